@@ -1,0 +1,167 @@
+"""PieceLayout and Bitfield: how a blob is cut, and which of its pieces somebody has. Pure arithmetic, no I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from proto.errors import FrameInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+KIB = 1024
+MIB = 1024 * KIB
+
+PIECE_SIZE_MIN_BYTES = 256 * KIB
+PIECE_SIZE_MAX_BYTES = 16 * MIB
+# About 256 pieces a blob: the last piece's way through the swarm then costs a few per cent (piece bound).
+PIECES_AIMED_AT = 256
+# A blob cut finer than this is refused: bitfields and hash lists would outgrow their frames.
+PIECE_COUNT_MAX = 1 << 16
+
+
+def piece_size_for(size_bytes: int) -> int:
+    """Next power of two of size/256, kept within 256 KiB and 16 MiB."""
+    aimed_at = -(-size_bytes // PIECES_AIMED_AT)
+    power = 1 << max(0, aimed_at - 1).bit_length()
+    return max(PIECE_SIZE_MIN_BYTES, min(PIECE_SIZE_MAX_BYTES, power))
+
+
+@dataclass(frozen=True, slots=True)
+class PieceLayout:
+    """A blob of `size_bytes` cut into pieces of `piece_size_bytes`; the last one may be shorter.
+
+    A zero-byte blob has no pieces and is complete from the start.
+    """
+
+    size_bytes: int
+    piece_size_bytes: int
+
+    def __post_init__(self) -> None:
+        if self.size_bytes < 0 or self.piece_size_bytes <= 0:
+            raise FrameInvalid(f"piece layout {self.size_bytes}/{self.piece_size_bytes}: sizes must be positive")
+        if self.count > PIECE_COUNT_MAX:
+            raise FrameInvalid(f"piece layout of {self.count} pieces: at most {PIECE_COUNT_MAX}")
+
+    @classmethod
+    def of(cls, size_bytes: int) -> PieceLayout:
+        """The layout that a blob of this size gets unless its swarm says otherwise."""
+        return cls(size_bytes, piece_size_for(size_bytes))
+
+    @property
+    def count(self) -> int:
+        """Number of pieces."""
+        return -(-self.size_bytes // self.piece_size_bytes)
+
+    @property
+    def full_mask(self) -> int:
+        """The mask of a complete blob."""
+        return (1 << self.count) - 1
+
+    def offset(self, piece: int) -> int:
+        """First byte of the piece. Raises IndexError for a piece the blob does not have."""
+        self._check(piece)
+        return piece * self.piece_size_bytes
+
+    def length(self, piece: int) -> int:
+        """Bytes in the piece."""
+        self._check(piece)
+        return min(self.piece_size_bytes, self.size_bytes - piece * self.piece_size_bytes)
+
+    def piece_at(self, offset: int) -> int:
+        """The piece that holds the byte at `offset` (0 <= offset < size)."""
+        if not 0 <= offset < self.size_bytes:
+            raise IndexError(f"offset {offset} outside a blob of {self.size_bytes} bytes")
+        return offset // self.piece_size_bytes
+
+    def bytes_in(self, mask: int) -> int:
+        """Bytes in all pieces of the mask."""
+        if not mask:
+            return 0
+        last = self.count - 1
+        total = mask.bit_count() * self.piece_size_bytes
+        if mask >> last & 1:
+            total -= self.piece_size_bytes - self.length(last)
+        return total
+
+    def byte_ranges(self, mask: int) -> list[tuple[int, int]]:
+        """Half-open byte ranges covering exactly the pieces of the mask, adjacent pieces joined."""
+        return [
+            (first * self.piece_size_bytes, min((last + 1) * self.piece_size_bytes, self.size_bytes))
+            for first, last in runs(mask)
+        ]
+
+    def _check(self, piece: int) -> None:
+        if not 0 <= piece < self.count:
+            raise IndexError(f"piece {piece} of a blob with {self.count}")
+
+
+def indices(mask: int) -> Iterator[int]:
+    """The set bits of a mask, lowest first."""
+    while mask:
+        low = mask & -mask
+        yield low.bit_length() - 1
+        mask ^= low
+
+
+def mask_of(pieces: Iterable[int]) -> int:
+    """The mask with these bits set."""
+    mask = 0
+    for piece in pieces:
+        mask |= 1 << piece
+    return mask
+
+
+def runs(mask: int) -> list[tuple[int, int]]:
+    """Maximal runs of set bits as (first, last), both inclusive, lowest first."""
+    found: list[tuple[int, int]] = []
+    base = 0
+    while mask:
+        skip = (mask & -mask).bit_length() - 1
+        mask >>= skip
+        length = (~mask & (mask + 1)).bit_length() - 1
+        found.append((base + skip, base + skip + length - 1))
+        mask >>= length
+        base += skip + length
+    return found
+
+
+def first_missing(mask: int, start: int = 0) -> int:
+    """The lowest index at or above `start` whose bit is clear: the end of the contiguous prefix from there."""
+    shifted = mask >> start
+    return start + (~shifted & (shifted + 1)).bit_length() - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Bitfield:
+    """Which of `count` pieces are held, as an integer mask (bit i is piece i) with a wire form."""
+
+    count: int
+    mask: int
+
+    def __post_init__(self) -> None:
+        if self.count < 0 or self.count > PIECE_COUNT_MAX:
+            raise FrameInvalid(f"bitfield of {self.count} pieces: 0 to {PIECE_COUNT_MAX}")
+        if self.mask < 0 or self.mask >> self.count:
+            raise FrameInvalid(f"bitfield with bits beyond its {self.count} pieces")
+
+    def to_bytes(self) -> bytes:
+        """Little-endian: piece i is bit i%8 of byte i//8. ceil(count/8) bytes."""
+        return self.mask.to_bytes((self.count + 7) // 8, "little")
+
+    @classmethod
+    def from_bytes(cls, raw: bytes, count: int) -> Bitfield:
+        """Inverse of to_bytes. Raises FrameInvalid on a wrong length or bits beyond `count`."""
+        if count < 0 or len(raw) != (count + 7) // 8:
+            raise FrameInvalid(f"bitfield of {len(raw)} bytes for {count} pieces")
+        return cls(count, int.from_bytes(raw, "little"))
+
+    @property
+    def complete(self) -> bool:
+        """Every piece is held."""
+        return self.mask.bit_count() == self.count
+
+    def has(self, piece: int) -> bool:
+        """Whether the piece is held."""
+        return bool(self.mask >> piece & 1)

@@ -1,0 +1,253 @@
+"""Every event the scheduler takes and every command it gives. Plain data; see machine.py for what they do.
+
+Swarms and peers are small integers chosen by the shell, never reused within an epoch; SEED (0) is the supernode's own store,
+which is a peer like any other except that the origin fills it. Piece sets are integer masks (bit i is piece i).
+Every GrantLease ends in exactly one of PieceStored(lease_id), FetchFailed(lease_id) or the machine's own CancelLease / expiry;
+every FetchFromOrigin in one OriginEnded; every TryOrigin in one OriginTried or the loss of that peer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+SEED = 0
+
+
+class FailReason(Enum):
+    """Why a lease ended without its piece; the wire's FetchReason, as far as the policy tells them apart."""
+
+    BUSY = "busy"
+    CONNECTION = "connection"
+    TIMEOUT = "timeout"
+    CORRUPT = "corrupt"
+    NOT_HELD = "not_held"
+    TICKET = "ticket"
+    PROTOCOL = "protocol"
+    LOCAL = "local"
+    CANCELLED = "cancelled"
+
+
+# --- events --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PeerJoined:
+    """A session opened. Rates in bytes/s, None while unknown; zone is `region/zone/rack`, parts may be empty."""
+
+    peer: int
+    zone: str
+    upload_slots: int
+    download_slots: int
+    upload_rate_bytes_s: float | None = None
+    download_rate_bytes_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLost:
+    """The session ended; its pieces cannot be had and its leases are over."""
+
+    peer: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmOpened:
+    """A blob whose size is known and which may be fetched from the origin.
+
+    `seed_held`: pieces in the supernode's own store, verified. `once_ready`: pieces recorded as ready before a
+    restart; the origin is not asked for them until `recover_until` (a `now` value) has passed or all of
+    `recover_peers` have announced, because nodes may still hold them. `inline`: the blob travels in control messages.
+    """
+
+    swarm: int
+    size_bytes: int
+    piece_size_bytes: int
+    seed_held: int = 0
+    once_ready: int = 0
+    recover_until: float = 0.0
+    recover_peers: tuple[int, ...] = ()
+    inline: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryPeerReturned:
+    """A peer that held pieces before the restart (one entry of `recover_peers`) has announced this swarm again."""
+
+    swarm: int
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeerAnnounced:
+    """What a peer holds of a swarm, replacing what was known, and whether it wants the rest."""
+
+    swarm: int
+    peer: int
+    held: int
+    wanted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PeerWithdrew:
+    """The peer neither holds nor wants any of it."""
+
+    swarm: int
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class PieceStored:
+    """A piece passed its hash at this peer. `lease_id` 0: it came otherwise (origin for SEED, upstream)."""
+
+    swarm: int
+    peer: int
+    piece: int
+    lease_id: int = 0
+    elapsed_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFailed:
+    """A lease ended without its piece."""
+
+    lease_id: int
+    reason: FailReason
+
+
+@dataclass(frozen=True, slots=True)
+class PieceEvicted:
+    """These pieces (mask) are no longer held by the peer."""
+
+    swarm: int
+    peer: int
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderMoved:
+    """The first piece a client on that node waits for; None when nobody reads."""
+
+    swarm: int
+    peer: int
+    piece: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OriginEnded:
+    """A FetchFromOrigin ended: `ok`, or the origin could not give the rest (pieces that came were reported)."""
+
+    fetch_id: int
+    swarm: int
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OriginTried:
+    """An elected peer's own attempt ended."""
+
+    swarm: int
+    peer: int
+    ok: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmVoided:
+    """The blob did not match its digest: nobody holds anything of it any more and nobody wants it."""
+
+    swarm: int
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmClosed:
+    """Nobody wants or holds it, or the shell evicted it: forget the swarm."""
+
+    swarm: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wakeup:
+    """The time `next_wakeup()` named has come."""
+
+
+Event = (
+    PeerJoined
+    | PeerLost
+    | SwarmOpened
+    | RecoveryPeerReturned
+    | PeerAnnounced
+    | PeerWithdrew
+    | PieceStored
+    | FetchFailed
+    | PieceEvicted
+    | ReaderMoved
+    | OriginEnded
+    | OriginTried
+    | SwarmVoided
+    | SwarmClosed
+    | Wakeup
+)
+
+
+# --- commands ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GrantLease:
+    """Tell `receiver` (SEED included) to fetch the piece from `source`. `inline`: send the content itself.
+
+    The receiver's deadline is `expires_in_s` from the start of the transfer. `ahead`: it waits its turn.
+    """
+
+    lease_id: int
+    swarm: int
+    piece: int
+    receiver: int
+    source: int
+    expires_in_s: float
+    ahead: bool
+    inline: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CancelLease:
+    """Tell the receiver to stop; the lease is over as far as the machine is concerned."""
+
+    lease_id: int
+    receiver: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FetchFromOrigin:
+    """Ask the origin for exactly these pieces (mask); PieceStored(peer=SEED) follows for each."""
+
+    fetch_id: int
+    swarm: int
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
+class TryOrigin:
+    """The supernode cannot reach the origin: this one peer may try for all."""
+
+    swarm: int
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenOrigin:
+    """Nobody elected succeeded: every peer may ask the origin for what it still misses."""
+
+    swarm: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantinePeer:
+    """Grant nothing from this peer any more: it served corrupt bytes."""
+
+    peer: int
+    reason: str
+
+
+Command = GrantLease | CancelLease | FetchFromOrigin | TryOrigin | OpenOrigin | QuarantinePeer
