@@ -1,0 +1,151 @@
+"""What a store of blobs offers, to the splitter, the downloader, the upload server and the client's stream.
+
+Everything here is blocking and safe to call from any thread. It moves no bytes over a network and knows no scheduling.
+A piece is held only after its hash passed, a blob complete only after its digest did. Piece masks: bit i is piece i.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proto.ids import Digest
+    from proto.pieces import PieceLayout
+
+
+@dataclass(frozen=True, slots=True)
+class SignedHashes:
+    """A run of piece hashes as the supernode signed them (proto.tickets); kept so that peers can pass them on."""
+
+    first: int
+    hashes: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """One line of the inventory."""
+
+    digest: Digest
+    layout: PieceLayout
+    held: int
+    complete: bool
+
+
+class PieceWriter(Protocol):
+    """Takes one piece's bytes in order; hashes, writes in place, and advances the blob's digest when it is next."""
+
+    @property
+    def remaining_bytes(self) -> int:
+        """How many bytes of the piece are still to come."""
+        ...
+
+    def write(self, chunk: memoryview) -> None:
+        """The next bytes of the piece. Raises StoreFull or LocalError; the piece then stays missing."""
+        ...
+
+    def finish(self) -> bytes:
+        """All bytes are in: check the hash and mark the piece held (durable against kill -9).
+
+        Returns its BLAKE3 hash (32 bytes). Raises PieceCorrupt; the piece then stays missing.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Forget what was written. Idempotent, and harmless after finish()."""
+        ...
+
+
+class BlobHandle(Protocol):
+    """A blob in the store, pinned against eviction until close()."""
+
+    @property
+    def digest(self) -> Digest: ...
+
+    @property
+    def layout(self) -> PieceLayout: ...
+
+    @property
+    def held(self) -> int:
+        """Mask of the pieces held now."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """The digest was checked here and the file has its final name."""
+        ...
+
+    def fileno(self) -> int:
+        """The data file, for sendfile and pread, valid until close() (renaming does not disturb it)."""
+        ...
+
+    def learn_hashes(self, signed: SignedHashes) -> None:
+        """Keep hashes whose signature the caller checked; later writers of these pieces are held to them."""
+        ...
+
+    def trust_hashes(self, first: int, hashes: bytes) -> None:
+        """The same without a signature: computed here from the origin's own bytes."""
+        ...
+
+    @property
+    def signed_hashes(self) -> tuple[SignedHashes, ...]: ...
+
+    def hash_of(self, piece: int) -> bytes | None:
+        """The BLAKE3 hash expected of the piece, or None."""
+        ...
+
+    def writer(self, piece: int, *, from_origin: bool = False) -> PieceWriter:
+        """Start a piece. Raises LocalError when its hash is not known, but for `from_origin` (hash computed)."""
+        ...
+
+    def available_from(self, offset: int) -> int:
+        """The end (exclusive) of the held bytes that run on from `offset` without a gap; `offset` when none."""
+        ...
+
+    def check_digest(self) -> bool:
+        """All pieces held: compare the blob's digest (reads only what was not hashed in passing).
+
+        True: fsync, rename, complete. False: the blob does not match; call void(). May take seconds: use a thread.
+        """
+        ...
+
+    def void(self) -> None:
+        """Drop every piece and hash."""
+        ...
+
+    def close(self) -> None:
+        """Unpin. Idempotent."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Blobs on one disk, within a size limit and above a free-disk floor."""
+
+    def inventory(self) -> list[StoredBlob]:
+        """What is held, verified as far as needed after a machine restart."""
+        ...
+
+    def get(self, digest: Digest) -> BlobHandle | None:
+        """Pin what is there, partial or complete."""
+        ...
+
+    def open(self, digest: Digest, layout: PieceLayout) -> BlobHandle:
+        """Pin what is there, or begin it. A different layout than the stored one drops an unpinned partial blob.
+
+        Raises StoreFull, or LocalError for disk trouble.
+        """
+        ...
+
+    def remove(self, digest: Digest) -> bool:
+        """Evict by hand; False when it is pinned or absent."""
+        ...
+
+    @property
+    def used_bytes(self) -> int: ...
+
+    def on_evicted(self, callback: Callable[[Digest], None]) -> None:
+        """Called from any thread after a blob left the store."""
+        ...

@@ -1,0 +1,77 @@
+"""What every transport between peers offers: fetch one piece into the store, and be cancelled. No policy lives here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peer.store.base import BlobHandle
+    from proto.ids import Digest, PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class PieceSource:
+    """A peer to fetch from: its identity and its upload address, HOST:PORT."""
+
+    peer: PeerId
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class PieceFetch:
+    """One transfer. The deadline counts from the first byte of the answer; waiting for a slot is bounded apart."""
+
+    fetch_id: int
+    blob: BlobHandle
+    piece: int
+    source: PieceSource
+    ticket: bytes
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOutcome:
+    """The one end of a transfer. `reason` is empty on success, else a proto.messages.FetchReason value."""
+
+    fetch_id: int
+    reason: str
+    elapsed_s: float
+    received_bytes: int
+    # The store's own trouble (disk full and the like) when reason is "local"; the operator's line.
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteBitfield:
+    """A peer's answer to "what do you hold": empty `held` and size 0 when it knows nothing of the blob."""
+
+    size_bytes: int
+    piece_size_bytes: int
+    held: int
+
+
+class Transport(Protocol):
+    """Threads of its own; `done` is called exactly once per fetch, from one of them, also after cancel()."""
+
+    def start(self, fetch: PieceFetch, done: Callable[[FetchOutcome], None]) -> None:
+        """Begin a transfer; it never raises for what the remote does."""
+        ...
+
+    def cancel(self, fetch_id: int) -> None:
+        """End it now (the connection is closed); its outcome is `cancelled` unless it was already done."""
+        ...
+
+    def bitfield(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> RemoteBitfield:
+        """Blocking. Raises RemoteError."""
+        ...
+
+    def hashes(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> bytes:
+        """Blocking: the signed hash runs a peer holds, in wire form (see http). Raises RemoteError."""
+        ...
+
+    def close(self) -> None:
+        """Cancel all, join the threads."""
+        ...
