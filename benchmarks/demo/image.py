@@ -1,0 +1,304 @@
+"""Builds real OCI images on disk, as OCI image layouts, for demos, benchmarks and tests.
+
+Two kinds: `make_file_image` packs files of this machine (compressible, many small files, like a real image),
+`make_random_image` packs incompressible bytes made from a seed, in layers of asked sizes. Both give an image
+that container clients unpack: gzip tar layers and a config with diff_ids. Nothing here talks to a network.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import stat
+import sysconfig
+import tarfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+Flavour = Literal["oci", "docker"]
+
+MEDIA_TYPES: Final[dict[Flavour, dict[str, str]]] = {
+    "oci": {
+        "index": "application/vnd.oci.image.index.v1+json",
+        "manifest": "application/vnd.oci.image.manifest.v1+json",
+        "config": "application/vnd.oci.image.config.v1+json",
+        "layer": "application/vnd.oci.image.layer.v1.tar+gzip",
+    },
+    "docker": {
+        "index": "application/vnd.docker.distribution.manifest.list.v2+json",
+        "manifest": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": "application/vnd.docker.container.image.v1+json",
+        "layer": "application/vnd.docker.image.rootfs.diff.tar.gzip",
+    },
+}
+REF_NAME_ANNOTATION: Final = "org.opencontainers.image.ref.name"
+CREATED: Final = "2024-01-01T00:00:00Z"
+FILE_MTIME_S: Final = 1_704_067_200  # CREATED, so that two builds of the same files are equal byte for byte
+
+_CHUNK_BYTES: Final = 1 << 20
+# Below this a layer is deflated, because tar padding alone would exceed a 500-byte layer; above it the bytes
+# are stored, because deflating random bytes costs CPU and gains nothing.
+_DEFLATE_BELOW_BYTES: Final = 64 << 10
+_FILE_MAX_BYTES: Final = 32 << 20
+
+
+class ImageBuildError(Exception):
+    """No image could be built from what this machine has; the message says what was looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlobFile:
+    """One blob of a layout: its digest (`sha256:HEX`), length, media type and the file that holds it."""
+
+    digest: str
+    size_bytes: int
+    media_type: str
+    path: Path
+
+    def descriptor(self) -> dict[str, object]:
+        """The OCI descriptor of this blob."""
+        return {"mediaType": self.media_type, "digest": self.digest, "size": self.size_bytes}
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image in an OCI layout directory. `top` is what a tag names: the manifest, or the index around it."""
+
+    layout: Path
+    config: BlobFile
+    layers: tuple[BlobFile, ...]
+    manifest: BlobFile
+    top: BlobFile
+
+    @property
+    def blobs(self) -> tuple[BlobFile, ...]:
+        """What `/blobs/` serves of this image: the layers and the config."""
+        return (*self.layers, self.config)
+
+    @property
+    def size_bytes(self) -> int:
+        """Sum of all blobs' sizes, manifests left out."""
+        return sum(blob.size_bytes for blob in self.blobs)
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    blob: BlobFile
+    diff_id: str
+
+
+class _LayerWriter:
+    """Writes files as a gzip-compressed tar into the layout, and hashes both the tar and the blob on the way.
+
+    Headers are made here rather than by `tarfile.open`, which pads to 10 KiB records: too much for a layer of
+    500 bytes.
+    """
+
+    def __init__(self, blobs_dir: Path, level: int) -> None:
+        self._blobs_dir = blobs_dir
+        self._partial = blobs_dir / f"layer.{os.getpid()}.partial"
+        self._file = self._partial.open("wb")
+        self._gzip = zlib.compressobj(level, zlib.DEFLATED, 31)
+        self._tar_hash = hashlib.sha256()
+        self._blob_hash = hashlib.sha256()
+        self.size_bytes = 0
+
+    def add_file(self, name: str, size_bytes: int, mode: int, chunks: Iterable[bytes]) -> None:
+        """Append one regular file whose content is `chunks`, together `size_bytes` long."""
+        info = tarfile.TarInfo(name)
+        info.size, info.mode, info.mtime = size_bytes, mode, FILE_MTIME_S
+        self._write(info.tobuf(tarfile.GNU_FORMAT))
+        for chunk in chunks:
+            self._write(chunk)
+        self._write(bytes(-size_bytes % tarfile.BLOCKSIZE))
+
+    def _write(self, chunk: bytes) -> None:
+        self._tar_hash.update(chunk)
+        self._append(self._gzip.compress(chunk))
+
+    def _append(self, compressed: bytes) -> None:
+        self._blob_hash.update(compressed)
+        self._file.write(compressed)
+        self.size_bytes += len(compressed)
+
+    def finish(self, media_type: str) -> _Layer:
+        """End the archive and give the file its digest as name."""
+        self._write(bytes(2 * tarfile.BLOCKSIZE))
+        self._append(self._gzip.flush())
+        self._file.close()
+        hex_digest = self._blob_hash.hexdigest()
+        path = self._blobs_dir / hex_digest
+        self._partial.rename(path)
+        blob = BlobFile(f"sha256:{hex_digest}", self.size_bytes, media_type, path)
+        return _Layer(blob, f"sha256:{self._tar_hash.hexdigest()}")
+
+
+def make_random_image(
+    directory: Path,
+    layer_sizes_bytes: Sequence[int],
+    seed: int,
+    *,
+    flavour: Flavour = "oci",
+    with_index: bool = False,
+    ref_name: str = "latest",
+) -> Image:
+    """An image whose layers are random bytes, made from `seed` alone, in the layout `directory`.
+
+    Each layer comes within 1 % or 1 KiB of the size asked for, whichever is less; the least is about 150 bytes.
+    `with_index` puts an index of one platform (linux/amd64) around the manifest.
+    """
+    blobs_dir = _open_layout(directory)
+    rng = random.Random(seed)
+    layers = [
+        _random_layer(blobs_dir, number, size_bytes, rng.getrandbits(64), MEDIA_TYPES[flavour]["layer"])
+        for number, size_bytes in enumerate(layer_sizes_bytes)
+    ]
+    return _finish_image(directory, layers, flavour, with_index=with_index, ref_name=ref_name)
+
+
+def _random_layer(blobs_dir: Path, number: int, size_bytes: int, seed: int, media_type: str) -> _Layer:
+    small = size_bytes < _DEFLATE_BELOW_BYTES
+    # What a tar of one file adds: about 130 bytes when its zeros are deflated, 1.5 to 2 KiB when they are not.
+    payload_bytes = max(1, size_bytes - (140 if small else 2048))
+    writer = _LayerWriter(blobs_dir, level=9 if small else 0)
+    chunks = _random_chunks(random.Random(seed), payload_bytes)
+    writer.add_file(f"random/{number}.bin", payload_bytes, 0o644, chunks)
+    return writer.finish(media_type)
+
+
+def _random_chunks(rng: random.Random, size_bytes: int) -> Iterator[bytes]:
+    for offset in range(0, size_bytes, _CHUNK_BYTES):
+        yield rng.randbytes(min(_CHUNK_BYTES, size_bytes - offset))
+
+
+def make_file_image(
+    directory: Path,
+    size_bytes: int,
+    layer_count: int,
+    *,
+    flavour: Flavour = "oci",
+    ref_name: str = "latest",
+    roots: Sequence[Path] | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Image:
+    """An image of this machine's own files, at least `size_bytes` of compressed layers, in the layout `directory`.
+
+    Files are taken in the order of their paths below `roots` (/usr/lib, /usr/bin, the Python library, /usr/share),
+    so one machine gives one image. Each layer is half as large as the one before it, the last two equal. A
+    machine that has too few files gives them more than once, under another top directory. `progress` is
+    called with the compressed bytes written so far.
+
+    Raises ImageBuildError if there is not one readable file below `roots`.
+    """
+    blobs_dir = _open_layout(directory)
+    files = _endless_files(default_roots() if roots is None else roots)
+    layers: list[_Layer] = []
+    written_bytes = 0
+    for target_bytes in _halving_sizes(size_bytes, layer_count):
+        writer = _LayerWriter(blobs_dir, level=1)
+        while writer.size_bytes < target_bytes:
+            name, mode, content = next(files)
+            writer.add_file(name, len(content), mode, (content,))
+            if progress is not None:
+                progress(written_bytes + writer.size_bytes)
+        layers.append(writer.finish(MEDIA_TYPES[flavour]["layer"]))
+        written_bytes += layers[-1].blob.size_bytes
+    return _finish_image(directory, layers, flavour, with_index=False, ref_name=ref_name)
+
+
+def default_roots() -> list[Path]:
+    """Where `make_file_image` finds its files, in order."""
+    return [Path("/usr/lib"), Path("/usr/bin"), Path(sysconfig.get_path("stdlib")), Path("/usr/share")]
+
+
+def _halving_sizes(total_bytes: int, count: int) -> list[int]:
+    if count < 1:
+        raise ImageBuildError(f"an image of {count} layers cannot be built: at least 1 is needed")
+    weights = [2 ** max(0, count - 2 - number) for number in range(count)]
+    return [-(-total_bytes * weight // sum(weights)) for weight in weights]
+
+
+def _endless_files(roots: Sequence[Path]) -> Iterator[tuple[str, int, bytes]]:
+    """Name, mode and content of every file below `roots`, again and again under a new directory each time."""
+    for turn in range(1 << 30):
+        found = False
+        for path in _regular_files(roots):
+            try:
+                content = path.read_bytes()
+            except OSError:
+                continue  # a file that only another user may read, or that has just gone, is not needed
+            found = True
+            yield f"copy-{turn}{path}", path.stat().st_mode & 0o755, content
+        if not found:
+            raise ImageBuildError(f"no readable file below {', '.join(map(str, roots))}: nothing to build an image of")
+
+
+def _regular_files(roots: Sequence[Path]) -> Iterator[Path]:
+    for root in roots:
+        for folder, subfolders, names in os.walk(root):
+            subfolders.sort()
+            for name in sorted(names):
+                path = Path(folder, name)
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode) and status.st_size <= _FILE_MAX_BYTES:
+                    yield path
+
+
+def _open_layout(directory: Path) -> Path:
+    blobs_dir = directory / "blobs" / "sha256"
+    blobs_dir.mkdir(parents=True, exist_ok=True)
+    (directory / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
+    return blobs_dir
+
+
+def _finish_image(
+    directory: Path, layers: Sequence[_Layer], flavour: Flavour, *, with_index: bool, ref_name: str
+) -> Image:
+    """Write config, manifest and index.json around `layers`."""
+    types = MEDIA_TYPES[flavour]
+    config = _write_json(
+        directory,
+        types["config"],
+        {
+            "architecture": "amd64",
+            "os": "linux",
+            "created": CREATED,
+            "config": {"Cmd": ["/bin/true"]},
+            "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in layers]},
+            "history": [{"created": CREATED, "created_by": f"layer {n}"} for n in range(len(layers))],
+        },
+    )
+    manifest = _write_json(
+        directory,
+        types["manifest"],
+        {
+            "schemaVersion": 2,
+            "mediaType": types["manifest"],
+            "config": config.descriptor(),
+            "layers": [layer.blob.descriptor() for layer in layers],
+        },
+    )
+    top = manifest
+    if with_index:
+        entry = {**manifest.descriptor(), "platform": {"architecture": "amd64", "os": "linux"}}
+        top = _write_json(
+            directory, types["index"], {"schemaVersion": 2, "mediaType": types["index"], "manifests": [entry]}
+        )
+    named = {**top.descriptor(), "annotations": {REF_NAME_ANNOTATION: ref_name}}
+    (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [named]}))
+    return Image(directory, config, tuple(layer.blob for layer in layers), manifest, top)
+
+
+def _write_json(directory: Path, media_type: str, document: dict[str, object]) -> BlobFile:
+    data = json.dumps(document, separators=(",", ":")).encode()
+    hex_digest = hashlib.sha256(data).hexdigest()
+    path = directory / "blobs" / "sha256" / hex_digest
+    path.write_bytes(data)
+    return BlobFile(f"sha256:{hex_digest}", len(data), media_type, path)
