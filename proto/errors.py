@@ -24,6 +24,10 @@ class NameInvalid(RemoteError):
     """A repository, reference or upstream name outside its grammar."""
 
 
+class PathUnknown(RemoteError):
+    """A request path that is no part of the pull side of the distribution API."""
+
+
 class UpstreamNotAllowed(RemoteError):
     """The client asked for a registry that is not on the allow-list."""
 
