@@ -65,7 +65,7 @@ def test_any_text_is_answered(header: str) -> None:
 )  # fmt: skip
 def test_what_is_not_one_byte_range_is_ignored(header: str | None) -> None:
     chosen = select(header, 100)
-    assert (chosen.status, chosen.start, chosen.end) == (200, 0, 100) or header ==
+    assert (chosen.status, chosen.start, chosen.end) == (200, 0, 100)
 
 
 @pytest.mark.parametrize(
