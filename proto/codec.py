@@ -69,8 +69,7 @@ class _Field:
 def _fields_of(cls: type) -> list[_Field]:
     hints = typing.get_type_hints(cls, vars(messages))
     return [
-        _Field(field.name, hints[field.name], field.default is dataclasses.MISSING)
-        for field in dataclasses.fields(cls)
+        _Field(field.name, hints[field.name], field.default is dataclasses.MISSING) for field in dataclasses.fields(cls)
     ]
 
 
@@ -145,23 +144,23 @@ def _message(row: object) -> Message | None:
 
 def _check(name: str, kind: object, value: object) -> object:
     """The value as the field's type; bool is no int here, an int is a fine float."""
-    if kind is bool or kind is str or kind is bytes:
-        if type(value) is kind:
-            return value
-    elif kind is int:
-        if type(value) is int and -INT_MAX <= value <= INT_MAX:
-            return value
+    if isinstance(kind, types.GenericAlias):
+        return _check_tuple(name, typing.get_args(kind)[0], value)
+    if kind is Source:
+        if isinstance(value, list) and len(value) >= 2 and isinstance(value[0], str) and isinstance(value[1], str):
+            return Source(value[0], value[1])
     elif kind is float:
         if type(value) in (int, float):
             return float(cast("float", value))
-    elif isinstance(kind, types.GenericAlias) and typing.get_origin(kind) is tuple and isinstance(value, list):
-        item_kind = typing.get_args(kind)[0]
-        limit = SOURCES_MAX if item_kind is Source else LIST_MAX
-        if len(value) > limit:
-            raise FrameInvalid(f"{name} has {len(value)} entries: at most {limit}")
-        return tuple(_check(name, item_kind, item) for item in value)
-    elif kind is Source and isinstance(value, list) and len(value) >= 2:
-        upstream, repository = value[0], value[1]
-        if isinstance(upstream, str) and isinstance(repository, str):
-            return Source(upstream, repository)
+    elif type(value) is kind and (type(value) is not int or abs(value) <= INT_MAX):
+        return value
     raise FrameInvalid(f"{name} has the wrong type {type(value).__name__}")
+
+
+def _check_tuple(name: str, item_kind: object, value: object) -> tuple[object, ...]:
+    if not isinstance(value, list):
+        raise FrameInvalid(f"{name} has the wrong type {type(value).__name__}")
+    limit = SOURCES_MAX if item_kind is Source else LIST_MAX
+    if len(value) > limit:
+        raise FrameInvalid(f"{name} has {len(value)} entries: at most {limit}")
+    return tuple(_check(name, item_kind, item) for item in value)

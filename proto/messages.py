@@ -47,7 +47,8 @@ class Hello:
     """Peer -> supernode. `proof` signs the nonce and the supernode's key (proto.tickets.sign_hello).
 
     Rates are bytes a second, 0 when not known. `boot_id` changes when the machine restarted: bitfields
-    announced after that were verified again. `upload_address` is HOST:PORT; an empty host means "the address you see me at".
+    announced after that were verified again. `upload_address` is HOST:PORT; an empty host means "the address
+    you see me at".
     """
 
     version: int

@@ -1,8 +1,8 @@
 """Identities, tickets and signatures (Ed25519): who a peer is, what it may download, which hashes are the supernode's.
 
-A PeerId is a public key. The supernode signs (digest, downloader, expiry); the downloader signs the nonce of the connection it
-shows the ticket on, so that a ticket seen on the wire is useless to anybody else. No key and no proof is ever logged.
-Each signed text starts with a label of its own, so that no signature can pass for another kind.
+A PeerId is a public key. The supernode signs (digest, downloader, expiry); the downloader signs the nonce of the
+connection it shows the ticket on, so that a ticket seen on the wire is useless to anybody else. No key and no proof
+is ever logged. Each signed text starts with a label of its own, so that no signature can pass for another kind.
 """
 
 from __future__ import annotations
@@ -80,9 +80,7 @@ def _read_key(path: Path) -> bytes:
     except OSError as error:
         raise ConfigError(f"identity key {path}: {error.strerror}; make it readable for this user alone") from None
     if len(raw) != KEY_BYTES:
-        raise ConfigError(
-            f"identity key {path} has {len(raw)} bytes: expected {KEY_BYTES}; remove it to get a new one"
-        )
+        raise ConfigError(f"identity key {path} has {len(raw)} bytes: expected {KEY_BYTES}; remove it to get a new one")
     return raw
 
 

@@ -1,0 +1,61 @@
+"""Log lines of both services: one line an event, `event key=value ...`, as text or JSON. It never sees a credential.
+
+Callers log `logging.getLogger(__name__).info("blob_complete digest=%s bytes=%d", digest.short, size)`; nothing
+that came from an Authorization header, a token answer or the query of a URL is ever an argument.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from datetime import UTC, datetime
+
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def parse_level(text: str) -> str:
+    """One of LEVELS. Raises ValueError."""
+    if text.strip().lower() not in LEVELS:
+        raise ValueError(f"expected one of {', '.join(LEVELS)}")
+    return text.strip().lower()
+
+
+class _Text(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        line = f"{when} {record.levelname.lower():7} {record.name} {_one_line(record.getMessage())}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(fields, ensure_ascii=False)
+
+
+def _one_line(text: str) -> str:
+    """What a remote said must not begin a line of its own in our log."""
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def setup(level: str = "info", *, as_json: bool = False) -> None:
+    """Send all loggers to standard error; called again after a reload."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if as_json else _Text())
+    root = logging.getLogger()
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(level.upper())
+    # aiohttp's access log repeats every client request at info; ours says more, once.
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)

@@ -1,0 +1,130 @@
+"""Parsers of setting values: sizes, rates, times, addresses. Each raises ValueError that says what would be right."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z/]*)")
+_SIZE_UNITS = {
+    "": 1,
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "tb": 10**12,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+    "tib": 1 << 40,
+}
+_BIT_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
+_TIME_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+@dataclass(frozen=True, slots=True)
+class HostPort:
+    """A TCP address. `str()` brackets an IPv6 host."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _number(text: str, units: dict[str, float], expected: str) -> float:
+    match = _NUMBER.fullmatch(text.strip())
+    if not match or match[2].lower() not in units:
+        raise ValueError(expected)
+    return float(match[1]) * units[match[2].lower()]
+
+
+def parse_size(text: str) -> int:
+    """`10GiB`, `500MB`, `4096` -> bytes."""
+    return int(_number(text, dict(_SIZE_UNITS), "expected a size such as 10GiB, 500MB or 4096"))
+
+
+def parse_rate(text: str) -> int:
+    """`100Mbit` (bits a second) or `10MiB/s` -> bytes a second; 0 is no limit."""
+    expected = "expected a rate such as 100Mbit, 10MiB/s, or 0 for no limit"
+    match = _NUMBER.fullmatch(text.strip())
+    unit = match[2].lower().removesuffix("/s").removesuffix("ps") if match else ""
+    if match and unit in _BIT_UNITS:
+        return int(float(match[1]) * _BIT_UNITS[unit] / 8)
+    if match and unit in _SIZE_UNITS:
+        return int(float(match[1]) * _SIZE_UNITS[unit])
+    raise ValueError(expected)
+
+
+def parse_duration(text: str) -> float:
+    """`500ms`, `10s`, `5min`, `1h` -> seconds."""
+    return _number(text, dict(_TIME_UNITS), "expected a time such as 500ms, 10s, 5min or 1h")
+
+
+def parse_bool(text: str) -> bool:
+    """true or false."""
+    lowered = text.strip().lower()
+    if lowered in ("true", "yes", "on", "1"):
+        return True
+    if lowered in ("false", "no", "off", "0"):
+        return False
+    raise ValueError("expected true or false")
+
+
+def parse_int(text: str) -> int:
+    """A whole number, not negative."""
+    if not text.strip().isdigit():
+        raise ValueError("expected a whole number")
+    return int(text)
+
+
+def parse_host_port(text: str) -> HostPort:
+    """`127.0.0.1:65001`, `[::1]:65001`, `node-1:65001`; an empty host means every interface; port 0 a free one."""
+    expected = "expected HOST:PORT, for example 127.0.0.1:65001 or [::1]:65001"
+    host, separator, port = text.strip().rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65535:
+        raise ValueError(expected)
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host or "/" in host or "@" in host or any(c.isspace() for c in host):
+        raise ValueError(expected)
+    return HostPort(host or "0.0.0.0", int(port))
+
+
+def parse_url(text: str) -> str:
+    """An http or https URL without credentials, path or query; a final slash is dropped."""
+    expected = "expected a URL such as https://registry.example.com or http://10.0.0.1:65000"
+    try:
+        parts = urlsplit(text.strip())
+        port_fine = parts.port is None or parts.port > 0
+    except ValueError:
+        raise ValueError(expected) from None
+    plain = parts.path in ("", "/") and not parts.query and not parts.fragment
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or not plain or not port_fine:
+        raise ValueError(expected)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def parse_zone(text: str) -> str:
+    """`REGION/ZONE/RACK`; parts may be left empty from the right."""
+    parts = text.strip().split("/")
+    if len(parts) > 3 or any(len(part) > 64 or not part.isprintable() or " " in part for part in parts):
+        raise ValueError("expected REGION/ZONE/RACK, for example eu/eu-1/rack7")
+    return "/".join(parts)
+
+
+def parse_path(text: str) -> Path:
+    """A path; `~` is the user's home."""
+    if not text.strip():
+        raise ValueError("expected a path")
+    return Path(text).expanduser()
+
+
+def parse_text(text: str) -> str:
+    """Any text that is not empty."""
+    if not text.strip():
+        raise ValueError("expected a value")
+    return text.strip()
