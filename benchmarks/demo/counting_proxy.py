@@ -18,7 +18,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.demo.faults import NO_FAULT, Fault, FaultTable, RateLimit
+from benchmarks.demo.faults import NO_FAULT, Fault, FaultTable, RateLimit, alter_head, corrupted, made_answer
 from benchmarks.demo.ledger import Ending, Exchange, Ledger
 from benchmarks.demo.wire import (
     Head,
@@ -243,7 +243,7 @@ class _Connection:
         if fault.status:
             for _ in request_body(head, reader):
                 pass
-            answer, body = _made_answer(exchange, fault)
+            answer, body = made_answer(exchange, fault)
             return self._answer(exchange, fault, answer, body)
         if fault.ignore_range:
             head.remove("Range")
@@ -277,7 +277,7 @@ class _Connection:
     def _answer(self, exchange: Exchange, fault: Fault, answer: Head, body: Iterator[bytes]) -> bool:
         """Send head and body as the fault wants; whether the connection may serve another request."""
         exchange.offset = content_range_start(answer.get("Content-Range")) if exchange.status == 206 else 0
-        chunked = _alter_head(answer, fault)
+        chunked = alter_head(answer, fault)
         self._proxy.closing.wait(fault.head_delay_s)
         self._client.sendall(answer.encode())
         if exchange.method != "HEAD" and fault.first_byte_delay_s:
@@ -292,7 +292,7 @@ class _Connection:
 
     def _send_body(self, exchange: Exchange, fault: Fault, body: Iterator[bytes], *, chunked: bool) -> bool:
         for part in body:
-            data = memoryview(_corrupt(part, exchange, fault))
+            data = memoryview(corrupted(part, exchange, fault))
             if fault.cut_after_bytes is not None:
                 data = data[: fault.cut_after_bytes - exchange.body_sent_bytes]
             while data:
@@ -375,40 +375,3 @@ def _origin_body(body: Iterator[bytes]) -> Iterator[bytes]:
         yield from body
     except OSError as error:
         raise WireError("the origin's connection broke within a body") from error
-
-
-def _made_answer(exchange: Exchange, fault: Fault) -> tuple[Head, Iterator[bytes]]:
-    """The answer of a fault that overrides the origin's."""
-    exchange.status = fault.status
-    body = fault.body.encode()
-    head = Head(f"HTTP/1.1 {fault.status} Fault", [("Content-Length", str(len(body)))])
-    for name, value in fault.headers:
-        target = exchange.path + (f"?{exchange.query}" if exchange.query else "")
-        head.replace(name, value.replace("{target}", target))
-    return head, iter(() if exchange.method == "HEAD" or not body else (body,))
-
-
-def _alter_head(answer: Head, fault: Fault) -> bool:
-    """Make the answer's head what the fault wants; whether its body goes out chunked."""
-    if not fault.status:
-        for name, value in fault.headers:
-            answer.remove(name)
-            if value:
-                answer.headers.append((name, value))
-    length = answer.get("Content-Length")
-    if fault.length_delta_bytes and length is not None:
-        answer.replace("Content-Length", str(int(length) + fault.length_delta_bytes))
-    if fault.chunked and length is not None:
-        answer.remove("Content-Length")
-        answer.headers.append(("Transfer-Encoding", "chunked"))
-    return answer.get("Transfer-Encoding") is not None
-
-
-def _corrupt(part: bytes, exchange: Exchange, fault: Fault) -> bytes:
-    """`part`, the next of the body, with the byte flipped that the fault names, if it lies within."""
-    if fault.corrupt_at is None:
-        return part
-    index = fault.corrupt_at - exchange.offset - exchange.body_sent_bytes
-    if not 0 <= index < len(part):
-        return part
-    return part[:index] + bytes([part[index] ^ 0xFF]) + part[index + 1 :]

@@ -8,7 +8,14 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.demo.wire import Head
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.demo.ledger import Exchange
 
 _SLICE_S: Final = 0.02
 
@@ -133,3 +140,40 @@ class RateLimit:
             begin_s = max(now, self._free_at_s)
             self._free_at_s = begin_s + size_bytes / self._bytes_per_s
         time.sleep(begin_s - now)
+
+
+def made_answer(exchange: Exchange, fault: Fault) -> tuple[Head, Iterator[bytes]]:
+    """The answer of a fault that overrides the origin's."""
+    exchange.status = fault.status
+    body = fault.body.encode()
+    head = Head(f"HTTP/1.1 {fault.status} Fault", [("Content-Length", str(len(body)))])
+    for name, value in fault.headers:
+        target = exchange.path + (f"?{exchange.query}" if exchange.query else "")
+        head.replace(name, value.replace("{target}", target))
+    return head, iter(() if exchange.method == "HEAD" or not body else (body,))
+
+
+def alter_head(answer: Head, fault: Fault) -> bool:
+    """Make the answer's head what the fault wants; whether its body goes out chunked."""
+    if not fault.status:
+        for name, value in fault.headers:
+            answer.remove(name)
+            if value:
+                answer.headers.append((name, value))
+    length = answer.get("Content-Length")
+    if fault.length_delta_bytes and length is not None:
+        answer.replace("Content-Length", str(int(length) + fault.length_delta_bytes))
+    if fault.chunked and length is not None:
+        answer.remove("Content-Length")
+        answer.headers.append(("Transfer-Encoding", "chunked"))
+    return answer.get("Transfer-Encoding") is not None
+
+
+def corrupted(part: bytes, exchange: Exchange, fault: Fault) -> bytes:
+    """`part`, the next of the body, with the byte flipped that the fault names, if it lies within."""
+    if fault.corrupt_at is None:
+        return part
+    index = fault.corrupt_at - exchange.offset - exchange.body_sent_bytes
+    if not 0 <= index < len(part):
+        return part
+    return part[:index] + bytes([part[index] ^ 0xFF]) + part[index + 1 :]
