@@ -1,0 +1,44 @@
+# Two commands matter: `make demo` shows the main job, `make test` proves it. Both prepare what they need.
+SHELL := /bin/bash
+PYTHON ?= python3
+NODES ?= 5
+SIZE ?= 150MiB
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test venv packages lint unit clean lock help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(STAMP) ## pull one image through NODES peers at once (NODES=5 SIZE=150MiB)
+	@bash .ci/install-packages demo
+	@$(BIN)/python -m benchmarks.demo --nodes $(NODES) --size $(SIZE)
+
+test: $(STAMP) ## lint, types, import contracts and every test, with real clients and registries
+	@bash .ci/install-packages test
+	@$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest tests
+
+unit: $(STAMP) ## the quick tests alone
+	$(BIN)/python -m pytest tests/unit tests/conformance
+
+lint: $(STAMP) ## ruff, mypy strict, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+venv: $(STAMP) ## .venv with the locked dependencies
+
+# Without ensurepip (Debian splits it off) a venv cannot be made: as root we install it, else we say so.
+$(STAMP): requirements.lock pyproject.toml
+	@bash .ci/make-venv "$(PYTHON)" "$(VENV)"
+	@touch $@
+
+lock: ## resolve the dependencies afresh into requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --extra dev --no-emit-index-url --custom-compile-command "make lock" -o requirements.lock pyproject.toml
+
+clean: ## remove what the targets above made
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
