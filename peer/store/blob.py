@@ -1,0 +1,352 @@
+"""What the store knows of one blob while somebody uses it, and the handle that users hold.
+
+A Blob is shared by all its handles and writers; it is loaded at the first pin and unloaded at the last. Order of a
+piece's end, so that kill -9 at any moment loses no verified piece and holds no other: bytes, hash, held bit.
+Eviction and room are the store's (peer.store.disk).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Protocol
+
+import blake3
+
+from peer.store.digest import PrefixDigest, hash_piece
+from peer.store.files import CHUNK_BYTES, create, local_error, read_into, sync, write_all
+from peer.store.hashes import HashBook
+from peer.store.meta import BlobMeta, MetaCorrupt
+from peer.store.writer import Place, Writer
+from proto.errors import FrameInvalid, LocalError
+from proto.pieces import Bitfield, first_missing, indices
+
+if TYPE_CHECKING:
+    from hashlib import _Hash
+    from pathlib import Path
+
+    from peer.store.base import SignedHashes
+    from peer.store.paths import BlobPaths
+    from proto.ids import Digest
+
+log = logging.getLogger(__name__)
+
+
+class BlobHost(Protocol):
+    """The store, as its blobs see it."""
+
+    def pin(self, blob: Blob) -> None: ...
+
+    def unpin(self, blob: Blob) -> None: ...
+
+    def want_room(self, blob: Blob, size_bytes: int) -> None:
+        """Before a piece is begun. Raises StoreFull."""
+        ...
+
+    def make_room(self, size_bytes: int) -> bool: ...
+
+    def request_digest(self, blob: Blob) -> None:
+        """Pieces are held that the digest has not taken yet."""
+        ...
+
+
+class Blob:
+    """`pins` and `loaded` belong to the store; everything else is guarded by the blob's own lock."""
+
+    def __init__(self, host: BlobHost, digest: Digest, meta: BlobMeta, paths: BlobPaths) -> None:
+        self.digest = digest
+        self.layout = meta.layout
+        self.boot_id = meta.boot_id
+        self.pins = 0
+        self.loaded = False
+        self.load_lock = threading.Lock()
+        self.held = 0
+        self.complete = False
+        self._host = host
+        self._paths = paths
+        self._lock = threading.Lock()
+        self._check_lock = threading.Lock()
+        self._catch_lock = threading.Lock()
+        self._prefix = PrefixDigest(digest)
+        self._owners: dict[int, Writer] = {}
+        # Grows with each void() and unload(): what was begun before must not mark anything after.
+        self._generation = 0
+        self._data = self._held_file = -1
+        self._book: HashBook
+
+    # --- from disk, and back -----------------------------------------------------------------------------------
+
+    def scan(self) -> None:
+        """Take held and complete from the files, at start. Raises MetaCorrupt, OSError."""
+        size = self.layout.size_bytes
+        if self._paths.complete.exists():
+            if self._paths.complete.stat().st_size != size:
+                raise MetaCorrupt("its file has another size")
+            self.complete, self.held = True, self.layout.full_mask
+            return
+        if not self._paths.partial.exists() or self._paths.partial.stat().st_size > size:
+            raise MetaCorrupt("its file is missing or too long")
+        try:
+            self.held = Bitfield.from_bytes(self._paths.held.read_bytes(), self.layout.count).mask
+        except (FileNotFoundError, FrameInvalid):
+            raise MetaCorrupt("its bitfield is torn") from None
+
+    def create(self) -> None:
+        """Begin the blob's files; the meta file comes last and makes them count. Raises OSError."""
+        self._paths.make_folders()
+        os.close(create(self._paths.partial))
+        os.close(create(self._paths.hashes))
+        descriptor = create(self._paths.held)
+        try:
+            write_all(descriptor, Bitfield(self.layout.count, 0).to_bytes(), 0)
+        finally:
+            os.close(descriptor)
+        BlobMeta(self.layout, self.boot_id).write(self._paths.meta)
+
+    def load(self, boot_id: str) -> None:
+        """Open the files; after a restart of the machine verify what a partial blob holds. Raises OSError."""
+        self._book = HashBook.load(self.digest, self.layout.count, self._paths.hashes)
+        try:
+            path = self._paths.complete if self.complete else self._paths.partial
+            self._data = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            if not self.complete:
+                self._held_file = os.open(self._paths.held, os.O_RDWR | os.O_CLOEXEC)
+                self._check_held(boot_id)
+        except BaseException:
+            self.unload()
+            raise
+        self.loaded = True
+
+    def unload(self) -> None:
+        """Close the files."""
+        with self._lock:
+            self._book.close()
+            for descriptor in (self._data, self._held_file):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self._data = self._held_file = -1
+            self._prefix.reset()
+            self._generation += 1
+            self.loaded = False
+
+    def touch(self) -> None:
+        """The blob was used now: the order of eviction after a restart. Raises OSError."""
+        os.utime(self._paths.meta)
+
+    def last_use_ns(self) -> int:
+        """Raises OSError."""
+        return self._paths.meta.stat().st_mtime_ns
+
+    def unlink(self) -> None:
+        """Delete every file. Raises OSError."""
+        self._paths.unlink_all()
+
+    def _check_held(self, boot_id: str) -> None:
+        held = self.held & self._book.known
+        if self.boot_id != boot_id:
+            buffer = memoryview(bytearray(CHUNK_BYTES))
+            for piece in indices(held):
+                hasher = blake3.blake3()
+                if not self._read_piece(piece, hasher, buffer) or hasher.digest() != self._book.of(piece):
+                    held &= ~(1 << piece)
+        if held != self.held:
+            lost = (self.held & ~held).bit_count()
+            log.warning("store: blob %s lost %d pieces that do not match any more", self.digest.short, lost)
+            self.held = held
+            write_all(self._held_file, Bitfield(self.layout.count, held).to_bytes(), 0)
+        if self.boot_id != boot_id:
+            # The bitfield must be on disk before the meta file says that it was verified.
+            os.fsync(self._held_file)
+            self.boot_id = boot_id
+            BlobMeta(self.layout, boot_id).write(self._paths.meta)
+
+    def _read_piece(self, piece: int, hasher: blake3.blake3, buffer: memoryview) -> bool:
+        offset, length = self.layout.offset(piece), self.layout.length(piece)
+        for start in range(0, length, len(buffer)):
+            part = buffer[: min(len(buffer), length - start)]
+            if not read_into(self._data, part, offset + start):
+                return False
+            hasher.update(part)
+        return True
+
+    # --- hashes ------------------------------------------------------------------------------------------------
+
+    def learn(self, first: int, hashes: bytes, signature: bytes) -> None:
+        """Raises PieceCorrupt when a held piece has another hash, LocalError."""
+        with self._lock:
+            try:
+                self._book.learn(first, hashes, signature, self.held)
+            except OSError as error:
+                raise local_error(error, f"hashes of blob {self.digest.short}") from None
+
+    @property
+    def signed_hashes(self) -> tuple[SignedHashes, ...]:
+        """The runs as signed, oldest first."""
+        return self._book.signed
+
+    def expected_hash(self, piece: int) -> bytes | None:
+        """32 bytes, or None."""
+        with self._lock:
+            return self._book.of(piece)
+
+    # --- writing (peer.store.writer.WriterHost) ----------------------------------------------------------------
+
+    @property
+    def descriptor(self) -> int:
+        """The data file."""
+        return self._data
+
+    @property
+    def aside_folder(self) -> Path:
+        """Where unnamed files may be made, on the blob's own disk."""
+        return self._paths.partial.parent
+
+    def make_room(self, size_bytes: int) -> bool:
+        """See WriterHost."""
+        return self._host.make_room(size_bytes)
+
+    def begin(self, piece: int, *, from_origin: bool) -> Writer:
+        """See BlobHandle.writer."""
+        length = self.layout.length(piece)
+        if not self.held >> piece & 1:
+            self._host.want_room(self, length)
+        self._host.pin(self)
+        with self._lock:
+            known = from_origin or self._book.of(piece) is not None
+            if known:
+                return self._begin(piece)
+        self._host.unpin(self)
+        raise LocalError(f"piece {piece} of blob {self.digest.short}: its hash is not known yet")
+
+    def _begin(self, piece: int) -> Writer:
+        if self.held >> piece & 1:
+            place = Place.NOWHERE
+        elif piece in self._owners:
+            place = Place.ASIDE
+        else:
+            place = Place.HERE
+        hasher = self._prefix.ahead(piece) if place is Place.HERE else None
+        writer = Writer(self, piece, self._generation, place, hasher)
+        if place is Place.HERE:
+            self._owners[piece] = writer
+        return writer
+
+    def commit(self, writer: Writer, piece_hash: bytes, hasher: _Hash | None) -> None:
+        """Mark a verified piece held. Raises LocalError."""
+        piece = writer.piece
+        with self._lock:
+            if writer.generation != self._generation:
+                raise LocalError(f"blob {self.digest.short} was voided while piece {piece} arrived: ask for it again")
+            if self.held >> piece & 1:
+                return
+            owner = self._owners.get(piece)
+            if owner is not writer:
+                if owner is not None:
+                    owner.settle()
+                writer.copy_into_place()
+            try:
+                self._book.learn(piece, piece_hash, b"", self.held)
+                self._mark(piece)
+            except OSError as error:
+                raise local_error(error, f"piece {piece} of blob {self.digest.short}") from None
+            if hasher is not None:
+                self._prefix.commit(piece, hasher)
+            behind = self.held >> self._prefix.pieces & 1
+        if behind:
+            self._host.request_digest(self)
+
+    def leave(self, writer: Writer) -> None:
+        """See WriterHost."""
+        with self._lock:
+            if self._owners.get(writer.piece) is writer:
+                del self._owners[writer.piece]
+        self._host.unpin(self)
+
+    def _mark(self, piece: int) -> None:
+        held = self.held | 1 << piece
+        write_all(self._held_file, bytes([held >> (piece & ~7) & 0xFF]), piece >> 3)
+        self.held = held
+
+    # --- the digest --------------------------------------------------------------------------------------------
+
+    def catch_up(self, buffer: memoryview) -> bool:
+        """Hash the next held piece in order; False when there is none or the blob is unloaded. Raises LocalError."""
+        with self._catch_lock:
+            with self._lock:
+                piece, generation = self._prefix.pieces, self._generation
+                hasher = self._prefix.ahead(piece)
+                if hasher is None or self._data < 0 or self.complete or not self.held >> piece & 1:
+                    return False
+                # A descriptor of its own, so that nobody has to keep the blob pinned for this.
+                descriptor = os.dup(self._data)
+            try:
+                if not hash_piece(descriptor, self.layout, piece, hasher, buffer):
+                    return False
+            except OSError as error:
+                raise local_error(error, f"blob {self.digest.short}") from None
+            finally:
+                os.close(descriptor)
+            with self._lock:
+                if generation == self._generation:
+                    self._prefix.commit(piece, hasher)
+            return True
+
+    def check_digest(self) -> bool:
+        """See BlobHandle."""
+        with self._check_lock:
+            if self.complete:
+                return True
+            if self.held != self.layout.full_mask:
+                raise LocalError(f"blob {self.digest.short} has pieces missing: its digest cannot be checked yet")
+            buffer = memoryview(bytearray(CHUNK_BYTES))
+            while self.catch_up(buffer):
+                pass
+            with self._lock:
+                if self._prefix.pieces < self.layout.count or not self._prefix.matches():
+                    return False
+            try:
+                self._settle_for_good()
+            except OSError as error:
+                raise local_error(error, f"blob {self.digest.short}") from None
+            return True
+
+    def _settle_for_good(self) -> None:
+        """Bytes and hashes first, the name after."""
+        os.fdatasync(self._data)
+        sync(self._paths.meta)
+        with self._lock:
+            self._book.sync()
+            self._paths.partial.rename(self._paths.complete)
+            self.complete = True
+        for folder in (self._paths.complete.parent, self._paths.partial.parent, self._paths.meta.parent):
+            sync(folder)
+        self._paths.held.unlink(missing_ok=True)
+
+    def void(self) -> None:
+        """See BlobHandle. Raises LocalError."""
+        with self._check_lock, self._lock:
+            if self.complete:
+                log.warning("store: blob %s matched its digest here and is not voided", self.digest.short)
+                return
+            self._generation += 1
+            for owner in self._owners.values():
+                owner.settle()
+            self._owners.clear()
+            self.held = 0
+            self._prefix.reset()
+            try:
+                # In this order a crash in between leaves no bit without its bytes.
+                write_all(self._held_file, Bitfield(self.layout.count, 0).to_bytes(), 0)
+                self._book.clear()
+                os.ftruncate(self._data, 0)
+            except OSError as error:
+                raise local_error(error, f"blob {self.digest.short}") from None
+
+    def available_from(self, offset: int) -> int:
+        """See BlobHandle."""
+        size = self.layout.size_bytes
+        if offset >= size:
+            return offset
+        end = first_missing(self.held, offset // self.layout.piece_size_bytes) * self.layout.piece_size_bytes
+        return max(offset, min(end, size))

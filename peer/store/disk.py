@@ -1,0 +1,300 @@
+"""DiskStore: which blobs are there, who uses them, and what must go when room is short.
+
+Room is counted when a blob is begun, for the whole of it: a download that started does not fail half-way for the
+size limit. The least recently used blob that nobody has pinned goes first. Bytes are the business of
+peer.store.blob and peer.store.writer.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from peer.store.base import StoredBlob
+from peer.store.blob import Blob
+from peer.store.digest import DigestThread
+from peer.store.files import local_error
+from peer.store.handle import DiskBlobHandle
+from peer.store.meta import BlobMeta, MetaCorrupt, current_boot_id
+from peer.store.paths import StoreRoot
+from proto.errors import ConfigError, LocalError, StoreFull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from proto.ids import Digest
+    from proto.pieces import PieceLayout
+
+log = logging.getLogger(__name__)
+
+
+class DiskStore:
+    """See peer.store.base.BlobStore. Call close() in the end.
+
+    `size_limit_bytes` bounds the sum of the blobs' full sizes, `free_floor_bytes` is left free on the disk.
+    Raises ConfigError when the folder cannot be used.
+    """
+
+    def __init__(self, root: Path, *, size_limit_bytes: int, free_floor_bytes: int) -> None:
+        if size_limit_bytes <= 0 or free_floor_bytes < 0:
+            raise ConfigError(f"store limits {size_limit_bytes}/{free_floor_bytes} bytes: must be positive")
+        self._root = StoreRoot(root)
+        self._size_limit_bytes = size_limit_bytes
+        self._free_floor_bytes = free_floor_bytes
+        self._boot_id = current_boot_id()
+        self._lock = threading.RLock()
+        # Least recently used first.
+        self._blobs: OrderedDict[Digest, Blob] = OrderedDict()
+        self._used_bytes = 0
+        self._callbacks: list[Callable[[Digest], None]] = []
+        self._digests = DigestThread()
+        try:
+            self._scan()
+        except OSError as error:
+            self._root.close()
+            raise ConfigError(f"store {root}: {error.strerror}; look after its disk") from None
+
+    def close(self) -> None:
+        """Stop the store's thread and let another process have the folder. Handles should be closed before."""
+        self._digests.close()
+        self._root.close()
+
+    def inventory(self) -> list[StoredBlob]:
+        """See BlobStore."""
+        with self._lock:
+            blobs = list(self._blobs.values())
+        found = []
+        for blob in blobs:
+            if not blob.complete and blob.boot_id != self._boot_id:
+                if self._acquire(blob.digest) is None:
+                    continue
+                self.unpin(blob)
+            found.append(StoredBlob(blob.digest, blob.layout, blob.held, blob.complete))
+        return found
+
+    def get(self, digest: Digest) -> DiskBlobHandle | None:
+        """See BlobStore."""
+        blob = self._acquire(digest)
+        if blob is None:
+            return None
+        self._touch(blob)
+        return DiskBlobHandle(self, blob)
+
+    def open(self, digest: Digest, layout: PieceLayout) -> DiskBlobHandle:
+        """See BlobStore. A complete blob comes with its own layout, whatever was asked for.
+
+        Raises LocalError also when a partial blob of another layout is pinned.
+        """
+        blob = self._acquire(digest)
+        if blob is not None and not blob.complete and blob.layout != layout:
+            self._drop_other_layout(blob)
+            blob = None
+        if blob is None:
+            blob = self._begin(digest, layout)
+        self._touch(blob)
+        return DiskBlobHandle(self, blob)
+
+    def remove(self, digest: Digest) -> bool:
+        """See BlobStore."""
+        with self._lock:
+            blob = self._blobs.get(digest)
+            if blob is None or blob.pins:
+                return False
+            self._forget(blob)
+        self._tell([digest])
+        return True
+
+    @property
+    def used_bytes(self) -> int:
+        """The sum of the full sizes of all blobs, partial ones too."""
+        return self._used_bytes
+
+    def on_evicted(self, callback: Callable[[Digest], None]) -> None:
+        """See BlobStore. Called with no lock of the store held."""
+        self._callbacks.append(callback)
+
+    # --- for blobs (peer.store.blob.BlobHost) ------------------------------------------------------------------
+
+    def pin(self, blob: Blob) -> None:
+        """Once more, for a writer."""
+        with self._lock:
+            blob.pins += 1
+
+    def unpin(self, blob: Blob) -> None:
+        """The last one closes the blob's files."""
+        with self._lock:
+            blob.pins -= 1
+            if not blob.pins and blob.loaded:
+                blob.unload()
+
+    def want_room(self, blob: Blob, size_bytes: int) -> None:
+        """Keep the disk's free floor. Raises StoreFull."""
+        while self._free_bytes() < self._free_floor_bytes + size_bytes:
+            if not self.make_room(size_bytes):
+                raise StoreFull(
+                    f"blob {blob.digest.short}: the disk of the store is down to its floor of "
+                    f"{self._free_floor_bytes} free bytes; free some"
+                )
+
+    def make_room(self, size_bytes: int) -> bool:
+        """Evict until as many bytes were freed; False when nothing could be."""
+        evicted: list[Digest] = []
+        with self._lock:
+            freed = 0
+            while freed < size_bytes and (oldest := self._oldest_unpinned()) is not None:
+                freed += oldest.layout.bytes_in(oldest.held)
+                evicted.append(oldest.digest)
+                self._forget(oldest)
+        self._tell(evicted)
+        return freed > 0
+
+    def request_digest(self, blob: Blob) -> None:
+        """See BlobHost."""
+        self._digests.request(blob)
+
+    # --- the index ---------------------------------------------------------------------------------------------
+
+    def _scan(self) -> None:
+        found: list[tuple[int, Blob]] = []
+        for digest in self._root.digests():
+            paths = self._root.of(digest)
+            try:
+                blob = Blob(self, digest, BlobMeta.read(paths.meta), paths)
+                blob.scan()
+                found.append((blob.last_use_ns(), blob))
+            except MetaCorrupt as error:
+                log.warning("store: dropping blob %s: %s", digest.short, error)
+                paths.unlink_all()
+        for _, blob in sorted(found, key=lambda each: (each[0], each[1].digest)):
+            self._blobs[blob.digest] = blob
+            self._used_bytes += blob.layout.size_bytes
+        self._root.remove_orphans(set(self._blobs))
+
+    def _acquire(self, digest: Digest) -> Blob | None:
+        """Pin and load what is there. A blob whose files fail is dropped; nothing else suffers."""
+        with self._lock:
+            blob = self._blobs.get(digest)
+            if blob is None:
+                return None
+            blob.pins += 1
+        try:
+            self._load(blob)
+        except OSError as error:
+            log.warning("store: dropping blob %s: %s", digest.short, error.strerror)
+            with self._lock:
+                blob.pins -= 1
+                gone = not blob.pins and self._blobs.get(digest) is blob
+                if gone:
+                    self._forget(blob)
+            if gone:
+                self._tell([digest])
+            return None
+        return blob
+
+    def _load(self, blob: Blob) -> None:
+        with blob.load_lock:
+            if not blob.loaded:
+                blob.load(self._boot_id)
+
+    def _begin(self, digest: Digest, layout: PieceLayout) -> Blob:
+        evicted: list[Digest] = []
+        try:
+            with self._lock:
+                blob = self._blobs.get(digest)
+                if blob is None:
+                    self._reserve(digest, layout.size_bytes, evicted)
+                    blob = Blob(self, digest, BlobMeta(layout, self._boot_id), self._root.of(digest))
+                    blob.create()
+                    self._blobs[digest] = blob
+                    self._used_bytes += layout.size_bytes
+                blob.pins += 1
+        except OSError as error:
+            self._root.of(digest).unlink_all()
+            raise local_error(error, f"blob {digest.short}") from None
+        finally:
+            self._tell(evicted)
+        try:
+            self._load(blob)
+        except OSError as error:
+            self.unpin(blob)
+            raise local_error(error, f"blob {digest.short}") from None
+        if blob.layout != layout and not blob.complete:
+            self.unpin(blob)
+            raise LocalError(f"blob {digest.short} was begun with two layouts at once: try again")
+        return blob
+
+    def _drop_other_layout(self, blob: Blob) -> None:
+        """The blob is pinned by our caller, once."""
+        with self._lock:
+            busy = blob.pins > 1
+            self.unpin(blob)
+            if not busy:
+                self._forget(blob)
+        if busy:
+            raise LocalError(f"blob {blob.digest.short} is in use with pieces of {blob.layout.piece_size_bytes} bytes")
+
+    def _reserve(self, digest: Digest, size_bytes: int, evicted: list[Digest]) -> None:
+        """Evict until the blob fits; nothing is evicted when that would not be enough. Raises StoreFull."""
+        movable = [blob for blob in self._blobs.values() if not blob.pins]
+        if self._used_bytes - sum(blob.layout.size_bytes for blob in movable) + size_bytes > self._size_limit_bytes:
+            raise StoreFull(
+                f"blob {digest.short} of {size_bytes} bytes does not fit into the store of "
+                f"{self._size_limit_bytes} bytes beside what is in use; raise its size limit"
+            )
+        wanted = self._free_floor_bytes + size_bytes
+        free = self._free_bytes() - self._promised_bytes()
+        if free + sum(blob.layout.size_bytes for blob in movable) < wanted:
+            raise StoreFull(
+                f"blob {digest.short} of {size_bytes} bytes does not fit above the disk's floor of "
+                f"{self._free_floor_bytes} free bytes; free some"
+            )
+        for blob in movable:
+            if self._used_bytes + size_bytes <= self._size_limit_bytes and free >= wanted:
+                return
+            # Bytes held are freed, bytes still to come are promised no more.
+            free += blob.layout.size_bytes
+            evicted.append(blob.digest)
+            self._forget(blob)
+
+    def _promised_bytes(self) -> int:
+        """What the unfinished blobs will still take from the disk."""
+        return sum(
+            blob.layout.size_bytes - blob.layout.bytes_in(blob.held)
+            for blob in self._blobs.values()
+            if not blob.complete
+        )
+
+    def _free_bytes(self) -> int:
+        status = os.statvfs(self._root.root)
+        return status.f_bavail * status.f_frsize
+
+    def _oldest_unpinned(self) -> Blob | None:
+        return next((blob for blob in self._blobs.values() if not blob.pins), None)
+
+    def _touch(self, blob: Blob) -> None:
+        with self._lock:
+            if blob.digest in self._blobs:
+                self._blobs.move_to_end(blob.digest)
+        try:
+            blob.touch()
+        except OSError as error:
+            log.warning("store: last use of blob %s not noted: %s", blob.digest.short, error.strerror)
+
+    def _forget(self, blob: Blob) -> None:
+        """Under the lock, for a blob that nobody has pinned."""
+        del self._blobs[blob.digest]
+        self._used_bytes -= blob.layout.size_bytes
+        try:
+            blob.unlink()
+        except OSError as error:
+            log.warning("store: blob %s not deleted: %s", blob.digest.short, error.strerror)
+
+    def _tell(self, evicted: list[Digest]) -> None:
+        for digest in evicted:
+            log.info("store: blob %s evicted", digest.short)
+            for callback in self._callbacks:
+                callback(digest)

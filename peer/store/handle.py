@@ -1,0 +1,84 @@
+"""The handle that users of the store hold: a pin on one blob, and the way to everything that it offers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from peer.store.base import SignedHashes
+    from peer.store.blob import Blob, BlobHost
+    from peer.store.writer import Writer
+    from proto.ids import Digest
+    from proto.pieces import PieceLayout
+
+
+class DiskBlobHandle:
+    """See peer.store.base.BlobHandle."""
+
+    def __init__(self, host: BlobHost, blob: Blob) -> None:
+        self._host = host
+        self._blob = blob
+        self._open = True
+
+    @property
+    def digest(self) -> Digest:
+        """See BlobHandle."""
+        return self._blob.digest
+
+    @property
+    def layout(self) -> PieceLayout:
+        """See BlobHandle."""
+        return self._blob.layout
+
+    @property
+    def held(self) -> int:
+        """See BlobHandle."""
+        return self._blob.held
+
+    @property
+    def complete(self) -> bool:
+        """See BlobHandle."""
+        return self._blob.complete
+
+    def fileno(self) -> int:
+        """See BlobHandle."""
+        return self._blob.descriptor
+
+    def learn_hashes(self, signed: SignedHashes) -> None:
+        """See BlobHandle. Raises PieceCorrupt when a held piece has another hash (void the blob), LocalError."""
+        self._blob.learn(signed.first, signed.hashes, signed.signature)
+
+    def trust_hashes(self, first: int, hashes: bytes) -> None:
+        """See BlobHandle. Raises as learn_hashes."""
+        self._blob.learn(first, hashes, b"")
+
+    @property
+    def signed_hashes(self) -> tuple[SignedHashes, ...]:
+        """See BlobHandle."""
+        return self._blob.signed_hashes
+
+    def hash_of(self, piece: int) -> bytes | None:
+        """See BlobHandle."""
+        return self._blob.expected_hash(piece)
+
+    def writer(self, piece: int, *, from_origin: bool = False) -> Writer:
+        """See BlobHandle. It keeps its own pin: every writer must come to finish() or abort()."""
+        return self._blob.begin(piece, from_origin=from_origin)
+
+    def available_from(self, offset: int) -> int:
+        """See BlobHandle."""
+        return self._blob.available_from(offset)
+
+    def check_digest(self) -> bool:
+        """See BlobHandle. Raises LocalError when pieces are missing or the disk is in trouble."""
+        return self._blob.check_digest()
+
+    def void(self) -> None:
+        """See BlobHandle. A complete blob, whose digest was checked here, is left alone."""
+        self._blob.void()
+
+    def close(self) -> None:
+        """See BlobHandle."""
+        if self._open:
+            self._open = False
+            self._host.unpin(self._blob)

@@ -1,0 +1,152 @@
+"""The piece hashes of one blob: in memory to look them up, appended to a file so that they outlive the process.
+
+A record: "LCH1", first piece (u32), count (u32), signature length (u8, 0 or 64), hashes, signature, crc32 (u32),
+big-endian. Reading stops at the first record that is torn or does not match its crc: what follows is cut off.
+Signatures are kept and passed on, checked elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from typing import TYPE_CHECKING, Final
+
+from peer.store.base import SignedHashes
+from peer.store.files import create, write_all
+from proto.errors import PieceCorrupt
+from proto.tickets import SIGNATURE_BYTES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from proto.ids import Digest
+
+HASH_BYTES: Final = 32
+_MAGIC: Final = b"LCH1"
+_HEAD: Final = struct.Struct(">4sIIB")
+_CRC: Final = struct.Struct(">I")
+
+
+def _encode(first: int, hashes: bytes, signature: bytes) -> bytes:
+    body = _HEAD.pack(_MAGIC, first, len(hashes) // HASH_BYTES, len(signature)) + hashes + signature
+    return body + _CRC.pack(zlib.crc32(body))
+
+
+class HashBook:
+    """Not safe for concurrent use: the blob's lock guards it."""
+
+    def __init__(self, digest: Digest, count: int, descriptor: int) -> None:
+        self._digest = digest
+        self._count = count
+        self._descriptor = descriptor
+        self._end_bytes = 0
+        self._hashes = bytearray(count * HASH_BYTES)
+        self.known = 0
+        self.signed: tuple[SignedHashes, ...] = ()
+
+    @classmethod
+    def begin(cls, digest: Digest, count: int, path: Path) -> HashBook:
+        """With an empty file. Raises OSError."""
+        return cls(digest, count, create(path))
+
+    @classmethod
+    def load(cls, digest: Digest, count: int, path: Path) -> HashBook:
+        """From what is there; a torn end is cut off. Raises OSError."""
+        book = cls(digest, count, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            raw = path.read_bytes()
+            while book._take_record(raw):
+                pass
+            if book._end_bytes < len(raw):
+                os.ftruncate(book._descriptor, book._end_bytes)
+        except BaseException:
+            book.close()
+            raise
+        return book
+
+    def of(self, piece: int) -> bytes | None:
+        """The hash expected of a piece, or None."""
+        if not self.known >> piece & 1:
+            return None
+        return bytes(self._hashes[piece * HASH_BYTES : (piece + 1) * HASH_BYTES])
+
+    def learn(self, first: int, hashes: bytes, signature: bytes, held: int) -> None:
+        """Keep a run. Raises PieceCorrupt when it contradicts a piece that is held, OSError; then nothing is kept."""
+        count = len(hashes) // HASH_BYTES
+        if len(hashes) % HASH_BYTES or first < 0 or first + count > self._count:
+            raise PieceCorrupt(
+                f"blob {self._digest.short}: {len(hashes)} bytes of hashes from piece {first} do not fit"
+            )
+        if len(signature) not in (0, SIGNATURE_BYTES):
+            raise PieceCorrupt(f"blob {self._digest.short}: a signature of {len(signature)} bytes on piece hashes")
+        if not count or self._covered(first, hashes, signature):
+            return
+        self._refuse_contradiction(first, hashes, held)
+        record = _encode(first, hashes, signature)
+        write_all(self._descriptor, record, self._end_bytes)
+        self._end_bytes += len(record)
+        self._keep(first, hashes, signature)
+
+    def clear(self) -> None:
+        """Forget all. Raises OSError."""
+        os.ftruncate(self._descriptor, 0)
+        self._end_bytes = 0
+        self.known = 0
+        self.signed = ()
+
+    def sync(self) -> None:
+        """Make durable. Raises OSError."""
+        os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._descriptor)
+
+    def _take_record(self, raw: bytes) -> bool:
+        start = self._end_bytes
+        if len(raw) < start + _HEAD.size:
+            return False
+        magic, first, count, signature_bytes = _HEAD.unpack_from(raw, start)
+        middle = start + _HEAD.size + count * HASH_BYTES
+        end = middle + signature_bytes
+        if magic != _MAGIC or first + count > self._count or len(raw) < end + _CRC.size:
+            return False
+        if _CRC.unpack_from(raw, end)[0] != zlib.crc32(raw[start:end]):
+            return False
+        self._keep(first, raw[start + _HEAD.size : middle], raw[middle:end])
+        self._end_bytes = end + _CRC.size
+        return True
+
+    def _keep(self, first: int, hashes: bytes, signature: bytes) -> None:
+        count = len(hashes) // HASH_BYTES
+        self._hashes[first * HASH_BYTES : first * HASH_BYTES + len(hashes)] = hashes
+        self.known |= ((1 << count) - 1) << first
+        if signature:
+            # A run inside the new one is of no more use to anybody.
+            kept = [run for run in self.signed if not _within(run.first, len(run.hashes), first, len(hashes))]
+            self.signed = (*kept, SignedHashes(first, hashes, signature))
+
+    def _covered(self, first: int, hashes: bytes, signature: bytes) -> bool:
+        if not signature:
+            start = first * HASH_BYTES
+            wanted = ((1 << len(hashes) // HASH_BYTES) - 1) << first
+            return self.known & wanted == wanted and self._hashes[start : start + len(hashes)] == hashes
+        for run in self.signed:
+            start = (first - run.first) * HASH_BYTES
+            if start >= 0 and run.hashes[start : start + len(hashes)] == hashes:
+                return True
+        return False
+
+    def _refuse_contradiction(self, first: int, hashes: bytes, held: int) -> None:
+        for index in range(len(hashes) // HASH_BYTES):
+            piece = first + index
+            if held >> piece & 1 and self.of(piece) != hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES]:
+                raise PieceCorrupt(
+                    f"blob {self._digest.short}: piece {piece} is held with another hash than this one: void the blob"
+                )
+
+
+def _within(first: int, size: int, outer_first: int, outer_size: int) -> bool:
+    end = first * HASH_BYTES + size
+    return first >= outer_first and end <= outer_first * HASH_BYTES + outer_size

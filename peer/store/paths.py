@@ -1,0 +1,164 @@
+"""Where a store keeps its files, whose it is, and which schema it has. Knows names and locks, nothing of pieces.
+
+    schema                     "1": the layout described here
+    lock                       flock'ed by the process that uses the store
+    blobs/ALG/ab/HEX           a complete blob, nothing but its bytes
+    partial/ALG/ab/HEX         one that is still arriving (sparse)
+    meta/ALG/ab/HEX.json       size, piece size, boot id; its mtime is the blob's last use
+    meta/ALG/ab/HEX.hashes     piece hashes and who signed them, appended (peer.store.hashes)
+    meta/ALG/ab/HEX.held       one bit a piece, only while the blob is partial
+
+A schema newer than ours is refused. There is none older than 1; should one be found, the store is a cache and is
+begun afresh.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from peer.store.files import DIR_MODE, FILE_MODE
+from proto.errors import ConfigError, DigestInvalid
+from proto.ids import HEX_LENGTHS, Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+SCHEMA: Final = 1
+_KINDS: Final = ("blobs", "partial", "meta")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BlobPaths:
+    """The files of one blob."""
+
+    complete: Path
+    partial: Path
+    meta: Path
+    hashes: Path
+    held: Path
+
+    def make_folders(self) -> None:
+        """The folders above the files, open to this user alone."""
+        for path in (self.complete, self.partial, self.meta):
+            path.parent.mkdir(mode=DIR_MODE, parents=True, exist_ok=True)
+
+    def unlink_all(self) -> None:
+        """The meta file goes first: without it the rest counts for nothing after a crash in between."""
+        for path in (self.meta, self.held, self.hashes, self.partial, self.complete):
+            path.unlink(missing_ok=True)
+
+
+class StoreRoot:
+    """The folder of one store, locked for this process until close()."""
+
+    def __init__(self, root: Path) -> None:
+        """Make or take the folder. Raises ConfigError: unusable, in use, or of another schema."""
+        self.root: Final = root
+        try:
+            root.mkdir(mode=DIR_MODE, parents=True, exist_ok=True)
+            self._lock_fd = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
+        except OSError as error:
+            raise ConfigError(f"store {root}: {error.strerror}; name a folder this user may write") from None
+        try:
+            self._take_lock()
+            self._check_schema()
+            self._make_kinds()
+        except BaseException:
+            os.close(self._lock_fd)
+            raise
+
+    def close(self) -> None:
+        """Let another process have it."""
+        os.close(self._lock_fd)
+
+    def of(self, digest: Digest) -> BlobPaths:
+        """The files of a blob, there or not."""
+        folder = f"{digest.algorithm}/{digest.hex[:2]}"
+        meta = self.root / "meta" / folder
+        return BlobPaths(
+            complete=self.root / "blobs" / folder / digest.hex,
+            partial=self.root / "partial" / folder / digest.hex,
+            meta=meta / f"{digest.hex}.json",
+            hashes=meta / f"{digest.hex}.hashes",
+            held=meta / f"{digest.hex}.held",
+        )
+
+    def digests(self) -> Iterator[Digest]:
+        """Every blob that has a meta file."""
+        for path in sorted((self.root / "meta").glob("*/*/*.json")):
+            digest = _digest_of(path, ".json")
+            if digest is not None:
+                yield digest
+
+    def remove_orphans(self, known: set[Digest]) -> None:
+        """Delete files that a crash left behind without a meta file."""
+        for kind in _KINDS:
+            for path in (self.root / kind).glob("*/*/*"):
+                digest = _digest_of(path, *(() if kind != "meta" else (".json", ".hashes", ".held")))
+                if digest is None or digest not in known:
+                    log.info("store: removing the orphan %s/%s", kind, path.name[:12])
+                    path.unlink(missing_ok=True)
+
+    def _take_lock(self) -> None:
+        try:
+            fcntl.flock(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"store {self.root} is in use by another process: stop it or name another folder"
+            ) from None
+
+    def _check_schema(self) -> None:
+        path = self.root / "schema"
+        try:
+            text = path.read_text("ascii").strip()
+        except FileNotFoundError:
+            self._begin(path)
+            return
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"store {self.root}: its schema file cannot be read ({error})") from None
+        if not text.isdecimal():
+            raise ConfigError(f"store {self.root}: schema {text[:20]!r} is no number; is this folder a store?")
+        if int(text) > SCHEMA:
+            raise ConfigError(f"store {self.root} has schema {text}, newer than our {SCHEMA}: use a newer Layercast")
+        if int(text) < SCHEMA:
+            log.warning("store %s has the old schema %s: beginning afresh", self.root, text)
+            for kind in _KINDS:
+                shutil.rmtree(self.root / kind, ignore_errors=True)
+            self._begin(path)
+
+    def _begin(self, path: Path) -> None:
+        """Only in a folder that holds nothing foreign: what is below it will be deleted some day."""
+        foreign = sorted(entry.name for entry in self.root.iterdir() if entry.name not in ("lock", "schema"))
+        if foreign:
+            raise ConfigError(f"store {self.root} holds {foreign[0]!r} and no schema file: name an empty folder")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"{SCHEMA}\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _make_kinds(self) -> None:
+        for kind in _KINDS:
+            (self.root / kind).mkdir(mode=DIR_MODE, exist_ok=True)
+            for algorithm in HEX_LENGTHS:
+                (self.root / kind / algorithm).mkdir(mode=DIR_MODE, exist_ok=True)
+
+
+def _digest_of(path: Path, *suffixes: str) -> Digest | None:
+    name = path.name
+    if suffixes:
+        if path.suffix not in suffixes:
+            return None
+        name = path.stem
+    try:
+        return Digest.parse(f"{path.parent.parent.name}:{name}")
+    except DigestInvalid:
+        return None
