@@ -55,6 +55,12 @@ def normalise_upstream(name: str) -> str:
 
     Raises NameInvalid for user information, paths, control characters and anything else that is no authority.
     """
+    authority = normalise_authority(name)
+    return DOCKER_HUB if authority.removesuffix(":443") in _DOCKER_HUB_NAMES else authority
+
+
+def normalise_authority(name: str) -> str:
+    """The same for any `HOST` or `HOST:PORT`, without a view of what registry it is. Raises NameInvalid."""
     if not 0 < len(name) <= _NAME_LENGTH_MAX or not name.isascii():
         raise NameInvalid(f"registry {name[:80]!r}: HOST or HOST:PORT expected")
     match = _AUTHORITY.fullmatch(name.lower())
@@ -67,8 +73,6 @@ def normalise_upstream(name: str) -> str:
         raise NameInvalid(f"registry {name[:80]!r}: not a host name")
     if port is not None and not 1 <= int(port) <= 65535:
         raise NameInvalid(f"registry {name[:80]!r}: a port is 1 to 65535")
-    if host in _DOCKER_HUB_NAMES and port in (None, "443"):
-        return DOCKER_HUB
     return host if port is None else f"{host}:{int(port)}"
 
 
@@ -183,6 +187,10 @@ class UpstreamTable:
         if found is None:
             raise UpstreamNotAllowed(f"registry {name!r} is not an allowed upstream of this node")
         return found
+
+    def configured(self) -> list[UpstreamConfig]:
+        """Those that an operator named, in the order of their naming."""
+        return [upstream for upstream in self._by_host.values() if upstream.configured]
 
     def hosts(self) -> list[str]:
         """All names of the table, sorted."""
