@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 HEAD_MAX_BYTES: Final = 1 << 17
 _READ_BYTES: Final = 1 << 18
+_TLS_HANDSHAKE: Final = b"\x16"
 _RANGE: Final = re.compile(r"bytes=(\d+)-(\d*)")
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/")
 
@@ -72,6 +73,9 @@ class SocketReader:
                     raise WireError("the connection ended within a head")
                 return None
             self._pending += received
+            if self._pending.startswith(_TLS_HANDSHAKE):
+                # Clients that may use either try TLS first, and wait 10 s for an answer to it.
+                raise WireError("a TLS handshake on a plain connection")
         raw, self._pending = self._pending.split(b"\r\n\r\n", 1)
         first_line, *lines = raw.decode("latin-1").split("\r\n")
         headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]

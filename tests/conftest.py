@@ -1,0 +1,49 @@
+"""Rules that hold for every test: nothing is left behind, and a real client that is missing is never overlooked."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.leaks import Snapshot, TaskWatch
+from tests.support.programs import PACKAGES, find_program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine cannot run; with CI=true that is a failure."""
+    for marker in item.iter_markers("client"):
+        if not marker.args:
+            pytest.fail('name the programs: @pytest.mark.client("dockerd", "docker-registry")', pytrace=False)
+        missing = [name for name in marker.args if find_program(name) is None]
+        if missing:
+            packages = " ".join(sorted({PACKAGES.get(name, name) for name in missing}))
+            _skip_or_fail(f"{', '.join(missing)} not installed: apt-get install {packages}")
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        _skip_or_fail("needs root, for network namespaces and mounts")
+
+
+def _skip_or_fail(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI=true, and {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    """Fail a test that leaves a thread, a child, an open file or socket, or a running task.
+
+    Autouse in the top conftest: it is set up before a test's own function-scoped fixtures and torn down after
+    them. Fixtures of wider scope come before it and may keep what they hold.
+    """
+    before = Snapshot.take()
+    tasks = TaskWatch()
+    with tasks.watching():
+        yield
+        leaks = before.left_behind() + tasks.left
+    if leaks:
+        pytest.fail("left behind:\n  " + "\n  ".join(leaks), pytrace=False)

@@ -1,0 +1,115 @@
+"""A containerd with folders of its own, its CRI plugin, and `ctr` to talk to it."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tests.support.clients.cri import CriImageService
+from tests.support.clients.folders import remove_tree, write_hosts_toml
+from tests.support.processes import ManagedProcess, ProcessError, run
+from tests.support.programs import clean_environment, program
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_START_TIMEOUT_S: Final = 30.0
+_CTR_NAMESPACE: Final = "test"
+_CONFIG: Final = """
+version = 2
+root = "{directory}/root"
+state = "{directory}/state"
+[grpc]
+  address = "{directory}/s"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{directory}/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+  disable_tcp_service = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{directory}/cni/bin"
+    conf_dir = "{directory}/cni/conf"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "{snapshotter}"
+  [plugins."io.containerd.grpc.v1.cri".registry]
+    config_path = "{directory}/certs.d"
+"""
+
+
+class Containerd:
+    """One containerd, ready from construction; a context manager. `certs_dir` is its certs.d.
+
+    `mirrors` maps a registry host ("_default": any) to the URL to pull it through. Needs root.
+    """
+
+    def __init__(
+        self,
+        mirrors: Mapping[str, str],
+        *,
+        netns: str | None = None,
+        snapshotter: str = "overlayfs",
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        # Short: a Unix socket's path holds at most 107 bytes.
+        self._directory = Path(tempfile.mkdtemp(prefix="lcc"))
+        self._snapshotter = snapshotter
+        self.certs_dir = self._directory / "certs.d"
+        self.certs_dir.mkdir()
+        for host, url in mirrors.items():
+            write_hosts_toml(self.certs_dir, host, url)
+        config = self._directory / "config.toml"
+        config.write_text(_CONFIG.format(directory=self._directory, snapshotter=snapshotter))
+        self._environment = clean_environment(HOME=str(self._directory), **(env or {}))
+        self._netns = netns
+        argv: list[str | Path] = [program("containerd"), "--config", config]
+        self.process = ManagedProcess(argv, name="containerd", netns=netns, env=self._environment)
+        try:
+            self.process.wait_for_line("containerd successfully booted", _START_TIMEOUT_S)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Containerd:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop it and remove its images."""
+        self.process.close()
+        remove_tree(self._directory)
+
+    def cri(self) -> CriImageService:
+        """A connection to its CRI image service; close it."""
+        return CriImageService(self._directory / "s")
+
+    def command(self, *words: str | Path) -> list[str | Path]:
+        """The ctr command line that talks to this containerd."""
+        return [program("ctr"), "--address", self._directory / "s", "--namespace", _CTR_NAMESPACE, *words]
+
+    def ctr(self, *words: str | Path, timeout_s: float = 120.0) -> str:
+        """Run ctr to its end; its output. Raises ProcessError, with the end of the daemon's log.
+
+        It resolves and fetches by itself, so it runs in the daemon's network namespace.
+        """
+        try:
+            return run(self.command(*words), netns=self._netns, env=self._environment, timeout_s=timeout_s).stdout
+        except ProcessError as error:
+            raise ProcessError(f"{error}\ncontainerd:\n{self.process.log_tail()}") from None
+
+    def pull(self, reference: str, timeout_s: float = 120.0) -> None:
+        """`ctr images pull` and unpack, through certs.d."""
+        self.ctr(*self._pull_words(reference), timeout_s=timeout_s)
+
+    def start_pull(self, reference: str) -> ManagedProcess:
+        """Begin a pull and return at once."""
+        argv = self.command(*self._pull_words(reference))
+        return ManagedProcess(argv, name="ctr pull", netns=self._netns, env=self._environment)
+
+    def _pull_words(self, reference: str) -> list[str | Path]:
+        return ["images", "pull", "--snapshotter", self._snapshotter, "--hosts-dir", self.certs_dir, reference]
+
+    def content(self) -> set[str]:
+        """Digests of all blobs that ctr's namespace holds, complete ones alone (containerd has checked them)."""
+        return set(self.ctr("content", "ls", "--quiet").split())

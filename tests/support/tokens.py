@@ -1,0 +1,150 @@
+"""A token server as docker-registry's token authentication wants it: RS256 tokens with an x5c header.
+
+Anyone gets `pull` for public repositories; a known user gets what the scope asks for. For tests alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+import uuid
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Final
+from urllib.parse import parse_qs, urlsplit
+
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import padding
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+    from pathlib import Path
+
+    from tests.support.tls import KeyPair
+
+SERVICE: Final = "test-registry"
+ISSUER: Final = "test-issuer"
+_LIFE_S: Final = 300
+
+
+@dataclass(slots=True)
+class TokenRequest:
+    """One request that the token server answered; `user` is "" for an anonymous one."""
+
+    user: str
+    scopes: list[str]
+    granted: bool
+
+
+class TokenServer(ThreadingHTTPServer):
+    """Serves tokens from construction until `close`, at `realm`. `requests` lists what was asked."""
+
+    daemon_threads = True
+
+    def __init__(
+        self,
+        signer: KeyPair,
+        users: Mapping[str, str],
+        public_repositories: Collection[str] = (),
+        listen: tuple[str, int] = ("127.0.0.1", 0),
+    ) -> None:
+        super().__init__(listen, _Handler)
+        self._signer = signer
+        self._users = dict(users)
+        self._public = frozenset(public_repositories)
+        self.requests: list[TokenRequest] = []
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="token-server")
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def realm(self) -> str:
+        """The URL that a challenge names."""
+        host, port = self.socket.getsockname()[:2]
+        return f"http://{host}:{port}/token"
+
+    def registry_auth(self) -> dict[str, object]:
+        """The `auth` section of a docker-registry that trusts this server."""
+        bundle: Path = self._signer.certificate_file
+        token = {"realm": self.realm, "service": SERVICE, "issuer": ISSUER, "rootcertbundle": str(bundle)}
+        return {"token": token}
+
+    def close(self) -> None:
+        """Stop serving."""
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+    def knows(self, user: str, password: str) -> bool:
+        """Whether that is a user's password."""
+        return self._users.get(user) == password
+
+    def token(self, user: str, scopes: list[str]) -> str:
+        """A signed token for the part of `scopes` that `user` ("" for nobody) may have."""
+        now_s = int(time.time())
+        claims = {
+            "iss": ISSUER,
+            "sub": user,
+            "aud": SERVICE,
+            "iat": now_s,
+            "nbf": now_s - 10,
+            "exp": now_s + _LIFE_S,
+            "jti": str(uuid.uuid4()),
+            "access": [access for scope in scopes if (access := self._access(user, scope))],
+        }
+        self.requests.append(TokenRequest(user, scopes, bool(claims["access"])))
+        der = self._signer.certificate.public_bytes(serialization.Encoding.DER)
+        head = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
+        signed = f"{_b64url(json.dumps(head).encode())}.{_b64url(json.dumps(claims).encode())}"
+        signature = self._signer.key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+        return f"{signed}.{_b64url(signature)}"
+
+    def _access(self, user: str, scope: str) -> dict[str, object] | None:
+        kind, _, rest = scope.partition(":")
+        name, _, actions = rest.rpartition(":")
+        asked = actions.split(",")
+        if not user:
+            asked = ["pull"] if name in self._public and "pull" in asked else []
+        return {"type": kind, "name": name, "actions": asked} if asked else None
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: TokenServer
+
+    def do_GET(self) -> None:
+        user, allowed = self._user()
+        if not allowed:
+            self._send(401, {"details": "incorrect username or password"})
+            return
+        query = parse_qs(urlsplit(self.path).query)
+        scopes = [scope for value in query.get("scope", []) for scope in value.split(" ")]
+        token = self.server.token(user, scopes)
+        self._send(200, {"token": token, "access_token": token, "expires_in": _LIFE_S})
+
+    def _user(self) -> tuple[str, bool]:
+        """The user's name ("" for nobody) and whether the credentials are good."""
+        kind, _, encoded = self.headers.get("Authorization", "").partition(" ")
+        if kind.lower() != "basic":
+            return "", True
+        user, _, password = base64.b64decode(encoded).decode().partition(":")
+        return user, self.server.knows(user, password)
+
+    def _send(self, status: int, document: dict[str, object]) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Stay quiet; `TokenServer.requests` keeps the books."""
+
+
+def _b64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
