@@ -1,0 +1,196 @@
+"""The rules that must hold after every event. Recomputes from scratch what the machine keeps incrementally; for tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proto.pieces import indices
+from supernode.scheduler.contract import SEED
+
+if TYPE_CHECKING:
+    from supernode.scheduler.leases import Core, Lease
+    from supernode.scheduler.machine import Scheduler
+    from supernode.scheduler.origin import OriginPlan
+    from supernode.scheduler.peerbook import Link, Node
+    from supernode.scheduler.swarm import Member, Swarm
+
+
+def check(scheduler: Scheduler) -> None:
+    """Raises AssertionError naming the rule that is broken."""
+    core, plans = scheduler.inspect()
+    for swarm in core.swarms.values():
+        _one_state_each(core, swarm)
+        _masks_agree(swarm)
+        _rarity_agrees(swarm)
+        _origin_spared(core, swarm, plans[swarm.number])
+        _racks_agree(swarm)
+    for node in core.book.nodes.values():
+        _slots_kept(node)
+        _free_masks_agree(core, node)
+    for lease in core.leases.values():
+        _source_sound(core, lease)
+        _timed(core, lease)
+    _nobody_starves(core, plans)
+    _bounded(core)
+
+
+def _one_state_each(core: Core, swarm: Swarm) -> None:
+    for peer, member in swarm.members.items():
+        where = f"swarm {swarm.number}, peer {peer}"
+        assert core.book.nodes.get(peer) is member.node, f"one state each: {where} is a member without a session"
+        assert not member.have & member.leased, f"one state each: {where} holds what is leased to it"
+        assert not member.need & (member.have | member.leased), f"one state each: {where} needs what it has or awaits"
+        assert not (member.have | member.leased | member.need) & ~swarm.full, f"one state each: {where}: no such piece"
+        leased = 0
+        for piece, racing in member.leases.items():
+            assert 1 <= len(racing) <= 2, f"one state each: {where}, piece {piece} has {len(racing)} leases"
+            assert len({lease.source.peer for lease in racing}) == len(racing), f"{where}: a source races itself"
+            assert all(core.leases.get(lease.number) is lease for lease in racing), f"{where}: a dead lease"
+            leased |= 1 << piece
+        assert leased == member.leased, f"one state each: {where}: leased mask and leases differ"
+        if member.wanted and peer != SEED:
+            rest = swarm.full & ~(member.have | member.leased)
+            assert member.need == rest, f"one state each: {where}: need is not what is missing"
+
+
+def _masks_agree(swarm: Swarm) -> None:
+    for piece in range(swarm.layout.count):
+        holders = lacking = 0
+        for member in swarm.members.values():
+            if member.have >> piece & 1 and not member.node.quarantined:
+                holders |= member.node.bit
+            if member.need >> piece & 1:
+                lacking |= member.node.bit
+        assert swarm.holders[piece] == holders, f"masks agree: holders of piece {piece}"
+        assert swarm.lacking[piece] == lacking, f"masks agree: nodes lacking piece {piece}"
+        assert swarm.held_by_any >> piece & 1 == bool(holders), f"masks agree: piece {piece} held by any"
+        assert swarm.open_pieces >> piece & 1 == bool(lacking), f"masks agree: piece {piece} open"
+    for member in swarm.members.values():
+        node = member.node
+        assert bool(swarm.wanting & node.bit) == bool(member.need), f"masks agree: {node.peer} wanting"
+        assert (swarm.number in node.wanting) == bool(member.need), f"masks agree: swarms {node.peer} wants"
+        offers = bool(member.have) and not node.quarantined
+        assert bool(swarm.holding & node.bit) == offers, f"masks agree: {node.peer} holding"
+
+
+def _rarity_agrees(swarm: Swarm) -> None:
+    for piece, counted in enumerate(swarm.rarity.counts):
+        copies = sum(
+            (member.have | member.leased) >> piece & 1
+            for peer, member in swarm.members.items()
+            if peer != SEED and not member.node.quarantined
+        )
+        assert counted == copies, f"rarity agrees: piece {piece} has {copies} copies, counted {counted}"
+    levels = list(swarm.rarity.rarest_first(swarm.full))
+    assert sum(level.bit_count() for level in levels) == swarm.layout.count, (
+        "rarity agrees: a piece on two levels or none"
+    )
+    previous = -1
+    for level in levels:
+        copies_of_level = [swarm.rarity.counts[piece] for piece in indices(level)]
+        assert min(copies_of_level) > previous, "rarity agrees: levels out of order"
+        previous = max(copies_of_level)
+
+
+def _origin_spared(core: Core, swarm: Swarm, plan: OriginPlan) -> None:
+    assert bool(swarm.fetching) <= bool(plan.fetch_id), "origin spared: pieces awaited without a fetch"
+    assert not swarm.fetching & ~plan.asked, "origin spared: awaiting what was not asked for"
+    assert not swarm.fetching & swarm.seed.have, "origin spared: awaiting what the seed has"
+
+
+def _racks_agree(swarm: Swarm) -> None:
+    for rack, pieces in swarm.inbound_of_rack.items():
+        for piece in indices(pieces):
+            first = [
+                lease
+                for member in swarm.members.values()
+                for lease in member.leases.get(piece, ())
+                if lease.rack_first == rack
+            ]
+            assert len(first) == 1, f"one inbound copy a rack: {len(first)} of piece {piece} into {rack}"
+
+
+def _slots_kept(node: Node) -> None:
+    for link, leases, name in (
+        (node.up, [lease for lease in node.leases_out.values() if not lease.inline], "upload"),
+        (node.down, [lease for lease in node.leases_in.values() if not lease.inline], "download"),
+    ):
+        upward = name == "upload"
+        heads = [lease for lease in leases if (lease.before_up if upward else lease.before_down) is None]
+        assert link.chains == len(heads), f"slots kept: peer {node.peer} {name}: {link.chains} chains"
+        assert len(heads) <= link.slots, f"slots kept: peer {node.peer} {name}: {len(heads)} of {link.slots}"
+        followed = [id(lease.before_up if upward else lease.before_down) for lease in leases if lease not in heads]
+        assert len(set(followed)) == len(followed), f"slots kept: peer {node.peer} {name}: two wait for one transfer"
+        assert set(followed) <= {id(lease) for lease in heads}, f"slots kept: peer {node.peer} {name}: waits in vain"
+        _open_ends_agree(node, link, heads, upward)
+
+
+def _open_ends_agree(node: Node, link: Link, heads: list[Lease], upward: bool) -> None:
+    expected = {
+        lease.number for lease in heads if lease.ending and (lease.after_up if upward else lease.after_down) is None
+    }
+    assert {lease.number for lease in link.open_ends} == expected, f"slots kept: peer {node.peer}: ends to follow"
+
+
+def _free_masks_agree(core: Core, node: Node) -> None:
+    book = core.book
+    up = node.up.room() and not node.quarantined and not node.blocked_up_until
+    assert bool(book.free_up & node.bit) == up, f"free masks agree: upload of {node.peer}"
+    down = node.down.room() and not node.blocked_down_until
+    assert bool(book.free_down & node.bit) == down, f"free masks agree: download of {node.peer}"
+    assert bool(book.idle_up & node.bit) == (node.up.chains == 0), f"free masks agree: {node.peer} idle"
+    assert not node.avoid & ~book.avoided, f"free masks agree: {node.peer} avoids a source not listed as avoided"
+
+
+def _source_sound(core: Core, lease: Lease) -> None:
+    source, swarm = lease.source, lease.member.swarm
+    what = f"sound source: lease {lease.number:x} of piece {lease.piece} from {source.peer}"
+    assert core.book.nodes.get(source.peer) is source, f"{what}: lost"
+    assert core.book.nodes.get(lease.receiver.peer) is lease.receiver, f"{what}: receiver lost"
+    assert not source.quarantined, f"{what}: quarantined"
+    assert source is not lease.receiver, f"{what}: itself"
+    assert swarm.members[source.peer].have >> lease.piece & 1, f"{what}: not a holder"
+    assert lease.member in lease.receiver.members.values(), f"{what}: receiver no member"
+
+
+def _timed(core: Core, lease: Lease) -> None:
+    waits = lease.before_up is not None or lease.before_down is not None
+    assert waits == (lease.started_at is None), f"timed: lease {lease.number:x} neither waits nor runs"
+    if not waits:
+        assert lease.number in core.dues, f"timed: lease {lease.number:x} runs without a deadline"
+
+
+def _nobody_starves(core: Core, plans: dict[int, OriginPlan]) -> None:
+    """No node with download room and no node with upload room could serve each other, unless a timer will look again."""
+    timed = core.timers.next_due(core.dues) is not None
+    for swarm in core.swarms.values():
+        for row in indices(swarm.wanting):
+            node = core.book.at(row)
+            member = swarm.members[node.peer]
+            _asked_for(core, swarm, plans[swarm.number], member, timed)
+            if not core.book.free_down & node.bit:
+                assert timed, f"nobody starves: {node.peer} has no room and nothing is timed"
+                continue
+            for source_row in indices(core.book.free_up & swarm.holding & ~node.bit & ~node.avoid):
+                source = core.book.at(source_row)
+                useful = swarm.members[source.peer].have & member.need
+                if node.rack is not None:
+                    useful &= ~swarm.inbound_of_rack.get(node.rack, 0)
+                if source.peer == SEED:
+                    assert not useful or timed, f"nobody starves: {node.peer} could fetch from the seed"
+                    useful &= swarm.rarity.levels[0] if not swarm.inline else useful
+                assert not useful, f"nobody starves: {node.peer} could fetch {useful:x} from {source.peer}"
+
+
+def _asked_for(core: Core, swarm: Swarm, plan: OriginPlan, member: Member, timed: bool) -> None:
+    absent = member.need & ~swarm.held_by_any & ~swarm.seed.leased
+    if member.node.peer == SEED or not absent or plan.fetch_id or plan.elected is not None:
+        return
+    assert timed, f"nobody starves: piece(s) {absent:x} of swarm {swarm.number} are nowhere and not asked for"
+
+
+def _bounded(core: Core) -> None:
+    assert len(core.timers) <= 4 * len(core.dues) + 1024 + 64, "bounded: stale timers pile up"
+    assert set(core.dues) <= set(core.leases), "bounded: a timer for a lease that ended"
+    assert not core.commands, "bounded: commands left behind"
+    assert not core.dirty_up and not core.dirty_down, "bounded: nodes left dirty"

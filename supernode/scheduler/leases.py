@@ -1,0 +1,379 @@
+"""Leases: granting one, starting it when the transfers before it end, and ending it, with all books kept in step.
+
+This file moves state and wakes nodes; which lease to grant is policy's, what follows from an outcome the machine's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from supernode.scheduler.contract import SEED, CancelLease, Command, GrantLease
+from supernode.scheduler.peerbook import PeerBook
+from supernode.scheduler.story import Stories
+from supernode.scheduler.timers import TimerKind, Timers
+
+if TYPE_CHECKING:
+    import random
+
+    from supernode.scheduler.peerbook import Link, Node
+    from supernode.scheduler.settings import SchedulerSettings
+    from supernode.scheduler.swarm import Member, Swarm
+
+
+class Lease:
+    """One piece on its way from `source` to `receiver`. An inline one travels in the grant and takes no slot."""
+
+    __slots__ = (
+        "after_down",
+        "after_up",
+        "before_down",
+        "before_up",
+        "duration_s",
+        "ending",
+        "expires_in_s",
+        "flow",
+        "granted_at",
+        "inline",
+        "member",
+        "number",
+        "overdue",
+        "piece",
+        "rack_first",
+        "receiver",
+        "source",
+        "started_at",
+    )
+
+    def __init__(self, number: int, member: Member, piece: int, source: Node, now: float, inline: bool) -> None:
+        self.number = number
+        self.member = member
+        self.receiver = member.node
+        self.source = source
+        self.piece = piece
+        self.inline = inline
+        self.granted_at = now
+        self.started_at: float | None = None
+        # Predicted rate (bytes/s) and time of the transfer, None while neither end is measured.
+        self.flow: float | None = None
+        self.duration_s: float | None = None
+        self.expires_in_s = 0.0
+        # Predicted to end within a round trip: one lease may follow it at each end.
+        self.ending = False
+        # Later than predicted by so much that a second source may race it.
+        self.overdue = False
+        # The transfers it waits for at the source and at the receiver, and those that wait for it.
+        self.before_up: Lease | None = None
+        self.before_down: Lease | None = None
+        self.after_up: Lease | None = None
+        self.after_down: Lease | None = None
+        # The rack for which it is the first copy on its way.
+        self.rack_first: str | None = None
+
+
+class Arrivals:
+    """When the next piece from the origin may be expected at the seed."""
+
+    __slots__ = ("gap_s", "last_at", "woken_for")
+
+    def __init__(self) -> None:
+        self.last_at: float | None = None
+        self.gap_s: float | None = None
+        # The time a timer was last set for, so that one hold sets one timer.
+        self.woken_for = -1.0
+
+    def arrived(self, now: float) -> None:
+        """A piece came."""
+        if self.last_at is not None:
+            gap = now - self.last_at
+            self.gap_s = gap if self.gap_s is None else self.gap_s + 0.25 * (gap - self.gap_s)
+        self.last_at = now
+
+    def pause(self) -> None:
+        """A fetch ended or another begins: the time until its first piece says nothing about the gaps."""
+        self.last_at = None
+
+    def next_at(self) -> float | None:
+        """Predicted time of the next piece."""
+        return None if self.last_at is None or self.gap_s is None else self.last_at + self.gap_s
+
+
+class Core:
+    """The scheduler's whole state, and the lease operations that every part of it uses."""
+
+    __slots__ = (
+        "arrivals",
+        "book",
+        "commands",
+        "counters",
+        "dirty_down",
+        "dirty_up",
+        "dues",
+        "epoch",
+        "fetches",
+        "inline_swarms",
+        "largest_piece_bytes",
+        "last_fetch",
+        "last_lease",
+        "leases",
+        "now",
+        "rng",
+        "settings",
+        "stories",
+        "swarms",
+        "timers",
+    )
+
+    def __init__(self, rng: random.Random, settings: SchedulerSettings, epoch: int) -> None:
+        self.rng = rng
+        self.settings = settings
+        self.epoch = epoch
+        self.now = 0.0
+        self.book = PeerBook(settings)
+        self.swarms: dict[int, Swarm] = {}
+        self.leases: dict[int, Lease] = {}
+        # Lease number to the time of its one valid timer.
+        self.dues: dict[int, float] = {}
+        self.timers = Timers()
+        self.stories = Stories(settings.story_length)
+        self.commands: list[Command] = []
+        self.counters: Counter[str] = Counter()
+        self.last_lease = 0
+        self.last_fetch = 0
+        # Fetches from the origin in flight, and swarms that travel inline.
+        self.fetches = 0
+        self.inline_swarms = 0
+        # Of any open swarm.
+        self.largest_piece_bytes = 0
+        # Nodes that the event touched, in order: as sources, as receivers.
+        self.dirty_up: dict[int, Node] = {}
+        self.dirty_down: dict[int, Node] = {}
+        self.arrivals = Arrivals()
+
+    def wake(self, node: Node) -> None:
+        """Look for work for this node, both ways, before the event is done."""
+        self.dirty_up[node.peer] = node
+        self.dirty_down[node.peer] = node
+
+    def wake_receivers(self, mask: int) -> None:
+        """Look for sources for these nodes."""
+        for node in self.book.of(mask):
+            self.dirty_down[node.peer] = node
+
+    # --- granting --------------------------------------------------------------------------------------------
+
+    def grant(self, member: Member, piece: int, source: Node) -> None:
+        """Lease the piece to the member from `source`; the caller has checked that both have room."""
+        swarm = member.swarm
+        receiver = member.node
+        self.last_lease += 1
+        inline = swarm.inline and source.peer == SEED
+        lease = Lease(self.epoch << 40 | self.last_lease, member, piece, source, self.now, inline)
+        self.leases[lease.number] = lease
+        receiver.leases_in[lease.number] = lease
+        source.leases_out[lease.number] = lease
+        member.grants += 1
+        racing = member.leases.setdefault(piece, [])
+        racing.append(lease)
+        if len(racing) == 1:
+            self._hold_rack_back(swarm, lease)
+            swarm.lease_out(member, piece)
+        if not inline:
+            self._take_slots(lease, swarm.layout.length(piece))
+        lease.expires_in_s = self._expiry_s(lease)
+        ahead = lease.before_up is not None or lease.before_down is not None
+        if not ahead:
+            self._start(lease)
+        self.counters["granted"] += 1
+        self.stories.tell(
+            self.now,
+            swarm.number,
+            piece,
+            "lease %x: %d -> %d%s",
+            lease.number,
+            source.peer,
+            receiver.peer,
+            " ahead" if ahead else "",
+        )
+        self.commands.append(
+            GrantLease(lease.number, swarm.number, piece, receiver.peer, source.peer, lease.expires_in_s, ahead, inline)
+        )
+
+    def _hold_rack_back(self, swarm: Swarm, lease: Lease) -> None:
+        rack = lease.receiver.rack
+        if rack is None or lease.inline or swarm.holders[lease.piece] & self.book.places[rack]:
+            return
+        lease.rack_first = rack
+        swarm.hold_rack_back(rack, lease.piece)
+
+    def _predict(self, lease: Lease, size_bytes: int) -> None:
+        up = lease.source.up.expected_flow(_share(lease.source.up, lease.before_up))
+        down = lease.receiver.down.expected_flow(_share(lease.receiver.down, lease.before_down))
+        lease.flow = up if down is None else down if up is None else min(up, down)
+        if lease.flow:
+            lease.duration_s = size_bytes / lease.flow
+
+    def _expiry_s(self, lease: Lease) -> float:
+        if lease.duration_s is None:
+            return self.settings.expiry_unknown_s
+        return max(self.settings.expiry_min_s, self.settings.expiry_factor * lease.duration_s)
+
+    def _take_slots(self, lease: Lease, size_bytes: int) -> None:
+        up, down = lease.source.up, lease.receiver.down
+        if not up.room_now():
+            lease.before_up = up.open_ends.pop(0)
+            lease.before_up.after_up = lease
+        if not down.room_now():
+            lease.before_down = down.open_ends.pop(0)
+            lease.before_down.after_down = lease
+        self._predict(lease, size_bytes)
+        if lease.before_up is None:
+            up.chains += 1
+            up.used += _share(up, lease)
+        if lease.before_down is None:
+            down.chains += 1
+            down.used += _share(down, lease)
+        self.book.refresh_up(lease.source)
+        self.book.refresh_down(lease.receiver)
+
+    def _start(self, lease: Lease) -> None:
+        """The transfer can begin: its deadline counts from here."""
+        lease.started_at = self.now
+        settings = self.settings
+        if lease.inline:
+            self._set_due(lease, self.now + lease.expires_in_s + settings.expiry_grace_s)
+            return
+        duration = lease.duration_s
+        near = settings.round_trip_s + settings.near_end_part * (duration or 0.0)
+        alone = lease.member.swarm.wanting.bit_count() <= 1
+        if duration is None or duration <= near or alone:
+            self._call_near(lease)
+        else:
+            self._set_due(lease, self.now + duration - near)
+
+    def _call_near(self, lease: Lease) -> None:
+        """The transfer is about to end: another may be granted to follow it at each end."""
+        lease.ending = True
+        lease.source.up.open_ends.append(lease)
+        lease.receiver.down.open_ends.append(lease)
+        self.book.refresh_up(lease.source)
+        self.book.refresh_down(lease.receiver)
+        self.dirty_up[lease.source.peer] = lease.source
+        self.dirty_down[lease.receiver.peer] = lease.receiver
+        self._await_end(lease)
+
+    def _await_end(self, lease: Lease) -> None:
+        """Next look at a transfer that is about to end: when it is overdue, and then at its deadline."""
+        assert lease.started_at is not None
+        deadline = lease.started_at + lease.expires_in_s + self.settings.expiry_grace_s
+        if lease.duration_s is not None and not lease.overdue:
+            late_at = lease.started_at + (1.0 + self.settings.race_after_piece_times) * lease.duration_s
+            deadline = min(deadline, max(late_at, self.now + self.settings.round_trip_s))
+        else:
+            lease.overdue = True
+        self._set_due(lease, deadline)
+
+    def lease_due(self, number: int, due: float) -> Lease | None:
+        """A lease timer has surfaced: returns the lease if it has expired, None if the timer is stale or meant less."""
+        if self.dues.get(number) != due:
+            return None
+        lease = self.leases[number]
+        if lease.inline or lease.overdue:
+            return lease
+        if not lease.ending:
+            self._call_near(lease)
+        else:
+            lease.overdue = True
+            self.dirty_down[lease.receiver.peer] = lease.receiver
+            self._await_end(lease)
+        return None
+
+    def _set_due(self, lease: Lease, due: float) -> None:
+        self.dues[lease.number] = due
+        self.timers.set(due, TimerKind.LEASE, lease.number)
+
+    # --- ending ----------------------------------------------------------------------------------------------
+
+    def finish(self, lease: Lease, *, stored: bool) -> None:
+        """End the lease: slots pass on to what waited, the piece becomes HELD or (no rival left) MISSING."""
+        member, piece, swarm = lease.member, lease.piece, lease.member.swarm
+        del self.leases[lease.number]
+        self.dues.pop(lease.number, None)
+        del lease.receiver.leases_in[lease.number]
+        del lease.source.leases_out[lease.number]
+        racing = member.leases[piece]
+        racing.remove(lease)
+        if not racing:
+            del member.leases[piece]
+        if not lease.inline:
+            self._leave_up(lease)
+            self._leave_down(lease)
+        if lease.rack_first is not None:
+            swarm.let_rack_go(lease.rack_first, piece)
+            if not stored:
+                self.wake_receivers(swarm.lacking[piece] & self.book.places.get(lease.rack_first, 0))
+        if stored:
+            swarm.lease_done(member, piece)
+        elif not racing:
+            swarm.lease_back(member, piece)
+        self.wake(lease.receiver)
+        self.wake(lease.source)
+
+    def cancel(self, lease: Lease, reason: str) -> None:
+        """End the lease without its piece and tell the receiver."""
+        self.finish(lease, stored=False)
+        self.counters["cancelled"] += 1
+        self.stories.tell(
+            self.now, lease.member.swarm.number, lease.piece, "lease %x cancelled: %s", lease.number, reason
+        )
+        self.commands.append(CancelLease(lease.number, lease.receiver.peer, reason))
+
+    def _leave_up(self, lease: Lease) -> None:
+        link, before, after = lease.source.up, lease.before_up, lease.after_up
+        if before is not None:
+            before.after_up = lease.before_up = None
+            link.open_ends.append(before)
+        else:
+            link.used -= _share(link, lease)
+            if after is not None:
+                after.before_up = lease.after_up = None
+                link.used += _share(link, after)
+                self._start_if_free(after)
+            else:
+                self._give_up_slot(link, lease)
+        self.book.refresh_up(lease.source)
+
+    def _leave_down(self, lease: Lease) -> None:
+        link, before, after = lease.receiver.down, lease.before_down, lease.after_down
+        if before is not None:
+            before.after_down = lease.before_down = None
+            link.open_ends.append(before)
+        else:
+            link.used -= _share(link, lease)
+            if after is not None:
+                after.before_down = lease.after_down = None
+                link.used += _share(link, after)
+                self._start_if_free(after)
+            else:
+                self._give_up_slot(link, lease)
+        self.book.refresh_down(lease.receiver)
+
+    @staticmethod
+    def _give_up_slot(link: Link, lease: Lease) -> None:
+        link.chains -= 1
+        if lease.ending:
+            link.open_ends.remove(lease)
+        if link.chains == 0:
+            link.used = 0.0
+            link.idle()
+
+    def _start_if_free(self, lease: Lease) -> None:
+        if lease.before_up is None and lease.before_down is None:
+            self._start(lease)
+
+
+def _share(link: Link, lease: Lease | None) -> float:
+    """What the transfer takes of a link with a declared rate; all of it while the other end is unknown."""
+    if lease is None:
+        return 0.0
+    return lease.flow if lease.flow is not None else link.declared or 0.0

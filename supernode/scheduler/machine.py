@@ -1,0 +1,508 @@
+"""The scheduler: a pure state machine that decides which node fetches which piece from where.
+
+Rules. A piece is leased as soon as somebody holds it and somebody with room wants it (policy, matching). The origin
+is asked only for what no live node holds (origin). Every lease ends once: stored, failed, cancelled or expired here.
+Nothing an event says is trusted to fit: what names an unknown swarm, peer, lease or piece is ignored and told in the
+story. No I/O, no clock, no global randomness; events come in order with a `now` that never decreases.
+
+    MISSING --GrantLease--> LEASED --PieceStored--> HELD
+       ^                      |                       |
+       +---FetchFailed, expiry, CancelLease-----------+---PieceEvicted, PeerAnnounced, SwarmVoided
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+from proto.pieces import PieceLayout, indices
+from supernode.scheduler import contract, origin
+from supernode.scheduler.contract import SEED, Command, Event, FailReason, QuarantinePeer
+from supernode.scheduler.leases import Core, Lease
+from supernode.scheduler.matching import match
+from supernode.scheduler.peerbook import Link, Node
+from supernode.scheduler.settings import SchedulerSettings
+from supernode.scheduler.story import NOWHERE, WHOLE
+from supernode.scheduler.swarm import Member, Swarm
+from supernode.scheduler.timers import Timer, TimerKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+# Failures that say nothing against the source.
+_NO_FAULT = (FailReason.LOCAL, FailReason.CANCELLED, FailReason.TICKET, FailReason.NOT_HELD, FailReason.BUSY)
+
+
+class Scheduler:
+    """Implements proto.machine.Machine[Event, Command].
+
+    `epoch` is the supernode's start count (0 <= epoch < 2**23); lease and fetch ids are `epoch << 40 | counter`.
+    `seed_upload_rate_bytes_s` is the supernode's uplink where the operator states it.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int | random.Random,
+        epoch: int,
+        settings: SchedulerSettings | None = None,
+        seed_upload_slots: int = 8,
+        seed_download_slots: int = 8,
+        seed_upload_rate_bytes_s: float | None = None,
+    ) -> None:
+        rng = seed if isinstance(seed, random.Random) else random.Random(seed)
+        self.settings = settings or SchedulerSettings()
+        self._core = Core(rng, self.settings, epoch)
+        self._plans: dict[int, origin.OriginPlan] = {}
+        self._core.book.join(
+            SEED, "", Link(seed_upload_slots, seed_upload_rate_bytes_s), Link(seed_download_slots, None)
+        )
+        self._handlers: dict[type, Callable[..., None]] = {
+            contract.PieceStored: self._piece_stored,
+            contract.FetchFailed: self._fetch_failed,
+            contract.PeerJoined: self._peer_joined,
+            contract.PeerLost: self._peer_lost,
+            contract.SwarmOpened: self._swarm_opened,
+            contract.RecoveryPeerReturned: self._recovery_peer_returned,
+            contract.PeerAnnounced: self._peer_announced,
+            contract.PeerWithdrew: self._peer_withdrew,
+            contract.PieceEvicted: self._piece_evicted,
+            contract.ReaderMoved: self._reader_moved,
+            contract.OriginEnded: self._origin_ended,
+            contract.OriginTried: self._origin_tried,
+            contract.SwarmVoided: self._swarm_voided,
+            contract.SwarmClosed: self._swarm_closed,
+        }
+
+    # --- the contract ----------------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take one event; returns the commands it gives rise to. Never raises for what an event says."""
+        core = self._core
+        core.now = now
+        while (timer := core.timers.pop_due(now)) is not None:
+            self._timer(timer)
+        handler = self._handlers.get(type(event))
+        if handler is not None:
+            handler(event)
+        if core.dirty_up or core.dirty_down:
+            match(core)
+        core.timers.sweep(core.dues)
+        commands, core.commands = core.commands, []
+        return commands
+
+    def next_wakeup(self) -> float | None:
+        """When Wakeup must be handled at the latest; None when nothing is pending."""
+        return self._core.timers.next_due(self._core.dues)
+
+    def story(self, swarm: int, piece: int) -> list[str]:
+        """Recent happenings of one piece, oldest first."""
+        return self._core.stories.of(swarm, piece)
+
+    def ignored(self) -> list[str]:
+        """Recent events that named what the machine does not know."""
+        return self._core.stories.nowhere()
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Since the start: granted, stored, expired, cancelled, late, raced, failed_REASON, quarantined, origin_fetches,
+        origin_failures, elections, origins_opened, ignored."""
+        return self._core.counters
+
+    @property
+    def leases_in_flight(self) -> int:
+        """Leases granted and not ended."""
+        return len(self._core.leases)
+
+    def inspect(self) -> tuple[Core, dict[int, origin.OriginPlan]]:
+        """The whole state, for invariants and tests; not to be changed."""
+        return self._core, self._plans
+
+    # --- timers ----------------------------------------------------------------------------------------------
+
+    def _timer(self, timer: Timer) -> None:
+        core = self._core
+        if timer.kind is TimerKind.LEASE:
+            lease = core.lease_due(timer.subject, timer.due)
+            if lease is not None:
+                self._expire(lease)
+        elif timer.kind is TimerKind.SWARM:
+            self._swarm_timer(timer.subject)
+        else:
+            node = core.book.nodes.get(timer.subject)
+            if node is not None:
+                self._node_timer(timer, node)
+
+    def _swarm_timer(self, number: int) -> None:
+        swarm = self._core.swarms.get(number)
+        if swarm is None:
+            return
+        plan = self._plans[number]
+        if plan.elected is not None and self._core.now < plan.elected_until:
+            self._core.timers.set(plan.elected_until, TimerKind.SWARM, number)
+        origin.review(self._core, swarm, plan)
+
+    def _node_timer(self, timer: Timer, node: Node) -> None:
+        core = self._core
+        if timer.kind is TimerKind.PAIR:
+            source = core.book.nodes.get(timer.other)
+            if source is not None:
+                core.book.make_up(node, source)
+        elif timer.kind is TimerKind.NODE_UP and node.blocked_up_until <= core.now:
+            node.blocked_up_until = 0.0
+        elif timer.kind is TimerKind.NODE_DOWN and node.blocked_down_until <= core.now:
+            node.blocked_down_until = 0.0
+        core.book.refresh(node)
+        core.wake(node)
+
+    # --- nodes -----------------------------------------------------------------------------------------------
+
+    def _peer_joined(self, event: contract.PeerJoined) -> None:
+        core = self._core
+        if event.peer in core.book.nodes:
+            self._ignore("peer %d joined twice", event.peer)
+            return
+        settings = self.settings
+        up = Link(min(event.upload_slots, settings.uploads_per_node_max), event.upload_rate_bytes_s or None)
+        down = Link(min(event.download_slots, settings.downloads_per_node_max), event.download_rate_bytes_s or None)
+        core.book.join(event.peer, event.zone, up, down)
+
+    def _peer_lost(self, event: contract.PeerLost) -> None:
+        core = self._core
+        node = core.book.nodes.get(event.peer)
+        if node is None or event.peer == SEED:
+            self._ignore("unknown peer %d lost", event.peer)
+            return
+        swarms = [member.swarm for member in node.members.values()]
+        for lease in list(node.leases_in.values()):
+            core.finish(lease, stored=False)
+            core.counters["lost"] += 1
+        for lease in list(node.leases_out.values()):
+            core.cancel(lease, f"source {event.peer} lost: {event.reason}")
+        for member in list(node.members.values()):
+            member.swarm.leave(member)
+        core.dirty_up.pop(node.peer, None)
+        core.dirty_down.pop(node.peer, None)
+        core.book.leave(node)
+        for swarm in swarms:
+            core.stories.tell(core.now, swarm.number, WHOLE, "peer %d lost: %s", event.peer, event.reason)
+            self._after_change(swarm, event.peer)
+
+    # --- swarms ----------------------------------------------------------------------------------------------
+
+    def _swarm_opened(self, event: contract.SwarmOpened) -> None:
+        core = self._core
+        if event.swarm in core.swarms:
+            self._ignore("swarm %d opened twice", event.swarm)
+            return
+        layout = PieceLayout(event.size_bytes, event.piece_size_bytes)
+        swarm = Swarm(event.swarm, layout, event.inline)
+        core.swarms[event.swarm] = swarm
+        core.stories.open(event.swarm)
+        core.inline_swarms += event.inline
+        core.largest_piece_bytes = max(core.largest_piece_bytes, event.piece_size_bytes)
+        self._plans[event.swarm] = origin.OriginPlan(
+            event.once_ready & swarm.full, event.recover_until, event.recover_peers
+        )
+        swarm.add_copies(swarm.join(core.book.nodes[SEED]), event.seed_held & swarm.full)
+        if event.once_ready and event.recover_until > core.now:
+            core.timers.set(event.recover_until, TimerKind.SWARM, event.swarm)
+
+    def _swarm_voided(self, event: contract.SwarmVoided) -> None:
+        swarm = self._swarm(event.swarm)
+        if swarm is not None:
+            self._clear(swarm, "the blob did not match its digest")
+
+    def _swarm_closed(self, event: contract.SwarmClosed) -> None:
+        core = self._core
+        swarm = self._swarm(event.swarm)
+        if swarm is None:
+            return
+        self._clear(swarm, "swarm closed")
+        for member in list(swarm.members.values()):
+            swarm.leave(member)
+        del core.swarms[swarm.number]
+        plan = self._plans.pop(swarm.number)
+        core.fetches -= plan.fetch_id != 0
+        core.stories.close(swarm.number)
+        core.inline_swarms -= swarm.inline
+        core.largest_piece_bytes = max((other.layout.piece_size_bytes for other in core.swarms.values()), default=0)
+
+    def _clear(self, swarm: Swarm, reason: str) -> None:
+        """Nobody holds, wants or is sent anything of it."""
+        core = self._core
+        plan = self._plans[swarm.number]
+        plan.elected = None
+        plan.tried.clear()
+        plan.opened = False
+        plan.once_ready = 0
+        for member in swarm.members.values():
+            member.wanted = False
+            member.reader = None
+        for member in list(swarm.members.values()):
+            for lease in [lease for racing in member.leases.values() for lease in racing]:
+                core.cancel(lease, reason)
+        for member in swarm.members.values():
+            swarm.drop_copies(member, member.have)
+        core.stories.tell(core.now, swarm.number, WHOLE, "%s", reason)
+
+    def _recovery_peer_returned(self, event: contract.RecoveryPeerReturned) -> None:
+        swarm = self._swarm(event.swarm)
+        if swarm is not None:
+            plan = self._plans[event.swarm]
+            plan.recover_peers.pop(event.peer, None)
+            origin.review(self._core, swarm, plan)
+
+    def _peer_announced(self, event: contract.PeerAnnounced) -> None:
+        core = self._core
+        swarm = self._swarm(event.swarm)
+        node = core.book.nodes.get(event.peer)
+        if swarm is None or node is None or event.peer == SEED:
+            self._ignore("peer %d announced swarm %d", event.peer, event.swarm)
+            return
+        member = swarm.members.get(event.peer) or swarm.join(node)
+        held = event.held & swarm.full
+        for piece, racing in list(member.leases.items()):
+            if held >> piece & 1 or not event.wanted:
+                for lease in list(racing):
+                    core.cancel(lease, "held already" if event.wanted else "not wanted")
+        self._lose(member, member.have & ~held, "source no longer holds it")
+        member.wanted = event.wanted
+        swarm.add_copies(member, held)
+        core.wake(node)
+        core.stories.tell(
+            core.now,
+            swarm.number,
+            WHOLE,
+            "peer %d announced %d pieces, wanted %s",
+            event.peer,
+            held.bit_count(),
+            event.wanted,
+        )
+        self._after_change(swarm, event.peer)
+
+    def _peer_withdrew(self, event: contract.PeerWithdrew) -> None:
+        core = self._core
+        member = self._member(event.swarm, event.peer)
+        if member is None or event.peer == SEED:
+            return
+        swarm = member.swarm
+        member.wanted = False
+        for lease in list(member.node.leases_in.values()):
+            if lease.member is member:
+                core.cancel(lease, "not wanted")
+        self._lose(member, member.have, "source withdrew")
+        swarm.leave(member)
+        self._after_change(swarm, event.peer)
+
+    def _after_change(self, swarm: Swarm, peer: int) -> None:
+        """Members came, went or lost pieces: what the seed wants, who is elected and what is missing may differ."""
+        core = self._core
+        seed = swarm.seed
+        wanted = any(
+            member.wanted and member.have != swarm.full for member in swarm.members.values() if member is not seed
+        )
+        if wanted != seed.wanted:
+            seed.wanted = wanted
+            swarm.refresh_need(seed)
+        core.wake(seed.node)
+        plan = self._plans[swarm.number]
+        if plan.elected == peer:
+            member = swarm.members.get(peer)
+            if member is None or not member.wanted:
+                origin.tried(core, swarm, plan, peer, ok=False)
+        origin.review(core, swarm, plan)
+
+    # --- pieces ----------------------------------------------------------------------------------------------
+
+    def _piece_stored(self, event: contract.PieceStored) -> None:
+        core = self._core
+        swarm = core.swarms.get(event.swarm)
+        member = None if swarm is None else swarm.members.get(event.peer)
+        if swarm is None or member is None or not 0 <= event.piece < swarm.layout.count:
+            self._ignore("piece %d of swarm %d stored at %d", event.piece, event.swarm, event.peer)
+            return
+        bit = 1 << event.piece
+        lease = core.leases.get(event.lease_id) if event.lease_id else None
+        if lease is not None and (lease.member is not member or lease.piece != event.piece):
+            self._ignore("lease %x is not for piece %d at %d", event.lease_id, event.piece, event.peer)
+            lease = None
+        if lease is None:
+            core.counters["late"] += event.lease_id != 0
+            for rival in list(member.leases.get(event.piece, ())):
+                core.cancel(rival, "held already")
+            swarm.add_copies(member, bit)
+        else:
+            self._delivered(lease, event.elapsed_s)
+        if event.peer == SEED:
+            self._seed_filled(swarm, bit, event.lease_id)
+        else:
+            core.wake(member.node)
+            if member.have == swarm.full:
+                self._after_change(swarm, event.peer)
+            plan = self._plans[event.swarm]
+            if plan.elected == event.peer and not event.lease_id:
+                origin.headway(core, swarm, plan)
+        core.stories.tell(core.now, event.swarm, event.piece, "stored at %d (lease %x)", event.peer, event.lease_id)
+
+    def _seed_filled(self, swarm: Swarm, bit: int, lease_id: int) -> None:
+        core = self._core
+        swarm.evicted_by_seed &= ~bit
+        if swarm.fetching & bit:
+            swarm.fetching ^= bit
+            if not lease_id:
+                core.arrivals.arrived(core.now)
+        core.wake(swarm.seed.node)
+        if swarm.inline:
+            core.wake_receivers(swarm.wanting)
+
+    def _delivered(self, lease: Lease, elapsed_s: float) -> None:
+        """A lease ended with its piece: learn from it, end its rival."""
+        core = self._core
+        source, receiver = lease.source, lease.receiver
+        if not lease.inline:
+            size_bytes = lease.member.swarm.layout.length(lease.piece)
+            if elapsed_s <= 0.0 and lease.started_at is not None:
+                elapsed_s = core.now - lease.started_at
+            source.up.learn(size_bytes, elapsed_s, core.now, self.settings)
+            receiver.down.learn(size_bytes, elapsed_s, core.now, self.settings)
+            if elapsed_s > 0.0:
+                rate = size_bytes / elapsed_s
+                typical = core.book.typical_flow
+                core.book.typical_flow = rate if typical is None else typical + (rate - typical) / 64
+        source.faults >>= 1
+        core.book.judge(source)
+        core.counters["stored"] += 1
+        for rival in [other for other in lease.member.leases[lease.piece] if other is not lease]:
+            core.cancel(rival, "another source was faster")
+        core.finish(lease, stored=True)
+
+    def _piece_evicted(self, event: contract.PieceEvicted) -> None:
+        member = self._member(event.swarm, event.peer)
+        if member is None:
+            return
+        swarm = member.swarm
+        gone = event.pieces & member.have
+        if event.peer == SEED:
+            swarm.evicted_by_seed |= gone
+        self._lose(member, gone, "source evicted it")
+        self._core.wake(member.node)
+        for piece in indices(gone):
+            self._core.stories.tell(self._core.now, swarm.number, piece, "evicted at %d", event.peer)
+        self._after_change(swarm, event.peer)
+
+    def _lose(self, member: Member, pieces: int, reason: str) -> None:
+        """HELD -> MISSING, and what is being fetched from there must come from elsewhere."""
+        if not pieces:
+            return
+        for lease in list(member.node.leases_out.values()):
+            if lease.member.swarm is member.swarm and pieces >> lease.piece & 1:
+                self._core.cancel(lease, reason)
+        member.swarm.drop_copies(member, pieces)
+
+    def _reader_moved(self, event: contract.ReaderMoved) -> None:
+        member = self._member(event.swarm, event.peer)
+        if member is None:
+            return
+        valid = event.piece is not None and 0 <= event.piece < member.swarm.layout.count
+        member.reader = event.piece if valid else None
+
+    # --- faults ----------------------------------------------------------------------------------------------
+
+    def _fetch_failed(self, event: contract.FetchFailed) -> None:
+        core = self._core
+        lease = core.leases.get(event.lease_id)
+        if lease is None:
+            self._ignore("lease %x failed: %s", event.lease_id, event.reason.value)
+            return
+        core.counters[f"failed_{event.reason.value}"] += 1
+        core.stories.tell(
+            core.now, lease.member.swarm.number, lease.piece, "lease %x failed: %s", lease.number, event.reason.value
+        )
+        self._failed(lease, event.reason)
+
+    def _expire(self, lease: Lease) -> None:
+        core = self._core
+        core.counters["expired"] += 1
+        core.stories.tell(core.now, lease.member.swarm.number, lease.piece, "lease %x expired", lease.number)
+        core.commands.append(contract.CancelLease(lease.number, lease.receiver.peer, "expired"))
+        self._failed(lease, FailReason.TIMEOUT)
+
+    def _failed(self, lease: Lease, reason: FailReason) -> None:
+        core = self._core
+        settings = self.settings
+        source, receiver, swarm = lease.source, lease.receiver, lease.member.swarm
+        core.finish(lease, stored=False)
+        if reason is FailReason.BUSY:
+            source.blocked_up_until = core.now + settings.busy_backoff_s
+            core.timers.set(source.blocked_up_until, TimerKind.NODE_UP, source.peer)
+        elif reason is FailReason.LOCAL:
+            receiver.blocked_down_until = core.now + settings.local_backoff_s
+            core.timers.set(receiver.blocked_down_until, TimerKind.NODE_DOWN, receiver.peer)
+        elif reason is FailReason.NOT_HELD and source.peer in swarm.members:
+            self._lose(swarm.members[source.peer], 1 << lease.piece, "source does not hold it")
+        if reason not in _NO_FAULT:
+            source.faults += 1
+        if reason not in (FailReason.BUSY, FailReason.LOCAL, FailReason.CANCELLED):
+            backoff_s = min(
+                settings.fault_backoff_max_s, settings.fault_backoff_s * 2 ** min(max(source.faults - 1, 0), 16)
+            )
+            core.book.avoid(receiver, source)
+            core.timers.set(core.now + backoff_s, TimerKind.PAIR, receiver.peer, source.peer)
+        core.book.judge(source)
+        core.book.refresh_up(source)
+        core.book.refresh_down(receiver)
+        if reason is FailReason.CORRUPT and source.peer != SEED and not source.quarantined:
+            self._quarantine(source, f"served piece {lease.piece} corrupt")
+        self._after_change(swarm, source.peer)
+
+    def _quarantine(self, node: Node, reason: str) -> None:
+        core = self._core
+        core.counters["quarantined"] += 1
+        core.commands.append(QuarantinePeer(node.peer, reason))
+        for lease in list(node.leases_out.values()):
+            core.cancel(lease, "source quarantined")
+        for member in node.members.values():
+            member.swarm.ignore_node(member)
+        node.quarantined = True
+        core.book.refresh_up(node)
+        for member in node.members.values():
+            core.stories.tell(core.now, member.swarm.number, WHOLE, "peer %d quarantined: %s", node.peer, reason)
+            self._after_change(member.swarm, node.peer)
+
+    # --- the origin ------------------------------------------------------------------------------------------
+
+    def _origin_ended(self, event: contract.OriginEnded) -> None:
+        swarm = self._swarm(event.swarm)
+        if swarm is None:
+            return
+        plan = self._plans[event.swarm]
+        if plan.fetch_id != event.fetch_id or not event.fetch_id:
+            self._ignore("fetch %x ended", event.fetch_id)
+            return
+        origin.ended(self._core, swarm, plan, event.ok)
+        origin.review(self._core, swarm, plan)
+
+    def _origin_tried(self, event: contract.OriginTried) -> None:
+        swarm = self._swarm(event.swarm)
+        if swarm is not None:
+            origin.tried(self._core, swarm, self._plans[event.swarm], event.peer, event.ok)
+
+    # --- look-ups --------------------------------------------------------------------------------------------
+
+    def _swarm(self, number: int) -> Swarm | None:
+        swarm = self._core.swarms.get(number)
+        if swarm is None:
+            self._ignore("unknown swarm %d", number)
+        return swarm
+
+    def _member(self, number: int, peer: int) -> Member | None:
+        swarm = self._core.swarms.get(number)
+        member = None if swarm is None else swarm.members.get(peer)
+        if member is None:
+            self._ignore("peer %d is not in swarm %d", peer, number)
+        return member
+
+    def _ignore(self, text: str, *values: object) -> None:
+        self._core.counters["ignored"] += 1
+        self._core.stories.tell(self._core.now, NOWHERE, WHOLE, text, *values)

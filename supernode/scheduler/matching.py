@@ -1,0 +1,93 @@
+"""Matching: after an event, find leases for the nodes it touched until nothing fits. Which lease is policy's choice.
+
+Afterwards no node with download room and no node with upload room could still serve each other, save where a rule
+holds them apart, and such a rule has set a timer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from supernode.scheduler import policy
+from supernode.scheduler.contract import SEED
+from supernode.scheduler.timers import TimerKind
+
+if TYPE_CHECKING:
+    from supernode.scheduler.leases import Core
+    from supernode.scheduler.peerbook import Node
+
+
+def match(core: Core) -> None:
+    """Grant all that can be granted to and from the dirty nodes, the seed first: its link must never idle."""
+    seed = core.book.nodes[SEED]
+    while core.dirty_up or core.dirty_down:
+        if core.dirty_up.pop(SEED, None) is not None:
+            _drain(core, seed)
+        receivers, core.dirty_down = core.dirty_down, {}
+        for node in receivers.values():
+            _feed(core, node)
+        sources, core.dirty_up = core.dirty_up, {}
+        for node in sources.values():
+            _drain(core, node)
+
+
+def _feed(core: Core, node: Node) -> None:
+    if not node.wanting:
+        if node.down.room_now():
+            _race(core, node)
+        return
+    if core.inline_swarms:
+        _feed_inline(core, node)
+    while core.book.free_down & node.bit and node.wanting:
+        choice = policy.for_receiver(core, node, seed_is_free(core))
+        if choice is None:
+            return
+        core.grant(choice.member, choice.piece, choice.source)
+
+
+def _drain(core: Core, node: Node) -> None:
+    while core.book.free_up & node.bit:
+        choice = policy.for_source(core, node, node.peer != SEED or seed_is_free(core))
+        if choice is None:
+            return
+        core.grant(choice.member, choice.piece, choice.source)
+
+
+def _feed_inline(core: Core, node: Node) -> None:
+    """Inline blobs take no slot and no turn: the content travels in the grant."""
+    seed = core.book.nodes[SEED]
+    if node.peer == SEED or node.avoid & seed.bit or node.blocked_down_until:
+        return
+    for member in list(node.wanting.values()):
+        if member.swarm.inline:
+            ready = member.need & member.swarm.seed.have
+            if ready:
+                core.grant(member, policy.lowest(ready), seed)
+
+
+def _race(core: Core, node: Node) -> None:
+    if core.book.free_up and node.leases_in:
+        choice = policy.race_for_receiver(core, node)
+        if choice is not None:
+            core.counters["raced"] += 1
+            core.grant(choice.member, choice.piece, choice.source)
+
+
+def seed_is_free(core: Core) -> bool:
+    """Whether the seed may send a further copy: only if that delays the next ready piece by at most half a piece time.
+
+    A piece that is overdue by more than that is waited for no longer.
+    """
+    seed = core.book.nodes[SEED]
+    next_at = core.arrivals.next_at()
+    flow = seed.up.flow
+    if next_at is None or not flow or seed.up.room_for_two() or not core.fetches:
+        return True
+    piece_time_s = core.largest_piece_bytes / flow
+    if next_at - core.now >= piece_time_s / 2 or core.now - next_at >= piece_time_s / 2:
+        return True
+    until = next_at + piece_time_s / 2
+    if core.arrivals.woken_for != until:
+        core.arrivals.woken_for = until
+        core.timers.set(until, TimerKind.NODE_UP, SEED)
+    return False

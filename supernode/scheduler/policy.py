@@ -1,0 +1,331 @@
+"""The scheduling rules, each a small function: given a free node, which lease to grant. Reads state, changes none but
+rotation; the order of every choice comes from masks, insertion order and the machine's own random, never from a set.
+
+1 just in time: leases.Link.room and Core._call_near decide who counts as free. 2 level by level, 5 nearest first and
+9 slow ones last: choose_source. 3 first copies first: _first_copy and seed_held_back. 4 rarest first: _matched.
+6 one inbound copy a rack: _held_back_*. 7 readers early: _reader_next. 8 the end: race_for_receiver.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from proto.pieces import indices
+from supernode.scheduler.contract import SEED
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterator
+
+    from supernode.scheduler.leases import Core
+    from supernode.scheduler.peerbook import Node
+    from supernode.scheduler.swarm import Member, Swarm
+
+SEED_BIT = 1
+# Up to this many nodes on the other side, trying each is cheaper than going through pieces.
+_FEW_NODES = 4
+# Pieces tried, rarest first, before every node is tried in turn.
+_TRIES = 12
+# Receivers compared before one is taken.
+_SAMPLE = 3
+
+
+class Choice(NamedTuple):
+    """A lease to grant."""
+
+    member: Member
+    piece: int
+    source: Node
+
+
+def any_bit(mask: int, rng: random.Random) -> int:
+    """Index of some set bit of a non-zero mask: the next one at or above a random place."""
+    if not mask & (mask - 1):
+        return mask.bit_length() - 1
+    shift = int(rng.random() * mask.bit_length())
+    above = mask >> shift
+    return shift + (above & -above).bit_length() - 1
+
+
+def lowest(mask: int) -> int:
+    """Index of the lowest set bit of a non-zero mask."""
+    return (mask & -mask).bit_length() - 1
+
+
+# --- for a free receiver -------------------------------------------------------------------------------------
+
+
+def for_receiver(core: Core, node: Node, seed_free: bool) -> Choice | None:
+    """The best lease for a node with download room. `seed_free`: the seed may send further copies."""
+    sources = core.book.free_up & ~(node.bit | node.avoid)
+    if not sources:
+        return None
+    if sources & SEED_BIT and node.peer != SEED:
+        for member in node.wanting.values():
+            fresh = _fresh(member.swarm) & member.need
+            if fresh and not member.swarm.inline:
+                return Choice(member, _in_order(member, fresh), core.book.at(0))
+        if not seed_free:
+            sources ^= SEED_BIT
+    for number, member in node.wanting.items():
+        found = _for_member(core, member, sources)
+        if found is not None:
+            # The next lease of this node goes to its next swarm.
+            del node.wanting[number]
+            node.wanting[number] = member
+            return found
+    return None
+
+
+def _for_member(core: Core, member: Member, sources: int) -> Choice | None:
+    swarm = member.swarm
+    sources &= swarm.holding
+    if not sources or (swarm.inline and sources & SEED_BIT):
+        return None
+    need = member.need & swarm.held_by_any & ~_held_back_pieces(swarm, member.node)
+    if sources.bit_count() <= _FEW_NODES:
+        need &= _union(core, swarm, sources)
+    if not need:
+        return None
+    piece = _reader_next(core, member, need, sources)
+    if piece is None:
+        piece = _matched(core, swarm.rarity.rarest_first(need), swarm.holders, sources)
+    if piece is None:
+        need &= _union(core, swarm, sources)
+        if not need:
+            return None
+        piece = any_bit(next(swarm.rarity.rarest_first(need)), core.rng)
+    holders = swarm.holders[piece] & sources
+    return Choice(member, piece, choose_source(core, member.node, holders))
+
+
+def _union(core: Core, swarm: Swarm, sources: int) -> int:
+    held = 0
+    for row in indices(sources):
+        held |= swarm.members[core.book.at(row).peer].have
+    return held
+
+
+def _matched(core: Core, levels: Iterator[int], nodes_of: list[int], nodes: int) -> int | None:
+    """The first piece, rarest first and at random within a level, that one of the nodes is listed for; None after some tries."""
+    tries = _TRIES
+    rng = core.rng
+    for level in levels:
+        left = level
+        while left:
+            piece = any_bit(left, rng)
+            if nodes_of[piece] & nodes:
+                return piece
+            tries -= 1
+            if not tries:
+                return None
+            left ^= 1 << piece
+    return None
+
+
+def _in_order(member: Member, pieces: int) -> int:
+    """The lowest piece, from the reader's position on if a client reads: at equal rarity, readers decide."""
+    if member.reader is not None:
+        ahead = pieces >> member.reader
+        if ahead:
+            return member.reader + lowest(ahead)
+    return lowest(pieces)
+
+
+def _reader_next(core: Core, member: Member, need: int, sources: int) -> int | None:
+    """What the node's own client waits for next, when it is its turn."""
+    if member.reader is None:
+        return None
+    settings = core.settings
+    swarm = member.swarm
+    if member.grants % settings.reader_grant_every and swarm.wanting != member.node.bit:
+        return None
+    window = need & ((1 << settings.reader_window_pieces) - 1) << member.reader
+    for piece in indices(window):
+        if swarm.holders[piece] & sources:
+            return piece
+    return None
+
+
+def choose_source(core: Core, receiver: Node, holders: int) -> Node:
+    """From the nearest holder, without an upload rather than with one, sound rather than slow; the seed only if no peer is."""
+    book = core.book
+    for place in receiver.places:
+        near = holders & book.places[place]
+        if near:
+            holders = near
+            break
+    for preferred in (~book.sunk, ~SEED_BIT, book.idle_up):
+        holders = holders & preferred or holders
+    return book.at(any_bit(holders, core.rng))
+
+
+def race_for_receiver(core: Core, node: Node) -> Choice | None:
+    """A second source for a piece in flight to a node that has nothing else to fetch, if the first is far from done."""
+    typical = core.book.typical_flow
+    sources = core.book.free_up & ~(node.bit | node.avoid)
+    if typical is None or not sources:
+        return None
+    for lease in node.leases_in.values():
+        member = lease.member
+        swarm = member.swarm
+        if lease.inline or lease.started_at is None or len(member.leases[lease.piece]) > 1:
+            continue
+        others = swarm.holders[lease.piece] & sources & ~lease.source.bit
+        if not others:
+            continue
+        typical_s = swarm.layout.length(lease.piece) / typical
+        # An overdue transfer may last as long again as it is late.
+        expected_end = lease.started_at + (lease.duration_s if lease.duration_s is not None else typical_s)
+        if abs(expected_end - core.now) >= core.settings.race_after_piece_times * typical_s:
+            return Choice(member, lease.piece, choose_source(core, node, others))
+    return None
+
+
+# --- for a free source ---------------------------------------------------------------------------------------
+
+
+def for_source(core: Core, node: Node, seed_free: bool) -> Choice | None:
+    """The best lease from a node with upload room."""
+    if node.peer == SEED:
+        return _for_seed(core, node, seed_free)
+    receivers = core.book.free_down & ~node.bit
+    if not receivers:
+        return None
+    for member in node.members.values():
+        found = _from_member(core, member, receivers)
+        if found is not None:
+            return found
+    return None
+
+
+def _for_seed(core: Core, seed: Node, seed_free: bool) -> Choice | None:
+    receivers = core.book.free_down & ~SEED_BIT
+    if not receivers:
+        return None
+    # Swarms as they were opened; first copies of all before further copies of any.
+    for swarm in core.swarms.values():
+        waiting = swarm.wanting & receivers
+        fresh = _fresh(swarm) & swarm.open_pieces
+        if not waiting or not fresh or swarm.inline:
+            continue
+        piece = lowest(fresh)
+        candidates = _able(core, swarm, seed, piece, swarm.lacking[piece] & waiting)
+        if candidates:
+            member = _fastest(core, swarm, candidates)
+            return Choice(member, _in_order(member, fresh & member.need), seed)
+    if not seed_free:
+        return None
+    for swarm in core.swarms.values():
+        if not swarm.inline:
+            found = _from_member(core, swarm.seed, receivers)
+            if found is not None:
+                return found
+    return None
+
+
+def _fresh(swarm: Swarm) -> int:
+    """Pieces that the seed has and nobody else holds or is being sent."""
+    return swarm.rarity.levels[0] & swarm.members[SEED].have
+
+
+def _from_member(core: Core, member: Member, receivers: int) -> Choice | None:
+    swarm, source = member.swarm, member.node
+    receivers &= swarm.wanting
+    if not receivers or source.quarantined:
+        return None
+    useful = member.have & swarm.open_pieces
+    if not useful:
+        return None
+    if receivers.bit_count() > _FEW_NODES:
+        tries = _TRIES
+        for level in swarm.rarity.rarest_first(useful):
+            left = level
+            while left and tries:
+                piece = any_bit(left, core.rng)
+                candidates = swarm.lacking[piece] & receivers
+                if candidates:
+                    candidates = _able(core, swarm, source, piece, candidates)
+                    if candidates:
+                        return Choice(_neediest(core, swarm, source, candidates), piece, source)
+                tries -= 1
+                left ^= 1 << piece
+    return _from_member_each(core, member, useful, receivers)
+
+
+def _from_member_each(core: Core, member: Member, useful: int, receivers: int) -> Choice | None:
+    """Try every receiver; among the first few that take anything, the one with the rarest piece."""
+    swarm, source = member.swarm, member.node
+    best: Choice | None = None
+    best_copies = 0
+    found = 0
+    for row in indices(receivers):
+        node = core.book.at(row)
+        if node.avoid & source.bit:
+            continue
+        other = swarm.members[node.peer]
+        need = other.need & useful & ~_held_back_pieces(swarm, node)
+        if not need:
+            continue
+        piece = any_bit(next(swarm.rarity.rarest_first(need)), core.rng)
+        copies = swarm.rarity.counts[piece]
+        if best is None or copies < best_copies:
+            best, best_copies = Choice(other, piece, source), copies
+        found += 1
+        if found == _FEW_NODES:
+            break
+    return best
+
+
+def _able(core: Core, swarm: Swarm, source: Node, piece: int, receivers: int) -> int:
+    """Those of the receivers that may take this piece from this source."""
+    racks = swarm.racks_of_inbound.get(piece)
+    if racks is not None:
+        for rack in racks:
+            receivers &= ~core.book.places.get(rack, 0)
+    # Few avoid anybody: look at the ones that will be chosen from, not at all.
+    return receivers if not core.book.avoided & source.bit else _willing(core, source, receivers)
+
+
+def _willing(core: Core, source: Node, receivers: int) -> int:
+    for row in indices(receivers):
+        if core.book.at(row).avoid & source.bit:
+            receivers ^= 1 << row
+    return receivers
+
+
+def _held_back_pieces(swarm: Swarm, node: Node) -> int:
+    """Pieces on their way into the node's rack as its first copy."""
+    if not swarm.inbound_of_rack or node.rack is None:
+        return 0
+    return swarm.inbound_of_rack.get(node.rack, 0)
+
+
+def _fastest(core: Core, swarm: Swarm, receivers: int) -> Member:
+    """A first copy goes to a fast uplink, which passes it on soonest: the best of a few at random."""
+    best = core.book.at(any_bit(receivers, core.rng))
+    for _ in range(_SAMPLE - 1):
+        other = core.book.at(any_bit(receivers, core.rng))
+        if other.up.speed() > best.up.speed():
+            best = other
+    return swarm.members[best.peer]
+
+
+def _neediest(core: Core, swarm: Swarm, source: Node, receivers: int) -> Member:
+    """Of a few near receivers at random, the one with most missing over its own rate."""
+    for place in source.places:
+        near = receivers & core.book.places[place]
+        if near:
+            receivers = near
+            break
+    best = swarm.members[core.book.at(any_bit(receivers, core.rng)).peer]
+    for _ in range(_SAMPLE - 1):
+        other = swarm.members[core.book.at(any_bit(receivers, core.rng)).peer]
+        if other is not best and _time_left(other) > _time_left(best):
+            best = other
+    return best
+
+
+def _time_left(member: Member) -> float:
+    rate = member.node.down.speed()
+    return (member.swarm.full.bit_count() - member.have.bit_count()) / (rate or 1.0)

@@ -1,0 +1,73 @@
+"""Rarity: how many copies of each piece the peers hold or are about to, as masks of pieces per level of rarity.
+
+Exact up to 32 copies, then eight levels an octave, so that a move costs the same at 200 peers and at 10,000.
+The seed's copy is never counted: level 0 is what no peer has and no peer is being sent.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_EXACT = 32
+
+
+def level_of(copies: int) -> int:
+    """The level of a count of copies; monotonic, equal to the count up to 32."""
+    if copies < _EXACT:
+        return copies
+    octave = copies.bit_length() - 6
+    return _EXACT + 8 * octave + (copies >> (octave + 2)) - 8
+
+
+class Rarity:
+    """Counts of copies for `piece_count` pieces, all 0 at first."""
+
+    __slots__ = ("_occupied", "counts", "levels")
+
+    def __init__(self, piece_count: int) -> None:
+        self.counts = [0] * piece_count
+        self.levels: list[int] = [(1 << piece_count) - 1]
+        self._occupied = 1 if piece_count else 0
+
+    def add(self, piece: int) -> None:
+        """One copy more."""
+        copies = self.counts[piece]
+        self.counts[piece] = copies + 1
+        before = copies if copies < _EXACT else level_of(copies)
+        after = copies + 1 if copies + 1 < _EXACT else level_of(copies + 1)
+        if before != after:
+            self._move(1 << piece, before, after)
+
+    def remove(self, piece: int) -> None:
+        """One copy less."""
+        copies = self.counts[piece]
+        assert copies > 0, f"piece {piece} has no copy to remove"
+        self.counts[piece] = copies - 1
+        before, after = level_of(copies), level_of(copies - 1)
+        if before != after:
+            self._move(1 << piece, before, after)
+
+    def _move(self, bit: int, before: int, after: int) -> None:
+        levels = self.levels
+        levels[before] ^= bit
+        if not levels[before]:
+            self._occupied ^= 1 << before
+        while len(levels) <= after:
+            levels.append(0)
+        if not levels[after]:
+            self._occupied |= 1 << after
+        levels[after] |= bit
+
+    def rarest_first(self, candidates: int) -> Iterator[int]:
+        """The candidates as non-empty masks, one a level, rarest first."""
+        occupied = self._occupied
+        levels = self.levels
+        while occupied:
+            low = occupied & -occupied
+            found = levels[low.bit_length() - 1] & candidates
+            if found:
+                yield found
+            occupied ^= low

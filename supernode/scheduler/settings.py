@@ -1,0 +1,54 @@
+"""Every number the scheduler's policy turns on, with its unit and its reason. Nothing else lives here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulerSettings:
+    """Immutable; the defaults suit a data-centre network of 0.1 to 10 Gbit/s."""
+
+    # A report to the supernode, a grant back and the request to the source: LAN plus two event loops.
+    round_trip_s: float = 0.01
+    # Part of a transfer's predicted time added to the round trip when its end is called near: predictions err by that much.
+    near_end_part: float = 0.1
+    # More uploads than this share one link no better and make every hop of a rare piece longer.
+    uploads_per_node_max: int = 8
+    downloads_per_node_max: int = 8
+    # A transfer gets this many times its predicted duration, and never less than the minimum: a short stall is no fault.
+    expiry_factor: float = 4.0
+    expiry_min_s: float = 5.0
+    # Until a link's rate is known.
+    expiry_unknown_s: float = 30.0
+    # The receiver ends a lease at its own deadline and says so; the machine acts alone only this much later.
+    expiry_grace_s: float = 1.0
+    # A source that answered BUSY is left alone this long: about the rest of one transfer.
+    busy_backoff_s: float = 0.05
+    # A source that failed a receiver is not given to that receiver again for this long, doubled each time.
+    fault_backoff_s: float = 0.5
+    fault_backoff_max_s: float = 30.0
+    # A receiver that reported trouble of its own (disk full) is given nothing for this long.
+    local_backoff_s: float = 2.0
+    # A node below this part of the typical rate, or with this many faults unanswered by successes, is asked last.
+    slow_part: float = 0.25
+    faults_sunk: int = 2
+    # One grant in this many to a reading node goes to what its client waits for next, all if nobody competes.
+    reader_grant_every: int = 4
+    # How many pieces from the reader's position on count as next.
+    reader_window_pieces: int = 8
+    # A second source races for a piece whose remaining time exceeds this many typical piece times.
+    race_after_piece_times: float = 2.0
+    # Elected peers before the origin is opened to all.
+    elections_max: int = 3
+    # An elected peer that stored nothing for this long has failed.
+    elected_stall_s: float = 30.0
+    # The supernode's own next try at an origin that failed, doubled up to the maximum.
+    origin_backoff_s: float = 5.0
+    origin_backoff_max_s: float = 60.0
+    # Completions over which a link's throughput is measured before its width changes.
+    width_window: int = 4
+    # A wider link must have carried this much more to stay wide.
+    width_gain: float = 1.15
+    # Happenings remembered per swarm for story().
+    story_length: int = 1024
