@@ -8,27 +8,21 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from typing import Final
 
 DEBIAN_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-# The Debian package that holds each program.
-PACKAGES: Final = {
-    "docker": "docker.io",
-    "dockerd": "docker.io",
-    "containerd": "containerd",
-    "ctr": "containerd",
-    "docker-registry": "docker-registry",
-    "ip": "iproute2",
-    "tc": "iproute2",
-    "nsenter": "util-linux",
-    "setpriv": "util-linux",
-    "podman": "podman",
-    "skopeo": "skopeo",
-    "curl": "curl",
-    "nginx": "nginx-light",
-    "redis-server": "redis-server",
-}
+_PACKAGE_LIST: Final = Path(__file__).parents[2] / ".ci" / "packages"
+
+
+def _packages() -> dict[str, str]:
+    """Program to Debian package, as .ci/install-packages reads them."""
+    lines = (line.split() for line in _PACKAGE_LIST.read_text().splitlines() if not line.startswith("#"))
+    return {words[0]: words[1] for words in lines if words}
+
+
+PACKAGES: Final = _packages()
 
 
 class ProgramMissing(Exception):
