@@ -1,0 +1,45 @@
+"""What both ends of the piece protocol do with sockets: addresses and kernel timeouts. No HTTP here.
+
+The sockets stay truly blocking: a timeout set through Python would make them non-blocking underneath and defeat
+MSG_WAITALL, so the kernel's own SO_RCVTIMEO and SO_SNDTIMEO are used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+
+from proto.errors import ConfigError
+
+_TIMEVAL = struct.Struct("ll")
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """HOST:PORT or [IPV6]:PORT; an empty host means every interface. Raises ConfigError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535 or ("[" in host) != ("]" in host):
+        raise ConfigError(f"address {address!r}: expected HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def set_send_timeout(sock: socket.socket, seconds: float) -> None:
+    """Sends (and connects) that make no progress for so long end with BlockingIOError."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(seconds))
+
+
+def set_receive_timeout(sock: socket.socket, seconds: float) -> None:
+    """A receive ends after so long, with what has come or BlockingIOError."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
+
+
+def shut_down(sock: socket.socket) -> None:
+    """Wake whoever is blocked in this socket, from another thread; harmless when it is closed already."""
+    with contextlib.suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _timeval(seconds: float) -> bytes:
+    # Zero would mean for ever.
+    microseconds = max(1, int(seconds * 1_000_000))
+    return _TIMEVAL.pack(microseconds // 1_000_000, microseconds % 1_000_000)
