@@ -1,0 +1,135 @@
+"""A blob's bytes for one client, in order, while its pieces arrive.
+
+They leave by sendfile from the store as far as the node may hand them out, and wait there for more. When the swarm
+fails, the same response goes on from the origin at the byte reached; when the blob itself is wrong it ends short.
+What may be sent is the provider's word; nothing is decided about swarms here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from peer.blobs import BlobFailed, DigestMismatch, NotShared
+from peer.proxy.attendance import attended
+from peer.proxy.blob_response import Part, blob_response, refused, unsatisfiable
+from peer.proxy.client_socket import take_over
+from peer.proxy.forward import forward
+from proto.errors import LocalError, UpstreamError, UpstreamKind
+from proto.ids import Digest
+from proto.ranges import select
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from peer.blobs import OpenedBlob
+    from peer.proxy.authorization import Asked
+    from peer.proxy.client_socket import ClientSocket
+    from peer.proxy.deps import ProxyDeps
+    from peer.proxy.origin_client import OriginClient
+    from peer.proxy.passthrough import PassThrough
+    from proto.oci import BlobRoute
+
+_log = logging.getLogger(__name__)
+
+
+class BlobStream:
+    """Serves blobs: from the store and the swarm where they are shared, else in passing."""
+
+    def __init__(self, deps: ProxyDeps, client: OriginClient, passthrough: PassThrough) -> None:
+        self._deps = deps
+        self._client = client
+        self._passthrough = passthrough
+
+    async def head(self, request: web.Request, asked: Asked, route: BlobRoute) -> web.StreamResponse:
+        """Size and existence: known here for what is public, else the origin's answer to this very client."""
+        size = self._deps.provider.known_size(route.digest, asked.source(route))
+        if size is not None:
+            return blob_response(asked.request, route.digest, Part(200, 0, size, size))
+        return await forward(request, asked, self._client, self._deps.limits.forward_s)
+
+    async def get(self, request: web.Request, asked: Asked, route: BlobRoute) -> web.StreamResponse:
+        """The blob or one range of it. Raises UpstreamError, LocalError or ClientGone while nothing was sent."""
+        blob = await self._opened(request, asked, route)
+        if blob is None:
+            return await self._passthrough.get(request, asked, route)
+        try:
+            return await self._send(request, asked, route, blob)
+        finally:
+            blob.close()
+
+    async def _opened(self, request: web.Request, asked: Asked, route: BlobRoute) -> OpenedBlob | None:
+        """None where the client is to be passed through."""
+        opening = asyncio.ensure_future(self._deps.provider.open(route.digest, asked.source(route)))
+        limits = self._deps.limits
+        try:
+            async with asyncio.timeout(limits.open_s):
+                return await attended(
+                    request, opening, opening.cancel, check_s=limits.hangup_check_s, discard=lambda late: late.close()
+                )
+        except NotShared as error:
+            _log.info("blob_not_shared %s reason=%s", _names(asked, route), error.reason)
+        except (BlobFailed, LocalError) as error:
+            _log.warning("blob_not_opened %s %s", _names(asked, route), error)
+        except TimeoutError:
+            _log.warning("blob_not_opened %s no size within %.0f s", _names(asked, route), limits.open_s)
+        return None
+
+    async def _send(self, request: web.Request, asked: Asked, route: BlobRoute, blob: OpenedBlob) -> web.StreamResponse:
+        size = blob.size_bytes
+        selection = select(request.headers.get("Range"), size)
+        if selection.status == 416:
+            return refused(unsatisfiable(size), asked.request)
+        if size == 0 and route.digest != Digest.of(b"", route.digest.algorithm):
+            raise UpstreamError(f"origin says that blob {route.digest.short} is empty", UpstreamKind.CONTENT)
+        response = blob_response(
+            asked.request, route.digest, Part(selection.status, selection.start, selection.end, size)
+        )
+        client = await take_over(request, response, self._deps.pool)
+        try:
+            await self._send_body(request, asked, route, blob, client, (selection.start, selection.end))
+        finally:
+            client.close()
+        await response.write_eof()
+        return response
+
+    async def _send_body(
+        self,
+        request: web.Request,
+        asked: Asked,
+        route: BlobRoute,
+        blob: OpenedBlob,
+        client: ClientSocket,
+        wanted: tuple[int, int],
+    ) -> None:
+        reached, end = wanted
+        origin = "store" if blob.complete else "swarm"
+
+        def sent(count: int) -> None:
+            nonlocal reached
+            reached += count
+            self._deps.metrics.sent(origin, count)
+
+        try:
+            while reached < end:
+                available = await self._available(request, blob, reached)
+                await client.send_file(blob.handle.fileno(), reached, min(available, end) - reached, sent)
+        except DigestMismatch as error:
+            _log.error("blob_mismatch digest=%s %s", route.digest.short, error)
+            client.cut()
+        except (BlobFailed, LocalError) as error:
+            _log.warning("blob_continued_upstream digest=%s at=%d %s", route.digest.short, reached, error)
+            rest = Part(206, reached, end, blob.size_bytes)
+            await self._passthrough.go_on(request, asked, route, client, blob, rest)
+
+    async def _available(self, request: web.Request, blob: OpenedBlob, offset: int) -> int:
+        if blob.complete:
+            return blob.size_bytes
+        waiting = asyncio.ensure_future(blob.wait_available(offset))
+        return await attended(request, waiting, waiting.cancel, check_s=self._deps.limits.hangup_check_s)
+
+
+def _names(asked: Asked, route: BlobRoute) -> str:
+    """What the log calls a request."""
+    return f"digest={route.digest.short} upstream={asked.upstream.host}"

@@ -1,0 +1,95 @@
+"""Which header lines cross the proxy, each way, and what is put right on the way. Pure; no sockets.
+
+Lines keep their number and order: docker sends its Accept as six lines, and falls to an old schema when they are
+collapsed or lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from multidict import CIMultiDict
+
+from proto.challenges import bearer_challenge, insufficient_scope
+from proto.oci import HOP_HEADER, NamedBy, Ping, RegistryRequest, rewrite_link
+
+if TYPE_CHECKING:
+    from multidict import CIMultiDictProxy
+
+# RFC 9110 section 7.6.1, with the older names that are still met.
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+# The request's own framing and address, and what a browser would add for the proxy's address.
+_NOT_FOR_ORIGINS = _HOP_BY_HOP | {"content-length", "cookie", "expect", "host", HOP_HEADER.lower()}
+# Alt-Svc and HSTS speak of the origin's address, which is not ours.
+_NOT_FOR_CLIENTS = _HOP_BY_HOP | {"alt-svc", "strict-transport-security"}
+# What may not follow a redirect to another server.
+_CREDENTIALS = frozenset({"authorization", "cookie"})
+
+
+def for_origin(received: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+    """A client's header lines as they go on to the origin, with the mark by which we know our own requests."""
+    named = _named_by_connection(received)
+    kept = CIMultiDict((n, v) for n, v in received.items() if n.lower() not in _NOT_FOR_ORIGINS | named)
+    kept.add(HOP_HEADER, "1")
+    return kept
+
+
+def without_credentials(headers: CIMultiDict[str]) -> CIMultiDict[str]:
+    """The same lines for another server than the one they were meant for."""
+    return CIMultiDict((n, v) for n, v in headers.items() if n.lower() not in _CREDENTIALS)
+
+
+def for_client(asked: RegistryRequest, status: int, received: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+    """An origin's header lines as they go on to the client: `Link` stays on this host, the challenge fits the path."""
+    named = _named_by_connection(received)
+    kept: CIMultiDict[str] = CIMultiDict()
+    for name, value in received.items():
+        lowered = name.lower()
+        if lowered in _NOT_FOR_CLIENTS | named or (lowered == "www-authenticate" and status == 401):
+            continue
+        rewritten = rewrite_link(value, asked) if lowered == "link" else value
+        if rewritten is not None:
+            kept.add(name, rewritten)
+    if status == 401:
+        for challenge in challenges_for(asked, received.getall("WWW-Authenticate", [])):
+            kept.add("WWW-Authenticate", challenge)
+    kept.extend(namespace_header(asked))
+    return kept
+
+
+def challenges_for(asked: RegistryRequest, challenges: list[str]) -> list[str]:
+    """The origin's challenges, told so that a client that named the registry in the path can follow.
+
+    podman asks its first token for the path with the prefix in it, and asks again with the right scope only when
+    it is told `insufficient_scope` and the scope that would do.
+    """
+    if asked.named_by is not NamedBy.PREFIX or isinstance(asked.route, Ping):
+        return challenges
+    bearer = bearer_challenge(challenges)
+    if bearer is None or (bearer.error == "insufficient_scope" and bearer.scope):
+        return challenges
+    return [str(insufficient_scope(bearer, asked.route.repository))]
+
+
+def namespace_header(asked: RegistryRequest) -> dict[str, str]:
+    """`OCI-Namespace`, for whoever named the registry by `ns`."""
+    return {"OCI-Namespace": asked.upstream} if asked.named_by is NamedBy.NS else {}
+
+
+def _named_by_connection(headers: CIMultiDictProxy[str]) -> frozenset[str]:
+    """Header names that the sender declared to be for the next hop only."""
+    return frozenset(
+        token.strip().lower() for line in headers.getall("Connection", []) for token in line.split(",") if token.strip()
+    )

@@ -1,0 +1,101 @@
+"""The mirror: what container clients speak to. Reads the request, finds who answers it, and words our refusals.
+
+Mounted by the peer's app with `build_app`, on a server whose header limits are 64 KiB and that does not decompress.
+Every refusal before the headers is a registry error body; afterwards a response is only ever cut short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from peer.proxy.authorization import ProxyLoop, authorize
+from peer.proxy.blob_response import method_refused, refused
+from peer.proxy.blob_stream import BlobStream
+from peer.proxy.deps import ProxyDeps, ProxyLimits, ProxyMetrics
+from peer.proxy.forward import forward
+from peer.proxy.origin_client import HEADER_LIMIT_BYTES, OriginClient
+from peer.proxy.passthrough import PassThrough
+from proto.errors import LayercastError
+from proto.oci import BlobRoute, ManifestRoute, Ping, ReferrersRoute, TagsRoute
+from proto.registry_errors import Refusal, refusal_for
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from peer.proxy.authorization import Asked
+    from proto.oci import Route
+
+__all__ = ["HEADER_LIMIT_BYTES", "ProxyDeps", "ProxyLimits", "ProxyMetrics", "build_app"]
+
+_log = logging.getLogger(__name__)
+
+_KINDS: dict[type[Route], str] = {
+    Ping: "ping",
+    BlobRoute: "blob",
+    ManifestRoute: "manifest",
+    TagsRoute: "tags",
+    ReferrersRoute: "referrers",
+}
+# A client that hung up before it had an answer; the number that web servers log for this.
+_CLIENT_CLOSED = 499
+
+
+def build_app(deps: ProxyDeps) -> web.Application:
+    """The application that answers `/v2` and all below it; other routes may be added before it is run."""
+    mirror = _Mirror(deps)
+    app = web.Application()
+    app.cleanup_ctx.append(mirror.running)
+    app.router.add_route("*", "/v2", mirror.handle)
+    app.router.add_route("*", "/v2/{rest:.*}", mirror.handle)
+    return app
+
+
+class _Mirror:
+    def __init__(self, deps: ProxyDeps) -> None:
+        self._deps = deps
+
+    async def running(self, _: web.Application) -> AsyncIterator[None]:
+        """What needs the event loop, from start to end of the application."""
+        self._client = OriginClient(self._deps.upstreams, self._deps.on_origin_request)
+        passthrough = PassThrough(self._deps, self._client)
+        self._blobs = BlobStream(self._deps, self._client, passthrough)
+        yield
+        await self._client.close()
+        await asyncio.to_thread(passthrough.close)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answer one request and count it."""
+        kind, status = "unknown", _CLIENT_CLOSED
+        asked: Asked | None = None
+        try:
+            if request.method not in ("GET", "HEAD"):
+                response: web.StreamResponse = refused(method_refused(request.method))
+            else:
+                asked = authorize(request.raw_path, request.headers, self._deps.upstreams())
+                kind = _KINDS[type(asked.request.route)]
+                response = await self._answer(request, asked)
+            status = response.status
+        except LayercastError as error:
+            response = refused(_refusal(error, asked), asked.request if asked is not None else None)
+            status = response.status
+            _log.info("refused kind=%s status=%d %s", kind, status, error)
+        finally:
+            self._deps.metrics.answered(kind, status)
+        return response
+
+    async def _answer(self, request: web.Request, asked: Asked) -> web.StreamResponse:
+        route = asked.request.route
+        if isinstance(route, BlobRoute):
+            answer = self._blobs.head if request.method == "HEAD" else self._blobs.get
+            return await answer(request, asked, route)
+        return await forward(request, asked, self._client, self._deps.limits.forward_s)
+
+
+def _refusal(error: LayercastError, asked: Asked | None) -> Refusal:
+    if isinstance(error, ProxyLoop):
+        return Refusal(508, "UNSUPPORTED", str(error))
+    return refusal_for(error, asked.request.route if asked is not None else None)

@@ -1,0 +1,243 @@
+"""Blobs that are not shared: from the origin to the one client that asked, with that client's own credential.
+
+Bodies move in threads (passage); here are the heads, the refusals and the limits. Also finishes responses whose
+swarm failed them, from the byte reached. Nothing is stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, TypeVar
+
+from aiohttp import HttpVersion11
+
+from peer.blobs import DigestMismatch
+from peer.proxy.attendance import attended
+from peer.proxy.blob_response import Part, blob_response, refused, unsatisfiable
+from peer.proxy.client_socket import take_over
+from peer.proxy.forward import forward_refusal
+from peer.proxy.passage import OriginBlob, hash_prefix, pump
+from peer.transport.cancellation import Cancellation
+from proto.errors import LocalError, UpstreamError, UpstreamKind
+from proto.ranges import parse_range
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from hashlib import _Hash
+
+    from aiohttp import web
+
+    from peer.blobs import OpenedBlob
+    from peer.proxy.authorization import Asked
+    from peer.proxy.client_socket import ClientSocket
+    from peer.proxy.deps import ProxyDeps
+    from peer.proxy.origin_client import OriginClient
+    from peer.transport.blob_response import BlobResponse
+    from proto.oci import BlobRoute
+    from proto.ranges import ByteRange
+
+Result = TypeVar("Result")
+
+_log = logging.getLogger(__name__)
+
+
+class PassThrough:
+    """One a proxy; close() it with the proxy."""
+
+    def __init__(self, deps: ProxyDeps, client: OriginClient) -> None:
+        self._deps = deps
+        self._client = client
+        self._limits = deps.limits
+        self._threads = ThreadPoolExecutor(self._limits.passages_max, "passage")
+        self._open = 0
+
+    def close(self) -> None:
+        """Wait for the threads; the responses have ended by now."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    async def get(self, request: web.Request, asked: Asked, route: BlobRoute) -> web.StreamResponse:
+        """Answer a GET from the origin. Raises UpstreamError, LocalError and ClientGone while nothing was sent."""
+        with self._admitted():
+            cancel = Cancellation()
+            origin = self._origin(request, asked, route, cancel)
+            work = self._thread(_open, origin, request.headers.get("Range"))
+            try:
+                part, body = await attended(
+                    request, work, cancel.cancel, check_s=self._limits.hangup_check_s, discard=_discard
+                )
+            except UpstreamError as error:
+                return await self._refusal(request, asked, error)
+            if body is None:
+                return refused(unsatisfiable(part.size_bytes), asked.request)
+            return await self._send(request, asked, origin, part, body)
+
+    async def go_on(
+        self, request: web.Request, asked: Asked, route: BlobRoute, client: ClientSocket, blob: OpenedBlob, part: Part
+    ) -> None:
+        """Finish a response that has sent all before `part`, from the origin; what cannot be finished is cut.
+
+        Where the store holds everything before that, the digest decides about the last bytes.
+        """
+        cancel = Cancellation()
+        origin = self._origin(request, asked, route, cancel)
+
+        def finish() -> None:
+            hasher = None
+            if part.end == part.size_bytes and blob.handle.available_from(0) >= part.start:
+                hasher = hash_prefix(route.digest, blob.handle.fileno(), part.start)
+            self._pump(origin, None, part, client.send, hasher)
+
+        try:
+            with self._admitted():
+                await self._until_sent(request, client, self._thread(finish), cancel)
+        except LocalError as error:
+            _log.warning("passage_refused digest=%s reason=%s", route.digest.short, error)
+            client.cut()
+
+    def _origin(self, request: web.Request, asked: Asked, route: BlobRoute, cancel: Cancellation) -> OriginBlob:
+        return OriginBlob(
+            self._deps.reader,
+            asked.upstream,
+            route.repository,
+            route.digest,
+            request.headers.get("Authorization"),
+            cancel,
+            self._limits.resume_waits_s,
+        )
+
+    async def _send(
+        self, request: web.Request, asked: Asked, origin: OriginBlob, part: Part, body: BlobResponse
+    ) -> web.StreamResponse:
+        response = blob_response(asked.request, origin.digest, part)
+        client: ClientSocket | None = None
+        try:
+            client = await take_over(request, response, self._deps.pool)
+            send: Callable[[memoryview | bytes], None] = client.send
+            if part.end is None and request.version >= HttpVersion11:
+                send = _chunked(client)
+            hasher = origin.digest.hasher() if part.whole else None
+            work = self._thread(self._pump, origin, body, part, send, hasher)
+            await self._until_sent(request, client, work, origin.cancel)
+            await response.write_eof()
+        finally:
+            body.close()
+            if client is not None:
+                client.close()
+        return response
+
+    def _pump(
+        self,
+        origin: OriginBlob,
+        body: BlobResponse | None,
+        part: Part,
+        send: Callable[[memoryview | bytes], None],
+        hasher: _Hash | None,
+    ) -> None:
+        """In a thread: the whole way of a body."""
+
+        def send_counted(content: memoryview | bytes) -> None:
+            send(content)
+            self._deps.metrics.sent("passthrough", len(content))
+
+        chunks = origin.chunks(body, part.start, part.end)
+        pump(chunks, send_counted, self._deps.on_passed_bytes, origin.digest, hasher)
+
+    async def _until_sent(
+        self, request: web.Request, client: ClientSocket, work: asyncio.Future[None], cancel: Cancellation
+    ) -> None:
+        """Wait for a body's thread; a body that cannot be finished ends the connection. Raises ClientGone."""
+
+        def stop() -> None:
+            cancel.cancel()
+            client.cut()
+
+        try:
+            await attended(request, work, stop, check_s=self._limits.hangup_check_s)
+        except DigestMismatch as error:
+            _log.error("passage_mismatch %s", error)
+            client.cut()
+        except (UpstreamError, EOFError, OSError) as error:
+            if isinstance(error, ConnectionError):
+                raise  # the client's end, and normal
+            _log.warning("passage_cut %s", error)
+            client.cut()
+
+    async def _refusal(self, request: web.Request, asked: Asked, error: UpstreamError) -> web.StreamResponse:
+        """The origin's refusal in its own words, challenge and all; ours where it has none."""
+        if error.kind in (UpstreamKind.DENIED, UpstreamKind.UNKNOWN):
+            with contextlib.suppress(UpstreamError):
+                answer = await forward_refusal(request, asked, self._client, self._limits.forward_s)
+                if answer is not None:
+                    return answer
+        raise error
+
+    def _thread(self, function: Callable[..., Result], *arguments: object) -> asyncio.Future[Result]:
+        return asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    @contextlib.contextmanager
+    def _admitted(self) -> Iterator[None]:
+        if self._open >= self._limits.passages_max:
+            raise LocalError(f"{self._open} bodies are being passed through, which is this node's limit")
+        self._open += 1
+        try:
+            yield
+        finally:
+            self._open -= 1
+
+
+def _open(origin: OriginBlob, range_header: str | None) -> tuple[Part, BlobResponse | None]:
+    """In a thread: ask for what the client asked for, and see what it is. Raises UpstreamError, FetchCancelled."""
+    wanted = parse_range(range_header)
+    if wanted is None:
+        body = origin.open(0, None)
+        return Part(200, 0, body.end, body.size_bytes), body
+    start, end = wanted.first or 0, None if wanted.last is None else wanted.last + 1
+    if wanted.suffix is not None:
+        size = origin.size()
+        if size is None:
+            raise UpstreamError(f"the size of blob {origin.digest.short} is not known", UpstreamKind.UNAVAILABLE)
+        resolved = wanted.resolve(size)
+        if resolved is None:
+            return Part(416, 0, 0, size), None
+        start, end = resolved
+    try:
+        body = origin.open(start, end)
+    except UpstreamError as error:
+        if error.status != 416:
+            raise
+        return Part(416, 0, 0, origin.size()), None
+    return _answered(wanted, body)
+
+
+def _answered(wanted: ByteRange, body: BlobResponse) -> tuple[Part, BlobResponse | None]:
+    """What a client gets that asked for a range, from what the origin answered to it."""
+    size = body.size_bytes
+    if size == 0 or (size is None and body.status == 200):
+        return Part(200, 0, size, size), body
+    if body.status == 206:
+        return Part(206, body.start, body.end, size), body
+    # The origin knows no ranges: what was not asked for is dropped on the way.
+    resolved = wanted.resolve(size or 0)
+    if resolved is None:
+        body.close()
+        return Part(416, 0, 0, size), None
+    return Part(206, resolved[0], resolved[1], size), body
+
+
+def _discard(opened: tuple[Part, BlobResponse | None]) -> None:
+    if opened[1] is not None:
+        opened[1].close()
+
+
+def _chunked(client: ClientSocket) -> Callable[[memoryview | bytes], None]:
+    """Send as HTTP chunks; the last chunk is the response's to send, if all went well."""
+
+    def send(content: memoryview | bytes) -> None:
+        client.send(b"%x\r\n" % len(content))
+        client.send(content)
+        client.send(b"\r\n")
+
+    return send
