@@ -110,6 +110,13 @@ class _LayerWriter:
         self._blob_hash = hashlib.sha256()
         self.size_bytes = 0
 
+    def __enter__(self) -> _LayerWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        self._partial.unlink(missing_ok=True)  # what was finished has another name by now
+
     def add_file(self, name: str, size_bytes: int, mode: int, chunks: Iterable[bytes]) -> None:
         """Append one regular file whose content is `chunks`, together `size_bytes` long."""
         info = tarfile.TarInfo(name)
@@ -167,10 +174,10 @@ def _random_layer(blobs_dir: Path, number: int, size_bytes: int, seed: int, medi
     small = size_bytes < _DEFLATE_BELOW_BYTES
     # What a tar of one file adds: about 130 bytes when its zeros are deflated, 1.5 to 2 KiB when they are not.
     payload_bytes = max(1, size_bytes - (140 if small else 2048))
-    writer = _LayerWriter(blobs_dir, level=9 if small else 0)
-    chunks = _random_chunks(random.Random(seed), payload_bytes)
-    writer.add_file(f"random/{number}.bin", payload_bytes, 0o644, chunks)
-    return writer.finish(media_type)
+    with _LayerWriter(blobs_dir, level=9 if small else 0) as writer:
+        chunks = _random_chunks(random.Random(seed), payload_bytes)
+        writer.add_file(f"random/{number}.bin", payload_bytes, 0o644, chunks)
+        return writer.finish(media_type)
 
 
 def _random_chunks(rng: random.Random, size_bytes: int) -> Iterator[bytes]:
@@ -202,13 +209,13 @@ def make_file_image(
     layers: list[_Layer] = []
     written_bytes = 0
     for target_bytes in _halving_sizes(size_bytes, layer_count):
-        writer = _LayerWriter(blobs_dir, level=1)
-        while writer.size_bytes < target_bytes:
-            name, mode, content = next(files)
-            writer.add_file(name, len(content), mode, (content,))
-            if progress is not None:
-                progress(written_bytes + writer.size_bytes)
-        layers.append(writer.finish(MEDIA_TYPES[flavour]["layer"]))
+        with _LayerWriter(blobs_dir, level=1) as writer:
+            while writer.size_bytes < target_bytes:
+                name, mode, content = next(files)
+                writer.add_file(name, len(content), mode, (content,))
+                if progress is not None:
+                    progress(written_bytes + writer.size_bytes)
+            layers.append(writer.finish(MEDIA_TYPES[flavour]["layer"]))
         written_bytes += layers[-1].blob.size_bytes
     return _finish_image(directory, layers, flavour, with_index=False, ref_name=ref_name)
 
