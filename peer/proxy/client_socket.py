@@ -106,7 +106,8 @@ class ClientSocket:
     def _send_some(self, file_fd: int, offset: int, count: int) -> int:
         """In a thread: send until the socket stays full for a moment. Returns the bytes that left.
 
-        Raises ClientGone, or LocalError when the file cannot be read.
+        Raises ClientGone, or LocalError when the file cannot be read; never after bytes have left in this call,
+        because the caller must know of them: trouble that lasts is met again in the next one.
         """
         done = 0
         while done < count:
@@ -115,13 +116,17 @@ class ClientSocket:
             except BlockingIOError:
                 if self._poll(_POLL_MS):
                     continue
-                return done
+                break
             except OSError as error:
+                if done:
+                    break
                 if error.errno == errno.EIO:
-                    raise LocalError(f"reading the store failed at byte {offset + done}: check the disk") from error
+                    raise LocalError(f"reading the store failed at byte {offset}: check the disk") from error
                 raise ClientGone(f"client hung up: {error.strerror}") from error
             if part == 0:
-                raise LocalError(f"the store's file ends at byte {offset + done}: it was changed from outside")
+                if done:
+                    break
+                raise LocalError(f"the store's file ends at byte {offset}: it was changed from outside")
             done += part
         return done
 

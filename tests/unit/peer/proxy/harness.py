@@ -1,0 +1,341 @@
+"""A running mirror for tests: real aiohttp server on its own event loop in a thread, and a node that is scripted.
+
+Clients are plain sockets and http.client; origins are real servers in threads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import socket
+import tempfile
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, ClassVar, cast
+
+import uvloop
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+
+from peer.blobs import BlobFailed, NotShared
+from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyLimits, ProxyMetrics, build_app
+from peer.transport.origin_connection import OriginTimeouts
+from peer.transport.origin_http import OriginHttp
+from peer.transport.registry import RegistryReader
+from proto.upstreams import UpstreamConfig, UpstreamTable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from peer.store.base import BlobHandle
+    from proto.ids import Digest
+    from proto.messages import Source
+
+# libuv opens one pipe a process with its first loop and keeps it: before a test looks what it leaves behind.
+uvloop.new_event_loop().close()
+
+QUICK = ProxyLimits(forward_s=5.0, open_s=5.0, hangup_check_s=0.05, resume_waits_s=(0.01, 0.05))
+
+
+class ScriptedBlob:
+    """One blob of the scripted node: a file of which a growing part may be sent. Any thread may move it on."""
+
+    def __init__(self, content: bytes, *, available: int | None = None, complete: bool = True) -> None:
+        self.content = content
+        self.available = len(content) if available is None else available
+        self.complete = complete
+        self.failure: BlobFailed | None = None
+        self.readers = 0
+        self.waited_for: list[int] = []
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the node
+        self.file.write(content)
+        self.file.flush()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._moved = asyncio.Event()
+
+    def move(self, available: int | None = None, *, failure: BlobFailed | None = None) -> None:
+        """More may be sent, or the swarm has failed."""
+        if available is not None:
+            self.available = available
+        self.failure = failure
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._moved.set)
+
+    async def wait_available(self, offset: int) -> int:
+        self._loop = asyncio.get_running_loop()
+        self.waited_for.append(offset)
+        while self.available <= offset:
+            if self.failure is not None:
+                raise self.failure
+            self._moved.clear()
+            await self._moved.wait()
+        return self.available
+
+
+class _Handle:
+    """What the proxy uses of a store's handle."""
+
+    def __init__(self, blob: ScriptedBlob) -> None:
+        self._blob = blob
+
+    def fileno(self) -> int:
+        return self._blob.file.fileno()
+
+    def available_from(self, offset: int) -> int:
+        return max(offset, self._blob.available)
+
+
+class _Opened:
+    def __init__(self, blob: ScriptedBlob) -> None:
+        self._blob = blob
+        self._closed = False
+        blob.readers += 1
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self._blob.content)
+
+    @property
+    def handle(self) -> BlobHandle:
+        return cast("BlobHandle", _Handle(self._blob))
+
+    @property
+    def complete(self) -> bool:
+        return self._blob.complete
+
+    async def wait_available(self, offset: int) -> int:
+        return await self._blob.wait_available(offset)
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self._blob.readers -= 1
+
+
+@dataclass
+class ScriptedNode:
+    """The provider: what it has is shared, all else is passed through."""
+
+    blobs: dict[Digest, ScriptedBlob] = field(default_factory=dict)
+    asked: list[tuple[Digest, Source]] = field(default_factory=list)
+    reason: str = "private"
+    stalls: bool = False
+
+    async def open(self, digest: Digest, source: Source) -> _Opened:
+        self.asked.append((digest, source))
+        if self.stalls:
+            await asyncio.Event().wait()
+        if digest not in self.blobs:
+            raise NotShared(self.reason, "scripted")
+        return _Opened(self.blobs[digest])
+
+    def known_size(self, digest: Digest, source: Source) -> int | None:
+        blob = self.blobs.get(digest)
+        return len(blob.content) if blob is not None else None
+
+    def close(self) -> None:
+        for blob in self.blobs.values():
+            blob.file.close()
+
+
+@dataclass
+class Mirror:
+    """What tests see of the running mirror."""
+
+    port: int
+    node: ScriptedNode
+    registry: CollectorRegistry
+    passed_bytes: list[int]
+
+    def request(
+        self, target: str, *, method: str = "GET", headers: Sequence[tuple[str, str]] = ()
+    ) -> tuple[http.client.HTTPResponse, bytes]:
+        """One request on a connection of its own. The body is what came, also of a response that was cut."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        with contextlib.closing(connection):
+            send(connection, method, target, headers)
+            response = connection.getresponse()
+            try:
+                return response, response.read()
+            except http.client.IncompleteRead as short:
+                return response, short.partial
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+
+    def counted(self, name: str, **labels: str) -> float:
+        return self.registry.get_sample_value(name, labels) or 0.0
+
+
+def send(connection: http.client.HTTPConnection, method: str, target: str, headers: Sequence[tuple[str, str]]) -> None:
+    """A request with exactly these header lines."""
+    connection.putrequest(method, target, skip_accept_encoding=True)
+    for name, value in headers:
+        connection.putheader(name, value)
+    connection.endheaders()
+
+
+@contextlib.contextmanager
+def running_mirror(
+    default: UpstreamConfig,
+    *others: UpstreamConfig,
+    node: ScriptedNode | None = None,
+    limits: ProxyLimits = QUICK,
+    uv: bool = True,
+) -> Iterator[Mirror]:
+    """A mirror whose default upstream is the first; ends with every thread and socket of its own."""
+    node = node or ScriptedNode()
+    registry = CollectorRegistry()
+    passed: list[int] = []
+    table = UpstreamTable([default, *others], default.host)
+    http_client = OriginHttp(OriginTimeouts(connect_s=2.0, read_s=3.0))
+    pool = ThreadPoolExecutor(2, "sendfile")
+    deps = ProxyDeps(
+        provider=node,
+        upstreams=lambda: table,
+        reader=RegistryReader(lambda: table, http_client),
+        pool=pool,
+        metrics=ProxyMetrics(registry),
+        limits=limits,
+        on_passed_bytes=passed.append,
+    )
+    ready: list[int] = []
+    started = threading.Event()
+    loop = uvloop.new_event_loop() if uv else asyncio.SelectorEventLoop()
+    stop = asyncio.Event()
+
+    async def serve() -> None:
+        runner = web.AppRunner(
+            build_app(deps),
+            access_log=None,
+            auto_decompress=False,
+            max_line_size=HEADER_LIMIT_BYTES,
+            max_field_size=HEADER_LIMIT_BYTES,
+            shutdown_timeout=0.1,
+        )
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        ready.append(runner.addresses[0][1])
+        started.set()
+        await stop.wait()
+        await runner.cleanup()
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(serve())
+
+    thread = threading.Thread(target=run, name="mirror")
+    thread.start()
+    try:
+        assert started.wait(10)
+        yield Mirror(ready[0], node, registry, passed)
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(20)
+        pool.shutdown()
+        http_client.close()
+        node.close()
+
+
+@dataclass
+class Seen:
+    """A request as an origin got it: header lines in order."""
+
+    method: str
+    target: str
+    lines: list[tuple[str, str]]
+
+    def all(self, name: str) -> list[str]:
+        return [value for line, value in self.lines if line.lower() == name.lower()]
+
+
+@dataclass
+class Reply:
+    """What a scripted origin answers. `declared` replaces the true Content-Length; None leaves it out and closes."""
+
+    status: int = 200
+    headers: Sequence[tuple[str, str]] = ()
+    body: bytes = b""
+    declared: int | None = -1
+    delay_s: float = 0.0
+
+
+@dataclass
+class ScriptedOrigin:
+    """An origin whose answers a function gives."""
+
+    answer: Callable[[Seen], Reply]
+    seen: list[Seen] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def authority(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def upstream(self) -> UpstreamConfig:
+        return UpstreamConfig(self.authority, f"http://{self.authority}", configured=True)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    origin: ClassVar[ScriptedOrigin]
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        seen = Seen(self.command, self.path, list(self.headers.items()))
+        self.origin.seen.append(seen)
+        reply = self.origin.answer(seen)
+        time.sleep(reply.delay_s)
+        with contextlib.suppress(OSError):
+            self._send(reply)
+
+    do_HEAD = do_GET
+
+    def _send(self, reply: Reply) -> None:
+        self.send_response_only(reply.status)
+        for name, value in reply.headers:
+            self.send_header(name, value)
+        if reply.declared is not None:
+            self.send_header("Content-Length", str(len(reply.body) if reply.declared < 0 else reply.declared))
+        if reply.declared is None or reply.declared > len(reply.body):
+            self.close_connection = True
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(reply.body)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False
+    block_on_close = True
+
+
+@contextlib.contextmanager
+def scripted_origin(answer: Callable[[Seen], Reply]) -> Iterator[ScriptedOrigin]:
+    """A running origin on loopback; its threads end with the block."""
+    origin = ScriptedOrigin(answer)
+    handler = type("Handler", (_Handler,), {"origin": origin, "timeout": 2})
+    with _Server(("127.0.0.1", 0), handler) as server:
+        origin.port = server.server_address[1]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield origin
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    """Wait for something that another thread brings about."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)
