@@ -1,0 +1,172 @@
+"""What the downloader knows of one blob. A piece is MISSING, LEASED (some transfer is under way) or HELD; nothing else.
+
+Plain state and questions about it; the rules that change it are in readers, leases, alone and origin.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from peer.downloader.sources import Holders
+from proto.messages import NO_READER
+from proto.pieces import first_missing, mask_of
+
+if TYPE_CHECKING:
+    from peer.downloader.contract import Holder, InlineGranted
+    from proto.ids import Digest
+    from proto.messages import Grant, Source
+    from proto.pieces import PieceLayout
+
+
+class PieceState(Enum):
+    """Where a piece stands on this node."""
+
+    MISSING = "missing"
+    LEASED = "leased"
+    HELD = "held"
+
+
+class StoreState(Enum):
+    """Whether the blob is pinned in the store."""
+
+    CLOSED = "closed"
+    OPENING = "opening"
+    OPEN = "open"
+
+
+@dataclass(slots=True)
+class Reader:
+    """A client that asked for the blob.
+
+    `admitted`: its source is public; `answered`: it may read; `failed`: it was told that no more comes.
+    """
+
+    reader: int
+    source: Source
+    deadline: float
+    admitted: bool = False
+    answered: bool = False
+    failed: bool = False
+    piece: int = NO_READER
+
+
+@dataclass(slots=True)
+class Fetch:
+    """A transfer of one piece. `lease` is 0 when no lease (of this session, not cancelled) stands behind it.
+
+    `voided`: the blob was dropped since, and what it brings counts for nothing.
+    """
+
+    fetch: int
+    piece: int
+    lease: int
+    holder: Holder | None
+    alone: bool = False
+    cancelled: bool = False
+    voided: bool = False
+
+
+@dataclass(slots=True)
+class Upstream:
+    """This node's own fetch from the origin; `pieces` (mask) shrinks as they come."""
+
+    fetch: int
+    pieces: int
+    elected: bool
+    cancelled: bool = False
+    voided: bool = False
+
+
+@dataclass(slots=True)
+class Blob:
+    """One blob. What is only good for one session is reset by unlink()."""
+
+    digest: Digest
+    history: deque[tuple[float, int | None, str]]
+    layout: PieceLayout | None = None
+    held: int = 0
+    hashed: int = 0
+    complete: bool = False
+    wanted: bool = False
+    store: StoreState = StoreState.CLOSED
+    check: int = 0
+    readers: dict[int, Reader] = field(default_factory=dict)
+    sources: list[Source] = field(default_factory=list)
+    fetches: dict[int, Fetch] = field(default_factory=dict)
+    upstream: Upstream | None = None
+    holders: Holders = field(default_factory=Holders)
+    progress_at: float = 0.0
+    rest_until: float = 0.0
+    # --- of this session alone ---
+    swarm: int = 0
+    ticketed: bool = False
+    announced: bool = False
+    announced_held: int = 0
+    announced_wanted: bool = False
+    unanswered: deque[Source] = field(default_factory=deque)
+    early: list[Grant | InlineGranted] = field(default_factory=list)
+    reader_sent: int = NO_READER
+    origin_state: str = ""
+    elected: bool = False
+
+    def unlink(self) -> None:
+        """The session is over: its numbers, leases and questions with it. The ticket outlives it."""
+        self.swarm = 0
+        self.announced = self.announced_wanted = False
+        self.announced_held = 0
+        self.unanswered.clear()
+        self.early.clear()
+        self.reader_sent = NO_READER
+        self.origin_state = ""
+        self.elected = False
+        for fetch in self.fetches.values():
+            fetch.lease = 0
+
+    @property
+    def full(self) -> int:
+        """The mask of all pieces; 0 while the layout is unknown."""
+        return self.layout.full_mask if self.layout is not None else 0
+
+    @property
+    def all_held(self) -> bool:
+        """Every piece is held (true of an empty blob, not of one whose size is unknown)."""
+        return self.layout is not None and self.held == self.layout.full_mask
+
+    @property
+    def leased(self) -> int:
+        """Pieces that some transfer is bringing."""
+        under_way = mask_of(fetch.piece for fetch in self.fetches.values() if not fetch.cancelled)
+        if self.upstream is not None and not self.upstream.cancelled:
+            under_way |= self.upstream.pieces
+        return under_way & ~self.held
+
+    def piece_state(self, piece: int) -> PieceState:
+        """Exactly one state at a time."""
+        if self.held >> piece & 1:
+            return PieceState.HELD
+        return PieceState.LEASED if self.leased >> piece & 1 else PieceState.MISSING
+
+    @property
+    def first_read(self) -> int:
+        """The earliest missing piece a client waits for, or NO_READER."""
+        waiting = [
+            piece
+            for reader in self.readers.values()
+            if reader.answered and not reader.failed and reader.piece != NO_READER
+            for piece in (first_missing(self.held, reader.piece),)
+            if self.layout is not None and piece < self.layout.count
+        ]
+        return min(waiting, default=NO_READER)
+
+    @property
+    def being_read(self) -> bool:
+        """Some client was answered, was not failed and is not gone."""
+        return any(reader.answered and not reader.failed for reader in self.readers.values())
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is under way, so that the store's pin may go."""
+        return not (self.readers or self.fetches or self.upstream or self.check or self.early)

@@ -1,0 +1,418 @@
+"""Every event the downloader takes and every command it gives. Plain data; see machine.py for what they do.
+
+Blobs are named by digest, everything that was started by an id of the machine's own. What the supernode says comes
+in as the message itself (Received) and goes out as one (Send), except what carries bytes: piece hashes are checked by
+the shell, which then tells HashesLearned, and an inline blob's content stays with the shell. Piece sets are integer
+masks (bit i is piece i).
+
+Every command that starts something ends in exactly one outcome:
+    OpenInStore -> StoreOpened | StoreRefused          StartFetch, StoreInline -> FetchEnded
+    FetchUpstream -> UpstreamEnded (UpstreamPiece before it)   CheckPublic -> PublicChecked
+    CheckDigest -> DigestChecked                       AskHoldings -> HoldingsKnown
+    BlobWanted (an event) -> AnswerReader | RefuseReader, then ReaderClosed from the shell in any case
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from proto.ids import Digest, PeerId
+    from proto.messages import Message, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A peer that may hold pieces: its identity and upload address, HOST:PORT. Good beyond the session."""
+
+    peer: PeerId
+    address: str
+
+
+# --- events: the link ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOpened:
+    """A session with the supernode is open; its numbers start afresh."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost:
+    """The session is over: three pings missed, or the connection ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message of the supernode, except PieceHashes and InlineBlob."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class HashesLearned:
+    """The signed hashes of these pieces (mask) were checked and are with the store, or will be when it opens."""
+
+    digest: Digest
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
+class HashesConflict:
+    """The supernode signed other hashes than those of pieces held here: one of the two came from a bad origin."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class InlineGranted:
+    """An InlineBlob arrived; the shell keeps its content under the lease."""
+
+    lease: int
+    swarm: int
+
+
+@dataclass(frozen=True, slots=True)
+class SharingSwitched:
+    """The operator turned peer-to-peer on or off."""
+
+    on: bool
+
+
+# --- events: readers -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BlobWanted:
+    """A client asks for the blob as it stands at `source`. `reader` is the shell's id for it."""
+
+    reader: int
+    digest: Digest
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderAt:
+    """The client waits for this piece."""
+
+    reader: int
+    piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderClosed:
+    """The client is served or gone."""
+
+    reader: int
+
+
+# --- events: the store ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class BlobFound:
+    """In the store when this node started; `sources` are where it was once asked for."""
+
+    digest: Digest
+    size_bytes: int
+    piece_size_bytes: int
+    held: int
+    complete: bool
+    sources: tuple[Source, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOpened:
+    """Pinned. `hashed`: pieces whose hash the supernode signed."""
+
+    digest: Digest
+    held: int
+    hashed: int
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoreRefused:
+    """The store has no room or is in trouble; `message` is the operator's line."""
+
+    digest: Digest
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class BlobEvicted:
+    """The blob left the store."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class DigestChecked:
+    """The blob's own digest was compared. `trouble`: it could not be (disk), and matches says nothing."""
+
+    check: int
+    matches: bool
+    trouble: str = ""
+
+
+# --- events: transfers ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class FetchEnded:
+    """A transfer is over; `reason` is empty when the piece is held, else a FetchReason value."""
+
+    fetch: int
+    reason: str
+    elapsed_s: float
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamPiece:
+    """This node's own fetch from the origin brought a piece into the store."""
+
+    fetch: int
+    piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamEnded:
+    """Over: `reason` is empty when all asked for is held, else UpstreamKind's value, `local` or `cancelled`."""
+
+    fetch: int
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicChecked:
+    """The origin answered an anonymous HEAD. `reason`: empty when public, else as in BlobRefused."""
+
+    check: int
+    size_bytes: int
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldingsKnown:
+    """What a holder says it has, in our layout; None when it could not be asked. HashesLearned came before it."""
+
+    query: int
+    held: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wakeup:
+    """The time next_wakeup() named has come."""
+
+
+Event = (
+    LinkOpened
+    | LinkLost
+    | Received
+    | HashesLearned
+    | HashesConflict
+    | InlineGranted
+    | SharingSwitched
+    | BlobWanted
+    | ReaderAt
+    | ReaderClosed
+    | BlobFound
+    | StoreOpened
+    | StoreRefused
+    | BlobEvicted
+    | DigestChecked
+    | FetchEnded
+    | UpstreamPiece
+    | UpstreamEnded
+    | PublicChecked
+    | HoldingsKnown
+    | Wakeup
+)
+
+
+# --- commands ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """To the supernode. `with_hashes`: an Announce to which the shell adds all piece hashes from the store."""
+
+    message: Message
+    with_hashes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class OpenInStore:
+    """Pin the blob, beginning it where it is not there."""
+
+    digest: Digest
+    size_bytes: int
+    piece_size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseInStore:
+    """Unpin it."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class VoidInStore:
+    """Drop every piece and hash of a pinned blob."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class CheckDigest:
+    """All pieces are held: compare the blob's digest."""
+
+    check: int
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class StartFetch:
+    """Fetch a piece from a peer into the store."""
+
+    fetch: int
+    digest: Digest
+    piece: int
+    holder: Holder
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class StoreInline:
+    """Put the content that came with this lease into the store."""
+
+    fetch: int
+    digest: Digest
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelFetch:
+    """End the transfer now; its outcome still comes."""
+
+    fetch: int
+
+
+@dataclass(frozen=True, slots=True)
+class FetchUpstream:
+    """Ask the origin for these pieces (mask), lowest first from piece `first` on, then those below it."""
+
+    fetch: int
+    digest: Digest
+    source: Source
+    pieces: int
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class CancelUpstream:
+    """Stop after the piece that is being received; its outcome still comes."""
+
+    fetch: int
+
+
+@dataclass(frozen=True, slots=True)
+class CheckPublic:
+    """Ask the origin without a credential whether it gives this blob to anyone, and its size."""
+
+    check: int
+    digest: Digest
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class AskHoldings:
+    """Ask a peer what it holds of the blob, and for signed hashes where `hashes`."""
+
+    query: int
+    digest: Digest
+    holder: Holder
+    hashes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerReader:
+    """The client may read: the blob is public at its source and open in the store."""
+
+    reader: int
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseReader:
+    """Not for peer-to-peer here and now; `reason` as in peer.blobs.NotShared."""
+
+    reader: int
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PieceHeld:
+    """Readers may get on."""
+
+    digest: Digest
+    piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobComplete:
+    """The digest passed: any byte may be sent."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class FailReaders:
+    """No more comes for the blob's present readers. `mismatch`: the content itself is wrong."""
+
+    digest: Digest
+    mismatch: bool
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class SourcePublic:
+    """Worth remembering over a restart: the blob is public there."""
+
+    digest: Digest
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetBlob:
+    """Nothing of the blob is held, wanted or read any more."""
+
+    digest: Digest
+
+
+Command = (
+    Send
+    | OpenInStore
+    | CloseInStore
+    | VoidInStore
+    | CheckDigest
+    | StartFetch
+    | StoreInline
+    | CancelFetch
+    | FetchUpstream
+    | CancelUpstream
+    | CheckPublic
+    | AskHoldings
+    | AnswerReader
+    | RefuseReader
+    | PieceHeld
+    | BlobComplete
+    | FailReaders
+    | SourcePublic
+    | ForgetBlob
+)

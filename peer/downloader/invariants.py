@@ -1,0 +1,97 @@
+"""What must hold of a Downloader after every event; property-based tests and the simulator call check().
+
+It reads the state and raises AssertionError with the rule that is broken. It changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peer.downloader.blob import PieceState, StoreState
+
+if TYPE_CHECKING:
+    from peer.downloader.blob import Blob
+    from peer.downloader.machine import Downloader
+    from peer.downloader.state import State
+
+
+def check(machine: Downloader) -> None:
+    """Raise AssertionError naming the broken rule."""
+    state = machine.state
+    assert not state.out, "every command is handed out"
+    for digest, blob in state.blobs.items():
+        assert blob.digest == digest
+        _check_pieces(state, blob)
+        _check_transfers(state, blob)
+        _check_readers(state, blob)
+        _check_session(state, blob)
+    _check_tables(state)
+
+
+def _check_pieces(state: State, blob: Blob) -> None:
+    assert blob.held & ~blob.full == 0, "held pieces exist"
+    assert blob.hashed & ~blob.full == 0, "hashed pieces exist"
+    assert not blob.complete or blob.all_held, "complete means every piece"
+    assert not (blob.held & blob.leased), "a piece is in one state"
+    if blob.layout is not None and blob.layout.count <= 64:
+        states = [blob.piece_state(piece) for piece in range(blob.layout.count)]
+        assert states.count(PieceState.HELD) == blob.held.bit_count()
+    if blob.all_held and blob.store is StoreState.OPEN:
+        assert blob.complete or blob.check, "a whole blob is being checked"
+    assert (blob.digest in state.busy) == (blob.wanted and not blob.complete), "busy is what is wanted"
+
+
+def _check_transfers(state: State, blob: Blob) -> None:
+    under_way = bool(blob.fetches or blob.upstream or blob.check)
+    assert not under_way or blob.store is StoreState.OPEN, "bytes go to an open blob alone"
+    for fetch in blob.fetches.values():
+        assert state.owners.get(fetch.fetch) == blob.digest, "a transfer has one owner"
+        assert blob.full >> fetch.piece & 1, "a transfer's piece exists"
+        assert not blob.held >> fetch.piece & 1 or fetch.cancelled, "what is held is not fetched"
+        if fetch.lease:
+            assert state.leases.get(fetch.lease) == fetch.fetch, "a lease has one transfer"
+    alone = [fetch for fetch in blob.fetches.values() if fetch.alone]
+    assert len(alone) <= state.limits.alone_fetches_max, "transfers without a lease are bounded"
+    for known in blob.holders.known.values():
+        mine = [fetch for fetch in alone if fetch.holder is not None and fetch.holder.peer == known.holder.peer]
+        assert known.transfers <= len(mine), "a holder's transfers are counted"
+        assert known.transfers <= state.limits.alone_fetches_per_holder
+
+
+def _check_readers(state: State, blob: Blob) -> None:
+    for reader in blob.readers.values():
+        assert state.reader_blobs.get(reader.reader) == blob.digest, "a reader has one blob"
+        assert not reader.answered or reader.admitted, "who reads, may"
+        if reader.answered:
+            assert blob.store is StoreState.OPEN, "who reads, reads from an open blob"
+        if not (reader.answered or reader.failed):
+            assert reader.deadline > state.now, "nobody waits too long for an answer"
+
+
+def _check_session(state: State, blob: Blob) -> None:
+    if state.linked:
+        return
+    assert not blob.swarm, "numbers end with their session"
+    assert not blob.unanswered, "questions end with their session"
+    assert not blob.early, "grants end with their session"
+    assert not any(fetch.lease for fetch in blob.fetches.values()), "leases end with their session"
+
+
+def _check_tables(state: State) -> None:
+    limits = state.limits
+    assert len(state.queries) <= limits.queries_max, "questions are bounded"
+    assert len(state.public) <= limits.public_max, "what is known public is bounded"
+    assert sum(len(blob.fetches) for blob in state.blobs.values()) <= limits.fetches_max + limits.alone_fetches_max
+    for owned, digest in state.owners.items():
+        blob = state.blobs.get(digest)
+        assert blob is not None, "what is under way belongs to a blob"
+        assert owned in _under_way(blob), "nothing is under way that no blob knows"
+    for swarm, digest in state.swarms.items():
+        named = state.blobs.get(digest)
+        assert named is not None, "a swarm's blob is known"
+        assert named.swarm == swarm, "a swarm number names its blob"
+
+
+def _under_way(blob: Blob) -> list[int]:
+    upstream = [blob.upstream.fetch] if blob.upstream is not None else []
+    return [*blob.fetches, *upstream, blob.check]

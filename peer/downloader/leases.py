@@ -1,0 +1,235 @@
+"""Rules for transfers between peers: leases granted, cancelled and ended, duplicates, and the store's own trouble.
+
+A lease ends in exactly one of Stored, Failed or the supernode's Cancel. A success that comes after that still counts
+as held and is reported without a lease. Of two transfers of one piece the first verified one wins, the other is
+cancelled.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peer.downloader.blob import Fetch, StoreState
+from peer.downloader.contract import (
+    CancelFetch,
+    CancelUpstream,
+    FetchEnded,
+    InlineGranted,
+    PieceHeld,
+    StartFetch,
+    StoreInline,
+)
+from peer.downloader.readers import refuse_unanswered
+from peer.downloader.state import leased_elsewhere
+from proto.messages import Failed, FetchReason, Grant, Stored
+
+if TYPE_CHECKING:
+    from peer.downloader.blob import Blob
+    from peer.downloader.contract import Holder
+    from peer.downloader.state import State
+    from proto.messages import Cancel
+
+
+def granted(state: State, grant: Grant | InlineGranted) -> Blob | None:
+    """Begin the transfer, keep it until the store is open, or say why not."""
+    blob = state.of_swarm(grant.swarm)
+    if blob is None or blob.layout is None or not state.sharing:
+        state.send(Failed(grant.lease, FetchReason.PROTOCOL))
+        return blob
+    if blob.store is not StoreState.OPEN:
+        if blob.store is StoreState.CLOSED and (blob.complete or not blob.wanted):
+            _decline(state, blob, grant)
+        elif len(blob.early) < state.limits.fetches_max:
+            blob.early.append(grant)
+        else:
+            state.send(Failed(grant.lease, FetchReason.BUSY))
+        return blob
+    _begin(state, blob, grant)
+    return blob
+
+
+def _decline(state: State, blob: Blob, grant: Grant | InlineGranted) -> None:
+    """Nobody here wants this blob (any more)."""
+    piece = grant.piece if isinstance(grant, Grant) else 0
+    if blob.held >> piece & 1:
+        state.send(Stored(grant.lease, grant.swarm, piece, 0))
+    else:
+        state.send(Failed(grant.lease, FetchReason.CANCELLED))
+
+
+def start_early(state: State, blob: Blob) -> None:
+    """The store is open: begin what was granted meanwhile."""
+    early, blob.early = blob.early, []
+    for grant in early:
+        _begin(state, blob, grant)
+
+
+def _begin(state: State, blob: Blob, grant: Grant | InlineGranted) -> None:
+    piece = grant.piece if isinstance(grant, Grant) else 0
+    if blob.layout is None or not 0 <= piece < blob.layout.count or grant.lease in state.leases:
+        state.send(Failed(grant.lease, FetchReason.PROTOCOL))
+        return
+    if blob.held >> piece & 1:
+        state.send(Stored(grant.lease, grant.swarm, piece, 0))
+        return
+    if len(state.owners) >= state.limits.fetches_max:
+        state.send(Failed(grant.lease, FetchReason.BUSY))
+        return
+    if isinstance(grant, InlineGranted):
+        fetch = _new_fetch(state, blob, Fetch(state.new_id(), piece, grant.lease, None))
+        state.emit(StoreInline(fetch.fetch, blob.digest, grant.lease))
+        return
+    holder = state.nodes.get(grant.node)
+    if holder is None or not blob.hashed >> piece & 1:
+        state.note(blob, f"lease {grant.lease} names an unknown {'node' if holder is None else 'hash'}", piece)
+        state.send(Failed(grant.lease, FetchReason.PROTOCOL))
+        return
+    blob.holders.learn(holder)
+    fetch = _new_fetch(state, blob, Fetch(state.new_id(), piece, grant.lease, holder))
+    state.note(blob, f"lease {grant.lease}: fetch {fetch.fetch} from node {grant.node}", piece)
+    state.emit(StartFetch(fetch.fetch, blob.digest, piece, holder, grant.expires_ms / 1000))
+
+
+def start_alone(state: State, blob: Blob, piece: int, holder: Holder, deadline_s: float) -> None:
+    """A transfer that no lease stands behind."""
+    fetch = _new_fetch(state, blob, Fetch(state.new_id(), piece, 0, holder, alone=True))
+    blob.holders.known[holder.peer].transfers += 1
+    state.note(blob, f"fetch {fetch.fetch} without a lease", piece)
+    state.emit(StartFetch(fetch.fetch, blob.digest, piece, holder, deadline_s))
+
+
+def _new_fetch(state: State, blob: Blob, fetch: Fetch) -> Fetch:
+    blob.fetches[fetch.fetch] = fetch
+    state.owners[fetch.fetch] = blob.digest
+    if fetch.lease:
+        state.leases[fetch.lease] = fetch.fetch
+    return fetch
+
+
+def cancelled(state: State, event: Cancel) -> None:
+    """The supernode takes a lease back; the transfer is stopped, its lease forgotten."""
+    fetch_id = state.leases.pop(event.lease, None)
+    if fetch_id is None:
+        for blob in state.blobs.values():
+            if blob.early:
+                blob.early = [grant for grant in blob.early if grant.lease != event.lease]
+        return
+    blob = state.blobs[state.owners[fetch_id]]
+    fetch = blob.fetches[fetch_id]
+    fetch.lease = 0
+    stop(state, blob, fetch)
+
+
+def stop(state: State, blob: Blob, fetch: Fetch) -> None:
+    """Cancel a transfer; its outcome still comes."""
+    if not fetch.cancelled:
+        fetch.cancelled = True
+        state.note(blob, f"fetch {fetch.fetch} cancelled", fetch.piece)
+        if fetch.holder is not None:
+            state.emit(CancelFetch(fetch.fetch))
+
+
+def stop_all(state: State, blob: Blob) -> None:
+    """Cancel everything of a blob that moves bytes."""
+    for fetch in blob.fetches.values():
+        stop(state, blob, fetch)
+    if blob.upstream is not None and not blob.upstream.cancelled:
+        blob.upstream.cancelled = True
+        state.emit(CancelUpstream(blob.upstream.fetch))
+
+
+def fetch_ended(state: State, event: FetchEnded) -> Blob | None:
+    """The one outcome of a transfer."""
+    digest = state.owners.pop(event.fetch, None)
+    blob = state.blobs.get(digest) if digest is not None else None
+    fetch = blob.fetches.pop(event.fetch, None) if blob is not None else None
+    if blob is None or fetch is None:
+        return None
+    lease = fetch.lease
+    state.leases.pop(lease, None)
+    if fetch.alone and fetch.holder is not None and fetch.holder.peer in blob.holders.known:
+        blob.holders.known[fetch.holder.peer].transfers -= 1
+    if fetch.voided:
+        if lease:
+            state.send(Failed(lease, FetchReason.CANCELLED))
+    elif not event.reason:
+        piece_held(state, blob, fetch.piece, lease, event.elapsed_s)
+        _holder_good(blob, fetch)
+    else:
+        _fetch_failed(state, blob, fetch, event)
+    return blob
+
+
+def _fetch_failed(state: State, blob: Blob, fetch: Fetch, event: FetchEnded) -> None:
+    state.note(blob, f"fetch {fetch.fetch} failed: {event.reason}", fetch.piece)
+    lease = fetch.lease
+    if lease:
+        state.send(Failed(lease, event.reason))
+    if event.reason == FetchReason.LOCAL:
+        store_trouble(state, blob, event.message or "the store could not take a piece")
+    elif event.reason != FetchReason.CANCELLED:
+        _holder_bad(state, blob, fetch, event.reason)
+
+
+def piece_held(state: State, blob: Blob, piece: int, lease: int, elapsed_s: float) -> None:
+    """A piece passed its hash: report it, let readers on, stop what else brings it."""
+    new = not blob.held >> piece & 1
+    blob.held |= 1 << piece
+    blob.progress_at = state.now
+    if blob.swarm and (new or lease):
+        state.send(Stored(lease, blob.swarm, piece, int(elapsed_s * 1000)))
+        blob.announced_held |= 1 << piece
+    if not new:
+        return
+    state.note(blob, "held", piece)
+    state.emit(PieceHeld(blob.digest, piece))
+    for other in leased_elsewhere(blob, 0, piece):
+        stop(state, blob, blob.fetches[other])
+    state.tell_reader_moved(blob)
+
+
+def _holder_good(blob: Blob, fetch: Fetch) -> None:
+    if fetch.holder is not None and fetch.holder.peer in blob.holders.known:
+        blob.holders.known[fetch.holder.peer].failures = 0
+
+
+def _holder_bad(state: State, blob: Blob, fetch: Fetch, reason: str) -> None:
+    """What a failure says of the holder, should we have to do without the supernode."""
+    if fetch.holder is None:
+        return
+    peer = fetch.holder.peer
+    if reason == FetchReason.CORRUPT:
+        state.banned[peer] = None
+        for other in state.blobs.values():
+            other.holders.drop(peer)
+    elif reason == FetchReason.TICKET:
+        blob.holders.drop(peer)
+    else:
+        entry = blob.holders.known.get(peer)
+        if entry is not None and reason == FetchReason.NOT_HELD and entry.held is not None:
+            entry.held &= ~(1 << fetch.piece)
+        if reason != FetchReason.BUSY or fetch.alone:
+            blob.holders.failed(peer, state.now, state.limits)
+
+
+def store_trouble(state: State, blob: Blob, message: str) -> None:
+    """No room, or the disk fails: nothing more of this blob for a while; its clients go on from upstream."""
+    state.note(blob, f"store trouble: {message}")
+    blob.rest_until = state.now + state.limits.store_rest_s
+    give_up(state, blob, "store", message)
+
+
+def give_up(state: State, blob: Blob, reason: str, message: str) -> None:
+    """Stop wanting a blob: its transfers end, its clients go elsewhere."""
+    decline_early(state, blob)
+    stop_all(state, blob)
+    refuse_unanswered(state, blob, reason, message)
+    state.fail_readers(blob, message)
+    blob.wanted = False
+
+
+def decline_early(state: State, blob: Blob) -> None:
+    """What was granted before the store was open will not be begun."""
+    early, blob.early = blob.early, []
+    for grant in early:
+        state.send(Failed(grant.lease, FetchReason.LOCAL))

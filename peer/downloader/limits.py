@@ -1,0 +1,42 @@
+"""The downloader's times and counts. No behaviour."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times in seconds and counts; the reason stands beside each default."""
+
+    # A supernode's restart takes seconds; then this node is on its own, at a moment of its own.
+    grace_s: float = 10.0
+    grace_jitter_s: float = 10.0
+    # containerd gives up on headers after 30 s.
+    size_wait_s: float = 20.0
+    # How long an origin's word that a blob is public is believed.
+    public_s: float = 3600.0
+    # A reader that nothing moves for (no transfer, no word of the origin) goes on from upstream by itself.
+    stall_s: float = 30.0
+    # After the store failed, clients go straight upstream for this long.
+    store_rest_s: float = 30.0
+    # Transfers at a time, whoever asked for them; the supernode's budget is far below.
+    fetches_max: int = 64
+    # Without a supernode: transfers at a time, and at a time from one holder.
+    alone_fetches_max: int = 4
+    alone_fetches_per_holder: int = 2
+    queries_max: int = 4
+    # How often a holder is asked again what it holds.
+    refresh_s: float = 3.0
+    # A holder that failed rests this long, times the failures in a row.
+    holder_rest_s: float = 0.5
+    holder_failures_max: int = 5
+    # Without a supernode a transfer may take this long, or its bytes at the slowest rate worth waiting for.
+    alone_deadline_s: float = 30.0
+    alone_rate_min_bytes_s: int = 256 * 1024
+    # What is asked of upstream at once while holders may come up with the rest.
+    upstream_window_bytes: int = 32 * 1024 * 1024
+    # Entries of a blob's history, for story().
+    history_max: int = 512
+    # Remembered (blob, source) pairs.
+    public_max: int = 65_536

@@ -1,0 +1,199 @@
+"""Rules for clients: who may read a blob, how the permission is found out, when a client is sent to its origin instead.
+
+A client is answered only when its own source is known to be public and the blob is open in the store. With a supernode
+the supernode's word counts, without one an anonymous HEAD of this node's own. Nobody waits longer than
+limits.size_wait_s.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peer.downloader.blob import Reader, StoreState
+from peer.downloader.contract import AnswerReader, BlobWanted, CheckPublic, PublicChecked, RefuseReader
+from proto.errors import FrameInvalid
+from proto.messages import NO_READER, BlobRefused
+from proto.pieces import PieceLayout
+
+if TYPE_CHECKING:
+    from peer.downloader.blob import Blob
+    from peer.downloader.contract import ReaderAt, ReaderClosed
+    from peer.downloader.state import State
+    from proto.messages import Source
+
+# What the proxy knows of (peer.blobs.NotShared); another reason of the supernode's becomes the last.
+_REASONS = ("private", "unknown", "rate_limited", "limit", "unavailable")
+
+
+def blob_wanted(state: State, event: BlobWanted) -> None:
+    """A client came: answer, ask whether it may, or refuse."""
+    blob = state.blob(event.digest)
+    reader = Reader(event.reader, event.source, state.now + state.limits.size_wait_s)
+    blob.readers[event.reader] = reader
+    state.reader_blobs[event.reader] = event.digest
+    state.note(blob, f"wanted by reader {event.reader}")
+    if not state.sharing:
+        refuse(state, blob, reader, "off", "peer-to-peer is turned off on this node")
+    elif blob.rest_until > state.now and not blob.complete:
+        refuse(state, blob, reader, "store", "the store of this node is full or in trouble")
+    elif blob.layout is not None and state.is_public(event.digest, event.source):
+        admit(state, blob, event.source)
+    else:
+        ask(state, blob, event.source)
+
+
+def ask(state: State, blob: Blob, source: Source) -> None:
+    """Find out whether the blob is public at the source, and its size."""
+    if state.linked:
+        if source not in blob.unanswered:
+            blob.wanted = blob.wanted or not blob.complete
+            state.announce(blob, source)
+    elif (blob.digest, source) not in state.public_checks.values():
+        check = state.new_id()
+        state.public_checks[check] = (blob.digest, source)
+        state.emit(CheckPublic(check, blob.digest, source))
+
+
+def admit(state: State, blob: Blob, source: Source) -> None:
+    """The source is public and the size known: its readers wait for the store alone, or for nothing."""
+    for reader in blob.readers.values():
+        if reader.source == source and not reader.failed:
+            reader.admitted = True
+    reading = any(reader.admitted and not reader.failed for reader in blob.readers.values())
+    if reading and not blob.complete and not blob.wanted:
+        blob.wanted = True
+        blob.progress_at = state.now
+    if state.linked and blob.wanted and not blob.complete and not blob.announced_wanted and not blob.unanswered:
+        state.announce(blob, source)
+    if reading:
+        state.open_store(blob)
+        answer_admitted(state, blob)
+
+
+def answer_admitted(state: State, blob: Blob) -> None:
+    """Whoever may read, may begin, once the blob is open."""
+    if blob.store is not StoreState.OPEN:
+        return
+    for reader in blob.readers.values():
+        if reader.admitted and not reader.answered and not reader.failed:
+            reader.answered = True
+            blob.progress_at = max(blob.progress_at, state.now)
+            state.emit(AnswerReader(reader.reader))
+
+
+def refuse(state: State, blob: Blob, reader: Reader, reason: str, message: str) -> None:
+    """The client goes to its origin. It stays known until the shell closes it."""
+    if not reader.answered and not reader.failed:
+        reader.failed = True
+        state.note(blob, f"reader {reader.reader} refused: {reason}")
+        state.emit(RefuseReader(reader.reader, reason, message))
+
+
+def refuse_unanswered(state: State, blob: Blob, reason: str, message: str) -> None:
+    """All clients that wait for an answer go to their origins."""
+    for reader in list(blob.readers.values()):
+        refuse(state, blob, reader, reason, message)
+
+
+def reader_at(state: State, event: ReaderAt) -> None:
+    """A client waits for a piece."""
+    blob = _blob_of(state, event.reader)
+    if blob is None or event.reader not in blob.readers:
+        return
+    blob.readers[event.reader].piece = event.piece
+    state.tell_reader_moved(blob)
+
+
+def reader_closed(state: State, event: ReaderClosed) -> None:
+    """A client left. Its download goes on, unless it never began."""
+    blob = _blob_of(state, event.reader)
+    state.reader_blobs.pop(event.reader, None)
+    if blob is None or blob.readers.pop(event.reader, None) is None:
+        return
+    if not blob.readers and blob.store is StoreState.CLOSED and not blob.unanswered and not blob.swarm:
+        blob.wanted = False
+    state.tell_reader_moved(blob)
+
+
+def public_checked(state: State, event: PublicChecked) -> None:
+    """This node's own HEAD ended."""
+    digest, source = state.public_checks.pop(event.check, (None, None))
+    blob = state.blobs.get(digest) if digest is not None else None
+    if blob is None or source is None:
+        return
+    reason = event.reason
+    if not reason and not set_layout(state, blob, event.size_bytes, None):
+        reason = "limit"
+    if not reason:
+        state.mark_public(blob, source)
+        admit(state, blob, source)
+    elif not (state.linked and source in blob.unanswered):
+        source_refused(state, blob, source, reason, event.message or "the blob's size is not one we serve")
+
+
+def source_refused(state: State, blob: Blob, source: Source, reason: str, message: str) -> None:
+    """Not public there: its clients go to their origin, and the download ends unless others want it."""
+    if reason in ("private", "unknown"):
+        state.public.pop((blob.digest, source), None)
+        if source in blob.sources:
+            blob.sources.remove(source)
+    known = reason if reason in _REASONS else "unavailable"
+    for reader in list(blob.readers.values()):
+        if reader.source == source:
+            refuse(state, blob, reader, known, message)
+    if not blob.complete and not blob.swarm and not any(r.admitted and not r.failed for r in blob.readers.values()):
+        blob.wanted = False
+
+
+def blob_refused(state: State, event: BlobRefused) -> Blob | None:
+    """The supernode's no to the oldest open Announce of this blob."""
+    blob = state.named(event.digest)
+    if blob is None:
+        return None
+    source = blob.unanswered.popleft() if blob.unanswered else None
+    state.note(blob, f"refused by the supernode: {event.reason}")
+    if source is not None:
+        source_refused(state, blob, source, event.reason, event.message)
+    if not blob.swarm and not blob.complete and not blob.unanswered:
+        state.fail_readers(blob, f"the supernode does not share this blob: {event.reason}")
+        blob.wanted = any(not r.failed for r in blob.readers.values())
+    return blob
+
+
+def set_layout(state: State, blob: Blob, size_bytes: int, piece_size_bytes: int | None) -> bool:
+    """Take the cut of a blob whose cut is unknown; False for one that contradicts ours, or is none at all."""
+    try:
+        layout = PieceLayout.of(size_bytes) if piece_size_bytes is None else PieceLayout(size_bytes, piece_size_bytes)
+    except FrameInvalid:
+        return False
+    if blob.layout is None:
+        blob.layout = layout
+        state.note(blob, f"{layout.size_bytes} bytes in {layout.count} pieces")
+        return True
+    if piece_size_bytes is None:
+        return blob.layout.size_bytes == size_bytes
+    return blob.layout == layout
+
+
+def overdue(state: State, blob: Blob) -> None:
+    """Clients that waited too long for an answer, or for the next piece, go on from their origin."""
+    for reader in list(blob.readers.values()):
+        if not reader.answered and not reader.failed and reader.deadline <= state.now:
+            refuse(state, blob, reader, "link", "no word of this blob's size in time")
+    if stalled_at(state, blob) <= state.now:
+        state.fail_readers(blob, f"nothing came for {state.limits.stall_s:.0f} s")
+
+
+def stalled_at(state: State, blob: Blob) -> float:
+    """When readers of a blob for which nothing happens are sent upstream."""
+    if blob.complete or blob.first_read == NO_READER or blob.fetches or blob.upstream or blob.check:
+        return float("inf")
+    start = blob.progress_at
+    if not state.linked and state.ever_linked:
+        start = max(start, state.upstream_from)
+    return start + state.limits.stall_s
+
+
+def _blob_of(state: State, reader: int) -> Blob | None:
+    digest = state.reader_blobs.get(reader)
+    return state.blobs.get(digest) if digest is not None else None

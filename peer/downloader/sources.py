@@ -1,0 +1,145 @@
+"""Whom to ask for a blob's pieces when no supernode says: the holders we heard of, what they have, which piece first.
+
+Rarest first among what is known, a reader's own piece before that; a holder that fails rests, one that lies is dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from proto.messages import HOLDERS_MAX
+from proto.pieces import indices
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from random import Random
+
+    from peer.downloader.contract import Holder
+    from peer.downloader.limits import Limits
+    from proto.ids import PeerId
+
+
+@dataclass(slots=True)
+class Known:
+    """A holder as we know it. `held` is None until it was asked."""
+
+    holder: Holder
+    held: int | None = None
+    query: int = 0
+    ask_at: float = 0.0
+    rest_until: float = 0.0
+    failures: int = 0
+    transfers: int = 0
+
+
+@dataclass(slots=True)
+class Holders:
+    """The holders of one blob, oldest first, at most twice HOLDERS_MAX."""
+
+    known: dict[PeerId, Known] = field(default_factory=dict)
+
+    def learn(self, holder: Holder) -> None:
+        """Add or renew; the least recently named that is idle goes when there are too many."""
+        found = self.known.pop(holder.peer, None)
+        if found is None:
+            found = Known(holder)
+        elif found.holder != holder:
+            found.holder = holder
+        self.known[holder.peer] = found
+        if len(self.known) > 2 * HOLDERS_MAX:
+            idle = (peer for peer, entry in self.known.items() if not entry.transfers and not entry.query)
+            oldest = next(idle, None)
+            if oldest is not None:
+                del self.known[oldest]
+
+    def drop(self, peer: PeerId) -> None:
+        """Never ask it for this blob again until it is named anew."""
+        self.known.pop(peer, None)
+
+    def due(self, now: float) -> Iterator[Known]:
+        """Those to be asked what they hold."""
+        return (entry for entry in self.known.values() if not entry.query and entry.ask_at <= now)
+
+    def failed(self, peer: PeerId, now: float, limits: Limits) -> None:
+        """A transfer or a question failed: it rests, and is dropped after too many failures in a row."""
+        entry = self.known.get(peer)
+        if entry is None:
+            return
+        entry.failures += 1
+        entry.rest_until = now + limits.holder_rest_s * entry.failures
+        if entry.failures >= limits.holder_failures_max:
+            # It may come back: asked again, late, and holds nothing until it answered.
+            entry.held = 0
+            entry.ask_at = now + limits.refresh_s * limits.holder_failures_max
+        elif entry.held is None:
+            entry.ask_at = entry.rest_until
+
+    def reachable(self) -> int:
+        """Pieces (mask) that some holder is known to have."""
+        union = 0
+        for entry in self.known.values():
+            union |= entry.held or 0
+        return union
+
+    def undecided(self) -> bool:
+        """Some holder was never asked, or its first answer is still to come."""
+        return any(entry.held is None for entry in self.known.values())
+
+    def next_time(self) -> float | None:
+        """When a question is due or a rest ends, whichever is first."""
+        times = [entry.ask_at for entry in self.known.values() if not entry.query]
+        return min(times, default=None)
+
+    def next_rest_end(self, now: float) -> float | None:
+        """When the first resting holder may be asked for pieces again."""
+        return min((e.rest_until for e in self.known.values() if e.held and e.rest_until > now), default=None)
+
+    def choose(
+        self, missing: int, reader_piece: int, now: float, limits: Limits, rng: Random
+    ) -> tuple[int, Known] | None:
+        """The next (piece, holder) among `missing` (mask), or None when no free holder has any of it."""
+        free = [
+            entry
+            for entry in self.known.values()
+            if entry.held and entry.rest_until <= now and entry.transfers < limits.alone_fetches_per_holder
+        ]
+        wanted = [entry for entry in free if (entry.held or 0) & missing]
+        if not wanted:
+            return None
+        piece = reader_piece
+        if piece < 0 or not any((entry.held or 0) & missing & 1 << piece for entry in wanted):
+            piece = _random_bit(_rarest((entry.held or 0 for entry in self.known.values()), wanted, missing), rng)
+        having = [entry for entry in wanted if (entry.held or 0) >> piece & 1]
+        least = min(entry.transfers for entry in having)
+        return piece, rng.choice([entry for entry in having if entry.transfers == least])
+
+
+def _rarest(masks: Iterable[int], wanted: list[Known], missing: int) -> int:
+    """Of the missing pieces that `wanted` can give, those with the fewest copies among all masks."""
+    can_get = 0
+    for entry in wanted:
+        can_get |= entry.held or 0
+    can_get &= missing
+    # at_least[k]: pieces with more than k copies.
+    at_least: list[int] = []
+    for mask in masks:
+        carry = mask & can_get
+        for level, having in enumerate(at_least):
+            at_least[level], carry = having | carry, having & carry
+        if carry:
+            at_least.append(carry)
+    for level, having in enumerate(at_least):
+        exactly = having & ~at_least[level + 1] if level + 1 < len(at_least) else having
+        if exactly:
+            return exactly
+    return can_get
+
+
+def _random_bit(mask: int, rng: Random) -> int:
+    """A set bit, each equally likely. The mask is not 0."""
+    wanted = rng.randrange(mask.bit_count())
+    for position, piece in enumerate(indices(mask)):
+        if position == wanted:
+            return piece
+    raise AssertionError("a mask has as many bits as it counts")

@@ -1,0 +1,208 @@
+"""The downloader's state as a whole and the few steps every rule takes: new ids, notes, commands, lookups.
+
+No rule lives here. One State belongs to one Downloader; the rule modules change it and append to `out`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from peer.downloader.blob import Blob, StoreState
+from peer.downloader.contract import (
+    CloseInStore,
+    Command,
+    FailReaders,
+    ForgetBlob,
+    Holder,
+    OpenInStore,
+    Send,
+    SourcePublic,
+)
+from peer.downloader.limits import Limits
+from proto.errors import DigestInvalid
+from proto.ids import Digest
+from proto.messages import Announce, ReaderMoved, Withdraw
+from proto.pieces import Bitfield, indices
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from proto.ids import PeerId
+    from proto.messages import Message, Source
+
+
+@dataclass(slots=True)
+class State:
+    """Dictionaries keep the order things came in: nothing here iterates over a set."""
+
+    rng: Random
+    limits: Limits = field(default_factory=Limits)
+    now: float = 0.0
+    sharing: bool = True
+    linked: bool = False
+    ever_linked: bool = False
+    # After the loss of the link: when this node may ask upstream.
+    upstream_from: float = 0.0
+    blobs: dict[Digest, Blob] = field(default_factory=dict)
+    # Wanted and not complete: what the plans look at.
+    busy: dict[Digest, None] = field(default_factory=dict)
+    swarms: dict[int, Digest] = field(default_factory=dict)
+    nodes: dict[int, Holder] = field(default_factory=dict)
+    # Who works on what: ids of transfers, upstream fetches, checks and queries, and readers, to their blob.
+    owners: dict[int, Digest] = field(default_factory=dict)
+    reader_blobs: dict[int, Digest] = field(default_factory=dict)
+    public_checks: dict[int, tuple[Digest, Source]] = field(default_factory=dict)
+    public: dict[tuple[Digest, Source], float] = field(default_factory=dict)
+    queries: dict[int, tuple[Digest, PeerId]] = field(default_factory=dict)
+    leases: dict[int, int] = field(default_factory=dict)
+    banned: dict[PeerId, None] = field(default_factory=dict)
+    out: list[Command] = field(default_factory=list)
+    last_id: int = 0
+
+    def new_id(self) -> int:
+        """Never reused, from 1."""
+        self.last_id += 1
+        return self.last_id
+
+    def emit(self, command: Command) -> None:
+        self.out.append(command)
+
+    def send(self, message: Message) -> None:
+        """To the supernode, if there is one now."""
+        if self.linked:
+            self.out.append(Send(message))
+
+    def blob(self, digest: Digest) -> Blob:
+        """The blob's entry, made when it is new."""
+        found = self.blobs.get(digest)
+        if found is None:
+            found = Blob(digest, deque(maxlen=self.limits.history_max), progress_at=self.now)
+            self.blobs[digest] = found
+        return found
+
+    def named(self, text: str) -> Blob | None:
+        """The blob of a digest as the supernode wrote it; None for an unknown one and for nonsense."""
+        try:
+            return self.blobs.get(Digest.parse(text))
+        except DigestInvalid:
+            return None
+
+    def of_swarm(self, swarm: int) -> Blob | None:
+        digest = self.swarms.get(swarm)
+        return self.blobs.get(digest) if digest is not None else None
+
+    def note(self, blob: Blob, text: str, piece: int | None = None) -> None:
+        """A line of the blob's history."""
+        blob.history.append((self.now, piece, text))
+
+    # --- public at a source -----------------------------------------------------------------------------------
+
+    def is_public(self, digest: Digest, source: Source) -> bool:
+        return self.public.get((digest, source), -1.0) >= self.now
+
+    def mark_public(self, blob: Blob, source: Source) -> None:
+        """An origin gives this blob to anyone; believed for limits.public_s."""
+        self.public.pop((blob.digest, source), None)
+        self.public[blob.digest, source] = self.now + self.limits.public_s
+        if len(self.public) > self.limits.public_max:
+            del self.public[next(iter(self.public))]
+        if source in blob.sources:
+            blob.sources.remove(source)
+        blob.sources.insert(0, source)
+        del blob.sources[8:]
+        self.note(blob, f"public at {source.upstream}/{source.repository}")
+        self.emit(SourcePublic(blob.digest, source))
+
+    # --- the store's pin --------------------------------------------------------------------------------------
+
+    def open_store(self, blob: Blob) -> None:
+        """Pin it; StoreOpened or StoreRefused follows."""
+        if blob.store is StoreState.CLOSED and blob.layout is not None:
+            blob.store = StoreState.OPENING
+            self.emit(OpenInStore(blob.digest, blob.layout.size_bytes, blob.layout.piece_size_bytes))
+
+    def settle(self, blob: Blob) -> None:
+        """After any change: busy or not, unpin what nobody uses, forget what is nothing any more."""
+        if blob.wanted and not blob.complete:
+            self.busy[blob.digest] = None
+        else:
+            self.busy.pop(blob.digest, None)
+        if not blob.idle or (blob.wanted and not blob.complete):
+            return
+        if blob.store is StoreState.OPEN:
+            blob.store = StoreState.CLOSED
+            self.emit(CloseInStore(blob.digest))
+        if blob.store is StoreState.CLOSED and not blob.held and not blob.complete and not blob.unanswered:
+            if blob.announced:
+                self.send(Withdraw(str(blob.digest)))
+            if blob.swarm:
+                self.swarms.pop(blob.swarm, None)
+            del self.blobs[blob.digest]
+            self.emit(ForgetBlob(blob.digest))
+        elif blob.swarm and blob.announced_wanted and not blob.complete:
+            self.announce(blob, None)
+
+    # --- what the supernode is told ---------------------------------------------------------------------------
+
+    def announce(self, blob: Blob, source: Source | None) -> None:
+        """What we hold and want, naming one source (None: the last one known to be public).
+
+        Each is answered, in order, by SwarmOpened or BlobRefused; without a source it would be refused.
+        """
+        source = source or next(iter(blob.sources), None)
+        if not self.linked or source is None:
+            return
+        layout = blob.layout
+        held = Bitfield(layout.count, blob.held).to_bytes() if layout is not None else b""
+        size, piece_size = (layout.size_bytes, layout.piece_size_bytes) if layout is not None else (0, 0)
+        wanted = blob.wanted and not blob.complete
+        message = Announce(str(blob.digest), (source,), wanted, size, piece_size, held)
+        self.emit(Send(message, with_hashes=blob.complete and blob.hashed != blob.full))
+        blob.unanswered.append(source)
+        blob.announced, blob.announced_held, blob.announced_wanted = True, blob.held, wanted
+
+    def tell_reader_moved(self, blob: Blob) -> None:
+        """Only when the earliest missing piece that is waited for changed."""
+        first = blob.first_read
+        if self.linked and blob.swarm and first != blob.reader_sent:
+            blob.reader_sent = first
+            self.send(ReaderMoved(blob.swarm, first))
+
+    def fail_readers(self, blob: Blob, message: str, *, mismatch: bool = False) -> None:
+        """Present readers are told that no more comes; they close in their own time."""
+        if blob.being_read:
+            self.note(blob, f"readers failed: {message}")
+            self.emit(FailReaders(blob.digest, mismatch, message))
+        for reader in blob.readers.values():
+            if reader.answered:
+                reader.failed = True
+        self.tell_reader_moved(blob)
+
+    def story(self, digest: Digest, piece: int | None) -> list[str]:
+        """Why things stand as they do: the blob's history, or one piece's and what concerned them all."""
+        blob = self.blobs.get(digest)
+        if blob is None:
+            return []
+        return [
+            f"{when:.3f} {'' if about is None else f'piece {about}: '}{text}"
+            for when, about, text in blob.history
+            if piece is None or about is None or about == piece
+        ]
+
+
+def leased_elsewhere(blob: Blob, fetch: int, piece: int) -> list[int]:
+    """Other live transfers of the same piece."""
+    return [
+        other.fetch
+        for other in blob.fetches.values()
+        if other.fetch != fetch and other.piece == piece and not other.cancelled
+    ]
+
+
+def pieces_text(mask: int) -> str:
+    """A mask for a history line: how many and the lowest."""
+    if not mask:
+        return "none"
+    return f"{mask.bit_count()} from {next(indices(mask))}"

@@ -1,0 +1,217 @@
+"""Rules for blobs as a whole: swarms opened and voided, the store's answers, this node's own digest check.
+
+A blob is complete only after its digest passed here. What did not match is dropped, down to the last hash.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peer.downloader.blob import StoreState
+from peer.downloader.contract import BlobComplete, CheckDigest, VoidInStore
+from peer.downloader.leases import decline_early, give_up, start_early, stop_all, store_trouble
+from peer.downloader.readers import admit, answer_admitted, refuse_unanswered, set_layout
+from proto.messages import BlobChecked, Withdraw
+
+if TYPE_CHECKING:
+    from peer.downloader.blob import Blob
+    from peer.downloader.contract import (
+        BlobEvicted,
+        BlobFound,
+        DigestChecked,
+        HashesConflict,
+        HashesLearned,
+        StoreOpened,
+        StoreRefused,
+    )
+    from peer.downloader.state import State
+    from proto.messages import SwarmOpened, Voided
+
+
+def found(state: State, event: BlobFound) -> Blob | None:
+    """A blob that was in the store when the node started: held, wanted by nobody yet."""
+    blob = state.blob(event.digest)
+    if not set_layout(state, blob, event.size_bytes, event.piece_size_bytes):
+        return blob
+    blob.held, blob.complete = event.held, event.complete
+    blob.sources = list(event.sources)
+    state.note(blob, "found in the store")
+    return blob
+
+
+def opened(state: State, event: SwarmOpened) -> Blob | None:
+    """The supernode's yes to the oldest open Announce of this blob, or a renewed ticket."""
+    blob = state.named(event.digest)
+    if blob is None:
+        state.send(Withdraw(event.digest))
+        return None
+    source = blob.unanswered.popleft() if blob.unanswered else None
+    if not set_layout(state, blob, event.size_bytes, event.piece_size_bytes):
+        _other_cut(state, blob)
+        return blob
+    if blob.swarm and blob.swarm != event.swarm:
+        state.swarms.pop(blob.swarm, None)
+    blob.swarm, blob.ticketed = event.swarm, bool(event.ticket)
+    state.swarms[event.swarm] = blob.digest
+    blob.progress_at = state.now
+    state.note(blob, f"swarm {event.swarm} opened")
+    if source is not None:
+        state.mark_public(blob, source)
+        admit(state, blob, source)
+    if blob.wanted and not blob.complete:
+        state.open_store(blob)
+    state.tell_reader_moved(blob)
+    return blob
+
+
+def _other_cut(state: State, blob: Blob) -> None:
+    """The swarm's cut is not ours: a complete blob is for our clients alone then, an unfinished one is let go."""
+    state.note(blob, "the swarm is cut in other pieces")
+    if blob.complete:
+        return
+    give_up(state, blob, "limit", "the blob is cut otherwise now")
+    if blob.store is StoreState.OPEN:
+        state.emit(VoidInStore(blob.digest))
+    state.send(Withdraw(str(blob.digest)))
+    blob.announced = False
+    blob.held = blob.hashed = 0
+    blob.layout = blob.layout if blob.store is not StoreState.CLOSED else None
+
+
+def hashes_learned(state: State, event: HashesLearned) -> Blob | None:
+    """More pieces may be fetched from peers."""
+    blob = state.blobs.get(event.digest)
+    if blob is not None:
+        blob.hashed |= event.pieces & blob.full
+    return blob
+
+
+def hashes_conflict(state: State, event: HashesConflict) -> Blob | None:
+    """What we hold cannot all be right: start afresh, by the supernode's hashes."""
+    blob = state.blobs.get(event.digest)
+    if blob is not None and not blob.complete:
+        void(state, blob, "pieces held do not match the supernode's hashes")
+    return blob
+
+
+def store_opened(state: State, event: StoreOpened) -> Blob | None:
+    """Pinned: begin what waited for it."""
+    blob = state.blobs.get(event.digest)
+    if blob is None:
+        return None
+    blob.store = StoreState.OPEN
+    blob.held, blob.complete = event.held & blob.full, event.complete
+    blob.hashed |= event.hashed & blob.full
+    if not blob.wanted and not blob.complete and blob.readers:
+        blob.wanted = any(reader.admitted and not reader.failed for reader in blob.readers.values())
+    if blob.announced and blob.held != blob.announced_held:
+        state.announce(blob, None)
+    answer_admitted(state, blob)
+    start_early(state, blob)
+    check_if_whole(state, blob)
+    return blob
+
+
+def store_refused(state: State, event: StoreRefused) -> Blob | None:
+    """The store cannot take the blob at all."""
+    blob = state.blobs.get(event.digest)
+    if blob is None:
+        return None
+    blob.store = StoreState.CLOSED
+    decline_early(state, blob)
+    refuse_unanswered(state, blob, "store", event.message)
+    blob.wanted = False
+    state.note(blob, f"store refused: {event.message}")
+    if blob.announced:
+        state.send(Withdraw(str(blob.digest)))
+        blob.announced = False
+    blob.held = 0
+    blob.complete = False
+    return blob
+
+
+def evicted(state: State, event: BlobEvicted) -> Blob | None:
+    """Gone from the store. One that is being opened again tells its own state when it is."""
+    blob = state.blobs.get(event.digest)
+    if blob is None or blob.store is not StoreState.CLOSED:
+        return blob
+    blob.held = blob.hashed = 0
+    blob.complete = False
+    state.note(blob, "evicted")
+    if blob.announced and not blob.wanted:
+        state.send(Withdraw(str(blob.digest)))
+        blob.announced = False
+    return blob
+
+
+def check_if_whole(state: State, blob: Blob) -> None:
+    """All pieces are held and nobody compared the digest yet: do it now."""
+    if blob.store is StoreState.OPEN and blob.all_held and not blob.complete and not blob.check:
+        blob.check = state.new_id()
+        state.owners[blob.check] = blob.digest
+        state.note(blob, "all held: digest check")
+        state.emit(CheckDigest(blob.check, blob.digest))
+
+
+def digest_checked(state: State, event: DigestChecked) -> Blob | None:
+    """The own check ended: complete, or all of it is wrong."""
+    digest = state.owners.pop(event.check, None)
+    blob = state.blobs.get(digest) if digest is not None else None
+    if blob is None or blob.check != event.check:
+        return blob
+    blob.check = 0
+    if not blob.all_held:
+        return blob  # voided while it was compared
+    if event.trouble:
+        store_trouble(state, blob, event.trouble)
+    elif event.matches:
+        _completed(state, blob)
+    else:
+        if blob.swarm:
+            state.send(BlobChecked(blob.swarm, False))
+        void(state, blob, "the blob's content does not match its digest")
+    return blob
+
+
+def _completed(state: State, blob: Blob) -> None:
+    blob.complete = True
+    stop_all(state, blob)
+    state.note(blob, "complete")
+    state.emit(BlobComplete(blob.digest))
+    if blob.swarm:
+        state.send(BlobChecked(blob.swarm, True))
+    if blob.hashed != blob.full and blob.sources:
+        # Fetched by this node alone: our own hashes are what others can go by.
+        state.announce(blob, blob.sources[0])
+
+
+def voided(state: State, event: Voided) -> Blob | None:
+    """The blob did not match at the supernode. What this node checked itself stands."""
+    blob = state.of_swarm(event.swarm)
+    state.swarms.pop(event.swarm, None)
+    if blob is None:
+        return None
+    blob.swarm = 0
+    blob.announced = blob.announced_wanted = False
+    if blob.complete:
+        blob.hashed = 0
+    else:
+        void(state, blob, "the origin's content does not match the digest")
+    return blob
+
+
+def void(state: State, blob: Blob, message: str) -> None:
+    """Drop everything of it; a client that asks again starts afresh."""
+    state.note(blob, f"voided: {message}")
+    decline_early(state, blob)
+    stop_all(state, blob)
+    for fetch in blob.fetches.values():
+        fetch.voided = True
+    if blob.upstream is not None:
+        blob.upstream.voided = True
+    state.fail_readers(blob, message, mismatch=True)
+    refuse_unanswered(state, blob, "unavailable", message)
+    if blob.store is StoreState.OPEN:
+        state.emit(VoidInStore(blob.digest))
+    blob.held = blob.hashed = blob.announced_held = 0
+    blob.complete = blob.wanted = blob.announced_wanted = False

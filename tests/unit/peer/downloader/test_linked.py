@@ -1,0 +1,375 @@
+"""With a supernode: announce, lease, hold, check, complete; and what goes wrong on the way."""
+
+from __future__ import annotations
+
+from peer.downloader.blob import PieceState
+from peer.downloader.contract import (
+    AnswerReader,
+    BlobComplete,
+    BlobEvicted,
+    BlobFound,
+    BlobWanted,
+    CancelFetch,
+    CheckDigest,
+    CloseInStore,
+    DigestChecked,
+    FailReaders,
+    FetchEnded,
+    FetchUpstream,
+    HashesConflict,
+    InlineGranted,
+    LinkLost,
+    LinkOpened,
+    OpenInStore,
+    PieceHeld,
+    ReaderAt,
+    ReaderClosed,
+    RefuseReader,
+    Send,
+    SharingSwitched,
+    StartFetch,
+    StoreInline,
+    StoreOpened,
+    StoreRefused,
+    UpstreamEnded,
+    UpstreamPiece,
+    VoidInStore,
+)
+from proto.messages import (
+    Announce,
+    BlobChecked,
+    BlobRefused,
+    Cancel,
+    Failed,
+    FetchReason,
+    Grant,
+    OriginStatus,
+    OriginTried,
+    ReaderMoved,
+    Stored,
+    SwarmOpened,
+    Voided,
+    Withdraw,
+)
+from tests.unit.peer.downloader.script import (
+    DIGEST,
+    OTHER_SOURCE,
+    PIECE,
+    SIZE,
+    SOURCE,
+    SWARM,
+    TICKET,
+    Script,
+    of_type,
+    sent,
+)
+
+OPENED = SwarmOpened(SWARM, str(DIGEST), SIZE, PIECE, TICKET)
+
+
+def test_the_first_client_makes_an_announcement_and_reads_once_the_store_is_open() -> None:
+    script = Script().linked()
+    assert script(BlobWanted(1, DIGEST, SOURCE)) == [Send(Announce(str(DIGEST), (SOURCE,), True, 0, 0, b""))]
+    assert of_type(script.receive(OPENED), OpenInStore) == [OpenInStore(DIGEST, SIZE, PIECE)]
+    assert script(StoreOpened(DIGEST, 0, 0, False)) == [AnswerReader(1)]
+    assert script.machine.known_size(DIGEST, SOURCE, script.now) == SIZE
+    assert script.machine.known_size(DIGEST, OTHER_SOURCE, script.now) is None
+
+
+def test_a_second_client_of_a_public_source_reads_at_once() -> None:
+    script = Script().linked().open()
+    assert script(BlobWanted(2, DIGEST, SOURCE)) == [AnswerReader(2)]
+
+
+def test_a_client_of_another_source_waits_for_the_word_about_that_source() -> None:
+    script = Script().linked().open(held=0b0001)
+    assert sent(script(BlobWanted(2, DIGEST, OTHER_SOURCE))) == [
+        Announce(str(DIGEST), (OTHER_SOURCE,), True, SIZE, PIECE, b"\1")
+    ]
+    refused = script.receive(BlobRefused(str(DIGEST), "private", "wants a credential"))
+    assert refused == [RefuseReader(2, "private", "wants a credential")]
+    assert script.machine.state.blobs[DIGEST].wanted
+
+
+def test_answers_belong_to_announcements_in_their_order() -> None:
+    script = Script().linked()
+    script(BlobWanted(1, DIGEST, SOURCE), BlobWanted(2, DIGEST, OTHER_SOURCE))
+    assert of_type(script.receive(BlobRefused(str(DIGEST), "unknown", "404")), RefuseReader)[0].reader == 1
+    script.receive(OPENED)
+    assert of_type(script(StoreOpened(DIGEST, 0, 0, False)), AnswerReader) == [AnswerReader(2)]
+
+
+def test_a_lease_becomes_a_fetch_and_its_success_a_report() -> None:
+    script = Script().linked().open()
+    (fetch,) = of_type(script.grant(11, 2), StartFetch)
+    assert (fetch.piece, fetch.holder.address, fetch.deadline_s) == (2, "10.0.0.1:65002", 5.0)
+    assert script.machine.state.blobs[DIGEST].piece_state(2) is PieceState.LEASED
+    assert script(FetchEnded(fetch.fetch, "", 0.25)) == [Send(Stored(11, SWARM, 2, 250)), PieceHeld(DIGEST, 2)]
+    assert script.machine.state.blobs[DIGEST].piece_state(2) is PieceState.HELD
+
+
+def test_a_failed_lease_is_reported_with_its_reason() -> None:
+    script = Script().linked().open()
+    (fetch,) = of_type(script.grant(11, 2), StartFetch)
+    assert script(FetchEnded(fetch.fetch, FetchReason.CORRUPT, 0.1)) == [Send(Failed(11, "corrupt"))]
+    assert script.machine.state.blobs[DIGEST].piece_state(2) is PieceState.MISSING
+
+
+def test_leases_that_come_before_the_store_is_open_wait_for_it() -> None:
+    script = Script().linked()
+    script(BlobWanted(1, DIGEST, SOURCE))
+    script.receive(OPENED)
+    assert script.grant(11, 0) == []
+    assert script.grant(12, 1) == []
+    script.receive(Cancel(12))
+    assert [f.piece for f in of_type(script(StoreOpened(DIGEST, 0, 0b1111, False)), StartFetch)] == [0]
+
+
+def test_a_lease_on_an_unknown_swarm_node_piece_or_hash_is_refused() -> None:
+    script = Script().linked().open(hashed=0b0111)
+    assert script.receive(Grant(1, 99, 0, 1, 5000)) == [Send(Failed(1, "protocol"))]
+    assert script.receive(Grant(2, SWARM, 0, 99, 5000)) == [Send(Failed(2, "protocol"))]
+    assert script.receive(Grant(3, SWARM, 4, 1, 5000)) == [Send(Failed(3, "protocol"))]
+    assert script.receive(Grant(4, SWARM, 3, 1, 5000)) == [Send(Failed(4, "protocol"))]
+
+
+def test_a_lease_on_a_held_piece_is_a_success_at_once() -> None:
+    script = Script().linked().open(held=0b0100)
+    assert script.grant(11, 2) == [Send(Stored(11, SWARM, 2, 0))]
+
+
+def test_a_cancelled_lease_needs_no_outcome_but_its_late_success_counts() -> None:
+    script = Script().linked().open()
+    (fetch,) = of_type(script.grant(11, 2), StartFetch)
+    assert script.receive(Cancel(11)) == [CancelFetch(fetch.fetch)]
+    assert script(FetchEnded(fetch.fetch, "", 0.1)) == [Send(Stored(0, SWARM, 2, 100)), PieceHeld(DIGEST, 2)]
+
+
+def test_of_two_sources_of_a_piece_the_first_verified_wins() -> None:
+    script = Script().linked().open()
+    (slow,) = of_type(script.grant(11, 2, node=1), StartFetch)
+    (fast,) = of_type(script.grant(12, 2, node=2), StartFetch)
+    out = script(FetchEnded(fast.fetch, "", 0.1))
+    assert out == [Send(Stored(12, SWARM, 2, 100)), PieceHeld(DIGEST, 2), CancelFetch(slow.fetch)]
+    assert script(FetchEnded(slow.fetch, FetchReason.CANCELLED, 0.2)) == [Send(Failed(11, "cancelled"))]
+
+
+def test_an_inline_blob_goes_into_the_store_like_a_lease() -> None:
+    script = Script().linked().open(size=500, hashed=1)
+    (inline,) = of_type(script(InlineGranted(5, SWARM)), StoreInline)
+    out = script(FetchEnded(inline.fetch, "", 0.0))
+    assert out[:2] == [Send(Stored(5, SWARM, 0, 0)), PieceHeld(DIGEST, 0)]
+    assert of_type(out, CheckDigest)
+
+
+def complete(script: Script) -> Script:
+    for piece in range(4):
+        (fetch,) = of_type(script.grant(20 + piece, piece), StartFetch)
+        out = script(FetchEnded(fetch.fetch, "", 0.1))
+    (check,) = of_type(out, CheckDigest)
+    script(DigestChecked(check.check, True))
+    return script
+
+
+def test_a_blob_is_complete_after_its_own_digest_check_and_unpinned_when_nobody_reads() -> None:
+    script = complete(Script().linked().open())
+    assert BlobComplete(DIGEST) in script.all
+    assert Send(BlobChecked(SWARM, True)) in script.all
+    assert not of_type(script.all, CloseInStore)
+    assert script(ReaderClosed(1)) == [CloseInStore(DIGEST)]
+    assert script(BlobWanted(2, DIGEST, SOURCE)) == [OpenInStore(DIGEST, SIZE, PIECE)]
+    assert script(StoreOpened(DIGEST, 0b1111, 0b1111, True)) == [AnswerReader(2)]
+
+
+def test_a_download_goes_on_without_its_client() -> None:
+    script = Script().linked().open()
+    assert script(ReaderClosed(1)) == []
+    assert of_type(script.grant(11, 0), StartFetch)
+
+
+def test_an_empty_blob_is_complete_after_its_check() -> None:
+    script = Script().linked()
+    script(BlobWanted(1, DIGEST, SOURCE))
+    script.receive(SwarmOpened(SWARM, str(DIGEST), 0, PIECE, TICKET))
+    (check,) = of_type(script(StoreOpened(DIGEST, 0, 0, False)), CheckDigest)
+    assert BlobComplete(DIGEST) in script(DigestChecked(check.check, True))
+
+
+def test_an_own_mismatch_voids_the_blob_and_ends_its_readers() -> None:
+    script = Script().linked().open(held=0b1111)
+    (check,) = of_type(script.all, CheckDigest)
+    out = script(DigestChecked(check.check, False))
+    assert Send(BlobChecked(SWARM, False)) in out
+    assert VoidInStore(DIGEST) in out
+    assert of_type(out, FailReaders)[0].mismatch
+    assert script.machine.state.blobs[DIGEST].held == 0
+
+
+def test_what_the_supernode_voids_is_dropped_and_late_pieces_of_it_count_for_nothing() -> None:
+    script = Script().linked().open(held=0b0001)
+    (fetch,) = of_type(script.grant(11, 1), StartFetch)
+    out = script.receive(Voided(SWARM, "no match"))
+    assert VoidInStore(DIGEST) in out
+    assert of_type(out, FailReaders)[0].mismatch
+    script(FetchEnded(fetch.fetch, "", 0.1))
+    assert script.machine.state.blobs[DIGEST].held == 0
+    assert CloseInStore(DIGEST) in script(ReaderClosed(1))
+    assert DIGEST not in script.machine.state.blobs
+
+
+def test_after_a_void_a_new_client_starts_afresh() -> None:
+    script = Script().linked().open(held=0b0001)
+    script.receive(Voided(SWARM, "no match"))
+    out = script(BlobWanted(2, DIGEST, SOURCE))
+    assert Announce(str(DIGEST), (SOURCE,), True, SIZE, PIECE, b"\0") in sent(out)
+
+
+def test_hashes_that_contradict_held_pieces_void_them() -> None:
+    script = Script().linked().open(held=0b0001)
+    assert VoidInStore(DIGEST) in script(HashesConflict(DIGEST))
+
+
+def test_the_store_in_trouble_sends_readers_on_and_returns_leases() -> None:
+    script = Script().linked().open()
+    (first,) = of_type(script.grant(11, 0), StartFetch)
+    (second,) = of_type(script.grant(12, 1), StartFetch)
+    out = script(FetchEnded(first.fetch, FetchReason.LOCAL, 0.1, "no space left"))
+    assert Send(Failed(11, "local")) in out
+    assert CancelFetch(second.fetch) in out
+    assert FailReaders(DIGEST, False, "no space left") in out
+    assert script(FetchEnded(second.fetch, FetchReason.CANCELLED, 0.1))[0] == Send(Failed(12, "cancelled"))
+    assert of_type(script(BlobWanted(2, DIGEST, SOURCE)), RefuseReader)[0].reason == "store"
+
+
+def test_a_store_without_room_refuses_the_clients() -> None:
+    script = Script().linked()
+    script(BlobWanted(1, DIGEST, SOURCE))
+    script.receive(OPENED)
+    out = script(StoreRefused(DIGEST, "store full"))
+    assert RefuseReader(1, "store", "store full") in out
+    assert Withdraw(str(DIGEST)) in sent(out)
+
+
+def test_the_reader_s_piece_is_told_when_it_changes() -> None:
+    script = Script().linked().open(held=0b0001)
+    assert script(ReaderAt(1, 0)) == [Send(ReaderMoved(SWARM, 1))]
+    assert script(ReaderAt(1, 1)) == []
+    assert script(ReaderAt(1, 3)) == [Send(ReaderMoved(SWARM, 3))]
+    assert script(ReaderClosed(1)) == [Send(ReaderMoved(SWARM, -1))]
+
+
+def test_the_earliest_of_several_readers_counts() -> None:
+    script = Script().linked().open()
+    script(BlobWanted(2, DIGEST, SOURCE), ReaderAt(1, 3))
+    assert script(ReaderAt(2, 1)) == [Send(ReaderMoved(SWARM, 1))]
+    assert script(ReaderClosed(2)) == [Send(ReaderMoved(SWARM, 3))]
+
+
+def test_no_size_in_time_sends_the_client_on() -> None:
+    script = Script().linked()
+    script(BlobWanted(1, DIGEST, SOURCE))
+    assert of_type(script.wait(19.9), RefuseReader) == []
+    assert [refused.reason for refused in of_type(script.wait(0.2), RefuseReader)] == ["link"]
+
+
+def test_a_slow_origin_is_waited_for_while_the_supernode_says_that_it_is_fetching() -> None:
+    script = Script().linked().open()
+    script(ReaderAt(1, 0))
+    for _ in range(60):
+        assert of_type(script.wait(2.0), FailReaders) == []
+        script.receive(OriginStatus(SWARM, "fetching", False))
+    assert of_type(script.wait(31.0), FailReaders)
+
+
+def test_an_elected_node_asks_upstream_and_reports_the_end() -> None:
+    script = Script().linked().open(held=0b0010)
+    (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
+    assert (upstream.source, upstream.pieces, upstream.first) == (SOURCE, 0b1101, 0)
+    assert script(UpstreamPiece(upstream.fetch, 0)) == [Send(Stored(0, SWARM, 0, 0)), PieceHeld(DIGEST, 0)]
+    script(UpstreamPiece(upstream.fetch, 2), UpstreamPiece(upstream.fetch, 3))
+    (check,) = of_type(script.all, CheckDigest)
+    assert Send(OriginTried(SWARM, "")) in script(UpstreamEnded(upstream.fetch, ""))
+    script(DigestChecked(check.check, True))
+
+
+def test_a_blob_fetched_alone_is_announced_with_own_hashes() -> None:
+    script = Script().linked().open(hashed=0)
+    (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
+    script(*(UpstreamPiece(upstream.fetch, piece) for piece in range(4)), UpstreamEnded(upstream.fetch, ""))
+    (check,) = of_type(script.all, CheckDigest)
+    out = script(DigestChecked(check.check, True))
+    assert Send(Announce(str(DIGEST), (SOURCE,), False, SIZE, PIECE, b"\x0f"), with_hashes=True) in out
+
+
+def test_a_failed_election_is_reported_and_readers_see_for_themselves() -> None:
+    script = Script().linked().open()
+    (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
+    out = script(UpstreamEnded(upstream.fetch, "unavailable"))
+    assert Send(OriginTried(SWARM, "unavailable")) in out
+    assert of_type(out, FailReaders) == [FailReaders(DIGEST, False, "upstream: unavailable")]
+
+
+def test_an_origin_open_to_all_is_asked_only_where_a_client_reads() -> None:
+    script = Script().linked().open()
+    script(ReaderClosed(1))
+    assert of_type(script.receive(OriginStatus(SWARM, "open", False)), FetchUpstream) == []
+    assert of_type(script(BlobWanted(2, DIGEST, SOURCE)), FetchUpstream)
+
+
+def test_a_restarted_node_announces_what_it_has_and_wants_it_when_asked() -> None:
+    script = Script()
+    script(BlobFound(DIGEST, SIZE, PIECE, 0b0011, False, (SOURCE,)))
+    assert sent(script(LinkOpened())) == [Announce(str(DIGEST), (SOURCE,), False, SIZE, PIECE, b"\3")]
+    script.receive(OPENED)
+    out = script(BlobWanted(1, DIGEST, SOURCE))
+    assert sent(out) == [Announce(str(DIGEST), (SOURCE,), True, SIZE, PIECE, b"\3")]
+    assert of_type(out, OpenInStore)
+
+
+def test_an_evicted_blob_is_withdrawn() -> None:
+    script = Script()
+    script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)), LinkOpened())
+    script.receive(OPENED)
+    assert sent(script(BlobEvicted(DIGEST))) == [Withdraw(str(DIGEST))]
+
+
+def test_a_store_hit_for_an_unknown_source_asks_first() -> None:
+    script = Script()
+    script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)), LinkOpened())
+    script.receive(OPENED)
+    out = script(BlobWanted(1, DIGEST, OTHER_SOURCE))
+    assert of_type(out, AnswerReader) == []
+    assert sent(out) == [Announce(str(DIGEST), (OTHER_SOURCE,), False, SIZE, PIECE, b"\x0f")]
+
+
+def test_permission_to_read_expires_and_is_asked_anew() -> None:
+    script = complete(Script().linked().open())
+    script(ReaderClosed(1))
+    script.now += 3601
+    assert sent(script(BlobWanted(2, DIGEST, SOURCE)))
+
+
+def test_after_a_reconnect_everything_is_announced_with_its_bitfield() -> None:
+    script = Script().linked().open(held=0b0001)
+    (fetch,) = of_type(script.grant(11, 1), StartFetch)
+    script(LinkLost())
+    assert script(FetchEnded(fetch.fetch, "", 0.1)) == [PieceHeld(DIGEST, 1)]
+    assert sent(script(LinkOpened())) == [Announce(str(DIGEST), (SOURCE,), True, SIZE, PIECE, b"\3")]
+
+
+def test_sharing_switched_off_sends_clients_on_and_refuses_new_ones() -> None:
+    script = Script().linked().open()
+    (fetch,) = of_type(script.grant(11, 1), StartFetch)
+    out = script(SharingSwitched(False))
+    assert CancelFetch(fetch.fetch) in out
+    assert of_type(out, FailReaders)
+    assert of_type(script(BlobWanted(2, DIGEST, SOURCE)), RefuseReader)[0].reason == "off"
+
+
+def test_the_story_of_a_piece_says_what_happened_to_it() -> None:
+    script = Script().linked().open()
+    (fetch,) = of_type(script.grant(11, 2), StartFetch)
+    script(FetchEnded(fetch.fetch, FetchReason.TIMEOUT, 5.0))
+    story = "\n".join(script.machine.story(DIGEST, 2))
+    assert "lease 11" in story
+    assert "timeout" in story
