@@ -34,7 +34,7 @@ def _skip_or_fail(reason: str) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_left_behind() -> Iterator[None]:
+def nothing_left_behind() -> Iterator[None]:
     """Fail a test that leaves a thread, a child, an open file or socket, or a running task.
 
     Autouse in the top conftest: it is set up before a test's own function-scoped fixtures and torn down after

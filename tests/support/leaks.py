@@ -30,6 +30,8 @@ _LASTING_CHILDREN: Final = ("multiprocessing.resource_tracker", "multiprocessing
 # Files that are opened once and kept: random numbers, terminals, epoll and eventfd of libraries such as grpc.
 _LASTING_FILES: Final = ("/dev/", "/proc/", "/sys/")
 
+_cancel_all_tasks: Callable[[asyncio.AbstractEventLoop], None] = asyncio.runners._cancel_all_tasks  # type: ignore[attr-defined]  # asyncio offers no public hook here
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -115,15 +117,15 @@ class TaskWatch:
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
-        """Watch every asyncio.run and every Runner, that of pytest-asyncio included."""
-        original: Callable[[asyncio.AbstractEventLoop], None] = asyncio.runners._cancel_all_tasks  # type: ignore[attr-defined]  # asyncio offers no public hook here
+        """Watch every asyncio.run and every Runner, that of pytest-asyncio included. An inner watch hides the outer."""
+        outer = asyncio.runners._cancel_all_tasks  # type: ignore[attr-defined]  # as above
 
         def note_and_cancel(loop: asyncio.AbstractEventLoop) -> None:
             self.left += [f"task {task!r}" for task in asyncio.all_tasks(loop)]
-            original(loop)
+            _cancel_all_tasks(loop)
 
         asyncio.runners._cancel_all_tasks = note_and_cancel  # type: ignore[attr-defined]  # as above
         try:
             yield
         finally:
-            asyncio.runners._cancel_all_tasks = original  # type: ignore[attr-defined]  # as above
+            asyncio.runners._cancel_all_tasks = outer  # type: ignore[attr-defined]  # as above

@@ -105,24 +105,22 @@ class ManagedProcess:
         """The first line, past or to come, in which the regular expression is found. Raises ProcessError."""
         expression = re.compile(pattern)
         deadline_s = time.monotonic() + timeout_s
-        with self._changed:
-            while True:
+        while True:
+            # asked before the log is read: what it printed last is there once its outputs are closed
+            ended = not self._reader.is_alive()
+            with self._changed:
                 for line in self._log:
                     if match := expression.search(line):
                         return match
-                if not self._reader.is_alive() or self._process.poll() is not None:
-                    problem = "ended"
-                elif time.monotonic() > deadline_s:
-                    problem = f"did not within {timeout_s:g} s"
-                else:
-                    self._changed.wait(0.1)
-                    continue
-                tail = "\n".join(list(self._log)[-30:])
-                raise ProcessError(f"{self.name}: awaited a line like {pattern!r}, it {problem}\n{tail}")
+                if ended or time.monotonic() > deadline_s:
+                    break
+                self._changed.wait(0.1)
+        problem = "ended" if ended else f"did not within {timeout_s:g} s"
+        raise ProcessError(f"{self.name}: awaited a line like {pattern!r}, it {problem}\n{self.log_tail()}")
 
     def wait_ready(self, timeout_s: float = 20.0) -> dict[str, str]:
         """Wait for the line that begins with `ready `; its key=value pairs."""
-        line = self.wait_for_line(r"^ready .*", timeout_s)[0]
+        line = self.wait_for_line(r"^ready\b.*", timeout_s)[0]
         return dict(_KEY_VALUE.findall(line))
 
     def send_signal(self, number: int) -> None:
