@@ -25,6 +25,7 @@ class Cancellation:
         self._event = threading.Event()
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
+        self._children: set[Cancellation] = set()
 
     @property
     def cancelled(self) -> bool:
@@ -37,6 +38,8 @@ class Cancellation:
             self._event.set()
             for sock in self._sockets:
                 shut_down(sock)
+            for child in self._children:
+                child.cancel()
 
     def check(self) -> None:
         """Raise FetchCancelled once cancelled."""
@@ -60,13 +63,17 @@ class Cancellation:
             self._sockets.discard(sock)
 
     @contextlib.contextmanager
-    def attached(self, sock: socket.socket) -> Iterator[None]:
-        """attach() and detach() around a block."""
-        self.attach(sock)
+    def child(self) -> Iterator[Cancellation]:
+        """A part of the work that can be ended by itself, and ends with the whole."""
+        child = Cancellation()
+        with self._lock:
+            self.check()
+            self._children.add(child)
         try:
-            yield
+            yield child
         finally:
-            self.detach(sock)
+            with self._lock:
+                self._children.discard(child)
 
 
 def shut_down(sock: socket.socket) -> None:

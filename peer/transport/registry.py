@@ -69,17 +69,23 @@ class _Caller:
 
 
 class RegistryReader:
-    """Reads from the registries of one table. Safe to use from many threads."""
+    """Reads from the registries of one table, which may change. Safe to use from many threads."""
 
     def __init__(
         self,
-        table: UpstreamTable,
+        upstreams: Callable[[], UpstreamTable],
         http: OriginHttp | None = None,
         *,
+        on_request: Callable[[str], None] = lambda method: None,
         clock: Callable[[], float] = time.monotonic,
         user_agent: str = "layercast",
     ) -> None:
-        self._table = table
+        """`on_request` is called from any thread with GET, HEAD or TOKEN for each request that is made.
+
+        Following a redirect is not a request of its own.
+        """
+        self._upstreams = upstreams
+        self._on_request = on_request
         self._http = http or OriginHttp()
         self._tokens = AnonymousTokens(self._fetch_token, clock)
         self._headers = [
@@ -183,7 +189,7 @@ class RegistryReader:
         if caller.authorization is None:
             token = self._tokens.remembered(caller.upstream, caller.repository)
         authorization = f"Bearer {token}" if token is not None else caller.authorization
-        exchange = self._follow(caller, endpoint, method, path, extra, authorization, follow=follow)
+        exchange = self._follow(caller, endpoint, method, path, extra, authorization, follow=follow, counted_as=method)
         if exchange.status != 401 or caller.authorization is not None or exchange.endpoint != endpoint:
             return exchange
         challenge = bearer_challenge(exchange.headers("WWW-Authenticate"))
@@ -191,7 +197,7 @@ class RegistryReader:
             return exchange
         exchange.drain()
         token = self._tokens.answer(caller.upstream, caller.repository, challenge, token, caller.cancel)
-        return self._follow(caller, endpoint, method, path, extra, f"Bearer {token}", follow=follow)
+        return self._follow(caller, endpoint, method, path, extra, f"Bearer {token}", follow=follow, counted_as=method)
 
     def _follow(
         self,
@@ -203,7 +209,9 @@ class RegistryReader:
         authorization: str | None,
         *,
         follow: bool,
+        counted_as: str,
     ) -> Exchange:
+        self._on_request(counted_as)
         for _ in range(REDIRECTS_MAX + 1):
             credential = [("Authorization", authorization)] if authorization is not None else []
             exchange = self._http.send(endpoint, method, target, [*self._headers, *extra, *credential], caller.cancel)
@@ -240,13 +248,13 @@ class RegistryReader:
             raise problem from error
         target = match[3] if match[3].startswith("/") else f"/{match[3]}"
         authority = authority.removesuffix(f":{default_port(scheme)}")
-        return named_endpoint(self._table, upstream, scheme, authority, anonymous=anonymous), target
+        return named_endpoint(self._upstreams(), upstream, scheme, authority, anonymous=anonymous), target
 
     def _fetch_token(self, upstream: UpstreamConfig, url: str, cancel: Cancellation) -> bytes:
         """GET a token service's URL without any credential."""
         endpoint, target = self._named(upstream, url, anonymous=True)
         caller = _Caller(upstream, "", None, True, cancel)
-        exchange = self._follow(caller, endpoint, "GET", target, [], None, follow=True)
+        exchange = self._follow(caller, endpoint, "GET", target, [], None, follow=True, counted_as="TOKEN")
         try:
             if exchange.status == 200:
                 return exchange.read_all(TOKEN_ANSWER_BYTES_MAX)

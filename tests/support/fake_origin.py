@@ -50,7 +50,7 @@ class Fault:
     surplus: bytes = b""
 
 
-@dataclass
+@dataclass(repr=False)
 class FakeOrigin:
     """Its behaviour; change the fields before asking it."""
 

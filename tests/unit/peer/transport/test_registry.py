@@ -36,7 +36,7 @@ def origin() -> Iterator[FakeOrigin]:
 def reading(*origins: FakeOrigin, read_s: float = 5.0) -> Iterator[RegistryReader]:
     table = UpstreamTable.build(sections=[origin.upstream for origin in origins])
     http = OriginHttp(OriginTimeouts(connect_s=5.0, read_s=read_s))
-    reader = RegistryReader(table, http)
+    reader = RegistryReader(lambda: table, http)
     try:
         yield reader
     finally:
@@ -209,7 +209,7 @@ def test_a_name_that_resolves_to_a_private_address_is_not_followed(origin: FakeO
         asked.append(host)
         return ["10.1.2.3"] if host == "innocent.example" else [host]
 
-    reader = RegistryReader(UpstreamTable.build(sections=[origin.upstream]), OriginHttp(resolver=resolver))
+    reader = RegistryReader(lambda: UpstreamTable.build(sections=[origin.upstream]), OriginHttp(resolver=resolver))
     error = refused(lambda: reader.open_blob(origin.upstream, "name", digest))
     reader.close()
     assert error.kind is UpstreamKind.DENIED
@@ -239,14 +239,14 @@ def test_each_refusal_has_its_kind(origin: FakeOrigin, status: int, kind: Upstre
 
 def test_nobody_listening_is_unavailable() -> None:
     upstream = UpstreamConfig("127.0.0.1:1", "http://127.0.0.1:1", configured=True)
-    reader = RegistryReader(UpstreamTable.build(sections=[upstream]))
+    reader = RegistryReader(lambda: UpstreamTable.build(sections=[upstream]))
     error = refused(lambda: reader.open_blob(upstream, "name", Digest.of(b"")))
     assert error.kind is UpstreamKind.UNAVAILABLE
 
 
 def test_plain_http_where_tls_was_meant_is_unavailable(origin: FakeOrigin) -> None:
     upstream = UpstreamConfig(origin.authority, f"https://{origin.authority}", configured=True)
-    reader = RegistryReader(UpstreamTable.build(sections=[upstream]))
+    reader = RegistryReader(lambda: UpstreamTable.build(sections=[upstream]))
     error = refused(lambda: reader.open_blob(upstream, "name", Digest.of(b"")))
     assert error.kind is UpstreamKind.UNAVAILABLE
 
@@ -335,7 +335,7 @@ def test_cancelling_wakes_a_thread_that_waits_for_an_answer() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         authority = f"127.0.0.1:{silent.getsockname()[1]}"
         upstream = UpstreamConfig(authority, f"http://{authority}", configured=True)
-        reader = RegistryReader(UpstreamTable.build(sections=[upstream]))
+        reader = RegistryReader(lambda: UpstreamTable.build(sections=[upstream]))
         timer = threading.Timer(0.1, cancel.cancel)
         timer.start()
         with pytest.raises(FetchCancelled):

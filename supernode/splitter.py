@@ -1,0 +1,85 @@
+"""An origin's bytes in, verified pieces in the store out: the sink of an origin fetch.
+
+Several threads write at the same time, each in order within its own window, no two of them within one piece. The
+store hashes each piece as it is written, and the blob's digest with the pieces that are next in order; this cuts
+the bytes at the pieces' borders and says when a piece is whole. It fetches nothing and schedules nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from proto.errors import PieceCorrupt, UpstreamError, UpstreamKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peer.store.base import BlobHandle, PieceWriter
+
+
+class Splitter:
+    """Writes into one blob, which the caller keeps open; close() in the end, also after errors."""
+
+    def __init__(self, handle: BlobHandle, on_piece: Callable[[int, bytes], None]) -> None:
+        """`on_piece(piece, hash)` is called from the thread that wrote the piece's last byte, once it is held."""
+        self._handle = handle
+        self._layout = handle.layout
+        self._on_piece = on_piece
+        self._lock = threading.Lock()
+        # The pieces begun and not ended: the writer, and the offset that its next byte has.
+        self._begun: dict[int, tuple[PieceWriter, int]] = {}
+        self._closed = False
+
+    def write(self, offset: int, view: memoryview) -> None:
+        """The bytes at `offset`: where a piece begins, or where the last write of it ended.
+
+        Raises UpstreamError (content) where a piece differs from the hash it is known by, StoreFull, LocalError.
+        """
+        while len(view):
+            piece = self._layout.piece_at(offset)
+            end = self._layout.offset(piece) + self._layout.length(piece)
+            part = view[: end - offset]
+            writer = self._writer(piece, offset)
+            writer.write(part)
+            offset += len(part)
+            view = view[len(part) :]
+            if offset < end:
+                self._keep(piece, writer, offset)
+            else:
+                self._finish(piece, writer)
+
+    def close(self) -> None:
+        """Forget the pieces that are not whole. Nobody may write any more. Idempotent."""
+        with self._lock:
+            self._closed = True
+            begun, self._begun = self._begun, {}
+        for writer, _ in begun.values():
+            writer.abort()
+
+    def _writer(self, piece: int, offset: int) -> PieceWriter:
+        """Begin the piece, or go on with it."""
+        with self._lock:
+            assert not self._closed
+            begun = self._begun.get(piece)
+        if begun is not None:
+            writer, expected = begun
+            assert offset == expected, f"piece {piece}: bytes at {offset} where {expected} was next"
+            return writer
+        assert offset == self._layout.offset(piece), f"piece {piece}: first bytes at {offset}"
+        writer = self._handle.writer(piece, from_origin=True)
+        self._keep(piece, writer, offset)
+        return writer
+
+    def _keep(self, piece: int, writer: PieceWriter, offset: int) -> None:
+        with self._lock:
+            self._begun[piece] = (writer, offset)
+
+    def _finish(self, piece: int, writer: PieceWriter) -> None:
+        with self._lock:
+            del self._begun[piece]
+        try:
+            piece_hash = writer.finish()
+        except PieceCorrupt as error:
+            raise UpstreamError(f"origin sent other bytes than before: {error}", UpstreamKind.CONTENT) from error
+        self._on_piece(piece, piece_hash)

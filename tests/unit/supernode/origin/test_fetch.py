@@ -1,0 +1,353 @@
+"""Fetching from an origin that cuts, stalls, lies, limits, or has no ranges: each byte reaches the sink once."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from peer.transport.cancellation import Cancellation, FetchCancelled
+from peer.transport.origin_connection import OriginTimeouts
+from peer.transport.origin_http import OriginHttp
+from peer.transport.registry import RegistryReader
+from proto.errors import StoreFull, UpstreamError, UpstreamKind
+from proto.ids import Digest
+from proto.messages import Source
+from proto.pieces import KIB, PieceLayout
+from proto.ranges import parse_range
+from proto.upstreams import UpstreamTable
+from supernode.origin.fetch import RetrySettings
+from supernode.origin.registry import RegistryOrigin
+from supernode.origin.windows import WindowSettings
+from tests.support.fake_origin import FakeOrigin, Fault, fake_origin
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PIECE = 64 * KIB
+CONTENT = bytes(i * 31 % 251 for i in range(1000 * 1000))
+LAYOUT = PieceLayout(len(CONTENT), PIECE)
+WINDOWS = WindowSettings(
+    first_bytes=12 * PIECE, trial_bytes=PIECE, align_bytes=PIECE, measure_bytes=PIECE, measure_s=0.001, gain_min=0.0
+)
+ONE_STREAM = WindowSettings(first_bytes=4 * PIECE, align_bytes=PIECE, streams_max=1)
+QUICK = RetrySettings(first_delay_s=0.01, delay_max_s=0.05, without_progress_s=0.2)
+PATIENT = RetrySettings(first_delay_s=0.001, delay_max_s=0.01)
+
+ONE_MORE = bytes([*range(1, 256), 255])
+
+
+@dataclass
+class Received:
+    """A sink that notes what came."""
+
+    content: bytearray = field(default_factory=lambda: bytearray(len(CONTENT)))
+    times: bytearray = field(default_factory=lambda: bytearray(len(CONTENT)))
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def write(self, offset: int, view: memoryview) -> None:
+        with self.lock:
+            self.content[offset : offset + len(view)] = view
+            self.times[offset : offset + len(view)] = self.times[offset : offset + len(view)].translate(ONE_MORE)
+
+    def assert_exactly(self, ranges: list[tuple[int, int]], content: bytes = CONTENT) -> None:
+        """These bytes came, each once, as they are in the blob, and no others."""
+        expected = bytearray(len(CONTENT))
+        for start, end in ranges:
+            expected[start:end] = b"\x01" * (end - start)
+            assert self.content[start:end] == content[start:end]
+        assert self.times == expected
+
+
+def asked_ranges(origin: FakeOrigin) -> list[tuple[int, int]]:
+    ranges = [parse_range(asked.range) for asked in origin.blob_requests()]
+    return [found for asked in ranges if asked is not None and (found := asked.resolve(len(CONTENT))) is not None]
+
+
+def joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Adjacent ranges made one; overlapping ones stay apart."""
+    found: list[tuple[int, int]] = []
+    for start, end in sorted(ranges):
+        if found and found[-1][1] == start:
+            found[-1] = (found[-1][0], end)
+        else:
+            found.append((start, end))
+    return found
+
+
+@contextlib.contextmanager
+def origin_of(
+    *origins: FakeOrigin, windows: WindowSettings = ONE_STREAM, retry: RetrySettings = QUICK, read_s: float = 5.0
+) -> Iterator[RegistryOrigin]:
+    table = UpstreamTable.build(sections=[origin.upstream for origin in origins])
+    reader = RegistryReader(lambda: table, OriginHttp(OriginTimeouts(read_s=read_s)))
+    try:
+        yield RegistryOrigin(lambda: table, reader, windows=windows, retry=retry)
+    finally:
+        reader.close()
+
+
+def fetch(
+    registry: RegistryOrigin,
+    digest: Digest,
+    received: Received,
+    *origins: FakeOrigin,
+    missing: list[tuple[int, int]] | None = None,
+    cancel: Cancellation | None = None,
+) -> None:
+    sources = tuple(Source(origin.authority, "name") for origin in origins)
+    wanted = [(0, len(CONTENT))] if missing is None else missing
+    registry.fetch_ranges(sources, digest, len(CONTENT), wanted, received.write, cancel or Cancellation())
+
+
+@pytest.fixture
+def origin() -> Iterator[FakeOrigin]:
+    with fake_origin() as running:
+        yield running
+
+
+WHOLE = [(0, len(CONTENT))]
+
+
+FAULTS = st.one_of(
+    st.builds(Fault, cut_after_bytes=st.integers(0, 300_000)), st.just(Fault(status=503)), st.just(Fault())
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, LAYOUT.full_mask), st.sampled_from([ONE_STREAM, WINDOWS]))
+def test_any_set_of_missing_ranges_is_asked_for_exactly_once(pieces: int, windows: WindowSettings) -> None:
+    missing, received = LAYOUT.byte_ranges(pieces), Received()
+    with fake_origin() as origin, origin_of(origin, windows=windows) as registry:
+        fetch(registry, origin.add(CONTENT), received, origin, missing=missing)
+    received.assert_exactly(missing)
+    assert joined(asked_ranges(origin)) == missing
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, LAYOUT.full_mask),
+    st.lists(FAULTS, max_size=6),
+    st.sampled_from([ONE_STREAM, WINDOWS]),
+    st.booleans(),
+)
+def test_a_flaky_origin_is_resumed_at_the_byte_reached(
+    pieces: int, faults: list[Fault], windows: WindowSettings, chunked: bool
+) -> None:
+    missing, received = LAYOUT.byte_ranges(pieces), Received()
+    with fake_origin() as origin, origin_of(origin, windows=windows, retry=PATIENT) as registry:
+        origin.faults, origin.chunked = list(faults), chunked
+        fetch(registry, origin.add(CONTENT), received, origin, missing=missing)
+    received.assert_exactly(missing)
+
+
+def test_a_cut_body_is_resumed_by_range(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.faults = [Fault(cut_after_bytes=100_001)]
+    received = Received()
+    with origin_of(origin) as registry:
+        fetch(registry, digest, received, origin)
+    received.assert_exactly(WHOLE)
+    assert asked_ranges(origin)[:2] == [(0, 4 * PIECE), (100_001, 4 * PIECE)]
+
+
+def test_an_origin_without_ranges_is_read_in_one_stream(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.ranges = False
+    received = Received()
+    with origin_of(origin, windows=WINDOWS) as registry:
+        fetch(registry, digest, received, origin)
+    received.assert_exactly(WHOLE)
+    assert len(origin.asked) == 1
+
+
+def test_of_an_origin_without_ranges_the_bytes_held_are_skipped(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.ranges = False
+    origin.faults = [Fault(cut_after_bytes=5 * PIECE + 10)]
+    missing = [(PIECE, 2 * PIECE), (4 * PIECE, 7 * PIECE), (14 * PIECE, len(CONTENT))]
+    received = Received()
+    with origin_of(origin) as registry:
+        fetch(registry, digest, received, origin, missing=missing)
+    received.assert_exactly(missing)
+    assert len(origin.asked) == 2
+
+
+def test_a_stall_is_ended_and_resumed(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.faults = [Fault(stall_after_bytes=90_000)]
+    received = Received()
+    with origin_of(origin, read_s=0.3) as registry:
+        fetch(registry, digest, received, origin)
+    received.assert_exactly(WHOLE)
+    assert asked_ranges(origin)[1] == (90_000, 4 * PIECE)
+
+
+def test_further_streams_open_only_after_a_206_and_where_they_pay(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.bytes_per_s = 2_000_000.0
+    received = Received()
+    with origin_of(origin, windows=WINDOWS) as registry:
+        fetch(registry, digest, received, origin)
+    received.assert_exactly(WHOLE)
+    assert asked_ranges(origin)[:2] == [(0, 12 * PIECE), (12 * PIECE, 13 * PIECE)]
+
+
+def test_a_further_stream_that_is_refused_does_no_harm(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.bytes_per_s = 2_000_000.0
+    origin.faults = [Fault(), Fault(status=403)]
+    received = Received()
+    with origin_of(origin, windows=WINDOWS) as registry:
+        fetch(registry, digest, received, origin)
+    received.assert_exactly(WHOLE)
+
+
+def test_an_origin_that_shortens_ranges_is_asked_for_the_rest(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.faults = [Fault(content_range=f"bytes 0-9999/{len(CONTENT)}", content_length=10_000, cut_after_bytes=10_000)]
+    received = Received()
+    with origin_of(origin) as registry:
+        fetch(registry, digest, received, origin)
+    received.assert_exactly(WHOLE)
+    assert asked_ranges(origin)[1] == (10_000, 4 * PIECE)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(surplus=b"x"), Fault(content_range="bytes 0-999/1000"), Fault(content_range="bytes 5-9/1000000")],
+)
+def test_an_origin_that_lies_about_length_is_given_up(origin: FakeOrigin, fault: Fault) -> None:
+    digest = origin.add(CONTENT)
+    origin.faults = [fault]
+    with origin_of(origin) as registry, pytest.raises(UpstreamError) as caught:
+        fetch(registry, digest, Received(), origin)
+    assert caught.value.kind is UpstreamKind.CONTENT
+
+
+@pytest.mark.parametrize("size_bytes", [len(CONTENT) - 1, len(CONTENT) + 1])
+def test_a_blob_of_another_size_than_announced_is_given_up(origin: FakeOrigin, size_bytes: int) -> None:
+    digest = origin.add(CONTENT)
+    source = Source(origin.authority, "name")
+    with origin_of(origin) as registry, pytest.raises(UpstreamError) as caught:
+        registry.fetch_ranges((source,), digest, size_bytes, [(0, size_bytes)], Received().write, Cancellation())
+    assert caught.value.kind is UpstreamKind.CONTENT
+
+
+def test_a_length_announced_too_long_is_resumed_and_ends_as_an_error(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.ranges = False
+    origin.faults = [Fault(content_length=len(CONTENT) + 5)]
+    with origin_of(origin) as registry, pytest.raises(UpstreamError) as caught:
+        fetch(registry, digest, Received(), origin)
+    assert caught.value.kind is UpstreamKind.CONTENT
+
+
+def test_retry_after_is_obeyed_for_all_blobs_of_the_upstream(origin: FakeOrigin) -> None:
+    first, second = origin.add(CONTENT), origin.add(CONTENT[::-1])
+    origin.faults = [Fault(status=429, headers={"Retry-After": "1"})]
+    received = Received(), Received()
+    with origin_of(origin) as registry:
+        started_s = time.monotonic()
+        limited = threading.Thread(target=fetch, args=(registry, first, received[0], origin))
+        limited.start()
+        while not origin.asked:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        fetch(registry, second, received[1], origin)
+        elapsed_s = time.monotonic() - started_s
+        limited.join()
+    assert elapsed_s >= 1.0
+    received[0].assert_exactly(WHOLE)
+    received[1].assert_exactly(WHOLE, CONTENT[::-1])
+
+
+def test_a_long_retry_after_is_reported_at_once(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.faults = [Fault(status=429, headers={"Retry-After": "600"})]
+    with origin_of(origin) as registry:
+        for _ in range(2):
+            with pytest.raises(UpstreamError) as caught:
+                fetch(registry, digest, Received(), origin)
+            assert caught.value.kind is UpstreamKind.RATE_LIMITED
+            assert caught.value.retry_after_s == pytest.approx(600, abs=10)
+    assert len(origin.asked) == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 503])
+def test_the_next_source_goes_on_where_the_first_refuses(origin: FakeOrigin, status: int) -> None:
+    digest = origin.add(CONTENT)
+    received = Received()
+    with fake_origin() as bad, origin_of(origin, bad) as registry:
+        bad.add(CONTENT)
+        bad.faults = [Fault(cut_after_bytes=150_000), *[Fault(status=status)] * 40]
+        fetch(registry, digest, received, bad, origin)
+    received.assert_exactly(WHOLE)
+    assert asked_ranges(origin)[0][0] == 150_000
+
+
+def test_an_origin_that_stays_down_is_an_error_within_its_time(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.faults = [Fault(status=503)] * 100
+    with origin_of(origin) as registry, pytest.raises(UpstreamError) as caught:
+        fetch(registry, digest, Received(), origin)
+    assert caught.value.kind is UpstreamKind.UNAVAILABLE
+    assert 3 <= len(origin.asked) < 40
+
+
+def test_a_host_that_is_not_allowed_is_denied() -> None:
+    table = UpstreamTable.build()
+    reader = RegistryReader(lambda: table)
+    registry = RegistryOrigin(lambda: table, reader)
+    with pytest.raises(UpstreamError) as caught:
+        registry.head(Source("10.0.0.1:5000", "name"), Digest.of(b""))
+    assert caught.value.kind is UpstreamKind.DENIED
+    reader.close()
+
+
+def test_a_full_store_ends_every_stream(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.bytes_per_s = 2_000_000.0
+    writes: list[int] = []
+
+    def full(offset: int, view: memoryview) -> None:
+        writes.append(offset)
+        if len(writes) > 3:
+            raise StoreFull("no room")
+
+    with origin_of(origin, windows=WINDOWS) as registry, pytest.raises(StoreFull):
+        registry.fetch_ranges((Source(origin.authority, "name"),), digest, len(CONTENT), WHOLE, full, Cancellation())
+
+
+def test_cancelling_ends_a_fetch_at_once(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.faults = [Fault(stall_after_bytes=1000)]
+    cancel = Cancellation()
+    timer = threading.Timer(0.2, cancel.cancel)
+    timer.start()
+    started_s = time.monotonic()
+    with origin_of(origin, read_s=60) as registry, pytest.raises(FetchCancelled):
+        fetch(registry, digest, Received(), origin, cancel=cancel)
+    assert time.monotonic() - started_s < 10
+    timer.join()
+
+
+def test_the_size_of_a_public_blob_is_told(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    with origin_of(origin) as registry:
+        assert registry.head(Source(origin.authority, "name"), digest) == len(CONTENT)
+
+
+@pytest.mark.parametrize(("status", "kind"), [(401, UpstreamKind.DENIED), (404, UpstreamKind.UNKNOWN)])
+def test_a_blob_that_is_not_public_is_refused(origin: FakeOrigin, status: int, kind: UpstreamKind) -> None:
+    digest = origin.add(CONTENT)
+    origin.faults = [Fault(status=status)]
+    with origin_of(origin) as registry, pytest.raises(UpstreamError) as caught:
+        registry.head(Source(origin.authority, "name"), digest)
+    assert caught.value.kind is kind
