@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from peer.proxy.headers import namespace_header
+from proto.errors import UpstreamError, UpstreamKind
+from proto.ids import Digest
 from proto.ranges import format_content_range
 from proto.registry_errors import BODY_CONTENT_TYPE, Refusal
 
 if TYPE_CHECKING:
-    from proto.ids import Digest
     from proto.oci import RegistryRequest
 
 
@@ -32,6 +33,15 @@ class Part:
     def whole(self) -> bool:
         """Every byte of the blob is in it."""
         return self.status != 416 and self.start == 0 and self.end == self.size_bytes
+
+
+def check_empty(digest: Digest, size_bytes: int | None) -> None:
+    """An empty body has no last byte to withhold: refuse it before the headers if it is wrong.
+
+    Raises UpstreamError (content).
+    """
+    if size_bytes == 0 and digest != Digest.of(b"", digest.algorithm):
+        raise UpstreamError(f"origin says that blob {digest.short} is empty, which it is not", UpstreamKind.CONTENT)
 
 
 def blob_response(asked: RegistryRequest, digest: Digest, part: Part) -> web.StreamResponse:

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 
 from peer.blobs import BlobFailed, DigestMismatch, NotShared
 from peer.proxy.attendance import attended
-from peer.proxy.blob_response import Part, blob_response, refused, unsatisfiable
+from peer.proxy.blob_response import Part, blob_response, check_empty, refused, unsatisfiable
 from peer.proxy.client_socket import take_over
 from peer.proxy.forward import forward
-from proto.errors import LocalError, UpstreamError, UpstreamKind
-from proto.ids import Digest
+from proto.errors import LocalError
 from proto.ranges import select
 
 if TYPE_CHECKING:
@@ -81,8 +80,7 @@ class BlobStream:
         selection = select(request.headers.get("Range"), size)
         if selection.status == 416:
             return refused(unsatisfiable(size), asked.request)
-        if size == 0 and route.digest != Digest.of(b"", route.digest.algorithm):
-            raise UpstreamError(f"origin says that blob {route.digest.short} is empty", UpstreamKind.CONTENT)
+        check_empty(route.digest, size)
         response = blob_response(
             asked.request, route.digest, Part(selection.status, selection.start, selection.end, size)
         )

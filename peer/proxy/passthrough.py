@@ -16,7 +16,7 @@ from aiohttp import HttpVersion11
 
 from peer.blobs import DigestMismatch
 from peer.proxy.attendance import attended
-from peer.proxy.blob_response import Part, blob_response, refused, unsatisfiable
+from peer.proxy.blob_response import Part, blob_response, check_empty, refused, unsatisfiable
 from peer.proxy.client_socket import take_over
 from peer.proxy.forward import forward_refusal
 from peer.proxy.passage import OriginBlob, hash_prefix, pump
@@ -114,6 +114,7 @@ class PassThrough:
         response = blob_response(asked.request, origin.digest, part)
         client: ClientSocket | None = None
         try:
+            check_empty(origin.digest, part.size_bytes)
             client = await take_over(request, response, self._deps.pool)
             send: Callable[[memoryview | bytes], None] = client.send
             if part.end is None and request.version >= HttpVersion11:
