@@ -152,6 +152,14 @@ class OriginTried:
 
 
 @dataclass(frozen=True, slots=True)
+class OriginHeadway:
+    """An elected peer stored a piece whose hash only it knows: nobody can fetch it yet, but the attempt gets on."""
+
+    swarm: int
+    peer: int
+
+
+@dataclass(frozen=True, slots=True)
 class SwarmVoided:
     """The blob did not match its digest: nobody holds anything of it any more and nobody wants it."""
 
@@ -183,6 +191,7 @@ Event = (
     | ReaderMoved
     | OriginEnded
     | OriginTried
+    | OriginHeadway
     | SwarmVoided
     | SwarmClosed
     | Wakeup

@@ -27,6 +27,8 @@ class Lease:
     __slots__ = (
         "after_down",
         "after_up",
+        "area_down",
+        "area_up",
         "before_down",
         "before_up",
         "duration_s",
@@ -67,6 +69,9 @@ class Lease:
         self.before_down: Lease | None = None
         self.after_up: Lease | None = None
         self.after_down: Lease | None = None
+        # Link.area of both ends when it started.
+        self.area_up = 0.0
+        self.area_down = 0.0
         # The rack for which it is the first copy on its way.
         self.rack_first: str | None = None
 
@@ -207,9 +212,12 @@ class Core:
         swarm.hold_rack_back(rack, lease.piece)
 
     def _predict(self, lease: Lease, size_bytes: int) -> None:
-        up = lease.source.up.expected_flow(_share(lease.source.up, lease.before_up))
-        down = lease.receiver.down.expected_flow(_share(lease.receiver.down, lease.before_down))
-        lease.flow = up if down is None else down if up is None else min(up, down)
+        up, down = lease.source.up, lease.receiver.down
+        flows = (
+            up.expected_flow(_share(up, lease.before_up), lease.before_up is not None),
+            down.expected_flow(_share(down, lease.before_down), lease.before_down is not None),
+        )
+        lease.flow = min((flow for flow in flows if flow is not None), default=self.book.typical_flow)
         if lease.flow:
             lease.duration_s = size_bytes / lease.flow
 
@@ -243,13 +251,35 @@ class Core:
         if lease.inline:
             self._set_due(lease, self.now + lease.expires_in_s + settings.expiry_grace_s)
             return
+        lease.source.up.count(1, self.now)
+        lease.receiver.down.count(1, self.now)
+        lease.area_up = lease.source.up.area(self.now)
+        lease.area_down = lease.receiver.down.area(self.now)
         duration = lease.duration_s
-        near = settings.round_trip_s + settings.near_end_part * (duration or 0.0)
-        alone = lease.member.swarm.wanting.bit_count() <= 1
-        if duration is None or duration <= near or alone:
+        if lease.member.swarm.wanting.bit_count() <= 1:
+            # Nobody competes: its next piece may as well be decided now.
             self._call_near(lease)
+        elif duration is None:
+            # Nothing at all is measured yet: nothing is granted behind it.
+            lease.overdue = True
+            self._set_due(lease, self.now + lease.expires_in_s + settings.expiry_grace_s)
         else:
-            self._set_due(lease, self.now + duration - near)
+            near = settings.round_trip_s + settings.near_end_part * duration
+            if duration <= near:
+                self._call_near(lease)
+            else:
+                self._set_due(lease, self.now + duration - near)
+
+    def beside(self, lease: Lease) -> tuple[float, float]:
+        """Mean number of transfers at its source and at its receiver since it started, itself included."""
+        assert lease.started_at is not None
+        elapsed_s = self.now - lease.started_at
+        if elapsed_s <= 0.0:
+            return float(lease.source.up.running), float(lease.receiver.down.running)
+        return (
+            (lease.source.up.area(self.now) - lease.area_up) / elapsed_s,
+            (lease.receiver.down.area(self.now) - lease.area_down) / elapsed_s,
+        )
 
     def _call_near(self, lease: Lease) -> None:
         """The transfer is about to end: another may be granted to follow it at each end."""
@@ -306,6 +336,9 @@ class Core:
         if not racing:
             del member.leases[piece]
         if not lease.inline:
+            if lease.started_at is not None:
+                lease.source.up.count(-1, self.now)
+                lease.receiver.down.count(-1, self.now)
             self._leave_up(lease)
             self._leave_down(lease)
         if lease.rack_first is not None:
@@ -365,7 +398,6 @@ class Core:
             link.open_ends.remove(lease)
         if link.chains == 0:
             link.used = 0.0
-            link.idle()
 
     def _start_if_free(self, lease: Lease) -> None:
         if lease.before_up is None and lease.before_down is None:

@@ -55,7 +55,7 @@ class Scheduler:
         self._core = Core(rng, self.settings, epoch)
         self._plans: dict[int, origin.OriginPlan] = {}
         self._core.book.join(
-            SEED, "", Link(seed_upload_slots, seed_upload_rate_bytes_s), Link(seed_download_slots, None)
+            SEED, "", Link(seed_upload_slots, seed_upload_rate_bytes_s, probes=True), Link(seed_download_slots, None)
         )
         self._handlers: dict[type, Callable[..., None]] = {
             contract.PieceStored: self._piece_stored,
@@ -70,6 +70,7 @@ class Scheduler:
             contract.ReaderMoved: self._reader_moved,
             contract.OriginEnded: self._origin_ended,
             contract.OriginTried: self._origin_tried,
+            contract.OriginHeadway: self._origin_headway,
             contract.SwarmVoided: self._swarm_voided,
             contract.SwarmClosed: self._swarm_closed,
         }
@@ -364,12 +365,15 @@ class Scheduler:
             size_bytes = lease.member.swarm.layout.length(lease.piece)
             if elapsed_s <= 0.0 and lease.started_at is not None:
                 elapsed_s = core.now - lease.started_at
-            source.up.learn(size_bytes, elapsed_s, core.now, self.settings)
-            receiver.down.learn(size_bytes, elapsed_s, core.now, self.settings)
             if elapsed_s > 0.0:
                 rate = size_bytes / elapsed_s
+                beside_up, beside_down = core.beside(lease) if lease.started_at is not None else (1.0, 1.0)
+                source.up.learn(rate, beside_up, self.settings)
+                receiver.down.learn(rate, beside_down, self.settings)
                 typical = core.book.typical_flow
                 core.book.typical_flow = rate if typical is None else typical + (rate - typical) / 64
+                core.book.refresh_up(source)
+                core.book.refresh_down(receiver)
         source.faults >>= 1
         core.book.judge(source)
         core.counters["stored"] += 1
@@ -487,6 +491,11 @@ class Scheduler:
         swarm = self._swarm(event.swarm)
         if swarm is not None:
             origin.tried(self._core, swarm, self._plans[event.swarm], event.peer, event.ok)
+
+    def _origin_headway(self, event: contract.OriginHeadway) -> None:
+        swarm = self._swarm(event.swarm)
+        if swarm is not None and self._plans[event.swarm].elected == event.peer:
+            origin.headway(self._core, swarm, self._plans[event.swarm])
 
     # --- look-ups --------------------------------------------------------------------------------------------
 

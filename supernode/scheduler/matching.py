@@ -18,17 +18,25 @@ if TYPE_CHECKING:
 
 
 def match(core: Core) -> None:
-    """Grant all that can be granted to and from the dirty nodes, the seed first: its link must never idle."""
+    """Grant all that can be granted to and from the dirty nodes.
+
+    The seed's first copies go first, for its link must not idle while it has any; its further copies go last, for
+    receivers are better served by an idle peer than by a share of the seed.
+    """
     seed = core.book.nodes[SEED]
     while core.dirty_up or core.dirty_down:
-        if core.dirty_up.pop(SEED, None) is not None:
-            _drain(core, seed)
+        spare = core.dirty_up.pop(SEED, None) is not None
+        if spare:
+            _drain(core, seed, seed_free=False)
         receivers, core.dirty_down = core.dirty_down, {}
         for node in receivers.values():
             _feed(core, node)
         sources, core.dirty_up = core.dirty_up, {}
         for node in sources.values():
-            _drain(core, node)
+            if node is not seed:
+                _drain(core, node, seed_free=False)
+        if spare or SEED in sources:
+            _drain(core, seed, seed_free=seed_is_free(core))
 
 
 def _feed(core: Core, node: Node) -> None:
@@ -45,12 +53,13 @@ def _feed(core: Core, node: Node) -> None:
         core.grant(choice.member, choice.piece, choice.source)
 
 
-def _drain(core: Core, node: Node) -> None:
+def _drain(core: Core, node: Node, *, seed_free: bool) -> None:
     while core.book.free_up & node.bit:
-        choice = policy.for_source(core, node, node.peer != SEED or seed_is_free(core))
+        choice = policy.for_source(core, node, seed_free)
         if choice is None:
             return
         core.grant(choice.member, choice.piece, choice.source)
+        seed_free = seed_free and seed_is_free(core)
 
 
 def _feed_inline(core: Core, node: Node) -> None:
@@ -80,7 +89,7 @@ def seed_is_free(core: Core) -> bool:
     """
     seed = core.book.nodes[SEED]
     next_at = core.arrivals.next_at()
-    flow = seed.up.flow
+    flow = seed.up.speed()
     if next_at is None or not flow or seed.up.room_for_two() or not core.fetches:
         return True
     piece_time_s = core.largest_piece_bytes / flow

@@ -16,57 +16,71 @@ if TYPE_CHECKING:
     from supernode.scheduler.settings import SchedulerSettings
     from supernode.scheduler.swarm import Member
 
-# How fast the estimate of one transfer's rate follows a faster and a slower transfer. Quick upwards: a slow
+# How fast the estimate of what a link carries follows a faster and a slower transfer. Slow downwards: a slow
 # transfer may be the other end's doing.
-_FLOW_UP = 0.5
-_FLOW_DOWN = 0.125
+_RISE = 0.5
+_FALL = 1 / 32
 # A declared rate counts as filled here; what is left carries headers and control.
 _FILLED = 0.9
-_PROBE_WAIT_MAX = 1024
+# A transfer says something about a width if that many ran beside it, give or take this part of one.
+_PARTLY = 0.35
+# A link that carries less than this part of what it was seen to has room for another transfer.
+_UNFILLED = 0.6
+# Rounds of measuring between probes, at most.
+_WAIT_MAX = 1024
 
 
 class Link:
-    """One direction of a node's link: chains of transfers (a running one and at most one behind it) and its measured rates.
+    """One direction of a node's link: chains of transfers (a running one and at most one behind it) and what it carries.
 
+    A transfer's rate times the mean number that ran beside it (itself included) is what the link carried at least.
     Admission: with a declared rate, until the expected rates of its transfers fill it; else one transfer, and one
-    more as long as that measurably carries more (a probe after a measured window, rarer each time it fails).
+    more while the link carries far less than it was seen to. A link that `probes` also tries one more when it is
+    full and keeps it if it then carries more, and each trial that fails makes the next one rarer. Only the seed's
+    uplink does: it is faster than one peer's link as often as not, and probes by many at once measure each other.
     """
 
     __slots__ = (
-        "_before_probe",
-        "_full",
-        "_probe_wait",
-        "_probe_wait_next",
-        "_window_bytes",
-        "_window_count",
-        "_window_start",
+        "_area",
+        "_area_at",
+        "_probing",
+        "_samples",
+        "_sum",
+        "_wait",
+        "_wait_next",
+        "carries",
         "chains",
         "declared",
-        "flow",
         "open_ends",
+        "probes",
+        "running",
         "slots",
         "used",
         "width",
     )
 
-    def __init__(self, slots: int, declared: float | None) -> None:
+    def __init__(self, slots: int, declared: float | None, *, probes: bool = False) -> None:
         self.slots = slots
+        self.probes = probes
         self.declared = declared
         self.width = 1
-        # Rate of one transfer, bytes/s, as lately seen.
-        self.flow: float | None = None
+        # Bytes/s that it was lately seen to carry; None until a transfer ended.
+        self.carries: float | None = None
         self.chains = 0
         # Sum of the expected rates of transfers that hold a slot.
         self.used = 0.0
         # Transfers about to end with none behind them yet.
         self.open_ends: list[Lease] = []
-        self._window_start: float | None = None
-        self._window_bytes = 0
-        self._window_count = 0
-        self._full = 0
-        self._before_probe: float | None = None
-        self._probe_wait = 1
-        self._probe_wait_next = 4
+        # Transfers started and not ended, and the integral of their number over time.
+        self.running = 0
+        self._area = 0.0
+        self._area_at = 0.0
+        self._probing = False
+        self._samples = 0
+        self._sum = 0.0
+        # Windows until the next trial.
+        self._wait = 1
+        self._wait_next = 8
 
     def room_now(self) -> bool:
         """Whether one more transfer could start at once."""
@@ -82,66 +96,71 @@ class Link:
         """Whether one more transfer could start at once or right after one that is about to end."""
         return bool(self.open_ends) or self.room_now()
 
-    def expected_flow(self, freed: float) -> float | None:
-        """Rate that the next transfer gets at most, as far as this end knows; `freed` is what it inherits."""
-        if self.declared is not None:
-            return max(self.declared - self.used + freed, self.declared / max(1, self.slots))
-        return self.flow
-
-    def speed(self) -> float:
-        """Rate of the whole link as far as known, bytes/s; 0.0 when not at all."""
-        return self.declared or (self.flow or 0.0) * self.width
-
     def room_for_two(self) -> bool:
         """Whether a transfer started now would leave room for another."""
         if self.declared is not None:
-            flow = self.flow or self.declared
+            flow = self.used / self.chains if self.chains else self.declared
             return self.chains + 2 <= self.slots and self.used + flow < _FILLED * self.declared
         return self.chains + 2 <= min(self.width, self.slots)
 
-    def learn(self, size_bytes: int, elapsed_s: float, now: float, settings: SchedulerSettings) -> None:
-        """Take in a transfer that ended well; call before its slot is given up."""
-        if elapsed_s > 0.0:
-            rate = size_bytes / elapsed_s
-            if self.flow is None:
-                self.flow = rate
+    def expected_flow(self, freed: float, follows: bool) -> float | None:
+        """Rate that one more transfer gets at most, as far as this end knows; `freed` is what it inherits by following."""
+        if self.declared is not None:
+            return max(self.declared - self.used + freed, self.declared / max(1, self.slots))
+        if self.carries is None:
+            return None
+        return self.carries / max(1, self.chains + (not follows))
+
+    def speed(self) -> float:
+        """Rate of the whole link as far as known, bytes/s; 0.0 when not at all."""
+        return self.declared or self.carries or 0.0
+
+    def area(self, now: float) -> float:
+        """Transfer-seconds so far."""
+        return self._area + self.running * (now - self._area_at)
+
+    def count(self, change: int, now: float) -> None:
+        """A transfer began (+1) or ended (-1)."""
+        self._area = self.area(now)
+        self._area_at = now
+        self.running += change
+
+    def learn(self, rate: float, beside: float, settings: SchedulerSettings) -> None:
+        """Take in a transfer that ended well: its rate in bytes/s and the mean number running here meanwhile."""
+        carried = rate * beside
+        if self.carries is None:
+            self.carries = carried
+        if not self._probing:
+            self.carries += (_RISE if carried > self.carries else _FALL) * (carried - self.carries)
+        if self.declared is not None or beside < self.width - _PARTLY:
+            return
+        self._samples += 1
+        self._sum += carried
+        if self._samples >= settings.width_window:
+            self._adjust(self._sum / self._samples, settings)
+            self._samples = 0
+            self._sum = 0.0
+
+    def _adjust(self, carried: float, settings: SchedulerSettings) -> None:
+        """A window of transfers at the present width carried this much on average."""
+        assert self.carries is not None
+        if self._probing:
+            self._probing = False
+            if carried >= settings.width_gain * self.carries:
+                self.carries = carried
+                self._wait = 0
             else:
-                self.flow += (_FLOW_UP if rate > self.flow else _FLOW_DOWN) * (rate - self.flow)
-        if self.declared is not None or self.slots <= 1:
-            return
-        if self._window_start is None:
-            self._window_start = now
-            return
-        self._window_bytes += size_bytes
-        self._window_count += 1
-        self._full += self.chains >= self.width
-        if self._window_count >= settings.width_window * self.width:
-            self._close_window(now, settings)
-
-    def idle(self) -> None:
-        """Nothing runs: what was measured across the pause means nothing."""
-        self._window_start = None
-        self._window_bytes = self._window_count = self._full = 0
-
-    def _close_window(self, now: float, settings: SchedulerSettings) -> None:
-        start = self._window_start
-        assert start is not None
-        saturated = self._full * 4 >= self._window_count * 3
-        rate = self._window_bytes / (now - start) if now > start else None
-        self._window_start = now
-        self._window_bytes = self._window_count = self._full = 0
-        if not saturated or rate is None:
-            return
-        if self._before_probe is not None:
-            if rate < settings.width_gain * self._before_probe:
                 self.width -= 1
-                self._probe_wait = self._probe_wait_next
-                self._probe_wait_next = min(4 * self._probe_wait_next, _PROBE_WAIT_MAX)
-            self._before_probe = None
-        elif self._probe_wait > 0:
-            self._probe_wait -= 1
+                self._wait = self._wait_next
+                self._wait_next = min(4 * self._wait_next, _WAIT_MAX)
+        elif carried < _UNFILLED * self.carries:
+            self.width = min(self.width + 1, max(1, self.slots))
+        elif self._wait > 0 or not self.probes:
+            self._wait -= 1
+            if not self.probes and self.width > 1:
+                self.width -= 1
         elif self.width < self.slots:
-            self._before_probe = rate
+            self._probing = True
             self.width += 1
 
 
@@ -324,8 +343,8 @@ class PeerBook:
     def judge(self, node: Node) -> None:
         """Sink a slow or faulty node in the order of sources, or let it rise again. The seed is what it is."""
         typical = self.typical_flow
-        flow = node.up.flow
-        slow = typical is not None and flow is not None and flow < self.settings.slow_part * typical
+        carries = node.up.carries
+        slow = typical is not None and carries is not None and carries < self.settings.slow_part * typical
         if node.peer != SEED and (slow or node.faults >= self.settings.faults_sunk):
             self.sunk |= node.bit
         else:

@@ -28,9 +28,6 @@ class Transfer:
     seen_s: float
     rate_bytes_s: float = 0.0
     version: int = 0
-    # Granted ahead: whether a transfer must still end at its source, at its receiver.
-    waits_up: bool = False
-    waits_down: bool = False
 
 
 @dataclass
@@ -59,7 +56,7 @@ class Cluster:
         self._running: dict[int, Transfer] = {}
         self._of_source: dict[int, dict[int, Transfer]] = {peer: {} for peer in range(self.nodes + 1)}
         self._of_receiver: dict[int, dict[int, Transfer]] = {peer: {} for peer in range(self.nodes + 1)}
-        # Granted ahead, waiting at its receiver for the source or itself to be free: first come, first served.
+        # Granted ahead, waiting until one transfer to its receiver has ended.
         self._waiting: dict[int, Transfer] = {}
         self._held = dict.fromkeys(range(1, self.nodes + 1), 0)
         self.arrived: dict[int, float] = {}
@@ -121,9 +118,7 @@ class Cluster:
 
     def _begin(self, lease: contract.GrantLease) -> None:
         transfer = Transfer(lease, self.now, self.piece_bytes, self.now)
-        transfer.waits_up = lease.ahead and bool(self._of_source[lease.source])
-        transfer.waits_down = lease.ahead and bool(self._of_receiver[lease.receiver])
-        if transfer.waits_up or transfer.waits_down:
+        if lease.ahead and self._of_receiver[lease.receiver]:
             self._waiting[lease.lease_id] = transfer
         else:
             self._start(transfer)
@@ -176,15 +171,11 @@ class Cluster:
         del self._of_source[lease.source][lease.lease_id]
         del self._of_receiver[lease.receiver][lease.lease_id]
         self._share(lease.source, lease.receiver)
-        follower_up = follower_down = True
         for waiting in list(self._waiting.values()):
-            if waiting.lease.source == lease.source and waiting.waits_up and follower_up:
-                waiting.waits_up = follower_up = False
-            if waiting.lease.receiver == lease.receiver and waiting.waits_down and follower_down:
-                waiting.waits_down = follower_down = False
-            if not waiting.waits_up and not waiting.waits_down:
+            if waiting.lease.receiver == lease.receiver:
                 del self._waiting[waiting.lease.lease_id]
                 self._start(waiting)
+                break
 
     def _cancel(self, lease_id: int) -> None:
         self._waiting.pop(lease_id, None)
