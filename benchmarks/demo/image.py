@@ -14,7 +14,9 @@ import random
 import stat
 import sysconfig
 import tarfile
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
@@ -47,6 +49,8 @@ _CHUNK_BYTES: Final = 1 << 20
 # are stored, because deflating random bytes costs CPU and gains nothing.
 _DEFLATE_BELOW_BYTES: Final = 64 << 10
 _FILE_MAX_BYTES: Final = 32 << 20
+# Files are listed until they hold this many times the image's bytes: what gzip makes of programs and libraries.
+_EXPECTED_RATIO: Final = 4
 
 
 class ImageBuildError(Exception):
@@ -103,7 +107,7 @@ class _LayerWriter:
 
     def __init__(self, blobs_dir: Path, level: int) -> None:
         self._blobs_dir = blobs_dir
-        self._partial = blobs_dir / f"layer.{os.getpid()}.partial"
+        self._partial = blobs_dir / f"layer.{os.getpid()}.{threading.get_ident()}.partial"
         self._file = self._partial.open("wb")
         self._gzip = zlib.compressobj(level, zlib.DEFLATED, 31)
         self._tar_hash = hashlib.sha256()
@@ -200,23 +204,27 @@ def make_file_image(
     Files are taken in the order of their paths below `roots` (/usr/lib, /usr/bin, the Python library, /usr/share),
     so one machine gives one image. Each layer is half as large as the one before it, the last two equal. A
     machine that has too few files gives them more than once, under another top directory. `progress` is
-    called with the compressed bytes written so far.
+    called, from several threads, with the compressed bytes just written.
 
     Raises ImageBuildError if there is not one readable file below `roots`.
     """
     blobs_dir = _open_layout(directory)
-    files = _endless_files(default_roots() if roots is None else roots)
-    layers: list[_Layer] = []
-    written_bytes = 0
-    for target_bytes in _halving_sizes(size_bytes, layer_count):
+    targets_bytes = _halving_sizes(size_bytes, layer_count)
+    shares = _share_files(_regular_files(roots or default_roots(), _EXPECTED_RATIO * size_bytes), targets_bytes)
+
+    def build(number: int) -> _Layer:
         with _LayerWriter(blobs_dir, level=1) as writer:
-            while writer.size_bytes < target_bytes:
-                name, mode, content = next(files)
-                writer.add_file(name, len(content), mode, (content,))
+            files = _endless_files(shares[number], f"layer-{number}")
+            while writer.size_bytes < targets_bytes[number]:
+                before_bytes = writer.size_bytes
+                writer.add_file(*next(files))
                 if progress is not None:
-                    progress(written_bytes + writer.size_bytes)
-            layers.append(writer.finish(MEDIA_TYPES[flavour]["layer"]))
-        written_bytes += layers[-1].blob.size_bytes
+                    progress(writer.size_bytes - before_bytes)
+            return writer.finish(MEDIA_TYPES[flavour]["layer"])
+
+    # zlib and sha256 release the GIL, and they are nearly all of the work
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        layers = list(pool.map(build, range(layer_count)))
     return _finish_image(directory, layers, flavour, with_index=False, ref_name=ref_name)
 
 
@@ -232,30 +240,51 @@ def _halving_sizes(total_bytes: int, count: int) -> list[int]:
     return [-(-total_bytes * weight // sum(weights)) for weight in weights]
 
 
-def _endless_files(roots: Sequence[Path]) -> Iterator[tuple[str, int, bytes]]:
-    """Name, mode and content of every file below `roots`, again and again under a new directory each time."""
+def _share_files(files: Sequence[tuple[Path, int]], targets_bytes: Sequence[int]) -> list[list[Path]]:
+    """Cut the list of (path, bytes) into one run of paths a layer, sized like the layers; none is empty."""
+    if not files:
+        raise ImageBuildError("no readable file below the roots: nothing to build an image of")
+    scale = sum(size_bytes for _, size_bytes in files) / sum(targets_bytes)
+    shares: list[list[Path]] = []
+    position = 0
+    for target_bytes in targets_bytes:
+        share: list[Path] = []
+        held_bytes = 0
+        while position < len(files) and held_bytes < target_bytes * scale:
+            path, size_bytes = files[position]
+            share.append(path)
+            held_bytes += size_bytes
+            position += 1
+        shares.append(share or [path for path, _ in files])
+    return shares
+
+
+def _endless_files(paths: Sequence[Path], top: str) -> Iterator[tuple[str, int, int, tuple[bytes]]]:
+    """Name, size, mode and content of each file, again and again under a new directory each time."""
     for turn in range(1 << 30):
-        found = False
-        for path in _regular_files(roots):
-            try:
-                content = path.read_bytes()
-            except OSError:
-                continue  # a file that only another user may read, or that has just gone, is not needed
-            found = True
-            yield f"copy-{turn}{path}", path.stat().st_mode & 0o755, content
-        if not found:
-            raise ImageBuildError(f"no readable file below {', '.join(map(str, roots))}: nothing to build an image of")
+        for path in paths:
+            content = path.read_bytes()
+            yield f"{top}/copy-{turn}{path}", len(content), path.stat().st_mode & 0o755, (content,)
 
 
-def _regular_files(roots: Sequence[Path]) -> Iterator[Path]:
-    for root in roots:
-        for folder, subfolders, names in os.walk(root):
-            subfolders.sort()
-            for name in sorted(names):
-                path = Path(folder, name)
-                status = path.lstat()
-                if stat.S_ISREG(status.st_mode) and status.st_size <= _FILE_MAX_BYTES:
-                    yield path
+def _regular_files(roots: Sequence[Path], enough_bytes: int) -> list[tuple[Path, int]]:
+    """Readable regular files below `roots` and their sizes, in the order of their paths, until it is enough."""
+    files: list[tuple[Path, int]] = []
+    found_bytes = 0
+    for path in (Path(folder, name) for root in roots for folder, names in _walk(root) for name in names):
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode) and 0 < status.st_size <= _FILE_MAX_BYTES and os.access(path, os.R_OK):
+            files.append((path, status.st_size))
+            found_bytes += status.st_size
+            if found_bytes >= enough_bytes:
+                break
+    return files
+
+
+def _walk(root: Path) -> Iterator[tuple[str, list[str]]]:
+    for folder, subfolders, names in os.walk(root):
+        subfolders.sort()
+        yield folder, sorted(names)
 
 
 def _open_layout(directory: Path) -> Path:
