@@ -1,48 +1,5 @@
-"""Finds the real programs that tests run, and says plainly which are missing.
+"""Where the programs are that tests run: what benchmarks.harness.programs has, under the name that tests use."""
 
-Debian's own come first: another program of the same name elsewhere on PATH (a newer docker client, say) would
-speak a dialect that the tests were not written for.
-"""
+from benchmarks.harness.programs import DEBIAN_PATH, PACKAGES, ProgramMissing, clean_environment, find_program, program
 
-from __future__ import annotations
-
-import os
-import shutil
-from pathlib import Path
-from typing import Final
-
-DEBIAN_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
-
-_PACKAGE_LIST: Final = Path(__file__).parents[2] / ".ci" / "packages"
-
-
-def _packages() -> dict[str, str]:
-    """Program to Debian package, as .ci/install-packages reads them."""
-    lines = (line.split() for line in _PACKAGE_LIST.read_text().splitlines() if not line.startswith("#"))
-    return {words[0]: words[1] for words in lines if words}
-
-
-PACKAGES: Final = _packages()
-
-
-class ProgramMissing(Exception):
-    """A program that a test needs is not installed."""
-
-
-def find_program(name: str) -> str | None:
-    """The path of `name`, or None."""
-    return shutil.which(name, path=DEBIAN_PATH) or shutil.which(name)
-
-
-def program(name: str) -> str:
-    """The path of `name`. Raises ProgramMissing, which names the Debian package to install."""
-    path = find_program(name)
-    if path is None:
-        raise ProgramMissing(f"{name} is not installed: apt-get install {PACKAGES.get(name, name)}")
-    return path
-
-
-def clean_environment(**extra: str) -> dict[str, str]:
-    """The environment for a program under test: no proxy, registry or container settings of the caller's."""
-    kept = {key: os.environ[key] for key in ("LANG", "TMPDIR") if key in os.environ}
-    return {"PATH": DEBIAN_PATH, "HOME": "/nonexistent", **kept, **extra}
+__all__ = ["DEBIAN_PATH", "PACKAGES", "ProgramMissing", "clean_environment", "find_program", "program"]

@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.harness.processes import ManagedProcess, ProcessError, run
+from benchmarks.harness.programs import clean_environment, program
 from tests.support.clients.folders import remove_tree
-from tests.support.processes import ManagedProcess, ProcessError, run
-from tests.support.programs import clean_environment, program
 
 if TYPE_CHECKING:
     import subprocess

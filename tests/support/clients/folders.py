@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.support.processes import run
+from benchmarks.harness.processes import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.harness.processes import ManagedProcess, run
+from benchmarks.harness.programs import clean_environment, program
 from tests.support.clients.folders import remove_tree
-from tests.support.processes import ManagedProcess, run
-from tests.support.programs import clean_environment, program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

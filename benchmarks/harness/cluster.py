@@ -1,0 +1,276 @@
+"""A Layercast cluster of real processes: one supernode and any number of peers, on loopback or in namespaces.
+
+Every address is found out from the ready line, and kept: a program that is killed and started again has the
+address and the data folder that it had.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.harness.metrics import Metrics, http_get, scrape
+from benchmarks.harness.processes import ManagedProcess, wait_until
+from benchmarks.harness.programs import clean_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from benchmarks.harness.netns import Node
+
+READY_TIMEOUT_S: Final = 20.0
+LOOPBACK: Final = "127.0.0.1"
+
+
+def script(name: str) -> Path:
+    """The console script of that name, beside this interpreter."""
+    return Path(sys.executable).with_name(name)
+
+
+class Service:
+    """One of our programs. It can be stopped in any way and started again as it was.
+
+    `flags` are those that say where it listens, replaced by what the ready line told; `extra` are the others.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        program_name: str,
+        data_dir: Path,
+        extra: Sequence[str],
+        *,
+        netns: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.name = name
+        self.data_dir = data_dir
+        self.extra = list(extra)
+        self.netns = netns
+        self.ready: dict[str, str] = {}
+        self._program_name = program_name
+        self._env = dict(env or {})
+        self._process: ManagedProcess | None = None
+
+    @property
+    def process(self) -> ManagedProcess:
+        """The program as it runs, or as it last ran."""
+        assert self._process is not None, f"{self.name} was never started"
+        return self._process
+
+    @property
+    def status_address(self) -> str:
+        """HOST:PORT of /healthz and /metrics."""
+        raise NotImplementedError
+
+    def listen_flags(self) -> list[str]:
+        """Where it listens: any free port at first, then where it was."""
+        raise NotImplementedError
+
+    def start(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Start it, as it was if it ran before, and wait until it says that it is ready."""
+        self.spawn()
+        self.wait_ready(timeout_s)
+
+    def spawn(self) -> None:
+        """Start it and return at once."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        argv: list[str | Path] = [script(self._program_name), *self.listen_flags()]
+        argv += ["--data-dir", self.data_dir, *self.extra]
+        environment = clean_environment(HOME=str(self.data_dir), **self._env)
+        self._process = ManagedProcess(argv, name=self.name, netns=self.netns, env=environment)
+
+    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Wait for its ready line and keep the addresses."""
+        self.ready = self.process.wait_ready(timeout_s)
+
+    def stop(self) -> int:
+        """SIGTERM; its exit status. Raises ProcessError if it takes longer than the 5 s promised (and 1 more)."""
+        status = self.process.terminate(6.0)
+        self.process.close()
+        return status
+
+    def kill(self) -> None:
+        """`kill -9`."""
+        self.process.kill()
+
+    def close(self) -> None:
+        """Stop it if it runs, in whatever way works."""
+        if self._process is not None:
+            self._process.close()
+
+    def metrics(self) -> Metrics:
+        """A scrape."""
+        return scrape(self.status_address)
+
+    def healthz(self) -> tuple[int, bytes]:
+        """Status and body of /healthz."""
+        return http_get(self.status_address, "/healthz")
+
+
+class Supernode(Service):
+    """`layercast-supernode`; `host` is the address it listens on."""
+
+    def __init__(self, data_dir: Path, host: str, extra: Sequence[str], *, netns: str | None = None) -> None:
+        super().__init__("supernode", "layercast-supernode", data_dir, extra, netns=netns)
+        self._host = host
+
+    def listen_flags(self) -> list[str]:
+        """Any free port at first, then where it was."""
+        free = f"{self._host}:0"
+        return ["--listen", self.ready.get("api", free), "--upload-listen", self.ready.get("upload", free)]
+
+    @property
+    def status_address(self) -> str:
+        """HOST:PORT of its API."""
+        return self.ready["api"]
+
+    @property
+    def url(self) -> str:
+        """What peers are given."""
+        return f"http://{self.ready['api']}"
+
+
+class Peer(Service):
+    """`layercast-peer`. `host` is where other nodes reach it, `proxy_host` where its clients do."""
+
+    def __init__(
+        self,
+        name: str,
+        data_dir: Path,
+        supernode_url: str,
+        host: str,
+        proxy_host: str,
+        extra: Sequence[str],
+        *,
+        netns: str | None = None,
+    ) -> None:
+        super().__init__(name, "layercast-peer", data_dir, ["--supernode", supernode_url, *extra], netns=netns)
+        self._host = host
+        self._proxy_host = proxy_host
+
+    def listen_flags(self) -> list[str]:
+        """Any free ports at first, then where it was. Its status is where this process can scrape it."""
+        flags = ["--listen", self.ready.get("proxy", f"{self._proxy_host}:0")]
+        flags += ["--upload-listen", self.ready.get("upload", f"{self._host}:0")]
+        if self._host != self._proxy_host:
+            flags += ["--status-listen", self.ready.get("status", f"{self._host}:0")]
+        return flags
+
+    @property
+    def proxy(self) -> str:
+        """HOST:PORT that its clients pull through."""
+        return self.ready["proxy"]
+
+    @property
+    def proxy_url(self) -> str:
+        """The same as a URL: a registry mirror."""
+        return f"http://{self.proxy}"
+
+    @property
+    def status_address(self) -> str:
+        """HOST:PORT of /healthz and /metrics."""
+        return self.ready["status"]
+
+    def received_bytes(self, source: str) -> int:
+        """Payload bytes that this node got from `source`: peer, seed, origin, store or passthrough."""
+        return int(self.metrics().value("layercast_bytes_total", source=source))
+
+    def client_bytes(self, source: str) -> int:
+        """Payload bytes that its clients got by way of `source`: swarm, store or passthrough."""
+        return int(self.metrics().value("layercast_client_bytes_total", **{"from": source}))
+
+
+@dataclass(slots=True)
+class Cluster:
+    """A supernode and its peers; a context manager, which starts the supernode.
+
+    `origin` is HOST:PORT of a plain-http registry, which is also where requests that name no registry go.
+    `host` is where the supernode listens. `supernode_flags` and `peer_flags` are added to every start.
+    """
+
+    directory: Path
+    origin: str
+    host: str = LOOPBACK
+    supernode_node: Node | None = None
+    supernode_flags: Sequence[str] = ()
+    peer_flags: Sequence[str] = ()
+    peers: list[Peer] = field(default_factory=list)
+    supernode: Supernode = field(init=False)
+
+    def __post_init__(self) -> None:
+        node = self.supernode_node
+        self.supernode = Supernode(
+            self.directory / "supernode",
+            self.host if node is None else node.address,
+            ["--insecure-upstream", self.origin, *self.supernode_flags],
+            netns=None if node is None else node.name,
+        )
+
+    def __enter__(self) -> Cluster:
+        try:
+            self.supernode.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop all programs."""
+        for peer in self.peers:
+            peer.close()
+        self.supernode.close()
+
+    def add_peer(self, node: Node | None = None, *, proxy_host: str | None = None, extra: Sequence[str] = ()) -> Peer:
+        """Start one more peer: on loopback, or in the namespace of `node`.
+
+        `proxy_host` is the address that its clients reach: a ClientNamespace's `gateway`, say. Unless given it is
+        loopback, in the peer's own namespace.
+        """
+        peer = self.prepare_peer(node, proxy_host=proxy_host, extra=extra)
+        peer.start()
+        return peer
+
+    def add_peers(self, nodes: Sequence[Node | None], *, extra: Sequence[str] = ()) -> list[Peer]:
+        """Start several peers at once and wait until all are ready."""
+        peers = [self.prepare_peer(node, extra=extra) for node in nodes]
+        for peer in peers:
+            peer.spawn()
+        for peer in peers:
+            peer.wait_ready(READY_TIMEOUT_S + len(peers))
+        return peers
+
+    def prepare_peer(
+        self, node: Node | None = None, *, proxy_host: str | None = None, extra: Sequence[str] = ()
+    ) -> Peer:
+        """A peer of this cluster that is not started yet."""
+        name = f"peer-{len(self.peers)}"
+        flags = ["--default-upstream", f"http://{self.origin}", "--insecure-upstream", self.origin]
+        peer = Peer(
+            name,
+            self.directory / name,
+            self.supernode.url,
+            LOOPBACK if node is None else node.address,
+            proxy_host or LOOPBACK,
+            [*flags, *self.peer_flags, *extra],
+            netns=None if node is None else node.name,
+        )
+        self.peers.append(peer)
+        return peer
+
+    def wait_for_sessions(self, count: int, timeout_s: float = READY_TIMEOUT_S) -> None:
+        """Wait until that many peers are linked to the supernode."""
+        wait_until(
+            lambda: self.supernode.metrics().value("layercast_sessions_open") == count,
+            f"{count} open sessions at the supernode",
+            timeout_s,
+        )
+
+    def received_bytes(self, source: str) -> int:
+        """Sum over all peers; see Peer.received_bytes."""
+        return sum(peer.received_bytes(source) for peer in self.peers)

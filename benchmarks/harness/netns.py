@@ -1,0 +1,292 @@
+"""Small networks of their own for tests: namespaces on one bridge, shaped links, and clients that reach one node.
+
+    host (this process: origin, supernode) ---+
+                                              |  bridge, in a namespace of its own
+    node n0 ----------------------------------+
+      +--- client c0: one veth to n0, no route to anything else
+    node n1 ----------------------------------+
+
+The bridge has its own namespace, so that firewall rules of the host (dockerd sets FORWARD to DROP) do not meet
+bridged frames. Addresses come from 198.18.0.0/15 (RFC 2544, for tests) and 192.0.2.0/24 (RFC 5737). All names
+begin with `lc` and the process id: what a killed run left behind is removed by the next one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import os
+import re
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.harness.processes import ManagedProcess, ProcessError, run
+from benchmarks.harness.programs import program
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+_PREFIX: Final = re.compile(r"lc([0-9a-z]+)[xy][0-9a-z]*")
+_BLOCK: Final = ipaddress.IPv4Network("198.18.0.0/15")
+_NETWORK_PREFIX_LENGTH: Final = 22
+_LINK_BLOCK: Final = ipaddress.IPv4Network("192.0.2.0/24")
+NETNS_DIR: Final = Path("/run/netns")
+_serials = itertools.count()
+
+
+def ip(*words: str, check: bool = True) -> str:
+    """Run `ip` in this process's namespace; its output. Raises ProcessError."""
+    return run([program("ip"), *words], check=check).stdout
+
+
+def _batch(commands: Sequence[str], netns: str | None = None) -> None:
+    """Several `ip` commands in one process: 200 namespaces take seconds, not a minute."""
+    scope = ["-n", netns] if netns else []
+    done = subprocess.run(
+        [program("ip"), *scope, "-batch", "-"],
+        input="\n".join(commands) + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise ProcessError(f"ip -batch in {netns or 'the host'}: {done.stderr}\n" + "\n".join(commands))
+
+
+@dataclass(slots=True)
+class Namespace:
+    """One network namespace. `address` is its IP address, `device` the interface that has it."""
+
+    name: str
+    address: str
+    device: str
+
+    def run(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        timeout_s: float = 60.0,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a program in it to the end; see processes.run."""
+        return run(argv, netns=self.name, env=env, cwd=cwd, timeout_s=timeout_s, check=check)
+
+    def start(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        name: str = "",
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> ManagedProcess:
+        """Start a program in it; see processes.ManagedProcess."""
+        return ManagedProcess(argv, name=name, env=env, cwd=cwd, netns=self.name)
+
+    def reaches(self, host: str, port: int) -> bool:
+        """Whether a TCP connection from here to there opens within 2 s."""
+        argv = [program("curl"), "-s", "--noproxy", "*", "--connect-timeout", "2", "-m", "4", "-o", "/dev/null"]
+        status = self.run([*argv, f"http://{host}:{port}/"], check=False).returncode
+        return status not in (7, 28)  # curl: could not connect, timed out
+
+
+@dataclass(slots=True)
+class Node(Namespace):
+    """A namespace on the bridge. `bridge_device` is the other end of its cable, in the bridge's namespace."""
+
+    lab: Lab = field(repr=False)
+    bridge_device: str
+    clients: list[ClientNamespace] = field(default_factory=list)
+    _shaper: Sequence[str] = ("pfifo",)
+
+    def shape(self, rate_bits_per_s: float, burst_bytes: int = 32 << 10, latency_ms: float = 50) -> None:
+        """Limit both directions of its cable with tc tbf. Again: the new rate replaces the old."""
+        rate = f"{int(rate_bits_per_s)}bit"
+        self._shaper = ("tbf", "rate", rate, "burst", str(burst_bytes), "latency", f"{latency_ms}ms")
+        self._set_queue(self._shaper)
+
+    def unshape(self) -> None:
+        """Lift the limits."""
+        self._shaper = ("pfifo",)
+        self._set_queue(self._shaper)
+
+    def silence(self) -> None:
+        """Lose every frame in both directions without a word: both interfaces stay up, the link is half open."""
+        # Where an ARP entry ran out, the sender would be told after 3 s that the other side is gone.
+        _make_neighbours_permanent(self.name)
+        for other in (None, *(node.name for node in self.lab.nodes if node is not self)):
+            _make_neighbours_permanent(other, only=self.address)
+        self._set_queue(("blackhole",))
+
+    def restore(self) -> None:
+        """End `silence`."""
+        self._set_queue(self._shaper)
+
+    def _set_queue(self, discipline: Sequence[str]) -> None:
+        for netns, device in ((self.name, self.device), (self.lab.hub, self.bridge_device)):
+            run([program("tc"), "-n", netns, "qdisc", "replace", "dev", device, "root", *discipline])
+
+    def add_client(self) -> ClientNamespace:
+        """A namespace with one cable, to this node: it reaches the node at `gateway` and nothing else."""
+        return self.lab.add_client(self)
+
+
+@dataclass(slots=True)
+class ClientNamespace(Namespace):
+    """A namespace whose only way out is its node, which does not forward. `gateway` is the node's address there."""
+
+    gateway: str
+
+
+@dataclass(slots=True)
+class Lab:
+    """One network; a context manager. `host_address` is where this process's namespace is on the bridge.
+
+    `mtu` is that of all cables. Needs root.
+    """
+
+    mtu: int = 1500
+    prefix: str = field(default_factory=lambda: f"lc{_base36(os.getpid())}x{_base36(next(_serials))}y")
+    nodes: list[Node] = field(default_factory=list)
+    host_address: str = ""
+    _namespaces: list[str] = field(default_factory=list, repr=False)
+    _addresses: Iterator[ipaddress.IPv4Address] = field(default_factory=lambda: iter(()), repr=False)
+
+    def __enter__(self) -> Lab:
+        remove_stale_labs()
+        try:
+            self._build_bridge()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def hub(self) -> str:
+        """The namespace that holds the bridge."""
+        return f"{self.prefix}hub"
+
+    def _build_bridge(self) -> None:
+        network = _free_network()
+        self._addresses = network.hosts()
+        self._add_namespace(self.hub)
+        _batch(["link add br0 type bridge", f"link set br0 mtu {self.mtu} up"], self.hub)
+        self.host_address = str(next(self._addresses))
+        here, there = f"{self.prefix}h", f"{self.prefix}p"
+        _batch([f"link add {here} mtu {self.mtu} type veth peer name {there} netns {self.hub}"])
+        _batch([f"link set {there} mtu {self.mtu} master br0 up"], self.hub)
+        _batch([f"addr add {self.host_address}/{_NETWORK_PREFIX_LENGTH} dev {here}", f"link set {here} up"])
+
+    def _add_namespace(self, name: str) -> None:
+        ip("netns", "add", name)
+        self._namespaces.append(name)
+        _batch(["link set lo up"], name)
+        # A namespace inherits the host's setting, and dockerd on the host turns forwarding on.
+        _set_sysctl(name, "net/ipv4/ip_forward", "0")
+
+    def add_node(self) -> Node:
+        """One more namespace on the bridge, unshaped."""
+        number = len(self.nodes)
+        name, device = f"{self.prefix}n{number}", f"n{number}"
+        address = str(next(self._addresses))
+        self._add_namespace(name)
+        _batch([f"link add eth0 mtu {self.mtu} type veth peer name {device} netns {self.hub}"], name)
+        _batch([f"link set {device} mtu {self.mtu} master br0 up"], self.hub)
+        _batch([f"addr add {address}/{_NETWORK_PREFIX_LENGTH} dev eth0", "link set eth0 up"], name)
+        _set_sysctl(name, "net/ipv4/tcp_slow_start_after_idle", "0")
+        node = Node(name=name, address=address, device="eth0", lab=self, bridge_device=device)
+        self.nodes.append(node)
+        return node
+
+    def add_client(self, node: Node) -> ClientNamespace:
+        """A client of `node`; see Node.add_client."""
+        number = len(node.clients)
+        name, node_device = f"{node.name}c{number}", f"c{number}"
+        gateway, address = list(list(_LINK_BLOCK.subnets(new_prefix=30))[number].hosts())
+        self._add_namespace(name)
+        _batch([f"link add eth0 type veth peer name {node_device} netns {node.name}"], name)
+        _batch([f"addr add {address}/30 dev eth0", "link set eth0 up"], name)
+        _batch([f"addr add {gateway}/30 dev {node_device}", f"link set {node_device} up"], node.name)
+        client = ClientNamespace(name=name, address=str(address), device="eth0", gateway=str(gateway))
+        node.clients.append(client)
+        return client
+
+    def close(self) -> None:
+        """Remove all that the lab made, killing what still runs inside."""
+        for name in reversed(self._namespaces):
+            remove_namespace(name)
+        self._namespaces.clear()
+        ip("link", "del", f"{self.prefix}h", check=False)
+
+
+def remove_namespace(name: str) -> None:
+    """Kill what runs in a namespace of ours and delete it. Not an error if it is gone."""
+    path = NETNS_DIR / name
+    if not path.exists():
+        return
+    for pid in ip("netns", "pids", name, check=False).split():
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+    deadline_s = time.monotonic() + 5
+    while ip("netns", "pids", name, check=False).split() and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    ip("netns", "del", name, check=False)
+
+
+def remove_stale_labs() -> None:
+    """Remove the namespaces and cables of runs whose process no longer exists."""
+    if NETNS_DIR.is_dir():
+        for path in sorted(NETNS_DIR.iterdir()):
+            if _is_stale(path.name):
+                remove_namespace(path.name)
+    for path in Path("/sys/class/net").iterdir():
+        if _is_stale(path.name):
+            ip("link", "del", path.name, check=False)
+
+
+def _is_stale(name: str) -> bool:
+    match = _PREFIX.match(name)
+    return match is not None and not Path(f"/proc/{int(match[1], 36)}").exists()
+
+
+def _free_network() -> ipaddress.IPv4Network:
+    """A block that no interface of the host uses, different for neighbouring process ids."""
+    in_use = ip("-4", "-o", "addr", "show")
+    blocks = list(_BLOCK.subnets(new_prefix=_NETWORK_PREFIX_LENGTH))
+    first = (os.getpid() * 7 + next(_serials)) % len(blocks)
+    for network in blocks[first:] + blocks[:first]:
+        if f" {next(iter(network.hosts()))}/" not in in_use:
+            return network
+    raise ProcessError(f"every block of {_BLOCK} is in use by another network: remove stale namespaces")
+
+
+def _make_neighbours_permanent(netns: str | None, only: str | None = None) -> None:
+    """Keep the known ARP entries of a namespace (None: the host), all or that of one address, for good."""
+    scope = ["-n", netns] if netns else []
+    for line in ip(*scope, "-4", "neigh", "show").splitlines():
+        words = line.split()
+        if "lladdr" in words and words[-1] != "PERMANENT" and only in (None, words[0]):
+            lladdr = words[words.index("lladdr") + 1]
+            _batch([f"neigh replace {words[0]} lladdr {lladdr} dev {words[2]} nud permanent"], netns)
+
+
+def _set_sysctl(netns: str, key: str, value: str) -> None:
+    run(["/bin/sh", "-c", f"echo {value} > /proc/sys/{key}"], netns=netns)
+
+
+def _base36(number: int) -> str:
+    digits = ""
+    while True:
+        number, digit = divmod(number, 36)
+        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+        if not number:
+            return digits

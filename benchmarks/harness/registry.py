@@ -1,0 +1,140 @@
+"""Debian's docker-registry as an origin: plain, with a password, with tokens, with TLS."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.demo.push import RegistryWriter
+from benchmarks.harness.processes import ManagedProcess
+from benchmarks.harness.programs import clean_environment, program
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from benchmarks.demo.image import Image
+    from benchmarks.harness.tls import KeyPair
+
+USER: Final = "reader"
+PASSWORD: Final = "secret"  # of a registry that lives as long as a test
+_PASSWORD_BCRYPT: Final = "$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"
+
+
+class Registry:
+    """One docker-registry with its storage below `root`; a context manager.
+
+    `listen` with port 0 takes a free port. `auth` is the section of its configuration: `password_auth(root)`, or
+    TokenServer.registry_auth(). It keeps its address and its storage over `stop` and `start`.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        listen: str = "127.0.0.1:0",
+        auth: Mapping[str, object] | None = None,
+        tls: KeyPair | None = None,
+        netns: str | None = None,
+        settings: Mapping[str, object] | None = None,
+    ) -> None:
+        self.root = root
+        self._auth = auth
+        self._tls = tls
+        self._netns = netns
+        self._settings = settings or {}
+        self._process: ManagedProcess | None = None
+        root.mkdir(parents=True, exist_ok=True)
+        self.address = listen
+        self.start()
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        return f"{'https' if self._tls else 'http'}://{self.address}"
+
+    @property
+    def host_port(self) -> tuple[str, int]:
+        """Its address as the counting proxy takes it."""
+        host, _, port = self.address.rpartition(":")
+        return host, int(port)
+
+    @property
+    def process(self) -> ManagedProcess:
+        """The running program."""
+        assert self._process is not None, "the registry is stopped"
+        return self._process
+
+    def start(self) -> None:
+        """Start it, on the address that it had before if it had one."""
+        config = self.root / "config.yml"
+        config.write_text(json.dumps(self._config()))  # JSON is YAML
+        argv: list[str | Path] = [program("docker-registry"), "serve", config]
+        self._process = ManagedProcess(argv, env=clean_environment(), netns=self._netns, name="docker-registry")
+        try:
+            self.address = self._process.wait_for_line(r"listening on ([0-9.]+:\d+)")[1]
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop it; what was pushed stays."""
+        if self._process is not None:
+            self._process.close()
+            self._process = None
+
+    def push(self, image: Image, repository: str, tag: str = "latest", headers: Mapping[str, str] | None = None) -> str:
+        """Push an image straight into the registry; the digest that the tag names."""
+        with self.writer(headers=headers) as writer:
+            return writer.push_image(image, repository, tag)
+
+    def writer(self, *, headers: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None) -> RegistryWriter:
+        """A connection to push single blobs with. Only from a process that reaches the registry."""
+        return RegistryWriter(self.url, headers=headers, tls=tls)
+
+    def forget_blob(self, digest: str) -> None:
+        """Remove a blob's bytes from the storage, links left in place: the registry answers 404 or 500 for it."""
+        hex_digest = digest.removeprefix("sha256:")
+        blobs = self.root / "storage" / "docker" / "registry" / "v2" / "blobs" / "sha256"
+        shutil.rmtree(blobs / hex_digest[:2] / hex_digest)
+
+    def _config(self) -> dict[str, object]:
+        http: dict[str, object] = {"addr": self.address, "secret": "test"}
+        if self._tls is not None:
+            http["tls"] = {"certificate": str(self._tls.certificate_file), "key": str(self._tls.key_file)}
+        config: dict[str, object] = {
+            "version": 0.1,
+            "log": {"level": "info", "accesslog": {"disabled": False}},
+            "storage": {
+                "filesystem": {"rootdirectory": os.fspath(self.root / "storage")},
+                "redirect": {"disable": True},
+                "delete": {"enabled": True},
+            },
+            "http": http,
+        }
+        if self._auth is not None:
+            config["auth"] = self._auth
+        return {**config, **self._settings}
+
+
+def password_auth(root: Path) -> dict[str, object]:
+    """The `auth` section of a registry that lets in USER with PASSWORD alone; its file lies in `root`."""
+    root.mkdir(parents=True, exist_ok=True)
+    file = root / "htpasswd"
+    file.write_text(f"{USER}:{_PASSWORD_BCRYPT}\n")
+    return {"htpasswd": {"realm": "test", "path": str(file)}}
+
+
+def basic_authorization(user: str = USER, password: str = PASSWORD) -> dict[str, str]:
+    """The header by which that user identifies himself."""
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
