@@ -1,0 +1,165 @@
+"""`layercast up`: a supernode and a peer on this machine, ready as a mirror. Starts and minds them; no more."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from peer.cli.contract import CommandError, value
+from peer.cli.minder import Minder, Program
+from proto.errors import ConfigError
+from proto.upstreams import upstream_from_url
+from proto.values import HostPort, parse_host_port, parse_path, parse_url
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping, Sequence
+
+_DESCRIPTION = """\
+Start a supernode and a peer on this machine, mind them (what dies is started again), and end both on Ctrl-C or
+SIGTERM. The defaults suit one machine: everything listens on loopback. With --supernode-listen 0.0.0.0:65000 and
+--supernode-upload-listen 0.0.0.0:65003 peers of other machines may join.
+"""
+_LISTENERS: Final = (
+    ("--listen", "127.0.0.1:65001", "the mirror"),
+    ("--upload-listen", "127.0.0.1:65002", "the peer's pieces"),
+    ("--supernode-listen", "127.0.0.1:65000", "the supernode"),
+    ("--supernode-upload-listen", "127.0.0.1:65003", "the supernode's pieces"),
+)
+_CLIENTS = """
+Layercast is ready. The mirror is http://{proxy}
+
+docker       /etc/docker/daemon.json, for docker.io:
+             {{"registry-mirrors": ["http://{proxy}"]}}
+containerd   /etc/containerd/certs.d/_default/hosts.toml:
+             [host."http://{proxy}"]
+               capabilities = ["pull", "resolve"]
+podman       /etc/containers/registries.conf, one block a registry:
+             [[registry]]
+             prefix = "quay.io"
+             location = "quay.io"
+             [[registry.mirror]]
+             location = "{proxy}/quay.io"
+             insecure = true
+by hand      layercast pull alpine:3.20 --via http://{proxy}
+look         layercast status --peer http://{status} --supernode http://{supernode}
+"""
+
+
+def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Declare the command and its options."""
+    parser = commands.add_parser("up", help="run a supernode and a peer on this machine", description=_DESCRIPTION)
+    url = value(parse_url)
+    for flag, default, purpose in _LISTENERS:
+        parser.add_argument(
+            flag,
+            type=value(parse_host_port),
+            default=default,
+            metavar="HOST:PORT",
+            help=f"{purpose} [default: {default}]",
+        )
+    parser.add_argument(
+        "--registry",
+        action="append",
+        default=[],
+        metavar="URL",
+        type=url,
+        help="allow this registry too, https://HOST or http://HOST:PORT; may be repeated",
+    )
+    parser.add_argument(
+        "--default-upstream",
+        metavar="URL",
+        type=url,
+        help="where requests go that name no registry [default: docker.io]",
+    )
+    parser.add_argument(
+        "--data-dir",
+        type=value(parse_path),
+        default=default_data_dir(),
+        metavar="DIR",
+        help="folder of both stores, keys and state [default: %(default)s]",
+    )
+    parser.set_defaults(run=run)
+
+
+def default_data_dir() -> Path:
+    """/var/lib/layercast for root, else the user's own data folder."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/layercast")
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "layercast"
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Returns when told to end. Raises CommandError if a program does not come up."""
+    try:
+        for name in ("supernode", "peer"):
+            (arguments.data_dir / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"--data-dir {arguments.data_dir}: {error.strerror}") from error
+    minder = Minder(programs(arguments), _say)
+    minder.run(_print_ready)
+    return 0
+
+
+def programs(arguments: argparse.Namespace) -> list[Program]:
+    """The two programs' command lines. Raises CommandError for a registry URL that is none."""
+    upstreams = upstream_flags(arguments.registry)
+    default = arguments.default_upstream
+    default_flags = ["--default-upstream", default] if default is not None else []
+    if default is not None:
+        upstreams = [*upstreams, *upstream_flags([default])]
+    data_dir: Path = arguments.data_dir
+
+    def supernode(addresses: Mapping[str, str]) -> Sequence[str]:
+        api = _settled(addresses, "supernode.api", arguments.supernode_listen)
+        upload = _settled(addresses, "supernode.upload", arguments.supernode_upload_listen)
+        words = ["supernode", "--listen", api, "--upload-listen", upload, "--data-dir", str(data_dir / "supernode")]
+        return [*words, *upstreams]
+
+    def peer(addresses: Mapping[str, str]) -> Sequence[str]:
+        proxy = _settled(addresses, "peer.proxy", arguments.listen)
+        upload = _settled(addresses, "peer.upload", arguments.upload_listen)
+        words = ["peer", "--supernode", f"http://{reachable(addresses['supernode.api'])}", "--listen", proxy]
+        return [*words, "--upload-listen", upload, "--data-dir", str(data_dir / "peer"), *default_flags, *upstreams]
+
+    return [Program("supernode", supernode), Program("peer", peer)]
+
+
+def upstream_flags(urls: Sequence[str]) -> list[str]:
+    """`--allow-upstream` or `--insecure-upstream` for each registry URL. Raises CommandError."""
+    flags: list[str] = []
+    for url in urls:
+        try:
+            upstream_from_url(url)
+        except ConfigError as error:
+            raise CommandError(f"--registry {error}") from error
+        parts = urlsplit(url)
+        flags += ["--insecure-upstream" if parts.scheme == "http" else "--allow-upstream", parts.netloc]
+    return flags
+
+
+def reachable(address: str) -> str:
+    """An address to connect to, from one that is listened on: every interface includes loopback."""
+    parsed = parse_host_port(address)
+    wildcard: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return str(HostPort(wildcard.get(parsed.host, parsed.host), parsed.port))
+
+
+def _settled(addresses: Mapping[str, str], key: str, wanted: HostPort) -> str:
+    """The address a program had before, so that a restart keeps a port that was chosen for it."""
+    return addresses.get(key, str(wanted))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _print_ready(addresses: Mapping[str, str]) -> None:
+    proxy, supernode = reachable(addresses["peer.proxy"]), reachable(addresses["supernode.api"])
+    status = reachable(addresses.get("peer.status", addresses["peer.proxy"]))
+    print(_CLIENTS.format(proxy=proxy, status=status, supernode=supernode))
+    print(f"ready up proxy={proxy} supernode={supernode}", flush=True)
