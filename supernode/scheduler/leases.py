@@ -34,7 +34,6 @@ class Lease:
         "duration_s",
         "ending",
         "expires_in_s",
-        "flow",
         "granted_at",
         "inline",
         "member",
@@ -43,6 +42,7 @@ class Lease:
         "piece",
         "rack_first",
         "receiver",
+        "share",
         "source",
         "started_at",
     )
@@ -56,8 +56,9 @@ class Lease:
         self.inline = inline
         self.granted_at = now
         self.started_at: float | None = None
-        # Predicted rate (bytes/s) and time of the transfer, None while neither end is measured.
-        self.flow: float | None = None
+        # The slower of both ends' whole links, bytes/s; 0.0 while neither is measured.
+        self.share = 0.0
+        # Predicted time of the transfer, None while nothing is measured.
         self.duration_s: float | None = None
         self.expires_in_s = 0.0
         # Predicted to end within a round trip: one lease may follow it at each end.
@@ -213,13 +214,12 @@ class Core:
 
     def _predict(self, lease: Lease, size_bytes: int) -> None:
         up, down = lease.source.up, lease.receiver.down
-        flows = (
-            up.expected_flow(_share(up, lease.before_up), lease.before_up is not None),
-            down.expected_flow(_share(down, lease.before_down), lease.before_down is not None),
-        )
-        lease.flow = min((flow for flow in flows if flow is not None), default=self.book.typical_flow)
-        if lease.flow:
-            lease.duration_s = size_bytes / lease.flow
+        speeds = [speed for speed in (up.speed(), down.speed()) if speed]
+        lease.share = min(speeds) if len(speeds) == 2 else max(speeds, default=0.0)
+        flows = (up.expected_flow(lease.before_up), down.expected_flow(lease.before_down))
+        flow = min((flow for flow in flows if flow is not None), default=self.book.typical_flow)
+        if flow:
+            lease.duration_s = size_bytes / flow
 
     def _expiry_s(self, lease: Lease) -> float:
         if lease.duration_s is None:
@@ -237,10 +237,10 @@ class Core:
         self._predict(lease, size_bytes)
         if lease.before_up is None:
             up.chains += 1
-            up.used += _share(up, lease)
+            up.used += up.share(lease)
         if lease.before_down is None:
             down.chains += 1
-            down.used += _share(down, lease)
+            down.used += down.share(lease)
         self.book.refresh_up(lease.source)
         self.book.refresh_down(lease.receiver)
 
@@ -264,11 +264,11 @@ class Core:
             lease.overdue = True
             self._set_due(lease, self.now + lease.expires_in_s + settings.expiry_grace_s)
         else:
-            near = settings.round_trip_s + settings.near_end_part * duration
-            if duration <= near:
+            near_end_in_s = duration - settings.round_trip_s
+            if near_end_in_s <= 0.0:
                 self._call_near(lease)
             else:
-                self._set_due(lease, self.now + duration - near)
+                self._set_due(lease, self.now + near_end_in_s)
 
     def beside(self, lease: Lease) -> tuple[float, float]:
         """Mean number of transfers at its source and at its receiver since it started, itself included."""
@@ -367,10 +367,10 @@ class Core:
             before.after_up = lease.before_up = None
             link.open_ends.append(before)
         else:
-            link.used -= _share(link, lease)
+            link.used -= link.share(lease)
             if after is not None:
                 after.before_up = lease.after_up = None
-                link.used += _share(link, after)
+                link.used += link.share(after)
                 self._start_if_free(after)
             else:
                 self._give_up_slot(link, lease)
@@ -382,10 +382,10 @@ class Core:
             before.after_down = lease.before_down = None
             link.open_ends.append(before)
         else:
-            link.used -= _share(link, lease)
+            link.used -= link.share(lease)
             if after is not None:
                 after.before_down = lease.after_down = None
-                link.used += _share(link, after)
+                link.used += link.share(after)
                 self._start_if_free(after)
             else:
                 self._give_up_slot(link, lease)
@@ -402,10 +402,3 @@ class Core:
     def _start_if_free(self, lease: Lease) -> None:
         if lease.before_up is None and lease.before_down is None:
             self._start(lease)
-
-
-def _share(link: Link, lease: Lease | None) -> float:
-    """What the transfer takes of a link with a declared rate; all of it while the other end is unknown."""
-    if lease is None:
-        return 0.0
-    return lease.flow if lease.flow is not None else link.declared or 0.0

@@ -55,7 +55,7 @@ class Scheduler:
         self._core = Core(rng, self.settings, epoch)
         self._plans: dict[int, origin.OriginPlan] = {}
         self._core.book.join(
-            SEED, "", Link(seed_upload_slots, seed_upload_rate_bytes_s, probes=True), Link(seed_download_slots, None)
+            SEED, "", Link(seed_upload_slots, seed_upload_rate_bytes_s), Link(seed_download_slots, None)
         )
         self._handlers: dict[type, Callable[..., None]] = {
             contract.PieceStored: self._piece_stored,
@@ -368,8 +368,8 @@ class Scheduler:
             if elapsed_s > 0.0:
                 rate = size_bytes / elapsed_s
                 beside_up, beside_down = core.beside(lease) if lease.started_at is not None else (1.0, 1.0)
-                source.up.learn(rate, beside_up, self.settings)
-                receiver.down.learn(rate, beside_down, self.settings)
+                source.up.learn(rate, beside_up, beside_down)
+                receiver.down.learn(rate, beside_down, beside_up)
                 typical = core.book.typical_flow
                 core.book.typical_flow = rate if typical is None else typical + (rate - typical) / 64
                 core.book.refresh_up(source)

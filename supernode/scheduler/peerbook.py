@@ -19,55 +19,33 @@ if TYPE_CHECKING:
 # How fast the estimate of what a link carries follows a faster and a slower transfer. Slow downwards: a slow
 # transfer may be the other end's doing.
 _RISE = 0.5
-_FALL = 1 / 32
-# A declared rate counts as filled here; what is left carries headers and control.
+_FALL = 1 / 16
+# A declared rate counts as filled at this part of it (the rest carries headers and control), a learned one, which
+# rises with every quick transfer, sooner.
 _FILLED = 0.9
-# A transfer says something about a width if that many ran beside it, give or take this part of one.
-_PARTLY = 0.35
-# A link that carries less than this part of what it was seen to has room for another transfer.
 _UNFILLED = 0.6
-# Rounds of measuring between probes, at most.
-_WAIT_MAX = 1024
+# A link counts as shared if more than this part of a second transfer ran on average.
+_PARTLY = 0.35
 
 
 class Link:
     """One direction of a node's link: chains of transfers (a running one and at most one behind it) and what it carries.
 
-    A transfer's rate times the mean number that ran beside it (itself included) is what the link carried at least.
-    Admission: with a declared rate, until the expected rates of its transfers fill it; else one transfer, and one
-    more while the link carries far less than it was seen to. A link that `probes` also tries one more when it is
-    full and keeps it if it then carries more, and each trial that fails makes the next one rarer. Only the seed's
-    uplink does: it is faster than one peer's link as often as not, and probes by many at once measure each other.
+    Admission: one transfer, and one more while the links at the other ends together cannot fill this one. Its own
+    rate is declared, or learned: a transfer's rate times the mean number that ran beside it (itself included) is
+    what the link carried at least. It is not probed with more than that: shared links make every hop of a rare piece
+    longer, and a seed that sends at the rate of one peer's link already keeps a swarm of equal links at its bound.
     """
 
-    __slots__ = (
-        "_area",
-        "_area_at",
-        "_probing",
-        "_samples",
-        "_sum",
-        "_wait",
-        "_wait_next",
-        "carries",
-        "chains",
-        "declared",
-        "open_ends",
-        "probes",
-        "running",
-        "slots",
-        "used",
-        "width",
-    )
+    __slots__ = ("_area", "_area_at", "carries", "chains", "declared", "open_ends", "running", "slots", "used")
 
-    def __init__(self, slots: int, declared: float | None, *, probes: bool = False) -> None:
+    def __init__(self, slots: int, declared: float | None) -> None:
         self.slots = slots
-        self.probes = probes
         self.declared = declared
-        self.width = 1
         # Bytes/s that it was lately seen to carry; None until a transfer ended.
         self.carries: float | None = None
         self.chains = 0
-        # Sum of the expected rates of transfers that hold a slot.
+        # What the other ends of its transfers could take or give together, at most its own rate each.
         self.used = 0.0
         # Transfers about to end with none behind them yet.
         self.open_ends: list[Lease] = []
@@ -75,12 +53,6 @@ class Link:
         self.running = 0
         self._area = 0.0
         self._area_at = 0.0
-        self._probing = False
-        self._samples = 0
-        self._sum = 0.0
-        # Windows until the next trial.
-        self._wait = 1
-        self._wait_next = 8
 
     def room_now(self) -> bool:
         """Whether one more transfer could start at once."""
@@ -90,7 +62,7 @@ class Link:
             return False
         if self.declared is not None:
             return self.used < _FILLED * self.declared
-        return self.chains < self.width
+        return self.used < _UNFILLED * (self.carries or 0.0)
 
     def room(self) -> bool:
         """Whether one more transfer could start at once or right after one that is about to end."""
@@ -98,18 +70,22 @@ class Link:
 
     def room_for_two(self) -> bool:
         """Whether a transfer started now would leave room for another."""
-        if self.declared is not None:
-            flow = self.used / self.chains if self.chains else self.declared
-            return self.chains + 2 <= self.slots and self.used + flow < _FILLED * self.declared
-        return self.chains + 2 <= min(self.width, self.slots)
+        flow = self.used / self.chains if self.chains else self.speed()
+        filled = _FILLED * self.declared if self.declared is not None else _UNFILLED * (self.carries or 0.0)
+        return self.chains + 2 <= self.slots and self.used + flow < filled
 
-    def expected_flow(self, freed: float, follows: bool) -> float | None:
-        """Rate that one more transfer gets at most, as far as this end knows; `freed` is what it inherits by following."""
-        if self.declared is not None:
-            return max(self.declared - self.used + freed, self.declared / max(1, self.slots))
-        if self.carries is None:
+    def expected_flow(self, behind: Lease | None) -> float | None:
+        """Rate of one more transfer as far as this end knows; `behind` is the one it follows."""
+        speed = self.speed()
+        if not speed:
             return None
-        return self.carries / max(1, self.chains + (not follows))
+        others = self.chains - (behind is not None)
+        used = self.used - (self.share(behind) if behind is not None else 0.0)
+        return max(speed - used, speed / (others + 1))
+
+    def share(self, lease: Lease) -> float:
+        """What the transfer's other end could take or give of this link's rate; all of it while unknown."""
+        return min(lease.share, self.declared) if self.declared is not None else lease.share
 
     def speed(self) -> float:
         """Rate of the whole link as far as known, bytes/s; 0.0 when not at all."""
@@ -125,43 +101,18 @@ class Link:
         self._area_at = now
         self.running += change
 
-    def learn(self, rate: float, beside: float, settings: SchedulerSettings) -> None:
-        """Take in a transfer that ended well: its rate in bytes/s and the mean number running here meanwhile."""
+    def learn(self, rate: float, beside: float, beside_there: float) -> None:
+        """Take in a transfer that ended well: its rate in bytes/s and the mean numbers running here and at its other end.
+
+        Where the other end was shared, it may be what limited the transfer: no reason to think less of this one.
+        """
         carried = rate * beside
         if self.carries is None:
             self.carries = carried
-        if not self._probing:
-            self.carries += (_RISE if carried > self.carries else _FALL) * (carried - self.carries)
-        if self.declared is not None or beside < self.width - _PARTLY:
-            return
-        self._samples += 1
-        self._sum += carried
-        if self._samples >= settings.width_window:
-            self._adjust(self._sum / self._samples, settings)
-            self._samples = 0
-            self._sum = 0.0
-
-    def _adjust(self, carried: float, settings: SchedulerSettings) -> None:
-        """A window of transfers at the present width carried this much on average."""
-        assert self.carries is not None
-        if self._probing:
-            self._probing = False
-            if carried >= settings.width_gain * self.carries:
-                self.carries = carried
-                self._wait = 0
-            else:
-                self.width -= 1
-                self._wait = self._wait_next
-                self._wait_next = min(4 * self._wait_next, _WAIT_MAX)
-        elif carried < _UNFILLED * self.carries:
-            self.width = min(self.width + 1, max(1, self.slots))
-        elif self._wait > 0 or not self.probes:
-            self._wait -= 1
-            if not self.probes and self.width > 1:
-                self.width -= 1
-        elif self.width < self.slots:
-            self._probing = True
-            self.width += 1
+        elif carried > self.carries:
+            self.carries += _RISE * (carried - self.carries)
+        elif beside_there <= 1.0 + _PARTLY:
+            self.carries += _FALL * (carried - self.carries)
 
 
 class Node:

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 class SchedulerSettings:
     """Immutable; the defaults suit a data-centre network of 0.1 to 10 Gbit/s."""
 
-    # A report to the supernode, a grant back and the request to the source: LAN plus two event loops.
+    # A report to the supernode, a grant back and the request to the source: LAN plus two event loops. A grant is given
+    # this long before a transfer's predicted end; a longer horizon makes successive transfers overlap more and more.
     round_trip_s: float = 0.01
-    # Part of a transfer's predicted time added to the round trip when its end is called near: predictions err by that much.
-    near_end_part: float = 0.1
     # More uploads than this share one link no better and make every hop of a rare piece longer.
     uploads_per_node_max: int = 8
     downloads_per_node_max: int = 8
@@ -46,9 +45,5 @@ class SchedulerSettings:
     # The supernode's own next try at an origin that failed, doubled up to the maximum.
     origin_backoff_s: float = 5.0
     origin_backoff_max_s: float = 60.0
-    # Completions over which a link's throughput is measured before its width changes.
-    width_window: int = 4
-    # A wider link must have carried this much more to stay wide.
-    width_gain: float = 1.15
     # Happenings remembered per swarm for story().
     story_length: int = 1024
