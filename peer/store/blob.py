@@ -7,6 +7,7 @@ Eviction and room are the store's (peer.store.disk).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -23,6 +24,7 @@ from proto.errors import FrameInvalid, LocalError
 from proto.pieces import Bitfield, first_missing, indices
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from hashlib import _Hash
     from pathlib import Path
 
@@ -73,7 +75,7 @@ class Blob:
         # Grows with each void() and unload(): what was begun before must not mark anything after.
         self._generation = 0
         self._data = self._held_file = -1
-        self._book: HashBook
+        self._loaded_book: HashBook | None = None
 
     # --- from disk, and back -----------------------------------------------------------------------------------
 
@@ -106,7 +108,6 @@ class Blob:
 
     def load(self, boot_id: str) -> None:
         """Open the files; after a restart of the machine verify what a partial blob holds. Raises OSError."""
-        self._book = HashBook.load(self.digest, self.layout.count, self._paths.hashes)
         try:
             path = self._paths.complete if self.complete else self._paths.partial
             self._data = os.open(path, os.O_RDWR | os.O_CLOEXEC)
@@ -121,7 +122,9 @@ class Blob:
     def unload(self) -> None:
         """Close the files."""
         with self._lock:
-            self._book.close()
+            if self._loaded_book is not None:
+                self._loaded_book.close()
+                self._loaded_book = None
             for descriptor in (self._data, self._held_file):
                 if descriptor >= 0:
                     os.close(descriptor)
@@ -172,23 +175,35 @@ class Blob:
 
     # --- hashes ------------------------------------------------------------------------------------------------
 
+    @property
+    def _book(self) -> HashBook:
+        """Read when it is first needed: sending a piece of a complete blob needs no hash. Raises OSError."""
+        if self._loaded_book is None:
+            self._loaded_book = HashBook.load(self.digest, self.layout.count, self._paths.hashes)
+        return self._loaded_book
+
     def learn(self, first: int, hashes: bytes, signature: bytes) -> None:
         """Raises PieceCorrupt when a held piece has another hash, LocalError."""
-        with self._lock:
-            try:
-                self._book.learn(first, hashes, signature, self.held)
-            except OSError as error:
-                raise local_error(error, f"hashes of blob {self.digest.short}") from None
+        with self._lock, self._hash_trouble():
+            self._book.learn(first, hashes, signature, self.held)
 
     @property
     def signed_hashes(self) -> tuple[SignedHashes, ...]:
-        """The runs as signed, oldest first."""
-        return self._book.signed
+        """The runs as signed, oldest first. Raises LocalError."""
+        with self._lock, self._hash_trouble():
+            return self._book.signed
 
     def expected_hash(self, piece: int) -> bytes | None:
-        """32 bytes, or None."""
-        with self._lock:
+        """32 bytes, or None. Raises LocalError."""
+        with self._lock, self._hash_trouble():
             return self._book.of(piece)
+
+    @contextlib.contextmanager
+    def _hash_trouble(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise local_error(error, f"hashes of blob {self.digest.short}") from None
 
     # --- writing (peer.store.writer.WriterHost) ----------------------------------------------------------------
 
@@ -213,8 +228,8 @@ class Blob:
             self._host.want_room(self, length)
         self._host.pin(self)
         with self._lock:
-            known = from_origin or self._book.of(piece) is not None
-            if known:
+            # A partial blob's hashes were read when it was loaded; of a complete one nothing is written any more.
+            if from_origin or self.complete or self._book.of(piece) is not None:
                 return self._begin(piece)
         self._host.unpin(self)
         raise LocalError(f"piece {piece} of blob {self.digest.short}: its hash is not known yet")

@@ -1,0 +1,51 @@
+"""`layercast-bench`: one subcommand a benchmark. A benchmark is a module with HELP, add_arguments() and run()."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Final, Protocol
+
+import benchmarks.dataplane.command
+from proto.errors import LayercastError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class Benchmark(Protocol):
+    """What a subcommand's module offers."""
+
+    HELP: str
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None: ...
+
+    def run(self, arguments: argparse.Namespace) -> int:
+        """The exit status. Raises LayercastError, shown as one line."""
+        ...
+
+
+BENCHMARKS: Final[Mapping[str, Benchmark]] = {
+    "dataplane": benchmarks.dataplane.command,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The entry point."""
+    parser = argparse.ArgumentParser(prog="layercast-bench", description="Measure Layercast, and print the bounds.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="BENCHMARK")
+    for name, benchmark in BENCHMARKS.items():
+        benchmark.add_arguments(commands.add_parser(name, help=benchmark.HELP, description=benchmark.HELP))
+    arguments = parser.parse_args(argv)
+    try:
+        return BENCHMARKS[arguments.command].run(arguments)
+    except LayercastError as error:
+        print(f"layercast-bench {arguments.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"layercast-bench {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

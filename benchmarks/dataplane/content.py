@@ -1,0 +1,71 @@
+"""The blob that is moved, made from a seed into a real store, and what hashing costs by itself."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING, Final
+
+import blake3
+
+from benchmarks.dataplane.contract import Job
+from benchmarks.dataplane.torrent import make_torrent
+from peer.store.disk import DiskStore
+from proto.ids import Digest
+from proto.pieces import MIB, PieceLayout
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HASHED_BYTES: Final = 128 * MIB
+_CHUNK_BYTES: Final = 256 * 1024
+
+
+def make_source(folder: Path, size_bytes: int, seed: int) -> Job:
+    """Put random, incompressible bytes into a store below `folder`, complete, and describe the transfer."""
+    layout = PieceLayout.of(size_bytes)
+    digest = _digest(layout, seed)
+    store = DiskStore(folder / "source", size_limit_bytes=1 << 50, free_floor_bytes=0)
+    handle = store.open(digest, layout)
+    for number in range(layout.count):
+        writer = handle.writer(number, from_origin=True)
+        writer.write(memoryview(_piece(layout, seed, number)))
+        writer.finish()
+    assert handle.check_digest()
+    handle.close()
+    store.close()
+    job = Job(
+        source_file=str(folder / "source" / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex),
+        source_store=str(folder / "source"),
+        target=str(folder / "target"),
+        digest=str(digest),
+        size_bytes=size_bytes,
+        piece_size_bytes=layout.piece_size_bytes,
+        supernode_seed=random.Random(seed).randbytes(32).hex(),
+        torrent_file=str(folder / "blob.torrent"),
+    )
+    make_torrent(job)
+    return job
+
+
+def hash_costs() -> dict[str, float]:
+    """CPU-seconds per GiB of each hash alone, in chunks as the transports use them."""
+    chunk = memoryview(random.Random(0).randbytes(_CHUNK_BYTES))
+    costs = {}
+    for name, hasher in (("sha256", Digest("sha256", "").hasher()), ("blake3", blake3.blake3())):
+        started_s = time.process_time()
+        for _ in range(_HASHED_BYTES // _CHUNK_BYTES):
+            hasher.update(chunk)
+        costs[name] = (time.process_time() - started_s) * (1024 * MIB / _HASHED_BYTES)
+    return costs
+
+
+def _piece(layout: PieceLayout, seed: int, number: int) -> bytes:
+    return random.Random(f"{seed} {number}").randbytes(layout.length(number))
+
+
+def _digest(layout: PieceLayout, seed: int) -> Digest:
+    hasher = Digest("sha256", "").hasher()
+    for number in range(layout.count):
+        hasher.update(_piece(layout, seed, number))
+    return Digest("sha256", hasher.hexdigest())

@@ -1,0 +1,65 @@
+"""The bare floor: sendfile on one side, recv_into, BLAKE3, SHA-256 and pwrite on the other; no protocol at all."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import blake3
+
+from benchmarks.dataplane.contract import Marks, wait_for_end
+from proto.errors import LocalError
+from proto.ids import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.dataplane.contract import Job
+
+
+def send(job: Job, started: Callable[[str], None]) -> None:
+    """One connection, one sendfile after another."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, Path(job.source_file).open("rb") as source:
+        started(f"127.0.0.1:{listener.getsockname()[1]}")
+        sock, _ = listener.accept()
+        with sock:
+            sent = 0
+            while sent < job.size_bytes:
+                sent += os.sendfile(sock.fileno(), source.fileno(), sent, job.size_bytes - sent)
+        wait_for_end()
+
+
+def receive(job: Job, address: str) -> Marks:
+    """A buffer of job.buffer_bytes, a fresh BLAKE3 for each piece."""
+    target = Path(job.target)
+    target.mkdir()
+    digest = Digest.parse(job.digest)
+    marks = Marks()
+    marks.begin()
+    host, port = address.split(":")
+    with socket.create_connection((host, int(port))) as sock, (target / "blob").open("wb", buffering=0) as file:
+        sock.settimeout(None)
+        whole, piece = digest.hasher(), blake3.blake3()
+        buffer = memoryview(bytearray(job.buffer_bytes))
+        offset = in_piece = 0
+        while offset < job.size_bytes:
+            room = min(len(buffer), job.size_bytes - offset, job.piece_size_bytes - in_piece)
+            count = sock.recv_into(buffer[:room], 0, socket.MSG_WAITALL)
+            if not count:
+                raise LocalError("the floor's sender is gone")
+            part = buffer[:count]
+            piece.update(part)
+            whole.update(part)
+            os.pwrite(file.fileno(), part, offset)
+            offset += count
+            in_piece += count
+            if in_piece == job.piece_size_bytes:
+                piece.digest()
+                piece, in_piece = blake3.blake3(), 0
+        piece.digest()
+        if whole.hexdigest() != digest.hex:
+            raise LocalError("the floor received another blob")
+    marks.reached("all")
+    return marks
