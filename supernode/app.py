@@ -1,0 +1,278 @@
+"""The composition root: makes every part of the supernode, starts it, reloads it, and ends it in order.
+
+No behaviour of its own beyond that order. Created on a running event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import resource
+import secrets
+import socket
+import time
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from peer.store.disk import DiskStore
+from peer.transport.cancellation import Cancellation
+from peer.transport.http_client import HttpTransport
+from peer.transport.http_server import UploadServer
+from peer.transport.origin_http import OriginHttp
+from peer.transport.registry import RegistryReader
+from proto.errors import ConfigError
+from proto.settings import version
+from proto.tickets import Identity
+from proto.values import HostPort
+from supernode.api import Api
+from supernode.completion import Completion
+from supernode.driver import Driver
+from supernode.intake import Intake
+from supernode.metrics import Metrics
+from supernode.nodes import NodeBook
+from supernode.opening import Opening, Policy
+from supernode.origin.registry import RegistryOrigin
+from supernode.publicity import Publicity
+from supernode.scheduler.machine import Scheduler
+from supernode.seed import Seed
+from supernode.sessions import Limits
+from supernode.state.sqlite import SqliteState, StateThread
+from supernode.swarms import SwarmBook
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from supernode.config import SupernodeConfig
+
+logger = logging.getLogger(__name__)
+
+# Peers of a whole cluster reconnect at once after a restart.
+LISTEN_BACKLOG: Final = 4096
+UPLOAD_CONNECTIONS_MAX: Final = 4096
+# What the uplink is taken to carry while no rate is configured: 1 Gbit/s.
+UPLINK_ASSUMED_BYTES_S: Final = 125_000_000
+SESSIONS_END_S: Final = 1.5
+THREADS_END_S: Final = 2.5
+# SQLite and sockets of origins, uploads and files beside the sessions.
+DESCRIPTORS_BESIDE_SESSIONS: Final = 8192
+
+
+class Supernode:
+    """One supernode. start(), then stop() in every case. `failed` is done when it cannot go on."""
+
+    def __init__(self, config: SupernodeConfig) -> None:
+        self._config = config
+        self._health = "starting"
+        self._runner: web.AppRunner | None = None
+        self._driver: Driver | None = None
+        # What was made, to be closed in the opposite order, in a thread.
+        self._closing = contextlib.ExitStack()
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.metrics = Metrics()
+        self.api_address = ""
+        self.upload_address = ""
+
+    def open(self) -> None:
+        """Blocking: take the data folder, open store, state and both ports. Raises ConfigError."""
+        config, closing = self._config, self._closing
+        closing.callback(os.close, _take_folder(config.data_dir))
+        _raise_descriptor_limit(config.sessions_max + DESCRIPTORS_BESIDE_SESSIONS)
+        self._identity = Identity.load_or_create(config.data_dir / "identity.key")
+        state = SqliteState(config.data_dir / "state.sqlite")
+        self._epoch = state.next_epoch()
+        state.prune()
+        self._state = StateThread(state)
+        closing.callback(self._state.close)
+        self._socket = _listen(config.listen)
+        closing.callback(self._socket.close)
+        self._store = DiskStore(
+            config.data_dir / "store",
+            size_limit_bytes=config.store_size_bytes,
+            free_floor_bytes=config.store_free_floor_bytes,
+        )
+        closing.callback(self._store.close)
+        self._upload = _upload_server(config, self._store, self._identity)
+        closing.callback(self._upload.close)
+        self.upload_address = self._upload.address
+        self.api_address = str(HostPort(*self._socket.getsockname()[:2]))
+
+    async def start(self) -> None:
+        """Serve. open() must have been called."""
+        config = self._config
+        self._policy = Policy(config.upstreams, config.p2p)
+        self._upload_rate_bytes_s = config.upload_rate_bytes_s
+        reader = RegistryReader(
+            lambda: self._policy.upstreams,
+            OriginHttp(),
+            on_request=lambda method: self.metrics.origin_requests.labels(method).inc(),
+            user_agent=f"layercast/{version()}",
+        )
+        self._origin = RegistryOrigin(lambda: self._policy.upstreams, reader, on_received=self._count_origin_bytes)
+        self._heads = Cancellation()
+        self._transport = HttpTransport(self._identity, workers=4)
+        limits = Limits(sessions_max=config.sessions_max, ping_interval_s=config.ping_interval_s)
+        self._seed = Seed(self._store, self._transport, self._origin.fetch, self._identity)
+        self._publicity = Publicity(lambda source, digest: self._origin.head(source, digest, self._heads), self._state)
+        for close in (reader.close, self._seed.close, self._transport.close, self._seed.cancel_all):
+            self._closing.callback(close)
+        self._driver = driver = Driver(
+            scheduler=Scheduler(
+                seed=secrets.randbits(64),
+                epoch=self._epoch,
+                seed_upload_slots=config.upload_slots,
+                seed_upload_rate_bytes_s=float(config.upload_rate_bytes_s) or None,
+            ),
+            swarms=SwarmBook(self._identity),
+            nodes=NodeBook(),
+            seed=self._seed,
+            state=self._state,
+            metrics=self.metrics,
+            identity=self._identity,
+            uplink_rate=lambda: float(self._upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S),
+            on_fatal=self._fail,
+        )
+        completion = Completion(driver=driver, publicity=self._publicity, state=self._state, metrics=self.metrics)
+        self._seed.report_to(completion)
+        self._opening = Opening(
+            driver=driver,
+            completion=completion,
+            publicity=self._publicity,
+            state=self._state,
+            metrics=self.metrics,
+            policy=self._policy,
+            recover_until=time.monotonic() + config.recovery_s,
+        )
+        intake = Intake(driver, self._opening, completion, self.metrics, limits, self._seed_address)
+        api = Api(
+            driver=driver,
+            owner=intake,
+            metrics=self.metrics,
+            health=lambda: self._health,
+            scrape=self._scrape,
+            supernode_key=self._identity.peer,
+            epoch=self._epoch,
+            limits=limits,
+            agent=f"layercast/{version()}",
+        )
+        self._runner = web.AppRunner(api.build(), access_log=None, handle_signals=False, shutdown_timeout=0.5)
+        await self._runner.setup()
+        await web.SockSite(self._runner, self._socket, backlog=LISTEN_BACKLOG).start()
+        self._health = ""
+        logger.info("ready epoch=%d key=%s", self._epoch, self._identity.peer.hex()[:8])
+
+    def reload(self, config: SupernodeConfig) -> None:
+        """Take over what may change at run time: the allow-list, the upload rate, the p2p switch."""
+        self._policy.upstreams = config.upstreams
+        self._policy.p2p = config.p2p
+        self._upload_rate_bytes_s = config.upload_rate_bytes_s
+        self._upload.set_rate_limit(config.upload_rate_bytes_s)
+        self._upload.set_enabled(config.p2p)
+        logger.info("reloaded p2p=%s upload_rate_bytes_s=%d", config.p2p, config.upload_rate_bytes_s)
+
+    async def stop(self) -> bool:
+        """End everything within 5 s. False when a thread did not end in time and the process must be left by force."""
+        self._health = "stopping"
+        if self._driver is not None and self._runner is not None:
+            await self._end_sessions(self._driver, self._runner)
+        ended = asyncio.ensure_future(asyncio.to_thread(self._closing.close))
+        done, _ = await asyncio.wait([ended], timeout=THREADS_END_S)
+        if not done:
+            logger.error("stop_incomplete: a thread did not end in time")
+        return bool(done)
+
+    async def _end_sessions(self, driver: Driver, runner: web.AppRunner) -> None:
+        for site in list(runner.sites):
+            await site.stop()
+        for link in driver.nodes:
+            link.session.end("shutdown", "the supernode is stopping")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SESSIONS_END_S):
+                await driver.nodes.wait_empty()
+        self._heads.cancel()
+        await self._opening.close()
+        await self._publicity.close()
+        driver.close()
+        await runner.cleanup()
+
+    def _fail(self) -> None:
+        self._health = "failed"
+        if not self.failed.done():
+            self.failed.set_result(None)
+
+    def _seed_address(self, local_host: str) -> str:
+        """Where a peer that reached us at this address of ours finds the upload port."""
+        if self._config.advertise is not None:
+            return str(self._config.advertise)
+        host, _, port = self.upload_address.rpartition(":")
+        if host.strip("[]") not in ("0.0.0.0", "::"):
+            return self.upload_address
+        return str(HostPort(local_host.removeprefix("::ffff:"), int(port)))
+
+    def _count_origin_bytes(self, count: int) -> None:
+        self.metrics.origin_bytes.inc(count)
+        self.metrics.bytes_received.labels("origin").inc(count)
+
+    def _scrape(self) -> None:
+        self.metrics.uploaded_bytes.set(self._upload.counters.sent_bytes)
+        self.metrics.store_bytes.set(self._store.used_bytes)
+
+
+def _take_folder(data_dir: Path) -> int:
+    """Make the folder and hold it for this process alone; returns the lock's descriptor. Raises ConfigError."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"--data-dir {data_dir}: {error.strerror}; name a folder this user may write") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise ConfigError(f"--data-dir {data_dir}: in use by another process; give each its own") from None
+    return descriptor
+
+
+def _raise_descriptor_limit(wanted: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    best = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < best:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (best, hard))
+    if best < wanted:
+        logger.warning("descriptor_limit wanted=%d allowed=%d: raise it with ulimit -n", wanted, best)
+
+
+def _listen(address: HostPort) -> socket.socket:
+    """Raises ConfigError naming the flag."""
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, target = found[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(target)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigError(f"--listen {address}: {error.strerror}; name a free address of this machine") from None
+    return listener
+
+
+def _upload_server(config: SupernodeConfig, store: DiskStore, identity: Identity) -> UploadServer:
+    try:
+        server = UploadServer(
+            str(config.upload_listen),
+            store,
+            lambda: identity.peer,
+            slots=config.upload_slots,
+            rate_limit_bytes_s=config.upload_rate_bytes_s,
+            connections_max=UPLOAD_CONNECTIONS_MAX,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"--upload-listen {config.upload_listen}: {error}") from None
+    server.set_enabled(config.p2p)
+    return server

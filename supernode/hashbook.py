@@ -1,0 +1,89 @@
+"""The piece hashes of one blob as the supernode knows them, and the signed runs in which they are passed on.
+
+Plain data with one owner, the event loop. It stores nothing and checks no digest: whether the hashes are vouched for is
+the swarm's business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from peer.store.base import SignedHashes
+from proto.pieces import PieceLayout, runs
+from proto.tickets import sign_hashes
+
+if TYPE_CHECKING:
+    from proto.ids import Digest
+    from proto.tickets import Identity
+
+HASH_BYTES: Final = 32
+# Runs are signed as pieces come in, so they are short. Above this number they are signed again, joined.
+RUNS_MAX: Final = 128
+
+
+class HashBook:
+    """BLAKE3 hashes by piece. `known` is the mask of pieces whose hash is here."""
+
+    def __init__(self, identity: Identity, digest: Digest, layout: PieceLayout) -> None:
+        self._identity = identity
+        self._digest = digest
+        self._layout = layout
+        self._hashes = bytearray(layout.count * HASH_BYTES)
+        self._signed: list[tuple[int, SignedHashes]] = []
+        self._signed_mask = 0
+        self.known = 0
+
+    def learn(self, first: int, hashes: bytes) -> None:
+        """Enter the hashes of pieces first, first+1, ...; what was known of them is replaced only if it is equal.
+
+        Raises ValueError on a run outside the blob or one that contradicts what is known.
+        """
+        count = len(hashes) // HASH_BYTES
+        if len(hashes) % HASH_BYTES or first < 0 or first + count > self._layout.count:
+            raise ValueError(f"hashes of pieces {first}..{first + count - 1} do not fit the blob")
+        if not self.agrees(first, hashes):
+            raise ValueError("a piece has two different hashes")
+        self._hashes[first * HASH_BYTES : first * HASH_BYTES + len(hashes)] = hashes
+        self.known |= ((1 << count) - 1) << first
+
+    def agrees(self, first: int, hashes: bytes) -> bool:
+        """Whether no known hash differs from these."""
+        for position in range(len(hashes) // HASH_BYTES):
+            piece = first + position
+            ours = self._hashes[piece * HASH_BYTES : (piece + 1) * HASH_BYTES]
+            if self.known >> piece & 1 and ours != hashes[position * HASH_BYTES : (position + 1) * HASH_BYTES]:
+                return False
+        return True
+
+    def hash_of(self, piece: int) -> bytes | None:
+        """32 bytes, or None."""
+        if not self.known >> piece & 1:
+            return None
+        return bytes(self._hashes[piece * HASH_BYTES : (piece + 1) * HASH_BYTES])
+
+    def run(self, first: int, last: int) -> bytes:
+        """The hashes of pieces first..last, all of them known."""
+        return bytes(self._hashes[first * HASH_BYTES : (last + 1) * HASH_BYTES])
+
+    def signed_for(self, missing: int) -> list[SignedHashes]:
+        """Signed runs that cover every known piece of the mask (they may cover more), lowest first."""
+        self._sign_new()
+        return [signed for mask, signed in self._signed if mask & missing]
+
+    def _sign_new(self) -> None:
+        fresh = self.known & ~self._signed_mask
+        if not fresh:
+            return
+        if len(self._signed) >= RUNS_MAX:
+            self._signed, fresh = [], self.known
+        for first, last in runs(fresh):
+            hashes = self.run(first, last)
+            signature = sign_hashes(self._identity, self._digest, self._layout, first, hashes)
+            mask = ((1 << (last - first + 1)) - 1) << first
+            self._signed.append((mask, SignedHashes(first, hashes, signature)))
+        self._signed_mask = self.known
+
+    def clear(self) -> None:
+        """The blob was voided: none of these hashes may be passed on."""
+        self._hashes = bytearray(len(self._hashes))
+        self._signed, self._signed_mask, self.known = [], 0, 0

@@ -1,0 +1,350 @@
+"""Peer zero: the supernode's own store, what fills it (the origin, or peers), and the digest of whole blobs.
+
+Everything that touches disk or payload runs in threads here; what comes of it is reported on the event loop, through
+SeedEvents. It decides nothing: which pieces are fetched from where is the scheduler's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from peer.transport.base import FetchOutcome, PieceFetch, PieceSource, Transport
+from peer.transport.cancellation import Cancellation, FetchCancelled
+from proto.errors import LayercastError, LocalError, UpstreamError
+from proto.messages import FetchReason
+from proto.pieces import PieceLayout, indices, runs
+from proto.tickets import TICKET_LIFE_S, issue_ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peer.store.base import BlobHandle, BlobStore
+    from proto.ids import Digest
+    from proto.messages import Source
+    from proto.tickets import Identity
+
+logger = logging.getLogger(__name__)
+
+# Blobs fetched from origins at the same time; further ones wait. Each keeps one piece in memory at most.
+ORIGIN_FETCHES_MAX: Final = 16
+# Threads for opening blobs, and for comparing digests (a core each while they read).
+STORE_THREADS: Final = 4
+CHECK_THREADS: Final = 2
+# A blob up to this size is read back whole, for InlineBlob.
+READ_BACK_BYTES_MAX: Final = 64 * 1024
+
+
+class OriginFetch(Protocol):
+    """Brings pieces of a blob from an origin into the store. Blocking."""
+
+    def __call__(
+        self,
+        handle: BlobHandle,
+        sources: tuple[Source, ...],
+        pieces: int,
+        on_piece: Callable[[int, bytes], None],
+        cancel: Cancellation,
+    ) -> None:
+        """Store the pieces of the mask; `on_piece(piece, hash)` after each, from any thread.
+
+        Raises UpstreamError, LocalError or FetchCancelled; what was stored by then was reported.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SeedBlob:
+    """What the store has of a blob. `hashes` are runs (first, concatenated hashes) of exactly the held pieces."""
+
+    layout: PieceLayout
+    held: int
+    complete: bool
+    hashes: tuple[tuple[int, bytes], ...]
+    content: bytes | None
+
+
+class SeedEvents(Protocol):
+    """What the seed reports, always on the event loop."""
+
+    def seed_stored(self, swarm: int, piece: int, piece_hash: bytes, content: bytes | None) -> None:
+        """A piece came from the origin; `content` is the whole blob when it was to be read back."""
+        ...
+
+    def origin_ended(self, fetch_id: int, swarm: int, error: LayercastError | None) -> None: ...
+
+    def seed_lease_ended(self, lease_id: int, reason: str, elapsed_s: float, received_bytes: int) -> None: ...
+
+    def blob_checked(self, swarm: int, matches: bool | None) -> None:
+        """None: the disk failed, nothing is known."""
+        ...
+
+    def blob_evicted(self, digest: Digest) -> None: ...
+
+
+class Seed:
+    """Created on the loop; close() in a thread."""
+
+    def __init__(self, store: BlobStore, transport: Transport, fetch: OriginFetch, identity: Identity) -> None:
+        self._store = store
+        self._transport = transport
+        self._fetch = fetch
+        self._identity = identity
+        self._loop = asyncio.get_running_loop()
+        self._events: SeedEvents | None = None
+        self._lock = threading.Lock()
+        self._closing = False
+        self._pins: dict[Digest, BlobHandle] = {}
+        self._cancels: dict[int, Cancellation] = {}
+        self._store_threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
+        self._check_threads = ThreadPoolExecutor(CHECK_THREADS, thread_name_prefix="check")
+        self._origin_threads = ThreadPoolExecutor(ORIGIN_FETCHES_MAX, thread_name_prefix="origin")
+        store.on_evicted(lambda digest: self._tell(lambda events: events.blob_evicted(digest)))
+
+    def report_to(self, events: SeedEvents) -> None:
+        """Whom to tell; before any other call."""
+        self._events = events
+
+    def _tell(self, call: Callable[[SeedEvents], None]) -> None:
+        """From any thread: run `call` on the loop, unless that has ended."""
+        events = self._events
+        if events is not None:
+            with contextlib.suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(call, events)
+
+    # --- the store ---------------------------------------------------------------------------------------------
+
+    async def look(self, digest: Digest) -> SeedBlob | None:
+        """What the store has of a blob."""
+        return await self._loop.run_in_executor(self._store_threads, self._look, digest)
+
+    def _look(self, digest: Digest) -> SeedBlob | None:
+        handle = self._store.get(digest)
+        if handle is None:
+            return None
+        try:
+            held, found = 0, []
+            for piece in indices(handle.held):
+                piece_hash = handle.hash_of(piece)
+                if piece_hash is not None:
+                    held |= 1 << piece
+                    found.append(piece_hash)
+            joined, hashes, position = b"".join(found), [], 0
+            for first, last in runs(held):
+                end = position + (last - first + 1) * 32
+                hashes.append((first, joined[position:end]))
+                position = end
+            content = _read_back(handle) if held == handle.layout.full_mask else None
+            return SeedBlob(handle.layout, held, handle.complete, tuple(hashes), content)
+        finally:
+            handle.close()
+
+    def pin(self, digest: Digest, layout: PieceLayout) -> None:
+        """Somebody wants the blob: what is held of it must not be evicted. Returns at once."""
+        self._store_threads.submit(self._pin, digest, layout)
+
+    def _pin(self, digest: Digest, layout: PieceLayout) -> None:
+        with self._lock:
+            if digest in self._pins or self._closing:
+                return
+        try:
+            handle = self._store.open(digest, layout)
+        except LocalError as error:
+            logger.error("blob_not_pinned digest=%s error=%s", digest.short, error)
+            return
+        with self._lock:
+            if digest not in self._pins and not self._closing:
+                self._pins[digest] = handle
+                return
+        handle.close()
+
+    def unpin(self, digest: Digest) -> None:
+        """Nobody wants it now: it may be evicted. Returns at once."""
+        self._store_threads.submit(self._unpin, digest)
+
+    def _unpin(self, digest: Digest) -> None:
+        with self._lock:
+            handle = self._pins.pop(digest, None)
+        if handle is not None:
+            handle.close()
+
+    # --- from the origin -----------------------------------------------------------------------------------------
+
+    def fetch_from_origin(
+        self,
+        fetch_id: int,
+        swarm: int,
+        digest: Digest,
+        layout: PieceLayout,
+        sources: tuple[Source, ...],
+        pieces: int,
+        *,
+        read_back: bool,
+    ) -> None:
+        """Begin; origin_ended() reports the end exactly once. Returns at once."""
+        cancel = Cancellation()
+        with self._lock:
+            self._cancels[fetch_id] = cancel
+
+        def run() -> None:
+            error = self._fetch_pieces(swarm, digest, layout, sources, pieces, read_back, cancel)
+            with self._lock:
+                self._cancels.pop(fetch_id, None)
+            self._tell(lambda events: events.origin_ended(fetch_id, swarm, error))
+
+        self._origin_threads.submit(run)
+
+    def _fetch_pieces(
+        self,
+        swarm: int,
+        digest: Digest,
+        layout: PieceLayout,
+        sources: tuple[Source, ...],
+        pieces: int,
+        read_back: bool,
+        cancel: Cancellation,
+    ) -> LayercastError | None:
+        started_s = time.monotonic()
+        try:
+            cancel.check()
+            handle = self._store.open(digest, layout)
+        except FetchCancelled:
+            return LocalError("cancelled")
+        except LocalError as error:
+            return error
+
+        def stored(piece: int, piece_hash: bytes) -> None:
+            content = _read_back(handle) if read_back else None
+            self._tell(lambda events: events.seed_stored(swarm, piece, piece_hash, content))
+
+        try:
+            self._fetch(handle, sources, pieces, stored, cancel)
+        except FetchCancelled:
+            return LocalError("cancelled")
+        except (UpstreamError, LocalError) as error:
+            logger.warning("origin_fetch_failed digest=%s error=%s", digest.short, error)
+            return error
+        finally:
+            handle.close()
+        logger.info("origin_fetch_done digest=%s elapsed_s=%.3f", digest.short, time.monotonic() - started_s)
+        return None
+
+    def cancel_origin(self, fetch_id: int) -> None:
+        """End a fetch now; its origin_ended still comes."""
+        with self._lock:
+            cancel = self._cancels.get(fetch_id)
+        if cancel is not None:
+            cancel.cancel()
+
+    # --- from peers ----------------------------------------------------------------------------------------------
+
+    def fetch_from_peer(
+        self,
+        lease_id: int,
+        digest: Digest,
+        layout: PieceLayout,
+        piece: int,
+        piece_hash: bytes,
+        source: PieceSource,
+        deadline_s: float,
+    ) -> None:
+        """Begin a transfer; seed_lease_ended() reports its end exactly once. Returns at once."""
+        ticket = issue_ticket(self._identity, digest, self._identity.peer, time.time() + TICKET_LIFE_S)
+        self._store_threads.submit(
+            self._start_transfer, lease_id, digest, layout, piece, piece_hash, source, ticket, deadline_s
+        )
+
+    def _start_transfer(
+        self,
+        lease_id: int,
+        digest: Digest,
+        layout: PieceLayout,
+        piece: int,
+        piece_hash: bytes,
+        source: PieceSource,
+        ticket: bytes,
+        deadline_s: float,
+    ) -> None:
+        def ended(outcome: FetchOutcome) -> None:
+            handle.close()
+            self._report_transfer(outcome)
+
+        try:
+            handle = self._store.open(digest, layout)
+        except LocalError as error:
+            self._report_transfer(FetchOutcome(lease_id, FetchReason.LOCAL, 0.0, 0, str(error)))
+            return
+        try:
+            handle.trust_hashes(piece, piece_hash)
+        except LayercastError as error:
+            ended(FetchOutcome(lease_id, FetchReason.LOCAL, 0.0, 0, str(error)))
+            return
+        self._transport.start(PieceFetch(lease_id, handle, piece, source, ticket, deadline_s), ended)
+
+    def _report_transfer(self, outcome: FetchOutcome) -> None:
+        if outcome.message:
+            logger.error("piece_not_stored error=%s", outcome.message)
+        self._tell(
+            lambda events: events.seed_lease_ended(
+                outcome.fetch_id, outcome.reason, outcome.elapsed_s, outcome.received_bytes
+            )
+        )
+
+    def cancel_fetch(self, lease_id: int) -> None:
+        """End a transfer from a peer."""
+        self._transport.cancel(lease_id)
+
+    # --- the whole blob ------------------------------------------------------------------------------------------
+
+    def check(self, swarm: int, digest: Digest) -> None:
+        """Compare the digest of a blob of which every piece is held; a mismatch drops all of it. Returns at once."""
+        self._check_threads.submit(self._check, swarm, digest)
+
+    def _check(self, swarm: int, digest: Digest) -> None:
+        matches: bool | None = None
+        handle = self._store.get(digest)
+        if handle is not None:
+            try:
+                matches = handle.check_digest()
+                if not matches:
+                    handle.void()
+            except LocalError as error:
+                logger.error("digest_not_checked digest=%s error=%s", digest.short, error)
+            finally:
+                handle.close()
+        self._tell(lambda events: events.blob_checked(swarm, matches))
+
+    def cancel_all(self) -> None:
+        """End every fetch from origins now, and begin none."""
+        with self._lock:
+            self._closing = True
+            for cancel in self._cancels.values():
+                cancel.cancel()
+
+    def close(self) -> None:
+        """Blocking: wait for every thread, close every blob. Store and transport are closed by who made them."""
+        self.cancel_all()
+        for executor in (self._origin_threads, self._check_threads, self._store_threads):
+            executor.shutdown(wait=True, cancel_futures=True)
+        for handle in self._pins.values():
+            handle.close()
+        self._pins.clear()
+
+
+def _read_back(handle: BlobHandle) -> bytes | None:
+    """The whole blob, if it is tiny and readable."""
+    size_bytes = handle.layout.size_bytes
+    if size_bytes > READ_BACK_BYTES_MAX:
+        return None
+    try:
+        content = os.pread(handle.fileno(), size_bytes, 0)
+    except OSError:
+        return None  # the piece is served from the store like any other
+    return content if len(content) == size_bytes else None

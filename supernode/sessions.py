@@ -1,0 +1,337 @@
+"""One session with one peer: handshake, frames in and out, pings, and an end with a named reason.
+
+It checks who the peer is and that it keeps the protocol and the limits; what messages mean is the intake's business.
+Each bad frame ends this session and touches nothing else. No payload passes here but a tiny blob inside a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from aiohttp import WSMsgType, web
+
+from proto import codec
+from proto.errors import DigestInvalid, FrameInvalid, TicketInvalid
+from proto.ids import PeerId, peer_id_from_bytes, short_peer
+from proto.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
+from proto.tickets import NONCE_BYTES, check_hello
+from proto.values import HostPort, parse_host_port, parse_zone
+from supernode.outbox import Outbox, frames
+
+if TYPE_CHECKING:
+    from proto.ids import Digest
+    from supernode.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+PINGS_MISSED_MAX: Final = 3
+# A peer on the other side of the world answers the challenge within a second; what takes longer is no peer.
+HELLO_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 1.0
+# aiohttp refuses larger frames by itself (close code 1009); a little above ours, so that most are refused by name.
+WEBSOCKET_BYTES_MAX: Final = codec.FRAME_BYTES_MAX + 64 * 1024
+# A 10 Gbit/s node that stores 256 KiB pieces sends 10,000 messages in two seconds; ten times that is an attack.
+MESSAGES_PER_PING_MAX: Final = 100_000
+SLOTS_MAX: Final = 64
+TEXT_MAX: Final = 256
+
+
+class SessionEnd(Exception):
+    """Ends the session. `code` is a Refused code, or empty when there is nobody left to tell."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What sessions may take of us."""
+
+    sessions_max: int = 20_000
+    # Blobs that one peer may hold or want at a time, as far as we keep track of it.
+    announced_max: int = 20_000
+    # A peer that does not read is ended beyond this; the hashes of a very large blob are 2 MiB.
+    outbox_bytes_max: int = 16 * 1024 * 1024
+    ping_interval_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """What a Hello said, checked. Rates are bytes/s, None when unknown."""
+
+    peer: PeerId
+    boot_id: str
+    address: str
+    zone: str
+    upload_slots: int
+    download_slots: int
+    upload_rate_bytes_s: float | None
+    download_rate_bytes_s: float | None
+    agent: str
+
+
+@dataclass(eq=False, slots=True)
+class Link:
+    """What the shell knows of an open session; `node` is its number."""
+
+    node: int
+    info: PeerInfo
+    session: Session
+    # Where this peer fetches from the seed, HOST:PORT.
+    seed_address: str
+    # Digest to swarm number (0 while the answer is on its way).
+    announced: dict[Digest, int] = field(default_factory=dict)
+    wanting: set[int] = field(default_factory=set)
+    nodes_known: set[int] = field(default_factory=set)
+    # Lease to (swarm, piece): what this peer may report on. Bounded, the oldest go first.
+    leases: dict[int, tuple[int, int]] = field(default_factory=dict)
+
+    def send(self, message: Message) -> None:
+        """Put a message into this turn's frame."""
+        self.session.send(message)
+
+
+class SessionOwner(Protocol):
+    """What a session tells the shell, always on the event loop and never re-entrantly."""
+
+    def admit(self, session: Session, info: PeerInfo) -> Link:
+        """The peer proved who it is. Raises SessionEnd."""
+        ...
+
+    def received(self, link: Link, message: Message) -> None:
+        """Raises FrameInvalid for what breaks the protocol, SessionEnd for what breaks a limit."""
+        ...
+
+    def tick(self, link: Link) -> None:
+        """A ping is about to go out; what goes with pings may go with it."""
+        ...
+
+    def lost(self, link: Link, reason: str) -> None:
+        """The session is over; called exactly once after admit()."""
+        ...
+
+
+class Session:
+    """One WebSocket, from the upgrade to its end."""
+
+    def __init__(
+        self, owner: SessionOwner, supernode_key: bytes, epoch: int, limits: Limits, agent: str, metrics: Metrics
+    ) -> None:
+        self._owner = owner
+        self._metrics = metrics
+        self._key = supernode_key
+        self._epoch = epoch
+        self._limits = limits
+        self._agent = agent
+        self._socket = web.WebSocketResponse(
+            max_msg_size=WEBSOCKET_BYTES_MAX, compress=False, timeout=CLOSE_TIMEOUT_S, autoping=True
+        )
+        self._outbox = Outbox()
+        self._wake = asyncio.Event()
+        self._end: asyncio.Future[SessionEnd] = asyncio.get_running_loop().create_future()
+        self._heard_s = time.monotonic()
+        self._messages = 0
+        self._name = "?"
+        # Our own address as this peer sees it: where it will look for our upload port.
+        self.local_host = ""
+
+    def send(self, message: Message) -> None:
+        """Queue a message; everything queued in one turn of the loop leaves as one frame."""
+        if self._end.done():
+            return
+        self._outbox.add(message)
+        if self._outbox.bytes_waiting > self._limits.outbox_bytes_max:
+            self.end("limit", f"{self._outbox.bytes_waiting} bytes wait for you: read faster")
+        self._wake.set()
+
+    def end(self, code: str, message: str) -> None:
+        """End the session; the peer is told `Refused(code, message)` unless code is empty. Idempotent."""
+        if not self._end.done():
+            self._end.set_result(SessionEnd(code, message))
+
+    async def run(self, request: web.Request, refusal: SessionEnd | None = None) -> web.WebSocketResponse:
+        """Serve the session until it ends. `refusal`: say this in place of a challenge."""
+        await self._socket.prepare(request)
+        if request.transport is not None:
+            self.local_host = request.transport.get_extra_info("sockname")[0]
+        link: Link | None = None
+        end = SessionEnd("", "closed by the peer")
+        try:
+            if refusal is not None:
+                raise refusal
+            info, rest = await self._handshake(request.remote or "")
+            self._name = short_peer(info.peer)
+            link = self._owner.admit(self, info)
+            await self._serve(link, rest)
+        except SessionEnd as raised:
+            end = raised
+        except asyncio.CancelledError:
+            end = SessionEnd("shutdown", "the supernode is stopping")
+            raise
+        finally:
+            if link is not None:
+                self._owner.lost(link, end.code or str(end))
+            await self._close(end)
+        return self._socket
+
+    # --- opening -----------------------------------------------------------------------------------------------
+
+    async def _handshake(self, remote: str) -> tuple[PeerInfo, list[Message]]:
+        nonce = os.urandom(NONCE_BYTES)
+        await self._socket.send_bytes(codec.encode([Challenge(PROTOCOL_VERSION, nonce, self._key, self._epoch)]))
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                batch = await self._frame()
+        except TimeoutError:
+            raise SessionEnd("identity", f"no Hello within {HELLO_TIMEOUT_S:.0f} s") from None
+        if not batch or not isinstance(batch[0], Hello):
+            raise SessionEnd("frame", "a session begins with Hello")
+        info = read_hello(batch[0], remote, nonce, self._key)
+        self.send(Welcome(PROTOCOL_VERSION, self._limits.ping_interval_s, self._agent))
+        return info, batch[1:]
+
+    # --- open --------------------------------------------------------------------------------------------------
+
+    async def _serve(self, link: Link, first: list[Message]) -> None:
+        tasks: list[asyncio.Future[None]] = [
+            asyncio.create_task(self._read(link, first)),
+            asyncio.create_task(self._write()),
+            asyncio.create_task(self._ping(link)),
+        ]
+        try:
+            ended = asyncio.ensure_future(self._ended())
+            tasks.append(ended)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+                raise result
+
+    async def _read(self, link: Link, first: list[Message]) -> None:
+        batch = first
+        while True:
+            for message in batch:
+                self._take(link, message)
+            # Frames that came together must not keep the loop from everybody else.
+            await asyncio.sleep(0)
+            batch = await self._frame()
+            self._heard_s = time.monotonic()
+            self._messages += len(batch)
+            if self._messages > MESSAGES_PER_PING_MAX:
+                raise SessionEnd("limit", f"more than {MESSAGES_PER_PING_MAX} messages between two pings")
+
+    def _take(self, link: Link, message: Message) -> None:
+        if isinstance(message, Ping):
+            self.send(Pong(message.number))
+        elif not isinstance(message, Pong):
+            try:
+                self._owner.received(link, message)
+            except FrameInvalid as error:
+                raise SessionEnd("frame", str(error)) from None
+
+    async def _frame(self) -> list[Message]:
+        """The next frame's messages. Raises SessionEnd."""
+        try:
+            received = await self._socket.receive()
+        except (ConnectionError, RuntimeError) as error:
+            raise SessionEnd("", f"connection lost: {error}") from None
+        if received.type is WSMsgType.BINARY:
+            try:
+                return codec.decode(received.data)
+            except FrameInvalid as error:
+                raise SessionEnd("frame", str(error)) from None
+        if received.type is WSMsgType.TEXT:
+            raise SessionEnd("frame", "text frame: binary msgpack expected")
+        if received.type is WSMsgType.ERROR:
+            logger.warning("session_frame_refused peer=%s error=%s", self._name, received.data)
+        raise SessionEnd("", "closed by the peer")
+
+    async def _write(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                for frame in frames(self._outbox.take()):
+                    await self._socket.send_bytes(frame)
+            except (ConnectionError, RuntimeError) as error:
+                raise SessionEnd("", f"connection lost: {error}") from None
+
+    async def _ping(self, link: Link) -> None:
+        interval_s = self._limits.ping_interval_s
+        number = 0
+        while True:
+            await asyncio.sleep(interval_s)
+            silent_s = time.monotonic() - self._heard_s
+            if silent_s > PINGS_MISSED_MAX * interval_s:
+                raise SessionEnd("", f"silent for {silent_s:.1f} s")
+            self._messages = 0
+            number += 1
+            self.send(Ping(number))
+            self._owner.tick(link)
+
+    async def _ended(self) -> None:
+        raise await asyncio.shield(self._end)
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    async def _close(self, end: SessionEnd) -> None:
+        level = logging.INFO if end.code in ("", "shutdown") else logging.WARNING
+        if end.code:
+            self._metrics.refused.labels(end.code).inc()
+        logger.log(level, "session_ended peer=%s code=%s reason=%s", self._name, end.code or "closed", end)
+        if not self._end.done():
+            self._end.set_result(end)
+        with contextlib.suppress(ConnectionError, RuntimeError, TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                if end.code:
+                    refused = Refused(end.code, str(end)[:TEXT_MAX])
+                    await self._socket.send_bytes(codec.encode([*self._outbox.take(), refused][-64:]))
+                await self._socket.close(message=end.code.encode())
+
+
+def read_hello(hello: Hello, remote: str, nonce: bytes, supernode_key: bytes) -> PeerInfo:
+    """Check a Hello. Raises SessionEnd with code version, identity or frame."""
+    if hello.version != PROTOCOL_VERSION:
+        raise SessionEnd("version", f"protocol version {hello.version}: this supernode speaks {PROTOCOL_VERSION}")
+    try:
+        peer = peer_id_from_bytes(hello.peer)
+        check_hello(peer, nonce, supernode_key, hello.proof)
+    except (DigestInvalid, TicketInvalid) as error:
+        raise SessionEnd("identity", str(error)) from None
+    try:
+        address = _address(hello.upload_address, remote)
+        zone = parse_zone(hello.zone)
+    except ValueError as error:
+        raise SessionEnd("frame", f"Hello: {error}") from None
+    numbers = (hello.upload_slots, hello.download_slots, hello.upload_rate_bytes_s, hello.download_rate_bytes_s)
+    if min(numbers) < 0 or max(len(hello.boot_id), len(hello.agent)) > TEXT_MAX:
+        raise SessionEnd("frame", "Hello: slots and rates are not negative, texts not above 256 characters")
+    return PeerInfo(
+        peer=peer,
+        boot_id=hello.boot_id,
+        address=str(address),
+        zone=zone,
+        upload_slots=min(hello.upload_slots, SLOTS_MAX),
+        download_slots=min(hello.download_slots, SLOTS_MAX),
+        upload_rate_bytes_s=float(hello.upload_rate_bytes_s) or None,
+        download_rate_bytes_s=float(hello.download_rate_bytes_s) or None,
+        agent=hello.agent,
+    )
+
+
+def _address(announced: str, remote: str) -> HostPort:
+    """HOST:PORT as the peer said it; without a host of its own, where we see the peer."""
+    address = parse_host_port(announced)
+    if address.port == 0 or len(announced) > TEXT_MAX:
+        raise ValueError("upload_address: HOST:PORT with a port above 0 expected")
+    return HostPort(remote, address.port) if address.host in ("0.0.0.0", "::") else address
