@@ -89,6 +89,10 @@ class Namespace:
         """Start a program in it; see processes.ManagedProcess."""
         return ManagedProcess(argv, name=name, env=env, cwd=cwd, netns=self.name)
 
+    def processes(self) -> list[int]:
+        """Process ids of all that runs in it."""
+        return [int(word) for word in ip("netns", "pids", self.name).split()]
+
     def reaches(self, host: str, port: int) -> bool:
         """Whether a TCP connection from here to there opens within 2 s."""
         argv = [program("curl"), "-s", "--noproxy", "*", "--connect-timeout", "2", "-m", "4", "-o", "/dev/null"]

@@ -14,8 +14,9 @@ import pytest
 from benchmarks.demo.image import Image, make_random_image
 from tests.support.clients import Containerd, DockerDaemon, Mirror, Podman, Skopeo
 from tests.support.clients.podman import wrongly_named_files
-from tests.support.counting_proxy import CountingProxy, CountingProxyProcess, Ledger
+from tests.support.counting_proxy import CountingProxy, CountingProxyProcess, Fault, Ledger
 from tests.support.netns import Lab
+from tests.support.processes import wait_until
 from tests.support.registry import Registry
 
 if TYPE_CHECKING:
@@ -96,6 +97,20 @@ def test_a_client_reaches_its_node_alone(lab: Lab, origin: CountingProxy, image:
             assert daemon.pull("random:latest") == image.top.digest
         assert_each_blob_left_once(stand_in, image)
     assert_each_blob_left_once(origin, image)
+
+
+@pytest.mark.client("dockerd", "docker")
+def test_a_dockerd_killed_in_mid_pull_leaves_nothing_running(lab: Lab, origin: CountingProxy, image: Image) -> None:
+    node = lab.add_node()
+    origin.add_fault(Fault(path_contains=image.layers[-1].digest, stall_after_bytes=1000))
+    with (
+        DockerDaemon(netns=node.name, mirrors=[origin.url]) as daemon,
+        daemon.start_pull("random:latest") as pull,
+    ):
+        wait_until(lambda: origin.ledger().blob_bytes(image.layers[-1].digest) == 1000, "the stall")
+        daemon.process.kill()
+        assert pull.wait(10) != 0
+    wait_until(lambda: node.processes() == [], "the end of the daemon's containerd")
 
 
 @pytest.mark.client("containerd", "ctr")

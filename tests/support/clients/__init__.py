@@ -1,6 +1,7 @@
 """Real container clients, each with folders and configuration of its own, in any network namespace.
 
-None of them reads or writes what the host's own client of that name keeps.
+Images and settings of the host's own clients are neither read nor written. (podman and skopeo note, for root, where
+they saw a blob, in /var/lib/containers/cache; that changes no pull.)
 """
 
 from tests.support.clients.containerd import Containerd

@@ -49,6 +49,7 @@ class DockerDaemon:
                     "registry-mirrors": list(mirrors),
                     "insecure-registries": list(insecure_registries),
                     "max-download-attempts": 5,
+                    "deprecated-key-path": str(self._directory / "key.json"),
                 }
             )
         )
