@@ -84,6 +84,8 @@ class RegistryReader:
 
         Following a redirect is not a request of its own.
         """
+        # Cancelled by close(): what was asked without a cancellation of its own ends with it.
+        self.closing = Cancellation()
         self._upstreams = upstreams
         self._on_request = on_request
         self._http = http or OriginHttp()
@@ -96,7 +98,8 @@ class RegistryReader:
         ]
 
     def close(self) -> None:
-        """Close idle connections."""
+        """End what runs without a cancellation of its own, and close idle connections. Nothing can be asked after."""
+        self.closing.cancel()
         self._http.close()
 
     def open_blob(
@@ -116,7 +119,7 @@ class RegistryReader:
         caller closes it. Raises UpstreamError of every kind and FetchCancelled. A 416 is raised as `content` with
         status 416, or returned as an empty response where it says that the blob is empty.
         """
-        caller = _Caller(upstream, repository, authorization, False, cancel or Cancellation())
+        caller = _Caller(upstream, repository, authorization, False, cancel or self.closing)
         extra = [("Range", format_range(start, end))] if start or end is not None else []
         exchange = self._ask(caller, "GET", BlobRoute(repository, digest).path, extra)
         if exchange.status not in (200, 206, 416):
@@ -144,7 +147,7 @@ class RegistryReader:
         credential; where HEAD is not allowed, a one-byte GET decides. Raises UpstreamError (unavailable,
         rate_limited, or denied for a redirect that is not followed) and FetchCancelled.
         """
-        caller = _Caller(upstream, repository, authorization, anonymous, cancel or Cancellation())
+        caller = _Caller(upstream, repository, authorization, anonymous, cancel or self.closing)
         path = BlobRoute(repository, digest).path
         exchange = self._ask(caller, "HEAD", path, [], follow=False)
         if exchange.status in _REDIRECTS or exchange.status == 405:

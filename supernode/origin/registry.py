@@ -10,7 +10,6 @@ import random
 import time
 from typing import TYPE_CHECKING
 
-from peer.transport.cancellation import Cancellation
 from proto.errors import RemoteError, UpstreamError, UpstreamKind
 from supernode.origin.fetch import BlobFetch, FetchParts, RetrySettings
 from supernode.origin.rate_gate import RateGate
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peer.store.base import BlobHandle
+    from peer.transport.cancellation import Cancellation
     from peer.transport.registry import BlobAccess, RegistryReader
     from proto.ids import Digest
     from proto.messages import Source
@@ -73,7 +73,7 @@ class RegistryOrigin:
         Raises UpstreamError: denied or unknown where it does not, else why it cannot be known now.
         """
         upstream = self._lookup(source)
-        work = cancel or Cancellation()
+        work = cancel or self._reader.closing
         self._parts.gate.wait(upstream.host, work)
         access = self._ask_public(upstream, source, digest, work)
         if not access.allowed:

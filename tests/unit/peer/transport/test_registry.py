@@ -343,6 +343,18 @@ def test_cancelling_wakes_a_thread_that_waits_for_an_answer() -> None:
         timer.join()
 
 
+def test_closing_the_reader_ends_what_nobody_can_cancel() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        authority = f"127.0.0.1:{silent.getsockname()[1]}"
+        upstream = UpstreamConfig(authority, f"http://{authority}", configured=True)
+        reader = RegistryReader(lambda: UpstreamTable.build(sections=[upstream]))
+        timer = threading.Timer(0.1, reader.close)
+        timer.start()
+        with pytest.raises(FetchCancelled):
+            reader.is_public(upstream, "name", Digest.of(b""))
+        timer.join()
+
+
 def test_a_head_tells_of_a_public_blob_and_its_size(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.token = "t0ken"
