@@ -1,0 +1,364 @@
+"""The composition root: makes every part of the peer, starts it, reloads it, and ends it in order.
+
+No behaviour of its own beyond that order. Created on a running event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import random
+import resource
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from peer.downloader.contract import BlobFound
+from peer.downloader.limits import Limits
+from peer.downloader.machine import Downloader
+from peer.driver import Driver
+from peer.link import Profile, SupernodeLink
+from peer.metrics import Metrics
+from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyMetrics, build_app
+from peer.rate_meter import RateMeter
+from peer.session import Session
+from peer.sources_file import SourcesFile
+from peer.status import Health, add_status
+from peer.store.disk import DiskStore
+from peer.store.meta import current_boot_id
+from peer.transport.http_client import HttpTransport
+from peer.transport.http_server import UploadServer
+from peer.transport.rates import RateLimiter
+from peer.transport.registry import RegistryReader
+from peer.upstream_fetch import UpstreamFetcher
+from peer.work import Work
+from proto.errors import ConfigError
+from proto.settings import version
+from proto.tickets import Identity
+from proto.values import HostPort
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from peer.config import PeerConfig
+    from proto.ids import Digest
+
+logger = logging.getLogger(__name__)
+
+# How long a start waits for the supernode's first answer: after that the node is ready without it.
+FIRST_LINK_S: Final = 2.0
+SAMPLE_S: Final = 1.0
+THREADS_END_S: Final = 2.5
+DESCRIPTORS: Final = 8192
+LISTEN_BACKLOG: Final = 1024
+# Threads that wake for each 8 MiB of a sendfile or a few milliseconds' poll; they never wait for a client.
+SENDFILE_THREADS: Final = 4
+
+
+class Peer:
+    """One node. open(), start(), then stop() in every case. `failed` is done when it cannot go on."""
+
+    def __init__(self, config: PeerConfig) -> None:
+        self._config = config
+        self._upstreams = config.upstreams
+        self._closing = contextlib.ExitStack()
+        self._runners: list[web.AppRunner] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._driver: Driver | None = None
+        self._session: Session | None = None
+        self._link: SupernodeLink | None = None
+        self.metrics = Metrics()
+        self.health = Health(config.supernode)
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.proxy_address = self.upload_address = self.status_address = ""
+
+    def open(self) -> None:
+        """Blocking: take the data folder, open store and state, and all ports. Raises ConfigError."""
+        config, closing = self._config, self._closing
+        closing.callback(os.close, _take_folder(config.data_dir))
+        _raise_descriptor_limit()
+        self._identity = Identity.load_or_create(config.data_dir / "identity.key")
+        self._proxy_socket = _listen("--listen", config.listen)
+        closing.callback(self._proxy_socket.close)
+        self.proxy_address = self.status_address = _bound(self._proxy_socket)
+        self._status_socket: socket.socket | None = None
+        if config.status_listen is not None and config.status_listen != config.listen:
+            self._status_socket = _listen("--status-listen", config.status_listen)
+            closing.callback(self._status_socket.close)
+            self.status_address = _bound(self._status_socket)
+        self._sources = SourcesFile(config.data_dir / "state.sqlite")
+        closing.callback(self._sources.close)
+        self._store = DiskStore(
+            config.data_dir / "store",
+            size_limit_bytes=config.store_size_bytes,
+            free_floor_bytes=config.store_free_floor_bytes,
+        )
+        closing.callback(self._store.close)
+        self._upload = self._open_upload()
+        closing.callback(self._upload.close)
+        self.upload_address = self._upload.address
+
+    def _open_upload(self) -> UploadServer:
+        config = self._config
+        try:
+            server = UploadServer(
+                str(config.upload_listen),
+                self._store,
+                self._supernode_key,
+                slots=config.upload_slots,
+                rate_limit_bytes_s=config.upload_rate_bytes_s,
+            )
+        except ConfigError as error:
+            raise ConfigError(f"--upload-listen {config.upload_listen}: {error}") from None
+        server.set_enabled(config.p2p)
+        return server
+
+    def _supernode_key(self) -> bytes | None:
+        """From any thread."""
+        return self._link.supernode_key if self._link is not None else None
+
+    async def start(self) -> None:
+        """Serve, and return when the node is ready. open() must have been called."""
+        config = self._config
+        driver = self._make_driver()
+        self._link = SupernodeLink(
+            driver, self.metrics, self._identity, self._profile(), config.data_dir / "supernode.key"
+        )
+        found = await asyncio.to_thread(self._inventory)
+        driver.begin(found, sharing=config.p2p)
+        self._store.on_evicted(self._evicted)
+        self.metrics.before_scrape(self._scrape)
+        self._tasks.append(asyncio.create_task(self._sample_rates()))
+        if config.supernode is not None:
+            self._session = Session(config.supernode, self._link)
+            self.health.connected = lambda: self._session is not None and self._session.is_open
+            if config.p2p:
+                await self._connect(self._session)
+        await self._serve_clients(driver)
+        self.health.ready()
+        logger.info("ready blobs=%d supernode=%s", len(found), self.health.supernode_text())
+
+    def _make_driver(self) -> Driver:
+        config, closing = self._config, self._closing
+        self._reader = RegistryReader(
+            lambda: self._upstreams, on_request=self.metrics.origin_asked, user_agent=f"layercast/{version()}"
+        )
+        self._download_limiter = RateLimiter(config.download_rate_bytes_s)
+        transport = HttpTransport(
+            self._identity,
+            # A lease granted ahead waits at its source, and must not keep the one before it from ending.
+            workers=2 * config.download_slots,
+            limiter=self._download_limiter,
+        )
+        fetcher = UpstreamFetcher(self._reader, lambda: self._upstreams, self.metrics.origin_received)
+        work = Work(self._store, transport, fetcher, self._reader, lambda: self._upstreams, self.metrics)
+        machine = Downloader(random.Random(), Limits(public_s=config.public_ttl_s))
+        driver = self._driver = Driver(
+            machine,
+            work,
+            self.metrics,
+            send=lambda message: self._session.send(message) if self._session is not None else None,
+            on_fatal=self._fail,
+            on_source=self._sources.remember,
+        )
+        for close in (driver.release, self._reader.close, work.close):
+            closing.callback(close)
+        return driver
+
+    def _inventory(self) -> list[BlobFound]:
+        sources = self._sources.load()
+        found = [
+            BlobFound(
+                blob.digest,
+                blob.layout.size_bytes,
+                blob.layout.piece_size_bytes,
+                blob.held,
+                blob.complete,
+                sources.get(blob.digest, ()),
+            )
+            for blob in self._store.inventory()
+        ]
+        self._sources.keep_only(event.digest for event in found)
+        return found
+
+    def _profile(self) -> Profile:
+        config = self._config
+        advertised = config.advertise or HostPort("", int(self.upload_address.rpartition(":")[2]))
+        if config.advertise is None and config.upload_listen.host not in ("0.0.0.0", "::"):
+            advertised = HostPort(config.upload_listen.host, advertised.port)
+        return Profile(
+            upload_address=str(advertised),
+            boot_id=current_boot_id(),
+            zone=config.zone,
+            upload_slots=config.upload_slots,
+            download_slots=config.download_slots,
+            upload_rate_bytes_s=lambda: self._config.upload_rate_bytes_s,
+            download_rate_bytes_s=lambda: self._config.download_rate_bytes_s,
+            agent=f"layercast/{version()}",
+        )
+
+    async def _serve_clients(self, driver: Driver) -> None:
+        pool = ThreadPoolExecutor(SENDFILE_THREADS, thread_name_prefix="sendfile")
+        self._closing.callback(pool.shutdown)
+        proxy_metrics = ProxyMetrics(self.metrics.registry)
+        app = build_app(
+            ProxyDeps(
+                provider=driver,
+                upstreams=lambda: self._upstreams,
+                reader=self._reader,
+                pool=pool,
+                metrics=proxy_metrics,
+                on_passed_bytes=self.metrics.passed_through,
+                on_origin_request=self.metrics.origin_asked,
+            )
+        )
+        if self._status_socket is None:
+            add_status(app, self.health, self.metrics)
+        else:
+            status = web.Application()
+            add_status(status, self.health, self.metrics)
+            await self._run_app(status, self._status_socket)
+        await self._run_app(app, self._proxy_socket)
+
+    async def _run_app(self, app: web.Application, listener: socket.socket) -> None:
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=0.5,
+            max_line_size=HEADER_LIMIT_BYTES,
+            max_field_size=HEADER_LIMIT_BYTES,
+            auto_decompress=False,
+        )
+        self._runners.append(runner)
+        await runner.setup()
+        await web.SockSite(runner, listener, backlog=LISTEN_BACKLOG).start()
+
+    # --- the supernode -----------------------------------------------------------------------------------------
+
+    async def _connect(self, session: Session) -> None:
+        """Begin to keep the link, and wait a little for its first answer."""
+        task = asyncio.create_task(session.run(), name="session")
+        self._tasks.append(task)
+        task.add_done_callback(self._session_ended)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_LINK_S):
+                await session.tried.wait()
+
+    def _session_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            logger.critical("session_failed: a bug of ours, the process ends", exc_info=task.exception())
+            self._fail()
+
+    def _disconnect(self) -> None:
+        for task in self._tasks:
+            if task.get_name() == "session":
+                task.cancel()
+
+    # --- while it runs -----------------------------------------------------------------------------------------
+
+    async def reload(self, config: PeerConfig) -> None:
+        """Take over what may change at run time: allow-lists, rate limits, the p2p switch."""
+        before, self._config = self._config, config
+        self._upstreams = config.upstreams
+        self._upload.set_rate_limit(config.upload_rate_bytes_s)
+        self._download_limiter.set_rate(config.download_rate_bytes_s)
+        if config.p2p != before.p2p and self._driver is not None:
+            self._upload.set_enabled(config.p2p)
+            self._driver.switch_sharing(config.p2p)
+            if not config.p2p:
+                self._disconnect()
+            elif self._session is not None:
+                await self._connect(self._session)
+        logger.info("reloaded p2p=%s upload_rate_bytes_s=%d", config.p2p, config.upload_rate_bytes_s)
+
+    def _evicted(self, digest: Digest) -> None:
+        """From any thread."""
+        self._sources.forget(digest)
+        if self._driver is not None:
+            self._driver.evicted(digest)
+
+    def _scrape(self) -> None:
+        self.metrics.uploaded_bytes.set(self._upload.counters.sent_bytes)
+        self.metrics.store_bytes.set(self._store.used_bytes)
+        if self._driver is not None:
+            self.metrics.swarms_open.set(self._driver.downloads)
+
+    async def _sample_rates(self) -> None:
+        up, down = RateMeter(), RateMeter()
+        while True:
+            now = time.monotonic()
+            self.metrics.upload_rate.set(up.sample(self._upload.counters.sent_bytes, now))
+            self.metrics.download_rate.set(down.sample(self.metrics.received_total_bytes, now))
+            await asyncio.sleep(SAMPLE_S)
+
+    def _fail(self) -> None:
+        if not self.failed.done():
+            self.failed.set_result(None)
+
+    async def stop(self) -> bool:
+        """End everything within 5 s. False when a thread did not end in time and the process must be left by force."""
+        self.health.stopping()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._driver is not None:
+            self._driver.close()
+        for runner in self._runners:
+            await runner.cleanup()
+        ended = asyncio.ensure_future(asyncio.to_thread(self._closing.close))
+        done, _ = await asyncio.wait([ended], timeout=THREADS_END_S)
+        if not done:
+            logger.error("stop_incomplete: a thread did not end in time")
+        return bool(done)
+
+
+def _take_folder(data_dir: Path) -> int:
+    """Make the folder and hold it for this process alone; returns the lock's descriptor. Raises ConfigError."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"--data-dir {data_dir}: {error.strerror}; name a folder this user may write") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise ConfigError(f"--data-dir {data_dir}: in use by another process; give each its own") from None
+    return descriptor
+
+
+def _raise_descriptor_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    best = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < best:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (best, hard))
+
+
+def _listen(flag: str, address: HostPort) -> socket.socket:
+    """Raises ConfigError naming the flag."""
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, target = found[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(target)
+            # Clients that come before the node is ready wait in the backlog.
+            listener.listen(LISTEN_BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigError(f"{flag} {address}: {error.strerror}; name a free address of this machine") from None
+    return listener
+
+
+def _bound(listener: socket.socket) -> str:
+    return str(HostPort(*listener.getsockname()[:2]))

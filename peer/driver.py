@@ -1,0 +1,369 @@
+"""Runs the downloader: events into one inbox, handled once a turn of the loop; its commands carried out.
+
+The one owner of the machine. It implements peer.blobs.BlobProvider for the proxy. What blocks goes to peer.work's
+threads, what the supernode says comes by peer.link; what the machine decides is never second-guessed here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import time
+from collections import deque
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from peer.blobs import NotShared
+from peer.downloader import contract
+from peer.downloader.contract import (
+    BlobEvicted,
+    BlobFound,
+    BlobWanted,
+    Command,
+    Event,
+    HashesConflict,
+    ReaderAt,
+    ReaderClosed,
+    SharingSwitched,
+    StoreOpened,
+    StoreRefused,
+    Wakeup,
+)
+from peer.opened import BlobReader, LiveBlob, hashes_mask
+from proto.errors import LocalError, PieceCorrupt
+from proto.ids import Digest
+from proto.messages import Announce, Failed, Stored
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from peer.downloader.machine import Downloader
+    from peer.metrics import Metrics
+    from peer.store.base import BlobHandle, SignedHashes
+    from peer.work import Work
+    from proto.messages import Message, Source
+    from proto.pieces import PieceLayout
+
+logger = logging.getLogger(__name__)
+
+EVENTS_PER_TURN_MAX: Final = 512
+
+
+class Driver:
+    """Made on a running loop. `send` is the session's; `on_fatal` is called once if the machine breaks."""
+
+    def __init__(
+        self,
+        machine: Downloader,
+        work: Work,
+        metrics: Metrics,
+        *,
+        send: Callable[[Message], None],
+        on_fatal: Callable[[], None],
+        on_source: Callable[[Digest, Source], None] = lambda digest, source: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._machine = machine
+        self._work = work
+        self._metrics = metrics
+        self._send_message = send
+        self._on_fatal = on_fatal
+        self._on_source = on_source
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._inbox: deque[Event] = deque()
+        self._armed = False
+        self._closed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._blobs: dict[Digest, LiveBlob] = {}
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, tuple[Digest, asyncio.Future[BlobReader]]] = {}
+        # Content of inline blobs by lease, until the downloader says where to put it.
+        self.inline: dict[int, bytes] = {}
+        self.supernode_key: bytes | None = None
+
+    # --- peer.blobs.BlobProvider -------------------------------------------------------------------------------
+
+    async def open(self, digest: Digest, source: Source) -> BlobReader:
+        """See BlobProvider."""
+        if self._closed:
+            raise NotShared("off", "this node is stopping")
+        number = next(self._numbers)
+        answer: asyncio.Future[BlobReader] = self._loop.create_future()
+        self._waiting[number] = (digest, answer)
+        self.post(BlobWanted(number, digest, source))
+        try:
+            return await answer
+        except BaseException:
+            self._reader_closed(digest, number)
+            raise
+        finally:
+            self._waiting.pop(number, None)
+
+    def known_size(self, digest: Digest, source: Source) -> int | None:
+        """See BlobProvider."""
+        return self._machine.known_size(digest, source, self._clock())
+
+    # --- the machine -------------------------------------------------------------------------------------------
+
+    def post(self, event: Event) -> None:
+        """Queue an event for this turn of the loop."""
+        if self._closed:
+            return
+        self._inbox.append(event)
+        if not self._armed:
+            self._armed = True
+            self._loop.call_soon(self._turn)
+
+    def post_threadsafe(self, event: Event) -> None:
+        """The same from any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self.post, event)
+        except RuntimeError:
+            # The loop is closed: the process ends, and nobody waits for this.
+            logger.debug("event_dropped %s", type(event).__name__)
+
+    def begin(self, found: Iterable[BlobFound], *, sharing: bool) -> None:
+        """What the store holds, before anything else."""
+        if not sharing:
+            self.post(SharingSwitched(False))
+        for event in found:
+            self.post(event)
+
+    def switch_sharing(self, on: bool) -> None:
+        """The operator's switch."""
+        self.post(SharingSwitched(on))
+
+    def evicted(self, digest: Digest) -> None:
+        """From any thread: a blob left the store."""
+        self.post_threadsafe(BlobEvicted(digest))
+
+    def close(self) -> None:
+        """Nothing is handled any more; who waits is sent to its origin, and the store's pins go."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for _, answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(NotShared("off", "this node is stopping"))
+        for blob in self._blobs.values():
+            for reader in blob.readers.values():
+                reader.fail("this node is stopping", mismatch=False)
+            blob.wake()
+
+    def release(self) -> None:
+        """After every thread has ended: close the files."""
+        for blob in self._blobs.values():
+            if blob.handle is not None:
+                blob.handle.close()
+        self._blobs.clear()
+
+    def story(self, digest: Digest, piece: int | None = None) -> list[str]:
+        """Why a blob, or one piece of it, stands as it does."""
+        return self._machine.story(digest, piece)
+
+    @property
+    def downloads(self) -> int:
+        """Blobs that are wanted and not complete."""
+        return len(self._machine.state.busy)
+
+    def _turn(self) -> None:
+        self._armed = False
+        if self._closed:
+            return
+        try:
+            now = self._clock()
+            for _ in range(min(len(self._inbox), EVENTS_PER_TURN_MAX)):
+                for command in self._machine.handle(self._inbox.popleft(), now):
+                    self._carry_out(command)
+            self._set_timer(now)
+        except Exception:
+            logger.critical("downloader_failed: a bug of ours, the process ends", exc_info=True)
+            self.close()
+            self._on_fatal()
+            return
+        if self._inbox and not self._armed:
+            self._armed = True
+            self._loop.call_soon(self._turn)
+
+    def _set_timer(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._machine.next_wakeup()
+        if due is not None:
+            self._timer = self._loop.call_later(max(0.001, due - now), self.post, Wakeup())
+
+    # --- commands ----------------------------------------------------------------------------------------------
+
+    def _carry_out(self, command: Command) -> None:
+        match command:
+            case contract.Send():
+                self._send(command)
+            case contract.StartFetch():
+                blob = self._blobs[command.digest]
+                assert blob.handle is not None
+                self._work.fetch(command, blob.handle, blob.ticket, self._is_seed(command), self.post_threadsafe)
+            case contract.CancelFetch(fetch):
+                self._work.cancel_fetch(fetch)
+            case contract.PieceHeld(digest, _):
+                self.blob(digest).wake()
+            case contract.AnswerReader(reader):
+                self._answer(reader)
+            case contract.RefuseReader(reader, reason, message):
+                self._refuse(reader, reason, message)
+            case contract.FailReaders():
+                self._fail_readers(command)
+            case _:
+                self._carry_out_work(command)
+
+    def _carry_out_work(self, command: Command) -> None:
+        match command:
+            case contract.OpenInStore():
+                self._work.open(command, self._store_opened_threadsafe)
+            case contract.StoreInline(fetch, digest, lease):
+                self._work.store_inline(fetch, self._handle(digest), self.inline.pop(lease, b""), self.post_threadsafe)
+            case contract.FetchUpstream():
+                self._work.fetch_upstream(command, self._handle(command.digest), self.post_threadsafe)
+            case contract.CancelUpstream(fetch):
+                self._work.cancel_upstream(fetch)
+            case contract.CheckDigest(check, digest):
+                self._work.check_digest(check, self._handle(digest), self.post_threadsafe)
+            case contract.CheckPublic():
+                self._work.check_public(command, self.post_threadsafe)
+            case contract.AskHoldings():
+                handle, ticket = self._handle(command.digest), self.blob(command.digest).ticket
+                self._work.ask_holdings(command, handle, ticket, self.supernode_key, self.post_threadsafe)
+            case _:
+                self._carry_out_local(command)
+
+    def _carry_out_local(self, command: Command) -> None:
+        match command:
+            case contract.CloseInStore(digest):
+                blob = self.blob(digest)
+                handle, blob.handle = blob.handle, None
+                if handle is not None:
+                    handle.close()
+            case contract.VoidInStore(digest):
+                self._void(digest)
+            case contract.BlobComplete(digest):
+                blob = self.blob(digest)
+                logger.info("blob_complete digest=%s bytes=%d", digest.short, self._handle(digest).layout.size_bytes)
+                blob.wake()
+            case contract.SourcePublic(digest, source):
+                self._on_source(digest, source)
+            case contract.ForgetBlob(digest):
+                self._blobs.pop(digest, None)
+
+    def blob(self, digest: Digest) -> LiveBlob:
+        """What is kept beside the downloader of a blob; made when it is new."""
+        found = self._blobs.get(digest)
+        if found is None:
+            found = self._blobs[digest] = LiveBlob(digest)
+        return found
+
+    def _handle(self, digest: Digest) -> BlobHandle:
+        handle = self._blobs[digest].handle
+        assert handle is not None, "the downloader works on open blobs alone"
+        return handle
+
+    def _is_seed(self, command: contract.StartFetch) -> bool:
+        return command.holder.peer == self.supernode_key
+
+    def _send(self, command: contract.Send) -> None:
+        message = command.message
+        if isinstance(message, Stored) and message.lease:
+            self._metrics.leases.labels("stored").inc()
+        elif isinstance(message, Failed):
+            outcome = {"cancelled": "cancelled", "timeout": "expired"}.get(message.reason, "failed")
+            self._metrics.leases.labels(outcome).inc()
+        elif command.with_hashes and isinstance(message, Announce):
+            message = replace(message, hashes=self._work.all_hashes(Digest.parse(message.digest)))
+        self._send_message(message)
+
+    def _void(self, digest: Digest) -> None:
+        self.blob(digest).early_hashes.clear()
+        try:
+            self._handle(digest).void()
+        except LocalError as error:
+            logger.error("blob_not_voided digest=%s %s", digest.short, error)
+
+    # --- readers -----------------------------------------------------------------------------------------------
+
+    def _answer(self, number: int) -> None:
+        digest, answer = self._waiting.get(number, (None, None))
+        if digest is None or answer is None or answer.done():
+            return  # its client is gone, and ReaderClosed on its way
+        blob = self._blobs[digest]
+        reader = BlobReader(
+            blob,
+            self._handle(digest),
+            lambda piece: self.post(ReaderAt(number, piece)),
+            lambda: self._reader_closed(digest, number),
+        )
+        blob.readers[number] = reader
+        answer.set_result(reader)
+
+    def _refuse(self, number: int, reason: str, message: str) -> None:
+        _, answer = self._waiting.get(number, (None, None))
+        if answer is not None and not answer.done():
+            answer.set_exception(NotShared(reason, message))
+
+    def _reader_closed(self, digest: Digest, number: int) -> None:
+        blob = self._blobs.get(digest)
+        if blob is not None:
+            blob.readers.pop(number, None)
+        self.post(ReaderClosed(number))
+
+    def _fail_readers(self, command: contract.FailReaders) -> None:
+        blob = self.blob(command.digest)
+        logger.warning("readers_failed digest=%s %s", command.digest.short, command.message)
+        for reader in blob.readers.values():
+            reader.fail(command.message, mismatch=command.mismatch)
+        blob.wake()
+
+    # --- the store ---------------------------------------------------------------------------------------------
+
+    def _store_opened_threadsafe(self, digest: Digest, layout: PieceLayout, opened: BlobHandle | str) -> None:
+        """From the store's thread: a handle, or what is wrong."""
+        try:
+            self._loop.call_soon_threadsafe(self._store_opened, digest, layout, opened)
+        except RuntimeError:
+            if not isinstance(opened, str):
+                opened.close()
+
+    def _store_opened(self, digest: Digest, layout: PieceLayout, opened: BlobHandle | str) -> None:
+        if isinstance(opened, str):
+            logger.error("store_refused digest=%s %s", digest.short, opened)
+            self.post(StoreRefused(digest, opened))
+            return
+        if self._closed or opened.layout != layout:
+            opened.close()
+            self.post(StoreRefused(digest, "the blob is stored in other pieces than the swarm's"))
+            return
+        blob = self.blob(digest)
+        blob.handle, blob.layout = opened, opened.layout
+        early, blob.early_hashes = blob.early_hashes, []
+        for signed in early:
+            self.learn(blob, signed)
+        hashed = 0
+        for run in opened.signed_hashes:
+            hashed |= hashes_mask(run)
+        self.post(StoreOpened(digest, opened.held, hashed, opened.complete))
+
+    def learn(self, blob: LiveBlob, signed: SignedHashes) -> bool:
+        """Give checked hashes to the store, now or when the blob is open; False when they are of no use."""
+        if blob.handle is None:
+            blob.early_hashes.append(signed)
+            return True
+        try:
+            blob.handle.learn_hashes(signed)
+        except PieceCorrupt as error:
+            logger.warning("hashes_conflict %s", error)
+            self.post(HashesConflict(blob.digest))
+            return False
+        except LocalError as error:
+            logger.error("hashes_not_kept digest=%s %s", blob.digest.short, error)
+            return False
+        return True

@@ -1,0 +1,290 @@
+"""What the downloader has done in threads: the store's calls, digest checks, questions to peers and origins, fetches.
+
+Each call begins something and posts exactly one outcome event from a thread. No state of the downloader lives here.
+"""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from peer.downloader.contract import (
+    DigestChecked,
+    FetchEnded,
+    HashesLearned,
+    HoldingsKnown,
+    PublicChecked,
+    UpstreamEnded,
+    UpstreamPiece,
+)
+from peer.opened import hashes_mask
+from peer.transport.base import PieceFetch, PieceSource
+from peer.transport.cancellation import Cancellation, FetchCancelled
+from peer.transport.http_wire import decode_hashes
+from peer.upstream_fetch import UpstreamFetch
+from proto.errors import (
+    LayercastError,
+    LocalError,
+    PieceCorrupt,
+    RemoteError,
+    TicketInvalid,
+    UpstreamError,
+    UpstreamKind,
+)
+from proto.messages import FetchReason
+from proto.pieces import PieceLayout
+from proto.tickets import check_hashes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peer.downloader.contract import AskHoldings, CheckPublic, Event, FetchUpstream, OpenInStore, StartFetch
+    from peer.metrics import Metrics
+    from peer.store.base import BlobHandle, BlobStore
+    from peer.transport.base import FetchOutcome, Transport
+    from peer.transport.registry import RegistryReader
+    from peer.upstream_fetch import UpstreamFetcher
+    from proto.ids import Digest
+    from proto.upstreams import UpstreamTable
+
+    Post = Callable[[Event], None]
+
+logger = logging.getLogger(__name__)
+
+QUESTION_TIMEOUT_S: Final = 2.0
+_PUBLIC_REASONS: Final = {
+    UpstreamKind.DENIED: "private",
+    UpstreamKind.UNKNOWN: "unknown",
+    UpstreamKind.RATE_LIMITED: "rate_limited",
+}
+
+
+class Work:
+    """Small pools, so that a long digest check never delays the opening of a blob. close() joins them all."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        transport: Transport,
+        fetcher: UpstreamFetcher,
+        reader: RegistryReader,
+        table: Callable[[], UpstreamTable],
+        metrics: Metrics,
+    ) -> None:
+        self._store = store
+        self._transport = transport
+        self._fetcher = fetcher
+        self._reader = reader
+        self._table = table
+        self._metrics = metrics
+        self._disk = ThreadPoolExecutor(2, thread_name_prefix="store")
+        self._checks = ThreadPoolExecutor(2, thread_name_prefix="digest")
+        self._questions = ThreadPoolExecutor(4, thread_name_prefix="question")
+        self._cancel = Cancellation()
+
+    def close(self) -> None:
+        """End everything that can be ended, and join the threads."""
+        self._cancel.cancel()
+        self._fetcher.close()
+        self._transport.close()
+        for pool in (self._questions, self._disk, self._checks):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    # --- the store ---------------------------------------------------------------------------------------------
+
+    def open(self, command: OpenInStore, opened: Callable[[Digest, PieceLayout, BlobHandle | str], None]) -> None:
+        """Pin a blob, or say what is wrong."""
+        layout = PieceLayout(command.size_bytes, command.piece_size_bytes)
+
+        def run() -> None:
+            try:
+                result: BlobHandle | str = self._store.open(command.digest, layout)
+            except LocalError as error:
+                result = str(error)
+            except Exception:
+                logger.exception("store_open_failed digest=%s", command.digest.short)
+                result = "internal error while opening the blob; see the log"
+            opened(command.digest, layout, result)
+
+        self._disk.submit(run)
+
+    def store_inline(self, fetch: int, handle: BlobHandle, content: bytes, post: Post) -> None:
+        """A tiny blob that came inside a message: its one piece."""
+
+        def run() -> None:
+            reason, message = _store_piece(handle, content)
+            if not reason:
+                self._metrics.received("seed", len(content))
+            post(FetchEnded(fetch, reason, 0.0, message))
+
+        self._disk.submit(run)
+
+    def check_digest(self, check: int, handle: BlobHandle, post: Post) -> None:
+        """Compare the whole blob's digest."""
+
+        def run() -> None:
+            matches, trouble = False, ""
+            try:
+                matches = handle.check_digest()
+            except LocalError as error:
+                trouble = str(error)
+            except Exception:
+                logger.exception("digest_check_failed digest=%s", handle.digest.short)
+                trouble = "internal error while checking the digest; see the log"
+            if not trouble:
+                self._metrics.digest_checks.labels("ok" if matches else "mismatch").inc()
+            post(DigestChecked(check, matches, trouble))
+
+        self._checks.submit(run)
+
+    def all_hashes(self, digest: Digest) -> bytes:
+        """Every piece hash of a complete blob, concatenated; empty when one is missing."""
+        handle = self._store.get(digest)
+        if handle is None:
+            return b""
+        try:
+            hashes = [handle.hash_of(piece) for piece in range(handle.layout.count)]
+        finally:
+            handle.close()
+        known = [piece_hash for piece_hash in hashes if piece_hash is not None]
+        return b"".join(known) if len(known) == len(hashes) else b""
+
+    # --- peers -------------------------------------------------------------------------------------------------
+
+    def fetch(self, command: StartFetch, handle: BlobHandle, ticket: bytes, from_seed: bool, post: Post) -> None:
+        """A piece from a peer."""
+        source = "seed" if from_seed else "peer"
+
+        def done(outcome: FetchOutcome) -> None:
+            # What failed was no payload in the end, but a late copy of a piece that is held came all the same.
+            self._metrics.received(source, outcome.received_bytes)
+            post(FetchEnded(command.fetch, outcome.reason, outcome.elapsed_s, outcome.message))
+
+        holder = PieceSource(command.holder.peer, command.holder.address)
+        if not ticket:
+            post(FetchEnded(command.fetch, FetchReason.TICKET, 0.0))
+            return
+        self._transport.start(
+            PieceFetch(command.fetch, handle, command.piece, holder, ticket, command.deadline_s), done
+        )
+
+    def cancel_fetch(self, fetch: int) -> None:
+        """See Transport.cancel."""
+        self._transport.cancel(fetch)
+
+    def ask_holdings(
+        self, command: AskHoldings, handle: BlobHandle, ticket: bytes, key: bytes | None, post: Post
+    ) -> None:
+        """What a peer holds; first the signed hashes it has, where we miss some."""
+        source = PieceSource(command.holder.peer, command.holder.address)
+
+        def run() -> None:
+            held: int | None = None
+            try:
+                if command.hashes and key is not None:
+                    learned = self._learn_from(source, handle, ticket, key)
+                    post(HashesLearned(command.digest, learned))
+                remote = self._transport.bitfield(source, command.digest, ticket, QUESTION_TIMEOUT_S)
+                held = remote.held if _same_cut(remote.size_bytes, remote.piece_size_bytes, handle.layout) else 0
+            except (RemoteError, LocalError) as error:
+                logger.debug("holder_not_asked digest=%s %s", command.digest.short, error)
+            except Exception:
+                logger.exception("question_failed digest=%s", command.digest.short)
+            post(HoldingsKnown(command.query, held))
+
+        self._questions.submit(run)
+
+    def _learn_from(self, source: PieceSource, handle: BlobHandle, ticket: bytes, key: bytes) -> int:
+        try:
+            layout, signed_runs = decode_hashes(
+                self._transport.hashes(source, handle.digest, ticket, QUESTION_TIMEOUT_S)
+            )
+        except RemoteError as error:
+            logger.debug("hashes_not_told digest=%s %s", handle.digest.short, error)
+            return 0
+        learned = 0
+        if layout != handle.layout:
+            return 0
+        for signed in signed_runs:
+            try:
+                check_hashes(key, handle.digest, layout, signed.first, signed.hashes, signed.signature)
+                handle.learn_hashes(signed)
+            except (TicketInvalid, PieceCorrupt) as error:
+                logger.warning("hashes_ignored digest=%s %s", handle.digest.short, error)
+                continue
+            learned |= hashes_mask(signed)
+        return learned
+
+    # --- origins -----------------------------------------------------------------------------------------------
+
+    def check_public(self, command: CheckPublic, post: Post) -> None:
+        """An anonymous HEAD of this node's own."""
+
+        def run() -> None:
+            size, reason, message = 0, "unavailable", ""
+            try:
+                upstream = self._table().lookup(command.source.upstream)
+                access = self._reader.is_public(
+                    upstream, command.source.repository, command.digest, cancel=self._cancel
+                )
+                if not access.allowed:
+                    reason = "unknown" if access.status in (404, 410) else "private"
+                    message = f"origin {upstream.host} answered {access.status}"
+                elif access.size_bytes is None:
+                    message = f"origin {upstream.host} does not say how large the blob is"
+                else:
+                    size, reason = access.size_bytes, ""
+            except UpstreamError as error:
+                reason, message = _PUBLIC_REASONS.get(error.kind, "unavailable"), str(error)
+            except (LayercastError, FetchCancelled) as error:
+                message = str(error)
+            except Exception:
+                logger.exception("public_check_failed digest=%s", command.digest.short)
+                message = "internal error while asking the origin; see the log"
+            post(PublicChecked(command.check, size, reason, message))
+
+        self._questions.submit(run)
+
+    def fetch_upstream(self, command: FetchUpstream, handle: BlobHandle, post: Post) -> None:
+        """Missing pieces from the origin itself."""
+        self._fetcher.start(
+            command.fetch,
+            UpstreamFetch(
+                handle,
+                command.source,
+                command.pieces,
+                command.first,
+                lambda piece: post(UpstreamPiece(command.fetch, piece)),
+                lambda reason, message: post(UpstreamEnded(command.fetch, reason, message)),
+            ),
+        )
+
+    def cancel_upstream(self, fetch: int) -> None:
+        """After the piece in hand."""
+        self._fetcher.stop(fetch)
+
+
+def _store_piece(handle: BlobHandle, content: bytes) -> tuple[str, str]:
+    """Put a one-piece blob's content into the store: (reason, message), empty on success."""
+    try:
+        if len(content) != handle.layout.size_bytes:
+            return FetchReason.PROTOCOL, ""
+        writer = handle.writer(0, from_origin=handle.hash_of(0) is None)
+        try:
+            writer.write(memoryview(content))
+            writer.finish()
+        finally:
+            writer.abort()
+    except PieceCorrupt:
+        return FetchReason.CORRUPT, ""
+    except LocalError as error:
+        return FetchReason.LOCAL, str(error)
+    except Exception:
+        logger.exception("inline_blob_failed digest=%s", handle.digest.short)
+        return FetchReason.LOCAL, "internal error while storing a blob; see the log"
+    return "", ""
+
+
+def _same_cut(size_bytes: int, piece_size_bytes: int, layout: PieceLayout) -> bool:
+    return (size_bytes, piece_size_bytes) == (layout.size_bytes, layout.piece_size_bytes)
