@@ -1,8 +1,9 @@
 """Every event the scheduler takes and every command it gives. Plain data; see machine.py for what they do.
 
-Swarms and peers are small integers chosen by the shell, never reused within an epoch; SEED (0) is the supernode's own store,
-which is a peer like any other except that the origin fills it. Piece sets are integer masks (bit i is piece i).
-Every GrantLease ends in exactly one of PieceStored(lease_id), FetchFailed(lease_id) or the machine's own CancelLease / expiry;
+Swarms and peers are small integers chosen by the shell, never reused within an epoch; SEED (0) is the supernode's
+own store, which is a peer like any other except that the origin fills it. Piece sets are integer masks (bit i is
+piece i). Every GrantLease ends in exactly one of PieceStored(lease_id), FetchFailed(lease_id) or the machine's own
+CancelLease (an expiry is one too);
 every FetchFromOrigin in one OriginEnded; every TryOrigin in one OriginTried or the loss of that peer.
 """
 

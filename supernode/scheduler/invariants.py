@@ -1,4 +1,4 @@
-"""The rules that must hold after every event. Recomputes from scratch what the machine keeps incrementally; for tests."""
+"""The rules that must hold after every event, recomputed from scratch where the machine keeps them incrementally."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from proto.pieces import indices
 from supernode.scheduler.contract import SEED
 
 if TYPE_CHECKING:
-    from supernode.scheduler.leases import Core, Lease
+    from supernode.scheduler.lease import Lease
+    from supernode.scheduler.leases import Core
     from supernode.scheduler.machine import Scheduler
     from supernode.scheduler.origin import OriginPlan
     from supernode.scheduler.peerbook import Link, Node
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 def check(scheduler: Scheduler) -> None:
     """Raises AssertionError naming the rule that is broken."""
-    core, plans = scheduler.inspect()
+    core = scheduler.inspect()
+    plans = core.plans
     for swarm in core.swarms.values():
         _one_state_each(core, swarm)
         _masks_agree(swarm)
@@ -161,7 +163,7 @@ def _timed(core: Core, lease: Lease) -> None:
 
 
 def _nobody_starves(core: Core, plans: dict[int, OriginPlan]) -> None:
-    """No node with download room and no node with upload room could serve each other, unless a timer will look again."""
+    """No two nodes with room could serve each other, unless a rule holds them apart and a timer will look again."""
     timed = core.timers.next_due(core.dues) is not None
     for swarm in core.swarms.values():
         for row in indices(swarm.wanting):
@@ -193,4 +195,5 @@ def _bounded(core: Core) -> None:
     assert len(core.timers) <= 4 * len(core.dues) + 1024 + 64, "bounded: stale timers pile up"
     assert set(core.dues) <= set(core.leases), "bounded: a timer for a lease that ended"
     assert not core.commands, "bounded: commands left behind"
-    assert not core.dirty_up and not core.dirty_down, "bounded: nodes left dirty"
+    assert not core.dirty_up, "bounded: sources left dirty"
+    assert not core.dirty_down, "bounded: receivers left dirty"

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from supernode.scheduler.arrivals import Arrivals
 from supernode.scheduler.contract import SEED, CancelLease, Command, GrantLease
+from supernode.scheduler.lease import Lease
 from supernode.scheduler.peerbook import PeerBook
 from supernode.scheduler.story import Stories
 from supernode.scheduler.timers import TimerKind, Timers
@@ -16,92 +18,10 @@ from supernode.scheduler.timers import TimerKind, Timers
 if TYPE_CHECKING:
     import random
 
+    from supernode.scheduler.origin import OriginPlan
     from supernode.scheduler.peerbook import Link, Node
     from supernode.scheduler.settings import SchedulerSettings
     from supernode.scheduler.swarm import Member, Swarm
-
-
-class Lease:
-    """One piece on its way from `source` to `receiver`. An inline one travels in the grant and takes no slot."""
-
-    __slots__ = (
-        "after_down",
-        "after_up",
-        "area_down",
-        "area_up",
-        "before_down",
-        "before_up",
-        "duration_s",
-        "ending",
-        "expires_in_s",
-        "granted_at",
-        "inline",
-        "member",
-        "number",
-        "overdue",
-        "piece",
-        "rack_first",
-        "receiver",
-        "share",
-        "source",
-        "started_at",
-    )
-
-    def __init__(self, number: int, member: Member, piece: int, source: Node, now: float, inline: bool) -> None:
-        self.number = number
-        self.member = member
-        self.receiver = member.node
-        self.source = source
-        self.piece = piece
-        self.inline = inline
-        self.granted_at = now
-        self.started_at: float | None = None
-        # The slower of both ends' whole links, bytes/s; 0.0 while neither is measured.
-        self.share = 0.0
-        # Predicted time of the transfer, None while nothing is measured.
-        self.duration_s: float | None = None
-        self.expires_in_s = 0.0
-        # Predicted to end within a round trip: one lease may follow it at each end.
-        self.ending = False
-        # Later than predicted by so much that a second source may race it.
-        self.overdue = False
-        # The transfers it waits for at the source and at the receiver, and those that wait for it.
-        self.before_up: Lease | None = None
-        self.before_down: Lease | None = None
-        self.after_up: Lease | None = None
-        self.after_down: Lease | None = None
-        # Link.area of both ends when it started.
-        self.area_up = 0.0
-        self.area_down = 0.0
-        # The rack for which it is the first copy on its way.
-        self.rack_first: str | None = None
-
-
-class Arrivals:
-    """When the next piece from the origin may be expected at the seed."""
-
-    __slots__ = ("gap_s", "last_at", "woken_for")
-
-    def __init__(self) -> None:
-        self.last_at: float | None = None
-        self.gap_s: float | None = None
-        # The time a timer was last set for, so that one hold sets one timer.
-        self.woken_for = -1.0
-
-    def arrived(self, now: float) -> None:
-        """A piece came."""
-        if self.last_at is not None:
-            gap = now - self.last_at
-            self.gap_s = gap if self.gap_s is None else self.gap_s + 0.25 * (gap - self.gap_s)
-        self.last_at = now
-
-    def pause(self) -> None:
-        """A fetch ended or another begins: the time until its first piece says nothing about the gaps."""
-        self.last_at = None
-
-    def next_at(self) -> float | None:
-        """Predicted time of the next piece."""
-        return None if self.last_at is None or self.gap_s is None else self.last_at + self.gap_s
 
 
 class Core:
@@ -123,6 +43,7 @@ class Core:
         "last_lease",
         "leases",
         "now",
+        "plans",
         "rng",
         "settings",
         "stories",
@@ -137,6 +58,7 @@ class Core:
         self.now = 0.0
         self.book = PeerBook(settings)
         self.swarms: dict[int, Swarm] = {}
+        self.plans: dict[int, OriginPlan] = {}
         self.leases: dict[int, Lease] = {}
         # Lease number to the time of its one valid timer.
         self.dues: dict[int, float] = {}

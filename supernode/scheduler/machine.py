@@ -16,9 +16,9 @@ import random
 from typing import TYPE_CHECKING
 
 from proto.pieces import PieceLayout, indices
-from supernode.scheduler import contract, origin
-from supernode.scheduler.contract import SEED, Command, Event, FailReason, QuarantinePeer
-from supernode.scheduler.leases import Core, Lease
+from supernode.scheduler import contract, origin, outcomes
+from supernode.scheduler.contract import SEED, Command, Event
+from supernode.scheduler.leases import Core
 from supernode.scheduler.matching import match
 from supernode.scheduler.peerbook import Link, Node
 from supernode.scheduler.settings import SchedulerSettings
@@ -28,9 +28,6 @@ from supernode.scheduler.timers import Timer, TimerKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-
-# Failures that say nothing against the source.
-_NO_FAULT = (FailReason.LOCAL, FailReason.CANCELLED, FailReason.TICKET, FailReason.NOT_HELD, FailReason.BUSY)
 
 
 class Scheduler:
@@ -53,7 +50,6 @@ class Scheduler:
         rng = seed if isinstance(seed, random.Random) else random.Random(seed)
         self.settings = settings or SchedulerSettings()
         self._core = Core(rng, self.settings, epoch)
-        self._plans: dict[int, origin.OriginPlan] = {}
         self._core.book.join(
             SEED, "", Link(seed_upload_slots, seed_upload_rate_bytes_s), Link(seed_download_slots, None)
         )
@@ -106,8 +102,8 @@ class Scheduler:
 
     @property
     def counters(self) -> Mapping[str, int]:
-        """Since the start: granted, stored, expired, cancelled, late, raced, failed_REASON, quarantined, origin_fetches,
-        origin_failures, elections, origins_opened, ignored."""
+        """Since the start: granted, stored, expired, cancelled, lost, late, raced, failed_REASON, quarantined,
+        origin_fetches, origin_failures, elections, origins_opened, ignored."""
         return self._core.counters
 
     @property
@@ -115,9 +111,9 @@ class Scheduler:
         """Leases granted and not ended."""
         return len(self._core.leases)
 
-    def inspect(self) -> tuple[Core, dict[int, origin.OriginPlan]]:
+    def inspect(self) -> Core:
         """The whole state, for invariants and tests; not to be changed."""
-        return self._core, self._plans
+        return self._core
 
     # --- timers ----------------------------------------------------------------------------------------------
 
@@ -126,7 +122,7 @@ class Scheduler:
         if timer.kind is TimerKind.LEASE:
             lease = core.lease_due(timer.subject, timer.due)
             if lease is not None:
-                self._expire(lease)
+                outcomes.expire(self._core, lease)
         elif timer.kind is TimerKind.SWARM:
             self._swarm_timer(timer.subject)
         else:
@@ -138,7 +134,7 @@ class Scheduler:
         swarm = self._core.swarms.get(number)
         if swarm is None:
             return
-        plan = self._plans[number]
+        plan = self._core.plans[number]
         if plan.elected is not None and self._core.now < plan.elected_until:
             self._core.timers.set(plan.elected_until, TimerKind.SWARM, number)
         origin.review(self._core, swarm, plan)
@@ -187,7 +183,7 @@ class Scheduler:
         core.book.leave(node)
         for swarm in swarms:
             core.stories.tell(core.now, swarm.number, WHOLE, "peer %d lost: %s", event.peer, event.reason)
-            self._after_change(swarm, event.peer)
+            outcomes.after_change(self._core, swarm, event.peer)
 
     # --- swarms ----------------------------------------------------------------------------------------------
 
@@ -202,7 +198,7 @@ class Scheduler:
         core.stories.open(event.swarm)
         core.inline_swarms += event.inline
         core.largest_piece_bytes = max(core.largest_piece_bytes, event.piece_size_bytes)
-        self._plans[event.swarm] = origin.OriginPlan(
+        self._core.plans[event.swarm] = origin.OriginPlan(
             event.once_ready & swarm.full, event.recover_until, event.recover_peers
         )
         swarm.add_copies(swarm.join(core.book.nodes[SEED]), event.seed_held & swarm.full)
@@ -212,45 +208,27 @@ class Scheduler:
     def _swarm_voided(self, event: contract.SwarmVoided) -> None:
         swarm = self._swarm(event.swarm)
         if swarm is not None:
-            self._clear(swarm, "the blob did not match its digest")
+            outcomes.clear(self._core, swarm, "the blob did not match its digest")
 
     def _swarm_closed(self, event: contract.SwarmClosed) -> None:
         core = self._core
         swarm = self._swarm(event.swarm)
         if swarm is None:
             return
-        self._clear(swarm, "swarm closed")
+        outcomes.clear(self._core, swarm, "swarm closed")
         for member in list(swarm.members.values()):
             swarm.leave(member)
         del core.swarms[swarm.number]
-        plan = self._plans.pop(swarm.number)
+        plan = self._core.plans.pop(swarm.number)
         core.fetches -= plan.fetch_id != 0
         core.stories.close(swarm.number)
         core.inline_swarms -= swarm.inline
         core.largest_piece_bytes = max((other.layout.piece_size_bytes for other in core.swarms.values()), default=0)
 
-    def _clear(self, swarm: Swarm, reason: str) -> None:
-        """Nobody holds, wants or is sent anything of it."""
-        core = self._core
-        plan = self._plans[swarm.number]
-        plan.elected = None
-        plan.tried.clear()
-        plan.opened = False
-        plan.once_ready = 0
-        for member in swarm.members.values():
-            member.wanted = False
-            member.reader = None
-        for member in list(swarm.members.values()):
-            for lease in [lease for racing in member.leases.values() for lease in racing]:
-                core.cancel(lease, reason)
-        for member in swarm.members.values():
-            swarm.drop_copies(member, member.have)
-        core.stories.tell(core.now, swarm.number, WHOLE, "%s", reason)
-
     def _recovery_peer_returned(self, event: contract.RecoveryPeerReturned) -> None:
         swarm = self._swarm(event.swarm)
         if swarm is not None:
-            plan = self._plans[event.swarm]
+            plan = self._core.plans[event.swarm]
             plan.recover_peers.pop(event.peer, None)
             origin.review(self._core, swarm, plan)
 
@@ -267,7 +245,7 @@ class Scheduler:
             if held >> piece & 1 or not event.wanted:
                 for lease in list(racing):
                     core.cancel(lease, "held already" if event.wanted else "not wanted")
-        self._lose(member, member.have & ~held, "source no longer holds it")
+        outcomes.lose(core, member, member.have & ~held, "source no longer holds it")
         member.wanted = event.wanted
         swarm.add_copies(member, held)
         core.wake(node)
@@ -280,7 +258,7 @@ class Scheduler:
             held.bit_count(),
             event.wanted,
         )
-        self._after_change(swarm, event.peer)
+        outcomes.after_change(self._core, swarm, event.peer)
 
     def _peer_withdrew(self, event: contract.PeerWithdrew) -> None:
         core = self._core
@@ -292,27 +270,9 @@ class Scheduler:
         for lease in list(member.node.leases_in.values()):
             if lease.member is member:
                 core.cancel(lease, "not wanted")
-        self._lose(member, member.have, "source withdrew")
+        outcomes.lose(core, member, member.have, "source withdrew")
         swarm.leave(member)
-        self._after_change(swarm, event.peer)
-
-    def _after_change(self, swarm: Swarm, peer: int) -> None:
-        """Members came, went or lost pieces: what the seed wants, who is elected and what is missing may differ."""
-        core = self._core
-        seed = swarm.seed
-        wanted = any(
-            member.wanted and member.have != swarm.full for member in swarm.members.values() if member is not seed
-        )
-        if wanted != seed.wanted:
-            seed.wanted = wanted
-            swarm.refresh_need(seed)
-        core.wake(seed.node)
-        plan = self._plans[swarm.number]
-        if plan.elected == peer:
-            member = swarm.members.get(peer)
-            if member is None or not member.wanted:
-                origin.tried(core, swarm, plan, peer, ok=False)
-        origin.review(core, swarm, plan)
+        outcomes.after_change(self._core, swarm, event.peer)
 
     # --- pieces ----------------------------------------------------------------------------------------------
 
@@ -334,14 +294,14 @@ class Scheduler:
                 core.cancel(rival, "held already")
             swarm.add_copies(member, bit)
         else:
-            self._delivered(lease, event.elapsed_s)
+            outcomes.delivered(self._core, lease, event.elapsed_s)
         if event.peer == SEED:
             self._seed_filled(swarm, bit, event.lease_id)
         else:
             core.wake(member.node)
             if member.have == swarm.full:
-                self._after_change(swarm, event.peer)
-            plan = self._plans[event.swarm]
+                outcomes.after_change(self._core, swarm, event.peer)
+            plan = self._core.plans[event.swarm]
             if plan.elected == event.peer and not event.lease_id:
                 origin.headway(core, swarm, plan)
         core.stories.tell(core.now, event.swarm, event.piece, "stored at %d (lease %x)", event.peer, event.lease_id)
@@ -357,52 +317,20 @@ class Scheduler:
         if swarm.inline:
             core.wake_receivers(swarm.wanting)
 
-    def _delivered(self, lease: Lease, elapsed_s: float) -> None:
-        """A lease ended with its piece: learn from it, end its rival."""
-        core = self._core
-        source, receiver = lease.source, lease.receiver
-        if not lease.inline:
-            size_bytes = lease.member.swarm.layout.length(lease.piece)
-            if elapsed_s <= 0.0 and lease.started_at is not None:
-                elapsed_s = core.now - lease.started_at
-            if elapsed_s > 0.0:
-                rate = size_bytes / elapsed_s
-                beside_up, beside_down = core.beside(lease) if lease.started_at is not None else (1.0, 1.0)
-                source.up.learn(rate, beside_up, beside_down)
-                receiver.down.learn(rate, beside_down, beside_up)
-                typical = core.book.typical_flow
-                core.book.typical_flow = rate if typical is None else typical + (rate - typical) / 64
-                core.book.refresh_up(source)
-                core.book.refresh_down(receiver)
-        source.faults >>= 1
-        core.book.judge(source)
-        core.counters["stored"] += 1
-        for rival in [other for other in lease.member.leases[lease.piece] if other is not lease]:
-            core.cancel(rival, "another source was faster")
-        core.finish(lease, stored=True)
-
     def _piece_evicted(self, event: contract.PieceEvicted) -> None:
         member = self._member(event.swarm, event.peer)
         if member is None:
             return
+        core = self._core
         swarm = member.swarm
         gone = event.pieces & member.have
         if event.peer == SEED:
             swarm.evicted_by_seed |= gone
-        self._lose(member, gone, "source evicted it")
-        self._core.wake(member.node)
+        outcomes.lose(core, member, gone, "source evicted it")
+        core.wake(member.node)
         for piece in indices(gone):
-            self._core.stories.tell(self._core.now, swarm.number, piece, "evicted at %d", event.peer)
-        self._after_change(swarm, event.peer)
-
-    def _lose(self, member: Member, pieces: int, reason: str) -> None:
-        """HELD -> MISSING, and what is being fetched from there must come from elsewhere."""
-        if not pieces:
-            return
-        for lease in list(member.node.leases_out.values()):
-            if lease.member.swarm is member.swarm and pieces >> lease.piece & 1:
-                self._core.cancel(lease, reason)
-        member.swarm.drop_copies(member, pieces)
+            core.stories.tell(core.now, swarm.number, piece, "evicted at %d", event.peer)
+        outcomes.after_change(core, swarm, event.peer)
 
     def _reader_moved(self, event: contract.ReaderMoved) -> None:
         member = self._member(event.swarm, event.peer)
@@ -411,7 +339,7 @@ class Scheduler:
         valid = event.piece is not None and 0 <= event.piece < member.swarm.layout.count
         member.reader = event.piece if valid else None
 
-    # --- faults ----------------------------------------------------------------------------------------------
+    # --- failures --------------------------------------------------------------------------------------------
 
     def _fetch_failed(self, event: contract.FetchFailed) -> None:
         core = self._core
@@ -423,56 +351,7 @@ class Scheduler:
         core.stories.tell(
             core.now, lease.member.swarm.number, lease.piece, "lease %x failed: %s", lease.number, event.reason.value
         )
-        self._failed(lease, event.reason)
-
-    def _expire(self, lease: Lease) -> None:
-        core = self._core
-        core.counters["expired"] += 1
-        core.stories.tell(core.now, lease.member.swarm.number, lease.piece, "lease %x expired", lease.number)
-        core.commands.append(contract.CancelLease(lease.number, lease.receiver.peer, "expired"))
-        self._failed(lease, FailReason.TIMEOUT)
-
-    def _failed(self, lease: Lease, reason: FailReason) -> None:
-        core = self._core
-        settings = self.settings
-        source, receiver, swarm = lease.source, lease.receiver, lease.member.swarm
-        core.finish(lease, stored=False)
-        if reason is FailReason.BUSY:
-            source.blocked_up_until = core.now + settings.busy_backoff_s
-            core.timers.set(source.blocked_up_until, TimerKind.NODE_UP, source.peer)
-        elif reason is FailReason.LOCAL:
-            receiver.blocked_down_until = core.now + settings.local_backoff_s
-            core.timers.set(receiver.blocked_down_until, TimerKind.NODE_DOWN, receiver.peer)
-        elif reason is FailReason.NOT_HELD and source.peer in swarm.members:
-            self._lose(swarm.members[source.peer], 1 << lease.piece, "source does not hold it")
-        if reason not in _NO_FAULT:
-            source.faults += 1
-        if reason not in (FailReason.BUSY, FailReason.LOCAL, FailReason.CANCELLED):
-            backoff_s = min(
-                settings.fault_backoff_max_s, settings.fault_backoff_s * 2 ** min(max(source.faults - 1, 0), 16)
-            )
-            core.book.avoid(receiver, source)
-            core.timers.set(core.now + backoff_s, TimerKind.PAIR, receiver.peer, source.peer)
-        core.book.judge(source)
-        core.book.refresh_up(source)
-        core.book.refresh_down(receiver)
-        if reason is FailReason.CORRUPT and source.peer != SEED and not source.quarantined:
-            self._quarantine(source, f"served piece {lease.piece} corrupt")
-        self._after_change(swarm, source.peer)
-
-    def _quarantine(self, node: Node, reason: str) -> None:
-        core = self._core
-        core.counters["quarantined"] += 1
-        core.commands.append(QuarantinePeer(node.peer, reason))
-        for lease in list(node.leases_out.values()):
-            core.cancel(lease, "source quarantined")
-        for member in node.members.values():
-            member.swarm.ignore_node(member)
-        node.quarantined = True
-        core.book.refresh_up(node)
-        for member in node.members.values():
-            core.stories.tell(core.now, member.swarm.number, WHOLE, "peer %d quarantined: %s", node.peer, reason)
-            self._after_change(member.swarm, node.peer)
+        outcomes.failed(self._core, lease, event.reason)
 
     # --- the origin ------------------------------------------------------------------------------------------
 
@@ -480,7 +359,7 @@ class Scheduler:
         swarm = self._swarm(event.swarm)
         if swarm is None:
             return
-        plan = self._plans[event.swarm]
+        plan = self._core.plans[event.swarm]
         if plan.fetch_id != event.fetch_id or not event.fetch_id:
             self._ignore("fetch %x ended", event.fetch_id)
             return
@@ -490,12 +369,12 @@ class Scheduler:
     def _origin_tried(self, event: contract.OriginTried) -> None:
         swarm = self._swarm(event.swarm)
         if swarm is not None:
-            origin.tried(self._core, swarm, self._plans[event.swarm], event.peer, event.ok)
+            origin.tried(self._core, swarm, self._core.plans[event.swarm], event.peer, event.ok)
 
     def _origin_headway(self, event: contract.OriginHeadway) -> None:
         swarm = self._swarm(event.swarm)
-        if swarm is not None and self._plans[event.swarm].elected == event.peer:
-            origin.headway(self._core, swarm, self._plans[event.swarm])
+        if swarm is not None and self._core.plans[event.swarm].elected == event.peer:
+            origin.headway(self._core, swarm, self._core.plans[event.swarm])
 
     # --- look-ups --------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Who asks the origin for what: the supernode for what no live peer has, one fetch a swarm; an elected peer where it failed.
+"""Who asks the origin for what: the supernode for what no live peer has, one fetch a swarm; where it failed, one peer.
 
 Only decides and keeps count; asking is the shell's. A piece is asked for again only when every copy of it is gone.
 """

@@ -12,7 +12,7 @@ from proto.pieces import indices
 from supernode.scheduler.contract import SEED
 
 if TYPE_CHECKING:
-    from supernode.scheduler.leases import Lease
+    from supernode.scheduler.lease import Lease
     from supernode.scheduler.settings import SchedulerSettings
     from supernode.scheduler.swarm import Member
 
@@ -29,7 +29,7 @@ _PARTLY = 0.35
 
 
 class Link:
-    """One direction of a node's link: chains of transfers (a running one and at most one behind it) and what it carries.
+    """One direction of a node's link: chains of transfers (a running one, at most one behind it) and what it carries.
 
     Admission: one transfer, and one more while the links at the other ends together cannot fill this one. Its own
     rate is declared, or learned: a transfer's rate times the mean number that ran beside it (itself included) is
@@ -102,7 +102,7 @@ class Link:
         self.running += change
 
     def learn(self, rate: float, beside: float, beside_there: float) -> None:
-        """Take in a transfer that ended well: its rate in bytes/s and the mean numbers running here and at its other end.
+        """Take in a transfer that ended well: its rate in bytes/s, the mean numbers running here and at its other end.
 
         Where the other end was shared, it may be what limited the transfer: no reason to think less of this one.
         """

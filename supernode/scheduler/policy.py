@@ -107,7 +107,7 @@ def _union(core: Core, swarm: Swarm, sources: int) -> int:
 
 
 def _matched(core: Core, levels: Iterator[int], nodes_of: list[int], nodes: int) -> int | None:
-    """The first piece, rarest first and at random within a level, that one of the nodes is listed for; None after some tries."""
+    """The first piece, rarest first and at random within a level, that a node is listed for; None after some tries."""
     tries = _TRIES
     rng = core.rng
     for level in levels:
@@ -148,7 +148,7 @@ def _reader_next(core: Core, member: Member, need: int, sources: int) -> int | N
 
 
 def choose_source(core: Core, receiver: Node, holders: int) -> Node:
-    """From the nearest holder, without an upload rather than with one, sound rather than slow; the seed only if no peer is."""
+    """The nearest holder; sound rather than slow, a peer rather than the seed, idle rather than busy."""
     book = core.book
     for place in receiver.places:
         near = holders & book.places[place]

@@ -15,7 +15,7 @@ class SchedulerSettings:
     # More uploads than this share one link no better and make every hop of a rare piece longer.
     uploads_per_node_max: int = 8
     downloads_per_node_max: int = 8
-    # A transfer gets this many times its predicted duration, and never less than the minimum: a short stall is no fault.
+    # A transfer gets this many times its predicted duration, never less than the minimum: a short stall is no fault.
     expiry_factor: float = 4.0
     expiry_min_s: float = 5.0
     # Until a link's rate is known.

@@ -1,7 +1,8 @@
 """One swarm: who holds, wants and is being sent which piece, as masks both ways (pieces of a node, nodes of a piece).
 
 Piece states per member, exactly one at a time: MISSING -> LEASED -> HELD, back to MISSING by failure, expiry or
-eviction. `have` and `leased` never overlap; MISSING is the rest. Only this file changes these masks; it decides nothing.
+eviction. `have` and `leased` never overlap; MISSING is the rest. Only this file
+changes these masks; it decides nothing.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from supernode.scheduler.contract import SEED
 from supernode.scheduler.rarity import Rarity
 
 if TYPE_CHECKING:
-    from supernode.scheduler.leases import Lease
+    from supernode.scheduler.lease import Lease
     from supernode.scheduler.peerbook import Node
 
 
@@ -50,6 +51,7 @@ class Swarm:
         "inline",
         "lacking",
         "layout",
+        "leased_to_peers",
         "members",
         "number",
         "open_pieces",
@@ -70,6 +72,8 @@ class Swarm:
         self.lacking = [0] * count
         self.held_by_any = 0
         self.open_pieces = 0
+        # Pieces LEASED to members other than the seed, over all of them.
+        self.leased_to_peers = 0
         # Nodes that anything can be had from, and that need anything.
         self.holding = 0
         self.wanting = 0
@@ -131,14 +135,18 @@ class Swarm:
         assert member.need & bit
         member.leased |= bit
         self._set_need(member, member.need ^ bit)
-        if member.node.peer != SEED and not member.node.quarantined:
-            self.rarity.add(piece)
+        if member.node.peer != SEED:
+            self.leased_to_peers += 1
+            if not member.node.quarantined:
+                self.rarity.add(piece)
 
     def lease_back(self, member: Member, piece: int) -> None:
         """LEASED -> MISSING."""
         member.leased ^= 1 << piece
-        if member.node.peer != SEED and not member.node.quarantined:
-            self.rarity.remove(piece)
+        if member.node.peer != SEED:
+            self.leased_to_peers -= 1
+            if not member.node.quarantined:
+                self.rarity.remove(piece)
         self.refresh_need(member)
 
     def lease_done(self, member: Member, piece: int) -> None:
@@ -147,6 +155,8 @@ class Swarm:
         node = member.node
         member.leased ^= bit
         member.have |= bit
+        if node.peer != SEED:
+            self.leased_to_peers -= 1
         if not node.quarantined:
             self.holders[piece] |= node.bit
             self.held_by_any |= bit

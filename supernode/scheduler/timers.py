@@ -18,7 +18,7 @@ class TimerKind(IntEnum):
 
 
 class Timer(NamedTuple):
-    """`subject` and `other` are numbers of leases, peers or swarms, by kind. `order` keeps equal times in order of setting."""
+    """`subject` and `other` are numbers of leases, peers or swarms, by kind. Equal times keep `order` of setting."""
 
     due: float
     order: int

@@ -1,0 +1,65 @@
+"""A lease as a record: which piece goes from where to where, and what it waits for. No behaviour; see leases."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from supernode.scheduler.peerbook import Node
+    from supernode.scheduler.swarm import Member
+
+
+class Lease:
+    """One piece on its way from `source` to `receiver`. An inline one travels in the grant and takes no slot."""
+
+    __slots__ = (
+        "after_down",
+        "after_up",
+        "area_down",
+        "area_up",
+        "before_down",
+        "before_up",
+        "duration_s",
+        "ending",
+        "expires_in_s",
+        "granted_at",
+        "inline",
+        "member",
+        "number",
+        "overdue",
+        "piece",
+        "rack_first",
+        "receiver",
+        "share",
+        "source",
+        "started_at",
+    )
+
+    def __init__(self, number: int, member: Member, piece: int, source: Node, now: float, inline: bool) -> None:
+        self.number = number
+        self.member = member
+        self.receiver = member.node
+        self.source = source
+        self.piece = piece
+        self.inline = inline
+        self.granted_at = now
+        self.started_at: float | None = None
+        # The slower of both ends' whole links, bytes/s; 0.0 while neither is measured.
+        self.share = 0.0
+        # Predicted time of the transfer, None while nothing is measured.
+        self.duration_s: float | None = None
+        self.expires_in_s = 0.0
+        # Predicted to end within a round trip: one lease may follow it at each end.
+        self.ending = False
+        # Later than predicted by so much that a second source may race it.
+        self.overdue = False
+        # The transfers it waits for at the source and at the receiver, and those that wait for it.
+        self.before_up: Lease | None = None
+        self.before_down: Lease | None = None
+        self.after_up: Lease | None = None
+        self.after_down: Lease | None = None
+        # Link.area of both ends when it started.
+        self.area_up = 0.0
+        self.area_down = 0.0
+        # The rack for which it is the first copy on its way.
+        self.rack_first: str | None = None

@@ -1,0 +1,142 @@
+"""What follows from the end of a lease and from a loss of pieces: what is learnt, who is avoided or quarantined.
+
+Shared by the machine's handlers; gives commands through Core alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from supernode.scheduler import contract, origin
+from supernode.scheduler.contract import SEED, FailReason, QuarantinePeer
+from supernode.scheduler.story import WHOLE
+from supernode.scheduler.timers import TimerKind
+
+if TYPE_CHECKING:
+    from supernode.scheduler.lease import Lease
+    from supernode.scheduler.leases import Core
+    from supernode.scheduler.peerbook import Node
+    from supernode.scheduler.swarm import Member, Swarm
+
+# Failures that say nothing against the source.
+_NO_FAULT = (FailReason.LOCAL, FailReason.CANCELLED, FailReason.TICKET, FailReason.NOT_HELD, FailReason.BUSY)
+
+
+def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
+    """A lease ended with its piece: learn from it, end its rival."""
+    source, receiver = lease.source, lease.receiver
+    if not lease.inline:
+        size_bytes = lease.member.swarm.layout.length(lease.piece)
+        if elapsed_s <= 0.0 and lease.started_at is not None:
+            elapsed_s = core.now - lease.started_at
+        if elapsed_s > 0.0:
+            rate = size_bytes / elapsed_s
+            beside_up, beside_down = core.beside(lease) if lease.started_at is not None else (1.0, 1.0)
+            source.up.learn(rate, beside_up, beside_down)
+            receiver.down.learn(rate, beside_down, beside_up)
+            typical = core.book.typical_flow
+            core.book.typical_flow = rate if typical is None else typical + (rate - typical) / 64
+            core.book.refresh_up(source)
+            core.book.refresh_down(receiver)
+    source.faults >>= 1
+    core.book.judge(source)
+    core.counters["stored"] += 1
+    for rival in [other for other in lease.member.leases[lease.piece] if other is not lease]:
+        core.cancel(rival, "another source was faster")
+    core.finish(lease, stored=True)
+
+
+def expire(core: Core, lease: Lease) -> None:
+    """The lease's time is over and its receiver said nothing."""
+    core.counters["expired"] += 1
+    core.stories.tell(core.now, lease.member.swarm.number, lease.piece, "lease %x expired", lease.number)
+    core.commands.append(contract.CancelLease(lease.number, lease.receiver.peer, "expired"))
+    failed(core, lease, FailReason.TIMEOUT)
+
+
+def failed(core: Core, lease: Lease, reason: FailReason) -> None:
+    """The lease ended without its piece: the piece goes elsewhere, and whoever is to blame waits."""
+    settings = core.settings
+    source, receiver, swarm = lease.source, lease.receiver, lease.member.swarm
+    core.finish(lease, stored=False)
+    if reason is FailReason.BUSY:
+        source.blocked_up_until = core.now + settings.busy_backoff_s
+        core.timers.set(source.blocked_up_until, TimerKind.NODE_UP, source.peer)
+    elif reason is FailReason.LOCAL:
+        receiver.blocked_down_until = core.now + settings.local_backoff_s
+        core.timers.set(receiver.blocked_down_until, TimerKind.NODE_DOWN, receiver.peer)
+    elif reason is FailReason.NOT_HELD and source.peer in swarm.members:
+        lose(core, swarm.members[source.peer], 1 << lease.piece, "source does not hold it")
+    if reason not in _NO_FAULT:
+        source.faults += 1
+    if reason not in (FailReason.BUSY, FailReason.LOCAL, FailReason.CANCELLED):
+        backoff_s = min(
+            settings.fault_backoff_max_s, settings.fault_backoff_s * 2 ** min(max(source.faults - 1, 0), 16)
+        )
+        core.book.avoid(receiver, source)
+        core.timers.set(core.now + backoff_s, TimerKind.PAIR, receiver.peer, source.peer)
+    core.book.judge(source)
+    core.book.refresh_up(source)
+    core.book.refresh_down(receiver)
+    if reason is FailReason.CORRUPT and source.peer != SEED and not source.quarantined:
+        quarantine(core, source, f"served piece {lease.piece} corrupt")
+    after_change(core, swarm, source.peer)
+
+
+def quarantine(core: Core, node: Node, reason: str) -> None:
+    """Grant nothing from this node any more and count its copies no longer; it may still fetch."""
+    core.counters["quarantined"] += 1
+    core.commands.append(QuarantinePeer(node.peer, reason))
+    for lease in list(node.leases_out.values()):
+        core.cancel(lease, "source quarantined")
+    for member in node.members.values():
+        member.swarm.ignore_node(member)
+    node.quarantined = True
+    core.book.refresh_up(node)
+    for member in node.members.values():
+        core.stories.tell(core.now, member.swarm.number, WHOLE, "peer %d quarantined: %s", node.peer, reason)
+        after_change(core, member.swarm, node.peer)
+
+
+def lose(core: Core, member: Member, pieces: int, reason: str) -> None:
+    """HELD -> MISSING, and what is being fetched from there must come from elsewhere."""
+    if not pieces:
+        return
+    for lease in list(member.node.leases_out.values()):
+        if lease.member.swarm is member.swarm and pieces >> lease.piece & 1:
+            core.cancel(lease, reason)
+    member.swarm.drop_copies(member, pieces)
+
+
+def after_change(core: Core, swarm: Swarm, peer: int) -> None:
+    """Members came, went or lost pieces: what the seed wants, who is elected and what is missing may differ."""
+    seed = swarm.seed
+    wanted = swarm.leased_to_peers > 0 or bool(swarm.wanting & ~seed.node.bit)
+    if wanted != seed.wanted:
+        seed.wanted = wanted
+        swarm.refresh_need(seed)
+    core.wake(seed.node)
+    plan = core.plans[swarm.number]
+    if plan.elected == peer:
+        member = swarm.members.get(peer)
+        if member is None or not member.wanted:
+            origin.tried(core, swarm, plan, peer, ok=False)
+    origin.review(core, swarm, plan)
+
+
+def clear(core: Core, swarm: Swarm, reason: str) -> None:
+    """Nobody holds, wants or is sent anything of it."""
+    plan = core.plans[swarm.number]
+    plan.elected = None
+    plan.tried.clear()
+    plan.opened = False
+    plan.once_ready = 0
+    for member in swarm.members.values():
+        member.wanted = False
+        member.reader = None
+    for member in list(swarm.members.values()):
+        for lease in [lease for racing in member.leases.values() for lease in racing]:
+            core.cancel(lease, reason)
+    for member in swarm.members.values():
+        swarm.drop_copies(member, member.have)
+    core.stories.tell(core.now, swarm.number, WHOLE, "%s", reason)
