@@ -1,4 +1,4 @@
-"""`layercast pull`: an image through the mirror, every digest checked, with live progress. It sends no request itself."""
+"""`layercast pull`: an image through the mirror, every digest checked, with live progress. It sends nothing itself."""
 
 from __future__ import annotations
 

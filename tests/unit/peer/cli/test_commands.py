@@ -1,0 +1,96 @@
+"""The command line itself: help, version, status, and what `up` would start."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from peer.cli import up
+from peer.cli.contract import CommandError
+from peer.cli.main import build_parser, main
+from proto.settings import version
+from tests.unit.peer.proxy.harness import Reply, Seen, scripted_origin
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+METRICS = b"""# TYPE layercast_bytes_total counter
+layercast_bytes_total{source="peer"} 5368709120
+layercast_sessions_open 3
+process_cpu_seconds_total 1
+"""
+
+
+def service(health: int, words: bytes) -> Callable[[Seen], Reply]:
+    answers = {
+        "/healthz": Reply(health, body=words),
+        "/metrics": Reply(200, body=METRICS),
+        "/v1/status": Reply(200, body=b'{"epoch": 12, "swarms": []}'),
+    }
+    return lambda seen: answers[seen.target]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["up", "--help"], ["pull", "--help"], ["status", "--help"]])
+def test_help_explains(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 0
+    assert "usage: layercast" in capsys.readouterr().out
+
+
+def test_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out.strip() == f"layercast {version()}"
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["fly"], ["pull"], ["pull", "a", "--via", "ftp://x"], ["up", "--listen", "nowhere"]]
+)
+def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+
+
+def test_status_shows_what_a_service_says(capsys: pytest.CaptureFixture[str]) -> None:
+    with scripted_origin(service(200, b"ready\n")) as supernode:
+        assert main(["status", "--supernode", f"http://{supernode.authority}"]) == 0
+    shown = capsys.readouterr().out
+    assert "ready" in shown
+    assert "5.0 GiB" in shown
+    assert "epoch" in shown
+    assert "process_cpu" not in shown
+
+
+def test_status_of_a_service_that_is_not_ready_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    with scripted_origin(service(503, b"store is being read\n")) as peer:
+        assert main(["status", "--peer", f"http://{peer.authority}"]) == 1
+    assert "store is being read" in capsys.readouterr().out
+
+
+def test_status_of_nothing_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with scripted_origin(service(200, b"")) as gone:
+        url = f"http://{gone.authority}"
+    assert main(["status", "--peer", url]) == 1
+    assert capsys.readouterr().err.startswith(f"layercast status: peer {url}: does not answer")
+
+
+def test_up_tells_each_program_its_registries_and_the_peer_its_supernode() -> None:
+    words = ["up", "--registry", "https://reg.example", "--registry", "http://10.0.0.1:5000"]
+    words += ["--default-upstream", "http://10.0.0.1:5000", "--supernode-listen", "0.0.0.0:0", "--data-dir", "/tmp/x"]
+    supernode, peer = up.programs(build_parser().parse_args(words))
+    upstreams = ["--allow-upstream", "reg.example", "--insecure-upstream", "10.0.0.1:5000"]
+    assert list(supernode.arguments({})) == [
+        "supernode", "--listen", "0.0.0.0:0", "--upload-listen", "127.0.0.1:65003", "--data-dir", "/tmp/x/supernode",
+        *upstreams, "--insecure-upstream", "10.0.0.1:5000",
+    ]  # fmt: skip
+    told = list(peer.arguments({"supernode.api": "0.0.0.0:4321", "peer.proxy": "127.0.0.1:99"}))
+    assert told[told.index("--supernode") + 1] == "http://127.0.0.1:4321"
+    assert told[told.index("--listen") + 1] == "127.0.0.1:99"
+    assert told[told.index("--default-upstream") + 1] == "http://10.0.0.1:5000"
+
+
+def test_up_refuses_a_registry_that_is_no_registry() -> None:
+    with pytest.raises(CommandError):
+        up.upstream_flags(["https://user@reg.example"])
