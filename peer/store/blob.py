@@ -133,9 +133,9 @@ class Blob:
             self._generation += 1
             self.loaded = False
 
-    def touch(self) -> None:
+    def touch(self, now_ns: int) -> None:
         """The blob was used now: the order of eviction after a restart. Raises OSError."""
-        os.utime(self._paths.meta)
+        os.utime(self._paths.meta, ns=(now_ns, now_ns))
 
     def last_use_ns(self) -> int:
         """Raises OSError."""
@@ -162,7 +162,9 @@ class Blob:
             # The bitfield must be on disk before the meta file says that it was verified.
             os.fsync(self._held_file)
             self.boot_id = boot_id
+            used_ns = self.last_use_ns()
             BlobMeta(self.layout, boot_id).write(self._paths.meta)
+            self.touch(used_ns)
 
     def _read_piece(self, piece: int, hasher: blake3.blake3, buffer: memoryview) -> bool:
         offset, length = self.layout.offset(piece), self.layout.length(piece)

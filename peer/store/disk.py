@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,7 @@ class DiskStore:
         # Least recently used first.
         self._blobs: OrderedDict[Digest, Blob] = OrderedDict()
         self._used_bytes = 0
+        self._last_use_ns = 0
         self._callbacks: list[Callable[[Digest], None]] = []
         self._digests = DigestThread()
         try:
@@ -172,6 +174,7 @@ class DiskStore:
         for _, blob in sorted(found, key=lambda each: (each[0], each[1].digest)):
             self._blobs[blob.digest] = blob
             self._used_bytes += blob.layout.size_bytes
+            self._last_use_ns = max(self._last_use_ns, blob.last_use_ns())
         self._root.remove_orphans(set(self._blobs))
 
     def _acquire(self, digest: Digest) -> Blob | None:
@@ -279,8 +282,11 @@ class DiskStore:
         with self._lock:
             if blob.digest in self._blobs:
                 self._blobs.move_to_end(blob.digest)
+            # The kernel's own stamps are a few milliseconds coarse: two uses would look like one.
+            self._last_use_ns = max(self._last_use_ns + 1, time.time_ns())
+            now_ns = self._last_use_ns
         try:
-            blob.touch()
+            blob.touch(now_ns)
         except OSError as error:
             log.warning("store: last use of blob %s not noted: %s", blob.digest.short, error.strerror)
 
