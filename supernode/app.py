@@ -14,6 +14,7 @@ import resource
 import secrets
 import socket
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -65,7 +66,8 @@ class Supernode:
     """One supernode. start(), then stop() in every case. `failed` is done when it cannot go on."""
 
     def __init__(self, config: SupernodeConfig) -> None:
-        self._config = config
+        self.config = config
+        self.limits = Limits(sessions_max=config.sessions_max, ping_interval_s=config.ping_interval_s)
         self._health = "starting"
         self._runner: web.AppRunner | None = None
         self._driver: Driver | None = None
@@ -78,7 +80,7 @@ class Supernode:
 
     def open(self) -> None:
         """Blocking: take the data folder, open store, state and both ports. Raises ConfigError."""
-        config, closing = self._config, self._closing
+        config, closing = self.config, self._closing
         closing.callback(os.close, _take_folder(config.data_dir))
         _raise_descriptor_limit(config.sessions_max + DESCRIPTORS_BESIDE_SESSIONS)
         self._identity = Identity.load_or_create(config.data_dir / "identity.key")
@@ -102,9 +104,8 @@ class Supernode:
 
     async def start(self) -> None:
         """Serve. open() must have been called."""
-        config = self._config
+        config = self.config
         self._policy = Policy(config.upstreams, config.p2p)
-        self._upload_rate_bytes_s = config.upload_rate_bytes_s
         reader = RegistryReader(
             lambda: self._policy.upstreams,
             OriginHttp(),
@@ -114,7 +115,6 @@ class Supernode:
         self._origin = RegistryOrigin(lambda: self._policy.upstreams, reader, on_received=self._count_origin_bytes)
         self._heads = Cancellation()
         self._transport = HttpTransport(self._identity, workers=4)
-        limits = Limits(sessions_max=config.sessions_max, ping_interval_s=config.ping_interval_s)
         self._seed = Seed(self._store, self._transport, self._origin.fetch, self._identity)
         self._publicity = Publicity(lambda source, digest: self._origin.head(source, digest, self._heads), self._state)
         for close in (reader.close, self._seed.close, self._transport.close, self._seed.cancel_all):
@@ -132,7 +132,7 @@ class Supernode:
             state=self._state,
             metrics=self.metrics,
             identity=self._identity,
-            uplink_rate=lambda: float(self._upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S),
+            uplink_rate=lambda: float(self.config.upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S),
             on_fatal=self._fail,
         )
         completion = Completion(driver=driver, publicity=self._publicity, state=self._state, metrics=self.metrics)
@@ -146,7 +146,7 @@ class Supernode:
             policy=self._policy,
             recover_until=time.monotonic() + config.recovery_s,
         )
-        intake = Intake(driver, self._opening, completion, self.metrics, limits, self._seed_address)
+        intake = Intake(driver, self._opening, completion, self.metrics, self.limits, self._seed_address)
         api = Api(
             driver=driver,
             owner=intake,
@@ -155,7 +155,7 @@ class Supernode:
             scrape=self._scrape,
             supernode_key=self._identity.peer,
             epoch=self._epoch,
-            limits=limits,
+            limits=self.limits,
             agent=f"layercast/{version()}",
         )
         self._runner = web.AppRunner(api.build(), access_log=None, handle_signals=False, shutdown_timeout=0.5)
@@ -166,9 +166,14 @@ class Supernode:
 
     def reload(self, config: SupernodeConfig) -> None:
         """Take over what may change at run time: the allow-list, the upload rate, the p2p switch."""
+        self.config = replace(
+            self.config,
+            upstreams=config.upstreams,
+            upload_rate_bytes_s=config.upload_rate_bytes_s,
+            p2p=config.p2p,
+        )
         self._policy.upstreams = config.upstreams
         self._policy.p2p = config.p2p
-        self._upload_rate_bytes_s = config.upload_rate_bytes_s
         self._upload.set_rate_limit(config.upload_rate_bytes_s)
         self._upload.set_enabled(config.p2p)
         logger.info("reloaded p2p=%s upload_rate_bytes_s=%d", config.p2p, config.upload_rate_bytes_s)
@@ -205,8 +210,8 @@ class Supernode:
 
     def _seed_address(self, local_host: str) -> str:
         """Where a peer that reached us at this address of ours finds the upload port."""
-        if self._config.advertise is not None:
-            return str(self._config.advertise)
+        if self.config.advertise is not None:
+            return str(self.config.advertise)
         host, _, port = self.upload_address.rpartition(":")
         if host.strip("[]") not in ("0.0.0.0", "::"):
             return self.upload_address
