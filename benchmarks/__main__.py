@@ -7,6 +7,10 @@ import sys
 from typing import TYPE_CHECKING, Final, Protocol
 
 import benchmarks.dataplane.command
+import benchmarks.pulls.link
+import benchmarks.pulls.memory
+import benchmarks.pulls.origin
+import benchmarks.pulls.tiny
 from proto.errors import LayercastError
 
 if TYPE_CHECKING:
@@ -27,6 +31,10 @@ class Benchmark(Protocol):
 
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "dataplane": benchmarks.dataplane.command,
+    "link": benchmarks.pulls.link,
+    "memory": benchmarks.pulls.memory,
+    "origin": benchmarks.pulls.origin,
+    "tiny": benchmarks.pulls.tiny,
 }
 
 
