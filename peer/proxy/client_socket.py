@@ -50,6 +50,8 @@ class ClientSocket:
             raise ClientGone("client hung up before its response")
         self._socket = socket.socket(fileno=os.dup(original.fileno()))
         self._socket.settimeout(0)
+        self._poller = select.poll()
+        self._poller.register(self._socket.fileno(), select.POLLOUT)
 
     @property
     def gone(self) -> bool:
@@ -131,9 +133,7 @@ class ClientSocket:
         return done
 
     def _poll(self, timeout_ms: int, *, or_gone: bool = False) -> bool:
-        poller = select.poll()
-        poller.register(self._socket.fileno(), select.POLLOUT)
-        ready = bool(poller.poll(timeout_ms))
+        ready = bool(self._poller.poll(timeout_ms))
         if or_gone and not ready:
             raise ClientGone(f"client took no byte for {timeout_ms // 1000} s")
         return ready

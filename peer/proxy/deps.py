@@ -63,7 +63,8 @@ class ProxyDeps:
     """Everything the proxy needs. `pool` is small and for sendfile: its calls end within milliseconds.
 
     `upstreams` returns the table in force, which may change. `on_passed_bytes` (payload received from an origin for
-    one client alone) and `on_origin_request` (method) are called from any thread.
+    one client alone) is called from any thread; `on_origin_request` is told the method of each request that leaves
+    here on the event loop (the reader counts its own).
     """
 
     provider: BlobProvider

@@ -39,12 +39,9 @@ class OriginBlob:
     authorization: str | None
     cancel: Cancellation
     resume_waits_s: tuple[float, ...]
-    # Told the method of each request made here.
-    on_request: Callable[[str], None]
 
     def open(self, start: int, end: int | None) -> BlobResponse:
         """One attempt at bytes [start, end). Raises UpstreamError and FetchCancelled."""
-        self.on_request("GET")
         return self.reader.open_blob(
             self.upstream,
             self.repository,
@@ -57,7 +54,6 @@ class OriginBlob:
 
     def size(self) -> int | None:
         """The size that the origin tells this client. Raises UpstreamError and FetchCancelled."""
-        self.on_request("HEAD")
         access = self.reader.head_blob(
             self.upstream, self.repository, self.digest, authorization=self.authorization, cancel=self.cancel
         )

@@ -106,7 +106,6 @@ class PassThrough:
             request.headers.get("Authorization"),
             cancel,
             self._limits.resume_waits_s,
-            self._deps.on_origin_request,
         )
 
     async def _send(
