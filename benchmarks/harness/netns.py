@@ -31,7 +31,7 @@ from benchmarks.harness.programs import program
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_PREFIX: Final = re.compile(r"lc([0-9a-z]+)[xy][0-9a-z]*")
+_PREFIX: Final = re.compile(r"lc([0-9a-z]+)-[0-9a-z]+y")
 _BLOCK: Final = ipaddress.IPv4Network("198.18.0.0/15")
 _NETWORK_PREFIX_LENGTH: Final = 22
 _LINK_BLOCK: Final = ipaddress.IPv4Network("192.0.2.0/24")
@@ -156,7 +156,7 @@ class Lab:
     """
 
     mtu: int = 1500
-    prefix: str = field(default_factory=lambda: f"lc{_base36(os.getpid())}x{_base36(next(_serials))}y")
+    prefix: str = field(default_factory=lambda: f"lc{_base36(os.getpid())}-{_base36(next(_serials))}y")
     nodes: list[Node] = field(default_factory=list)
     host_address: str = ""
     _namespaces: list[str] = field(default_factory=list, repr=False)

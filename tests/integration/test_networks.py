@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness import netns
 from tests.support.netns import NETNS_DIR, Lab, Node, remove_stale_labs
 from tests.support.processes import ManagedProcess
 
@@ -84,3 +86,10 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
     assert [path for path in NETNS_DIR.iterdir() if path.name.startswith(prefix)]
     remove_stale_labs()
     assert [path for path in NETNS_DIR.iterdir() if path.name.startswith(prefix)] == []
+
+
+def test_a_living_runs_network_is_never_taken_for_a_dead_ones() -> None:
+    # Base 36 uses every letter: a process id that holds x or y must still be read whole.
+    for pid in (os.getpid(), 1, int("2xy", 36)):
+        name = f"lc{netns._base36(pid)}-0yn3c1"
+        assert netns._is_stale(name) is not Path(f"/proc/{pid}").exists()
