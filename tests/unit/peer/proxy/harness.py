@@ -29,6 +29,7 @@ from peer.transport.registry import RegistryReader
 from proto.upstreams import UpstreamConfig, UpstreamTable
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator, Sequence
 
     from peer.store.base import BlobHandle
@@ -316,14 +317,21 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = False
     block_on_close = True
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A handshake that fails is for the client to tell."""
+
 
 @contextlib.contextmanager
-def scripted_origin(answer: Callable[[Seen], Reply]) -> Iterator[ScriptedOrigin]:
-    """A running origin on loopback; its threads end with the block."""
+def scripted_origin(
+    answer: Callable[[Seen], Reply], *, context: ssl.SSLContext | None = None
+) -> Iterator[ScriptedOrigin]:
+    """A running origin on loopback, with TLS if given a context; its threads end with the block."""
     origin = ScriptedOrigin(answer)
     handler = type("Handler", (_Handler,), {"origin": origin, "timeout": 2})
     with _Server(("127.0.0.1", 0), handler) as server:
         origin.port = server.server_address[1]
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
