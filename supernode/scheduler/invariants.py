@@ -26,6 +26,7 @@ def check(scheduler: Scheduler) -> None:
         _rarity_agrees(swarm)
         _origin_spared(core, swarm, plans[swarm.number])
         _racks_agree(swarm)
+        _awaited_agree(swarm)
     for node in core.book.nodes.values():
         _slots_kept(node)
         _free_masks_agree(core, node)
@@ -110,6 +111,19 @@ def _racks_agree(swarm: Swarm) -> None:
                 if lease.rack_first == rack
             ]
             assert len(first) == 1, f"one inbound copy a rack: {len(first)} of piece {piece} into {rack}"
+
+
+def _awaited_agree(swarm: Swarm) -> None:
+    first_copies = [
+        lease.piece
+        for member in swarm.members.values()
+        for racing in member.leases.values()
+        for lease in racing
+        if lease.first_copy
+    ]
+    for piece in indices(swarm.awaited):
+        assert first_copies.count(piece) == 1, f"first copies first: piece {piece} is awaited and not on its way"
+        assert not swarm.holders[piece] & ~swarm.seed.node.bit, f"first copies first: piece {piece} is at a peer"
 
 
 def _slots_kept(node: Node) -> None:

@@ -22,6 +22,7 @@ class Lease:
         "duration_s",
         "ending",
         "expires_in_s",
+        "first_copy",
         "granted_at",
         "inline",
         "member",
@@ -53,6 +54,8 @@ class Lease:
         self.ending = False
         # Later than predicted by so much that a second source may race it.
         self.overdue = False
+        # The piece is `awaited` by way of this lease; see Swarm.
+        self.first_copy = False
         # The transfers it waits for at the source and at the receiver, and those that wait for it.
         self.before_up: Lease | None = None
         self.before_down: Lease | None = None

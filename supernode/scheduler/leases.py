@@ -103,11 +103,15 @@ class Core:
         member.grants += 1
         racing = member.leases.setdefault(piece, [])
         racing.append(lease)
+        first_copy = source.peer == SEED and not swarm.rarity.counts[piece] and not receiver.quarantined
         if len(racing) == 1:
             self._hold_rack_back(swarm, lease)
             swarm.lease_out(member, piece)
         if not inline:
             self._take_slots(lease, swarm.layout.length(piece))
+            if first_copy:
+                member.first_copies += 1
+                self._hold_seed_back(lease)
         lease.expires_in_s = self._expiry_s(lease)
         ahead = lease.before_up is not None or lease.before_down is not None
         if not ahead:
@@ -133,6 +137,25 @@ class Core:
             return
         lease.rack_first = rack
         swarm.hold_rack_back(rack, lease.piece)
+
+    def _hold_seed_back(self, lease: Lease) -> None:
+        """The piece's first copy can soon be passed on by its receiver: other nodes wait for that one."""
+        settings = self.settings
+        size_bytes = lease.member.swarm.layout.length(lease.piece)
+        if lease.duration_s is None or not self.book.typical_flow:
+            return
+        typical_s = size_bytes / self.book.typical_flow
+        if lease.duration_s <= max(settings.first_copy_wait_s, settings.race_after_piece_times * typical_s):
+            lease.first_copy = True
+            lease.member.swarm.awaited |= 1 << lease.piece
+
+    def _let_seed_go(self, lease: Lease) -> None:
+        """That copy has come, or is not counted on any more."""
+        if lease.first_copy:
+            lease.first_copy = False
+            lease.member.swarm.awaited &= ~(1 << lease.piece)
+            seed = self.book.nodes[SEED]
+            self.dirty_up[SEED] = seed
 
     def _predict(self, lease: Lease, size_bytes: int) -> None:
         up, down = lease.source.up, lease.receiver.down
@@ -237,6 +260,9 @@ class Core:
         else:
             lease.overdue = True
             self.dirty_down[lease.receiver.peer] = lease.receiver
+            for held_up in (lease, lease.after_up, lease.after_down):
+                if held_up is not None:
+                    self._let_seed_go(held_up)
             self._await_end(lease)
         return None
 
@@ -251,6 +277,7 @@ class Core:
         member, piece, swarm = lease.member, lease.piece, lease.member.swarm
         del self.leases[lease.number]
         self.dues.pop(lease.number, None)
+        self._let_seed_go(lease)
         del lease.receiver.leases_in[lease.number]
         del lease.source.leases_out[lease.number]
         racing = member.leases[piece]

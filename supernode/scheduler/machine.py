@@ -77,11 +77,12 @@ class Scheduler:
         """Take one event; returns the commands it gives rise to. Never raises for what an event says."""
         core = self._core
         core.now = now
-        while (timer := core.timers.pop_due(now)) is not None:
-            self._timer(timer)
+        # The event before the timers: a report that came in the last moment is not late.
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event)
+        while (timer := core.timers.pop_due(now)) is not None:
+            self._timer(timer)
         if core.dirty_up or core.dirty_down:
             match(core)
         core.timers.sweep(core.dues)
@@ -160,8 +161,10 @@ class Scheduler:
             self._ignore("peer %d joined twice", event.peer)
             return
         settings = self.settings
-        up = Link(min(event.upload_slots, settings.uploads_per_node_max), event.upload_rate_bytes_s or None)
-        down = Link(min(event.download_slots, settings.downloads_per_node_max), event.download_rate_bytes_s or None)
+        up = Link(max(0, min(event.upload_slots, settings.uploads_per_node_max)), event.upload_rate_bytes_s or None)
+        # A node that wants something must be able to fetch it; one that uploads nothing is only a poor neighbour.
+        slots = max(1, min(event.download_slots, settings.downloads_per_node_max))
+        down = Link(slots, event.download_rate_bytes_s or None)
         core.book.join(event.peer, event.zone, up, down)
 
     def _peer_lost(self, event: contract.PeerLost) -> None:

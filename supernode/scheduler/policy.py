@@ -2,8 +2,8 @@
 rotation; the order of every choice comes from masks, insertion order and the machine's own random, never from a set.
 
 1 just in time: leases.Link.room and Core._call_near decide who counts as free. 2 level by level, 5 nearest first and
-9 slow ones last: choose_source. 3 first copies first: _first_copy and seed_held_back. 4 rarest first: _matched.
-6 one inbound copy a rack: _held_back_*. 7 readers early: _reader_next. 8 the end: race_for_receiver.
+9 slow ones last: choose_source. 3 first copies first: _fresh, Swarm.awaited, seed_is_free.
+4 rarest first: _matched. 5 first copies to fast uplinks: _fastest. 6 one inbound copy a rack: _held_back_*. 7 readers early: _reader_next. 8 the end: race_for_receiver.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _for_member(core: Core, member: Member, sources: int) -> Choice | None:
     sources &= swarm.holding
     if not sources or (swarm.inline and sources & SEED_BIT):
         return None
-    need = member.need & swarm.held_by_any & ~_held_back_pieces(swarm, member.node)
+    need = member.need & swarm.held_by_any & ~(_held_back_pieces(swarm, member.node) | swarm.awaited)
     if sources.bit_count() <= _FEW_NODES:
         need &= _union(core, swarm, sources)
     if not need:
@@ -234,7 +234,7 @@ def _from_member(core: Core, member: Member, receivers: int) -> Choice | None:
     receivers &= swarm.wanting
     if not receivers or source.quarantined:
         return None
-    useful = member.have & swarm.open_pieces
+    useful = member.have & swarm.open_pieces & ~swarm.awaited
     if not useful:
         return None
     if receivers.bit_count() > _FEW_NODES:
@@ -302,13 +302,23 @@ def _held_back_pieces(swarm: Swarm, node: Node) -> int:
 
 
 def _fastest(core: Core, swarm: Swarm, receivers: int) -> Member:
-    """A first copy goes to a fast uplink, which passes it on soonest: the best of a few at random."""
-    best = core.book.at(any_bit(receivers, core.rng))
+    """A first copy goes to a fast uplink, which passes it on soonest: the best of a few at random.
+
+    Of equally fast ones to who got fewest, so that the work of passing on is shared.
+    """
+    best = swarm.members[core.book.at(any_bit(receivers, core.rng)).peer]
     for _ in range(_SAMPLE - 1):
-        other = core.book.at(any_bit(receivers, core.rng))
-        if other.up.speed() > best.up.speed():
+        other = swarm.members[core.book.at(any_bit(receivers, core.rng)).peer]
+        ratio = _uplink(core, other) / _uplink(core, best)
+        factor = core.settings.alike_factor
+        if ratio > factor or (ratio * factor >= 1.0 and other.first_copies < best.first_copies):
             best = other
-    return swarm.members[best.peer]
+    return best
+
+
+def _uplink(core: Core, member: Member) -> float:
+    """Rate of the node's uplink, the typical one where none is known."""
+    return member.node.up.speed() or core.book.typical_flow or 1.0
 
 
 def _neediest(core: Core, swarm: Swarm, source: Node, receivers: int) -> Member:

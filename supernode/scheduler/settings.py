@@ -32,12 +32,17 @@ class SchedulerSettings:
     # A node below this part of the typical rate, or with this many faults unanswered by successes, is asked last.
     slow_part: float = 0.25
     faults_sunk: int = 2
+    # Uplinks whose rates are within this factor count as equally fast: measurements of quick transfers differ as much.
+    alike_factor: float = 4.0
     # One grant in this many to a reading node goes to what its client waits for next, all if nobody competes.
     reader_grant_every: int = 4
     # How many pieces from the reader's position on count as next.
     reader_window_pieces: int = 8
     # A second source races for a piece whose remaining time exceeds this many typical piece times.
     race_after_piece_times: float = 2.0
+    # The seed sends no second copy of a piece whose first will be at a peer within this time, or within the typical
+    # piece times above if they are longer: that peer passes it on, and the seed's link is kept for what only it has.
+    first_copy_wait_s: float = 0.1
     # Elected peers before the origin is opened to all.
     elections_max: int = 3
     # An elected peer that stored nothing for this long has failed.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class Member:
     """One node's part in one swarm."""
 
-    __slots__ = ("grants", "have", "leased", "leases", "need", "node", "reader", "swarm", "wanted")
+    __slots__ = ("first_copies", "grants", "have", "leased", "leases", "need", "node", "reader", "swarm", "wanted")
 
     def __init__(self, swarm: Swarm, node: Node) -> None:
         self.swarm = swarm
@@ -35,12 +35,15 @@ class Member:
         self.leases: dict[int, list[Lease]] = {}
         self.reader: int | None = None
         self.grants = 0
+        # Pieces that the seed sent it before anybody else.
+        self.first_copies = 0
 
 
 class Swarm:
     """All that goes on for one blob."""
 
     __slots__ = (
+        "awaited",
         "evicted_by_seed",
         "fetching",
         "full",
@@ -74,6 +77,8 @@ class Swarm:
         self.open_pieces = 0
         # Pieces LEASED to members other than the seed, over all of them.
         self.leased_to_peers = 0
+        # Pieces that no peer holds and whose first copy will soon be at one: the seed sends no further copy of them.
+        self.awaited = 0
         # Nodes that anything can be had from, and that need anything.
         self.holding = 0
         self.wanting = 0
@@ -157,6 +162,7 @@ class Swarm:
         member.have |= bit
         if node.peer != SEED:
             self.leased_to_peers -= 1
+            self.awaited &= ~bit
         if not node.quarantined:
             self.holders[piece] |= node.bit
             self.held_by_any |= bit
@@ -202,6 +208,8 @@ class Swarm:
             self.holders[piece] |= node.bit
             if counted:
                 self.rarity.add(piece)
+        if counted:
+            self.awaited &= ~pieces
         self.held_by_any |= pieces
         self.holding |= node.bit
 

@@ -24,8 +24,14 @@ masks = st.integers(0, (1 << PIECES) - 1)
 class SchedulerUnderAnything(RuleBasedStateMachine):
     """A shell that carries out commands in no particular order, and events that fit nothing."""
 
-    @initialize(seed=st.integers(0, 1000), slots=st.integers(1, 3), rate=st.sampled_from([None, 1000.0]))
-    def start(self, seed: int, slots: int, rate: float | None) -> None:
+    @initialize(
+        seed=st.integers(0, 1000),
+        slots=st.integers(1, 3),
+        rate=st.sampled_from([None, 1000.0]),
+        zones=st.integers(0, 4),
+        held=masks,
+    )
+    def start(self, seed: int, slots: int, rate: float | None, zones: int, held: int) -> None:
         self.scheduler = Scheduler(
             seed=seed, epoch=3, seed_upload_slots=slots, seed_download_slots=slots, seed_upload_rate_bytes_s=rate
         )
@@ -33,6 +39,13 @@ class SchedulerUnderAnything(RuleBasedStateMachine):
         self.granted: dict[int, contract.GrantLease] = {}
         self.ended: list[contract.GrantLease] = []
         self.fetches: dict[int, contract.FetchFromOrigin] = {}
+        # A cluster at work to begin with: rules alone seldom get this far.
+        for peer in range(1, 5):
+            self.tell(contract.PeerJoined(peer, ZONES[zones * peer % len(ZONES)], 2, 2, rate, rate))
+        for swarm in (1, 2):
+            self.tell(contract.SwarmOpened(swarm, PIECES * PIECE_BYTES - 1, PIECE_BYTES, seed_held=held))
+            for peer in range(1, 5):
+                self.tell(contract.PeerAnnounced(swarm, peer, 0, True))
 
     def tell(self, event: contract.Event) -> None:
         for command in self.scheduler.handle(event, self.now):
