@@ -10,6 +10,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from proto.ids import short_peer
 from proto.messages import Source, Voided, Vouched
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proto.errors import LayercastError
-    from proto.ids import Digest
+    from proto.ids import Digest, PeerId
     from supernode.driver import Driver
     from supernode.metrics import Metrics
     from supernode.publicity import Publicity
@@ -52,6 +53,8 @@ class Completion:
         self._unix_clock = clock
         # (source, digest) to how often it was voided and until when that counts.
         self._voided: OrderedDict[tuple[Source, Digest], tuple[int, float]] = OrderedDict()
+        # Whose claimed hashes of which blob proved useless.
+        self._doubted: OrderedDict[tuple[PeerId, Digest], None] = OrderedDict()
 
     def times_voided(self, source: Source, digest: Digest) -> int:
         """How often this source's content was not the blob, lately."""
@@ -77,6 +80,24 @@ class Completion:
             if link is not None:
                 link.send(Vouched(swarm.number))
 
+    def doubt(self, swarm: Swarm) -> None:
+        """A peer found that the blob does not match, by hashes that another peer claimed and nobody checked here.
+
+        Who of them is wrong is not known; the claim is dropped and not taken again, and the origin decides.
+        """
+        if swarm.vouched or swarm.checking or swarm.claimant is None:
+            return
+        self._doubted[swarm.claimant, swarm.digest] = None
+        if len(self._doubted) > VOIDED_MAX:
+            self._doubted.popitem(last=False)
+        logger.warning("claim_doubted digest=%s peer=%s", swarm.digest.short, short_peer(swarm.claimant))
+        self._drop(swarm, f"blob {swarm.digest.short}: a peer's hashes are in doubt")
+        self._driver.seed.void(swarm.digest)
+
+    def is_doubted(self, peer: PeerId, digest: Digest) -> bool:
+        """Whether this peer's hashes of the blob were in doubt before."""
+        return (peer, digest) in self._doubted
+
     def void(self, swarm: Swarm) -> None:
         """The blob did not match its digest: nothing of it counts, and whoever brought it is remembered."""
         message = f"blob {swarm.digest.short} did not match its digest"
@@ -87,6 +108,10 @@ class Completion:
         else:
             for source in swarm.sources:
                 self._blame(source, swarm.digest)
+        self._drop(swarm, message)
+
+    def _drop(self, swarm: Swarm, message: str) -> None:
+        """Every member forgets it, and so do we."""
         self._state.write(SqliteState.forget_swarm, swarm.digest)
         self._driver.post(contract.SwarmVoided(swarm.number))
         for node in swarm.members:

@@ -185,8 +185,9 @@ class Intake:
             return
         swarm, _ = part
         if not checked.matches:
-            # Our own check of the same bytes decides for all; this node starts afresh by its next announcement.
+            # Where the content came from the origin our own check decides for all.
             logger.warning("peer_digest_mismatch peer=%s digest=%s", short_peer(link.info.peer), swarm.digest.short)
+            self._completion.doubt(swarm)
             return
         link.wanting.discard(swarm.number)
 

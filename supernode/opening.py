@@ -301,7 +301,10 @@ class Opening:
         """
         if len(announce.hashes) != 32 * swarm.layout.count or _held(swarm, announce) != swarm.layout.full_mask:
             raise FrameInvalid("Announce: hashes are for a blob that is held whole, 32 bytes a piece")
-        if swarm.vouched or swarm.fetches or self._driver.nodes.is_quarantined(link.info.peer):
+        peer = link.info.peer
+        if self._driver.nodes.is_quarantined(peer) or self._completion.is_doubted(peer, swarm.digest):
+            return
+        if swarm.vouched or swarm.fetches:
             return
         if not swarm.hashes.agrees(0, announce.hashes):
             logger.warning("hashes_ignored digest=%s peer=%s", swarm.digest.short, short_peer(link.info.peer))

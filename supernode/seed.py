@@ -303,6 +303,20 @@ class Seed:
 
     # --- the whole blob ------------------------------------------------------------------------------------------
 
+    def void(self, digest: Digest) -> None:
+        """Drop what is held of an unfinished blob. Returns at once; what is begun later waits behind it."""
+        with self._lock:
+            if not self._closing:
+                self._store_threads.submit(self._void, digest)
+
+    def _void(self, digest: Digest) -> None:
+        handle = self._store.get(digest)
+        if handle is not None:
+            try:
+                handle.void()
+            finally:
+                handle.close()
+
     def check(self, swarm: int, digest: Digest) -> None:
         """Compare the digest of a blob of which every piece is held; a mismatch drops all of it. Returns at once."""
         self._check_threads.submit(self._check, swarm, digest)

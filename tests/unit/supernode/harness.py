@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Self, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import aiohttp
 
@@ -17,6 +18,7 @@ from proto.ids import Digest, peer_id_from_bytes
 from proto.messages import (
     PROTOCOL_VERSION,
     Announce,
+    BlobChecked,
     Challenge,
     Grant,
     Hello,
@@ -45,6 +47,28 @@ if TYPE_CHECKING:
     from tests.support.fake_origin import FakeOrigin
 
 M = TypeVar("M")
+
+
+class Origin(Protocol):
+    """What announcements name: HOST:PORT of a registry."""
+
+    @property
+    def authority(self) -> str: ...
+
+
+class Reachable(Protocol):
+    """A supernode, in this process or another."""
+
+    @property
+    def api_address(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class At:
+    """One in another process."""
+
+    api_address: str
+
 
 REPOSITORY = "library/thing"
 WAIT_S = 10.0
@@ -80,14 +104,14 @@ class BarePeer:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def connected(cls, supernode: Supernode, identity: Identity | None = None) -> AsyncIterator[Self]:
+    async def connected(cls, supernode: Reachable, identity: Identity | None = None) -> AsyncIterator[Self]:
         """Through the handshake."""
         peer = cls(identity)
         async with peer.link(supernode):
             yield peer
 
     @contextlib.asynccontextmanager
-    async def link(self, supernode: Supernode, hello: Hello | None = None) -> AsyncIterator[None]:
+    async def link(self, supernode: Reachable, hello: Hello | None = None) -> AsyncIterator[None]:
         """Open a session; without the default Hello the caller looks at what comes."""
         url = f"ws://{supernode.api_address}/v1/session"
         async with aiohttp.ClientSession() as http, http.ws_connect(url, max_msg_size=1 << 26) as self.socket:
@@ -145,7 +169,7 @@ class BarePeer:
         return [message for message in self.seen if isinstance(message, kind)]
 
     async def announce(
-        self, origin: FakeOrigin, digest: Digest, *, wanted: bool = True, handle: BlobHandle | None = None,
+        self, origin: Origin, digest: Digest, *, wanted: bool = True, handle: BlobHandle | None = None,
         hashes: bytes = b"", repository: str = REPOSITORY,
     ) -> None:  # fmt: skip
         sources = (Source(origin.authority, repository),)
@@ -173,12 +197,15 @@ class RealPeer(BarePeer):
         self.swarms: dict[int, tuple[BlobHandle, bytes]] = {}
         self.sources: list[int] = []
         self.failed: list[str] = []
+        self.tasks: set[asyncio.Task[None]] = set()
 
-    def close(self) -> None:
-        self.transport.close()
+    async def close(self) -> None:
+        await asyncio.to_thread(self.transport.close)
+        await asyncio.sleep(0)
+        await asyncio.gather(*self.tasks)
         self.drop_handles()
-        self.upload.close()
-        self.store.close()
+        await asyncio.to_thread(self.upload.close)
+        await asyncio.to_thread(self.store.close)
 
     def drop_handles(self) -> None:
         for handle, _ in self.swarms.values():
@@ -207,6 +234,7 @@ class RealPeer(BarePeer):
                 writer.write(memoryview(message.content))
                 writer.finish()
                 await self.send(Stored(message.lease, message.swarm, 0, 1))
+                await self._check(message.swarm)
             case Grant():
                 self._fetch(message, loop)
             case _:
@@ -217,9 +245,14 @@ class RealPeer(BarePeer):
         handle, ticket = self.swarms[grant.swarm]
         self.sources.append(grant.node)
 
+        def report(outcome: FetchOutcome) -> None:
+            task = asyncio.create_task(self._report(grant, outcome))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
         def done(outcome: FetchOutcome) -> None:
             with contextlib.suppress(RuntimeError):
-                asyncio.run_coroutine_threadsafe(self._report(grant, outcome), loop)
+                loop.call_soon_threadsafe(report, outcome)
 
         source = self.nodes[grant.node]
         self.transport.start(
@@ -232,24 +265,29 @@ class RealPeer(BarePeer):
                 self.failed.append(outcome.reason)
                 return
             await self.send(Stored(grant.lease, grant.swarm, grant.piece, int(outcome.elapsed_s * 1000)))
+            await self._check(grant.swarm)
+
+    async def _check(self, swarm: int) -> None:
+        handle = self.swarms[swarm][0]
+        if handle.held == handle.layout.full_mask:
+            await self.send(BlobChecked(swarm, await asyncio.to_thread(handle.check_digest)))
 
     async def completed(self, digest: Digest) -> None:
-        """Wait until every piece is here, and check the digest."""
+        """Wait until every piece is here and the digest has passed."""
         async with asyncio.timeout(WAIT_S):
             while True:
                 for handle, _ in self.swarms.values():
-                    if handle.digest == digest and handle.held == handle.layout.full_mask:
-                        assert await asyncio.to_thread(handle.check_digest)
+                    if handle.digest == digest and handle.complete:
                         return
                 await asyncio.sleep(0.01)
 
 
 @contextlib.asynccontextmanager
-async def real_peer(supernode: Supernode, folder: Path, identity: Identity | None = None) -> AsyncIterator[RealPeer]:
+async def real_peer(supernode: Reachable, folder: Path, identity: Identity | None = None) -> AsyncIterator[RealPeer]:
     """Connected; everything of it is closed in the end."""
     peer = RealPeer(folder, identity)
     try:
         async with peer.link(supernode):
             yield peer
     finally:
-        await asyncio.to_thread(peer.close)
+        await peer.close()
