@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from supernode.scheduler.arrivals import Arrivals
 from supernode.scheduler.contract import SEED, CancelLease, Command, GrantLease
 from supernode.scheduler.lease import Lease
-from supernode.scheduler.peerbook import PeerBook
+from supernode.scheduler.peerbook import FILLS, PeerBook
 from supernode.scheduler.story import Stories
 from supernode.scheduler.timers import TimerKind, Timers
 
@@ -160,7 +160,7 @@ class Core:
     def _predict(self, lease: Lease, size_bytes: int) -> None:
         up, down = lease.source.up, lease.receiver.down
         speeds = [speed for speed in (up.speed(), down.speed()) if speed]
-        lease.share = min(speeds) if len(speeds) == 2 else max(speeds, default=0.0)
+        lease.share = min(speeds) if len(speeds) == 2 else FILLS
         flows = (up.expected_flow(lease.before_up), down.expected_flow(lease.before_down))
         flow = min((flow for flow in flows if flow is not None), default=self.book.typical_flow)
         if flow:

@@ -21,7 +21,8 @@ def match(core: Core) -> None:
     """Grant all that can be granted to and from the dirty nodes.
 
     The seed's first copies go first, for its link must not idle while it has any; its further copies go last, for
-    receivers are better served by an idle peer than by a share of the seed.
+    receivers are better served by an idle peer than by a share of the seed. What the seed itself lacks and peers hold
+    comes after all that the peers want.
     """
     seed = core.book.nodes[SEED]
     while core.dirty_up or core.dirty_down:
@@ -30,13 +31,16 @@ def match(core: Core) -> None:
             _drain(core, seed, seed_free=False)
         receivers, core.dirty_down = core.dirty_down, {}
         for node in receivers.values():
-            _feed(core, node)
+            if node is not seed:
+                _feed(core, node)
         sources, core.dirty_up = core.dirty_up, {}
         for node in sources.values():
             if node is not seed:
                 _drain(core, node, seed_free=False)
         if spare or SEED in sources:
             _drain(core, seed, seed_free=seed_is_free(core))
+        if seed.wanting:
+            _feed(core, seed)
 
 
 def _feed(core: Core, node: Node) -> None:

@@ -24,6 +24,8 @@ _FALL = 1 / 16
 # rises with every quick transfer, sooner.
 _FILLED = 0.9
 _UNFILLED = 0.6
+# What a transfer takes of a link while the other end is unknown, bytes/s: more than any link has.
+FILLS = 1e15
 # A link counts as shared if more than this part of a second transfer ran on average.
 _PARTLY = 0.35
 

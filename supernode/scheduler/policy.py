@@ -2,8 +2,9 @@
 rotation; the order of every choice comes from masks, insertion order and the machine's own random, never from a set.
 
 1 just in time: leases.Link.room and Core._call_near decide who counts as free. 2 level by level, 5 nearest first and
-9 slow ones last: choose_source. 3 first copies first: _fresh, Swarm.awaited, seed_is_free.
-4 rarest first: _matched. 5 first copies to fast uplinks: _fastest. 6 one inbound copy a rack: _held_back_*. 7 readers early: _reader_next. 8 the end: race_for_receiver.
+9 slow ones last: choose_source. 3 first copies first: _fresh, Swarm.awaited, matching.seed_is_free. 4 rarest first: _matched. 5 first copies to fast
+uplinks: _fastest. 6 one inbound copy a rack: _held_back_*. 7 readers early: _reader_next. 8 the end:
+race_for_receiver.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from supernode.scheduler.leases import Core
-    from supernode.scheduler.peerbook import Node
+    from supernode.scheduler.peerbook import Link, Node
     from supernode.scheduler.swarm import Member, Swarm
 
 SEED_BIT = 1
@@ -189,7 +190,7 @@ def for_source(core: Core, node: Node, seed_free: bool) -> Choice | None:
     """The best lease from a node with upload room."""
     if node.peer == SEED:
         return _for_seed(core, node, seed_free)
-    receivers = core.book.free_down & ~node.bit
+    receivers = core.book.free_down & ~(node.bit | SEED_BIT)
     if not receivers:
         return None
     for member in node.members.values():
@@ -304,21 +305,24 @@ def _held_back_pieces(swarm: Swarm, node: Node) -> int:
 def _fastest(core: Core, swarm: Swarm, receivers: int) -> Member:
     """A first copy goes to a fast uplink, which passes it on soonest: the best of a few at random.
 
-    Of equally fast ones to who got fewest, so that the work of passing on is shared.
+    While the origin still sends, it sets the pace, and of equally fast ones who got fewest is next: so the work of
+    passing on is shared.
     """
     best = swarm.members[core.book.at(any_bit(receivers, core.rng)).peer]
     for _ in range(_SAMPLE - 1):
         other = swarm.members[core.book.at(any_bit(receivers, core.rng)).peer]
-        ratio = _uplink(core, other) / _uplink(core, best)
-        factor = core.settings.alike_factor
-        if ratio > factor or (ratio * factor >= 1.0 and other.first_copies < best.first_copies):
+        if swarm.fetching and _alike(core, best.node.up, other.node.up):
+            better = other.first_copies < best.first_copies
+        else:
+            better = other.node.up.speed() > best.node.up.speed()
+        if better:
             best = other
     return best
 
 
-def _uplink(core: Core, member: Member) -> float:
-    """Rate of the node's uplink, the typical one where none is known."""
-    return member.node.up.speed() or core.book.typical_flow or 1.0
+def _alike(core: Core, one: Link, other: Link) -> bool:
+    slower, faster = sorted((one.speed(), other.speed()))
+    return not slower or faster <= core.settings.alike_factor * slower
 
 
 def _neediest(core: Core, swarm: Swarm, source: Node, receivers: int) -> Member:
