@@ -1,0 +1,207 @@
+"""An origin that misbehaves: what clients get, in what time, and how often it is asked.
+
+One cluster for all: each test has a blob of its own, and its faults name that blob.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.cluster import Cluster
+from tests.support.counting_proxy import CountingProxyProcess, Fault
+from tests.support.pullers import pull, start_pull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.cluster import Peer
+    from tests.support.counting_proxy import ProxyControl
+    from tests.support.registry import Registry
+
+pytestmark = pytest.mark.client("docker-registry")
+
+MIB = 1 << 20
+SIZE_BYTES = 3 * MIB
+# The last bytes that a client gets only after the blob's digest passed at its node.
+WITHHELD_BYTES = 64 << 10
+
+
+@pytest.fixture(scope="module")
+def shared_origin(registry: Registry) -> Iterator[CountingProxyProcess]:
+    """In a process of its own: the services keep connections to it from one test to the next."""
+    with CountingProxyProcess(registry.host_port) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def peers(shared_origin: CountingProxyProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Peer]]:
+    with Cluster(tmp_path_factory.mktemp("cluster"), shared_origin.address) as cluster:
+        cluster.add_peers([None, None])
+        cluster.wait_for_sessions(2)
+        yield cluster.peers
+
+
+@pytest.fixture
+def origin(shared_origin: CountingProxyProcess) -> Iterator[ProxyControl]:
+    yield shared_origin
+    shared_origin.clear_faults()
+    shared_origin.set_rate(None)
+
+
+def assert_everyone_gets_it_from_one_fetch(peers: list[Peer], origin: ProxyControl, digest: str) -> None:
+    """All peers pull at once; every byte leaves the origin once, for the supernode."""
+    passed = [peer.received_bytes("passthrough") for peer in peers]
+    own = [peer.received_bytes("origin") for peer in peers]
+    pulls = [start_pull(peer.proxy, digest) for peer in peers]
+    for running in pulls:
+        with running:
+            answer = running.result()
+            assert answer.complete, answer
+            assert answer.sha256 == digest
+    ledger = origin.ledger()
+    assert ledger.distinct_bytes(digest) == SIZE_BYTES
+    assert ledger.repeated_bytes(digest) == 0
+    assert [peer.received_bytes("passthrough") for peer in peers] == passed
+    assert [peer.received_bytes("origin") for peer in peers] == own
+
+
+def test_an_origin_that_cuts_in_mid_blob_is_asked_for_the_rest(
+    peers: list[Peer], origin: ProxyControl, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    origin.add_fault(Fault(path_contains=digest, method="GET", cut_after_bytes=MIB + 12_345, times=2))
+    assert_everyone_gets_it_from_one_fetch(peers, origin, digest)
+    assert origin.ledger().gets(digest) == 3
+
+
+def test_an_origin_that_resets_in_mid_blob_is_asked_for_the_rest(
+    peers: list[Peer], origin: ProxyControl, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    origin.add_fault(Fault(path_contains=digest, method="GET", cut_after_bytes=MIB + 12_345, reset=True, times=1))
+    assert_everyone_gets_it_from_one_fetch(peers, origin, digest)
+
+
+def test_an_origin_that_stalls_is_asked_again_for_the_rest(
+    peers: list[Peer], origin: ProxyControl, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    origin.add_fault(Fault(path_contains=digest, method="GET", stall_after_bytes=MIB, times=1))
+    assert_everyone_gets_it_from_one_fetch(peers, origin, digest)
+    stalled, resumed = origin.ledger().of_blob(digest)
+    # silent for 10 s means stalled; the rest of the time is the machine's
+    assert 9.0 <= resumed.started_s - stalled.started_s <= 20.0
+
+
+def test_a_slow_first_byte_is_waited_for(peers: list[Peer], origin: ProxyControl, push: Callable[[int], str]) -> None:
+    digest = push(SIZE_BYTES)
+    origin.add_fault(Fault(path_contains=digest, method="GET", first_byte_delay_s=5.0))
+    assert_everyone_gets_it_from_one_fetch(peers, origin, digest)
+    assert origin.ledger().gets(digest) == 1
+
+
+def test_an_origin_that_answers_late_is_waited_for(
+    peers: list[Peer], origin: ProxyControl, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    origin.add_fault(Fault(path_contains=digest, head_delay_s=3.0))
+    assert_everyone_gets_it_from_one_fetch(peers, origin, digest)
+    assert origin.ledger().gets(digest) == 1
+
+
+def test_too_many_requests_are_paused_for_as_long_as_the_origin_says(
+    peers: list[Peer], origin: ProxyControl, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    origin.add_fault(Fault(path_contains=digest, method="GET", status=429, headers=(("Retry-After", "3"),), times=1))
+    assert_everyone_gets_it_from_one_fetch(peers, origin, digest)
+    refused, answered = origin.ledger().of_blob(digest)
+    assert answered.started_s - refused.ended_s >= 3.0
+
+
+def test_an_origin_that_is_briefly_unavailable_is_asked_again(
+    peers: list[Peer], origin: ProxyControl, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    origin.add_fault(Fault(path_contains=digest, method="GET", status=503, times=2))
+    assert_everyone_gets_it_from_one_fetch(peers, origin, digest)
+    assert origin.ledger().gets(digest) == 1
+
+
+def test_an_origin_without_ranges_is_read_in_one_stream(
+    peers: list[Peer], origin: ProxyControl, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    origin.add_fault(Fault(path_contains=digest, ignore_range=True))
+    assert_everyone_gets_it_from_one_fetch(peers, origin, digest)
+    assert origin.ledger().gets(digest) == 1
+
+
+def test_a_chunked_answer_is_read_to_its_end(
+    peers: list[Peer], origin: ProxyControl, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    origin.add_fault(Fault(path_contains=digest, method="GET", chunked=True))
+    assert_everyone_gets_it_from_one_fetch(peers, origin, digest)
+
+
+def assert_never_complete_and_wrong(peers: list[Peer], digest: str) -> None:
+    """Each client's body is right, or it ends short before the withheld bytes, or it is refused."""
+    pulls = [start_pull(peer.proxy, digest) for peer in peers]
+    for running in pulls:
+        with running:
+            answer = running.result()
+            if answer.complete:
+                assert answer.sha256 == digest
+            elif answer.status == 200:
+                assert answer.received_bytes <= int(answer.headers["content-length"]) - WITHHELD_BYTES
+            else:
+                assert answer.status >= 400
+
+
+@pytest.mark.parametrize("delta_bytes", [100_000, -100_000])
+@pytest.mark.parametrize("method", ["", "GET", "HEAD"])
+def test_an_origin_that_lies_about_the_length_completes_no_wrong_body(
+    peers: list[Peer], origin: ProxyControl, push: Callable[[int], str], delta_bytes: int, method: str
+) -> None:
+    digest = push(SIZE_BYTES)
+    origin.add_fault(Fault(path_contains=digest, method=method, length_delta_bytes=delta_bytes))
+    assert_never_complete_and_wrong(peers, digest)
+
+
+@pytest.mark.parametrize("size_bytes", [500, SIZE_BYTES])
+def test_an_origin_that_sends_other_content_completes_no_body(
+    peers: list[Peer], origin: ProxyControl, push: Callable[[int], str], size_bytes: int
+) -> None:
+    digest = push(size_bytes)
+    origin.add_fault(Fault(path_contains=digest, method="GET", corrupt_at=size_bytes // 2))
+    for running in [start_pull(peer.proxy, digest) for peer in peers]:
+        with running:
+            answer = running.result()
+            assert not answer.complete
+            assert answer.received_bytes <= max(0, size_bytes - WITHHELD_BYTES)
+
+
+def test_content_that_was_wrong_once_is_fetched_afresh(
+    peers: list[Peer], origin: ProxyControl, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    origin.add_fault(Fault(path_contains=digest, method="GET", corrupt_at=MIB, times=1))
+    assert_never_complete_and_wrong(peers, digest)
+    origin.clear_faults()
+    for peer in peers:
+        answer = pull(peer.proxy, digest)
+        assert answer.complete
+        assert answer.sha256 == digest
+
+
+def test_a_blob_that_the_origin_does_not_know_is_refused_in_its_words(peers: list[Peer], origin: ProxyControl) -> None:
+    digest = f"sha256:{'0' * 64}"
+    started_s = time.monotonic()
+    answer = pull(peers[0].proxy, digest)
+    assert answer.status == 404
+    assert b"BLOB_UNKNOWN" in answer.start
+    assert time.monotonic() - started_s < 10.0

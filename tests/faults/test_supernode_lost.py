@@ -1,0 +1,166 @@
+"""The supernode dies, stops or falls silent in mid-pull: the nodes finish among themselves and from the origin.
+
+What any node holds is never asked of the origin again; ranges that nobody holds may be, by several nodes, after the
+grace of 10 to 20 s.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.cluster import Cluster
+from tests.support.counting_proxy import CountingProxy, union_bytes
+from tests.support.held import held_ranges, overlap_bytes
+from tests.support.netns import Lab
+from tests.support.pullers import start_pull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from tests.support.cluster import Peer
+    from tests.support.counting_proxy import Exchange
+    from tests.support.pullers import Pull
+    from tests.support.registry import Registry
+
+pytestmark = [pytest.mark.root, pytest.mark.client("docker-registry", "ip", "tc", "nsenter")]
+
+MIB = 1 << 20
+SIZE_BYTES = 12 * MIB
+NODES = 3
+# Slow enough that the supernode dies in the middle, and that peers' copies are not all one piece apart.
+RATE_BYTES_S = 2 * MIB
+GRACE_S = 10.0
+MIDDLE_BYTES = 5 * MIB
+
+
+class Scene:
+    """A cluster with every program in a network namespace, and one pull by every peer."""
+
+    def __init__(self, cluster: Cluster, origin: CountingProxy, digest: str) -> None:
+        self.cluster = cluster
+        self.origin = origin
+        self.digest = digest
+        self.pulls: list[Pull] = []
+        self.lost_s = 0.0
+
+    @property
+    def peers(self) -> Sequence[Peer]:
+        return self.cluster.peers
+
+    def begin(self) -> None:
+        """All peers pull; returns in the middle of it."""
+        self.cluster.wait_for_sessions(NODES)
+        self.origin.set_rate(RATE_BYTES_S)
+        self.pulls += [start_pull(peer.proxy, self.digest, timeout_s=90.0) for peer in self.peers]
+        self.pulls[0].wait_for_bytes(MIDDLE_BYTES)
+
+    def held(self) -> list[tuple[int, int]]:
+        """What at least one peer holds, as ranges that do not overlap."""
+        pieces = {(first, end) for peer in self.peers for first, end in held_ranges(peer.data_dir, self.digest)}
+        joined: list[tuple[int, int]] = []
+        for first, end in sorted(pieces):
+            if joined and first <= joined[-1][1]:
+                joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+            else:
+                joined.append((first, end))
+        return joined
+
+    def finish(self) -> None:
+        """Everyone gets the whole blob."""
+        for pull in self.pulls:
+            answer = pull.result(80.0)
+            assert answer.complete, answer
+            assert answer.sha256 == self.digest
+
+    def asked_since_loss(self) -> list[Exchange]:
+        """The requests for the blob that began after the supernode was lost."""
+        return [each for each in self.origin.ledger().of_blob(self.digest) if each.started_s > self.lost_s]
+
+    def close(self) -> None:
+        """Hang up."""
+        for pull in self.pulls:
+            pull.hang_up()
+        self.origin.set_rate(None)
+
+
+@pytest.fixture
+def make_scene(registry: Registry, push: Callable[[int], str], tmp_path: Path) -> Iterator[Callable[[], Scene]]:
+    """Makes a cluster in which every program has a namespace, and a blob for it."""
+    with contextlib.ExitStack() as stack:
+        lab = stack.enter_context(Lab())
+
+        def make() -> Scene:
+            origin = stack.enter_context(CountingProxy(registry.host_port, (lab.host_address, 0)))
+            directory = tmp_path / origin.address
+            cluster = stack.enter_context(Cluster(directory, origin.address, supernode_node=lab.add_node()))
+            for node in [lab.add_node() for _ in range(NODES)]:
+                cluster.prepare_peer(node, proxy_host=node.address).spawn()
+            for peer in cluster.peers:
+                peer.wait_ready()
+            return stack.enter_context(contextlib.closing(Scene(cluster, origin, push(SIZE_BYTES))))
+
+        yield make
+
+
+def kill(scene: Scene) -> None:
+    """The link breaks."""
+    scene.cluster.supernode.kill()
+
+
+def stop(scene: Scene) -> None:
+    """The link stands, nobody answers."""
+    scene.cluster.supernode.process.pause()
+
+
+def silence(scene: Scene) -> None:
+    """The link is half open: frames are lost without a word."""
+    node = scene.cluster.supernode_node
+    assert node is not None
+    node.silence()
+
+
+def test_a_pull_ends_well_without_the_supernode(make_scene: Callable[[], Scene]) -> None:
+    """Three clusters at once, since all of them wait out the same grace."""
+    ways = (kill, stop, silence)
+    scenes = [make_scene() for _ in ways]
+    held = []
+    for scene, lose in zip(scenes, ways, strict=True):
+        scene.begin()
+        scene.lost_s = time.monotonic()
+        lose(scene)
+        held.append(scene.held())
+        scene.origin.set_rate(None)
+    for scene in scenes:
+        scene.finish()
+    for scene, way, ranges in zip(scenes, ways, held, strict=True):
+        asked = scene.asked_since_loss()
+        assert asked, f"{way.__name__}: the supernode had fetched all of it, so this tested nothing"
+        assert ranges
+        assert overlap_bytes([each.interval for each in asked], ranges) == 0, way.__name__
+        assert all(each.started_s - scene.lost_s >= GRACE_S - 1.0 for each in asked), way.__name__
+        assert scene.cluster.received_bytes("passthrough") == 0, way.__name__
+
+
+def test_a_supernode_that_comes_back_in_mid_pull_asks_for_nothing_that_a_node_holds(
+    make_scene: Callable[[], Scene],
+) -> None:
+    scene = make_scene()
+    scene.begin()
+    scene.lost_s = time.monotonic()
+    scene.cluster.supernode.kill()
+    held = scene.held()
+    scene.cluster.supernode.start()
+    scene.cluster.wait_for_sessions(NODES)
+    scene.origin.set_rate(None)
+    scene.finish()
+    asked = [each.interval for each in scene.asked_since_loss()]
+    assert overlap_bytes(asked, held) == 0
+    # each byte that nobody held is asked for once, by the supernode alone
+    assert union_bytes(asked) == sum(end - first for first, end in asked)
+    assert scene.cluster.received_bytes("origin") == 0
+    assert scene.cluster.received_bytes("passthrough") == 0
