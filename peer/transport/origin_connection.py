@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
+import io
 import select
 import ssl
 from dataclasses import dataclass
@@ -140,6 +141,8 @@ class Exchange:
         self._remaining = response.length
         self._finished = self._remaining == 0
         self._closed = False
+        # Whether bytes may wait in the response's own buffer.
+        self._buffered = True
 
     @property
     def content_length(self) -> int | None:
@@ -186,6 +189,11 @@ class Exchange:
             return len(received)
         if self._remaining is not None:
             view = view[: self._remaining]
+        # What came with the head waits in a buffer, and readinto1 into a larger view would copy it and then wait for
+        # more: until that buffer is known to be empty, take no more at a time than it holds.
+        if self._buffered:
+            view = view[: io.DEFAULT_BUFFER_SIZE]
+        self._buffered = len(view) < io.DEFAULT_BUFFER_SIZE
         # Not the response's own readinto: that fills the whole view, and what it had is lost on a timeout.
         return self._response.fp.readinto1(view)
 
