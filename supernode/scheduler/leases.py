@@ -108,7 +108,7 @@ class Core:
             self._hold_rack_back(swarm, lease)
             swarm.lease_out(member, piece)
         if not inline:
-            self._take_slots(lease, swarm.layout.length(piece))
+            self._take_slots(lease, swarm.layout.length(piece), beside=len(racing) > 1)
             if first_copy:
                 member.first_copies += 1
                 self._hold_seed_back(lease)
@@ -142,9 +142,9 @@ class Core:
         """The piece's first copy can soon be passed on by its receiver: other nodes wait for that one."""
         settings = self.settings
         size_bytes = lease.member.swarm.layout.length(lease.piece)
-        if lease.duration_s is None or not self.book.typical_flow:
+        if lease.duration_s is None:
             return
-        typical_s = size_bytes / self.book.typical_flow
+        typical_s = size_bytes / self.book.typical_flow if self.book.typical_flow else lease.duration_s
         if lease.duration_s <= max(settings.first_copy_wait_s, settings.race_after_piece_times * typical_s):
             lease.first_copy = True
             lease.member.swarm.awaited |= 1 << lease.piece
@@ -171,12 +171,13 @@ class Core:
             return self.settings.expiry_unknown_s
         return max(self.settings.expiry_min_s, self.settings.expiry_factor * lease.duration_s)
 
-    def _take_slots(self, lease: Lease, size_bytes: int) -> None:
+    def _take_slots(self, lease: Lease, size_bytes: int, *, beside: bool) -> None:
+        """`beside`: the lease races another to this receiver, so it runs beside it whatever the link carries."""
         up, down = lease.source.up, lease.receiver.down
         if not up.room_now():
             lease.before_up = up.open_ends.pop(0)
             lease.before_up.after_up = lease
-        if not down.room_now():
+        if not beside and not down.room_now():
             lease.before_down = down.open_ends.pop(0)
             lease.before_down.after_down = lease
         self._predict(lease, size_bytes)
@@ -201,7 +202,7 @@ class Core:
         lease.area_up = lease.source.up.area(self.now)
         lease.area_down = lease.receiver.down.area(self.now)
         duration = lease.duration_s
-        if lease.member.swarm.wanting.bit_count() <= 1:
+        if not lease.member.swarm.wanting & ~lease.receiver.bit:
             # Nobody competes: its next piece may as well be decided now.
             self._call_near(lease)
         elif duration is None:

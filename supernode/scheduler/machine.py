@@ -237,7 +237,7 @@ class Scheduler:
 
     def _peer_announced(self, event: contract.PeerAnnounced) -> None:
         core = self._core
-        swarm = self._swarm(event.swarm)
+        swarm = core.swarms.get(event.swarm)
         node = core.book.nodes.get(event.peer)
         if swarm is None or node is None or event.peer == SEED:
             self._ignore("peer %d announced swarm %d", event.peer, event.swarm)

@@ -45,7 +45,7 @@ def match(core: Core) -> None:
 
 def _feed(core: Core, node: Node) -> None:
     if not node.wanting:
-        if node.down.room_now():
+        if node.leases_in and node.down.chains < node.down.slots:
             _race(core, node)
         return
     if core.inline_swarms:
@@ -79,11 +79,10 @@ def _feed_inline(core: Core, node: Node) -> None:
 
 
 def _race(core: Core, node: Node) -> None:
-    if core.book.free_up and node.leases_in:
-        choice = policy.race_for_receiver(core, node)
-        if choice is not None:
-            core.counters["raced"] += 1
-            core.grant(choice.member, choice.piece, choice.source)
+    choice = policy.race_for_receiver(core, node)
+    if choice is not None:
+        core.counters["raced"] += 1
+        core.grant(choice.member, choice.piece, choice.source)
 
 
 def seed_is_free(core: Core) -> bool:

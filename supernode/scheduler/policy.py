@@ -176,9 +176,10 @@ def race_for_receiver(core: Core, node: Node) -> Choice | None:
         if not others:
             continue
         typical_s = swarm.layout.length(lease.piece) / typical
-        # An overdue transfer may last as long again as it is late.
-        expected_end = lease.started_at + (lease.duration_s if lease.duration_s is not None else typical_s)
-        if abs(expected_end - core.now) >= core.settings.race_after_piece_times * typical_s:
+        left_s = lease.started_at + (lease.duration_s or 0.0) - core.now
+        # Of an overdue transfer nobody knows what is left.
+        late = lease.overdue and -left_s >= typical_s
+        if late or left_s >= core.settings.race_after_piece_times * typical_s:
             return Choice(member, lease.piece, choose_source(core, node, others))
     return None
 

@@ -1,0 +1,173 @@
+"""Who asks the origin, for what, and when: each transcript is one rule."""
+
+from __future__ import annotations
+
+from supernode.scheduler import contract
+from supernode.scheduler.contract import FetchFromOrigin, OpenOrigin, TryOrigin
+from tests.unit.supernode.scheduler.support import PIECE_BYTES, SWARM, Playbook, fetched, mask
+
+
+def cold(peers: int = 2, pieces: int = 4) -> tuple[Playbook, FetchFromOrigin]:
+    """Peers 1..n want a blob that nobody holds; the fetch that follows."""
+    play = Playbook()
+    play.join(*range(1, peers + 1))
+    play.open("." * pieces)
+    commands = [command for peer in range(1, peers + 1) for command in play.want(peer)]
+    fetches = [command for command in commands if isinstance(command, FetchFromOrigin)]
+    assert len(fetches) == 1
+    return play, fetches[0]
+
+
+def test_the_first_want_fetches_every_piece_once_however_many_want_it() -> None:
+    _, fetch = cold(peers=5)
+    assert (fetch.swarm, fetch.pieces, fetch.fetch_id >> 40) == (SWARM, 0b1111, 1)
+
+
+def test_nothing_is_fetched_while_nobody_wants_it() -> None:
+    play = Playbook()
+    play.join(1)
+    assert play.open("....") == []
+    assert play.hold(1, "*...") == []
+    assert play.scheduler.next_wakeup() is None
+
+
+def test_only_what_no_live_peer_holds_is_asked_for() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open("....")
+    play.hold(1, "**..")
+    assert fetched(play.want(2)) == mask("..**")
+
+
+def test_a_finished_fetch_is_not_repeated() -> None:
+    play, fetch = cold()
+    play.seed_gets(0, 1, 2, 3)
+    assert fetched(play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, True))) == 0
+
+
+def test_a_piece_is_fetched_again_alone_when_every_copy_is_gone() -> None:
+    play, fetch = cold(peers=2)
+    play.seed_gets(0, 1, 2, 3)
+    play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, True))
+    commands = play.tell(contract.PieceEvicted(SWARM, contract.SEED, mask("..*.")))
+    assert fetched(commands) == mask("..*.")
+
+
+def test_a_piece_of_which_a_peer_holds_a_copy_is_not_fetched_again() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open("****")
+    play.hold(1, "..*.")
+    play.want(2)
+    assert fetched(play.tell(contract.PieceEvicted(SWARM, contract.SEED, mask("..*.")))) == 0
+
+
+def test_losing_the_last_holder_asks_the_origin_for_its_pieces_alone() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open("**..")
+    play.hold(1, "..**")
+    assert fetched(play.want(2)) == 0
+    assert fetched(play.tell(contract.PeerLost(1, "gone"))) == mask("..**")
+
+
+def test_a_failed_fetch_elects_one_wanting_peer_and_then_the_next_and_then_opens_the_origin() -> None:
+    play, fetch = cold(peers=5)
+    commands = play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, False))
+    elected: list[int] = []
+    while commands and isinstance(commands[0], TryOrigin):
+        assert len(commands) == 1
+        elected.append(commands[0].peer)
+        commands = play.tell(contract.OriginTried(SWARM, elected[-1], False))
+    assert len(set(elected)) == len(elected) == play.scheduler.settings.elections_max
+    assert commands == [OpenOrigin(SWARM)]
+
+
+def test_the_loss_of_the_elected_peer_elects_another() -> None:
+    play, fetch = cold(peers=3)
+    (first,) = play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, False))
+    assert isinstance(first, TryOrigin)
+    (second,) = play.tell(contract.PeerLost(first.peer, "gone"))
+    assert isinstance(second, TryOrigin)
+    assert second.peer != first.peer
+
+
+def test_an_elected_peer_that_makes_no_headway_is_given_up() -> None:
+    play, fetch = cold(peers=3)
+    (first,) = play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, False))
+    assert isinstance(first, TryOrigin)
+    second = play.wake_until(TryOrigin)
+    assert isinstance(second, TryOrigin)
+    assert second.peer != first.peer
+    assert play.now >= play.scheduler.settings.elected_stall_s
+
+
+def test_what_an_elected_peer_stores_is_passed_on_and_to_the_seed() -> None:
+    play, fetch = cold(peers=2, pieces=2)
+    (elected,) = play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, False))
+    assert isinstance(elected, TryOrigin)
+    commands = play.tell(contract.PieceStored(SWARM, elected.peer, 0))
+    receivers = {lease.receiver for lease in commands if isinstance(lease, contract.GrantLease)}
+    assert receivers <= {contract.SEED, 3 - elected.peer}
+    assert receivers
+
+
+def test_the_supernode_tries_the_origin_again_after_a_while() -> None:
+    play, fetch = cold(peers=1)
+    (elected,) = play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, False))
+    assert isinstance(elected, TryOrigin)
+    assert play.tell(contract.OriginTried(SWARM, 1, False)) == [OpenOrigin(SWARM)]
+    again = play.wake_until(FetchFromOrigin)
+    assert isinstance(again, FetchFromOrigin)
+    assert again.pieces == 0b1111
+    assert again.fetch_id != fetch.fetch_id
+
+
+def test_pieces_once_ready_are_not_asked_for_until_the_peers_of_before_are_back() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    size = 4 * PIECE_BYTES
+    play.tell(
+        contract.SwarmOpened(SWARM, size, PIECE_BYTES, once_ready=mask("***."), recover_until=5.0, recover_peers=(2, 3))
+    )
+    assert fetched(play.want(1)) == mask("...*")
+    play.hold(2, "*...")
+    play.seed_gets(3)
+    play.tell(contract.OriginEnded(1 << 40 | 1, SWARM, True))
+    assert fetched(play.tell(contract.RecoveryPeerReturned(SWARM, 2))) == 0
+    assert fetched(play.tell(contract.RecoveryPeerReturned(SWARM, 3))) == mask(".**.")
+
+
+def test_the_wait_for_the_peers_of_before_ends_by_itself() -> None:
+    play = Playbook()
+    play.join(1)
+    play.tell(
+        contract.SwarmOpened(
+            SWARM, 2 * PIECE_BYTES, PIECE_BYTES, once_ready=0b11, recover_until=5.0, recover_peers=(7,)
+        )
+    )
+    assert play.want(1) == []
+    fetch = play.wake_until(FetchFromOrigin)
+    assert isinstance(fetch, FetchFromOrigin)
+    assert (play.now, fetch.pieces) == (5.0, 0b11)
+
+
+def test_after_a_restart_the_seed_fills_its_gaps_from_the_peers() -> None:
+    play = Playbook()
+    play.join(1, 2, 3)
+    play.open("*...")
+    play.hold(1, "****")
+    play.hold(3, "****")
+    commands = play.want(2, "***.")
+    assert fetched(commands) == 0
+    assert contract.SEED in {lease.receiver for lease in commands if isinstance(lease, contract.GrantLease)}
+
+
+def test_a_closed_swarm_leaves_nothing_behind() -> None:
+    play, fetch = cold()
+    play.seed_gets(0, 1)
+    play.tell(contract.SwarmClosed(SWARM), contract.OriginEnded(fetch.fetch_id, SWARM, True))
+    core = play.scheduler.inspect()
+    assert (core.swarms, core.plans, core.leases, core.fetches) == ({}, {}, {}, 0)
+    assert play.scheduler.story(SWARM, 0) == []
+    assert play.scheduler.next_wakeup() is None
