@@ -72,6 +72,8 @@ class Peer:
         self._tasks: list[asyncio.Task[None]] = []
         self._driver: Driver | None = None
         self._session: Session | None = None
+        self._session_task: asyncio.Task[None] | None = None
+        self._reloading = asyncio.Lock()
         self._link: SupernodeLink | None = None
         self.metrics = Metrics()
         self.health = Health(config.supernode)
@@ -88,7 +90,7 @@ class Peer:
         closing.callback(self._proxy_socket.close)
         self.proxy_address = self.status_address = _bound(self._proxy_socket)
         self._status_socket: socket.socket | None = None
-        if config.status_listen is not None and config.status_listen != config.listen:
+        if config.status_listen is not None and (config.status_listen != config.listen or not config.listen.port):
             self._status_socket = _listen("--status-listen", config.status_listen)
             closing.callback(self._status_socket.close)
             self.status_address = _bound(self._status_socket)
@@ -244,8 +246,8 @@ class Peer:
 
     async def _connect(self, session: Session) -> None:
         """Begin to keep the link, and wait a little for its first answer."""
-        task = asyncio.create_task(session.run(), name="session")
-        self._tasks.append(task)
+        session.tried.clear()
+        task = self._session_task = asyncio.create_task(session.run(), name="session")
         task.add_done_callback(self._session_ended)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FIRST_LINK_S):
@@ -256,15 +258,21 @@ class Peer:
             logger.critical("session_failed: a bug of ours, the process ends", exc_info=task.exception())
             self._fail()
 
-    def _disconnect(self) -> None:
-        for task in self._tasks:
-            if task.get_name() == "session":
-                task.cancel()
+    async def _disconnect(self) -> None:
+        """End the link and wait for its end."""
+        task, self._session_task = self._session_task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     # --- while it runs -----------------------------------------------------------------------------------------
 
     async def reload(self, config: PeerConfig) -> None:
         """Take over what may change at run time: allow-lists, rate limits, the p2p switch."""
+        async with self._reloading:
+            await self._reload(config)
+
+    async def _reload(self, config: PeerConfig) -> None:
         before, self._config = self._config, config
         self._upstreams = config.upstreams
         self._upload.set_rate_limit(config.upload_rate_bytes_s)
@@ -273,7 +281,7 @@ class Peer:
             self._upload.set_enabled(config.p2p)
             self._driver.switch_sharing(config.p2p)
             if not config.p2p:
-                self._disconnect()
+                await self._disconnect()
             elif self._session is not None:
                 await self._connect(self._session)
         logger.info("reloaded p2p=%s upload_rate_bytes_s=%d", config.p2p, config.upload_rate_bytes_s)
@@ -305,6 +313,7 @@ class Peer:
     async def stop(self) -> bool:
         """End everything within 5 s. False when a thread did not end in time and the process must be left by force."""
         self.health.stopping()
+        await self._disconnect()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -19,7 +19,7 @@ MessageT = TypeVar("MessageT")
 
 
 class ScriptedSupernode:
-    """One peer at a time. `opening` replaces Challenge where a test wants something else said first."""
+    """`opening` replaces Challenge where a test wants something else said first."""
 
     def __init__(self) -> None:
         self.identity = Identity.generate()
@@ -31,9 +31,12 @@ class ScriptedSupernode:
         self.opening: list[Message] | None = None
         self.url = ""
         self._changed = asyncio.Event()
-        self._socket: web.WebSocketResponse | None = None
+        self._sockets: dict[bytes, web.WebSocketResponse] = {}
+        self.refuses = False
 
     async def handle(self, request: web.Request) -> web.WebSocketResponse:
+        if self.refuses:
+            raise web.HTTPServiceUnavailable
         socket = web.WebSocketResponse()
         await socket.prepare(request)
         nonce = bytes(32)
@@ -52,22 +55,23 @@ class ScriptedSupernode:
         if isinstance(message, Hello):
             check_hello(message.peer, nonce, self.identity.peer, message.proof)
             await socket.send_bytes(codec.encode([Welcome(PROTOCOL_VERSION, self.ping_interval_s, "script")]))
-            self._socket = socket
+            self._sockets[message.peer] = socket
             self.sessions += 1
         elif isinstance(message, Ping) and self.answers_pings:
             await socket.send_bytes(codec.encode([Pong(message.number)]))
         if not isinstance(message, Ping | Pong):
             self.heard.append(message)
 
-    async def say(self, *messages: Message) -> None:
-        """One frame."""
-        assert self._socket is not None
-        await self._socket.send_bytes(codec.encode(messages))
+    async def say(self, *messages: Message, to: bytes | None = None) -> None:
+        """One frame to a peer, or to the only one."""
+        await self._of(to).send_bytes(codec.encode(messages))
 
-    async def hang_up(self) -> None:
-        """End the session."""
-        assert self._socket is not None
-        await self._socket.close()
+    async def hang_up(self, to: bytes | None = None) -> None:
+        """End a session."""
+        await self._of(to).close()
+
+    def _of(self, peer: bytes | None) -> web.WebSocketResponse:
+        return self._sockets[peer if peer is not None else next(iter(self._sockets))]
 
     async def hears(self, kind: type[MessageT], count: int = 1) -> MessageT:
         """Wait until `count` messages of a kind came; the last of them."""

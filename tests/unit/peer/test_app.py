@@ -1,0 +1,163 @@
+"""A whole peer in this process: it starts, is ready without a supernode, serves, reloads and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import random
+import socket
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+
+from peer.app import Peer
+from peer.config import load
+from proto.errors import ConfigError
+from tests.support.fake_origin import FakeOrigin, fake_origin
+from tests.support.processes import wait_until
+from tests.unit.peer.scripted_supernode import scripted_supernode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from peer.config import PeerConfig
+
+CONTENT = random.Random(5).randbytes(3_000_000)
+
+
+@pytest.fixture
+def origin() -> Iterator[FakeOrigin]:
+    with fake_origin() as running:
+        running.add(CONTENT)
+        yield running
+
+
+def config_of(folder: Path, *more: str) -> PeerConfig:
+    flags = ["--listen", "127.0.0.1:0", "--upload-listen", "127.0.0.1:0", "--data-dir", str(folder)]
+    return load([*flags, *more], {})
+
+
+@contextlib.asynccontextmanager
+async def running(config: PeerConfig) -> AsyncIterator[Peer]:
+    peer = Peer(config)
+    try:
+        peer.open()
+        await peer.start()
+        yield peer
+    finally:
+        assert await peer.stop()
+
+
+async def get(address: str, path: str) -> tuple[int, bytes]:
+    async with aiohttp.ClientSession() as client, client.get(f"http://{address}{path}") as response:
+        return response.status, await response.read()
+
+
+def blob_path(origin: FakeOrigin) -> str:
+    return f"/v2/library/name/blobs/{next(iter(origin.blobs))}"
+
+
+@pytest.mark.asyncio
+async def test_a_node_without_a_supernode_is_ready_and_says_so(tmp_path: Path) -> None:
+    async with running(config_of(tmp_path)) as peer:
+        status, body = await get(peer.status_address, "/healthz")
+        assert status == 200
+        assert b"ready\nsupernode: none configured" in body
+        status, body = await get(peer.status_address, "/metrics")
+        assert b"layercast_supernode_connected 0.0" in body
+        assert b"layercast_store_bytes 0.0" in body
+
+
+@pytest.mark.asyncio
+async def test_a_node_whose_supernode_is_away_is_ready_too(tmp_path: Path) -> None:
+    async with running(config_of(tmp_path, "--supernode", "http://127.0.0.1:1")) as peer:
+        assert b"supernode: not connected" in (await get(peer.status_address, "/healthz"))[1]
+
+
+@pytest.mark.asyncio
+async def test_a_connected_node_says_so_and_remembers_the_key(tmp_path: Path) -> None:
+    async with scripted_supernode() as supernode, running(config_of(tmp_path, "--supernode", supernode.url)) as peer:
+        assert b"supernode: connected" in (await get(peer.status_address, "/healthz"))[1]
+        assert (tmp_path / "supernode.key").read_bytes() == supernode.identity.peer
+
+
+@pytest.mark.asyncio
+async def test_status_may_listen_elsewhere(tmp_path: Path) -> None:
+    async with running(config_of(tmp_path, "--status-listen", "127.0.0.1:0")) as peer:
+        assert peer.status_address != peer.proxy_address
+        assert (await get(peer.status_address, "/healthz"))[0] == 200
+        assert (await get(peer.proxy_address, "/healthz"))[0] == 404
+
+
+@pytest.mark.asyncio
+async def test_a_client_s_blob_is_fetched_once_and_then_comes_from_the_store(
+    tmp_path: Path, origin: FakeOrigin
+) -> None:
+    async with running(config_of(tmp_path, "--default-upstream", origin.url)) as peer:
+        for _ in range(2):
+            status, body = await get(peer.proxy_address, blob_path(origin))
+            assert (status, hashlib.sha256(body).digest()) == (200, hashlib.sha256(CONTENT).digest())
+        assert len(origin.blob_requests()) == 1
+        sample = peer.metrics.registry.get_sample_value
+        assert sample("layercast_client_bytes_total", {"from": "store"}) == len(CONTENT)
+        assert sample("layercast_bytes_total", {"source": "origin"}) == len(CONTENT)
+
+
+@pytest.mark.asyncio
+async def test_a_restarted_node_has_its_blobs(tmp_path: Path, origin: FakeOrigin) -> None:
+    config = config_of(tmp_path, "--default-upstream", origin.url)
+    async with running(config) as peer:
+        await get(peer.proxy_address, blob_path(origin))
+    async with running(config) as peer:
+        assert (await get(peer.proxy_address, blob_path(origin)))[1] == CONTENT
+    assert len(origin.blob_requests()) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_reload_turns_sharing_off_and_on(tmp_path: Path, origin: FakeOrigin) -> None:
+    async with scripted_supernode() as supernode:
+        flags = ["--default-upstream", origin.url, "--supernode", supernode.url]
+        async with running(config_of(tmp_path, *flags)) as peer:
+            await peer.reload(config_of(tmp_path, *flags, "--p2p", "false"))
+            assert (await get(peer.proxy_address, blob_path(origin)))[1] == CONTENT
+            sample = peer.metrics.registry.get_sample_value
+            assert sample("layercast_client_bytes_total", {"from": "passthrough"}) == len(CONTENT)
+            assert sample("layercast_supernode_connected") == 0
+            await peer.reload(config_of(tmp_path, *flags))
+            assert supernode.sessions == 2
+            assert sample("layercast_supernode_connected") == 1
+
+
+@pytest.mark.asyncio
+async def test_a_stop_cuts_off_what_hangs(tmp_path: Path, origin: FakeOrigin) -> None:
+    origin.bytes_per_s = 100_000
+    async with running(config_of(tmp_path, "--default-upstream", origin.url)) as peer:
+        pull = asyncio.create_task(get(peer.proxy_address, blob_path(origin)))
+        await asyncio.to_thread(wait_until, lambda: bool(origin.blob_requests()), "the origin is asked")
+        stopped_at = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - stopped_at < 5
+    with pytest.raises(aiohttp.ClientError):
+        await pull
+
+
+@pytest.mark.asyncio
+async def test_an_address_in_use_is_one_line_that_names_the_flag(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        for number, flag in enumerate(("--listen", "--upload-listen", "--status-listen")):
+            peer = Peer(config_of(tmp_path / str(number), flag, address))
+            with pytest.raises(ConfigError, match=f"{flag} {address}"):
+                peer.open()
+            assert await peer.stop()
+
+
+@pytest.mark.asyncio
+async def test_one_data_folder_is_one_process_s(tmp_path: Path) -> None:
+    async with running(config_of(tmp_path)):
+        second = Peer(config_of(tmp_path))
+        with pytest.raises(ConfigError, match="in use by another process"):
+            second.open()
+        assert await second.stop()

@@ -1,0 +1,46 @@
+"""The peer's settings: defaults, and refusals that say what would be right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from peer.config import load
+from proto.errors import ConfigError
+from proto.values import HostPort
+
+
+def test_defaults_are_those_of_the_documentation() -> None:
+    config = load(["--data-dir", "/x"], {})
+    assert (config.listen, config.upload_listen) == (HostPort("127.0.0.1", 65001), HostPort("0.0.0.0", 65002))
+    assert (config.supernode, config.status_listen, config.advertise) == (None, None, None)
+    assert config.upstreams.default.host == "docker.io"
+    assert config.p2p
+    assert config.data_dir == Path("/x")
+
+
+def test_a_plain_http_default_upstream_is_allowed_by_naming_it() -> None:
+    config = load(["--data-dir", "/x", "--default-upstream", "http://10.0.0.1:5000"], {})
+    assert config.upstreams.default.insecure
+    assert config.upstreams.lookup("10.0.0.1:5000").insecure
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "--data-dir is missing"),
+        (["--listen", "nonsense"], "--listen: 'nonsense': expected HOST:PORT"),
+        (["--supernode", "ftp://x"], "--supernode: 'ftp://x': expected a URL"),
+        (["--upload-slots", "0"], "--upload-slots 0: 1 to 64 expected"),
+        (["--store-size", "0"], "--store-size 0: at least 1 byte"),
+        (["--advertise", "0.0.0.0:1"], "--advertise 0.0.0.0:1: an address"),
+        (["--zone", "a/b/c/d"], "--zone: 'a/b/c/d': expected REGION/ZONE/RACK"),
+        (["--insecure-upstream", "http://x"], "--insecure-upstream 'http://x'"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_key_and_what_would_be_right(argv: list[str], message: str) -> None:
+    data_dir = ["--data-dir", "/x"] if argv else []
+    with pytest.raises(ConfigError) as refused:
+        load([*data_dir, *argv], {})
+    assert message in str(refused.value)
