@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 import benchmarks.dataplane.command
 import benchmarks.pulls.link
@@ -38,9 +38,16 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
 }
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage in front."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point."""
-    parser = argparse.ArgumentParser(prog="layercast-bench", description="Measure Layercast, and print the bounds.")
+    parser = Parser(prog="layercast-bench", description="Measure Layercast, and print the bounds.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="BENCHMARK")
     for name, benchmark in BENCHMARKS.items():
         benchmark.add_arguments(commands.add_parser(name, help=benchmark.HELP, description=benchmark.HELP))

@@ -46,25 +46,26 @@ _SETTINGS: Final[libtorrent.settings_pack] = {
 def make_torrent(job: Job) -> None:
     """Write job.torrent_file for the source file. Not part of what is measured."""
     source = Path(job.source_file)
-    storage = libtorrent.file_storage()
-    libtorrent.add_files(storage, str(source))
-    creator = libtorrent.create_torrent(storage, job.piece_size_bytes, libtorrent.create_torrent.v2_only)
+    files = libtorrent.list_files(str(source))
+    creator = libtorrent.create_torrent(files, job.piece_size_bytes, libtorrent.create_torrent.v2_only)
     libtorrent.set_piece_hashes(creator, str(source.parent))
     Path(job.torrent_file).write_bytes(libtorrent.bencode(creator.generate()))
 
 
-def _add(session: libtorrent.session, job: Job, folder: str, flags: int) -> libtorrent.torrent_handle:
-    parameters = libtorrent.add_torrent_params()
-    parameters.ti = libtorrent.torrent_info(job.torrent_file)
+def _add(session: libtorrent.session, job: Job, folder: str, *, seeds: bool) -> libtorrent.torrent_handle:
+    parameters = libtorrent.load_torrent_file(job.torrent_file)
     parameters.save_path = folder
-    parameters.flags = flags
+    parameters.flags = libtorrent.torrent_flags.seed_mode if seeds else 0
+    if seeds and parameters.ti is not None:
+        # Else each piece is hashed once more when it is first asked for; our own source trusts its store too.
+        parameters.verified_pieces = [True] * parameters.ti.num_pieces()
     return session.add_torrent(parameters)
 
 
 def send(job: Job, started: Callable[[str], None]) -> None:
     """A seed that trusts its file."""
     session = libtorrent.session(_SETTINGS)
-    handle = _add(session, job, str(Path(job.source_file).parent), libtorrent.torrent_flags.seed_mode)
+    handle = _add(session, job, str(Path(job.source_file).parent), seeds=True)
     _wait_until(lambda: bool(session.listen_port()) and bool(handle.status().is_seeding))
     started(f"127.0.0.1:{session.listen_port()}")
     wait_for_end()
@@ -77,7 +78,7 @@ def receive(job: Job, address: str) -> Marks:
     marks = Marks()
     marks.begin()
     session = libtorrent.session(_SETTINGS)
-    handle = _add(session, job, job.target, 0)
+    handle = _add(session, job, job.target, seeds=False)
     _wait_until(lambda: str(handle.status().state) == "downloading")
     handle.connect_peer((host, int(port)))
     _wait_until(lambda: bool(handle.status().is_seeding))

@@ -1,0 +1,67 @@
+"""`layercast-bench dataplane`: a small run of every way, and arguments that make no sense."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.__main__ import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_small_run_measures_every_way_and_leaves_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    files = tmp_path / "files"
+    files.mkdir()
+    kept = tmp_path / "figures.json"
+    arguments = ["--size", "3MiB", "--rounds", "1", "--dir", str(files), "--json", str(kept)]
+    assert main(["dataplane", *arguments]) == 0
+    figures = json.loads(kept.read_text())
+    names = [way["name"].split()[0].rstrip(",") for way in figures["ways"]]
+    assert names == ["floor", "layercast", "aiohttp", "libtorrent", "layercast", "libtorrent", *["floor"] * 3]
+    assert all(way["cpu_s_per_gib"] > 0 and way["gib_per_s"] > 0 for way in figures["ways"])
+    assert figures["ours_over_floor"] > 0
+    assert list(files.iterdir()) == []
+    shown = capfd.readouterr()
+    assert "layercast / floor, at most 1.25" in shown.out
+    assert "round 1/1: libtorrent" in shown.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--size", "5x"], "expected a size"),
+        (["--size", "0"], "at least 1MiB"),
+        (["--size", "-1MiB"], "expected"),
+        (["--rounds", "0"], "from 1 to 100"),
+        (["--parallel", "many"], "from 1 to 100"),
+        (["--what"], "unrecognized"),
+    ],
+)
+def test_a_bad_argument_gets_one_line(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["dataplane", *arguments])
+    assert ended.value.code == 2
+    shown = capsys.readouterr().err
+    assert complaint in shown
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--dir", "/nowhere/at/all"], ["--json", "/nowhere/at/all"], ["--size", "999999999GiB"]]
+)
+def test_what_cannot_work_is_said_before_measuring(
+    arguments: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["dataplane", "--dir", str(tmp_path), *arguments]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_benchmark_must_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([])
+    assert "BENCHMARK" in capsys.readouterr().err
