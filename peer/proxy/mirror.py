@@ -83,6 +83,12 @@ class _Mirror:
             response = refused(_refusal(error, asked), asked.request if asked is not None else None)
             status = response.status
             _log.info("refused kind=%s status=%d %s", kind, status, error)
+        except ConnectionError:
+            # The client hung up, which is its right: nobody reads this answer.
+            _log.debug("client_gone kind=%s", kind)
+            response = web.Response(status=_CLIENT_CLOSED)
+            if request.transport is not None:
+                request.transport.abort()
         finally:
             self._deps.metrics.answered(kind, status)
         return response

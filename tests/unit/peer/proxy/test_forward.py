@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
+import socket
+import struct
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -12,10 +16,9 @@ import pytest
 from peer.proxy.deps import ProxyLimits
 from proto.ids import Digest
 from proto.oci import HOP_HEADER
-from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin
+from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin, until
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Iterator
 
     from tests.unit.peer.proxy.harness import Mirror
@@ -360,3 +363,21 @@ def _read_to_end(client: socket.socket) -> bytes:
         if not part:
             return received
         received += part
+
+
+def test_a_client_that_hangs_up_before_its_answer_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    hung_up = threading.Event()
+
+    def slowly(seen: Seen) -> Reply:
+        hung_up.wait(10)
+        return manifest_reply(seen)
+
+    with scripted_origin(slowly) as origin, running_mirror(origin.upstream) as mirror:
+        with mirror.connect() as client:
+            client.sendall(b"GET /v2/library/app/manifests/latest HTTP/1.1\r\nHost: mirror\r\n\r\n")
+            until(lambda: len(origin.seen) == 1)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        time.sleep(0.1)
+        hung_up.set()
+        until(lambda: mirror.counted("layercast_requests_total", kind="manifest", status="499") == 1)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
