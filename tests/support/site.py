@@ -1,0 +1,113 @@
+"""A site as the real-client tests need it: an origin that is counted, a supernode, and nodes with a client each.
+
+    host: docker-registry - counting proxy, supernode
+    node: a peer, which reaches the host and the other nodes
+      +-- client: a container client, which reaches its node's peer and nothing else
+
+What the registry sends, the counting proxy has in its books; what the peers got, they say themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.support.cluster import Cluster
+from tests.support.counting_proxy import CountingProxy, Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from benchmarks.demo.image import BlobFile, Image
+    from tests.support.cluster import Peer
+    from tests.support.counting_proxy import ProxyControl
+    from tests.support.netns import ClientNamespace, Lab
+    from tests.support.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class ClientNode:
+    """A peer in a node's namespace, and the namespace of its client."""
+
+    peer: Peer
+    client: ClientNamespace
+
+
+class Site:
+    """Origin, supernode and nodes; a context manager, which starts the first two.
+
+    `named` are registries (quay.io, say) that the supernode and all peers shall find at the origin.
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        registry: Registry,
+        directory: Path,
+        *,
+        named: Sequence[str] = (),
+        supernode_flags: Sequence[str] = (),
+        peer_flags: Sequence[str] = (),
+    ) -> None:
+        self._lab = lab
+        self.origin = CountingProxy(registry.host_port, (lab.host_address, 0))
+        config = _write_upstreams(directory, named, self.origin.url)
+        self.cluster = Cluster(
+            directory,
+            self.origin.address,
+            host=lab.host_address,
+            supernode_flags=["--config", config, *supernode_flags],
+            peer_flags=["--config", config, *peer_flags],
+        )
+
+    def __enter__(self) -> Site:
+        try:
+            self.cluster.__enter__()
+        except BaseException:
+            self.origin.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cluster.close()
+        self.origin.close()
+
+    def add_node(self, extra: Sequence[str] = ()) -> ClientNode:
+        """A node whose peer runs, and its client's namespace, which has no route to the origin."""
+        node = self._lab.add_node()
+        client = node.add_client()
+        peer = self.cluster.add_peer(node, proxy_host=client.gateway, extra=extra)
+        host, _, port = self.origin.address.rpartition(":")
+        assert not client.reaches(host, int(port))
+        return ClientNode(peer, client)
+
+
+def assert_left_the_origin_once(origin: ProxyControl, blobs: Sequence[BlobFile]) -> None:
+    """Each byte of each blob left the origin exactly once, in one GET or in one for each of several ranges."""
+    ledger: Ledger = origin.ledger()
+    left = {blob.digest: (ledger.blob_bytes(blob.digest), ledger.distinct_bytes(blob.digest)) for blob in blobs}
+    assert left == {blob.digest: (blob.size_bytes, blob.size_bytes) for blob in blobs}
+    for blob in blobs:
+        whole = [asked for asked in ledger.ranges(blob.digest) if asked is None]
+        assert not whole or ledger.gets(blob.digest) == 1, f"{blob.digest} was asked whole and in part"
+
+
+def assert_all_came_by_the_swarm(peer: Peer, image: Image) -> None:
+    """The peer received the image's bytes once, from seed and peers alone, and its client got them from it."""
+    metrics = peer.metrics()
+    received = {
+        source: int(metrics.value("layercast_bytes_total", source=source))
+        for source in ("peer", "seed", "origin", "passthrough")
+    }
+    assert received["origin"] == received["passthrough"] == 0, received
+    assert received["peer"] + received["seed"] == image.size_bytes, received
+    assert peer.client_bytes("swarm") + peer.client_bytes("store") == image.size_bytes
+    assert int(metrics.value("layercast_digest_checks_total", result="ok")) == len(set(image.blobs))
+    assert int(metrics.value("layercast_digest_checks_total", result="mismatch")) == 0
+
+
+def _write_upstreams(directory: Path, named: Sequence[str], url: str) -> str:
+    file = directory / "upstreams.toml"
+    file.write_text("".join(f'[upstream."{host}"]\nurl = "{url}"\n' for host in named))
+    return str(file)
