@@ -117,7 +117,13 @@ class Supernode:
         self._transport = HttpTransport(self._identity, workers=4)
         self._seed = Seed(self._store, self._transport, self._origin.fetch, self._identity)
         self._publicity = Publicity(lambda source, digest: self._origin.head(source, digest, self._heads), self._state)
-        for close in (reader.close, self._seed.close, self._transport.close, self._seed.cancel_all):
+        for close in (
+            reader.close,
+            self._publicity.join,
+            self._seed.close,
+            self._transport.close,
+            self._seed.cancel_all,
+        ):
             self._closing.callback(close)
         self._driver = driver = Driver(
             scheduler=Scheduler(
@@ -247,7 +253,7 @@ def _raise_descriptor_limit(wanted: int) -> None:
     if soft != resource.RLIM_INFINITY and soft < best:
         resource.setrlimit(resource.RLIMIT_NOFILE, (best, hard))
     if best < wanted:
-        logger.warning("descriptor_limit wanted=%d allowed=%d: raise it with ulimit -n", wanted, best)
+        logger.info("descriptor_limit wanted=%d allowed=%d: raise it with ulimit -n", wanted, best)
 
 
 def _listen(address: HostPort) -> socket.socket:

@@ -108,6 +108,12 @@ class Driver:
         if self._timer is not None:
             self._timer.cancel()
 
+    def fail(self, error: BaseException | None) -> None:
+        """Something that cannot happen did: stop rather than go on with a broken picture."""
+        logger.critical("supernode_failed: a bug of ours, the process ends", exc_info=error)
+        self.close()
+        self._on_fatal()
+
     def _arm(self) -> None:
         if not self._armed and not self._closed:
             self._armed = True
@@ -126,10 +132,8 @@ class Driver:
                     self._carry_out(command)
             self._save_hashes()
             self._set_timer(now)
-        except Exception:
-            logger.critical("scheduler_failed: a bug of ours, the process ends", exc_info=True)
-            self.close()
-            self._on_fatal()
+        except Exception as error:
+            self.fail(error)
             return
         if self._inbox:
             self._arm()

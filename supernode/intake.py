@@ -195,7 +195,13 @@ class Intake:
         part = self._part(link, tried.swarm)
         if part is None or part[0].elected != link.node:
             return
-        part[0].elected = None
+        swarm, member = part
+        if not tried.reason and member.held | member.unproven == swarm.layout.full_mask and member.unproven:
+            # Its own digest check and then its hashes follow; until they are here its pieces are no copies, and the
+            # scheduler would ask the origin for them again. If they never come, the attempt counts as stalled.
+            self._driver.headway(swarm, link.node)
+            return
+        swarm.elected = None
         self._driver.post(contract.OriginTried(tried.swarm, link.node, not tried.reason))
 
 

@@ -101,7 +101,12 @@ class Opening:
         self._waiting[link, digest] = deque([message])
         task = asyncio.create_task(self._work_off(link, digest))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._answered)
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._driver.fail(task.exception())
 
     async def _work_off(self, link: Link, digest: Digest) -> None:
         waiting = self._waiting[link, digest]
@@ -278,8 +283,22 @@ class Opening:
             self.remember_holder(link, swarm, member)
         else:
             self._forget_holder(link, swarm, member)
+        self._tell_member(link, swarm, member)
+        if not swarm.layout.count:
+            return
+        post = self._driver.post
+        post(contract.PeerAnnounced(swarm.number, link.node, member.held, announce.wanted))
+        if announce.hashes and swarm.elected == link.node:
+            swarm.elected = None
+            post(contract.OriginTried(swarm.number, link.node, True))
+        if link.node in swarm.recovering:
+            swarm.recovering.discard(link.node)
+            post(contract.RecoveryPeerReturned(swarm.number, link.node))
+
+    def _tell_member(self, link: Link, swarm: Swarm, member: Member) -> None:
+        """The answer to an announcement, and what a member that wants the blob needs to begin."""
         self._driver.send_opened(link, swarm, member)
-        if announce.wanted:
+        if member.wanted:
             link.wanting.add(swarm.number)
             self._driver.send_hashes(link, swarm, member)
             self._driver.send_holders(link, swarm, member)
@@ -287,12 +306,6 @@ class Opening:
             link.wanting.discard(swarm.number)
         if swarm.vouched:
             link.send(Vouched(swarm.number))
-        if not swarm.layout.count:
-            return
-        self._driver.post(contract.PeerAnnounced(swarm.number, link.node, member.held, announce.wanted))
-        if link.node in swarm.recovering:
-            swarm.recovering.discard(link.node)
-            self._driver.post(contract.RecoveryPeerReturned(swarm.number, link.node))
 
     def _claim(self, link: Link, swarm: Swarm, announce: Announce) -> None:
         """A peer completed the blob alone and says what the piece hashes are.

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from peer.transport.cancellation import FetchCancelled
 from proto.errors import UpstreamError, UpstreamKind
 from supernode.state.sqlite import SavedPublic, SqliteState, StateThread
 
@@ -65,7 +66,7 @@ _Key = tuple["Source", "Digest"]
 
 
 class Publicity:
-    """Lives on the event loop. close() in the end."""
+    """Lives on the event loop. close() and then join() in the end."""
 
     def __init__(
         self,
@@ -126,6 +127,10 @@ class Publicity:
         await asyncio.gather(*tasks, return_exceptions=True)
         self._executor.shutdown(wait=False, cancel_futures=True)
 
+    def join(self) -> None:
+        """Blocking: wait for the threads, after close()."""
+        self._executor.shutdown(wait=True)
+
     async def _ask(self, source: Source, digest: Digest) -> Verdict:
         key = (source, digest)
         saved = self._known.get(key)
@@ -139,6 +144,8 @@ class Publicity:
             size_bytes = await asyncio.get_running_loop().run_in_executor(self._executor, self._head, source, digest)
         except UpstreamError as error:
             return self._failed(key, saved, error)
+        except FetchCancelled:
+            return Verdict(0, "unavailable", "the supernode is stopping")
         if size_bytes is None:
             message = f"origin {source.upstream} does not say how large blob {digest.short} is"
             return self._refuse(key, Verdict(0, "unavailable", message), REFUSED_S)

@@ -245,9 +245,19 @@ class StateThread:
         self._waiting = 0
         self._dropped = 0
 
-    def read(self, method: Callable[Concatenate[SqliteState, P], R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Run `method` of the state after every write queued before."""
-        return self._executor.submit(method, self._state, *args, **kwargs)
+    def read(
+        self, method: Callable[Concatenate[SqliteState, P], R | None], /, *args: P.args, **kwargs: P.kwargs
+    ) -> Future[R | None]:
+        """Run `method` of the state after every write queued before; None also when the file fails (and a log line)."""
+
+        def run() -> R | None:
+            try:
+                return method(self._state, *args, **kwargs)
+            except sqlite3.Error as error:
+                logger.error("state_read_failed operation=%s error=%s", method.__name__, error)
+                return None
+
+        return self._executor.submit(run)
 
     def write(self, method: Callable[Concatenate[SqliteState, P], None], /, *args: P.args, **kwargs: P.kwargs) -> None:
         """Queue `method` of the state. Never blocks; drops it, with a log line, when the disk does not keep up."""

@@ -228,6 +228,33 @@ async def test_pieces_whose_hash_nobody_knows_are_no_copies_yet(tmp_path: Path, 
         assert second.of(Grant) == []
 
 
+async def test_what_an_elected_peer_brought_is_not_asked_of_the_origin_again(
+    tmp_path: Path, origin: FakeOrigin
+) -> None:
+    blob = some_blob(MIB, piece_size_bytes=MIB // 4)
+    origin.add(blob.content)
+    origin.faults = [Fault(), Fault(status=404)]
+    async with (
+        running_supernode(tmp_path / "s", origin) as supernode,
+        real_peer(supernode, tmp_path / "p") as elected,
+        real_peer(supernode, tmp_path / "q") as other,
+    ):
+        await elected.announce(origin, blob.digest)
+        status = await elected.expect(OriginStatus)
+        await other.announce(origin, blob.digest)
+        await other.expect(SwarmOpened)
+        elected.key = elected.challenge.supernode
+        await asyncio.to_thread(lambda: fill(elected.store, blob).close())
+        await elected.send(*(Stored(0, status.swarm, piece, 0) for piece in range(blob.layout.count)))
+        await elected.send(OriginTried(status.swarm, ""))
+        # Longer than the scheduler waits before it tries a failed origin again.
+        await asyncio.sleep(5.5)
+        handle = elected.swarms[status.swarm][0]
+        await elected.announce(origin, blob.digest, wanted=False, handle=handle, hashes=blob.hashes)
+        await other.completed(blob.digest)
+    assert len(origin.blob_requests("GET")) == 1
+
+
 async def test_the_cut_that_peers_already_have_is_kept(tmp_path: Path, origin: FakeOrigin) -> None:
     digest = origin.add(random.Random(1).randbytes(MIB))
     layout = PieceLayout(MIB, MIB // 2)
