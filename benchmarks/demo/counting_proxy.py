@@ -255,9 +255,9 @@ class _Connection:
             raise
         exchange.status = int(answer.first_line.split(" ", 2)[1])
         body = _origin_body(response_body(exchange.method, exchange.status, answer, upstream))
-        stays_open = not answer.wants_close() and not (
-            answer.get("Content-Length") is None and answer.get("Transfer-Encoding") is None
-        )
+        bodiless = exchange.method == "HEAD" or exchange.status in (204, 304)
+        framed = answer.get("Content-Length") is not None or answer.get("Transfer-Encoding") is not None
+        stays_open = not answer.wants_close() and (bodiless or framed)
         return self._answer(exchange, fault, answer, body) and stays_open
 
     def _forward(self, head: Head, body: Iterator[bytes]) -> SocketReader:

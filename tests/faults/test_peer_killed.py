@@ -1,0 +1,86 @@
+"""`kill -9` of a peer at random moments of a pull: what was verified is on its disk and is not fetched again."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import re
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proto.pieces import PieceLayout
+from tests.support.counting_proxy import CountingProxy
+from tests.support.held import held_ranges
+from tests.support.pullers import pull, start_pull
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from tests.support.cluster import Cluster, Supernode
+
+pytestmark = pytest.mark.client("docker-registry")
+
+MIB = 1 << 20
+SIZE_BYTES = 16 * MIB
+KILLS = 20
+SEED = 20
+# 64 pieces in 8 s: about as long as all the lives between the kills.
+RATE_BYTES_S = 2 * MIB
+
+
+@contextlib.contextmanager
+def counted_seed(supernode: Supernode) -> Iterator[CountingProxy]:
+    """Peers fetch the supernode's pieces through a counting proxy: its ledger has every piece they asked for."""
+    supernode.stop()
+    host, _, port = supernode.ready["upload"].rpartition(":")
+    with CountingProxy((host, int(port))) as seed:
+        supernode.extra += ["--advertise", seed.address]
+        supernode.start()
+        yield seed
+        supernode.stop()
+
+
+def pieces_asked(seed: CountingProxy, first_exchange: int) -> list[int]:
+    """The pieces in the requests from that one on, in their order."""
+    paths = [exchange.path for exchange in seed.ledger().exchanges[first_exchange:]]
+    ranges = [match for path in paths if (match := re.search(r"/pieces/(\d+)-(\d+)$", path))]
+    return [piece for match in ranges for piece in range(int(match[1]), int(match[2]) + 1)]
+
+
+def test_a_peer_killed_twenty_times_fetches_no_verified_piece_again(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    layout = PieceLayout.of(SIZE_BYTES)
+    rng = random.Random(SEED)
+    with counted_seed(cluster.supernode) as seed:
+        seed.set_rate(RATE_BYTES_S)
+        peer = cluster.prepare_peer(extra=["--download-slots", "2"])
+        verified: set[int] = set()
+        for _ in range(KILLS):
+            peer.start()
+            asked_before = len(seed.ledger().exchanges)
+            with start_pull(peer.proxy, digest):
+                time.sleep(rng.uniform(0.0, 0.6))
+                peer.kill()
+            assert verified.isdisjoint(pieces_asked(seed, asked_before))
+            held = {
+                layout.piece_at(at)
+                for first, end in held_ranges(peer.data_dir, digest)
+                for at in range(first, end, layout.piece_size_bytes)
+            }
+            assert verified <= held
+            verified = held
+        assert 0 < len(verified) < layout.count, "the kills were to fall into the pull"
+        seed.set_rate(None)
+        peer.start()
+        asked_before = len(seed.ledger().exchanges)
+        answer = pull(peer.proxy, digest)
+        assert answer.complete
+        assert answer.sha256 == digest
+        assert sorted(pieces_asked(seed, asked_before)) == sorted(set(range(layout.count)) - verified)
+        assert peer.received_bytes("seed") == layout.bytes_in(layout.full_mask) - sum(map(layout.length, verified))
+        peer.close()
+    assert origin.ledger().gets(digest) == 1
