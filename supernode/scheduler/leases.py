@@ -201,6 +201,9 @@ class Core:
         lease.receiver.down.count(1, self.now)
         lease.area_up = lease.source.up.area(self.now)
         lease.area_down = lease.receiver.down.area(self.now)
+        if lease.duration_s is None and self.book.typical_flow:
+            # Granted when nothing was measured yet.
+            lease.duration_s = lease.member.swarm.layout.length(lease.piece) / self.book.typical_flow
         duration = lease.duration_s
         if not lease.member.swarm.wanting & ~lease.receiver.bit:
             # Nobody competes: its next piece may as well be decided now.
