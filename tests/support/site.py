@@ -107,6 +107,14 @@ def assert_all_came_by_the_swarm(peer: Peer, image: Image) -> None:
     assert int(metrics.value("layercast_digest_checks_total", result="mismatch")) == 0
 
 
+def assert_stored_blobs_suffice(peer: Peer, image: Image) -> None:
+    """The peer's clients got the image twice, and its bytes came to the peer once."""
+    received = sum(peer.received_bytes(source) for source in ("peer", "seed", "origin", "passthrough"))
+    assert received == image.size_bytes
+    assert peer.client_bytes("swarm") + peer.client_bytes("store") == 2 * image.size_bytes
+    assert peer.client_bytes("store") >= image.size_bytes
+
+
 def _write_upstreams(directory: Path, named: Sequence[str], url: str) -> str:
     file = directory / "upstreams.toml"
     file.write_text("".join(f'[upstream."{host}"]\nurl = "{url}"\n' for host in named))
