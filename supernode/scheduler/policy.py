@@ -1,10 +1,10 @@
 """The scheduling rules, each a small function: given a free node, which lease to grant. Reads state, changes none but
 rotation; the order of every choice comes from masks, insertion order and the machine's own random, never from a set.
 
-1 just in time: leases.Link.room and Core._call_near decide who counts as free. 2 level by level, 5 nearest first and
-9 slow ones last: choose_source. 3 first copies first: _fresh, Swarm.awaited, matching.seed_is_free. 4 rarest first: _matched. 5 first copies to fast
-uplinks: _fastest. 6 one inbound copy a rack: _held_back_*. 7 readers early: _reader_next. 8 the end:
-race_for_receiver.
+1 just in time: peerbook.Link.room and Core._call_near decide who counts as free. 2 level by level, 5 nearest first and
+9 slow ones last: choose_source. 3 first copies first: _fresh, Swarm.awaited, matching.seed_is_free. 4 rarest first:
+_matched. 5 first copies to fast uplinks: _fastest. 6 one inbound copy a rack: _held_back_pieces and _able. 7 readers
+early: _reader_next. 8 the end: race_for_receiver.
 """
 
 from __future__ import annotations
