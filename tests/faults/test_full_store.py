@@ -1,0 +1,94 @@
+"""No room: a disk that is really full, a store smaller than the layer. The client gets its layer all the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.held import held_bytes
+from tests.support.pullers import pull, start_pull
+from tests.support.tmpfs import fill, small_tmpfs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.cluster import Cluster, Peer
+    from tests.support.counting_proxy import CountingProxy
+
+pytestmark = pytest.mark.client("docker-registry")
+
+MIB = 1 << 20
+SIZE_BYTES = 8 * MIB
+
+
+def assert_gets_its_layer(peer: Peer, digest: str) -> None:
+    answer = pull(peer.proxy, digest)
+    assert answer.complete, answer
+    assert answer.sha256 == digest
+
+
+@pytest.mark.root
+def test_a_disk_too_small_for_the_layer(cluster: Cluster, push: Callable[[int], str]) -> None:
+    digest = push(SIZE_BYTES)
+    peer = cluster.prepare_peer(extra=["--store-free-floor", "0"])
+    with small_tmpfs(peer.data_dir, 4 * MIB):
+        peer.start()
+        assert_gets_its_layer(peer, digest)
+        assert peer.healthz()[0] == 200
+        peer.close()
+
+
+@pytest.mark.root
+def test_a_disk_that_fills_up_in_the_middle_of_the_pull(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    peer = cluster.prepare_peer(extra=["--store-free-floor", "0"])
+    with small_tmpfs(peer.data_dir, 16 * MIB):
+        peer.start()
+        origin.set_rate(4 * MIB)
+        with start_pull(peer.proxy, digest) as client:
+            client.wait_for_bytes(2 * MIB)
+            fill(peer.data_dir)
+            origin.set_rate(None)
+            answer = client.result()
+        assert answer.complete, answer
+        assert answer.sha256 == digest
+        peer.process.wait_for_line("the disk of the store is down to its floor|No space left")
+        # and there is room again
+        (peer.data_dir / "filler").unlink()
+        assert_gets_its_layer(peer, digest)
+        peer.close()
+
+
+@pytest.mark.root
+def test_a_supernode_without_room_leaves_the_origin_to_the_nodes(cluster: Cluster, push: Callable[[int], str]) -> None:
+    digest = push(SIZE_BYTES)
+    supernode = cluster.supernode
+    supernode.stop()
+    supernode.extra += ["--store-free-floor", "0"]
+    with small_tmpfs(supernode.data_dir, 4 * MIB):
+        supernode.start()
+        for peer in cluster.add_peers([None, None]):
+            assert_gets_its_layer(peer, digest)
+        assert supernode.healthz()[0] == 200
+        supernode.close()
+
+
+def test_a_store_limit_smaller_than_the_layer(cluster: Cluster, push: Callable[[int], str]) -> None:
+    digest, small = push(SIZE_BYTES), push(MIB)
+    peer = cluster.add_peer(extra=["--store-size", "4MiB"])
+    assert_gets_its_layer(peer, digest)
+    assert held_bytes(peer.data_dir, digest) == 0
+    assert_gets_its_layer(peer, small)
+    assert held_bytes(peer.data_dir, small) == MIB
+
+
+def test_a_store_full_of_older_layers_evicts_them(cluster: Cluster, push: Callable[[int], str]) -> None:
+    digests = [push(3 * MIB) for _ in range(4)]
+    peer = cluster.add_peer(extra=["--store-size", "8MiB"])
+    for digest in digests:
+        assert_gets_its_layer(peer, digest)
+    assert [held_bytes(peer.data_dir, digest) for digest in digests] == [0, 0, 3 * MIB, 3 * MIB]
+    assert peer.received_bytes("seed") == 4 * 3 * MIB
