@@ -1,0 +1,75 @@
+"""A peer that proves its identity, claims to hold a blob whole, and serves wrong bytes under its name."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proto.ids import Digest, short_peer
+from proto.messages import Announce, Source, SwarmOpened
+from proto.pieces import Bitfield, PieceLayout
+from tests.support.evil_uploads import EvilUploads
+from tests.support.pullers import REPOSITORY, pull
+from tests.unit.supernode.harness import At, BarePeer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.support.cluster import Cluster, Peer
+    from tests.support.counting_proxy import CountingProxy
+
+pytestmark = pytest.mark.client("docker-registry")
+
+MIB = 1 << 20
+SIZE_BYTES = 16 * MIB
+LAYOUT = PieceLayout.of(SIZE_BYTES)
+
+
+def claim(upstream: str, digest: str) -> Announce:
+    """It holds every piece and wants none."""
+    held = Bitfield(LAYOUT.count, LAYOUT.full_mask).to_bytes()
+    sources = (Source(upstream, REPOSITORY),)
+    return Announce(digest, sources, False, LAYOUT.size_bytes, LAYOUT.piece_size_bytes, held)
+
+
+def stored_sha256(peer: Peer, digest: str) -> str:
+    named = Digest.parse(digest)
+    path = peer.data_dir / "store" / "blobs" / named.algorithm / named.hex[:2] / named.hex
+    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+@pytest.mark.asyncio
+async def test_corrupt_pieces_are_found_out_and_their_sender_is_asked_no_more(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    digest, next_digest = push(SIZE_BYTES), push(SIZE_BYTES)
+    supernode, evil = cluster.supernode, BarePeer()
+    victims = cluster.add_peers([None, None])
+    with EvilUploads(LAYOUT) as uploads:
+        evil.upload_address = uploads.address
+        async with evil.link(At(supernode.ready["api"])):
+            # the blob's hashes must be known: a claim to pieces that nobody can check counts for nothing
+            assert (await asyncio.to_thread(pull, victims[0].proxy, digest)).sha256 == digest
+            await evil.send(claim(origin.address, digest))
+            await evil.expect(SwarmOpened)
+
+            answer = await asyncio.to_thread(pull, victims[1].proxy, digest)
+            assert answer.complete
+            assert answer.sha256 == digest
+            assert uploads.served, "the evil peer was not asked: the test tested nothing"
+            supernode.process.wait_for_line(f"peer_quarantined peer={short_peer(evil.identity.peer)}")
+            assert stored_sha256(victims[1], digest) == digest
+            assert victims[1].received_bytes("seed") + victims[1].received_bytes("peer") >= SIZE_BYTES
+
+            served = list(uploads.served)
+            await evil.send(claim(origin.address, next_digest))
+            for victim in victims:
+                answer = await asyncio.to_thread(pull, victim.proxy, next_digest)
+                assert answer.sha256 == next_digest
+            assert uploads.served == served
+    assert [origin.ledger().gets(each) for each in (digest, next_digest)] == [1, 1]
+    assert cluster.received_bytes("origin") == 0
+    assert cluster.received_bytes("passthrough") == 0
