@@ -26,6 +26,11 @@ _FILLED = 0.9
 _UNFILLED = 0.6
 # What a transfer takes of a link while the other end is unknown, bytes/s: more than any link has.
 FILLS = 1e15
+# How fast the estimate of a link's idle part follows upwards and downwards, and from where on it counts: then a grant
+# takes longer to become a transfer than one transfer lasts, and one more must be on its way.
+_GAP_RISE = 0.5
+_GAP_FALL = 1 / 256
+_GAPPY = 0.03
 # A link counts as shared if more than this part of a second transfer ran on average.
 _PARTLY = 0.35
 
@@ -39,7 +44,19 @@ class Link:
     longer, and a seed that sends at the rate of one peer's link already keeps a swarm of equal links at its bound.
     """
 
-    __slots__ = ("_area", "_area_at", "carries", "chains", "declared", "open_ends", "running", "slots", "used")
+    __slots__ = (
+        "_area",
+        "_area_at",
+        "_ended_at",
+        "_gap_part",
+        "carries",
+        "chains",
+        "declared",
+        "open_ends",
+        "running",
+        "slots",
+        "used",
+    )
 
     def __init__(self, slots: int, declared: float | None) -> None:
         self.slots = slots
@@ -55,6 +72,10 @@ class Link:
         self.running = 0
         self._area = 0.0
         self._area_at = 0.0
+        # When its last transfer ended, and for what part of a transfer's time it lately stood idle although the
+        # next one had been granted by then.
+        self._ended_at = 0.0
+        self._gap_part = 0.0
 
     def room_now(self) -> bool:
         """Whether one more transfer could start at once."""
@@ -62,6 +83,8 @@ class Link:
             return self.slots > 0
         if self.chains >= self.slots:
             return False
+        if self.chains == 1 and self._gap_part > _GAPPY:
+            return True
         if self.declared is not None:
             return self.used < _FILLED * self.declared
         return self.used < _UNFILLED * (self.carries or 0.0)
@@ -102,6 +125,13 @@ class Link:
         self._area = self.area(now)
         self._area_at = now
         self.running += change
+
+    def saw_gap(self, granted_at: float, elapsed_s: float, now: float) -> None:
+        """A transfer ended that had been granted at `granted_at` and took `elapsed_s`: was the link idle before it?"""
+        if granted_at < self._ended_at:
+            gap_part = max(0.0, now - elapsed_s - self._ended_at) / elapsed_s
+            self._gap_part += (_GAP_RISE if gap_part > self._gap_part else _GAP_FALL) * (gap_part - self._gap_part)
+        self._ended_at = now
 
     def learn(self, rate: float, beside: float, beside_there: float) -> None:
         """Take in a transfer that ended well: its rate in bytes/s, the mean numbers running here and at its other end.

@@ -1,0 +1,41 @@
+"""How many transfers a link gets: one and one ahead, and one more while grants come too late to keep it busy."""
+
+from __future__ import annotations
+
+from supernode.scheduler.peerbook import Link
+
+
+def _busy_link(gap_s: float, transfers: int) -> Link:
+    """A link over which transfers of 1 s end, each granted before the one before it ended and begun `gap_s` after."""
+    link = Link(slots=8, declared=None)
+    now = 0.0
+    for _ in range(transfers):
+        granted_at = now - 0.5
+        now += gap_s + 1.0
+        link.saw_gap(granted_at, 1.0, now)
+    link.chains = 1
+    link.used = link.carries = 1000.0
+    return link
+
+
+def test_a_link_that_is_kept_busy_takes_no_further_transfer() -> None:
+    assert not _busy_link(gap_s=0.0, transfers=10).room_now()
+
+
+def test_a_link_that_stands_idle_between_transfers_granted_ahead_takes_one_more() -> None:
+    assert _busy_link(gap_s=0.2, transfers=10).room_now()
+
+
+def test_it_takes_only_one_more() -> None:
+    link = _busy_link(gap_s=0.2, transfers=10)
+    link.chains = 2
+    assert not link.room_now()
+
+
+def test_idling_for_want_of_a_grant_does_not_count() -> None:
+    link = Link(slots=8, declared=None)
+    for number in range(10):
+        link.saw_gap(granted_at=10.0 * number + 5.0, elapsed_s=1.0, now=10.0 * number + 6.5)
+    link.chains = 1
+    link.used = link.carries = 1000.0
+    assert not link.room_now()
