@@ -143,6 +143,7 @@ class Session:
                 asyncio.create_task(self._read(socket, rest)),
                 asyncio.create_task(self._write(socket)),
                 asyncio.create_task(self._ping(max(0.05, welcome.ping_interval_s))),
+                asyncio.create_task(self._watch(PINGS_MISSED_MAX * max(0.05, welcome.ping_interval_s))),
             ]
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -208,11 +209,14 @@ class Session:
             await asyncio.sleep(interval_s)
             number += 1
             self.send(Ping(number))
-            silent_s = asyncio.get_running_loop().time() - self._heard_s
-            if silent_s > PINGS_MISSED_MAX * interval_s:
-                raise SessionLost(f"the supernode is silent for {silent_s:.1f} s")
             if self._outbox_bytes > OUTBOX_BYTES_MAX:
                 raise SessionLost(f"the supernode does not read: {self._outbox_bytes} bytes wait for it")
+
+    async def _watch(self, silence_max_s: float) -> None:
+        """Ends when nothing was heard for so long."""
+        while (left_s := self._heard_s + silence_max_s - asyncio.get_running_loop().time()) > 0:
+            await asyncio.sleep(left_s)
+        raise SessionLost(f"the supernode is silent for {silence_max_s:.1f} s")
 
 
 async def _frame(socket: aiohttp.ClientWebSocketResponse) -> list[Message]:
