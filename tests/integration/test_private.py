@@ -1,0 +1,177 @@
+"""Private images: the origin decides with the client's own credentials, and nothing of it stays or is shared."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.demo.image import Image, make_random_image
+from tests.support.clients import Mirror, Skopeo
+from tests.support.clients.podman import wrongly_named_files
+from tests.support.cluster import Cluster
+from tests.support.counting_proxy import CountingProxy
+from tests.support.netns import Lab
+from tests.support.pullers import Answer, blob_target, get
+from tests.support.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
+from tests.support.site import Site
+from tests.support.tls import Authority
+from tests.support.tokens import TokenServer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.cluster import Peer, Service
+
+pytestmark = pytest.mark.client("docker-registry")
+
+PRIVATE = "private/app"
+PUBLIC = "public/app"
+SIZES_BYTES = (500, 700_000, 3_000_000)
+# What of a credential must never be seen: as typed, and as a Basic header carries it.
+ENCODED = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    return make_random_image(tmp_path_factory.mktemp("image"), SIZES_BYTES, seed=6)
+
+
+@pytest.fixture
+def locked(tmp_path: Path, image: Image) -> Iterator[Registry]:
+    """A registry that wants a password for everything."""
+    root = tmp_path / "registry"
+    with Registry(root, auth=password_auth(root)) as registry:
+        registry.push(image, PRIVATE, headers=basic_authorization())
+        yield registry
+
+
+def assert_not_kept(services: list[Service], image: Image) -> None:
+    """None of the image's blobs is in a store, whole or in part."""
+    contents = [blob.path.read_bytes() for blob in image.blobs]
+    probes = [content[start : start + 64] for content in contents for start in (0, len(content) // 2)]
+    for service in services:
+        for file in files_below(service.data_dir):
+            stored = file.read_bytes()
+            assert not any(probe in stored for probe in probes), f"{file} holds a part of a private blob"
+        store_bytes = service.metrics().value("layercast_store_bytes")
+        assert store_bytes == 0, f"{service.name} stores {store_bytes} bytes"
+
+
+def assert_never_told(services: list[Service], secrets: list[str]) -> None:
+    """No secret stands in a log line or in any file of the services' data folders."""
+    for service in services:
+        log = "\n".join(service.process.log())
+        for secret in secrets:
+            assert secret not in log, f"{service.name} logged a credential"
+            for file in files_below(service.data_dir):
+                assert secret.encode() not in file.read_bytes(), f"{file} holds a credential"
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def assert_passed_through(peer: Peer, image: Image) -> None:
+    assert peer.received_bytes("passthrough") == image.size_bytes
+    assert peer.client_bytes("passthrough") == image.size_bytes
+    assert [peer.received_bytes(source) for source in ("peer", "seed", "origin")] == [0, 0, 0]
+
+
+def pull_all(peer: Peer, image: Image, headers: dict[str, str]) -> list[Answer]:
+    return [get(peer.proxy, blob_target(blob.digest, PRIVATE), headers=headers) for blob in image.blobs]
+
+
+def assert_refused_as_by_the_origin(peer: Peer, registry: Registry, target: str) -> None:
+    direct, through = get(registry.address, target), get(peer.proxy, target)
+    assert (through.status, through.start) == (direct.status, direct.start)
+    assert through.headers["www-authenticate"] == direct.headers["www-authenticate"]
+    assert through.status == 401
+
+
+def test_a_blob_behind_a_password_passes_through_and_nothing_of_it_stays(
+    tmp_path: Path, locked: Registry, image: Image
+) -> None:
+    # Debug, for a credential is most easily told where everything is.
+    flags = ["--log-level", "debug"]
+    with Cluster(tmp_path, locked.address, supernode_flags=flags, peer_flags=flags) as cluster:
+        peer, other = cluster.add_peers([None, None])
+        cluster.wait_for_sessions(2)
+        answers = pull_all(peer, image, basic_authorization())
+        assert [answer.sha256 for answer in answers] == [blob.digest for blob in image.blobs]
+        assert_passed_through(peer, image)
+
+        for node in (peer, other):
+            assert_refused_as_by_the_origin(node, locked, "/v2/")
+            assert_refused_as_by_the_origin(node, locked, f"/v2/{PRIVATE}/manifests/latest")
+            assert_refused_as_by_the_origin(node, locked, blob_target(image.layers[-1].digest, PRIVATE))
+        services: list[Service] = [cluster.supernode, peer, other]
+        assert_not_kept(services, image)
+        assert_never_told(services, [PASSWORD, ENCODED])
+
+
+def test_a_wrong_password_is_refused_after_a_right_one(tmp_path: Path, locked: Registry, image: Image) -> None:
+    with Cluster(tmp_path, locked.address) as cluster:
+        peer = cluster.add_peer()
+        target = blob_target(image.layers[-1].digest, PRIVATE)
+        assert get(peer.proxy, target, headers=basic_authorization()).complete
+        assert get(peer.proxy, target, headers=basic_authorization(USER, "wrong")).status == 401
+        assert get(peer.proxy, target, headers=basic_authorization()).complete
+
+
+def test_of_one_registry_the_public_is_shared_and_the_private_is_not(tmp_path: Path, image: Image) -> None:
+    public_image = make_random_image(tmp_path / "public", [500, 700_000], seed=7)
+    signer = Authority(tmp_path).issue(["token.test"])
+    flags = ["--log-level", "debug"]
+    with (
+        TokenServer(signer, {USER: PASSWORD}, {PUBLIC}) as tokens,
+        Registry(tmp_path / "registry", auth=tokens.registry_auth()) as registry,
+        CountingProxy(registry.host_port) as origin,
+        Cluster(tmp_path, origin.address, supernode_flags=flags, peer_flags=flags) as cluster,
+    ):
+        for pushed, repository in ((public_image, PUBLIC), (image, PRIVATE)):
+            writer = tokens.token(USER, [f"repository:{repository}:pull,push"])
+            registry.push(pushed, repository, headers={"Authorization": f"Bearer {writer}"})
+        peers = cluster.add_peers([None, None])
+        cluster.wait_for_sessions(2)
+        reader = tokens.token(USER, [f"repository:{PRIVATE}:pull"])
+        anonymous = tokens.token("", [f"repository:{PUBLIC}:pull"])
+        origin.reset()
+        for peer in peers:
+            bearer = {"Authorization": f"Bearer {anonymous}"}
+            for blob in public_image.blobs:
+                answer = get(peer.proxy, blob_target(blob.digest, PUBLIC), headers=bearer)
+                assert answer.sha256 == blob.digest
+            assert peer.received_bytes("passthrough") == 0
+            answers = pull_all(peer, image, {"Authorization": f"Bearer {reader}"})
+            assert [answer.sha256 for answer in answers] == [blob.digest for blob in image.blobs]
+            assert peer.received_bytes("passthrough") == image.size_bytes
+            # The token is good for one repository alone: what the origin says about the other holds.
+            other = {"Authorization": f"Bearer {anonymous}"}
+            assert get(peer.proxy, blob_target(image.layers[-1].digest, PRIVATE), headers=other).status == 401
+        ledger = origin.ledger()
+        assert {ledger.blob_bytes(blob.digest) for blob in public_image.blobs} == {
+            blob.size_bytes for blob in public_image.blobs
+        }
+        assert all(ledger.blob_bytes(blob.digest) == 2 * blob.size_bytes for blob in image.blobs)
+        assert_never_told([cluster.supernode, *peers], [PASSWORD, ENCODED, reader, reader.rpartition(".")[2]])
+
+
+@pytest.mark.root
+@pytest.mark.client("skopeo", "ip", "tc", "nsenter", "curl")
+def test_skopeo_pulls_a_private_image_with_its_own_login(tmp_path: Path, locked: Registry, image: Image) -> None:
+    with Lab() as lab, Site(lab, locked, tmp_path, named=["quay.io"]) as site:
+        node = site.add_node()
+        with Skopeo([Mirror("quay.io", f"{node.peer.proxy}/quay.io")], netns=node.client.name) as skopeo:
+            login = {"auths": {node.peer.proxy: {"auth": ENCODED}}}
+            (skopeo.directory / "auth.json").write_text(json.dumps(login))
+            folder = skopeo.pull(f"quay.io/{PRIVATE}:latest")
+            assert wrongly_named_files(folder) == []
+            assert len(list(folder.iterdir())) == len(image.blobs) + 2
+        assert_passed_through(node.peer, image)
+        services: list[Service] = [site.cluster.supernode, node.peer]
+        assert_not_kept(services, image)
+        assert_never_told(services, [PASSWORD, ENCODED])
