@@ -214,9 +214,11 @@ class Session:
 
     async def _watch(self, silence_max_s: float) -> None:
         """Ends when nothing was heard for so long."""
-        while (left_s := self._heard_s + silence_max_s - asyncio.get_running_loop().time()) > 0:
+        while True:
+            left_s = self._heard_s + silence_max_s - asyncio.get_running_loop().time()
+            if left_s <= 0:
+                raise SessionLost(f"the supernode is silent for {silence_max_s:.1f} s")
             await asyncio.sleep(left_s)
-        raise SessionLost(f"the supernode is silent for {silence_max_s:.1f} s")
 
 
 async def _frame(socket: aiohttp.ClientWebSocketResponse) -> list[Message]:
