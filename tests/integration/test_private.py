@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.demo.image import Image, make_random_image
-from tests.support.clients import Mirror, Skopeo
+from tests.support.clients import DockerDaemon, Mirror, Skopeo
 from tests.support.clients.podman import wrongly_named_files
 from tests.support.cluster import Cluster
 from tests.support.counting_proxy import CountingProxy
@@ -171,6 +171,23 @@ def test_skopeo_pulls_a_private_image_with_its_own_login(tmp_path: Path, locked:
             folder = skopeo.pull(f"quay.io/{PRIVATE}:latest")
             assert wrongly_named_files(folder) == []
             assert len(list(folder.iterdir())) == len(image.blobs) + 2
+        assert_passed_through(node.peer, image)
+        services: list[Service] = [site.cluster.supernode, node.peer]
+        assert_not_kept(services, image)
+        assert_never_told(services, [PASSWORD, ENCODED])
+
+
+@pytest.mark.root
+@pytest.mark.client("dockerd", "docker", "ip", "tc", "nsenter", "curl")
+def test_dockerd_pulls_a_private_image_with_its_own_login(tmp_path: Path, locked: Registry, image: Image) -> None:
+    login = tmp_path / "login"
+    login.mkdir()
+    (login / "config.json").write_text(json.dumps({"auths": {"https://index.docker.io/v1/": {"auth": ENCODED}}}))
+    with Lab() as lab, Site(lab, locked, tmp_path) as site:
+        node = site.add_node()
+        with DockerDaemon(netns=node.client.name, mirrors=[node.peer.proxy_url]) as daemon:
+            daemon.docker("--config", login, "pull", f"{PRIVATE}:latest")
+            assert daemon.inspect(f"{PRIVATE}:latest")["Id"] == image.config.digest
         assert_passed_through(node.peer, image)
         services: list[Service] = [site.cluster.supernode, node.peer]
         assert_not_kept(services, image)

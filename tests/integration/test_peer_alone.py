@@ -1,0 +1,106 @@
+"""A peer without what makes it a swarm: sharing switched off, no supernode, a registry that it may not ask."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.demo.image import Image, make_random_image
+from tests.support.cluster import LOOPBACK, Cluster, Peer
+from tests.support.counting_proxy import CountingProxy
+from tests.support.pullers import blob_target, get
+from tests.support.registry import Registry
+from tests.support.site import assert_left_the_origin_once
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.client("docker-registry")
+
+SIZES_BYTES = (500, 700_000, 3_000_000)
+NOBODY_THERE = "http://127.0.0.1:1"
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    return make_random_image(tmp_path_factory.mktemp("image"), SIZES_BYTES, seed=9)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory, image: Image) -> Iterator[Registry]:
+    with Registry(tmp_path_factory.mktemp("registry")) as running:
+        running.push(image, "library/random")
+        yield running
+
+
+@pytest.fixture
+def origin(registry: Registry) -> Iterator[CountingProxy]:
+    with CountingProxy(registry.host_port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def lonely(origin: CountingProxy, tmp_path: Path) -> Iterator[Peer]:
+    """A peer whose supernode was never there."""
+    flags = ["--default-upstream", origin.url]
+    peer = Peer("lonely", tmp_path / "lonely", NOBODY_THERE, LOOPBACK, LOOPBACK, flags)
+    try:
+        peer.start()
+        yield peer
+    finally:
+        peer.close()
+
+
+def assert_pulls(peer: Peer, image: Image) -> None:
+    for blob in image.blobs:
+        answer = get(peer.proxy, blob_target(blob.digest))
+        assert answer.complete, answer
+        assert answer.sha256 == blob.digest
+
+
+def test_without_a_supernode_a_peer_is_ready_and_says_so(lonely: Peer) -> None:
+    status, body = lonely.healthz()
+    assert status == 200
+    assert b"not connected" in body
+
+
+def test_without_a_supernode_pulls_come_from_upstream_and_then_from_the_store(
+    lonely: Peer, origin: CountingProxy, image: Image
+) -> None:
+    assert_pulls(lonely, image)
+    assert_pulls(lonely, image)
+    assert_left_the_origin_once(origin, image.blobs)
+    assert lonely.received_bytes("origin") == image.size_bytes
+    assert lonely.client_bytes("store") >= image.size_bytes
+
+
+def test_with_sharing_off_every_pull_passes_through(tmp_path: Path, origin: CountingProxy, image: Image) -> None:
+    with Cluster(tmp_path, origin.address) as cluster:
+        peer = cluster.add_peer(extra=["--p2p", "false"])
+        assert_pulls(peer, image)
+        assert peer.received_bytes("passthrough") == image.size_bytes
+        assert peer.client_bytes("passthrough") == image.size_bytes
+        assert sum(peer.received_bytes(source) for source in ("peer", "seed", "origin")) == 0
+        assert peer.metrics().value("layercast_store_bytes") == 0
+        assert cluster.supernode.metrics().value("layercast_sessions_open") == 0
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/v2/library/random/manifests/latest?ns=registry.test",
+        "/v2/library/random/manifests/latest?ns=127.0.0.1:1",
+        "/v2/registry.test/library/random/manifests/latest",
+        f"/v2/library/random/blobs/sha256:{'0' * 64}?ns=169.254.169.254",
+    ],
+)
+def test_a_registry_that_is_not_allowed_is_a_registry_error(lonely: Peer, origin: CountingProxy, target: str) -> None:
+    answer = get(lonely.proxy, target)
+    assert answer.status == 404
+    assert answer.headers["content-type"].startswith("application/json")
+    [error] = json.loads(answer.start)["errors"]
+    assert error["code"] in ("NAME_UNKNOWN", "MANIFEST_UNKNOWN", "BLOB_UNKNOWN")
+    assert origin.ledger().exchanges == ()

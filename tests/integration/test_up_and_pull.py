@@ -1,0 +1,116 @@
+"""The operator's `layercast up` and `layercast pull`, end to end, and the programs' end on SIGTERM."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.demo.image import Image, make_random_image
+from benchmarks.harness.metrics import scrape
+from tests.support.cluster import Cluster, script
+from tests.support.counting_proxy import CountingProxy
+from tests.support.processes import ManagedProcess, ProcessError, run, wait_until
+from tests.support.programs import clean_environment
+from tests.support.pullers import blob_target, get, start_pull
+from tests.support.registry import Registry
+from tests.support.site import assert_left_the_origin_once
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.client("docker-registry")
+
+SIZES_BYTES = (500, 700_000, 5_000_000)
+ENDS_WITHIN_S = 5.0
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
+    return make_random_image(tmp_path_factory.mktemp("image"), SIZES_BYTES, seed=8, with_index=True)
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory, image: Image) -> Iterator[Registry]:
+    with Registry(tmp_path_factory.mktemp("registry")) as running:
+        running.push(image, "library/random")
+        yield running
+
+
+@pytest.fixture
+def origin(registry: Registry) -> Iterator[CountingProxy]:
+    with CountingProxy(registry.host_port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def up(origin: CountingProxy, tmp_path: Path) -> Iterator[ManagedProcess]:
+    listeners = ("--listen", "--upload-listen", "--supernode-listen", "--supernode-upload-listen")
+    argv: list[str | Path] = [script("layercast"), "up", "--default-upstream", origin.url]
+    argv += ["--data-dir", tmp_path / "data", *(word for flag in listeners for word in (flag, "127.0.0.1:0"))]
+    environment = clean_environment(HOME=str(tmp_path))
+    with ManagedProcess(argv, name="layercast up", env=environment) as process:
+        yield process
+
+
+def layercast(*words: str | Path) -> str:
+    """Run the operator's command; its output. Raises ProcessError."""
+    return run([script("layercast"), *words], env=clean_environment()).stdout
+
+
+def test_an_image_is_pulled_through_what_up_started(
+    up: ManagedProcess, origin: CountingProxy, image: Image, tmp_path: Path
+) -> None:
+    ready = up.wait_ready(30)
+    mirror, layout = f"http://{ready['proxy']}", tmp_path / "layout"
+    said = layercast("pull", "random:latest", "--via", mirror, "--output", layout)
+    assert f"digest={image.manifest.digest} blobs={len(image.blobs)} bytes={image.size_bytes} " in said
+    assert said.endswith("digests=right\n")
+    for blob in image.blobs:
+        kept = layout / "blobs" / "sha256" / blob.digest.removeprefix("sha256:")
+        assert kept.read_bytes() == blob.path.read_bytes()
+    layercast("pull", "random:latest", "--via", mirror)
+    assert_left_the_origin_once(origin, image.blobs)
+    metrics = scrape(ready["proxy"])
+    assert metrics.value("layercast_bytes_total") == metrics.value("layercast_bytes_total", source="seed")
+    assert metrics.value("layercast_bytes_total") == image.size_bytes
+    assert metrics.value("layercast_client_bytes_total") == 2 * image.size_bytes
+    assert "connected" in layercast("status", "--peer", mirror, "--supernode", f"http://{ready['supernode']}")
+
+
+def test_a_pull_of_what_the_origin_does_not_have_fails_with_one_line(up: ManagedProcess) -> None:
+    ready = up.wait_ready(30)
+    with pytest.raises(ProcessError, match=r"exit status 1\nlayercast pull: .*library/absent"):
+        layercast("pull", "absent:latest", "--via", f"http://{ready['proxy']}")
+
+
+def test_sigterm_ends_up_and_both_its_programs(up: ManagedProcess) -> None:
+    ready = up.wait_ready(30)
+    begun_s = time.monotonic()
+    assert up.terminate(ENDS_WITHIN_S + 1) == 0
+    assert time.monotonic() - begun_s < ENDS_WITHIN_S
+    for address in (ready["proxy"], ready["supernode"]):
+        with pytest.raises(ConnectionRefusedError):
+            get(address, "/healthz")
+
+
+def test_sigterm_ends_peer_and_supernode_in_mid_pull(
+    registry: Registry, origin: CountingProxy, image: Image, tmp_path: Path
+) -> None:
+    origin.set_rate(200_000)
+    blob = image.layers[-1]
+    with Cluster(tmp_path, origin.address) as cluster:
+        peer = cluster.add_peer()
+        with start_pull(peer.proxy, blob.digest) as pull:
+            pull.wait_for_bytes(1)
+            for service in (peer, cluster.supernode):
+                begun_s = time.monotonic()
+                assert service.stop() == 0
+                assert time.monotonic() - begun_s < ENDS_WITHIN_S
+            assert not pull.result(5).complete
+        peer.start()
+        assert get(peer.proxy, "/v2/").status == 200
+        origin.set_rate(None)
+        wait_until(lambda: get(peer.proxy, blob_target(blob.digest)).sha256 == blob.digest, "the pull again")
