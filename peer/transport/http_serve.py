@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 _TICKETS_MAX: Final = 64
 # Slower receivers are cut off: they would hold a slot that others wait for.
 _RATE_MIN_BYTES_S: Final = 16 * 1024
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
@@ -170,6 +173,8 @@ class Answerer:
 
     def _refuse(self, connection: Connection, request: Request, status: int, reason: str, message: str) -> bool:
         self._counters.add_refused(reason)
+        if reason in ("ticket", "malformed"):
+            log.info("upload_refused reason=%s %s", reason, message)
         keep_alive = request.keep_alive and status != 400
         connection.sock.sendall(format_refusal(status, message, keep_alive=keep_alive))
         return keep_alive

@@ -224,6 +224,8 @@ class UploadServer:
 
     def _refuse(self, connection: Connection, status: int, reason: str, message: str, *, keep_alive: bool) -> None:
         self.counters.add_refused(reason)
+        if reason == "malformed":
+            log.info("upload_refused reason=%s %s", reason, message)
         self._send_now(connection, format_refusal(status, message, keep_alive=keep_alive), keep_alive=keep_alive)
 
     def _send_now(self, connection: Connection, answer: bytes, *, keep_alive: bool) -> None:
