@@ -54,6 +54,11 @@ class PieceWriter(Protocol):
         """
         ...
 
+    @property
+    def fresh(self) -> bool:
+        """After finish(): whether this copy made the piece held; False when another one had been first."""
+        ...
+
     def abort(self) -> None:
         """Forget what was written. Idempotent, and harmless after finish()."""
         ...

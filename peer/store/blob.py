@@ -249,14 +249,14 @@ class Blob:
             self._owners[piece] = writer
         return writer
 
-    def commit(self, writer: Writer, piece_hash: bytes, hasher: _Hash | None) -> None:
-        """Mark a verified piece held. Raises LocalError."""
+    def commit(self, writer: Writer, piece_hash: bytes, hasher: _Hash | None) -> bool:
+        """See WriterHost. Raises LocalError."""
         piece = writer.piece
         with self._lock:
             if writer.generation != self._generation:
                 raise LocalError(f"blob {self.digest.short} was voided while piece {piece} arrived: ask for it again")
             if self.held >> piece & 1:
-                return
+                return False
             owner = self._owners.get(piece)
             if owner is not writer:
                 if owner is not None:
@@ -272,6 +272,7 @@ class Blob:
             behind = self.held >> self._prefix.pieces & 1
         if behind:
             self._host.request_digest(self)
+        return True
 
     def leave(self, writer: Writer) -> None:
         """See WriterHost."""

@@ -52,7 +52,9 @@ class WriterHost(Protocol):
 
     def expected_hash(self, piece: int) -> bytes | None: ...
 
-    def commit(self, writer: Writer, piece_hash: bytes, hasher: _Hash | None) -> None: ...
+    def commit(self, writer: Writer, piece_hash: bytes, hasher: _Hash | None) -> bool:
+        """Mark the verified piece held; False when it was."""
+        ...
 
     def leave(self, writer: Writer) -> None:
         """The writer is at its end, whichever."""
@@ -65,6 +67,7 @@ class Writer:
     def __init__(self, blob: WriterHost, piece: int, generation: int, place: Place, hasher: _Hash | None) -> None:
         self.piece = piece
         self.generation = generation
+        self.fresh = False
         self._blob = blob
         self._place = place
         self._offset = blob.layout.offset(piece)
@@ -104,7 +107,7 @@ class Writer:
             expected = self._blob.expected_hash(self.piece)
             if expected is not None and expected != piece_hash:
                 raise PieceCorrupt(f"{self._name} does not match its hash")
-            self._blob.commit(self, piece_hash, self._hasher)
+            self.fresh = self._blob.commit(self, piece_hash, self._hasher)
         finally:
             self.abort()
         return piece_hash

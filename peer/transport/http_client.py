@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from proto.ids import Digest
     from proto.tickets import Identity
 
-# Measured with benchmarks/dataplane: larger ones leave the processor's cache, smaller ones cost calls.
-BUFFER_BYTES: Final = 256 * KIB
+# Measured with benchmarks/dataplane: 64 KiB and 256 KiB cost more (see peer.store.files.CHUNK_BYTES).
+BUFFER_BYTES: Final = 1024 * KIB
 BUFFERS_MAX_BYTES: Final = 32 * MIB
 _SMALL_BUFFER_BYTES: Final = 64 * KIB
 # One line of text, which comes with its head.
@@ -65,6 +65,7 @@ class _Task:
     cancelled: bool = False
     started_s: float = 0.0
     received_bytes: int = 0
+    fresh: bool = False
 
 
 class _Failed(Exception):
@@ -215,7 +216,9 @@ class HttpTransport:
             peer = short_peer(task.fetch.source.peer)
             log.debug("piece %d of %s from %s: %s", task.fetch.piece, task.fetch.blob.digest.short, peer, reason)
         elapsed_s = time.monotonic() - task.started_s
-        return FetchOutcome(task.fetch.fetch_id, reason, elapsed_s, task.received_bytes, message)
+        stored_bytes = task.received_bytes if task.fresh else 0
+        discarded_bytes = task.received_bytes - stored_bytes
+        return FetchOutcome(task.fetch.fetch_id, reason, elapsed_s, stored_bytes, discarded_bytes, message)
 
     def _fetch(self, task: _Task, buffer: memoryview) -> None:
         address = task.fetch.source.address
@@ -272,6 +275,7 @@ class HttpTransport:
         try:
             self._receive(task, connection, writer, rest, buffer)
             writer.finish()
+            task.fresh = writer.fresh
         finally:
             writer.abort()
         return answer.keep_alive
