@@ -12,7 +12,7 @@ import tomllib
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from proto.errors import ConfigError
 
@@ -98,8 +98,15 @@ def load(
     return loaded
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses in one line, as everything else here; argparse would print its whole usage and exit."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; --help lists every flag")
+
+
 def _parser(program: str, summary: str, options: Sequence[Option[Any]]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=program,
         description=summary,
         epilog="Each option is also a key of the TOML file (names with _ for -) and an environment variable "

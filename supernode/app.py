@@ -82,7 +82,6 @@ class Supernode:
         """Blocking: take the data folder, open store, state and both ports. Raises ConfigError."""
         config, closing = self.config, self._closing
         closing.callback(os.close, _take_folder(config.data_dir))
-        _raise_descriptor_limit(config.sessions_max + DESCRIPTORS_BESIDE_SESSIONS)
         self._identity = Identity.load_or_create(config.data_dir / "identity.key")
         state = SqliteState(config.data_dir / "state.sqlite")
         self._epoch = state.next_epoch()
@@ -101,6 +100,7 @@ class Supernode:
         closing.callback(self._upload.close)
         self.upload_address = self._upload.address
         self.api_address = str(HostPort(*self._socket.getsockname()[:2]))
+        _raise_descriptor_limit(config.sessions_max + DESCRIPTORS_BESIDE_SESSIONS)
 
     async def start(self) -> None:
         """Serve. open() must have been called."""

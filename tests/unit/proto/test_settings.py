@@ -106,3 +106,9 @@ def test_sizes_rates_and_times_take_units() -> None:
     for parse in (parse_size, parse_rate, parse_duration):
         with pytest.raises(ValueError, match="expected"):
             parse("12 parsecs")
+
+
+@pytest.mark.parametrize("argv", [["--no-such-flag", "1"], ["--listen"], ["stray"]])
+def test_a_flag_that_is_none_of_ours_is_refused_in_one_line(argv: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"^[^\n]*--help lists every flag$"):
+        _load(*argv)

@@ -1,0 +1,129 @@
+"""Settings that cannot be used, given to the real programs: one line that says what is wrong and right, status 2."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.cluster import LOOPBACK, script
+from tests.support.processes import run
+from tests.support.programs import clean_environment
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+PROGRAMS = ("layercast-peer", "layercast-supernode")
+FREE = f"{LOOPBACK}:0"
+
+
+def refused(program: str, data_dir: Path | None, flags: Sequence[str], env: Mapping[str, str] | None = None) -> str:
+    """The one line that the program ends with."""
+    argv: list[str | Path] = [script(program), "--listen", FREE, "--upload-listen", FREE, *flags]
+    if data_dir is not None:
+        argv += ["--data-dir", data_dir]
+    ended = run(argv, env=clean_environment(**(env or {})), check=False, timeout_s=20.0)
+    assert ended.returncode == 2, ended
+    assert ended.stdout == ""
+    (line,) = ended.stderr.splitlines()
+    assert line.startswith(f"{program}: ")
+    return line
+
+
+# Of either program; each costs the start of a process, so what only one program would show again is not repeated.
+WRONG_FLAGS = [
+    (["--listen", "nowhere"], ["--listen", "nowhere", "HOST:PORT"]),
+    (["--store-size", "plenty"], ["--store-size", "plenty", "10GiB"]),
+    (["--store-size", "0"], ["--store-size", "0", "at least 1"]),
+    (["--upload-slots", "0"], ["--upload-slots", "0", "1"]),
+    (["--insecure-upstream", "http://x/"], ["--insecure-upstream", "http://x/", "HOST:PORT"]),
+    (["--config", "/nonexistent/layercast.toml"], ["/nonexistent/layercast.toml"]),
+    (["--no-such-flag", "1"], ["--no-such-flag"]),
+]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize(("flags", "named"), WRONG_FLAGS, ids=[" ".join(flags) for flags, _ in WRONG_FLAGS])
+def test_a_wrong_flag(tmp_path: Path, program: str, flags: list[str], named: list[str]) -> None:
+    line = refused(program, tmp_path / "data", flags)
+    assert [text for text in named if text not in line] == [], line
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--listen", "127.0.0.1:99999"], ["--listen", "99999", "HOST:PORT"]),
+        (["--upload-listen", "127.0.0.1:http"], ["--upload-listen", "http", "HOST:PORT"]),
+        (["--upload-rate", "fast"], ["--upload-rate", "fast", "100Mbit"]),
+        (["--p2p", "perhaps"], ["--p2p", "perhaps", "true or false"]),
+        (["--log-level", "loud"], ["--log-level", "loud", "debug, info"]),
+        (["--allow-upstream", "a b"], ["--allow-upstream", "a b", "HOST"]),
+        (["--advertise", "127.0.0.1:0"], ["--advertise", "127.0.0.1:0", "expected"]),
+        (["--supernode", "host:1"], ["--supernode", "host:1", "http://"]),
+        (["--zone", "a/b/c/d"], ["--zone", "a/b/c/d", "REGION/ZONE/RACK"]),
+        (["--default-upstream", "ftp://x"], ["--default-upstream", "ftp://x", "http"]),
+    ],
+)
+def test_a_wrong_flag_of_a_peer(tmp_path: Path, flags: list[str], named: list[str]) -> None:
+    line = refused("layercast-peer", tmp_path / "data", flags)
+    assert [text for text in named if text not in line] == [], line
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_wrong_value_in_the_environment(tmp_path: Path, program: str) -> None:
+    line = refused(program, tmp_path / "data", [], {"LAYERCAST_STORE_SIZE": "plenty"})
+    assert "LAYERCAST_STORE_SIZE" in line
+    assert "plenty" in line
+    assert "10GiB" in line
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('store_size = "plenty"', ["layercast.toml", "store_size", "plenty", "10GiB"]),
+        ('stroe_size = "10GiB"', ["layercast.toml", "stroe_size"]),
+        ("store_size = ", ["layercast.toml", "line 1"]),
+        ("p2p = 3.5", ["layercast.toml", "p2p", "3.5"]),
+        ('[upstream."registry.example.com"]\nurl = "gopher://x"', ["registry.example.com", "gopher://x", "https"]),
+        ('[upstream."registry.example.com"]\nurll = "https://x"', ["registry.example.com", "urll"]),
+    ],
+)
+def test_a_wrong_line_in_the_file(tmp_path: Path, text: str, named: list[str]) -> None:
+    file = tmp_path / "layercast.toml"
+    file.write_text(text + "\n")
+    line = refused("layercast-peer", tmp_path / "data", ["--config", str(file)])
+    assert [part for part in named if part not in line] == [], line
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_no_data_folder(program: str) -> None:
+    assert "--data-dir" in refused(program, None, [])
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_data_folder_that_is_a_file(tmp_path: Path, program: str) -> None:
+    (tmp_path / "data").write_text("")
+    line = refused(program, tmp_path / "data", [])
+    assert "--data-dir" in line
+    assert str(tmp_path / "data") in line
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("flag", ["--listen", "--upload-listen"])
+def test_an_address_in_use(tmp_path: Path, program: str, flag: str) -> None:
+    with socket.create_server((LOOPBACK, 0)) as taken:
+        address = f"{LOOPBACK}:{taken.getsockname()[1]}"
+        line = refused(program, tmp_path / "data", [flag, address])
+    assert flag in line
+    assert address in line
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_folder_of_another_schema(tmp_path: Path, program: str) -> None:
+    (tmp_path / "data" / "store").mkdir(parents=True)
+    (tmp_path / "data" / "store" / "schema").write_text("999\n")
+    line = refused(program, tmp_path / "data", [])
+    assert "999" in line
+    assert "newer" in line
