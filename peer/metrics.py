@@ -22,7 +22,12 @@ class Metrics:
         # From peers, the seed and origins together.
         self.received_total_bytes = 0
         self.bytes_received = Counter(
-            "layercast_bytes", "Payload bytes received, by source.", ["source"], registry=self.registry
+            "layercast_bytes", "Payload bytes received and used, by source.", ["source"], registry=self.registry
+        )
+        self.discarded_bytes = Counter(
+            "layercast_discarded_bytes",
+            "Payload bytes from peers that came to no use: second copies, and transfers that failed.",
+            registry=self.registry,
         )
         self.uploaded_bytes = Gauge(
             "layercast_uploaded_bytes_total", "Payload bytes sent to peers.", registry=self.registry

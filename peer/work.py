@@ -157,8 +157,8 @@ class Work:
         source = "seed" if from_seed else "peer"
 
         def done(outcome: FetchOutcome) -> None:
-            # What failed was no payload in the end, but a late copy of a piece that is held came all the same.
-            self._metrics.received(source, outcome.received_bytes)
+            self._metrics.received(source, outcome.stored_bytes)
+            self._metrics.discarded_bytes.inc(outcome.discarded_bytes)
             post(FetchEnded(command.fetch, outcome.reason, outcome.elapsed_s, outcome.message))
 
         holder = PieceSource(command.holder.peer, command.holder.address)

@@ -178,9 +178,9 @@ class Completion:
         self._driver.post(contract.OriginEnded(fetch_id, swarm, error is None))
         self.settle(found)
 
-    def seed_lease_ended(self, lease_id: int, reason: str, elapsed_s: float, received_bytes: int) -> None:
+    def seed_lease_ended(self, lease_id: int, reason: str, elapsed_s: float, stored_bytes: int) -> None:
         """A transfer from a peer ended."""
-        swarm = self._driver.seed_lease_ended(lease_id, reason, elapsed_s, received_bytes)
+        swarm = self._driver.seed_lease_ended(lease_id, reason, elapsed_s, stored_bytes)
         if swarm is not None:
             self.check_if_complete(swarm)
 

@@ -271,7 +271,7 @@ class Driver:
 
     # --- what the seed reports (on the loop) ---------------------------------------------------------------------
 
-    def seed_lease_ended(self, lease_id: int, reason: str, elapsed_s: float, received_bytes: int) -> Swarm | None:
+    def seed_lease_ended(self, lease_id: int, reason: str, elapsed_s: float, stored_bytes: int) -> Swarm | None:
         """A transfer from a peer to the seed ended, `reason` empty on success. Returns the swarm that got a piece."""
         number, piece = self._seed_leases.pop(lease_id)
         swarm = self.swarms.numbered(number)
@@ -280,7 +280,7 @@ class Driver:
             self.post(contract.FetchFailed(lease_id, FailReason(reason)))
             return None
         self._metrics.leases.labels("stored").inc()
-        self._metrics.bytes_received.labels("peer").inc(received_bytes)
+        self._metrics.bytes_received.labels("peer").inc(stored_bytes)
         if swarm is not None:
             swarm.seed_held |= 1 << piece
             self.post(contract.PieceStored(number, SEED, piece, lease_id, elapsed_s))

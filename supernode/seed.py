@@ -80,7 +80,7 @@ class SeedEvents(Protocol):
 
     def origin_ended(self, fetch_id: int, swarm: int, error: LayercastError | None) -> None: ...
 
-    def seed_lease_ended(self, lease_id: int, reason: str, elapsed_s: float, received_bytes: int) -> None: ...
+    def seed_lease_ended(self, lease_id: int, reason: str, elapsed_s: float, stored_bytes: int) -> None: ...
 
     def blob_checked(self, swarm: int, matches: bool | None) -> None:
         """None: the disk failed, nothing is known."""
@@ -279,12 +279,12 @@ class Seed:
         try:
             handle = self._store.open(digest, layout)
         except LocalError as error:
-            self._report_transfer(FetchOutcome(lease_id, FetchReason.LOCAL, 0.0, 0, str(error)))
+            self._report_transfer(FetchOutcome(lease_id, FetchReason.LOCAL, 0.0, 0, message=str(error)))
             return
         try:
             handle.trust_hashes(piece, piece_hash)
         except LayercastError as error:
-            ended(FetchOutcome(lease_id, FetchReason.LOCAL, 0.0, 0, str(error)))
+            ended(FetchOutcome(lease_id, FetchReason.LOCAL, 0.0, 0, message=str(error)))
             return
         self._transport.start(PieceFetch(lease_id, handle, piece, source, ticket, deadline_s), ended)
 
@@ -293,7 +293,7 @@ class Seed:
             logger.error("piece_not_stored error=%s", outcome.message)
         self._tell(
             lambda events: events.seed_lease_ended(
-                outcome.fetch_id, outcome.reason, outcome.elapsed_s, outcome.received_bytes
+                outcome.fetch_id, outcome.reason, outcome.elapsed_s, outcome.stored_bytes
             )
         )
 

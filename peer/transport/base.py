@@ -39,7 +39,10 @@ class FetchOutcome:
     fetch_id: int
     reason: str
     elapsed_s: float
-    received_bytes: int
+    # Payload bytes that made a piece held: all of the piece, or 0 for a failed transfer or a second copy.
+    stored_bytes: int
+    # Payload bytes that came without that use.
+    discarded_bytes: int = 0
     # The store's own trouble (disk full and the like) when reason is "local"; the operator's line.
     message: str = ""
 

@@ -90,7 +90,7 @@ class TransportSuite:
         fill(wire.source_store, blob).close()
         handle = wire.target(blob)
         outcome = wire.fetch(handle, 2, wire.ticket(blob))
-        assert (outcome.reason, outcome.received_bytes, handle.held) == ("", 65536, 0b100)
+        assert (outcome.reason, outcome.stored_bytes, handle.held) == ("", 65536, 0b100)
         handle.close()
 
     def test_a_whole_blob_arrives_complete(self, wire: Wire) -> None:
