@@ -32,8 +32,8 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
         if elapsed_s > 0.0:
             rate = size_bytes / elapsed_s
             beside_up, beside_down = core.beside(lease) if lease.started_at is not None else (1.0, 1.0)
-            source.up.saw_gap(lease.granted_at, elapsed_s, core.now)
-            receiver.down.saw_gap(lease.granted_at, elapsed_s, core.now)
+            source.up.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)
+            receiver.down.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)
             source.up.learn(rate, beside_up, beside_down)
             receiver.down.learn(rate, beside_down, beside_up)
             typical = core.book.typical_flow

@@ -126,10 +126,14 @@ class Link:
         self._area_at = now
         self.running += change
 
-    def saw_gap(self, granted_at: float, elapsed_s: float, now: float) -> None:
-        """A transfer ended that had been granted at `granted_at` and took `elapsed_s`: was the link idle before it?"""
-        if granted_at < self._ended_at:
-            gap_part = max(0.0, now - elapsed_s - self._ended_at) / elapsed_s
+    def saw_gap(self, granted_at: float, ready_at: float | None, elapsed_s: float, now: float) -> None:
+        """A transfer ended that was granted at `granted_at` and took `elapsed_s`: did it leave the link idle before?
+
+        `ready_at` is when both its ends were free: while the other end was busy, this one was idle for no fault of
+        the grant's.
+        """
+        if granted_at < self._ended_at and ready_at is not None:
+            gap_part = max(0.0, now - elapsed_s - max(self._ended_at, ready_at)) / elapsed_s
             self._gap_part += (_GAP_RISE if gap_part > self._gap_part else _GAP_FALL) * (gap_part - self._gap_part)
         self._ended_at = now
 

@@ -10,9 +10,9 @@ def _busy_link(gap_s: float, transfers: int) -> Link:
     link = Link(slots=8, declared=None)
     now = 0.0
     for _ in range(transfers):
-        granted_at = now - 0.5
+        granted_at, ready_at = now - 0.5, now
         now += gap_s + 1.0
-        link.saw_gap(granted_at, 1.0, now)
+        link.saw_gap(granted_at, ready_at, 1.0, now)
     link.chains = 1
     link.used = link.carries = 1000.0
     return link
@@ -35,7 +35,17 @@ def test_it_takes_only_one_more() -> None:
 def test_idling_for_want_of_a_grant_does_not_count() -> None:
     link = Link(slots=8, declared=None)
     for number in range(10):
-        link.saw_gap(granted_at=10.0 * number + 5.0, elapsed_s=1.0, now=10.0 * number + 6.5)
+        at = 10.0 * number + 5.0
+        link.saw_gap(granted_at=at, ready_at=at, elapsed_s=1.0, now=at + 1.5)
+    link.chains = 1
+    link.used = link.carries = 1000.0
+    assert not link.room_now()
+
+
+def test_idling_while_the_other_end_is_busy_does_not_count() -> None:
+    link = Link(slots=8, declared=None)
+    for number in range(10):
+        link.saw_gap(granted_at=number - 0.5, ready_at=number + 0.4, elapsed_s=0.6, now=number + 1.0)
     link.chains = 1
     link.used = link.carries = 1000.0
     assert not link.room_now()
