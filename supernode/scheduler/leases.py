@@ -246,8 +246,11 @@ class Core:
         assert lease.started_at is not None
         deadline = lease.started_at + lease.expires_in_s + self.settings.expiry_grace_s
         if lease.duration_s is not None and not lease.overdue:
-            late_at = lease.started_at + (1.0 + self.settings.race_after_piece_times) * lease.duration_s
-            deadline = min(deadline, max(late_at, self.now + self.settings.round_trip_s))
+            patience_s = (1.0 + self.settings.race_after_piece_times) * lease.duration_s
+            if lease.first_copy:
+                # A busy node takes some milliseconds longer: no reason for the seed to send the piece again.
+                patience_s = max(patience_s, self.settings.first_copy_wait_s)
+            deadline = min(deadline, max(lease.started_at + patience_s, self.now + self.settings.round_trip_s))
         else:
             lease.overdue = True
         self._set_due(lease, deadline)
