@@ -74,6 +74,6 @@ def test_two_dockerds_pull_at_once_and_the_origin_sends_each_layer_once(site: Si
     assert_left_the_origin_once(site.origin, image.blobs)
     for node in nodes:
         assert_all_came_by_the_swarm(node.peer, image)
-        from_peers = node.peer.received_bytes("peer")
-
-        assert from_peers >= 0.4 * image.size_bytes
+        share = node.peer.received_bytes("peer") / image.size_bytes
+        print(f"{node.peer.name}: {share:.3f} of its bytes came from peers")
+        assert share >= 0.4
