@@ -122,7 +122,8 @@ def after_change(core: Core, swarm: Swarm, peer: int) -> None:
     if plan.elected == peer:
         member = swarm.members.get(peer)
         if member is None or not member.wanted:
-            origin.tried(core, swarm, plan, peer, ok=False)
+            # Who wants nothing any more because it has everything did what it was elected for.
+            origin.tried(core, swarm, plan, peer, ok=member is not None and member.have == swarm.full)
     origin.review(core, swarm, plan)
 
 

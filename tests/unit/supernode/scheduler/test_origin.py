@@ -112,6 +112,16 @@ def test_what_an_elected_peer_stores_is_passed_on_and_to_the_seed() -> None:
     assert receivers
 
 
+def test_an_elected_peer_that_has_everything_leaves_nothing_for_another_to_try() -> None:
+    """It announces so by itself, together with the hashes, before its attempt is reported as ended."""
+    play, fetch = cold(peers=2, pieces=2)
+    (elected,) = play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, False))
+    assert isinstance(elected, TryOrigin)
+    commands = play.tell(contract.PeerAnnounced(SWARM, elected.peer, 0b11, False))
+    assert [each for each in commands if not isinstance(each, contract.GrantLease)] == []
+    assert {each.source for each in commands if isinstance(each, contract.GrantLease)} == {elected.peer}
+
+
 def test_the_supernode_tries_the_origin_again_after_a_while() -> None:
     play, fetch = cold(peers=1)
     (elected,) = play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, False))
