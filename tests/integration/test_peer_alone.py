@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks.demo.image import Image, make_random_image
+from tests.support.clients import DockerDaemon
 from tests.support.cluster import LOOPBACK, Cluster, Peer
 from tests.support.counting_proxy import CountingProxy
+from tests.support.netns import Lab
 from tests.support.pullers import blob_target, get
 from tests.support.registry import Registry
-from tests.support.site import assert_left_the_origin_once
+from tests.support.site import Site, assert_left_the_origin_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,6 +89,45 @@ def test_with_sharing_off_every_pull_passes_through(tmp_path: Path, origin: Coun
         assert sum(peer.received_bytes(source) for source in ("peer", "seed", "origin")) == 0
         assert peer.metrics().value("layercast_store_bytes") == 0
         assert cluster.supernode.metrics().value("layercast_sessions_open") == 0
+
+
+def test_sharing_is_switched_off_and_on_while_the_peer_runs(
+    tmp_path: Path, origin: CountingProxy, image: Image
+) -> None:
+    config = tmp_path / "peer.toml"
+    config.write_text("p2p = true\n")
+    first, second, third = image.blobs[:3]
+    with Cluster(tmp_path, origin.address) as cluster:
+        peer = cluster.add_peer(extra=["--config", str(config)])
+        cluster.wait_for_sessions(1)
+        assert get(peer.proxy, blob_target(first.digest)).complete
+
+        config.write_text("p2p = false\n")
+        peer.process.send_signal(signal.SIGHUP)
+        cluster.wait_for_sessions(0)
+        assert get(peer.proxy, blob_target(second.digest)).complete
+        assert peer.received_bytes("passthrough") == second.size_bytes
+
+        config.write_text("p2p = true\n")
+        peer.process.send_signal(signal.SIGHUP)
+        cluster.wait_for_sessions(1)
+        assert get(peer.proxy, blob_target(third.digest)).complete
+        assert peer.received_bytes("passthrough") == second.size_bytes
+        assert peer.received_bytes("seed") == first.size_bytes + third.size_bytes
+
+
+@pytest.mark.root
+@pytest.mark.client("dockerd", "docker", "ip", "tc", "nsenter", "curl")
+def test_dockerd_pulls_through_a_peer_whose_supernode_is_gone(tmp_path: Path, registry: Registry, image: Image) -> None:
+    with Lab() as lab, Site(lab, registry, tmp_path) as site:
+        site.cluster.supernode.kill()
+        node = site.add_node()
+        with DockerDaemon(netns=node.client.name, mirrors=[node.peer.proxy_url]) as daemon:
+            assert daemon.pull("random:latest") == image.top.digest
+            assert daemon.inspect("random:latest")["Id"] == image.config.digest
+        assert_left_the_origin_once(site.origin, image.blobs)
+        assert node.peer.received_bytes("origin") == image.size_bytes
+        assert node.peer.client_bytes("swarm") + node.peer.client_bytes("store") == image.size_bytes
 
 
 @pytest.mark.parametrize(
