@@ -291,6 +291,8 @@ class _Connection:
         return complete and not fault.length_delta_bytes
 
     def _send_body(self, exchange: Exchange, fault: Fault, body: Iterator[bytes], *, chunked: bool) -> bool:
+        # Taken before the first byte leaves: a client may have the faults cleared as soon as it sees one.
+        cleared = self._proxy.cleared()
         for part in body:
             data = memoryview(corrupted(part, exchange, fault))
             if fault.cut_after_bytes is not None:
@@ -300,7 +302,7 @@ class _Connection:
                 if fault.stall_after_bytes is not None:
                     allowed = min(allowed, fault.stall_after_bytes - exchange.body_sent_bytes)
                 if allowed <= 0:
-                    self._stall()
+                    self._stall(cleared)
                     fault = NO_FAULT
                     continue
                 for turn in self._proxy.turns(data[:allowed]):
@@ -326,9 +328,8 @@ class _Connection:
         if chunked:
             self._client.sendall(b"\r\n")
 
-    def _stall(self) -> None:
+    def _stall(self, cleared: threading.Event) -> None:
         """Send nothing until the faults are cleared; give up when the client does."""
-        cleared = self._proxy.cleared()
         while not cleared.wait(_POLL_S):
             if self._client_gone():
                 raise ConnectionAbortedError("the client went away from a stalled answer")
