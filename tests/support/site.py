@@ -37,7 +37,7 @@ class ClientNode:
 
 
 class Site:
-    """Origin, supernode and nodes; a context manager, which starts the first two.
+    """Origin, supernode and nodes; a context manager, which starts the first two and fails if one logged an error.
 
     `named` are registries (quay.io, say) that the supernode and all peers shall find at the origin.
     """
@@ -71,9 +71,17 @@ class Site:
             raise
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        complaints = self._complaints()
         self.cluster.close()
         self.origin.close()
+        if kind is None:
+            assert complaints == [], "a pull that goes well is no error to anybody"
+
+    def _complaints(self) -> list[str]:
+        """What supernode and peers logged as errors."""
+        lines = [line for service in (self.cluster.supernode, *self.cluster.peers) for line in service.process.log()]
+        return [line for line in lines if line.split()[1:2] in (["error"], ["critical"])]
 
     def add_node(self, extra: Sequence[str] = ()) -> ClientNode:
         """A node whose peer runs, and its client's namespace, which has no route to the origin."""
