@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
-from benchmarks.demo.image import Image, ImageBuildError, make_file_image
 from benchmarks.demo.origin import DemoOrigin
 from benchmarks.demo.pullers import Pulled, client_name, pull
 from benchmarks.demo.tables import Delivery, check, print_tables
 from benchmarks.harness.cluster import Cluster, Peer
 from benchmarks.harness.processes import ProcessError
+from benchmarks.origin.image import Image, ImageBuildError, make_file_image
 from proto.values import parse_size
 
 if TYPE_CHECKING:

@@ -6,16 +6,16 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks.demo.proxy_process import RemoteCountingProxy
 from benchmarks.harness.processes import ManagedProcess
 from benchmarks.harness.programs import find_program
 from benchmarks.harness.registry import Registry
+from benchmarks.origin.proxy_process import RemoteCountingProxy
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from benchmarks.demo.image import Image
-    from benchmarks.demo.ledger import Ledger
+    from benchmarks.origin.image import Image
+    from benchmarks.origin.ledger import Ledger
 
 
 class DemoOrigin:
@@ -34,7 +34,7 @@ class DemoOrigin:
         with contextlib.ExitStack() as stack:
             upstream = self._start_registry(stack)
             control = self._directory / "control"
-            module = [sys.executable, "-m", "benchmarks.demo.proxy_process"]
+            module = [sys.executable, "-m", "benchmarks.origin.proxy_process"]
             process = stack.enter_context(
                 ManagedProcess([*module, "--upstream", upstream, "--control", control], name="counting-proxy")
             )
@@ -48,7 +48,7 @@ class DemoOrigin:
             registry = stack.enter_context(Registry(self._directory / "registry"))
             registry.push(self._image, self._repository)
             return registry.address
-        module = [sys.executable, "-m", "benchmarks.demo.registry"]
+        module = [sys.executable, "-m", "benchmarks.origin.oci_registry"]
         layout = f"{self._repository}={self._image.layout}"
         process = stack.enter_context(ManagedProcess([*module, "--repository", layout], name="embedded-registry"))
         return process.wait_ready()["address"]

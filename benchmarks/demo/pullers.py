@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from benchmarks.demo.image import BlobFile
+    from benchmarks.origin.image import BlobFile
 
 PULL_TIMEOUT_S = 900.0
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from benchmarks.demo.image import Image
-    from benchmarks.demo.ledger import Ledger
+    from benchmarks.origin.image import Image
+    from benchmarks.origin.ledger import Ledger
 
 
 @dataclass(frozen=True, slots=True)

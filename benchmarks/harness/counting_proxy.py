@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.demo.proxy_process import RemoteCountingProxy
 from benchmarks.harness.processes import ManagedProcess
+from benchmarks.origin.proxy_process import RemoteCountingProxy
 
 if TYPE_CHECKING:
     from benchmarks.harness.tls import KeyPair
@@ -32,7 +32,7 @@ class CountingProxyProcess(RemoteCountingProxy):
         self._directory = tempfile.TemporaryDirectory(prefix="lcp")
         control = Path(self._directory.name) / "control"
         super().__init__(control)
-        argv: list[str | Path] = [sys.executable, "-m", "benchmarks.demo.proxy_process", "--listen", listen]
+        argv: list[str | Path] = [sys.executable, "-m", "benchmarks.origin.proxy_process", "--listen", listen]
         argv += ["--upstream", f"{upstream[0]}:{upstream[1]}", "--control", control]
         if tls is not None:
             argv += ["--tls-certificate", tls.certificate_file, "--tls-key", tls.key_file]

@@ -8,17 +8,17 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.demo.push import RegistryWriter
 from benchmarks.harness.processes import ManagedProcess
 from benchmarks.harness.programs import clean_environment, program
+from benchmarks.origin.push import RegistryWriter
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
     from pathlib import Path
 
-    from benchmarks.demo.image import Image
     from benchmarks.harness.tls import KeyPair
+    from benchmarks.origin.image import Image
 
 USER: Final = "reader"
 PASSWORD: Final = "secret"  # of a registry that lives as long as a test

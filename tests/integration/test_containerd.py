@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.demo.image import Image, make_random_image
+from benchmarks.origin.image import Image, make_random_image
 from tests.support.clients import Containerd
 from tests.support.counting_proxy import CountingProxyProcess
 from tests.support.netns import Lab

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.demo.image import Image, make_random_image
+from benchmarks.origin.image import Image, make_random_image
 from tests.support.clients import DockerDaemon
 from tests.support.netns import Lab
 from tests.support.registry import Registry

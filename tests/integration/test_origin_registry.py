@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.demo.image import Image, make_random_image
+from benchmarks.origin.image import Image, make_random_image
 from peer.store.disk import DiskStore
 from peer.transport.cancellation import Cancellation
 from peer.transport.registry import RegistryReader

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.demo.image import Image, make_random_image
+from benchmarks.origin.image import Image, make_random_image
 from tests.support.clients import DockerDaemon
 from tests.support.cluster import LOOPBACK, Cluster, Peer
 from tests.support.counting_proxy import CountingProxy

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.demo.image import Image, make_random_image
+from benchmarks.origin.image import Image, make_random_image
 from tests.support.clients import Mirror, Podman, Skopeo
 from tests.support.clients.podman import wrongly_named_files
 from tests.support.cluster import Cluster

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.demo.image import Image, make_random_image
+from benchmarks.origin.image import Image, make_random_image
 from tests.support.clients import DockerDaemon, Mirror, Skopeo
 from tests.support.clients.podman import wrongly_named_files
 from tests.support.cluster import Cluster

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.demo.image import Image, make_random_image
+from benchmarks.origin.image import Image, make_random_image
 from tests.support.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
 from tests.support.tls import Authority
 from tests.support.tokens import TokenServer

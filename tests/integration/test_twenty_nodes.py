@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.demo.image import make_random_image
+from benchmarks.origin.image import make_random_image
 from tests.support.cluster import Cluster
 from tests.support.counting_proxy import CountingProxy
 from tests.support.pullers import start_pull

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.demo.image import Image, make_random_image
 from benchmarks.harness.metrics import scrape
+from benchmarks.origin.image import Image, make_random_image
 from tests.support.cluster import Cluster, script
 from tests.support.counting_proxy import CountingProxy
 from tests.support.processes import ManagedProcess, ProcessError, run, wait_until

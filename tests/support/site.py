@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from benchmarks.demo.image import BlobFile, Image
+    from benchmarks.origin.image import BlobFile, Image
     from tests.support.cluster import Peer
     from tests.support.counting_proxy import ProxyControl
     from tests.support.netns import ClientNamespace, Lab

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.demo.counting_proxy import CountingProxy
-from benchmarks.demo.faults import Fault
-from benchmarks.demo.image import BlobFile, make_random_image
-from benchmarks.demo.registry import OciRegistry
+from benchmarks.origin.counting_proxy import CountingProxy
+from benchmarks.origin.faults import Fault
+from benchmarks.origin.image import BlobFile, make_random_image
+from benchmarks.origin.oci_registry import OciRegistry
 from tests.support.counting_proxy import CountingProxyProcess
 from tests.support.processes import wait_until
 

@@ -18,9 +18,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.demo.faults import NO_FAULT, Fault, FaultTable, RateLimit, alter_head, corrupted, made_answer
-from benchmarks.demo.ledger import Ending, Exchange, Ledger
-from benchmarks.demo.wire import (
+from benchmarks.origin.faults import NO_FAULT, Fault, FaultTable, RateLimit, alter_head, corrupted, made_answer
+from benchmarks.origin.ledger import Ending, Exchange, Ledger
+from benchmarks.origin.wire import (
     Head,
     SocketReader,
     WireError,

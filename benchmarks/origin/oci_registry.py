@@ -1,6 +1,6 @@
 """A read-only registry that serves OCI layouts from disk, for machines without docker-registry.
 
-    python -m benchmarks.demo.registry --listen HOST:PORT --repository NAME=LAYOUT [--repository ...]
+    python -m benchmarks.origin.oci_registry --listen HOST:PORT --repository NAME=LAYOUT [--repository ...]
 
 It prints `ready registry address=HOST:PORT`. GET and HEAD of `/v2/`, manifests (by tag and digest), blobs (with a
 single Range) and tags, errors as the distribution spec writes them. It takes no pushes and asks for no
@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.demo.image import REF_NAME_ANNOTATION
+from benchmarks.origin.image import REF_NAME_ANNOTATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.demo.image import Image, make_random_image
-from benchmarks.demo.registry import OciRegistry
+from benchmarks.origin.image import Image, make_random_image
+from benchmarks.origin.oci_registry import OciRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """A counting proxy as a process of its own, and the handle by which another process steers it.
 
-    python -m benchmarks.demo.proxy_process --listen HOST:PORT --upstream HOST:PORT --control PATH
+    python -m benchmarks.origin.proxy_process --listen HOST:PORT --upstream HOST:PORT --control PATH
 
 It prints `ready counting-proxy address=HOST:PORT` and serves until SIGTERM. The control socket is a Unix one, so
 that it is reached from any network namespace. One request and one answer a line, in JSON.
@@ -20,9 +20,9 @@ import threading
 from pathlib import Path
 from typing import Final, Protocol
 
-from benchmarks.demo.counting_proxy import Address, CountingProxy
-from benchmarks.demo.faults import Fault
-from benchmarks.demo.ledger import Exchange, Ledger
+from benchmarks.origin.counting_proxy import Address, CountingProxy
+from benchmarks.origin.faults import Fault
+from benchmarks.origin.ledger import Exchange, Ledger
 
 _CONTROL_TIMEOUT_S: Final = 30.0
 
@@ -64,7 +64,7 @@ class ProxyControl(Protocol):
 
 
 class RemoteCountingProxy:
-    """Steers a proxy that runs as `python -m benchmarks.demo.proxy_process`; it is a ProxyControl."""
+    """Steers a proxy that runs as `python -m benchmarks.origin.proxy_process`; it is a ProxyControl."""
 
     def __init__(self, control: Path) -> None:
         self._control = control

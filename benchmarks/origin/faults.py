@@ -10,12 +10,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.demo.wire import Head
+from benchmarks.origin.wire import Head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.demo.ledger import Exchange
+    from benchmarks.origin.ledger import Exchange
 
 _SLICE_S: Final = 0.02
 
