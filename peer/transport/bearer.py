@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # What the token specification says where `expires_in` is missing.
 DEFAULT_LIFETIME_S = 60.0
+# Asked for again after this, whatever it claims: no token service gives as much, and a number may be of any size.
+LIFETIME_MAX_S = 24 * 3600.0
 # A token is not used in its last seconds: the clocks differ, and the request takes its time.
 EXPIRY_MARGIN_S = 10.0
 # One per repository asked lately; beyond it the oldest are forgotten.
@@ -109,17 +111,17 @@ def _url(key: _TokenKey) -> str:
 def _parse(upstream: UpstreamConfig, body: bytes, asked_s: float) -> _Token:
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         answer = None
     value = (answer.get("token") or answer.get("access_token")) if isinstance(answer, dict) else None
     # A token goes into a header: what is not printable ASCII is no token.
     if not isinstance(value, str) or not value.isascii() or not value.isprintable() or not value:
         raise UpstreamError(f"token service of {upstream.host} answered without a token", UpstreamKind.UNAVAILABLE)
     lifetime = answer.get("expires_in")
-    if not isinstance(lifetime, (int, float)) or isinstance(lifetime, bool) or lifetime <= 0:
+    if not isinstance(lifetime, (int, float)) or isinstance(lifetime, bool) or not lifetime > 0:
         lifetime = DEFAULT_LIFETIME_S
-    margin_s = min(EXPIRY_MARGIN_S, lifetime / 2)
-    return _Token(value, asked_s + lifetime - margin_s)
+    lifetime_s = min(lifetime, LIFETIME_MAX_S)
+    return _Token(value, asked_s + lifetime_s - min(EXPIRY_MARGIN_S, lifetime_s / 2))
 
 
 def _forget_oldest(table: dict[_TokenKey, _Token] | dict[tuple[str, str], _TokenKey]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from peer.transport.origin_connection import REASON_LENGTH_MAX
 from proto.errors import UpstreamError, UpstreamKind
 from proto.ranges import parse_content_range
 
@@ -100,4 +101,5 @@ def _unsatisfied(exchange: Exchange, start: int, size_bytes: int | None) -> Blob
 
 
 def _content_error(exchange: Exchange, what: str, status: int | None = None) -> UpstreamError:
-    return UpstreamError(f"{exchange.endpoint.host}: {what}", UpstreamKind.CONTENT, status=status)
+    reason = what[:REASON_LENGTH_MAX]
+    return UpstreamError(f"{exchange.endpoint.host}: {reason}", UpstreamKind.CONTENT, status=status)

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 # Bodies of redirects and refusals are read to keep the connection, up to here; longer ones cost a new one.
 DRAIN_BYTES_MAX = 64 * 1024
+LENGTH_DIGITS_MAX = 18
+# What a server said, in our error: enough to know it by, and no page of text in a log or a message to a peer.
+REASON_LENGTH_MAX = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ def origin_errors(endpoint: Endpoint, cancel: Cancellation, doing: str) -> Itera
     except (OSError, http.client.HTTPException, ValueError) as error:
         # ValueError: http.client reads a connection that abort() closed, or a header it cannot make a number of.
         cancel.check()
-        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__)[:REASON_LENGTH_MAX]
         raise UpstreamError(f"{endpoint.host}: {doing}: {reason}", UpstreamKind.UNAVAILABLE) from error
 
 
@@ -148,7 +151,9 @@ class Exchange:
     def content_length(self) -> int | None:
         """The announced length of the body; of a HEAD's answer, that of the body a GET would have."""
         text = self._response.getheader("Content-Length", "")
-        return int(text) if text.isascii() and text.isdigit() and not self._chunked else None
+        # No blob has more digits, and Python refuses to read very many.
+        is_length = text.isascii() and text.isdigit() and len(text) <= LENGTH_DIGITS_MAX
+        return int(text) if is_length and not self._chunked else None
 
     def header(self, name: str) -> str | None:
         """One header's value; several of the name are joined by commas."""

@@ -235,7 +235,12 @@ class RegistryReader:
         if location.startswith("/") and not location.startswith("//"):
             return endpoint, location.partition("#")[0]
         if _URL.fullmatch(location.partition("#")[0]) is None:
-            location = urljoin(f"{endpoint.scheme}://{endpoint.authority}{target}", location)
+            try:
+                location = urljoin(f"{endpoint.scheme}://{endpoint.authority}{target}", location)
+            except ValueError as error:
+                raise UpstreamError(
+                    f"origin {caller.upstream.host} redirects to what is no URL", UpstreamKind.CONTENT
+                ) from error
         return self._named(caller.upstream, location, anonymous=caller.anonymous)
 
     def _named(self, upstream: UpstreamConfig, url: str, *, anonymous: bool) -> tuple[Endpoint, str]:

@@ -18,8 +18,8 @@ def retry_after_s(header: str | None, wall_time_s: float | None = None) -> float
     if text.isascii() and text.isdigit():
         return min(float(text[:10]), RETRY_AFTER_MAX_S)
     try:
-        when = email.utils.parsedate_to_datetime(text)
-    except ValueError:
+        when_s = email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
         return None
     now_s = time.time() if wall_time_s is None else wall_time_s
-    return min(max(0.0, when.timestamp() - now_s), RETRY_AFTER_MAX_S)
+    return min(max(0.0, when_s - now_s), RETRY_AFTER_MAX_S)

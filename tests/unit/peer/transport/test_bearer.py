@@ -83,6 +83,22 @@ def test_what_cannot_stand_in_a_header_is_no_token(token: object) -> None:
         TokenService(token=token).ask()
 
 
+@pytest.mark.parametrize("body", [b"[" * 200_000, b"{", b"7"], ids=["nested", "torn", "number"])
+def test_an_answer_that_is_no_object_is_no_token(body: bytes) -> None:
+    tokens = AnonymousTokens(lambda upstream, url, cancel: body)
+    with pytest.raises(UpstreamError, match="without a token"):
+        tokens.answer(HUB, "a", CHALLENGE, None, Cancellation())
+
+
+@pytest.mark.parametrize("lifetime", [10**400, float("inf"), float("nan"), True])
+def test_a_lifetime_beyond_sense_ends_some_day(lifetime: float) -> None:
+    service = TokenService(expires_in=lifetime)
+    assert service.ask() == "t1"
+    assert service.tokens.remembered(HUB, "a") == "t1"
+    service.now_s += 25 * 3600
+    assert service.tokens.remembered(HUB, "a") is None
+
+
 def test_many_threads_wait_for_one_fetch() -> None:
     service = TokenService()
     threads = [threading.Thread(target=service.ask) for _ in range(20)]

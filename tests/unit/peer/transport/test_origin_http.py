@@ -254,6 +254,8 @@ def test_public_addresses_are_told_from_all_others(address: str, public: bool) -
         ("", None),
         ("soon", None),
         ("-1", None),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999999", None),
+        ("Mon, 01 Jan 99999999999999 00:00:00 GMT", None),
         ("7", 7.0),
         ("999999999999999999", 3600.0),
         ("Thu, 01 Jan 1970 00:01:40 GMT", 40.0),

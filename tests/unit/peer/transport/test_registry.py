@@ -15,7 +15,7 @@ from peer.transport.origin_http import OriginHttp
 from peer.transport.registry import RegistryReader
 from proto.errors import UpstreamError, UpstreamKind
 from proto.ids import Digest
-from proto.upstreams import UpstreamConfig, UpstreamTable
+from proto.upstreams import UpstreamConfig, UpstreamTable, upstream_from_url
 from tests.support.fake_origin import FakeOrigin, Fault, fake_origin
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def test_redirects_that_never_end_are_given_up(origin: FakeOrigin) -> None:
     "location",
     ["http://169.254.169.254/latest", "http://127.0.0.2:9/x", "https://localhost/", "https://10.0.0.1/x",
      "https://[::1]/x", "https://[::ffff:10.0.0.1]/", "https://user@host.example/", "ftp://host.example/",
-     "https://a b/"],
+     "https://a b/", "//[bad"],
 )  # fmt: skip
 def test_a_redirect_to_where_nobody_configured_is_not_followed(origin: FakeOrigin, location: str) -> None:
     digest = origin.add(CONTENT)
@@ -190,6 +190,48 @@ def test_a_redirect_to_where_nobody_configured_is_not_followed(origin: FakeOrigi
     with reading(origin) as reader:
         error = refused(lambda: reader.open_blob(origin.upstream, "name", digest))
     assert error.kind in (UpstreamKind.DENIED, UpstreamKind.CONTENT)
+
+
+def test_a_page_of_nonsense_in_an_answer_does_not_become_our_error(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.faults = [Fault(status=206, headers={"Content-Range": "x" * 20_000})]
+    with reading(origin) as reader:
+        error = refused(lambda: reader.open_blob(origin.upstream, "name", digest))
+    assert len(str(error)) < 300
+
+
+@contextlib.contextmanager
+def babbling(answer: bytes) -> Iterator[tuple[RegistryReader, UpstreamConfig]]:
+    """An origin that answers one request with exactly this."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        upstream = upstream_from_url(f"http://127.0.0.1:{listener.getsockname()[1]}")
+        table = UpstreamTable([upstream], default=upstream.host)
+
+        def babble() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=babble)
+        thread.start()
+        reader = RegistryReader(lambda: table)
+        try:
+            yield reader, upstream
+        finally:
+            reader.close()
+            thread.join()
+
+
+def test_a_server_that_speaks_no_http_does_not_fill_our_error() -> None:
+    with babbling(b"x" * 20_000 + b"\r\n") as (reader, upstream):
+        error = refused(lambda: reader.open_blob(upstream, "name", Digest.of(b"")))
+    assert len(str(error)) < 300
+
+
+def test_a_length_of_thousands_of_digits_is_no_length() -> None:
+    with babbling(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n") as (reader, upstream):
+        assert reader.is_public(upstream, "name", Digest.of(b"")).size_bytes is None
 
 
 def test_a_realm_on_a_private_address_is_not_asked(origin: FakeOrigin) -> None:
