@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from proto import logs, settings
 from proto.errors import ConfigError
-from proto.settings import Option
+from proto.settings import default_data_dir, Option
 from proto.upstream_sections import upstreams_of
 from proto.upstreams import UpstreamTable
 from proto.values import (
@@ -44,7 +44,12 @@ ADVERTISE = Option(
     "upload address that peers are told; unless given, the address at which each peer reached --listen",
     metavar="HOST:PORT",
 )
-DATA_DIR = Option("data_dir", parse_path, None, "folder of the store, the state file and the key; one process each")
+DATA_DIR = Option(
+    "data_dir",
+    parse_path,
+    default_data_dir() / "supernode",
+    "folder of the store, the state file and the key; one process each",
+)
 ALLOW_UPSTREAM = Option(
     "allow_upstream", parse_text, (), "further https registry", multiple=True, reloadable=True, metavar="HOST"
 )
@@ -110,9 +115,6 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> SupernodeConfig:
         argv,
         environ,
     )
-    data_dir = loaded.optional(DATA_DIR)
-    if data_dir is None:
-        raise ConfigError("--data-dir is missing: name a folder for the store, the state file and the key")
     for option in (UPLOAD_SLOTS, SESSIONS_MAX, STORE_SIZE):
         if loaded.get(option) < 1:
             raise ConfigError(f"{option.flag} {loaded.get(option)}: at least 1 expected")
@@ -125,7 +127,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> SupernodeConfig:
         listen=loaded.get(LISTEN),
         upload_listen=loaded.get(UPLOAD_LISTEN),
         advertise=advertise,
-        data_dir=data_dir,
+        data_dir=loaded.get(DATA_DIR),
         upstreams=UpstreamTable.build(
             allow=loaded.many(ALLOW_UPSTREAM),
             insecure=loaded.many(INSECURE_UPSTREAM),

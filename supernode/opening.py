@@ -22,6 +22,7 @@ from supernode.completion import VOIDS_MAX
 from supernode.driver import INLINE_BYTES_MAX
 from supernode.publicity import Verdict
 from supernode.scheduler import contract
+from supernode.sessions import TEXT_MAX
 from supernode.state.sqlite import SavedSwarm, SqliteState, StateThread
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ class Opening:
                 verdict = Verdict(0, "unavailable", str(error))
         if not link.announced.get(digest):
             link.announced.pop(digest, None)
-        link.send(BlobRefused(announce.digest, verdict.reason, verdict.message))
+        link.send(BlobRefused(announce.digest, verdict.reason, verdict.message[:TEXT_MAX]))
 
     async def _verdict(self, digest: Digest, announce: Announce) -> tuple[Verdict, list[Source]]:
         """The first word of the announced sources that is public, with all that are; else the last refusal."""
@@ -175,15 +176,15 @@ class Opening:
 
     async def _swarm(self, digest: Digest, size_bytes: int, announce: Announce) -> Swarm:
         """The open swarm of this size. Raises LayercastError where there is none and cannot be."""
-        swarm = self._driver.swarms.of(digest)
-        if swarm is None:
+        # Looked up again after every wait: the last member of a swarm just opened may have left meanwhile.
+        while (swarm := self._driver.swarms.of(digest)) is None:
             task = self._opening.get(digest)
             if task is None:
                 if len(self._driver.swarms) + len(self._opening) >= SWARMS_MAX:
                     raise LayercastError(f"{SWARMS_MAX} blobs are open already")
                 task = self._opening[digest] = asyncio.create_task(self._open(digest, size_bytes, announce))
                 task.add_done_callback(lambda _: self._opening.pop(digest, None))
-            swarm = await asyncio.shield(task)
+            await asyncio.shield(task)
         if swarm.layout.size_bytes != size_bytes:
             raise LayercastError(
                 f"blob {digest.short} has {swarm.layout.size_bytes} bytes here, the origin says {size_bytes}"
@@ -274,6 +275,8 @@ class Opening:
                 swarm.sources.append(source)
                 self._state.write(SqliteState.add_source, swarm.digest, source)
         member = swarm.join(link.node, wanted=announce.wanted)
+        if self._driver.nodes.is_quarantined(link.info.peer):
+            swarm.mistrust(link.node)
         link.announced[swarm.digest] = swarm.number
         if announce.hashes:
             self._claim(link, swarm, announce)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from peer.transport.cancellation import FetchCancelled
-from proto.errors import UpstreamError, UpstreamKind
+from proto.errors import LocalError, UpstreamError, UpstreamKind
 from supernode.state.sqlite import SavedPublic, SqliteState, StateThread
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from proto.ids import Digest
     from proto.messages import Source
 
-    # Blocking: the blob's size as an anonymous HEAD says it, None when it says none. Raises UpstreamError.
+    # Blocking: the blob's size as an anonymous HEAD says it, None when it says none. Raises UpstreamError, LocalError.
     Head = Callable[[Source, Digest], int | None]
 
 logger = logging.getLogger(__name__)
@@ -144,6 +144,10 @@ class Publicity:
             size_bytes = await asyncio.get_running_loop().run_in_executor(self._executor, self._head, source, digest)
         except UpstreamError as error:
             return self._failed(key, saved, error)
+        except LocalError as error:
+            logger.error("public_check_impossible upstream=%s error=%s", source.upstream, error)
+            message = f"the supernode cannot ask origin {source.upstream}: its operator must act"
+            return self._refuse(key, Verdict(0, "unavailable", message), REFUSED_S)
         except FetchCancelled:
             return Verdict(0, "unavailable", "the supernode is stopping")
         if size_bytes is None:

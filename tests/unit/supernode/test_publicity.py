@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from proto.errors import UpstreamError, UpstreamKind
+from proto.errors import ConfigError, LayercastError, UpstreamError, UpstreamKind
 from proto.ids import Digest
 from proto.messages import Source
 from supernode.publicity import Publicity
@@ -29,7 +29,7 @@ class Origin:
     """Answers HEADs as scripted: a size, None, or an error."""
 
     def __init__(self) -> None:
-        self.answer: int | UpstreamError | None = 1000
+        self.answer: int | LayercastError | None = 1000
         self.asked = 0
         self.may_answer = threading.Event()
         self.may_answer.set()
@@ -37,7 +37,7 @@ class Origin:
     def head(self, source: Source, digest: Digest) -> int | None:
         self.asked += 1
         self.may_answer.wait(10)
-        if isinstance(self.answer, UpstreamError):
+        if isinstance(self.answer, LayercastError):
             raise self.answer
         return self.answer
 
@@ -147,4 +147,9 @@ async def test_retry_after_is_kept(bench: Bench) -> None:
 
 async def test_a_source_that_tells_no_size_is_of_no_use(bench: Bench) -> None:
     bench.origin.answer = None
+    assert await bench.reason() == "unavailable"
+
+
+async def test_a_file_that_the_operator_named_wrongly_refuses_the_blob_and_ends_nothing(bench: Bench) -> None:
+    bench.origin.answer = ConfigError("upstream r: ca_file cannot be used")
     assert await bench.reason() == "unavailable"

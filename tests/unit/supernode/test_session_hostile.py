@@ -1,0 +1,80 @@
+"""What one peer or one origin does must not cost the others: on a real supernode, with sessions."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proto.messages import BlobRefused, Holders, InlineBlob, SwarmOpened
+from proto.tickets import Identity
+from tests.support.fake_origin import FakeOrigin, Fault, fake_origin
+from tests.unit.supernode.harness import BarePeer, running_supernode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from proto.ids import Digest
+    from supernode.seed import SeedBlob
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture
+def origin() -> Iterator[FakeOrigin]:
+    with fake_origin() as origin:
+        yield origin
+
+
+async def test_who_leaves_while_a_blob_is_opened_takes_it_from_nobody_else(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = origin.add(b"x" * 1000)
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as second:
+        looking, may_open = asyncio.Event(), asyncio.Event()
+        look = supernode._seed.look
+
+        async def slow_look(digest: Digest) -> SeedBlob | None:
+            looking.set()
+            await may_open.wait()
+            return await look(digest)
+
+        monkeypatch.setattr(supernode._seed, "look", slow_look)
+        async with BarePeer.connected(supernode) as first:
+            await first.announce(origin, digest)
+            await looking.wait()
+            await second.announce(origin, digest)
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)
+        may_open.set()
+        assert (await second.expect(InlineBlob)).content == b"x" * 1000
+
+
+async def test_a_quarantined_peer_that_comes_back_is_named_to_nobody(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(b"x" * 300_000)
+    identity = Identity.generate()
+    async with (
+        running_supernode(tmp_path / "s", origin, "--ping-interval", "50ms") as supernode,
+        BarePeer.connected(supernode) as other,
+    ):
+        assert supernode._driver is not None
+        supernode._driver.quarantine_peer(identity.peer, "served corrupt bytes")
+        async with BarePeer.connected(supernode, identity) as bad:
+            await bad.announce(origin, digest)
+            await bad.expect(SwarmOpened)
+            await other.announce(origin, digest)
+            await other.expect(SwarmOpened)
+            await asyncio.sleep(0.2)
+            assert all(not holders.nodes for holders in other.of(Holders))
+
+
+async def test_an_origins_nonsense_refuses_the_blob_and_ends_no_session(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(b"x" * 1000)
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        origin.faults = [Fault(status=307, headers={"Location": "//[bad"})] * 2
+        await peer.announce(origin, digest)
+        assert (await peer.expect(BlobRefused)).reason == "unavailable"
+        await peer.announce(origin, origin.add(b"y" * 1000))
+        await peer.expect(SwarmOpened)
