@@ -50,6 +50,11 @@ class OpenedBlob(Protocol):
         """The digest was checked here: any byte may be sent."""
         ...
 
+    @property
+    def wrong(self) -> bool:
+        """What this client was sent came of content that does not match: it gets no further byte."""
+        ...
+
     async def wait_available(self, offset: int) -> int:
         """The end (exclusive) of the bytes that may be sent from `offset` on; always above it.
 

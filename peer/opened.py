@@ -75,12 +75,17 @@ class BlobReader:
     @property
     def complete(self) -> bool:
         """See OpenedBlob."""
-        return self._handle.complete
+        return self._handle.complete and not self.wrong
+
+    @property
+    def wrong(self) -> bool:
+        """See OpenedBlob."""
+        return isinstance(self.failure, DigestMismatch)
 
     async def wait_available(self, offset: int) -> int:
         """See OpenedBlob."""
         while True:
-            if self._handle.complete:
+            if self.complete:
                 return self.size_bytes
             if self.failure is not None:
                 raise self.failure
@@ -100,9 +105,11 @@ class BlobReader:
                 self._waits_for(piece)
 
     def fail(self, message: str, *, mismatch: bool) -> None:
-        """No more comes for this reader."""
-        if self.failure is None:
-            self.failure = DigestMismatch(message) if mismatch else BlobFailed(message)
+        """No more comes for this reader. That the content is wrong stands, whatever replaces it in the store."""
+        if mismatch:
+            self.failure = DigestMismatch(message)
+        elif self.failure is None:
+            self.failure = BlobFailed(message)
 
     def close(self) -> None:
         """See OpenedBlob."""

@@ -117,9 +117,13 @@ class BlobStream:
             _log.error("blob_mismatch digest=%s %s", route.digest.short, error)
             client.cut()
         except (BlobFailed, LocalError) as error:
+            if blob.wrong:  # voided while its bytes were leaving: the file was cut under them
+                _log.error("blob_mismatch digest=%s %s", route.digest.short, error)
+                client.cut()
+                return
             _log.warning("blob_continued_upstream digest=%s at=%d %s", route.digest.short, reached, error)
             rest = Part(206, reached, end, blob.size_bytes)
-            await self._passthrough.go_on(request, asked, route, client, blob, rest)
+            await self._passthrough.go_on(request, asked, route, client, blob, rest, from_start=wanted[0] == 0)
 
     async def _available(self, request: web.Request, blob: OpenedBlob, offset: int) -> int:
         if blob.complete:

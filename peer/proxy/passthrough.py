@@ -75,11 +75,20 @@ class PassThrough:
             return await self._send(request, asked, origin, part, body)
 
     async def go_on(
-        self, request: web.Request, asked: Asked, route: BlobRoute, client: ClientSocket, blob: OpenedBlob, part: Part
+        self,
+        request: web.Request,
+        asked: Asked,
+        route: BlobRoute,
+        client: ClientSocket,
+        blob: OpenedBlob,
+        part: Part,
+        *,
+        from_start: bool,
     ) -> None:
         """Finish a response that has sent all before `part`, from the origin; what cannot be finished is cut.
 
-        Where the store holds everything before that, the digest decides about the last bytes.
+        Where the store holds everything before that, the digest decides about the last bytes. A response that
+        began at the blob's first byte (`from_start`) is never finished without it.
         """
         cancel = Cancellation()
         origin = self._origin(request, asked, route, cancel)
@@ -88,6 +97,8 @@ class PassThrough:
             hasher = None
             if part.end == part.size_bytes and blob.handle.available_from(0) >= part.start:
                 hasher = hash_prefix(route.digest, blob.handle.fileno(), part.start)
+            elif part.end == part.size_bytes and from_start:
+                raise EOFError(f"what was sent of blob {route.digest.short} is no longer in the store")
             self._pump(origin, None, part, client.send, hasher)
 
         try:

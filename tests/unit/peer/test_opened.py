@@ -120,3 +120,18 @@ def test_closing_twice_is_closing_once(store: DiskStore) -> None:
     opened.reader.close()
     assert opened.closed == 1
     opened.handle.close()
+
+
+@pytest.mark.asyncio
+async def test_who_read_of_wrong_content_gets_no_byte_of_what_replaces_it(store: DiskStore) -> None:
+    opened = open_blob(store, 4 * PIECE)
+    opened.put(0)
+    assert await opened.reader.wait_available(0) == PIECE
+    opened.reader.fail("the blob's content does not match its digest", mismatch=True)
+    opened.handle.void()
+    opened.put(0, 1, 2, 3)
+    assert opened.handle.check_digest()
+    assert not opened.reader.complete
+    with pytest.raises(DigestMismatch):
+        await opened.reader.wait_available(PIECE)
+    opened.handle.close()

@@ -21,7 +21,7 @@ import uvloop
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from peer.blobs import BlobFailed, NotShared
+from peer.blobs import BlobFailed, DigestMismatch, NotShared
 from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyLimits, ProxyMetrics, build_app
 from peer.transport.origin_connection import OriginTimeouts
 from peer.transport.origin_http import OriginHttp
@@ -107,6 +107,10 @@ class _Opened:
     @property
     def complete(self) -> bool:
         return self._blob.complete
+
+    @property
+    def wrong(self) -> bool:
+        return isinstance(self._blob.failure, DigestMismatch)
 
     async def wait_available(self, offset: int) -> int:
         return await self._blob.wait_available(offset)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from peer.blobs import BlobFailed, DigestMismatch
 from proto.ids import Digest
 from tests.support.fake_origin import Fault, fake_origin
-from tests.unit.peer.proxy.harness import Mirror, ScriptedBlob, ScriptedNode, running_mirror, send, until
+from tests.unit.peer.proxy.harness import Mirror, ScriptedBlob, ScriptedNode, _Handle, running_mirror, send, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -317,6 +317,27 @@ def test_a_file_shorter_than_it_should_be_is_finished_upstream() -> None:
         blob.file.truncate(5000)
         blob.available = 5000
         assert mirror.request(path_of(content))[1] == content
+
+
+def test_a_blob_voided_while_it_is_sent_is_not_finished_upstream() -> None:
+    content = content_of(MIB)
+    with fake_origin() as origin, running_mirror(origin.upstream) as mirror:
+        origin.add(content)
+        blob = share(mirror, content, complete=False)
+        blob.file.truncate(5000)
+        blob.failure = DigestMismatch("wrong content")
+        assert mirror.request(path_of(content))[1] == content[:5000]
+        assert not origin.asked
+
+
+def test_what_was_sent_and_is_not_held_any_more_is_never_made_a_complete_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = content_of(MIB)
+    with fake_origin() as origin, running_mirror(origin.upstream) as mirror:
+        origin.add(content)
+        blob = share(mirror, content, complete=False)
+        blob.file.truncate(5000)
+        monkeypatch.setattr(_Handle, "available_from", lambda _, offset: offset)
+        assert mirror.request(path_of(content))[1] == content[:5000]
 
 
 def test_an_empty_blob_under_another_digest_is_refused() -> None:
