@@ -145,8 +145,9 @@ def evicted(state: State, event: BlobEvicted) -> Blob | None:
 
 
 def check_if_whole(state: State, blob: Blob) -> None:
-    """All pieces are held and nobody compared the digest yet: do it now."""
-    if blob.store is StoreState.OPEN and blob.all_held and not blob.complete and not blob.check:
+    """All pieces are held and nobody compared the digest yet: do it now, or after the store's rest."""
+    resting = blob.rest_until > state.now
+    if blob.store is StoreState.OPEN and blob.all_held and not (blob.complete or blob.check or resting):
         blob.check = state.new_id()
         state.owners[blob.check] = blob.digest
         state.note(blob, "all held: digest check")
