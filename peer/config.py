@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from proto import logs, settings
 from proto.errors import ConfigError
-from proto.settings import Option
+from proto.settings import Option, default_data_dir
 from proto.upstream_sections import upstreams_of
 from proto.upstreams import UpstreamTable
 from proto.values import (
@@ -52,7 +52,12 @@ ADVERTISE = Option(
 STATUS_LISTEN = Option(
     "status_listen", parse_host_port, None, "/healthz and /metrics; unless given, as --listen", metavar="HOST:PORT"
 )
-DATA_DIR = Option("data_dir", parse_path, None, "folder of the store, the state file and the key; one process each")
+DATA_DIR = Option(
+    "data_dir",
+    parse_path,
+    default_data_dir() / "peer",
+    "folder of the store, the state file and the key; one process each",
+)
 DEFAULT_UPSTREAM = Option(
     "default_upstream",
     parse_url,
@@ -129,9 +134,6 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> PeerConfig:
         argv,
         environ,
     )
-    data_dir = loaded.optional(DATA_DIR)
-    if data_dir is None:
-        raise ConfigError("--data-dir is missing: name a folder for the store, the state file and the key")
     if loaded.get(STORE_SIZE) < 1:
         raise ConfigError(f"{STORE_SIZE.flag} {loaded.get(STORE_SIZE)}: at least 1 byte expected")
     for option in (UPLOAD_SLOTS, DOWNLOAD_SLOTS):
@@ -146,7 +148,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> PeerConfig:
         upload_listen=loaded.get(UPLOAD_LISTEN),
         advertise=advertise,
         status_listen=loaded.optional(STATUS_LISTEN),
-        data_dir=data_dir,
+        data_dir=loaded.get(DATA_DIR),
         upstreams=UpstreamTable.build(
             allow=loaded.many(ALLOW_UPSTREAM),
             insecure=loaded.many(INSECURE_UPSTREAM),

@@ -7,6 +7,7 @@ where it came from (`--print-config`), and a wrong one is refused with its key, 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tomllib
 from dataclasses import dataclass, field
@@ -131,6 +132,14 @@ def _parser(program: str, summary: str, options: Sequence[Option[Any]]) -> argpa
 def version() -> str:
     """The installed version of the distribution."""
     return metadata.version("layercast")
+
+
+def default_data_dir() -> Path:
+    """Where the programs keep their folders unless told: /var/lib/layercast for root, else the user's data folder."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/layercast")
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "layercast"
 
 
 def _read_toml(path: Path) -> dict[str, object]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from proto import logs, settings
 from proto.errors import ConfigError
-from proto.settings import default_data_dir, Option
+from proto.settings import Option, default_data_dir
 from proto.upstream_sections import upstreams_of
 from proto.upstreams import UpstreamTable
 from proto.values import (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 from peer.cli.contract import CommandError, value
 from peer.cli.minder import Minder, Program
 from proto.errors import ConfigError
+from proto.settings import default_data_dir
 from proto.upstreams import upstream_from_url
 from proto.values import HostPort, parse_host_port, parse_path, parse_url
 
@@ -83,14 +83,6 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="folder of both stores, keys and state [default: %(default)s]",
     )
     parser.set_defaults(run=run)
-
-
-def default_data_dir() -> Path:
-    """/var/lib/layercast for root, else the user's own data folder."""
-    if os.geteuid() == 0:
-        return Path("/var/lib/layercast")
-    base = os.environ.get("XDG_DATA_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "share") / "layercast"
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -29,7 +29,6 @@ def test_a_plain_http_default_upstream_is_allowed_by_naming_it() -> None:
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        ([], "--data-dir is missing"),
         (["--listen", "nonsense"], "--listen: 'nonsense': expected HOST:PORT"),
         (["--supernode", "ftp://x"], "--supernode: 'ftp://x': expected a URL"),
         (["--upload-slots", "0"], "--upload-slots 0: 1 to 64 expected"),

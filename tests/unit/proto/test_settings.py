@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from proto.errors import ConfigError
-from proto.settings import Loaded, Option, load
+from proto.settings import Loaded, Option, default_data_dir, load
 from proto.values import HostPort, parse_bool, parse_duration, parse_host_port, parse_rate, parse_size, parse_text
 
 if TYPE_CHECKING:
@@ -112,3 +112,21 @@ def test_sizes_rates_and_times_take_units() -> None:
 def test_a_flag_that_is_none_of_ours_is_refused_in_one_line(argv: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"^[^\n]*--help lists every flag$"):
         _load(*argv)
+
+
+@pytest.mark.parametrize(
+    ("user", "environ", "folder"),
+    [
+        (0, {}, "/var/lib/layercast"),
+        (1000, {"HOME": "/home/u"}, "/home/u/.local/share/layercast"),
+        (1000, {"XDG_DATA_HOME": "/data"}, "/data/layercast"),
+    ],
+)
+def test_programs_have_a_folder_unless_told(
+    monkeypatch: pytest.MonkeyPatch, user: int, environ: dict[str, str], folder: str
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert str(default_data_dir()) == folder
