@@ -7,8 +7,10 @@ threads, what the supernode says comes by peer.link; what the machine decides is
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import logging
+import operator
 import time
 from collections import deque
 from dataclasses import replace
@@ -273,6 +275,8 @@ class Driver:
 
     def _send(self, command: contract.Send) -> None:
         message = command.message
+        if isinstance(message, Stored | Failed):
+            self.inline.pop(message.lease, None)  # of a lease that was declined
         if isinstance(message, Stored) and message.lease:
             self._metrics.leases.labels("stored").inc()
         elif isinstance(message, Failed):
@@ -342,15 +346,20 @@ class Driver:
             opened.close()
             self.post(StoreRefused(digest, "the blob is stored in other pieces than the swarm's"))
             return
+        try:
+            hashed = functools.reduce(operator.or_, map(hashes_mask, opened.signed_hashes), 0)
+        except LocalError as error:
+            logger.error("store_refused digest=%s %s", digest.short, error)
+            opened.close()
+            self.post(StoreRefused(digest, str(error)))
+            return
         blob = self.blob(digest)
         blob.handle, blob.layout = opened, opened.layout
+        # Before the hashes that waited: a conflict with them voids an open blob alone.
+        self.post(StoreOpened(digest, opened.held, hashed, opened.complete))
         early, blob.early_hashes = blob.early_hashes, []
         for signed in early:
             self.learn(blob, signed)
-        hashed = 0
-        for run in opened.signed_hashes:
-            hashed |= hashes_mask(run)
-        self.post(StoreOpened(digest, opened.held, hashed, opened.complete))
 
     def learn(self, blob: LiveBlob, signed: SignedHashes) -> bool:
         """Give checked hashes to the store, now or when the blob is open; False when they are of no use."""

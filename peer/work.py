@@ -139,12 +139,15 @@ class Work:
         self._checks.submit(run)
 
     def all_hashes(self, digest: Digest) -> bytes:
-        """Every piece hash of a complete blob, concatenated; empty when one is missing."""
-        handle = self._store.get(digest)
+        """Every piece hash of a complete blob, concatenated; empty when one is missing or cannot be read."""
+        handle = self._store.get(digest, used=False)
         if handle is None:
             return b""
         try:
             hashes = [handle.hash_of(piece) for piece in range(handle.layout.count)]
+        except LocalError as error:
+            logger.warning("hashes_not_announced digest=%s %s", digest.short, error)
+            return b""
         finally:
             handle.close()
         known = [piece_hash for piece_hash in hashes if piece_hash is not None]

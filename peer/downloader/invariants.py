@@ -38,7 +38,7 @@ def _check_pieces(state: State, blob: Blob) -> None:
         assert states.count(PieceState.HELD) == blob.held.bit_count()
     if blob.all_held and blob.store is StoreState.OPEN:
         rests = blob.rest_until > 0.0 and not blob.wanted
-        assert blob.complete or blob.check or rests, "a whole blob is being checked, or waits for a client after trouble"
+        assert blob.complete or blob.check or rests, "a whole blob is being checked, or rests after trouble"
     assert (blob.digest in state.busy) == (blob.wanted and not blob.complete), "busy is what is wanted"
 
 

@@ -133,8 +133,8 @@ class BlobStore(Protocol):
         """What is held, verified as far as needed after a machine restart."""
         ...
 
-    def get(self, digest: Digest) -> BlobHandle | None:
-        """Pin what is there, partial or complete."""
+    def get(self, digest: Digest, *, used: bool = True) -> BlobHandle | None:
+        """Pin what is there, partial or complete. Not `used`: its turn of eviction stays what it was."""
         ...
 
     def open(self, digest: Digest, layout: PieceLayout) -> BlobHandle:

@@ -78,12 +78,13 @@ class DiskStore:
             found.append(StoredBlob(blob.digest, blob.layout, blob.held, blob.complete))
         return found
 
-    def get(self, digest: Digest) -> DiskBlobHandle | None:
+    def get(self, digest: Digest, *, used: bool = True) -> DiskBlobHandle | None:
         """See BlobStore."""
         blob = self._acquire(digest)
         if blob is None:
             return None
-        self._touch(blob)
+        if used:
+            self._touch(blob)
         return DiskBlobHandle(self, blob)
 
     def open(self, digest: Digest, layout: PieceLayout) -> DiskBlobHandle:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from peer.blobs import BlobFailed, DigestMismatch, NotShared
+from peer.downloader.contract import BlobFound
 from peer.downloader.limits import Limits
 from proto.ids import Digest
 from proto.messages import (
@@ -30,7 +31,18 @@ from proto.messages import (
 )
 from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.support.processes import wait_until
-from tests.unit.peer.nodes import LIMITS, PIECE, SWARM, Node, hashes_of, known, opened, read_all, running_node
+from tests.unit.peer.nodes import (
+    LIMITS,
+    PIECE,
+    SWARM,
+    Node,
+    hashes_of,
+    known,
+    layout_of,
+    opened,
+    read_all,
+    running_node,
+)
 from tests.unit.peer.scripted_supernode import ScriptedSupernode, scripted_supernode
 
 if TYPE_CHECKING:
@@ -336,3 +348,61 @@ async def test_a_stopping_node_lets_nobody_wait(tmp_path: Path) -> None:
             await waiting
         with pytest.raises(NotShared):
             await node.driver.open(DIGEST, SOURCE)
+
+
+@pytest.mark.asyncio
+async def test_pieces_that_contradict_the_signed_hashes_are_dropped_however_early_the_hashes_come(
+    tmp_path: Path,
+) -> None:
+    async with two_nodes(tmp_path) as (supernode, holder, node):
+        handle = node.store.open(DIGEST, layout_of(CONTENT))
+        writer = handle.writer(0, from_origin=True)
+        writer.write(memoryview(bytes(PIECE)))
+        writer.finish()
+        handle.close()
+        node.driver.post(BlobFound(DIGEST, len(CONTENT), PIECE, 0b0001, complete=False, sources=(SOURCE,)))
+        opening = asyncio.create_task(node.driver.open(DIGEST, SOURCE))
+        await supernode.hears(Announce)
+        to = node.identity.peer
+        await supernode.say(opened(supernode, node, DIGEST, CONTENT), hashes_of(supernode, DIGEST, CONTENT), to=to)
+        with contextlib.suppress(NotShared, BlobFailed):
+            async with asyncio.timeout(10):
+                (await opening).close()
+        await asyncio.to_thread(
+            wait_until, lambda: not any(blob.held for blob in node.store.inventory() if blob.digest == DIGEST), "void"
+        )
+
+
+@pytest.mark.asyncio
+async def test_an_announcement_survives_hashes_that_cannot_be_read(tmp_path: Path) -> None:
+    async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
+        node.holds(DIGEST, CONTENT, [SOURCE])
+        path = next((tmp_path / "a").rglob("*.hashes"))
+        path.unlink()
+        path.mkdir()
+        supernode.heard.clear()
+        await supernode.hang_up()
+        assert (await supernode.hears(Announce)).hashes == b""
+        assert not node.fatal
+
+
+@pytest.mark.asyncio
+async def test_announcing_is_no_use_of_a_blob(tmp_path: Path) -> None:
+    async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
+        other = bytes(100)
+        node.holds(DIGEST, CONTENT, [SOURCE])
+        node.holds(Digest.of(other), other, [SOURCE])
+        node.store.open(DIGEST, layout_of(CONTENT)).close()
+        order = [blob.digest for blob in node.store.inventory()]
+        supernode.heard.clear()
+        await supernode.hang_up()
+        await supernode.hears(Announce, 2)
+        assert [blob.digest for blob in node.store.inventory()] == order == [Digest.of(other), DIGEST]
+
+
+@pytest.mark.asyncio
+async def test_what_came_with_a_lease_that_was_declined_is_not_kept(tmp_path: Path) -> None:
+    async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
+        await supernode.say(InlineBlob(5, 99, b"of no swarm"))
+        assert (await supernode.hears(Failed)).lease == 5
+        assert not node.driver.inline
