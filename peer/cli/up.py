@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ from proto.values import HostPort, parse_host_port, parse_path, parse_url
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 _DESCRIPTION = """\
 Start a supernode and a peer on this machine, mind them (what dies is started again), and end both on Ctrl-C or
