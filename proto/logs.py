@@ -9,7 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import threading
+import time
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -46,6 +52,37 @@ class _Json(logging.Formatter):
 def _one_line(text: str) -> str:
     """What a remote said must not begin a line of its own in our log."""
     return "".join(char if char.isprintable() else " " for char in text)
+
+
+class LogLimit:
+    """Lines that a remote can cause as often as it likes: so many a period, the rest counted. Safe from any thread."""
+
+    def __init__(
+        self, lines_max: int = 10, period_s: float = 60.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._lines_max = lines_max
+        self._period_s = period_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._since_s = clock()
+        self._lines = 0
+        self._left_out = 0
+
+    def log(self, logger: logging.Logger, level: int, text: str, *values: object) -> None:
+        """Log this line, or only count it; the first line of a period tells how many the last one left out."""
+        left_out = 0
+        with self._lock:
+            now_s = self._clock()
+            if now_s - self._since_s >= self._period_s:
+                left_out, self._left_out = self._left_out, 0
+                self._since_s, self._lines = now_s, 0
+            self._lines += 1
+            if self._lines > self._lines_max:
+                self._left_out += 1
+                return
+        if left_out:
+            logger.log(level, "lines_left_out count=%d kind=%s", left_out, text.partition(" ")[0])
+        logger.log(level, text, *values)
 
 
 def setup(level: str = "info", *, as_json: bool = False) -> None:

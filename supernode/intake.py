@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from proto import messages
 from proto.errors import DigestInvalid, FrameInvalid
 from proto.ids import Digest, short_peer
+from proto.logs import LogLimit
 from proto.messages import NO_READER, FetchReason, Message
 from supernode.scheduler import contract
 from supernode.scheduler.contract import FailReason
@@ -49,6 +50,7 @@ class Intake:
         self._metrics = metrics
         self._limits = limits
         self._seed_address = seed_address
+        self._mismatches = LogLimit()
 
     # --- sessions ------------------------------------------------------------------------------------------------
 
@@ -186,7 +188,10 @@ class Intake:
         swarm, _ = part
         if not checked.matches:
             # Where the content came from the origin our own check decides for all.
-            logger.warning("peer_digest_mismatch peer=%s digest=%s", short_peer(link.info.peer), swarm.digest.short)
+            peer = short_peer(link.info.peer)
+            self._mismatches.log(
+                logger, logging.WARNING, "peer_digest_mismatch peer=%s digest=%s", peer, swarm.digest.short
+            )
             self._completion.doubt(swarm)
             return
         link.wanting.discard(swarm.number)

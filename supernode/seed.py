@@ -194,7 +194,13 @@ class Seed:
             self._cancels[fetch_id] = cancel
 
         def run() -> None:
-            error = self._fetch_pieces(swarm, digest, layout, sources, pieces, read_back, cancel)
+            error: LayercastError | None
+            try:
+                error = self._fetch_pieces(swarm, digest, layout, sources, pieces, read_back, cancel)
+            except Exception:
+                # Our own bug: told loudly, but whoever waits for the end must hear of it.
+                logger.exception("origin_fetch_failed digest=%s", digest.short)
+                error = LocalError("internal error while fetching from an origin; see the log")
             with self._lock:
                 self._cancels.pop(fetch_id, None)
             self._tell(lambda events: events.origin_ended(fetch_id, swarm, error))

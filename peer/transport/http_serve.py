@@ -20,7 +20,8 @@ from peer.transport.http_wire import (
     format_answer,
     format_refusal,
 )
-from proto.errors import TicketInvalid
+from proto.errors import LocalError, TicketInvalid
+from proto.logs import LogLimit
 from proto.tickets import Ticket, check_connection, read_ticket
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class UploadCounters:
             return dict(self._served)
 
     def refused(self) -> dict[str, int]:
-        """Refusals: busy, no_key, ticket, not_held, malformed, off, connections, stalled, gone."""
+        """Refusals: busy, no_key, ticket, not_held, malformed, off, store, connections, stalled, gone."""
         with self._lock:
             return dict(self._refused)
 
@@ -104,6 +105,7 @@ class Answerer:
         self._limiter = limiter
         self._counters = counters
         self._send_timeout_s = send_timeout_s
+        self._refusals = LogLimit()
 
     def answer(self, connection: Connection, request: Request) -> bool:
         """Send everything; False when the connection must end. Raises OSError when the receiver is gone."""
@@ -115,7 +117,11 @@ class Answerer:
             _check_ticket(connection, request, request.digest, key)
         except TicketInvalid as error:
             return self._refuse(connection, request, 403, "ticket", str(error))
-        handle = self._store.get(request.digest)
+        try:
+            handle = self._store.get(request.digest)
+        except LocalError as error:
+            log.error("upload_failed digest=%s error=%s", request.digest.short, error)
+            return self._refuse(connection, request, 503, "store", "the store cannot be read now")
         if handle is None:
             return self._refuse(connection, request, 404, "not_held", "nothing is held of this blob")
         try:
@@ -131,6 +137,11 @@ class Answerer:
         connection.sock.sendall(format_answer(200, len(body), keep_alive=request.keep_alive) + body)
         self._counters.add_served(request.asked.value)
         return request.keep_alive
+
+    def log_refusal(self, reason: str, message: str) -> None:
+        """Tell of nonsense and of tickets that do not hold, as far as one log bears it."""
+        if reason in ("ticket", "malformed"):
+            self._refusals.log(log, logging.INFO, "upload_refused reason=%s %s", reason, message)
 
     def _send_pieces(self, connection: Connection, request: Request, handle: BlobHandle) -> bool:
         layout, first, last = handle.layout, request.first, request.last
@@ -173,8 +184,7 @@ class Answerer:
 
     def _refuse(self, connection: Connection, request: Request, status: int, reason: str, message: str) -> bool:
         self._counters.add_refused(reason)
-        if reason in ("ticket", "malformed"):
-            log.info("upload_refused reason=%s %s", reason, message)
+        self.log_refusal(reason, message)
         keep_alive = request.keep_alive and status != 400
         connection.sock.sendall(format_refusal(status, message, keep_alive=keep_alive))
         return keep_alive

@@ -224,8 +224,7 @@ class UploadServer:
 
     def _refuse(self, connection: Connection, status: int, reason: str, message: str, *, keep_alive: bool) -> None:
         self.counters.add_refused(reason)
-        if reason == "malformed":
-            log.info("upload_refused reason=%s %s", reason, message)
+        self._answerer.log_refusal(reason, message)
         self._send_now(connection, format_refusal(status, message, keep_alive=keep_alive), keep_alive=keep_alive)
 
     def _send_now(self, connection: Connection, answer: bytes, *, keep_alive: bool) -> None:
@@ -283,6 +282,10 @@ class UploadServer:
             return self._answerer.answer(connection, request)
         except OSError as error:
             log.debug("upload: connection ended: %s", error.strerror)
+            return False
+        except Exception:
+            # Our own bug: told loudly, but the other peers keep this thread.
+            log.exception("upload_failed")
             return False
 
     def _still_there(self, connection: Connection) -> bool:

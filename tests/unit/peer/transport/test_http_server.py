@@ -23,7 +23,7 @@ from peer.transport.http_wire import (
     parse_answer,
     pieces_path,
 )
-from proto.errors import ConfigError
+from proto.errors import ConfigError, LocalError
 from proto.tickets import Identity, issue_ticket, prove_connection
 from tests.support.blobs import fill, some_blob
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peer.transport.http_wire import Answer
+    from proto.ids import Digest
 
 SUPERNODE = Identity.generate()
 DOWNLOADER = Identity.generate()
@@ -376,3 +377,32 @@ def test_an_address_in_use_is_a_configuration_error(serve: Callable[..., UploadS
 def test_an_address_that_makes_no_sense_is_a_configuration_error(store: DiskStore, listen: str) -> None:
     with pytest.raises(ConfigError, match="HOST:PORT"):
         UploadServer(listen, store, lambda: None)
+
+
+def test_a_client_that_sends_nonsense_for_ever_does_not_fill_the_log(
+    serve: Callable[..., UploadServer], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = serve()
+    with caplog.at_level("INFO"):
+        for _ in range(50):
+            with Client(server) as client:
+                client.send(b"NONSENSE\r\n\r\n")
+                assert client.answer()[0].status == 400
+    assert len(caplog.messages) == 10
+
+
+@pytest.mark.parametrize("error", [LocalError("disk"), RuntimeError("a bug")], ids=["disk", "bug"])
+def test_a_store_in_trouble_costs_no_thread(
+    serve: Callable[..., UploadServer], store: DiskStore, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def broken(digest: Digest) -> None:
+        raise error
+
+    server = serve(slots=1, queue_max=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "get", broken)
+        for _ in range(3):
+            with Client(server) as client, contextlib.suppress(EOFError):
+                assert client.ask(pieces_path(SMALL.digest, 0, 0), *client.ticket())[0].status == 503
+    with Client(server) as client:
+        assert client.ask(pieces_path(SMALL.digest, 0, 0), *client.ticket())[0].status == 200
