@@ -11,6 +11,7 @@ import benchmarks.pulls.link
 import benchmarks.pulls.memory
 import benchmarks.pulls.origin
 import benchmarks.pulls.tiny
+import benchmarks.scheduler
 from proto.errors import LayercastError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "link": benchmarks.pulls.link,
     "memory": benchmarks.pulls.memory,
     "origin": benchmarks.pulls.origin,
+    "scheduler": benchmarks.scheduler,
     "tiny": benchmarks.pulls.tiny,
 }
 
