@@ -93,6 +93,8 @@ class Blob:
     wanted: bool = False
     store: StoreState = StoreState.CLOSED
     check: int = 0
+    # The blob was dropped since the check began: its outcome says nothing.
+    check_voided: bool = False
     readers: dict[int, Reader] = field(default_factory=dict)
     sources: list[Source] = field(default_factory=list)
     fetches: dict[int, Fetch] = field(default_factory=dict)

@@ -72,6 +72,7 @@ def _other_cut(state: State, blob: Blob) -> None:
     give_up(state, blob, "limit", "the blob is cut otherwise now")
     if blob.store is StoreState.OPEN:
         state.emit(VoidInStore(blob.digest))
+        blob.check_voided = bool(blob.check)
     state.send(Withdraw(str(blob.digest)))
     blob.announced = False
     blob.held = blob.hashed = 0
@@ -161,8 +162,9 @@ def digest_checked(state: State, event: DigestChecked) -> Blob | None:
     if blob is None or blob.check != event.check:
         return blob
     blob.check = 0
-    if not blob.all_held:
-        return blob  # voided while it was compared
+    if blob.check_voided:
+        blob.check_voided = False
+        return blob
     if event.trouble:
         store_trouble(state, blob, event.trouble)
     elif event.matches:
@@ -214,5 +216,6 @@ def void(state: State, blob: Blob, message: str) -> None:
     refuse_unanswered(state, blob, "unavailable", message)
     if blob.store is StoreState.OPEN:
         state.emit(VoidInStore(blob.digest))
+        blob.check_voided = bool(blob.check)
     blob.held = blob.hashed = blob.announced_held = 0
     blob.complete = blob.wanted = blob.announced_wanted = False

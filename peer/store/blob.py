@@ -297,7 +297,10 @@ class Blob:
                 if hasher is None or self._data < 0 or self.complete or not self.held >> piece & 1:
                     return False
                 # A descriptor of its own, so that nobody has to keep the blob pinned for this.
-                descriptor = os.dup(self._data)
+                try:
+                    descriptor = os.dup(self._data)
+                except OSError as error:
+                    raise local_error(error, f"blob {self.digest.short}") from None
             try:
                 if not hash_piece(descriptor, self.layout, piece, hasher, buffer):
                     return False
@@ -315,6 +318,7 @@ class Blob:
         with self._check_lock:
             if self.complete:
                 return True
+            generation = self._generation
             if self.held != self.layout.full_mask:
                 raise LocalError(f"blob {self.digest.short} has pieces missing: its digest cannot be checked yet")
             buffer = memoryview(bytearray(CHUNK_BYTES))
@@ -324,26 +328,28 @@ class Blob:
                 if self._prefix.pieces < self.layout.count or not self._prefix.matches():
                     return False
             try:
-                self._settle_for_good()
+                return self._settle_for_good(generation)
             except OSError as error:
                 raise local_error(error, f"blob {self.digest.short}") from None
-            return True
 
-    def _settle_for_good(self) -> None:
-        """Bytes and hashes first, the name after."""
+    def _settle_for_good(self, generation: int) -> bool:
+        """Bytes and hashes first, the name after. False for a blob that was voided meanwhile."""
         os.fdatasync(self._data)
         sync(self._paths.meta)
         with self._lock:
+            if generation != self._generation:
+                return False
             self._book.sync()
             self._paths.partial.rename(self._paths.complete)
             self.complete = True
         for folder in (self._paths.complete.parent, self._paths.partial.parent, self._paths.meta.parent):
             sync(folder)
         self._paths.held.unlink(missing_ok=True)
+        return True
 
     def void(self) -> None:
-        """See BlobHandle. Raises LocalError."""
-        with self._check_lock, self._lock:
+        """See BlobHandle. Waits for no digest check that is running, which comes to nothing. Raises LocalError."""
+        with self._lock:
             if self.complete:
                 log.warning("store: blob %s matched its digest here and is not voided", self.digest.short)
                 return

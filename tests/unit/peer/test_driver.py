@@ -354,7 +354,7 @@ async def test_a_stopping_node_lets_nobody_wait(tmp_path: Path) -> None:
 async def test_pieces_that_contradict_the_signed_hashes_are_dropped_however_early_the_hashes_come(
     tmp_path: Path,
 ) -> None:
-    async with two_nodes(tmp_path) as (supernode, holder, node):
+    async with two_nodes(tmp_path) as (supernode, _, node):
         handle = node.store.open(DIGEST, layout_of(CONTENT))
         writer = handle.writer(0, from_origin=True)
         writer.write(memoryview(bytes(PIECE)))
@@ -371,33 +371,6 @@ async def test_pieces_that_contradict_the_signed_hashes_are_dropped_however_earl
         await asyncio.to_thread(
             wait_until, lambda: not any(blob.held for blob in node.store.inventory() if blob.digest == DIGEST), "void"
         )
-
-
-@pytest.mark.asyncio
-async def test_an_announcement_survives_hashes_that_cannot_be_read(tmp_path: Path) -> None:
-    async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
-        node.holds(DIGEST, CONTENT, [SOURCE])
-        path = next((tmp_path / "a").rglob("*.hashes"))
-        path.unlink()
-        path.mkdir()
-        supernode.heard.clear()
-        await supernode.hang_up()
-        assert (await supernode.hears(Announce)).hashes == b""
-        assert not node.fatal
-
-
-@pytest.mark.asyncio
-async def test_announcing_is_no_use_of_a_blob(tmp_path: Path) -> None:
-    async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
-        other = bytes(100)
-        node.holds(DIGEST, CONTENT, [SOURCE])
-        node.holds(Digest.of(other), other, [SOURCE])
-        node.store.open(DIGEST, layout_of(CONTENT)).close()
-        order = [blob.digest for blob in node.store.inventory()]
-        supernode.heard.clear()
-        await supernode.hang_up()
-        await supernode.hears(Announce, 2)
-        assert [blob.digest for blob in node.store.inventory()] == order == [Digest.of(other), DIGEST]
 
 
 @pytest.mark.asyncio

@@ -35,7 +35,6 @@ from peer.downloader.contract import (
     UpstreamPiece,
     VoidInStore,
 )
-from peer.downloader.limits import Limits
 from proto.messages import (
     Announce,
     BlobChecked,
@@ -65,7 +64,6 @@ from tests.unit.peer.downloader.script import (
     sent,
 )
 
-LIMITS = Limits()
 OPENED = SwarmOpened(SWARM, str(DIGEST), SIZE, PIECE, TICKET)
 
 
@@ -375,16 +373,3 @@ def test_the_story_of_a_piece_says_what_happened_to_it() -> None:
     story = "\n".join(script.machine.story(DIGEST, 2))
     assert "lease 11" in story
     assert "timeout" in story
-
-
-def test_a_digest_that_cannot_be_checked_is_tried_again_for_a_later_client_alone() -> None:
-    script = Script().linked().open(held=0b1110)
-    (fetch,) = of_type(script.grant(11, 0), StartFetch)
-    (check,) = of_type(script(FetchEnded(fetch.fetch, "", 0.1)), CheckDigest)
-    failed = script(DigestChecked(check.check, False, "the disk is in trouble"))
-    assert not of_type(failed, CheckDigest)
-    assert of_type(failed, FailReaders)
-    assert of_type(script(ReaderClosed(1)), CloseInStore)
-    script.wait(LIMITS.store_rest_s)
-    script(BlobWanted(2, DIGEST, SOURCE))
-    assert of_type(script(StoreOpened(DIGEST, 0b1111, 0b1111, False)), CheckDigest)
