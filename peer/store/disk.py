@@ -7,12 +7,13 @@ peer.store.blob and peer.store.writer.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from peer.store.base import StoredBlob
 from peer.store.blob import Blob
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from proto.pieces import PieceLayout
 
 log = logging.getLogger(__name__)
+
+# What says nothing of a blob's files.
+_EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class DiskStore:
@@ -179,7 +183,10 @@ class DiskStore:
         self._root.remove_orphans(set(self._blobs))
 
     def _acquire(self, digest: Digest) -> Blob | None:
-        """Pin and load what is there. A blob whose files fail is dropped; nothing else suffers."""
+        """Pin and load what is there. A blob whose files fail is dropped; nothing else suffers.
+
+        Where this process has run out of descriptors or memory the blob stays, and is not to be had now.
+        """
         with self._lock:
             blob = self._blobs.get(digest)
             if blob is None:
@@ -188,6 +195,10 @@ class DiskStore:
         try:
             self._load(blob)
         except OSError as error:
+            if error.errno in _EXHAUSTED:
+                log.error("store: blob %s not opened: %s", digest.short, error.strerror)
+                self.unpin(blob)
+                return None
             log.warning("store: dropping blob %s: %s", digest.short, error.strerror)
             with self._lock:
                 blob.pins -= 1

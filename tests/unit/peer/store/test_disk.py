@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -56,6 +59,42 @@ def partial_store(root: Path) -> None:
     store = open_store(root)
     fill(store, BLOB, [0, 5]).close()
     store.close()
+
+
+def test_a_void_waits_for_no_digest_check_and_wins(store: DiskStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle = fill(store, BLOB, range(10))
+    syncing, go_on = threading.Event(), threading.Event()
+
+    def slow_sync(descriptor: int) -> None:
+        syncing.set()
+        assert go_on.wait(10)
+
+    monkeypatch.setattr(os, "fdatasync", slow_sync)
+    with ThreadPoolExecutor(2) as threads:
+        check = threads.submit(handle.check_digest)
+        assert syncing.wait(10)
+        void = threads.submit(handle.void)
+        try:
+            void.result(5)
+        finally:
+            go_on.set()
+        assert not check.result(10)
+    assert (handle.held, handle.complete) == (0, False)
+    handle.close()
+
+
+def test_running_out_of_descriptors_costs_no_blob(store: DiskStore) -> None:
+    fill(store, BLOB, [0, 5]).close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert store.get(BLOB.digest) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    handle = store.get(BLOB.digest)
+    assert handle is not None
+    assert handle.held == 0b100001
+    handle.close()
 
 
 # --- restarts --------------------------------------------------------------------------------------------------
