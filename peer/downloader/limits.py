@@ -38,5 +38,7 @@ class Limits:
     upstream_window_bytes: int = 32 * 1024 * 1024
     # Entries of a blob's history, for story().
     history_max: int = 512
+    # What stays of it when the blob is not in use any more.
+    history_idle_max: int = 16
     # Remembered (blob, source) pairs.
     public_max: int = 65_536

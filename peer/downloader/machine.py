@@ -93,9 +93,9 @@ class Downloader:
         """The first time at which a rule about time can have something to do."""
         state = self.state
         times: list[float] = []
-        for blob in state.blobs.values():
-            if not (blob.readers or blob.digest in state.busy):
-                continue
+        # Asked once a turn of the loop: a store full of blobs that rest must cost nothing here.
+        for digest in state.busy | dict.fromkeys(state.reader_blobs.values()):
+            blob = state.blobs[digest]
             times += [r.deadline for r in blob.readers.values() if not r.answered and not r.failed]
             times.append(readers.stalled_at(state, blob))
             if not state.linked and blob.digest in state.busy and blob.store is StoreState.OPEN:

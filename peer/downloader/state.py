@@ -134,6 +134,9 @@ class State:
         if blob.store is StoreState.OPEN:
             blob.store = StoreState.CLOSED
             self.emit(CloseInStore(blob.digest))
+            # A node keeps thousands of blobs for weeks: of one that rests, the end of its history is enough.
+            while len(blob.history) > self.limits.history_idle_max:
+                blob.history.popleft()
         if blob.store is StoreState.CLOSED and not blob.held and not blob.complete and not blob.unanswered:
             if blob.announced:
                 self.send(Withdraw(str(blob.digest)))

@@ -17,7 +17,7 @@ from peer.downloader.contract import (
     VoidInStore,
 )
 from peer.downloader.limits import Limits
-from proto.messages import Grant, SwarmOpened, Voided
+from proto.messages import FetchReason, Grant, SwarmOpened, Voided
 from tests.unit.peer.downloader.script import DIGEST, PIECE, SIZE, SOURCE, SWARM, TICKET, Script, of_type
 
 LIMITS = Limits()
@@ -51,3 +51,18 @@ def test_a_digest_that_cannot_be_checked_is_tried_again_for_a_later_client_alone
     script.wait(LIMITS.store_rest_s)
     script(BlobWanted(2, DIGEST, SOURCE))
     assert of_type(script(StoreOpened(DIGEST, 0b1111, 0b1111, False)), CheckDigest)
+
+
+def test_a_complete_blob_that_nobody_reads_keeps_the_end_of_its_history_alone() -> None:
+    script = Script().linked().open(held=0b1110)
+    for lease in range(20):
+        (fetch,) = of_type(script.grant(100 + lease, 0), StartFetch)
+        script(FetchEnded(fetch.fetch, FetchReason.TIMEOUT, 0.1))
+    (fetch,) = of_type(script.grant(11, 0), StartFetch)
+    (check,) = of_type(script(FetchEnded(fetch.fetch, "", 0.1)), CheckDigest)
+    script(DigestChecked(check.check, True))
+    assert len(script.machine.story(DIGEST)) > LIMITS.history_idle_max
+    script(ReaderClosed(1))
+    story = script.machine.story(DIGEST)
+    assert len(story) == LIMITS.history_idle_max
+    assert "complete" in story[-1]
