@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proto.pieces import indices
 from supernode.scheduler import contract, origin
 from supernode.scheduler.contract import SEED, FailReason, QuarantinePeer
 from supernode.scheduler.story import WHOLE
@@ -26,11 +27,10 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
     """A lease ended with its piece: learn from it, end its rival."""
     source, receiver = lease.source, lease.receiver
     if not lease.inline:
-        size_bytes = lease.member.swarm.layout.length(lease.piece)
         if elapsed_s <= 0.0 and lease.started_at is not None:
             elapsed_s = core.now - lease.started_at
         if elapsed_s > 0.0:
-            rate = size_bytes / elapsed_s
+            rate = lease.size_bytes / elapsed_s
             beside_up, beside_down = core.beside(lease) if lease.started_at is not None else (1.0, 1.0)
             source.up.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)
             receiver.down.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)
@@ -38,13 +38,14 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
             receiver.down.learn(rate, beside_down, beside_up)
             typical = core.book.typical_flow
             core.book.typical_flow = rate if typical is None else typical + (rate - typical) / 64
-            core.book.refresh_up(source)
-            core.book.refresh_down(receiver)
     source.faults >>= 1
     core.book.judge(source)
     core.counters["stored"] += 1
-    for rival in [other for other in lease.member.leases[lease.piece] if other is not lease]:
-        core.cancel(rival, "another source was faster")
+    racing = lease.member.leases[lease.piece]
+    if len(racing) > 1:
+        for rival in [other for other in racing if other is not lease]:
+            core.cancel(rival, "another source was faster")
+    # Brings the masks of nodes with room up to date, too, after what was learnt.
     core.finish(lease, stored=True)
 
 
@@ -71,6 +72,8 @@ def failed(core: Core, lease: Lease, reason: FailReason) -> None:
         lose(core, swarm.members[source.peer], 1 << lease.piece, "source does not hold it")
     if reason not in _NO_FAULT:
         source.faults += 1
+        if source.faults >= settings.faults_given_up:
+            _give_up(core, swarm, source)
     if reason not in (FailReason.BUSY, FailReason.LOCAL, FailReason.CANCELLED):
         backoff_s = min(
             settings.fault_backoff_max_s, settings.fault_backoff_s * 2 ** min(max(source.faults - 1, 0), 16)
@@ -83,6 +86,18 @@ def failed(core: Core, lease: Lease, reason: FailReason) -> None:
     if reason is FailReason.CORRUPT and source.peer != SEED and not source.quarantined:
         quarantine(core, source, f"served piece {lease.piece} corrupt")
     after_change(core, swarm, source.peer)
+
+
+def _give_up(core: Core, swarm: Swarm, source: Node) -> None:
+    """Nobody gets anything from this node: what it alone holds counts as missing, or its receivers wait for ever.
+
+    It counts again when it announces again.
+    """
+    member = swarm.members.get(source.peer)
+    if member is None or source.peer == SEED or source.quarantined:
+        return
+    alone = sum(1 << piece for piece in indices(member.have) if swarm.holders[piece] == source.bit)
+    lose(core, member, alone, "its only source gives it to nobody")
 
 
 def quarantine(core: Core, node: Node, reason: str) -> None:

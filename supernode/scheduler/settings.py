@@ -32,6 +32,8 @@ class SchedulerSettings:
     # A node below this part of the typical rate, or with this many faults unanswered by successes, is asked last.
     slow_part: float = 0.25
     faults_sunk: int = 2
+    # With this many unanswered faults a node is not counted on for pieces that nobody else has: the origin is asked.
+    faults_given_up: int = 4
     # Uplinks whose rates are within this factor count as equally fast: measurements of quick transfers differ as much.
     alike_factor: float = 4.0
     # One grant in this many to a reading node goes to what its client waits for next, all if nobody competes.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from supernode.scheduler import contract
 from supernode.scheduler.contract import FetchFromOrigin, OpenOrigin, TryOrigin
-from tests.unit.supernode.scheduler.support import PIECE_BYTES, SWARM, Playbook, fetched, mask
+from tests.unit.supernode.scheduler.support import PIECE_BYTES, SWARM, Playbook, fetched, grants, mask, only_grant
 
 
 def cold(peers: int = 2, pieces: int = 4) -> tuple[Playbook, FetchFromOrigin]:
@@ -181,3 +181,17 @@ def test_a_closed_swarm_leaves_nothing_behind() -> None:
     assert (core.swarms, core.plans, core.leases, core.fetches) == ({}, {}, {}, 0)
     assert play.scheduler.story(SWARM, 0) == []
     assert play.scheduler.next_wakeup() is None
+
+
+def test_what_its_only_holder_gives_to_nobody_is_asked_of_the_origin() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open("....")
+    play.hold(1, "****")
+    commands = play.want(2)
+    for _ in range(play.scheduler.settings.faults_given_up):
+        lease = only_grant(commands) if grants(commands) else play.wake_until(contract.GrantLease)
+        assert isinstance(lease, contract.GrantLease)
+        assert not fetched(commands)
+        commands = play.tell(contract.FetchFailed(lease.lease_id, contract.FailReason.CONNECTION))
+    assert fetched(commands) == mask("****")
