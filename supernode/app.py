@@ -171,7 +171,10 @@ class Supernode:
         logger.info("ready epoch=%d key=%s", self._epoch, self._identity.peer.hex()[:8])
 
     def reload(self, config: SupernodeConfig) -> None:
-        """Take over what may change at run time: the allow-list, the upload rate, the p2p switch."""
+        """Take over what may change at run time: the allow-list, the upload rate, the p2p switch.
+
+        The scheduler keeps the rate it was started with as its forecast; the upload port holds the new one.
+        """
         self.config = replace(
             self.config,
             upstreams=config.upstreams,
@@ -181,7 +184,10 @@ class Supernode:
         self._policy.upstreams = config.upstreams
         self._policy.p2p = config.p2p
         self._upload.set_rate_limit(config.upload_rate_bytes_s)
-        self._upload.set_enabled(config.p2p)
+        if config.p2p:
+            # Switched off, new announcements are refused, but a pull under way still ends well: nobody else may hold
+            # what it lacks, and who was told to wait for us would wait for ever.
+            self._upload.set_enabled(True)
         logger.info("reloaded p2p=%s upload_rate_bytes_s=%d", config.p2p, config.upload_rate_bytes_s)
 
     async def stop(self) -> bool:

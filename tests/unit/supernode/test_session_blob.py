@@ -229,6 +229,23 @@ async def test_the_switch_refuses_and_a_reload_turns_it_on(tmp_path: Path, origi
         await peer.expect(SwarmOpened)
 
 
+async def test_a_pull_under_way_ends_well_when_sharing_is_switched_off(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(1_000_000))
+    origin.bytes_per_s = 1_000_000
+    async with (
+        running_supernode(tmp_path / "s", origin) as supernode,
+        real_peer(supernode, tmp_path / "p") as peer,
+        BarePeer.connected(supernode) as late,
+    ):
+        await peer.announce(origin, digest)
+        await peer.expect(SwarmOpened)
+        supernode.reload(dataclasses.replace(supernode.config, p2p=False))
+        await late.announce(origin, digest)
+        assert (await late.expect(BlobRefused)).reason == "limit"
+        await peer.completed(digest)
+    assert len(origin.blob_requests()) == 1
+
+
 async def test_twenty_announcements_at_once_make_one_check_and_one_get(tmp_path: Path, origin: FakeOrigin) -> None:
     digest = origin.add(content_of(500))
     async with running_supernode(tmp_path / "s", origin) as supernode, AsyncExitStack() as stack:
