@@ -31,6 +31,8 @@ SCHEMA_VERSION: Final = 1
 # Swarms and public checks beyond these are forgotten, the longest unused first.
 SWARMS_MAX: Final = 50_000
 PUBLIC_MAX: Final = 200_000
+# So many new rows between two looks at these limits.
+PRUNE_EVERY: Final = 1000
 # Above this many waiting writes further ones are dropped (a disk that hangs must not fill our memory).
 WAITING_WRITES_MAX: Final = 50_000
 
@@ -82,6 +84,7 @@ class SqliteState:
 
     def __init__(self, path: Path) -> None:
         """Open or create. Raises ConfigError when the file is unusable or of a newer schema."""
+        self._saved = 0
         try:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._prepare(path)
@@ -145,6 +148,7 @@ class SqliteState:
                 "ON CONFLICT DO UPDATE SET used_unix_s = excluded.used_unix_s",
                 (name, size_bytes, piece_size_bytes, now_unix_s),
             )
+        self._prune_sometimes()
 
     def add_source(self, digest: Digest, source: Source) -> None:
         """The blob may be asked there."""
@@ -197,6 +201,7 @@ class SqliteState:
             "INSERT OR REPLACE INTO public VALUES (?, ?, ?, ?, ?)",
             (source.upstream, source.repository, str(digest), size_bytes, now_unix_s),
         )
+        self._prune_sometimes()
 
     def forget_public(self, source: Source, digest: Digest) -> None:
         """It gives it to nobody unknown any more, or sent wrong content."""
@@ -213,6 +218,11 @@ class SqliteState:
                 f"(SELECT {column} FROM {table} ORDER BY {column} DESC LIMIT 1 OFFSET ?)",
                 (limit - 1,),
             )
+
+    def _prune_sometimes(self) -> None:
+        self._saved += 1
+        if self._saved % PRUNE_EVERY == 0:
+            self.prune()
 
     def close(self) -> None:
         """Idempotent."""

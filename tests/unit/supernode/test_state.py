@@ -125,3 +125,13 @@ def test_reads_come_after_the_writes_before_them(tmp_path: Path) -> None:
     thread.close()
     assert found is not None
     assert found.size_bytes == 1000
+
+
+def test_a_file_that_is_open_for_long_keeps_its_limits_too(state: SqliteState, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "PUBLIC_MAX", 3)
+    monkeypatch.setattr(sqlite, "PRUNE_EVERY", 10)
+    source = Source("registry.example", "library/thing")
+    blobs = [Digest.of(bytes([number])) for number in range(10)]
+    for number, blob in enumerate(blobs):
+        state.save_public(source, blob, 1000, float(number))
+    assert [state.load_public(source, blob) is not None for blob in blobs] == [False] * 7 + [True] * 3
