@@ -218,7 +218,7 @@ class Driver:
     def _remember_lease(self, link: Link, grant: contract.GrantLease) -> None:
         while len(link.leases) >= LEASES_PER_PEER_MAX:
             del link.leases[next(iter(link.leases))]
-        link.leases[grant.lease_id] = (grant.swarm, grant.piece)
+        link.leases[grant.lease_id] = (grant.swarm, grant.piece, grant.source)
 
     def _cancel(self, command: contract.CancelLease) -> None:
         outcome = "expired" if "expir" in command.reason else "cancelled"

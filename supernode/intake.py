@@ -151,7 +151,8 @@ class Intake:
         swarm, member = part
         if not 0 <= stored.piece < swarm.layout.count or stored.elapsed_ms < 0:
             raise FrameInvalid(f"Stored: piece {stored.piece} of a blob with {swarm.layout.count}")
-        lease_id = stored.lease if link.leases.pop(stored.lease, None) == (stored.swarm, stored.piece) else 0
+        lease = link.leases.pop(stored.lease, None)
+        lease_id = stored.lease if lease is not None and lease[:2] == (stored.swarm, stored.piece) else 0
         if lease_id:
             self._metrics.leases.labels("stored").inc()
         self._opening.remember_holder(link, swarm, member)
@@ -165,12 +166,27 @@ class Intake:
         )
 
     def _failed(self, link: Link, failed: messages.Failed) -> None:
-        if link.leases.pop(failed.lease, None) is None:
+        lease = link.leases.pop(failed.lease, None)
+        if lease is None:
             return
         self._metrics.leases.labels("failed").inc()
         # A reason that a newer peer may know is nobody's fault as far as we can tell.
         reason = _REASONS.get(failed.reason, _REASONS[FetchReason.LOCAL])
+        if reason is FailReason.CORRUPT and not self._believed(link, lease[2]):
+            # Still a failure of this source, which others may have no trouble with.
+            reason = FailReason.PROTOCOL
         self._driver.post(contract.FetchFailed(failed.lease, reason))
+
+    def _believed(self, link: Link, source: int) -> bool:
+        """Whether a report of corrupt bytes may have the source quarantined."""
+        accused = self._driver.nodes.link(source)
+        if accused is None or self._driver.nodes.may_accuse(link.info.peer, accused.info.peer):
+            return True
+        self._mismatches.log(
+            logger, logging.WARNING, "accusation_ignored peer=%s source=%s",
+            short_peer(link.info.peer), short_peer(accused.info.peer),
+        )  # fmt: skip
+        return False
 
     def _reader_moved(self, link: Link, moved: messages.ReaderMoved) -> None:
         part = self._part(link, moved.swarm)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from supernode.sessions import Link
 
 QUARANTINED_MAX: Final = 10_000
+# Sources that one peer may have quarantined by its word alone: who finds everybody corrupt is corrupt itself.
+ACCUSED_MAX: Final = 2
 # Peers awaited after a restart keep a number each; beyond this further ones are not awaited.
 AWAITED_MAX: Final = 50_000
 
@@ -27,6 +29,8 @@ class NodeBook:
         self._by_peer: dict[PeerId, int] = {}
         self._awaited: dict[PeerId, int] = {}
         self._quarantined: OrderedDict[PeerId, None] = OrderedDict()
+        # Whom each peer said served it corrupt bytes.
+        self._accused: OrderedDict[PeerId, set[PeerId]] = OrderedDict()
         self._last = SEED_NODE
         self._empty = asyncio.Event()
         self._empty.set()
@@ -74,6 +78,16 @@ class NodeBook:
         self._quarantined[peer] = None
         if len(self._quarantined) > QUARANTINED_MAX:
             self._quarantined.popitem(last=False)
+
+    def may_accuse(self, accuser: PeerId, source: PeerId) -> bool:
+        """Whether the accuser's word that this source is corrupt counts; each has it for so many sources only."""
+        accused = self._accused.setdefault(accuser, set())
+        self._accused.move_to_end(accuser)
+        if len(self._accused) > QUARANTINED_MAX:
+            self._accused.popitem(last=False)
+        if len(accused) < ACCUSED_MAX:
+            accused.add(source)
+        return source in accused
 
     def is_quarantined(self, peer: PeerId) -> bool:
         """Whether nothing may be fetched from it."""

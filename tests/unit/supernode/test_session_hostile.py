@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proto.messages import BlobRefused, Holders, InlineBlob, SwarmOpened
+from proto.messages import BlobRefused, Failed, FetchReason, Holders, InlineBlob, SwarmOpened
 from proto.tickets import Identity
+from supernode.scheduler.contract import FailReason, FetchFailed
 from tests.support.fake_origin import FakeOrigin, Fault, fake_origin
 from tests.unit.supernode.harness import BarePeer, running_supernode
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proto.ids import Digest
+    from supernode.scheduler.contract import Event
     from supernode.seed import SeedBlob
 
 pytestmark = pytest.mark.asyncio
@@ -78,3 +80,34 @@ async def test_an_origins_nonsense_refuses_the_blob_and_ends_no_session(tmp_path
         assert (await peer.expect(BlobRefused)).reason == "unavailable"
         await peer.announce(origin, origin.add(b"y" * 1000))
         await peer.expect(SwarmOpened)
+
+
+async def test_a_peer_that_calls_every_source_corrupt_is_not_believed_for_long(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with (
+        running_supernode(tmp_path / "s", origin) as supernode,
+        BarePeer.connected(supernode) as liar,
+        BarePeer.connected(supernode),
+        BarePeer.connected(supernode),
+        BarePeer.connected(supernode),
+    ):
+        driver = supernode._driver
+        assert driver is not None
+        reasons: list[FailReason] = []
+        all_four = asyncio.Event()
+
+        def post(event: Event) -> None:
+            assert isinstance(event, FetchFailed)
+            reasons.append(event.reason)
+            if len(reasons) == 4:
+                all_four.set()
+
+        link, *sources = sorted(driver.nodes, key=lambda link: link.info.peer != liar.identity.peer)
+        link.leases.update({number: (1, 0, source.node) for number, source in enumerate(sources, start=1)})
+        link.leases[4] = (1, 0, sources[0].node)
+        monkeypatch.setattr(driver, "post", post)
+        await liar.send(*(Failed(number, FetchReason.CORRUPT) for number in (1, 2, 3, 4)))
+        await asyncio.wait_for(all_four.wait(), 5)
+        monkeypatch.undo()
+    assert reasons == [FailReason.CORRUPT, FailReason.CORRUPT, FailReason.PROTOCOL, FailReason.CORRUPT]
