@@ -235,8 +235,8 @@ class Driver:
             case contract.CheckPublic():
                 self._work.check_public(command, self.post_threadsafe)
             case contract.AskHoldings():
-                handle, ticket = self._handle(command.digest), self.blob(command.digest).ticket
-                self._work.ask_holdings(command, handle, ticket, self.supernode_key, self.post_threadsafe)
+                ticket = self.blob(command.digest).ticket
+                self._work.ask_holdings(command, ticket, self.supernode_key, self.post_threadsafe)
             case _:
                 self._carry_out_local(command)
 

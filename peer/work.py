@@ -176,14 +176,19 @@ class Work:
         """See Transport.cancel."""
         self._transport.cancel(fetch)
 
-    def ask_holdings(
-        self, command: AskHoldings, handle: BlobHandle, ticket: bytes, key: bytes | None, post: Post
-    ) -> None:
-        """What a peer holds; first the signed hashes it has, where we miss some."""
+    def ask_holdings(self, command: AskHoldings, ticket: bytes, key: bytes | None, post: Post) -> None:
+        """What a peer holds; first the signed hashes it has, where we miss some.
+
+        Under a pin of its own: the downloader waits for no answer before it lets go of a blob.
+        """
         source = PieceSource(command.holder.peer, command.holder.address)
 
         def run() -> None:
             held: int | None = None
+            handle = self._store.get(command.digest, used=False)
+            if handle is None:
+                post(HoldingsKnown(command.query, None))
+                return
             try:
                 if command.hashes and key is not None:
                     learned = self._learn_from(source, handle, ticket, key)
@@ -194,6 +199,8 @@ class Work:
                 logger.debug("holder_not_asked digest=%s %s", command.digest.short, error)
             except Exception:
                 logger.exception("question_failed digest=%s", command.digest.short)
+            finally:
+                handle.close()
             post(HoldingsKnown(command.query, held))
 
         self._questions.submit(run)
