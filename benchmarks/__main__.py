@@ -12,6 +12,7 @@ import benchmarks.pulls.memory
 import benchmarks.pulls.origin
 import benchmarks.pulls.tiny
 import benchmarks.scheduler
+import benchmarks.simulator.command
 from proto.errors import LayercastError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "link": benchmarks.pulls.link,
     "memory": benchmarks.pulls.memory,
     "origin": benchmarks.pulls.origin,
+    "sim": benchmarks.simulator.command,
     "scheduler": benchmarks.scheduler,
     "tiny": benchmarks.pulls.tiny,
 }

@@ -1,0 +1,89 @@
+"""Machines that break one rule each, around the production ones: for every checker one that trips it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from benchmarks.simulator.peer import DIGEST
+from benchmarks.simulator.world import production_downloader, production_scheduler
+from peer.downloader.contract import BlobComplete, PieceHeld, StoreOpened
+from supernode.scheduler.contract import FetchFromOrigin, GrantLease
+
+if TYPE_CHECKING:
+    import peer.downloader.contract as down
+    import supernode.scheduler.contract as up
+    from benchmarks.simulator.scenario import Scenario
+
+STARVED = 3
+
+
+class Scheduling:
+    """Passes everything on; subclasses change commands."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        self._machine = production_scheduler(scenario)
+
+    def handle(self, event: up.Event, now: float) -> list[up.Command]:
+        return [other for command in self._machine.handle(event, now) for other in self.changed(command)]
+
+    def next_wakeup(self) -> float | None:
+        return self._machine.next_wakeup()
+
+    def changed(self, command: up.Command) -> list[up.Command]:
+        raise NotImplementedError
+
+
+class AsksTheOriginTwice(Scheduling):
+    """Its first fetch is given again for one piece."""
+
+    def changed(self, command: up.Command) -> list[up.Command]:
+        if isinstance(command, FetchFromOrigin):
+            return [command, replace(command, fetch_id=command.fetch_id + 1, pieces=1)]
+        return [command]
+
+
+class CountsNoSlots(Scheduling):
+    """Every grant comes many times over, each under a number of its own."""
+
+    def changed(self, command: up.Command) -> list[up.Command]:
+        if isinstance(command, GrantLease):
+            return [command, *(replace(command, lease_id=-(command.lease_id * 100 + copy)) for copy in range(20))]
+        return [command]
+
+
+class StarvesOne(Scheduling):
+    """One node's grants are lost."""
+
+    def changed(self, command: up.Command) -> list[up.Command]:
+        return [] if isinstance(command, GrantLease) and command.receiver == STARVED else [command]
+
+
+class Downloading:
+    """Passes everything on; subclasses add commands to those of an event."""
+
+    def __init__(self, scenario: Scenario, node: int) -> None:
+        self._machine = production_downloader(scenario, node)
+
+    def handle(self, event: down.Event, now: float) -> list[down.Command]:
+        return self._machine.handle(event, now) + self.added(event)
+
+    def next_wakeup(self) -> float | None:
+        return self._machine.next_wakeup()
+
+    def added(self, event: down.Event) -> list[down.Command]:
+        raise NotImplementedError
+
+
+class ClaimsPieces(Downloading):
+    """Says that it holds a piece which never came."""
+
+    def added(self, event: down.Event) -> list[down.Command]:
+        return [PieceHeld(DIGEST, 0)] if isinstance(event, StoreOpened) else []
+
+
+class CompletesAtOnce(Downloading):
+    """Says that the blob is complete as soon as the store is open."""
+
+    def added(self, event: down.Event) -> list[down.Command]:
+        return [BlobComplete(DIGEST)] if isinstance(event, StoreOpened) else []

@@ -1,0 +1,116 @@
+"""Whole simulated runs: complete, repeatable to the last event, reported with the fan-out's keys."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.simulator.scenario import Scenario, bounds
+from benchmarks.simulator.world import World
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PIECE_BYTES = 1_000_000
+RATE = 1_000_000.0
+SMALL = Scenario(nodes=12, size_bytes=30 * PIECE_BYTES, piece_size_bytes=PIECE_BYTES, rate_bytes_s=RATE,
+                 origin_rate_bytes_s=RATE, supernode_rate_bytes_s=RATE)  # fmt: skip
+
+
+def trace(seed: int) -> str:
+    """The trace hash of a small run."""
+    return World(replace(SMALL, seed=seed)).run().trace_hash
+
+
+def test_equal_seeds_give_equal_traces_whatever_the_hash_seed() -> None:
+    code = "from tests.simulation.test_runs import trace; print(trace(7))"
+    traces = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.strip()
+        for hash_seed in ("0", "4242")
+    }
+    assert traces == {trace(7)}
+    assert trace(8) != trace(7)
+
+
+def test_every_node_ends_complete_and_the_origin_sends_the_blob_once() -> None:
+    outcome = World(SMALL).run()
+    assert len(outcome.completed_s) == SMALL.nodes
+    assert not outcome.incomplete
+    assert not outcome.errors
+    assert outcome.origin_bytes == SMALL.size_bytes
+    assert outcome.origin_ranges == 1
+
+
+def test_the_equal_link_bound_is_one_piece_time_a_round_and_a_hop_from_the_origin() -> None:
+    limits = bounds(replace(SMALL, nodes=200, size_bytes=125 * PIECE_BYTES))
+    assert limits.piece_s == pytest.approx(125 + 1 + 7)
+    assert limits.fluid_s == pytest.approx(125.0)
+
+
+@pytest.mark.parametrize(
+    ("origin", "supernode", "fluid_s"),
+    [(0.5, 1.0, 60.0), (1.0, 0.25, 120.0), (10.0, 10.0, 30.0)],
+)
+def test_the_slowest_link_on_the_way_sets_the_fluid_bound(origin: float, supernode: float, fluid_s: float) -> None:
+    scenario = replace(SMALL, origin_rate_bytes_s=origin * RATE, supernode_rate_bytes_s=supernode * RATE)
+    assert bounds(scenario).fluid_s == pytest.approx(fluid_s)
+    World(scenario).run()
+
+
+def test_both_ways_of_sharing_come_to_about_the_same_makespan() -> None:
+    exact = World(SMALL).run().completed_s[-1]
+    local = World(replace(SMALL, exact_nodes_max=0)).run().completed_s[-1]
+    assert local == pytest.approx(exact, rel=0.1)
+
+
+@pytest.mark.parametrize(("nodes", "pieces"), [(1, 1), (1, 5), (3, 1)])
+def test_the_smallest_swarms_end_complete(nodes: int, pieces: int) -> None:
+    outcome = World(replace(SMALL, nodes=nodes, size_bytes=pieces * PIECE_BYTES - 1)).run()
+    assert len(outcome.completed_s) == len(outcome.first_byte_s) == nodes
+
+
+def test_the_command_prints_its_assumptions_and_keeps_the_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "sim.json"
+    assert main(["sim", "--nodes", "4", "--pieces", "8", "--seed", "5", "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "node 1000 Mbit/s" in printed
+    assert "20 us of supernode service" in printed
+    kept = json.loads(file.read_text())
+    assert (kept["nodes"], kept["pieces"], kept["size_bytes"]) == (4, 8, 32 << 20)
+    scheduled = kept["modes"]["scheduled"]
+    assert scheduled["makespan_s"] == pytest.approx(scheduled["x_piece"] * kept["bounds"]["piece_s"])
+    assert scheduled["makespan_s"] >= scheduled["p99_s"] >= scheduled["p50_s"] >= scheduled["first_byte_p50_s"] > 0
+    assert scheduled["origin_bytes"] == kept["size_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--nodes", "0"], "--nodes 0: expected 1 to"),
+        (["--nodes", "many"], "--nodes many: expected a whole number"),
+        (["--nodes", "2", "--rate", "0"], "--rate 0: expected at least"),
+        (["--nodes", "2", "--size", "10XB"], "--size 10XB: expected a size"),
+        (["--nodes", "2", "--size", "10", "--pieces", "11"], "--pieces 11: a blob of 10 bytes"),
+        (["--nodes", "2", "--size", "1TiB"], "--size 1TiB: more than"),
+    ],
+)
+def test_bad_flags_get_one_line(flags: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sim", *flags]) == 1
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
