@@ -89,7 +89,7 @@ class UpstreamConfig:
     """How one registry is asked. Paths of files are read when the first connection is made.
 
     `host` is the normalised name, `url` its scheme and authority. `configured` says that an operator named it:
-    only then may it, its redirects and its token service have addresses that are not public. `redirect_hosts`
+    only then may its redirects and its token service have addresses that are not public. `redirect_hosts`
     are further names (HOST or HOST:PORT) that its redirects and token service may have there.
     `egress_proxy` is the http URL of a proxy through which it is reached.
     """

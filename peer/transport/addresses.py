@@ -111,7 +111,7 @@ def is_public_address(text: str) -> bool:
     """Whether an address is one of the public Internet, also when it hides in an IPv6 form of an IPv4 address."""
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
-        if address.sixtofour is not None or address.teredo is not None:
+        if address.sixtofour is not None or address.teredo is not None or address.is_site_local:
             return False
         if address in _NAT64:
             address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
