@@ -48,6 +48,7 @@ def document(outcome: Outcome) -> dict[str, object]:
             "trace_sha256": outcome.trace_hash,
             "trace_entries": outcome.trace_entries,
             "wall_s": outcome.wall_s,
+            "first_copies_s": outcome.first_copies_s,
             "scheduler": outcome.counters,
             "machine": machine(),
         },
@@ -86,6 +87,8 @@ def print_report(outcome: Outcome) -> None:
     for name, part in named:
         at_s = quantile(outcome.completed_s, part)
         rows.append((name, _seconds(at_s), _ratio(at_s, limits.fluid_s)))
+    copies_s = outcome.first_copies_s
+    rows.append(("every piece at a peer once", _seconds(copies_s), _ratio(copies_s, limits.fluid_s)))
     rows.append(("first byte, p50", _seconds(quantile(outcome.first_byte_s, 0.5)), ""))
     print(_assumptions(scenario))
     print_table("scheduled", ("", "time", "x fluid"), rows)

@@ -63,6 +63,9 @@ class Transport:
         self._scenario = scenario
         self._layout = scenario.layout
         self._checkers = checkers
+        # Pieces that some peer holds (mask), and when the last of them first came to one.
+        self.spread = 0
+        self.spread_s = 0.0
         self.endpoints = [
             Endpoint(node, links.add(rate), links.add(rate))
             for node, rate in enumerate([scenario.supernode_rate_bytes_s, *[scenario.rate_bytes_s] * scenario.nodes])
@@ -119,6 +122,9 @@ class Transport:
         if not transfer.over:
             receiver = transfer.receiver
             receiver.held |= 1 << transfer.piece
+            if receiver.number and not self.spread >> transfer.piece & 1:
+                self.spread |= 1 << transfer.piece
+                self.spread_s = self._clock.now
             for checker in self._checkers:
                 checker.arrived(self._clock.now, receiver.number, transfer.piece, size)
             self._end(transfer, "")

@@ -42,6 +42,8 @@ class Outcome:
     scenario: Scenario
     completed_s: tuple[float, ...]
     first_byte_s: tuple[float, ...]
+    # When every piece had been at some peer once.
+    first_copies_s: float
     incomplete: tuple[int, ...]
     # What clients were told that were sent away; empty as it should be.
     errors: tuple[str, ...]
@@ -121,6 +123,7 @@ class World:
             scenario=self.scenario,
             completed_s=tuple(sorted(peer.completed_s for peer in peers if peer.completed_s is not None)),
             first_byte_s=tuple(sorted(peer.first_byte_s for peer in peers if peer.first_byte_s is not None)),
+            first_copies_s=self.transport.spread_s,
             incomplete=incomplete,
             errors=tuple(f"node {peer.node}: {peer.error}" for peer in peers if peer.error),
             origin_bytes=self._supernode.origin_bytes,
