@@ -32,6 +32,7 @@ class Lease:
         "rack_first",
         "receiver",
         "share",
+        "size_bytes",
         "source",
         "started_at",
     )
@@ -42,6 +43,7 @@ class Lease:
         self.receiver = member.node
         self.source = source
         self.piece = piece
+        self.size_bytes = member.swarm.layout.length(piece)
         self.inline = inline
         self.granted_at = now
         self.started_at: float | None = None

@@ -108,7 +108,7 @@ class Core:
             self._hold_rack_back(swarm, lease)
             swarm.lease_out(member, piece)
         if not inline:
-            self._take_slots(lease, swarm.layout.length(piece), beside=len(racing) > 1)
+            self._take_slots(lease, beside=len(racing) > 1)
             if first_copy:
                 member.first_copies += 1
                 self._hold_seed_back(lease)
@@ -141,10 +141,9 @@ class Core:
     def _hold_seed_back(self, lease: Lease) -> None:
         """The piece's first copy can soon be passed on by its receiver: other nodes wait for that one."""
         settings = self.settings
-        size_bytes = lease.member.swarm.layout.length(lease.piece)
         if lease.duration_s is None:
             return
-        typical_s = size_bytes / self.book.typical_flow if self.book.typical_flow else lease.duration_s
+        typical_s = lease.size_bytes / self.book.typical_flow if self.book.typical_flow else lease.duration_s
         if lease.duration_s <= max(settings.first_copy_wait_s, settings.race_after_piece_times * typical_s):
             lease.first_copy = True
             lease.member.swarm.awaited |= 1 << lease.piece
@@ -157,21 +156,23 @@ class Core:
             seed = self.book.nodes[SEED]
             self.dirty_up[SEED] = seed
 
-    def _predict(self, lease: Lease, size_bytes: int) -> None:
+    def _predict(self, lease: Lease) -> None:
         up, down = lease.source.up, lease.receiver.down
-        speeds = [speed for speed in (up.speed(), down.speed()) if speed]
-        lease.share = min(speeds) if len(speeds) == 2 else FILLS
-        flows = (up.expected_flow(lease.before_up), down.expected_flow(lease.before_down))
-        flow = min((flow for flow in flows if flow is not None), default=self.book.typical_flow)
+        lease.share = min(up.speed(), down.speed()) or FILLS
+        flow_up, flow_down = up.expected_flow(lease.before_up), down.expected_flow(lease.before_down)
+        if flow_up is None:
+            flow = flow_down or self.book.typical_flow
+        else:
+            flow = flow_up if flow_down is None else min(flow_up, flow_down)
         if flow:
-            lease.duration_s = size_bytes / flow
+            lease.duration_s = lease.size_bytes / flow
 
     def _expiry_s(self, lease: Lease) -> float:
         if lease.duration_s is None:
             return self.settings.expiry_unknown_s
         return max(self.settings.expiry_min_s, self.settings.expiry_factor * lease.duration_s)
 
-    def _take_slots(self, lease: Lease, size_bytes: int, *, beside: bool) -> None:
+    def _take_slots(self, lease: Lease, *, beside: bool) -> None:
         """`beside`: the lease races another to this receiver, so it runs beside it whatever the link carries."""
         up, down = lease.source.up, lease.receiver.down
         if not up.room_now():
@@ -180,7 +181,7 @@ class Core:
         if not beside and not down.room_now():
             lease.before_down = down.open_ends.pop(0)
             lease.before_down.after_down = lease
-        self._predict(lease, size_bytes)
+        self._predict(lease)
         if lease.before_up is None:
             up.chains += 1
             up.used += up.share(lease)
@@ -203,7 +204,7 @@ class Core:
         lease.area_down = lease.receiver.down.area(self.now)
         if lease.duration_s is None and self.book.typical_flow:
             # Granted when nothing was measured yet.
-            lease.duration_s = lease.member.swarm.layout.length(lease.piece) / self.book.typical_flow
+            lease.duration_s = lease.size_bytes / self.book.typical_flow
         duration = lease.duration_s
         if not lease.member.swarm.wanting & ~lease.receiver.bit:
             # Nobody competes: its next piece may as well be decided now.

@@ -120,16 +120,17 @@ class Scheduler:
 
     def _timer(self, timer: Timer) -> None:
         core = self._core
-        if timer.kind is TimerKind.LEASE:
-            lease = core.lease_due(timer.subject, timer.due)
+        due, _, kind, subject, other = timer
+        if kind is TimerKind.LEASE:
+            lease = core.lease_due(subject, due)
             if lease is not None:
                 outcomes.expire(self._core, lease)
-        elif timer.kind is TimerKind.SWARM:
-            self._swarm_timer(timer.subject)
+        elif kind is TimerKind.SWARM:
+            self._swarm_timer(subject)
         else:
-            node = core.book.nodes.get(timer.subject)
+            node = core.book.nodes.get(subject)
             if node is not None:
-                self._node_timer(timer, node)
+                self._node_timer(kind, node, other)
 
     def _swarm_timer(self, number: int) -> None:
         swarm = self._core.swarms.get(number)
@@ -140,15 +141,15 @@ class Scheduler:
             self._core.timers.set(plan.elected_until, TimerKind.SWARM, number)
         origin.review(self._core, swarm, plan)
 
-    def _node_timer(self, timer: Timer, node: Node) -> None:
+    def _node_timer(self, kind: TimerKind, node: Node, other: int) -> None:
         core = self._core
-        if timer.kind is TimerKind.PAIR:
-            source = core.book.nodes.get(timer.other)
+        if kind is TimerKind.PAIR:
+            source = core.book.nodes.get(other)
             if source is not None:
                 core.book.make_up(node, source)
-        elif timer.kind is TimerKind.NODE_UP and node.blocked_up_until <= core.now:
+        elif kind is TimerKind.NODE_UP and node.blocked_up_until <= core.now:
             node.blocked_up_until = 0.0
-        elif timer.kind is TimerKind.NODE_DOWN and node.blocked_down_until <= core.now:
+        elif kind is TimerKind.NODE_DOWN and node.blocked_down_until <= core.now:
             node.blocked_down_until = 0.0
         core.book.refresh(node)
         core.wake(node)
@@ -252,15 +253,8 @@ class Scheduler:
         member.wanted = event.wanted
         swarm.add_copies(member, held)
         core.wake(node)
-        core.stories.tell(
-            core.now,
-            swarm.number,
-            WHOLE,
-            "peer %d announced %d pieces, wanted %s",
-            event.peer,
-            held.bit_count(),
-            event.wanted,
-        )
+        what = "peer %d announced %d pieces, wanted %s"
+        core.stories.tell(core.now, swarm.number, WHOLE, what, event.peer, held.bit_count(), event.wanted)
         outcomes.after_change(self._core, swarm, event.peer)
 
     def _peer_withdrew(self, event: contract.PeerWithdrew) -> None:
@@ -283,7 +277,7 @@ class Scheduler:
         core = self._core
         swarm = core.swarms.get(event.swarm)
         member = None if swarm is None else swarm.members.get(event.peer)
-        if swarm is None or member is None or not 0 <= event.piece < swarm.layout.count:
+        if swarm is None or member is None or not 0 <= event.piece < swarm.count:
             self._ignore("piece %d of swarm %d stored at %d", event.piece, event.swarm, event.peer)
             return
         bit = 1 << event.piece
@@ -296,12 +290,12 @@ class Scheduler:
             for rival in list(member.leases.get(event.piece, ())):
                 core.cancel(rival, "held already")
             swarm.add_copies(member, bit)
+            core.wake(member.node)
         else:
             outcomes.delivered(self._core, lease, event.elapsed_s)
         if event.peer == SEED:
             self._seed_filled(swarm, bit, event.lease_id)
         else:
-            core.wake(member.node)
             if member.have == swarm.full:
                 outcomes.after_change(self._core, swarm, event.peer)
             plan = self._core.plans[event.swarm]
@@ -339,7 +333,7 @@ class Scheduler:
         member = self._member(event.swarm, event.peer)
         if member is None:
             return
-        valid = event.piece is not None and 0 <= event.piece < member.swarm.layout.count
+        valid = event.piece is not None and 0 <= event.piece < member.swarm.count
         member.reader = event.piece if valid else None
 
     # --- failures --------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ def _feed(core: Core, node: Node) -> None:
         choice = policy.for_receiver(core, node, seed_is_free(core))
         if choice is None:
             return
-        core.grant(choice.member, choice.piece, choice.source)
+        core.grant(*choice)
 
 
 def _drain(core: Core, node: Node, *, seed_free: bool) -> None:
@@ -62,7 +62,7 @@ def _drain(core: Core, node: Node, *, seed_free: bool) -> None:
         choice = policy.for_source(core, node, seed_free)
         if choice is None:
             return
-        core.grant(choice.member, choice.piece, choice.source)
+        core.grant(*choice)
         seed_free = seed_free and seed_is_free(core)
 
 
@@ -82,7 +82,7 @@ def _race(core: Core, node: Node) -> None:
     choice = policy.race_for_receiver(core, node)
     if choice is not None:
         core.counters["raced"] += 1
-        core.grant(choice.member, choice.piece, choice.source)
+        core.grant(*choice)
 
 
 def seed_is_free(core: Core) -> bool:

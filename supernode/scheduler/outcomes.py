@@ -27,11 +27,10 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
     """A lease ended with its piece: learn from it, end its rival."""
     source, receiver = lease.source, lease.receiver
     if not lease.inline:
-        size_bytes = lease.member.swarm.layout.length(lease.piece)
         if elapsed_s <= 0.0 and lease.started_at is not None:
             elapsed_s = core.now - lease.started_at
         if elapsed_s > 0.0:
-            rate = size_bytes / elapsed_s
+            rate = lease.size_bytes / elapsed_s
             beside_up, beside_down = core.beside(lease) if lease.started_at is not None else (1.0, 1.0)
             source.up.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)
             receiver.down.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)
@@ -39,13 +38,14 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
             receiver.down.learn(rate, beside_down, beside_up)
             typical = core.book.typical_flow
             core.book.typical_flow = rate if typical is None else typical + (rate - typical) / 64
-            core.book.refresh_up(source)
-            core.book.refresh_down(receiver)
     source.faults >>= 1
     core.book.judge(source)
     core.counters["stored"] += 1
-    for rival in [other for other in lease.member.leases[lease.piece] if other is not lease]:
-        core.cancel(rival, "another source was faster")
+    racing = lease.member.leases[lease.piece]
+    if len(racing) > 1:
+        for rival in [other for other in racing if other is not lease]:
+            core.cancel(rival, "another source was faster")
+    # Brings the masks of nodes with room up to date, too, after what was learnt.
     core.finish(lease, stored=True)
 
 

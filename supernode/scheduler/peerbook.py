@@ -101,12 +101,12 @@ class Link:
 
     def expected_flow(self, behind: Lease | None) -> float | None:
         """Rate of one more transfer as far as this end knows; `behind` is the one it follows."""
-        speed = self.speed()
+        speed = self.declared or self.carries
         if not speed:
             return None
-        others = self.chains - (behind is not None)
-        used = self.used - (self.share(behind) if behind is not None else 0.0)
-        return max(speed - used, speed / (others + 1))
+        if behind is None:
+            return max(speed - self.used, speed / (self.chains + 1))
+        return max(speed - (self.used - self.share(behind)), speed / self.chains)
 
     def share(self, lease: Lease) -> float:
         """What the transfer's other end could take or give of this link's rate; all of it while unknown."""
@@ -122,7 +122,7 @@ class Link:
 
     def count(self, change: int, now: float) -> None:
         """A transfer began (+1) or ended (-1)."""
-        self._area = self.area(now)
+        self._area += self.running * (now - self._area_at)
         self._area_at = now
         self.running += change
 
@@ -167,6 +167,7 @@ class Node:
         "peer",
         "places",
         "quarantined",
+        "rack",
         "row",
         "up",
         "wanting",
@@ -178,6 +179,8 @@ class Node:
         self.bit = 1 << row
         # Nearest first: rack, zone, region; each named with all above it, absent where a part is empty.
         self.places = places
+        # The first of them, if the zone names a rack.
+        self.rack = places[0] if len(places) == 3 else None
         self.up = up
         self.down = down
         self.quarantined = False
@@ -192,11 +195,6 @@ class Node:
         # Lease id to lease, inline ones included.
         self.leases_in: dict[int, Lease] = {}
         self.leases_out: dict[int, Lease] = {}
-
-    @property
-    def rack(self) -> str | None:
-        """Its rack, if its zone names one."""
-        return self.places[0] if len(self.places) == 3 else None
 
 
 def places_of(zone: str) -> tuple[str, ...]:

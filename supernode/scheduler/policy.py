@@ -9,7 +9,7 @@ early: _reader_next. 8 the end: race_for_receiver.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, TypeAlias
 
 from proto.pieces import indices
 from supernode.scheduler.contract import SEED
@@ -31,12 +31,8 @@ _TRIES = 12
 _SAMPLE = 3
 
 
-class Choice(NamedTuple):
-    """A lease to grant."""
-
-    member: Member
-    piece: int
-    source: Node
+# A lease to grant: to whom, which piece, from whom.
+Choice: TypeAlias = "tuple[Member, int, Node]"
 
 
 def any_bit(mask: int, rng: random.Random) -> int:
@@ -65,7 +61,7 @@ def for_receiver(core: Core, node: Node, seed_free: bool) -> Choice | None:
         for member in node.wanting.values():
             fresh = _fresh(member.swarm) & member.need
             if fresh and not member.swarm.inline:
-                return Choice(member, _in_order(member, fresh), core.book.at(0))
+                return member, _in_order(member, fresh), core.book.at(0)
         if not seed_free:
             sources ^= SEED_BIT
     for number, member in node.wanting.items():
@@ -85,25 +81,28 @@ def _for_member(core: Core, member: Member, sources: int) -> Choice | None:
         return None
     need = member.need & swarm.held_by_any & ~(_held_back_pieces(swarm, member.node) | swarm.awaited)
     if sources.bit_count() <= _FEW_NODES:
-        need &= _union(core, swarm, sources)
+        need &= _union(swarm, sources)
     if not need:
         return None
     piece = _reader_next(core, member, need, sources)
     if piece is None:
         piece = _matched(core, swarm.rarity.rarest_first(need), swarm.holders, sources)
     if piece is None:
-        need &= _union(core, swarm, sources)
+        if need.bit_count() <= _TRIES:
+            # Every piece has been tried.
+            return None
+        need &= _union(swarm, sources)
         if not need:
             return None
-        piece = any_bit(next(swarm.rarity.rarest_first(need)), core.rng)
+        piece = any_bit(swarm.rarity.rarest(need), core.rng)
     holders = swarm.holders[piece] & sources
-    return Choice(member, piece, choose_source(core, member.node, holders))
+    return member, piece, choose_source(core, member.node, holders)
 
 
-def _union(core: Core, swarm: Swarm, sources: int) -> int:
+def _union(swarm: Swarm, sources: int) -> int:
     held = 0
     for row in indices(sources):
-        held |= swarm.members[core.book.at(row).peer].have
+        held |= swarm.at_row[row].have
     return held
 
 
@@ -180,7 +179,7 @@ def race_for_receiver(core: Core, node: Node) -> Choice | None:
         # Of an overdue transfer nobody knows what is left.
         late = lease.overdue and -left_s >= typical_s
         if late or left_s >= core.settings.race_after_piece_times * typical_s:
-            return Choice(member, lease.piece, choose_source(core, node, others))
+            return member, lease.piece, choose_source(core, node, others)
     return None
 
 
@@ -215,7 +214,7 @@ def _for_seed(core: Core, seed: Node, seed_free: bool) -> Choice | None:
         candidates = _able(core, swarm, seed, piece, swarm.lacking[piece] & waiting)
         if candidates:
             member = _fastest(core, swarm, candidates)
-            return Choice(member, _in_order(member, fresh & member.need), seed)
+            return member, _in_order(member, fresh & member.need), seed
     if not seed_free:
         return None
     for swarm in core.swarms.values():
@@ -239,20 +238,24 @@ def _from_member(core: Core, member: Member, receivers: int) -> Choice | None:
     useful = member.have & swarm.open_pieces & ~swarm.awaited
     if not useful:
         return None
-    if receivers.bit_count() > _FEW_NODES:
-        tries = _TRIES
-        for level in swarm.rarity.rarest_first(useful):
-            left = level
-            while left and tries:
-                piece = any_bit(left, core.rng)
-                candidates = swarm.lacking[piece] & receivers
+    if receivers.bit_count() <= _FEW_NODES:
+        return _from_member_each(core, member, useful, receivers)
+    tries = _TRIES
+    for level in swarm.rarity.rarest_first(useful):
+        left = level
+        while left:
+            piece = any_bit(left, core.rng)
+            candidates = swarm.lacking[piece] & receivers
+            if candidates:
+                candidates = _able(core, swarm, source, piece, candidates)
                 if candidates:
-                    candidates = _able(core, swarm, source, piece, candidates)
-                    if candidates:
-                        return Choice(_neediest(core, swarm, source, candidates), piece, source)
-                tries -= 1
-                left ^= 1 << piece
-    return _from_member_each(core, member, useful, receivers)
+                    return _neediest(core, swarm, source, candidates), piece, source
+            tries -= 1
+            if not tries:
+                return _from_member_each(core, member, useful, receivers)
+            left ^= 1 << piece
+    # Every piece has been tried.
+    return None
 
 
 def _from_member_each(core: Core, member: Member, useful: int, receivers: int) -> Choice | None:
@@ -262,17 +265,17 @@ def _from_member_each(core: Core, member: Member, useful: int, receivers: int) -
     best_copies = 0
     found = 0
     for row in indices(receivers):
-        node = core.book.at(row)
-        if node.avoid & source.bit:
+        other = swarm.at_row[row]
+        need = other.need & useful
+        if not need or other.node.avoid & source.bit:
             continue
-        other = swarm.members[node.peer]
-        need = other.need & useful & ~_held_back_pieces(swarm, node)
+        need &= ~_held_back_pieces(swarm, other.node)
         if not need:
             continue
-        piece = any_bit(next(swarm.rarity.rarest_first(need)), core.rng)
+        piece = any_bit(swarm.rarity.rarest(need), core.rng)
         copies = swarm.rarity.counts[piece]
         if best is None or copies < best_copies:
-            best, best_copies = Choice(other, piece, source), copies
+            best, best_copies = (other, piece, source), copies
         found += 1
         if found == _FEW_NODES:
             break
@@ -309,9 +312,9 @@ def _fastest(core: Core, swarm: Swarm, receivers: int) -> Member:
     While the origin still sends, it sets the pace, and of equally fast ones who got fewest is next: so the work of
     passing on is shared.
     """
-    best = swarm.members[core.book.at(any_bit(receivers, core.rng)).peer]
+    best = swarm.at_row[any_bit(receivers, core.rng)]
     for _ in range(_SAMPLE - 1):
-        other = swarm.members[core.book.at(any_bit(receivers, core.rng)).peer]
+        other = swarm.at_row[any_bit(receivers, core.rng)]
         if swarm.fetching and _alike(core, best.node.up, other.node.up):
             better = other.first_copies < best.first_copies
         else:
@@ -333,9 +336,9 @@ def _neediest(core: Core, swarm: Swarm, source: Node, receivers: int) -> Member:
         if near:
             receivers = near
             break
-    best = swarm.members[core.book.at(any_bit(receivers, core.rng)).peer]
+    best = swarm.at_row[any_bit(receivers, core.rng)]
     for _ in range(_SAMPLE - 1):
-        other = swarm.members[core.book.at(any_bit(receivers, core.rng)).peer]
+        other = swarm.at_row[any_bit(receivers, core.rng)]
         if other is not best and _time_left(other) > _time_left(best):
             best = other
     return best

@@ -61,6 +61,10 @@ class Rarity:
             self._occupied |= 1 << after
         levels[after] |= bit
 
+    def rarest(self, candidates: int) -> int:
+        """The first of rarest_first; 0 if there are no candidates."""
+        return next(self.rarest_first(candidates), 0)
+
     def rarest_first(self, candidates: int) -> Iterator[int]:
         """The candidates as non-empty masks, one a level, rarest first."""
         occupied = self._occupied

@@ -43,7 +43,9 @@ class Swarm:
     """All that goes on for one blob."""
 
     __slots__ = (
+        "at_row",
         "awaited",
+        "count",
         "evicted_by_seed",
         "fetching",
         "full",
@@ -68,8 +70,10 @@ class Swarm:
         self.layout = layout
         self.inline = inline
         self.full = layout.full_mask
+        self.count = count = layout.count
+        # By peer, and the same by the row of its node.
         self.members: dict[int, Member] = {}
-        count = layout.count
+        self.at_row: dict[int, Member] = {}
         # Piece to nodes it can be had from (quarantined ones excluded), and to nodes whose `need` has it.
         self.holders = [0] * count
         self.lacking = [0] * count
@@ -99,6 +103,7 @@ class Swarm:
         """Enter a node as a member that holds and wants nothing."""
         member = Member(self, node)
         self.members[node.peer] = member
+        self.at_row[node.row] = member
         node.members[self.number] = member
         return member
 
@@ -109,6 +114,7 @@ class Swarm:
         member.wanted = False
         self.refresh_need(member)
         del self.members[member.node.peer]
+        del self.at_row[member.node.row]
         del member.node.members[self.number]
 
     def add_copies(self, member: Member, pieces: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from enum import IntEnum
-from typing import NamedTuple
+from typing import TypeAlias
 
 
 class TimerKind(IntEnum):
@@ -17,14 +17,8 @@ class TimerKind(IntEnum):
     SWARM = 4
 
 
-class Timer(NamedTuple):
-    """`subject` and `other` are numbers of leases, peers or swarms, by kind. Equal times keep `order` of setting."""
-
-    due: float
-    order: int
-    kind: TimerKind
-    subject: int
-    other: int
+# When, order of setting (equal times keep it), what, and the numbers of leases, peers or swarms it is about, by kind.
+Timer: TypeAlias = tuple[float, int, TimerKind, int, int]
 
 
 class Timers:
@@ -42,22 +36,21 @@ class Timers:
     def set(self, due: float, kind: TimerKind, subject: int, other: int = 0) -> None:
         """Have the timer surface at `due`."""
         self._order += 1
-        heapq.heappush(self._heap, Timer(due, self._order, kind, subject, other))
+        heapq.heappush(self._heap, (due, self._order, kind, subject, other))
 
     def next_due(self, live_leases: dict[int, float]) -> float | None:
         """Time of the earliest timer that still means something. `live_leases`: lease id to its own due time."""
         heap = self._heap
         while heap:
-            first = heap[0]
-            if first.kind is TimerKind.LEASE and live_leases.get(first.subject) != first.due:
-                heapq.heappop(heap)
-                continue
-            return first.due
+            due, _, kind, subject, _ = heap[0]
+            if kind is not TimerKind.LEASE or live_leases.get(subject) == due:
+                return due
+            heapq.heappop(heap)
         return None
 
     def pop_due(self, now: float) -> Timer | None:
         """The earliest timer at or before `now`, removed; None when there is none."""
-        if self._heap and self._heap[0].due <= now:
+        if self._heap and self._heap[0][0] <= now:
             return heapq.heappop(self._heap)
         return None
 
@@ -66,8 +59,6 @@ class Timers:
         if len(self._heap) <= 4 * len(live_leases) + 1024:
             return
         self._heap = [
-            timer
-            for timer in self._heap
-            if timer.kind is not TimerKind.LEASE or live_leases.get(timer.subject) == timer.due
+            timer for timer in self._heap if timer[2] is not TimerKind.LEASE or live_leases.get(timer[3]) == timer[0]
         ]
         heapq.heapify(self._heap)
