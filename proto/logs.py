@@ -58,7 +58,7 @@ class LogLimit:
     """Lines that a remote can cause as often as it likes: so many a period, the rest counted. Safe from any thread."""
 
     def __init__(
-        self, lines_max: int = 10, period_s: float = 60.0, clock: Callable[[], float] = time.monotonic
+        self, lines_max: int = 60, period_s: float = 60.0, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._lines_max = lines_max
         self._period_s = period_s
