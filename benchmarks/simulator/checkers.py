@@ -50,8 +50,11 @@ class Checker:
     def completed(self, now: float, node: int) -> None:
         """A machine says that its blob is complete."""
 
+    def carried(self, now: float, link: str, capacity_bytes_s: float, up_bytes: float, down_bytes: float) -> None:
+        """At the end, of each link: bytes that left a source over it, or that came to a receiver; the other is 0."""
+
     def ended(self, now: float, incomplete: Sequence[int]) -> None:
-        """The run is over; these live nodes are not complete."""
+        """The run is over, and `carried` told; these live nodes are not complete."""
 
 
 class BytesConserved(Checker):
@@ -62,6 +65,8 @@ class BytesConserved(Checker):
         self._layout = scenario.layout
         self._bytes: dict[int, dict[int, float]] = {}
         self._claimed: dict[int, int] = {}
+        self._left_bytes = 0.0
+        self._came_bytes = 0.0
 
     def arrived(self, now: float, node: int, piece: int, size_bytes: float) -> None:
         """See Checker."""
@@ -81,9 +86,21 @@ class BytesConserved(Checker):
         if held != self._layout.size_bytes:
             raise RuleBroken(f"at {now:.6f} node {node} is complete with {held} of {self._layout.size_bytes} bytes")
 
+    def carried(self, now: float, link: str, capacity_bytes_s: float, up_bytes: float, down_bytes: float) -> None:
+        """See Checker."""
+        self._left_bytes += up_bytes
+        self._came_bytes += down_bytes
+
+    def ended(self, now: float, incomplete: Sequence[int]) -> None:
+        """See Checker."""
+        if abs(self._left_bytes - self._came_bytes) > _ROUNDING * self._left_bytes:
+            raise RuleBroken(
+                f"{self._left_bytes:.0f} bytes left their sources, {self._came_bytes:.0f} came to receivers"
+            )
+
 
 class BoundsKept(Checker):
-    """Nobody is faster than the links allow: not one node, not the last one."""
+    """Nobody is faster than the links allow: not one link, not one node, not the last one."""
 
     def opened(self, scenario: Scenario) -> None:
         """See Checker."""
@@ -100,6 +117,14 @@ class BoundsKept(Checker):
         least_s = self._scenario.size_bytes / inbound
         if now < least_s * (1 - _ROUNDING):
             raise RuleBroken(f"node {node} was complete at {now:.6f} s; its links need {least_s:.6f} s")
+
+    def carried(self, now: float, link: str, capacity_bytes_s: float, up_bytes: float, down_bytes: float) -> None:
+        """See Checker."""
+        most_bytes = capacity_bytes_s * now * (1 + _ROUNDING)
+        if up_bytes + down_bytes > most_bytes:
+            raise RuleBroken(
+                f"{link} carried {up_bytes + down_bytes:.0f} bytes in {now:.6f} s, at most {most_bytes:.0f}"
+            )
 
     def ended(self, now: float, incomplete: Sequence[int]) -> None:
         """See Checker."""

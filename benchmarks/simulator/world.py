@@ -84,7 +84,7 @@ class World:
         self.trace = Trace()
         self.links = Links(self.clock, exact=scenario.nodes <= scenario.exact_nodes_max)
         self.transport = Transport(self.clock, self.links, scenario, self.checkers)
-        origin_link = self.links.add(scenario.origin_rate_bytes_s)
+        self._origin_link = origin_link = self.links.add(scenario.origin_rate_bytes_s)
         self._scheduler = make_scheduler(scenario)
         self._supernode = Supernode(self, self._scheduler, origin_link)
         self.peers = {
@@ -112,9 +112,21 @@ class World:
         while self._left > 0 and self.clock.step(until_s):
             pass
         incomplete = tuple(node for node, peer in self.peers.items() if peer.completed_s is None)
+        self._tell_carried()
         for checker in self.checkers:
             checker.ended(self.clock.now, incomplete)
         return self._outcome(incomplete, time.perf_counter() - began)
+
+    def _tell_carried(self) -> None:
+        now, links = self.clock.now, self.links
+        up = [(f"the uplink of node {endpoint.number}", endpoint.up) for endpoint in self.transport.endpoints]
+        down = [(f"the downlink of node {endpoint.number}", endpoint.down) for endpoint in self.transport.endpoints]
+        up.append(("the origin's uplink", self._origin_link))
+        for checker in self.checkers:
+            for name, link in up:
+                checker.carried(now, name, links.capacity_bytes_s[link], links.carried_bytes[link], 0.0)
+            for name, link in down:
+                checker.carried(now, name, links.capacity_bytes_s[link], 0.0, links.carried_bytes[link])
 
     def _outcome(self, incomplete: tuple[int, ...], wall_s: float) -> Outcome:
         peers = self.peers.values()

@@ -72,6 +72,23 @@ def test_a_last_node_before_the_piece_bound_is_told_from_one_before_its_own_link
         checker.ended(1.0, ())
 
 
+def test_bytes_that_left_a_source_and_came_nowhere_are_missed() -> None:
+    checker = BytesConserved()
+    checker.opened(SCENARIO)
+    checker.carried(1.0, "one uplink", 1e6, 1000.0, 0.0)
+    checker.carried(1.0, "one downlink", 1e6, 0.0, 999.0)
+    with pytest.raises(RuleBroken, match="1000 bytes left their sources, 999 came"):
+        checker.ended(1.0, ())
+
+
+def test_a_link_that_carried_more_than_it_can_is_found() -> None:
+    checker = BoundsKept()
+    checker.opened(SCENARIO)
+    checker.carried(1.0, "one uplink", 1e6, 1e6, 0.0)
+    with pytest.raises(RuleBroken, match="one uplink carried"):
+        checker.carried(1.0, "one uplink", 1e6, 1.001e6, 0.0)
+
+
 def test_a_source_that_sends_more_at_a_time_than_it_has_slots_is_found() -> None:
     checker = SlotsKept()
     checker.opened(SCENARIO)
