@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Failures that say nothing against the source.
 _NO_FAULT = (FailReason.LOCAL, FailReason.CANCELLED, FailReason.TICKET, FailReason.NOT_HELD, FailReason.BUSY)
+# A shorter time says nothing about a link, whoever states it; it would only make its rate infinite.
+_BRIEFEST_S = 1e-6
 
 
 def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
@@ -29,7 +31,7 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
     if not lease.inline:
         if elapsed_s <= 0.0 and lease.started_at is not None:
             elapsed_s = core.now - lease.started_at
-        if elapsed_s > 0.0:
+        if elapsed_s >= _BRIEFEST_S:
             rate = lease.size_bytes / elapsed_s
             beside_up, beside_down = core.beside(lease) if lease.started_at is not None else (1.0, 1.0)
             source.up.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)

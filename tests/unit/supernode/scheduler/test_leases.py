@@ -314,3 +314,14 @@ def test_the_story_of_a_piece_says_what_became_of_it() -> None:
     assert "lease 10000000001: 0 -> 1" in story
     assert "failed: connection" in story
     assert lease is None
+
+
+def test_a_report_of_hardly_any_time_says_nothing_of_a_link() -> None:
+    play = Playbook()
+    play.join(1)
+    play.open("**")
+    (lease, *_) = grants(play.want(1))
+    play.tell(contract.PieceStored(lease.swarm, lease.receiver, lease.piece, lease.lease_id, 5e-324))
+    book = play.scheduler.inspect().book
+    assert book.typical_flow is None
+    assert book.nodes[1].down.carries is None
