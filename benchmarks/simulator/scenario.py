@@ -28,6 +28,8 @@ class Scenario:
     slots: int = 8
     # Requests that wait for an upload slot; a further one is answered busy.
     queue_max: int = 8
+    # A receiver waits no longer than this for its turn at a source.
+    slot_wait_s: float = 15.0
     # Whether nodes tell the supernode their links' rates, or it has to learn them.
     declared: bool = False
     seed: int = 1

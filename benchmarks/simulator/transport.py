@@ -41,12 +41,15 @@ class Endpoint:
 class Transfer:
     """One fetch of one piece."""
 
-    __slots__ = ("began_s", "deadline", "ended", "flow", "over", "piece", "receiver", "source")
+    __slots__ = ("began_s", "deadline", "deadline_s", "ended", "flow", "over", "piece", "receiver", "source")
 
-    def __init__(self, receiver: Endpoint, source: Endpoint, piece: int, began_s: float, ended: Ended) -> None:
+    def __init__(
+        self, receiver: Endpoint, source: Endpoint, piece: int, deadline_s: float, began_s: float, ended: Ended
+    ) -> None:
         self.receiver = receiver
         self.source = source
         self.piece = piece
+        self.deadline_s = deadline_s
         self.began_s = began_s
         self.ended = ended
         self.flow: Flow | None = None
@@ -74,8 +77,9 @@ class Transport:
     def fetch(self, receiver: int, source: int, piece: int, deadline_s: float, ended: Ended) -> Transfer:
         """Begin; `ended` is called once."""
         now = self._clock.now
-        transfer = Transfer(self.endpoints[receiver], self.endpoints[source], piece, now, ended)
-        transfer.deadline = self._clock.after(deadline_s, lambda: self._stop(transfer, FetchReason.TIMEOUT))
+        transfer = Transfer(self.endpoints[receiver], self.endpoints[source], piece, deadline_s, now, ended)
+        wait_s = self._scenario.slot_wait_s
+        transfer.deadline = self._clock.after(wait_s, lambda: self._stop(transfer, FetchReason.TIMEOUT))
         self._clock.after(self._scenario.round_trip_s / 2, lambda: self._asked(transfer))
         return transfer
 
@@ -103,6 +107,12 @@ class Transport:
     def _send(self, transfer: Transfer) -> None:
         source = transfer.source
         source.running += 1
+        # The answer's head comes first: time taken and deadline count from there, not from the wait for a slot.
+        transfer.began_s = self._clock.now + self._scenario.round_trip_s / 2
+        if transfer.deadline is not None:
+            transfer.deadline.cancel()
+        due_s = transfer.began_s + transfer.deadline_s
+        transfer.deadline = self._clock.at(due_s, lambda: self._stop(transfer, FetchReason.TIMEOUT))
         for checker in self._checkers:
             checker.began(self._clock.now, source.number, source.running)
         size = float(self._layout.length(transfer.piece))
@@ -151,4 +161,4 @@ class Transport:
         transfer.over = True
         if transfer.deadline is not None:
             transfer.deadline.cancel()
-        transfer.ended(reason, self._clock.now - transfer.began_s)
+        transfer.ended(reason, max(0.0, self._clock.now - transfer.began_s))
