@@ -34,8 +34,13 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
         if elapsed_s >= _BRIEFEST_S:
             rate = lease.size_bytes / elapsed_s
             beside_up, beside_down = core.beside(lease) if lease.started_at is not None else (1.0, 1.0)
-            source.up.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)
-            receiver.down.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)
+            if lease.member.swarm.wanting & ~receiver.bit:
+                # With others to serve, a second transfer on a link delays every hop by more than a gap costs.
+                source.up.forget_gap()
+                receiver.down.forget_gap()
+            else:
+                source.up.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)
+                receiver.down.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)
             source.up.learn(rate, beside_up, beside_down)
             receiver.down.learn(rate, beside_down, beside_up)
             typical = core.book.typical_flow

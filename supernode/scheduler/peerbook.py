@@ -137,6 +137,10 @@ class Link:
             self._gap_part += (_GAP_RISE if gap_part > self._gap_part else _GAP_FALL) * (gap_part - self._gap_part)
         self._ended_at = now
 
+    def forget_gap(self) -> None:
+        """Several nodes want what goes over this link: it takes no further transfer on account of gaps."""
+        self._gap_part = 0.0
+
     def learn(self, rate: float, beside: float, beside_there: float) -> None:
         """Take in a transfer that ended well: its rate in bytes/s, the mean numbers running here and at its other end.
 

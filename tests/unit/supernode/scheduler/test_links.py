@@ -49,3 +49,9 @@ def test_idling_while_the_other_end_is_busy_does_not_count() -> None:
     link.chains = 1
     link.used = link.carries = 1000.0
     assert not link.room_now()
+
+
+def test_with_others_to_serve_gaps_count_for_nothing() -> None:
+    link = _busy_link(gap_s=0.2, transfers=10)
+    link.forget_gap()
+    assert not link.room_now()
