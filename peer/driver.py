@@ -7,6 +7,7 @@ threads, what the supernode says comes by peer.link; what the machine decides is
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import itertools
 import logging
@@ -126,6 +127,16 @@ class Driver:
             # The loop is closed: the process ends, and nobody waits for this.
             logger.debug("event_dropped %s", type(event).__name__)
 
+    def _wake_threadsafe(self, digest: Digest) -> None:
+        """From the digest's thread: its readers look again."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
+            self._loop.call_soon_threadsafe(self._wake, digest)
+
+    def _wake(self, digest: Digest) -> None:
+        blob = self._blobs.get(digest)
+        if blob is not None:
+            blob.wake()
+
     def begin(self, found: Iterable[BlobFound], *, sharing: bool) -> None:
         """What the store holds, before anything else."""
         if not sharing:
@@ -231,7 +242,9 @@ class Driver:
             case contract.CancelUpstream(fetch):
                 self._work.cancel_upstream(fetch)
             case contract.CheckDigest(check, digest):
-                self._work.check_digest(check, self._handle(digest), self.post_threadsafe)
+                self._work.check_digest(
+                    check, self._handle(digest), self.post_threadsafe, lambda: self._wake_threadsafe(digest)
+                )
             case contract.CheckPublic():
                 self._work.check_public(command, self.post_threadsafe)
             case contract.AskHoldings():

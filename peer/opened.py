@@ -75,7 +75,7 @@ class BlobReader:
     @property
     def complete(self) -> bool:
         """See OpenedBlob."""
-        return self._handle.complete and not self.wrong
+        return (self._handle.matched or self._handle.complete) and not self.wrong
 
     @property
     def wrong(self) -> bool:

@@ -120,13 +120,13 @@ class Work:
 
         self._disk.submit(run)
 
-    def check_digest(self, check: int, handle: BlobHandle, post: Post) -> None:
-        """Compare the whole blob's digest."""
+    def check_digest(self, check: int, handle: BlobHandle, post: Post, matched: Callable[[], None]) -> None:
+        """Compare the whole blob's digest. `matched` is called from a thread as soon as it has passed."""
 
         def run() -> None:
             matches, trouble = False, ""
             try:
-                matches = handle.check_digest()
+                matches = handle.check_digest(matched)
             except LocalError as error:
                 trouble = str(error)
             except Exception:

@@ -83,6 +83,11 @@ class BlobHandle(Protocol):
         """The digest was checked here and the file has its final name."""
         ...
 
+    @property
+    def matched(self) -> bool:
+        """The digest was checked here; the file may still be on its way to disk and to its final name."""
+        ...
+
     def fileno(self) -> int:
         """The data file, for sendfile and pread, valid until close() (renaming does not disturb it)."""
         ...
@@ -110,9 +115,10 @@ class BlobHandle(Protocol):
         """The end (exclusive) of the held bytes that run on from `offset` without a gap; `offset` when none."""
         ...
 
-    def check_digest(self) -> bool:
+    def check_digest(self, on_match: Callable[[], None] | None = None) -> bool:
         """All pieces held: compare the blob's digest (reads only what was not hashed in passing).
 
+        `on_match` is called when it has passed, before the disk is waited for: readers need not wait for that.
         True: fsync, rename, complete. False: the blob does not match; call void(). May take seconds: use a thread.
         """
         ...

@@ -24,7 +24,7 @@ from proto.errors import FrameInvalid, LocalError
 from proto.pieces import Bitfield, first_missing, indices
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from hashlib import _Hash
     from pathlib import Path
 
@@ -65,6 +65,8 @@ class Blob:
         self.load_lock = threading.Lock()
         self.held = 0
         self.complete = False
+        # The digest has passed; `complete` follows when the disk has it all.
+        self.matched = False
         self._host = host
         self._paths = paths
         self._lock = threading.Lock()
@@ -313,7 +315,7 @@ class Blob:
                     self._prefix.commit(piece, hasher)
             return True
 
-    def check_digest(self) -> bool:
+    def check_digest(self, on_match: Callable[[], None] | None = None) -> bool:
         """See BlobHandle."""
         with self._check_lock:
             if self.complete:
@@ -327,6 +329,9 @@ class Blob:
             with self._lock:
                 if self._prefix.pieces < self.layout.count or not self._prefix.matches():
                     return False
+                self.matched = generation == self._generation
+            if self.matched and on_match is not None:
+                on_match()
             try:
                 return self._settle_for_good(generation)
             except OSError as error:
@@ -354,6 +359,7 @@ class Blob:
                 log.warning("store: blob %s matched its digest here and is not voided", self.digest.short)
                 return
             self._generation += 1
+            self.matched = False
             for owner in self._owners.values():
                 owner.settle()
             self._owners.clear()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from peer.store.base import SignedHashes
     from peer.store.blob import Blob, BlobHost
     from peer.store.writer import Writer
@@ -40,6 +42,11 @@ class DiskBlobHandle:
         """See BlobHandle."""
         return self._blob.complete
 
+    @property
+    def matched(self) -> bool:
+        """See BlobHandle."""
+        return self._blob.matched
+
     def fileno(self) -> int:
         """See BlobHandle."""
         return self._blob.descriptor
@@ -69,9 +76,9 @@ class DiskBlobHandle:
         """See BlobHandle."""
         return self._blob.available_from(offset)
 
-    def check_digest(self) -> bool:
+    def check_digest(self, on_match: Callable[[], None] | None = None) -> bool:
         """See BlobHandle. Raises LocalError when pieces are missing or the disk is in trouble."""
-        return self._blob.check_digest()
+        return self._blob.check_digest(on_match)
 
     def void(self) -> None:
         """See BlobHandle. A complete blob, whose digest was checked here, is left alone."""

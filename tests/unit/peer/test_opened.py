@@ -89,6 +89,16 @@ async def test_a_blob_of_one_piece_is_sent_after_its_digest_alone(store: DiskSto
 
 
 @pytest.mark.asyncio
+async def test_a_client_does_not_wait_for_the_disk_once_the_digest_has_passed(store: DiskStore) -> None:
+    opened = open_blob(store, 3 * PIECE)
+    opened.put(*range(3))
+    seen: list[tuple[bool, bool]] = []
+    assert opened.handle.check_digest(lambda: seen.append((opened.handle.complete, opened.reader.complete)))
+    assert seen == [(False, True)]
+    opened.handle.close()
+
+
+@pytest.mark.asyncio
 async def test_the_piece_waited_for_is_told_once(store: DiskStore) -> None:
     opened = open_blob(store, 4 * PIECE)
     waiting = asyncio.create_task(opened.reader.wait_available(PIECE + 3))
