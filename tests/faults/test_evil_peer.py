@@ -12,6 +12,7 @@ from proto.ids import Digest, short_peer
 from proto.messages import Announce, Source, SwarmOpened
 from proto.pieces import Bitfield, PieceLayout
 from tests.support.evil_uploads import EvilUploads
+from tests.support.processes import wait_until
 from tests.support.pullers import REPOSITORY, pull
 from tests.unit.supernode.harness import At, BarePeer
 
@@ -38,6 +39,8 @@ def claim(upstream: str, digest: str) -> Announce:
 def stored_sha256(peer: Peer, digest: str) -> str:
     named = Digest.parse(digest)
     path = peer.data_dir / "store" / "blobs" / named.algorithm / named.hex[:2] / named.hex
+    # A client has the last piece as soon as the digest has passed; the file gets its name when the disk has it.
+    wait_until(path.exists, "the blob under its final name")
     return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
