@@ -1,0 +1,40 @@
+"""What only a simulation has to be told: latencies, service times, slots, how exact. No scenario, no policy.
+
+Whatever the product has a default for is that default here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class SimulationSettings:
+    """Times in seconds. The round trip is that between any two nodes, and to supernode and origin."""
+
+    round_trip_s: float = 0.001
+    # Between two nodes of one rack; None: as between any others.
+    rack_round_trip_s: float | None = None
+    # Of the supernode, an event; one at a time.
+    service_s: float = 20e-6
+    # From a piece's last byte to its hash. Hashing runs beside the transfer, so this is the last 1 MiB's.
+    hash_s: float = 0.0002
+    slots: int = 8
+    # Requests that wait for an upload slot; a further one is answered busy.
+    queue_max: int = 8
+    # A receiver waits no longer than this for its turn at a source, and so long for a connection.
+    slot_wait_s: float = 15.0
+    connect_wait_s: float = 3.0
+    # How often the supernode tells waiting nodes how the origin does; so many missed end a session.
+    ping_interval_s: float = 2.0
+    pings_missed_max: int = 3
+    # Nodes that leave lose their power: nobody closes their connections. Otherwise their process ends.
+    power_loss: bool = False
+    # Whether a connection that rested begins slowly.
+    slow_start: bool = False
+    # Up to so many nodes links are shared exactly; above, by the local share.
+    exact_nodes_max: int = 200
+
+    def round_trip(self, *, same_rack: bool) -> float:
+        """Between two nodes."""
+        return self.rack_round_trip_s if same_rack and self.rack_round_trip_s is not None else self.round_trip_s
