@@ -1,4 +1,4 @@
-"""How benchmarks show and keep their figures: a table on the terminal, JSON in a file. It measures nothing."""
+"""What every benchmark shows: a table on the terminal, JSON in a file, and the machine they were taken on."""
 
 from __future__ import annotations
 

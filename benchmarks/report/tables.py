@@ -1,0 +1,222 @@
+"""A scenario's runs on the terminal: what was assumed first, without which a ratio means nothing. It runs nothing."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from benchmarks.report.summary import quantile, ratio, summaries
+from benchmarks.report.terminal import print_table
+from proto.pieces import MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from benchmarks.bounds import Bounds
+    from benchmarks.figures import ModeRun
+    from benchmarks.report.summary import Summary
+    from benchmarks.scenario import Scenario
+
+Row = tuple[str, ...]
+
+
+def print_report(
+    scenario: Scenario,
+    limits: Bounds,
+    runs: Sequence[ModeRun],
+    *,
+    title: str = "",
+    links: Mapping[str, object] | None = None,
+) -> None:
+    """All figures of all modes; `links` are those given to document()."""
+    if title:
+        print(title)
+    for line in assumptions(scenario, limits, links):
+        print(line)
+    print_table("physical limits", ("", "time", "x fluid"), bound_rows(limits))
+    figures = summaries(scenario, limits, runs)
+    print_table("results", ("", *(one.run.mode for one in figures)), figure_rows(figures))
+    for one in figures:
+        if one.groups:
+            print_table(f"{one.run.mode}: nodes by class and fate, from their own requests", GROUPS, group_rows(one))
+    for line in remarks(figures):
+        print(line)
+
+
+def assumptions(scenario: Scenario, limits: Bounds, links: Mapping[str, object] | None = None) -> list[str]:
+    """What the figures rest on, a line each: sizes, links as set and as measured, requests and faults."""
+    blobs = f" as {len(scenario.blobs)} blobs, {scenario.parallel} at a time," if len(scenario.blobs) > 1 else ""
+    largest = max(scenario.layout(blob).length(0) for blob in range(len(scenario.blobs)))
+    pieces = f"{scenario.pieces} pieces of up to {size(largest)}"
+    lines = [f"{scenario.nodes} nodes, {size(scenario.size_bytes)}{blobs} in {pieces}"]
+    goodputs = limits.links
+    ends = [
+        f"origin {rate(scenario.origin_bytes_s, goodputs.origin_bytes_s)}",
+        f"supernode {rate(scenario.supernode_bytes_s, goodputs.supernode_bytes_s)}",
+    ]
+    parts = sum(one.parts for one in scenario.classes)
+    for one in scenario.classes:
+        up, down = goodputs.classes[one.name]
+        ways = rate(one.up_bytes_s, up)
+        if (one.up_bytes_s, up) != (one.down_bytes_s, down):
+            ways = f"up {ways}, down {rate(one.down_bytes_s, down)}"
+        share = "" if len(scenario.classes) == 1 else f" ({one.parts} of {parts})"
+        ends.append(f"{one.name}{share} {ways}")
+    lines.append(f"links: {'; '.join(ends)}; {'declared' if scenario.declared else 'not declared'} to the supernode")
+    if goodputs.trunk_bytes_s is not None:
+        trunk = rate(scenario.trunk_bytes_s, goodputs.trunk_bytes_s)
+        lines.append(f"{scenario.racks} racks, each behind a trunk of {trunk} each way; origin and supernode outside")
+    if links:
+        lines.append(", ".join(f"{name} {value}" for name, value in links.items()))
+    return lines + _events(scenario)
+
+
+def _events(scenario: Scenario) -> list[str]:
+    lines = []
+    if scenario.arrivals.poisson_per_s:
+        lines.append(f"requests come by a Poisson process, {scenario.arrivals.poisson_per_s:g} a second")
+    if scenario.arrivals.joiners:
+        lines.append(f"{scenario.arrivals.joiners} nodes join when the others are complete")
+    origin = scenario.origin
+    if origin.first_byte_s:
+        lines.append(f"the origin's first byte comes after {origin.first_byte_s:g} s")
+    if origin.stall_s:
+        lines.append(
+            f"its stream stands still for {origin.stall_s:g} s after {origin.stall_after_part:.0%} of the bytes"
+        )
+    if origin.refused:
+        lines.append(f"it answers 429 to {origin.refused} requests, Retry-After {origin.retry_after_s:g} s")
+    faults = scenario.faults
+    if faults.churn_part:
+        back = f", and come back after {faults.churn_back_after_s:g} s" if faults.churn_back_after_s else " for good"
+        when = f"between {faults.churn_from_s:g} and {faults.churn_to_s:g} s"
+        lines.append(f"{faults.churn_part:.0%} of the nodes leave {when}{back}")
+    if faults.slow_part:
+        lines.append(f"{faults.slow_part:.0%} are slow: {faults.slow_factor:.0%} of their links")
+    if faults.corrupt_part:
+        lines.append(f"{faults.corrupt_part:.0%} serve wrong bytes")
+    return lines
+
+
+def bound_rows(limits: Bounds) -> list[Row]:
+    """Each limit, its time, and the time over the fluid bound."""
+    bounds: list[tuple[str, float | None]] = [
+        ("fluid bound", limits.fluid_s),
+        ("piece bound, with the origin's hop", limits.piece_s),
+        ("racks' trunks and uplinks", limits.racks_s),
+        ("every node from the origin (native)", limits.native_s),
+        ("whole blob at the supernode first (torrent)", limits.torrent_s),
+    ]
+    if len(limits.class_s) > 1:
+        bounds.extend((f"downlink of {name}", time_s) for name, time_s in limits.class_s.items())
+    rows: list[Row] = [
+        (name, seconds(time_s), text(ratio(time_s, limits.fluid_s), ".3f"))
+        for name, time_s in bounds
+        if time_s is not None
+    ]
+    if limits.reduction_vs_native is not None:
+        rows.append(("less time than native, at most", f"{limits.reduction_vs_native:.2%}", ""))
+    return rows
+
+
+# The name of each figure and how it is written; times and ratios first.
+_FIGURES: tuple[tuple[str, Callable[[Summary], str]], ...] = (
+    ("last node", lambda one: seconds(one.makespan_s)),
+    ("p99", lambda one: seconds(one.p99_s)),
+    ("p50", lambda one: seconds(one.p50_s)),
+    ("p1", lambda one: seconds(one.p1_s)),
+    ("(p99 - p1) / p50", lambda one: text(one.spread, ".1%")),
+    ("first byte, p50", lambda one: seconds(one.first_byte_p50_s)),
+    ("last node / fluid bound", lambda one: text(one.x_fluid, ".3f")),
+    ("last node / piece bound", lambda one: text(one.x_piece, ".3f")),
+    ("less time than native", lambda one: text(one.reduction_vs_native, ".2%")),
+    ("own time / own bound, p50", lambda one: text(_own(one, 0.5), ".3f")),
+    ("own time / own bound, p99", lambda one: text(_own(one, 0.99), ".3f")),
+    ("origin bytes / size", lambda one: text(one.origin_x_size, ".3f")),
+    ("origin bytes sent twice", lambda one: size(one.run.origin_repeated_bytes)),
+    ("origin requests per blob", lambda one: text(one.origin_gets_per_blob, "g")),
+    ("sent by the supernode", lambda one: size(one.run.supernode_sent_bytes)),
+    ("sent by peers", lambda one: size(one.run.peers_sent_bytes)),
+    ("cross-rack bytes / (racks x size)", lambda one: text(one.cross_rack_x_minimum, ".3f")),
+    ("control bytes", lambda one: size(one.run.control_bytes)),
+    ("CPU-seconds per GiB delivered", lambda one: text(one.run.cpu_s_per_gib, ".2f")),
+    ("cores busy", lambda one: text(one.run.cpu_busy, ".0%")),
+    ("memory of a node", lambda one: text(one.run.node_rss_mib, ".0f", " MiB")),
+    ("memory of the supernode", lambda one: text(one.run.supernode_rss_mib, ".0f", " MiB")),
+    ("nodes not complete, or failed", lambda one: str(one.errors)),
+)
+
+
+def figure_rows(figures: Sequence[Summary]) -> list[Row]:
+    """A row a figure, a column a mode; a figure that no mode has is left out."""
+    rows = [(name, *(write(one) for one in figures)) for name, write in _FIGURES]
+    return [row for row in rows if any(row[1:])]
+
+
+GROUPS = ("class, fate", "nodes", "complete", "p50", "p99", "bound", "p99 / bound")
+
+
+def group_rows(one: Summary) -> list[Row]:
+    """The columns of GROUPS."""
+    return [
+        (
+            f"{group.class_name}, {group.fate}" if group.fate else group.class_name,
+            str(group.nodes),
+            str(group.complete),
+            seconds(group.p50_s),
+            seconds(group.p99_s),
+            seconds(group.bound_s),
+            text(group.x_bound, ".3f"),
+        )
+        for group in one.groups
+    ]
+
+
+def remarks(figures: Sequence[Summary]) -> list[str]:
+    """What the reader must know beyond the figures, a line each."""
+    lines = []
+    for one in figures:
+        run = one.run
+        if run.size_fraction != 1.0:
+            lines.append(f"{run.mode}: run with {run.size_fraction:.4g} of the size, its times scaled up")
+        if one.errors:
+            lines.append(
+                f"{run.mode}: {one.errors} nodes failed or are not complete; the times are those of the others"
+            )
+        lines.extend(f"{run.mode}: {remark}" for remark in run.remarks)
+    return lines
+
+
+def _own(one: Summary, part: float) -> float | None:
+    ratios = sorted(each.x_bound for each in one.own if each.x_bound is not None)
+    return quantile(ratios, part) if ratios else None
+
+
+def text(value: float | None, form: str, unit: str = "") -> str:
+    """Empty where it is unknown."""
+    return "" if value is None else f"{value:{form}}{unit}"
+
+
+def seconds(value: float | None) -> str:
+    """Four digits that count, at most to the millisecond's tenth."""
+    if value is None:
+        return ""
+    return f"{value:.{max(1, min(4, 3 - math.floor(math.log10(value))))}f} s" if value > 0.0 else "0 s"
+
+
+def size(value: float | None) -> str:
+    """In the largest binary unit that is not above it."""
+    if value is None:
+        return ""
+    for unit, unit_bytes in (("GiB", MIB * 1024), ("MiB", MIB), ("KiB", 1024)):
+        if value >= unit_bytes:
+            return f"{value / unit_bytes:.4g} {unit}"
+    return f"{value:.0f} B"
+
+
+def rate(nominal_bytes_s: float, goodput_bytes_s: float) -> str:
+    """A link as it was set, and its goodput where that is not the same."""
+    nominal = f"{nominal_bytes_s * 8 / 1e6:g} Mbit/s" if nominal_bytes_s else "unlimited"
+    if goodput_bytes_s == (nominal_bytes_s or math.inf):
+        return nominal
+    return f"{nominal} (goodput {goodput_bytes_s * 8 / 1e6:.4g} Mbit/s)"
