@@ -3,59 +3,117 @@
 from __future__ import annotations
 
 import heapq
-from typing import TYPE_CHECKING
+from collections import deque
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# Cancelled calls are swept out of the heap when they are at least this many, and more than the others.
+_SWEEP_MIN: Final = 1024
+
 
 class Call:
-    """A call to come. `cancel` makes it nothing."""
+    """A call to come that can be taken back. `due_s` is its time."""
 
-    __slots__ = ("_run", "due_s")
+    __slots__ = ("_args", "_clock", "_run", "due_s")
 
-    def __init__(self, due_s: float, run: Callable[[], None]) -> None:
+    def __init__(self, clock: Clock, due_s: float, run: Callable[..., None], args: tuple[object, ...]) -> None:
         self.due_s = due_s
-        self._run: Callable[[], None] | None = run
+        self._clock = clock
+        self._run: Callable[..., None] | None = run
+        self._args = args
+
+    @property
+    def pending(self) -> bool:
+        """Neither run nor cancelled."""
+        return self._run is not None
 
     def cancel(self) -> None:
         """It will not run; harmless when it has."""
-        self._run = None
+        if self._run is not None:
+            self._run, self._args = None, ()
+            self._clock.count_cancelled()
 
-    def take(self) -> Callable[[], None] | None:
-        """What is to be run, once; None when it was cancelled."""
-        run, self._run = self._run, None
-        return run
+    def fire(self) -> None:
+        """Run it; the clock alone does."""
+        run, args = self._run, self._args
+        assert run is not None
+        self._run, self._args = None, ()
+        run(*args)
 
 
 class Clock:
-    """`now` is seconds since the start of the run and never decreases."""
+    """`now` is seconds since the start of the run and never decreases.
+
+    What is due at this very instant waits in a queue beside the heap: all that the heap has for the instant was put
+    there before, and comes first.
+    """
 
     def __init__(self) -> None:
         self.now = 0.0
         self._order = 0
-        self._heap: list[tuple[float, int, Call]] = []
+        self._cancelled = 0
+        # (when, order, what, its arguments); what can be taken back is a Call, and has no arguments here.
+        self._heap: list[tuple[float, int, Callable[..., None] | Call, tuple[object, ...]]] = []
+        self._instant: deque[tuple[Callable[..., None] | Call, tuple[object, ...]]] = deque()
 
-    def at(self, due_s: float, run: Callable[[], None]) -> Call:
+    def run_at(self, due_s: float, run: Callable[..., None], *args: object) -> None:
         """Run it at that time, or now if that is over, after everything already due then."""
-        call = Call(max(self.now, due_s), run)
-        self._order += 1
-        heapq.heappush(self._heap, (call.due_s, self._order, call))
+        if due_s <= self.now:
+            self._instant.append((run, args))
+        else:
+            self._order += 1
+            heapq.heappush(self._heap, (due_s, self._order, run, args))
+
+    def run_after(self, delay_s: float, run: Callable[..., None], *args: object) -> None:
+        """Run it so much later."""
+        if delay_s <= 0.0:
+            self._instant.append((run, args))
+        else:
+            self._order += 1
+            heapq.heappush(self._heap, (self.now + delay_s, self._order, run, args))
+
+    def at(self, due_s: float, run: Callable[..., None], *args: object) -> Call:
+        """As run_at, for what may have to be cancelled; that costs more."""
+        now = self.now
+        call = Call(self, due_s if due_s > now else now, run, args)
+        if due_s <= now:
+            self._instant.append((call, ()))
+        else:
+            self._order += 1
+            heapq.heappush(self._heap, (due_s, self._order, call, ()))
         return call
 
-    def after(self, delay_s: float, run: Callable[[], None]) -> Call:
-        """Run it so much later."""
-        return self.at(self.now + delay_s, run)
+    def after(self, delay_s: float, run: Callable[..., None], *args: object) -> Call:
+        """As run_after, for what may have to be cancelled."""
+        return self.at(self.now + delay_s, run, *args)
 
     def step(self, until_s: float) -> bool:
         """Run the next call; False when none is left before `until_s`."""
-        while self._heap:
-            if self._heap[0][0] > until_s:
+        heap = self._heap
+        while True:
+            if self._instant and not (heap and heap[0][0] <= self.now):
+                run, args = self._instant.popleft()
+            elif heap and heap[0][0] <= until_s:
+                due_s, _, run, args = heapq.heappop(heap)
+                if not isinstance(run, Call) or run.pending:
+                    self.now = due_s
+            else:
                 return False
-            due_s, _, call = heapq.heappop(self._heap)
-            run = call.take()
-            if run is not None:
-                self.now = due_s
-                run()
+            if not isinstance(run, Call):
+                run(*args)
                 return True
-        return False
+            if run.pending:
+                run.fire()
+                return True
+            self._cancelled -= 1
+
+    def count_cancelled(self) -> None:
+        """A call more waits for nothing: time-outs that never come about would fill the heap."""
+        self._cancelled += 1
+        if self._cancelled > _SWEEP_MIN and self._cancelled > len(self._heap) // 2:
+            before = len(self._heap)
+            self._heap = [entry for entry in self._heap if not isinstance(entry[2], Call) or entry[2].pending]
+            heapq.heapify(self._heap)
+            self._cancelled -= before - len(self._heap)
