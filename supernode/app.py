@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import logging
 import os
+import platform
 import resource
 import secrets
 import socket
@@ -32,13 +33,14 @@ from proto.values import HostPort
 from supernode.api import Api
 from supernode.completion import Completion
 from supernode.driver import Driver
+from supernode.event_log import Header, SchedulerParameters
+from supernode.event_log_writer import EventLogWriter, RecordedScheduler
 from supernode.intake import Intake
 from supernode.metrics import Metrics
 from supernode.nodes import NodeBook
 from supernode.opening import Opening, Policy
 from supernode.origin.registry import RegistryOrigin
 from supernode.publicity import Publicity
-from supernode.scheduler.machine import Scheduler
 from supernode.seed import Seed
 from supernode.sessions import Limits
 from supernode.state.sqlite import SqliteState, StateThread
@@ -47,7 +49,9 @@ from supernode.swarms import SwarmBook
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from proto.machine import Machine
     from supernode.config import SupernodeConfig
+    from supernode.scheduler.contract import Command, Event
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +105,25 @@ class Supernode:
         self.upload_address = self._upload.address
         self.api_address = str(HostPort(*self._socket.getsockname()[:2]))
         _raise_descriptor_limit(config.sessions_max + DESCRIPTORS_BESIDE_SESSIONS)
+        # Last: a start that fails leaves the log of an earlier one where it is.
+        self._scheduler = self._open_scheduler()
+
+    def _open_scheduler(self) -> Machine[Event, Command]:
+        """The scheduler, recorded if that is wanted. Raises ConfigError."""
+        config = self.config
+        parameters = SchedulerParameters(
+            seed=secrets.randbits(64),
+            epoch=self._epoch,
+            seed_upload_slots=config.upload_slots,
+            seed_upload_rate_bytes_s=float(config.upload_rate_bytes_s) or None,
+        )
+        scheduler = parameters.build()
+        if config.event_log is None:
+            return scheduler
+        header = Header(parameters, version(), platform.python_version(), time.time())
+        log = EventLogWriter(config.event_log, header, size_limit_bytes=config.event_log_size_bytes)
+        self._closing.callback(log.close)
+        return RecordedScheduler(scheduler, log)
 
     async def start(self) -> None:
         """Serve. open() must have been called."""
@@ -126,12 +149,7 @@ class Supernode:
         ):
             self._closing.callback(close)
         self._driver = driver = Driver(
-            scheduler=Scheduler(
-                seed=secrets.randbits(64),
-                epoch=self._epoch,
-                seed_upload_slots=config.upload_slots,
-                seed_upload_rate_bytes_s=float(config.upload_rate_bytes_s) or None,
-            ),
+            scheduler=self._scheduler,
             swarms=SwarmBook(self._identity),
             nodes=NodeBook(),
             seed=self._seed,

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GIB: Final = 1 << 30
+# The header takes a few of them.
+EVENT_LOG_BYTES_MIN: Final = 64 << 10
 
 LISTEN = Option(
     "listen", parse_host_port, HostPort("0.0.0.0", 65000), "sessions, /healthz, /metrics", metavar="HOST:PORT"
@@ -76,12 +78,23 @@ PING_INTERVAL = Option(
 RECOVERY = Option(
     "recovery", parse_duration, 5.0, "seconds after a start in which peers may return before the origin is asked again"
 )
+EVENT_LOG = Option(
+    "event_log",
+    parse_path,
+    None,
+    "record what the scheduler is told and decides in this file, to be replayed by layercast-bench sim --replay",
+    metavar="FILE",
+)
+EVENT_LOG_SIZE = Option(
+    "event_log_size", parse_size, 256 << 20, "limit of that file, bytes: 4 million leases; recording stops there"
+)
 LOG_LEVEL = Option("log_level", logs.parse_level, "info", "debug, info, warning or error", reloadable=True)
 LOG_JSON = Option("log_json", parse_bool, False, "log lines as JSON")
 
 OPTIONS: Final = (
     LISTEN, UPLOAD_LISTEN, ADVERTISE, DATA_DIR, ALLOW_UPSTREAM, INSECURE_UPSTREAM, STORE_SIZE, STORE_FREE_FLOOR,
-    UPLOAD_RATE, UPLOAD_SLOTS, P2P, SESSIONS_MAX, PING_INTERVAL, RECOVERY, LOG_LEVEL, LOG_JSON,
+    UPLOAD_RATE, UPLOAD_SLOTS, P2P, SESSIONS_MAX, PING_INTERVAL, RECOVERY, EVENT_LOG, EVENT_LOG_SIZE,
+    LOG_LEVEL, LOG_JSON,
 )  # fmt: skip
 
 
@@ -102,6 +115,8 @@ class SupernodeConfig:
     sessions_max: int
     ping_interval_s: float
     recovery_s: float
+    event_log: Path | None
+    event_log_size_bytes: int
     log_level: str
     log_json: bool
 
@@ -120,6 +135,8 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> SupernodeConfig:
             raise ConfigError(f"{option.flag} {loaded.get(option)}: at least 1 expected")
     if not 0.05 <= loaded.get(PING_INTERVAL) <= 60.0:
         raise ConfigError(f"{PING_INTERVAL.flag} {loaded.get(PING_INTERVAL)}: 50ms to 60s expected")
+    if loaded.get(EVENT_LOG_SIZE) < EVENT_LOG_BYTES_MIN:
+        raise ConfigError(f"{EVENT_LOG_SIZE.flag} {loaded.get(EVENT_LOG_SIZE)}: at least 64KiB expected")
     advertise = loaded.optional(ADVERTISE)
     if advertise is not None and (advertise.port == 0 or advertise.host in ("0.0.0.0", "::")):
         raise ConfigError(f"--advertise {advertise}: an address that peers can connect to expected")
@@ -141,6 +158,8 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> SupernodeConfig:
         sessions_max=loaded.get(SESSIONS_MAX),
         ping_interval_s=loaded.get(PING_INTERVAL),
         recovery_s=loaded.get(RECOVERY),
+        event_log=loaded.optional(EVENT_LOG),
+        event_log_size_bytes=loaded.get(EVENT_LOG_SIZE),
         log_level=loaded.get(LOG_LEVEL),
         log_json=loaded.get(LOG_JSON),
     )
