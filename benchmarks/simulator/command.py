@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.report import write_json
+from benchmarks.simulator import replay_command
 from benchmarks.simulator.report import document, print_report
 from benchmarks.simulator.scenario import Scenario
 from benchmarks.simulator.world import World
@@ -27,7 +28,7 @@ _PIECES: Final = 125
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags; values are checked in run, which says what would be right."""
-    parser.add_argument("--nodes", required=True, metavar="N", help="that all want the blob at time 0")
+    parser.add_argument("--nodes", metavar="N", help="that all want the blob at time 0")
     parser.add_argument("--pieces", metavar="M", help="of the blob (125, or as many 4 MiB pieces as --size takes)")
     parser.add_argument("--size", metavar="SIZE", help="of the blob, such as 500MiB (4 MiB a piece)")
     parser.add_argument("--rate", default="1gbit", metavar="R", help="of each node's link, each way (1gbit)")
@@ -36,10 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--declared", action="store_true", help="nodes tell their rates, as with upload_rate set")
     parser.add_argument("--seed", default="1", metavar="S", help="of every random choice (1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    replay_command.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Simulate, print, keep."""
+    if arguments.replay is not None:
+        return replay_command.run(arguments)
     outcome = World(scenario(arguments)).run()
     print_report(outcome)
     for error in outcome.errors[:8]:
@@ -54,6 +58,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def scenario(arguments: argparse.Namespace) -> Scenario:
     """What the flags describe. Raises ConfigError, which names the flag and what would be right."""
+    if arguments.nodes is None:
+        raise ConfigError("--nodes N expected, or --replay FILE")
     nodes = _number("--nodes", arguments.nodes, parse_int, 1, _NODES_MAX, f"1 to {_NODES_MAX}")
     rate = _rate("--rate", arguments.rate)
     size_bytes, piece_size_bytes = _cut(arguments.pieces, arguments.size)
