@@ -58,7 +58,7 @@ def _start_transfers(state: State, blob: Blob) -> None:
 
 def busy_blobs(state: State) -> list[Blob]:
     """Wanted and not complete."""
-    return [state.blobs[digest] for digest in state.busy]
+    return list(state.busy)
 
 
 def holdings_known(state: State, event: HoldingsKnown) -> Blob | None:

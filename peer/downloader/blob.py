@@ -80,13 +80,15 @@ class Upstream:
     voided: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Blob:
-    """One blob. What is only good for one session is reset by unlink()."""
+    """One blob, equal to itself alone. What is only good for one session is reset by unlink()."""
 
     digest: Digest
     history: deque[tuple[float, int | None, str]]
+    # Set by cut() alone; `full` is the mask of all pieces, 0 while the layout is unknown.
     layout: PieceLayout | None = None
+    full: int = 0
     held: int = 0
     hashed: int = 0
     complete: bool = False
@@ -127,15 +129,15 @@ class Blob:
         for fetch in self.fetches.values():
             fetch.lease = 0
 
-    @property
-    def full(self) -> int:
-        """The mask of all pieces; 0 while the layout is unknown."""
-        return self.layout.full_mask if self.layout is not None else 0
+    def cut(self, layout: PieceLayout | None) -> None:
+        """Take a cut, or let go of it."""
+        self.layout = layout
+        self.full = layout.full_mask if layout is not None else 0
 
     @property
     def all_held(self) -> bool:
         """Every piece is held (true of an empty blob, not of one whose size is unknown)."""
-        return self.layout is not None and self.held == self.layout.full_mask
+        return self.layout is not None and self.held == self.full
 
     @property
     def leased(self) -> int:
@@ -154,14 +156,13 @@ class Blob:
     @property
     def first_read(self) -> int:
         """The earliest missing piece a client waits for, or NO_READER."""
-        waiting = [
-            piece
-            for reader in self.readers.values()
-            if reader.answered and not reader.failed and reader.piece != NO_READER
-            for piece in (first_missing(self.held, reader.piece),)
-            if self.layout is not None and piece < self.layout.count
-        ]
-        return min(waiting, default=NO_READER)
+        first = NO_READER
+        for reader in self.readers.values():
+            if reader.answered and not reader.failed and reader.piece != NO_READER:
+                piece = first_missing(self.held, reader.piece)
+                if self.full >> piece and (piece < first or first == NO_READER):
+                    first = piece
+        return first
 
     @property
     def being_read(self) -> bool:

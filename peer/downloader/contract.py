@@ -80,6 +80,9 @@ class SharingSwitched:
     on: bool
 
 
+LinkEvent = LinkOpened | LinkLost | Received | HashesLearned | HashesConflict | InlineGranted | SharingSwitched
+
+
 # --- events: readers -----------------------------------------------------------------------------------------
 
 
@@ -105,6 +108,9 @@ class ReaderClosed:
     """The client is served or gone."""
 
     reader: int
+
+
+ReaderEvent = BlobWanted | ReaderAt | ReaderClosed
 
 
 # --- events: the store ---------------------------------------------------------------------------------------
@@ -156,6 +162,9 @@ class DigestChecked:
     trouble: str = ""
 
 
+StoreEvent = BlobFound | StoreOpened | StoreRefused | BlobEvicted | DigestChecked
+
+
 # --- events: transfers ---------------------------------------------------------------------------------------
 
 
@@ -204,34 +213,15 @@ class HoldingsKnown:
     held: int | None
 
 
+TransferEvent = FetchEnded | UpstreamPiece | UpstreamEnded | PublicChecked | HoldingsKnown
+
+
 @dataclass(frozen=True, slots=True)
 class Wakeup:
     """The time next_wakeup() named has come."""
 
 
-Event = (
-    LinkOpened
-    | LinkLost
-    | Received
-    | HashesLearned
-    | HashesConflict
-    | InlineGranted
-    | SharingSwitched
-    | BlobWanted
-    | ReaderAt
-    | ReaderClosed
-    | BlobFound
-    | StoreOpened
-    | StoreRefused
-    | BlobEvicted
-    | DigestChecked
-    | FetchEnded
-    | UpstreamPiece
-    | UpstreamEnded
-    | PublicChecked
-    | HoldingsKnown
-    | Wakeup
-)
+Event = LinkEvent | ReaderEvent | StoreEvent | TransferEvent | Wakeup
 
 
 # --- commands ------------------------------------------------------------------------------------------------
@@ -395,24 +385,7 @@ class ForgetBlob:
     digest: Digest
 
 
-Command = (
-    Send
-    | OpenInStore
-    | CloseInStore
-    | VoidInStore
-    | CheckDigest
-    | StartFetch
-    | StoreInline
-    | CancelFetch
-    | FetchUpstream
-    | CancelUpstream
-    | CheckPublic
-    | AskHoldings
-    | AnswerReader
-    | RefuseReader
-    | PieceHeld
-    | BlobComplete
-    | FailReaders
-    | SourcePublic
-    | ForgetBlob
-)
+StoreCommand = OpenInStore | CloseInStore | VoidInStore | CheckDigest | StoreInline
+TransferCommand = StartFetch | CancelFetch | FetchUpstream | CancelUpstream | CheckPublic | AskHoldings
+ReaderCommand = AnswerReader | RefuseReader | PieceHeld | BlobComplete | FailReaders
+Command = Send | StoreCommand | TransferCommand | ReaderCommand | SourcePublic | ForgetBlob

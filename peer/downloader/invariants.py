@@ -29,6 +29,7 @@ def check(machine: Downloader) -> None:
 
 
 def _check_pieces(state: State, blob: Blob) -> None:
+    assert blob.full == (blob.layout.full_mask if blob.layout is not None else 0), "the mask is the cut's"
     assert blob.held & ~blob.full == 0, "held pieces exist"
     assert blob.hashed & ~blob.full == 0, "hashed pieces exist"
     assert not blob.complete or blob.all_held, "complete means every piece"
@@ -39,14 +40,14 @@ def _check_pieces(state: State, blob: Blob) -> None:
     if blob.all_held and blob.store is StoreState.OPEN:
         rests = blob.rest_until > 0.0 and not blob.wanted
         assert blob.complete or blob.check or rests, "a whole blob is being checked, or rests after trouble"
-    assert (blob.digest in state.busy) == (blob.wanted and not blob.complete), "busy is what is wanted"
+    assert (blob in state.busy) == (blob.wanted and not blob.complete), "busy is what is wanted"
 
 
 def _check_transfers(state: State, blob: Blob) -> None:
     under_way = bool(blob.fetches or blob.upstream or blob.check)
     assert not under_way or blob.store is StoreState.OPEN, "bytes go to an open blob alone"
     for fetch in blob.fetches.values():
-        assert state.owners.get(fetch.fetch) == blob.digest, "a transfer has one owner"
+        assert state.owners.get(fetch.fetch) is blob, "a transfer has one owner"
         assert blob.full >> fetch.piece & 1, "a transfer's piece exists"
         assert not blob.held >> fetch.piece & 1 or fetch.cancelled, "what is held is not fetched"
         if fetch.lease:
@@ -61,7 +62,7 @@ def _check_transfers(state: State, blob: Blob) -> None:
 
 def _check_readers(state: State, blob: Blob) -> None:
     for reader in blob.readers.values():
-        assert state.reader_blobs.get(reader.reader) == blob.digest, "a reader has one blob"
+        assert state.reader_blobs.get(reader.reader) is blob, "a reader has one blob"
         assert not reader.answered or reader.admitted, "who reads, may"
         if reader.answered:
             assert blob.store is StoreState.OPEN, "who reads, reads from an open blob"
@@ -83,14 +84,17 @@ def _check_tables(state: State) -> None:
     assert len(state.queries) <= limits.queries_max, "questions are bounded"
     assert len(state.public) <= limits.public_max, "what is known public is bounded"
     assert sum(len(blob.fetches) for blob in state.blobs.values()) <= limits.fetches_max + limits.alone_fetches_max
-    for owned, digest in state.owners.items():
-        blob = state.blobs.get(digest)
-        assert blob is not None, "what is under way belongs to a blob"
-        assert owned in _under_way(blob), "nothing is under way that no blob knows"
-    for swarm, digest in state.swarms.items():
-        named = state.blobs.get(digest)
-        assert named is not None, "a swarm's blob is known"
+    for owned, owner in state.owners.items():
+        assert state.blobs.get(owner.digest) is owner, "what is under way belongs to a blob"
+        assert owned in _under_way(owner), "nothing is under way that no blob knows"
+    for swarm, named in state.swarms.items():
+        assert state.blobs.get(named.digest) is named, "a swarm's blob is known"
         assert named.swarm == swarm, "a swarm number names its blob"
+    for reader, read in state.reader_blobs.items():
+        assert state.blobs.get(read.digest) is read, "a reader's blob is known"
+        assert reader in read.readers, "a blob knows its readers"
+    for blob in state.busy:
+        assert state.blobs.get(blob.digest) is blob, "what is busy is known"
 
 
 def _under_way(blob: Blob) -> list[int]:

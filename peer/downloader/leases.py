@@ -66,7 +66,7 @@ def start_early(state: State, blob: Blob) -> None:
 
 def _begin(state: State, blob: Blob, grant: Grant | InlineGranted) -> None:
     piece = grant.piece if isinstance(grant, Grant) else 0
-    if blob.layout is None or not 0 <= piece < blob.layout.count or grant.lease in state.leases:
+    if piece < 0 or not blob.full >> piece or grant.lease in state.leases:
         state.send(Failed(grant.lease, FetchReason.PROTOCOL))
         return
     if blob.held >> piece & 1:
@@ -100,24 +100,26 @@ def start_alone(state: State, blob: Blob, piece: int, holder: Holder, deadline_s
 
 def _new_fetch(state: State, blob: Blob, fetch: Fetch) -> Fetch:
     blob.fetches[fetch.fetch] = fetch
-    state.owners[fetch.fetch] = blob.digest
+    state.owners[fetch.fetch] = blob
     if fetch.lease:
         state.leases[fetch.lease] = fetch.fetch
     return fetch
 
 
-def cancelled(state: State, event: Cancel) -> None:
+def cancelled(state: State, event: Cancel) -> Blob | None:
     """The supernode takes a lease back; the transfer is stopped, its lease forgotten."""
     fetch_id = state.leases.pop(event.lease, None)
     if fetch_id is None:
         for blob in state.blobs.values():
             if blob.early:
                 blob.early = [grant for grant in blob.early if grant.lease != event.lease]
-        return
-    blob = state.blobs[state.owners[fetch_id]]
+        return None
+    blob = state.owners[fetch_id]
     fetch = blob.fetches[fetch_id]
     fetch.lease = 0
     stop(state, blob, fetch)
+    # Its outcome is still to come: until then nothing is to be planned anew.
+    return None
 
 
 def stop(state: State, blob: Blob, fetch: Fetch) -> None:
@@ -140,21 +142,22 @@ def stop_all(state: State, blob: Blob) -> None:
 
 def fetch_ended(state: State, event: FetchEnded) -> Blob | None:
     """The one outcome of a transfer."""
-    digest = state.owners.pop(event.fetch, None)
-    blob = state.blobs.get(digest) if digest is not None else None
+    blob = state.owners.pop(event.fetch, None)
     fetch = blob.fetches.pop(event.fetch, None) if blob is not None else None
     if blob is None or fetch is None:
         return None
     lease = fetch.lease
     state.leases.pop(lease, None)
-    if fetch.alone and fetch.holder is not None and fetch.holder.peer in blob.holders.known:
-        blob.holders.known[fetch.holder.peer].transfers -= 1
+    known = blob.holders.known.get(fetch.holder.peer) if fetch.holder is not None else None
+    if known is not None and fetch.alone:
+        known.transfers -= 1
     if fetch.voided:
         if lease:
             state.send(Failed(lease, FetchReason.CANCELLED))
     elif not event.reason:
         piece_held(state, blob, fetch.piece, lease, event.elapsed_s)
-        _holder_good(blob, fetch)
+        if known is not None:
+            known.failures = 0
     else:
         _fetch_failed(state, blob, fetch, event)
     return blob
@@ -186,11 +189,6 @@ def piece_held(state: State, blob: Blob, piece: int, lease: int, elapsed_s: floa
     for other in leased_elsewhere(blob, 0, piece):
         stop(state, blob, blob.fetches[other])
     state.tell_reader_moved(blob)
-
-
-def _holder_good(blob: Blob, fetch: Fetch) -> None:
-    if fetch.holder is not None and fetch.holder.peer in blob.holders.known:
-        blob.holders.known[fetch.holder.peer].failures = 0
 
 
 def _holder_bad(state: State, blob: Blob, fetch: Fetch, reason: str) -> None:

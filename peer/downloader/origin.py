@@ -76,7 +76,7 @@ def plan_upstream(state: State, blob: Blob) -> None:
         pieces = _window(state, blob, pieces, first)
     upstream = Upstream(state.new_id(), pieces, blob.elected)
     blob.upstream = upstream
-    state.owners[upstream.fetch] = blob.digest
+    state.owners[upstream.fetch] = blob
     state.note(blob, f"upstream fetch {upstream.fetch} of pieces {pieces_text(pieces)}")
     state.emit(FetchUpstream(upstream.fetch, blob.digest, blob.sources[0], pieces, first))
 
@@ -91,8 +91,7 @@ def _window(state: State, blob: Blob, pieces: int, first: int) -> int:
 
 def upstream_piece(state: State, event: UpstreamPiece) -> Blob | None:
     """A piece of this node's own fetch is in the store."""
-    digest = state.owners.get(event.fetch)
-    blob = state.blobs.get(digest) if digest is not None else None
+    blob = state.owners.get(event.fetch)
     if blob is None or blob.upstream is None or blob.upstream.voided:
         return blob
     blob.upstream.pieces &= ~(1 << event.piece)
@@ -103,8 +102,7 @@ def upstream_piece(state: State, event: UpstreamPiece) -> Blob | None:
 
 def upstream_ended(state: State, event: UpstreamEnded) -> Blob | None:
     """This node's own fetch is over: go on, or let the clients see for themselves."""
-    digest = state.owners.pop(event.fetch, None)
-    blob = state.blobs.get(digest) if digest is not None else None
+    blob = state.owners.pop(event.fetch, None)
     upstream = blob.upstream if blob is not None else None
     if blob is None or upstream is None or upstream.fetch != event.fetch:
         return blob

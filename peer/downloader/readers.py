@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 _REASONS = ("private", "unknown", "rate_limited", "limit", "unavailable")
 
 
-def blob_wanted(state: State, event: BlobWanted) -> None:
+def blob_wanted(state: State, event: BlobWanted) -> Blob:
     """A client came: answer, ask whether it may, or refuse."""
     blob = state.blob(event.digest)
     reader = Reader(event.reader, event.source, state.now + state.limits.size_wait_s)
     blob.readers[event.reader] = reader
-    state.reader_blobs[event.reader] = event.digest
+    state.reader_blobs[event.reader] = blob
     state.note(blob, f"wanted by reader {event.reader}")
     if not state.sharing:
         refuse(state, blob, reader, "off", "peer-to-peer is turned off on this node")
@@ -40,6 +40,7 @@ def blob_wanted(state: State, event: BlobWanted) -> None:
         admit(state, blob, event.source)
     else:
         ask(state, blob, event.source)
+    return blob
 
 
 def ask(state: State, blob: Blob, source: Source) -> None:
@@ -95,32 +96,33 @@ def refuse_unanswered(state: State, blob: Blob, reason: str, message: str) -> No
         refuse(state, blob, reader, reason, message)
 
 
-def reader_at(state: State, event: ReaderAt) -> None:
+def reader_at(state: State, event: ReaderAt) -> Blob | None:
     """A client waits for a piece."""
-    blob = _blob_of(state, event.reader)
-    if blob is None or event.reader not in blob.readers:
-        return
-    blob.readers[event.reader].piece = event.piece
-    state.tell_reader_moved(blob)
+    blob = state.reader_blobs.get(event.reader)
+    if blob is not None:
+        blob.readers[event.reader].piece = event.piece
+        state.tell_reader_moved(blob)
+    return blob
 
 
-def reader_closed(state: State, event: ReaderClosed) -> None:
+def reader_closed(state: State, event: ReaderClosed) -> Blob | None:
     """A client left. Its download goes on, unless it never began."""
-    blob = _blob_of(state, event.reader)
-    state.reader_blobs.pop(event.reader, None)
-    if blob is None or blob.readers.pop(event.reader, None) is None:
-        return
+    blob = state.reader_blobs.pop(event.reader, None)
+    if blob is None:
+        return None
+    del blob.readers[event.reader]
     if not blob.readers and blob.store is StoreState.CLOSED and not blob.unanswered and not blob.swarm:
         blob.wanted = False
     state.tell_reader_moved(blob)
+    return blob
 
 
-def public_checked(state: State, event: PublicChecked) -> None:
+def public_checked(state: State, event: PublicChecked) -> Blob | None:
     """This node's own HEAD ended."""
     digest, source = state.public_checks.pop(event.check, (None, None))
     blob = state.blobs.get(digest) if digest is not None else None
     if blob is None or source is None:
-        return
+        return blob
     reason = event.reason
     if not reason and not set_layout(state, blob, event.size_bytes, None):
         reason = "limit"
@@ -129,6 +131,7 @@ def public_checked(state: State, event: PublicChecked) -> None:
         admit(state, blob, source)
     elif not (state.linked and source in blob.unanswered):
         source_refused(state, blob, source, reason, event.message or "the blob's size is not one we serve")
+    return blob
 
 
 def source_refused(state: State, blob: Blob, source: Source, reason: str, message: str) -> None:
@@ -167,7 +170,7 @@ def set_layout(state: State, blob: Blob, size_bytes: int, piece_size_bytes: int 
     except FrameInvalid:
         return False
     if blob.layout is None:
-        blob.layout = layout
+        blob.cut(layout)
         state.note(blob, f"{layout.size_bytes} bytes in {layout.count} pieces")
         return True
     if piece_size_bytes is None:
@@ -177,7 +180,7 @@ def set_layout(state: State, blob: Blob, size_bytes: int, piece_size_bytes: int 
 
 def overdue(state: State, blob: Blob) -> None:
     """Clients that waited too long for an answer, or for the next piece, go on from their origin."""
-    for reader in list(blob.readers.values()):
+    for reader in blob.readers.values():
         if not reader.answered and not reader.failed and reader.deadline <= state.now:
             refuse(state, blob, reader, "link", "no word of this blob's size in time")
     if stalled_at(state, blob) <= state.now:
@@ -186,7 +189,7 @@ def overdue(state: State, blob: Blob) -> None:
 
 def stalled_at(state: State, blob: Blob) -> float:
     """When readers of a blob for which nothing happens are sent upstream."""
-    if blob.complete or blob.first_read == NO_READER or blob.fetches or blob.upstream or blob.check:
+    if blob.fetches or blob.complete or blob.upstream or blob.check or blob.first_read == NO_READER:
         return float("inf")
     start = blob.progress_at
     if not state.linked and state.ever_linked:
@@ -194,6 +197,10 @@ def stalled_at(state: State, blob: Blob) -> float:
     return start + state.limits.stall_s
 
 
-def _blob_of(state: State, reader: int) -> Blob | None:
-    digest = state.reader_blobs.get(reader)
-    return state.blobs.get(digest) if digest is not None else None
+def due_at(state: State, blob: Blob) -> float:
+    """When overdue() has something to do for this blob, if nothing happens before."""
+    due = stalled_at(state, blob)
+    for reader in blob.readers.values():
+        if not reader.answered and not reader.failed and reader.deadline < due:
+            due = reader.deadline
+    return due

@@ -44,7 +44,7 @@ class Holders:
         found = self.known.pop(holder.peer, None)
         if found is None:
             found = Known(holder)
-        elif found.holder != holder:
+        elif found.holder is not holder:
             found.holder = holder
         self.known[holder.peer] = found
         if len(self.known) > 2 * HOLDERS_MAX:

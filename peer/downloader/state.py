@@ -47,12 +47,12 @@ class State:
     upstream_from: float = 0.0
     blobs: dict[Digest, Blob] = field(default_factory=dict)
     # Wanted and not complete: what the plans look at.
-    busy: dict[Digest, None] = field(default_factory=dict)
-    swarms: dict[int, Digest] = field(default_factory=dict)
+    busy: dict[Blob, None] = field(default_factory=dict)
+    swarms: dict[int, Blob] = field(default_factory=dict)
     nodes: dict[int, Holder] = field(default_factory=dict)
     # Who works on what: ids of transfers, upstream fetches, checks and queries, and readers, to their blob.
-    owners: dict[int, Digest] = field(default_factory=dict)
-    reader_blobs: dict[int, Digest] = field(default_factory=dict)
+    owners: dict[int, Blob] = field(default_factory=dict)
+    reader_blobs: dict[int, Blob] = field(default_factory=dict)
     public_checks: dict[int, tuple[Digest, Source]] = field(default_factory=dict)
     public: dict[tuple[Digest, Source], float] = field(default_factory=dict)
     queries: dict[int, tuple[Digest, PeerId]] = field(default_factory=dict)
@@ -90,8 +90,7 @@ class State:
             return None
 
     def of_swarm(self, swarm: int) -> Blob | None:
-        digest = self.swarms.get(swarm)
-        return self.blobs.get(digest) if digest is not None else None
+        return self.swarms.get(swarm)
 
     def note(self, blob: Blob, text: str, piece: int | None = None) -> None:
         """A line of the blob's history."""
@@ -126,9 +125,9 @@ class State:
     def settle(self, blob: Blob) -> None:
         """After any change: busy or not, unpin what nobody uses, forget what is nothing any more."""
         if blob.wanted and not blob.complete:
-            self.busy[blob.digest] = None
+            self.busy[blob] = None
         else:
-            self.busy.pop(blob.digest, None)
+            self.busy.pop(blob, None)
         if not blob.idle or (blob.wanted and not blob.complete):
             return
         if blob.store is StoreState.OPEN:

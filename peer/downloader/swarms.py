@@ -52,7 +52,7 @@ def opened(state: State, event: SwarmOpened) -> Blob | None:
     if blob.swarm and blob.swarm != event.swarm:
         state.swarms.pop(blob.swarm, None)
     blob.swarm, blob.ticketed = event.swarm, bool(event.ticket)
-    state.swarms[event.swarm] = blob.digest
+    state.swarms[event.swarm] = blob
     blob.progress_at = state.now
     state.note(blob, f"swarm {event.swarm} opened")
     if source is not None:
@@ -76,7 +76,8 @@ def _other_cut(state: State, blob: Blob) -> None:
     state.send(Withdraw(str(blob.digest)))
     blob.announced = False
     blob.held = blob.hashed = 0
-    blob.layout = blob.layout if blob.store is not StoreState.CLOSED else None
+    if blob.store is StoreState.CLOSED:
+        blob.cut(None)
 
 
 def hashes_learned(state: State, event: HashesLearned) -> Blob | None:
@@ -150,15 +151,14 @@ def check_if_whole(state: State, blob: Blob) -> None:
     resting = blob.rest_until > state.now
     if blob.store is StoreState.OPEN and blob.all_held and not (blob.complete or blob.check or resting):
         blob.check = state.new_id()
-        state.owners[blob.check] = blob.digest
+        state.owners[blob.check] = blob
         state.note(blob, "all held: digest check")
         state.emit(CheckDigest(blob.check, blob.digest))
 
 
 def digest_checked(state: State, event: DigestChecked) -> Blob | None:
     """The own check ended: complete, or all of it is wrong."""
-    digest = state.owners.pop(event.check, None)
-    blob = state.blobs.get(digest) if digest is not None else None
+    blob = state.owners.pop(event.check, None)
     if blob is None or blob.check != event.check:
         return blob
     blob.check = 0
