@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from benchmarks.report.summary import quantile, ratio, summaries
 from benchmarks.report.terminal import print_table
-from proto.pieces import MIB
+from benchmarks.report.units import rate, seconds, size, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -190,33 +189,3 @@ def remarks(figures: Sequence[Summary]) -> list[str]:
 def _own(one: Summary, part: float) -> float | None:
     ratios = sorted(each.x_bound for each in one.own if each.x_bound is not None)
     return quantile(ratios, part) if ratios else None
-
-
-def text(value: float | None, form: str, unit: str = "") -> str:
-    """Empty where it is unknown."""
-    return "" if value is None else f"{value:{form}}{unit}"
-
-
-def seconds(value: float | None) -> str:
-    """Four digits that count, at most to the millisecond's tenth."""
-    if value is None:
-        return ""
-    return f"{value:.{max(1, min(4, 3 - math.floor(math.log10(value))))}f} s" if value > 0.0 else "0 s"
-
-
-def size(value: float | None) -> str:
-    """In the largest binary unit that is not above it."""
-    if value is None:
-        return ""
-    for unit, unit_bytes in (("GiB", MIB * 1024), ("MiB", MIB), ("KiB", 1024)):
-        if value >= unit_bytes:
-            return f"{value / unit_bytes:.4g} {unit}"
-    return f"{value:.0f} B"
-
-
-def rate(nominal_bytes_s: float, goodput_bytes_s: float) -> str:
-    """A link as it was set, and its goodput where that is not the same."""
-    nominal = f"{nominal_bytes_s * 8 / 1e6:g} Mbit/s" if nominal_bytes_s else "unlimited"
-    if goodput_bytes_s == (nominal_bytes_s or math.inf):
-        return nominal
-    return f"{nominal} (goodput {goodput_bytes_s * 8 / 1e6:.4g} Mbit/s)"
