@@ -1,22 +1,26 @@
 """What must hold in every simulated run, watched from outside: each rule is a checker, and raises when it is broken.
 
-Checkers see what the world did and what the machines claimed. They change nothing, and they know no faults.
+Checkers see what the world did and what the machines claimed. They change nothing. Faults are none of their business,
+but for which nodes the bounds are over.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.simulator.scenario import bounds
+from benchmarks.bounds import bounds
 from proto.pieces import indices
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.simulator.scenario import Scenario
+    from benchmarks.scenario import Scenario
+    from benchmarks.simulator.settings import SimulationSettings
 
 # Sums of rates in floating point may come out early by about this part.
 _ROUNDING = 1e-9
+# Bytes of links and bytes of nodes are summed in different orders.
+_ROUNDING_BYTES = 16.0
 
 
 class RuleBroken(AssertionError):
@@ -26,7 +30,7 @@ class RuleBroken(AssertionError):
 class Checker:
     """What a checker may look at; each takes what it needs. `node` 0 is the seed, times are seconds."""
 
-    def opened(self, scenario: Scenario) -> None:
+    def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
         """Before anything else."""
 
     def granted(self, now: float, lease: int, source: int, receiver: int) -> None:
@@ -35,132 +39,166 @@ class Checker:
     def lease_ended(self, now: float, lease: int) -> None:
         """It was told its outcome, or took the lease back."""
 
-    def origin_asked(self, now: float, pieces: int, held_by_live: int) -> None:
-        """The scheduler asked the origin for these pieces (mask) while live nodes held those."""
+    def origin_asked(self, now: float, blob: int, pieces: int, held_by_live: int) -> None:
+        """The scheduler asked the origin for these pieces (mask) while live sources that it knew held those."""
+
+    def origin_ended(self, now: float, blob: int, pieces: int) -> None:
+        """What was asked so is over, whatever came of it."""
+
+    def origin_opened(self, now: float, blob: int) -> None:
+        """Every node may ask for itself from now on."""
 
     def began(self, now: float, source: int, running: int) -> None:
         """A source began a transfer; so many run there now."""
 
-    def arrived(self, now: float, node: int, piece: int, size_bytes: float) -> None:
-        """All of a transfer's bytes are at the node."""
+    def arrived(self, now: float, node: int, blob: int, piece: int, size_bytes: float) -> None:
+        """All of a transfer's bytes are at the node, and its hash passed."""
 
-    def claimed(self, now: float, node: int, piece: int) -> None:
+    def claimed(self, now: float, node: int, blob: int, piece: int) -> None:
         """A machine says that it holds the piece."""
 
     def completed(self, now: float, node: int) -> None:
-        """A machine says that its blob is complete."""
+        """A node's client has all blobs."""
 
-    def carried(self, now: float, link: str, capacity_bytes_s: float, up_bytes: float, down_bytes: float) -> None:
-        """At the end, of each link: bytes that left a source over it, or that came to a receiver; the other is 0."""
+    def waited(self, now: float, node: int, since_s: float) -> None:
+        """Now and then: a node wants what sound live sources hold, and no byte has moved towards it since then."""
 
-    def ended(self, now: float, incomplete: Sequence[int]) -> None:
-        """The run is over, and `carried` told; these live nodes are not complete."""
+    def carried(self, now: float, link: str, capacity_bytes_s: float, carried_bytes: float) -> None:
+        """At the end, of each link."""
+
+    def moved(self, now: float, end: str, out: tuple[float, float], into: tuple[float, float]) -> None:
+        """At the end, of each node and the origin: bytes that it sent and that its uplink carried; and bytes that it
+        has, in whole pieces and in broken ones, and that its downlink carried.
+        """
+
+    def ended(self, now: float, nameless: Sequence[int]) -> None:
+        """The run is over, and all else told; these live nodes are neither complete nor have an error."""
 
 
 class BytesConserved(Checker):
-    """What a node holds came to it, whole; and nobody is complete with less than all of it."""
+    """What a node holds came to it, whole; nobody is complete with less than all; what left a source came somewhere."""
 
-    def opened(self, scenario: Scenario) -> None:
+    def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
         """See Checker."""
-        self._layout = scenario.layout
-        self._bytes: dict[int, dict[int, float]] = {}
-        self._claimed: dict[int, int] = {}
+        self._layouts = [scenario.layout(blob) for blob in range(len(scenario.blobs))]
+        self._came: dict[tuple[int, int], int] = {}
+        self._claimed: dict[tuple[int, int], int] = {}
         self._left_bytes = 0.0
         self._came_bytes = 0.0
 
-    def arrived(self, now: float, node: int, piece: int, size_bytes: float) -> None:
+    def arrived(self, now: float, node: int, blob: int, piece: int, size_bytes: float) -> None:
         """See Checker."""
-        pieces = self._bytes.setdefault(node, {})
-        pieces[piece] = max(pieces.get(piece, 0.0), size_bytes)
+        needed = self._layouts[blob].length(piece)
+        if size_bytes < needed:
+            raise RuleBroken(f"at {now:.6f} piece {piece} came to node {node}: {size_bytes:.0f} of {needed} bytes")
+        self._came[node, blob] = self._came.get((node, blob), 0) | 1 << piece
 
-    def claimed(self, now: float, node: int, piece: int) -> None:
+    def claimed(self, now: float, node: int, blob: int, piece: int) -> None:
         """See Checker."""
-        came, needed = self._bytes.get(node, {}).get(piece, 0.0), self._layout.length(piece)
-        if came < needed:
-            raise RuleBroken(f"at {now:.6f} node {node} says it holds piece {piece}: {came:.0f} of {needed} bytes came")
-        self._claimed[node] = self._claimed.get(node, 0) | 1 << piece
+        if not self._came.get((node, blob), 0) >> piece & 1:
+            needed = self._layouts[blob].length(piece)
+            raise RuleBroken(f"at {now:.6f} node {node} says it holds piece {piece}: 0 of {needed} bytes came")
+        self._claimed[node, blob] = self._claimed.get((node, blob), 0) | 1 << piece
 
     def completed(self, now: float, node: int) -> None:
         """See Checker."""
-        held = self._layout.bytes_in(self._claimed.get(node, 0))
-        if held != self._layout.size_bytes:
-            raise RuleBroken(f"at {now:.6f} node {node} is complete with {held} of {self._layout.size_bytes} bytes")
+        for blob, layout in enumerate(self._layouts):
+            held = layout.bytes_in(self._claimed.get((node, blob), 0))
+            if held != layout.size_bytes:
+                raise RuleBroken(f"at {now:.6f} node {node} is complete with {held} of {layout.size_bytes} bytes")
 
-    def carried(self, now: float, link: str, capacity_bytes_s: float, up_bytes: float, down_bytes: float) -> None:
+    def moved(self, now: float, end: str, out: tuple[float, float], into: tuple[float, float]) -> None:
         """See Checker."""
-        self._left_bytes += up_bytes
-        self._came_bytes += down_bytes
+        for word, (counted, carried) in (("sent", out), ("received", into)):
+            if _differ(counted, carried):
+                raise RuleBroken(f"{end} {word} {counted:.0f} bytes, its link carried {carried:.0f}")
+        self._left_bytes += out[0]
+        self._came_bytes += into[0]
 
-    def ended(self, now: float, incomplete: Sequence[int]) -> None:
+    def ended(self, now: float, nameless: Sequence[int]) -> None:
         """See Checker."""
-        if abs(self._left_bytes - self._came_bytes) > _ROUNDING * self._left_bytes:
+        if _differ(self._left_bytes, self._came_bytes):
             raise RuleBroken(
                 f"{self._left_bytes:.0f} bytes left their sources, {self._came_bytes:.0f} came to receivers"
             )
 
 
+def _differ(one_bytes: float, other_bytes: float) -> bool:
+    return abs(one_bytes - other_bytes) > _ROUNDING * one_bytes + _ROUNDING_BYTES
+
+
 class BoundsKept(Checker):
     """Nobody is faster than the links allow: not one link, not one node, not the last one."""
 
-    def opened(self, scenario: Scenario) -> None:
+    def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
         """See Checker."""
-        self._scenario = scenario
         self._bounds = bounds(scenario)
+        self._asks_s = scenario.arrivals_s()
+        # The nodes that the bounds are over must all be complete before the last of them says anything.
+        fates = scenario.fates()
+        staying = [node for node, fate in enumerate(fates) if fate.leaves_s is None and self._asks_s[node] is not None]
+        sound = [node for node in staying if not fates[node].slow and not fates[node].corrupt]
+        self._needing = {node + 1 for node in sound or staying}
         self._last_s = 0.0
 
     def completed(self, now: float, node: int) -> None:
         """See Checker."""
-        self._last_s = now
-        inbound = min(
-            self._scenario.origin_rate_bytes_s, self._scenario.supernode_rate_bytes_s, self._scenario.rate_bytes_s
-        )
-        least_s = self._scenario.size_bytes / inbound
+        # When a joiner asks is the run's to say; then its links have had at least this time in all.
+        least_s = (self._asks_s[node - 1] or 0.0) + self._bounds.node_s[node - 1]
         if now < least_s * (1 - _ROUNDING):
             raise RuleBroken(f"node {node} was complete at {now:.6f} s; its links need {least_s:.6f} s")
+        if node in self._needing:
+            self._needing.discard(node)
+            self._last_s = now
 
-    def carried(self, now: float, link: str, capacity_bytes_s: float, up_bytes: float, down_bytes: float) -> None:
+    def carried(self, now: float, link: str, capacity_bytes_s: float, carried_bytes: float) -> None:
         """See Checker."""
         most_bytes = capacity_bytes_s * now * (1 + _ROUNDING)
-        if up_bytes + down_bytes > most_bytes:
-            raise RuleBroken(
-                f"{link} carried {up_bytes + down_bytes:.0f} bytes in {now:.6f} s, at most {most_bytes:.0f}"
-            )
+        if carried_bytes > most_bytes:
+            raise RuleBroken(f"{link} carried {carried_bytes:.0f} bytes in {now:.6f} s, at most {most_bytes:.0f}")
 
-    def ended(self, now: float, incomplete: Sequence[int]) -> None:
+    def ended(self, now: float, nameless: Sequence[int]) -> None:
         """See Checker."""
         for name, bound_s in (("fluid", self._bounds.fluid_s), ("piece", self._bounds.piece_s)):
-            if not incomplete and self._last_s < bound_s * (1 - _ROUNDING):
+            if not self._needing and self._last_s < bound_s * (1 - _ROUNDING):
                 raise RuleBroken(
                     f"the last node was complete at {self._last_s:.6f} s; the {name} bound is {bound_s:.6f}"
                 )
 
 
 class OriginOnce(Checker):
-    """No byte is asked of the origin that a live node holds or that is already on its way from there."""
+    """No byte is asked of the origin that a live source holds or that is already on its way from there.
 
-    def opened(self, scenario: Scenario) -> None:
-        """See Checker."""
-        self._coming = 0
+    Where every try at the origin failed and each node may ask for itself, nothing of that blob is looked at any more.
+    """
 
-    def origin_asked(self, now: float, pieces: int, held_by_live: int) -> None:
+    def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
         """See Checker."""
-        again = pieces & (held_by_live | self._coming)
-        if again:
+        self._coming = [0] * len(scenario.blobs)
+        self._open = [False] * len(scenario.blobs)
+
+    def origin_asked(self, now: float, blob: int, pieces: int, held_by_live: int) -> None:
+        """See Checker."""
+        again = pieces & (held_by_live | self._coming[blob])
+        if again and not self._open[blob]:
             raise RuleBroken(f"at {now:.6f} the origin is asked again for pieces {list(indices(again))[:8]}")
-        self._coming |= pieces
+        self._coming[blob] |= pieces
 
-    def claimed(self, now: float, node: int, piece: int) -> None:
+    def origin_ended(self, now: float, blob: int, pieces: int) -> None:
         """See Checker."""
-        if node == 0:
-            self._coming &= ~(1 << piece)
+        self._coming[blob] &= ~pieces
+
+    def origin_opened(self, now: float, blob: int) -> None:
+        """See Checker."""
+        self._open[blob] = True
 
 
 class SlotsKept(Checker):
     """A source runs no more transfers than it has slots; a node has at most one lease ahead for each slot."""
 
-    def opened(self, scenario: Scenario) -> None:
+    def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
         """See Checker."""
-        self._slots = scenario.slots
+        self._slots = settings.slots
         self._leases: dict[int, tuple[int, int]] = {}
         self._out: dict[int, int] = {}
         self._in: dict[int, int] = {}
@@ -186,17 +224,46 @@ class SlotsKept(Checker):
             raise RuleBroken(f"at {now:.6f} node {source} sends {running} pieces at a time with {self._slots} slots")
 
 
-class AllComplete(Checker):
-    """Every live node ends with its blob complete: nobody starves."""
+class AllEnd(Checker):
+    """Every live node ends with all its blobs, or with an error that says why not."""
 
-    def ended(self, now: float, incomplete: Sequence[int]) -> None:
+    def ended(self, now: float, nameless: Sequence[int]) -> None:
         """See Checker."""
-        if incomplete:
+        if nameless:
             raise RuleBroken(
-                f"at {now:.3f} s {len(incomplete)} live nodes are not complete, first {list(incomplete)[:8]}"
+                f"at {now:.3f} s {len(nameless)} live nodes are neither complete nor know why,"
+                f" first {list(nameless)[:8]}"
+            )
+
+
+class NobodyStarves(Checker):
+    """Towards a node that wants what sound live sources hold, bytes move.
+
+    It may stand still for at most twice the time in which the product gives up a transfer that does not begin, or for
+    20 pieces over the slowest link of a node, whichever is longer: then it is starved.
+    """
+
+    _LEAST_S = 10.0
+    _PIECES = 20.0
+
+    def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
+        """See Checker."""
+        longest = max(scenario.layout(blob).length(0) for blob in range(len(scenario.blobs)))
+        rates = [rate for one in scenario.classes for rate in (one.up_bytes_s, one.down_bytes_s) if rate]
+        factor = scenario.faults.slow_factor if scenario.faults.slow_part else 1.0
+        slowest_s = longest / (min(rates) * factor) if rates else 0.0
+        silent_s = 2 * settings.slot_wait_s if settings.power_loss else 0.0
+        self._patience_s = max(self._LEAST_S, silent_s, self._PIECES * slowest_s)
+
+    def waited(self, now: float, node: int, since_s: float) -> None:
+        """See Checker."""
+        if now - since_s > self._patience_s:
+            raise RuleBroken(
+                f"at {now:.3f} s node {node} starves: since {since_s:.3f} s no byte moved towards it, though others"
+                " hold what it wants"
             )
 
 
 def all_checkers() -> tuple[Checker, ...]:
     """Fresh ones, for one run."""
-    return (BytesConserved(), BoundsKept(), OriginOnce(), SlotsKept(), AllComplete())
+    return (BytesConserved(), BoundsKept(), OriginOnce(), SlotsKept(), AllEnd(), NobodyStarves())

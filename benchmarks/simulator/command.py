@@ -6,10 +6,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.report import write_json
-from benchmarks.simulator import replay_command
-from benchmarks.simulator.report import document, print_report
-from benchmarks.simulator.scenario import Scenario
+from benchmarks.report import document, print_report, write_json
+from benchmarks.scenario import NodeClass, Scenario
+from benchmarks.simulator import replay_command, report
 from benchmarks.simulator.world import World
 from proto.errors import ConfigError, LocalError
 from proto.pieces import MIB, PIECE_COUNT_MAX
@@ -45,12 +44,17 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.replay is not None:
         return replay_command.run(arguments)
     outcome = World(scenario(arguments)).run()
-    print_report(outcome)
+    links = report.links(outcome.settings, outcome.scenario)
+    run = report.mode_run(outcome)
+    print_report(outcome.scenario, outcome.bounds, (run,), links=links)
+    print(report.assumptions(outcome.settings))
+    print(report.trace_line(outcome))
     for error in outcome.errors[:8]:
         print(error, file=sys.stderr)
     if arguments.json is not None:
+        more = {"simulation": report.simulation(outcome)}
         try:
-            write_json(arguments.json, document(outcome))
+            write_json(arguments.json, document(outcome.scenario, outcome.bounds, (run,), links=links, more=more))
         except OSError as error:
             raise LocalError(f"--json {arguments.json}: {error.strerror}") from None
     return 1 if outcome.errors else 0
@@ -65,13 +69,11 @@ def scenario(arguments: argparse.Namespace) -> Scenario:
     size_bytes, piece_size_bytes = _cut(arguments.pieces, arguments.size)
     return Scenario(
         nodes=nodes,
-        size_bytes=size_bytes,
+        blobs=(size_bytes,),
         piece_size_bytes=piece_size_bytes,
-        rate_bytes_s=rate,
-        origin_rate_bytes_s=_rate("--origin-rate", arguments.origin_rate) if arguments.origin_rate else rate,
-        supernode_rate_bytes_s=_rate("--supernode-rate", arguments.supernode_rate)
-        if arguments.supernode_rate
-        else rate,
+        classes=(NodeClass("node", 1, rate, rate),),
+        origin_bytes_s=_rate("--origin-rate", arguments.origin_rate) if arguments.origin_rate else rate,
+        supernode_bytes_s=_rate("--supernode-rate", arguments.supernode_rate) if arguments.supernode_rate else rate,
         declared=arguments.declared,
         seed=_number("--seed", arguments.seed, parse_int, 0, 2**63, "a whole number"),
     )

@@ -25,6 +25,10 @@ class SimulationSettings:
     # A receiver waits no longer than this for its turn at a source, and so long for a connection.
     slot_wait_s: float = 15.0
     connect_wait_s: float = 3.0
+    # A source gives a receiver up that took nothing for so long.
+    send_wait_s: float = 10.0
+    # What the supernode takes its own uplink for where it was not told.
+    uplink_assumed_bytes_s: float = 125e6
     # How often the supernode tells waiting nodes how the origin does; so many missed end a session.
     ping_interval_s: float = 2.0
     pings_missed_max: int = 3

@@ -14,43 +14,95 @@ from proto.messages import FetchReason
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from benchmarks.scenario import Scenario
     from benchmarks.simulator.checkers import Checker
     from benchmarks.simulator.clock import Call, Clock
-    from benchmarks.simulator.links import Flow, Links
-    from benchmarks.simulator.scenario import Scenario
+    from benchmarks.simulator.links import Flow
+    from benchmarks.simulator.network import Network
+    from benchmarks.simulator.settings import SimulationSettings
+    from proto.pieces import PieceLayout
 
     # (reason, elapsed seconds); the reason is empty on success.
     Ended = Callable[[str, float], None]
 
 
 class Endpoint:
-    """A node's two links, what it holds (mask), and its upload slots with the queue before them."""
+    """What a node holds (a mask a blob), its upload slots with the queue before them, and what it moved."""
 
-    __slots__ = ("down", "held", "number", "running", "sent_bytes", "up", "waiting")
+    __slots__ = (
+        "air_bytes",
+        "alive",
+        "broken_bytes",
+        "corrupt",
+        "held",
+        "life",
+        "number",
+        "received_bytes",
+        "running",
+        "sent_bytes",
+        "transfers",
+        "waiting",
+        "warm",
+    )
 
-    def __init__(self, number: int, up: int, down: int) -> None:
+    def __init__(self, number: int, blobs: int) -> None:
         self.number = number
-        self.up = up
-        self.down = down
-        self.held = 0
+        self.held = [0] * blobs
+        self.alive = True
+        # Grows when the node leaves: slots and connections of an earlier life are nothing to a later one.
+        self.life = 0
+        # Sends wrong bytes.
+        self.corrupt = False
         self.running = 0
         self.waiting: deque[Transfer] = deque()
+        # Both ways.
+        self.transfers: dict[Transfer, None] = {}
+        # Sources that it has a connection to.
+        self.warm: dict[int, None] = {}
         self.sent_bytes = 0.0
+        # Whole and right; cut short, wrong or too late; and sent to it but not there yet.
+        self.received_bytes = 0.0
+        self.broken_bytes = 0.0
+        self.air_bytes = 0.0
 
 
 class Transfer:
     """One fetch of one piece."""
 
-    __slots__ = ("began_s", "deadline", "deadline_s", "ended", "flow", "over", "piece", "receiver", "source")
+    __slots__ = (
+        "began_s",
+        "blob",
+        "deadline",
+        "deadline_s",
+        "ended",
+        "flow",
+        "half_s",
+        "over",
+        "piece",
+        "receiver",
+        "source",
+        "source_life",
+    )
 
     def __init__(
-        self, receiver: Endpoint, source: Endpoint, piece: int, deadline_s: float, began_s: float, ended: Ended
+        self,
+        receiver: Endpoint,
+        source: Endpoint,
+        blob: int,
+        piece: int,
+        deadline_s: float,
+        began_s: float,
+        half_s: float,
+        ended: Ended,
     ) -> None:
         self.receiver = receiver
         self.source = source
+        self.source_life = source.life
+        self.blob = blob
         self.piece = piece
         self.deadline_s = deadline_s
         self.began_s = began_s
+        self.half_s = half_s
         self.ended = ended
         self.flow: Flow | None = None
         self.deadline: Call | None = None
@@ -60,27 +112,43 @@ class Transfer:
 class Transport:
     """All transfers of the world."""
 
-    def __init__(self, clock: Clock, links: Links, scenario: Scenario, checkers: Sequence[Checker]) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        network: Network,
+        scenario: Scenario,
+        settings: SimulationSettings,
+        checkers: Sequence[Checker],
+    ) -> None:
         self._clock = clock
-        self._links = links
-        self._scenario = scenario
-        self._layout = scenario.layout
+        self._network = network
+        self._links = network.links
+        self._settings = settings
+        self._layouts: list[PieceLayout] = [scenario.layout(blob) for blob in range(len(scenario.blobs))]
         self._checkers = checkers
-        # Pieces that some peer holds (mask), and when the last of them first came to one.
-        self.spread = 0
+        # Pieces of each blob that some peer holds (mask), and when the last of them first came to one.
+        self.spread = [0] * len(scenario.blobs)
         self.spread_s = 0.0
-        self.endpoints = [
-            Endpoint(node, links.add(rate), links.add(rate))
-            for node, rate in enumerate([scenario.supernode_rate_bytes_s, *[scenario.rate_bytes_s] * scenario.nodes])
-        ]
+        # What nodes received, whole and right, from the supernode and from each other.
+        self.seed_bytes = 0.0
+        self.peer_bytes = 0.0
+        self.endpoints = [Endpoint(number, len(scenario.blobs)) for number in range(scenario.nodes + 1)]
 
-    def fetch(self, receiver: int, source: int, piece: int, deadline_s: float, ended: Ended) -> Transfer:
-        """Begin; `ended` is called once."""
-        now = self._clock.now
-        transfer = Transfer(self.endpoints[receiver], self.endpoints[source], piece, deadline_s, now, ended)
-        wait_s = self._scenario.slot_wait_s
-        transfer.deadline = self._clock.after(wait_s, lambda: self._stop(transfer, FetchReason.TIMEOUT))
-        self._clock.after(self._scenario.round_trip_s / 2, lambda: self._asked(transfer))
+    def fetch(self, receiver: int, source: int, blob: int, piece: int, deadline_s: float, ended: Ended) -> Transfer:
+        """Begin; `ended` is called once, but never for a receiver that left meanwhile."""
+        to, whence = self.endpoints[receiver], self.endpoints[source]
+        half_s = self._network.round_trip_s(source, receiver) / 2
+        transfer = Transfer(to, whence, blob, piece, deadline_s, self._clock.now, half_s, ended)
+        to.transfers[transfer] = whence.transfers[transfer] = None
+        warm = source in to.warm
+        wait_s, reason = (
+            (self._settings.slot_wait_s, FetchReason.TIMEOUT)
+            if warm or whence.alive
+            else (self._settings.connect_wait_s, FetchReason.CONNECTION)
+        )
+        to.warm[source] = None
+        transfer.deadline = self._clock.after(wait_s, lambda: self._stop(transfer, reason))
+        self._clock.after(half_s, lambda: self._asked(transfer))
         return transfer
 
     def cancel(self, transfer: Transfer) -> None:
@@ -92,73 +160,134 @@ class Transport:
         source = transfer.source
         if transfer.over:
             return
-        if not source.held >> transfer.piece & 1:
+        if not source.alive or source.life != transfer.source_life:
+            if not self._settings.power_loss:
+                self._refuse(transfer, FetchReason.CONNECTION)
+        elif not source.held[transfer.blob] >> transfer.piece & 1:
             self._refuse(transfer, FetchReason.NOT_HELD)
-        elif source.running < self._scenario.slots:
+        elif source.running < self._settings.slots:
             self._send(transfer)
-        elif len(source.waiting) < self._scenario.queue_max:
+        elif len(source.waiting) < self._settings.queue_max:
             source.waiting.append(transfer)
         else:
             self._refuse(transfer, FetchReason.BUSY)
 
     def _refuse(self, transfer: Transfer, reason: str) -> None:
-        self._clock.after(self._scenario.round_trip_s / 2, lambda: self._end(transfer, reason))
+        self._clock.after(transfer.half_s, lambda: self._end(transfer, reason))
 
     def _send(self, transfer: Transfer) -> None:
         source = transfer.source
         source.running += 1
         # The answer's head comes first: time taken and deadline count from there, not from the wait for a slot.
-        transfer.began_s = self._clock.now + self._scenario.round_trip_s / 2
+        transfer.began_s = self._clock.now + transfer.half_s
         if transfer.deadline is not None:
             transfer.deadline.cancel()
         due_s = transfer.began_s + transfer.deadline_s
         transfer.deadline = self._clock.at(due_s, lambda: self._stop(transfer, FetchReason.TIMEOUT))
         for checker in self._checkers:
             checker.began(self._clock.now, source.number, source.running)
-        size = float(self._layout.length(transfer.piece))
-        transfer.flow = self._links.start((source.up, transfer.receiver.down), size, lambda: self._sent(transfer))
+        size = float(self._layouts[transfer.blob].length(transfer.piece))
+        path = self._network.path(source.number, transfer.receiver.number)
+        transfer.flow = self._links.start(path, size, lambda: self._sent(transfer))
 
     def _sent(self, transfer: Transfer) -> None:
         """The last byte left: the slot is free, and the byte on its way."""
-        size = self._layout.length(transfer.piece)
+        size = self._layouts[transfer.blob].length(transfer.piece)
         transfer.flow = None
+        # What left the source comes, even if the source does not live to see it.
+        transfer.source.transfers.pop(transfer, None)
         transfer.source.sent_bytes += size
-        self._free_slot(transfer.source)
-        self._clock.after(
-            self._scenario.round_trip_s / 2 + self._scenario.hash_s, lambda: self._received(transfer, size)
-        )
+        transfer.receiver.air_bytes += size
+        self._free_slot(transfer)
+        self._clock.after(transfer.half_s + self._settings.hash_s, lambda: self._received(transfer, size))
 
     def _received(self, transfer: Transfer, size: int) -> None:
-        if not transfer.over:
-            receiver = transfer.receiver
-            receiver.held |= 1 << transfer.piece
-            if receiver.number and not self.spread >> transfer.piece & 1:
-                self.spread |= 1 << transfer.piece
+        receiver, source, blob = transfer.receiver, transfer.source, transfer.blob
+        receiver.air_bytes -= size
+        if transfer.over or source.corrupt:
+            receiver.broken_bytes += size
+            self._end(transfer, FetchReason.CORRUPT)
+            return
+        receiver.received_bytes += size
+        receiver.held[blob] |= 1 << transfer.piece
+        if receiver.number:
+            if source.number:
+                self.peer_bytes += size
+            else:
+                self.seed_bytes += size
+            if not self.spread[blob] >> transfer.piece & 1:
+                self.spread[blob] |= 1 << transfer.piece
                 self.spread_s = self._clock.now
-            for checker in self._checkers:
-                checker.arrived(self._clock.now, receiver.number, transfer.piece, size)
-            self._end(transfer, "")
+        for checker in self._checkers:
+            checker.arrived(self._clock.now, receiver.number, blob, transfer.piece, size)
+        self._end(transfer, "")
 
-    def _free_slot(self, source: Endpoint) -> None:
+    def _free_slot(self, transfer: Transfer) -> None:
+        source = transfer.source
+        if source.life != transfer.source_life:
+            return
         source.running -= 1
-        while source.waiting and source.running < self._scenario.slots:
+        while source.waiting and source.running < self._settings.slots:
             following = source.waiting.popleft()
             if not following.over:
                 self._send(following)
 
+    def _stop_flow(self, transfer: Transfer) -> bool:
+        """No byte of it moves any more; whether one did until now."""
+        if transfer.flow is None:
+            return False
+        moved = self._links.stop(transfer.flow)
+        transfer.flow = None
+        transfer.source.sent_bytes += moved
+        transfer.receiver.broken_bytes += moved
+        return True
+
     def _stop(self, transfer: Transfer, reason: str) -> None:
         if transfer.over:
             return
-        if transfer.flow is not None:
-            transfer.source.sent_bytes += self._links.stop(transfer.flow)
-            transfer.flow = None
-            self._free_slot(transfer.source)
+        if self._stop_flow(transfer):
+            self._free_slot(transfer)
         self._end(transfer, reason)
 
     def _end(self, transfer: Transfer, reason: str) -> None:
         if transfer.over:
             return
+        self._close(transfer)
+        transfer.ended(reason, max(0.0, self._clock.now - transfer.began_s))
+
+    def _close(self, transfer: Transfer) -> None:
         transfer.over = True
         if transfer.deadline is not None:
             transfer.deadline.cancel()
-        transfer.ended(reason, max(0.0, self._clock.now - transfer.began_s))
+        transfer.receiver.transfers.pop(transfer, None)
+        transfer.source.transfers.pop(transfer, None)
+
+    # --- nodes that leave --------------------------------------------------------------------------------------
+
+    def leave(self, node: int) -> None:
+        """All of the node's connections end, for itself at once, for the others when they notice."""
+        endpoint = self.endpoints[node]
+        endpoint.alive = False
+        endpoint.life += 1
+        for transfer in list(endpoint.transfers):
+            if transfer.receiver is endpoint:
+                self._abandon(transfer)
+            elif not self._settings.power_loss:
+                self._clock.after(transfer.half_s, lambda lost=transfer: self._stop(lost, FetchReason.CONNECTION))
+                self._stop_flow(transfer)
+            else:
+                self._stop_flow(transfer)
+        endpoint.waiting.clear()
+        endpoint.running = 0
+        endpoint.warm.clear()
+
+    def _abandon(self, transfer: Transfer) -> None:
+        """Its receiver is gone. The source notices when what it sends is refused, or not taken."""
+        self._close(transfer)
+        if self._stop_flow(transfer):
+            notice_s = self._settings.send_wait_s if self._settings.power_loss else transfer.half_s
+            self._clock.after(notice_s, lambda: self._free_slot(transfer))
+
+    def come_back(self, node: int) -> None:
+        """The node serves again, what it held."""
+        self.endpoints[node].alive = True

@@ -1,4 +1,4 @@
-"""The world: nodes, links and the supernode under one clock, run from cold to complete. It decides nothing."""
+"""Nodes, links, origin and supernode under one clock, run until every client has ended. It decides nothing."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from benchmarks.bounds import Bounds, bounds
+from benchmarks.simulator import faults
 from benchmarks.simulator.checkers import Checker, all_checkers
+from benchmarks.simulator.client import Client
 from benchmarks.simulator.clock import Clock
-from benchmarks.simulator.links import Links
-from benchmarks.simulator.peer import Peer
-from benchmarks.simulator.scenario import bounds
+from benchmarks.simulator.network import Network
+from benchmarks.simulator.origin import Origin
+from benchmarks.simulator.peer import Peer, Store
+from benchmarks.simulator.settings import SimulationSettings
 from benchmarks.simulator.supernode import Supernode
 from benchmarks.simulator.trace import Trace
 from benchmarks.simulator.transport import Transport
+from benchmarks.simulator.watch import Watch
 from peer.downloader.machine import Downloader
 from supernode.scheduler.machine import Scheduler
 
@@ -23,44 +28,62 @@ if TYPE_CHECKING:
 
     import peer.downloader.contract
     import supernode.scheduler.contract
-    from benchmarks.simulator.scenario import Scenario
+    from benchmarks.figures import Sample
+    from benchmarks.scenario import Scenario
+    from benchmarks.simulator.sessions import Session
     from proto.machine import Machine
     from proto.messages import Message
 
     SchedulerMachine = Machine[supernode.scheduler.contract.Event, supernode.scheduler.contract.Command]
     DownloaderMachine = Machine[peer.downloader.contract.Event, peer.downloader.contract.Command]
 
-# A run that takes this many times the piece bound, and a minute for time-outs beside it, is stuck.
+# A run that takes this many times its bound, and so much more for time-outs, is stuck.
 _STUCK_BOUNDS = 20.0
-_STUCK_S = 60.0
+_STUCK_S = 120.0
+# Points of the curves that a report shows.
+_SAMPLES = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run. Times are virtual seconds since the clients asked, but for `wall_s`."""
+    """One run. Times are virtual seconds, but for `wall_s`. Clients are by number from 1."""
 
     scenario: Scenario
-    completed_s: tuple[float, ...]
-    first_byte_s: tuple[float, ...]
+    settings: SimulationSettings
+    bounds: Bounds
+    clients: tuple[Client, ...]
+    samples: tuple[Sample, ...]
     # When every piece had been at some peer once.
     first_copies_s: float
-    incomplete: tuple[int, ...]
-    # What clients were told that were sent away; empty as it should be.
-    errors: tuple[str, ...]
+    # Live nodes that are neither complete nor say why not; empty as it should be.
+    nameless: tuple[int, ...]
     origin_bytes: int
-    origin_ranges: int
+    origin_gets: int
+    origin_repeated_bytes: int
     seed_sent_bytes: float
     peers_sent_bytes: float
+    cross_rack_bytes: float | None
     counters: dict[str, int]
     trace_hash: str
     trace_entries: int
     wall_s: float
 
+    @property
+    def completed_s(self) -> tuple[float, ...]:
+        """Of all complete nodes, ascending."""
+        return tuple(sorted(client.completed_s for client in self.clients if client.completed_s is not None))
 
-def production_scheduler(scenario: Scenario) -> Scheduler:
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """What clients were told that were sent away, and who knows nothing; empty as it should be."""
+        named = [f"node {client.node}: {client.error}" for client in self.clients if client.error]
+        return (*named, *(f"node {node}: not complete, and nobody said why" for node in self.nameless))
+
+
+def production_scheduler(scenario: Scenario, settings: SimulationSettings) -> Scheduler:
     """As supernode.app makes it."""
-    rate = scenario.supernode_rate_bytes_s if scenario.declared else None
-    return Scheduler(seed=scenario.seed, epoch=1, seed_upload_slots=scenario.slots, seed_upload_rate_bytes_s=rate)
+    rate = scenario.supernode_bytes_s or None if scenario.declared else None
+    return Scheduler(seed=scenario.seed, epoch=1, seed_upload_slots=settings.slots, seed_upload_rate_bytes_s=rate)
 
 
 def production_downloader(scenario: Scenario, node: int) -> Downloader:
@@ -74,74 +97,157 @@ class World:
     def __init__(
         self,
         scenario: Scenario,
+        settings: SimulationSettings | None = None,
         checkers: Sequence[Checker] | None = None,
-        make_scheduler: Callable[[Scenario], SchedulerMachine] = production_scheduler,
+        make_scheduler: Callable[[Scenario, SimulationSettings], SchedulerMachine] = production_scheduler,
         make_downloader: Callable[[Scenario, int], DownloaderMachine] = production_downloader,
     ) -> None:
         self.scenario = scenario
+        self.settings = settings or SimulationSettings()
+        self.bounds = bounds(scenario)
         self.checkers = all_checkers() if checkers is None else checkers
         self.clock = Clock()
         self.trace = Trace()
-        self.links = Links(self.clock, exact=scenario.nodes <= scenario.exact_nodes_max)
-        self.transport = Transport(self.clock, self.links, scenario, self.checkers)
-        self._origin_link = origin_link = self.links.add(scenario.origin_rate_bytes_s)
-        self._scheduler = make_scheduler(scenario)
-        self._supernode = Supernode(self, self._scheduler, origin_link)
-        self.peers = {
-            node: Peer(node, self, make_downloader(scenario, node), self._send) for node in range(1, scenario.nodes + 1)
-        }
-        self._left = scenario.nodes
+        self.network = Network(self.clock, scenario, self.settings)
+        self.links = self.network.links
+        self.transport = Transport(self.clock, self.network, scenario, self.settings, self.checkers)
+        self.origin = Origin(self.clock, self.network, scenario, self.settings)
+        self._scheduler = make_scheduler(scenario, self.settings)
+        self._make_downloader = make_downloader
+        self.supernode = Supernode(self, self._scheduler)
+        numbers = range(1, scenario.nodes + 1)
+        self._stores = {node: Store(len(scenario.blobs)) for node in numbers}
+        self.clients = {node: Client(node, self) for node in numbers}
+        # Whose client has begun or should have; and which peers run, with their sessions.
+        self._due: dict[int, None] = {}
+        self._sessions: dict[int, Session] = {}
+        self._gone: dict[int, None] = {}
+        self._waiting = dict.fromkeys(numbers)
+        self._joiners = [node for node, asks_s in enumerate(scenario.arrivals_s(), start=1) if asks_s is None]
+        self._watch = Watch(self, max(self.bounds.fluid_s, 1e-3) / _SAMPLES)
 
-    def node_completed(self) -> None:
-        """One node less to wait for."""
-        self._left -= 1
+    # --- nodes ---------------------------------------------------------------------------------------------------
+
+    def start_peer(self, node: int) -> None:
+        """The node's process starts and opens its session; its client goes on, if it has begun."""
+        scenario = self.scenario
+        peer = Peer(
+            self,
+            self._make_downloader(scenario, node),
+            self.transport.endpoints[node],
+            self._stores[node],
+            self.clients[node],
+            lambda message: self._send(node, message),
+        )
+        links, rack = scenario.class_of(node - 1), scenario.rack_of(node - 1)
+        zone = "" if rack is None else f"region/zone/rack-{rack}"
+        rates = (links.up_bytes_s or None, links.down_bytes_s or None) if scenario.declared else (None, None)
+        self._sessions[node] = self.supernode.join(peer, zone, *rates)
+        peer.begin()
+        if node in self._due:
+            self.clients[node].begin(peer)
+
+    def stop_peer(self, node: int) -> Session:
+        """The node's process is no more; its session, which nobody else knows to be over."""
+        session = self._sessions.pop(node)
+        session.peer.leave()
+        return session
+
+    def client_ended(self, client: Client) -> None:
+        """It has all, or was sent away."""
+        self._settle(client.node)
+
+    def client_gone(self, node: int) -> None:
+        """The node does not come back."""
+        self._gone[node] = None
+        self._settle(node)
+
+    def _settle(self, node: int) -> None:
+        self._waiting.pop(node, None)
+        if self._joiners and all(waiting in self._joiners for waiting in self._waiting):
+            joiners, self._joiners = self._joiners, []
+            for joiner in joiners:
+                self.clock.run_after(0.0, self._begin_client, joiner)
+
+    def _begin_client(self, node: int) -> None:
+        self._due[node] = None
+        session = self._sessions.get(node)
+        if session is not None:
+            self.clients[node].begin(session.peer)
 
     def _send(self, node: int, message: Message) -> None:
-        self.clock.after(self.scenario.round_trip_s / 2, lambda: self._supernode.received(node, message))
+        session = self._sessions.get(node)
+        if session is not None:
+            self.clock.run_after(self.settings.round_trip_s / 2, self.supernode.received, session, message)
+
+    # --- the run -------------------------------------------------------------------------------------------------
 
     def run(self) -> Outcome:
-        """From the sessions' opening to the last node's completion. Raises RuleBroken."""
+        """From the sessions' opening to the last client's end. Raises RuleBroken."""
         began = time.perf_counter()
         for checker in self.checkers:
-            checker.opened(self.scenario)
-        for node in self.peers:
-            self._supernode.join(node)
-        for peer in self.peers.values():
-            peer.begin()
-        until_s = _STUCK_BOUNDS * bounds(self.scenario).piece_s + _STUCK_S
-        while self._left > 0 and self.clock.step(until_s):
+            checker.opened(self.scenario, self.settings)
+        for node in self.clients:
+            self.start_peer(node)
+        for node, asks_s in enumerate(self.scenario.arrivals_s(), start=1):
+            if asks_s == 0.0:
+                self._begin_client(node)
+            elif asks_s is not None:
+                self.clock.run_at(asks_s, self._begin_client, node)
+        faults.schedule(self)
+        self._watch.begin()
+        until_s = self._stuck_s()
+        while self._waiting and self.clock.step(until_s):
             pass
-        incomplete = tuple(node for node, peer in self.peers.items() if peer.completed_s is None)
-        self._tell_carried()
+        self._watch.finish()
+        nameless = tuple(self._waiting)
+        self._tell_links()
         for checker in self.checkers:
-            checker.ended(self.clock.now, incomplete)
-        return self._outcome(incomplete, time.perf_counter() - began)
+            checker.ended(self.clock.now, nameless)
+        return self._outcome(nameless, time.perf_counter() - began)
 
-    def _tell_carried(self) -> None:
-        now, links = self.clock.now, self.links
-        up = [(f"the uplink of node {endpoint.number}", endpoint.up) for endpoint in self.transport.endpoints]
-        down = [(f"the downlink of node {endpoint.number}", endpoint.down) for endpoint in self.transport.endpoints]
-        up.append(("the origin's uplink", self._origin_link))
+    def _stuck_s(self) -> float:
+        """When a run that goes on is stuck: all that must be waited for, and many times what bytes can take."""
+        scenario = self.scenario
+        origin, faulty = scenario.origin, scenario.faults
+        slowest = faulty.slow_factor if faulty.slow_part else 1.0
+        waits_s = origin.first_byte_s + origin.stall_s + origin.refused * origin.retry_after_s
+        waits_s += faulty.churn_to_s + faulty.churn_back_after_s
+        return _STUCK_BOUNDS * self.bounds.piece_s / max(slowest, 1e-3) + waits_s + _STUCK_S
+
+    def _tell_links(self) -> None:
+        now, links, network = self.clock.now, self.links, self.network
+        carried = links.carried_bytes
+        named = {network.origin: "the origin's uplink"}
+        for word, numbers in (("uplink of node", network.up), ("downlink of node", network.down)):
+            named.update({link: f"the {word} {node}" for node, link in enumerate(numbers)})
+        for word, numbers in (("out of", network.trunks_up), ("into", network.trunks_down)):
+            named.update({link: f"the trunk {word} rack {rack}" for rack, link in enumerate(numbers)})
         for checker in self.checkers:
-            for name, link in up:
-                checker.carried(now, name, links.capacity_bytes_s[link], links.carried_bytes[link], 0.0)
-            for name, link in down:
-                checker.carried(now, name, links.capacity_bytes_s[link], 0.0, links.carried_bytes[link])
+            for link, name in named.items():
+                checker.carried(now, name, links.capacity_bytes_s[link], carried[link])
+            checker.moved(now, "the origin", (self.origin.bytes, carried[network.origin]), (0.0, 0.0))
+            for node, endpoint in enumerate(self.transport.endpoints):
+                came_bytes = endpoint.received_bytes + endpoint.broken_bytes + endpoint.air_bytes
+                out, into = carried[network.up[node]], carried[network.down[node]]
+                checker.moved(now, f"node {node}", (endpoint.sent_bytes, out), (came_bytes, into))
 
-    def _outcome(self, incomplete: tuple[int, ...], wall_s: float) -> Outcome:
-        peers = self.peers.values()
+    def _outcome(self, nameless: tuple[int, ...], wall_s: float) -> Outcome:
         endpoints = self.transport.endpoints
         return Outcome(
             scenario=self.scenario,
-            completed_s=tuple(sorted(peer.completed_s for peer in peers if peer.completed_s is not None)),
-            first_byte_s=tuple(sorted(peer.first_byte_s for peer in peers if peer.first_byte_s is not None)),
+            settings=self.settings,
+            bounds=self.bounds,
+            clients=tuple(self.clients.values()),
+            samples=tuple(self._watch.samples),
             first_copies_s=self.transport.spread_s,
-            incomplete=incomplete,
-            errors=tuple(f"node {peer.node}: {peer.error}" for peer in peers if peer.error),
-            origin_bytes=self._supernode.origin_bytes,
-            origin_ranges=self._supernode.origin_ranges,
+            nameless=nameless,
+            origin_bytes=self.origin.bytes,
+            origin_gets=self.origin.gets,
+            origin_repeated_bytes=self.origin.repeated_bytes,
             seed_sent_bytes=endpoints[0].sent_bytes,
             peers_sent_bytes=sum(endpoint.sent_bytes for endpoint in endpoints[1:]),
+            cross_rack_bytes=self.network.cross_rack_bytes,
             counters=dict(self._scheduler.counters) if isinstance(self._scheduler, Scheduler) else {},
             trace_hash=self.trace.digest,
             trace_entries=self.trace.entries,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from benchmarks.simulator.peer import DIGEST
+from benchmarks.simulator.names import digest_of
 from benchmarks.simulator.world import production_downloader, production_scheduler
 from peer.downloader.contract import BlobComplete, PieceHeld, StoreOpened
 from supernode.scheduler.contract import FetchFromOrigin, GrantLease
@@ -13,7 +13,8 @@ from supernode.scheduler.contract import FetchFromOrigin, GrantLease
 if TYPE_CHECKING:
     import peer.downloader.contract as down
     import supernode.scheduler.contract as up
-    from benchmarks.simulator.scenario import Scenario
+    from benchmarks.scenario import Scenario
+    from benchmarks.simulator.settings import SimulationSettings
 
 STARVED = 3
 
@@ -21,8 +22,8 @@ STARVED = 3
 class Scheduling:
     """Passes everything on; subclasses change commands."""
 
-    def __init__(self, scenario: Scenario) -> None:
-        self._machine = production_scheduler(scenario)
+    def __init__(self, scenario: Scenario, settings: SimulationSettings) -> None:
+        self._machine = production_scheduler(scenario, settings)
 
     def handle(self, event: up.Event, now: float) -> list[up.Command]:
         return [other for command in self._machine.handle(event, now) for other in self.changed(command)]
@@ -59,6 +60,21 @@ class StarvesOne(Scheduling):
         return [] if isinstance(command, GrantLease) and command.receiver == STARVED else [command]
 
 
+class SaysNothing:
+    """One node's machine takes every event and gives no command; the others are as they should be."""
+
+    def __init__(self, scenario: Scenario, node: int) -> None:
+        self._machine = production_downloader(scenario, node)
+        self._mute = node == STARVED
+
+    def handle(self, event: down.Event, now: float) -> list[down.Command]:
+        commands = self._machine.handle(event, now)
+        return [] if self._mute else commands
+
+    def next_wakeup(self) -> float | None:
+        return None if self._mute else self._machine.next_wakeup()
+
+
 class Downloading:
     """Passes everything on; subclasses add commands to those of an event."""
 
@@ -79,11 +95,11 @@ class ClaimsPieces(Downloading):
     """Says that it holds a piece which never came."""
 
     def added(self, event: down.Event) -> list[down.Command]:
-        return [PieceHeld(DIGEST, 0)] if isinstance(event, StoreOpened) else []
+        return [PieceHeld(digest_of(0), 0)] if isinstance(event, StoreOpened) else []
 
 
 class CompletesAtOnce(Downloading):
     """Says that the blob is complete as soon as the store is open."""
 
     def added(self, event: down.Event) -> list[down.Command]:
-        return [BlobComplete(DIGEST)] if isinstance(event, StoreOpened) else []
+        return [BlobComplete(digest_of(0))] if isinstance(event, StoreOpened) else []
