@@ -109,6 +109,11 @@ class Clock:
                 return True
             self._cancelled -= 1
 
+    @property
+    def waiting(self) -> int:
+        """Entries of the heap and of the queue, cancelled ones too."""
+        return len(self._heap) + len(self._instant)
+
     def count_cancelled(self) -> None:
         """A call more waits for nothing: time-outs that never come about would fill the heap."""
         self._cancelled += 1

@@ -67,3 +67,55 @@ def test_bytes_are_conserved_over_starts_ends_and_cancellations() -> None:
     assert ended == pytest.approx([50.0, 1.5])
     assert links.carried_bytes == pytest.approx([150.0, 100.0, 50.0])
     assert links.flows_on(0) == 0
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_trunk_is_shared_by_all_that_pass_it(exact: bool) -> None:
+    # Two racks: uplinks 0 to 3, trunk out 4, trunk in 5, downlinks 6 to 9.
+    capacities = [10.0] * 4 + [8.0, 8.0] + [10.0] * 4
+    paths: list[tuple[int, ...]] = [(node, 4, 5, 6 + node) for node in range(4)]
+    _, links, flows = world(capacities, paths, exact=exact)
+    assert [flow.rate_bytes_s for flow in flows] == pytest.approx([2.0] * 4)
+    assert links.flows_on(4) == 4
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_a_link_can_become_slower_stand_still_and_come_back(exact: bool) -> None:
+    clock = Clock()
+    links = Links(clock, exact=exact)
+    up, down = links.add(100.0), links.add(100.0)
+    ended: list[float] = []
+    links.start((up, down), 400.0, lambda: ended.append(clock.now))
+    for at_s, capacity_bytes_s in ((1.0, 50.0), (2.0, 0.0), (5.0, 100.0)):
+        clock.run_at(at_s, links.set_capacity, up, capacity_bytes_s)
+    while clock.step(100.0):
+        pass
+    # 100 bytes, 50, none for three seconds, and the other 250.
+    assert ended == pytest.approx([7.5])
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_an_end_that_was_put_off_comes_when_the_last_byte_is_through(exact: bool) -> None:
+    clock = Clock()
+    links = Links(clock, exact=exact)
+    up, down, other = (links.add(100.0) for _ in range(3))
+    ended: dict[str, float] = {}
+
+    def end(name: str) -> None:
+        ended[name] = clock.now
+
+    def begin() -> None:
+        links.start((up, other), 25.0, end, "second")
+
+    links.start((up, down), 100.0, end, "first")
+    clock.run_at(0.5, begin)
+    while clock.step(100.0):
+        pass
+    # Both at half the link's rate from 0.5 s to 1.0 s; then the first has it for itself.
+    assert ended == pytest.approx({"second": 1.0, "first": 1.25})
+
+
+def test_what_a_flow_more_would_get() -> None:
+    _, links, _ = world([10.0, 30.0, 8.0], [(0, 1), (0, 1)], exact=False)
+    assert links.share_of_next((0, 1)) == pytest.approx(10.0 / 3)
+    assert links.share_of_next((1, 2)) == pytest.approx(8.0)
