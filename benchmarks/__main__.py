@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 import benchmarks.dataplane.command
+import benchmarks.fanout.command
 import benchmarks.pulls.link
 import benchmarks.pulls.memory
 import benchmarks.pulls.origin
@@ -33,6 +34,7 @@ class Benchmark(Protocol):
 
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "dataplane": benchmarks.dataplane.command,
+    "fanout": benchmarks.fanout.command,
     "link": benchmarks.pulls.link,
     "memory": benchmarks.pulls.memory,
     "origin": benchmarks.pulls.origin,

@@ -1,0 +1,243 @@
+"""The clients of a run, as container engines do: manifest and config, then the layers, some at a time, each hashed.
+
+    python -m benchmarks.fanout.clients
+
+One process with a thread a transfer, each inside its node's namespace: the least that it can cost, and counted apart
+from the product. Its first line of input describes the run, the second (`go`) is the barrier after the manifests; a
+third (`join`) starts the joiners. Lines of output tell what each node's client has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.fanout.namespaces import enter
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_READ_BYTES: Final = 256 << 10
+# The kernel wakes a reader at so many bytes, where so many are still to come.
+_WAKE_BYTES: Final = 64 << 10
+_HEAD_MAX_BYTES: Final = 16 << 10
+_STACK_BYTES: Final = 256 << 10
+_CONNECT_S: Final = 30.0
+
+
+class PullError(Exception):
+    """A pull that did not come to the right end; one line."""
+
+
+@dataclass(slots=True)
+class Pull:
+    """One node's client. Times are monotonic seconds."""
+
+    node: int
+    netns: str | None
+    address: str
+    # Seconds after the barrier; None: a joiner.
+    arrival_s: float | None
+    asked_s: float = 0.0
+    first_byte_s: float = 0.0
+    completed_s: float = 0.0
+    error: str = ""
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def first_byte(self) -> None:
+        """A byte of a layer is here."""
+        now_s = time.monotonic()
+        with self.lock:
+            self.first_byte_s = self.first_byte_s or now_s
+
+
+class Clients:
+    """All of them."""
+
+    def __init__(self, run: dict[str, object]) -> None:
+        self._repository = str(run["repository"])
+        self._manifest = str(run["manifest"])
+        self._media_type = str(run["media_type"])
+        parallel, layers, nodes = run["parallel"], run["layers"], run["nodes"]
+        assert isinstance(parallel, int)
+        assert isinstance(layers, list)
+        assert isinstance(nodes, list)
+        self._layers: list[str] = layers
+        self._parallel = min(parallel, len(layers))
+        self._pulls = [Pull(**one) for one in nodes]
+        self._go = threading.Event()
+        self._join = threading.Event()
+        self._began_s = 0.0
+        self._writing = threading.Lock()
+
+    def start(self) -> None:
+        """A thread a client; they fetch their manifests and wait."""
+        threading.stack_size(_STACK_BYTES)
+        for pull in self._pulls:
+            # Daemons: a client that hangs must not keep the process when its input ends.
+            threading.Thread(target=self._run, args=(pull,), daemon=True).start()
+
+    def go(self) -> None:
+        """The barrier falls."""
+        self._began_s = time.monotonic()
+        self._say({"began_s": self._began_s})
+        self._go.set()
+
+    def join(self) -> None:
+        """Joiners may begin."""
+        self._join.set()
+
+    def _run(self, pull: Pull) -> None:
+        try:
+            if pull.netns is not None:
+                enter(pull.netns)
+            self._read_manifest(pull.address)
+            self._say({"node": pull.node, "has": "manifest"})
+            if pull.arrival_s is None:
+                self._join.wait()
+            else:
+                self._go.wait()
+                time.sleep(max(0.0, self._began_s + pull.arrival_s - time.monotonic()))
+            pull.asked_s = time.monotonic()
+            self._pull_layers(pull)
+            pull.completed_s = time.monotonic()
+        except (PullError, OSError) as error:
+            pull.error = f"{error}"
+        asked_s, first_byte_s, completed_s = pull.asked_s, pull.first_byte_s, pull.completed_s
+        times = {"asked_s": asked_s, "first_byte_s": first_byte_s, "completed_s": completed_s}
+        self._say({"node": pull.node, "has": "layers", "error": pull.error, **times})
+
+    def _read_manifest(self, address: str) -> None:
+        body = fetch(address, f"/v2/{self._repository}/manifests/{self._manifest}", self._media_type)
+        document = json.loads(body)
+        named = [layer["digest"] for layer in document["layers"]]
+        if named != self._layers:
+            raise PullError("the manifest names other layers than were pushed")
+        config = str(document["config"]["digest"])
+        if hashlib.sha256(fetch(address, self._blob_path(config))).hexdigest() != config.partition(":")[2]:
+            raise PullError("the config does not have its digest")
+
+    def _blob_path(self, digest: str) -> str:
+        return f"/v2/{self._repository}/blobs/{digest}"
+
+    def _pull_layers(self, pull: Pull) -> None:
+        """In their order, `parallel` at a time. Raises PullError, OSError: the first one's."""
+        waiting = list(reversed(self._layers))
+        errors: list[Exception] = []
+
+        def work() -> None:
+            try:
+                if pull.netns is not None:
+                    enter(pull.netns)
+                while waiting and not errors:
+                    digest = waiting.pop()
+                    pull_blob(pull.address, self._blob_path(digest), digest, pull)
+            except (PullError, OSError) as error:
+                errors.append(error)
+
+        others = [threading.Thread(target=work, daemon=True) for _ in range(self._parallel - 1)]
+        for thread in others:
+            thread.start()
+        work()
+        for thread in others:
+            thread.join()
+        if errors:
+            raise errors[0]
+
+    def _say(self, message: dict[str, object]) -> None:
+        with self._writing:
+            os.write(1, json.dumps(message).encode() + b"\n")
+
+
+def fetch(address: str, path: str, accept: str = "*/*") -> bytes:
+    """A small answer, whole. Raises PullError, OSError."""
+    with _connected(address) as connection:
+        size_bytes, body = _ask(connection, address, path, accept)
+        while len(body) < size_bytes:
+            part = connection.recv(_READ_BYTES)
+            if not part:
+                raise PullError(f"GET {path}: the answer ended early")
+            body += part
+    return bytes(body)
+
+
+def pull_blob(address: str, path: str, digest: str, pull: Pull) -> None:
+    """A layer, hashed and thrown away. Raises PullError, OSError."""
+    hasher = hashlib.new(digest.partition(":")[0])
+    buffer = memoryview(bytearray(_READ_BYTES))
+    with _connected(address) as connection:
+        size_bytes, body = _ask(connection, address, path)
+        if not body and size_bytes:
+            body = bytearray(connection.recv(_READ_BYTES))
+        if body:
+            pull.first_byte()
+        hasher.update(body)
+        received = len(body)
+        while received < size_bytes:
+            count = _read(connection, buffer, size_bytes - received)
+            if not count:
+                raise PullError(f"{digest[:19]} ended after {received} of {size_bytes} bytes")
+            hasher.update(buffer[:count])
+            received += count
+    if hasher.hexdigest() != digest.partition(":")[2]:
+        raise PullError(f"{digest[:19]} came with another content")
+
+
+def _read(connection: socket.socket, buffer: memoryview, left: int) -> int:
+    """A full buffer, or all that is left; less only at the end of the stream."""
+    wanted = min(len(buffer), left)
+    # A reader that wakes for each segment costs more than the hashing; below the mark a tail would wait for ever.
+    wake = _WAKE_BYTES if left - wanted >= _WAKE_BYTES else 1
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wake)
+    return connection.recv_into(buffer[:wanted], wanted, socket.MSG_WAITALL)
+
+
+def _connected(address: str) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    connection = socket.create_connection((host, int(port)), _CONNECT_S)
+    # Truly blocking: a timeout would make MSG_WAITALL return at once. Whoever runs us has the deadline.
+    connection.settimeout(None)
+    return connection
+
+
+def _ask(connection: socket.socket, address: str, path: str, accept: str = "*/*") -> tuple[int, bytearray]:
+    """Send a GET; its answer's length and what of the body came with the head. Raises PullError."""
+    lines = (f"GET {path} HTTP/1.1", f"Host: {address}", f"Accept: {accept}", "Connection: close", "", "")
+    connection.sendall("\r\n".join(lines).encode())
+    data = bytearray()
+    while (end := data.find(b"\r\n\r\n")) < 0:
+        part = connection.recv(4096)
+        if not part or len(data) > _HEAD_MAX_BYTES:
+            raise PullError(f"GET {path}: no proper answer")
+        data += part
+    first, *headers = bytes(data[:end]).decode("latin-1").split("\r\n")
+    status = first.split(" ", 2)[1]
+    fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in headers)}
+    if status != "200" or "content-length" not in fields:
+        raise PullError(f"GET {path}: answered {first!r}")
+    return int(fields["content-length"]), data[end + 4 :]
+
+
+def main(lines: Sequence[str] | None = None) -> None:
+    """Serve the lines of the input; ends with it."""
+    clients: Clients | None = None
+    for line in sys.stdin if lines is None else lines:
+        message = json.loads(line)
+        if clients is None:
+            clients = Clients(message)
+            clients.start()
+        elif "go" in message:
+            clients.go()
+        elif "join" in message:
+            clients.join()
+
+
+if __name__ == "__main__":
+    main()

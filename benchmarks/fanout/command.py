@@ -1,0 +1,183 @@
+"""`layercast-bench fanout`: one image to many real nodes at once, mode by mode, beside the physical limits.
+
+Real supernode, peers, docker-registry and clients, each in a network namespace of its own behind shaped links (root),
+or on loopback with the product's own rate limits. Nothing is left behind, whatever ends it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import tempfile
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.bounds import bounds
+from benchmarks.fanout.calibration import Goodput, goodput
+from benchmarks.fanout.leftovers import RunName, folders_root, remove_leftovers
+from benchmarks.fanout.modes import Outcome, Stage, run_mode
+from benchmarks.fanout.network import Network
+from benchmarks.fanout.plan import Plan, add_arguments, plan
+from benchmarks.fanout.room import Room, find_room
+from benchmarks.fanout.site import Origin
+from benchmarks.fanout.world import Loopback
+from benchmarks.harness.processes import ProcessError
+from benchmarks.harness.programs import ProgramMissing, program
+from benchmarks.pulls.common import console
+from benchmarks.report import document, print_report, write_json
+from benchmarks.report.summary import summaries
+from proto.errors import LocalError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator, Sequence
+
+    from benchmarks.bounds import Bounds
+    from benchmarks.fanout.world import World
+    from benchmarks.report.summary import Summary
+
+__all__ = ["HELP", "add_arguments", "run"]
+
+HELP = "fan-out of one image to N real nodes on shaped links, beside the physical limits (root; else on loopback)"
+
+_PROGRAMS = ("ip", "tc", "nsenter")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run every mode; 1 if a node failed, a byte left the origin twice, or --max-x-piece was exceeded."""
+    asked = plan(arguments)
+    _check_programs(asked)
+    with _interruptible(), contextlib.ExitStack() as stack:
+        try:
+            limits, outcomes, links = _measure(asked, stack)
+        except ProcessError as error:
+            raise LocalError(str(error).strip().replace("\n", " | ")) from None
+        finally:
+            _close_undisturbed(stack)
+    return _publish(asked, limits, outcomes, links)
+
+
+def _check_programs(asked: Plan) -> None:
+    needed = ("docker-registry", "setpriv", *(_PROGRAMS if asked.shaped else ()))
+    for name in needed:
+        try:
+            program(name)
+        except ProgramMissing as error:
+            raise LocalError(str(error)) from None
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the run as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _close_undisturbed(stack: contextlib.ExitStack) -> None:
+    """Give everything back; a second Ctrl-C does not leave half of it."""
+    if threading.current_thread() is not threading.main_thread():
+        stack.close()
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        stack.close()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _measure(asked: Plan, stack: contextlib.ExitStack) -> tuple[Bounds, list[Outcome], dict[str, object]]:
+    """Everything between the flags and the report; what it makes is on the stack."""
+    scenario = asked.scenario
+    root = folders_root()
+    room = find_room(scenario.nodes, scenario.size_bytes, root, asked.store_dir)
+    remove_leftovers({root, Path("/dev/shm"), room.folder})
+    folder = _folder(root, stack)
+    stores = _folder(room.folder, stack)
+    world: World = Loopback(scenario.nodes)
+    if asked.shaped:
+        with console.status(f"making {scenario.nodes + 2} namespaces"):
+            network = Network(scenario, asked.control, asked.frame_bytes, folder)
+            world = stack.enter_context(network)
+    part = _calibrate(asked, world)
+    limits = bounds(scenario, part.measured)
+    origin_rate = None if asked.shaped else scenario.origin_bytes_s
+    with console.status("filling the origin"):
+        origin = stack.enter_context(Origin(world, folder, origin_rate))
+        image = origin.give(scenario.blobs, scenario.seed)
+    stage = Stage(asked, limits, world, origin, image, folder, stores)
+    outcomes = [run_mode(stage, mode) for mode in asked.modes]
+    return limits, outcomes, _links(asked, part, room)
+
+
+def _folder(root: Path, stack: contextlib.ExitStack) -> Path:
+    """A folder of this run below `root`, removed in the end."""
+    folder = Path(tempfile.mkdtemp(prefix=str(RunName.own()), dir=root))
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _calibrate(asked: Plan, world: World) -> Goodput:
+    """One plain flow to the first node. On loopback rates are of payload itself."""
+    if not asked.shaped:
+        return Goodput(1.0, 1.0)
+    scenario = asked.scenario
+    rate = min(asked.node_rate_bytes_s, scenario.origin_bytes_s)
+    with console.status("measuring one plain TCP flow"):
+        found = goodput(world.origin, world.nodes[0], rate, asked.frame_bytes)
+    if found.doubtful:
+        console.print(
+            f"one TCP flow had {found.measured:.3f} of its link, where frames allow {found.expected:.3f}: "
+            "this machine is too busy, or does not shape as it should",
+            style="yellow",
+        )
+    return found
+
+
+def _links(asked: Plan, part: Goodput, room: Room) -> dict[str, object]:
+    """What the report says of the links beyond rates."""
+    if not asked.shaped:
+        return {"shaped": "by the product's own rate limits, on loopback", "stores": room.remark}
+    return {
+        "shaped": "by tc tbf, each node in a network namespace",
+        "frame_bytes": asked.frame_bytes,
+        "goodput_part": round(part.measured, 4),
+        "goodput_part_expected": round(part.expected, 4),
+        "control": asked.control,
+        "stores": room.remark,
+    }
+
+
+def _publish(asked: Plan, limits: Bounds, outcomes: list[Outcome], links: dict[str, object]) -> int:
+    """Show and keep the figures; the exit status."""
+    scenario = asked.scenario
+    runs = [outcome.run for outcome in outcomes]
+    problems = [f"{one.run.mode}: {problem}" for one in outcomes for problem in one.problems]
+    problems += _exceeded(asked, summaries(scenario, limits, runs))
+    print_report(scenario, limits, runs, title="fan-out over real processes", links=links)
+    if asked.json_path is not None:
+        content = document(scenario, limits, runs, links=links, more={"problems": problems})
+        try:
+            write_json(asked.json_path, content)
+        except OSError as error:
+            raise LocalError(f"--json {asked.json_path}: {error.strerror}") from None
+    for problem in problems:
+        console.print(f"WRONG: {problem}", style="red", markup=False)
+    return 1 if problems else 0
+
+
+def _exceeded(asked: Plan, figures: Sequence[Summary]) -> list[str]:
+    limit = asked.max_x_piece
+    return [
+        f"scheduled: {one.x_piece:.3f} times the piece bound, at most {limit:g}"
+        for one in figures
+        if one.run.mode == "scheduled" and limit is not None and one.x_piece is not None and one.x_piece > limit
+    ]

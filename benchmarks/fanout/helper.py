@@ -1,0 +1,101 @@
+"""A process of ours that is steered by JSON lines, one a message each way. It dies with the thread that starts it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.harness.processes import command_line
+from benchmarks.harness.programs import clean_environment
+from proto.errors import LocalError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Message = dict[str, object]
+
+_STOP_S: Final = 12.0
+
+
+class Helper:
+    """Runs `python -m MODULE WORDS`; its error output goes to `log`. A context manager, which ends it."""
+
+    def __init__(self, module: str, words: Sequence[str], log: Path) -> None:
+        self._name = module.rpartition(".")[2]
+        self._log = log
+        with log.open("wb") as errors:
+            self._process = subprocess.Popen(
+                command_line([sys.executable, "-m", module, *words]),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=clean_environment(HOME=str(log.parent)),
+                cwd=Path(__file__).parents[2],
+                start_new_session=True,
+            )
+        self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read, name=f"from-{self._name}")
+        self._reader.start()
+
+    def __enter__(self) -> Helper:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def send(self, *messages: Message) -> None:
+        """Write them. Raises LocalError if it has ended."""
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(b"".join(json.dumps(message).encode() + b"\n" for message in messages))
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise self._ended() from None
+
+    def receive(self, timeout_s: float) -> Message | None:
+        """The next message; None when none came in time. Raises LocalError if it has ended."""
+        try:
+            message = self._messages.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+        if message is None:
+            self._messages.put(None)
+            raise self._ended()
+        return message
+
+    def close(self) -> None:
+        """End its input and wait; kill it, and all that it started, if that does not help."""
+        process = self._process
+        assert process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        self._reader.join()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as output:
+            for line in output:
+                self._messages.put(json.loads(line))
+        self._messages.put(None)
+
+    def _ended(self) -> LocalError:
+        lines = self._log.read_text(errors="replace").strip().splitlines()
+        return LocalError(f"the {self._name} process ended: {lines[-1] if lines else 'without a word'}")

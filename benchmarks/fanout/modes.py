@@ -1,0 +1,342 @@
+"""One mode's run: starts what it needs, lets the clients pull, ends what it started, and gives the figures."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.fanout.namespaces import inside
+from benchmarks.fanout.nodes import Nodes, process_cpu_s
+from benchmarks.fanout.pulling import Pulled, Pulling
+from benchmarks.fanout.site import Origin, blob_bytes, blob_gets, image_bytes, origin_problems, repeated_bytes
+from benchmarks.fanout.usage import CoreTime
+from benchmarks.fanout.watch import SOURCES, Display, Reading, Watcher, samples
+from benchmarks.figures import Mode, ModeRun, NodeTimes
+from benchmarks.harness.cluster import Supernode
+from benchmarks.harness.processes import wait_until
+from proto.pieces import MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from benchmarks.bounds import Bounds
+    from benchmarks.fanout.plan import Plan
+    from benchmarks.fanout.world import Place, Traffic, World
+    from benchmarks.harness.metrics import Metrics
+    from benchmarks.origin.image import Image
+    from benchmarks.scenario import Scenario
+
+_GIB: Final = 1 << 30
+# A run is given up after so many times its bound, and a minute.
+_PATIENCE: Final = 8.0
+_PATIENCE_S: Final = 60.0
+_SESSIONS_TIMEOUT_S: Final = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What all modes share. `folder` is for logs, `stores` for what programs keep."""
+
+    plan: Plan
+    limits: Bounds
+    world: World
+    origin: Origin
+    image: Image
+    folder: Path
+    stores: Path
+
+    @property
+    def scenario(self) -> Scenario:
+        """That of the plan."""
+        return self.plan.scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A run's figures, and what was wrong with it, a line each."""
+
+    run: ModeRun
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """Between the barrier and the last client's end."""
+
+    pulled: list[Pulled]
+    readings: list[Reading]
+    busy: float
+    product_cpu_s: float
+    clients_cpu_s: float
+
+    @property
+    def traffic(self) -> Traffic | None:
+        return self.readings[-1].traffic if self.readings else None
+
+
+def run_mode(stage: Stage, mode: Mode) -> Outcome:
+    """Run it. Raises LocalError, ProcessError where it cannot even begin."""
+    with Display(mode, stage.scenario.nodes) as display:
+        if mode == "native":
+            return _native(stage, display)
+        return _product(stage, mode, display)
+
+
+# --- native ----------------------------------------------------------------------------------------------------
+
+
+def native_fraction(native_s: float, limit_s: float) -> float:
+    """The part of the size that native pulls: 1.0, or what its bound allows within the limit."""
+    return min(1.0, limit_s / native_s)
+
+
+def _native(stage: Stage, display: Display) -> Outcome:
+    scenario = stage.scenario
+    wanted = native_fraction(stage.limits.native_s, stage.plan.native_limit_s)
+    image, fraction = stage.image, 1.0
+    if wanted < 1.0:
+        display.step("filling the origin with a part of the size")
+        sizes = [max(1, round(size * wanted)) for size in scenario.blobs]
+        fraction = sum(sizes) / scenario.size_bytes
+        image = stage.origin.give(sizes, scenario.seed)
+    addresses = [stage.origin.address] * scenario.nodes
+    arrivals = [None if at_s is None else at_s * fraction for at_s in scenario.arrivals_s()]
+    log = stage.folder / "native-clients.log"
+    with Pulling(stage.world, addresses, image, scenario.parallel, log) as pulling:
+        measured = _measure(stage, pulling, arrivals, stage.limits.native_s * fraction, display, lambda: 0.0)
+    ledger = stage.origin.ledger()
+    received = blob_bytes(ledger, image)
+    traffic = measured.traffic
+    remarks = []
+    if fraction < 1.0:
+        part = f"{fraction:.4f} of the size ({image_bytes(image) / MIB:.2f} MiB a node)"
+        remarks.append(f"native ran with {part}: its times are divided by that")
+    run = ModeRun(
+        mode="native",
+        nodes=_times(scenario, measured.pulled, fraction),
+        samples=tuple(
+            replace(sample, at_s=sample.at_s / fraction)
+            for sample in samples(measured.readings, {"origin": received}, _completed(measured.pulled))
+        ),
+        origin_bytes=received,
+        origin_gets=blob_gets(ledger, image),
+        origin_repeated_bytes=repeated_bytes(ledger, image),
+        cross_rack_bytes=traffic.into_racks_bytes if traffic is not None and scenario.racks else None,
+        cpu_busy=measured.busy,
+        size_fraction=fraction,
+        remarks=tuple(remarks),
+        more={"clients_cpu_s": measured.clients_cpu_s},
+    )
+    return Outcome(run, tuple(_node_problems(measured.pulled)))
+
+
+# --- through Layercast -----------------------------------------------------------------------------------------
+
+
+class _FanoutSupernode(Supernode):
+    """`layercast-supernode` with its API at the control address and its uploads at the other."""
+
+    def __init__(self, place: Place, data_dir: Path, extra: Sequence[str]) -> None:
+        super().__init__(data_dir, place.control_host, extra, netns=place.netns)
+        self._place = place
+
+    def listen_flags(self) -> list[str]:
+        """Any free ports."""
+        return ["--listen", f"{self._place.control_host}:0", "--upload-listen", f"{self._place.host}:0"]
+
+    def metrics(self) -> Metrics:
+        """A scrape, from within."""
+        return inside(self.netns, super().metrics)
+
+
+def _product(stage: Stage, mode: Mode, display: Display) -> Outcome:
+    stores = stage.stores / mode
+    stores.mkdir()
+    try:
+        with _running(stage, mode, stores, display) as (supernode, nodes):
+            return _through(stage, mode, supernode, nodes, display)
+    finally:
+        shutil.rmtree(stores, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _running(stage: Stage, mode: Mode, stores: Path, display: Display) -> Iterator[tuple[Supernode, Nodes]]:
+    """Supernode and nodes of a mode, all connected."""
+    scenario, world = stage.scenario, stage.world
+    folder = stage.folder / mode
+    folder.mkdir()
+    free = ["--store-free-floor", "0"]
+    supernode_flags = ["--insecure-upstream", stage.origin.address, *free, *_supernode_flags(stage, mode)]
+    supernode = _FanoutSupernode(world.supernode, stores / "supernode", supernode_flags)
+    with contextlib.ExitStack() as stack:
+        display.step("starting the supernode")
+        stack.callback(supernode.close)
+        supernode.start()
+        display.step(f"starting {scenario.nodes} nodes")
+        flags = ["--supernode", supernode.url, "--default-upstream", f"http://{stage.origin.address}"]
+        flags += ["--insecure-upstream", stage.origin.address, *free]
+        nodes = stack.enter_context(Nodes(world, folder, stores, flags, torrent=mode == "torrent"))
+        nodes.start([_node_flags(stage, node) for node in range(scenario.nodes)])
+        display.step("connecting the nodes")
+        wait_until(
+            lambda: supernode.metrics().value("layercast_sessions_open") == scenario.nodes,
+            f"{scenario.nodes} sessions at the supernode",
+            _SESSIONS_TIMEOUT_S,
+            every_s=0.25,
+        )
+        yield supernode, nodes
+
+
+def _supernode_flags(stage: Stage, mode: Mode) -> list[str]:
+    flags = [] if stage.plan.shaped else ["--upload-rate", f"{round(stage.scenario.supernode_bytes_s)}B/s"]
+    if mode == "torrent":
+        flags += ["--transport", "torrent"]
+    return flags
+
+
+def _node_flags(stage: Stage, node: int) -> list[str]:
+    flags = []
+    if not stage.plan.shaped:
+        links = stage.scenario.class_of(node)
+        flags += [
+            "--upload-rate",
+            f"{round(links.up_bytes_s)}B/s",
+            "--download-rate",
+            f"{round(links.down_bytes_s)}B/s",
+        ]
+    rack = stage.scenario.rack_of(node)
+    if rack is not None:
+        flags += ["--zone", f"bench/bench/rack-{rack}"]
+    return flags
+
+
+def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, display: Display) -> Outcome:
+    scenario, limits = stage.scenario, stage.limits
+    expected_s = limits.torrent_s if mode == "torrent" else max(limits.fluid_s, limits.piece_s)
+    log = stage.folder / f"{mode}-clients.log"
+
+    def product_cpu_s() -> float:
+        return nodes.cpu_s() + process_cpu_s(supernode.process.pid)
+
+    with Pulling(stage.world, nodes.proxies, stage.image, scenario.parallel, log) as pulling:
+        measured = _measure(stage, pulling, scenario.arrivals_s(), expected_s, display, product_cpu_s)
+    ledger = stage.origin.ledger()
+    display.step("collecting figures")
+    scrapes = _scrapes(nodes, scenario.nodes)
+    exact = {one: _sum(scrapes, "layercast_bytes_total", source=one) for one in SOURCES}
+    traffic = measured.traffic
+    delivered = scenario.size_bytes * len(_completed(measured.pulled))
+    run = ModeRun(
+        mode=mode,
+        nodes=_times(scenario, measured.pulled, 1.0),
+        samples=samples(measured.readings, exact, _completed(measured.pulled)),
+        origin_bytes=blob_bytes(ledger, stage.image),
+        origin_gets=blob_gets(ledger, stage.image),
+        origin_repeated_bytes=repeated_bytes(ledger, stage.image),
+        supernode_sent_bytes=int(supernode.metrics().value("layercast_uploaded_bytes_total")),
+        peers_sent_bytes=_sum(scrapes, "layercast_uploaded_bytes_total"),
+        cross_rack_bytes=traffic.into_racks_bytes if traffic is not None and scenario.racks else None,
+        control_bytes=traffic.control_bytes if traffic is not None else None,
+        cpu_s_per_gib=measured.product_cpu_s / (delivered / _GIB) if delivered else None,
+        cpu_busy=measured.busy,
+        node_rss_mib=nodes.median_pss_bytes() / MIB,
+        supernode_rss_mib=supernode.process.memory_peak_bytes() / MIB,
+        more={
+            "received_bytes": exact,
+            "discarded_bytes": _sum(scrapes, "layercast_discarded_bytes_total"),
+            "clients_cpu_s": measured.clients_cpu_s,
+        },
+    )
+    problems = [*_node_problems(measured.pulled), *origin_problems(ledger, stage.image)]
+    for node, status in sorted(nodes.look().items()):
+        problems.append(f"node {node} ended with status {status}: {nodes.last_words(node)}")
+    return Outcome(run, tuple(problems))
+
+
+# --- what both measure -----------------------------------------------------------------------------------------
+
+
+def _measure(
+    stage: Stage,
+    pulling: Pulling,
+    arrivals_s: Sequence[float | None],
+    expected_s: float,
+    display: Display,
+    product_cpu_s: Callable[[], float],
+) -> _Measured:
+    """From the manifests to the last client's end."""
+    display.step("the clients fetch their manifests")
+    pulling.prepare(arrivals_s)
+    stage.origin.forget()
+    watcher = Watcher(stage.world, expected_s)
+    clients_cpu_s = process_cpu_s(pulling.pid)
+    cpu_s = product_cpu_s()
+    cores = CoreTime.now()
+    began_s = pulling.go()
+    watcher.begin(began_s)
+    patience_s = _PATIENCE_S + _PATIENCE * expected_s
+    regular = sum(at_s is not None for at_s in arrivals_s)
+    joined = regular == len(arrivals_s)
+    try:
+        for _ in pulling.finishing(time.monotonic() + patience_s):
+            if not joined and len(pulling.pulled) >= regular:
+                joined = True
+                pulling.join()
+            _show(stage, display, watcher, len(pulling.pulled))
+        busy = CoreTime.now().busy_since(cores)
+        cpu_s = product_cpu_s() - cpu_s
+    finally:
+        readings = watcher.end()
+    clients_cpu_s = process_cpu_s(pulling.pid) - clients_cpu_s
+    return _Measured(pulling.outcome(), readings, busy, cpu_s, clients_cpu_s)
+
+
+def _show(stage: Stage, display: Display, watcher: Watcher, done: int) -> None:
+    latest = watcher.latest
+    if latest is not None:
+        display.show(done, watcher.rate_bytes_s(), lambda: latest.traffic.origin_sent_bytes)
+    elif not stage.plan.shaped:
+        display.show(done, None, lambda: blob_bytes(stage.origin.ledger(), stage.image))
+
+
+def _scrapes(nodes: Nodes, count: int) -> list[Metrics]:
+    """Of all nodes that answer."""
+    found = []
+    for node in range(count):
+        if node not in nodes.look():
+            with contextlib.suppress(OSError, ValueError):  # it is reported as a node that ended, or as one that failed
+                found.append(nodes.metrics(node))
+    return found
+
+
+def _sum(scrapes: Sequence[Metrics], name: str, **labels: str) -> int:
+    return int(sum(one.value(name, **labels) for one in scrapes))
+
+
+def _times(scenario: Scenario, pulled: Sequence[Pulled], fraction: float) -> tuple[NodeTimes, ...]:
+    def whole(at_s: float | None) -> float | None:
+        return None if at_s is None else at_s / fraction
+
+    return tuple(
+        NodeTimes(
+            node=one.node,
+            class_name=scenario.class_of(one.node).name,
+            asked_s=one.asked_s / fraction,
+            first_byte_s=whole(one.first_byte_s),
+            completed_s=whole(one.completed_s),
+            error=one.error,
+        )
+        for one in pulled
+    )
+
+
+def _completed(pulled: Sequence[Pulled]) -> list[float]:
+    return [one.completed_s for one in pulled if one.completed_s is not None]
+
+
+def _node_problems(pulled: Sequence[Pulled]) -> list[str]:
+    return [f"node {one.node}: {one.error}" for one in pulled if one.error]

@@ -1,0 +1,134 @@
+"""The peers of a run: started through the zygote, watched, and what they cost."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.fanout.helper import Helper
+from benchmarks.fanout.namespaces import inside
+from benchmarks.harness.metrics import Metrics, scrape
+from benchmarks.harness.processes import ProcessError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from benchmarks.fanout.world import World
+
+PROXY_PORT: Final = 65001
+UPLOAD_PORT: Final = 65002
+_READY: Final = re.compile(r"^ready peer proxy=(\S+) ", re.MULTILINE)
+_READY_TIMEOUT_S: Final = 60.0
+_READY_PER_NODE_S: Final = 0.5
+_POLL_S: Final = 0.05
+
+
+class Nodes:
+    """`layercast-peer` at every node; a context manager. `folder` has a log and a data folder a node."""
+
+    def __init__(self, world: World, folder: Path, stores: Path, flags: Sequence[str], *, torrent: bool) -> None:
+        self._world = world
+        self._folder = folder
+        self._stores = stores
+        self._flags = list(flags)
+        self._pids: dict[int, int] = {}
+        self._ended: dict[int, int] = {}
+        # HOST:PORT that the node's clients pull through, from inside its namespace.
+        self.proxies: list[str] = []
+        self._zygote = Helper("benchmarks.fanout.zygote", ["--torrent"] if torrent else [], folder / "zygote.log")
+
+    def __enter__(self) -> Nodes:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._zygote.close()
+
+    def start(self, extra: Sequence[Sequence[str]]) -> None:
+        """Start all and wait until they are ready. `extra` are flags of each node. Raises ProcessError, LocalError."""
+        deadline_s = time.monotonic() + _READY_TIMEOUT_S + _READY_PER_NODE_S * len(extra)
+        while self._zygote.receive(1.0) is None:
+            if time.monotonic() > deadline_s:
+                raise ProcessError("the zygote did not come up")
+        self._zygote.send(*(self._request(node, words) for node, words in enumerate(extra)))
+        waiting = set(range(len(extra)))
+        found: dict[int, str] = {}
+        while waiting:
+            self.look()
+            for node in sorted(waiting):
+                ready = _READY.search(self._log(node)) if self._log_file(node).exists() else None
+                if ready is not None:
+                    found[node] = ready[1]
+                elif node in self._ended:
+                    raise ProcessError(f"node {node} ended before it was ready:\n{self._log(node)[-2000:]}")
+            waiting -= found.keys()
+            if waiting and time.monotonic() > deadline_s:
+                raise ProcessError(f"{len(waiting)} nodes are not ready in time, node {min(waiting)} among them")
+            time.sleep(_POLL_S)
+        self.proxies = [found[node] for node in range(len(extra))]
+
+    def _request(self, node: int, words: Sequence[str]) -> dict[str, object]:
+        place = self._world.nodes[node]
+        proxy_port, upload_port = (PROXY_PORT, UPLOAD_PORT) if place.netns else (0, 0)
+        argv = ["--listen", f"127.0.0.1:{proxy_port}", "--upload-listen", f"{place.host}:{upload_port}"]
+        argv += ["--data-dir", str(self._stores / f"node-{node}"), *self._flags, *words]
+        return {"node": node, "netns": place.netns, "log": str(self._log_file(node)), "argv": argv}
+
+    def _log_file(self, node: int) -> Path:
+        return self._folder / f"node-{node}.log"
+
+    def _log(self, node: int) -> str:
+        return self._log_file(node).read_text(errors="replace")
+
+    def look(self) -> dict[int, int]:
+        """Exit statuses of the nodes that have ended so far."""
+        while (message := self._zygote.receive(0.0)) is not None:
+            self._note(message)
+        return self._ended
+
+    def _note(self, message: dict[str, object]) -> None:
+        match message:
+            case {"node": int(node), "pid": int(pid)}:
+                self._pids[node] = pid
+            case {"ended": int(node), "status": int(status)}:
+                self._pids.pop(node, None)
+                self._ended[node] = status
+
+    def cpu_s(self) -> float:
+        """CPU seconds that all of them used so far."""
+        return sum(process_cpu_s(pid) for pid in self._pids.values())
+
+    def median_pss_bytes(self) -> float:
+        """Proportional set size: pages shared with the zygote count for their part, as they do among forks."""
+        return statistics.median([pss_bytes(pid) for pid in self._pids.values()] or [0])
+
+    def metrics(self, node: int) -> Metrics:
+        """A scrape. Raises OSError, ValueError."""
+        return inside(self._world.nodes[node].netns, lambda: scrape(self.proxies[node]))
+
+    def last_words(self, node: int) -> str:
+        """The end of the node's log, one line."""
+        lines = self._log(node).strip().splitlines()
+        return lines[-1] if lines else "without a word"
+
+
+def process_cpu_s(pid: int) -> float:
+    """CPU seconds of a process and its ended children; 0.0 if it is no more."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def pss_bytes(pid: int) -> int:
+    """0 if it is no more."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    match = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else 0

@@ -1,0 +1,29 @@
+"""CPU time of the machine, as the kernel counts it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class CoreTime:
+    """Of all cores together, in clock ticks since the machine's start."""
+
+    busy_ticks: int
+    all_ticks: int
+
+    @classmethod
+    def now(cls) -> CoreTime:
+        """Read it."""
+        return cls.parse(Path("/proc/stat").read_text())
+
+    @classmethod
+    def parse(cls, text: str) -> CoreTime:
+        """/proc/stat: user nice system idle iowait irq softirq steal; what guests use is within user."""
+        ticks = [int(word) for word in text.split("\n", 1)[0].split()[1:9]]
+        return cls(sum(ticks) - ticks[3] - ticks[4], sum(ticks))
+
+    def busy_since(self, before: CoreTime) -> float:
+        """The part of all cores' time that was not idle, 0 to 1."""
+        return (self.busy_ticks - before.busy_ticks) / max(1, self.all_ticks - before.all_ticks)

@@ -1,0 +1,159 @@
+"""What is seen of a run while it lasts: interface counters for the samples, a bar or lines for who waits for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, get_args
+
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from benchmarks.figures import Sample, Source
+from benchmarks.pulls.common import console
+from proto.pieces import MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from benchmarks.fanout.world import Traffic, World
+
+SOURCES: Final[tuple[Source, ...]] = get_args(Source)
+# Enough for a plot; one reading of 200 interfaces takes 4 ms.
+_SAMPLES_AIMED_AT: Final = 100
+_PERIOD_MIN_S: Final = 0.25
+_PERIOD_MAX_S: Final = 10.0
+_LINE_EVERY_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Traffic since the barrier; `at_s` after it."""
+
+    at_s: float
+    traffic: Traffic
+
+
+class Watcher:
+    """Reads the counters in a thread of its own from `begin` to `end`. Without counters it has no readings."""
+
+    def __init__(self, world: World, expected_s: float) -> None:
+        self._world = world
+        self._period_s = min(_PERIOD_MAX_S, max(_PERIOD_MIN_S, expected_s / _SAMPLES_AIMED_AT))
+        self._readings: list[Reading] = []
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._first = world.traffic()
+        self._began_s = 0.0
+
+    def begin(self, began_s: float) -> None:
+        """The barrier fell at this monotonic time."""
+        self._began_s = began_s
+        if self._first is not None:
+            self._thread = threading.Thread(target=self._run, name="watcher")
+            self._thread.start()
+
+    def end(self) -> list[Reading]:
+        """All readings, the last one taken now."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._read()
+        return self._readings
+
+    @property
+    def latest(self) -> Reading | None:
+        """The last one so far."""
+        return self._readings[-1] if self._readings else None
+
+    def rate_bytes_s(self) -> float:
+        """What all nodes together received, over the last two readings."""
+        if len(self._readings) < 2:
+            return 0.0
+        before, last = self._readings[-2:]
+        received = last.traffic.nodes_received_bytes - before.traffic.nodes_received_bytes
+        return received / max(last.at_s - before.at_s, 1e-3)
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._period_s):
+            self._read()
+
+    def _read(self) -> None:
+        traffic = self._world.traffic()
+        assert traffic is not None
+        assert self._first is not None
+        self._readings.append(Reading(time.monotonic() - self._began_s, traffic.since(self._first)))
+
+
+def samples(
+    readings: Sequence[Reading], exact: Mapping[Source, int], completed_s: Sequence[float]
+) -> tuple[Sample, ...]:
+    """Bytes by source over time: the counters' course, each source scaled to the nodes' own exact total at the end.
+
+    The scale takes out retransmissions and whatever else passed. `completed_s`: of the nodes that are complete.
+    """
+    if not readings:
+        return ()
+    last = _counted(readings[-1].traffic)
+    found = []
+    for reading in readings:
+        counted = _counted(reading.traffic)
+        received = {one: round(exact.get(one, 0) * counted[one] / last[one]) if last[one] else 0 for one in SOURCES}
+        done = sum(1 for at_s in completed_s if at_s <= reading.at_s)
+        found.append(Sample(reading.at_s, received, done))
+    return tuple(found)
+
+
+def _counted(traffic: Traffic) -> dict[Source, int]:
+    # What left the origin and did not go to the supernode went to nodes.
+    direct = max(0, traffic.origin_sent_bytes - traffic.supernode_received_bytes)
+    return {
+        "origin": direct,
+        "seed": traffic.supernode_sent_bytes,
+        "peer": traffic.nodes_sent_bytes,
+        "passthrough": direct,
+    }
+
+
+class Display:
+    """A bar for the mode on a terminal, a plain line now and then elsewhere; a context manager."""
+
+    def __init__(self, mode: str, nodes: int) -> None:
+        self._mode = mode
+        self._nodes = nodes
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._began_s = time.monotonic()
+        self._next_line_s = 0.0
+
+    def __enter__(self) -> Display:
+        if console.is_terminal:
+            texts = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
+            self._progress = Progress(*texts, TimeElapsedColumn(), console=console)
+            self._progress.start()
+            self._task = self._progress.add_task(self._mode, total=self._nodes, state="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def step(self, text: str) -> None:
+        """What is being prepared."""
+        if self._progress is not None:
+            self._progress.update(self._task, state=text)
+        else:
+            console.print(f"{self._mode}: {text}", markup=False)
+
+    def show(self, done: int, rate_bytes_s: float | None, origin_bytes: Callable[[], int]) -> None:
+        """How far it is."""
+        elapsed_s = time.monotonic() - self._began_s
+        if self._progress is None and elapsed_s < self._next_line_s and done < self._nodes:
+            return
+        self._next_line_s = elapsed_s + _LINE_EVERY_S
+        rate = "" if rate_bytes_s is None else f", {rate_bytes_s * 8 / 1e6:.0f} Mbit/s in all"
+        text = f"{done} of {self._nodes} nodes{rate}, origin {origin_bytes() / MIB:.1f} MiB"
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done, state=text)
+        else:
+            console.print(f"{self._mode}: {elapsed_s:.0f} s, {text}", markup=False)
