@@ -1,11 +1,12 @@
 """What an event log looks like: every event the scheduler took, when, and the commands it gave. Bytes in, bytes out.
 
-A file is MAGIC, one byte of format version, then frames: length and CRC-32 (4 bytes each, little endian) and that many
-bytes of msgpack. The first frame is the header, a map. Each further one is a record, an array of
-`[entries, commands, digest]`, until a text says why the log ends. An entry is `[now, event]`, `now` nil where it is the
-same as before, or nil where a turn of the loop ended (next_wakeup() was asked). `commands` is packed msgpack, so that
-it can be compared as it stands: an array of commands an event, nil where the machine broke. `digest` is the BLAKE2b of
-all `commands` so far. Events and commands are `[tag, field, ...]`, their classes and fields named in the header.
+A file is MAGIC, one byte of format version, then frames: length of the content, its CRC-32, the CRC-32 of these 8 bytes
+(4 bytes each, little endian), and the content, msgpack. The first frame is the header, a map. Each further one is a
+record, an array of `[entries, commands, digest]`, until a text says why the log ends. An entry is `[now, event]`,
+`now` nil where it is the same as before, or nil where a turn of the loop ended (next_wakeup() was asked). `commands`
+is packed msgpack, as it goes into the digest: an array of commands an event, nil where the machine broke. `digest` is
+the BLAKE2b of all `commands` so far. Events and commands are `[tag, field, ...]`, their classes and fields named in
+the header.
 
 A file that was cut off ends at its last whole frame. Nothing here opens a file or knows a thread.
 """
@@ -43,6 +44,7 @@ VERSION: Final = 1
 FRAME_BYTES_MAX: Final = 256 * 1024 * 1024
 DIGEST_BYTES: Final = 16
 _FRAME: Final = struct.Struct("<II")
+_CHECK: Final = struct.Struct("<I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +262,8 @@ class Encoder:
 
 
 def _frame(payload: bytes) -> bytes:
-    return _FRAME.pack(len(payload), zlib.crc32(payload)) + payload
+    start = _FRAME.pack(len(payload), zlib.crc32(payload))
+    return start + _CHECK.pack(zlib.crc32(start)) + payload
 
 
 # --- reading -------------------------------------------------------------------------------------------------------
@@ -328,16 +331,21 @@ class Reader:
     def _payload(self) -> bytes | None:
         """The next frame's; None at the end of the file, be it in the middle of a frame."""
         at = self._file.tell()
-        start = self._file.read(_FRAME.size)
-        if len(start) < _FRAME.size:
+        start, check = self._file.read(_FRAME.size), self._file.read(_CHECK.size)
+        if len(check) < _CHECK.size:
             return None
         length, checksum = _FRAME.unpack(start)
-        payload = self._file.read(length) if length <= FRAME_BYTES_MAX else b""
-        if length <= FRAME_BYTES_MAX and len(payload) < length:
+        if _CHECK.unpack(check)[0] != zlib.crc32(start) or length > FRAME_BYTES_MAX:
+            raise self._damaged(at)
+        payload = self._file.read(length)
+        if len(payload) < length:
             return None
-        if not length or length > FRAME_BYTES_MAX or zlib.crc32(payload) != checksum:
-            raise LocalError(f"{self._name}: damaged at byte {at}")
+        if zlib.crc32(payload) != checksum:
+            raise self._damaged(at)
         return payload
+
+    def _damaged(self, at: int) -> LocalError:
+        return LocalError(f"{self._name}: damaged at byte {at}; cut off there (head -c {at}), the rest can be replayed")
 
 
 def _header(document: dict[str, object]) -> Header:

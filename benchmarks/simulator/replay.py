@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 from proto.pieces import PieceLayout
 from supernode.event_log import CommandsDigest, SchedulerParameters
 from supernode.scheduler import contract, invariants
-from supernode.scheduler.contract import SEED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,8 +54,21 @@ class SwarmPast:
     opened_s: float
     stored_pieces: int = 0
     completed_s: list[float] = field(default_factory=list)
-    # What each peer that wants it holds at this point of the log.
+    # What each peer holds at this point of the log, and who of them still wants the rest.
     held: dict[int, int] = field(default_factory=dict)
+    waiting: set[int] = field(default_factory=set)
+
+    def hold(self, peer: int, pieces: int, now: float) -> None:
+        """The peer holds these (mask)."""
+        self.held[peer] = pieces
+        if peer in self.waiting and pieces == self.layout.full_mask:
+            self.waiting.discard(peer)
+            self.completed_s.append(now - self.opened_s)
+
+    def forget(self, peer: int) -> None:
+        """The peer neither holds nor wants anything of it."""
+        self.held.pop(peer, None)
+        self.waiting.discard(peer)
 
 
 class Past:
@@ -81,7 +93,7 @@ class Past:
                 self.swarms.setdefault(event.swarm, SwarmPast(event.swarm, layout, now))
             case contract.PeerLost():
                 for swarm in self.swarms.values():
-                    swarm.held.pop(event.peer, None)
+                    swarm.forget(event.peer)
             case contract.PieceEvicted() | contract.PeerWithdrew() | contract.SwarmVoided() | contract.SwarmClosed():
                 if event.swarm in self.swarms:
                     _shrink(self.swarms[event.swarm], event)
@@ -92,28 +104,22 @@ class Past:
         swarm = self.swarms.get(event.swarm)
         if swarm is None:
             return
-        full = event.held == swarm.layout.full_mask
-        if event.peer in swarm.held and full:
-            self._completed(swarm, event.peer, now)
-        elif event.wanted and not full:
-            swarm.held[event.peer] = event.held
-        else:
-            swarm.held.pop(event.peer, None)
+        if not event.wanted:
+            swarm.waiting.discard(event.peer)
+        elif event.held != swarm.layout.full_mask:
+            swarm.waiting.add(event.peer)
+        swarm.hold(event.peer, event.held, now)
 
     def _stored(self, event: contract.PieceStored, now: float) -> None:
         swarm = self.swarms.get(event.swarm)
-        if swarm is None or event.peer == SEED:
+        if swarm is None or event.peer not in swarm.held or not 0 <= event.piece < swarm.layout.count:
             return
-        self.stored_pieces += 1
-        swarm.stored_pieces += 1
-        if event.peer in swarm.held and 0 <= event.piece < swarm.layout.count:
-            swarm.held[event.peer] |= 1 << event.piece
-            if swarm.held[event.peer] == swarm.layout.full_mask:
-                self._completed(swarm, event.peer, now)
-
-    def _completed(self, swarm: SwarmPast, peer: int, now: float) -> None:
-        del swarm.held[peer]
-        swarm.completed_s.append(now - swarm.opened_s)
+        held = swarm.held[event.peer]
+        # Where two sources raced, both may have arrived.
+        if not held >> event.piece & 1:
+            self.stored_pieces += 1
+            swarm.stored_pieces += 1
+            swarm.hold(event.peer, held | 1 << event.piece, now)
 
 
 def _shrink(
@@ -124,9 +130,10 @@ def _shrink(
         if event.peer in swarm.held:
             swarm.held[event.peer] &= ~event.pieces
     elif isinstance(event, contract.PeerWithdrew):
-        swarm.held.pop(event.peer, None)
+        swarm.forget(event.peer)
     else:
         swarm.held.clear()
+        swarm.waiting.clear()
 
 
 @dataclass(slots=True)
