@@ -111,6 +111,14 @@ class BlobHandle(Protocol):
         """Start a piece. Raises LocalError when its hash is not known, but for `from_origin` (hash computed)."""
         ...
 
+    def adopt(self, piece: int) -> bool:
+        """A transport wrote the piece's bytes into the file itself (fileno()): check them and mark the piece held.
+
+        True when this made it held. Raises PieceCorrupt (it stays missing), and LocalError also where its hash is not
+        known or a writer has it in hand. Nobody else may write to the file while such a transport does.
+        """
+        ...
+
     def available_from(self, offset: int) -> int:
         """The end (exclusive) of the held bytes that run on from `offset` without a gap; `offset` when none."""
         ...

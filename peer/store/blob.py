@@ -251,6 +251,25 @@ class Blob:
             self._owners[piece] = writer
         return writer
 
+    def adopt(self, piece: int) -> bool:
+        """See BlobHandle: a writer that finds its bytes in place."""
+        self._host.pin(self)
+        try:
+            # The transport asked nobody for the room it took.
+            self._host.want_room(self, 0)
+            with self._lock:
+                if self.held >> piece & 1:
+                    return False
+                if piece in self._owners or self._book.of(piece) is None:
+                    raise LocalError(f"piece {piece} of blob {self.digest.short}: in hand, or of unknown hash")
+                writer = Writer(self, piece, self._generation, Place.NOWHERE, self._prefix.ahead(piece))
+                self._owners[piece] = writer
+            self._host.pin(self)  # which the writer's end gives back
+            writer.take_what_is_there()
+            return writer.fresh
+        finally:
+            self._host.unpin(self)
+
     def commit(self, writer: Writer, piece_hash: bytes, hasher: _Hash | None) -> bool:
         """See WriterHost. Raises LocalError."""
         piece = writer.piece

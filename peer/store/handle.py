@@ -72,6 +72,10 @@ class DiskBlobHandle:
         """See BlobHandle. It keeps its own pin: every writer must come to finish() or abort()."""
         return self._blob.begin(piece, from_origin=from_origin)
 
+    def adopt(self, piece: int) -> bool:
+        """See BlobHandle."""
+        return self._blob.adopt(piece)
+
     def available_from(self, offset: int) -> int:
         """See BlobHandle."""
         return self._blob.available_from(offset)

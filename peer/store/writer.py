@@ -112,6 +112,21 @@ class Writer:
             self.abort()
         return piece_hash
 
+    def take_what_is_there(self) -> None:
+        """In place of write() and finish(): the bytes are in the file already. Raises PieceCorrupt, LocalError."""
+        buffer = memoryview(bytearray(min(CHUNK_BYTES, self._length)))
+        try:
+            while remaining := self.remaining_bytes:
+                part = buffer[: min(remaining, len(buffer))]
+                if not read_into(self._blob.descriptor, part, self._offset + self._written):
+                    break
+                self.write(part)
+            self.finish()
+        except OSError as error:
+            raise local_error(error, self._name) from None
+        finally:
+            self.abort()
+
     def abort(self) -> None:
         """See PieceWriter."""
         if self._ended:

@@ -1,6 +1,7 @@
 """What every transport must do, whichever its wire: derive TransportSuite and give it a fixture `wire`.
 
-The suite plays the scheduler: it starts fetches and looks at outcomes and at the receiving store.
+The suite plays the scheduler: it starts fetches and looks at outcomes and at the receiving store. Pieces are cut as
+every transport can cut them: by a power of two of at least 16 KiB.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class TransportSuite:
         handle.close()
 
     def test_a_whole_blob_arrives_complete(self, wire: Wire) -> None:
-        blob = some_blob(300_001, piece_size_bytes=4096)
+        blob = some_blob(300_001, piece_size_bytes=16384)
         fill(wire.source_store, blob).close()
         handle, ticket = wire.target(blob), wire.ticket(blob)
         for piece in range(blob.layout.count):
@@ -114,7 +115,7 @@ class TransportSuite:
             handle.close()
 
     def test_a_piece_that_the_source_lacks_is_not_held(self, wire: Wire) -> None:
-        blob = some_blob(10_000, piece_size_bytes=4096)
+        blob = some_blob(40_000, piece_size_bytes=16384)
         fill(wire.source_store, blob, [0]).close()
         handle = wire.target(blob)
         assert wire.fetch(handle, 1, wire.ticket(blob)).reason == FetchReason.NOT_HELD
@@ -122,13 +123,13 @@ class TransportSuite:
         handle.close()
 
     def test_a_blob_that_the_source_lacks_is_not_held(self, wire: Wire) -> None:
-        blob = some_blob(10_000)
+        blob = some_blob(10_000, piece_size_bytes=16384)
         handle = wire.target(blob)
         assert wire.fetch(handle, 0, wire.ticket(blob)).reason == FetchReason.NOT_HELD
         handle.close()
 
     def test_bytes_that_do_not_match_are_corrupt_and_not_held(self, wire: Wire) -> None:
-        blob = some_blob(10_000, piece_size_bytes=4096)
+        blob = some_blob(40_000, piece_size_bytes=16384)
         fill(wire.source_store, blob).close()
         handle = wire.target_store.open(blob.digest, blob.layout)
         handle.trust_hashes(0, bytes(len(blob.hashes)))
@@ -137,7 +138,7 @@ class TransportSuite:
         handle.close()
 
     def test_a_ticket_of_another_supernode_is_refused(self, wire: Wire) -> None:
-        blob = some_blob(10_000)
+        blob = some_blob(10_000, piece_size_bytes=16384)
         fill(wire.source_store, blob).close()
         forged = issue_ticket(Identity.generate(), blob.digest, wire.downloader.peer, time.time() + 3600)
         handle = wire.target(blob)
@@ -145,21 +146,21 @@ class TransportSuite:
         handle.close()
 
     def test_an_expired_ticket_is_refused(self, wire: Wire) -> None:
-        blob = some_blob(10_000)
+        blob = some_blob(10_000, piece_size_bytes=16384)
         fill(wire.source_store, blob).close()
         handle = wire.target(blob)
         assert wire.fetch(handle, 0, wire.ticket(blob, lives_s=-60)).reason == FetchReason.TICKET
         handle.close()
 
     def test_a_ticket_for_another_blob_is_refused(self, wire: Wire) -> None:
-        blob, other = some_blob(10_000), some_blob(10_000, seed=2)
+        blob, other = some_blob(10_000, piece_size_bytes=16384), some_blob(10_000, piece_size_bytes=16384, seed=2)
         fill(wire.source_store, blob).close()
         handle = wire.target(blob)
         assert wire.fetch(handle, 0, wire.ticket(other)).reason == FetchReason.TICKET
         handle.close()
 
     def test_a_ticket_of_another_peer_is_refused(self, wire: Wire) -> None:
-        blob = some_blob(10_000)
+        blob = some_blob(10_000, piece_size_bytes=16384)
         fill(wire.source_store, blob).close()
         stolen = issue_ticket(wire.supernode, blob.digest, Identity.generate().peer, time.time() + 3600)
         handle = wire.target(blob)
@@ -167,14 +168,14 @@ class TransportSuite:
         handle.close()
 
     def test_a_source_that_is_gone_is_a_connection_failure(self, wire: Wire) -> None:
-        blob = some_blob(10_000)
+        blob = some_blob(10_000, piece_size_bytes=16384)
         handle = wire.target(blob)
         wire.server.close()
         assert wire.fetch(handle, 0, wire.ticket(blob)).reason == FetchReason.CONNECTION
         handle.close()
 
     def test_a_piece_whose_hash_is_unknown_is_our_own_trouble(self, wire: Wire) -> None:
-        blob = some_blob(10_000)
+        blob = some_blob(10_000, piece_size_bytes=16384)
         fill(wire.source_store, blob).close()
         handle = wire.target_store.open(blob.digest, blob.layout)
         outcome = wire.fetch(handle, 0, wire.ticket(blob))
@@ -183,7 +184,7 @@ class TransportSuite:
         handle.close()
 
     def test_two_fetches_of_one_piece_both_end_well(self, wire: Wire) -> None:
-        blob = some_blob(200_000, piece_size_bytes=200_000)
+        blob = some_blob(200_000, piece_size_bytes=262_144)
         fill(wire.source_store, blob).close()
         handle, ticket = wire.target(blob), wire.ticket(blob)
         for fetch_id in (1, 2):
@@ -193,7 +194,7 @@ class TransportSuite:
         handle.close()
 
     def test_cancelling_what_is_unknown_or_done_does_nothing(self, wire: Wire) -> None:
-        blob = some_blob(10_000)
+        blob = some_blob(10_000, piece_size_bytes=16384)
         fill(wire.source_store, blob).close()
         handle = wire.target(blob)
         assert wire.fetch(handle, 0, wire.ticket(blob)).reason == ""
@@ -203,24 +204,24 @@ class TransportSuite:
         handle.close()
 
     def test_the_bitfield_of_a_source(self, wire: Wire) -> None:
-        blob = some_blob(10_000, piece_size_bytes=1024)
+        blob = some_blob(160_000, piece_size_bytes=16384)
         fill(wire.source_store, blob, [0, 3]).close()
         found = wire.transport.bitfield(wire.source, blob.digest, wire.ticket(blob), 5.0)
-        assert (found.size_bytes, found.piece_size_bytes, found.held) == (10_000, 1024, 0b1001)
+        assert (found.size_bytes, found.piece_size_bytes, found.held) == (160_000, 16384, 0b1001)
 
     def test_the_bitfield_of_an_unknown_blob_is_empty(self, wire: Wire) -> None:
-        blob = some_blob(10_000)
+        blob = some_blob(10_000, piece_size_bytes=16384)
         found = wire.transport.bitfield(wire.source, blob.digest, wire.ticket(blob), 5.0)
         assert (found.size_bytes, found.piece_size_bytes, found.held) == (0, 0, 0)
 
     def test_a_source_that_is_gone_has_no_bitfield(self, wire: Wire) -> None:
-        blob = some_blob(10_000)
+        blob = some_blob(10_000, piece_size_bytes=16384)
         wire.server.close()
         with pytest.raises(RemoteError):
             wire.transport.bitfield(wire.source, blob.digest, wire.ticket(blob), 5.0)
 
     def test_every_start_has_one_outcome_under_cancels_from_another_thread(self, wire: Wire) -> None:
-        blob = some_blob(400_000, piece_size_bytes=4096)
+        blob = some_blob(1_600_000, piece_size_bytes=16384)
         fill(wire.source_store, blob).close()
         handle, ticket = wire.target(blob), wire.ticket(blob)
 

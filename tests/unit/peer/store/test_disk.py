@@ -16,6 +16,7 @@ import pytest
 from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
 from proto.errors import ConfigError, StoreFull
+from tests.conformance.adoption_suite import AdoptionSuite
 from tests.conformance.store_suite import StoreSuite
 from tests.support.blobs import fill, some_blob, write_piece
 
@@ -42,7 +43,7 @@ def small_store(tmp_path: Path) -> Iterator[DiskStore]:
     store.close()
 
 
-class TestDiskStore(StoreSuite):
+class TestDiskStore(StoreSuite, AdoptionSuite):
     pass
 
 

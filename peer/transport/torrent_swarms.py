@@ -1,0 +1,402 @@
+"""Blobs as torrents: joined, fed into the store, served to others, and left. One thread owns libtorrent's handles.
+
+libtorrent writes into the store's own file. A piece that it has verified is flushed, checked once more against its
+BLAKE3 hash and marked held (BlobHandle.adopt); only then is anybody told. While a blob that is not whole is joined,
+nobody else may write to its file: leave() it first. Which blobs, and whom to connect to, is others' business.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import logging
+import os
+import queue
+import select
+import socket
+import threading
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+import libtorrent
+
+from peer.transport.torrent_blob import JoinedBlob
+from peer.transport.torrent_intake import PieceIntake
+from peer.transport.torrent_session import TorrentSession, fits, payload_bytes
+from proto.messages import FetchReason
+from proto.values import HostPort, parse_host_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from peer.store.base import BlobHandle, BlobStore
+    from peer.transport.torrent_blob import Want
+    from proto.ids import Digest
+    from proto.pieces import PieceLayout
+
+# Metainfo is 32 bytes a piece; a node's blobs of some weeks.
+_METAINFO_MAX: Final = 4096
+# Complete blobs offered to others at a time; each has an open file. The longest unused goes first.
+_SEEDED_MAX: Final = 512
+# After that the file is taken to be free, and the operator is told.
+_LEAVE_MAX_S: Final = 5.0
+_STATS_S: Final = 1.0
+_IDLE_S: Final = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class TorrentSwarms:
+    """Begins to listen at once; close() ends it. Raises ConfigError when it cannot listen.
+
+    `on_piece(digest, piece, size_bytes)` tells of a piece that is held now, of a blob that was joined whole;
+    `on_trouble(digest, message)` that nothing more comes of such a blob and it was left. Both from a thread.
+    """
+
+    def __init__(
+        self,
+        store: BlobStore,
+        listen: HostPort,
+        *,
+        slots: int,
+        connections_max: int,
+        upload_rate_bytes_s: int,
+        download_rate_bytes_s: int,
+        on_piece: Callable[[Digest, int, int], None],
+        on_trouble: Callable[[Digest, str], None],
+    ) -> None:
+        self._store = store
+        self._on_trouble = on_trouble
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            self._session = TorrentSession(
+                listen,
+                slots=slots,
+                connections_max=connections_max,
+                upload_rate_bytes_s=upload_rate_bytes_s,
+                download_rate_bytes_s=download_rate_bytes_s,
+                alert_fd=self._wake_write,
+            )
+        except BaseException:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            raise
+        self.port: Final = self._session.port
+        # Payload so far, libtorrent's own count.
+        self.sent_bytes = self.received_bytes = 0
+        self._metainfo: OrderedDict[Digest, tuple[PieceLayout, bytes]] = OrderedDict()
+        self._metainfo_lock = threading.Lock()
+        self._commands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._intake = PieceIntake(self._do, on_piece, self._trouble)
+        # Longest unused first.
+        self._torrents: OrderedDict[Digest, JoinedBlob] = OrderedDict()
+        self._leaving: dict[Digest, JoinedBlob] = {}
+        self._of_handle: dict[libtorrent.torrent_handle, JoinedBlob] = {}
+        self._stats_s = 0.0
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="torrent", daemon=True)
+        self._thread.start()
+
+    # --- from any thread ---------------------------------------------------------------------------------------
+
+    def offer(self, digest: Digest, layout: PieceLayout, metainfo: bytes) -> bool:
+        """Remember a blob's metainfo; False (and nothing remembered) if it is not of this blob and cut."""
+        if not fits(metainfo, digest.hex, layout.size_bytes, layout.piece_size_bytes, layout.count):
+            return False
+        with self._metainfo_lock:
+            self._metainfo[digest] = (layout, metainfo)
+            self._metainfo.move_to_end(digest)
+            while len(self._metainfo) > _METAINFO_MAX:
+                self._metainfo.popitem(last=False)
+        return True
+
+    def knows(self, digest: Digest) -> bool:
+        """Whether its metainfo is here."""
+        with self._metainfo_lock:
+            return digest in self._metainfo
+
+    def join(self, digest: Digest, *, whole: bool) -> None:
+        """Take part with what the store holds; `whole`: and fetch the rest. Nothing where one of the two is missing."""
+        self._do(lambda: self._join(digest, whole))
+
+    def connect(self, digest: Digest, addresses: Iterable[str]) -> None:
+        """Others (HOST:PORT) that take part."""
+        targets = list(addresses)
+        self._do(lambda: self._connect(digest, targets))
+
+    def hurry(self, digest: Digest, piece: int, deadline_s: float) -> None:
+        """A client waits for this piece of a blob that is joined whole."""
+        self._do(lambda: self._hurry(digest, piece, deadline_s))
+
+    def want(self, digest: Digest, want: Want, address: str, deadline_s: float) -> None:
+        """Fetch one piece, from this peer or any other. The blob must be in the store."""
+        self._do(lambda: self._want(digest, want, address, deadline_s))
+
+    def unwant(self, digest: Digest, number: int, reason: str) -> None:
+        """Nobody waits for it any more; it ends with this reason, unless it is being stored already."""
+        self._do(lambda: self._unwant(digest, number, reason))
+
+    def finished(self, digest: Digest) -> None:
+        """The blob's digest passed: serve it on without a pin in the store."""
+        self._do(lambda: self._finished(digest))
+
+    def leave(self, digest: Digest) -> threading.Event:
+        """Take part no more. The event is set when libtorrent has let go of the file."""
+        gone = threading.Event()
+        self._do(lambda: self._leave_and_tell(digest, gone))
+        return gone
+
+    def leave_unfinished(self) -> None:
+        """Leave every blob that is not complete."""
+        self._do(self._leave_unfinished)
+
+    def set_rates(self, upload_bytes_s: int, download_bytes_s: int) -> None:
+        """Change the limits, 0 for none."""
+        self._session.set_rates(upload_bytes_s, download_bytes_s)
+
+    def close(self) -> None:
+        """Leave everything and join the threads."""
+        self._do(self._stop)
+        self._thread.join()
+        self._intake.close()
+        # Before any descriptor, by whose numbers libtorrent knows the files.
+        self._session.close()
+        for torrent in [*self._torrents.values(), *self._leaving.values()]:
+            self._let_go(torrent, close=True)
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def _do(self, command: Callable[[], object]) -> None:
+        self._commands.put(command)
+        try:
+            os.write(self._wake_write, b"\0")
+        except BlockingIOError:
+            return  # it is awake
+        except OSError:
+            log.debug("torrent command after the end")
+
+    # --- the thread --------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._closed:
+            select.select([self._wake_read], [], [], self._intake.next_due_s(_IDLE_S))
+            try:
+                while len(os.read(self._wake_read, 4096)) == 4096:
+                    pass
+            except BlockingIOError:
+                pass
+            while not self._commands.empty():
+                self._guard(self._commands.get())
+            for alert in self._session.alerts():
+                self._guard(functools.partial(self._heard, alert))
+            self._guard(self._look_around)
+
+    def _guard(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except Exception:
+            # Our own bug: told loudly, but the other blobs keep this thread.
+            log.exception("torrent_failed")
+
+    def _look_around(self) -> None:
+        self._intake.look_again()
+        now = time.monotonic()
+        for torrent in list(self._leaving.values()):
+            self._look_at_leaving(torrent, now)
+        if now - self._stats_s >= _STATS_S:
+            self._stats_s = now
+            self._session.ask_counters()
+
+    def _stop(self) -> None:
+        self._closed = True
+        for torrent in self._torrents.values():
+            torrent.end_wants(FetchReason.CANCELLED, "")
+
+    # --- joining -----------------------------------------------------------------------------------------------
+
+    def _join(self, digest: Digest, whole: bool) -> JoinedBlob | None:
+        leaving = self._leaving.get(digest)
+        if leaving is not None:
+            leaving.again = leaving.again or whole
+            return None
+        torrent = self._torrents.get(digest)
+        if torrent is not None:
+            self._torrents.move_to_end(digest)
+            if whole and not torrent.whole and torrent.blob is not None:
+                torrent.whole = True
+                torrent.handle.prioritize_pieces([4] * torrent.layout.count)
+                for piece in torrent.verified - torrent.adopting:
+                    self._intake.adopt(torrent, piece)
+            return torrent
+        with self._metainfo_lock:
+            layout, metainfo = self._metainfo.get(digest, (None, b""))
+        blob = self._store.get(digest, used=False) if layout is not None else None
+        if layout is None or blob is None or blob.layout != layout:
+            if blob is not None:
+                blob.close()
+            return None
+        return self._begin(blob, layout, metainfo, whole)
+
+    def _begin(self, blob: BlobHandle, layout: PieceLayout, metainfo: bytes, whole: bool) -> JoinedBlob | None:
+        held = blob.held
+        complete = blob.complete or blob.matched
+        descriptor = os.dup(blob.fileno())
+        try:
+            mask = [bool(held >> piece & 1) for piece in range(layout.count)]
+            handle = self._session.add(metainfo, descriptor, mask, all_pieces=whole or complete)
+        except BaseException:
+            os.close(descriptor)
+            blob.close()
+            raise
+        torrent = JoinedBlob(blob.digest, layout, handle, descriptor, blob, whole)
+        self._torrents[blob.digest] = self._of_handle[handle] = torrent
+        log.debug("torrent_joined digest=%s pieces=%d whole=%s", blob.digest.short, held.bit_count(), whole)
+        if complete:
+            self._finished(blob.digest)
+        return torrent
+
+    def _finished(self, digest: Digest) -> None:
+        torrent = self._torrents.get(digest)
+        if torrent is None or torrent.blob is None:
+            return
+        blob, torrent.blob = torrent.blob, None
+        blob.close()
+        seeded = [other for other in self._torrents.values() if other.blob is None]
+        for other in seeded[:-_SEEDED_MAX]:
+            self._leave(other.digest)
+
+    def _connect(self, digest: Digest, addresses: list[str]) -> None:
+        torrent = self._torrents.get(digest)
+        if torrent is None:
+            return
+        for text in addresses:
+            try:
+                address = parse_host_port(text)
+                ipaddress.ip_address(address.host)
+            except ValueError:
+                self._intake.threads.submit(self._resolve, digest, text)
+                continue
+            torrent.handle.connect_peer((address.host, address.port))
+
+    def _resolve(self, digest: Digest, text: str) -> None:
+        """In another thread: an address that is a name."""
+        try:
+            address = parse_host_port(text)
+            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        except (ValueError, OSError) as error:
+            log.warning("torrent_peer_ignored %r: %s", text[:80], error)
+            return
+        self.connect(digest, [str(HostPort(str(found[0][4][0]), address.port))])
+
+    def _hurry(self, digest: Digest, piece: int, deadline_s: float) -> None:
+        torrent = self._torrents.get(digest)
+        if torrent is not None and torrent.whole and torrent.blob is not None and not torrent.blob.held >> piece & 1:
+            torrent.handle.set_piece_deadline(piece, int(deadline_s * 1000))
+
+    # --- single pieces -----------------------------------------------------------------------------------------
+
+    def _want(self, digest: Digest, want: Want, address: str, deadline_s: float) -> None:
+        torrent = self._join(digest, False)
+        if torrent is None:
+            want.done(FetchReason.CANCELLED if digest in self._leaving else FetchReason.NOT_HELD, False, "")
+            return
+        if torrent.blob is None or torrent.blob.held >> want.piece & 1:
+            want.done("", False, "")
+            return
+        torrent.wants.append(want)
+        if address:
+            self._connect(digest, [address])
+        if want.piece in torrent.verified:
+            self._intake.adopt(torrent, want.piece)
+            return
+        torrent.handle.piece_priority(want.piece, 7)
+        torrent.handle.set_piece_deadline(want.piece, int(deadline_s * 1000))
+
+    def _unwant(self, digest: Digest, number: int, reason: str) -> None:
+        torrent = self._torrents.get(digest)
+        want = next((each for each in torrent.wants if each.number == number), None) if torrent is not None else None
+        if torrent is None or want is None or want.piece in torrent.adopting:
+            return
+        torrent.wants.remove(want)
+        if not torrent.whole and not any(each.piece == want.piece for each in torrent.wants):
+            torrent.handle.reset_piece_deadline(want.piece)
+            torrent.handle.piece_priority(want.piece, 0)
+        want.done(reason, False, "")
+
+    # --- alerts --------------------------------------------------------------------------------------------------
+
+    def _heard(self, alert: libtorrent.alert) -> None:
+        if isinstance(alert, libtorrent.session_stats_alert):
+            self.sent_bytes, self.received_bytes = payload_bytes(alert)
+            return
+        torrent = self._of_handle.get(alert.handle) if isinstance(alert, libtorrent.torrent_alert) else None
+        if torrent is None:
+            return
+        if isinstance(alert, libtorrent.piece_finished_alert):
+            self._intake.verified(torrent, int(alert.piece_index))
+        elif isinstance(alert, libtorrent.cache_flushed_alert):
+            self._intake.flushed(torrent)
+        elif isinstance(alert, libtorrent.torrent_removed_alert):
+            torrent.removed = True
+        elif isinstance(alert, libtorrent.file_error_alert | libtorrent.torrent_error_alert):
+            self._trouble(torrent, f"blob {torrent.digest.short}: {alert.message()}")
+
+    def _trouble(self, torrent: JoinedBlob, message: str) -> None:
+        if torrent.left_s:
+            return
+        log.error("torrent_trouble %s", message)
+        torrent.end_wants(FetchReason.LOCAL, message)
+        self._leave(torrent.digest)
+        if torrent.whole:
+            self._on_trouble(torrent.digest, message)
+
+    # --- leaving -----------------------------------------------------------------------------------------------
+
+    def _leave_and_tell(self, digest: Digest, gone: threading.Event) -> None:
+        self._leave(digest)
+        leaving = self._leaving.get(digest)
+        if leaving is None:
+            gone.set()
+        else:
+            leaving.again = None
+            leaving.waiters.append(gone)
+
+    def _leave(self, digest: Digest) -> None:
+        torrent = self._torrents.pop(digest, None)
+        if torrent is None:
+            return
+        torrent.left_s = time.monotonic()
+        self._intake.forget(torrent)
+        torrent.end_wants(FetchReason.CANCELLED, "")
+        self._leaving[digest] = torrent
+        torrent.flushes += 1
+        self._session.remove(torrent.handle)
+
+    def _leave_unfinished(self) -> None:
+        for torrent in list(self._torrents.values()):
+            if torrent.blob is not None:
+                self._leave(torrent.digest)
+
+    def _look_at_leaving(self, torrent: JoinedBlob, now: float) -> None:
+        free = torrent.removed and not torrent.flushes
+        late = now - torrent.left_s > _LEAVE_MAX_S
+        if torrent.adopting or not (free or late):
+            return
+        del self._leaving[torrent.digest]
+        self._of_handle.pop(torrent.handle, None)
+        if not free:
+            # Its descriptor stays open: libtorrent knows the file by that number.
+            log.error("torrent_not_left digest=%s: libtorrent did not let go of its file", torrent.digest.short)
+        self._let_go(torrent, close=free)
+        if torrent.again is not None and free:
+            self._join(torrent.digest, torrent.again)
+
+    def _let_go(self, torrent: JoinedBlob, *, close: bool) -> None:
+        if close:
+            os.close(torrent.descriptor)
+        blob, torrent.blob = torrent.blob, None
+        if blob is not None:
+            blob.close()
+        for waiter in torrent.waiters:
+            waiter.set()

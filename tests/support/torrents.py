@@ -1,0 +1,50 @@
+"""Torrents for tests: metainfo of known content, and swarms on loopback whose reports are kept."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from peer.transport.torrent_metainfo import BLOCK_BYTES, make_metainfo, piece_root
+from peer.transport.torrent_swarms import TorrentSwarms
+from proto.values import HostPort
+
+if TYPE_CHECKING:
+    from peer.store.base import BlobStore
+    from proto.ids import Digest
+    from tests.support.blobs import SomeBlob
+
+
+@dataclass
+class Told:
+    """What swarms reported."""
+
+    pieces: list[tuple[Digest, int, int]] = field(default_factory=list)
+    troubles: list[tuple[Digest, str]] = field(default_factory=list)
+
+
+def metainfo_of(blob: SomeBlob, *, secret: bytes = bytes(32)) -> bytes:
+    """As the supernode makes it."""
+    buffer = memoryview(bytearray(BLOCK_BYTES))
+    with tempfile.TemporaryFile() as file:
+        file.write(blob.content)
+        file.flush()
+        roots = [piece_root(file.fileno(), blob.layout, piece, buffer) for piece in range(blob.layout.count)]
+    return make_metainfo(blob.digest, blob.layout, roots, secret)
+
+
+def torrent_swarms(
+    store: BlobStore, told: Told, *, upload_rate_bytes_s: int = 0, download_rate_bytes_s: int = 0
+) -> TorrentSwarms:
+    """On a free port of loopback."""
+    return TorrentSwarms(
+        store,
+        HostPort("127.0.0.1", 0),
+        slots=8,
+        connections_max=50,
+        upload_rate_bytes_s=upload_rate_bytes_s,
+        download_rate_bytes_s=download_rate_bytes_s,
+        on_piece=lambda digest, piece, size_bytes: told.pieces.append((digest, piece, size_bytes)),
+        on_trouble=lambda digest, message: told.troubles.append((digest, message)),
+    )
