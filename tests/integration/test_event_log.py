@@ -19,6 +19,7 @@ from tests.support.cluster import Cluster
 from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.support.processes import wait_until
 from tests.support.pullers import start_pull
+from tests.support.tmpfs import fill, small_tmpfs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -123,3 +124,19 @@ def test_a_supernode_that_may_not_write_its_log_says_so_and_does_not_start(tmp_p
         cluster.close()
     assert "exists and is not an event log; name another file" in errors
     assert (tmp_path / "events.log").read_text() == "somebody's notes"
+
+
+@pytest.mark.root
+def test_a_full_disk_ends_the_recording_and_no_pull(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = str(origin.add(random.Random(5).randbytes(SIZE_BYTES)))
+    with small_tmpfs(tmp_path / "small", 64 << 10) as disk:
+        cluster = Cluster(tmp_path, origin.authority, supernode_flags=["--event-log", str(disk / "events.log")])
+        with cluster:
+            fill(disk)
+            cluster.add_peers([None] * PEERS)
+            cluster.wait_for_sessions(PEERS)
+            pull_everywhere(cluster, digest)
+            line = cluster.supernode.process.wait_for_line("event_log_stopped")
+            assert "No space left on device; the service goes on" in line.string
+            assert cluster.supernode.stop() == 0
+        assert main(["sim", "--replay", str(disk / "events.log")]) == 0

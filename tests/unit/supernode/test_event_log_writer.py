@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proto.errors import ConfigError
-from supernode import event_log_writer
+from supernode import config, event_log_writer
 from supernode.event_log import MAGIC, Entry, Handled, Reader
 from supernode.event_log_writer import EventLogWriter, RecordedScheduler
 from supernode.scheduler.contract import Command, Event, PeerAnnounced, PeerJoined, PieceStored, SwarmOpened, Wakeup
@@ -201,3 +201,14 @@ def test_an_empty_file_that_is_there_is_no_hindrance(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--event-log .*/none/a\.log: No such file or directory"):
         writer(tmp_path / "none" / "a.log")
+
+
+def test_a_limit_that_leaves_no_room_is_refused_by_its_flag() -> None:
+    with pytest.raises(ConfigError, match="--event-log-size 1024: at least 64KiB expected"):
+        config.load(["--event-log-size", "1KiB"], {})
+
+
+def test_nothing_is_recorded_unless_it_is_asked_for() -> None:
+    loaded = config.load([], {})
+    assert loaded.event_log is None
+    assert loaded.event_log_size_bytes == 256 << 20
