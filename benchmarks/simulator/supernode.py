@@ -305,26 +305,34 @@ class Supernode:
             if reason is not None:
                 self.post(contract.FetchFailed(number, reason))
                 return
-        nodes = [SEED if end is None else end.node for end in (giving, session)]
-        for checker in self._world.checkers:
-            checker.granted(self._world.clock.now, number, *nodes)
-        if session is None:
-            self._fetch_for_seed(grant, nodes[0])
-        else:
+        if receiver == SEED:
+            self._fetch_for_seed(grant)
+        elif session is not None:
             session.leases[number] = source
-            self._send_grant(session, grant, nodes[0])
+            self._send_grant(session, grant)
 
-    def _send_grant(self, session: Session, grant: contract.GrantLease, source_node: int) -> None:
+    def _node(self, session: int) -> int:
+        """Where a session runs."""
+        return self._sessions[session].node if session != SEED else SEED
+
+    def _tell_granted(self, grant: contract.GrantLease) -> None:
+        source, receiver = self._node(grant.source), self._node(grant.receiver)
+        for checker in self._world.checkers:
+            checker.granted(self._world.clock.now, grant.lease_id, source, receiver)
+
+    def _send_grant(self, session: Session, grant: contract.GrantLease) -> None:
         swarm = self._swarms[grant.swarm]
         self._send_hashes(session, grant.swarm, swarm)
         if grant.inline and self._fits_inline(swarm, sum(member.wanted for member in swarm.members.values())):
+            # It travels as a message and takes no slot.
             self._send_inline(session, grant)
             return
+        self._tell_granted(grant)
         if grant.source not in session.known:
             session.known[grant.source] = None
             # The identity is the node's, whatever number its session has.
-            known = NodeKnown(grant.source, peer_id(source_node), f"node-{source_node}:65002")
-            self._tell(session, known)
+            node = self._node(grant.source)
+            self._tell(session, NodeKnown(grant.source, peer_id(node), f"node-{node}:65002"))
         expires_ms = max(1, int(grant.expires_in_s * 1000))
         self._tell(session, Grant(grant.lease_id, grant.swarm, grant.piece, grant.source, expires_ms, grant.ahead))
 
@@ -392,8 +400,9 @@ class Supernode:
 
     # --- the seed ----------------------------------------------------------------------------------------------
 
-    def _fetch_for_seed(self, grant: contract.GrantLease, source_node: int) -> None:
+    def _fetch_for_seed(self, grant: contract.GrantLease) -> None:
         swarm = self._swarms[grant.swarm]
+        self._tell_granted(grant)
 
         def ended(reason: str, elapsed_s: float) -> None:
             del self._seed_fetches[grant.lease_id]
@@ -405,7 +414,7 @@ class Supernode:
                 self.post(contract.PieceStored(grant.swarm, SEED, grant.piece, grant.lease_id, elapsed_s))
 
         self._seed_fetches[grant.lease_id] = self._world.transport.fetch(
-            SEED, source_node, swarm.blob, grant.piece, grant.expires_in_s, ended
+            SEED, self._node(grant.source), swarm.blob, grant.piece, grant.expires_in_s, ended
         )
 
     def _fetch_from_origin(self, command: contract.FetchFromOrigin) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import fields
+from enum import Enum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Final
 
@@ -52,9 +53,11 @@ class Trace:
         self._batch.clear()
 
     def _plain(self, value: object) -> object:
-        """What msgpack does not know: dataclasses, and masks of more than 64 pieces."""
+        """What msgpack does not know: dataclasses, reasons, and masks of more than 64 pieces."""
         if isinstance(value, int):
             return hex(value)
+        if isinstance(value, Enum):
+            return value.value
         kind = type(value)
         take = self._fields.get(kind)
         if take is None:

@@ -71,11 +71,9 @@ class Watch:
         world.clock.run_after(_LOOK_S, self._look)
 
     def _stands_still(self, node: int, client: Client, held: list[int]) -> bool:
-        """Whether it wants what others hold, and nothing moved towards it since the last look, nor does now."""
+        """Whether it wants what others hold, and no piece came to it since the last look."""
         endpoint = self._world.transport.endpoints[node]
         came_bytes, self._came_bytes[node] = self._came_bytes.get(node, 0.0), endpoint.received_bytes
         if client.ended or not endpoint.alive or came_bytes != endpoint.received_bytes:
-            return False
-        if self._world.links.flows_on(self._world.network.down[node]):
             return False
         return any(client.wants(blob) and mask & ~endpoint.held[blob] for blob, mask in enumerate(held))

@@ -1,0 +1,121 @@
+"""What a simulated scenario has to reach, and whether it did. The figures are the common report's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchmarks.report.summary import JOINER, summaries
+from benchmarks.simulator.report import mode_run
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from benchmarks.report.summary import Summary
+    from benchmarks.simulator.world import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A figure that must not exceed `at_most`, or `at_most_small` where the scenario is run in its small size.
+
+    A small swarm is further from its bound: its last pieces' way is a larger part of the whole.
+    """
+
+    name: str
+    at_most: float
+    figure: Callable[[Summary, Outcome], Sequence[tuple[str, float | None]]]
+    at_most_small: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A limit and what the run came to; a figure that it could not give is a miss."""
+
+    name: str
+    value: float | None
+    at_most: float
+
+    @property
+    def met(self) -> bool:
+        """Whether the limit holds."""
+        return self.value is not None and self.value <= self.at_most
+
+
+def judge(limits: Sequence[Limit], outcome: Outcome, *, small: bool) -> tuple[Verdict, ...]:
+    """Every limit, in order."""
+    summary = summaries(outcome.scenario, outcome.bounds, (mode_run(outcome),))[0]
+    verdicts = []
+    for limit in limits:
+        at_most = limit.at_most_small if small and limit.at_most_small is not None else limit.at_most
+        for about, value in limit.figure(summary, outcome):
+            verdicts.append(Verdict(f"{limit.name}{about}", value, at_most))
+    return tuple(verdicts)
+
+
+# --- figures -----------------------------------------------------------------------------------------------------
+
+
+def x_piece(at_most: float, small: float) -> Limit:
+    """The last node over the piece bound."""
+    return Limit("last node / piece bound", at_most, lambda one, _: [("", one.x_piece)], small)
+
+
+def x_fluid(at_most: float, small: float) -> Limit:
+    """The last node over the fluid bound."""
+    return Limit("last node / fluid bound", at_most, lambda one, _: [("", one.x_fluid)], small)
+
+
+def groups(at_most: float, small: float, fates: Sequence[str] = ("", "slow", "corrupt")) -> Limit:
+    """p99 of each class and fate, from own requests, over max(F/d_class, fluid bound over the live capacity)."""
+
+    def figure(one: Summary, _: Outcome) -> list[tuple[str, float | None]]:
+        return [
+            (f", {group.class_name}{' ' * bool(group.fate)}{group.fate}", group.x_bound)
+            for group in one.groups
+            if group.fate in fates
+        ]
+
+    return Limit("p99 / own bound", at_most, figure, small)
+
+
+def own(at_most: float, *, joiners: bool) -> Limit:
+    """The worst node's time from its own request, over its own bound."""
+
+    def figure(one: Summary, outcome: Outcome) -> list[tuple[str, float | None]]:
+        first = outcome.scenario.nodes - outcome.scenario.arrivals.joiners if joiners else 0
+        ratios = [each.x_bound for each in one.own if each.node >= first and each.x_bound is not None]
+        return [("", max(ratios, default=None))]
+
+    name = f"worst {JOINER} / its own bound" if joiners else "worst node / its own bound"
+    return Limit(name, at_most, figure)
+
+
+def cross_rack(at_most: float) -> Limit:
+    """Bytes into racks over R*F."""
+    return Limit("cross-rack bytes / least", at_most, lambda one, _: [("", one.cross_rack_x_minimum)])
+
+
+def errors() -> Limit:
+    """Nobody failed or fell back to the origin."""
+    return Limit("nodes that fell back or failed", 0, lambda one, _: [("", float(one.errors))])
+
+
+def origin_once() -> Limit:
+    """The origin sent each byte once."""
+    return Limit("origin bytes / size", 1.0, lambda one, _: [("", one.origin_x_size)])
+
+
+def origin_gets(at_most: int) -> Limit:
+    """Requests for bodies, of all blobs."""
+    return Limit("origin requests", at_most, lambda one, _: [("", float(one.run.origin_gets))])
+
+
+def last_after_origin_s(at_most: float) -> Limit:
+    """Seconds from the origin's first byte to the last node's last."""
+
+    def figure(one: Summary, outcome: Outcome) -> list[tuple[str, float | None]]:
+        first_s = outcome.scenario.origin.first_byte_s
+        return [("", None if one.makespan_s is None else one.makespan_s - first_s)]
+
+    return Limit("last node after the origin's answer, s", at_most, figure)
