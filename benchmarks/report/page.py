@@ -46,7 +46,9 @@ figcaption { font-size: .9rem; margin-top: .4rem; }
 <h1>$title</h1>
 <h2>Assumptions</h2>
 $assumptions
+$results
 $remarks
+<h2>Plots</h2>
 $plots
 $tables
 <h2>Machine</h2>
@@ -69,23 +71,22 @@ def page(
 ) -> str:
     """The whole page; `links` are those given to document()."""
     figures = summaries(scenario, limits, runs)
-    tables = [
-        ("Results", _table(("", *(one.run.mode for one in figures)), figure_rows(figures))),
-        ("Physical limits", _table(("", "time", "x fluid bound"), bound_rows(limits))),
-    ]
+    results = _table("Results", ("", *(one.run.mode for one in figures)), figure_rows(figures))
+    tables = [_table("Physical limits", ("", "time", "x fluid bound"), bound_rows(limits))]
     for one in figures:
         if one.groups:
             name = f"{one.run.mode}: nodes by class and fate, from their own requests"
-            tables.append((name, _table(GROUPS, group_rows(one))))
+            tables.append(_table(name, GROUPS, group_rows(one)))
     said = remarks(figures)
     return _PAGE.substitute(
         title=escape(title),
         light=_colours({colour: colour for colour in DARK}),
         dark=_colours(DARK),
         assumptions=_list(assumptions(scenario, limits, links)),
+        results=results,
         remarks=f"<h2>Remarks</h2>\n{_list(said)}" if said else "",
         plots="\n".join(_figure(plot) for plot in plots),
-        tables="\n".join(f"<h2>{escape(name)}</h2>\n{table}" for name, table in tables),
+        tables="\n".join(tables),
         machine=_list(f"{name.replace('_', ' ')}: {value}" for name, value in machine().items()),
     )
 
@@ -103,10 +104,10 @@ def _figure(plot: Plot) -> str:
     return f"<figure>\n{svg}<figcaption>{escape(plot.caption)}</figcaption>\n</figure>"
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(name: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(column)}</th>" for column in columns)
     body = "\n".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table>\n<tr>{head}</tr>\n{body}\n</table></div>'
+    return f'<h2>{escape(name)}</h2>\n<div class="scroll"><table>\n<tr>{head}</tr>\n{body}\n</table></div>'
 
 
 def _list(lines: Iterable[str]) -> str:
