@@ -345,7 +345,9 @@ class Reader:
         return payload
 
     def _damaged(self, at: int) -> LocalError:
-        return LocalError(f"{self._name}: damaged at byte {at}; cut off there (head -c {at}), the rest can be replayed")
+        if at == len(MAGIC) + 1:
+            return LocalError(f"{self._name}: its header is damaged: nothing of it can be replayed")
+        return LocalError(f"{self._name}: damaged at byte {at}; what is before it (head -c {at}) can be replayed")
 
 
 def _header(document: dict[str, object]) -> Header:

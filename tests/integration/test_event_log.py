@@ -118,7 +118,7 @@ def test_a_supernode_that_may_not_write_its_log_says_so_and_does_not_start(tmp_p
     cluster = recording(tmp_path, origin)
     try:
         cluster.supernode.spawn()
-        assert cluster.supernode.process.wait(10.0) == 2
+        assert cluster.supernode.process.wait(60.0) == 2
         errors = cluster.supernode.process.log_tail()
     finally:
         cluster.close()
