@@ -129,7 +129,7 @@ def bounds(scenario: Scenario, goodputs: Goodputs = 1.0) -> Bounds:
         native_s=_native_s(case),
         torrent_s=_torrent_s(case, scenario.blobs),
         live_fluid_s=_uplinks_s(case, case.size_bytes, case.first_byte_s),
-        racks_s=_racks_s(case, case.size_bytes) if racks else None,
+        racks_s=_racks_s(case, case.size_bytes, case.first_byte_s) if racks else None,
         cross_rack_bytes=len(racks) * scenario.size_bytes if racks else None,
         class_s={name: case.size_bytes / down for name, (_, down) in links.classes.items()},
         node_s=_node_s(scenario, case),
@@ -192,15 +192,16 @@ def _fluid_s(case: _Case, size_bytes: float) -> float:
     `u_s*T + sum(u_i * max(0, T - a_i)) >= N*F`. The supernode, which needs no copy, is the source that uploads; all
     bytes come to it first, so `F/min(origin, supernode)` counts as well.
     """
-    return max(case.first_byte_s + size_bytes / case.links.inbound_bytes_s, _spread_s(case, size_bytes))
+    return max(
+        case.first_byte_s + size_bytes / case.links.inbound_bytes_s, _spread_s(case, size_bytes, case.first_byte_s)
+    )
 
 
-def _spread_s(case: _Case, size_bytes: float) -> float:
-    """The fluid bound but for the way from the origin to the supernode."""
-    seed_s = case.first_byte_s + size_bytes / case.links.supernode_bytes_s
-    downlinks_s = max(max(node.asks_s, case.first_byte_s) + size_bytes / node.down_bytes_s for node in case.needing)
-    uplinks_s = _uplinks_s(case, size_bytes, case.first_byte_s)
-    return max(seed_s, downlinks_s, uplinks_s, _racks_s(case, size_bytes))
+def _spread_s(case: _Case, size_bytes: float, from_s: float) -> float:
+    """The fluid bound but for the way from the origin; the supernode has what it sends from `from_s` on."""
+    seed_s = from_s + size_bytes / case.links.supernode_bytes_s
+    downlinks_s = max(max(node.asks_s, from_s) + size_bytes / node.down_bytes_s for node in case.needing)
+    return max(seed_s, downlinks_s, _uplinks_s(case, size_bytes, from_s), _racks_s(case, size_bytes, from_s))
 
 
 def _uplinks_s(case: _Case, size_bytes: float, from_s: float) -> float:
@@ -214,7 +215,7 @@ def _uplinks_s(case: _Case, size_bytes: float, from_s: float) -> float:
     return _earliest_s(len(case.needing) * size_bytes, supplies)
 
 
-def _racks_s(case: _Case, size_bytes: float) -> float:
+def _racks_s(case: _Case, size_bytes: float, from_s: float) -> float:
     """What trunks add, 0.0 without racks. Origin and supernode are outside all R; each trunk carries t each way.
 
     Each rack takes F in: `F/t`. All R*F bytes of that come from the supernode or out of other racks:
@@ -224,15 +225,14 @@ def _racks_s(case: _Case, size_bytes: float) -> float:
     trunk = case.links.trunk_bytes_s
     if trunk is None:
         return 0.0
-    start_s = case.first_byte_s
     needing = Counter(node.rack for node in case.needing)
     racks = {node.rack for node in case.nodes}
-    crossing = [_Supply(case.links.supernode_bytes_s, start_s), _Supply(len(racks) * trunk, start_s)]
-    latest_s = max(start_s + size_bytes / trunk, _earliest_s(len(needing) * size_bytes, crossing))
-    supplies = {rack: [_Supply(trunk, start_s)] for rack in needing}
+    crossing = [_Supply(case.links.supernode_bytes_s, from_s), _Supply(len(racks) * trunk, from_s)]
+    latest_s = max(from_s + size_bytes / trunk, _earliest_s(len(needing) * size_bytes, crossing))
+    supplies = {rack: [_Supply(trunk, from_s)] for rack in needing}
     for node in case.nodes:
         if node.rack in supplies:
-            supplies[node.rack].extend(node.supplies(start_s))
+            supplies[node.rack].extend(node.supplies(from_s))
     return max(latest_s, *(_earliest_s(count * size_bytes, supplies[rack]) for rack, count in needing.items()))
 
 
@@ -291,9 +291,9 @@ def _torrent_s(case: _Case, blobs: Sequence[int]) -> float:
     Several come to the supernode in their order: the first one's time and everything's distribution, or everything's
     time and the last one's distribution, whichever is more.
     """
-    inbound = case.links.inbound_bytes_s
-    first_s, all_s = blobs[0] / inbound, case.size_bytes / inbound
-    return max(first_s + _spread_s(case, case.size_bytes), all_s + _spread_s(case, float(blobs[-1])))
+    first_s = case.first_byte_s + blobs[0] / case.links.inbound_bytes_s
+    all_s = case.first_byte_s + case.size_bytes / case.links.inbound_bytes_s
+    return max(_spread_s(case, case.size_bytes, first_s), _spread_s(case, float(blobs[-1]), all_s))
 
 
 def _node_s(scenario: Scenario, case: _Case) -> tuple[float, ...]:

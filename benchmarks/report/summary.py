@@ -56,7 +56,7 @@ class Summary:
     p1_s: float | None
     p50_s: float | None
     p99_s: float | None
-    # (p99 - p1) / p50
+    # (p99 - p1) / p50; None where requests are spread too.
     spread: float | None
     # From each node's own request.
     first_byte_p50_s: float | None
@@ -115,7 +115,7 @@ def _summary(scenario: Scenario, limits: Bounds, run: ModeRun, native_s: float |
         p1_s=p1_s,
         p50_s=p50_s,
         p99_s=p99_s,
-        spread=(p99_s - p1_s) / p50_s if p1_s is not None and p99_s is not None and p50_s else None,
+        spread=_spread(times) if not scenario.arrivals.poisson_per_s else None,
         first_byte_p50_s=quantile(first, 0.5) if first else None,
         x_fluid=ratio(makespan_s, limits.fluid_s),
         x_piece=ratio(makespan_s, limits.piece_s),
@@ -127,6 +127,13 @@ def _summary(scenario: Scenario, limits: Bounds, run: ModeRun, native_s: float |
         groups=_groups(scenario, limits, run),
         own=_own(scenario, limits, run),
     )
+
+
+def _spread(ordered: Sequence[float]) -> float | None:
+    if not ordered:
+        return None
+    p1_s, p50_s, p99_s = (quantile(ordered, part) for part in (0.01, 0.5, 0.99))
+    return ratio(p99_s - p1_s, p50_s)
 
 
 def _last(ordered: Sequence[float]) -> float | None:

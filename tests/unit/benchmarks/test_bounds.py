@@ -118,6 +118,9 @@ def test_an_origin_of_ten_links_leaves_95_percent_to_save_and_one_of_a_link_99_a
 def test_a_transport_that_needs_the_whole_blob_first_takes_it_twice_at_equal_links() -> None:
     limits = bounds(equal_links(200, (64 * MIB,), RATE))
     assert limits.torrent_s == pytest.approx(2 * limits.fluid_s)
+    # Who asks when it is there already waits for nobody.
+    late = bounds(replace(equal_links(3, (64 * MIB,), RATE), arrivals=Arrivals(poisson_per_s=0.001), seed=2))
+    assert late.torrent_s == pytest.approx(late.fluid_s)
 
 
 def test_each_rack_takes_one_copy_over_its_trunk() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -265,6 +267,11 @@ def test_plots_are_files_that_say_their_units_and_are_the_same_each_time(tmp_pat
     assert "fluid bound: 8.000 s" in plots["completion.svg"]
     assert "1.500 x fluid bound" in plots["distance.svg"]
     assert "received, GiB" in plots["sources.svg"]
+
+
+def test_who_shows_no_plot_loads_no_plotting_library() -> None:
+    code = "import sys, benchmarks.report; sys.exit('matplotlib' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_the_document_is_kept_where_it_was_asked_for(tmp_path: Path) -> None:
