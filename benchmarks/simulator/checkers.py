@@ -12,7 +12,7 @@ from benchmarks.bounds import bounds
 from proto.pieces import indices
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from benchmarks.scenario import Scenario
     from benchmarks.simulator.settings import SimulationSettings
@@ -61,7 +61,7 @@ class Checker:
         """A node's client has all blobs."""
 
     def waited(self, now: float, node: int, since_s: float) -> None:
-        """Now and then: a node wants what sound live sources hold, and no byte has moved towards it since then."""
+        """Now and then: a node wants what sound live sources hold, and no piece has come to it since then."""
 
     def carried(self, now: float, link: str, capacity_bytes_s: float, carried_bytes: float) -> None:
         """At the end, of each link."""
@@ -237,10 +237,10 @@ class AllEnd(Checker):
 
 
 class NobodyStarves(Checker):
-    """Towards a node that wants what sound live sources hold, bytes move.
+    """To a node that wants what sound live sources hold, whole pieces come.
 
-    It may stand still for at most twice the time in which the product gives up a transfer that does not begin, or for
-    20 pieces over the slowest link of a node, whichever is longer: then it is starved.
+    None may come for at most 10 s, or for as long as 20 pieces take over the slowest link of any node, or, where nodes
+    lose their power, for twice as long as the product waits for an answer, whichever is longest: then it is starved.
     """
 
     _LEAST_S = 10.0
@@ -259,9 +259,14 @@ class NobodyStarves(Checker):
         """See Checker."""
         if now - since_s > self._patience_s:
             raise RuleBroken(
-                f"at {now:.3f} s node {node} starves: since {since_s:.3f} s no byte moved towards it, though others"
+                f"at {now:.3f} s node {node} starves: since {since_s:.3f} s no piece came to it, though others"
                 " hold what it wants"
             )
+
+
+def told(checkers: Sequence[Checker], what: str) -> list[Callable[..., None]]:
+    """Of the checkers those that look at `what` at all: the method of that name."""
+    return [getattr(one, what) for one in checkers if getattr(type(one), what) is not getattr(Checker, what)]
 
 
 def all_checkers() -> tuple[Checker, ...]:

@@ -35,12 +35,12 @@ class Call:
             self._run, self._args = None, ()
             self._clock.count_cancelled()
 
-    def fire(self) -> None:
-        """Run it; the clock alone does."""
+    def take(self) -> tuple[Callable[..., None], tuple[object, ...]]:
+        """What is to be run, once; the clock alone does."""
         run, args = self._run, self._args
         assert run is not None
         self._run, self._args = None, ()
-        run(*args)
+        return run, args
 
 
 class Clock:
@@ -54,6 +54,7 @@ class Clock:
         self.now = 0.0
         self._order = 0
         self._cancelled = 0
+        self._stopped = False
         # (when, order, what, its arguments); what can be taken back is a Call, and has no arguments here.
         self._heap: list[tuple[float, int, Callable[..., None] | Call, tuple[object, ...]]] = []
         self._instant: deque[tuple[Callable[..., None] | Call, tuple[object, ...]]] = deque()
@@ -89,25 +90,37 @@ class Clock:
         """As run_after, for what may have to be cancelled."""
         return self.at(self.now + delay_s, run, *args)
 
+    def run(self, until_s: float) -> bool:
+        """Run calls until stop() is called: True; or until none is left before `until_s`: False."""
+        self._stopped = False
+        while not self._stopped:
+            if not self.step(until_s):
+                return False
+        return True
+
+    def stop(self) -> None:
+        """Have run() return after the present call."""
+        self._stopped = True
+
     def step(self, until_s: float) -> bool:
         """Run the next call; False when none is left before `until_s`."""
-        heap = self._heap
+        heap, instant = self._heap, self._instant
         while True:
-            if self._instant and not (heap and heap[0][0] <= self.now):
-                run, args = self._instant.popleft()
+            if instant and not (heap and heap[0][0] <= self.now):
+                run, args = instant.popleft()
+                due_s = self.now
             elif heap and heap[0][0] <= until_s:
                 due_s, _, run, args = heapq.heappop(heap)
-                if not isinstance(run, Call) or run.pending:
-                    self.now = due_s
             else:
                 return False
-            if not isinstance(run, Call):
-                run(*args)
-                return True
-            if run.pending:
-                run.fire()
-                return True
-            self._cancelled -= 1
+            if isinstance(run, Call):
+                if not run.pending:
+                    self._cancelled -= 1
+                    continue
+                run, args = run.take()
+            self.now = due_s
+            run(*args)
+            return True
 
     @property
     def waiting(self) -> int:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from proto.ids import Digest, PeerId
 from proto.messages import Source
 
 SOURCE = Source("registry.example.com", "simulated/image")
 
 
+@cache
 def digest_of(blob: int) -> Digest:
     """A stand-in for the digest of the scenario's blob with this index."""
     return Digest.of(f"the simulated blob {blob}".encode())
@@ -23,9 +26,16 @@ def blob_of(swarm: int) -> int:
     return swarm - 1
 
 
+@cache
 def peer_id(node: int) -> PeerId:
     """A stand-in for the node's public key."""
     return PeerId(node.to_bytes(32, "big"))
+
+
+@cache
+def address_of(node: int) -> str:
+    """Where its pieces are fetched from."""
+    return f"node-{node}:65002"
 
 
 def node_of(peer: PeerId) -> int:

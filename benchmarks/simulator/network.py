@@ -41,6 +41,8 @@ class Network:
 
     def path(self, source: int, receiver: int) -> tuple[int, ...]:
         """The links that a piece passes."""
+        if not self.trunks_up:
+            return (self.up[source], self.down[receiver])
         return (self.up[source], *self._between(self._racks[source], self._racks[receiver]), self.down[receiver])
 
     def path_from_origin(self, receiver: int) -> tuple[int, ...]:
@@ -56,6 +58,8 @@ class Network:
 
     def round_trip_s(self, source: int, receiver: int) -> float:
         """Between two nodes."""
+        if not self.trunks_up:
+            return self._settings.round_trip_s
         rack = self._racks[source]
         return self._settings.round_trip(same_rack=rack is not None and rack == self._racks[receiver])
 

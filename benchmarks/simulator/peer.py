@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from benchmarks.simulator.names import SOURCE, digest_of, node_of
 from benchmarks.simulator.origin import PeerPatience
@@ -45,7 +45,25 @@ class Store:
 
 
 class Peer:
-    """See the module. `send` brings a message to the supernode, with its latency."""
+    """See the module."""
+
+    __slots__ = (
+        "_blobs",
+        "_client",
+        "_endpoint",
+        "_fetches",
+        "_frame",
+        "_frame_s",
+        "_gone",
+        "_handling",
+        "_inbox",
+        "_machine",
+        "_store",
+        "_timer",
+        "_upstream",
+        "_world",
+        "node",
+    )
 
     def __init__(
         self,
@@ -54,7 +72,6 @@ class Peer:
         endpoint: Endpoint,
         store: Store,
         client: Client,
-        send: Callable[[Message], None],
     ) -> None:
         self.node = endpoint.number
         self._world = world
@@ -62,14 +79,16 @@ class Peer:
         self._endpoint = endpoint
         self._store = store
         self._client = client
-        self._send = send
         self._inbox: deque[contract.Event] = deque()
         self._handling = False
         self._gone = False
         self._timer: Call | None = None
         self._fetches: dict[int, Transfer] = {}
         self._upstream: dict[int, Fetch] = {}
-        self._blobs = {digest_of(blob): blob for blob in range(len(world.scenario.blobs))}
+        self._blobs = world.blobs
+        # What goes to the supernode next, and when the first of it was said.
+        self._frame: list[Message] = []
+        self._frame_s = -1.0
 
     def begin(self) -> None:
         """The node started: it tells what it has, once the session is open."""
@@ -109,27 +128,37 @@ class Peer:
 
     # --- the machine -------------------------------------------------------------------------------------------
 
-    def learn_hashes(self, blob: int, pieces: int) -> None:
-        """Signed hashes of these pieces (mask) arrived."""
-        if not self._gone:
-            self._store.hashed[blob] |= pieces
-            self.post(contract.HashesLearned(digest_of(blob), pieces))
+    def receive(self, frame: list[contract.Event]) -> None:
+        """What the supernode said in one turn of its loop arrived."""
+        if self._gone:
+            return
+        for event in frame:
+            if isinstance(event, contract.HashesLearned):
+                self._store.hashed[self._blobs[event.digest]] |= event.pieces
+        self._inbox += frame
+        self._handle_all()
 
     def post(self, event: contract.Event) -> None:
         """Have the machine handle it after what is being handled."""
-        if self._gone:
-            return
-        self._inbox.append(event)
+        if not self._gone:
+            self._inbox.append(event)
+            self._handle_all()
+
+    def _handle_all(self) -> None:
         if self._handling:
             return
         self._handling = True
-        world = self._world
-        while self._inbox:
-            following = self._inbox.popleft()
-            world.trace.add(world.clock.now, self.node, following)
-            for command in self._machine.handle(following, world.clock.now):
-                world.trace.add(world.clock.now, self.node, command)
-                self._carry_out(command)
+        inbox, node, machine, now = self._inbox, self.node, self._machine, self._world.clock.now
+        trace, commands = self._world.trace.add, self.COMMANDS
+        while inbox:
+            following = inbox.popleft()
+            trace(now, node, following)
+            for command in machine.handle(following, now):
+                trace(now, node, command)
+                carry_out = commands.get(type(command))
+                if carry_out is None:
+                    raise UnexpectedCommand(f"node {node}: {command}")
+                carry_out(self, command)
         self._handling = False
         self._set_timer()
 
@@ -152,73 +181,75 @@ class Peer:
 
     # --- commands ----------------------------------------------------------------------------------------------
 
-    def _carry_out(self, command: contract.Command) -> None:
-        match command:
-            case contract.Send(message, with_hashes):
-                if with_hashes and isinstance(message, Announce):
-                    # What they are matters to nobody here, only that they are told.
-                    blob = self._blob(message.digest)
-                    message = replace(message, hashes=bytes(32 * self._world.scenario.layout(blob).count))
-                self._send(message)
-            case contract.StartFetch():
-                self._fetch(command)
-            case contract.CancelFetch(fetch):
-                if fetch in self._fetches:
-                    self._world.transport.cancel(self._fetches[fetch])
-            case contract.PieceHeld(digest, piece):
-                self._piece_held(self._blobs[digest], piece)
-            case _:
-                self._carry_out_rare(command)
+    def _send(self, command: contract.Send) -> None:
+        """All that is said at one instant goes in one frame, as in one turn of the loop."""
+        message = command.message
+        if command.with_hashes and isinstance(message, Announce):
+            # What they are matters to nobody here, only that they are told.
+            blob = self._blob(message.digest)
+            message = replace(message, hashes=bytes(32 * self._world.scenario.layout(blob).count))
+        now = self._world.clock.now
+        if self._frame_s == now:
+            self._frame.append(message)
+        else:
+            self._frame, self._frame_s = [message], now
+            self._world.send(self.node, self._frame)
 
-    def _carry_out_rare(self, command: contract.Command) -> None:
-        match command:
-            case contract.OpenInStore(digest):
-                blob, store = self._blobs[digest], self._store
-                held = self._endpoint.held[blob]
-                self.post(contract.StoreOpened(digest, held, store.hashed[blob], store.complete[blob]))
-            case contract.CheckDigest(check, digest):
-                rest_s = self._world.scenario.layout(self._blobs[digest]).piece_size_bytes / _SHA256_BYTES_S
-                self._world.clock.after(rest_s, lambda: self.post(DigestChecked(check, True)))
-            case contract.StoreInline(fetch):
-                self._world.clock.after(self._world.settings.hash_s, lambda: self.post(FetchEnded(fetch, "", 0.0)))
-            case contract.FetchUpstream():
-                self._fetch_upstream(command)
-            case contract.CancelUpstream(fetch):
-                if fetch in self._upstream:
-                    self._upstream[fetch].stop()
-            case _:
-                self._carry_out_for_clients(command)
+    def _open_in_store(self, command: contract.OpenInStore) -> None:
+        blob, store = self._blobs[command.digest], self._store
+        held = self._endpoint.held[blob]
+        self.post(contract.StoreOpened(command.digest, held, store.hashed[blob], store.complete[blob]))
 
-    def _carry_out_for_clients(self, command: contract.Command) -> None:
-        match command:
-            case contract.AnswerReader(reader):
-                self._client.answered(self, reader - 1)
-            case contract.BlobComplete(digest):
-                blob = self._blobs[digest]
-                self._store.complete[blob] = True
-                self._client.blob_complete(self, blob)
-            case contract.FailReaders(digest, _, message):
-                self._client.sent_away(self, self._blobs[digest], message)
-            case contract.RefuseReader(reader, _, message):
-                self._client.sent_away(self, reader - 1, message)
-            case contract.SourcePublic() | contract.CloseInStore() | contract.ForgetBlob():
-                pass  # what the store and the sources' file keep: nothing here
-            case _:
-                raise UnexpectedCommand(f"node {self.node}: {command}")
+    def _check_digest(self, command: contract.CheckDigest) -> None:
+        rest_s = self._world.scenario.layout(self._blobs[command.digest]).piece_size_bytes / _SHA256_BYTES_S
+        self._world.clock.run_after(rest_s, self.post, DigestChecked(command.check, True))
+
+    def _store_inline(self, command: contract.StoreInline) -> None:
+        self._world.clock.run_after(self._world.settings.hash_s, self.post, FetchEnded(command.fetch, "", 0.0))
+
+    def _cancel_fetch(self, command: contract.CancelFetch) -> None:
+        transfer = self._fetches.get(command.fetch)
+        if transfer is not None:
+            self._world.transport.cancel(transfer)
+
+    def _cancel_upstream(self, command: contract.CancelUpstream) -> None:
+        if command.fetch in self._upstream:
+            self._upstream[command.fetch].stop()
+
+    def _answer_reader(self, command: contract.AnswerReader) -> None:
+        self._client.answered(self, command.reader - 1)
+
+    def _blob_complete(self, command: contract.BlobComplete) -> None:
+        blob = self._blobs[command.digest]
+        self._store.complete[blob] = True
+        self._client.blob_complete(self, blob)
+
+    def _fail_readers(self, command: contract.FailReaders) -> None:
+        self._client.sent_away(self, self._blobs[command.digest], command.message)
+
+    def _refuse_reader(self, command: contract.RefuseReader) -> None:
+        self._client.sent_away(self, command.reader - 1, command.message)
+
+    def _nothing(self, _: contract.Command) -> None:
+        """What the store and the sources' file keep: nothing here."""
 
     def _blob(self, digest: str) -> int:
         return next(blob for known, blob in self._blobs.items() if str(known) == digest)
 
     def _fetch(self, command: contract.StartFetch) -> None:
-        def ended(reason: str, elapsed_s: float) -> None:
-            del self._fetches[command.fetch]
-            self.post(FetchEnded(command.fetch, reason, elapsed_s))
-
-        source = node_of(command.holder.peer)
-        blob = self._blobs[command.digest]
         self._fetches[command.fetch] = self._world.transport.fetch(
-            self.node, source, blob, command.piece, command.deadline_s, ended
+            self.node,
+            node_of(command.holder.peer),
+            self._blobs[command.digest],
+            command.piece,
+            command.deadline_s,
+            self._fetch_ended,
+            command.fetch,
         )
+
+    def _fetch_ended(self, fetch: int, reason: str, elapsed_s: float) -> None:
+        del self._fetches[fetch]
+        self.post(FetchEnded(fetch, reason, elapsed_s))
 
     def _fetch_upstream(self, command: contract.FetchUpstream) -> None:
         blob, world = self._blobs[command.digest], self._world
@@ -236,7 +267,27 @@ class Peer:
         pieces = deque([*indices(ahead), *indices(command.pieces & ~ahead)])
         self._upstream[command.fetch] = world.origin.fetch(self._endpoint, blob, pieces, PeerPatience(), stored, ended)
 
-    def _piece_held(self, blob: int, piece: int) -> None:
-        for checker in self._world.checkers:
-            checker.claimed(self._world.clock.now, self.node, blob, piece)
-        self._client.piece_held(self, blob, piece)
+    def _piece_held(self, command: contract.PieceHeld) -> None:
+        blob = self._blobs[command.digest]
+        for claimed in self._world.tell_claimed:
+            claimed(self._world.clock.now, self.node, blob, command.piece)
+        self._client.piece_held(self, blob, command.piece)
+
+    COMMANDS: ClassVar[dict[type, Callable[..., None]]] = {
+        contract.Send: _send,
+        contract.StartFetch: _fetch,
+        contract.CancelFetch: _cancel_fetch,
+        contract.PieceHeld: _piece_held,
+        contract.OpenInStore: _open_in_store,
+        contract.CheckDigest: _check_digest,
+        contract.StoreInline: _store_inline,
+        contract.FetchUpstream: _fetch_upstream,
+        contract.CancelUpstream: _cancel_upstream,
+        contract.AnswerReader: _answer_reader,
+        contract.BlobComplete: _blob_complete,
+        contract.FailReaders: _fail_readers,
+        contract.RefuseReader: _refuse_reader,
+        contract.SourcePublic: _nothing,
+        contract.CloseInStore: _nothing,
+        contract.ForgetBlob: _nothing,
+    }

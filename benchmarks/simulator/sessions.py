@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from benchmarks.simulator.names import peer_id
+
 if TYPE_CHECKING:
     from benchmarks.simulator.peer import Peer
+    from peer.downloader.contract import Event
     from proto.messages import Announce
     from proto.pieces import PieceLayout
 
@@ -13,15 +16,19 @@ if TYPE_CHECKING:
 class Session:
     """One connection of a peer. Its number is the scheduler's, and never used again; `node` is where it runs."""
 
-    __slots__ = ("known", "leases", "node", "number", "peer")
+    __slots__ = ("frame", "frame_s", "known", "leases", "node", "number", "peer", "peer_id")
 
     def __init__(self, number: int, peer: Peer) -> None:
         self.number = number
         self.node = peer.node
         self.peer = peer
+        self.peer_id = peer_id(peer.node)
         # Nodes it was introduced to, and its open leases with their sources (session numbers).
         self.known: dict[int, None] = {}
         self.leases: dict[int, int] = {}
+        # What it is told next, and when the first of it was said.
+        self.frame: list[Event] = []
+        self.frame_s = -1.0
 
 
 class Member:

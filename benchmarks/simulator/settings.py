@@ -34,8 +34,11 @@ class SimulationSettings:
     pings_missed_max: int = 3
     # Nodes that leave lose their power: nobody closes their connections. Otherwise their process ends.
     power_loss: bool = False
-    # Whether a connection that rested begins slowly.
+    # Whether a connection that is new, or rested for longer than that, sends a window of so many bytes in its first
+    # round trip and doubles it with each (RFC 6928: ten segments; Linux: after the least retransmission time-out).
     slow_start: bool = False
+    slow_start_window_bytes: int = 10 * 1448
+    slow_start_idle_s: float = 0.2
     # Up to so many nodes links are shared exactly; above, by the local share.
     exact_nodes_max: int = 200
 

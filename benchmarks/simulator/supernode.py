@@ -6,18 +6,17 @@ Events are handled one at a time and take the settings' service time each, as on
 from __future__ import annotations
 
 from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING
 
-from benchmarks.simulator.names import blob_of, digest_of, peer_id, swarm_of
+from benchmarks.simulator.checkers import told
+from benchmarks.simulator.names import blob_of, digest_of, swarm_of
+from benchmarks.simulator.outbox import Outbox
 from benchmarks.simulator.peer import UnexpectedCommand
 from benchmarks.simulator.sessions import Session, Swarm
-from peer.downloader.contract import InlineGranted, Received
 from proto import messages
 from proto.ids import Digest
-from proto.messages import Grant, NodeKnown, OriginStatus
 from proto.pieces import Bitfield, indices
-from supernode.driver import INLINE_BYTES_MAX, INLINE_UPLINK_S
+from supernode.driver import INLINE_BYTES_MAX
 from supernode.nodes import NodeBook
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
@@ -39,8 +38,10 @@ class Supernode:
         self._world = world
         self._machine = machine
         self._endpoint = world.transport.endpoints[SEED]
-        self._half_s = world.settings.round_trip_s / 2
-        self._inbox: deque[Callable[[], contract.Event | None]] = deque()
+        self._outbox = Outbox(world)
+        self._tell_ended = told(world.checkers, "lease_ended")
+        # Work that waits for its turn, with its arguments; it gives the scheduler's event, if there is one.
+        self._inbox: deque[tuple[Callable[..., contract.Event | None], tuple[object, ...]]] = deque()
         self._serving = False
         self._timer: Call | None = None
         # Who may accuse whom, and who is quarantined, is the production's book.
@@ -51,7 +52,7 @@ class Supernode:
             swarm_of(blob): Swarm(blob, world.scenario.layout(blob)) for blob in range(len(world.scenario.blobs))
         }
         self._seed_fetches: dict[int, Transfer] = {}
-        world.clock.after(world.settings.ping_interval_s, self._ping)
+        world.clock.run_after(world.settings.ping_interval_s, self._ping)
 
     # --- sessions ------------------------------------------------------------------------------------------------
 
@@ -80,15 +81,15 @@ class Supernode:
             if swarm.origin_state:
                 for session, member in swarm.members.items():
                     if member.wanted:
-                        self._tell_origin_status(self._sessions[session], number, swarm)
-        self._world.clock.after(self._world.settings.ping_interval_s, self._ping)
+                        self._outbox.origin_status(self._sessions[session], number, swarm)
+        self._world.clock.run_after(self._world.settings.ping_interval_s, self._ping)
 
     def held_by_live(self, swarm: int) -> int:
         """Pieces (mask) that the scheduler was told of by whoever is still connected and not quarantined."""
         found = self._swarms[swarm]
         held = found.seed_held
         for number, member in found.members.items():
-            if not self._book.is_quarantined(peer_id(self._sessions[number].node)):
+            if not self._book.is_quarantined(self._sessions[number].peer_id):
                 held |= member.held
         return held
 
@@ -96,21 +97,21 @@ class Supernode:
 
     def post(self, event: contract.Event) -> None:
         """Queue an event."""
-        self._queue(lambda: event)
+        self._queue(_itself, event)
 
-    def _queue(self, work: Callable[[], contract.Event | None]) -> None:
-        """`work` is done when its turn comes, and gives the scheduler's event, if there is one."""
-        self._inbox.append(work)
+    def _queue(self, work: Callable[..., contract.Event | None], *args: object) -> None:
+        self._inbox.append((work, args))
         if not self._serving:
             self._serving = True
-            self._world.clock.after(self._world.settings.service_s, self._serve)
+            self._world.clock.run_after(self._world.settings.service_s, self._serve)
 
     def _serve(self) -> None:
-        event = self._inbox.popleft()()
+        work, args = self._inbox.popleft()
+        event = work(*args)
         if event is not None:
             self._handle(event)
         if self._inbox:
-            self._world.clock.after(self._world.settings.service_s, self._serve)
+            self._world.clock.run_after(self._world.settings.service_s, self._serve)
         else:
             self._serving = False
 
@@ -150,15 +151,16 @@ class Supernode:
                 self._set_origin_state(swarm, "open")
             case contract.QuarantinePeer(peer):
                 if peer in self._sessions:
-                    self._book.quarantine(peer_id(self._sessions[peer].node))
+                    self._book.quarantine(self._sessions[peer].peer_id)
             case _:
                 raise UnexpectedCommand(f"scheduler: {command}")
 
     # --- what peers say ----------------------------------------------------------------------------------------
 
-    def received(self, session: Session, message: messages.Message) -> None:
-        """A message arrived."""
-        self._queue(lambda: self._read(session, message))
+    def received(self, session: Session, frame: list[messages.Message]) -> None:
+        """What a peer said in one turn of its loop arrived; each message is an event of its own."""
+        for message in frame:
+            self._queue(self._read, session, message)
 
     def _read(self, session: Session, message: messages.Message) -> contract.Event | None:
         if session.number not in self._sessions:
@@ -203,8 +205,8 @@ class Supernode:
             return None
         reason = FailReason(failed.reason)
         if reason is FailReason.CORRUPT and source in self._sessions:
-            accused = peer_id(self._sessions[source].node)
-            if not self._book.may_accuse(peer_id(session.node), accused):
+            accused = self._sessions[source].peer_id
+            if not self._book.may_accuse(session.peer_id, accused):
                 reason = FailReason.PROTOCOL
         return contract.FetchFailed(failed.lease, reason)
 
@@ -216,8 +218,8 @@ class Supernode:
         return source
 
     def _tell_lease_ended(self, lease: int) -> None:
-        for checker in self._world.checkers:
-            checker.lease_ended(self._world.clock.now, lease)
+        for ended in self._tell_ended:
+            ended(self._world.clock.now, lease)
 
     def _announced(self, session: Session, message: messages.Announce) -> contract.Event | None:
         """The first one has the origin asked whether the blob is public, which takes a round trip."""
@@ -228,7 +230,7 @@ class Supernode:
         swarm.waiting.append((session, message))
         if swarm.opened is None:
             swarm.opened = False
-            self._world.clock.after(self._world.settings.round_trip_s, lambda: self._queue(partial(self._open, number)))
+            self._world.clock.run_after(self._world.settings.round_trip_s, self._queue, self._open, number)
         return None
 
     def _number(self, digest: str) -> int:
@@ -240,15 +242,9 @@ class Supernode:
         swarm.opened = True
         waiting, swarm.waiting = swarm.waiting, []
         for session, message in waiting:
-            self._queue(partial(self._enter, session, number, message))
-        swarm.inline = swarm.layout.size_bytes <= INLINE_BYTES_MAX and self._fits_inline(swarm, 1)
+            self._queue(self._enter, session, number, message)
+        swarm.inline = swarm.layout.size_bytes <= INLINE_BYTES_MAX and self._outbox.fits_inline(swarm, 1)
         return contract.SwarmOpened(number, swarm.layout.size_bytes, swarm.layout.piece_size_bytes, inline=swarm.inline)
-
-    def _fits_inline(self, swarm: Swarm, waiting: int) -> bool:
-        """As supernode.driver counts it."""
-        scenario, settings = self._world.scenario, self._world.settings
-        rate_bytes_s = (scenario.declared and scenario.supernode_bytes_s) or settings.uplink_assumed_bytes_s
-        return waiting * swarm.layout.size_bytes <= rate_bytes_s * INLINE_UPLINK_S
 
     def _enter(self, session: Session, number: int, message: messages.Announce) -> contract.Event | None:
         if session.number not in self._sessions:
@@ -256,20 +252,20 @@ class Supernode:
         swarm = self._swarms[number]
         layout = swarm.layout
         held = Bitfield.from_bytes(message.held, layout.count).mask if message.held else 0
-        if self._book.is_quarantined(peer_id(session.node)):
+        if self._book.is_quarantined(session.peer_id):
             held = 0
-        if message.hashes and not self._book.is_quarantined(peer_id(session.node)):
+        if message.hashes and not self._book.is_quarantined(session.peer_id):
             for piece in indices(layout.full_mask & ~swarm.hashes):
                 self._learn_hash(swarm, number, piece)
         member = swarm.join(session.number)
         member.wanted = message.wanted
         member.held, member.unproven = held & swarm.hashes, held & ~swarm.hashes
-        self._tell(
+        self._outbox.tell(
             session,
             messages.SwarmOpened(number, message.digest, layout.size_bytes, layout.piece_size_bytes, b"ticket"),
         )
         if message.wanted:
-            self._send_hashes(session, number, swarm)
+            self._outbox.hashes(session, number, swarm)
         if message.hashes and swarm.elected == session.number:
             swarm.elected = None
             self.post(contract.OriginTried(number, session.number, True))
@@ -300,7 +296,7 @@ class Supernode:
             return  # its PeerLost or PeerWithdrew is in the inbox
         if source != SEED:
             reason = FailReason.CONNECTION if giving is None else None
-            if giving is not None and self._book.is_quarantined(peer_id(giving.node)):
+            if giving is not None and self._book.is_quarantined(giving.peer_id):
                 reason = FailReason.CORRUPT
             if reason is not None:
                 self.post(contract.FetchFailed(number, reason))
@@ -309,67 +305,11 @@ class Supernode:
             self._fetch_for_seed(grant)
         elif session is not None:
             session.leases[number] = source
-            self._send_grant(session, grant)
+            self._outbox.grant(session, self._swarms[grant.swarm], grant, self._node(source))
 
     def _node(self, session: int) -> int:
         """Where a session runs."""
         return self._sessions[session].node if session != SEED else SEED
-
-    def _tell_granted(self, grant: contract.GrantLease) -> None:
-        source, receiver = self._node(grant.source), self._node(grant.receiver)
-        for checker in self._world.checkers:
-            checker.granted(self._world.clock.now, grant.lease_id, source, receiver)
-
-    def _send_grant(self, session: Session, grant: contract.GrantLease) -> None:
-        swarm = self._swarms[grant.swarm]
-        self._send_hashes(session, grant.swarm, swarm)
-        if grant.inline and self._fits_inline(swarm, sum(member.wanted for member in swarm.members.values())):
-            # It travels as a message and takes no slot.
-            self._send_inline(session, grant)
-            return
-        self._tell_granted(grant)
-        if grant.source not in session.known:
-            session.known[grant.source] = None
-            # The identity is the node's, whatever number its session has.
-            node = self._node(grant.source)
-            self._tell(session, NodeKnown(grant.source, peer_id(node), f"node-{node}:65002"))
-        expires_ms = max(1, int(grant.expires_in_s * 1000))
-        self._tell(session, Grant(grant.lease_id, grant.swarm, grant.piece, grant.source, expires_ms, grant.ahead))
-
-    def _send_inline(self, session: Session, grant: contract.GrantLease) -> None:
-        """The content itself, over the supernode's uplink like any other bytes."""
-        world, peer, blob = self._world, session.peer, blob_of(grant.swarm)
-        size = self._swarms[grant.swarm].layout.size_bytes
-        to = world.transport.endpoints[session.node]
-
-        def arrived() -> None:
-            to.received_bytes += size
-            world.transport.seed_bytes += size
-            if not to.alive:
-                return
-            to.held[blob] = 1
-            for checker in world.checkers:
-                checker.arrived(world.clock.now, session.node, blob, 0, size)
-            peer.post(InlineGranted(grant.lease_id, grant.swarm))
-
-        def sent() -> None:
-            self._endpoint.sent_bytes += size
-            to.air_bytes += size
-            world.clock.after(self._half_s, landed)
-
-        def landed() -> None:
-            to.air_bytes -= size
-            arrived()
-
-        world.links.start(world.network.path(SEED, session.node), float(size), sent)
-
-    def _send_hashes(self, session: Session, number: int, swarm: Swarm) -> None:
-        member = swarm.members[session.number]
-        missing = swarm.hashes & ~member.hashes_sent
-        if missing:
-            member.hashes_sent = swarm.hashes
-            peer, blob = session.peer, blob_of(number)
-            self._world.clock.after(self._half_s, lambda: peer.learn_hashes(blob, missing))
 
     def _cancel(self, command: contract.CancelLease) -> None:
         if command.receiver == SEED:
@@ -380,7 +320,7 @@ class Supernode:
             return
         session = self._sessions.get(command.receiver)
         if session is not None and self._lease_over(session, command.lease_id) is not None:
-            self._tell(session, messages.Cancel(command.lease_id))
+            self._outbox.tell(session, messages.Cancel(command.lease_id))
 
     def _set_origin_state(self, number: int, state: str) -> None:
         swarm = self._swarms[number]
@@ -389,22 +329,15 @@ class Supernode:
             return  # goes with the next ping
         for session, member in swarm.members.items():
             if member.wanted:
-                self._tell_origin_status(self._sessions[session], number, swarm)
-
-    def _tell_origin_status(self, session: Session, number: int, swarm: Swarm) -> None:
-        self._tell(session, OriginStatus(number, swarm.origin_state, swarm.elected == session.number))
-
-    def _tell(self, session: Session, message: messages.Message) -> None:
-        peer = session.peer
-        self._world.clock.after(self._half_s, lambda: peer.post(Received(message)))
+                self._outbox.origin_status(self._sessions[session], number, swarm)
 
     # --- the seed ----------------------------------------------------------------------------------------------
 
     def _fetch_for_seed(self, grant: contract.GrantLease) -> None:
-        swarm = self._swarms[grant.swarm]
-        self._tell_granted(grant)
+        swarm, source_node = self._swarms[grant.swarm], self._node(grant.source)
+        self._outbox.granted(grant.lease_id, source_node, SEED)
 
-        def ended(reason: str, elapsed_s: float) -> None:
+        def ended(_: int, reason: str, elapsed_s: float) -> None:
             del self._seed_fetches[grant.lease_id]
             self._tell_lease_ended(grant.lease_id)
             if reason:
@@ -414,7 +347,7 @@ class Supernode:
                 self.post(contract.PieceStored(grant.swarm, SEED, grant.piece, grant.lease_id, elapsed_s))
 
         self._seed_fetches[grant.lease_id] = self._world.transport.fetch(
-            SEED, self._node(grant.source), swarm.blob, grant.piece, grant.expires_in_s, ended
+            SEED, source_node, swarm.blob, grant.piece, grant.expires_in_s, ended, grant.lease_id
         )
 
     def _fetch_from_origin(self, command: contract.FetchFromOrigin) -> None:
@@ -453,3 +386,8 @@ class Supernode:
                 member.unproven ^= 1 << piece
                 member.held |= 1 << piece
                 self.post(contract.PieceStored(number, session, piece))
+
+
+def _itself(event: contract.Event) -> contract.Event:
+    """The work of an event that is ready."""
+    return event

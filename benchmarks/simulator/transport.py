@@ -7,8 +7,10 @@ cancelled transfer gives its slot and its share of the links back at once.
 from __future__ import annotations
 
 from collections import deque
+from math import ceil, log2
 from typing import TYPE_CHECKING
 
+from benchmarks.simulator.checkers import told
 from proto.messages import FetchReason
 
 if TYPE_CHECKING:
@@ -20,10 +22,9 @@ if TYPE_CHECKING:
     from benchmarks.simulator.links import Flow
     from benchmarks.simulator.network import Network
     from benchmarks.simulator.settings import SimulationSettings
-    from proto.pieces import PieceLayout
 
-    # (reason, elapsed seconds); the reason is empty on success.
-    Ended = Callable[[str, float], None]
+    # (the receiver's number for it, reason, elapsed seconds); the reason is empty on success.
+    Ended = Callable[[int, str, float], None]
 
 
 class Endpoint:
@@ -57,8 +58,8 @@ class Endpoint:
         self.waiting: deque[Transfer] = deque()
         # Both ways.
         self.transfers: dict[Transfer, None] = {}
-        # Sources that it has a connection to.
-        self.warm: dict[int, None] = {}
+        # Sources that it has a connection to, with the time when that was last used.
+        self.warm: dict[int, float] = {}
         self.sent_bytes = 0.0
         # Whole and right; cut short, wrong or too late; and sent to it but not there yet.
         self.received_bytes = 0.0
@@ -77,9 +78,12 @@ class Transfer:
         "ended",
         "flow",
         "half_s",
+        "number",
         "over",
         "piece",
+        "ramp",
         "receiver",
+        "rested",
         "source",
         "source_life",
     )
@@ -94,6 +98,7 @@ class Transfer:
         began_s: float,
         half_s: float,
         ended: Ended,
+        number: int,
     ) -> None:
         self.receiver = receiver
         self.source = source
@@ -104,6 +109,11 @@ class Transfer:
         self.began_s = began_s
         self.half_s = half_s
         self.ended = ended
+        self.number = number
+        # Its connection is new, or had nothing to do for long.
+        self.rested = False
+        # What it would lose to slow start, as a wait before its bytes flow; then they do.
+        self.ramp: Call | None = None
         self.flow: Flow | None = None
         self.deadline: Call | None = None
         self.over = False
@@ -124,8 +134,10 @@ class Transport:
         self._network = network
         self._links = network.links
         self._settings = settings
-        self._layouts: list[PieceLayout] = [scenario.layout(blob) for blob in range(len(scenario.blobs))]
-        self._checkers = checkers
+        layouts = [scenario.layout(blob) for blob in range(len(scenario.blobs))]
+        self._lengths = [[layout.length(piece) for piece in range(layout.count)] for layout in layouts]
+        self._tell_began = told(checkers, "began")
+        self._tell_arrived = told(checkers, "arrived")
         # Pieces of each blob that some peer holds (mask), and when the last of them first came to one.
         self.spread = [0] * len(scenario.blobs)
         self.spread_s = 0.0
@@ -134,26 +146,28 @@ class Transport:
         self.peer_bytes = 0.0
         self.endpoints = [Endpoint(number, len(scenario.blobs)) for number in range(scenario.nodes + 1)]
 
-    def fetch(self, receiver: int, source: int, blob: int, piece: int, deadline_s: float, ended: Ended) -> Transfer:
-        """Begin; `ended` is called once, but never for a receiver that left meanwhile."""
+    def fetch(
+        self, receiver: int, source: int, blob: int, piece: int, deadline_s: float, ended: Ended, number: int
+    ) -> Transfer:
+        """Begin; `ended` is called once with `number`, but never for a receiver that left meanwhile."""
+        clock, settings = self._clock, self._settings
         to, whence = self.endpoints[receiver], self.endpoints[source]
         half_s = self._network.round_trip_s(source, receiver) / 2
-        transfer = Transfer(to, whence, blob, piece, deadline_s, self._clock.now, half_s, ended)
+        transfer = Transfer(to, whence, blob, piece, deadline_s, clock.now, half_s, ended, number)
         to.transfers[transfer] = whence.transfers[transfer] = None
-        warm = source in to.warm
-        wait_s, reason = (
-            (self._settings.slot_wait_s, FetchReason.TIMEOUT)
-            if warm or whence.alive
-            else (self._settings.connect_wait_s, FetchReason.CONNECTION)
-        )
-        to.warm[source] = None
-        transfer.deadline = self._clock.after(wait_s, lambda: self._stop(transfer, reason))
-        self._clock.after(half_s, lambda: self._asked(transfer))
+        used_s = to.warm.get(source)
+        transfer.rested = used_s is None or clock.now > used_s + settings.slow_start_idle_s
+        to.warm[source] = clock.now
+        if used_s is not None or whence.alive:
+            transfer.deadline = clock.after(settings.slot_wait_s, self._stop, transfer, FetchReason.TIMEOUT)
+        else:
+            transfer.deadline = clock.after(settings.connect_wait_s, self._stop, transfer, FetchReason.CONNECTION)
+        clock.run_after(half_s, self._asked, transfer)
         return transfer
 
     def cancel(self, transfer: Transfer) -> None:
         """End it now; its outcome comes like any other."""
-        self._clock.after(0.0, lambda: self._stop(transfer, FetchReason.CANCELLED))
+        self._clock.run_after(0.0, self._stop, transfer, FetchReason.CANCELLED)
 
     def _asked(self, transfer: Transfer) -> None:
         """The request is at the source."""
@@ -173,33 +187,54 @@ class Transport:
             self._refuse(transfer, FetchReason.BUSY)
 
     def _refuse(self, transfer: Transfer, reason: str) -> None:
-        self._clock.after(transfer.half_s, lambda: self._end(transfer, reason))
+        self._clock.run_after(transfer.half_s, self._end, transfer, reason)
 
     def _send(self, transfer: Transfer) -> None:
-        source = transfer.source
+        source, now = transfer.source, self._clock.now
         source.running += 1
         # The answer's head comes first: time taken and deadline count from there, not from the wait for a slot.
-        transfer.began_s = self._clock.now + transfer.half_s
+        transfer.began_s = now + transfer.half_s
         if transfer.deadline is not None:
             transfer.deadline.cancel()
         due_s = transfer.began_s + transfer.deadline_s
-        transfer.deadline = self._clock.at(due_s, lambda: self._stop(transfer, FetchReason.TIMEOUT))
-        for checker in self._checkers:
-            checker.began(self._clock.now, source.number, source.running)
-        size = float(self._layouts[transfer.blob].length(transfer.piece))
-        path = self._network.path(source.number, transfer.receiver.number)
-        transfer.flow = self._links.start(path, size, lambda: self._sent(transfer))
+        transfer.deadline = self._clock.at(due_s, self._stop, transfer, FetchReason.TIMEOUT)
+        for began in self._tell_began:
+            began(now, source.number, source.running)
+        if transfer.rested and self._settings.slow_start:
+            transfer.ramp = self._clock.after(self._ramp_s(transfer), self._flow, transfer)
+        else:
+            self._flow(transfer)
+
+    def _ramp_s(self, transfer: Transfer) -> float:
+        """By how much later its last byte leaves than if it had its share of the links from the start.
+
+        The window doubles each round trip until share or end is reached; until then the rounds are paid whole, less
+        what they carry at the share. The share is that of the beginning.
+        """
+        path = self._network.path(transfer.source.number, transfer.receiver.number)
+        size, window = self._lengths[transfer.blob][transfer.piece], self._settings.slow_start_window_bytes
+        round_trip_s, share = 2 * transfer.half_s, self._links.share_of_next(path)
+        if share <= 0.0 or share * round_trip_s <= window:
+            return 0.0
+        rounds = min(ceil(log2(share * round_trip_s / window)), ceil(log2(size / window + 1)))
+        return max(0.0, rounds * round_trip_s - min(size, window * ((1 << rounds) - 1)) / share)
+
+    def _flow(self, transfer: Transfer) -> None:
+        transfer.ramp = None
+        path = self._network.path(transfer.source.number, transfer.receiver.number)
+        size = float(self._lengths[transfer.blob][transfer.piece])
+        transfer.flow = self._links.start(path, size, self._sent, transfer)
 
     def _sent(self, transfer: Transfer) -> None:
         """The last byte left: the slot is free, and the byte on its way."""
-        size = self._layouts[transfer.blob].length(transfer.piece)
+        size = self._lengths[transfer.blob][transfer.piece]
         transfer.flow = None
         # What left the source comes, even if the source does not live to see it.
         transfer.source.transfers.pop(transfer, None)
         transfer.source.sent_bytes += size
         transfer.receiver.air_bytes += size
         self._free_slot(transfer)
-        self._clock.after(transfer.half_s + self._settings.hash_s, lambda: self._received(transfer, size))
+        self._clock.run_after(transfer.half_s + self._settings.hash_s, self._received, transfer, size)
 
     def _received(self, transfer: Transfer, size: int) -> None:
         receiver, source, blob = transfer.receiver, transfer.source, transfer.blob
@@ -209,6 +244,7 @@ class Transport:
             self._end(transfer, FetchReason.CORRUPT)
             return
         receiver.received_bytes += size
+        receiver.warm[source.number] = self._clock.now
         receiver.held[blob] |= 1 << transfer.piece
         if receiver.number:
             if source.number:
@@ -218,8 +254,8 @@ class Transport:
             if not self.spread[blob] >> transfer.piece & 1:
                 self.spread[blob] |= 1 << transfer.piece
                 self.spread_s = self._clock.now
-        for checker in self._checkers:
-            checker.arrived(self._clock.now, receiver.number, blob, transfer.piece, size)
+        for arrived in self._tell_arrived:
+            arrived(self._clock.now, receiver.number, blob, transfer.piece, size)
         self._end(transfer, "")
 
     def _free_slot(self, transfer: Transfer) -> None:
@@ -233,7 +269,11 @@ class Transport:
                 self._send(following)
 
     def _stop_flow(self, transfer: Transfer) -> bool:
-        """No byte of it moves any more; whether one did until now."""
+        """No byte of it moves any more; whether it was being sent until now."""
+        if transfer.ramp is not None:
+            transfer.ramp.cancel()
+            transfer.ramp = None
+            return True
         if transfer.flow is None:
             return False
         moved = self._links.stop(transfer.flow)
@@ -253,7 +293,7 @@ class Transport:
         if transfer.over:
             return
         self._close(transfer)
-        transfer.ended(reason, max(0.0, self._clock.now - transfer.began_s))
+        transfer.ended(transfer.number, reason, max(0.0, self._clock.now - transfer.began_s))
 
     def _close(self, transfer: Transfer) -> None:
         transfer.over = True
@@ -273,7 +313,7 @@ class Transport:
             if transfer.receiver is endpoint:
                 self._abandon(transfer)
             elif not self._settings.power_loss:
-                self._clock.after(transfer.half_s, lambda lost=transfer: self._stop(lost, FetchReason.CONNECTION))
+                self._clock.run_after(transfer.half_s, self._stop, transfer, FetchReason.CONNECTION)
                 self._stop_flow(transfer)
             else:
                 self._stop_flow(transfer)
@@ -286,7 +326,7 @@ class Transport:
         self._close(transfer)
         if self._stop_flow(transfer):
             notice_s = self._settings.send_wait_s if self._settings.power_loss else transfer.half_s
-            self._clock.after(notice_s, lambda: self._free_slot(transfer))
+            self._clock.run_after(notice_s, self._free_slot, transfer)
 
     def come_back(self, node: int) -> None:
         """The node serves again, what it held."""

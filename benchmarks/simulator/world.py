@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 
 from benchmarks.bounds import Bounds, bounds
 from benchmarks.simulator import faults
-from benchmarks.simulator.checkers import Checker, all_checkers
+from benchmarks.simulator.checkers import Checker, all_checkers, told
 from benchmarks.simulator.client import Client
 from benchmarks.simulator.clock import Clock
+from benchmarks.simulator.memory import uncollected
+from benchmarks.simulator.names import digest_of
 from benchmarks.simulator.network import Network
 from benchmarks.simulator.origin import Origin
 from benchmarks.simulator.peer import Peer, Store
@@ -106,6 +108,9 @@ class World:
         self.settings = settings or SimulationSettings()
         self.bounds = bounds(scenario)
         self.checkers = all_checkers() if checkers is None else checkers
+        self.tell_claimed = told(self.checkers, "claimed")
+        # Shared by all peers.
+        self.blobs = {digest_of(blob): blob for blob in range(len(scenario.blobs))}
         self.clock = Clock()
         self.trace = Trace()
         self.network = Network(self.clock, scenario, self.settings)
@@ -137,7 +142,6 @@ class World:
             self.transport.endpoints[node],
             self._stores[node],
             self.clients[node],
-            lambda message: self._send(node, message),
         )
         links, rack = scenario.class_of(node - 1), scenario.rack_of(node - 1)
         zone = "" if rack is None else f"region/zone/rack-{rack}"
@@ -164,6 +168,8 @@ class World:
 
     def _settle(self, node: int) -> None:
         self._waiting.pop(node, None)
+        if not self._waiting:
+            self.clock.stop()
         if self._joiners and all(waiting in self._joiners for waiting in self._waiting):
             joiners, self._joiners = self._joiners, []
             for joiner in joiners:
@@ -175,10 +181,11 @@ class World:
         if session is not None:
             self.clients[node].begin(session.peer)
 
-    def _send(self, node: int, message: Message) -> None:
+    def send(self, node: int, frame: list[Message]) -> None:
+        """Bring a peer's messages to the supernode; what is added to the frame at this instant goes along."""
         session = self._sessions.get(node)
         if session is not None:
-            self.clock.run_after(self.settings.round_trip_s / 2, self.supernode.received, session, message)
+            self.clock.run_after(self.settings.round_trip_s / 2, self.supernode.received, session, frame)
 
     # --- the run -------------------------------------------------------------------------------------------------
 
@@ -197,8 +204,9 @@ class World:
         faults.schedule(self)
         self._watch.begin()
         until_s = self._stuck_s()
-        while self._waiting and self.clock.step(until_s):
-            pass
+        with uncollected():
+            while self._waiting and self.clock.run(until_s):
+                pass
         self._watch.finish()
         nameless = tuple(self._waiting)
         self._tell_links()
