@@ -2,110 +2,134 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.report import document, print_report, write_json
-from benchmarks.scenario import NodeClass, Scenario
-from benchmarks.simulator import replay_command, report
+from benchmarks.pulls.common import checked, whole
+from benchmarks.report import machine, print_table, write_json
+from benchmarks.report.publish import check_outputs, publish
+from benchmarks.simulator import flags, replay_command, report, suite
+from benchmarks.simulator.checkers import RuleBroken
+from benchmarks.simulator.limits import Verdict, judge
+from benchmarks.simulator.scenarios import SCENARIOS, named
+from benchmarks.simulator.settings import SimulationSettings
 from benchmarks.simulator.world import World
 from proto.errors import ConfigError, LocalError
-from proto.pieces import MIB, PIECE_COUNT_MAX
-from proto.values import parse_int, parse_rate, parse_size
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
-HELP = "simulate the fan-out of one blob with the production scheduler and downloader, at a virtual clock"
+    from benchmarks.scenario import Scenario
+    from benchmarks.simulator.limits import Limit
+    from benchmarks.simulator.world import Outcome
 
-_NODES_MAX: Final = 20_000
-_PIECE_BYTES: Final = 4 * MIB
-_PIECES: Final = 125
+HELP = "simulate a fan-out with the production scheduler and downloaders, at a virtual clock"
+
+_FRESH: Final = "fresh"
+_ERRORS_SHOWN: Final = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags; values are checked in run, which says what would be right."""
-    parser.add_argument("--nodes", metavar="N", help="that all want the blob at time 0")
-    parser.add_argument("--pieces", metavar="M", help="of the blob (125, or as many 4 MiB pieces as --size takes)")
-    parser.add_argument("--size", metavar="SIZE", help="of the blob, such as 500MiB (4 MiB a piece)")
-    parser.add_argument("--rate", default="1gbit", metavar="R", help="of each node's link, each way (1gbit)")
-    parser.add_argument("--origin-rate", metavar="R", help="of the origin's uplink (as --rate)")
-    parser.add_argument("--supernode-rate", metavar="R", help="of the supernode's link, each way (as --rate)")
-    parser.add_argument("--declared", action="store_true", help="nodes tell their rates, as with upload_rate set")
-    parser.add_argument("--seed", default="1", metavar="S", help="of every random choice (1)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
+    add = parser.add_argument
+    add("scenario", nargs="?", metavar="SCENARIO", help="a named one; --list tells them")
+    add("--list", action="store_true", help="tell the named scenarios, and what each has to reach")
+    add("--suite", action="store_true", help="all of them in their small size, with two seeds; exit 1 for any problem")
+    add("--small", action="store_true", help="the named scenario in its small size, as in the suite")
+    add("--gate", action="store_true", help="exit 1 where a limit of the scenario is not met")
+    add("--seed", metavar="S", help="of every random choice, a number or fresh [1; of the suite's second run: fresh]")
+    add("--json", type=Path, metavar="FILE", help="write every figure there")
+    add("--html", type=Path, metavar="FILE", help="write one self-contained page with plots there")
+    flags.add_arguments(parser)
     replay_command.add_arguments(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Simulate, print, keep."""
+    """Simulate, print, keep. Raises ConfigError and LocalError."""
     if arguments.replay is not None:
         return replay_command.run(arguments)
-    outcome = World(scenario(arguments)).run()
-    links = report.links(outcome.settings, outcome.scenario)
-    run = report.mode_run(outcome)
-    print_report(outcome.scenario, outcome.bounds, (run,), links=links)
-    print(report.assumptions(outcome.settings))
-    print(report.trace_line(outcome))
-    for error in outcome.errors[:8]:
-        print(error, file=sys.stderr)
-    if arguments.json is not None:
-        more = {"simulation": report.simulation(outcome)}
-        try:
-            write_json(arguments.json, document(outcome.scenario, outcome.bounds, (run,), links=links, more=more))
-        except OSError as error:
-            raise LocalError(f"--json {arguments.json}: {error.strerror}") from None
+    if arguments.list:
+        _print_scenarios()
+        return 0
+    check_outputs(json_path=arguments.json, html_path=arguments.html)
+    if arguments.suite:
+        return _run_suite(arguments)
+    if arguments.scenario is None and arguments.nodes is None:
+        raise ConfigError("a SCENARIO (--list tells them), --nodes N, --suite or --replay FILE expected")
+    seed = _seed(arguments.seed or "1")
+    if arguments.scenario is None:
+        settings = flags.settings(arguments, SimulationSettings())
+        return _run_one(flags.scenario(arguments, seed), settings, (), arguments)
+    one = named(arguments.scenario)
+    flags.refuse_with_named(arguments, one.name)
+    scenario = replace(one.small if arguments.small else one.full, seed=seed)
+    return _run_one(scenario, flags.settings(arguments, one.settings), one.limits, arguments)
+
+
+def _seed(text: str) -> int:
+    return secrets.randbelow(2**31) if text == _FRESH else checked("--seed", text, whole, 0, "a whole number")
+
+
+def _run_one(
+    scenario: Scenario, settings: SimulationSettings, limits: tuple[Limit, ...], arguments: argparse.Namespace
+) -> int:
+    try:
+        outcome = World(scenario, settings).run()
+    except RuleBroken as error:
+        print(f"layercast-bench sim: rule broken, seed {scenario.seed}: {error}", file=sys.stderr)
+        return 1
+    verdicts = judge(limits, outcome, small=arguments.small)
+    _show(outcome, verdicts, arguments)
+    for line in outcome.errors[:_ERRORS_SHOWN]:
+        print(line, file=sys.stderr)
+    if limits:
+        return 1 if arguments.gate and not all(verdict.met for verdict in verdicts) else 0
     return 1 if outcome.errors else 0
 
 
-def scenario(arguments: argparse.Namespace) -> Scenario:
-    """What the flags describe. Raises ConfigError, which names the flag and what would be right."""
-    if arguments.nodes is None:
-        raise ConfigError("--nodes N expected, or --replay FILE")
-    nodes = _number("--nodes", arguments.nodes, parse_int, 1, _NODES_MAX, f"1 to {_NODES_MAX}")
-    rate = _rate("--rate", arguments.rate)
-    size_bytes, piece_size_bytes = _cut(arguments.pieces, arguments.size)
-    return Scenario(
-        nodes=nodes,
-        blobs=(size_bytes,),
-        piece_size_bytes=piece_size_bytes,
-        classes=(NodeClass("node", 1, rate, rate),),
-        origin_bytes_s=_rate("--origin-rate", arguments.origin_rate) if arguments.origin_rate else rate,
-        supernode_bytes_s=_rate("--supernode-rate", arguments.supernode_rate) if arguments.supernode_rate else rate,
-        declared=arguments.declared,
-        seed=_number("--seed", arguments.seed, parse_int, 0, 2**63, "a whole number"),
-    )
-
-
-def _cut(pieces_text: str | None, size_text: str | None) -> tuple[int, int]:
-    """Size and piece size in bytes."""
-    limit = f"1 to {PIECE_COUNT_MAX}"
-    if size_text is None:
-        pieces = _number("--pieces", pieces_text or str(_PIECES), parse_int, 1, PIECE_COUNT_MAX, limit)
-        return pieces * _PIECE_BYTES, _PIECE_BYTES
-    size = _number("--size", size_text, parse_size, 1, 2**50, "1 byte to 1024 TiB")
-    if pieces_text is None:
-        if size > PIECE_COUNT_MAX * _PIECE_BYTES:
-            raise ConfigError(f"--size {size_text}: more than {PIECE_COUNT_MAX} pieces of 4 MiB; give --pieces too")
-        return size, _PIECE_BYTES
-    pieces = _number("--pieces", pieces_text, parse_int, 1, PIECE_COUNT_MAX, limit)
-    piece_size = -(-size // pieces)
-    if -(-size // piece_size) != pieces:
-        raise ConfigError(f"--pieces {pieces_text}: a blob of {size} bytes cannot be cut into so many equal pieces")
-    return size, piece_size
-
-
-def _rate(flag: str, text: str) -> float:
-    return float(_number(flag, text, parse_rate, 1, 2**50, "at least 1 byte a second, such as 100mbit"))
-
-
-def _number(flag: str, text: str, parse: Callable[[str], int], least: int, most: int, expected: str) -> int:
+def _show(outcome: Outcome, verdicts: tuple[Verdict, ...], arguments: argparse.Namespace) -> None:
+    scenario = outcome.scenario
+    more = {
+        "simulation": report.simulation(outcome),
+        "limits": [suite.verdict_entry(verdict) for verdict in verdicts],
+    }
     try:
-        value = parse(text)
-    except ValueError as error:
-        raise ConfigError(f"{flag} {text}: {error}") from None
-    if not least <= value <= most:
-        raise ConfigError(f"{flag} {text}: expected {expected}")
-    return value
+        publish(
+            scenario,
+            outcome.bounds,
+            (report.mode_run(outcome),),
+            title=f"simulated: {scenario.name or 'a scenario of flags'}",
+            json_path=arguments.json,
+            html_path=arguments.html,
+            links=report.links(outcome.settings, scenario),
+            more=more,
+        )
+    except OSError as error:
+        raise LocalError(f"{error.filename}: {error.strerror}") from None
+    if verdicts:
+        rows = [
+            (one.name, suite.shown(one.value), f"{one.at_most:g}", "met" if one.met else "NOT MET") for one in verdicts
+        ]
+        print_table("limits", ("", "came to", "at most", ""), rows)
+    print(report.assumptions(outcome.settings))
+    print(report.trace_line(outcome))
+
+
+def _run_suite(arguments: argparse.Namespace) -> int:
+    results = suite.run_suite(_seed(arguments.seed or _FRESH))
+    if arguments.json is not None:
+        try:
+            write_json(arguments.json, {**suite.document(results), "machine": machine()})
+        except OSError as error:
+            raise LocalError(f"--json {arguments.json}: {error.strerror}") from None
+    return 1 if any(result.problems for result in results) else 0
+
+
+def _print_scenarios() -> None:
+    for one in SCENARIOS.values():
+        print(f"{one.name:<13} {one.about}")
+        for limit in one.limits:
+            print(f"{'':<13}   {limit.name} <= {limit.at_most:g}")

@@ -114,8 +114,8 @@ def _tiny(scenario: Scenario) -> Scenario:
 
 
 def _all() -> tuple[Named, ...]:
-    piece = limits.x_piece(1.03, small=1.15)
-    survivors = limits.groups(1.25, small=1.25)
+    piece = limits.x_piece(1.03, small=1.10)
+    survivors = limits.groups(1.25, small=1.45)
     one_fetch = limits.origin_gets(1)
     return (
         _named("cold", "equal links, everybody asks at 0", lambda one: one, piece, one_fetch),

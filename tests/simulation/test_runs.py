@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.__main__ import main
 from benchmarks.scenario import equal_links
 from benchmarks.simulator.settings import SimulationSettings
 from benchmarks.simulator.world import World
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 PIECE_BYTES = 1_000_000
 RATE = 1_000_000.0
@@ -64,37 +58,3 @@ def test_the_smallest_swarms_end_complete(nodes: int, pieces: int) -> None:
     outcome = World(replace(SMALL, nodes=nodes, blobs=(pieces * PIECE_BYTES - 1,))).run()
     assert len(outcome.completed_s) == nodes
     assert all(client.first_byte_s is not None for client in outcome.clients)
-
-
-def test_the_command_prints_its_assumptions_and_keeps_the_figures(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "sim.json"
-    assert main(["sim", "--nodes", "4", "--pieces", "8", "--seed", "5", "--json", str(file)]) == 0
-    printed = capsys.readouterr().out
-    assert "node 1000 Mbit/s" in printed
-    assert "20 us of supernode service" in printed
-    kept = json.loads(file.read_text())
-    assert (kept["nodes"], kept["pieces"], kept["size_bytes"]) == (4, 8, 32 << 20)
-    scheduled = kept["modes"]["scheduled"]
-    assert scheduled["makespan_s"] == pytest.approx(scheduled["x_piece"] * kept["bounds"]["piece_s"])
-    assert scheduled["makespan_s"] >= scheduled["p99_s"] >= scheduled["p50_s"] >= scheduled["first_byte_p50_s"] > 0
-    assert scheduled["origin_bytes"] == kept["size_bytes"]
-
-
-@pytest.mark.parametrize(
-    ("flags", "text"),
-    [
-        (["--nodes", "0"], "--nodes 0: expected 1 to"),
-        (["--nodes", "many"], "--nodes many: expected a whole number"),
-        (["--nodes", "2", "--rate", "0"], "--rate 0: expected at least"),
-        (["--nodes", "2", "--size", "10XB"], "--size 10XB: expected a size"),
-        (["--nodes", "2", "--size", "10", "--pieces", "11"], "--pieces 11: a blob of 10 bytes"),
-        (["--nodes", "2", "--size", "1TiB"], "--size 1TiB: more than"),
-    ],
-)
-def test_bad_flags_get_one_line(flags: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sim", *flags]) == 1
-    error = capsys.readouterr().err
-    assert text in error
-    assert error.count("\n") == 1

@@ -1,0 +1,92 @@
+"""All named scenarios in their small size, each with a fixed seed and with a fresh one: what CI runs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from benchmarks.simulator.checkers import RuleBroken
+from benchmarks.simulator.limits import Verdict, judge
+from benchmarks.simulator.scenarios import SCENARIOS
+from benchmarks.simulator.world import World
+
+if TYPE_CHECKING:
+    from benchmarks.simulator.scenarios import Named
+
+FIXED_SEED: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One scenario with one seed."""
+
+    name: str
+    seed: int
+    cpu_s: float
+    verdicts: tuple[Verdict, ...]
+    trace_hash: str
+    # The rule that was broken; empty as it should be.
+    broken: str = ""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A line for everything that is not as it should be."""
+        missed = (f"{one.name}: {shown(one.value)}, at most {one.at_most:g}" for one in self.verdicts if not one.met)
+        return (*([f"rule broken: {self.broken}"] if self.broken else []), *missed)
+
+
+def shown(value: float | None) -> str:
+    """A figure, or that there is none."""
+    return "none" if value is None else f"{value:.3f}"
+
+
+def run_one(one: Named, seed: int) -> Result:
+    """Its small size."""
+    began_s = time.process_time()
+    try:
+        outcome = World(replace(one.small, seed=seed), one.settings).run()
+    except RuleBroken as error:
+        return Result(one.name, seed, time.process_time() - began_s, (), "", str(error))
+    verdicts = judge(one.limits, outcome, small=True)
+    return Result(one.name, seed, time.process_time() - began_s, verdicts, outcome.trace_hash)
+
+
+def run_suite(fresh_seed: int) -> list[Result]:
+    """All of them, a line each as it ends."""
+    print(f"seeds {FIXED_SEED} and {fresh_seed}; to see the second again: --suite --seed {fresh_seed}", flush=True)
+    results = []
+    for one in SCENARIOS.values():
+        for seed in dict.fromkeys((FIXED_SEED, fresh_seed)):
+            result = run_one(one, seed)
+            results.append(result)
+            state = "NOT REACHED" if result.problems else "reached"
+            print(f"{one.name:<13} seed {seed:<10} {result.cpu_s:6.1f} s  {state}", flush=True)
+            for problem in result.problems:
+                print(f"    {problem}", flush=True)
+    failed = sum(bool(result.problems) for result in results)
+    cpu_s = sum(result.cpu_s for result in results)
+    print(f"{len(results)} runs, {failed} with something not reached, {cpu_s:.0f} s of computing")
+    return results
+
+
+def document(results: list[Result]) -> dict[str, object]:
+    """For a JSON file."""
+    return {
+        "runs": [
+            {
+                "scenario": result.name,
+                "seed": result.seed,
+                "cpu_s": result.cpu_s,
+                "trace_sha256": result.trace_hash,
+                "broken": result.broken,
+                "limits": [verdict_entry(verdict) for verdict in result.verdicts],
+            }
+            for result in results
+        ]
+    }
+
+
+def verdict_entry(verdict: Verdict) -> dict[str, object]:
+    """A limit as JSON shows it."""
+    return {"name": verdict.name, "value": verdict.value, "at_most": verdict.at_most, "met": verdict.met}

@@ -1,0 +1,124 @@
+"""`layercast-bench sim`: what it prints, keeps and refuses."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.__main__ import main
+from benchmarks.simulator import suite
+from benchmarks.simulator.limits import Limit, Verdict
+from benchmarks.simulator.scenarios import SCENARIOS
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_scenario_of_flags_prints_its_assumptions_and_keeps_the_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "sim.json"
+    assert main(["sim", "--nodes", "4", "--pieces", "8", "--seed", "5", "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "node 1000 Mbit/s" in printed
+    assert "1 ms round trip, 20 us of supernode service an event" in printed
+    assert "pieces of up to 4 MiB" in printed
+    kept = json.loads(file.read_text())
+    assert (kept["nodes"], kept["pieces"], kept["size_bytes"]) == (4, 8, 32 << 20)
+    scheduled = kept["modes"]["scheduled"]
+    assert scheduled["makespan_s"] == pytest.approx(scheduled["x_piece"] * kept["bounds"]["piece_s"])
+    assert scheduled["makespan_s"] >= scheduled["p99_s"] >= scheduled["p50_s"] >= scheduled["first_byte_p50_s"] > 0
+    assert scheduled["origin_bytes"] == kept["size_bytes"]
+    assert len(kept["simulation"]["trace_sha256"]) == 64
+
+
+def test_every_flag_of_a_scenario_does_what_it_says(tmp_path: Path) -> None:
+    file = tmp_path / "sim.json"
+    flags = (
+        "--nodes 8 --pieces 12 --layers 3 --parallel 2 --class 3:1gbit --class 1:250mbit --declared --racks 2"
+        " --uplink-rate 500mbit --arrival poisson:50 --joiners 1 --first-byte 1s --refuse 1:2s --churn 0.25:0s:1s"
+        " --churn-back 1s --round-trip 2ms --origin-rate 2gbit"
+    )
+    assert main(["sim", *flags.split(), "--json", str(file)]) == 0
+    kept = json.loads(file.read_text())
+    assert len(kept["scenario"]["blobs"]) == 3
+    assert kept["links"]["racks"] == 2
+    assert kept["links"]["round_trip_s"] == 0.002
+    assert set(kept["bounds"]["classes"]) == {"1gbit", "250mbit"}
+    assert kept["scenario"]["faults"]["churn_back_after_s"] == 1.0
+    assert kept["modes"]["scheduled"]["origin_gets"] == 4
+    assert kept["modes"]["scheduled"]["errors"] == 0
+
+
+def test_a_named_scenario_says_which_of_its_limits_are_met(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "sim.json"
+    assert main(["sim", "tiny", "--small", "--gate", "--json", str(file)]) == 0
+    assert "limits" in capsys.readouterr().out
+    limits = json.loads(file.read_text())["limits"]
+    assert [limit["met"] for limit in limits] == [True] * len(limits)
+    assert limits[0]["name"] == "last node after the origin's answer, s"
+
+
+def test_only_with_gate_a_missed_limit_ends_with_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = SCENARIOS["tiny"]
+    never = Limit("never met", 0.0, lambda *_: [("", 1.0)])
+    monkeypatch.setitem(SCENARIOS, "tiny", type(tiny)(tiny.about, tiny.full, tiny.small, (never,)))
+    assert main(["sim", "tiny", "--small"]) == 0
+    assert main(["sim", "tiny", "--small", "--gate"]) == 1
+
+
+def test_a_limit_without_a_figure_is_not_met() -> None:
+    assert not Verdict("nothing measured", None, 1.0).met
+
+
+def test_the_suite_runs_every_scenario_with_a_fixed_and_a_fresh_seed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(suite, "SCENARIOS", {"tiny": SCENARIOS["tiny"]})
+    file = tmp_path / "suite.json"
+    assert main(["sim", "--suite", "--seed", "77", "--json", str(file)]) == 0
+    printed = capsys.readouterr().out
+    assert "--suite --seed 77" in printed
+    assert "2 runs, 0 with something not reached" in printed
+    assert [run["seed"] for run in json.loads(file.read_text())["runs"]] == [1, 77]
+
+
+def test_the_list_tells_every_scenario_and_its_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sim", "--list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"{name} " in printed for name in SCENARIOS)
+    assert "cross-rack bytes / least <= 1.2" in printed
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        ([], "a SCENARIO (--list tells them), --nodes N"),
+        (["nosuch"], "scenario nosuch: unknown; there are cold, fine"),
+        (["cold", "--racks", "3"], "--racks: scenario cold has its own"),
+        (["cold", "--seed", "x"], "--seed x: expected a whole number"),
+        (["--nodes", "0"], "--nodes 0: expected at least 1"),
+        (["--nodes", "20001"], "--nodes 20001: at most 20000"),
+        (["--nodes", "many"], "--nodes many: expected a whole number"),
+        (["--nodes", "2", "--rate", "0"], "--rate 0: expected at least"),
+        (["--nodes", "2", "--size", "10XB"], "--size 10XB: expected a size"),
+        (["--nodes", "2", "--size", "10", "--pieces", "11"], "--pieces 11: 10 bytes cannot be cut"),
+        (["--nodes", "2", "--size", "1TiB"], "--size 1TiB: more than"),
+        (["--nodes", "2", "--layers", "126"], "--layers 126: more than the 125 pieces"),
+        (["--nodes", "2", "--racks", "2"], "--racks K and --uplink-rate R"),
+        (["--nodes", "2", "--class", "x"], "--class x: expected PARTS:RATE"),
+        (["--nodes", "2", "--arrival", "now"], "--arrival now: expected all or poisson"),
+        (["--nodes", "2", "--churn", "0.5:2s:1s"], "--churn 0.5:2s:1s: it ends before it begins"),
+        (["--nodes", "2", "--slow", "0.5:0"], "--slow 0.5:0: the factor must be above 0"),
+        (["--nodes", "2", "--corrupt", "2"], "part 2.0 of the nodes: between 0 and 1"),
+        (["--nodes", "2", "--joiners", "2"], "joiners 2: fewer than the 2 nodes"),
+        (["--nodes", "2", "--json", "/nowhere/sim.json"], "/nowhere/sim.json: no file can be written there"),
+    ],
+)
+def test_bad_flags_get_one_line(flags: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sim", *flags]) == 1
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
