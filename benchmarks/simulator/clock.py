@@ -93,34 +93,30 @@ class Clock:
     def run(self, until_s: float) -> bool:
         """Run calls until stop() is called: True; or until none is left before `until_s`: False."""
         self._stopped = False
+        instant, pop, now = self._instant, heapq.heappop, self.now
         while not self._stopped:
-            if not self.step(until_s):
+            # A sweep makes another heap.
+            heap = self._heap
+            if instant and not (heap and heap[0][0] <= now):
+                run, args = instant.popleft()
+            elif heap and heap[0][0] <= until_s:
+                now, _, run, args = pop(heap)
+            else:
                 return False
+            if isinstance(run, Call):
+                if not run.pending:
+                    # What was cancelled moves no time.
+                    self._cancelled -= 1
+                    now = self.now
+                    continue
+                run, args = run.take()
+            self.now = now
+            run(*args)
         return True
 
     def stop(self) -> None:
         """Have run() return after the present call."""
         self._stopped = True
-
-    def step(self, until_s: float) -> bool:
-        """Run the next call; False when none is left before `until_s`."""
-        heap, instant = self._heap, self._instant
-        while True:
-            if instant and not (heap and heap[0][0] <= self.now):
-                run, args = instant.popleft()
-                due_s = self.now
-            elif heap and heap[0][0] <= until_s:
-                due_s, _, run, args = heapq.heappop(heap)
-            else:
-                return False
-            if isinstance(run, Call):
-                if not run.pending:
-                    self._cancelled -= 1
-                    continue
-                run, args = run.take()
-            self.now = due_s
-            run(*args)
-            return True
 
     @property
     def waiting(self) -> int:

@@ -68,8 +68,8 @@ class Outbox:
     def hashes(self, session: Session, number: int, swarm: Swarm) -> None:
         """Those that it was not told yet."""
         member = swarm.members[session.number]
-        missing = swarm.hashes & ~member.hashes_sent
-        if missing:
+        if member.hashes_sent != swarm.hashes:
+            missing = swarm.hashes & ~member.hashes_sent
             member.hashes_sent = swarm.hashes
             self._post(session, HashesLearned(digest_of(blob_of(number)), missing))
 

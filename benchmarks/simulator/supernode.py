@@ -79,9 +79,7 @@ class Supernode:
         """What goes with each ping to whoever waits for a blob that is still being fetched."""
         for number, swarm in self._swarms.items():
             if swarm.origin_state:
-                for session, member in swarm.members.items():
-                    if member.wanted:
-                        self._outbox.origin_status(self._sessions[session], number, swarm)
+                self._tell_origin_state(number, swarm)
         self._world.clock.run_after(self._world.settings.ping_interval_s, self._ping)
 
     def held_by_live(self, swarm: int) -> int:
@@ -123,15 +121,24 @@ class Supernode:
             world.trace.add(now, SEED, command)
             self._carry_out(command)
         due = self._machine.next_wakeup()
-        if self._timer is not None and self._timer.due_s == due:
-            return
+        if due is not None:
+            self._set_timer(due)
+
+    def _set_timer(self, due_s: float) -> None:
+        """A timer that is due too early asks again; only a later one has to be brought forward."""
         if self._timer is not None:
+            if self._timer.due_s <= due_s:
+                return
             self._timer.cancel()
-        self._timer = None if due is None else world.clock.at(due, self._wake)
+        self._timer = self._world.clock.at(due_s, self._wake)
 
     def _wake(self) -> None:
         self._timer = None
-        self.post(contract.Wakeup())
+        due_s = self._machine.next_wakeup()
+        if due_s is not None and due_s > self._world.clock.now:
+            self._set_timer(due_s)
+        elif due_s is not None:
+            self.post(contract.Wakeup())
 
     def _carry_out(self, command: contract.Command) -> None:
         match command:
@@ -192,12 +199,10 @@ class Supernode:
         lease = stored.lease if self._lease_over(session, stored.lease) is not None else 0
         if not swarm.hashes >> stored.piece & 1:
             member.unproven |= 1 << stored.piece
-            return self._headway(session, swarm, stored.swarm)
+            elected = swarm.elected == session.number
+            return contract.OriginHeadway(stored.swarm, session.number) if elected else None
         member.held |= 1 << stored.piece
         return contract.PieceStored(stored.swarm, session.number, stored.piece, lease, stored.elapsed_ms / 1000)
-
-    def _headway(self, session: Session, swarm: Swarm, number: int) -> contract.Event | None:
-        return contract.OriginHeadway(number, session.number) if swarm.elected == session.number else None
 
     def _failed(self, session: Session, failed: messages.Failed) -> contract.Event | None:
         source = self._lease_over(session, failed.lease)
@@ -325,8 +330,10 @@ class Supernode:
     def _set_origin_state(self, number: int, state: str) -> None:
         swarm = self._swarms[number]
         swarm.origin_state = state
-        if state == "fetching":
-            return  # goes with the next ping
+        if state != "fetching":  # that goes with the next ping
+            self._tell_origin_state(number, swarm)
+
+    def _tell_origin_state(self, number: int, swarm: Swarm) -> None:
         for session, member in swarm.members.items():
             if member.wanted:
                 self._outbox.origin_status(self._sessions[session], number, swarm)

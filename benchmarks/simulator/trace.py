@@ -42,26 +42,29 @@ class Trace:
 
     @property
     def digest(self) -> str:
-        """Hex, of all so far; how they were spread over batches counts for nothing."""
-        self._flush()
-        return self._hash.hexdigest()
+        """Hex, of all so far."""
+        whole = self._hash.copy()
+        whole.update(self._pack(self._batch))
+        return whole.hexdigest()
 
     def _flush(self) -> None:
-        for entry in self._batch:
-            self._hash.update(self._pack(entry))
+        self._hash.update(self._pack(self._batch))
         self._packed += len(self._batch)
         self._batch.clear()
 
     def _plain(self, value: object) -> object:
         """What msgpack does not know: dataclasses, reasons, and masks of more than 64 pieces."""
-        if isinstance(value, int):
-            return hex(value)
-        if isinstance(value, Enum):
-            return value.value
-        kind = type(value)
-        take = self._fields.get(kind)
+        take = self._fields.get(type(value))
         if take is None:
-            # A dataclass, or this raises TypeError: nothing else belongs into a machine's contract.
-            names = [field.name for field in fields(value)]  # type: ignore[arg-type]  # fields() is what checks it
-            self._fields[kind] = take = attrgetter("__class__.__name__", *names)
+            take = self._fields[type(value)] = _taker(value)
         return take(value)
+
+
+def _taker(value: object) -> Callable[[object], object]:
+    if isinstance(value, int):
+        return hex  # type: ignore[return-value]  # of this type, as all that it will be given
+    if isinstance(value, Enum):
+        return attrgetter("value")
+    # A dataclass, or this raises TypeError: nothing else belongs into a machine's contract.
+    names = [field.name for field in fields(value)]  # type: ignore[arg-type]  # fields() is what checks it
+    return attrgetter("__class__.__name__", *names)

@@ -6,8 +6,7 @@ from benchmarks.simulator.clock import Clock
 
 
 def run(clock: Clock) -> None:
-    while clock.step(1e9):
-        pass
+    assert not clock.run(1e9)
 
 
 def test_calls_of_one_time_run_in_the_order_in_which_they_were_made() -> None:
@@ -47,6 +46,17 @@ def test_time_outs_that_never_come_about_leave_the_heap() -> None:
 def test_nothing_later_than_asked_for_is_run() -> None:
     clock, said = Clock(), list[str]()
     clock.run_at(2.0, said.append, "late")
-    assert not clock.step(1.9)
-    assert clock.step(2.0)
+    assert not clock.run(1.9)
+    assert said == []
+    assert not clock.run(2.0)
     assert said == ["late"]
+
+
+def test_a_run_can_be_stopped_and_goes_on_where_it_was() -> None:
+    clock, said = Clock(), list[str]()
+    clock.run_at(1.0, clock.stop)
+    clock.run_at(1.0, said.append, "after the stop")
+    assert clock.run(2.0)
+    assert said == []
+    assert not clock.run(2.0)
+    assert said == ["after the stop"]

@@ -16,7 +16,7 @@ def world(capacities: list[float], paths: list[tuple[int, ...]], *, exact: bool)
     for capacity in capacities:
         links.add(capacity)
     flows = [links.start(path, 1e6, lambda: None) for path in paths]
-    clock.step(0.0)
+    clock.run(0.0)
     return clock, links, flows
 
 
@@ -61,8 +61,7 @@ def test_bytes_are_conserved_over_starts_ends_and_cancellations() -> None:
     links.start((0, 1), 100.0, lambda: ended.append(clock.now))
     cancelled = links.start((0, 2), 1000.0, lambda: ended.append(-1.0))
     clock.at(1.0, lambda: ended.append(links.stop(cancelled)))
-    while clock.step(100.0):
-        pass
+    clock.run(100.0)
     # Half the link each for a second, then all of it for the first: 50 + 50 bytes.
     assert ended == pytest.approx([50.0, 1.5])
     assert links.carried_bytes == pytest.approx([150.0, 100.0, 50.0])
@@ -88,8 +87,7 @@ def test_a_link_can_become_slower_stand_still_and_come_back(exact: bool) -> None
     links.start((up, down), 400.0, lambda: ended.append(clock.now))
     for at_s, capacity_bytes_s in ((1.0, 50.0), (2.0, 0.0), (5.0, 100.0)):
         clock.run_at(at_s, links.set_capacity, up, capacity_bytes_s)
-    while clock.step(100.0):
-        pass
+    clock.run(100.0)
     # 100 bytes, 50, none for three seconds, and the other 250.
     assert ended == pytest.approx([7.5])
 
@@ -109,8 +107,7 @@ def test_an_end_that_was_put_off_comes_when_the_last_byte_is_through(exact: bool
 
     links.start((up, down), 100.0, end, "first")
     clock.run_at(0.5, begin)
-    while clock.step(100.0):
-        pass
+    clock.run(100.0)
     # Both at half the link's rate from 0.5 s to 1.0 s; then the first has it for itself.
     assert ended == pytest.approx({"second": 1.0, "first": 1.25})
 
