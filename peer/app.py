@@ -32,10 +32,12 @@ from peer.sources_file import SourcesFile
 from peer.status import Health, add_status
 from peer.store.disk import DiskStore
 from peer.store.meta import current_boot_id
+from peer.torrents import Torrents, begin_swarms
 from peer.transport.http_client import HttpTransport
 from peer.transport.http_server import UploadServer
 from peer.transport.rates import RateLimiter
 from peer.transport.registry import RegistryReader
+from peer.transport.torrent import TorrentTransport
 from peer.upstream_fetch import UpstreamFetcher
 from peer.work import Work
 from proto.errors import ConfigError
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peer.config import PeerConfig
+    from peer.transport.torrent_swarms import TorrentSwarms
     from proto.ids import Digest
 
 logger = logging.getLogger(__name__)
@@ -130,7 +133,7 @@ class Peer:
         config = self._config
         driver = self._make_driver()
         self._link = SupernodeLink(
-            driver, self.metrics, self._identity, self._profile(), config.data_dir / "supernode.key"
+            driver, self.metrics, self._identity, self._profile(), config.data_dir / "supernode.key", self._torrents
         )
         found = await asyncio.to_thread(self._inventory)
         driver.begin(found, sharing=config.p2p)
@@ -152,14 +155,24 @@ class Peer:
             lambda: self._upstreams, on_request=self.metrics.origin_asked, user_agent=f"layercast/{version()}"
         )
         self._download_limiter = RateLimiter(config.download_rate_bytes_s)
-        transport = HttpTransport(
+        http = HttpTransport(
             self._identity,
             # A lease granted ahead waits at its source, and must not keep the one before it from ending.
             workers=2 * config.download_slots,
             limiter=self._download_limiter,
         )
+        transport = TorrentTransport(http)
+        self._torrents = Torrents(transport, self._begin_torrents)
         fetcher = UpstreamFetcher(self._reader, lambda: self._upstreams, self.metrics.origin_received)
-        work = Work(self._store, transport, fetcher, self._reader, lambda: self._upstreams, self.metrics)
+        work = Work(
+            self._store,
+            transport,
+            fetcher,
+            self._reader,
+            lambda: self._upstreams,
+            self.metrics,
+            give_way=self._torrents.give_way,
+        )
         machine = Downloader(random.Random(), Limits(public_s=config.public_ttl_s))
         driver = self._driver = Driver(
             machine,
@@ -168,10 +181,16 @@ class Peer:
             send=lambda message: self._session.send(message) if self._session is not None else None,
             on_fatal=self._fail,
             on_source=self._sources.remember,
+            torrents=self._torrents,
         )
         for close in (driver.release, self._reader.close, work.close):
             closing.callback(close)
         return driver
+
+    def _begin_torrents(self) -> TorrentSwarms:
+        """From a thread."""
+        assert self._driver is not None
+        return begin_swarms(self._store, self._config, self._driver, self.metrics)
 
     def _inventory(self) -> list[BlobFound]:
         sources = self._sources.load()
@@ -277,10 +296,12 @@ class Peer:
         self._upstreams = config.upstreams
         self._upload.set_rate_limit(config.upload_rate_bytes_s)
         self._download_limiter.set_rate(config.download_rate_bytes_s)
+        self._torrents.set_rates(config.upload_rate_bytes_s, config.download_rate_bytes_s)
         if config.p2p != before.p2p and self._driver is not None:
             self._upload.set_enabled(config.p2p)
             self._driver.switch_sharing(config.p2p)
             if not config.p2p:
+                self._torrents.leave_all()
                 await self._disconnect()
             elif self._session is not None:
                 await self._connect(self._session)
@@ -293,16 +314,19 @@ class Peer:
             self._driver.evicted(digest)
 
     def _scrape(self) -> None:
-        self.metrics.uploaded_bytes.set(self._upload.counters.sent_bytes)
+        self.metrics.uploaded_bytes.set(self._sent_bytes())
         self.metrics.store_bytes.set(self._store.used_bytes)
         if self._driver is not None:
             self.metrics.swarms_open.set(self._driver.downloads)
+
+    def _sent_bytes(self) -> int:
+        return self._upload.counters.sent_bytes + self._torrents.counters()[0]
 
     async def _sample_rates(self) -> None:
         up, down = RateMeter(), RateMeter()
         while True:
             now = time.monotonic()
-            self.metrics.upload_rate.set(up.sample(self._upload.counters.sent_bytes, now))
+            self.metrics.upload_rate.set(up.sample(self._sent_bytes(), now))
             self.metrics.download_rate.set(down.sample(self.metrics.received_total_bytes, now))
             await asyncio.sleep(SAMPLE_S)
 

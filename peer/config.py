@@ -49,6 +49,13 @@ ADVERTISE = Option(
     "upload address that others are told; unless given, the host at which the supernode sees this node",
     metavar="HOST:PORT",
 )
+TORRENT_LISTEN = Option(
+    "torrent_listen",
+    parse_host_port,
+    HostPort("0.0.0.0", 65004),
+    'where peers fetch pieces if the supernode has transport = "torrent"; unused otherwise',
+    metavar="HOST:PORT",
+)
 STATUS_LISTEN = Option(
     "status_listen", parse_host_port, None, "/healthz and /metrics; unless given, as --listen", metavar="HOST:PORT"
 )
@@ -93,9 +100,9 @@ LOG_LEVEL = Option("log_level", logs.parse_level, "info", "debug, info, warning 
 LOG_JSON = Option("log_json", parse_bool, False, "log lines as JSON")
 
 OPTIONS: Final = (
-    SUPERNODE, LISTEN, UPLOAD_LISTEN, ADVERTISE, STATUS_LISTEN, DATA_DIR, DEFAULT_UPSTREAM, ALLOW_UPSTREAM,
-    INSECURE_UPSTREAM, ZONE, STORE_SIZE, STORE_FREE_FLOOR, UPLOAD_RATE, DOWNLOAD_RATE, UPLOAD_SLOTS, DOWNLOAD_SLOTS,
-    PUBLIC_TTL, P2P, LOG_LEVEL, LOG_JSON,
+    SUPERNODE, LISTEN, UPLOAD_LISTEN, TORRENT_LISTEN, ADVERTISE, STATUS_LISTEN, DATA_DIR, DEFAULT_UPSTREAM,
+    ALLOW_UPSTREAM, INSECURE_UPSTREAM, ZONE, STORE_SIZE, STORE_FREE_FLOOR, UPLOAD_RATE, DOWNLOAD_RATE, UPLOAD_SLOTS,
+    DOWNLOAD_SLOTS, PUBLIC_TTL, P2P, LOG_LEVEL, LOG_JSON,
 )  # fmt: skip
 
 SLOTS_MAX: Final = 64
@@ -108,6 +115,7 @@ class PeerConfig:
     supernode: str | None
     listen: HostPort
     upload_listen: HostPort
+    torrent_listen: HostPort
     advertise: HostPort | None
     status_listen: HostPort | None
     data_dir: Path
@@ -146,6 +154,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> PeerConfig:
         supernode=loaded.optional(SUPERNODE),
         listen=loaded.get(LISTEN),
         upload_listen=loaded.get(UPLOAD_LISTEN),
+        torrent_listen=loaded.get(TORRENT_LISTEN),
         advertise=advertise,
         status_listen=loaded.optional(STATUS_LISTEN),
         data_dir=loaded.get(DATA_DIR),

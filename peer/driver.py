@@ -34,6 +34,7 @@ from peer.downloader.contract import (
     Wakeup,
 )
 from peer.opened import BlobReader, LiveBlob, hashes_mask
+from peer.torrents import Torrents
 from proto.errors import LocalError, PieceCorrupt
 from proto.ids import Digest
 from proto.messages import Announce, Failed, Stored
@@ -65,6 +66,7 @@ class Driver:
         send: Callable[[Message], None],
         on_fatal: Callable[[], None],
         on_source: Callable[[Digest, Source], None] = lambda digest, source: None,
+        torrents: Torrents | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._machine = machine
@@ -73,6 +75,7 @@ class Driver:
         self._send_message = send
         self._on_fatal = on_fatal
         self._on_source = on_source
+        self._torrents = torrents or Torrents()
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[Event] = deque()
@@ -127,10 +130,9 @@ class Driver:
             # The loop is closed: the process ends, and nobody waits for this.
             logger.debug("event_dropped %s", type(event).__name__)
 
-    def _wake_threadsafe(self, digest: Digest) -> None:
-        """From the digest's thread: its readers look again."""
+    def _call_threadsafe(self, call: Callable[[Digest], None], digest: Digest) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
-            self._loop.call_soon_threadsafe(self._wake, digest)
+            self._loop.call_soon_threadsafe(call, digest)
 
     def _wake(self, digest: Digest) -> None:
         blob = self._blobs.get(digest)
@@ -150,6 +152,7 @@ class Driver:
 
     def evicted(self, digest: Digest) -> None:
         """From any thread: a blob left the store."""
+        self._torrents.leave(digest)
         self.post_threadsafe(BlobEvicted(digest))
 
     def close(self) -> None:
@@ -188,7 +191,10 @@ class Driver:
         try:
             now = self._clock()
             for _ in range(min(len(self._inbox), EVENTS_PER_TURN_MAX)):
-                for command in self._machine.handle(self._inbox.popleft(), now):
+                event = self._inbox.popleft()
+                if isinstance(event, contract.PieceArrived) and not self._still_held(event):
+                    continue
+                for command in self._machine.handle(event, now):
                     self._carry_out(command)
             self._set_timer(now)
         except Exception:
@@ -199,6 +205,17 @@ class Driver:
         if self._inbox and not self._armed:
             self._armed = True
             self._loop.call_soon(self._turn)
+
+    def _still_held(self, event: contract.PieceArrived) -> bool:
+        """The blob may have been voided while the event waited."""
+        blob = self._blobs.get(event.digest)
+        return blob is not None and blob.handle is not None and bool(blob.handle.held >> event.piece & 1)
+
+    def _join_again(self, digest: Digest) -> None:
+        """The blob's torrent had given way to a fetch from the origin."""
+        blob = self._blobs.get(digest)
+        if blob is not None and blob.handle is not None:
+            self._torrents.join(blob)
 
     def _set_timer(self, now: float) -> None:
         if self._timer is not None:
@@ -238,12 +255,17 @@ class Driver:
             case contract.StoreInline(fetch, digest, lease):
                 self._work.store_inline(fetch, self._handle(digest), self.inline.pop(lease, b""), self.post_threadsafe)
             case contract.FetchUpstream():
-                self._work.fetch_upstream(command, self._handle(command.digest), self.post_threadsafe)
+                self._work.fetch_upstream(
+                    command,
+                    self._handle(command.digest),
+                    self.post_threadsafe,
+                    functools.partial(self._call_threadsafe, self._join_again, command.digest),
+                )
             case contract.CancelUpstream(fetch):
                 self._work.cancel_upstream(fetch)
             case contract.CheckDigest(check, digest):
                 self._work.check_digest(
-                    check, self._handle(digest), self.post_threadsafe, lambda: self._wake_threadsafe(digest)
+                    check, self._handle(digest), self.post_threadsafe, lambda: self._call_threadsafe(self._wake, digest)
                 )
             case contract.CheckPublic():
                 self._work.check_public(command, self.post_threadsafe)
@@ -257,6 +279,7 @@ class Driver:
         match command:
             case contract.CloseInStore(digest):
                 blob = self.blob(digest)
+                self._torrents.closed(blob)
                 handle, blob.handle = blob.handle, None
                 if handle is not None:
                     handle.close()
@@ -266,6 +289,7 @@ class Driver:
                 blob = self.blob(digest)
                 logger.info("blob_complete digest=%s bytes=%d", digest.short, self._handle(digest).layout.size_bytes)
                 blob.wake()
+                self._torrents.finished(digest)
             case contract.SourcePublic(digest, source):
                 self._on_source(digest, source)
             case contract.ForgetBlob(digest):
@@ -301,6 +325,7 @@ class Driver:
 
     def _void(self, digest: Digest) -> None:
         self.blob(digest).early_hashes.clear()
+        self._torrents.forget(digest)
         try:
             self._handle(digest).void()
         except LocalError as error:
@@ -316,11 +341,15 @@ class Driver:
         reader = BlobReader(
             blob,
             self._handle(digest),
-            lambda piece: self.post(ReaderAt(number, piece)),
+            lambda piece: self._reader_at(digest, number, piece),
             lambda: self._reader_closed(digest, number),
         )
         blob.readers[number] = reader
         answer.set_result(reader)
+
+    def _reader_at(self, digest: Digest, number: int, piece: int) -> None:
+        self._torrents.hurry(digest, piece)
+        self.post(ReaderAt(number, piece))
 
     def _refuse(self, number: int, reason: str, message: str) -> None:
         _, answer = self._waiting.get(number, (None, None))
@@ -373,6 +402,7 @@ class Driver:
         early, blob.early_hashes = blob.early_hashes, []
         for signed in early:
             self.learn(blob, signed)
+        self._torrents.join(blob)
 
     def learn(self, blob: LiveBlob, signed: SignedHashes) -> bool:
         """Give checked hashes to the store, now or when the blob is open; False when they are of no use."""

@@ -13,9 +13,20 @@ from typing import TYPE_CHECKING, Final
 from peer.downloader.contract import HashesLearned, InlineGranted, LinkLost, LinkOpened, Received
 from peer.opened import HASH_BYTES, hashes_mask
 from peer.store.base import SignedHashes
+from peer.torrents import Torrents
 from proto.errors import DigestInvalid, FrameInvalid, TicketInvalid
 from proto.ids import Digest, PeerId, short_peer
-from proto.messages import PROTOCOL_VERSION, Grant, Hello, InlineBlob, PieceHashes, SwarmOpened
+from proto.messages import (
+    PROTOCOL_VERSION,
+    Grant,
+    Hello,
+    InlineBlob,
+    NodeKnown,
+    PieceHashes,
+    SwarmOpened,
+    TorrentOpened,
+    TorrentPeers,
+)
 from proto.pieces import PieceLayout
 from proto.tickets import KEY_BYTES, check_hashes, sign_hello
 
@@ -51,14 +62,24 @@ class Profile:
 class SupernodeLink:
     """Implements peer.session.SessionOwner. `key_file` remembers the supernode's public key over restarts."""
 
-    def __init__(self, driver: Driver, metrics: Metrics, identity: Identity, profile: Profile, key_file: Path) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        metrics: Metrics,
+        identity: Identity,
+        profile: Profile,
+        key_file: Path,
+        torrents: Torrents | None = None,
+    ) -> None:
         self._driver = driver
         self._metrics = metrics
         self._identity = identity
         self._profile = profile
         self._key_file = key_file
         self._key = read_key(key_file)
+        self._torrents = torrents or Torrents()
         self._swarms: dict[int, tuple[Digest, PieceLayout]] = {}
+        self._torrent_addresses: dict[int, str] = {}
         driver.supernode_key = self._key
 
     @property
@@ -81,6 +102,7 @@ class SupernodeLink:
             upload_rate_bytes_s=profile.upload_rate_bytes_s(),
             download_rate_bytes_s=profile.download_rate_bytes_s(),
             agent=profile.agent,
+            torrent_port=self._torrents.port_for(challenge.transport),
         )
 
     def opened(self, challenge: Challenge) -> None:
@@ -111,6 +133,13 @@ class SupernodeLink:
             case SwarmOpened():
                 self._swarm_opened(message)
                 self._driver.post(Received(message))
+            case NodeKnown(node, peer, _, address):
+                self._node_known(node, peer, address)
+                self._driver.post(Received(message))
+            case TorrentOpened(swarm, metainfo):
+                self._torrent_opened(swarm, metainfo)
+            case TorrentPeers(swarm, nodes):
+                self._torrent_peers(swarm, nodes)
             case Grant():
                 self._metrics.leases.labels("granted").inc()
                 self._driver.post(Received(message))
@@ -119,6 +148,7 @@ class SupernodeLink:
 
     def _forget_numbers(self) -> None:
         self._swarms.clear()
+        self._torrent_addresses.clear()
         self._driver.inline.clear()
 
     def _remember_key(self, key: bytes) -> None:
@@ -144,6 +174,22 @@ class SupernodeLink:
             return
         self._swarms[message.swarm] = (digest, layout)
         self._driver.blob(digest).ticket = message.ticket
+
+    def _node_known(self, node: int, peer: bytes, torrent_address: str) -> None:
+        if torrent_address:
+            self._torrent_addresses[node] = torrent_address
+            self._torrents.introduce(PeerId(peer), torrent_address)
+
+    def _torrent_opened(self, swarm: int, metainfo: bytes) -> None:
+        digest, layout = self._swarms.get(swarm, (None, None))
+        if digest is not None and layout is not None and self._torrents.offer(digest, layout, metainfo):
+            self._torrents.join(self._driver.blob(digest))
+
+    def _torrent_peers(self, swarm: int, nodes: tuple[int, ...]) -> None:
+        digest, _ = self._swarms.get(swarm, (None, None))
+        if digest is not None:
+            known = [self._torrent_addresses[node] for node in nodes if node in self._torrent_addresses]
+            self._torrents.meet(digest, known)
 
     def _hashes_received(self, message: PieceHashes) -> None:
         digest, layout = self._swarms.get(message.swarm, (None, None))

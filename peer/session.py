@@ -44,10 +44,10 @@ class SessionLost(Exception):
 
 
 class SessionOwner(Protocol):
-    """Whom a session serves, always on the event loop."""
+    """Whom a session serves, on the event loop but for hello()."""
 
     def hello(self, challenge: Challenge) -> Hello:
-        """Answer the challenge. Raises TicketInvalid where this supernode is not to be trusted."""
+        """Answer the challenge; called in a thread. Raises TicketInvalid where this supernode is not to be trusted."""
         ...
 
     def opened(self, challenge: Challenge) -> None:
@@ -171,7 +171,8 @@ class Session:
                 "install the same release on both",
                 REFUSED_PAUSE_S,
             )
-        await socket.send_bytes(codec.encode([self._owner.hello(challenge)]))
+        hello = await asyncio.to_thread(self._owner.hello, challenge)
+        await socket.send_bytes(codec.encode([hello]))
         batch = await _frame(socket)
         welcome = batch[0] if batch else None
         if isinstance(welcome, Refused):

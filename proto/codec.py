@@ -56,6 +56,8 @@ TAGS: Final[dict[type, int]] = {
     messages.InlineBlob: 40,
     messages.Holders: 41,
     messages.OriginStatus: 42,
+    messages.TorrentOpened: 43,
+    messages.TorrentPeers: 44,
 }
 
 

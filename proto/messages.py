@@ -19,6 +19,9 @@ PROTOCOL_VERSION = 1
 SEED_NODE = 0
 # `piece` of ReaderMoved when no client reads any more.
 NO_READER = -1
+# How pieces travel (Challenge.transport): one lease a piece, or BitTorrent swarms.
+SCHEDULED = "scheduled"
+TORRENT = "torrent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +37,16 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """Supernode -> peer, first. `supernode` is its Ed25519 public key, `epoch` grows with each of its starts."""
+    """Supernode -> peer, first. `supernode` is its Ed25519 public key, `epoch` grows with each of its starts.
+
+    `transport` is how pieces travel in this cluster: SCHEDULED or TORRENT.
+    """
 
     version: int
     nonce: bytes
     supernode: bytes
     epoch: int
+    transport: str = SCHEDULED
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +55,7 @@ class Hello:
 
     Rates are bytes a second, 0 when not known. `boot_id` changes when the machine restarted: bitfields
     announced after that were verified again. `upload_address` is HOST:PORT; an empty host means "the address
-    you see me at".
+    you see me at". `torrent_port` is where its torrents are, on the same host; 0 for none.
     """
 
     version: int
@@ -62,6 +69,7 @@ class Hello:
     upload_rate_bytes_s: int
     download_rate_bytes_s: int
     agent: str
+    torrent_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +178,15 @@ class OriginTried:
 
 @dataclass(frozen=True, slots=True)
 class NodeKnown:
-    """A node's number, identity and piece upload address (HOST:PORT), before the first message naming it."""
+    """A node's number, identity and piece upload address (HOST:PORT), before the first message naming it.
+
+    `torrent_address` (HOST:PORT) is where its torrents are, empty for none.
+    """
 
     node: int
     peer: bytes
     address: str
+    torrent_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +291,25 @@ class OriginStatus:
     elected: bool
 
 
+@dataclass(frozen=True, slots=True)
+class TorrentOpened:
+    """The blob's torrent (its .torrent file: BitTorrent v2, cut as the swarm is); all piece hashes came before it.
+
+    Whoever wants the blob fetches it that way, whoever holds of it serves it so; no Grant follows.
+    """
+
+    swarm: int
+    metainfo: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentPeers:
+    """Nodes to connect to for the blob's torrent, as a tracker names them."""
+
+    swarm: int
+    nodes: tuple[int, ...]
+
+
 class FetchReason:
     """Why a transfer between peers failed: the values of `Failed.reason`."""
 
@@ -320,4 +351,6 @@ Message = (
     | InlineBlob
     | Holders
     | OriginStatus
+    | TorrentOpened
+    | TorrentPeers
 )

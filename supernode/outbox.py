@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proto import codec
-from proto.messages import Holders, InlineBlob, Message, PieceHashes, SwarmOpened
+from proto.messages import Holders, InlineBlob, Message, PieceHashes, SwarmOpened, TorrentOpened, TorrentPeers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,9 @@ def weight(message: Message) -> int:
         return 64 + len(message.content)
     if isinstance(message, SwarmOpened):
         return 512
-    if isinstance(message, Holders):
+    if isinstance(message, TorrentOpened):
+        return 64 + len(message.metainfo)
+    if isinstance(message, Holders | TorrentPeers):
         return 64 + 9 * len(message.nodes)
     return 128
 

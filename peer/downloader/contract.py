@@ -179,6 +179,22 @@ class FetchEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class PieceArrived:
+    """A transport that goes without leases brought a piece into the open blob."""
+
+    digest: Digest
+    piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransportFailed:
+    """Such a transport can bring no more of the blob: the disk, or wrong content; `message` is the operator's line."""
+
+    digest: Digest
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class UpstreamPiece:
     """This node's own fetch from the origin brought a piece into the store."""
 
@@ -213,7 +229,9 @@ class HoldingsKnown:
     held: int | None
 
 
-TransferEvent = FetchEnded | UpstreamPiece | UpstreamEnded | PublicChecked | HoldingsKnown
+TransferEvent = (
+    FetchEnded | PieceArrived | TransportFailed | UpstreamPiece | UpstreamEnded | PublicChecked | HoldingsKnown
+)
 
 
 @dataclass(frozen=True, slots=True)

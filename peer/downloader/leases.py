@@ -15,9 +15,11 @@ from peer.downloader.contract import (
     CancelUpstream,
     FetchEnded,
     InlineGranted,
+    PieceArrived,
     PieceHeld,
     StartFetch,
     StoreInline,
+    TransportFailed,
 )
 from peer.downloader.readers import refuse_unanswered
 from peer.downloader.state import leased_elsewhere
@@ -172,6 +174,22 @@ def _fetch_failed(state: State, blob: Blob, fetch: Fetch, event: FetchEnded) -> 
         store_trouble(state, blob, event.message or "the store could not take a piece")
     elif event.reason != FetchReason.CANCELLED:
         _holder_bad(state, blob, fetch, event.reason)
+
+
+def piece_arrived(state: State, event: PieceArrived) -> Blob | None:
+    """A piece came without a lease and without our asking."""
+    blob = state.blobs.get(event.digest)
+    if blob is not None and blob.store is StoreState.OPEN and blob.full >> event.piece & 1:
+        piece_held(state, blob, event.piece, 0, 0.0)
+    return blob
+
+
+def transport_failed(state: State, event: TransportFailed) -> Blob | None:
+    """Nothing more comes that way."""
+    blob = state.blobs.get(event.digest)
+    if blob is not None and not blob.complete:
+        store_trouble(state, blob, event.message)
+    return blob
 
 
 def piece_held(state: State, blob: Blob, piece: int, lease: int, elapsed_s: float) -> None:

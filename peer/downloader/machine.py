@@ -3,7 +3,7 @@
 Transitions of a piece on this node:
 
     MISSING --Grant / own plan (StartFetch, StoreInline, FetchUpstream)--> LEASED
-    LEASED  --FetchEnded("") / UpstreamPiece--> HELD         the hash passed; late successes count
+    LEASED  --FetchEnded("") / UpstreamPiece / PieceArrived--> HELD         the hash passed; late successes count
     LEASED  --FetchEnded(reason) / UpstreamEnded, no other transfer--> MISSING
     HELD    --Voided, own digest mismatch, BlobEvicted--> MISSING
 
@@ -39,6 +39,8 @@ _RULES: Final[dict[type, Callable[..., Blob | None]]] = {
     contract.BlobWanted: readers.blob_wanted,
     contract.ReaderClosed: readers.reader_closed,
     contract.PublicChecked: readers.public_checked,
+    contract.PieceArrived: leases.piece_arrived,
+    contract.TransportFailed: leases.transport_failed,
     contract.UpstreamPiece: origin.upstream_piece,
     contract.UpstreamEnded: origin.upstream_ended,
     contract.HashesLearned: swarms.hashes_learned,

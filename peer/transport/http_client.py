@@ -295,6 +295,9 @@ class HttpTransport:
     ) -> None:
         give_up_s = task.started_s + task.fetch.deadline_s
         if rest:
+            # What came with the answer's head counts too: a quarter of a small piece and more.
+            if self._limiter is not None:
+                self._limiter.take(len(rest))
             task.received_bytes += len(rest)
             writer.write(rest)
         while remaining := writer.remaining_bytes:

@@ -48,10 +48,10 @@ class _Task:
 
 
 class TorrentTransport:
-    """See Transport. `http` serves what has no torrent and is closed with this; `swarms` too."""
+    """See Transport. `http` brings what has no torrent, and everything until begin(); both are closed with this."""
 
-    def __init__(self, http: Transport, swarms: TorrentSwarms) -> None:
-        self.swarms: Final = swarms
+    def __init__(self, http: Transport) -> None:
+        self._swarms: TorrentSwarms | None = None
         self._http = http
         self._lock = threading.Lock()
         self._tasks: dict[int, _Task] = {}
@@ -60,6 +60,10 @@ class TorrentTransport:
         self._closing = threading.Event()
         self._timer = threading.Thread(target=self._watch, name="torrent-deadlines", daemon=True)
         self._timer.start()
+
+    def begin(self, swarms: TorrentSwarms) -> None:
+        """From now on there are torrents."""
+        self._swarms = swarms
 
     def introduce(self, peer: PeerId, address: str) -> None:
         """Where this peer's torrents are, HOST:PORT."""
@@ -70,7 +74,7 @@ class TorrentTransport:
 
     def start(self, fetch: PieceFetch, done: Callable[[FetchOutcome], None]) -> None:
         """See Transport."""
-        if not self.swarms.knows(fetch.blob.digest):
+        if self._swarms is None or not self._swarms.knows(fetch.blob.digest):
             self._http.start(fetch, done)
             return
         now = time.monotonic()
@@ -88,8 +92,8 @@ class TorrentTransport:
                 task.cancelled = True
         if task is None:
             self._http.cancel(fetch_id)
-        elif task.wanted:
-            self.swarms.unwant(task.fetch.blob.digest, fetch_id, FetchReason.CANCELLED)
+        elif task.wanted and self._swarms is not None:
+            self._swarms.unwant(task.fetch.blob.digest, fetch_id, FetchReason.CANCELLED)
 
     def bitfield(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> RemoteBitfield:
         """See Transport."""
@@ -109,7 +113,8 @@ class TorrentTransport:
         # First: a question under way ends with its connection.
         self._http.close()
         self._askers.shutdown(wait=True)
-        self.swarms.close()
+        if self._swarms is not None:
+            self._swarms.close()
 
     # --- one fetch -------------------------------------------------------------------------------------------------
 
@@ -135,7 +140,8 @@ class TorrentTransport:
         def done(reason: str, fresh: bool, message: str) -> None:
             self._end(task, reason, fresh=fresh, message=message)
 
-        self.swarms.want(fetch.blob.digest, Want(fetch.fetch_id, fetch.piece, done), address, fetch.deadline_s)
+        assert self._swarms is not None, "there were torrents when it began"
+        self._swarms.want(fetch.blob.digest, Want(fetch.fetch_id, fetch.piece, done), address, fetch.deadline_s)
 
     def _question(self, task: _Task) -> tuple[str, str]:
         """(reason, message) why this source is none for the piece; both empty if it is one."""
@@ -182,4 +188,5 @@ class TorrentTransport:
             with self._lock:
                 late = [task for task in self._tasks.values() if task.wanted and now > task.give_up_s]
             for task in late:
-                self.swarms.unwant(task.fetch.blob.digest, task.fetch.fetch_id, FetchReason.TIMEOUT)
+                assert self._swarms is not None
+                self._swarms.unwant(task.fetch.blob.digest, task.fetch.fetch_id, FetchReason.TIMEOUT)

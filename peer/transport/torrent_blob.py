@@ -28,6 +28,15 @@ class Want:
     done: Callable[[str, bool, str], None]
 
 
+@dataclass(slots=True)
+class ToldBlob:
+    """What was told of a blob's torrent: its cut, its metainfo, and whom to connect to (HOST:PORT)."""
+
+    layout: PieceLayout
+    metainfo: bytes
+    peers: list[str]
+
+
 @dataclass(slots=True, eq=False)
 class JoinedBlob:
     """One joined blob. Touched by the torrent thread alone."""
@@ -45,6 +54,7 @@ class JoinedBlob:
     # Verified by libtorrent, not yet held.
     verified: set[int] = field(default_factory=set)
     adopting: set[int] = field(default_factory=set)
+    # Flushes asked for and not yet reported.
     flushes: int = 0
     # When it was left, whether libtorrent has said that it is removed, and who waits for the file to be free.
     left_s: float = 0.0

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import libtorrent
 
-from peer.transport.torrent_blob import JoinedBlob
+from peer.transport.torrent_blob import JoinedBlob, ToldBlob
 from peer.transport.torrent_intake import PieceIntake
 from peer.transport.torrent_session import TorrentSession, fits, payload_bytes
 from proto.messages import FetchReason
@@ -36,11 +36,13 @@ if TYPE_CHECKING:
     from proto.pieces import PieceLayout
 
 # Metainfo is 32 bytes a piece; a node's blobs of some weeks.
-_METAINFO_MAX: Final = 4096
+_TOLD_MAX: Final = 4096
 # Complete blobs offered to others at a time; each has an open file. The longest unused goes first.
 _SEEDED_MAX: Final = 512
 # After that the file is taken to be free, and the operator is told.
 _LEAVE_MAX_S: Final = 5.0
+# Remembered for when the blob is joined, or joined again; more connections serve nobody.
+_PEERS_KEPT: Final = 100
 _STATS_S: Final = 1.0
 _IDLE_S: Final = 0.5
 
@@ -85,8 +87,8 @@ class TorrentSwarms:
         self.port: Final = self._session.port
         # Payload so far, libtorrent's own count.
         self.sent_bytes = self.received_bytes = 0
-        self._metainfo: OrderedDict[Digest, tuple[PieceLayout, bytes]] = OrderedDict()
-        self._metainfo_lock = threading.Lock()
+        self._told: OrderedDict[Digest, ToldBlob] = OrderedDict()
+        self._told_lock = threading.Lock()
         self._commands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._intake = PieceIntake(self._do, on_piece, self._trouble)
         # Longest unused first.
@@ -104,17 +106,24 @@ class TorrentSwarms:
         """Remember a blob's metainfo; False (and nothing remembered) if it is not of this blob and cut."""
         if not fits(metainfo, digest.hex, layout.size_bytes, layout.piece_size_bytes, layout.count):
             return False
-        with self._metainfo_lock:
-            self._metainfo[digest] = (layout, metainfo)
-            self._metainfo.move_to_end(digest)
-            while len(self._metainfo) > _METAINFO_MAX:
-                self._metainfo.popitem(last=False)
+        with self._told_lock:
+            known = self._told.get(digest)
+            self._told[digest] = ToldBlob(layout, metainfo, known.peers if known is not None else [])
+            self._told.move_to_end(digest)
+            while len(self._told) > _TOLD_MAX:
+                self._told.popitem(last=False)
         return True
 
     def knows(self, digest: Digest) -> bool:
         """Whether its metainfo is here."""
-        with self._metainfo_lock:
-            return digest in self._metainfo
+        with self._told_lock:
+            return digest in self._told
+
+    def forget(self, digest: Digest) -> None:
+        """Leave it, and forget its metainfo: the blob was something else."""
+        with self._told_lock:
+            self._told.pop(digest, None)
+        self.leave(digest)
 
     def join(self, digest: Digest, *, whole: bool) -> None:
         """Take part with what the store holds; `whole`: and fetch the rest. Nothing where one of the two is missing."""
@@ -123,6 +132,10 @@ class TorrentSwarms:
     def connect(self, digest: Digest, addresses: Iterable[str]) -> None:
         """Others (HOST:PORT) that take part."""
         targets = list(addresses)
+        with self._told_lock:
+            told = self._told.get(digest)
+            if told is not None:
+                told.peers = [*told.peers, *targets][-_PEERS_KEPT:]
         self._do(lambda: self._connect(digest, targets))
 
     def hurry(self, digest: Digest, piece: int, deadline_s: float) -> None:
@@ -147,9 +160,9 @@ class TorrentSwarms:
         self._do(lambda: self._leave_and_tell(digest, gone))
         return gone
 
-    def leave_unfinished(self) -> None:
-        """Leave every blob that is not complete."""
-        self._do(self._leave_unfinished)
+    def leave_all(self, *, unfinished_only: bool) -> None:
+        """Leave every blob, or every one that is not complete."""
+        self._do(lambda: self._leave_all(unfinished_only))
 
     def set_rates(self, upload_bytes_s: int, download_bytes_s: int) -> None:
         """Change the limits, 0 for none."""
@@ -224,32 +237,35 @@ class TorrentSwarms:
         if torrent is not None:
             self._torrents.move_to_end(digest)
             if whole and not torrent.whole and torrent.blob is not None:
-                torrent.whole = True
-                torrent.handle.prioritize_pieces([4] * torrent.layout.count)
-                for piece in torrent.verified - torrent.adopting:
-                    self._intake.adopt(torrent, piece)
+                # Anew: the store may hold by now what libtorrent would fetch, and write over.
+                self._leave(digest)
+                torrent.again = True
+                return None
             return torrent
-        with self._metainfo_lock:
-            layout, metainfo = self._metainfo.get(digest, (None, b""))
-        blob = self._store.get(digest, used=False) if layout is not None else None
-        if layout is None or blob is None or blob.layout != layout:
-            if blob is not None:
-                blob.close()
+        with self._told_lock:
+            told = self._told.get(digest)
+        blob = self._store.get(digest, used=False) if told is not None else None
+        if told is None or blob is None:
             return None
-        return self._begin(blob, layout, metainfo, whole)
+        if blob.layout != told.layout:
+            blob.close()
+            return None
+        torrent = self._begin(blob, told, whole)
+        self._connect(digest, told.peers)
+        return torrent
 
-    def _begin(self, blob: BlobHandle, layout: PieceLayout, metainfo: bytes, whole: bool) -> JoinedBlob | None:
+    def _begin(self, blob: BlobHandle, told: ToldBlob, whole: bool) -> JoinedBlob:
         held = blob.held
         complete = blob.complete or blob.matched
         descriptor = os.dup(blob.fileno())
         try:
-            mask = [bool(held >> piece & 1) for piece in range(layout.count)]
-            handle = self._session.add(metainfo, descriptor, mask, all_pieces=whole or complete)
+            mask = [bool(held >> piece & 1) for piece in range(told.layout.count)]
+            handle = self._session.add(told.metainfo, descriptor, mask, all_pieces=whole or complete)
         except BaseException:
             os.close(descriptor)
             blob.close()
             raise
-        torrent = JoinedBlob(blob.digest, layout, handle, descriptor, blob, whole)
+        torrent = JoinedBlob(blob.digest, told.layout, handle, descriptor, blob, whole)
         self._torrents[blob.digest] = self._of_handle[handle] = torrent
         log.debug("torrent_joined digest=%s pieces=%d whole=%s", blob.digest.short, held.bit_count(), whole)
         if complete:
@@ -268,15 +284,14 @@ class TorrentSwarms:
 
     def _connect(self, digest: Digest, addresses: list[str]) -> None:
         torrent = self._torrents.get(digest)
-        if torrent is None:
-            return
-        for text in addresses:
+        for text in addresses if torrent is not None else ():
             try:
                 address = parse_host_port(text)
                 ipaddress.ip_address(address.host)
             except ValueError:
                 self._intake.threads.submit(self._resolve, digest, text)
                 continue
+            assert torrent is not None
             torrent.handle.connect_peer((address.host, address.port))
 
     def _resolve(self, digest: Digest, text: str) -> None:
@@ -373,9 +388,9 @@ class TorrentSwarms:
         torrent.flushes += 1
         self._session.remove(torrent.handle)
 
-    def _leave_unfinished(self) -> None:
+    def _leave_all(self, unfinished_only: bool) -> None:
         for torrent in list(self._torrents.values()):
-            if torrent.blob is not None:
+            if torrent.blob is not None or not unfinished_only:
                 self._leave(torrent.digest)
 
     def _look_at_leaving(self, torrent: JoinedBlob, now: float) -> None:

@@ -48,6 +48,7 @@ class TorrentUploader:
 class TorrentWire(Wire):
     """Both sides were told of a blob's torrent when the downloader has its hashes, as the supernode tells them."""
 
+    swarms: TorrentSwarms | None = None
     blobs: dict[Digest, SomeBlob] = field(default_factory=dict)
 
     def ticket(self, blob: SomeBlob, *, lives_s: float = 3600.0) -> bytes:
@@ -63,8 +64,8 @@ class TorrentWire(Wire):
     ) -> None:
         blob = self.blobs[handle.digest]
         assert isinstance(self.server, TorrentUploader)
-        assert isinstance(self.transport, TorrentTransport)
-        for swarms in (self.transport.swarms, self.server.swarms):
+        assert self.swarms is not None
+        for swarms in (self.swarms, self.server.swarms):
             if not swarms.knows(blob.digest):
                 assert swarms.offer(blob.digest, blob.layout, metainfo_of(blob))
         if not self.server.closed:
@@ -79,9 +80,11 @@ def wire(tmp_path: Path) -> Iterator[Wire]:
     target = DiskStore(tmp_path / "target", size_limit_bytes=1 << 30, free_floor_bytes=0)
     http = UploadServer("127.0.0.1:0", source, lambda: supernode.peer, slots=4, queue_max=1000)
     server = TorrentUploader(http, torrent_swarms(source, Told()))
-    transport = TorrentTransport(HttpTransport(downloader, workers=4), torrent_swarms(target, Told()))
+    transport = TorrentTransport(HttpTransport(downloader, workers=4))
+    swarms = torrent_swarms(target, Told())
+    transport.begin(swarms)
     transport.introduce(uploader.peer, f"127.0.0.1:{server.swarms.port}")
-    yield TorrentWire(supernode, downloader, uploader, source, target, server, transport)
+    yield TorrentWire(supernode, downloader, uploader, source, target, server, transport, swarms=swarms)
     transport.close()
     server.close()
     source.close()
