@@ -22,11 +22,12 @@ from benchmarks.fanout.network import Network
 from benchmarks.fanout.plan import Plan, add_arguments, plan
 from benchmarks.fanout.room import Room, find_room
 from benchmarks.fanout.site import Origin
+from benchmarks.fanout.usage import PREFERRED_NICE
 from benchmarks.fanout.world import Loopback
 from benchmarks.harness.processes import ProcessError
 from benchmarks.harness.programs import ProgramMissing, program
 from benchmarks.pulls.common import console
-from benchmarks.report import document, print_report, write_json
+from benchmarks.report import check_outputs, publish
 from benchmarks.report.summary import summaries
 from proto.errors import LocalError
 
@@ -48,6 +49,8 @@ _PROGRAMS = ("ip", "tc", "nsenter")
 def run(arguments: argparse.Namespace) -> int:
     """Run every mode; 1 if a node failed, a byte left the origin twice, or --max-x-piece was exceeded."""
     asked = plan(arguments)
+    outputs = asked.outputs
+    check_outputs(json_path=outputs.json_path, html_path=outputs.html_path, plots_dir=outputs.plots_dir)
     _check_programs(asked)
     with _interruptible(), contextlib.ExitStack() as stack:
         try:
@@ -101,6 +104,8 @@ def _measure(asked: Plan, stack: contextlib.ExitStack) -> tuple[Bounds, list[Out
     room = find_room(scenario.nodes, scenario.size_bytes, root, asked.store_dir)
     remove_leftovers({root, Path("/dev/shm"), room.folder})
     folder = _folder(root, stack)
+    if asked.outputs.logs_dir is not None:
+        stack.callback(_keep_logs, folder, asked.outputs.logs_dir)
     stores = _folder(room.folder, stack)
     world: World = Loopback(scenario.nodes)
     if asked.shaped:
@@ -123,6 +128,13 @@ def _folder(root: Path, stack: contextlib.ExitStack) -> Path:
     folder = Path(tempfile.mkdtemp(prefix=str(RunName.own()), dir=root))
     stack.callback(shutil.rmtree, folder, ignore_errors=True)
     return folder
+
+
+def _keep_logs(folder: Path, target: Path) -> None:
+    for log in sorted(folder.rglob("*.log")):
+        kept = target / log.relative_to(folder)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(log, kept)
 
 
 def _calibrate(asked: Plan, world: World) -> Goodput:
@@ -152,6 +164,7 @@ def _links(asked: Plan, part: Goodput, room: Room) -> dict[str, object]:
         "goodput_part": round(part.measured, 4),
         "goodput_part_expected": round(part.expected, 4),
         "control": asked.control,
+        "supernode_nice": PREFERRED_NICE,
         "stores": room.remark,
     }
 
@@ -162,13 +175,21 @@ def _publish(asked: Plan, limits: Bounds, outcomes: list[Outcome], links: dict[s
     runs = [outcome.run for outcome in outcomes]
     problems = [f"{one.run.mode}: {problem}" for one in outcomes for problem in one.problems]
     problems += _exceeded(asked, summaries(scenario, limits, runs))
-    print_report(scenario, limits, runs, title="fan-out over real processes", links=links)
-    if asked.json_path is not None:
-        content = document(scenario, limits, runs, links=links, more={"problems": problems})
-        try:
-            write_json(asked.json_path, content)
-        except OSError as error:
-            raise LocalError(f"--json {asked.json_path}: {error.strerror}") from None
+    outputs = asked.outputs
+    try:
+        publish(
+            scenario,
+            limits,
+            runs,
+            title="fan-out over real processes",
+            json_path=outputs.json_path,
+            html_path=outputs.html_path,
+            plots_dir=outputs.plots_dir,
+            links=links,
+            more={"problems": problems},
+        )
+    except OSError as error:
+        raise LocalError(f"the report cannot be written: {error}") from None
     for problem in problems:
         console.print(f"WRONG: {problem}", style="red", markup=False)
     return 1 if problems else 0

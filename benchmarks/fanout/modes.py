@@ -12,7 +12,7 @@ from benchmarks.fanout.namespaces import inside
 from benchmarks.fanout.nodes import Nodes, process_cpu_s
 from benchmarks.fanout.pulling import Pulled, Pulling
 from benchmarks.fanout.site import Origin, blob_bytes, blob_gets, image_bytes, origin_problems, repeated_bytes
-from benchmarks.fanout.usage import CoreTime
+from benchmarks.fanout.usage import CoreTime, prefer
 from benchmarks.fanout.watch import SOURCES, Display, Reading, Watcher, samples
 from benchmarks.figures import Mode, ModeRun, NodeTimes
 from benchmarks.harness.cluster import Supernode
@@ -176,6 +176,8 @@ def _running(stage: Stage, mode: Mode, stores: Path, display: Display) -> Iterat
         display.step("starting the supernode")
         stack.callback(supernode.close)
         supernode.start()
+        if stage.plan.shaped:
+            prefer(supernode.process.pid)
         display.step(f"starting {scenario.nodes} nodes")
         flags = ["--supernode", supernode.url, "--default-upstream", f"http://{stage.origin.address}"]
         flags += ["--insecure-upstream", stage.origin.address, *free]
@@ -195,6 +197,9 @@ def _supernode_flags(stage: Stage, mode: Mode) -> list[str]:
     flags = [] if stage.plan.shaped else ["--upload-rate", f"{round(stage.scenario.supernode_bytes_s)}B/s"]
     if mode == "torrent":
         flags += ["--transport", "torrent"]
+    log = stage.plan.outputs.event_log
+    if mode == "scheduled" and log is not None:
+        flags += ["--event-log", str(log.absolute())]
     return flags
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, get_args
 
+import supernode.config
 from benchmarks.figures import Mode
 from benchmarks.pulls.common import checked, whole
 from benchmarks.scenario import Arrivals, Control, NodeClass, Scenario
@@ -26,6 +27,17 @@ FRAMES: Final = ("1500", "9000")
 
 
 @dataclass(frozen=True, slots=True)
+class Outputs:
+    """What is kept of a run besides its tables."""
+
+    json_path: Path | None
+    html_path: Path | None
+    plots_dir: Path | None
+    logs_dir: Path | None
+    event_log: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """A run of every mode. `scenario` has nominal rates; see the flags for the others."""
 
@@ -37,8 +49,7 @@ class Plan:
     native_limit_s: float
     max_x_piece: float | None
     store_dir: Path | None
-    json_path: Path | None
-    html_path: Path | None
+    outputs: Outputs
 
     @property
     def node_rate_bytes_s(self) -> float:
@@ -71,6 +82,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--max-x-piece", metavar="X", help="exit 1 if scheduled takes more than X times the piece bound")
     add("--json", type=Path, metavar="FILE", help="write every figure there")
     add("--html", type=Path, metavar="FILE", help="write one self-contained page with plots there")
+    add("--plots", type=Path, metavar="DIR", help="write the plots there, as SVG")
+    add("--logs", type=Path, metavar="DIR", help="keep the logs of all processes there")
+    add("--event-log", type=Path, metavar="FILE", help="record the scheduler, for layercast-bench sim --replay")
 
 
 def plan(arguments: argparse.Namespace) -> Plan:
@@ -79,13 +93,14 @@ def plan(arguments: argparse.Namespace) -> Plan:
     scenario = _scenario(arguments)
     if not shaped:
         _refuse_without_namespaces(arguments, scenario)
-    for flag, path in (("--json", arguments.json), ("--html", arguments.html)):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ConfigError(f"{flag} {path}: there is no folder {path.absolute().parent}")
+    if arguments.event_log is not None and not arguments.event_log.absolute().parent.is_dir():
+        raise ConfigError(f"--event-log {arguments.event_log}: its folder must exist")
     if arguments.store_dir is not None and not arguments.store_dir.is_dir():
         raise ConfigError(f"--store-dir {arguments.store_dir}: expected a folder")
     limit = arguments.max_x_piece
     modes = _modes(arguments.mode)
+    if "torrent" in modes and not torrent_built_in():
+        raise ConfigError(f"--mode {arguments.mode}: mode torrent is not built into this supernode")
     controls: tuple[Control, ...] = get_args(Control)
     if limit is not None and "scheduled" not in modes:
         raise ConfigError(f"--max-x-piece {limit}: is about mode scheduled, which --mode {arguments.mode} leaves out")
@@ -98,9 +113,13 @@ def plan(arguments: argparse.Namespace) -> Plan:
         native_limit_s=checked("--native-limit", arguments.native_limit, parse_duration, 1.0, "at least 1s"),
         max_x_piece=None if limit is None else checked("--max-x-piece", limit, _number, 1.0, "at least 1"),
         store_dir=arguments.store_dir,
-        json_path=arguments.json,
-        html_path=arguments.html,
+        outputs=Outputs(arguments.json, arguments.html, arguments.plots, arguments.logs, arguments.event_log),
     )
+
+
+def torrent_built_in() -> bool:
+    """Whether the supernode has a transport to choose."""
+    return any(option.name == "transport" for option in supernode.config.OPTIONS)
 
 
 def _scenario(arguments: argparse.Namespace) -> Scenario:

@@ -1,9 +1,14 @@
-"""CPU time of the machine, as the kernel counts it."""
+"""CPU time of the machine, as the kernel counts it, and who gets it first."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+PREFERRED_NICE: Final = -5
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,3 +32,13 @@ class CoreTime:
     def busy_since(self, before: CoreTime) -> float:
         """The part of all cores' time that was not idle, 0 to 1."""
         return (self.busy_ticks - before.busy_ticks) / max(1, self.all_ticks - before.all_ticks)
+
+
+def prefer(pid: int) -> None:
+    """Let the process have the CPU before 200 others: in a cluster it has a machine of its own. Needs root.
+
+    Priorities are a thread's own, and threads to come have that of the one that starts them.
+    """
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # the thread has just ended
+            os.setpriority(os.PRIO_PROCESS, int(task.name), PREFERRED_NICE)
