@@ -289,6 +289,31 @@ def test_a_download_limit_slows_the_receiver(tmp_path: Path, script: Callable[..
     download.close()
 
 
+class CountingLimiter(RateLimiter):
+    """So fast that nobody waits; it knows what was taken of it."""
+
+    def __init__(self) -> None:
+        super().__init__(10**12)
+        self.taken_bytes = 0
+
+    def take(self, size_bytes: int) -> None:
+        self.taken_bytes += size_bytes
+        super().take(size_bytes)
+
+
+def test_what_comes_with_an_answers_head_counts_against_the_limit(
+    tmp_path: Path, script: Callable[..., Script]
+) -> None:
+    download = Download(tmp_path)
+    download.transport.close()
+    limiter = CountingLimiter()
+    download.transport = HttpTransport(DOWNLOADER, workers=1, buffer_bytes=256 * 1024, limiter=limiter)
+    download.start(script([NONCE, GOOD]).address)
+    assert download.outcome().reason == ""
+    assert limiter.taken_bytes == BLOB.layout.size_bytes
+    download.close()
+
+
 SERVER = """
 import sys, time
 from pathlib import Path
