@@ -43,6 +43,7 @@ class Api:
         epoch: int,
         limits: Limits,
         agent: str,
+        transport: str,
     ) -> None:
         """`scrape` brings gauges up to date before /metrics is written."""
         self._driver = driver
@@ -54,6 +55,7 @@ class Api:
         self._epoch = epoch
         self._limits = limits
         self._agent = agent
+        self._transport = transport
         self._started_s = time.monotonic()
         self._sockets = 0
 
@@ -108,7 +110,9 @@ class Api:
         refusal = None
         if self._sockets >= self._limits.sessions_max:
             refusal = SessionEnd("limit", f"{self._limits.sessions_max} sessions are open already")
-        session = Session(self._owner, self._key, self._epoch, self._limits, self._agent, self._metrics)
+        session = Session(
+            self._owner, self._key, self._epoch, self._limits, self._agent, self._metrics, self._transport
+        )
         self._sockets += 1
         try:
             return await session.run(request, refusal)

@@ -27,6 +27,7 @@ from peer.transport.http_server import UploadServer
 from peer.transport.origin_http import OriginHttp
 from peer.transport.registry import RegistryReader
 from proto.errors import ConfigError
+from proto.messages import TORRENT
 from proto.settings import version
 from proto.tickets import Identity
 from proto.values import HostPort
@@ -41,10 +42,12 @@ from supernode.nodes import NodeBook
 from supernode.opening import Opening, Policy
 from supernode.origin.registry import RegistryOrigin
 from supernode.publicity import Publicity
+from supernode.scheduler.settings import SchedulerSettings
 from supernode.seed import Seed
 from supernode.sessions import Limits
 from supernode.state.sqlite import SqliteState, StateThread
 from supernode.swarms import SwarmBook
+from supernode.torrents import Tracker, begin_seeding
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,6 +106,9 @@ class Supernode:
         self._upload = _upload_server(config, self._store, self._identity)
         closing.callback(self._upload.close)
         self.upload_address = self._upload.address
+        self._swarms = begin_seeding(self._store, config) if config.transport == TORRENT else None
+        if self._swarms is not None:
+            closing.callback(self._swarms.close)
         self.api_address = str(HostPort(*self._socket.getsockname()[:2]))
         _raise_descriptor_limit(config.sessions_max + DESCRIPTORS_BESIDE_SESSIONS)
         # Last: a start that fails leaves the log of an earlier one where it is.
@@ -114,6 +120,9 @@ class Supernode:
         parameters = SchedulerParameters(
             seed=secrets.randbits(64),
             epoch=self._epoch,
+            settings=SchedulerSettings(downloads_per_node_max=0)
+            if config.transport == TORRENT
+            else SchedulerSettings(),
             seed_upload_slots=config.upload_slots,
             seed_upload_rate_bytes_s=float(config.upload_rate_bytes_s) or None,
         )
@@ -128,7 +137,7 @@ class Supernode:
     async def start(self) -> None:
         """Serve. open() must have been called."""
         config = self.config
-        self._policy = Policy(config.upstreams, config.p2p)
+        self._policy = Policy(config.upstreams, config.p2p, config.transport)
         reader = RegistryReader(
             lambda: self._policy.upstreams,
             OriginHttp(),
@@ -158,8 +167,19 @@ class Supernode:
             identity=self._identity,
             uplink_rate=lambda: float(self.config.upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S),
             on_fatal=self._fail,
+            torrent_port=self._swarms.port if self._swarms is not None else 0,
         )
-        completion = Completion(driver=driver, publicity=self._publicity, state=self._state, metrics=self.metrics)
+        tracker: Tracker | None = None
+        if self._swarms is not None:
+            tracker = Tracker(driver, self._swarms, self._store, self._identity)
+            self._closing.callback(tracker.close)
+        completion = Completion(
+            driver=driver,
+            publicity=self._publicity,
+            state=self._state,
+            metrics=self.metrics,
+            on_whole=tracker.look if tracker is not None else None,
+        )
         self._seed.report_to(completion)
         self._opening = Opening(
             driver=driver,
@@ -169,6 +189,7 @@ class Supernode:
             metrics=self.metrics,
             policy=self._policy,
             recover_until=time.monotonic() + config.recovery_s,
+            on_entered=tracker.entered if tracker is not None else None,
         )
         intake = Intake(driver, self._opening, completion, self.metrics, self.limits, self._seed_address)
         api = Api(
@@ -181,6 +202,7 @@ class Supernode:
             epoch=self._epoch,
             limits=self.limits,
             agent=f"layercast/{version()}",
+            transport=config.transport,
         )
         self._runner = web.AppRunner(api.build(), access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await self._runner.setup()
@@ -202,6 +224,8 @@ class Supernode:
         self._policy.upstreams = config.upstreams
         self._policy.p2p = config.p2p
         self._upload.set_rate_limit(config.upload_rate_bytes_s)
+        if self._swarms is not None:
+            self._swarms.set_rates(config.upload_rate_bytes_s, 0)
         if config.p2p:
             # Switched off, new announcements are refused, but a pull under way still ends well: nobody else may hold
             # what it lacks, and who was told to wait for us would wait for ever.
@@ -252,7 +276,8 @@ class Supernode:
         self.metrics.bytes_received.labels("origin").inc(count)
 
     def _scrape(self) -> None:
-        self.metrics.uploaded_bytes.set(self._upload.counters.sent_bytes)
+        by_torrent_bytes = self._swarms.sent_bytes if self._swarms is not None else 0
+        self.metrics.uploaded_bytes.set(self._upload.counters.sent_bytes + by_torrent_bytes)
         self.metrics.store_bytes.set(self._store.used_bytes)
 
 

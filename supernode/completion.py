@@ -35,7 +35,7 @@ VOIDED_MAX: Final = 10_000
 
 
 class Completion:
-    """See the module. Implements supernode.seed.SeedEvents."""
+    """See the module. Implements supernode.seed.SeedEvents. `on_whole` is told of blobs whose digest has passed."""
 
     def __init__(
         self,
@@ -44,12 +44,14 @@ class Completion:
         publicity: Publicity,
         state: StateThread,
         metrics: Metrics,
+        on_whole: Callable[[Swarm], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._driver = driver
         self._publicity = publicity
         self._state = state
         self._metrics = metrics
+        self._on_whole = on_whole
         self._unix_clock = clock
         # (source, digest) to how often it was voided and until when that counts.
         self._voided: OrderedDict[tuple[Source, Digest], tuple[int, float]] = OrderedDict()
@@ -194,6 +196,8 @@ class Completion:
         found.checking = False
         if matches:
             self.vouch(found)
+            if self._on_whole is not None:
+                self._on_whole(found)
             self.settle(found)
         elif matches is False:
             self.void(found)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from proto import logs, settings
 from proto.errors import ConfigError
+from proto.messages import SCHEDULED, TORRENT
 from proto.settings import Option, default_data_dir
 from proto.upstream_sections import upstreams_of
 from proto.upstreams import UpstreamTable
@@ -38,6 +39,20 @@ LISTEN = Option(
 )
 UPLOAD_LISTEN = Option(
     "upload_listen", parse_host_port, HostPort("0.0.0.0", 65003), "where peers fetch pieces", metavar="HOST:PORT"
+)
+TRANSPORT = Option(
+    "transport",
+    parse_text,
+    SCHEDULED,
+    "how pieces travel between all nodes: scheduled, by leases of this supernode, or torrent, by BitTorrent",
+    metavar="NAME",
+)
+TORRENT_LISTEN = Option(
+    "torrent_listen",
+    parse_host_port,
+    HostPort("0.0.0.0", 65005),
+    'where peers fetch pieces with transport = "torrent"; unused otherwise',
+    metavar="HOST:PORT",
 )
 ADVERTISE = Option(
     "advertise",
@@ -92,9 +107,9 @@ LOG_LEVEL = Option("log_level", logs.parse_level, "info", "debug, info, warning 
 LOG_JSON = Option("log_json", parse_bool, False, "log lines as JSON")
 
 OPTIONS: Final = (
-    LISTEN, UPLOAD_LISTEN, ADVERTISE, DATA_DIR, ALLOW_UPSTREAM, INSECURE_UPSTREAM, STORE_SIZE, STORE_FREE_FLOOR,
-    UPLOAD_RATE, UPLOAD_SLOTS, P2P, SESSIONS_MAX, PING_INTERVAL, RECOVERY, EVENT_LOG, EVENT_LOG_SIZE,
-    LOG_LEVEL, LOG_JSON,
+    LISTEN, UPLOAD_LISTEN, TRANSPORT, TORRENT_LISTEN, ADVERTISE, DATA_DIR, ALLOW_UPSTREAM, INSECURE_UPSTREAM,
+    STORE_SIZE, STORE_FREE_FLOOR, UPLOAD_RATE, UPLOAD_SLOTS, P2P, SESSIONS_MAX, PING_INTERVAL, RECOVERY, EVENT_LOG,
+    EVENT_LOG_SIZE, LOG_LEVEL, LOG_JSON,
 )  # fmt: skip
 
 
@@ -104,6 +119,8 @@ class SupernodeConfig:
 
     listen: HostPort
     upload_listen: HostPort
+    transport: str
+    torrent_listen: HostPort
     advertise: HostPort | None
     data_dir: Path
     upstreams: UpstreamTable
@@ -137,12 +154,16 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> SupernodeConfig:
         raise ConfigError(f"{PING_INTERVAL.flag} {loaded.get(PING_INTERVAL)}: 50ms to 60s expected")
     if loaded.get(EVENT_LOG_SIZE) < EVENT_LOG_BYTES_MIN:
         raise ConfigError(f"{EVENT_LOG_SIZE.flag} {loaded.get(EVENT_LOG_SIZE)}: at least 64KiB expected")
+    if loaded.get(TRANSPORT) not in (SCHEDULED, TORRENT):
+        raise ConfigError(f"{TRANSPORT.flag} {loaded.get(TRANSPORT)}: {SCHEDULED} or {TORRENT} expected")
     advertise = loaded.optional(ADVERTISE)
     if advertise is not None and (advertise.port == 0 or advertise.host in ("0.0.0.0", "::")):
         raise ConfigError(f"--advertise {advertise}: an address that peers can connect to expected")
     return SupernodeConfig(
         listen=loaded.get(LISTEN),
         upload_listen=loaded.get(UPLOAD_LISTEN),
+        transport=loaded.get(TRANSPORT),
+        torrent_listen=loaded.get(TORRENT_LISTEN),
         advertise=advertise,
         data_dir=loaded.get(DATA_DIR),
         upstreams=UpstreamTable.build(

@@ -25,6 +25,7 @@ from proto.messages import (
 )
 from proto.pieces import runs
 from proto.tickets import TICKET_LIFE_S, issue_ticket
+from proto.values import HostPort, parse_host_port
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
 from supernode.state.sqlite import SqliteState, StateThread
@@ -59,7 +60,10 @@ class UplinkRate(Protocol):
 
 
 class Driver:
-    """See the module. `on_fatal` is called once when the scheduler breaks: that is our own bug."""
+    """See the module. `on_fatal` is called once when the scheduler breaks: that is our own bug.
+
+    `torrent_port` is where our torrents are, 0 without any.
+    """
 
     def __init__(
         self,
@@ -73,6 +77,7 @@ class Driver:
         identity: Identity,
         uplink_rate: UplinkRate,
         on_fatal: Callable[[], None],
+        torrent_port: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.swarms = swarms
@@ -85,6 +90,7 @@ class Driver:
         self._identity = identity
         self._uplink_rate = uplink_rate
         self._on_fatal = on_fatal
+        self._torrent_port = torrent_port
         self._loop = asyncio.get_running_loop()
         self._inbox: list[contract.Event] = []
         self._armed = False
@@ -317,14 +323,19 @@ class Driver:
         if node in link.nodes_known:
             return
         if node == SEED_NODE:
-            known = NodeKnown(SEED_NODE, self._identity.peer, link.seed_address)
+            known = NodeKnown(SEED_NODE, self._identity.peer, link.seed_address, self._seed_torrents(link))
         else:
             other = self.nodes.link(node)
             if other is None:
                 return
-            known = NodeKnown(node, other.info.peer, other.info.address)
+            known = NodeKnown(node, other.info.peer, other.info.address, other.info.torrent_address)
         link.nodes_known.add(node)
         link.send(known)
+
+    def _seed_torrents(self, link: Link) -> str:
+        if not self._torrent_port:
+            return ""
+        return str(HostPort(parse_host_port(link.seed_address).host, self._torrent_port))
 
     def send_hashes(self, link: Link, swarm: Swarm, member: Member) -> None:
         """All known hashes that this session has not been sent."""

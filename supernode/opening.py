@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from proto.errors import FrameInvalid, LayercastError, NameInvalid, UpstreamNotAllowed
 from proto.ids import Digest, PeerId, short_peer
-from proto.messages import Announce, BlobRefused, Source, Vouched, Withdraw
+from proto.messages import SCHEDULED, TORRENT, Announce, BlobRefused, Source, Vouched, Withdraw
 from proto.oci import check_repository
 from proto.pieces import PIECE_SIZE_MAX_BYTES, PIECE_SIZE_MIN_BYTES, Bitfield, PieceLayout
 from proto.upstreams import normalise_upstream
@@ -51,10 +51,14 @@ class Policy:
 
     upstreams: UpstreamTable
     p2p: bool = True
+    transport: str = SCHEDULED
 
 
 class Opening:
-    """See the module. `recover_until`, by the driver's clock, ends the wait for peers after a restart."""
+    """See the module. `recover_until`, by the driver's clock, ends the wait for peers after a restart.
+
+    `on_entered` is told of each member that announced, after it was answered.
+    """
 
     def __init__(
         self,
@@ -66,6 +70,7 @@ class Opening:
         metrics: Metrics,
         policy: Policy,
         recover_until: float,
+        on_entered: Callable[[Link, Swarm, Member], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._driver = driver
@@ -75,6 +80,7 @@ class Opening:
         self._metrics = metrics
         self._policy = policy
         self._recover_until = recover_until
+        self._on_entered = on_entered
         self._unix_clock = clock
         self._waiting: dict[tuple[Link, Digest], deque[Announce | Withdraw]] = {}
         self._opening: dict[Digest, asyncio.Task[Swarm]] = {}
@@ -124,7 +130,7 @@ class Opening:
             del self._waiting[link, digest]
 
     async def _answer(self, link: Link, digest: Digest, announce: Announce) -> None:
-        verdict, public = await self._verdict(digest, announce)
+        verdict, public = await self._verdict(link, digest, announce)
         if verdict.public:
             try:
                 swarm = await self._swarm(digest, verdict.size_bytes, announce)
@@ -140,10 +146,12 @@ class Opening:
             link.announced.pop(digest, None)
         link.send(BlobRefused(announce.digest, verdict.reason, verdict.message[:TEXT_MAX]))
 
-    async def _verdict(self, digest: Digest, announce: Announce) -> tuple[Verdict, list[Source]]:
+    async def _verdict(self, link: Link, digest: Digest, announce: Announce) -> tuple[Verdict, list[Source]]:
         """The first word of the announced sources that is public, with all that are; else the last refusal."""
         if not self._policy.p2p:
             return Verdict(0, "limit", "sharing is switched off"), []
+        if self._policy.transport == TORRENT and not link.info.torrent_address:
+            return Verdict(0, "limit", "pieces travel by BitTorrent in this cluster, which this node cannot"), []
         refusal = Verdict(0, "unknown", "no source announced")
         found: Verdict | None = None
         public = []
@@ -309,6 +317,8 @@ class Opening:
             link.wanting.discard(swarm.number)
         if swarm.vouched:
             link.send(Vouched(swarm.number))
+        if self._on_entered is not None:
+            self._on_entered(link, swarm, member)
 
     def _claim(self, link: Link, swarm: Swarm, announce: Announce) -> None:
         """A peer completed the blob alone and says what the piece hashes are.

@@ -19,7 +19,7 @@ from aiohttp import WSMsgType, web
 from proto import codec
 from proto.errors import DigestInvalid, FrameInvalid, TicketInvalid
 from proto.ids import PeerId, peer_id_from_bytes, short_peer
-from proto.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
+from proto.messages import PROTOCOL_VERSION, SCHEDULED, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
 from proto.tickets import NONCE_BYTES, check_hello
 from proto.values import HostPort, parse_host_port, parse_zone
 from supernode.outbox import Outbox, frames
@@ -75,6 +75,8 @@ class PeerInfo:
     upload_rate_bytes_s: float | None
     download_rate_bytes_s: float | None
     agent: str
+    # Where its torrents are, HOST:PORT; empty for none.
+    torrent_address: str = ""
 
 
 @dataclass(eq=False, slots=True)
@@ -122,7 +124,14 @@ class Session:
     """One WebSocket, from the upgrade to its end."""
 
     def __init__(
-        self, owner: SessionOwner, supernode_key: bytes, epoch: int, limits: Limits, agent: str, metrics: Metrics
+        self,
+        owner: SessionOwner,
+        supernode_key: bytes,
+        epoch: int,
+        limits: Limits,
+        agent: str,
+        metrics: Metrics,
+        transport: str = SCHEDULED,
     ) -> None:
         self._owner = owner
         self._metrics = metrics
@@ -130,6 +139,7 @@ class Session:
         self._epoch = epoch
         self._limits = limits
         self._agent = agent
+        self._transport = transport
         self._socket = web.WebSocketResponse(
             max_msg_size=WEBSOCKET_BYTES_MAX, compress=False, timeout=CLOSE_TIMEOUT_S, autoping=True
         )
@@ -185,7 +195,8 @@ class Session:
 
     async def _handshake(self, remote: str) -> tuple[PeerInfo, list[Message]]:
         nonce = os.urandom(NONCE_BYTES)
-        await self._socket.send_bytes(codec.encode([Challenge(PROTOCOL_VERSION, nonce, self._key, self._epoch)]))
+        challenge = Challenge(PROTOCOL_VERSION, nonce, self._key, self._epoch, self._transport)
+        await self._socket.send_bytes(codec.encode([challenge]))
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
                 batch = await self._frame()
@@ -326,6 +337,7 @@ def read_hello(hello: Hello, remote: str, nonce: bytes, supernode_key: bytes) ->
         upload_rate_bytes_s=float(hello.upload_rate_bytes_s) or None,
         download_rate_bytes_s=float(hello.download_rate_bytes_s) or None,
         agent=hello.agent,
+        torrent_address=str(HostPort(address.host, hello.torrent_port)) if 0 < hello.torrent_port < 65536 else "",
     )
 
 

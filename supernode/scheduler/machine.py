@@ -164,7 +164,7 @@ class Scheduler:
         settings = self.settings
         up = Link(max(0, min(event.upload_slots, settings.uploads_per_node_max)), event.upload_rate_bytes_s or None)
         # A node that wants something must be able to fetch it; one that uploads nothing is only a poor neighbour.
-        slots = max(1, min(event.download_slots, settings.downloads_per_node_max))
+        slots = min(max(1, event.download_slots), settings.downloads_per_node_max)
         down = Link(slots, event.download_rate_bytes_s or None)
         core.book.join(event.peer, event.zone, up, down)
 

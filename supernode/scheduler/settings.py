@@ -14,6 +14,7 @@ class SchedulerSettings:
     round_trip_s: float = 0.01
     # More uploads than this share one link no better and make every hop of a rare piece longer.
     uploads_per_node_max: int = 8
+    # 0: no leases to peers at all, but for inline blobs; their pieces travel otherwise.
     downloads_per_node_max: int = 8
     # A transfer gets this many times its predicted duration, never less than the minimum: a short stall is no fault.
     expiry_factor: float = 4.0

@@ -1,0 +1,198 @@
+"""Pieces by BitTorrent: the supernode makes each blob's torrent, seeds it first, and tells peers of it and each other.
+
+A tracker over the sessions that are there anyway. A torrent is made when the blob is whole in our store and its digest
+has passed: before that its tree of hashes is not known. Lives on the event loop; hashing is done in a thread. What is
+public, and who is a member, is decided elsewhere, before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from peer.transport.torrent_metainfo import BLOCK_BYTES, fits_torrent, make_metainfo, piece_root, secret_of
+from proto.errors import ConfigError, LocalError
+from proto.messages import SEED_NODE, TorrentOpened, TorrentPeers
+
+if TYPE_CHECKING:
+    from peer.store.base import BlobStore
+    from peer.transport.torrent_swarms import TorrentSwarms
+    from proto.ids import Digest
+    from proto.pieces import PieceLayout
+    from proto.tickets import Identity
+    from supernode.config import SupernodeConfig
+    from supernode.driver import Driver
+    from supernode.sessions import Link
+    from supernode.swarms import Member, Swarm
+
+logger = logging.getLogger(__name__)
+
+# Others that a peer is told to connect to, beside the seed. Each is told as many, so that a peer has about twice as
+# many connections: what trackers answer (50), spread at random so that every piece is few hops away.
+NAMED_MAX: Final = 25
+# Every peer is told of the seed; which of them it serves is libtorrent's choice.
+SEED_CONNECTIONS_MAX: Final = 1000
+# A core each while they hash.
+_MAKERS: Final = 2
+
+
+@dataclass(slots=True)
+class _Tracked:
+    """What was made and told of one swarm."""
+
+    metainfo: bytes = b""
+    making: bool = False
+    told: set[int] = field(default_factory=set)
+
+
+class Tracker:
+    """Made on the loop. close() in a thread."""
+
+    def __init__(self, driver: Driver, swarms: TorrentSwarms, store: BlobStore, identity: Identity) -> None:
+        self._driver = driver
+        self._seeding = swarms
+        self._store = store
+        self._identity = identity
+        self._loop = asyncio.get_running_loop()
+        # Whom to name to whom decides nothing that must be the same twice.
+        self._rng = random.Random()
+        self._tracked: dict[int, _Tracked] = {}
+        self._makers = ThreadPoolExecutor(_MAKERS, thread_name_prefix="metainfo")
+        store.on_evicted(self._evicted)
+
+    def close(self) -> None:
+        """Join the threads. The swarms are closed by who made them."""
+        self._makers.shutdown(wait=True, cancel_futures=True)
+
+    def look(self, swarm: Swarm) -> None:
+        """Make the torrent, if the blob is whole and somebody wants it."""
+        tracked = self._of(swarm)
+        if tracked.making or tracked.metainfo or not swarm.wanted_by or swarm.inline:
+            return
+        if not (swarm.seed_checked and swarm.seed_complete and fits_torrent(swarm.layout)):
+            return
+        tracked.making = True
+        self._makers.submit(self._make, swarm.number, swarm.digest, swarm.layout)
+
+    def entered(self, link: Link, swarm: Swarm, member: Member) -> None:
+        """A peer announced the blob."""
+        tracked = self._of(swarm)
+        if not tracked.metainfo:
+            self.look(swarm)
+        elif member.wanted:
+            self._tell(link, swarm, tracked)
+
+    def _of(self, swarm: Swarm) -> _Tracked:
+        found = self._tracked.get(swarm.number)
+        if found is None:
+            for number in [each for each in self._tracked if self._driver.swarms.numbered(each) is None]:
+                del self._tracked[number]
+            found = self._tracked[swarm.number] = _Tracked()
+        return found
+
+    def _evicted(self, digest: Digest) -> None:
+        """From any thread. The swarm goes on without us."""
+        self._seeding.leave(digest)
+
+    # --- making ------------------------------------------------------------------------------------------------
+
+    def _make(self, number: int, digest: Digest, layout: PieceLayout) -> None:
+        """In a maker's thread."""
+        metainfo = b""
+        started_s = time.monotonic()
+        try:
+            metainfo = self._hash(digest, layout)
+            if metainfo and self._seeding.offer(digest, layout, metainfo):
+                self._seeding.join(digest, whole=False)
+                logger.info(
+                    "torrent_made digest=%s bytes=%d elapsed_s=%.3f",
+                    digest.short, len(metainfo), time.monotonic() - started_s,
+                )  # fmt: skip
+        except (LocalError, OSError) as error:
+            logger.error("torrent_not_made digest=%s error=%s", digest.short, error)
+        except Exception:
+            logger.exception("torrent_not_made digest=%s", digest.short)
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._made, number, metainfo)
+
+    def _hash(self, digest: Digest, layout: PieceLayout) -> bytes:
+        handle = self._store.get(digest)
+        if handle is None:
+            return b""
+        try:
+            buffer = memoryview(bytearray(BLOCK_BYTES))
+            roots = [piece_root(handle.fileno(), layout, piece, buffer) for piece in range(layout.count)]
+        finally:
+            handle.close()
+        return make_metainfo(digest, layout, roots, secret_of(self._identity, digest))
+
+    def _made(self, number: int, metainfo: bytes) -> None:
+        swarm = self._driver.swarms.numbered(number)
+        if swarm is None:
+            return
+        tracked = self._of(swarm)
+        tracked.making = False
+        tracked.metainfo = metainfo
+        for node, member in list(swarm.members.items()):
+            link = self._driver.nodes.link(node)
+            if metainfo and link is not None and member.wanted:
+                self._tell(link, swarm, tracked)
+
+    # --- telling -----------------------------------------------------------------------------------------------
+
+    def _tell(self, link: Link, swarm: Swarm, tracked: _Tracked) -> None:
+        """All that a peer needs to begin; those that it is to meet are told of the torrent, too."""
+        self._open(link, swarm, tracked)
+        others = [node for node in swarm.members if node != link.node and self._serves(node)]
+        named = self._rng.sample(others, min(NAMED_MAX, len(others)))
+        for node in named:
+            other = self._driver.nodes.link(node)
+            if other is not None:
+                self._open(other, swarm, tracked)
+        for node in (SEED_NODE, *named):
+            self._driver.introduce(link, node)
+        link.send(TorrentPeers(swarm.number, (SEED_NODE, *named)))
+
+    def _serves(self, node: int) -> bool:
+        link = self._driver.nodes.link(node)
+        return (
+            link is not None
+            and bool(link.info.torrent_address)
+            and not self._driver.nodes.is_quarantined(link.info.peer)
+        )
+
+    def _open(self, link: Link, swarm: Swarm, tracked: _Tracked) -> None:
+        """Once a session: the hashes that each piece must match, then the torrent."""
+        if link.node in tracked.told:
+            return
+        tracked.told.add(link.node)
+        self._driver.send_hashes(link, swarm, swarm.members[link.node])
+        link.send(TorrentOpened(swarm.number, tracked.metainfo))
+
+
+def begin_seeding(store: BlobStore, config: SupernodeConfig) -> TorrentSwarms:
+    """The supernode's own torrents: a seed that fetches nothing. Raises ConfigError."""
+    try:
+        # Loaded here alone: a cluster that uses leases needs no libtorrent.
+        from peer.transport.torrent_swarms import TorrentSwarms
+    except ImportError as error:
+        raise ConfigError(f"--transport torrent: {error}; install the package libtorrent here") from None
+    try:
+        return TorrentSwarms(
+            store,
+            config.torrent_listen,
+            slots=config.upload_slots,
+            connections_max=SEED_CONNECTIONS_MAX,
+            upload_rate_bytes_s=config.upload_rate_bytes_s,
+            download_rate_bytes_s=0,
+            on_piece=lambda digest, piece, size_bytes: None,
+            on_trouble=lambda digest, message: None,
+        )
+    except ConfigError as error:
+        raise ConfigError(f"--torrent-listen {config.torrent_listen}: {error}") from None
