@@ -16,31 +16,20 @@ _SWEEP_MIN: Final = 1024
 class Call:
     """A call to come that can be taken back. `due_s` is its time."""
 
-    __slots__ = ("_args", "_clock", "_run", "due_s")
+    __slots__ = ("_clock", "args", "due_s", "what")
 
     def __init__(self, clock: Clock, due_s: float, run: Callable[..., None], args: tuple[object, ...]) -> None:
         self.due_s = due_s
         self._clock = clock
-        self._run: Callable[..., None] | None = run
-        self._args = args
-
-    @property
-    def pending(self) -> bool:
-        """Neither run nor cancelled."""
-        return self._run is not None
+        # What is to be run with these; None when it has been, or is not to be.
+        self.what: Callable[..., None] | None = run
+        self.args = args
 
     def cancel(self) -> None:
         """It will not run; harmless when it has."""
-        if self._run is not None:
-            self._run, self._args = None, ()
+        if self.what is not None:
+            self.what, self.args = None, ()
             self._clock.count_cancelled()
-
-    def take(self) -> tuple[Callable[..., None], tuple[object, ...]]:
-        """What is to be run, once; the clock alone does."""
-        run, args = self._run, self._args
-        assert run is not None
-        self._run, self._args = None, ()
-        return run, args
 
 
 class Clock:
@@ -104,12 +93,14 @@ class Clock:
             else:
                 return False
             if isinstance(run, Call):
-                if not run.pending:
+                call, what = run, run.what
+                if what is None:
                     # What was cancelled moves no time.
                     self._cancelled -= 1
                     now = self.now
                     continue
-                run, args = run.take()
+                run, args = what, call.args
+                call.what, call.args = None, ()
             self.now = now
             run(*args)
         return True
@@ -128,6 +119,6 @@ class Clock:
         self._cancelled += 1
         if self._cancelled > _SWEEP_MIN and self._cancelled > len(self._heap) // 2:
             before = len(self._heap)
-            self._heap = [entry for entry in self._heap if not isinstance(entry[2], Call) or entry[2].pending]
+            self._heap = [entry for entry in self._heap if not isinstance(entry[2], Call) or entry[2].what is not None]
             heapq.heapify(self._heap)
             self._cancelled -= before - len(self._heap)

@@ -48,7 +48,8 @@ class Flow:
 
     def progress(self, now: float) -> None:
         """Count what moved since the rate was set."""
-        self.left_bytes = max(0.0, self.left_bytes - self.rate_bytes_s * (now - self.seen_s))
+        left_bytes = self.left_bytes - self.rate_bytes_s * (now - self.seen_s)
+        self.left_bytes = left_bytes if left_bytes > 0.0 else 0.0
         self.seen_s = now
 
 
@@ -151,7 +152,11 @@ class Links:
             for flow in flows[link]:
                 if flow.share != number:
                     flow.share = number
-                    self._set_rate(flow, min([shares[other] for other in flow.links]))
+                    least = shares[link]
+                    for other in flow.links:
+                        if shares[other] < least:
+                            least = shares[other]
+                    self._set_rate(flow, least)
 
     # --- max-min fairness --------------------------------------------------------------------------------------
 

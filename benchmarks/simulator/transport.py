@@ -78,6 +78,7 @@ class Transfer:
         "ended",
         "flow",
         "half_s",
+        "late_s",
         "number",
         "over",
         "piece",
@@ -115,6 +116,8 @@ class Transfer:
         # What it would lose to slow start, as a wait before its bytes flow; then they do.
         self.ramp: Call | None = None
         self.flow: Flow | None = None
+        # When it is given up, and a call that comes then or earlier.
+        self.late_s = 0.0
         self.deadline: Call | None = None
         self.over = False
 
@@ -158,10 +161,10 @@ class Transport:
         used_s = to.warm.get(source)
         transfer.rested = used_s is None or clock.now > used_s + settings.slow_start_idle_s
         to.warm[source] = clock.now
-        if used_s is not None or whence.alive:
-            transfer.deadline = clock.after(settings.slot_wait_s, self._stop, transfer, FetchReason.TIMEOUT)
-        else:
-            transfer.deadline = clock.after(settings.connect_wait_s, self._stop, transfer, FetchReason.CONNECTION)
+        reachable = used_s is not None or whence.alive
+        transfer.late_s = clock.now + (settings.slot_wait_s if reachable else settings.connect_wait_s)
+        # One call for both time limits; that of the transfer itself will not end before this.
+        transfer.deadline = clock.at(min(transfer.late_s, clock.now + deadline_s), self._late, transfer, reachable)
         clock.run_after(half_s, self._asked, transfer)
         return transfer
 
@@ -194,10 +197,7 @@ class Transport:
         source.running += 1
         # The answer's head comes first: time taken and deadline count from there, not from the wait for a slot.
         transfer.began_s = now + transfer.half_s
-        if transfer.deadline is not None:
-            transfer.deadline.cancel()
-        due_s = transfer.began_s + transfer.deadline_s
-        transfer.deadline = self._clock.at(due_s, self._stop, transfer, FetchReason.TIMEOUT)
+        transfer.late_s = transfer.began_s + transfer.deadline_s
         for began in self._tell_began:
             began(now, source.number, source.running)
         if transfer.rested and self._settings.slow_start:
@@ -257,6 +257,13 @@ class Transport:
         for arrived in self._tell_arrived:
             arrived(self._clock.now, receiver.number, blob, transfer.piece, size)
         self._end(transfer, "")
+
+    def _late(self, transfer: Transfer, reachable: bool) -> None:
+        if transfer.late_s > self._clock.now:
+            transfer.deadline = self._clock.at(transfer.late_s, self._late, transfer, reachable)
+        else:
+            answered = reachable or transfer.flow is not None
+            self._stop(transfer, FetchReason.TIMEOUT if answered else FetchReason.CONNECTION)
 
     def _free_slot(self, transfer: Transfer) -> None:
         source = transfer.source

@@ -112,7 +112,8 @@ class Downloader:
         """Whatever happened to a blob: time limits, the digest when it is whole, plans, the store's pin."""
         state = self.state
         readers.overdue(state, blob)
-        swarms.check_if_whole(state, blob)
+        if blob.held == blob.full:
+            swarms.check_if_whole(state, blob)
         if blob.wanted and not blob.complete:
             if not state.linked:
                 alone.plan_swaps(state, blob)

@@ -57,9 +57,9 @@ def may_ask(state: State, blob: Blob) -> bool:
 
 def plan_upstream(state: State, blob: Blob) -> None:
     """Begin a fetch of what is missing and nobody known holds, where that is allowed and none runs."""
-    if blob.upstream is not None or blob.store is not StoreState.OPEN or blob.layout is None:
+    if not may_ask(state, blob) or blob.upstream is not None or blob.store is not StoreState.OPEN:
         return
-    if blob.check or not _has_source(blob) or not may_ask(state, blob):
+    if blob.check or not _has_source(blob):
         return
     pieces = blob.full & ~blob.held & ~blob.leased
     if not state.linked:

@@ -183,7 +183,7 @@ def overdue(state: State, blob: Blob) -> None:
     for reader in blob.readers.values():
         if not reader.answered and not reader.failed and reader.deadline <= state.now:
             refuse(state, blob, reader, "link", "no word of this blob's size in time")
-    if stalled_at(state, blob) <= state.now:
+    if not blob.fetches and stalled_at(state, blob) <= state.now:
         state.fail_readers(blob, f"nothing came for {state.limits.stall_s:.0f} s")
 
 

@@ -126,9 +126,9 @@ class State:
         """After any change: busy or not, unpin what nobody uses, forget what is nothing any more."""
         if blob.wanted and not blob.complete:
             self.busy[blob] = None
-        else:
-            self.busy.pop(blob, None)
-        if not blob.idle or (blob.wanted and not blob.complete):
+            return
+        self.busy.pop(blob, None)
+        if not blob.idle:
             return
         if blob.store is StoreState.OPEN:
             blob.store = StoreState.CLOSED
