@@ -44,6 +44,8 @@ __all__ = ["HELP", "add_arguments", "run"]
 HELP = "fan-out of one image to N real nodes on shaped links, beside the physical limits (root; else on loopback)"
 
 _PROGRAMS = ("ip", "tc", "nsenter")
+# Where the next run finds what a killed one changed, whatever its TMPDIR.
+_STATE = Path("/run")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -102,7 +104,7 @@ def _measure(asked: Plan, stack: contextlib.ExitStack) -> tuple[Bounds, list[Out
     scenario = asked.scenario
     root = folders_root()
     room = find_room(scenario.nodes, scenario.size_bytes, root, asked.store_dir)
-    remove_leftovers({root, Path("/dev/shm"), room.folder})
+    remove_leftovers([root, Path("/dev/shm"), room.folder, *([_STATE] if asked.shaped else [])])
     folder = _folder(root, stack)
     if asked.outputs.logs_dir is not None:
         stack.callback(_keep_logs, folder, asked.outputs.logs_dir)
@@ -110,7 +112,7 @@ def _measure(asked: Plan, stack: contextlib.ExitStack) -> tuple[Bounds, list[Out
     world: World = Loopback(scenario.nodes)
     if asked.shaped:
         with console.status(f"making {scenario.nodes + 2} namespaces"):
-            network = Network(scenario, asked.control, asked.frame_bytes, folder)
+            network = Network(scenario, asked.control, asked.frame_bytes, _folder(_STATE, stack))
             world = stack.enter_context(network)
     part = _calibrate(asked, world)
     limits = bounds(scenario, part.measured)
@@ -174,7 +176,7 @@ def _publish(asked: Plan, limits: Bounds, outcomes: list[Outcome], links: dict[s
     scenario = asked.scenario
     runs = [outcome.run for outcome in outcomes]
     problems = [f"{one.run.mode}: {problem}" for one in outcomes for problem in one.problems]
-    problems += _exceeded(asked, summaries(scenario, limits, runs))
+    problems += exceeded(asked.max_x_piece, summaries(scenario, limits, runs))
     outputs = asked.outputs
     try:
         publish(
@@ -195,8 +197,8 @@ def _publish(asked: Plan, limits: Bounds, outcomes: list[Outcome], links: dict[s
     return 1 if problems else 0
 
 
-def _exceeded(asked: Plan, figures: Sequence[Summary]) -> list[str]:
-    limit = asked.max_x_piece
+def exceeded(limit: float | None, figures: Sequence[Summary]) -> list[str]:
+    """A line if the scheduled mode took more than `limit` times the piece bound."""
     return [
         f"scheduled: {one.x_piece:.3f} times the piece bound, at most {limit:g}"
         for one in figures

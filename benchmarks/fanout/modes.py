@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.fanout.namespaces import inside
-from benchmarks.fanout.nodes import Nodes, process_cpu_s
+from benchmarks.fanout.nodes import TORRENT_PORT, Nodes, process_cpu_s
 from benchmarks.fanout.pulling import Pulled, Pulling
 from benchmarks.fanout.site import Origin, blob_bytes, blob_gets, image_bytes, origin_problems, repeated_bytes
 from benchmarks.fanout.usage import CoreTime, prefer
@@ -182,7 +182,7 @@ def _running(stage: Stage, mode: Mode, stores: Path, display: Display) -> Iterat
         flags = ["--supernode", supernode.url, "--default-upstream", f"http://{stage.origin.address}"]
         flags += ["--insecure-upstream", stage.origin.address, *free]
         nodes = stack.enter_context(Nodes(world, folder, stores, flags, torrent=mode == "torrent"))
-        nodes.start([_node_flags(stage, node) for node in range(scenario.nodes)])
+        nodes.start([_node_flags(stage, mode, node) for node in range(scenario.nodes)])
         display.step("connecting the nodes")
         wait_until(
             lambda: supernode.metrics().value("layercast_sessions_open") == scenario.nodes,
@@ -196,15 +196,19 @@ def _running(stage: Stage, mode: Mode, stores: Path, display: Display) -> Iterat
 def _supernode_flags(stage: Stage, mode: Mode) -> list[str]:
     flags = [] if stage.plan.shaped else ["--upload-rate", f"{round(stage.scenario.supernode_bytes_s)}B/s"]
     if mode == "torrent":
-        flags += ["--transport", "torrent"]
+        flags += ["--transport", "torrent", *_torrent_listen(stage.world.supernode)]
     log = stage.plan.outputs.event_log
     if mode == "scheduled" and log is not None:
         flags += ["--event-log", str(log.absolute())]
     return flags
 
 
-def _node_flags(stage: Stage, node: int) -> list[str]:
-    flags = []
+def _torrent_listen(place: Place) -> list[str]:
+    return ["--torrent-listen", f"{place.host}:{TORRENT_PORT if place.netns else 0}"]
+
+
+def _node_flags(stage: Stage, mode: Mode, node: int) -> list[str]:
+    flags = _torrent_listen(stage.world.nodes[node]) if mode == "torrent" else []
     if not stage.plan.shaped:
         links = stage.scenario.class_of(node)
         flags += [

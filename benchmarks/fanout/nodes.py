@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PROXY_PORT: Final = 65001
 UPLOAD_PORT: Final = 65002
+TORRENT_PORT: Final = 65004
 _READY: Final = re.compile(r"^ready peer proxy=(\S+) ", re.MULTILINE)
 _READY_TIMEOUT_S: Final = 60.0
 _READY_PER_NODE_S: Final = 0.5

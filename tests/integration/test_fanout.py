@@ -1,0 +1,161 @@
+"""`layercast-bench fanout` with few nodes: real processes behind shaped links, and nothing left of them afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.harness.netns import NETNS_DIR
+from benchmarks.harness.processes import wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+pytestmark = [pytest.mark.client("docker-registry", "ip", "tc"), pytest.mark.root]
+
+MODES = ("native", "torrent", "scheduled")
+RUN_TIMEOUT_S = 240.0
+MODE_KEYS = {
+    "makespan_s", "p50_s", "p99_s", "first_byte_p50_s", "origin_bytes", "origin_gets", "x_fluid", "x_piece",
+    "cross_rack_bytes", "control_bytes", "cpu_s_per_gib", "cpu_busy", "node_rss_mib", "supernode_rss_mib", "errors",
+}  # fmt: skip
+
+
+@contextlib.contextmanager
+def fanout(folder: Path, words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "benchmarks", "fanout", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "TMPDIR": str(folder)},
+        start_new_session=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def finished(folder: Path, *words: str) -> tuple[int, str]:
+    """Exit status and all that it printed."""
+    with fanout(folder, words) as process:
+        printed, _ = process.communicate(timeout=RUN_TIMEOUT_S)
+        return process.returncode, printed
+
+
+def wait_for_transfers(process: subprocess.Popen[str]) -> str:
+    """Until the barrier has fallen; the prefix of all that the run made."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "0 of 3 nodes" in line:
+            break
+    return f"lcfan-{process.pid}-"
+
+
+def namespaces(prefix: str) -> list[str]:
+    return [path.name for path in NETNS_DIR.iterdir() if path.name.startswith(prefix)] if NETNS_DIR.is_dir() else []
+
+
+def folders(prefix: str, root: Path) -> list[Path]:
+    return [
+        path
+        for folder in (root, Path("/dev/shm"), Path("/run"))
+        for path in folder.iterdir()
+        if path.name.startswith(prefix)
+    ]
+
+
+def processes(prefix: str) -> list[str]:
+    """Command lines of processes that were started for the run: its folder is in their words or their HOME."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):  # it has just ended
+                words = (entry / "cmdline").read_bytes()
+                if prefix.encode() in words + (entry / "environ").read_bytes():
+                    found.append(words.replace(b"\0", b" ").decode())
+    return found
+
+
+def assert_nothing_is_left(prefix: str, root: Path) -> None:
+    wait_until(lambda: not processes(prefix), f"the end of {processes(prefix)}", 10.0)
+    assert (namespaces(prefix), folders(prefix, root)) == ([], [])
+
+
+@pytest.mark.parametrize(("control", "modes"), [("own", MODES), ("shared", MODES[-1:])])
+def test_every_mode_gives_its_figures_and_leaves_nothing(tmp_path: Path, control: str, modes: Sequence[str]) -> None:
+    kept = tmp_path / "figures.json"
+    links = ["--rate", "20mbit", "--racks", "2", "--uplink-rate", "40mbit", "--control", control]
+    words = ["--nodes", "3", "--size", "1MiB", "--layers", "2", "--mode", ",".join(modes), *links, "--json", str(kept)]
+    status, printed = finished(tmp_path, *words)
+    assert status == 0, printed
+    figures = json.loads(kept.read_text())
+    assert (figures["nodes"], figures["size_bytes"], figures["pieces"]) == (3, 1 << 20, 4)
+    assert {"fluid_s", "piece_s"} <= figures["bounds"].keys()
+    assert set(figures["modes"]) == set(modes)
+    for mode, one in figures["modes"].items():
+        assert one.keys() >= MODE_KEYS
+        assert one["errors"] == 0
+        assert one["makespan_s"] >= figures["bounds"]["fluid_s"]
+        assert one["origin_bytes"] == (3 << 20 if mode == "native" else 1 << 20)
+        assert one["cross_rack_bytes"] >= 2 << 20
+    assert figures["modes"]["scheduled"]["control_bytes"] > 0
+    assert modes != MODES or 0.0 < figures["reduction_vs_native"] < 1.0
+    assert figures["problems"] == []
+    assert not list(tmp_path.glob("lcfan-*"))
+
+
+def test_without_namespaces_it_runs_on_loopback_and_says_so(tmp_path: Path) -> None:
+    kept = tmp_path / "figures.json"
+    words = ["--no-netns", "--nodes", "3", "--size", "512KiB", "--rate", "20mbit", "--mode", "native,scheduled"]
+    # No run is as fast as the bound.
+    status, printed = finished(tmp_path, *words, "--json", str(kept), "--max-x-piece", "1")
+    assert status == 1
+    assert "times the piece bound, at most 1" in printed
+    assert "by the product's own rate limits, on loopback" in printed
+    assert json.loads(kept.read_text())["modes"]["scheduled"]["origin_bytes"] == 512 << 10
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_interrupted_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    with fanout(tmp_path, ["--nodes", "3", "--size", "8MiB", "--rate", "1mbit", "--mode", "scheduled"]) as process:
+        prefix = wait_for_transfers(process)
+        assert len(namespaces(prefix)) == 3 + 3
+        process.send_signal(number)
+        printed, _ = process.communicate(timeout=30.0)
+        assert process.returncode == 130
+        assert printed.endswith("layercast-bench fanout: interrupted\n")
+    assert_nothing_is_left(prefix, tmp_path)
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    with fanout(tmp_path, ["--nodes", "3", "--size", "8MiB", "--rate", "1mbit", "--mode", "scheduled"]) as process:
+        prefix = wait_for_transfers(process)
+        process.kill()
+        process.wait()
+    wait_until(lambda: not processes(prefix), "the end of all that a killed run had started", 10.0)
+    assert namespaces(prefix)
+    status, printed = finished(tmp_path, "--nodes", "1", "--size", "256KiB", "--rate", "20mbit", "--mode", "native")
+    assert status == 0, printed
+    assert_nothing_is_left(prefix, tmp_path)
+
+
+def test_a_run_beside_another_leaves_it_alone(tmp_path: Path) -> None:
+    with fanout(tmp_path, ["--nodes", "3", "--size", "1MiB", "--rate", "2mbit", "--mode", "scheduled"]) as process:
+        prefix = wait_for_transfers(process)
+        before = namespaces(prefix)
+        assert finished(tmp_path, "--nodes", "1", "--size", "256KiB", "--rate", "20mbit", "--mode", "native")[0] == 0
+        assert namespaces(prefix) == before
+        printed, _ = process.communicate(timeout=RUN_TIMEOUT_S)
+        assert process.returncode == 0, printed
+    assert_nothing_is_left(prefix, tmp_path)
