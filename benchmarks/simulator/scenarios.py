@@ -146,6 +146,10 @@ def _all() -> tuple[Named, ...]:
             limits.origin_gets(3),
         ),
         _named(
+            "elected", "the origin refuses nine times: the supernode gives up, and one node fetches for all",
+            _origin(OriginBehaviour(refused=9, retry_after_s=1.0)), limits.origin_gets(10),
+        ),
+        _named(
             "origin-stall", "the origin stands still for 12 s half way, longer than anybody waits for a byte",
             _origin(OriginBehaviour(stall_s=12.0)), limits.origin_gets(2),
         ),

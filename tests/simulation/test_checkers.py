@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.scenario import Scenario, equal_links
+from benchmarks.scenario import Faults, Scenario, equal_links
 from benchmarks.simulator.checkers import (
     AllEnd,
     BoundsKept,
@@ -18,7 +18,9 @@ from benchmarks.simulator.checkers import (
     RuleBroken,
     SlotsKept,
 )
+from benchmarks.simulator.links import Links
 from benchmarks.simulator.settings import SimulationSettings
+from benchmarks.simulator.transport import Transfer, Transport
 from benchmarks.simulator.world import World
 from proto.pieces import KIB
 from tests.simulation import broken
@@ -101,3 +103,53 @@ def test_a_source_that_sends_more_at_a_time_than_it_has_slots_is_found() -> None
     checker.began(0.0, 1, SETTINGS.slots)
     with pytest.raises(RuleBroken, match="sends 9 pieces at a time"):
         checker.began(0.0, 1, SETTINGS.slots + 1)
+
+
+# --- parts of the world that break a rule --------------------------------------------------------------------------
+
+LEAVING = replace(SCENARIO, faults=Faults(churn_part=0.5, churn_to_s=0.5))
+
+
+def test_a_transport_that_loses_what_was_cut_short_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop_flow = Transport._stop_flow
+
+    def forgetful(self: Transport, transfer: Transfer) -> bool:
+        broken_bytes = transfer.receiver.broken_bytes
+        was_sent = stop_flow(self, transfer)
+        transfer.receiver.broken_bytes = broken_bytes
+        return was_sent
+
+    monkeypatch.setattr(Transport, "_stop_flow", forgetful)
+    with pytest.raises(RuleBroken, match=r"node \d received .* bytes, its link carried"):
+        World(LEAVING, SETTINGS, [BytesConserved()]).run()
+
+
+def test_links_that_are_faster_than_the_scenario_says_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    add = Links.add
+    monkeypatch.setattr(Links, "add", lambda self, rate_bytes_s: add(self, 2 * rate_bytes_s))
+    with pytest.raises(RuleBroken, match="its links need"):
+        World(SCENARIO, SETTINGS, [BoundsKept()]).run()
+
+
+def test_a_node_to_which_only_broken_pieces_come_is_starved(monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch = Transport.fetch
+
+    def too_late(self: Transport, receiver: int, source: int, *rest: object) -> Transfer:
+        transfer = fetch(self, receiver, source, *rest)  # type: ignore[arg-type]  # passed on as they came
+        if receiver == broken.STARVED:
+            self._clock.run_after(0.05, self.cancel, transfer)
+        return transfer
+
+    monkeypatch.setattr(Transport, "fetch", too_late)
+    with pytest.raises(RuleBroken, match="node 3 starves"):
+        World(SCENARIO, SETTINGS, [NobodyStarves()]).run()
+
+
+def test_a_request_of_each_node_at_an_origin_that_all_may_ask_is_nothing_to_object_to() -> None:
+    checker = OriginOnce()
+    checker.opened(SCENARIO, SETTINGS)
+    checker.origin_asked(0.0, 0, 0b11, 0)
+    with pytest.raises(RuleBroken, match="asked again"):
+        checker.origin_asked(1.0, 0, 0b01, 0)
+    checker.origin_opened(2.0, 0)
+    checker.origin_asked(3.0, 0, 0b01, 0)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.scenario import equal_links
+from benchmarks.scenario import Arrivals, Faults, NodeClass, OriginBehaviour, equal_links
 from benchmarks.simulator.settings import SimulationSettings
 from benchmarks.simulator.world import World
 
@@ -18,13 +18,28 @@ RATE = 1_000_000.0
 SMALL = replace(equal_links(12, (30 * PIECE_BYTES,), RATE), piece_size_bytes=PIECE_BYTES)
 
 
-def trace(seed: int) -> str:
+# Everything that draws random numbers or walks over nodes, at once.
+MESS = replace(
+    SMALL,
+    blobs=(20 * PIECE_BYTES, 10 * PIECE_BYTES),
+    classes=(NodeClass("full", 1, 5 * RATE, 5 * RATE), NodeClass("quarter", 1, 2 * RATE, 2 * RATE)),
+    racks=3,
+    trunk_bytes_s=8 * RATE,
+    arrivals=Arrivals(poisson_per_s=2.0, joiners=1),
+    origin=OriginBehaviour(refused=1, retry_after_s=1.0),
+    faults=Faults(churn_part=0.3, churn_to_s=10.0, churn_back_after_s=2.0, slow_part=0.1, slow_factor=0.5,
+                  corrupt_part=0.1),
+)  # fmt: skip
+
+
+def trace(scenario: str, seed: int) -> str:
     """The trace hash of a small run."""
-    return World(replace(SMALL, seed=seed)).run().trace_hash
+    return World(replace({"plain": SMALL, "mess": MESS}[scenario], seed=seed)).run().trace_hash
 
 
-def test_equal_seeds_give_equal_traces_whatever_the_hash_seed() -> None:
-    code = "from tests.simulation.test_runs import trace; print(trace(7))"
+@pytest.mark.parametrize("scenario", ["plain", "mess"])
+def test_equal_seeds_give_equal_traces_whatever_the_hash_seed(scenario: str) -> None:
+    code = f"from tests.simulation.test_runs import trace; print(trace({scenario!r}, 7))"
     traces = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -35,8 +50,8 @@ def test_equal_seeds_give_equal_traces_whatever_the_hash_seed() -> None:
         ).stdout.strip()
         for hash_seed in ("0", "4242")
     }
-    assert traces == {trace(7)}
-    assert trace(8) != trace(7)
+    assert traces == {trace(scenario, 7)}
+    assert trace(scenario, 8) != trace(scenario, 7)
 
 
 def test_every_node_ends_complete_and_the_origin_sends_the_blob_once() -> None:

@@ -1,0 +1,51 @@
+"""The scheduler's choice of pieces earns its keep: a choice that looks at no counts of copies takes longer."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.simulator.scenarios import equal
+from benchmarks.simulator.world import World
+from proto.pieces import indices
+from supernode.scheduler import policy
+from supernode.scheduler.contract import SEED
+from supernode.scheduler.rarity import Rarity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.scenario import Scenario
+
+
+def choose_at_random(patch: pytest.MonkeyPatch, rng: random.Random) -> None:
+    """Any piece that the one has and the other lacks, at the seed and at the peers."""
+
+    def in_any_order(_: Rarity, candidates: int) -> Iterator[int]:
+        pieces = list(indices(candidates))
+        rng.shuffle(pieces)
+        return (1 << piece for piece in pieces)
+
+    patch.setattr(Rarity, "rarest_first", in_any_order)
+    # The rarest of all are those that only the seed has: it sends them first, in their order.
+    patch.setattr(policy, "_fresh", lambda swarm: swarm.members[SEED].have)
+    patch.setattr(policy, "_in_order", lambda _, pieces: policy.any_bit(pieces, rng))
+    patch.setattr(policy, "lowest", lambda pieces: policy.any_bit(pieces, rng))
+
+
+def makespan_s(scenario: Scenario) -> float:
+    """When the last node was complete; all of them must be."""
+    outcome = World(scenario).run()
+    assert len(outcome.completed_s) == scenario.nodes
+    return outcome.completed_s[-1]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_random_choice_in_place_of_rarest_first_comes_out_worse(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    scenario = replace(equal("choice", 30, 30), seed=seed)
+    rarest_first_s = makespan_s(scenario)
+    choose_at_random(monkeypatch, random.Random(seed))
+    assert makespan_s(scenario) > 1.2 * rarest_first_s
