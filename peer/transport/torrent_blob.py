@@ -54,11 +54,9 @@ class JoinedBlob:
     # Verified by libtorrent, not yet held.
     verified: set[int] = field(default_factory=set)
     adopting: set[int] = field(default_factory=set)
-    # Flushes asked for and not yet reported.
-    flushes: int = 0
-    # When it was left, whether libtorrent has said that it is removed, and who waits for the file to be free.
+    # When it was left, whether libtorrent has closed its file since, and who waits for that.
     left_s: float = 0.0
-    removed: bool = False
+    paused: bool = False
     waiters: list[threading.Event] = field(default_factory=list)
     # It was joined again meanwhile, whole or not.
     again: bool | None = None

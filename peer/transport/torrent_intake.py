@@ -69,13 +69,11 @@ class PieceIntake:
         if torrent.blob is None or torrent.blob.held >> piece & 1 or torrent.left_s:
             return
         torrent.verified.add(piece)
-        torrent.flushes += 1
         # It would wait for seconds else, in case another block comes to be written beside it.
         torrent.handle.flush_cache()
 
     def flushed(self, torrent: JoinedBlob) -> None:
         """What was verified is in the file."""
-        torrent.flushes -= torrent.flushes > 0
         for piece in sorted(torrent.verified - torrent.adopting):
             self.adopt(torrent, piece)
 

@@ -141,7 +141,7 @@ class TorrentSession:
         return self._session.add_torrent(parameters)
 
     def remove(self, handle: libtorrent.torrent_handle) -> None:
-        """End a torrent. Its file is not touched any more after torrent_removed_alert and the last flush."""
+        """End a torrent. Its file is touched no more if it was paused before and torrent_paused_alert has come."""
         self._session.remove_torrent(handle)
 
     def alerts(self) -> Iterable[libtorrent.alert]:

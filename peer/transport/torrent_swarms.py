@@ -352,8 +352,8 @@ class TorrentSwarms:
             self._intake.verified(torrent, int(alert.piece_index))
         elif isinstance(alert, libtorrent.cache_flushed_alert):
             self._intake.flushed(torrent)
-        elif isinstance(alert, libtorrent.torrent_removed_alert):
-            torrent.removed = True
+        elif isinstance(alert, libtorrent.torrent_paused_alert):
+            torrent.paused = True
         elif isinstance(alert, libtorrent.file_error_alert | libtorrent.torrent_error_alert):
             self._trouble(torrent, f"blob {torrent.digest.short}: {alert.message()}")
 
@@ -385,8 +385,8 @@ class TorrentSwarms:
         self._intake.forget(torrent)
         torrent.end_wants(FetchReason.CANCELLED, "")
         self._leaving[digest] = torrent
-        torrent.flushes += 1
-        self._session.remove(torrent.handle)
+        # It says so when its peers are gone, all is written and the file is closed; only then is it removed.
+        torrent.handle.pause()
 
     def _leave_all(self, unfinished_only: bool) -> None:
         for torrent in list(self._torrents.values()):
@@ -394,12 +394,13 @@ class TorrentSwarms:
                 self._leave(torrent.digest)
 
     def _look_at_leaving(self, torrent: JoinedBlob, now: float) -> None:
-        free = torrent.removed and not torrent.flushes
+        free = torrent.paused
         late = now - torrent.left_s > _LEAVE_MAX_S
         if torrent.adopting or not (free or late):
             return
         del self._leaving[torrent.digest]
         self._of_handle.pop(torrent.handle, None)
+        self._session.remove(torrent.handle)
         if not free:
             # Its descriptor stays open: libtorrent knows the file by that number.
             log.error("torrent_not_left digest=%s: libtorrent did not let go of its file", torrent.digest.short)
