@@ -7,6 +7,7 @@ nobody else may write to its file: leave() it first. Which blobs, and whom to co
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ipaddress
 import logging
@@ -70,6 +71,7 @@ class TorrentSwarms:
     ) -> None:
         self._store = store
         self._on_trouble = on_trouble
+        self._wake_lock = threading.Lock()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             self._session = TorrentSession(
@@ -169,7 +171,9 @@ class TorrentSwarms:
         self._session.set_rates(upload_bytes_s, download_bytes_s)
 
     def close(self) -> None:
-        """Leave everything and join the threads."""
+        """Leave everything and join the threads. Idempotent; calls that come later do nothing."""
+        if self._closed:
+            return
         self._do(self._stop)
         self._thread.join()
         self._intake.close()
@@ -177,17 +181,16 @@ class TorrentSwarms:
         self._session.close()
         for torrent in [*self._torrents.values(), *self._leaving.values()]:
             self._let_go(torrent, close=True)
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        with self._wake_lock:
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_write = -1
 
     def _do(self, command: Callable[[], object]) -> None:
         self._commands.put(command)
-        try:
-            os.write(self._wake_write, b"\0")
-        except BlockingIOError:
-            return  # it is awake
-        except OSError:
-            log.debug("torrent command after the end")
+        with self._wake_lock, contextlib.suppress(BlockingIOError):  # full: it is awake
+            if self._wake_write >= 0:
+                os.write(self._wake_write, b"\0")
 
     # --- the thread --------------------------------------------------------------------------------------------
 
