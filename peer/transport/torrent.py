@@ -58,12 +58,13 @@ class TorrentTransport:
         self._addresses: dict[PeerId, str] = {}
         self._askers = ThreadPoolExecutor(_ASKERS, thread_name_prefix="torrent-ask")
         self._closing = threading.Event()
-        self._timer = threading.Thread(target=self._watch, name="torrent-deadlines", daemon=True)
-        self._timer.start()
+        self._timer: threading.Thread | None = None
 
     def begin(self, swarms: TorrentSwarms) -> None:
-        """From now on there are torrents."""
+        """From now on there are torrents. Called once."""
         self._swarms = swarms
+        self._timer = threading.Thread(target=self._watch, args=(swarms,), name="torrent-deadlines", daemon=True)
+        self._timer.start()
 
     def introduce(self, peer: PeerId, address: str) -> None:
         """Where this peer's torrents are, HOST:PORT."""
@@ -109,7 +110,8 @@ class TorrentTransport:
         with self._lock:
             for task in self._tasks.values():
                 task.cancelled = True
-        self._timer.join()
+        if self._timer is not None:
+            self._timer.join()
         # First: a question under way ends with its connection.
         self._http.close()
         self._askers.shutdown(wait=True)
@@ -182,11 +184,10 @@ class TorrentTransport:
             # The receiver's bug must not cost this thread.
             log.exception("outcome of fetch %d", task.fetch.fetch_id)
 
-    def _watch(self) -> None:
+    def _watch(self, swarms: TorrentSwarms) -> None:
         while not self._closing.wait(_TICK_S):
             now = time.monotonic()
             with self._lock:
                 late = [task for task in self._tasks.values() if task.wanted and now > task.give_up_s]
             for task in late:
-                assert self._swarms is not None
-                self._swarms.unwant(task.fetch.blob.digest, task.fetch.fetch_id, FetchReason.TIMEOUT)
+                swarms.unwant(task.fetch.blob.digest, task.fetch.fetch_id, FetchReason.TIMEOUT)
