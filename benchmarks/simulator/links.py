@@ -3,7 +3,8 @@
 Exact: of all links the one with the least capacity per open transfer sets the rate of its transfers; then the next,
 with what is left. Only transfers that are connected through shared links with what changed are worked out anew.
 Local: a transfer has min(capacity / transfers) over its links, which leaves unused what one end cannot take. What
-changes on a link then concerns the transfers on that link alone.
+changes on a link then concerns the transfers on that link alone. Measured at 200 nodes: within 1 % of the exact one's
+makespan for equal and for mixed links, 4 to 10 % longer where trunks are the narrowest links.
 """
 
 from __future__ import annotations
