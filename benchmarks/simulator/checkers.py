@@ -250,6 +250,9 @@ class NobodyStarves(Checker):
         """See Checker."""
         longest = max(scenario.layout(blob).length(0) for blob in range(len(scenario.blobs)))
         rates = [rate for one in scenario.classes for rate in (one.up_bytes_s, one.down_bytes_s) if rate]
+        if scenario.racks and scenario.trunk_bytes_s:
+            # A node's share of its rack's trunk is a link of its own as far as waiting goes.
+            rates.append(scenario.trunk_bytes_s * scenario.racks / scenario.nodes)
         factor = scenario.faults.slow_factor if scenario.faults.slow_part else 1.0
         slowest_s = longest / (min(rates) * factor) if rates else 0.0
         silent_s = 2 * settings.slot_wait_s if settings.power_loss else 0.0
