@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.fanout.namespaces import inside
 from benchmarks.fanout.nodes import TORRENT_PORT, Nodes, process_cpu_s
 from benchmarks.fanout.pulling import Pulled, Pulling
-from benchmarks.fanout.site import Origin, blob_bytes, blob_gets, image_bytes, origin_problems, repeated_bytes
+from benchmarks.fanout.site import Origin, blob_bytes, blob_gets, origin_problems, repeated_bytes
 from benchmarks.fanout.usage import CoreTime, prefer
 from benchmarks.fanout.watch import SOURCES, Display, Reading, Watcher, samples
 from benchmarks.figures import Mode, ModeRun, NodeTimes
@@ -111,10 +111,6 @@ def _native(stage: Stage, display: Display) -> Outcome:
     ledger = stage.origin.ledger()
     received = blob_bytes(ledger, image)
     traffic = measured.traffic
-    remarks = []
-    if fraction < 1.0:
-        part = f"{fraction:.4f} of the size ({image_bytes(image) / MIB:.2f} MiB a node)"
-        remarks.append(f"native ran with {part}: its times are divided by that")
     run = ModeRun(
         mode="native",
         nodes=_times(scenario, measured.pulled, fraction),
@@ -128,7 +124,6 @@ def _native(stage: Stage, display: Display) -> Outcome:
         cross_rack_bytes=traffic.into_racks_bytes if traffic is not None and scenario.racks else None,
         cpu_busy=measured.busy,
         size_fraction=fraction,
-        remarks=tuple(remarks),
         more={"clients_cpu_s": measured.clients_cpu_s},
     )
     return Outcome(run, tuple(_node_problems(measured.pulled)))

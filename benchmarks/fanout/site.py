@@ -77,11 +77,6 @@ class Origin:
         return self._proxy.ledger()
 
 
-def image_bytes(image: Image) -> int:
-    """Of its layers: what a node pulls."""
-    return sum(layer.size_bytes for layer in image.layers)
-
-
 def blob_bytes(ledger: Ledger, image: Image) -> int:
     """Body bytes of the image's layers that left the origin."""
     return sum(ledger.blob_bytes(layer.digest) for layer in image.layers)

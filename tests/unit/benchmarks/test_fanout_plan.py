@@ -11,6 +11,7 @@ import supernode.config
 from benchmarks.__main__ import main
 from benchmarks.fanout import plan as planning
 from benchmarks.fanout.plan import Plan, add_arguments, plan
+from benchmarks.harness import programs
 from proto.errors import ConfigError, LocalError
 
 ROOT = 0
@@ -117,3 +118,11 @@ def test_what_makes_no_sense_gets_one_line(words: str, complaint: str, capsys: p
     assert shown.startswith("layercast-bench fanout: ")
     assert complaint in shown
     assert shown.count("\n") == 1
+
+
+def test_a_missing_program_is_named_with_its_package(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(programs, "find_program", lambda name: None if name == "tc" else f"/usr/bin/{name}")
+    assert main(["fanout"]) == 1
+    assert capsys.readouterr().err == "layercast-bench fanout: tc is not installed: apt-get install iproute2\n"
