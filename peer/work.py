@@ -175,7 +175,7 @@ class Work:
             post(FetchEnded(command.fetch, FetchReason.TICKET, 0.0))
             return
         self._transport.start(
-            PieceFetch(command.fetch, handle, command.piece, holder, ticket, command.deadline_s), done
+            PieceFetch(command.fetch, handle, command.piece, holder, ticket, command.deadline_s, command.ahead), done
         )
 
     def cancel_fetch(self, fetch: int) -> None:

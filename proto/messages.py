@@ -244,7 +244,7 @@ class Voided:
 class Grant:
     """Fetch this piece from this node. The deadline counts from the start of the transfer.
 
-    `ahead`: the source and you are expected to be free within a round trip; ask now, it will be served in turn.
+    `ahead`: the source is about to end another transfer; ask now and say so, it sends when that one has ended.
     """
 
     lease: int

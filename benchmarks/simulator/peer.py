@@ -245,6 +245,7 @@ class Peer:
             command.deadline_s,
             self._fetch_ended,
             command.fetch,
+            ahead=command.ahead,
         )
 
     def _fetch_ended(self, fetch: int, reason: str, elapsed_s: float) -> None:

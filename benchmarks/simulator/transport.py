@@ -71,6 +71,7 @@ class Transfer:
     """One fetch of one piece."""
 
     __slots__ = (
+        "ahead",
         "began_s",
         "blob",
         "deadline",
@@ -100,6 +101,7 @@ class Transfer:
         half_s: float,
         ended: Ended,
         number: int,
+        ahead: bool,
     ) -> None:
         self.receiver = receiver
         self.source = source
@@ -111,6 +113,8 @@ class Transfer:
         self.half_s = half_s
         self.ended = ended
         self.number = number
+        # To begin when another transfer of the source has ended.
+        self.ahead = ahead
         # Its connection is new, or had nothing to do for long.
         self.rested = False
         # What it would lose to slow start, as a wait before its bytes flow; then they do.
@@ -150,13 +154,22 @@ class Transport:
         self.endpoints = [Endpoint(number, len(scenario.blobs)) for number in range(scenario.nodes + 1)]
 
     def fetch(
-        self, receiver: int, source: int, blob: int, piece: int, deadline_s: float, ended: Ended, number: int
+        self,
+        receiver: int,
+        source: int,
+        blob: int,
+        piece: int,
+        deadline_s: float,
+        ended: Ended,
+        number: int,
+        *,
+        ahead: bool = False,
     ) -> Transfer:
         """Begin; `ended` is called once with `number`, but never for a receiver that left meanwhile."""
         clock, settings = self._clock, self._settings
         to, whence = self.endpoints[receiver], self.endpoints[source]
         half_s = self._network.round_trip_s(source, receiver) / 2
-        transfer = Transfer(to, whence, blob, piece, deadline_s, clock.now, half_s, ended, number)
+        transfer = Transfer(to, whence, blob, piece, deadline_s, clock.now, half_s, ended, number, ahead)
         to.transfers[transfer] = whence.transfers[transfer] = None
         used_s = to.warm.get(source)
         transfer.rested = used_s is None or clock.now > used_s + settings.slow_start_idle_s
@@ -182,7 +195,7 @@ class Transport:
                 self._refuse(transfer, FetchReason.CONNECTION)
         elif not source.held[transfer.blob] >> transfer.piece & 1:
             self._refuse(transfer, FetchReason.NOT_HELD)
-        elif source.running < self._settings.slots:
+        elif source.running < (1 if transfer.ahead else self._settings.slots):
             self._send(transfer)
         elif len(source.waiting) < self._settings.queue_max:
             source.waiting.append(transfer)
@@ -270,9 +283,13 @@ class Transport:
         if source.life != transfer.source_life:
             return
         source.running -= 1
+        one_ahead = True
         while source.waiting and source.running < self._settings.slots:
+            if source.waiting[0].ahead and not one_ahead:
+                return
             following = source.waiting.popleft()
             if not following.over:
+                one_ahead = one_ahead and not following.ahead
                 self._send(following)
 
     def _stop_flow(self, transfer: Transfer) -> bool:

@@ -286,13 +286,14 @@ class CheckDigest:
 
 @dataclass(frozen=True, slots=True)
 class StartFetch:
-    """Fetch a piece from a peer into the store."""
+    """Fetch a piece from a peer into the store. `ahead`: it is to send once another of its transfers has ended."""
 
     fetch: int
     digest: Digest
     piece: int
     holder: Holder
     deadline_s: float
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

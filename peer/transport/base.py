@@ -22,7 +22,10 @@ class PieceSource:
 
 @dataclass(frozen=True, slots=True)
 class PieceFetch:
-    """One transfer. The deadline counts from the first byte of the answer; waiting for a slot is bounded apart."""
+    """One transfer. The deadline counts from the first byte of the answer; waiting for a slot is bounded apart.
+
+    `ahead`: the source is about to end another transfer, and is to begin this one only then.
+    """
 
     fetch_id: int
     blob: BlobHandle
@@ -30,6 +33,7 @@ class PieceFetch:
     source: PieceSource
     ticket: bytes
     deadline_s: float
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -262,7 +262,8 @@ class HttpTransport:
     def _fetch_over(self, task: _Task, connection: HttpConnection, buffer: memoryview) -> bool:
         """One request and its answer; True when the connection can be used again."""
         fetch = task.fetch
-        connection.request(pieces_path(fetch.blob.digest, fetch.piece, fetch.piece), fetch.ticket)
+        path = pieces_path(fetch.blob.digest, fetch.piece, fetch.piece)
+        connection.request(path, fetch.ticket, ahead=fetch.ahead)
         answer, rest = connection.read_head(buffer, self._slot_wait_s)
         task.started_s = time.monotonic()
         if answer.status != 200:

@@ -68,14 +68,14 @@ class HttpConnection:
             raise FrameInvalid(f"{self.address} gave no nonce")
         self._nonce = answer.nonce
 
-    def request(self, path: str, ticket: bytes) -> None:
-        """Send a request with the ticket. Raises ConnectionLost."""
+    def request(self, path: str, ticket: bytes, *, ahead: bool = False) -> None:
+        """Send a request with the ticket. `ahead`: another transfer of the peer comes first. Raises ConnectionLost."""
         proof = self._proofs.get(ticket)
         if proof is None:
             while len(self._proofs) >= _PROOFS_MAX:
                 del self._proofs[next(iter(self._proofs))]
             proof = self._proofs[ticket] = prove_connection(self._identity, self._nonce, ticket)
-        self._send(format_request(path, self.address, ticket, proof))
+        self._send(format_request(path, self.address, ticket, proof, ahead=ahead))
 
     def read_head(self, buffer: memoryview, timeout_s: float) -> tuple[Answer, memoryview]:
         """The answer's head, and what came of its body with it (a part of `buffer`).

@@ -1,7 +1,8 @@
 """UploadServer: the port where other peers fetch pieces. Connections, admission and threads; answers: http_serve.
 
 One thread waits in epoll for idle connections and reads request heads; `slots` worker threads send. A request that
-finds every slot taken waits in a short queue, first come first served, and beyond that is refused as busy.
+finds every slot taken waits in a short queue, first come first served, and beyond that is refused as busy. One that
+says it was granted ahead waits until a transfer ends, or begins at once if there is none.
 No payload byte passes through Python.
 """
 
@@ -15,6 +16,7 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from peer.transport.http_serve import Answerer, Connection, UploadCounters
@@ -81,6 +83,8 @@ class UploadServer:
         self._closed = False
         self._admitted = 0
         self._admission = threading.Lock()
+        # Admitted requests that wait for the end of a transfer, in order of arrival.
+        self._ahead: deque[tuple[Connection, Request]] = deque()
         self._connections: dict[int, Connection] = {}
         self._queue: queue.SimpleQueue[tuple[Connection, Request] | None] = queue.SimpleQueue()
         self._listener = _listen(listen)
@@ -213,7 +217,7 @@ class UploadServer:
             self._refuse(connection, 503, "busy", "every slot is taken", keep_alive=request.keep_alive)
         else:
             connection.serving = True
-            self._queue.put((connection, request))
+            self._line_up(connection, request)
 
     def _admit(self) -> bool:
         with self._admission:
@@ -221,6 +225,22 @@ class UploadServer:
                 return False
             self._admitted += 1
             return True
+
+    def _line_up(self, connection: Connection, request: Request) -> None:
+        """For a free slot, or behind the transfers that are under way."""
+        with self._admission:
+            if request.ahead and self._admitted - len(self._ahead) > 1:
+                self._ahead.append((connection, request))
+                return
+        self._queue.put((connection, request))
+
+    def _transfer_over(self) -> None:
+        """Its slot is free, and the first request that waited for this may go."""
+        with self._admission:
+            self._admitted -= 1
+            following = self._ahead.popleft() if self._ahead else None
+        if following is not None:
+            self._queue.put(following)
 
     def _refuse(self, connection: Connection, status: int, reason: str, message: str, *, keep_alive: bool) -> None:
         self.counters.add_refused(reason)
@@ -269,8 +289,7 @@ class UploadServer:
             try:
                 keep = not self._closed and self._still_there(connection) and self._serve(connection, request)
             finally:
-                with self._admission:
-                    self._admitted -= 1
+                self._transfer_over()
                 if keep:
                     connection.deadline_s = time.monotonic() + self._idle_s
                     self._await_request(connection)

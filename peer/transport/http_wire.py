@@ -9,6 +9,9 @@ read. Not goals: other methods, request bodies, chunked answers, pipelining, HTT
     GET /v1/blobs/{digest}/hashes                   200, size u64, piece size u64, then runs of: first u32,
                                                     count u32, count x 32 bytes of hash, 64 bytes of signature
 
+A request for pieces with `Layercast-Ahead: 1` is answered once another transfer of the source has ended: so a node
+that has been told so asks before the source is free, and the source's link neither idles nor is shared.
+
 All numbers are big-endian. All but the nonce need `Layercast-Ticket` (proto.tickets.issue_ticket, base64url) and
 `Layercast-Proof` (prove_connection with this connection's nonce, base64url). The server checks signatures once per
 connection and ticket, so that a request that shows the ticket again may leave the proof out.
@@ -45,6 +48,7 @@ HEAD_END: Final = b"\r\n\r\n"
 _NONCE: Final = "Layercast-Nonce"
 _TICKET: Final = "Layercast-Ticket"
 _PROOF: Final = "Layercast-Proof"
+_AHEAD: Final = "Layercast-Ahead"
 _REASONS: Final = {
     200: "OK",
     204: "No Content",
@@ -80,6 +84,7 @@ class Request:
     ticket: bytes
     proof: bytes
     keep_alive: bool
+    ahead: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,11 +117,13 @@ def hashes_path(digest: Digest) -> str:
     return f"/v1/blobs/{digest}/hashes"
 
 
-def format_request(path: str, host: str, ticket: bytes = b"", proof: bytes = b"") -> bytes:
+def format_request(path: str, host: str, ticket: bytes = b"", proof: bytes = b"", *, ahead: bool = False) -> bytes:
     """The whole of a request."""
     lines = [f"GET {path} HTTP/1.1", f"Host: {host}"]
     if ticket:
         lines += [f"{_TICKET}: {_to_text(ticket)}", f"{_PROOF}: {_to_text(proof)}"]
+    if ahead:
+        lines.append(f"{_AHEAD}: 1")
     return "\r\n".join(lines).encode("ascii") + HEAD_END
 
 
@@ -145,7 +152,8 @@ def parse_request(head: bytes) -> Request:
     first, last = int(found[3]), int(found[4])
     if not first <= last < PIECE_COUNT_MAX:
         raise FrameInvalid(f"pieces {first}-{last} are no range")
-    return Request(Asked.PIECES, digest, first, last, ticket, proof, keep_alive)
+    ahead = headers.get(_AHEAD.lower()) == "1"
+    return Request(Asked.PIECES, digest, first, last, ticket, proof, keep_alive, ahead)
 
 
 def format_answer(status: int, length_bytes: int, *, nonce: bytes = b"", keep_alive: bool = True) -> bytes:

@@ -143,7 +143,10 @@ def _slots_kept(node: Node) -> None:
 
 def _open_ends_agree(node: Node, link: Link, heads: list[Lease], upward: bool) -> None:
     expected = {
-        lease.number for lease in heads if lease.ending and (lease.after_up if upward else lease.after_down) is None
+        lease.number
+        for lease in heads
+        if (lease.ending_up if upward else lease.ending_down)
+        and (lease.after_up if upward else lease.after_down) is None
     }
     assert {lease.number for lease in link.open_ends} == expected, f"slots kept: peer {node.peer}: ends to follow"
 

@@ -20,7 +20,8 @@ class Lease:
         "before_down",
         "before_up",
         "duration_s",
-        "ending",
+        "ending_down",
+        "ending_up",
         "expires_in_s",
         "first_copy",
         "granted_at",
@@ -52,8 +53,9 @@ class Lease:
         # Predicted time of the transfer, None while nothing is measured.
         self.duration_s: float | None = None
         self.expires_in_s = 0.0
-        # Predicted to end within a round trip: one lease may follow it at each end.
-        self.ending = False
+        # Predicted to end shortly: one lease may follow it at the receiver, and at the source.
+        self.ending_down = False
+        self.ending_up = False
         # Later than predicted by so much that a second source may race it.
         self.overdue = False
         # The piece is `awaited` by way of this lease; see Swarm.

@@ -113,8 +113,8 @@ class Core:
                 member.first_copies += 1
                 self._hold_seed_back(lease)
         lease.expires_in_s = self._expiry_s(lease)
-        ahead = lease.before_up is not None or lease.before_down is not None
-        if not ahead:
+        ahead = lease.before_up is not None
+        if not ahead and lease.before_down is None:
             self._start(lease)
         self.counters["granted"] += 1
         self.stories.tell(
@@ -205,20 +205,21 @@ class Core:
         if lease.duration_s is None and self.book.typical_flow:
             # Granted when nothing was measured yet.
             lease.duration_s = lease.size_bytes / self.book.typical_flow
-        duration = lease.duration_s
         if not lease.member.swarm.wanting & ~lease.receiver.bit:
             # Nobody competes: its next piece may as well be decided now.
-            self._call_near(lease)
-        elif duration is None:
+            self._open_down(lease)
+            self._open_up(lease)
+        elif lease.duration_s is None:
             # Nothing at all is measured yet: nothing is granted behind it.
             lease.overdue = True
             self._set_due(lease, self.now + lease.expires_in_s + settings.expiry_grace_s)
         else:
-            near_end_in_s = duration - settings.round_trip_s
-            if near_end_in_s <= 0.0:
-                self._call_near(lease)
-            else:
-                self._set_due(lease, self.now + near_end_in_s)
+            self._set_due(lease, self.now + lease.duration_s - settings.choice_factor * self._ahead_s(lease.duration_s))
+
+    def _ahead_s(self, duration_s: float) -> float:
+        """How long before its source's end a transfer is granted that follows one of this duration."""
+        settings = self.settings
+        return max(settings.ahead_part * duration_s, settings.reaction_part * self.book.reaction_s)
 
     def beside(self, lease: Lease) -> tuple[float, float]:
         """Mean number of transfers at its source and at its receiver since it started, itself included."""
@@ -231,15 +232,21 @@ class Core:
             (lease.receiver.down.area(self.now) - lease.area_down) / elapsed_s,
         )
 
-    def _call_near(self, lease: Lease) -> None:
-        """The transfer is about to end: another may be granted to follow it at each end."""
-        lease.ending = True
-        lease.source.up.open_ends.append(lease)
+    def _open_down(self, lease: Lease) -> None:
+        """The transfer is about to end: another may be granted to follow it at its receiver."""
+        lease.ending_down = True
         lease.receiver.down.open_ends.append(lease)
-        self.book.refresh_up(lease.source)
         self.book.refresh_down(lease.receiver)
-        self.dirty_up[lease.source.peer] = lease.source
         self.dirty_down[lease.receiver.peer] = lease.receiver
+        if lease.duration_s is not None:
+            self._set_due(lease, self.now + (1.0 - 1.0 / self.settings.choice_factor) * self._ahead_s(lease.duration_s))
+
+    def _open_up(self, lease: Lease) -> None:
+        """And now at its source."""
+        lease.ending_up = True
+        lease.source.up.open_ends.append(lease)
+        self.book.refresh_up(lease.source)
+        self.dirty_up[lease.source.peer] = lease.source
         self._await_end(lease)
 
     def _await_end(self, lease: Lease) -> None:
@@ -251,7 +258,7 @@ class Core:
             if lease.first_copy:
                 # A busy node takes some milliseconds longer: no reason for the seed to send the piece again.
                 patience_s = max(patience_s, self.settings.first_copy_wait_s)
-            deadline = min(deadline, max(lease.started_at + patience_s, self.now + self.settings.round_trip_s))
+            deadline = min(deadline, max(lease.started_at + patience_s, self.now + self.book.reaction_s))
         else:
             lease.overdue = True
         self._set_due(lease, deadline)
@@ -263,8 +270,10 @@ class Core:
         lease = self.leases[number]
         if lease.inline or lease.overdue:
             return lease
-        if not lease.ending:
-            self._call_near(lease)
+        if not lease.ending_down:
+            self._open_down(lease)
+        elif not lease.ending_up:
+            self._open_up(lease)
         else:
             lease.overdue = True
             self.dirty_down[lease.receiver.peer] = lease.receiver
@@ -330,7 +339,7 @@ class Core:
                 link.used += link.share(after)
                 self._start_if_free(after)
             else:
-                self._give_up_slot(link, lease)
+                self._give_up_slot(link, lease, lease.ending_up)
         self.book.refresh_up(lease.source)
 
     def _leave_down(self, lease: Lease) -> None:
@@ -345,13 +354,13 @@ class Core:
                 link.used += link.share(after)
                 self._start_if_free(after)
             else:
-                self._give_up_slot(link, lease)
+                self._give_up_slot(link, lease, lease.ending_down)
         self.book.refresh_down(lease.receiver)
 
     @staticmethod
-    def _give_up_slot(link: Link, lease: Lease) -> None:
+    def _give_up_slot(link: Link, lease: Lease, ending: bool) -> None:
         link.chains -= 1
-        if lease.ending:
+        if ending:
             link.open_ends.remove(lease)
         if link.chains == 0:
             link.used = 0.0

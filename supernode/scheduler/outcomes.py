@@ -33,6 +33,9 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
             elapsed_s = core.now - lease.started_at
         if elapsed_s >= _BRIEFEST_S:
             rate = lease.size_bytes / elapsed_s
+            if lease.started_at == lease.granted_at:
+                took_s = max(0.0, core.now - elapsed_s - lease.granted_at)
+                core.book.reaction_s += (took_s - core.book.reaction_s) / 64
             beside_up, beside_down = core.beside(lease) if lease.started_at is not None else (1.0, 1.0)
             if lease.member.swarm.wanting & ~receiver.bit:
                 # With others to serve, a second transfer on a link delays every hop by more than a gap costs.

@@ -222,6 +222,7 @@ class PeerBook:
         "idle_up",
         "nodes",
         "places",
+        "reaction_s",
         "rows",
         "settings",
         "sunk",
@@ -245,6 +246,8 @@ class PeerBook:
         self.places: dict[str, int] = {}
         # Rate of a transfer between any two nodes, as lately seen.
         self.typical_flow: float | None = None
+        # From a grant to a node that is free until its transfer begins, and the way of the report that says so.
+        self.reaction_s = settings.reaction_s
 
     def join(self, peer: int, zone: str, up: Link, down: Link) -> Node:
         """Enter a node. The peer must not be known."""

@@ -1,7 +1,7 @@
 """The scheduling rules, each a small function: given a free node, which lease to grant. Reads state, changes none but
 rotation; the order of every choice comes from masks, insertion order and the machine's own random, never from a set.
 
-1 just in time: peerbook.Link.room and Core._call_near decide who counts as free. 2 level by level, 5 nearest first and
+1 just in time: peerbook.Link.room and Core._open_down and _open_up decide who counts as free. 2 level by level, 5 nearest first and
 9 slow ones last: choose_source. 3 first copies first: _fresh, Swarm.awaited, matching.seed_is_free. 4 rarest first:
 _matched. 5 first copies to fast uplinks: _fastest. 6 one inbound copy a rack: _held_back_pieces and _able. 7 readers
 early: _reader_next. 8 the end: race_for_receiver.
@@ -27,8 +27,9 @@ SEED_BIT = 1
 _FEW_NODES = 4
 # Pieces tried, rarest first, before every node is tried in turn.
 _TRIES = 12
-# Receivers compared before one is taken.
+# Receivers compared before one is taken: of a crowd of more than so many, some at random.
 _SAMPLE = 3
+_CROWD = 16
 
 
 # A lease to grant: to whom, which piece, from whom.
@@ -330,17 +331,22 @@ def _alike(core: Core, one: Link, other: Link) -> bool:
 
 
 def _neediest(core: Core, swarm: Swarm, source: Node, receivers: int) -> Member:
-    """Of a few near receivers at random, the one with most missing over its own rate."""
+    """Of the near receivers, the one with most missing over its own rate."""
     for place in source.places:
         near = receivers & core.book.places[place]
         if near:
             receivers = near
             break
     best = swarm.at_row[any_bit(receivers, core.rng)]
-    for _ in range(_SAMPLE - 1):
-        other = swarm.at_row[any_bit(receivers, core.rng)]
-        if other is not best and _time_left(other) > _time_left(best):
-            best = other
+    most = _time_left(best)
+    # Few end their transfers just now; of a crowd, some at random.
+    few = receivers.bit_count() <= _CROWD
+    rows = indices(receivers) if few else (any_bit(receivers, core.rng) for _ in range(_SAMPLE - 1))
+    for row in rows:
+        other = swarm.at_row[row]
+        left = _time_left(other)
+        if left > most:
+            best, most = other, left
     return best
 
 

@@ -9,9 +9,14 @@ from dataclasses import dataclass
 class SchedulerSettings:
     """Immutable; the defaults suit a data-centre network of 0.1 to 10 Gbit/s."""
 
-    # A report to the supernode, a grant back and the request to the source: LAN plus two event loops. A grant is given
-    # this long before a transfer's predicted end; a longer horizon makes successive transfers overlap more and more.
-    round_trip_s: float = 0.01
+    # A grant is given this part of a transfer before its source's predicted end; its receiver can be chosen a little
+    # earlier, so that each source finds some to choose from. Longer, and transfers overlap or wait for one another.
+    ahead_part: float = 0.05
+    choice_factor: float = 1.25
+    # What a grant takes to become a transfer until that is measured, and what part of the measured time (which has the
+    # report's way in it) a grant is given ahead at least.
+    reaction_s: float = 0.002
+    reaction_part: float = 0.6
     # More uploads than this share one link no better and make every hop of a rare piece longer.
     uploads_per_node_max: int = 8
     # 0: no leases to peers at all, but for inline blobs; their pieces travel otherwise.

@@ -99,7 +99,7 @@ def test_times_turns_and_a_machine_that_broke_come_out_as_they_went_in() -> None
 
 
 def test_the_header_names_the_machine_with_all_its_settings() -> None:
-    tuned = SchedulerSettings(round_trip_s=0.5, story_length=7)
+    tuned = SchedulerSettings(reaction_s=0.5, story_length=7)
     parameters = SchedulerParameters(2**64 - 1, 9, tuned, 3, 4, 1.25e8)
     header = type(HEADER)(parameters, "1.2.3", "3.11.9", 17.5)
     assert read(Encoder().begin(header))[0].header == header
