@@ -26,6 +26,7 @@ def check(scheduler: Scheduler) -> None:
         _rarity_agrees(swarm)
         _origin_spared(core, swarm, plans[swarm.number])
         _racks_agree(swarm)
+        _covered_agree(swarm)
         _awaited_agree(swarm)
     for node in core.book.nodes.values():
         _slots_kept(node)
@@ -113,6 +114,21 @@ def _racks_agree(swarm: Swarm) -> None:
             assert len(first) == 1, f"one inbound copy a rack: {len(first)} of piece {piece} into {rack}"
 
 
+def _covered_agree(swarm: Swarm) -> None:
+    nodes: dict[str, int] = {}
+    for member in swarm.members.values():
+        if member.node.rack is not None:
+            nodes[member.node.rack] = nodes.get(member.node.rack, 0) | member.node.bit
+    for piece, covered in enumerate(swarm.covered):
+        expected = 0
+        for rack, members in nodes.items():
+            held = bool(swarm.holders[piece] & members)
+            assert bool(swarm.rack_have.get(rack, 0) >> piece & 1) == held, f"racks agree: piece {piece} in {rack}"
+            if held or swarm.inbound_of_rack.get(rack, 0) >> piece & 1:
+                expected |= members
+        assert covered == expected, f"racks agree: nodes that piece {piece} is covered for"
+
+
 def _awaited_agree(swarm: Swarm) -> None:
     first_copies = [
         lease.piece
@@ -193,8 +209,12 @@ def _nobody_starves(core: Core, plans: dict[int, OriginPlan]) -> None:
             for source_row in indices(core.book.free_up & swarm.holding & ~node.bit & ~node.avoid):
                 source = core.book.at(source_row)
                 useful = swarm.members[source.peer].have & member.need
-                if node.rack is not None:
-                    useful &= ~swarm.inbound_of_rack.get(node.rack, 0)
+                if node.rack is not None and node.rack != source.rack and not core.book.roaming & node.bit:
+                    elsewhere = useful & swarm.covered_in(node.rack)
+                    assert not elsewhere or timed, (
+                        f"nobody starves: {node.peer} waits for its rack and nothing is timed"
+                    )
+                    useful ^= elsewhere
                 if source.peer == SEED:
                     assert not useful or timed, f"nobody starves: {node.peer} could fetch from the seed"
                     useful &= swarm.rarity.levels[0] if not swarm.inline else useful

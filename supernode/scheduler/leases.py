@@ -101,6 +101,9 @@ class Core:
         receiver.leases_in[lease.number] = lease
         source.leases_out[lease.number] = lease
         member.grants += 1
+        if receiver.hungry_at is not None:
+            receiver.hungry_at = None
+            self.book.roaming &= ~receiver.bit
         racing = member.leases.setdefault(piece, [])
         racing.append(lease)
         first_copy = source.peer == SEED and not swarm.rarity.counts[piece] and not receiver.quarantined
@@ -133,7 +136,10 @@ class Core:
 
     def _hold_rack_back(self, swarm: Swarm, lease: Lease) -> None:
         rack = lease.receiver.rack
-        if rack is None or lease.inline or swarm.holders[lease.piece] & self.book.places[rack]:
+        if rack is None or lease.inline or swarm.rack_have.get(rack, 0) >> lease.piece & 1:
+            return
+        if swarm.inbound_of_rack.get(rack, 0) >> lease.piece & 1:
+            # A node that may roam does not wait for that one.
             return
         lease.rack_first = rack
         swarm.hold_rack_back(rack, lease.piece)

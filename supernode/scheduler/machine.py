@@ -151,6 +151,8 @@ class Scheduler:
             node.blocked_up_until = 0.0
         elif kind is TimerKind.NODE_DOWN and node.blocked_down_until <= core.now:
             node.blocked_down_until = 0.0
+        if kind is TimerKind.NODE_DOWN and node.hungry_at is not None and node.hungry_at <= core.now:
+            core.book.roaming |= node.bit
         core.book.refresh(node)
         core.wake(node)
 

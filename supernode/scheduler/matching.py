@@ -53,8 +53,21 @@ def _feed(core: Core, node: Node) -> None:
     while core.book.free_down & node.bit and node.wanting:
         choice = policy.for_receiver(core, node, seed_is_free(core))
         if choice is None:
+            if node.rack is not None and not node.leases_in:
+                _let_wait(core, node)
             return
         core.grant(*choice)
+
+
+def _let_wait(core: Core, node: Node) -> None:
+    """Its rack has what it lacks, or will, but no slot for it: after some time the node may fetch from elsewhere."""
+    if node.hungry_at is None:
+        typical = core.book.typical_flow
+        piece_s = core.largest_piece_bytes / typical if typical else 0.0
+        node.hungry_at = core.now + max(
+            core.settings.rack_patience_s, core.settings.rack_patience_piece_times * piece_s
+        )
+        core.timers.set(node.hungry_at, TimerKind.NODE_DOWN, node.peer)
 
 
 def _drain(core: Core, node: Node, *, seed_free: bool) -> None:

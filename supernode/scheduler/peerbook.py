@@ -165,6 +165,7 @@ class Node:
         "blocked_up_until",
         "down",
         "faults",
+        "hungry_at",
         "leases_in",
         "leases_out",
         "members",
@@ -191,6 +192,8 @@ class Node:
         self.faults = 0
         self.blocked_up_until = 0.0
         self.blocked_down_until = 0.0
+        # When it will have waited for its rack for long enough; None while it is being served.
+        self.hungry_at: float | None = None
         # Nodes (mask) this one is not to fetch from for now.
         self.avoid = 0
         # Swarm number to membership; `wanting` those with something left to lease, in rotation.
@@ -223,6 +226,7 @@ class PeerBook:
         "nodes",
         "places",
         "reaction_s",
+        "roaming",
         "rows",
         "settings",
         "sunk",
@@ -246,6 +250,8 @@ class PeerBook:
         self.places: dict[str, int] = {}
         # Rate of a transfer between any two nodes, as lately seen.
         self.typical_flow: float | None = None
+        # Their racks let them wait for long: they may fetch from others what their racks have.
+        self.roaming = 0
         # From a grant to a node that is free until its transfer begins, and the way of the report that says so.
         self.reaction_s = settings.reaction_s
 
@@ -275,6 +281,7 @@ class PeerBook:
         self.free_down &= clear
         self.idle_up &= clear
         self.sunk &= clear
+        self.roaming &= clear
         for place in node.places:
             left = self.places[place] & clear
             if left:

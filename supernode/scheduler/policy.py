@@ -1,10 +1,10 @@
 """The scheduling rules, each a small function: given a free node, which lease to grant. Reads state, changes none but
 rotation; the order of every choice comes from masks, insertion order and the machine's own random, never from a set.
 
-1 just in time: peerbook.Link.room and Core._open_down and _open_up decide who counts as free. 2 level by level, 5 nearest first and
-9 slow ones last: choose_source. 3 first copies first: _fresh, Swarm.awaited, matching.seed_is_free. 4 rarest first:
-_matched. 5 first copies to fast uplinks: _fastest. 6 one inbound copy a rack: _held_back_pieces and _able. 7 readers
-early: _reader_next. 8 the end: race_for_receiver.
+1 just in time: peerbook.Link.room, Core._open_down and _open_up decide who counts as free. 2 level by level, 5 nearest
+first and 9 slow ones last: choose_source. 3 first copies first: _fresh, Swarm.awaited, matching.seed_is_free. 4 rarest
+first: _matched. 5 first copies to fast uplinks: _fastest. 6 one inbound copy a rack: _covered_pieces and _able. 7
+readers early: _reader_next. 8 the end: race_for_receiver.
 """
 
 from __future__ import annotations
@@ -80,7 +80,19 @@ def _for_member(core: Core, member: Member, sources: int) -> Choice | None:
     sources &= swarm.holding
     if not sources or (swarm.inline and sources & SEED_BIT):
         return None
-    need = member.need & swarm.held_by_any & ~(_held_back_pieces(swarm, member.node) | swarm.awaited)
+    need = member.need & swarm.held_by_any & ~swarm.awaited
+    covered = _covered_pieces(core, swarm, member.node)
+    if not covered:
+        return _from_sources(core, member, need, sources)
+    # What the rack has or awaits comes from its own nodes alone.
+    near = sources & swarm.rack_nodes.get(member.node.rack or "", 0)
+    found = _from_sources(core, member, need, near) if near else None
+    far = sources & ~near
+    return _from_sources(core, member, need & ~covered, far) if found is None and far else found
+
+
+def _from_sources(core: Core, member: Member, need: int, sources: int) -> Choice | None:
+    swarm = member.swarm
     if sources.bit_count() <= _FEW_NODES:
         need &= _union(swarm, sources)
     if not need:
@@ -270,7 +282,8 @@ def _from_member_each(core: Core, member: Member, useful: int, receivers: int) -
         need = other.need & useful
         if not need or other.node.avoid & source.bit:
             continue
-        need &= ~_held_back_pieces(swarm, other.node)
+        if other.node.rack != source.rack:
+            need &= ~_covered_pieces(core, swarm, other.node)
         if not need:
             continue
         piece = any_bit(swarm.rarity.rarest(need), core.rng)
@@ -285,10 +298,10 @@ def _from_member_each(core: Core, member: Member, useful: int, receivers: int) -
 
 def _able(core: Core, swarm: Swarm, source: Node, piece: int, receivers: int) -> int:
     """Those of the receivers that may take this piece from this source."""
-    racks = swarm.racks_of_inbound.get(piece)
-    if racks is not None:
-        for rack in racks:
-            receivers &= ~core.book.places.get(rack, 0)
+    covered = swarm.covered[piece]
+    if covered:
+        near = swarm.rack_nodes[source.rack] if source.rack is not None else 0
+        receivers &= ~covered | near | core.book.roaming
     # Few avoid anybody: look at the ones that will be chosen from, not at all.
     return receivers if not core.book.avoided & source.bit else _willing(core, source, receivers)
 
@@ -300,11 +313,14 @@ def _willing(core: Core, source: Node, receivers: int) -> int:
     return receivers
 
 
-def _held_back_pieces(swarm: Swarm, node: Node) -> int:
-    """Pieces on their way into the node's rack as its first copy."""
-    if not swarm.inbound_of_rack or node.rack is None:
+def _covered_pieces(core: Core, swarm: Swarm, node: Node) -> int:
+    """Pieces that the node's rack has, or that are on their way into it: they come from there and nowhere else.
+
+    A node that its rack let wait for long takes them from anywhere.
+    """
+    if node.rack is None or core.book.roaming & node.bit:
         return 0
-    return swarm.inbound_of_rack.get(node.rack, 0)
+    return swarm.covered_in(node.rack)
 
 
 def _fastest(core: Core, swarm: Swarm, receivers: int) -> Member:

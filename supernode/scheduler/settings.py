@@ -51,6 +51,10 @@ class SchedulerSettings:
     # The seed sends no second copy of a piece whose first will be at a peer within this time, or within the typical
     # piece times above if they are longer: that peer passes it on, and the seed's link is kept for what only it has.
     first_copy_wait_s: float = 0.1
+    # A node that nothing is being sent to, and whose rack has what it lacks, waits so long for its rack: this time, or
+    # so many typical piece times if that is longer. Then it takes from any rack, until it is served.
+    rack_patience_s: float = 0.25
+    rack_patience_piece_times: float = 4.0
     # Elected peers before the origin is opened to all.
     elections_max: int = 3
     # An elected peer that stored nothing for this long has failed.

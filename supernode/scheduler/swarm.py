@@ -46,6 +46,7 @@ class Swarm:
         "at_row",
         "awaited",
         "count",
+        "covered",
         "evicted_by_seed",
         "fetching",
         "full",
@@ -60,7 +61,8 @@ class Swarm:
         "members",
         "number",
         "open_pieces",
-        "racks_of_inbound",
+        "rack_have",
+        "rack_nodes",
         "rarity",
         "wanting",
     )
@@ -90,9 +92,12 @@ class Swarm:
         # Pieces asked of the origin and not here yet.
         self.fetching = 0
         self.evicted_by_seed = 0
-        # Rack to pieces on their way into it as its first copy, and such a piece to the racks.
+        # Rack to its members, to pieces that some of them hold, and to pieces on their way into it as its first copy;
+        # piece to the nodes of racks that hold it or are being sent it: they take it from nowhere else.
+        self.rack_nodes: dict[str, int] = {}
+        self.rack_have: dict[str, int] = {}
         self.inbound_of_rack: dict[str, int] = {}
-        self.racks_of_inbound: dict[int, list[str]] = {}
+        self.covered = [0] * count
 
     @property
     def seed(self) -> Member:
@@ -105,6 +110,11 @@ class Swarm:
         self.members[node.peer] = member
         self.at_row[node.row] = member
         node.members[self.number] = member
+        rack = node.rack
+        if rack is not None:
+            self.rack_nodes[rack] = self.rack_nodes.get(rack, 0) | node.bit
+            for piece in indices(self.rack_have.get(rack, 0) | self.inbound_of_rack.get(rack, 0)):
+                self.covered[piece] |= node.bit
         return member
 
     def leave(self, member: Member) -> None:
@@ -113,6 +123,10 @@ class Swarm:
         self.drop_copies(member, member.have)
         member.wanted = False
         self.refresh_need(member)
+        if member.node.rack is not None:
+            self.rack_nodes[member.node.rack] ^= member.node.bit
+            for piece in range(self.count):
+                self.covered[piece] &= ~member.node.bit
         del self.members[member.node.peer]
         del self.at_row[member.node.row]
         del member.node.members[self.number]
@@ -173,6 +187,8 @@ class Swarm:
             self.holders[piece] |= node.bit
             self.held_by_any |= bit
             self.holding |= node.bit
+            if node.rack is not None and not self.rack_have.get(node.rack, 0) & bit:
+                self._cover(node.rack, bit)
 
     def refresh_need(self, member: Member) -> None:
         """Derive `need` anew from the rest."""
@@ -218,6 +234,8 @@ class Swarm:
             self.awaited &= ~pieces
         self.held_by_any |= pieces
         self.holding |= node.bit
+        if node.rack is not None:
+            self._cover(node.rack, pieces)
 
     def _withdraw_offer(self, node: Node, pieces: int, left: int) -> None:
         counted = node.peer != SEED
@@ -229,19 +247,39 @@ class Swarm:
                 self.rarity.remove(piece)
         if not left:
             self.holding &= ~node.bit
+        if node.rack is not None:
+            self._uncover(node.rack, pieces)
 
     # --- one inbound copy a rack -----------------------------------------------------------------------------
+
+    def _cover(self, rack: str, pieces: int) -> None:
+        """Some node of the rack has these pieces now."""
+        self.rack_have[rack] = self.rack_have.get(rack, 0) | pieces
+        for piece in indices(pieces):
+            self.covered[piece] |= self.rack_nodes[rack]
+
+    def _uncover(self, rack: str, pieces: int) -> None:
+        """A node of the rack has these pieces no longer; others may."""
+        gone = pieces
+        nodes = self.rack_nodes[rack]
+        for piece in indices(pieces):
+            if self.holders[piece] & nodes:
+                gone ^= 1 << piece
+        self.rack_have[rack] = self.rack_have.get(rack, 0) & ~gone
+        for piece in indices(gone & ~self.inbound_of_rack.get(rack, 0)):
+            self.covered[piece] &= ~nodes
+
+    def covered_in(self, rack: str) -> int:
+        """Pieces that the rack has or that are on their way into it."""
+        return self.rack_have.get(rack, 0) | self.inbound_of_rack.get(rack, 0)
 
     def hold_rack_back(self, rack: str, piece: int) -> None:
         """The first copy of the piece is on its way into the rack: its other nodes wait for that one."""
         self.inbound_of_rack[rack] = self.inbound_of_rack.get(rack, 0) | 1 << piece
-        self.racks_of_inbound.setdefault(piece, []).append(rack)
+        self.covered[piece] |= self.rack_nodes[rack]
 
     def let_rack_go(self, rack: str, piece: int) -> None:
         """That copy has come, or will not."""
         self.inbound_of_rack[rack] ^= 1 << piece
-        if not self.inbound_of_rack[rack]:
-            del self.inbound_of_rack[rack]
-        self.racks_of_inbound[piece].remove(rack)
-        if not self.racks_of_inbound[piece]:
-            del self.racks_of_inbound[piece]
+        if not self.rack_have.get(rack, 0) >> piece & 1:
+            self.covered[piece] &= ~self.rack_nodes[rack]
