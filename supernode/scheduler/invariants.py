@@ -174,7 +174,11 @@ def _free_masks_agree(core: Core, node: Node) -> None:
     down = node.down.room() and not node.blocked_down_until
     assert bool(book.free_down & node.bit) == down, f"free masks agree: download of {node.peer}"
     assert bool(book.idle_up & node.bit) == (node.up.chains == 0), f"free masks agree: {node.peer} idle"
-    assert not node.avoid & ~book.avoided, f"free masks agree: {node.peer} avoids a source not listed as avoided"
+    for row in indices(node.avoid):
+        assert book.at(row).avoided_by & node.bit, f"free masks agree: {node.peer} avoids a source that knows nothing"
+    assert bool(book.avoided & node.bit) == bool(node.avoided_by), f"free masks agree: {node.peer} avoided by any"
+    for row in indices(node.avoided_by):
+        assert book.at(row).avoid & node.bit, f"free masks agree: {node.peer} is avoided by one that does not"
 
 
 def _source_sound(core: Core, lease: Lease) -> None:

@@ -160,6 +160,7 @@ class Node:
 
     __slots__ = (
         "avoid",
+        "avoided_by",
         "bit",
         "blocked_down_until",
         "blocked_up_until",
@@ -196,6 +197,8 @@ class Node:
         self.hungry_at: float | None = None
         # Nodes (mask) this one is not to fetch from for now.
         self.avoid = 0
+        # Nodes (mask) that are not to fetch from this one for now.
+        self.avoided_by = 0
         # Swarm number to membership; `wanting` those with something left to lease, in rotation.
         self.members: dict[int, Member] = {}
         self.wanting: dict[int, Member] = {}
@@ -288,9 +291,11 @@ class PeerBook:
                 self.places[place] = left
             else:
                 del self.places[place]
-        for other in self.nodes.values():
+        for other in self.of(node.avoided_by):
             other.avoid &= clear
         self.avoided &= clear
+        for other in self.of(node.avoid):
+            self._avoided_by_one_less(other, node)
 
     def at(self, row: int) -> Node:
         """The node of a row that is in use."""
@@ -331,12 +336,17 @@ class PeerBook:
     def avoid(self, receiver: Node, source: Node) -> None:
         """Let the receiver fetch nothing from this source until make_up."""
         receiver.avoid |= source.bit
+        source.avoided_by |= receiver.bit
         self.avoided |= source.bit
 
     def make_up(self, receiver: Node, source: Node) -> None:
         """End of avoid."""
         receiver.avoid &= ~source.bit
-        if not any(node.avoid & source.bit for node in self.nodes.values()):
+        self._avoided_by_one_less(source, receiver)
+
+    def _avoided_by_one_less(self, source: Node, receiver: Node) -> None:
+        source.avoided_by &= ~receiver.bit
+        if not source.avoided_by:
             self.avoided &= ~source.bit
 
     def judge(self, node: Node) -> None:

@@ -25,12 +25,13 @@ def level_of(copies: int) -> int:
 class Rarity:
     """Counts of copies for `piece_count` pieces, all 0 at first."""
 
-    __slots__ = ("_occupied", "counts", "levels")
+    __slots__ = ("counts", "levels", "occupied")
 
     def __init__(self, piece_count: int) -> None:
         self.counts = [0] * piece_count
         self.levels: list[int] = [(1 << piece_count) - 1]
-        self._occupied = 1 if piece_count else 0
+        # Mask of the levels that have any piece.
+        self.occupied = 1 if piece_count else 0
 
     def add(self, piece: int) -> None:
         """One copy more."""
@@ -54,20 +55,28 @@ class Rarity:
         levels = self.levels
         levels[before] ^= bit
         if not levels[before]:
-            self._occupied ^= 1 << before
+            self.occupied ^= 1 << before
         while len(levels) <= after:
             levels.append(0)
         if not levels[after]:
-            self._occupied |= 1 << after
+            self.occupied |= 1 << after
         levels[after] |= bit
 
     def rarest(self, candidates: int) -> int:
         """The first of rarest_first; 0 if there are no candidates."""
-        return next(self.rarest_first(candidates), 0)
+        occupied = self.occupied
+        levels = self.levels
+        while occupied:
+            low = occupied & -occupied
+            found = levels[low.bit_length() - 1] & candidates
+            if found:
+                return found
+            occupied ^= low
+        return 0
 
     def rarest_first(self, candidates: int) -> Iterator[int]:
         """The candidates as non-empty masks, one a level, rarest first."""
-        occupied = self._occupied
+        occupied = self.occupied
         levels = self.levels
         while occupied:
             low = occupied & -occupied
