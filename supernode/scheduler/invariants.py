@@ -170,9 +170,9 @@ def _open_ends_agree(node: Node, link: Link, heads: list[Lease], upward: bool) -
 def _free_masks_agree(core: Core, node: Node) -> None:
     book = core.book
     up = node.up.room() and not node.quarantined and not node.blocked_up_until
-    assert bool(book.free_up & node.bit) == up, f"free masks agree: upload of {node.peer}"
+    assert bool(book.free_up & node.bit) == node.gives == up, f"free masks agree: upload of {node.peer}"
     down = node.down.room() and not node.blocked_down_until
-    assert bool(book.free_down & node.bit) == down, f"free masks agree: download of {node.peer}"
+    assert bool(book.free_down & node.bit) == node.takes == down, f"free masks agree: download of {node.peer}"
     assert bool(book.idle_up & node.bit) == (node.up.chains == 0), f"free masks agree: {node.peer} idle"
     for row in indices(node.avoid):
         assert book.at(row).avoided_by & node.bit, f"free masks agree: {node.peer} avoids a source that knows nothing"

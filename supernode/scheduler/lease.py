@@ -44,7 +44,7 @@ class Lease:
         self.receiver = member.node
         self.source = source
         self.piece = piece
-        self.size_bytes = member.swarm.layout.length(piece)
+        self.size_bytes = member.swarm.length(piece)
         self.inline = inline
         self.granted_at = now
         self.started_at: float | None = None

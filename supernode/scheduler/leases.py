@@ -96,10 +96,9 @@ class Core:
         receiver = member.node
         self.last_lease += 1
         inline = swarm.inline and source.peer == SEED
-        lease = Lease(self.epoch << 40 | self.last_lease, member, piece, source, self.now, inline)
-        self.leases[lease.number] = lease
-        receiver.leases_in[lease.number] = lease
-        source.leases_out[lease.number] = lease
+        number = self.epoch << 40 | self.last_lease
+        lease = Lease(number, member, piece, source, self.now, inline)
+        self.leases[number] = receiver.leases_in[number] = source.leases_out[number] = lease
         member.grants += 1
         if receiver.hungry_at is not None:
             receiver.hungry_at = None
@@ -120,18 +119,10 @@ class Core:
         if not ahead and lease.before_down is None:
             self._start(lease)
         self.counters["granted"] += 1
-        self.stories.tell(
-            self.now,
-            swarm.number,
-            piece,
-            "lease %x: %d -> %d%s",
-            lease.number,
-            source.peer,
-            receiver.peer,
-            " ahead" if ahead else "",
-        )
+        told = ("lease %x: %d -> %d%s", (number, source.peer, receiver.peer, " ahead" if ahead else ""))
+        self.stories.rings[swarm.number].append((self.now, piece, *told))
         self.commands.append(
-            GrantLease(lease.number, swarm.number, piece, receiver.peer, source.peer, lease.expires_in_s, ahead, inline)
+            GrantLease(number, swarm.number, piece, receiver.peer, source.peer, lease.expires_in_s, ahead, inline)
         )
 
     def _hold_rack_back(self, swarm: Swarm, lease: Lease) -> None:
@@ -164,7 +155,7 @@ class Core:
 
     def _predict(self, lease: Lease) -> None:
         up, down = lease.source.up, lease.receiver.down
-        lease.share = min(up.speed(), down.speed()) or FILLS
+        lease.share = min(up.declared or up.carries or 0.0, down.declared or down.carries or 0.0) or FILLS
         flow_up, flow_down = up.expected_flow(lease.before_up), down.expected_flow(lease.before_down)
         if flow_up is None:
             flow = flow_down or self.book.typical_flow
@@ -204,10 +195,8 @@ class Core:
         if lease.inline:
             self._set_due(lease, self.now + lease.expires_in_s + settings.expiry_grace_s)
             return
-        lease.source.up.count(1, self.now)
-        lease.receiver.down.count(1, self.now)
-        lease.area_up = lease.source.up.area(self.now)
-        lease.area_down = lease.receiver.down.area(self.now)
+        lease.area_up = lease.source.up.begin(self.now)
+        lease.area_down = lease.receiver.down.begin(self.now)
         if lease.duration_s is None and self.book.typical_flow:
             # Granted when nothing was measured yet.
             lease.duration_s = lease.size_bytes / self.book.typical_flow
@@ -269,10 +258,8 @@ class Core:
             lease.overdue = True
         self._set_due(lease, deadline)
 
-    def lease_due(self, number: int, due: float) -> Lease | None:
-        """A lease timer has surfaced: returns the lease if it has expired, None if the timer is stale or meant less."""
-        if self.dues.get(number) != due:
-            return None
+    def lease_due(self, number: int) -> Lease | None:
+        """The valid timer of a lease has surfaced: returns the lease if it has expired, None if it meant less."""
         lease = self.leases[number]
         if lease.inline or lease.overdue:
             return lease
@@ -309,8 +296,8 @@ class Core:
             del member.leases[piece]
         if not lease.inline:
             if lease.started_at is not None:
-                lease.source.up.count(-1, self.now)
-                lease.receiver.down.count(-1, self.now)
+                lease.source.up.end(self.now)
+                lease.receiver.down.end(self.now)
             self._leave_up(lease)
             self._leave_down(lease)
         if lease.rack_first is not None:

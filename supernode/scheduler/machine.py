@@ -81,11 +81,12 @@ class Scheduler:
         handler = self._handlers.get(type(event))
         if handler is not None:
             handler(event)
-        while (timer := core.timers.pop_due(now)) is not None:
-            self._timer(timer)
+        timers = core.timers
+        while timers.any_due(now):
+            self._timer(timers.pop())
         if core.dirty_up or core.dirty_down:
             match(core)
-        core.timers.sweep(core.dues)
+        timers.sweep(core.dues)
         commands, core.commands = core.commands, []
         return commands
 
@@ -122,7 +123,10 @@ class Scheduler:
         core = self._core
         due, _, kind, subject, other = timer
         if kind is TimerKind.LEASE:
-            lease = core.lease_due(subject, due)
+            if core.dues.get(subject) != due:
+                # The lease has ended or moved on.
+                return
+            lease = core.lease_due(subject)
             if lease is not None:
                 outcomes.expire(self._core, lease)
         elif kind is TimerKind.SWARM:
@@ -303,7 +307,8 @@ class Scheduler:
             plan = self._core.plans[event.swarm]
             if plan.elected == event.peer and not event.lease_id:
                 origin.headway(core, swarm, plan)
-        core.stories.tell(core.now, event.swarm, event.piece, "stored at %d (lease %x)", event.peer, event.lease_id)
+        told = ("stored at %d (lease %x)", (event.peer, event.lease_id))
+        core.stories.rings[event.swarm].append((core.now, event.piece, *told))
 
     def _seed_filled(self, swarm: Swarm, bit: int, lease_id: int) -> None:
         core = self._core

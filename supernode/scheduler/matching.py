@@ -31,11 +31,11 @@ def match(core: Core) -> None:
             _drain(core, seed, seed_free=False)
         receivers, core.dirty_down = core.dirty_down, {}
         for node in receivers.values():
-            if node is not seed:
+            if node is not seed and (node.takes or not node.wanting or core.inline_swarms):
                 _feed(core, node)
         sources, core.dirty_up = core.dirty_up, {}
         for node in sources.values():
-            if node is not seed:
+            if node is not seed and node.gives:
                 _drain(core, node, seed_free=False)
         if spare or SEED in sources:
             _drain(core, seed, seed_free=seed_is_free(core))
@@ -50,7 +50,7 @@ def _feed(core: Core, node: Node) -> None:
         return
     if core.inline_swarms:
         _feed_inline(core, node)
-    while core.book.free_down & node.bit and node.wanting:
+    while node.takes and node.wanting:
         choice = policy.for_receiver(core, node, seed_is_free(core))
         if choice is None:
             if node.rack is not None and not node.leases_in:
@@ -71,7 +71,7 @@ def _let_wait(core: Core, node: Node) -> None:
 
 
 def _drain(core: Core, node: Node, *, seed_free: bool) -> None:
-    while core.book.free_up & node.bit:
+    while node.gives:
         choice = policy.for_source(core, node, seed_free)
         if choice is None:
             return

@@ -120,11 +120,18 @@ class Link:
         """Transfer-seconds so far."""
         return self._area + self.running * (now - self._area_at)
 
-    def count(self, change: int, now: float) -> None:
-        """A transfer began (+1) or ended (-1)."""
+    def begin(self, now: float) -> float:
+        """A transfer began; returns `area`."""
         self._area += self.running * (now - self._area_at)
         self._area_at = now
-        self.running += change
+        self.running += 1
+        return self._area
+
+    def end(self, now: float) -> None:
+        """A transfer ended."""
+        self._area += self.running * (now - self._area_at)
+        self._area_at = now
+        self.running -= 1
 
     def saw_gap(self, granted_at: float, ready_at: float | None, elapsed_s: float, now: float) -> None:
         """A transfer ended that was granted at `granted_at` and took `elapsed_s`: did it leave the link idle before?
@@ -166,6 +173,7 @@ class Node:
         "blocked_up_until",
         "down",
         "faults",
+        "gives",
         "hungry_at",
         "leases_in",
         "leases_out",
@@ -175,6 +183,7 @@ class Node:
         "quarantined",
         "rack",
         "row",
+        "takes",
         "up",
         "wanting",
     )
@@ -190,6 +199,9 @@ class Node:
         self.up = up
         self.down = down
         self.quarantined = False
+        # Whether it is in the book's masks free_up and free_down.
+        self.gives = False
+        self.takes = False
         self.faults = 0
         self.blocked_up_until = 0.0
         self.blocked_down_until = 0.0
@@ -314,24 +326,28 @@ class PeerBook:
 
     def refresh_up(self, node: Node) -> None:
         """The upload half of refresh."""
-        bit = node.bit
         link = node.up
-        if (link.open_ends or link.room_now()) and not node.quarantined and not node.blocked_up_until:
-            self.free_up |= bit
-        else:
-            self.free_up &= ~bit
-        if link.chains:
-            self.idle_up &= ~bit
-        else:
-            self.idle_up |= bit
+        gives = bool(link.open_ends) or link.room_now()
+        if gives and (node.quarantined or node.blocked_up_until):
+            gives = False
+        # Masks of many nodes are long: they are touched when something changed.
+        if gives is not node.gives:
+            node.gives = gives
+            self.free_up ^= node.bit
+        if link.chains == 0:
+            self.idle_up |= node.bit
+        elif self.idle_up & node.bit:
+            self.idle_up ^= node.bit
 
     def refresh_down(self, node: Node) -> None:
         """The download half of refresh."""
         link = node.down
-        if (link.open_ends or link.room_now()) and not node.blocked_down_until:
-            self.free_down |= node.bit
-        else:
-            self.free_down &= ~node.bit
+        takes = bool(link.open_ends) or link.room_now()
+        if takes and node.blocked_down_until:
+            takes = False
+        if takes is not node.takes:
+            node.takes = takes
+            self.free_down ^= node.bit
 
     def avoid(self, receiver: Node, source: Node) -> None:
         """Let the receiver fetch nothing from this source until make_up."""

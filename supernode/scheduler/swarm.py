@@ -43,6 +43,8 @@ class Swarm:
     """All that goes on for one blob."""
 
     __slots__ = (
+        "_last_bytes",
+        "_piece_bytes",
         "at_row",
         "awaited",
         "count",
@@ -73,6 +75,8 @@ class Swarm:
         self.inline = inline
         self.full = layout.full_mask
         self.count = count = layout.count
+        self._piece_bytes = layout.piece_size_bytes
+        self._last_bytes = layout.length(count - 1)
         # By peer, and the same by the row of its node.
         self.members: dict[int, Member] = {}
         self.at_row: dict[int, Member] = {}
@@ -98,6 +102,10 @@ class Swarm:
         self.rack_have: dict[str, int] = {}
         self.inbound_of_rack: dict[str, int] = {}
         self.covered = [0] * count
+
+    def length(self, piece: int) -> int:
+        """Bytes in the piece."""
+        return self._piece_bytes if piece < self.count - 1 else self._last_bytes
 
     @property
     def seed(self) -> Member:

@@ -48,11 +48,14 @@ class Timers:
             heapq.heappop(heap)
         return None
 
-    def pop_due(self, now: float) -> Timer | None:
-        """The earliest timer at or before `now`, removed; None when there is none."""
-        if self._heap and self._heap[0][0] <= now:
-            return heapq.heappop(self._heap)
-        return None
+    def any_due(self, now: float) -> bool:
+        """Whether there is a timer at or before `now`."""
+        heap = self._heap
+        return bool(heap) and heap[0][0] <= now
+
+    def pop(self) -> Timer:
+        """The earliest timer, removed."""
+        return heapq.heappop(self._heap)
 
     def sweep(self, live_leases: dict[int, float]) -> None:
         """Drop stale lease timers when they are the most of the heap, which bounds it at a multiple of live leases."""
