@@ -162,6 +162,7 @@ def _open_ends_agree(node: Node, link: Link, heads: list[Lease], upward: bool) -
         lease.number
         for lease in heads
         if (lease.ending_up if upward else lease.ending_down)
+        and not lease.stuck
         and (lease.after_up if upward else lease.after_down) is None
     }
     assert {lease.number for lease in link.open_ends} == expected, f"slots kept: peer {node.peer}: ends to follow"
@@ -219,6 +220,10 @@ def _nobody_starves(core: Core, plans: dict[int, OriginPlan]) -> None:
                         f"nobody starves: {node.peer} waits for its rack and nothing is timed"
                     )
                     useful ^= elsewhere
+                if core.book.sunk & source.bit:
+                    # Left to sound nodes, which end what keeps them.
+                    assert not useful or timed, f"nobody starves: {node.peer} could fetch from {source.peer}"
+                    useful &= swarm.rarity.up_to((swarm.holding & core.book.sunk).bit_count())
                 if source.peer == SEED:
                     assert not useful or timed, f"nobody starves: {node.peer} could fetch from the seed"
                     useful &= swarm.rarity.levels[0] if not swarm.inline else useful

@@ -36,6 +36,7 @@ class Lease:
         "size_bytes",
         "source",
         "started_at",
+        "stuck",
     )
 
     def __init__(self, number: int, member: Member, piece: int, source: Node, now: float, inline: bool) -> None:
@@ -58,6 +59,8 @@ class Lease:
         self.ending_up = False
         # Later than predicted by so much that a second source may race it.
         self.overdue = False
+        # Overdue, and given up on: nothing is granted to follow it.
+        self.stuck = False
         # The piece is `awaited` by way of this lease; see Swarm.
         self.first_copy = False
         # The transfers it waits for at the source and at the receiver, and those that wait for it.

@@ -165,9 +165,12 @@ class Core:
             lease.duration_s = lease.size_bytes / flow
 
     def _expiry_s(self, lease: Lease) -> float:
-        if lease.duration_s is None:
-            return self.settings.expiry_unknown_s
-        return max(self.settings.expiry_min_s, self.settings.expiry_factor * lease.duration_s)
+        settings = self.settings
+        expiry_s = settings.expiry_unknown_s
+        if lease.duration_s is not None:
+            expiry_s = max(settings.expiry_min_s, settings.expiry_factor * lease.duration_s)
+        # Time-outs teach nothing of a link but that it needs longer.
+        return min(expiry_s * 2.0 ** min(lease.receiver.timeouts, 16), max(expiry_s, settings.expiry_max_s))
 
     def _take_slots(self, lease: Lease, *, beside: bool) -> None:
         """`beside`: the lease races another to this receiver, so it runs beside it whatever the link carries."""
@@ -205,9 +208,8 @@ class Core:
             self._open_down(lease)
             self._open_up(lease)
         elif lease.duration_s is None:
-            # Nothing at all is measured yet: nothing is granted behind it.
-            lease.overdue = True
-            self._set_due(lease, self.now + lease.expires_in_s + settings.expiry_grace_s)
+            # Nothing at all is measured yet: nothing is granted behind it until something is.
+            self._set_due(lease, self.now + settings.unknown_look_s)
         else:
             self._set_due(lease, self.now + lease.duration_s - settings.choice_factor * self._ahead_s(lease.duration_s))
 
@@ -263,6 +265,8 @@ class Core:
         lease = self.leases[number]
         if lease.inline or lease.overdue:
             return lease
+        if lease.duration_s is None and not lease.ending_down:
+            return self._look_again(lease)
         if not lease.ending_down:
             self._open_down(lease)
         elif not lease.ending_up:
@@ -273,8 +277,48 @@ class Core:
             for held_up in (lease, lease.after_up, lease.after_down):
                 if held_up is not None:
                     self._let_seed_go(held_up)
+            self._make_way(lease)
             self._await_end(lease)
         return None
+
+    def _look_again(self, lease: Lease) -> Lease | None:
+        """A transfer that began before anything was measured: its time is known now, or it has expired."""
+        assert lease.started_at is not None
+        if self.book.typical_flow:
+            lease.duration_s = lease.size_bytes / self.book.typical_flow
+            self._open_down(lease)
+        elif self.now >= lease.started_at + lease.expires_in_s + self.settings.expiry_grace_s:
+            return lease
+        else:
+            self._set_due(lease, self.now + self.settings.unknown_look_s)
+        return None
+
+    def _make_way(self, lease: Lease) -> None:
+        """An overdue transfer hardly uses the link of one of its ends: that one takes another beside it.
+
+        Which one is not known, and what was granted to follow it at either end would wait or share for long.
+        """
+        assert lease.started_at is not None
+        up, down = lease.source.up, lease.receiver.down
+        up.used -= up.share(lease)
+        down.used -= down.share(lease)
+        lease.share = min(lease.share, lease.size_bytes / max(self.now - lease.started_at, 1e-6))
+        up.used += up.share(lease)
+        down.used += down.share(lease)
+        # Two such transfers at one end: that one is the slow one, and a third would get it nothing more.
+        if not any(other.stuck for other in lease.source.leases_out.values()):
+            up.see_idle()
+        if not any(other.stuck for other in lease.receiver.leases_in.values()):
+            down.see_idle()
+        for following in (lease.after_up, lease.after_down):
+            if following is not None and following.number in self.leases:
+                self.cancel(following, "the transfer before it is overdue")
+        lease.stuck = True
+        up.open_ends.remove(lease)
+        down.open_ends.remove(lease)
+        self.book.refresh_up(lease.source)
+        self.book.refresh_down(lease.receiver)
+        self.dirty_up[lease.source.peer] = lease.source
 
     def _set_due(self, lease: Lease, due: float) -> None:
         self.dues[lease.number] = due
@@ -324,7 +368,8 @@ class Core:
         link, before, after = lease.source.up, lease.before_up, lease.after_up
         if before is not None:
             before.after_up = lease.before_up = None
-            link.open_ends.append(before)
+            if not before.stuck:
+                link.open_ends.append(before)
         else:
             link.used -= link.share(lease)
             if after is not None:
@@ -332,14 +377,15 @@ class Core:
                 link.used += link.share(after)
                 self._start_if_free(after)
             else:
-                self._give_up_slot(link, lease, lease.ending_up)
+                self._give_up_slot(link, lease, lease.ending_up and not lease.stuck)
         self.book.refresh_up(lease.source)
 
     def _leave_down(self, lease: Lease) -> None:
         link, before, after = lease.receiver.down, lease.before_down, lease.after_down
         if before is not None:
             before.after_down = lease.before_down = None
-            link.open_ends.append(before)
+            if not before.stuck:
+                link.open_ends.append(before)
         else:
             link.used -= link.share(lease)
             if after is not None:
@@ -347,7 +393,7 @@ class Core:
                 link.used += link.share(after)
                 self._start_if_free(after)
             else:
-                self._give_up_slot(link, lease, lease.ending_down)
+                self._give_up_slot(link, lease, lease.ending_down and not lease.stuck)
         self.book.refresh_down(lease.receiver)
 
     @staticmethod

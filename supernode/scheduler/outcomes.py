@@ -49,6 +49,7 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
             typical = core.book.typical_flow
             core.book.typical_flow = rate if typical is None else typical + (rate - typical) / 64
     source.faults >>= 1
+    receiver.timeouts = 0
     core.book.judge(source)
     core.counters["stored"] += 1
     racing = lease.member.leases[lease.piece]
@@ -80,6 +81,8 @@ def failed(core: Core, lease: Lease, reason: FailReason) -> None:
         core.timers.set(receiver.blocked_down_until, TimerKind.NODE_DOWN, receiver.peer)
     elif reason is FailReason.NOT_HELD and source.peer in swarm.members:
         lose(core, swarm.members[source.peer], 1 << lease.piece, "source does not hold it")
+    if reason is FailReason.TIMEOUT:
+        receiver.timeouts += 1
     if reason not in _NO_FAULT:
         source.faults += 1
         if source.faults >= settings.faults_given_up:

@@ -144,6 +144,10 @@ class Link:
             self._gap_part += (_GAP_RISE if gap_part > self._gap_part else _GAP_FALL) * (gap_part - self._gap_part)
         self._ended_at = now
 
+    def see_idle(self) -> None:
+        """What runs over it is far slower than foreseen: one more transfer beside it."""
+        self._gap_part = 1.0
+
     def forget_gap(self) -> None:
         """Several nodes want what goes over this link: it takes no further transfer on account of gaps."""
         self._gap_part = 0.0
@@ -183,6 +187,7 @@ class Node:
         "quarantined",
         "rack",
         "row",
+        "timeouts",
         "takes",
         "up",
         "wanting",
@@ -203,6 +208,8 @@ class Node:
         self.gives = False
         self.takes = False
         self.faults = 0
+        # Leases to it that expired since one ended well.
+        self.timeouts = 0
         self.blocked_up_until = 0.0
         self.blocked_down_until = 0.0
         # When it will have waited for its rack for long enough; None while it is being served.

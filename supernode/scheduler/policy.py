@@ -92,6 +92,21 @@ def _for_member(core: Core, member: Member, sources: int) -> Choice | None:
 
 
 def _from_sources(core: Core, member: Member, need: int, sources: int) -> Choice | None:
+    """From a sound source, or from a slow or faulty one what hardly anybody else has."""
+    sunk = sources & core.book.sunk
+    if not sunk:
+        return _from_alike(core, member, need, sources)
+    sound = sources ^ sunk
+    found = _from_alike(core, member, need, sound) if sound else None
+    return found or _from_alike(core, member, need & _hardly_elsewhere(core, member.swarm), sunk)
+
+
+def _hardly_elsewhere(core: Core, swarm: Swarm) -> int:
+    """Pieces with no more copies than there are slow and faulty nodes: all of them may be there."""
+    return swarm.rarity.up_to((swarm.holding & core.book.sunk).bit_count())
+
+
+def _from_alike(core: Core, member: Member, need: int, sources: int) -> Choice | None:
     swarm = member.swarm
     if sources.bit_count() <= _FEW_NODES:
         need &= _union(swarm, sources)
@@ -270,6 +285,8 @@ def _from_member(core: Core, member: Member, receivers: int) -> Choice | None:
     if not receivers or source.quarantined:
         return None
     useful = member.have & swarm.open_pieces & ~swarm.awaited
+    if source.bit & core.book.sunk:
+        useful &= _hardly_elsewhere(core, swarm)
     if not useful:
         return None
     if receivers.bit_count() <= _FEW_NODES:

@@ -62,6 +62,13 @@ class Rarity:
             self.occupied |= 1 << after
         levels[after] |= bit
 
+    def up_to(self, copies: int) -> int:
+        """Pieces with that many copies or fewer, and perhaps some of the level's next counts."""
+        found = 0
+        for level in self.levels[: level_of(copies) + 1]:
+            found |= level
+        return found
+
     def rarest(self, candidates: int) -> int:
         """The first of rarest_first; 0 if there are no candidates."""
         occupied = self.occupied

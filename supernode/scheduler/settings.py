@@ -26,6 +26,10 @@ class SchedulerSettings:
     expiry_min_s: float = 5.0
     # Until a link's rate is known.
     expiry_unknown_s: float = 30.0
+    # Twice the time after each lease to a node that expired, up to this.
+    expiry_max_s: float = 300.0
+    # How often a transfer is looked at that began before any link was measured.
+    unknown_look_s: float = 0.25
     # The receiver ends a lease at its own deadline and says so; the machine acts alone only this much later.
     expiry_grace_s: float = 1.0
     # A source that answered BUSY is left alone this long: about the rest of one transfer.
