@@ -25,6 +25,9 @@ class SimulationSettings:
     # A receiver waits no longer than this for its turn at a source, and so long for a connection.
     slot_wait_s: float = 15.0
     connect_wait_s: float = 3.0
+    # Round trips before the first request over a connection that is new; the product needs two, one for TCP's own and
+    # one for the nonce that tickets are bound to.
+    connect_round_trips: int = 0
     # A source gives a receiver up that took nothing for so long.
     send_wait_s: float = 10.0
     # What the supernode takes its own uplink for where it was not told.

@@ -178,7 +178,8 @@ class Transport:
         transfer.late_s = clock.now + (settings.slot_wait_s if reachable else settings.connect_wait_s)
         # One call for both time limits; that of the transfer itself will not end before this.
         transfer.deadline = clock.at(min(transfer.late_s, clock.now + deadline_s), self._late, transfer, reachable)
-        clock.run_after(half_s, self._asked, transfer)
+        connecting_s = 0.0 if used_s is not None else settings.connect_round_trips * 2 * half_s
+        clock.run_after(connecting_s + half_s, self._asked, transfer)
         return transfer
 
     def cancel(self, transfer: Transfer) -> None:

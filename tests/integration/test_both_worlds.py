@@ -1,0 +1,190 @@
+"""One Scenario in both worlds: what the simulator says of 20 nodes on shaped links, real nodes must take as well.
+
+The simulator is told what was measured, and nothing that was fitted: the links' rates are the goodput of one plain TCP
+flow, its round trip is the mean time that TCP connections between the nodes took during the real run, through the same
+full queues as every request and report (control shares the links here, for the simulator knows one round trip), and a
+new connection costs the two round trips that it does in the product.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import random
+import socket
+import statistics
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from benchmarks.bounds import bounds
+from benchmarks.fanout.calibration import goodput
+from benchmarks.fanout.leftovers import RunName
+from benchmarks.fanout.modes import Stage, run_mode
+from benchmarks.fanout.namespaces import inside
+from benchmarks.fanout.network import Network
+from benchmarks.fanout.nodes import UPLOAD_PORT
+from benchmarks.fanout.plan import Outputs, Plan
+from benchmarks.fanout.room import find_room
+from benchmarks.fanout.site import Origin
+from benchmarks.scenario import Scenario, equal_links
+from benchmarks.simulator.settings import SimulationSettings
+from benchmarks.simulator.world import World
+from proto.pieces import MIB
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = [pytest.mark.client("docker-registry", "ip", "tc"), pytest.mark.root]
+
+FRAME_BYTES: Final = 1500
+# 32 pieces; the rate is one at which two cores that do nothing else are about half busy.
+SCENARIO: Final = equal_links(20, (8 * MIB,), 500_000.0)
+# TCP's own connection, then the nonce that tickets are bound to (peer.transport.http_pool).
+CONNECT_ROUND_TRIPS: Final = 2
+# Of the simulated makespan.
+TOLERANCE: Final = 0.10
+# Above, a run says more about the machine than about the links.
+BUSY_MAX: Final = 0.85
+REAL_RUNS_MAX: Final = 3
+SEEDS: Final = range(1, 6)
+PROBE_EVERY_S: Final = 0.1
+# The first and the last pieces pass empty queues.
+PROBED_PARTS: Final = (0.05, 0.95)
+# After so long TCP sends a lost SYN again (RFC 6298): such a connection measures the timer, not the way.
+SYN_RETRY_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Real:
+    """A real run: seconds to the last node's last byte, the mean round trip during it, and how busy all cores were."""
+
+    makespan_s: float
+    round_trip_s: float
+    busy: float
+
+
+@contextlib.contextmanager
+def staged(scenario: Scenario, tmp_path: Path) -> Iterator[tuple[Stage, Network, float]]:
+    """Links and origin of the scenario, and the part of their rates that one plain TCP flow gets."""
+    # What carries this process's name is removed by the next fan-out should this one be killed.
+    name = str(RunName.own())
+    room = find_room(scenario.nodes, scenario.size_bytes, tmp_path, None)
+    with contextlib.ExitStack() as stack:
+        stores, state = (
+            Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=name, dir=folder)))
+            for folder in (room.folder, "/run")
+        )
+        network = stack.enter_context(Network(scenario, "shared", FRAME_BYTES, state))
+        rate = scenario.origin_bytes_s
+        part = goodput(network.origin, network.nodes[0], rate, FRAME_BYTES).measured
+        origin = stack.enter_context(Origin(network, tmp_path, None))
+        image = origin.give(scenario.blobs, scenario.seed)
+        asked = Plan(
+            scenario=scenario,
+            modes=("scheduled",),
+            control="shared",
+            frame_bytes=FRAME_BYTES,
+            shaped=True,
+            native_limit_s=0.0,
+            max_x_piece=None,
+            store_dir=None,
+            outputs=Outputs(None, None, None, None, None),
+        )
+        yield Stage(asked, bounds(scenario, part), network, origin, image, tmp_path, stores), network, part
+
+
+class RoundTrips:
+    """Connects nodes to each other now and then, through the links that carry the pieces; a context manager."""
+
+    def __init__(self, network: Network, payload_bytes: int) -> None:
+        self._network = network
+        self._payload_bytes = payload_bytes
+        self._before_bytes = network.traffic().nodes_received_bytes
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._probe, name="round trips")
+        self.times_s: list[float] = []
+
+    def __enter__(self) -> RoundTrips:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _probe(self) -> None:
+        rng = random.Random("round trips")
+        while not self._ended.wait(PROBE_EVERY_S):
+            received = self._network.traffic().nodes_received_bytes - self._before_bytes
+            if PROBED_PARTS[0] < received / self._payload_bytes < PROBED_PARTS[1]:
+                here, there = rng.sample(self._network.nodes, 2)
+                took_s = inside(here.netns, partial(connect_s, there.host))
+                if took_s < SYN_RETRY_S:
+                    self.times_s.append(took_s)
+
+
+def connect_s(host: str) -> float:
+    """Seconds that a TCP connection to the node took; infinite if there was none."""
+    began_s = time.monotonic()
+    try:
+        socket.create_connection((host, UPLOAD_PORT), timeout=SYN_RETRY_S).close()
+    except OSError:
+        return float("inf")
+    return time.monotonic() - began_s
+
+
+def real_run(stage: Stage, network: Network) -> Real:
+    scenario = stage.scenario
+    with RoundTrips(network, scenario.nodes * scenario.size_bytes) as round_trips:
+        outcome = run_mode(stage, "scheduled")
+    assert outcome.problems == ()
+    completed_s = [node.completed_s for node in outcome.run.nodes if node.completed_s is not None]
+    assert len(completed_s) == scenario.nodes
+    assert outcome.run.cpu_busy is not None
+    return Real(max(completed_s), statistics.mean(round_trips.times_s), outcome.run.cpu_busy)
+
+
+def simulated_s(scenario: Scenario, part: float, round_trip_s: float) -> float:
+    """The median of some seeds, for what chance alone does is no difference between the worlds."""
+    (nodes,) = scenario.classes
+    measured = replace(
+        scenario,
+        classes=(replace(nodes, up_bytes_s=nodes.up_bytes_s * part, down_bytes_s=nodes.down_bytes_s * part),),
+        origin_bytes_s=scenario.origin_bytes_s * part,
+        supernode_bytes_s=scenario.supernode_bytes_s * part,
+    )
+    settings = SimulationSettings(round_trip_s=round_trip_s, connect_round_trips=CONNECT_ROUND_TRIPS)
+    return statistics.median(World(replace(measured, seed=seed), settings).run().completed_s[-1] for seed in SEEDS)
+
+
+def test_a_real_run_takes_as_long_as_the_simulator_says(tmp_path: Path) -> None:
+    ratios: list[float] = []
+    too_busy: list[str] = []
+    with staged(SCENARIO, tmp_path) as (stage, network, part):
+        for number in itertools.count():
+            folder = tmp_path / f"run-{number}"
+            folder.mkdir()
+            real = real_run(replace(stage, folder=folder), network)
+            expected_s = simulated_s(SCENARIO, part, real.round_trip_s)
+            print(
+                f"real {real.makespan_s:.2f} s, simulated {expected_s:.2f} s, {real.makespan_s / expected_s:.3f}; "
+                f"goodput {part:.4f}, round trip {real.round_trip_s * 1000:.1f} ms, cores {real.busy:.0%} busy"
+            )
+            if real.busy > BUSY_MAX:
+                too_busy.append(f"{real.busy:.0%}")
+                if len(too_busy) > 1:
+                    pytest.skip(f"no evidence: all cores were {' and '.join(too_busy)} busy, of {os.cpu_count()}")
+                continue
+            ratios.append(real.makespan_s / expected_s)
+            # One run that agrees is enough; where it does not, noise gets two more, and the median counts.
+            if abs(ratios[0] - 1.0) <= TOLERANCE or len(ratios) == REAL_RUNS_MAX:
+                break
+    assert abs(statistics.median(ratios) - 1.0) <= TOLERANCE, f"real over simulated: {ratios}"
