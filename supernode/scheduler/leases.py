@@ -216,7 +216,9 @@ class Core:
     def _ahead_s(self, duration_s: float) -> float:
         """How long before its source's end a transfer is granted that follows one of this duration."""
         settings = self.settings
-        return max(settings.ahead_part * duration_s, settings.reaction_part * self.book.reaction_s)
+        ahead_s = settings.ahead_part * duration_s
+        least_s = settings.reaction_part * self.book.reaction_s
+        return ahead_s if ahead_s > least_s else least_s
 
     def beside(self, lease: Lease) -> tuple[float, float]:
         """Mean number of transfers at its source and at its receiver since it started, itself included."""

@@ -82,8 +82,8 @@ class Scheduler:
         if handler is not None:
             handler(event)
         timers = core.timers
-        while timers.any_due(now):
-            self._timer(timers.pop())
+        while (timer := timers.pop_due(now, core.dues)) is not None:
+            self._timer(timer)
         if core.dirty_up or core.dirty_down:
             match(core)
         timers.sweep(core.dues)
@@ -121,11 +121,8 @@ class Scheduler:
 
     def _timer(self, timer: Timer) -> None:
         core = self._core
-        due, _, kind, subject, other = timer
+        _, _, kind, subject, other = timer
         if kind is TimerKind.LEASE:
-            if core.dues.get(subject) != due:
-                # The lease has ended or moved on.
-                return
             lease = core.lease_due(subject)
             if lease is not None:
                 outcomes.expire(self._core, lease)

@@ -161,7 +161,14 @@ def _matched(core: Core, rarity: Rarity, pieces: int, nodes_of: list[int], nodes
         lowest_level = occupied & -occupied
         left = levels[lowest_level.bit_length() - 1] & pieces
         while left:
-            piece = any_bit(left, rng) if left & (left - 1) else left.bit_length() - 1
+            # any_bit, without the call: this is the machine's innermost loop.
+            length = left.bit_length()
+            if left & (left - 1):
+                shift = int(rng.random() * length)
+                above = left >> shift
+                piece = shift + (above & -above).bit_length() - 1
+            else:
+                piece = length - 1
             if nodes_of[piece] & nodes:
                 return piece
             tries -= 1
@@ -421,4 +428,4 @@ def _neediest(core: Core, swarm: Swarm, source: Node, receivers: int) -> Member:
 
 def _time_left(member: Member) -> float:
     rate = member.node.down.speed()
-    return (member.swarm.full.bit_count() - member.have.bit_count()) / (rate or 1.0)
+    return (member.swarm.count - member.have.bit_count()) / (rate or 1.0)

@@ -22,6 +22,10 @@ def level_of(copies: int) -> int:
     return _EXACT + 8 * octave + (copies >> (octave + 2)) - 8
 
 
+# The levels of small counts, by count.
+_LEVELS = tuple(level_of(copies) for copies in range(1024))
+
+
 class Rarity:
     """Counts of copies for `piece_count` pieces, all 0 at first."""
 
@@ -37,8 +41,10 @@ class Rarity:
         """One copy more."""
         copies = self.counts[piece]
         self.counts[piece] = copies + 1
-        before = copies if copies < _EXACT else level_of(copies)
-        after = copies + 1 if copies + 1 < _EXACT else level_of(copies + 1)
+        if copies + 1 < len(_LEVELS):
+            before, after = _LEVELS[copies], _LEVELS[copies + 1]
+        else:
+            before, after = level_of(copies), level_of(copies + 1)
         if before != after:
             self._move(1 << piece, before, after)
 
@@ -56,8 +62,8 @@ class Rarity:
         levels[before] ^= bit
         if not levels[before]:
             self.occupied ^= 1 << before
-        while len(levels) <= after:
-            levels.append(0)
+        if len(levels) <= after:
+            levels.extend([0] * (after + 1 - len(levels)))
         if not levels[after]:
             self.occupied |= 1 << after
         levels[after] |= bit

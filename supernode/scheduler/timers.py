@@ -48,14 +48,14 @@ class Timers:
             heapq.heappop(heap)
         return None
 
-    def any_due(self, now: float) -> bool:
-        """Whether there is a timer at or before `now`."""
+    def pop_due(self, now: float, live_leases: dict[int, float]) -> Timer | None:
+        """The earliest timer at or before `now` that still means something, removed; None when there is none."""
         heap = self._heap
-        return bool(heap) and heap[0][0] <= now
-
-    def pop(self) -> Timer:
-        """The earliest timer, removed."""
-        return heapq.heappop(self._heap)
+        while heap and heap[0][0] <= now:
+            timer = heapq.heappop(heap)
+            if timer[2] is not TimerKind.LEASE or live_leases.get(timer[3]) == timer[0]:
+                return timer
+        return None
 
     def sweep(self, live_leases: dict[int, float]) -> None:
         """Drop stale lease timers when they are the most of the heap, which bounds it at a multiple of live leases."""
