@@ -9,7 +9,13 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
-from peer.transport.http_sockets import set_receive_timeout, set_send_timeout, shut_down, split_address
+from peer.transport.http_sockets import (
+    set_receive_timeout,
+    set_send_timeout,
+    set_wake_threshold,
+    shut_down,
+    split_address,
+)
 from peer.transport.http_wire import HEAD_BYTES_MAX, HEAD_END, Answer, format_request, nonce_path, parse_answer
 from proto.errors import ConfigError, FrameInvalid
 from proto.tickets import NONCE_BYTES, prove_connection
@@ -18,6 +24,9 @@ if TYPE_CHECKING:
     from proto.tickets import Identity
 
 _PROOFS_MAX: Final = 64
+# On a slow link each packet would wake the thread: 177 switches for a piece of 256 KiB at 5 Mbit/s, with this 27. An
+# eighth of the kernel's first receive buffer, so that the sender's window stays open meanwhile.
+_WAKE_BYTES: Final = 16 * 1024
 
 
 class ConnectionLost(Exception):
@@ -94,8 +103,20 @@ class HttpConnection:
                 raise FrameInvalid(f"{self.address}: the head of its answer is too large")
 
     def read_body(self, view: memoryview, give_up_s: float) -> int:
-        """Fill the view as far as possible; at least 1 byte. Raises ConnectionLost, AnswerLate."""
-        return self._receive(view, give_up_s, socket.MSG_WAITALL, early=False)
+        """Fill the view, which is no longer than what is still to come of the body; at least 1 byte.
+
+        The kernel wakes this thread for _WAKE_BYTES at a time, but at the end for each packet: it takes what is there
+        before it waits, and would never wake for more than is left. Raises ConnectionLost, AnswerLate.
+        """
+        bulk_bytes = len(view) - _WAKE_BYTES
+        if bulk_bytes <= 0:
+            return self._receive(view, give_up_s, socket.MSG_WAITALL, early=False)
+        self._set_wake_threshold(_WAKE_BYTES)
+        filled = self._receive(view[:bulk_bytes], give_up_s, socket.MSG_WAITALL, early=False)
+        self._set_wake_threshold(1)
+        if filled < bulk_bytes:
+            return filled
+        return filled + self._receive(view[filled:], give_up_s, socket.MSG_WAITALL, early=False)
 
     def shut_down(self) -> None:
         """Wake the thread that is blocked in here; from any thread."""
@@ -107,6 +128,13 @@ class HttpConnection:
         """Idempotent."""
         if self._sock is not None:
             self._sock.close()
+
+    def _set_wake_threshold(self, size_bytes: int) -> None:
+        assert self._sock is not None
+        try:
+            set_wake_threshold(self._sock, size_bytes)
+        except OSError:
+            raise ConnectionLost(early=False) from None
 
     def _send(self, data: bytes) -> None:
         assert self._sock is not None

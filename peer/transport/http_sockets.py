@@ -33,6 +33,11 @@ def set_receive_timeout(sock: socket.socket, seconds: float) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
 
 
+def set_wake_threshold(sock: socket.socket, size_bytes: int) -> None:
+    """A thread that waits for bytes is woken once so many are there, or the connection ends or its window is full."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
+
+
 def shut_down(sock: socket.socket) -> None:
     """Wake whoever is blocked in this socket, from another thread; harmless when it is closed already."""
     with contextlib.suppress(OSError):
