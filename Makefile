@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test venv packages lint unit clean lock help
+.PHONY: demo test gates venv packages lint unit clean lock help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,6 +20,10 @@ test: $(STAMP) ## lint, types, import contracts and every test, with real client
 	@bash .ci/install-packages test
 	@$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest tests
+
+gates: $(STAMP) ## 20 real nodes against the physical limit, and the simulator's scenarios (about 80 s)
+	@bash .ci/install-packages test
+	@bash .ci/gates $(BIN)/layercast-bench
 
 unit: $(STAMP) ## the quick tests alone
 	$(BIN)/python -m pytest tests/unit tests/conformance
