@@ -114,13 +114,13 @@ def _tiny(scenario: Scenario) -> Scenario:
 
 
 def _all() -> tuple[Named, ...]:
-    piece = limits.x_piece(1.03, small=1.10)
-    survivors = limits.groups(1.25, small=1.45)
+    piece = limits.x_piece(1.03, small=1.09)
+    survivors = limits.groups(1.25, small=2.2)
     one_fetch = limits.origin_gets(1)
     return (
         _named("cold", "equal links, everybody asks at 0", lambda one: one, piece, one_fetch),
         _named("fine", "cold, in twice as many pieces", lambda one: one, piece, one_fetch, pieces=2 * PIECES),
-        _named("image", "five layers, three at a time", image, limits.x_fluid(1.10, small=1.30), limits.origin_gets(5)),
+        _named("image", "five layers, three at a time", image, limits.x_fluid(1.10, small=1.75), limits.origin_gets(5)),
         _named("mixed", "half of the nodes at a quarter of the rate, which nobody is told", mixed, survivors),
         _named("declared", "mixed, and the rates are told", lambda one: replace(mixed(one), declared=True), survivors),
         _named("churn", "30 % leave in the first half of the fluid time", lambda one: leaving(one, 0.3), survivors),
@@ -134,7 +134,7 @@ def _all() -> tuple[Named, ...]:
         _named("mess", "mixed with 30 % churn, 5 % slow and 1 % corrupt", _mess, survivors),
         _named(
             "racks", "ten racks of 20, trunks of a quarter of their nodes' links", lambda one: racks(one, 10),
-            limits.cross_rack(1.2), limits.x_fluid(1.2, small=1.4),
+            limits.cross_rack(1.2), limits.x_fluid(1.2, small=2.1),
         ),
         _named(
             "slow-origin", "the origin's first byte comes after 5 s", _origin(OriginBehaviour(first_byte_s=5.0)),

@@ -187,8 +187,8 @@ class Node:
         "quarantined",
         "rack",
         "row",
-        "timeouts",
         "takes",
+        "timeouts",
         "up",
         "wanting",
     )

@@ -65,14 +65,27 @@ def for_receiver(core: Core, node: Node, seed_free: bool) -> Choice | None:
                 return member, _in_order(member, fresh), core.book.at(0)
         if not seed_free:
             sources ^= SEED_BIT
-    for number, member in node.wanting.items():
+    if len(node.wanting) == 1:
+        return _for_member(core, next(iter(node.wanting.values())), sources)
+    for number, member in _rarest_swarms([(member, member.need) for member in node.wanting.values()]):
         found = _for_member(core, member, sources)
         if found is not None:
-            # The next lease of this node goes to its next swarm.
+            # Where two are as rare, the next lease of this node goes to its next swarm.
             del node.wanting[number]
             node.wanting[number] = member
             return found
     return None
+
+
+def _rarest_swarms(candidates: list[tuple[Member, int]]) -> list[tuple[int, Member]]:
+    """Numbers and members, those first of whose pieces (the mask) some has the fewest copies."""
+    ranked = [
+        (member.swarm.rarity.least(pieces), member)
+        for member, pieces in candidates
+        if pieces & member.swarm.held_by_any
+    ]
+    ranked.sort(key=lambda one: one[0])
+    return [(member.swarm.number, member) for _, member in ranked]
 
 
 def _for_member(core: Core, member: Member, sources: int) -> Choice | None:
@@ -249,7 +262,10 @@ def for_source(core: Core, node: Node, seed_free: bool) -> Choice | None:
     receivers = core.book.free_down & ~(node.bit | SEED_BIT)
     if not receivers:
         return None
-    for member in node.members.values():
+    if len(node.members) == 1:
+        return _from_member(core, next(iter(node.members.values())), receivers)
+    useful = [(member, member.have & member.swarm.open_pieces) for member in node.members.values()]
+    for _, member in _rarest_swarms(useful):
         found = _from_member(core, member, receivers)
         if found is not None:
             return found

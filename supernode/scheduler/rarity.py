@@ -75,6 +75,13 @@ class Rarity:
             found |= level
         return found
 
+    def least(self, candidates: int) -> int:
+        """The lowest level that one of the candidates is on; there must be one."""
+        for level, pieces in enumerate(self.levels):
+            if pieces & candidates:
+                return level
+        raise AssertionError("no candidate is a piece")
+
     def rarest(self, candidates: int) -> int:
         """The first of rarest_first; 0 if there are no candidates."""
         occupied = self.occupied

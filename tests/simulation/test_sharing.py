@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from statistics import median
 
 import pytest
 
@@ -18,7 +19,13 @@ MIXED = replace(EQUAL, classes=(NodeClass("fast", 1, RATE, RATE), NodeClass("slo
 
 @pytest.mark.parametrize("scenario", [EQUAL, MIXED], ids=["equal", "mixed"])
 def test_the_local_share_ends_within_3_per_cent_of_the_exact_one(scenario: Scenario) -> None:
-    exact, local = (
-        World(scenario, SimulationSettings(exact_nodes_max=nodes), ()).run().completed_s[-1] for nodes in (200, 0)
+    # Each run is one of many possible ones: a median of three tells the ways of sharing apart from chance.
+    exact_s, local_s = (
+        median(_makespan_s(replace(scenario, seed=seed), exact_nodes_max=nodes) for seed in (1, 2, 3))
+        for nodes in (200, 0)
     )
-    assert local == pytest.approx(exact, rel=0.03)
+    assert local_s == pytest.approx(exact_s, rel=0.03)
+
+
+def _makespan_s(scenario: Scenario, exact_nodes_max: int) -> float:
+    return World(scenario, SimulationSettings(exact_nodes_max=exact_nodes_max), ()).run().completed_s[-1]
