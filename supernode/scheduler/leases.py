@@ -169,6 +169,8 @@ class Core:
         expiry_s = settings.expiry_unknown_s
         if lease.duration_s is not None:
             expiry_s = max(settings.expiry_min_s, settings.expiry_factor * lease.duration_s)
+        if not lease.receiver.timeouts:
+            return expiry_s
         # Time-outs teach nothing of a link but that it needs longer.
         return min(expiry_s * 2.0 ** min(lease.receiver.timeouts, 16), max(expiry_s, settings.expiry_max_s))
 
@@ -333,17 +335,19 @@ class Core:
         member, piece, swarm = lease.member, lease.piece, lease.member.swarm
         del self.leases[lease.number]
         self.dues.pop(lease.number, None)
-        self._let_seed_go(lease)
-        del lease.receiver.leases_in[lease.number]
-        del lease.source.leases_out[lease.number]
+        receiver, source = lease.receiver, lease.source
+        if lease.first_copy:
+            self._let_seed_go(lease)
+        del receiver.leases_in[lease.number]
+        del source.leases_out[lease.number]
         racing = member.leases[piece]
         racing.remove(lease)
         if not racing:
             del member.leases[piece]
         if not lease.inline:
             if lease.started_at is not None:
-                lease.source.up.end(self.now)
-                lease.receiver.down.end(self.now)
+                source.up.end(self.now)
+                receiver.down.end(self.now)
             self._leave_up(lease)
             self._leave_down(lease)
         if lease.rack_first is not None:
@@ -354,8 +358,8 @@ class Core:
             swarm.lease_done(member, piece)
         elif not racing:
             swarm.lease_back(member, piece)
-        self.wake(lease.receiver)
-        self.wake(lease.source)
+        self.dirty_up[receiver.peer] = self.dirty_down[receiver.peer] = receiver
+        self.dirty_up[source.peer] = self.dirty_down[source.peer] = source
 
     def cancel(self, lease: Lease, reason: str) -> None:
         """End the lease without its piece and tell the receiver."""

@@ -314,16 +314,28 @@ def _from_member(core: Core, member: Member, receivers: int) -> Choice | None:
         return None
     if receivers.bit_count() <= _FEW_NODES:
         return _from_member_each(core, member, useful, receivers)
+    return _from_member_tries(core, member, useful, receivers)
+
+
+def _from_member_tries(core: Core, member: Member, useful: int, receivers: int) -> Choice | None:
+    """Try some pieces, rarest first, and then each receiver."""
+    swarm, source = member.swarm, member.node
     tries = _TRIES
+    rng, lacking, covered = core.rng, swarm.lacking, swarm.covered
+    unbound = _unbound(core, swarm, source)
+    avoided = core.book.avoided & source.bit
     for level in swarm.rarity.rarest_first(useful):
         left = level
         while left:
-            piece = any_bit(left, core.rng)
-            candidates = swarm.lacking[piece] & receivers
+            piece = any_bit(left, rng) if left & (left - 1) else left.bit_length() - 1
+            candidates = lacking[piece] & receivers
+            # As _able does; this loop is as hot as that of _matched.
+            if candidates and covered[piece]:
+                candidates &= ~covered[piece] | unbound
+            if candidates and avoided:
+                candidates = _willing(core, source, candidates)
             if candidates:
-                candidates = _able(core, swarm, source, piece, candidates)
-                if candidates:
-                    return _neediest(core, swarm, source, candidates), piece, source
+                return _neediest(core, swarm, source, candidates), piece, source
             tries -= 1
             if not tries:
                 return _from_member_each(core, member, useful, receivers)
@@ -376,10 +388,15 @@ def _able(core: Core, swarm: Swarm, source: Node, piece: int, receivers: int) ->
     """Those of the receivers that may take this piece from this source."""
     covered = swarm.covered[piece]
     if covered:
-        near = swarm.rack_nodes[source.rack] if source.rack is not None else 0
-        receivers &= ~covered | near | core.book.roaming
+        receivers &= ~covered | _unbound(core, swarm, source)
     # Few avoid anybody: look at the ones that will be chosen from, not at all.
     return receivers if not core.book.avoided & source.bit else _willing(core, source, receivers)
+
+
+def _unbound(core: Core, swarm: Swarm, source: Node) -> int:
+    """Nodes that may take from this source what their racks have: those of its own rack, and those that roam."""
+    near = swarm.rack_nodes[source.rack] if source.rack is not None else 0
+    return near | core.book.roaming
 
 
 def _willing(core: Core, source: Node, receivers: int) -> int:

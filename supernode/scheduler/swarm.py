@@ -167,7 +167,13 @@ class Swarm:
         bit = 1 << piece
         assert member.need & bit
         member.leased |= bit
-        self._set_need(member, member.need ^ bit)
+        member.need ^= bit
+        left = self.lacking[piece] = self.lacking[piece] ^ member.node.bit
+        if not left:
+            self.open_pieces ^= bit
+        if not member.need:
+            self.wanting ^= member.node.bit
+            del member.node.wanting[self.number]
         if member.node.peer != SEED:
             self.leased_to_peers += 1
             if not member.node.quarantined:
