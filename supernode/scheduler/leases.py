@@ -145,7 +145,7 @@ class Core:
             lease.first_copy = True
             lease.member.swarm.awaited |= 1 << lease.piece
 
-    def _let_seed_go(self, lease: Lease) -> None:
+    def let_seed_go(self, lease: Lease) -> None:
         """That copy has come, or is not counted on any more."""
         if lease.first_copy:
             lease.first_copy = False
@@ -280,7 +280,7 @@ class Core:
             self.dirty_down[lease.receiver.peer] = lease.receiver
             for held_up in (lease, lease.after_up, lease.after_down):
                 if held_up is not None:
-                    self._let_seed_go(held_up)
+                    self.let_seed_go(held_up)
             self._make_way(lease)
             self._await_end(lease)
         return None
@@ -337,7 +337,7 @@ class Core:
         self.dues.pop(lease.number, None)
         receiver, source = lease.receiver, lease.source
         if lease.first_copy:
-            self._let_seed_go(lease)
+            self.let_seed_go(lease)
         del receiver.leases_in[lease.number]
         del source.leases_out[lease.number]
         racing = member.leases[piece]

@@ -119,6 +119,9 @@ def quarantine(core: Core, node: Node, reason: str) -> None:
     core.commands.append(QuarantinePeer(node.peer, reason))
     for lease in list(node.leases_out.values()):
         core.cancel(lease, "source quarantined")
+    for lease in node.leases_in.values():
+        # What it is sent is no first copy any more, for nobody will have it from there.
+        core.let_seed_go(lease)
     for member in node.members.values():
         member.swarm.ignore_node(member)
     node.quarantined = True

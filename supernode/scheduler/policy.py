@@ -282,11 +282,12 @@ def _for_seed(core: Core, seed: Node, seed_free: bool) -> Choice | None:
         fresh = _fresh(swarm) & swarm.open_pieces
         if not waiting or not fresh or swarm.inline:
             continue
-        piece = lowest(fresh)
-        candidates = _able(core, swarm, seed, piece, swarm.lacking[piece] & waiting)
-        if candidates:
-            member = _fastest(core, swarm, candidates)
-            return member, _in_order(member, fresh & member.need), seed
+        # Nearly always the first will do; those that wait may lack others only.
+        for piece in indices(fresh):
+            candidates = _able(core, swarm, seed, piece, swarm.lacking[piece] & waiting)
+            if candidates:
+                member = _fastest(core, swarm, candidates)
+                return member, _in_order(member, fresh & member.need), seed
     if not seed_free:
         return None
     for swarm in core.swarms.values():
