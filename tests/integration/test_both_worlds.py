@@ -1,18 +1,18 @@
 """One Scenario in both worlds: what the simulator says of 20 nodes on shaped links, real nodes must take as well.
 
 The simulator is told what was measured, and nothing that was fitted: the links' rates are the goodput of one plain TCP
-flow, its round trip is the mean time that TCP connections between the nodes took during the real run, through the same
-full queues as every request and report (control shares the links here, for the simulator knows one round trip), and a
-new connection costs the two round trips that it does in the product.
+flow, its round trip is the mean time to the answer of a question without payload between two nodes during the real run,
+through the same full queues as every request and report (control shares the links here, for the simulator knows one
+round trip), and a new connection costs the two round trips that it does in the product.
 """
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import itertools
 import os
 import random
-import socket
 import statistics
 import tempfile
 import threading
@@ -37,6 +37,7 @@ from benchmarks.fanout.site import Origin
 from benchmarks.scenario import Scenario, equal_links
 from benchmarks.simulator.settings import SimulationSettings
 from benchmarks.simulator.world import World
+from peer.transport.http_wire import nonce_path
 from proto.pieces import MIB
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.client("docker-registry", "ip", "tc"), pytest.mark.root]
 
 FRAME_BYTES: Final = 1500
-# 32 pieces; the rate is one at which two cores that do nothing else are about half busy.
+# 32 pieces; at this rate two cores that do nothing else are about half busy.
 SCENARIO: Final = equal_links(20, (8 * MIB,), 500_000.0)
 # TCP's own connection, then the nonce that tickets are bound to (peer.transport.http_pool).
 CONNECT_ROUND_TRIPS: Final = 2
@@ -58,8 +59,7 @@ SEEDS: Final = range(1, 6)
 PROBE_EVERY_S: Final = 0.1
 # The first and the last pieces pass empty queues.
 PROBED_PARTS: Final = (0.05, 0.95)
-# After so long TCP sends a lost SYN again (RFC 6298): such a connection measures the timer, not the way.
-SYN_RETRY_S: Final = 1.0
+PROBE_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def staged(scenario: Scenario, tmp_path: Path) -> Iterator[tuple[Stage, Network,
 
 
 class RoundTrips:
-    """Connects nodes to each other now and then, through the links that carry the pieces; a context manager."""
+    """Has nodes ask each other now and then, over the links that carry the pieces; a context manager."""
 
     def __init__(self, network: Network, payload_bytes: int) -> None:
         self._network = network
@@ -126,19 +126,20 @@ class RoundTrips:
             received = self._network.traffic().nodes_received_bytes - self._before_bytes
             if PROBED_PARTS[0] < received / self._payload_bytes < PROBED_PARTS[1]:
                 here, there = rng.sample(self._network.nodes, 2)
-                took_s = inside(here.netns, partial(connect_s, there.host))
-                if took_s < SYN_RETRY_S:
-                    self.times_s.append(took_s)
+                self.times_s.append(inside(here.netns, partial(answer_s, there.host)))
 
 
-def connect_s(host: str) -> float:
-    """Seconds that a TCP connection to the node took; infinite if there was none."""
-    began_s = time.monotonic()
+def answer_s(host: str) -> float:
+    """Seconds from the smallest question that there is to its answer, over an open connection. Raises OSError."""
+    connection = http.client.HTTPConnection(host, UPLOAD_PORT, timeout=PROBE_TIMEOUT_S)
     try:
-        socket.create_connection((host, UPLOAD_PORT), timeout=SYN_RETRY_S).close()
-    except OSError:
-        return float("inf")
-    return time.monotonic() - began_s
+        connection.connect()
+        began_s = time.monotonic()
+        connection.request("GET", nonce_path())
+        connection.getresponse().read()
+        return time.monotonic() - began_s
+    finally:
+        connection.close()
 
 
 def real_run(stage: Stage, network: Network) -> Real:
