@@ -123,12 +123,19 @@ class Driver:
             self._loop.call_soon(self._turn)
 
     def post_threadsafe(self, event: Event) -> None:
-        """The same from any thread."""
+        """The same from any thread; handled as soon as the loop wakes."""
         try:
-            self._loop.call_soon_threadsafe(self.post, event)
+            self._loop.call_soon_threadsafe(self._take, event)
         except RuntimeError:
             # The loop is closed: the process ends, and nobody waits for this.
             logger.debug("event_dropped %s", type(event).__name__)
+
+    def _take(self, event: Event) -> None:
+        if self._closed:
+            return
+        self._inbox.append(event)
+        if not self._armed:
+            self._turn()
 
     def _call_threadsafe(self, call: Callable[[Digest], None], digest: Digest) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
@@ -315,10 +322,10 @@ class Driver:
         if isinstance(message, Stored | Failed):
             self.inline.pop(message.lease, None)  # of a lease that was declined
         if isinstance(message, Stored) and message.lease:
-            self._metrics.leases.labels("stored").inc()
+            self._metrics.lease("stored")
         elif isinstance(message, Failed):
             outcome = {"cancelled": "cancelled", "timeout": "expired"}.get(message.reason, "failed")
-            self._metrics.leases.labels(outcome).inc()
+            self._metrics.lease(outcome)
         elif command.with_hashes and isinstance(message, Announce):
             message = replace(message, hashes=self._work.all_hashes(Digest.parse(message.digest)))
         self._send_message(message)

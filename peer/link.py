@@ -126,7 +126,7 @@ class SupernodeLink:
             case PieceHashes():
                 self._hashes_received(message)
             case InlineBlob(lease, swarm, content):
-                self._metrics.leases.labels("granted").inc()
+                self._metrics.lease("granted")
                 if len(self._driver.inline) < INLINE_MAX:
                     self._driver.inline[lease] = content
                 self._driver.post(InlineGranted(lease, swarm))
@@ -141,7 +141,7 @@ class SupernodeLink:
             case TorrentPeers(swarm, nodes):
                 self._torrent_peers(swarm, nodes)
             case Grant():
-                self._metrics.leases.labels("granted").inc()
+                self._metrics.lease("granted")
                 self._driver.post(Received(message))
             case _:
                 self._driver.post(Received(message))

@@ -53,10 +53,13 @@ class Metrics:
         self.digest_checks = Counter(
             "layercast_digest_checks", "Digests of whole blobs compared.", ["result"], registry=self.registry
         )
-        for source in ("peer", "seed", "origin", "passthrough"):
-            self.bytes_received.labels(source)
-        for outcome in ("granted", "stored", "failed", "expired", "cancelled"):
-            self.leases.labels(outcome)
+        # Looked up once: labels() takes longer than counting.
+        self._received = {
+            source: self.bytes_received.labels(source) for source in ("peer", "seed", "origin", "passthrough")
+        }
+        self._leases = {
+            outcome: self.leases.labels(outcome) for outcome in ("granted", "stored", "failed", "expired", "cancelled")
+        }
         for method in ("GET", "HEAD", "TOKEN"):
             self.origin_requests.labels(method)
         for result in ("ok", "mismatch"):
@@ -66,9 +69,13 @@ class Metrics:
         """Call this before each text()."""
         self._before_scrape.append(refresh)
 
+    def lease(self, outcome: str) -> None:
+        """A lease was `granted`, or ended `stored`, `failed`, `expired` or `cancelled`."""
+        self._leases[outcome].inc()
+
     def received(self, source: str, size_bytes: int) -> None:
         """Payload came from `peer`, `seed`, `origin` or `passthrough`."""
-        self.bytes_received.labels(source).inc(size_bytes)
+        self._received[source].inc(size_bytes)
         with self._received_lock:
             self.received_total_bytes += size_bytes
 

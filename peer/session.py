@@ -33,6 +33,8 @@ OUTBOX_BYTES_MAX: Final = 64 * 1024 * 1024
 # Well below codec.FRAME_BYTES_MAX, so that the rough sizes below need not be exact.
 FRAME_AIM_BYTES: Final = 1024 * 1024
 FRAME_MESSAGES_MAX: Final = 4096
+# Giving way to others after each frame would be a turn of the loop for each.
+MESSAGES_PER_TURN_MAX: Final = 64
 
 
 class SessionLost(Exception):
@@ -183,6 +185,7 @@ class Session:
 
     async def _read(self, socket: aiohttp.ClientWebSocketResponse, first: list[Message]) -> None:
         batch = first
+        handled = 0
         while True:
             for message in batch:
                 if isinstance(message, Ping):
@@ -191,7 +194,11 @@ class Session:
                     raise _refused(message)
                 elif not isinstance(message, Pong):
                     self._owner.received(message)
-            await asyncio.sleep(0)
+            handled += 1 + len(batch)
+            if handled > MESSAGES_PER_TURN_MAX:
+                # Frames that came together must not keep the loop from everybody else.
+                handled = 0
+                await asyncio.sleep(0)
             batch = await _frame(socket)
             self._heard_s = asyncio.get_running_loop().time()
 
@@ -208,8 +215,10 @@ class Session:
         number = 0
         while True:
             await asyncio.sleep(interval_s)
-            number += 1
-            self.send(Ping(number))
+            if asyncio.get_running_loop().time() - self._heard_s > interval_s:
+                # The supernode pings too: what it says in time needs no question.
+                number += 1
+                self.send(Ping(number))
             if self._outbox_bytes > OUTBOX_BYTES_MAX:
                 raise SessionLost(f"the supernode does not read: {self._outbox_bytes} bytes wait for it")
 

@@ -195,7 +195,9 @@ class Driver:
                 self.post(contract.FetchFailed(grant.lease_id, reason))
                 return
         self._remember_lease(link, grant)
-        self.send_hashes(link, swarm, member)
+        if not member.hashes_sent >> grant.piece & 1:
+            # Only then: a run costs each node a signature check, and what it was not granted can wait for the ping.
+            self.send_hashes(link, swarm, member)
         if grant.inline and swarm.content is not None and self.fits_inline(swarm, swarm.wanted_by):
             link.send(InlineBlob(grant.lease_id, swarm.number, swarm.content))
             return

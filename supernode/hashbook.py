@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from proto.tickets import Identity
 
 HASH_BYTES: Final = 32
-# Runs are signed as pieces come in, so they are short. Above this number they are signed again, joined.
+# Nodes that were told the same so far are told the same run next. Those signed last are kept.
 RUNS_MAX: Final = 128
 
 
@@ -29,8 +29,8 @@ class HashBook:
         self._digest = digest
         self._layout = layout
         self._hashes = bytearray(layout.count * HASH_BYTES)
-        self._signed: list[tuple[int, SignedHashes]] = []
-        self._signed_mask = 0
+        # By first and last piece.
+        self._signed: dict[tuple[int, int], SignedHashes] = {}
         self.known = 0
 
     def learn(self, first: int, hashes: bytes) -> None:
@@ -66,24 +66,24 @@ class HashBook:
         return bytes(self._hashes[first * HASH_BYTES : (last + 1) * HASH_BYTES])
 
     def signed_for(self, missing: int) -> list[SignedHashes]:
-        """Signed runs that cover every known piece of the mask (they may cover more), lowest first."""
-        self._sign_new()
-        return [signed for mask, signed in self._signed if mask & missing]
+        """As few signed runs as cover exactly the known pieces of the mask, lowest first.
 
-    def _sign_new(self) -> None:
-        fresh = self.known & ~self._signed_mask
-        if not fresh:
-            return
-        if len(self._signed) >= RUNS_MAX:
-            self._signed, fresh = [], self.known
-        for first, last in runs(fresh):
+        A signature here is dear, but to check it is three times as dear, and each node does.
+        """
+        return [self._sign(first, last) for first, last in runs(missing & self.known)]
+
+    def _sign(self, first: int, last: int) -> SignedHashes:
+        signed = self._signed.get((first, last))
+        if signed is None:
+            while len(self._signed) >= RUNS_MAX:
+                del self._signed[next(iter(self._signed))]
             hashes = self.run(first, last)
             signature = sign_hashes(self._identity, self._digest, self._layout, first, hashes)
-            mask = ((1 << (last - first + 1)) - 1) << first
-            self._signed.append((mask, SignedHashes(first, hashes, signature)))
-        self._signed_mask = self.known
+            signed = self._signed[first, last] = SignedHashes(first, hashes, signature)
+        return signed
 
     def clear(self) -> None:
         """The blob was voided: none of these hashes may be passed on."""
         self._hashes = bytearray(len(self._hashes))
-        self._signed, self._signed_mask, self.known = [], 0, 0
+        self._signed.clear()
+        self.known = 0

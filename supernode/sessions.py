@@ -38,6 +38,8 @@ CLOSE_TIMEOUT_S: Final = 1.0
 WEBSOCKET_BYTES_MAX: Final = codec.FRAME_BYTES_MAX + 64 * 1024
 # A 10 Gbit/s node that stores 256 KiB pieces sends 10,000 messages in two seconds; ten times that is an attack.
 MESSAGES_PER_PING_MAX: Final = 100_000
+# Giving way to others after each frame would be a turn of the loop for each.
+MESSAGES_PER_TURN_MAX: Final = 64
 SLOTS_MAX: Final = 64
 TEXT_MAX: Final = 256
 
@@ -230,11 +232,15 @@ class Session:
 
     async def _read(self, link: Link, first: list[Message]) -> None:
         batch = first
+        taken = 0
         while True:
             for message in batch:
                 self._take(link, message)
-            # Frames that came together must not keep the loop from everybody else.
-            await asyncio.sleep(0)
+            taken += 1 + len(batch)
+            if taken > MESSAGES_PER_TURN_MAX:
+                # Frames that came together must not keep the loop from everybody else.
+                taken = 0
+                await asyncio.sleep(0)
             batch = await self._frame()
             self._heard_s = time.monotonic()
             self._messages += len(batch)

@@ -39,12 +39,24 @@ def test_signed_runs_cover_all_that_is_missing(order: list[int], ask_after: set[
     assert received == {piece: hash_for(piece) for piece in range(COUNT)}
 
 
-def test_many_short_runs_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hashbook, "RUNS_MAX", 4)
+def test_what_came_one_by_one_is_signed_as_one_run() -> None:
     book = HashBook(IDENTITY, BLOB, LAYOUT)
     for piece in range(COUNT):
         book.learn(piece, hash_for(piece))
-        assert len(book.signed_for(book.known)) <= 5
+        book.signed_for(1 << piece)
+    assert [(signed.first, len(signed.hashes) // 32) for signed in book.signed_for(book.known)] == [(0, COUNT)]
+
+
+def test_a_run_is_signed_once_for_all_who_miss_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hashbook, "RUNS_MAX", 2)
+    book = HashBook(IDENTITY, BLOB, LAYOUT)
+    for piece in range(COUNT):
+        book.learn(piece, hash_for(piece))
+    (first,) = book.signed_for(0b111)
+    assert book.signed_for(0b111)[0] is first
+    for piece in range(2):
+        book.signed_for(1 << piece)
+    assert book.signed_for(0b111)[0] is not first, "the oldest was forgotten"
 
 
 def test_a_hash_is_not_replaced_by_another() -> None:
