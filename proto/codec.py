@@ -76,6 +76,8 @@ def _fields_of(cls: type) -> list[_Field]:
 
 
 _FIELDS: Final = {cls: _fields_of(cls) for cls in TAGS}
+# What goes out as it is.
+_PLAIN: Final = frozenset({int, str, bytes, bool, float})
 _CLASSES: Final = {tag: cls for cls, tag in TAGS.items()}
 
 
@@ -93,7 +95,9 @@ def encode(batch: Iterable[Message]) -> bytes:
 def _row(message: Message) -> list[object]:
     cls = type(message)
     row: list[object] = [TAGS[cls]]
-    row.extend(_plain(getattr(message, field.name)) for field in _FIELDS[cls])
+    for field in _FIELDS[cls]:
+        value = getattr(message, field.name)
+        row.append(value if type(value) in _PLAIN else _plain(value))
     return row
 
 
@@ -140,7 +144,11 @@ def _message(row: object) -> Message | None:
             if field.required:
                 raise FrameInvalid(f"{cls.__name__}.{field.name} is missing")
             break
-        values.append(_check(f"{cls.__name__}.{field.name}", field.kind, row[position]))
+        value = row[position]
+        if type(value) is field.kind and (type(value) is not int or abs(value) <= INT_MAX):
+            values.append(value)
+        else:
+            values.append(_check(f"{cls.__name__}.{field.name}", field.kind, value))
     return cast("Message", cls(*values))
 
 
