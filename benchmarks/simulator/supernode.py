@@ -137,8 +137,9 @@ class Supernode:
         due_s = self._machine.next_wakeup()
         if due_s is not None and due_s > self._world.clock.now:
             self._set_timer(due_s)
-        elif due_s is not None:
+        elif due_s is not None and not self._serving:
             self.post(contract.Wakeup())
+        # Otherwise the event that is being served takes along what is due.
 
     def _carry_out(self, command: contract.Command) -> None:
         match command:
@@ -165,9 +166,14 @@ class Supernode:
     # --- what peers say ----------------------------------------------------------------------------------------
 
     def received(self, session: Session, frame: list[messages.Message]) -> None:
-        """What a peer said in one turn of its loop arrived; each message is an event of its own."""
+        """What a peer said in one turn of its loop arrived: one event for the supernode's loop, however many messages."""
+        self._queue(self._read_all, session, frame)
+
+    def _read_all(self, session: Session, frame: list[messages.Message]) -> None:
         for message in frame:
-            self._queue(self._read, session, message)
+            event = self._read(session, message)
+            if event is not None:
+                self._handle(event)
 
     def _read(self, session: Session, message: messages.Message) -> contract.Event | None:
         if session.number not in self._sessions:
