@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 RATE_BYTES_S: Final = 125e6
 PIECE_BYTES: Final = 4 * MIB
 CONTROL_DELAY_S: Final = 0.0005
-RACK_NODES: Final = 20
-ZONE_RACKS: Final = 10
+ZONE_NODES: Final = 50
 SLOTS: Final = 8
 # The supernode's loop takes all reports that came within this time in one turn.
 TURN_S: Final = 0.0002
@@ -79,7 +78,7 @@ class ColdSwarm:
         self._running: dict[int, Transfer] = {}
         self._uploads: list[dict[int, Transfer]] = [{} for _ in range(peers + 1)]
         self._downloads: list[dict[int, Transfer]] = [{} for _ in range(peers + 1)]
-        # Of each node: leases ahead that wait until one of its transfers has ended.
+        # Of each source: leases ahead that wait until one of its transfers has ended.
         self._ahead: list[deque[Transfer]] = [deque() for _ in range(peers + 1)]
         self._held = [0] * (peers + 1)
         self._reader = [0] * (peers + 1)
@@ -92,8 +91,8 @@ class ColdSwarm:
     def open(self) -> None:
         """Everybody joins and wants the blob."""
         for peer in range(1, self._peers + 1):
-            rack, zone = peer // RACK_NODES, peer // (RACK_NODES * ZONE_RACKS)
-            self._inbox.append(contract.PeerJoined(peer, f"r/z{zone}/k{rack}", SLOTS, SLOTS))
+            # Zones and no racks: a rack takes each piece in once, which this model's links give it nothing for.
+            self._inbox.append(contract.PeerJoined(peer, f"r/z{peer // ZONE_NODES}", SLOTS, SLOTS))
         self._inbox.append(contract.SwarmOpened(_SWARM, self._pieces * PIECE_BYTES, PIECE_BYTES))
         for peer in range(1, self._peers + 1):
             self._inbox.append(contract.PeerAnnounced(_SWARM, peer, 0, True))
@@ -153,8 +152,8 @@ class ColdSwarm:
 
     def _granted(self, lease: contract.GrantLease) -> None:
         transfer = Transfer(lease)
-        if lease.ahead and self._downloads[lease.receiver]:
-            self._ahead[lease.receiver].append(transfer)
+        if lease.ahead and self._uploads[lease.source]:
+            self._ahead[lease.source].append(transfer)
         else:
             self._begin(transfer)
 
@@ -211,7 +210,7 @@ class ColdSwarm:
         del self._uploads[lease.source][lease.lease_id]
         del self._downloads[lease.receiver][lease.lease_id]
         self._share(lease)
-        ahead = self._ahead[lease.receiver]
+        ahead = self._ahead[lease.source]
         if ahead:
             self._begin(ahead.popleft())
 
@@ -220,7 +219,7 @@ class ColdSwarm:
         if transfer is not None:
             self._leave(transfer)
             return
-        ahead = self._ahead[command.receiver]
-        for waiting in list(ahead):
-            if waiting.lease.lease_id == command.lease_id:
-                ahead.remove(waiting)
+        for ahead in self._ahead:
+            for waiting in list(ahead):
+                if waiting.lease.lease_id == command.lease_id:
+                    ahead.remove(waiting)
