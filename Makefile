@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test gates venv packages lint unit clean lock help
+.PHONY: demo test gates measured venv packages lint unit clean lock help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,7 +19,11 @@ demo: $(STAMP) ## pull one image through NODES peers at once (NODES=5 SIZE=150Mi
 test: $(STAMP) ## lint, types, import contracts and every test, with real clients and registries
 	@bash .ci/install-packages test
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests -m "not measured"
+
+measured: $(STAMP) ## the simulator against a real run of 20 shaped nodes, for a machine with nothing else to do
+	@bash .ci/install-packages test
+	$(BIN)/python -m pytest tests -m measured
 
 gates: $(STAMP) ## 20 real nodes against the physical limit, and the simulator's scenarios (about 80 s)
 	@bash .ci/install-packages test

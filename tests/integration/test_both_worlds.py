@@ -43,7 +43,7 @@ from proto.pieces import MIB
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.client("docker-registry", "ip", "tc"), pytest.mark.root]
+pytestmark = [pytest.mark.client("docker-registry", "ip", "tc"), pytest.mark.root, pytest.mark.measured]
 
 FRAME_BYTES: Final = 1500
 # 32 pieces; at this rate two cores that do nothing else are about half busy.
