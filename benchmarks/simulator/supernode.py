@@ -166,7 +166,7 @@ class Supernode:
     # --- what peers say ----------------------------------------------------------------------------------------
 
     def received(self, session: Session, frame: list[messages.Message]) -> None:
-        """What a peer said in one turn of its loop arrived: one event for the supernode's loop, however many messages."""
+        """What a peer said in one turn of its loop arrived: one event, however many messages."""
         self._queue(self._read_all, session, frame)
 
     def _read_all(self, session: Session, frame: list[messages.Message]) -> None:
