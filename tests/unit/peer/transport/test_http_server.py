@@ -303,6 +303,31 @@ def test_slots_are_given_in_the_order_of_asking(serve: Callable[..., UploadServe
         assert third.answer()[0].status == 200
 
 
+def test_a_request_granted_ahead_waits_for_the_end_of_a_transfer_though_a_slot_is_free(
+    serve: Callable[..., UploadServer],
+) -> None:
+    server = serve(slots=2, queue_max=2)
+    with Client(server) as first, Client(server) as second:
+        ticket, proof = second.ticket()
+        first.begin_large()
+        wait_for(lambda: server.active == 1)
+        second.send(format_request(pieces_path(SMALL.digest, 0, 0), "test", ticket, proof, ahead=True))
+        wait_for(lambda: server.active == 2)
+        second.sock.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            second.answer()
+        second.sock.settimeout(20)
+        assert first.answer()[0].status == 200
+        assert second.answer()[0].status == 200
+
+
+def test_a_request_granted_ahead_begins_at_once_where_nothing_is_under_way(serve: Callable[..., UploadServer]) -> None:
+    with Client(serve(slots=1, queue_max=1)) as client:
+        ticket, proof = client.ticket()
+        client.send(format_request(pieces_path(SMALL.digest, 0, 0), "test", ticket, proof, ahead=True))
+        assert client.answer()[0].status == 200
+
+
 def test_who_hangs_up_while_waiting_takes_no_slot(serve: Callable[..., UploadServer]) -> None:
     server = serve(slots=1, queue_max=1)
     with Client(server) as first:

@@ -100,6 +100,30 @@ def test_the_rest_of_the_rack_is_served_when_its_first_copy_fails() -> None:
     assert (again.receiver, again.source) != (1, first.source)
 
 
+def test_what_a_rack_holds_its_nodes_take_from_outside_only_after_a_long_wait() -> None:
+    play = Playbook()
+    play.join(1, 2, 4, zone="r/z/a")
+    play.join(3)
+    play.open_at_peers(1)
+    play.want(2)
+    play.want(4)
+    served = only_grant(play.hold(1, "*")).receiver
+    assert grants(play.hold(3, "*")) == []
+    assert routes([play.wake_until(contract.GrantLease)]) == [(0, 3, 6 - served)]
+    assert play.now >= play.scheduler.settings.rack_patience_s
+
+
+def test_after_a_time_out_the_node_gets_twice_the_time() -> None:
+    play = Playbook()
+    play.join(1)
+    play.open("*")
+    first = only_grant(play.want(1))
+    play.wake_until(CancelLease)
+    again = play.wake_until(contract.GrantLease)
+    assert isinstance(again, contract.GrantLease)
+    assert again.expires_in_s == 2 * first.expires_in_s
+
+
 def test_a_readers_next_piece_comes_first() -> None:
     play = Playbook()
     play.join(1, 2)
