@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supernode.scheduler import policy
+from supernode.scheduler import giving, policy, taking
 from supernode.scheduler.contract import SEED
 from supernode.scheduler.timers import TimerKind
 
@@ -51,7 +51,7 @@ def _feed(core: Core, node: Node) -> None:
     if core.inline_swarms:
         _feed_inline(core, node)
     while node.takes and node.wanting:
-        choice = policy.for_receiver(core, node, seed_is_free(core))
+        choice = taking.for_receiver(core, node, seed_is_free(core))
         if choice is None:
             if node.rack is not None and not node.leases_in:
                 _let_wait(core, node)
@@ -72,7 +72,7 @@ def _let_wait(core: Core, node: Node) -> None:
 
 def _drain(core: Core, node: Node, *, seed_free: bool) -> None:
     while node.gives:
-        choice = policy.for_source(core, node, seed_free)
+        choice = giving.for_source(core, node, seed_free)
         if choice is None:
             return
         core.grant(*choice)
@@ -92,7 +92,7 @@ def _feed_inline(core: Core, node: Node) -> None:
 
 
 def _race(core: Core, node: Node) -> None:
-    choice = policy.race_for_receiver(core, node)
+    choice = taking.race_for_receiver(core, node)
     if choice is not None:
         core.counters["raced"] += 1
         core.grant(*choice)

@@ -31,8 +31,8 @@ def choose_at_random(patch: pytest.MonkeyPatch, rng: random.Random) -> None:
 
     patch.setattr(Rarity, "rarest_first", in_any_order)
     # The rarest of all are those that only the seed has: it sends them first, in their order.
-    patch.setattr(policy, "_fresh", lambda swarm: swarm.members[SEED].have)
-    patch.setattr(policy, "_in_order", lambda _, pieces: policy.any_bit(pieces, rng))
+    patch.setattr(policy, "fresh_pieces", lambda swarm: swarm.members[SEED].have)
+    patch.setattr(policy, "in_order", lambda _, pieces: policy.any_bit(pieces, rng))
     patch.setattr(policy, "lowest", lambda pieces: policy.any_bit(pieces, rng))
 
 
