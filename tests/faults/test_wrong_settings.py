@@ -1,4 +1,8 @@
-"""Settings that cannot be used, given to the real programs: one line that says what is wrong and right, status 2."""
+"""Settings that cannot be used: one line that says what is wrong and right, and the programs end with status 2.
+
+Which line, the programs' own `load` says; that a program ends with it is shown by a process for each way to give a
+setting, and for what only shows when it starts to work.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import peer.config
+import supernode.config
+from proto.errors import ConfigError
 from tests.support.cluster import LOOPBACK, script
 from tests.support.processes import run
 from tests.support.programs import clean_environment
@@ -16,13 +23,26 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PROGRAMS = ("layercast-peer", "layercast-supernode")
+LOADS = {"layercast-peer": peer.config.load, "layercast-supernode": supernode.config.load}
 FREE = f"{LOOPBACK}:0"
+
+
+def words(data_dir: Path, flags: Sequence[str]) -> list[str]:
+    return ["--listen", FREE, "--upload-listen", FREE, *flags, "--data-dir", str(data_dir)]
+
+
+def not_loaded(program: str, data_dir: Path, flags: Sequence[str]) -> str:
+    """What is wrong with the flags."""
+    with pytest.raises(ConfigError) as refusal:
+        LOADS[program](words(data_dir, flags), {})
+    line = str(refusal.value)
+    assert line.isprintable()
+    return line
 
 
 def refused(program: str, data_dir: Path, flags: Sequence[str], env: Mapping[str, str] | None = None) -> str:
     """The one line that the program ends with."""
-    argv: list[str | Path] = [script(program), "--listen", FREE, "--upload-listen", FREE, *flags]
-    argv += ["--data-dir", data_dir]
+    argv: list[str | Path] = [script(program), *words(data_dir, flags)]
     ended = run(argv, env=clean_environment(**(env or {})), check=False, timeout_s=20.0)
     assert ended.returncode == 2, ended
     assert ended.stdout == ""
@@ -31,7 +51,7 @@ def refused(program: str, data_dir: Path, flags: Sequence[str], env: Mapping[str
     return line
 
 
-# Of either program; each costs the start of a process, so what only one program would show again is not repeated.
+# Of either program.
 WRONG_FLAGS = [
     (["--listen", "nowhere"], ["--listen", "nowhere", "HOST:PORT"]),
     (["--store-size", "plenty"], ["--store-size", "plenty", "10GiB"]),
@@ -46,7 +66,7 @@ WRONG_FLAGS = [
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize(("flags", "named"), WRONG_FLAGS, ids=[" ".join(flags) for flags, _ in WRONG_FLAGS])
 def test_a_wrong_flag(tmp_path: Path, program: str, flags: list[str], named: list[str]) -> None:
-    line = refused(program, tmp_path / "data", flags)
+    line = not_loaded(program, tmp_path / "data", flags)
     assert [text for text in named if text not in line] == [], line
 
 
@@ -66,8 +86,15 @@ def test_a_wrong_flag(tmp_path: Path, program: str, flags: list[str], named: lis
     ],
 )
 def test_a_wrong_flag_of_a_peer(tmp_path: Path, flags: list[str], named: list[str]) -> None:
-    line = refused("layercast-peer", tmp_path / "data", flags)
+    line = not_loaded("layercast-peer", tmp_path / "data", flags)
     assert [text for text in named if text not in line] == [], line
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("flags", [["--store-size", "plenty"], ["--no-such-flag", "1"]], ids=["value", "name"])
+def test_a_program_ends_with_the_line_about_its_flags(tmp_path: Path, program: str, flags: list[str]) -> None:
+    line = refused(program, tmp_path / "data", flags)
+    assert line == f"{program}: {not_loaded(program, tmp_path / 'data', flags)}"
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -92,8 +119,16 @@ def test_a_wrong_value_in_the_environment(tmp_path: Path, program: str) -> None:
 def test_a_wrong_line_in_the_file(tmp_path: Path, text: str, named: list[str]) -> None:
     file = tmp_path / "layercast.toml"
     file.write_text(text + "\n")
-    line = refused("layercast-peer", tmp_path / "data", ["--config", str(file)])
+    line = not_loaded("layercast-peer", tmp_path / "data", ["--config", str(file)])
     assert [part for part in named if part not in line] == [], line
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_program_ends_with_the_line_about_its_file(tmp_path: Path, program: str) -> None:
+    file = tmp_path / "layercast.toml"
+    file.write_text("store_size = \n")
+    line = refused(program, tmp_path / "data", ["--config", str(file)])
+    assert [part for part in (str(file), "line 1") if part not in line] == [], line
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

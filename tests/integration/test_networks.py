@@ -82,8 +82,8 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
     argv = [sys.executable, "-u", "-c", code]
     with ManagedProcess(argv, cwd=Path(__file__).parents[2]) as process:
         prefix = process.wait_ready()["prefix"]
+        assert [path for path in NETNS_DIR.iterdir() if path.name.startswith(prefix)]
         process.kill()
-    assert [path for path in NETNS_DIR.iterdir() if path.name.startswith(prefix)]
     remove_stale_labs()
     assert [path for path in NETNS_DIR.iterdir() if path.name.startswith(prefix)] == []
 

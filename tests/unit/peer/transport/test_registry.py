@@ -1,66 +1,15 @@
-"""Reading blobs from a registry: tokens, redirects, ranges, refusals, cuts."""
+"""Reading blobs from a registry: tokens, redirects, ranges, and whether a blob is public."""
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
-from typing import TYPE_CHECKING
-
 import pytest
 
-from peer.transport.cancellation import Cancellation, FetchCancelled
-from peer.transport.origin_connection import OriginTimeouts
 from peer.transport.origin_http import OriginHttp
 from peer.transport.registry import RegistryReader
-from proto.errors import UpstreamError, UpstreamKind
-from proto.ids import Digest
-from proto.upstreams import UpstreamConfig, UpstreamTable, upstream_from_url
+from proto.errors import UpstreamKind
+from proto.upstreams import UpstreamTable
 from tests.support.fake_origin import FakeOrigin, Fault, fake_origin
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from peer.transport.blob_response import BlobResponse
-
-CONTENT = bytes(range(256)) * 1000
-
-
-@pytest.fixture
-def origin() -> Iterator[FakeOrigin]:
-    with fake_origin() as running:
-        yield running
-
-
-@contextlib.contextmanager
-def reading(*origins: FakeOrigin, read_s: float = 5.0) -> Iterator[RegistryReader]:
-    table = UpstreamTable.build(sections=[origin.upstream for origin in origins])
-    http = OriginHttp(OriginTimeouts(connect_s=5.0, read_s=read_s))
-    reader = RegistryReader(lambda: table, http)
-    try:
-        yield reader
-    finally:
-        reader.close()
-
-
-def read_all(response: BlobResponse) -> bytes:
-    received = bytearray()
-    buffer = bytearray(10_000)
-    with response:
-        while count := response.readinto(memoryview(buffer)):
-            received += buffer[:count]
-    return bytes(received)
-
-
-def read_on(response: BlobResponse, buffer: memoryview) -> None:
-    while response.readinto(buffer):
-        pass
-
-
-def refused(call: Callable[[], object]) -> UpstreamError:
-    with pytest.raises(UpstreamError) as caught:
-        call()
-    return caught.value
+from tests.unit.peer.transport.registry_harness import CONTENT, read_all, reading, refused
 
 
 def test_a_range_is_answered_by_206_with_the_blobs_size(origin: FakeOrigin) -> None:
@@ -192,48 +141,6 @@ def test_a_redirect_to_where_nobody_configured_is_not_followed(origin: FakeOrigi
     assert error.kind in (UpstreamKind.DENIED, UpstreamKind.CONTENT)
 
 
-def test_a_page_of_nonsense_in_an_answer_does_not_become_our_error(origin: FakeOrigin) -> None:
-    digest = origin.add(CONTENT)
-    origin.faults = [Fault(status=206, headers={"Content-Range": "x" * 20_000})]
-    with reading(origin) as reader:
-        error = refused(lambda: reader.open_blob(origin.upstream, "name", digest))
-    assert len(str(error)) < 300
-
-
-@contextlib.contextmanager
-def babbling(answer: bytes) -> Iterator[tuple[RegistryReader, UpstreamConfig]]:
-    """An origin that answers one request with exactly this."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        upstream = upstream_from_url(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        table = UpstreamTable([upstream], default=upstream.host)
-
-        def babble() -> None:
-            connection, _ = listener.accept()
-            with connection:
-                connection.recv(65536)
-                connection.sendall(answer)
-
-        thread = threading.Thread(target=babble)
-        thread.start()
-        reader = RegistryReader(lambda: table)
-        try:
-            yield reader, upstream
-        finally:
-            reader.close()
-            thread.join()
-
-
-def test_a_server_that_speaks_no_http_does_not_fill_our_error() -> None:
-    with babbling(b"x" * 20_000 + b"\r\n") as (reader, upstream):
-        error = refused(lambda: reader.open_blob(upstream, "name", Digest.of(b"")))
-    assert len(str(error)) < 300
-
-
-def test_a_length_of_thousands_of_digits_is_no_length() -> None:
-    with babbling(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n") as (reader, upstream):
-        assert reader.is_public(upstream, "name", Digest.of(b"")).size_bytes is None
-
-
 def test_a_realm_on_a_private_address_is_not_asked(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.token, origin.realm = "x", "https://192.168.0.1/token"
@@ -258,94 +165,6 @@ def test_a_name_that_resolves_to_a_private_address_is_not_followed(origin: FakeO
     assert asked == ["127.0.0.1", "innocent.example"]
 
 
-@pytest.mark.parametrize(
-    ("status", "kind"),
-    [
-        (401, UpstreamKind.DENIED),
-        (403, UpstreamKind.DENIED),
-        (404, UpstreamKind.UNKNOWN),
-        (429, UpstreamKind.RATE_LIMITED),
-        (500, UpstreamKind.UNAVAILABLE),
-        (503, UpstreamKind.UNAVAILABLE),
-        (400, UpstreamKind.UNAVAILABLE),
-    ],
-)
-def test_each_refusal_has_its_kind(origin: FakeOrigin, status: int, kind: UpstreamKind) -> None:
-    digest = origin.add(CONTENT)
-    origin.faults = [Fault(status=status, headers={"Retry-After": "7"})]
-    with reading(origin) as reader:
-        error = refused(lambda: reader.open_blob(origin.upstream, "name", digest))
-    assert (error.kind, error.status) == (kind, status)
-    assert error.retry_after_s == (7.0 if status in (429, 503) else None)
-
-
-def test_nobody_listening_is_unavailable() -> None:
-    upstream = UpstreamConfig("127.0.0.1:1", "http://127.0.0.1:1", configured=True)
-    reader = RegistryReader(lambda: UpstreamTable.build(sections=[upstream]))
-    error = refused(lambda: reader.open_blob(upstream, "name", Digest.of(b"")))
-    assert error.kind is UpstreamKind.UNAVAILABLE
-
-
-def test_plain_http_where_tls_was_meant_is_unavailable(origin: FakeOrigin) -> None:
-    upstream = UpstreamConfig(origin.authority, f"https://{origin.authority}", configured=True)
-    reader = RegistryReader(lambda: UpstreamTable.build(sections=[upstream]))
-    error = refused(lambda: reader.open_blob(upstream, "name", Digest.of(b"")))
-    assert error.kind is UpstreamKind.UNAVAILABLE
-
-
-def test_a_body_cut_short_gives_its_bytes_and_then_an_error(origin: FakeOrigin) -> None:
-    digest = origin.add(CONTENT)
-    origin.faults = [Fault(cut_after_bytes=1234)]
-    with reading(origin) as reader, reader.open_blob(origin.upstream, "name", digest) as response:
-        buffer = memoryview(bytearray(10_000))
-        error = refused(lambda: read_on(response, buffer))
-        assert error.kind is UpstreamKind.UNAVAILABLE
-        assert response.position == 1234
-
-
-def test_silence_within_a_body_loses_no_byte_received(origin: FakeOrigin) -> None:
-    digest = origin.add(CONTENT)
-    origin.faults = [Fault(stall_after_bytes=70_000)]
-    with reading(origin, read_s=0.3) as reader, reader.open_blob(origin.upstream, "name", digest) as response:
-        buffer = memoryview(bytearray(len(CONTENT)))
-        error = refused(lambda: read_on(response, buffer))
-        assert error.kind is UpstreamKind.UNAVAILABLE
-        assert response.position == 70_000
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [
-        Fault(content_range="bytes 1-10/256000"),
-        Fault(content_range="bytes 0-300000/400000"),
-        Fault(content_range="nonsense"),
-        Fault(content_length=5000),
-        Fault(status=206),
-    ],
-)
-def test_headers_that_contradict_the_request_are_an_error(origin: FakeOrigin, fault: Fault) -> None:
-    digest = origin.add(CONTENT)
-    origin.faults = [fault]
-    with reading(origin) as reader:
-        error = refused(lambda: reader.open_blob(origin.upstream, "name", digest, end=1000))
-    assert error.kind is UpstreamKind.CONTENT
-
-
-def test_a_body_longer_than_its_range_is_an_error(origin: FakeOrigin) -> None:
-    digest = origin.add(CONTENT)
-    origin.faults = [Fault(surplus=b"more")]
-    with reading(origin) as reader:
-        error = refused(lambda: read_all(reader.open_blob(origin.upstream, "name", digest, end=1000)))
-    assert error.kind is UpstreamKind.CONTENT
-
-
-def test_a_416_is_told_without_reading_its_body(origin: FakeOrigin) -> None:
-    digest = origin.add(CONTENT)
-    with reading(origin) as reader:
-        error = refused(lambda: reader.open_blob(origin.upstream, "name", digest, start=len(CONTENT)))
-    assert (error.kind, error.status) == (UpstreamKind.CONTENT, 416)
-
-
 def test_an_empty_blob_is_read_whatever_the_origin_thinks_of_ranges(origin: FakeOrigin) -> None:
     digest = origin.add(b"")
     origin.faults = [Fault(), Fault(status=416, headers={"Content-Range": "bytes */0"})]
@@ -354,47 +173,6 @@ def test_an_empty_blob_is_read_whatever_the_origin_thinks_of_ranges(origin: Fake
             response = reader.open_blob(origin.upstream, "name", digest, end=1000)
             assert response.size_bytes == 0
             assert read_all(response) == b""
-
-
-def test_cancelling_wakes_a_reader(origin: FakeOrigin) -> None:
-    digest = origin.add(CONTENT)
-    origin.faults = [Fault(stall_after_bytes=10)]
-    cancel = Cancellation()
-    with (
-        reading(origin, read_s=30) as reader,
-        reader.open_blob(origin.upstream, "name", digest, cancel=cancel) as response,
-    ):
-        timer = threading.Timer(0.1, cancel.cancel)
-        timer.start()
-        buffer = memoryview(bytearray(100))
-        with pytest.raises(FetchCancelled):
-            read_on(response, buffer)
-        timer.join()
-
-
-def test_cancelling_wakes_a_thread_that_waits_for_an_answer() -> None:
-    cancel = Cancellation()
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        authority = f"127.0.0.1:{silent.getsockname()[1]}"
-        upstream = UpstreamConfig(authority, f"http://{authority}", configured=True)
-        reader = RegistryReader(lambda: UpstreamTable.build(sections=[upstream]))
-        timer = threading.Timer(0.1, cancel.cancel)
-        timer.start()
-        with pytest.raises(FetchCancelled):
-            reader.open_blob(upstream, "name", Digest.of(b""), cancel=cancel)
-        timer.join()
-
-
-def test_closing_the_reader_ends_what_nobody_can_cancel() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        authority = f"127.0.0.1:{silent.getsockname()[1]}"
-        upstream = UpstreamConfig(authority, f"http://{authority}", configured=True)
-        reader = RegistryReader(lambda: UpstreamTable.build(sections=[upstream]))
-        timer = threading.Timer(0.1, reader.close)
-        timer.start()
-        with pytest.raises(FetchCancelled):
-            reader.is_public(upstream, "name", Digest.of(b""))
-        timer.join()
 
 
 def test_a_head_tells_of_a_public_blob_and_its_size(origin: FakeOrigin) -> None:

@@ -1,0 +1,56 @@
+"""An upload server over a store of its own, and an origin: for the tests of this folder."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from peer.store.base import SignedHashes
+from peer.store.disk import DiskStore
+from peer.transport.http_server import UploadServer
+from tests.support.blobs import fill
+from tests.support.fake_origin import FakeOrigin, fake_origin
+from tests.unit.peer.transport.upload_harness import LARGE, SMALL, SUPERNODE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def origin() -> Iterator[FakeOrigin]:
+    with fake_origin() as running:
+        yield running
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[DiskStore]:
+    """It holds SMALL."""
+    store = DiskStore(tmp_path / "store", size_limit_bytes=1 << 30, free_floor_bytes=0)
+    handle = fill(store, SMALL)
+    handle.learn_hashes(SignedHashes(0, SMALL.hashes, bytes(64)))
+    handle.close()
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def large(store: DiskStore) -> None:
+    """The store holds LARGE too."""
+    fill(store, LARGE).close()
+
+
+@pytest.fixture
+def serve(store: DiskStore) -> Iterator[Callable[..., UploadServer]]:
+    """Starts a server over the store."""
+    servers: list[UploadServer] = []
+
+    def start(**options: float) -> UploadServer:
+        settings = {"slots": 2, "queue_max": 2, **options}
+        servers.append(UploadServer("127.0.0.1:0", store, lambda: SUPERNODE.peer, **settings))  # type: ignore[arg-type]  # ints and floats alike
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.close()
