@@ -32,6 +32,7 @@ def test_a_download_goes_on_when_its_client_hangs_up(
 ) -> None:
     digest = push(SIZE_BYTES)
     peer = cluster.add_peer()
+    cluster.wait_for_sessions(1)
     origin.set_rate(4 * MIB)
     with start_pull(peer.proxy, digest) as client:
         client.wait_for_bytes(1 * MIB)
@@ -48,6 +49,7 @@ def test_clients_that_hang_up_leave_nothing_open(
 ) -> None:
     digest = push(SIZE_BYTES)
     peer = cluster.add_peer()
+    cluster.wait_for_sessions(1)
     assert pull(peer.proxy, digest).complete
     files_before = open_files(peer.process)
     for _ in range(30):
@@ -62,6 +64,7 @@ def test_sigterm_in_mid_pull_ends_a_program_within_five_seconds(
 ) -> None:
     digest = push(SIZE_BYTES)
     peer = cluster.add_peer()
+    cluster.wait_for_sessions(1)
     origin.set_rate(1 * MIB)
     with start_pull(peer.proxy, digest) as client:
         client.wait_for_bytes(1 * MIB)
@@ -112,6 +115,7 @@ def test_settings_that_are_wrong_at_a_reload_change_nothing(
     settings = tmp_path / "peer.toml"
     settings.write_text("p2p = true\n")
     peer = cluster.add_peer(extra=["--config", str(settings)])
+    cluster.wait_for_sessions(1)
     settings.write_text("p2p = 'perhaps'\n")
     peer.process.send_signal(signal.SIGHUP)
     peer.process.wait_for_line(r"reload_refused.*p2p.*perhaps")
@@ -123,6 +127,7 @@ def test_settings_that_are_wrong_at_a_reload_change_nothing(
 @pytest.mark.parametrize("program", ["layercast-peer", "layercast-supernode"])
 def test_a_data_folder_in_use_is_refused_in_one_line(cluster: Cluster, program: str) -> None:
     peer = cluster.add_peer()
+    cluster.wait_for_sessions(1)
     service = peer if program == "layercast-peer" else cluster.supernode
     free = f"{LOOPBACK}:0"
     argv: list[str | Path] = [

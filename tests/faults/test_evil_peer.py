@@ -51,6 +51,7 @@ async def test_corrupt_pieces_are_found_out_and_their_sender_is_asked_no_more(
     digest, next_digest = push(SIZE_BYTES), push(SIZE_BYTES)
     supernode, evil = cluster.supernode, BarePeer()
     victims = cluster.add_peers([None, None])
+    cluster.wait_for_sessions(2)
     with EvilUploads(LAYOUT) as uploads:
         evil.upload_address = uploads.address
         async with evil.link(At(supernode.ready["api"])):

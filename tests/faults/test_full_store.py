@@ -79,6 +79,7 @@ def test_a_supernode_without_room_leaves_the_origin_to_the_nodes(cluster: Cluste
 def test_a_store_limit_smaller_than_the_layer(cluster: Cluster, push: Callable[[int], str]) -> None:
     digest, small = push(SIZE_BYTES), push(MIB)
     peer = cluster.add_peer(extra=["--store-size", "4MiB"])
+    cluster.wait_for_sessions(1)
     assert_gets_its_layer(peer, digest)
     assert held_bytes(peer.data_dir, digest) == 0
     assert_gets_its_layer(peer, small)
@@ -88,6 +89,7 @@ def test_a_store_limit_smaller_than_the_layer(cluster: Cluster, push: Callable[[
 def test_a_store_full_of_older_layers_evicts_them(cluster: Cluster, push: Callable[[int], str]) -> None:
     digests = [push(3 * MIB) for _ in range(4)]
     peer = cluster.add_peer(extra=["--store-size", "8MiB"])
+    cluster.wait_for_sessions(1)
     for digest in digests:
         assert_gets_its_layer(peer, digest)
     assert [held_bytes(peer.data_dir, digest) for digest in digests] == [0, 0, 3 * MIB, 3 * MIB]

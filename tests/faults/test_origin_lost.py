@@ -52,6 +52,7 @@ def assert_registry_error(status: int, body: bytes) -> None:
 
 def test_an_origin_that_refuses_connections_is_a_registry_error(cluster: Cluster, origin: CountingProxy) -> None:
     peer = cluster.add_peer()
+    cluster.wait_for_sessions(1)
     origin.refuse()
     for target in ("/v2/", "/v2/library/random/manifests/latest", blob_target(UNKNOWN_DIGEST)):
         answer = get(peer.proxy, target)
@@ -78,6 +79,7 @@ def test_an_origin_that_is_gone_for_a_while_is_asked_for_the_rest_alone(
 ) -> None:
     digest = push(SIZE_BYTES)
     peers = cluster.add_peers([None, None])
+    cluster.wait_for_sessions(2)
     origin.set_rate(3 * MIB)
     pulls = [start_pull(peer.proxy, digest) for peer in peers]
     try:
@@ -102,6 +104,7 @@ def test_what_the_nodes_hold_is_served_when_the_origin_is_gone(
 ) -> None:
     digest = push(SIZE_BYTES)
     first, second = cluster.add_peers([None, None])
+    cluster.wait_for_sessions(2)
     assert pull(first.proxy, digest).sha256 == digest
     origin.refuse()
     answer = pull(second.proxy, digest)
@@ -116,6 +119,7 @@ def test_a_node_that_the_origin_serves_is_elected_when_the_supernode_cannot_reac
     """Every request of the supernode's fetch fails for long enough that it gives up; a node's then succeeds."""
     digest = push(SIZE_BYTES)
     peers = cluster.add_peers([None, None])
+    cluster.wait_for_sessions(2)
     origin.add_fault(Fault(path_contains=digest, method="GET", status=503, times=6))
     pulls = [start_pull(peer.proxy, digest) for peer in peers]
     for running in pulls:
@@ -154,6 +158,7 @@ def test_redirects_are_followed_without_the_credential(
     digest = str(storage.add(blob.content))
     with Cluster(tmp_path, redirecting.authority) as cluster:
         peers = cluster.add_peers([None, None])
+        cluster.wait_for_sessions(2)
         for peer in peers:
             answer = pull(peer.proxy, digest)
             assert answer.complete
@@ -173,6 +178,7 @@ def test_a_private_blob_is_passed_through_with_its_clients_credential_to_the_ori
     digest = str(storage.add(some_blob(2 * MIB).content))
     with Cluster(tmp_path, redirecting.authority) as cluster:
         peer = cluster.add_peer()
+        cluster.wait_for_sessions(1)
         mine = {"Authorization": f"Bearer {redirecting.token}"}
         answer = get(peer.proxy, blob_target(digest), headers=mine)
         assert answer.complete
