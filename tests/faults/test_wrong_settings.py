@@ -90,6 +90,11 @@ def test_a_wrong_flag_of_a_peer(tmp_path: Path, flags: list[str], named: list[st
     assert [text for text in named if text not in line] == [], line
 
 
+def test_a_wrong_flag_of_a_supernode(tmp_path: Path) -> None:
+    line = not_loaded("layercast-supernode", tmp_path / "data", ["--ping-interval", "never"])
+    assert [text for text in ("--ping-interval", "never") if text not in line] == [], line
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("flags", [["--store-size", "plenty"], ["--no-such-flag", "1"]], ids=["value", "name"])
 def test_a_program_ends_with_the_line_about_its_flags(tmp_path: Path, program: str, flags: list[str]) -> None:

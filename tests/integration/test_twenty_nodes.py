@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.client("docker-registry")
 
 NODES = 20
-SIZES_BYTES = (500, 40_000, 1_000_000, 6_000_000, 20_000_000)
+SIZES_BYTES = (500, 40_000, 1_000_000, 4_000_000, 10_000_000)
 STARTS_TIMEOUT_S = 60.0
 
 

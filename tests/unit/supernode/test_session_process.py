@@ -1,12 +1,13 @@
-"""The supernode as a process: its ready line, its end, its reload, its errors, and a real registry behind it."""
+"""The supernode as a process: its ready line, its end, its reload, and a real registry behind it.
+
+How it refuses to start is in tests/faults.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import signal
-import socket
-import subprocess
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import pytest
 from proto.ids import Digest
 from proto.messages import BlobRefused, Grant, SwarmOpened, Vouched
 from proto.pieces import MIB
-from tests.support.cluster import LOOPBACK, Supernode, script
+from tests.support.cluster import LOOPBACK, Supernode
 from tests.support.fake_origin import Fault, fake_origin
 from tests.support.processes import wait_until
 from tests.support.registry import Registry
@@ -60,38 +61,6 @@ def test_it_ends_in_time_while_sessions_and_a_stalled_fetch_are_open(tmp_path: P
             asyncio.run(pull())
         finally:
             supernode.close()
-
-
-def failed_start(*flags: str) -> str:
-    """The one line that a start ends with."""
-    done = subprocess.run(
-        [script("layercast-supernode"), *flags], capture_output=True, text=True, timeout=20, check=False
-    )
-    assert done.returncode == 2, done.stderr
-    return done.stderr.strip().splitlines()[-1]
-
-
-def test_errors_of_the_operator_are_one_line_that_names_the_flag(tmp_path: Path) -> None:
-    data_dir = ["--data-dir", str(tmp_path / "d")]
-    with socket.create_server((LOOPBACK, 0)) as taken:
-        address = f"{LOOPBACK}:{taken.getsockname()[1]}"
-        line = failed_start("--listen", address, "--upload-listen", f"{LOOPBACK}:0", *data_dir)
-        assert f"--listen {address}" in line
-        line = failed_start("--listen", f"{LOOPBACK}:0", "--upload-listen", address, *data_dir)
-        assert f"--upload-listen {address}" in line
-    assert "--ping-interval" in failed_start("--ping-interval", "never", *data_dir)
-    assert "--insecure-upstream" in failed_start("--insecure-upstream", "http://x/", *data_dir)
-
-
-def test_the_data_folder_is_for_one_process(tmp_path: Path) -> None:
-    supernode = Supernode(tmp_path / "s", LOOPBACK, [])
-    try:
-        supernode.start()
-        assert "in use by another process" in failed_start(
-            "--listen", f"{LOOPBACK}:0", "--upload-listen", f"{LOOPBACK}:0", "--data-dir", str(tmp_path / "s")
-        )
-    finally:
-        supernode.close()
 
 
 def test_sighup_reloads_the_file(tmp_path: Path) -> None:
