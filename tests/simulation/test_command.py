@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
 import pytest
@@ -73,6 +74,13 @@ def test_a_limit_without_a_figure_is_not_met() -> None:
     assert not Verdict("nothing measured", None, 1.0).met
 
 
+@pytest.fixture(scope="module")
+def tracker() -> None:
+    """What the interpreter starts with its first pool of processes, and keeps: there before leftovers are counted."""
+    resource_tracker.ensure_running()
+
+
+@pytest.mark.usefixtures("tracker")
 def test_the_suite_runs_every_scenario_with_a_fixed_and_a_fresh_seed(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
