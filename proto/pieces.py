@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proto.errors import FrameInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-KIB = 1024
-MIB = 1024 * KIB
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
 
-PIECE_SIZE_MIN_BYTES = 256 * KIB
-PIECE_SIZE_MAX_BYTES = 16 * MIB
+PIECE_SIZE_MIN_BYTES: Final = 256 * KIB
+PIECE_SIZE_MAX_BYTES: Final = 16 * MIB
 # About 256 pieces a blob: the last piece's way through the swarm then costs a few per cent (piece bound).
-PIECES_AIMED_AT = 256
+PIECES_AIMED_AT: Final = 256
 # A blob cut finer than this is refused: bitfields and hash lists would outgrow their frames.
-PIECE_COUNT_MAX = 1 << 16
+PIECE_COUNT_MAX: Final = 1 << 16
 
 
 def piece_size_for(size_bytes: int) -> int:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
-SEED = 0
+SEED: Final = 0
 
 
 class FailReason(Enum):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proto.pieces import indices
 from supernode.scheduler import policy
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from supernode.scheduler.swarm import Member, Swarm
 
 # Receivers compared before one is taken: of a crowd of more than so many, some at random.
-_SAMPLE = 3
-_CROWD = 16
+_SAMPLE: Final = 3
+_CROWD: Final = 16
 
 
 def for_source(core: Core, node: Node, seed_free: bool) -> Choice | None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from supernode.scheduler.peerbook import Node
     from supernode.scheduler.swarm import Member
+
+# No time is before the start of the clock.
+NO_TIMER: Final = -1.0
 
 
 class Lease:
@@ -19,6 +22,7 @@ class Lease:
         "area_up",
         "before_down",
         "before_up",
+        "due_s",
         "duration_s",
         "ending_down",
         "ending_up",
@@ -54,6 +58,8 @@ class Lease:
         # Predicted time of the transfer, None while nothing is measured.
         self.duration_s: float | None = None
         self.expires_in_s = 0.0
+        # When its one valid timer surfaces; negative while there is none.
+        self.due_s = NO_TIMER
         # Predicted to end shortly: one lease may follow it at the receiver, and at the source.
         self.ending_down = False
         self.ending_up = False

@@ -5,15 +5,14 @@ This file moves state and wakes nodes; which lease to grant is policy's, what fo
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from supernode.scheduler.arrivals import Arrivals
-from supernode.scheduler.contract import SEED, CancelLease, Command, GrantLease
-from supernode.scheduler.lease import Lease
+from supernode.scheduler.contract import SEED, CancelLease, Command, FailReason, GrantLease
+from supernode.scheduler.lease import NO_TIMER, Lease
 from supernode.scheduler.peerbook import FILLS, PeerBook
 from supernode.scheduler.story import Stories
-from supernode.scheduler.timers import TimerKind, Timers
+from supernode.scheduler.timers import Timers
 
 if TYPE_CHECKING:
     import random
@@ -22,6 +21,24 @@ if TYPE_CHECKING:
     from supernode.scheduler.peerbook import Link, Node
     from supernode.scheduler.settings import SchedulerSettings
     from supernode.scheduler.swarm import Member, Swarm
+
+# What is counted, by name.
+COUNTED: Final = (
+    "granted",
+    "stored",
+    "expired",
+    "cancelled",
+    "lost",
+    "late",
+    "raced",
+    *(f"failed_{reason.value}" for reason in FailReason),
+    "quarantined",
+    "origin_fetches",
+    "origin_failures",
+    "elections",
+    "origins_opened",
+    "ignored",
+)
 
 
 class Core:
@@ -34,7 +51,6 @@ class Core:
         "counters",
         "dirty_down",
         "dirty_up",
-        "dues",
         "epoch",
         "fetches",
         "inline_swarms",
@@ -60,12 +76,10 @@ class Core:
         self.swarms: dict[int, Swarm] = {}
         self.plans: dict[int, OriginPlan] = {}
         self.leases: dict[int, Lease] = {}
-        # Lease number to the time of its one valid timer.
-        self.dues: dict[int, float] = {}
         self.timers = Timers()
         self.stories = Stories(settings.story_length)
         self.commands: list[Command] = []
-        self.counters: Counter[str] = Counter()
+        self.counters = dict.fromkeys(COUNTED, 0)
         self.last_lease = 0
         self.last_fetch = 0
         # Fetches from the origin in flight, and swarms that travel inline.
@@ -74,19 +88,52 @@ class Core:
         # Of any open swarm.
         self.largest_piece_bytes = 0
         # Nodes that the event touched, in order: as sources, as receivers.
-        self.dirty_up: dict[int, Node] = {}
-        self.dirty_down: dict[int, Node] = {}
+        self.dirty_up: list[Node] = []
+        self.dirty_down: list[Node] = []
         self.arrivals = Arrivals()
 
     def wake(self, node: Node) -> None:
         """Look for work for this node, both ways, before the event is done."""
-        self.dirty_up[node.peer] = node
-        self.dirty_down[node.peer] = node
+        self.wake_source(node)
+        self.wake_receiver(node)
+
+    def wake_source(self, node: Node) -> None:
+        """Look for receivers for this node before the event is done."""
+        if not node.dirty_up:
+            node.dirty_up = True
+            self.dirty_up.append(node)
+
+    def wake_receiver(self, node: Node) -> None:
+        """Look for sources for this node before the event is done."""
+        if not node.dirty_down:
+            node.dirty_down = True
+            self.dirty_down.append(node)
+
+    def let_sleep(self, node: Node) -> None:
+        """It is gone: look for nothing for it."""
+        if node.dirty_up:
+            self.dirty_up.remove(node)
+        if node.dirty_down:
+            self.dirty_down.remove(node)
+
+    def take_sources(self) -> list[Node]:
+        """Those that were woken as sources; from now on others are."""
+        woken, self.dirty_up = self.dirty_up, []
+        for node in woken:
+            node.dirty_up = False
+        return woken
+
+    def take_receivers(self) -> list[Node]:
+        """Those that were woken as receivers; from now on others are."""
+        woken, self.dirty_down = self.dirty_down, []
+        for node in woken:
+            node.dirty_down = False
+        return woken
 
     def wake_receivers(self, mask: int) -> None:
         """Look for sources for these nodes."""
         for node in self.book.of(mask):
-            self.dirty_down[node.peer] = node
+            self.wake_receiver(node)
 
     # --- granting --------------------------------------------------------------------------------------------
 
@@ -103,14 +150,18 @@ class Core:
         if receiver.hungry_at is not None:
             receiver.hungry_at = None
             self.book.roaming &= ~receiver.bit
-        racing = member.leases.setdefault(piece, [])
-        racing.append(lease)
+        racing = member.leases.get(piece)
+        first = racing is None
+        if racing is None:
+            member.leases[piece] = [lease]
+        else:
+            racing.append(lease)
         first_copy = source.peer == SEED and not swarm.rarity.counts[piece] and not receiver.quarantined
-        if len(racing) == 1:
+        if first:
             self._hold_rack_back(swarm, lease)
             swarm.lease_out(member, piece)
         if not inline:
-            self._take_slots(lease, beside=len(racing) > 1)
+            self._take_slots(lease, beside=not first)
             if first_copy:
                 member.first_copies += 1
                 self._hold_seed_back(lease)
@@ -119,8 +170,8 @@ class Core:
         if not ahead and lease.before_down is None:
             self._start(lease)
         self.counters["granted"] += 1
-        told = ("lease %x: %d -> %d%s", (number, source.peer, receiver.peer, " ahead" if ahead else ""))
-        self.stories.rings[swarm.number].append((self.now, piece, *told))
+        told = "lease %x: %d -> %d ahead" if ahead else "lease %x: %d -> %d"
+        self.stories.rings[swarm.number].add((self.now, piece, told, number, source.peer, receiver.peer))
         self.commands.append(
             GrantLease(number, swarm.number, piece, receiver.peer, source.peer, lease.expires_in_s, ahead, inline)
         )
@@ -150,8 +201,7 @@ class Core:
         if lease.first_copy:
             lease.first_copy = False
             lease.member.swarm.awaited &= ~(1 << lease.piece)
-            seed = self.book.nodes[SEED]
-            self.dirty_up[SEED] = seed
+            self.wake_source(self.book.nodes[SEED])
 
     def _predict(self, lease: Lease) -> None:
         up, down = lease.source.up, lease.receiver.down
@@ -238,7 +288,7 @@ class Core:
         lease.ending_down = True
         lease.receiver.down.open_ends.append(lease)
         self.book.refresh_down(lease.receiver)
-        self.dirty_down[lease.receiver.peer] = lease.receiver
+        self.wake_receiver(lease.receiver)
         if lease.duration_s is not None:
             self._set_due(lease, self.now + (1.0 - 1.0 / self.settings.choice_factor) * self._ahead_s(lease.duration_s))
 
@@ -247,7 +297,7 @@ class Core:
         lease.ending_up = True
         lease.source.up.open_ends.append(lease)
         self.book.refresh_up(lease.source)
-        self.dirty_up[lease.source.peer] = lease.source
+        self.wake_source(lease.source)
         self._await_end(lease)
 
     def _await_end(self, lease: Lease) -> None:
@@ -264,11 +314,10 @@ class Core:
             lease.overdue = True
         self._set_due(lease, deadline)
 
-    def lease_due(self, number: int) -> Lease | None:
-        """The valid timer of a lease has surfaced: returns the lease if it has expired, None if it meant less."""
-        lease = self.leases[number]
+    def lease_due(self, lease: Lease) -> bool:
+        """The valid timer of a lease has surfaced: whether the lease has expired; else it meant less."""
         if lease.inline or lease.overdue:
-            return lease
+            return True
         if lease.duration_s is None and not lease.ending_down:
             return self._look_again(lease)
         if not lease.ending_down:
@@ -277,25 +326,25 @@ class Core:
             self._open_up(lease)
         else:
             lease.overdue = True
-            self.dirty_down[lease.receiver.peer] = lease.receiver
+            self.wake_receiver(lease.receiver)
             for held_up in (lease, lease.after_up, lease.after_down):
                 if held_up is not None:
                     self.let_seed_go(held_up)
             self._make_way(lease)
             self._await_end(lease)
-        return None
+        return False
 
-    def _look_again(self, lease: Lease) -> Lease | None:
-        """A transfer that began before anything was measured: its time is known now, or it has expired."""
+    def _look_again(self, lease: Lease) -> bool:
+        """A transfer that began before anything was measured: its time is known now, or whether it has expired."""
         assert lease.started_at is not None
         if self.book.typical_flow:
             lease.duration_s = lease.size_bytes / self.book.typical_flow
             self._open_down(lease)
         elif self.now >= lease.started_at + lease.expires_in_s + self.settings.expiry_grace_s:
-            return lease
+            return True
         else:
             self._set_due(lease, self.now + self.settings.unknown_look_s)
-        return None
+        return False
 
     def _make_way(self, lease: Lease) -> None:
         """An overdue transfer hardly uses the link of one of its ends: that one takes another beside it.
@@ -322,11 +371,10 @@ class Core:
         down.open_ends.remove(lease)
         self.book.refresh_up(lease.source)
         self.book.refresh_down(lease.receiver)
-        self.dirty_up[lease.source.peer] = lease.source
+        self.wake_source(lease.source)
 
     def _set_due(self, lease: Lease, due: float) -> None:
-        self.dues[lease.number] = due
-        self.timers.set(due, TimerKind.LEASE, lease.number)
+        self.timers.set_lease(due, lease)
 
     # --- ending ----------------------------------------------------------------------------------------------
 
@@ -334,16 +382,18 @@ class Core:
         """End the lease: slots pass on to what waited, the piece becomes HELD or (no rival left) MISSING."""
         member, piece, swarm = lease.member, lease.piece, lease.member.swarm
         del self.leases[lease.number]
-        self.dues.pop(lease.number, None)
+        lease.due_s = NO_TIMER
         receiver, source = lease.receiver, lease.source
         if lease.first_copy:
             self.let_seed_go(lease)
         del receiver.leases_in[lease.number]
         del source.leases_out[lease.number]
         racing = member.leases[piece]
-        racing.remove(lease)
-        if not racing:
+        alone = len(racing) == 1
+        if alone:
             del member.leases[piece]
+        else:
+            racing.remove(lease)
         if not lease.inline:
             if lease.started_at is not None:
                 source.up.end(self.now)
@@ -356,10 +406,10 @@ class Core:
                 self.wake_receivers(swarm.lacking[piece] & self.book.places.get(lease.rack_first, 0))
         if stored:
             swarm.lease_done(member, piece)
-        elif not racing:
+        elif alone:
             swarm.lease_back(member, piece)
-        self.dirty_up[receiver.peer] = self.dirty_down[receiver.peer] = receiver
-        self.dirty_up[source.peer] = self.dirty_down[source.peer] = source
+        self.wake(receiver)
+        self.wake(source)
 
     def cancel(self, lease: Lease, reason: str) -> None:
         """End the lease without its piece and tell the receiver."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from proto.pieces import PieceLayout, indices
 from supernode.scheduler import contract, origin, outcomes
 from supernode.scheduler.contract import SEED, Command, Event
+from supernode.scheduler.lease import Lease
 from supernode.scheduler.leases import Core
 from supernode.scheduler.matching import match
 from supernode.scheduler.peerbook import Link, Node
@@ -82,17 +83,21 @@ class Scheduler:
         if handler is not None:
             handler(event)
         timers = core.timers
-        while (timer := timers.pop_due(now, core.dues)) is not None:
-            self._timer(timer)
+        while (due := timers.pop_due(now)) is not None:
+            if isinstance(due, Lease):
+                if core.lease_due(due):
+                    outcomes.expire(core, due)
+            else:
+                self._timer(due)
         if core.dirty_up or core.dirty_down:
             match(core)
-        timers.sweep(core.dues)
+        timers.sweep(len(core.leases))
         commands, core.commands = core.commands, []
         return commands
 
     def next_wakeup(self) -> float | None:
         """When Wakeup must be handled at the latest; None when nothing is pending."""
-        return self._core.timers.next_due(self._core.dues)
+        return self._core.timers.next_due()
 
     def story(self, swarm: int, piece: int) -> list[str]:
         """Recent happenings of one piece, oldest first."""
@@ -120,18 +125,12 @@ class Scheduler:
     # --- timers ----------------------------------------------------------------------------------------------
 
     def _timer(self, timer: Timer) -> None:
-        core = self._core
-        _, _, kind, subject, other = timer
-        if kind is TimerKind.LEASE:
-            lease = core.lease_due(subject)
-            if lease is not None:
-                outcomes.expire(self._core, lease)
-        elif kind is TimerKind.SWARM:
-            self._swarm_timer(subject)
+        if timer.kind is TimerKind.SWARM:
+            self._swarm_timer(timer.subject)
         else:
-            node = core.book.nodes.get(subject)
+            node = self._core.book.nodes.get(timer.subject)
             if node is not None:
-                self._node_timer(kind, node, other)
+                self._node_timer(timer.kind, node, timer.other)
 
     def _swarm_timer(self, number: int) -> None:
         swarm = self._core.swarms.get(number)
@@ -185,8 +184,7 @@ class Scheduler:
             core.cancel(lease, f"source {event.peer} lost: {event.reason}")
         for member in list(node.members.values()):
             member.swarm.leave(member)
-        core.dirty_up.pop(node.peer, None)
-        core.dirty_down.pop(node.peer, None)
+        core.let_sleep(node)
         core.book.leave(node)
         for swarm in swarms:
             core.stories.tell(core.now, swarm.number, WHOLE, "peer %d lost: %s", event.peer, event.reason)
@@ -278,34 +276,35 @@ class Scheduler:
 
     def _piece_stored(self, event: contract.PieceStored) -> None:
         core = self._core
-        swarm = core.swarms.get(event.swarm)
-        member = None if swarm is None else swarm.members.get(event.peer)
-        if swarm is None or member is None or not 0 <= event.piece < swarm.count:
-            self._ignore("piece %d of swarm %d stored at %d", event.piece, event.swarm, event.peer)
+        number, peer, piece, lease_id = event.swarm, event.peer, event.piece, event.lease_id
+        swarm = core.swarms.get(number)
+        member = None if swarm is None else swarm.members.get(peer)
+        if swarm is None or member is None or not 0 <= piece < swarm.count:
+            self._ignore("piece %d of swarm %d stored at %d", piece, number, peer)
             return
-        bit = 1 << event.piece
-        lease = core.leases.get(event.lease_id) if event.lease_id else None
-        if lease is not None and (lease.member is not member or lease.piece != event.piece):
-            self._ignore("lease %x is not for piece %d at %d", event.lease_id, event.piece, event.peer)
+        bit = 1 << piece
+        lease = core.leases.get(lease_id) if lease_id else None
+        if lease is not None and (lease.member is not member or lease.piece != piece):
+            self._ignore("lease %x is not for piece %d at %d", lease_id, piece, peer)
             lease = None
         if lease is None:
-            core.counters["late"] += event.lease_id != 0
-            for rival in list(member.leases.get(event.piece, ())):
+            core.counters["late"] += lease_id != 0
+            for rival in list(member.leases.get(piece, ())):
                 core.cancel(rival, "held already")
             swarm.add_copies(member, bit)
             core.wake(member.node)
         else:
-            outcomes.delivered(self._core, lease, event.elapsed_s)
-        if event.peer == SEED:
-            self._seed_filled(swarm, bit, event.lease_id)
+            outcomes.delivered(core, lease, event.elapsed_s)
+        if peer == SEED:
+            self._seed_filled(swarm, bit, lease_id)
         else:
             if member.have == swarm.full:
-                outcomes.after_change(self._core, swarm, event.peer)
-            plan = self._core.plans[event.swarm]
-            if plan.elected == event.peer and not event.lease_id:
-                origin.headway(core, swarm, plan)
-        told = ("stored at %d (lease %x)", (event.peer, event.lease_id))
-        core.stories.rings[event.swarm].append((core.now, event.piece, *told))
+                outcomes.after_change(core, swarm, peer)
+            if not lease_id:
+                plan = core.plans[number]
+                if plan.elected == peer:
+                    origin.headway(core, swarm, plan)
+        core.stories.rings[number].add((core.now, piece, "stored at %d (lease %x)", peer, lease_id))
 
     def _seed_filled(self, swarm: Swarm, bit: int, lease_id: int) -> None:
         core = self._core

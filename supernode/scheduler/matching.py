@@ -26,18 +26,19 @@ def match(core: Core) -> None:
     """
     seed = core.book.nodes[SEED]
     while core.dirty_up or core.dirty_down:
-        spare = core.dirty_up.pop(SEED, None) is not None
+        spare = seed.dirty_up
         if spare:
+            core.dirty_up.remove(seed)
+            seed.dirty_up = False
             _drain(core, seed, seed_free=False)
-        receivers, core.dirty_down = core.dirty_down, {}
-        for node in receivers.values():
+        for node in core.take_receivers():
             if node is not seed and (node.takes or not node.wanting or core.inline_swarms):
                 _feed(core, node)
-        sources, core.dirty_up = core.dirty_up, {}
-        for node in sources.values():
+        spare = spare or seed.dirty_up
+        for node in core.take_sources():
             if node is not seed and node.gives:
                 _drain(core, node, seed_free=False)
-        if spare or SEED in sources:
+        if spare:
             _drain(core, seed, seed_free=seed_is_free(core))
         if seed.wanting:
             _feed(core, seed)
@@ -56,7 +57,8 @@ def _feed(core: Core, node: Node) -> None:
             if node.rack is not None and not node.leases_in:
                 _let_wait(core, node)
             return
-        core.grant(*choice)
+        member, piece, source = choice
+        core.grant(member, piece, source)
 
 
 def _let_wait(core: Core, node: Node) -> None:
@@ -75,7 +77,8 @@ def _drain(core: Core, node: Node, *, seed_free: bool) -> None:
         choice = giving.for_source(core, node, seed_free)
         if choice is None:
             return
-        core.grant(*choice)
+        member, piece, _ = choice
+        core.grant(member, piece, node)
         seed_free = seed_free and seed_is_free(core)
 
 
@@ -103,10 +106,12 @@ def seed_is_free(core: Core) -> bool:
 
     A piece that is overdue by more than that is waited for no longer.
     """
+    if not core.fetches:
+        return True
     seed = core.book.nodes[SEED]
     next_at = core.arrivals.next_at()
     flow = seed.up.speed()
-    if next_at is None or not flow or seed.up.room_for_two() or not core.fetches:
+    if next_at is None or not flow or seed.up.room_for_two():
         return True
     piece_time_s = core.largest_piece_bytes / flow
     if next_at - core.now >= piece_time_s / 2 or core.now - next_at >= piece_time_s / 2:

@@ -5,7 +5,7 @@ Shared by the machine's handlers; gives commands through Core alone.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proto.pieces import indices
 from supernode.scheduler import contract, origin
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from supernode.scheduler.swarm import Member, Swarm
 
 # Failures that say nothing against the source.
-_NO_FAULT = (FailReason.LOCAL, FailReason.CANCELLED, FailReason.TICKET, FailReason.NOT_HELD, FailReason.BUSY)
+_NO_FAULT: Final = (FailReason.LOCAL, FailReason.CANCELLED, FailReason.TICKET, FailReason.NOT_HELD, FailReason.BUSY)
 # A shorter time says nothing about a link, whoever states it; it would only make its rate infinite.
-_BRIEFEST_S = 1e-6
+_BRIEFEST_S: Final = 1e-6
 
 
 def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:

@@ -6,7 +6,7 @@ bit 0), so that "free holders of this piece in that rack" is two ANDs. Knows not
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proto.pieces import indices
 from supernode.scheduler.contract import SEED
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 # How fast the estimate of what a link carries follows a faster and a slower transfer. Slow downwards: a slow
 # transfer may be the other end's doing.
-_RISE = 0.5
-_FALL = 1 / 16
+_RISE: Final = 0.5
+_FALL: Final = 1 / 16
 # A declared rate counts as filled at this part of it (the rest carries headers and control), a learned one, which
 # rises with every quick transfer, sooner.
-_FILLED = 0.9
-_UNFILLED = 0.6
+_FILLED: Final = 0.9
+_UNFILLED: Final = 0.6
 # What a transfer takes of a link while the other end is unknown, bytes/s: more than any link has.
-FILLS = 1e15
+FILLS: Final = 1e15
 # How fast the estimate of a link's idle part follows upwards and downwards, and from where on it counts: then a grant
 # takes longer to become a transfer than one transfer lasts, and one more must be on its way.
-_GAP_RISE = 0.5
-_GAP_FALL = 1 / 256
-_GAPPY = 0.03
+_GAP_RISE: Final = 0.5
+_GAP_FALL: Final = 1 / 256
+_GAPPY: Final = 0.03
 # A link counts as shared if more than this part of a second transfer ran on average.
-_PARTLY = 0.35
+_PARTLY: Final = 0.35
 
 
 class Link:
@@ -175,6 +175,8 @@ class Node:
         "bit",
         "blocked_down_until",
         "blocked_up_until",
+        "dirty_down",
+        "dirty_up",
         "down",
         "faults",
         "gives",
@@ -207,6 +209,9 @@ class Node:
         # Whether it is in the book's masks free_up and free_down.
         self.gives = False
         self.takes = False
+        # Whether it is in Core.dirty_up and Core.dirty_down.
+        self.dirty_up = False
+        self.dirty_down = False
         self.faults = 0
         # Leases to it that expired since one ended well.
         self.timeouts = 0

@@ -11,7 +11,7 @@ end: taking.race_for_receiver.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from supernode.scheduler.contract import SEED
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from supernode.scheduler.peerbook import Node
     from supernode.scheduler.swarm import Member, Swarm
 
-SEED_BIT = 1
+SEED_BIT: Final = 1
 # Up to this many nodes on the other side, trying each is cheaper than going through pieces.
-FEW_NODES = 4
+FEW_NODES: Final = 4
 # Pieces tried, rarest first, before every node is tried in turn.
-TRIES = 12
+TRIES: Final = 12
 
 
 # A lease to grant: to whom, which piece, from whom.

@@ -6,12 +6,12 @@ The seed's copy is never counted: level 0 is what no peer has and no peer is bei
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_EXACT = 32
+_EXACT: Final = 32
 
 
 def level_of(copies: int) -> int:
@@ -23,7 +23,7 @@ def level_of(copies: int) -> int:
 
 
 # The levels of small counts, by count.
-_LEVELS = tuple(level_of(copies) for copies in range(1024))
+_LEVELS: Final = tuple(level_of(copies) for copies in range(1024))
 
 
 class Rarity:

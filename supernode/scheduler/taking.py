@@ -89,8 +89,11 @@ def _from_alike(core: Core, member: Member, need: int, sources: int) -> Choice |
 
 def _union(swarm: Swarm, sources: int) -> int:
     held = 0
-    for row in indices(sources):
-        held |= swarm.at_row[row].have
+    at_row = swarm.at_row
+    while sources:
+        low = sources & -sources
+        held |= at_row[low.bit_length() - 1].have
+        sources ^= low
     return held
 
 
