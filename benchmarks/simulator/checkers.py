@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.bounds import bounds
+from benchmarks.simulator.errors import RuleBroken
 from proto.pieces import indices
 
 if TYPE_CHECKING:
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 _ROUNDING = 1e-9
 # Bytes of links and bytes of nodes are summed in different orders.
 _ROUNDING_BYTES = 16.0
-
-
-class RuleBroken(AssertionError):
-    """A simulated run did what must never be: our own bug, in a machine or in the simulator."""
 
 
 class Checker:

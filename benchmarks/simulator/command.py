@@ -12,7 +12,7 @@ from benchmarks.pulls.common import checked, whole
 from benchmarks.report import machine, print_table, write_json
 from benchmarks.report.publish import check_outputs, publish
 from benchmarks.simulator import flags, replay_command, report, suite
-from benchmarks.simulator.checkers import RuleBroken
+from benchmarks.simulator.errors import RuleBroken
 from benchmarks.simulator.limits import Verdict, judge
 from benchmarks.simulator.scenarios import SCENARIOS, named
 from benchmarks.simulator.settings import SimulationSettings

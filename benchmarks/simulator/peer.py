@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Final
 
+from benchmarks.simulator.errors import UnexpectedCommand
 from benchmarks.simulator.names import SOURCE, digest_of, node_of
 from benchmarks.simulator.origin import PeerPatience
 from peer.downloader import contract
@@ -29,10 +30,6 @@ if TYPE_CHECKING:
 
 # The blob's own digest runs along with the verified prefix; what is left at the end is about one piece.
 _SHA256_BYTES_S = 1.4e9
-
-
-class UnexpectedCommand(AssertionError):
-    """A machine asked for what no event of this world leads to."""
 
 
 class Store:
@@ -149,13 +146,13 @@ class Peer:
             return
         self._handling = True
         inbox, node, machine, now = self._inbox, self.node, self._machine, self._world.clock.now
-        trace, commands = self._world.trace.add, self.COMMANDS
+        trace = self._world.trace.add
         while inbox:
             following = inbox.popleft()
             trace(now, node, following)
             for command in machine.handle(following, now):
                 trace(now, node, command)
-                carry_out = commands.get(type(command))
+                carry_out = _WORK.get(type(command))
                 if carry_out is None:
                     raise UnexpectedCommand(f"node {node}: {command}")
                 carry_out(self, command)
@@ -274,21 +271,23 @@ class Peer:
             claimed(self._world.clock.now, self.node, blob, command.piece)
         self._client.piece_held(self, blob, command.piece)
 
-    COMMANDS: ClassVar[dict[type, Callable[..., None]]] = {
-        contract.Send: _send,
-        contract.StartFetch: _fetch,
-        contract.CancelFetch: _cancel_fetch,
-        contract.PieceHeld: _piece_held,
-        contract.OpenInStore: _open_in_store,
-        contract.CheckDigest: _check_digest,
-        contract.StoreInline: _store_inline,
-        contract.FetchUpstream: _fetch_upstream,
-        contract.CancelUpstream: _cancel_upstream,
-        contract.AnswerReader: _answer_reader,
-        contract.BlobComplete: _blob_complete,
-        contract.FailReaders: _fail_readers,
-        contract.RefuseReader: _refuse_reader,
-        contract.SourcePublic: _nothing,
-        contract.CloseInStore: _nothing,
-        contract.ForgetBlob: _nothing,
-    }
+
+# What each command has done. Beside the class: a compiled class body cannot name its own methods.
+_WORK: Final[dict[type, Callable[..., None]]] = {
+    contract.Send: Peer._send,
+    contract.StartFetch: Peer._fetch,
+    contract.CancelFetch: Peer._cancel_fetch,
+    contract.PieceHeld: Peer._piece_held,
+    contract.OpenInStore: Peer._open_in_store,
+    contract.CheckDigest: Peer._check_digest,
+    contract.StoreInline: Peer._store_inline,
+    contract.FetchUpstream: Peer._fetch_upstream,
+    contract.CancelUpstream: Peer._cancel_upstream,
+    contract.AnswerReader: Peer._answer_reader,
+    contract.BlobComplete: Peer._blob_complete,
+    contract.FailReaders: Peer._fail_readers,
+    contract.RefuseReader: Peer._refuse_reader,
+    contract.SourcePublic: Peer._nothing,
+    contract.CloseInStore: Peer._nothing,
+    contract.ForgetBlob: Peer._nothing,
+}

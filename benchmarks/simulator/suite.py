@@ -10,7 +10,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
 
-from benchmarks.simulator.checkers import RuleBroken
+from benchmarks.simulator.errors import RuleBroken
 from benchmarks.simulator.limits import Verdict, judge
 from benchmarks.simulator.scenarios import SCENARIOS
 from benchmarks.simulator.world import World

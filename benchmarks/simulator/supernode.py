@@ -9,9 +9,9 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from benchmarks.simulator.checkers import told
+from benchmarks.simulator.errors import UnexpectedCommand
 from benchmarks.simulator.names import blob_of, digest_of, swarm_of
 from benchmarks.simulator.outbox import Outbox
-from benchmarks.simulator.peer import UnexpectedCommand
 from benchmarks.simulator.sessions import Session, Swarm
 from proto import messages
 from proto.ids import Digest

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.bounds import Bounds, bounds
+from benchmarks.scenario import Scenario  # noqa: TC001  # compiled, a dataclass looks its fields' types up
 from benchmarks.simulator import faults
 from benchmarks.simulator.checkers import Checker, all_checkers, told
 from benchmarks.simulator.client import Client
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     import peer.downloader.contract
     import supernode.scheduler.contract
     from benchmarks.figures import Sample
-    from benchmarks.scenario import Scenario
     from benchmarks.simulator.sessions import Session
     from proto.machine import Machine
     from proto.messages import Message

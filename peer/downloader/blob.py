@@ -11,14 +11,13 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from peer.downloader.sources import Holders
-from proto.messages import NO_READER
-from proto.pieces import first_missing, mask_of
+from proto.ids import Digest  # noqa: TC001  # compiled, a dataclass looks its fields' types up
+from proto.messages import NO_READER, Source
+from proto.pieces import PieceLayout, first_missing, mask_of
 
 if TYPE_CHECKING:
     from peer.downloader.contract import Holder, InlineGranted
-    from proto.ids import Digest
-    from proto.messages import Grant, Source
-    from proto.pieces import PieceLayout
+    from proto.messages import Grant
 
 
 class PieceState(Enum):

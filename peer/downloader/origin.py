@@ -7,7 +7,7 @@ time.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from peer.downloader.blob import StoreState, Upstream
 from peer.downloader.contract import CancelUpstream, FetchUpstream, UpstreamEnded, UpstreamPiece
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from peer.downloader.blob import Blob
     from peer.downloader.state import State
 
-CANCELLED = "cancelled"
-LOCAL = "local"
+CANCELLED: Final = "cancelled"
+LOCAL: Final = "local"
 
 
 def origin_status(state: State, event: OriginStatus) -> Blob | None:

@@ -7,7 +7,7 @@ limits.size_wait_s.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from peer.downloader.blob import Reader, StoreState
 from peer.downloader.contract import AnswerReader, BlobWanted, CheckPublic, PublicChecked, RefuseReader
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from proto.messages import Source
 
 # What the proxy knows of (peer.blobs.NotShared); another reason of the supernode's becomes the last.
-_REASONS = ("private", "unknown", "rate_limited", "limit", "unavailable")
+_REASONS: Final = ("private", "unknown", "rate_limited", "limit", "unavailable")
 
 
 def blob_wanted(state: State, event: BlobWanted) -> Blob:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from peer.downloader.contract import Holder  # noqa: TC001  # compiled, a dataclass looks its fields' types up
 from proto.messages import HOLDERS_MAX
 from proto.pieces import indices
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from random import Random
 
-    from peer.downloader.contract import Holder
     from peer.downloader.limits import Limits
     from proto.ids import PeerId
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from random import Random  # noqa: TC003  # compiled, a dataclass looks its fields' types up
 from typing import TYPE_CHECKING
 
 from peer.downloader.blob import Blob, StoreState
@@ -27,8 +28,6 @@ from proto.messages import Announce, ReaderMoved, Withdraw
 from proto.pieces import Bitfield, indices
 
 if TYPE_CHECKING:
-    from random import Random
-
     from proto.ids import PeerId
     from proto.messages import Message, Source
 

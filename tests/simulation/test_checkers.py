@@ -15,9 +15,9 @@ from benchmarks.simulator.checkers import (
     Checker,
     NobodyStarves,
     OriginOnce,
-    RuleBroken,
     SlotsKept,
 )
+from benchmarks.simulator.errors import RuleBroken
 from benchmarks.simulator.links import Links
 from benchmarks.simulator.settings import SimulationSettings
 from benchmarks.simulator.transport import Transfer, Transport
