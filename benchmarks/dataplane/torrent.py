@@ -82,10 +82,18 @@ def receive(job: Job, address: str) -> Marks:
     _wait_until(lambda: str(handle.status().state) == "downloading")
     handle.connect_peer((host, int(port)))
     _wait_until(lambda: bool(handle.status().is_seeding))
+    _wait_for_file(session, handle)
     marks.reached("pieces")
     _check_digest(Path(job.target) / Path(job.source_file).name, Digest.parse(job.digest))
     marks.reached("all")
     return marks
+
+
+def _wait_for_file(session: libtorrent.session, handle: libtorrent.torrent_handle) -> None:
+    """Until all is in the file: a torrent counts as complete while its last blocks wait to be written."""
+    session.apply_settings({"alert_mask": libtorrent.alert.category_t.storage_notification})
+    handle.flush_cache()
+    _wait_until(lambda: any(isinstance(one, libtorrent.cache_flushed_alert) for one in session.pop_alerts()))
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
