@@ -19,7 +19,7 @@ demo: $(STAMP) ## pull one image through NODES peers at once (NODES=5 SIZE=150Mi
 test: $(STAMP) ## lint, types, import contracts and every test, with real clients and registries
 	@bash .ci/install-packages test
 	@$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest tests -m "not measured"
+	@bash .ci/tests $(BIN)/python -m "not measured"
 
 measured: $(STAMP) ## the simulator against a real run of 20 shaped nodes, for a machine with nothing else to do
 	@bash .ci/install-packages test
