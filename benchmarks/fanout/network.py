@@ -145,8 +145,13 @@ class Network:
         return [f"link add {port} mtu {mtu} type veth peer {there}", f"link set {port} master {bridge} up"]
 
     def _configure(self, place: Place, number: int) -> list[str]:
-        """Addresses and neighbours, inside the place's namespace."""
-        lines = ["link set lo up", f"addr add {place.host}/{_DATA.prefixlen} dev eth0", "link set eth0 up"]
+        """Addresses and neighbours, inside the place's namespace.
+
+        One segment a packet: at scaled-down rates the bursts of some segments that TCP hands down otherwise overrun a
+        queue of 50 ms within the sender: a fifth is sent twice, and flows that share the link starve each other.
+        """
+        lines = ["link set lo up", f"addr add {place.host}/{_DATA.prefixlen} dev eth0"]
+        lines += ["link set dev eth0 gso_max_segs 1 up"]
         device = "ctl"
         if self._control == "shared" and place is self.supernode:
             # On the same cable, in the same queue, but with counters of its own.
