@@ -40,6 +40,8 @@ _CONNECT_TIMEOUT_S: Final = 10.0
 _CLOSE_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.05
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds: close() sends RST
+# States of a TCP socket whose FIN was not acknowledged yet: FIN_WAIT1, LAST_ACK, CLOSING (include/net/tcp_states.h).
+_FIN_UNACKED: Final = (4, 9, 11)
 
 Address = tuple[str, int]
 
@@ -352,8 +354,10 @@ class _Connection:
         self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
 
     def _unacked_bytes(self) -> int:
+        # The kernel counts a FIN as a byte. The state is asked first: what is acknowledged since cannot go below 0.
+        fins = self._client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _FIN_UNACKED
         packed = fcntl.ioctl(self._client.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
-        return int(struct.unpack("i", packed)[0])
+        return max(0, int(struct.unpack("i", packed)[0]) - fins)
 
     def _settle(self, exchange: Exchange) -> None:
         """Close the books on an exchange; what a vanished client's kernel never acknowledged is taken off."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import http.client
 import json
 import socket
+import struct
+import termios
 import time
 from typing import TYPE_CHECKING
 
@@ -107,6 +110,30 @@ def test_a_client_that_leaves_is_not_counted_as_served(proxy: CountingProxy, lay
     settled(proxy)
     (exchange,) = proxy.ledger().exchanges
     assert (exchange.ending, exchange.interval) == ("client-gone", (0, 1000))
+
+
+def test_what_a_cut_connection_had_delivered_is_counted_to_the_byte(proxy: CountingProxy, layer: BlobFile) -> None:
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(5)
+        host, _, port = proxy.address.partition(":")
+        client.connect((host, int(port)))
+        client.sendall(f"GET /v2/demo/blobs/{layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        # Far more was sent than came: the client's buffer is full, and no more will come.
+        wait_until(
+            lambda: sum(each.body_sent_bytes for each in proxy.ledger().exchanges) > waiting_bytes(client) + 100_000,
+            "a full buffer",
+        )
+        proxy.cut()
+        head = client.recv(4096, socket.MSG_PEEK).partition(b"\r\n\r\n")[0]
+        (exchange,) = proxy.ledger().exchanges
+        assert exchange.ending == "client-gone"
+        assert exchange.body_acked_bytes == waiting_bytes(client) - len(head) - 4
+
+
+def waiting_bytes(sock: socket.socket) -> int:
+    """What the kernel has taken in for it, not read yet."""
+    return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)))[0])
 
 
 def test_a_tls_hello_is_hung_up_on_at_once(proxy: CountingProxy) -> None:
