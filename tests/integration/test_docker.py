@@ -24,7 +24,7 @@ pytestmark = [
 
 REPOSITORY = "library/random"
 SIZES_BYTES = (500, 40_000, 3_000_000, 9_000_000, 18_000_000)
-RATE_BYTES_S = 5_000_000  # of the origin: 30 MB take it 6 s
+RATE_BYTES_S = 2_500_000  # of the origin: 30 MB take it 12 s
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_two_dockerds_pull_at_once_and_the_origin_sends_each_layer_once(site: Si
         with one.start_pull("random:latest") as pull, other.start_pull("random:latest") as other_pull:
             assert time.monotonic() - begun_s < 0.5
             assert [pull.wait(90), other_pull.wait(90)] == [0, 0], pull.log_tail() + other_pull.log_tail()
-        assert time.monotonic() - begun_s >= 5
+        assert time.monotonic() - begun_s >= 10
         unpacked = [daemon.file_digests("random:latest") for daemon in (one, other)]
         assert len(unpacked[0]) == len(SIZES_BYTES)
         assert unpacked[0] == unpacked[1]
