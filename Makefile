@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test gates measured venv packages lint unit clean lock help
+.PHONY: demo test gates measured compiled venv packages lint unit clean lock help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,6 +28,12 @@ measured: $(STAMP) ## the simulator against a real run of 20 shaped nodes, for a
 gates: $(STAMP) ## 20 real nodes against the physical limit, and the simulator's scenarios (about 80 s)
 	@bash .ci/install-packages test
 	@bash .ci/gates $(BIN)/layercast-bench
+
+compiled: $(STAMP) ## the hot modules compiled into build/compiled, which decide the same (2 min, a C compiler)
+	@rm -rf build/compiled build/wheel build/lib* build/temp* build/bdist*
+	LAYERCAST_COMPILE=1 $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
+	$(BIN)/python -m pip install --quiet --no-deps --target build/compiled build/wheel/*.whl
+	@bash .ci/same-decisions $(BIN)/layercast-bench build/compiled
 
 unit: $(STAMP) ## the quick tests alone
 	$(BIN)/python -m pytest tests/unit tests/conformance

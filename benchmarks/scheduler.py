@@ -1,9 +1,10 @@
 """`layercast-bench scheduler`: what the scheduler alone costs while a swarm goes from cold to complete.
 
-Three passes over the same run, which is the same every time: one is timed, one is traced for its memory until half of
-all pieces are delivered, one (--profile) is profiled. Only the scheduler is timed: events are made, and transfers
-carried out, outside the clock. CPU time is read around each turn of events, wall time around each handle(); the reads
-of the clock between two handle() of a turn count as the scheduler's. The garbage collector runs as in the service.
+Three passes over the same run, which is the same every time: one is timed, one is stopped when half of all pieces are
+delivered to see what the scheduler then holds, one (--profile, of an interpreted scheduler) is profiled. Only the
+scheduler is timed: events are made, and transfers carried out, outside the clock. CPU time is read around each turn of
+events, wall time around each handle(); the reads of the clock between two handle() of a turn count as the scheduler's.
+The garbage collector runs as in the service.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from benchmarks.report import machine, print_table, write_json
 from benchmarks.scheduler_swarm import PIECE_BYTES, RATE_BYTES_S, READER_EVERY, ColdSwarm
 from proto.errors import ConfigError
 from proto.pieces import PIECE_COUNT_MAX
+from supernode.scheduler import build as scheduler_build
 from supernode.scheduler.machine import Scheduler
 
 if TYPE_CHECKING:
@@ -36,7 +38,6 @@ _HANDLE_P99_S: Final = 0.005
 # Up to so many peers, and how far above the piece bound the makespan may lie.
 _X_PIECE: Final = ((200, 1.03), (1000, 1.10), (_PEERS_MAX, 1.15))
 _PROFILE_ROWS: Final = 30
-_TRACED: Final = ("*/supernode/scheduler/*", "*/proto/pieces.py")
 
 
 class Timed:
@@ -122,6 +123,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Measure, print, keep."""
     if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
         raise ConfigError(f"--json {arguments.json}: its folder does not exist; make it first")
+    if arguments.profile and scheduler_build() == "compiled":
+        raise ConfigError("--profile: of a compiled scheduler no functions are seen; run the interpreted one")
     document = _document(arguments)
     _tell("timing")
     document |= _timed_pass(arguments)
@@ -146,6 +149,7 @@ def _document(arguments: argparse.Namespace) -> dict[str, object]:
         "peers": arguments.peers,
         "pieces": arguments.pieces,
         "seed": arguments.seed,
+        "build": scheduler_build(),
         "links": {"rate_bytes_s": RATE_BYTES_S, "piece_bytes": PIECE_BYTES, "declared": False},
         "reader_every": READER_EVERY,
     }
@@ -190,22 +194,27 @@ def _part(ordered: list[float], part: float) -> float:
 
 
 def _memory_pass(arguments: argparse.Namespace) -> float:
-    """Bytes that the scheduler holds when half of all pieces are delivered, by peers and pieces."""
+    """Bytes that the scheduler holds when half of all pieces are delivered, by peers and pieces.
+
+    That is what is left of the run when all but the scheduler is let go: compiled modules name no lines to count by.
+    """
     deliveries: int = arguments.peers * arguments.pieces
-    scheduler = _scheduler(arguments)
     gc.collect()
     tracemalloc.start()
     try:
-        swarm = ColdSwarm(Plain(scheduler), arguments.peers, arguments.pieces)
-        swarm.open()
-        swarm.run(deliveries // 2)
-        gc.collect()
-        snapshot = tracemalloc.take_snapshot()
+        return _held_half_way(_scheduler(arguments), arguments.peers, arguments.pieces) / deliveries
     finally:
         tracemalloc.stop()
-    ours = snapshot.filter_traces([tracemalloc.Filter(True, pattern) for pattern in _TRACED])
-    held_bytes = sum(trace.size for trace in ours.traces)
-    return held_bytes / deliveries
+
+
+def _held_half_way(scheduler: Scheduler, peers: int, pieces: int) -> int:
+    swarm = ColdSwarm(Plain(scheduler), peers, pieces)
+    swarm.open()
+    swarm.run(peers * pieces // 2)
+    del swarm
+    gc.collect()
+    # The caller holds the scheduler until this returns.
+    return tracemalloc.get_traced_memory()[0]
 
 
 def _profile_pass(arguments: argparse.Namespace) -> None:
@@ -235,7 +244,7 @@ def _print(document: dict[str, object]) -> None:
     ]
     print_table(f"{peers} peers, {pieces} pieces, cold to complete", ("", "measured", "limit", ""), rows)
     print(
-        f"{document['leases']} leases, {document['raced']} raced, {document['expired']} expired, "
+        f"{document['build']}: {document['leases']} leases, {document['raced']} raced, {document['expired']} expired, "
         f"{document['cancelled']} cancelled; {document['handles']} events; "
         f"CPU: scheduler {figure('scheduler_cpu_s'):.2f} s, driver {figure('driver_cpu_s'):.2f} s (not counted)"
     )

@@ -77,9 +77,13 @@ def load(
     options: Sequence[Option[Any]],  # Any: options of different types stand in one list
     argv: Sequence[str],
     environ: Mapping[str, str],
+    build: str = "",
 ) -> Loaded:
-    """Read all layers. Raises ConfigError; exits for --help, --version and --print-config."""
-    arguments = _parser(program, summary, options).parse_args(argv)
+    """Read all layers. Raises ConfigError; exits for --help, --version and --print-config.
+
+    `build`: what --version says beside the version.
+    """
+    arguments = _parser(program, summary, options, build).parse_args(argv)
     path = arguments.config or environ.get(ENVIRONMENT_PREFIX + "CONFIG")
     table = _read_toml(Path(path)) if path else {}
     upstream_tables = _upstream_tables(table.pop("upstream", {}))
@@ -106,7 +110,7 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; --help lists every flag")
 
 
-def _parser(program: str, summary: str, options: Sequence[Option[Any]]) -> argparse.ArgumentParser:
+def _parser(program: str, summary: str, options: Sequence[Option[Any]], build: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program,
         description=summary,
@@ -116,7 +120,7 @@ def _parser(program: str, summary: str, options: Sequence[Option[Any]]) -> argpa
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file with the same options")
     parser.add_argument("--print-config", action="store_true", help="print every setting and where it came from")
-    parser.add_argument("--version", action="version", version=f"{program} {version()}")
+    parser.add_argument("--version", action="version", version=f"{program} {version()} {build}".rstrip())
     for option in options:
         default = "" if option.default in (None, ()) else f" [default: {_shown(option.default)}]"
         parser.add_argument(

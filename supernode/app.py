@@ -42,6 +42,7 @@ from supernode.nodes import NodeBook
 from supernode.opening import Opening, Policy
 from supernode.origin.registry import RegistryOrigin
 from supernode.publicity import Publicity
+from supernode.scheduler import build as scheduler_build
 from supernode.scheduler.settings import SchedulerSettings
 from supernode.seed import Seed
 from supernode.sessions import Limits
@@ -208,7 +209,7 @@ class Supernode:
         await self._runner.setup()
         await web.SockSite(self._runner, self._socket, backlog=LISTEN_BACKLOG).start()
         self._health = ""
-        logger.info("ready epoch=%d key=%s", self._epoch, self._identity.peer.hex()[:8])
+        logger.info("ready epoch=%d key=%s scheduler=%s", self._epoch, self._identity.peer.hex()[:8], scheduler_build())
 
     def reload(self, config: SupernodeConfig) -> None:
         """Take over what may change at run time: the allow-list, the upload rate, the p2p switch.

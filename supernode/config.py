@@ -25,6 +25,7 @@ from proto.values import (
     parse_size,
     parse_text,
 )
+from supernode.scheduler import build as scheduler_build
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -146,6 +147,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> SupernodeConfig:
         OPTIONS,
         argv,
         environ,
+        build=f"({scheduler_build()} scheduler)",
     )
     for option in (UPLOAD_SLOTS, SESSIONS_MAX, STORE_SIZE):
         if loaded.get(option) < 1:

@@ -27,7 +27,8 @@ def for_source(core: Core, node: Node, seed_free: bool) -> Choice | None:
     if not receivers:
         return None
     if len(node.members) == 1:
-        return _from_member(core, next(iter(node.members.values())), receivers)
+        for only in node.members.values():
+            return _from_member(core, only, receivers)
     useful = [(member, member.have & member.swarm.open_pieces) for member in node.members.values()]
     for _, member in policy.rarest_swarms(useful):
         found = _from_member(core, member, receivers)

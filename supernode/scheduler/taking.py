@@ -29,7 +29,8 @@ def for_receiver(core: Core, node: Node, seed_free: bool) -> Choice | None:
         if not seed_free:
             sources ^= policy.SEED_BIT
     if len(node.wanting) == 1:
-        return _for_member(core, next(iter(node.wanting.values())), sources)
+        for only in node.wanting.values():
+            return _for_member(core, only, sources)
     for number, member in policy.rarest_swarms([(member, member.need) for member in node.wanting.values()]):
         found = _for_member(core, member, sources)
         if found is not None:
