@@ -23,7 +23,9 @@ def for_source(core: Core, node: Node, seed_free: bool) -> Choice | None:
     """The best lease from a node with upload room."""
     if node.peer == SEED:
         return _for_seed(core, node, seed_free)
-    receivers = core.book.free_down & ~(node.bit | policy.SEED_BIT)
+    receivers = policy.without(core.book.free_down, node)
+    if receivers & policy.SEED_BIT:
+        receivers ^= policy.SEED_BIT
     if not receivers:
         return None
     if len(node.members) == 1:
@@ -68,7 +70,9 @@ def _from_member(core: Core, member: Member, receivers: int) -> Choice | None:
     receivers &= swarm.wanting
     if not receivers or source.quarantined:
         return None
-    useful = member.have & swarm.open_pieces & ~swarm.awaited
+    useful = member.have & swarm.open_pieces
+    if swarm.awaited:
+        useful &= ~swarm.awaited
     if source.bit & core.book.sunk:
         useful &= policy.hardly_elsewhere(core, swarm)
     if not useful:
@@ -85,8 +89,10 @@ def _from_member_tries(core: Core, member: Member, useful: int, receivers: int) 
     rng, lacking, covered = core.rng, swarm.lacking, swarm.covered
     unbound = _unbound(core, swarm, source)
     avoided = core.book.avoided & source.bit
-    for level in swarm.rarity.rarest_first(useful):
-        left = level
+    levels, occupied = swarm.rarity.levels, swarm.rarity.occupied
+    while occupied:
+        lowest_level = occupied & -occupied
+        left = levels[lowest_level.bit_length() - 1] & useful
         while left:
             piece = policy.any_bit(left, rng) if left & (left - 1) else left.bit_length() - 1
             candidates = lacking[piece] & receivers
@@ -101,6 +107,7 @@ def _from_member_tries(core: Core, member: Member, useful: int, receivers: int) 
             if not tries:
                 return _from_member_each(core, member, useful, receivers)
             left ^= 1 << piece
+        occupied ^= lowest_level
     # Every piece has been tried.
     return None
 
@@ -197,6 +204,8 @@ def _neediest(core: Core, swarm: Swarm, source: Node, receivers: int) -> Member:
         if near:
             receivers = near
             break
+    if not receivers & (receivers - 1):
+        return swarm.at_row[receivers.bit_length() - 1]
     best = swarm.at_row[policy.any_bit(receivers, core.rng)]
     most = _time_left(best)
     # Few end their transfers just now; of a crowd, some at random.

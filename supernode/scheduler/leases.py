@@ -255,7 +255,7 @@ class Core:
         if lease.duration_s is None and self.book.typical_flow:
             # Granted when nothing was measured yet.
             lease.duration_s = lease.size_bytes / self.book.typical_flow
-        if not lease.member.swarm.wanting & ~lease.receiver.bit:
+        if lease.member.swarm.wanting in (0, lease.receiver.bit):
             # Nobody competes: its next piece may as well be decided now.
             self._open_down(lease)
             self._open_up(lease)

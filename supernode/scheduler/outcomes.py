@@ -37,7 +37,7 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
                 took_s = max(0.0, core.now - elapsed_s - lease.granted_at)
                 core.book.reaction_s += (took_s - core.book.reaction_s) / 64
             beside_up, beside_down = core.beside(lease) if lease.started_at is not None else (1.0, 1.0)
-            if lease.member.swarm.wanting & ~receiver.bit:
+            if lease.member.swarm.wanting not in (0, receiver.bit):
                 # With others to serve, a second transfer on a link delays every hop by more than a gap costs.
                 source.up.forget_gap()
                 receiver.down.forget_gap()

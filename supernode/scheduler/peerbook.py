@@ -181,6 +181,7 @@ class Node:
         "faults",
         "gives",
         "hungry_at",
+        "idle",
         "leases_in",
         "leases_out",
         "members",
@@ -206,9 +207,10 @@ class Node:
         self.up = up
         self.down = down
         self.quarantined = False
-        # Whether it is in the book's masks free_up and free_down.
+        # Whether it is in the book's masks free_up, free_down and idle_up.
         self.gives = False
         self.takes = False
+        self.idle = False
         # Whether it is in Core.dirty_up and Core.dirty_down.
         self.dirty_up = False
         self.dirty_down = False
@@ -346,9 +348,8 @@ class PeerBook:
         if gives is not node.gives:
             node.gives = gives
             self.free_up ^= node.bit
-        if link.chains == 0:
-            self.idle_up |= node.bit
-        elif self.idle_up & node.bit:
+        if (link.chains == 0) is not node.idle:
+            node.idle = not node.idle
             self.idle_up ^= node.bit
 
     def refresh_down(self, node: Node) -> None:
@@ -384,5 +385,5 @@ class PeerBook:
         slow = typical is not None and carries is not None and carries < self.settings.slow_part * typical
         if node.peer != SEED and (slow or node.faults >= self.settings.faults_sunk):
             self.sunk |= node.bit
-        else:
-            self.sunk &= ~node.bit
+        elif self.sunk & node.bit:
+            self.sunk ^= node.bit

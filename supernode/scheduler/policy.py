@@ -42,6 +42,11 @@ def any_bit(mask: int, rng: random.Random) -> int:
     return shift + (above & -above).bit_length() - 1
 
 
+def without(mask: int, node: Node) -> int:
+    """The nodes of the mask but this one. Masks of many nodes are long: an inverse of one is a mask more to make."""
+    return mask ^ node.bit if mask & node.bit else mask
+
+
 def lowest(mask: int) -> int:
     """Index of the lowest set bit of a non-zero mask."""
     return (mask & -mask).bit_length() - 1

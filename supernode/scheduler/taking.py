@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def for_receiver(core: Core, node: Node, seed_free: bool) -> Choice | None:
     """The best lease for a node with download room. `seed_free`: the seed may send further copies."""
-    sources = core.book.free_up & ~(node.bit | node.avoid)
+    sources = _free_sources(core, node)
     if not sources:
         return None
     if sources & policy.SEED_BIT and node.peer != SEED:
@@ -41,12 +41,20 @@ def for_receiver(core: Core, node: Node, seed_free: bool) -> Choice | None:
     return None
 
 
+def _free_sources(core: Core, node: Node) -> int:
+    """Nodes with upload room that the node may fetch from."""
+    sources = policy.without(core.book.free_up, node)
+    return sources & ~node.avoid if node.avoid else sources
+
+
 def _for_member(core: Core, member: Member, sources: int) -> Choice | None:
     swarm = member.swarm
     sources &= swarm.holding
     if not sources or (swarm.inline and sources & policy.SEED_BIT):
         return None
-    need = member.need & swarm.held_by_any & ~swarm.awaited
+    need = member.need & swarm.held_by_any
+    if swarm.awaited:
+        need &= ~swarm.awaited
     covered = policy.covered_pieces(core, swarm, member.node)
     if not covered:
         return _from_sources(core, member, need, sources)
@@ -166,6 +174,8 @@ def choose_source(core: Core, receiver: Node, holders: int) -> Node:
         if near:
             holders = near
             break
+    if not holders & (holders - 1):
+        return book.at(holders.bit_length() - 1)
     for preferred in (~book.sunk, ~policy.SEED_BIT, book.idle_up):
         holders = holders & preferred or holders
     return book.at(policy.any_bit(holders, core.rng))
@@ -174,7 +184,7 @@ def choose_source(core: Core, receiver: Node, holders: int) -> Node:
 def race_for_receiver(core: Core, node: Node) -> Choice | None:
     """A second source for a piece in flight to a node that has nothing else to fetch, if the first is far from done."""
     typical = core.book.typical_flow
-    sources = core.book.free_up & ~(node.bit | node.avoid)
+    sources = _free_sources(core, node)
     if typical is None or not sources:
         return None
     for lease in node.leases_in.values():
