@@ -47,7 +47,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_the_pull(
     peer = cluster.prepare_peer(extra=["--store-free-floor", "0"])
     with small_tmpfs(peer.data_dir, 16 * MIB):
         peer.start()
-        origin.set_rate(4 * MIB)
+        origin.set_rate(MIB)
         with start_pull(peer.proxy, digest) as client:
             client.wait_for_bytes(2 * MIB)
             fill(peer.data_dir)
@@ -55,7 +55,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_the_pull(
             answer = client.result()
         assert answer.complete, answer
         assert answer.sha256 == digest
-        peer.process.wait_for_line("the disk of the store is down to its floor|No space left")
+        peer.process.wait_for_line("the disk of the store is down to its floor|No space left|no room left on the disk")
         # and there is room again
         (peer.data_dir / "filler").unlink()
         assert_gets_its_layer(peer, digest)
