@@ -13,6 +13,7 @@ import uvloop
 
 from proto import logs
 from proto.errors import ConfigError
+from supernode import garbage
 from supernode.app import Supernode
 from supernode.config import SupernodeConfig, load
 
@@ -35,6 +36,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         config = load(argv, os.environ)
         logs.setup(config.log_level, as_json=config.log_json)
+        garbage.search_less_often()
         return uvloop.run(_serve(config, argv))
     except ConfigError as error:
         sys.stderr.write(f"layercast-supernode: {error}\n")

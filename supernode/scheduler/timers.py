@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import insort
 from enum import IntEnum
 from heapq import heapify, heappop, heappush
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from supernode.scheduler.lease import Lease
 
@@ -38,8 +38,9 @@ class Timer:
         self.other = other
 
 
-# When, order of setting (equal times keep it), what.
-_Entry: TypeAlias = "tuple[float, int, Lease | Timer]"
+# When, order of setting (equal times keep it), what (a Lease or a Timer). Of no fixed length for the compiler, which
+# would take it apart and make it anew wherever it is passed on.
+_Entry: TypeAlias = tuple[Any, ...]
 
 
 class Timers:
@@ -92,8 +93,9 @@ class Timers:
         while True:
             entries = self._open
             while self._next < len(entries):
-                due_s, _, what = entries[self._next]
-                if not isinstance(what, Lease) or what.due_s == due_s:
+                entry = entries[self._next]
+                if _means_something(entry):
+                    due_s: float = entry[0]
                     return due_s
                 self._next += 1
                 self._count -= 1
@@ -108,7 +110,7 @@ class Timers:
         due_s = self.next_due()
         if due_s is None or due_s > now:
             return None
-        what = self._open[self._next][2]
+        what: Lease | Timer = self._open[self._next][2]
         self._next += 1
         self._count -= 1
         return what
@@ -143,4 +145,12 @@ class Timers:
 
 
 def _valid(entries: list[_Entry]) -> list[_Entry]:
-    return [entry for entry in entries if not isinstance(entry[2], Lease) or entry[2].due_s == entry[0]]
+    return [entry for entry in entries if _means_something(entry)]
+
+
+def _means_something(entry: _Entry) -> bool:
+    lease = entry[2]
+    if not isinstance(lease, Lease):
+        return True
+    due_s: float = entry[0]
+    return lease.due_s == due_s
