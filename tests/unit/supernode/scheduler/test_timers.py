@@ -9,7 +9,7 @@ from supernode.scheduler.lease import NO_TIMER, Lease
 from supernode.scheduler.timers import Timer, TimerKind, Timers
 
 # Many in one slot of time, some equal, some slots apart.
-TIMES = st.integers(0, 40).map(lambda number: number / 4096.0) | st.integers(0, 50).map(float)
+TIMES = st.integers(0, 11).map(lambda number: number / 4096.0) | st.integers(0, 3).map(float)
 LEASES = 4
 STEPS = st.lists(
     st.one_of(
@@ -19,6 +19,7 @@ STEPS = st.lists(
         st.tuples(st.just("peek"), st.none()),
         st.tuples(st.just("pop"), TIMES),
     ),
+    min_size=8,
     max_size=60,
 )
 
