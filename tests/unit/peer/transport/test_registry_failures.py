@@ -167,24 +167,27 @@ def test_cancelling_wakes_a_reader(origin: FakeOrigin) -> None:
         timer.join()
 
 
-def test_cancelling_wakes_a_thread_that_waits_for_an_answer() -> None:
-    cancel = Cancellation()
+@contextlib.contextmanager
+def a_silent_origin() -> Iterator[tuple[RegistryReader, UpstreamConfig]]:
+    """It takes connections and never answers; with a reader that knows it."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         authority = f"127.0.0.1:{silent.getsockname()[1]}"
         upstream = UpstreamConfig(authority, f"http://{authority}", configured=True)
-        reader = RegistryReader(lambda: UpstreamTable.build(sections=[upstream]))
-        timer = threading.Timer(0.1, cancel.cancel)
+        yield RegistryReader(lambda: UpstreamTable.build(sections=[upstream])), upstream
+
+
+def test_cancelling_wakes_a_thread_that_waits_for_an_answer() -> None:
+    cancel = Cancellation()
+    timer = threading.Timer(0.1, cancel.cancel)
+    with a_silent_origin() as (reader, upstream):
         timer.start()
         with pytest.raises(FetchCancelled):
             reader.open_blob(upstream, "name", Digest.of(b""), cancel=cancel)
-        timer.join()
+    timer.join()
 
 
 def test_closing_the_reader_ends_what_nobody_can_cancel() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        authority = f"127.0.0.1:{silent.getsockname()[1]}"
-        upstream = UpstreamConfig(authority, f"http://{authority}", configured=True)
-        reader = RegistryReader(lambda: UpstreamTable.build(sections=[upstream]))
+    with a_silent_origin() as (reader, upstream):
         timer = threading.Timer(0.1, reader.close)
         timer.start()
         with pytest.raises(FetchCancelled):
