@@ -9,6 +9,7 @@ What the registry sends, the counting proxy has in its books; what the peers got
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from tests.support.cluster import Cluster
 from tests.support.counting_proxy import CountingProxy, Ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from benchmarks.origin.image import BlobFile, Image
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from tests.support.counting_proxy import ProxyControl
     from tests.support.netns import ClientNamespace, Lab
     from tests.support.registry import Registry
+
+COUNTED_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,25 +105,55 @@ def assert_left_the_origin_once(origin: ProxyControl, blobs: Sequence[BlobFile])
 
 
 def assert_all_came_by_the_swarm(peer: Peer, image: Image) -> None:
-    """The peer received the image's bytes once, from seed and peers alone, and its client got them from it."""
-    metrics = peer.metrics()
-    received = {
-        source: int(metrics.value("layercast_bytes_total", source=source))
-        for source in ("peer", "seed", "origin", "passthrough")
+    """The peer received the image's bytes once, from seed and peers alone, and its client got them from it.
+
+    A client has its last byte before the peer's disk has it, and the peer counts a check once both have: so the
+    figures are waited for.
+    """
+
+    def figures() -> dict[str, int]:
+        metrics = peer.metrics()
+        received = {
+            source: int(metrics.value("layercast_bytes_total", source=source))
+            for source in ("peer", "seed", "origin", "passthrough")
+        }
+        return {
+            "from the swarm": received["peer"] + received["seed"],
+            "from the origin": received["origin"] + received["passthrough"],
+            "to clients": peer.client_bytes("swarm") + peer.client_bytes("store"),
+            "digests right": int(metrics.value("layercast_digest_checks_total", result="ok")),
+            "digests wrong": int(metrics.value("layercast_digest_checks_total", result="mismatch")),
+        }
+
+    wanted = {
+        "from the swarm": image.size_bytes,
+        "from the origin": 0,
+        "to clients": image.size_bytes,
+        "digests right": len(set(image.blobs)),
+        "digests wrong": 0,
     }
-    assert received["origin"] == received["passthrough"] == 0, received
-    assert received["peer"] + received["seed"] == image.size_bytes, received
-    assert peer.client_bytes("swarm") + peer.client_bytes("store") == image.size_bytes
-    assert int(metrics.value("layercast_digest_checks_total", result="ok")) == len(set(image.blobs))
-    assert int(metrics.value("layercast_digest_checks_total", result="mismatch")) == 0
+    _assert_becomes(figures, wanted)
 
 
 def assert_stored_blobs_suffice(peer: Peer, image: Image) -> None:
     """The peer's clients got the image twice, and its bytes came to the peer once."""
-    received = sum(peer.received_bytes(source) for source in ("peer", "seed", "origin", "passthrough"))
-    assert received == image.size_bytes
-    assert peer.client_bytes("swarm") + peer.client_bytes("store") == 2 * image.size_bytes
+
+    def figures() -> dict[str, int]:
+        return {
+            "received": sum(peer.received_bytes(source) for source in ("peer", "seed", "origin", "passthrough")),
+            "to clients": peer.client_bytes("swarm") + peer.client_bytes("store"),
+        }
+
+    _assert_becomes(figures, {"received": image.size_bytes, "to clients": 2 * image.size_bytes})
     assert peer.client_bytes("store") >= image.size_bytes
+
+
+def _assert_becomes(figures: Callable[[], dict[str, int]], wanted: dict[str, int]) -> None:
+    """The figures agree within a few seconds; what they were at the end, if not."""
+    deadline_s = time.monotonic() + COUNTED_TIMEOUT_S
+    while (last := figures()) != wanted and time.monotonic() < deadline_s:
+        time.sleep(0.05)
+    assert last == wanted
 
 
 def _write_upstreams(directory: Path, named: Sequence[str], url: str) -> str:
