@@ -59,7 +59,7 @@ def test_a_stored_blob_is_sent_whole_with_its_names(origin_and_mirror: tuple[Fak
     assert response.getheader("Accept-Ranges") == "bytes"
     assert response.getheader("Content-Type") == "application/octet-stream"
     assert body == content
-    assert mirror.counted("layercast_client_bytes_total", **{"from": "store"}) == len(content)
+    until(lambda: mirror.counted("layercast_client_bytes_total", **{"from": "store"}) == len(content))
     assert not origin.asked
 
 
@@ -92,7 +92,7 @@ def test_bytes_leave_while_the_rest_is_still_arriving(origin_and_mirror: tuple[F
             assert received == content[:end]
     until(lambda: blob.readers == 0)
     assert blob.waited_for[0] == 0
-    assert mirror.counted("layercast_client_bytes_total", **{"from": "swarm"}) == len(content)
+    until(lambda: mirror.counted("layercast_client_bytes_total", **{"from": "swarm"}) == len(content))
 
 
 @pytest.mark.parametrize(
@@ -261,7 +261,7 @@ def test_a_failed_swarm_is_continued_upstream_at_the_byte_reached(
     [asked] = origin.blob_requests()
     assert asked.range == f"bytes={MIB}-{3 * MIB - 1}"
     assert asked.headers["authorization"] == "Bearer mine"
-    assert mirror.counted("layercast_client_bytes_total", **{"from": "passthrough"}) == 2 * MIB
+    until(lambda: mirror.counted("layercast_client_bytes_total", **{"from": "passthrough"}) == 2 * MIB)
 
 
 def test_a_swarm_that_fails_is_never_continued_to_a_complete_wrong_body() -> None:
