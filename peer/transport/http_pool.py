@@ -11,8 +11,9 @@ from peer.transport.http_connection import HttpConnection
 if TYPE_CHECKING:
     from proto.tickets import Identity
 
-# A node talks to a few dozen others at a time; the longest idle goes first beyond this.
-_IDLE_MAX: Final = 64
+# A connection costs some kilobytes, a new one three round trips and a signature: those to a few hundred nodes are kept,
+# and the longest idle goes first beyond this.
+_IDLE_MAX: Final = 256
 
 
 class ConnectionPool:
@@ -36,6 +37,11 @@ class ConnectionPool:
                 self._idle.remove(found)
         _close_all(stale)
         return found or HttpConnection(address, self._identity)
+
+    def has(self, address: str) -> bool:
+        """Whether one is idle now."""
+        with self._lock:
+            return any(each.address == address for each in self._idle)
 
     def open(self, connection: HttpConnection, buffer: memoryview) -> None:
         """Connect. Raises as HttpConnection.open."""

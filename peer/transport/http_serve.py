@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from peer.transport.http_sockets import set_unsent_limit
 from peer.transport.http_wire import (
     ANSWER_BYTES_MAX,
     Asked,
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 _TICKETS_MAX: Final = 64
 # Slower receivers are cut off: they would hold a slot that others wait for.
 _RATE_MIN_BYTES_S: Final = 16 * 1024
+# The kernel would take in a megabyte and more at once, and the next transfer begin while that much is still to leave:
+# both would share the link, and two links at their receivers. This part of a transfer may, within limits.
+_UNSENT_PART: Final = 16
+_UNSENT_BYTES_MIN: Final = 8 * 1024
+_UNSENT_BYTES_MAX: Final = 128 * 1024
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +159,7 @@ class Answerer:
         if size > ANSWER_BYTES_MAX:
             return self._refuse(connection, request, 400, "malformed", f"{size} bytes asked for at once")
         self._expect(connection, size)
+        set_unsent_limit(connection.sock, min(max(size // _UNSENT_PART, _UNSENT_BYTES_MIN), _UNSENT_BYTES_MAX))
         head = format_answer(200, size, keep_alive=request.keep_alive)
         # One segment for the head and the first bytes of the piece.
         connection.sock.sendall(head, socket.MSG_MORE)

@@ -67,7 +67,7 @@ class UploadServer:
         queue_max: int = 8,
         rate_limit_bytes_s: int = 0,
         connections_max: int = 1024,
-        idle_s: float = 60.0,
+        idle_s: float = 660.0,
         send_timeout_s: float = 10.0,
     ) -> None:
         if slots < 1 or queue_max < 0 or connections_max < 1:
@@ -164,7 +164,7 @@ class UploadServer:
                 self.counters.add_refused("connections")
                 time.sleep(_ACCEPT_PAUSE_S)
                 return
-            if len(self._connections) >= self._connections_max:
+            if len(self._connections) >= self._connections_max and not self._drop_idle():
                 self.counters.add_refused("connections")
                 sock.close()
                 continue
@@ -173,6 +173,14 @@ class UploadServer:
             set_send_timeout(sock, self._send_timeout_s)
             self._connections[sock.fileno()] = Connection(sock, time.monotonic() + self._idle_s)
             self._epoll.register(sock, _READ)
+
+    def _drop_idle(self) -> bool:
+        """Make room for one more: the connection that was idle the longest goes, if any is."""
+        idle = [each for each in self._connections.values() if not each.serving]
+        if not idle:
+            return False
+        self._drop(min(idle, key=lambda each: each.deadline_s))
+        return True
 
     def _read(self, connection: Connection) -> None:
         room = HEAD_BYTES_MAX + 1 - len(connection.received)

@@ -38,6 +38,11 @@ def set_wake_threshold(sock: socket.socket, size_bytes: int) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
 
 
+def set_unsent_limit(sock: socket.socket, size_bytes: int) -> None:
+    """A sender waits while so many bytes have not left: what it counts as sent is on its way but for these."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size_bytes)
+
+
 def shut_down(sock: socket.socket) -> None:
     """Wake whoever is blocked in this socket, from another thread; harmless when it is closed already."""
     with contextlib.suppress(OSError):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import socket
+import struct
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
     from peer.transport.http_server import UploadServer
 
 pytestmark = pytest.mark.usefixtures("large")
+
+# linux/sockios.h: bytes of a socket that have not been sent at all.
+_SIOCOUTQNSD: Final = 0x894B
 
 
 def test_beyond_slots_and_queue_it_is_busy_and_the_connection_stays(serve: Callable[..., UploadServer]) -> None:
@@ -101,10 +107,25 @@ def test_a_receiver_that_takes_nothing_loses_its_slot(serve: Callable[..., Uploa
 
 def test_more_connections_than_allowed_are_refused(serve: Callable[..., UploadServer]) -> None:
     server = serve(connections_max=1)
-    with Client(server) as first, Client(server) as second:
-        assert second.is_closed()
-        assert first.ask(nonce_path())[0].status == 204
+    with Client(server) as first:
+        first.begin_large()
+        wait_for(lambda: server.active == 1)
+        with Client(server) as second:
+            assert second.is_closed()
+        assert first.answer()[0].status == 200
     assert server.counters.refused() == {"connections": 1}
+
+
+def test_the_connection_idle_the_longest_makes_room_for_a_new_one(serve: Callable[..., UploadServer]) -> None:
+    server = serve(connections_max=2)
+    with Client(server) as first, Client(server) as second:
+        assert first.ask(nonce_path())[0].status == second.ask(nonce_path())[0].status == 204
+        assert first.ask(nonce_path())[0].status == 204
+        with Client(server) as third:
+            assert third.ask(nonce_path())[0].status == 204
+            assert second.is_closed()
+            assert first.ask(nonce_path())[0].status == 204
+    assert server.counters.refused() == {}
 
 
 def test_the_rate_limit_is_over_all_connections(serve: Callable[..., UploadServer]) -> None:
@@ -116,3 +137,17 @@ def test_the_rate_limit_is_over_all_connections(serve: Callable[..., UploadServe
         assert first.answer()[1] == second.answer()[1] == LARGE.content
     assert time.monotonic() - started_s > 0.8
     server.set_rate_limit(0)
+
+
+def test_an_upload_is_over_only_when_little_of_it_is_left_unsent(serve: Callable[..., UploadServer]) -> None:
+    server = serve()
+    with Client(server, receive_buffer_bytes=4096) as slow:
+        slow.begin_large()
+        wait_for(lambda: server.active == 1)
+        (connection,) = server._connections.values()
+        unsent_max = connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
+        assert unsent_max <= LARGE.layout.length(0) / 16
+        time.sleep(0.2)
+        unsent = struct.unpack("i", fcntl.ioctl(connection.sock, _SIOCOUTQNSD, bytes(4)))[0]
+        # One more buffer of the kernel's may be added while less than that is unsent.
+        assert 0 < unsent < 2 * unsent_max + 64 * 1024
