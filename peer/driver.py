@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from peer.downloader.machine import Downloader
     from peer.metrics import Metrics
     from peer.store.base import BlobHandle, SignedHashes
+    from peer.transport.base import PieceSource
     from peer.work import Work
     from proto.messages import Message, Source
     from proto.pieces import PieceLayout
@@ -223,6 +224,10 @@ class Driver:
         blob = self._blobs.get(digest)
         if blob is not None and blob.handle is not None:
             self._torrents.join(blob)
+
+    def connect(self, source: PieceSource) -> None:
+        """Something will soon be fetched from there."""
+        self._work.connect(source)
 
     def _set_timer(self, now: float) -> None:
         if self._timer is not None:

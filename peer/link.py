@@ -14,10 +14,12 @@ from peer.downloader.contract import HashesLearned, InlineGranted, LinkLost, Lin
 from peer.opened import HASH_BYTES, hashes_mask
 from peer.store.base import SignedHashes
 from peer.torrents import Torrents
+from peer.transport.base import PieceSource
 from proto.errors import DigestInvalid, FrameInvalid, TicketInvalid
 from proto.ids import Digest, PeerId, short_peer
 from proto.messages import (
     PROTOCOL_VERSION,
+    SEED_NODE,
     Grant,
     Hello,
     InlineBlob,
@@ -80,6 +82,8 @@ class SupernodeLink:
         self._torrents = torrents or Torrents()
         self._swarms: dict[int, tuple[Digest, PieceLayout]] = {}
         self._torrent_addresses: dict[int, str] = {}
+        # The supernode's own upload server, once this session named it.
+        self._seed: PieceSource | None = None
         driver.supernode_key = self._key
 
     @property
@@ -133,8 +137,10 @@ class SupernodeLink:
             case SwarmOpened():
                 self._swarm_opened(message)
                 self._driver.post(Received(message))
-            case NodeKnown(node, peer, _, address):
-                self._node_known(node, peer, address)
+            case NodeKnown(node, peer, address, torrent_address):
+                self._node_known(node, peer, torrent_address)
+                if node == SEED_NODE:
+                    self._seed = PieceSource(PeerId(peer), address)
                 self._driver.post(Received(message))
             case TorrentOpened(swarm, metainfo):
                 self._torrent_opened(swarm, metainfo)
@@ -147,6 +153,7 @@ class SupernodeLink:
                 self._driver.post(Received(message))
 
     def _forget_numbers(self) -> None:
+        self._seed = None
         self._swarms.clear()
         self._torrent_addresses.clear()
         self._driver.inline.clear()
@@ -173,6 +180,9 @@ class SupernodeLink:
             logger.warning("swarm_ignored %s", error)
             return
         self._swarms[message.swarm] = (digest, layout)
+        if self._seed is not None and layout.count > 1:
+            # Its pieces set the pace of all: none of them shall wait for a connection.
+            self._driver.connect(self._seed)
         self._driver.blob(digest).ticket = message.ticket
 
     def _node_known(self, node: int, peer: bytes, torrent_address: str) -> None:

@@ -174,9 +174,21 @@ class Work:
         if not ticket:
             post(FetchEnded(command.fetch, FetchReason.TICKET, 0.0))
             return
-        self._transport.start(
-            PieceFetch(command.fetch, handle, command.piece, holder, ticket, command.deadline_s, command.ahead), done
+        fetch = PieceFetch(
+            command.fetch,
+            handle,
+            command.piece,
+            holder,
+            ticket,
+            command.deadline_s,
+            ahead=command.ahead,
+            behind=command.behind,
         )
+        self._transport.start(fetch, done)
+
+    def connect(self, source: PieceSource) -> None:
+        """See Transport.connect."""
+        self._transport.connect(source)
 
     def cancel_fetch(self, fetch: int) -> None:
         """See Transport.cancel."""

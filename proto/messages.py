@@ -244,7 +244,8 @@ class Voided:
 class Grant:
     """Fetch this piece from this node. The deadline counts from the start of the transfer.
 
-    `ahead`: the source is about to end another transfer; ask now and say so, it sends when that one has ended.
+    `ahead`: the source is about to end another transfer; ask at once and say so, it sends when that one has ended.
+    `behind`: a lease of yours, 0 for none; connect at once, ask when that one's transfer is nearly over.
     """
 
     lease: int
@@ -253,6 +254,7 @@ class Grant:
     node: int
     expires_ms: int
     ahead: bool = False
+    behind: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -203,7 +203,7 @@ class Driver:
             return
         self.introduce(link, grant.source)
         expires_ms = max(1, int(grant.expires_in_s * 1000))
-        link.send(Grant(grant.lease_id, swarm.number, grant.piece, grant.source, expires_ms, grant.ahead))
+        link.send(Grant(grant.lease_id, swarm.number, grant.piece, grant.source, expires_ms, grant.ahead, grant.behind))
 
     def _grant_to_seed(self, swarm: Swarm, grant: contract.GrantLease) -> None:
         source = self.nodes.link(grant.source)

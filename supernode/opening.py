@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from proto.errors import FrameInvalid, LayercastError, NameInvalid, UpstreamNotAllowed
 from proto.ids import Digest, PeerId, short_peer
-from proto.messages import SCHEDULED, TORRENT, Announce, BlobRefused, Source, Vouched, Withdraw
+from proto.messages import SCHEDULED, SEED_NODE, TORRENT, Announce, BlobRefused, Source, Vouched, Withdraw
 from proto.oci import check_repository
 from proto.pieces import PIECE_SIZE_MAX_BYTES, PIECE_SIZE_MIN_BYTES, Bitfield, PieceLayout
 from proto.upstreams import normalise_upstream
@@ -308,6 +308,9 @@ class Opening:
 
     def _tell_member(self, link: Link, swarm: Swarm, member: Member) -> None:
         """The answer to an announcement, and what a member that wants the blob needs to begin."""
+        if member.wanted and swarm.layout.count > 1 and self._policy.transport != TORRENT:
+            # It can connect before its first lease comes.
+            self._driver.introduce(link, SEED_NODE)
         self._driver.send_opened(link, swarm, member)
         if member.wanted:
             link.wanting.add(swarm.number)

@@ -58,7 +58,10 @@ class Outbox:
             # The identity is the node's, whatever number its session has.
             self.tell(session, NodeKnown(grant.source, peer_id(source_node), address_of(source_node)))
         expires_ms = max(1, int(grant.expires_in_s * 1000))
-        self.tell(session, Grant(grant.lease_id, grant.swarm, grant.piece, grant.source, expires_ms, grant.ahead))
+        self.tell(
+            session,
+            Grant(grant.lease_id, grant.swarm, grant.piece, grant.source, expires_ms, grant.ahead, grant.behind),
+        )
 
     def granted(self, lease: int, source_node: int, receiver_node: int) -> None:
         """Tell the checkers."""

@@ -243,6 +243,7 @@ class Peer:
             self._fetch_ended,
             command.fetch,
             ahead=command.ahead,
+            behind=self._fetches.get(command.behind),
         )
 
     def _fetch_ended(self, fetch: int, reason: str, elapsed_s: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from math import ceil, log2
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from benchmarks.simulator.checkers import told
 from proto.messages import FetchReason
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     # (the receiver's number for it, reason, elapsed seconds); the reason is empty on success.
     Ended = Callable[[int, str, float], None]
+
+# As peer.transport.http_client: with this part of its piece left a transfer is nearly over.
+_TAIL_PART: Final = 16
 
 
 class Endpoint:
@@ -78,8 +81,11 @@ class Transfer:
         "deadline_s",
         "ended",
         "flow",
+        "followers",
         "half_s",
         "late_s",
+        "moved_bytes",
+        "nearly_over",
         "number",
         "over",
         "piece",
@@ -115,6 +121,11 @@ class Transfer:
         self.number = number
         # To begin when another transfer of the source has ended.
         self.ahead = ahead
+        # Fetches of the same receiver that are asked for when this one is nearly over, and whether it is.
+        self.followers: list[Transfer] = []
+        self.nearly_over = False
+        # What moved in flows before this one.
+        self.moved_bytes = 0.0
         # Its connection is new, or had nothing to do for long.
         self.rested = False
         # What it would lose to slow start, as a wait before its bytes flow; then they do.
@@ -164,6 +175,7 @@ class Transport:
         number: int,
         *,
         ahead: bool = False,
+        behind: Transfer | None = None,
     ) -> Transfer:
         """Begin; `ended` is called once with `number`, but never for a receiver that left meanwhile."""
         clock, settings = self._clock, self._settings
@@ -179,8 +191,33 @@ class Transport:
         # One call for both time limits; that of the transfer itself will not end before this.
         transfer.deadline = clock.at(min(transfer.late_s, clock.now + deadline_s), self._late, transfer, reachable)
         connecting_s = 0.0 if used_s is not None else settings.connect_round_trips * 2 * half_s
-        clock.run_after(connecting_s + half_s, self._asked, transfer)
+        if behind is None:
+            clock.run_after(connecting_s + half_s, self._asked, transfer)
+        else:
+            clock.run_after(connecting_s, self._follow, transfer, behind)
         return transfer
+
+    def _follow(self, transfer: Transfer, behind: Transfer) -> None:
+        """The connection stands; the request goes out when the one before it at the receiver is nearly over."""
+        if behind.over or behind.nearly_over:
+            self._clock.run_after(transfer.half_s, self._asked, transfer)
+            return
+        behind.followers.append(transfer)
+        if behind.flow is not None:
+            behind.moved_bytes += self._links.stop(behind.flow)
+            self._flow(behind)
+
+    def _nearly(self, transfer: Transfer, size: float) -> None:
+        """So many bytes moved, and the tail is left."""
+        transfer.moved_bytes += size
+        self._let_follow(transfer)
+        self._flow(transfer)
+
+    def _let_follow(self, transfer: Transfer) -> None:
+        transfer.nearly_over = True
+        followers, transfer.followers = transfer.followers, []
+        for following in followers:
+            self._clock.run_after(following.half_s, self._asked, following)
 
     def cancel(self, transfer: Transfer) -> None:
         """End it now; its outcome comes like any other."""
@@ -237,7 +274,13 @@ class Transport:
         transfer.ramp = None
         path = self._network.path(transfer.source.number, transfer.receiver.number)
         size = float(self._lengths[transfer.blob][transfer.piece])
-        transfer.flow = self._links.start(path, size, self._sent, transfer)
+        left, tail = size - transfer.moved_bytes, size / _TAIL_PART
+        if transfer.followers and left > tail:
+            transfer.flow = self._links.start(path, left - tail, self._nearly, transfer, left - tail)
+            return
+        if transfer.followers:
+            self._let_follow(transfer)
+        transfer.flow = self._links.start(path, left, self._sent, transfer)
 
     def _sent(self, transfer: Transfer) -> None:
         """The last byte left: the slot is free, and the byte on its way."""
@@ -301,7 +344,7 @@ class Transport:
             return True
         if transfer.flow is None:
             return False
-        moved = self._links.stop(transfer.flow)
+        moved = transfer.moved_bytes + self._links.stop(transfer.flow)
         transfer.flow = None
         transfer.source.sent_bytes += moved
         transfer.receiver.broken_bytes += moved
@@ -322,6 +365,8 @@ class Transport:
 
     def _close(self, transfer: Transfer) -> None:
         transfer.over = True
+        if transfer.followers:
+            self._let_follow(transfer)
         if transfer.deadline is not None:
             transfer.deadline.cancel()
         transfer.receiver.transfers.pop(transfer, None)

@@ -286,7 +286,11 @@ class CheckDigest:
 
 @dataclass(frozen=True, slots=True)
 class StartFetch:
-    """Fetch a piece from a peer into the store. `ahead`: it is to send once another of its transfers has ended."""
+    """Fetch a piece from a peer into the store.
+
+    `ahead`: the holder is to send once another of its transfers has ended. `behind`: it is to be asked when this fetch
+    of our own is nearly over; 0 for at once.
+    """
 
     fetch: int
     digest: Digest
@@ -294,6 +298,7 @@ class StartFetch:
     holder: Holder
     deadline_s: float
     ahead: bool = False
+    behind: int = 0
 
 
 @dataclass(frozen=True, slots=True)

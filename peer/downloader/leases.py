@@ -89,7 +89,9 @@ def _begin(state: State, blob: Blob, grant: Grant | InlineGranted) -> None:
     blob.holders.learn(holder)
     fetch = _new_fetch(state, blob, Fetch(state.new_id(), piece, grant.lease, holder))
     state.note(blob, f"lease {grant.lease}: fetch {fetch.fetch} from node {grant.node}", piece)
-    state.emit(StartFetch(fetch.fetch, blob.digest, piece, holder, grant.expires_ms / 1000, grant.ahead))
+    # Of a lease that is over nothing is known any more: there is nothing to wait for.
+    behind = state.leases.get(grant.behind, 0)
+    state.emit(StartFetch(fetch.fetch, blob.digest, piece, holder, grant.expires_ms / 1000, grant.ahead, behind))
 
 
 def start_alone(state: State, blob: Blob, piece: int, holder: Holder, deadline_s: float) -> None:

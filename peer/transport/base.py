@@ -24,7 +24,8 @@ class PieceSource:
 class PieceFetch:
     """One transfer. The deadline counts from the first byte of the answer; waiting for a slot is bounded apart.
 
-    `ahead`: the source is about to end another transfer, and is to begin this one only then.
+    `ahead`: the source is about to end another transfer, and is to begin this one only then. `behind`: the fetch of our
+    own (its id, 0 for none) that is to be nearly over before the source is asked: both would share our link.
     """
 
     fetch_id: int
@@ -34,6 +35,7 @@ class PieceFetch:
     ticket: bytes
     deadline_s: float
     ahead: bool = False
+    behind: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,10 @@ class Transport(Protocol):
 
     def cancel(self, fetch_id: int) -> None:
         """End it now (the connection is closed); its outcome is `cancelled` unless it was already done."""
+        ...
+
+    def connect(self, source: PieceSource) -> None:
+        """Something will soon be fetched from there: a connection may be opened now. Never waits, tells no outcome."""
         ...
 
     def bitfield(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> RemoteBitfield:

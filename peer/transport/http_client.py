@@ -23,6 +23,7 @@ from peer.transport.http_wire import (
     hashes_path,
     pieces_path,
 )
+from peer.transport.tail import Tail
 from proto.errors import ConfigError, FrameInvalid, LocalError, PeerBusy, PieceCorrupt, RemoteError, TicketInvalid
 from proto.ids import short_peer
 from proto.messages import FetchReason
@@ -57,15 +58,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class _Task:
-    """A fetch on its way. `connection` and `cancelled` are guarded by the transport's lock."""
+    """A fetch on its way. `connection`, `cancelled` and `nearly_over` are guarded by the transport's lock."""
 
     fetch: PieceFetch
     done: Callable[[FetchOutcome], None]
     connection: HttpConnection | None = None
     cancelled: bool = False
+    nearly_over: bool = False
     started_s: float = 0.0
     received_bytes: int = 0
     fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Connect:
+    """A connection to open ahead of use."""
+
+    address: str
 
 
 class _Failed(Exception):
@@ -93,7 +102,7 @@ class HttpTransport:
         buffer_bytes: int = BUFFER_BYTES,
         connect_timeout_s: float = 3.0,
         slot_wait_s: float = 15.0,
-        idle_s: float = 30.0,
+        idle_s: float = 600.0,
         limiter: RateLimiter | None = None,
     ) -> None:
         if workers < 1 or buffer_bytes < 16 * KIB or workers * buffer_bytes > BUFFERS_MAX_BYTES:
@@ -106,9 +115,13 @@ class HttpTransport:
         self._buffer_bytes = buffer_bytes
         self._slot_wait_s = slot_wait_s
         self._limiter = limiter
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        # Fetches that wait for others to be nearly over; with the same lock, and few.
+        self._turns = threading.Condition(lock)
+        self._tail = Tail()
         self._tasks: dict[int, _Task] = {}
-        self._queue: deque[_Task] = deque()
+        self._queue: deque[_Task | _Connect] = deque()
         self._threads: list[threading.Thread] = []
         self._free_threads = 0
         self._closed = False
@@ -120,13 +133,16 @@ class HttpTransport:
             assert fetch.fetch_id not in self._tasks
             task = _Task(fetch, done)
             self._tasks[fetch.fetch_id] = task
-            self._queue.append(task)
-            if len(self._queue) > self._free_threads and len(self._threads) < self._workers:
-                name = f"download-{len(self._threads)}"
-                thread = threading.Thread(target=self._work, name=name, daemon=True)
-                self._threads.append(thread)
-                thread.start()
-            self._changed.notify()
+            self._enqueue(task)
+
+    def _enqueue(self, task: _Task | _Connect) -> None:
+        self._queue.append(task)
+        if len(self._queue) > self._free_threads and len(self._threads) < self._workers:
+            name = f"download-{len(self._threads)}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._changed.notify()
 
     def cancel(self, fetch_id: int) -> None:
         """See Transport."""
@@ -139,6 +155,12 @@ class HttpTransport:
                 # The next free thread tells its end.
                 self._queue.remove(task)
                 self._queue.appendleft(task)
+
+    def connect(self, source: PieceSource) -> None:
+        """See Transport."""
+        with self._changed:
+            if not self._closed and not self._pool.has(source.address):
+                self._enqueue(_Connect(source.address))
 
     def bitfield(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> RemoteBitfield:
         """See Transport. Raises PeerBusy, TicketInvalid or RemoteError."""
@@ -165,6 +187,7 @@ class HttpTransport:
 
     def _cancel(self, task: _Task) -> None:
         task.cancelled = True
+        self._turns.notify_all()
         if task.connection is not None:
             task.connection.shut_down()
 
@@ -180,9 +203,13 @@ class HttpTransport:
                 if not self._queue:
                     return
                 task = self._queue.popleft()
+            if isinstance(task, _Connect):
+                self._open(task.address, buffer)
+                continue
             outcome = self._carry_out(task, buffer)
             with self._changed:
                 del self._tasks[task.fetch.fetch_id]
+                self._turns.notify_all()
             try:
                 task.done(outcome)
             except Exception:
@@ -228,6 +255,7 @@ class HttpTransport:
                 self._attach(task, connection)
                 if not connection.used:
                     self._pool.open(connection, buffer)
+                self._await_turn(task)
                 keep = self._fetch_over(task, connection, buffer)
             except ConnectionLost as lost:
                 self._detach(task)
@@ -249,11 +277,44 @@ class HttpTransport:
             self._pool.give(connection, keep=keep and not task.cancelled)
             return
 
+    def _open(self, address: str, buffer: memoryview) -> None:
+        connection = self._pool.take(address)
+        if connection.used:
+            self._pool.give(connection, keep=True)
+            return
+        try:
+            self._pool.open(connection, buffer)
+        except (ConnectionLost, AnswerLate, RemoteError):
+            # Whoever needs it tries again, and tells.
+            connection.close()
+        else:
+            self._pool.give(connection, keep=True)
+
     def _attach(self, task: _Task, connection: HttpConnection) -> None:
         with self._changed:
             if task.cancelled:
                 raise _Failed(FetchReason.CANCELLED)
             task.connection = connection
+
+    def _await_turn(self, task: _Task) -> None:
+        """The connection stands; the request goes out when the fetch before it is nearly over, or has ended."""
+        if not task.fetch.behind:
+            return
+        with self._turns:
+            before = self._tasks.get(task.fetch.behind)
+            if before is None or before.nearly_over:
+                return
+            self._turns.wait_for(
+                lambda: task.cancelled or before.nearly_over or self._tasks.get(task.fetch.behind) is not before,
+                self._slot_wait_s,
+            )
+            if task.cancelled:
+                raise _Failed(FetchReason.CANCELLED)
+
+    def _tell_nearly_over(self, task: _Task) -> None:
+        with self._turns:
+            task.nearly_over = True
+            self._turns.notify_all()
 
     def _detach(self, task: _Task) -> None:
         with self._changed:
@@ -263,9 +324,12 @@ class HttpTransport:
         """One request and its answer; True when the connection can be used again."""
         fetch = task.fetch
         path = pieces_path(fetch.blob.digest, fetch.piece, fetch.piece)
+        asked_s = time.monotonic()
         connection.request(path, fetch.ticket, ahead=fetch.ahead)
         answer, rest = connection.read_head(buffer, self._slot_wait_s)
         task.started_s = time.monotonic()
+        if not fetch.ahead:
+            self._tail.answered(task.started_s - asked_s)
         if answer.status != 200:
             clean = self._skip_refusal(connection, answer, rest, buffer)
             raise _Failed(_REASON_OF_STATUS.get(answer.status, FetchReason.PROTOCOL), clean=clean)
@@ -277,6 +341,7 @@ class HttpTransport:
             self._receive(task, connection, writer, rest, buffer)
             writer.finish()
             task.fresh = writer.fresh
+            self._tail.received(length, time.monotonic() - task.started_s)
         finally:
             writer.abort()
         return answer.keep_alive
@@ -301,8 +366,13 @@ class HttpTransport:
                 self._limiter.take(len(rest))
             task.received_bytes += len(rest)
             writer.write(rest)
+        tail_bytes = self._tail.size_bytes(task.fetch.blob.layout.length(task.fetch.piece))
         while remaining := writer.remaining_bytes:
             size = min(remaining, len(buffer))
+            if remaining > tail_bytes:
+                size = min(size, remaining - tail_bytes)
+            elif not task.nearly_over:
+                self._tell_nearly_over(task)
             if self._limiter is not None and self._limiter.limited:
                 size = min(size, self._limiter.chunk_bytes)
                 self._limiter.take(size)

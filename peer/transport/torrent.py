@@ -96,6 +96,10 @@ class TorrentTransport:
         elif task.wanted and self._swarms is not None:
             self._swarms.unwant(task.fetch.blob.digest, fetch_id, FetchReason.CANCELLED)
 
+    def connect(self, source: PieceSource) -> None:
+        """See Transport."""
+        self._http.connect(source)
+
     def bitfield(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> RemoteBitfield:
         """See Transport."""
         return self._http.bitfield(source, digest, ticket, timeout_s)

@@ -207,7 +207,8 @@ Event = (
 class GrantLease:
     """Tell `receiver` (SEED included) to fetch the piece from `source`. `inline`: send the content itself.
 
-    The receiver's deadline is `expires_in_s` from the start of the transfer. `ahead`: it waits its turn.
+    The receiver's deadline is `expires_in_s` from the start of the transfer. `ahead`: it waits its turn at the source.
+    `behind`: the lease that it follows at the receiver, which asks for it when that one is nearly over; 0 for none.
     Not to be changed, like the others; not frozen, for one is made a lease and a frozen one takes four times as long.
     """
 
@@ -218,6 +219,7 @@ class GrantLease:
     source: int
     expires_in_s: float
     ahead: bool
+    behind: int
     inline: bool
 
 

@@ -53,9 +53,10 @@ def _for_seed(core: Core, seed: Node, seed_free: bool) -> Choice | None:
         for piece in indices(fresh):
             candidates = _able(core, swarm, seed, piece, swarm.lacking[piece] & waiting)
             if candidates:
-                member = _fastest(core, swarm, candidates)
+                # One that gets nothing now takes it at the full rate; another may share its link for a while.
+                member = _fastest(core, swarm, candidates & core.book.idle_down or candidates)
                 return member, policy.in_order(member, fresh & member.need), seed
-    if not seed_free:
+    if not seed_free or _early(seed):
         return None
     for swarm in core.swarms.values():
         if not swarm.inline:
@@ -63,6 +64,11 @@ def _for_seed(core: Core, seed: Node, seed_free: bool) -> Choice | None:
             if found is not None:
                 return found
     return None
+
+
+def _early(seed: Node) -> bool:
+    """Whether its link is open for nothing but a first copy: what it sends now will not end shortly."""
+    return not seed.up.room_now() and not seed.up.open_ends[0].ending_down
 
 
 def _from_member(core: Core, member: Member, receivers: int) -> Choice | None:

@@ -175,6 +175,7 @@ def _free_masks_agree(core: Core, node: Node) -> None:
     down = node.down.room() and not node.blocked_down_until
     assert bool(book.free_down & node.bit) == node.takes == down, f"free masks agree: download of {node.peer}"
     assert bool(book.idle_up & node.bit) == (node.up.chains == 0), f"free masks agree: {node.peer} idle"
+    assert bool(book.idle_down & node.bit) == (node.down.chains == 0), f"free masks agree: {node.peer} idle"
     for row in indices(node.avoid):
         assert book.at(row).avoided_by & node.bit, f"free masks agree: {node.peer} avoids a source that knows nothing"
     assert bool(book.avoided & node.bit) == bool(node.avoided_by), f"free masks agree: {node.peer} avoided by any"

@@ -1,12 +1,14 @@
 """Leases: granting one, starting it when the transfers before it end, and ending it, with all books kept in step.
 
-This file moves state and wakes nodes; which lease to grant is policy's, what follows from an outcome the machine's.
+This file moves state and wakes nodes; which lease to grant is policy's, what becomes of it while it runs is running's,
+what follows from an outcome the machine's.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from supernode.scheduler import running
 from supernode.scheduler.arrivals import Arrivals
 from supernode.scheduler.contract import SEED, CancelLease, Command, FailReason, GrantLease
 from supernode.scheduler.lease import NO_TIMER, Lease
@@ -166,14 +168,17 @@ class Core:
                 member.first_copies += 1
                 self._hold_seed_back(lease)
         lease.expires_in_s = self._expiry_s(lease)
-        ahead = lease.before_up is not None
-        if not ahead and lease.before_down is None:
-            self._start(lease)
+        ahead, before = lease.before_up is not None, lease.before_down
+        if not ahead and before is None:
+            running.start(self, lease)
+        # One source sends the one after the other by itself.
+        behind = 0 if before is None or (ahead and before.source is source) else before.number
+        expires_in_s = lease.expires_in_s
         self.counters["granted"] += 1
         told = "lease %x: %d -> %d ahead" if ahead else "lease %x: %d -> %d"
         self.stories.rings[swarm.number].add((self.now, piece, told, number, source.peer, receiver.peer))
         self.commands.append(
-            GrantLease(number, swarm.number, piece, receiver.peer, source.peer, lease.expires_in_s, ahead, inline)
+            GrantLease(number, swarm.number, piece, receiver.peer, source.peer, expires_in_s, ahead, behind, inline)
         )
 
     def _hold_rack_back(self, swarm: Swarm, lease: Lease) -> None:
@@ -242,139 +247,6 @@ class Core:
             down.used += down.share(lease)
         self.book.refresh_up(lease.source)
         self.book.refresh_down(lease.receiver)
-
-    def _start(self, lease: Lease) -> None:
-        """The transfer can begin: its deadline counts from here."""
-        lease.started_at = self.now
-        settings = self.settings
-        if lease.inline:
-            self._set_due(lease, self.now + lease.expires_in_s + settings.expiry_grace_s)
-            return
-        lease.area_up = lease.source.up.begin(self.now)
-        lease.area_down = lease.receiver.down.begin(self.now)
-        if lease.duration_s is None and self.book.typical_flow:
-            # Granted when nothing was measured yet.
-            lease.duration_s = lease.size_bytes / self.book.typical_flow
-        if lease.member.swarm.wanting in (0, lease.receiver.bit):
-            # Nobody competes: its next piece may as well be decided now.
-            self._open_down(lease)
-            self._open_up(lease)
-        elif lease.duration_s is None:
-            # Nothing at all is measured yet: nothing is granted behind it until something is.
-            self._set_due(lease, self.now + settings.unknown_look_s)
-        else:
-            self._set_due(lease, self.now + lease.duration_s - settings.choice_factor * self._ahead_s(lease.duration_s))
-
-    def _ahead_s(self, duration_s: float) -> float:
-        """How long before its source's end a transfer is granted that follows one of this duration."""
-        settings = self.settings
-        ahead_s = settings.ahead_part * duration_s
-        least_s = settings.reaction_part * self.book.reaction_s
-        return ahead_s if ahead_s > least_s else least_s
-
-    def beside(self, lease: Lease) -> tuple[float, float]:
-        """Mean number of transfers at its source and at its receiver since it started, itself included."""
-        assert lease.started_at is not None
-        elapsed_s = self.now - lease.started_at
-        if elapsed_s <= 0.0:
-            return float(lease.source.up.running), float(lease.receiver.down.running)
-        return (
-            (lease.source.up.area(self.now) - lease.area_up) / elapsed_s,
-            (lease.receiver.down.area(self.now) - lease.area_down) / elapsed_s,
-        )
-
-    def _open_down(self, lease: Lease) -> None:
-        """The transfer is about to end: another may be granted to follow it at its receiver."""
-        lease.ending_down = True
-        lease.receiver.down.open_ends.append(lease)
-        self.book.refresh_down(lease.receiver)
-        self.wake_receiver(lease.receiver)
-        if lease.duration_s is not None:
-            self._set_due(lease, self.now + (1.0 - 1.0 / self.settings.choice_factor) * self._ahead_s(lease.duration_s))
-
-    def _open_up(self, lease: Lease) -> None:
-        """And now at its source."""
-        lease.ending_up = True
-        lease.source.up.open_ends.append(lease)
-        self.book.refresh_up(lease.source)
-        self.wake_source(lease.source)
-        self._await_end(lease)
-
-    def _await_end(self, lease: Lease) -> None:
-        """Next look at a transfer that is about to end: when it is overdue, and then at its deadline."""
-        assert lease.started_at is not None
-        deadline = lease.started_at + lease.expires_in_s + self.settings.expiry_grace_s
-        if lease.duration_s is not None and not lease.overdue:
-            patience_s = (1.0 + self.settings.race_after_piece_times) * lease.duration_s
-            if lease.first_copy:
-                # A busy node takes some milliseconds longer: no reason for the seed to send the piece again.
-                patience_s = max(patience_s, self.settings.first_copy_wait_s)
-            deadline = min(deadline, max(lease.started_at + patience_s, self.now + self.book.reaction_s))
-        else:
-            lease.overdue = True
-        self._set_due(lease, deadline)
-
-    def lease_due(self, lease: Lease) -> bool:
-        """The valid timer of a lease has surfaced: whether the lease has expired; else it meant less."""
-        if lease.inline or lease.overdue:
-            return True
-        if lease.duration_s is None and not lease.ending_down:
-            return self._look_again(lease)
-        if not lease.ending_down:
-            self._open_down(lease)
-        elif not lease.ending_up:
-            self._open_up(lease)
-        else:
-            lease.overdue = True
-            self.wake_receiver(lease.receiver)
-            for held_up in (lease, lease.after_up, lease.after_down):
-                if held_up is not None:
-                    self.let_seed_go(held_up)
-            self._make_way(lease)
-            self._await_end(lease)
-        return False
-
-    def _look_again(self, lease: Lease) -> bool:
-        """A transfer that began before anything was measured: its time is known now, or whether it has expired."""
-        assert lease.started_at is not None
-        if self.book.typical_flow:
-            lease.duration_s = lease.size_bytes / self.book.typical_flow
-            self._open_down(lease)
-        elif self.now >= lease.started_at + lease.expires_in_s + self.settings.expiry_grace_s:
-            return True
-        else:
-            self._set_due(lease, self.now + self.settings.unknown_look_s)
-        return False
-
-    def _make_way(self, lease: Lease) -> None:
-        """An overdue transfer hardly uses the link of one of its ends: that one takes another beside it.
-
-        Which one is not known, and what was granted to follow it at either end would wait or share for long.
-        """
-        assert lease.started_at is not None
-        up, down = lease.source.up, lease.receiver.down
-        up.used -= up.share(lease)
-        down.used -= down.share(lease)
-        lease.share = min(lease.share, lease.size_bytes / max(self.now - lease.started_at, 1e-6))
-        up.used += up.share(lease)
-        down.used += down.share(lease)
-        # Two such transfers at one end: that one is the slow one, and a third would get it nothing more.
-        if not any(other.stuck for other in lease.source.leases_out.values()):
-            up.see_idle()
-        if not any(other.stuck for other in lease.receiver.leases_in.values()):
-            down.see_idle()
-        for following in (lease.after_up, lease.after_down):
-            if following is not None and following.number in self.leases:
-                self.cancel(following, "the transfer before it is overdue")
-        lease.stuck = True
-        up.open_ends.remove(lease)
-        down.open_ends.remove(lease)
-        self.book.refresh_up(lease.source)
-        self.book.refresh_down(lease.receiver)
-        self.wake_source(lease.source)
-
-    def _set_due(self, lease: Lease, due: float) -> None:
-        self.timers.set_lease(due, lease)
 
     # --- ending ----------------------------------------------------------------------------------------------
 
@@ -462,4 +334,4 @@ class Core:
 
     def _start_if_free(self, lease: Lease) -> None:
         if lease.before_up is None and lease.before_down is None:
-            self._start(lease)
+            running.start(self, lease)

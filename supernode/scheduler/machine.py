@@ -16,7 +16,7 @@ import random
 from typing import TYPE_CHECKING
 
 from proto.pieces import PieceLayout, indices
-from supernode.scheduler import contract, origin, outcomes
+from supernode.scheduler import contract, origin, outcomes, running
 from supernode.scheduler.contract import SEED, Command, Event
 from supernode.scheduler.lease import Lease
 from supernode.scheduler.leases import Core
@@ -85,7 +85,7 @@ class Scheduler:
         timers = core.timers
         while (due := timers.pop_due(now)) is not None:
             if isinstance(due, Lease):
-                if core.lease_due(due):
+                if running.due(core, due):
                     outcomes.expire(core, due)
             else:
                 self._timer(due)

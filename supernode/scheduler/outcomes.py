@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proto.pieces import indices
-from supernode.scheduler import contract, origin
+from supernode.scheduler import contract, origin, running
 from supernode.scheduler.contract import SEED, FailReason, QuarantinePeer
 from supernode.scheduler.story import WHOLE
 from supernode.scheduler.timers import TimerKind
@@ -36,7 +36,7 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
             if lease.started_at == lease.granted_at:
                 took_s = max(0.0, core.now - elapsed_s - lease.granted_at)
                 core.book.reaction_s += (took_s - core.book.reaction_s) / 64
-            beside_up, beside_down = core.beside(lease) if lease.started_at is not None else (1.0, 1.0)
+            beside_up, beside_down = running.beside(core, lease) if lease.started_at is not None else (1.0, 1.0)
             if lease.member.swarm.wanting not in (0, receiver.bit):
                 # With others to serve, a second transfer on a link delays every hop by more than a gap costs.
                 source.up.forget_gap()

@@ -179,9 +179,9 @@ class Node:
         "dirty_up",
         "down",
         "faults",
+        "gets_nothing",
         "gives",
         "hungry_at",
-        "idle",
         "leases_in",
         "leases_out",
         "members",
@@ -190,6 +190,7 @@ class Node:
         "quarantined",
         "rack",
         "row",
+        "sends_nothing",
         "takes",
         "timeouts",
         "up",
@@ -207,10 +208,11 @@ class Node:
         self.up = up
         self.down = down
         self.quarantined = False
-        # Whether it is in the book's masks free_up, free_down and idle_up.
+        # Whether it is in the book's masks free_up, free_down, idle_up and idle_down.
         self.gives = False
         self.takes = False
-        self.idle = False
+        self.sends_nothing = False
+        self.gets_nothing = False
         # Whether it is in Core.dirty_up and Core.dirty_down.
         self.dirty_up = False
         self.dirty_down = False
@@ -251,6 +253,7 @@ class PeerBook:
         "avoided",
         "free_down",
         "free_up",
+        "idle_down",
         "idle_up",
         "nodes",
         "places",
@@ -270,8 +273,9 @@ class PeerBook:
         self._rows: list[int] = []
         self.free_up = 0
         self.free_down = 0
-        # No upload running at all.
+        # No upload, no download running at all.
         self.idle_up = 0
+        self.idle_down = 0
         # Slow or faulty: asked last.
         self.sunk = 0
         # Some node avoids them as a source.
@@ -309,6 +313,7 @@ class PeerBook:
         self.free_up &= clear
         self.free_down &= clear
         self.idle_up &= clear
+        self.idle_down &= clear
         self.sunk &= clear
         self.roaming &= clear
         for place in node.places:
@@ -348,8 +353,8 @@ class PeerBook:
         if gives is not node.gives:
             node.gives = gives
             self.free_up ^= node.bit
-        if (link.chains == 0) is not node.idle:
-            node.idle = not node.idle
+        if (link.chains == 0) is not node.sends_nothing:
+            node.sends_nothing = not node.sends_nothing
             self.idle_up ^= node.bit
 
     def refresh_down(self, node: Node) -> None:
@@ -361,6 +366,9 @@ class PeerBook:
         if takes is not node.takes:
             node.takes = takes
             self.free_down ^= node.bit
+        if (link.chains == 0) is not node.gets_nothing:
+            node.gets_nothing = not node.gets_nothing
+            self.idle_down ^= node.bit
 
     def avoid(self, receiver: Node, source: Node) -> None:
         """Let the receiver fetch nothing from this source until make_up."""

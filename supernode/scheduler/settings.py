@@ -12,11 +12,14 @@ class SchedulerSettings:
     # A grant is given this part of a transfer before its source's predicted end; its receiver can be chosen a little
     # earlier, so that each source finds some to choose from. Longer, and transfers overlap or wait for one another.
     ahead_part: float = 0.05
-    choice_factor: float = 1.25
+    choice_factor: float = 1.1
     # What a grant takes to become a transfer until that is measured, and what part of the measured time (which has the
     # report's way in it) a grant is given ahead at least.
     reaction_s: float = 0.002
     reaction_part: float = 0.6
+    # The seed's next first copy is granted this part of a transfer before the end of the one before: its link sets the
+    # pace of all, and a receiver that connects meanwhile, or loses a packet doing so, must not make it idle.
+    seed_ahead_part: float = 0.5
     # More uploads than this share one link no better and make every hop of a rare piece longer.
     uploads_per_node_max: int = 8
     # 0: no leases to peers at all, but for inline blobs; their pieces travel otherwise.

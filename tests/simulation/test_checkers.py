@@ -134,8 +134,8 @@ def test_links_that_are_faster_than_the_scenario_says_are_found(monkeypatch: pyt
 def test_a_node_to_which_only_broken_pieces_come_is_starved(monkeypatch: pytest.MonkeyPatch) -> None:
     fetch = Transport.fetch
 
-    def too_late(self: Transport, receiver: int, source: int, *rest: object, ahead: bool) -> Transfer:
-        transfer = fetch(self, receiver, source, *rest, ahead=ahead)  # type: ignore[arg-type]  # passed on as they came
+    def too_late(self: Transport, receiver: int, *rest: object, **turn: object) -> Transfer:
+        transfer = fetch(self, receiver, *rest, **turn)  # type: ignore[arg-type]  # passed on as they came
         if receiver == broken.STARVED:
             self._clock.run_after(0.05, self.cancel, transfer)
         return transfer

@@ -85,3 +85,27 @@ def test_a_receiver_waits_for_a_slot_no_longer_than_it_may() -> None:
     wires.transport.fetch(3, 1, 0, 0, 10.0, wires._ended, 100)
     wires.fetch(1, deadline_s=5.0)
     assert wires.outcomes == [(1, FetchReason.TIMEOUT), (100, "")]
+
+
+def test_what_follows_at_its_receiver_is_asked_for_when_the_one_before_is_nearly_over() -> None:
+    wires = Wires(SimulationSettings(round_trip_s=0.0))
+    wires.transport.endpoints[3].held[0] = 0b1111
+    lasting_s = PIECE / RATE
+    first = wires.transport.fetch(2, 1, 0, 0, 10.0, wires._ended, 0)
+    wires.transport.fetch(2, 3, 0, 1, 10.0, wires._ended, 1, behind=first)
+    wires.clock.run(1e9)
+    assert wires.outcomes == [(0, ""), (1, "")]
+    # They share the link for the last sixteenth of the first, which takes twice as long then.
+    assert wires.elapsed_s == pytest.approx(lasting_s * 17 / 16, rel=0.05)
+    assert wires.transport.endpoints[2].received_bytes == 2 * PIECE
+
+
+def test_what_follows_a_transfer_that_is_cancelled_is_asked_for_then() -> None:
+    wires = Wires(SimulationSettings(round_trip_s=0.0))
+    wires.transport.endpoints[3].held[0] = 0b1111
+    first = wires.transport.fetch(2, 1, 0, 0, 10.0, wires._ended, 0)
+    wires.transport.fetch(2, 3, 0, 1, 10.0, wires._ended, 1, behind=first)
+    wires.clock.run_after(0.002, wires.transport.cancel, first)
+    wires.clock.run(1e9)
+    assert wires.outcomes == [(0, FetchReason.CANCELLED), (1, "")]
+    assert wires.elapsed_s == pytest.approx(PIECE / RATE, rel=0.05)

@@ -90,7 +90,7 @@ def test_times_turns_and_a_machine_that_broke_come_out_as_they_went_in() -> None
     entries: list[Entry] = [
         None,
         Handled(1.5, Wakeup(), []),
-        Handled(1.5, PeerJoined(1, "eu/a/r1", 4, 4), [GrantLease(1 << 40, 1, 2, 3, 0, 5.0, True, False)]),
+        Handled(1.5, PeerJoined(1, "eu/a/r1", 4, 4), [GrantLease(1 << 40, 1, 2, 3, 0, 5.0, True, 0, False)]),
         None,
         Handled(0.1 + 0.2, Wakeup(), None),
     ]
@@ -106,7 +106,7 @@ def test_the_header_names_the_machine_with_all_its_settings() -> None:
 
 
 def test_the_digest_covers_all_commands_so_far() -> None:
-    grant, digest = GrantLease(1, 1, 2, 3, 0, 5.0, False, False), CommandsDigest()
+    grant, digest = GrantLease(1, 1, 2, 3, 0, 5.0, False, 0, False), CommandsDigest()
     encoder = Encoder()
     raw = encoder.begin(HEADER) + b"".join(encoder.record([Handled(1.0, Wakeup(), [grant])]) for _ in range(2))
     first, second = Reader(io.BytesIO(raw), "a.log")
