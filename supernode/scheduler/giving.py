@@ -45,7 +45,7 @@ def _for_seed(core: Core, seed: Node, seed_free: bool) -> Choice | None:
         return None
     # Swarms as they were opened; first copies of all before further copies of any.
     for swarm in core.swarms.values():
-        waiting = swarm.wanting & receivers
+        waiting = policy.seed_receivers(core, swarm.wanting & receivers)
         fresh = policy.fresh_pieces(swarm) & swarm.open_pieces
         if not waiting or not fresh or swarm.inline:
             continue
@@ -56,7 +56,7 @@ def _for_seed(core: Core, seed: Node, seed_free: bool) -> Choice | None:
                 # One that gets nothing now takes it at the full rate; another may share its link for a while.
                 member = _fastest(core, swarm, candidates & core.book.idle_down or candidates)
                 return member, policy.in_order(member, fresh & member.need), seed
-    if not seed_free or _early(seed):
+    if not seed_free or policy.seed_is_early(core):
         return None
     for swarm in core.swarms.values():
         if not swarm.inline:
@@ -64,11 +64,6 @@ def _for_seed(core: Core, seed: Node, seed_free: bool) -> Choice | None:
             if found is not None:
                 return found
     return None
-
-
-def _early(seed: Node) -> bool:
-    """Whether its link is open for nothing but a first copy: what it sends now will not end shortly."""
-    return not seed.up.room_now() and not seed.up.open_ends[0].ending_down
 
 
 def _from_member(core: Core, member: Member, receivers: int) -> Choice | None:

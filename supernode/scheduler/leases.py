@@ -167,6 +167,7 @@ class Core:
             if first_copy:
                 member.first_copies += 1
                 self._hold_seed_back(lease)
+                self._let_one_more_follow(lease)
         lease.expires_in_s = self._expiry_s(lease)
         ahead, before = lease.before_up is not None, lease.before_down
         if not ahead and before is None:
@@ -248,6 +249,14 @@ class Core:
         self.book.refresh_up(lease.source)
         self.book.refresh_down(lease.receiver)
 
+    def _let_one_more_follow(self, lease: Lease) -> None:
+        """A first copy that waits for a running transfer of the seed: its request may be lost, the next one not."""
+        before = lease.before_up
+        if before is not None and before.started_at is not None:
+            lease.ending_up = True
+            lease.source.up.open_ends.append(lease)
+            self.book.refresh_up(lease.source)
+
     # --- ending ----------------------------------------------------------------------------------------------
 
     def finish(self, lease: Lease, *, stored: bool) -> None:
@@ -295,8 +304,13 @@ class Core:
     def _leave_up(self, lease: Lease) -> None:
         link, before, after = lease.source.up, lease.before_up, lease.after_up
         if before is not None:
-            before.after_up = lease.before_up = None
-            if not before.stuck:
+            lease.before_up = lease.after_up = None
+            before.after_up = after
+            if after is not None:
+                after.before_up = before
+            elif lease.ending_up:
+                link.open_ends.remove(lease)
+            if after is None and not before.stuck and before.ending_up:
                 link.open_ends.append(before)
         else:
             link.used -= link.share(lease)

@@ -82,6 +82,26 @@ def fresh_pieces(swarm: Swarm) -> int:
     return swarm.rarity.levels[0] & swarm.members[SEED].have
 
 
+def seed_receivers(core: Core, waiting: int) -> int:
+    """Of nodes with download room those that the seed may promise a first copy now; the seed has room, too.
+
+    Behind one that has not begun one more, should the request for that be lost, while there are nodes to spare: some
+    get nothing, but not so many as where a swarm begins, when others are about to serve them.
+    """
+    up = core.book.at(0).up
+    if up.room_now() or up.open_ends[0].started_at is not None:
+        return waiting
+    idle = waiting & core.book.idle_down
+    settings, spare = core.settings, idle.bit_count()
+    return idle if settings.seed_spare_nodes <= spare <= settings.seed_spare_part * len(core.book.nodes) else 0
+
+
+def seed_is_early(core: Core) -> bool:
+    """Whether the seed, which has room, has it for first copies alone: what it sends now will not end shortly."""
+    up = core.book.at(0).up
+    return not up.room_now() and not up.open_ends[0].ending_down
+
+
 def covered_pieces(core: Core, swarm: Swarm, node: Node) -> int:
     """Pieces that the node's rack has, or that are on their way into it: they come from there and nowhere else.
 

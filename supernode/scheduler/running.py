@@ -21,6 +21,9 @@ def start(core: Core, lease: Lease) -> None:
     if lease.inline:
         core.timers.set_lease(core.now + lease.expires_in_s + settings.expiry_grace_s, lease)
         return
+    if lease.ending_up:
+        # Another may be promised behind it from now on, whoever is to get it.
+        core.wake_source(lease.source)
     lease.area_up = lease.source.up.begin(core.now)
     lease.area_down = lease.receiver.down.begin(core.now)
     if lease.duration_s is None and core.book.typical_flow:
@@ -71,6 +74,8 @@ def _open_down(core: Core, lease: Lease) -> None:
 
 def _open_up(core: Core, lease: Lease) -> None:
     """The same at its source."""
+    if lease.ending_up:
+        return
     lease.ending_up = True
     lease.source.up.open_ends.append(lease)
     core.book.refresh_up(lease.source)
@@ -134,7 +139,7 @@ def due(core: Core, lease: Lease) -> bool:
     else:
         lease.overdue = True
         core.wake_receiver(lease.receiver)
-        for held_up in (lease, lease.after_up, lease.after_down):
+        for held_up in (lease, *_chain(lease), lease.after_down):
             if held_up is not None:
                 core.let_seed_go(held_up)
         _make_way(core, lease)
@@ -155,6 +160,15 @@ def _look_again(core: Core, lease: Lease) -> bool:
     return False
 
 
+def _chain(lease: Lease) -> list[Lease]:
+    """What waits behind it at its source, the next first."""
+    found = []
+    while lease.after_up is not None:
+        lease = lease.after_up
+        found.append(lease)
+    return found
+
+
 def _make_way(core: Core, lease: Lease) -> None:
     """An overdue transfer hardly uses the link of one of its ends: that one takes another beside it.
 
@@ -172,7 +186,7 @@ def _make_way(core: Core, lease: Lease) -> None:
         up.see_idle()
     if not any(other.stuck for other in lease.receiver.leases_in.values()):
         down.see_idle()
-    for following in (lease.after_up, lease.after_down):
+    for following in (*reversed(_chain(lease)), lease.after_down):
         if following is not None and following.number in core.leases:
             core.cancel(following, "the transfer before it is overdue")
     lease.stuck = True

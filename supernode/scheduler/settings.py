@@ -20,6 +20,10 @@ class SchedulerSettings:
     # The seed's next first copy is granted this part of a transfer before the end of the one before: its link sets the
     # pace of all, and a receiver that connects meanwhile, or loses a packet doing so, must not make it idle.
     seed_ahead_part: float = 0.5
+    # With so many nodes at least, and this part of all at most, that get nothing, one more first
+    # copy is promised behind that.
+    seed_spare_nodes: int = 4
+    seed_spare_part: float = 0.2
     # More uploads than this share one link no better and make every hop of a rare piece longer.
     uploads_per_node_max: int = 8
     # 0: no leases to peers at all, but for inline blobs; their pieces travel otherwise.

@@ -22,11 +22,10 @@ def for_receiver(core: Core, node: Node, seed_free: bool) -> Choice | None:
     if not sources:
         return None
     if sources & policy.SEED_BIT and node.peer != SEED:
-        for member in node.wanting.values():
-            fresh = policy.fresh_pieces(member.swarm) & member.need
-            if fresh and not member.swarm.inline:
-                return member, policy.in_order(member, fresh), core.book.at(0)
-        if not seed_free:
+        found = _first_copy(core, node)
+        if found is not None:
+            return found
+        if not seed_free or policy.seed_is_early(core):
             sources ^= policy.SEED_BIT
     if len(node.wanting) == 1:
         for only in node.wanting.values():
@@ -38,6 +37,18 @@ def for_receiver(core: Core, node: Node, seed_free: bool) -> Choice | None:
             del node.wanting[number]
             node.wanting[number] = member
             return found
+    return None
+
+
+def _first_copy(core: Core, node: Node) -> Choice | None:
+    """From the seed, which has room, what nobody else has."""
+    for member in node.wanting.values():
+        swarm = member.swarm
+        fresh = policy.fresh_pieces(swarm) & member.need
+        if not fresh or swarm.inline:
+            continue
+        if policy.seed_receivers(core, swarm.wanting & core.book.free_down) & node.bit:
+            return member, policy.in_order(member, fresh), core.book.at(0)
     return None
 
 

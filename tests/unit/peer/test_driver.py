@@ -14,6 +14,7 @@ from peer.downloader.contract import BlobFound
 from peer.downloader.limits import Limits
 from proto.ids import Digest
 from proto.messages import (
+    SEED_NODE,
     Announce,
     BlobChecked,
     BlobRefused,
@@ -379,3 +380,13 @@ async def test_what_came_with_a_lease_that_was_declined_is_not_kept(tmp_path: Pa
         await supernode.say(InlineBlob(5, 99, b"of no swarm"))
         assert (await supernode.hears(Failed)).lease == 5
         assert not node.driver.inline
+
+
+@pytest.mark.asyncio
+async def test_a_node_connects_to_the_seed_before_it_is_granted_anything(tmp_path: Path) -> None:
+    async with two_nodes(tmp_path) as (supernode, seed, node):
+        await supernode.say(known(SEED_NODE, seed), to=node.identity.peer)
+        blob = await begin(supernode, node)
+        await asyncio.to_thread(wait_until, lambda: seed.upload.connections == 1, "a connection to the seed")
+        assert seed.upload.counters.served() == {"nonce": 1}
+        blob.close()

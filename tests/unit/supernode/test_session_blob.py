@@ -11,7 +11,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proto.ids import Digest
-from proto.messages import BlobRefused, Grant, Holders, InlineBlob, PieceHashes, SwarmOpened, Voided, Vouched
+from proto.messages import (
+    SEED_NODE,
+    BlobRefused,
+    Grant,
+    Holders,
+    InlineBlob,
+    NodeKnown,
+    PieceHashes,
+    SwarmOpened,
+    Voided,
+    Vouched,
+)
 from proto.pieces import MIB
 from tests.support.fake_origin import Fault, fake_origin
 from tests.unit.supernode.harness import BarePeer, real_peer, running_supernode
@@ -253,3 +264,22 @@ async def test_twenty_announcements_at_once_make_one_check_and_one_get(tmp_path:
         await asyncio.gather(*(peer.announce(origin, digest) for peer in peers))
         await asyncio.gather(*(peer.expect(InlineBlob) for peer in peers))
     assert (len(origin.blob_requests("HEAD")), len(origin.blob_requests("GET"))) == (1, 1)
+
+
+async def test_who_wants_a_blob_of_several_pieces_is_told_at_once_where_the_seed_is(
+    tmp_path: Path, origin: FakeOrigin
+) -> None:
+    large, small = origin.add(content_of(2 * MIB)), origin.add(content_of(500, seed=2))
+    async with running_supernode(tmp_path, origin) as supernode:
+        async with BarePeer.connected(supernode) as peer:
+            await peer.announce(origin, large)
+            await peer.expect(SwarmOpened)
+            assert [type(message) for message in peer.seen if isinstance(message, (NodeKnown, SwarmOpened))] == [
+                NodeKnown,
+                SwarmOpened,
+            ]
+            assert peer.of(NodeKnown)[0].node == SEED_NODE
+        async with BarePeer.connected(supernode) as peer:
+            await peer.announce(origin, small)
+            await peer.expect(SwarmOpened)
+            assert peer.of(NodeKnown) == []

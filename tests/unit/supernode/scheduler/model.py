@@ -56,7 +56,7 @@ class Cluster:
         self._running: dict[int, Transfer] = {}
         self._of_source: dict[int, dict[int, Transfer]] = {peer: {} for peer in range(self.nodes + 1)}
         self._of_receiver: dict[int, dict[int, Transfer]] = {peer: {} for peer in range(self.nodes + 1)}
-        # Granted ahead, waiting until one transfer to its receiver has ended.
+        # Granted ahead, waiting until a transfer of its source has ended.
         self._waiting: dict[int, Transfer] = {}
         self._held = dict.fromkeys(range(1, self.nodes + 1), 0)
         self.arrived: dict[int, float] = {}
@@ -118,7 +118,7 @@ class Cluster:
 
     def _begin(self, lease: contract.GrantLease) -> None:
         transfer = Transfer(lease, self.now, self.piece_bytes, self.now)
-        if lease.ahead and self._of_receiver[lease.receiver]:
+        if lease.ahead and self._of_source[lease.source]:
             self._waiting[lease.lease_id] = transfer
         else:
             self._start(transfer)
@@ -172,7 +172,7 @@ class Cluster:
         del self._of_receiver[lease.receiver][lease.lease_id]
         self._share(lease.source, lease.receiver)
         for waiting in list(self._waiting.values()):
-            if waiting.lease.receiver == lease.receiver:
+            if waiting.lease.source == lease.source:
                 del self._waiting[waiting.lease.lease_id]
                 self._start(waiting)
                 break

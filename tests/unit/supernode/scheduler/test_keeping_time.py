@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, GrantLease
 from supernode.scheduler.machine import Scheduler
 from supernode.scheduler.settings import SchedulerSettings
@@ -67,3 +68,26 @@ def test_further_copies_are_not_decided_that_early() -> None:
     further = seed_grants_until(play, 1.99)
     assert second.piece == 1
     assert all(granted_s > 1.9 for granted_s, _ in further)
+
+
+def test_one_more_first_copy_is_promised_behind_the_next_while_nodes_have_nothing_to_get() -> None:
+    # 25 nodes that get something from each other, and 5 that get nothing.
+    play = Playbook(Scheduler(seed=1, epoch=1, seed_upload_slots=8, seed_upload_rate_bytes_s=RATE))
+    busy, idle = range(6, 31), range(1, 6)
+    play.join(*busy, *idle, rate=RATE)
+    play.open("....")
+    for peer in (*busy, *idle):
+        play.want(peer)
+    (first,) = grants(play.seed_gets(0))
+    play.now += 0.1
+    # Every other node has a transfer of a long piece from another swarm's holder.
+    play.tell(contract.SwarmOpened(2, 50 * PIECE_BYTES, 50 * PIECE_BYTES, seed_held=0))
+    for holder in range(31, 31 + len(busy)):
+        play.join(holder, rate=RATE)
+        play.hold(holder, "*", swarm=2)
+    for peer in busy:
+        play.want(peer, swarm=2)
+    play.seed_gets(1, 2)
+    promised = [lease for _, lease in seed_grants_until(play, 0.9)]
+    assert [(lease.piece, lease.ahead) for lease in promised] == [(1, True), (2, True)]
+    assert len({first.receiver, *(lease.receiver for lease in promised)}) == 3
