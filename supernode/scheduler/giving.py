@@ -53,8 +53,7 @@ def _for_seed(core: Core, seed: Node, seed_free: bool) -> Choice | None:
         for piece in indices(fresh):
             candidates = _able(core, swarm, seed, piece, swarm.lacking[piece] & waiting)
             if candidates:
-                # One that gets nothing now takes it at the full rate; another may share its link for a while.
-                member = _fastest(core, swarm, candidates & core.book.idle_down or candidates)
+                member = _first_receiver(core, swarm, candidates)
                 return member, policy.in_order(member, fresh & member.need), seed
     if not seed_free or policy.seed_is_early(core):
         return None
@@ -64,6 +63,26 @@ def _for_seed(core: Core, seed: Node, seed_free: bool) -> Choice | None:
             if found is not None:
                 return found
     return None
+
+
+def _first_receiver(core: Core, swarm: Swarm, candidates: int) -> Member:
+    """Who gets a first copy: one that gets nothing now takes it at the full rate, another may share its link."""
+    idle = candidates & core.book.idle_down
+    if not idle or not policy.seed_is_early(core):
+        return _fastest(core, swarm, idle or candidates)
+    # It will wait for most of a transfer: of equally fast ones the one that can best afford it.
+    few = idle.bit_count() <= _CROWD
+    rows = list(indices(idle)) if few else [policy.any_bit(idle, core.rng) for _ in range(_CROWD)]
+    best = swarm.at_row[rows[0]]
+    for row in rows[1:]:
+        other = swarm.at_row[row]
+        if _alike(core, best.node.up, other.node.up):
+            better = other.have.bit_count() > best.have.bit_count()
+        else:
+            better = other.node.up.speed() > best.node.up.speed()
+        if better:
+            best = other
+    return best
 
 
 def _from_member(core: Core, member: Member, receivers: int) -> Choice | None:

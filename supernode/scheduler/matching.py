@@ -34,7 +34,8 @@ def match(core: Core) -> None:
         for node in core.take_receivers():
             if node is not seed and (node.takes or not node.wanting or core.inline_swarms):
                 _feed(core, node)
-        spare = spare or seed.dirty_up
+        # It may have promised nothing yet for want of one of these.
+        spare = spare or seed.dirty_up or (seed.gives and policy.seed_is_early(core))
         for node in core.take_sources():
             if node is not seed and node.gives:
                 _drain(core, node, seed_free=False)

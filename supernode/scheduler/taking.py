@@ -41,7 +41,9 @@ def for_receiver(core: Core, node: Node, seed_free: bool) -> Choice | None:
 
 
 def _first_copy(core: Core, node: Node) -> Choice | None:
-    """From the seed, which has room, what nobody else has."""
+    """From the seed, which has room, what nobody else has; to whom it promises that early is for it to choose."""
+    if policy.seed_is_early(core):
+        return None
     for member in node.wanting.values():
         swarm = member.swarm
         fresh = policy.fresh_pieces(swarm) & member.need
