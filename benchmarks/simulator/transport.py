@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     # (the receiver's number for it, reason, elapsed seconds); the reason is empty on success.
     Ended = Callable[[int, str, float], None]
 
-# As peer.transport.http_client: with this part of its piece left a transfer is nearly over.
+# The least of peer.transport.tail: with this part of its piece left a transfer is nearly over.
 _TAIL_PART: Final = 16
 
 

@@ -21,9 +21,12 @@ def start(core: Core, lease: Lease) -> None:
     if lease.inline:
         core.timers.set_lease(core.now + lease.expires_in_s + settings.expiry_grace_s, lease)
         return
-    if lease.ending_up:
-        # Another may be promised behind it from now on, whoever is to get it.
-        core.wake_source(lease.source)
+    if lease.ending_up and lease.after_up is None:
+        # Nothing was promised behind it while it waited: now that is decided in its time, as for any other, or whoever
+        # just got a piece and is free this instant would wait for all of this one.
+        lease.ending_up = False
+        lease.source.up.open_ends.remove(lease)
+        core.book.refresh_up(lease.source)
     lease.area_up = lease.source.up.begin(core.now)
     lease.area_down = lease.receiver.down.begin(core.now)
     if lease.duration_s is None and core.book.typical_flow:
