@@ -91,3 +91,13 @@ def test_one_more_first_copy_is_promised_behind_the_next_while_nodes_have_nothin
     promised = [lease for _, lease in seed_grants_until(play, 0.9)]
     assert [(lease.piece, lease.ahead) for lease in promised] == [(1, True), (2, True)]
     assert len({first.receiver, *(lease.receiver for lease in promised)}) == 3
+
+
+def test_what_follows_a_promised_copy_is_decided_when_half_of_that_is_over() -> None:
+    play, (first,) = with_seed(1, 2, 3, pieces=3)
+    ((_, second),) = seed_grants_until(play, 0.9)
+    begun = play.stored(first, elapsed_s=1.0 - play.now)
+    assert [lease for lease in grants(begun) if lease.source == SEED] == []
+    third = [(granted_s, lease) for granted_s, lease in seed_grants_until(play, 1.9) if lease.piece == 2]
+    assert [1.49 < granted_s < 1.52 for granted_s, _ in third] == [True]
+    assert second.piece == 1
