@@ -6,16 +6,32 @@ from __future__ import annotations
 class Arrivals:
     """When the next piece from the origin may be expected at the seed."""
 
-    __slots__ = ("gap_s", "last_at", "woken_for")
+    __slots__ = ("_asked_at", "_bytes", "gap_s", "last_at", "woken_for")
 
     def __init__(self) -> None:
         self.last_at: float | None = None
         self.gap_s: float | None = None
+        # When the origin was first asked for anything, and what came since.
+        self._asked_at: float | None = None
+        self._bytes = 0
         # The time a timer was last set for, so that one hold sets one timer.
         self.woken_for = -1.0
 
-    def arrived(self, now: float) -> None:
+    def asked(self, now: float) -> None:
+        """A fetch begins."""
+        if self._asked_at is None:
+            self._asked_at = now
+        self.pause()
+
+    def rate(self, now: float) -> float:
+        """Bytes/s at which pieces came since the first was asked for, waiting included; 0.0 before any time passed."""
+        if self._asked_at is None or now <= self._asked_at:
+            return 0.0
+        return self._bytes / (now - self._asked_at)
+
+    def arrived(self, now: float, size_bytes: int) -> None:
         """A piece came."""
+        self._bytes += size_bytes
         if self.last_at is not None:
             gap = now - self.last_at
             self.gap_s = gap if self.gap_s is None else self.gap_s + 0.25 * (gap - self.gap_s)

@@ -10,7 +10,8 @@ from supernode.scheduler.contract import SEED
 
 if TYPE_CHECKING:
     from supernode.scheduler.leases import Core
-    from supernode.scheduler.peerbook import Link, Node
+    from supernode.scheduler.link import Link
+    from supernode.scheduler.peerbook import Node
     from supernode.scheduler.policy import Choice
     from supernode.scheduler.swarm import Member, Swarm
 
@@ -218,12 +219,16 @@ def _alike(core: Core, one: Link, other: Link) -> bool:
 
 
 def _neediest(core: Core, swarm: Swarm, source: Node, receivers: int) -> Member:
-    """Of the near receivers, the one with most missing over its own rate."""
+    """Of the near receivers that send nothing, the one with most missing over its own rate.
+
+    Those have nothing that others lack: with this piece they have, and rare pieces are not heaped on few nodes.
+    """
     for place in source.places:
         near = receivers & core.book.places[place]
         if near:
             receivers = near
             break
+    receivers = receivers & core.book.idle_up or receivers
     if not receivers & (receivers - 1):
         return swarm.at_row[receivers.bit_length() - 1]
     best = swarm.at_row[policy.any_bit(receivers, core.rng)]

@@ -11,9 +11,10 @@ from supernode.scheduler.contract import SEED
 if TYPE_CHECKING:
     from supernode.scheduler.lease import Lease
     from supernode.scheduler.leases import Core
+    from supernode.scheduler.link import Link
     from supernode.scheduler.machine import Scheduler
     from supernode.scheduler.origin import OriginPlan
-    from supernode.scheduler.peerbook import Link, Node
+    from supernode.scheduler.peerbook import Node
     from supernode.scheduler.swarm import Member, Swarm
 
 

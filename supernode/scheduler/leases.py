@@ -12,15 +12,17 @@ from supernode.scheduler import running
 from supernode.scheduler.arrivals import Arrivals
 from supernode.scheduler.contract import SEED, CancelLease, Command, FailReason, GrantLease
 from supernode.scheduler.lease import NO_TIMER, Lease
-from supernode.scheduler.peerbook import FILLS, PeerBook
+from supernode.scheduler.link import FILLS
+from supernode.scheduler.peerbook import PeerBook
 from supernode.scheduler.story import Stories
 from supernode.scheduler.timers import Timers
 
 if TYPE_CHECKING:
     import random
 
+    from supernode.scheduler.link import Link
     from supernode.scheduler.origin import OriginPlan
-    from supernode.scheduler.peerbook import Link, Node
+    from supernode.scheduler.peerbook import Node
     from supernode.scheduler.settings import SchedulerSettings
     from supernode.scheduler.swarm import Member, Swarm
 
@@ -234,11 +236,17 @@ class Core:
         """`beside`: the lease races another to this receiver, so it runs beside it whatever the link carries."""
         up, down = lease.source.up, lease.receiver.down
         if not up.room_now():
-            lease.before_up = up.open_ends.pop(0)
-            lease.before_up.after_up = lease
+            before = up.open_end()
+            assert before is not None
+            up.open_ends.remove(before)
+            lease.before_up = before
+            before.after_up = lease
         if not beside and not down.room_now():
-            lease.before_down = down.open_ends.pop(0)
-            lease.before_down.after_down = lease
+            before = down.open_end()
+            assert before is not None
+            down.open_ends.remove(before)
+            lease.before_down = before
+            before.after_down = lease
         self._predict(lease)
         if lease.before_up is None:
             up.chains += 1

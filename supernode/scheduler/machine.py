@@ -20,8 +20,8 @@ from supernode.scheduler import contract, origin, outcomes, running
 from supernode.scheduler.contract import SEED, Command, Event
 from supernode.scheduler.lease import Lease
 from supernode.scheduler.leases import Core
+from supernode.scheduler.link import Link
 from supernode.scheduler.matching import match
-from supernode.scheduler.peerbook import Link, Node
 from supernode.scheduler.settings import SchedulerSettings
 from supernode.scheduler.story import NOWHERE, WHOLE
 from supernode.scheduler.swarm import Member, Swarm
@@ -29,6 +29,8 @@ from supernode.scheduler.timers import Timer, TimerKind
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from supernode.scheduler.peerbook import Node
 
 
 class Scheduler:
@@ -296,7 +298,7 @@ class Scheduler:
         else:
             outcomes.delivered(core, lease, event.elapsed_s)
         if peer == SEED:
-            self._seed_filled(swarm, bit, lease_id)
+            self._seed_filled(swarm, piece, lease_id)
         else:
             if member.have == swarm.full:
                 outcomes.after_change(core, swarm, peer)
@@ -306,13 +308,14 @@ class Scheduler:
                     origin.headway(core, swarm, plan)
         core.stories.rings[number].add((core.now, piece, "stored at %d (lease %x)", peer, lease_id))
 
-    def _seed_filled(self, swarm: Swarm, bit: int, lease_id: int) -> None:
-        core = self._core
+    def _seed_filled(self, swarm: Swarm, piece: int, lease_id: int) -> None:
+        core, bit = self._core, 1 << piece
         swarm.evicted_by_seed &= ~bit
         if swarm.fetching & bit:
             swarm.fetching ^= bit
             if not lease_id:
-                core.arrivals.arrived(core.now)
+                core.arrivals.arrived(core.now, swarm.length(piece))
+                swarm.seed.node.up.hope(core.arrivals.rate(core.now))
         core.wake(swarm.seed.node)
         if swarm.inline:
             core.wake_receivers(swarm.wanting)

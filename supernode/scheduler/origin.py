@@ -76,7 +76,7 @@ def review(core: Core, swarm: Swarm, plan: OriginPlan) -> None:
     plan.fetch_id = core.epoch << 40 | core.last_fetch
     plan.asked = wanted
     core.fetches += 1
-    core.arrivals.pause()
+    core.arrivals.asked(core.now)
     swarm.fetching = wanted
     swarm.evicted_by_seed &= ~wanted
     swarm.refresh_need(swarm.seed)

@@ -36,7 +36,9 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
             if lease.started_at == lease.granted_at:
                 took_s = max(0.0, core.now - elapsed_s - lease.granted_at)
                 core.book.reaction_s += (took_s - core.book.reaction_s) / 64
-            beside_up, beside_down = running.beside(core, lease) if lease.started_at is not None else (1.0, 1.0)
+            beside_up, beside_down = 1.0, 1.0
+            if lease.started_at is not None:
+                beside_up, beside_down = running.beside(core, lease, rate)
             if lease.member.swarm.wanting not in (0, receiver.bit):
                 # With others to serve, a second transfer on a link delays every hop by more than a gap costs.
                 source.up.forget_gap()
@@ -44,6 +46,8 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
             else:
                 source.up.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)
                 receiver.down.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)
+            if source.up.chains > 1 or receiver.down.chains > 1:
+                running.look_at_stuck(core, source, receiver)
             source.up.learn(rate, beside_up, beside_down)
             receiver.down.learn(rate, beside_down, beside_up)
             typical = core.book.typical_flow

@@ -6,164 +6,16 @@ bit 0), so that "free holders of this piece in that rack" is two ANDs. Knows not
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from proto.pieces import indices
 from supernode.scheduler.contract import SEED
 
 if TYPE_CHECKING:
     from supernode.scheduler.lease import Lease
+    from supernode.scheduler.link import Link
     from supernode.scheduler.settings import SchedulerSettings
     from supernode.scheduler.swarm import Member
-
-# How fast the estimate of what a link carries follows a faster and a slower transfer. Slow downwards: a slow
-# transfer may be the other end's doing.
-_RISE: Final = 0.5
-_FALL: Final = 1 / 16
-# A declared rate counts as filled at this part of it (the rest carries headers and control), a learned one, which
-# rises with every quick transfer, sooner.
-_FILLED: Final = 0.9
-_UNFILLED: Final = 0.6
-# What a transfer takes of a link while the other end is unknown, bytes/s: more than any link has.
-FILLS: Final = 1e15
-# How fast the estimate of a link's idle part follows upwards and downwards, and from where on it counts: then a grant
-# takes longer to become a transfer than one transfer lasts, and one more must be on its way.
-_GAP_RISE: Final = 0.5
-_GAP_FALL: Final = 1 / 256
-_GAPPY: Final = 0.03
-# A link counts as shared if more than this part of a second transfer ran on average.
-_PARTLY: Final = 0.35
-
-
-class Link:
-    """One direction of a node's link: chains of transfers (a running one, at most one behind it) and what it carries.
-
-    Admission: one transfer, and one more while the links at the other ends together cannot fill this one. Its own
-    rate is declared, or learned: a transfer's rate times the mean number that ran beside it (itself included) is
-    what the link carried at least. It is not probed with more than that: shared links make every hop of a rare piece
-    longer, and a seed that sends at the rate of one peer's link already keeps a swarm of equal links at its bound.
-    """
-
-    __slots__ = (
-        "_area",
-        "_area_at",
-        "_ended_at",
-        "_gap_part",
-        "carries",
-        "chains",
-        "declared",
-        "open_ends",
-        "running",
-        "slots",
-        "used",
-    )
-
-    def __init__(self, slots: int, declared: float | None) -> None:
-        self.slots = slots
-        self.declared = declared
-        # Bytes/s that it was lately seen to carry; None until a transfer ended.
-        self.carries: float | None = None
-        self.chains = 0
-        # What the other ends of its transfers could take or give together, at most its own rate each.
-        self.used = 0.0
-        # Transfers about to end with none behind them yet.
-        self.open_ends: list[Lease] = []
-        # Transfers started and not ended, and the integral of their number over time.
-        self.running = 0
-        self._area = 0.0
-        self._area_at = 0.0
-        # When its last transfer ended, and for what part of a transfer's time it lately stood idle although the
-        # next one had been granted by then.
-        self._ended_at = 0.0
-        self._gap_part = 0.0
-
-    def room_now(self) -> bool:
-        """Whether one more transfer could start at once."""
-        if self.chains == 0:
-            return self.slots > 0
-        if self.chains >= self.slots:
-            return False
-        if self.chains == 1 and self._gap_part > _GAPPY:
-            return True
-        if self.declared is not None:
-            return self.used < _FILLED * self.declared
-        return self.used < _UNFILLED * (self.carries or 0.0)
-
-    def room(self) -> bool:
-        """Whether one more transfer could start at once or right after one that is about to end."""
-        return bool(self.open_ends) or self.room_now()
-
-    def room_for_two(self) -> bool:
-        """Whether a transfer started now would leave room for another."""
-        flow = self.used / self.chains if self.chains else self.speed()
-        filled = _FILLED * self.declared if self.declared is not None else _UNFILLED * (self.carries or 0.0)
-        return self.chains + 2 <= self.slots and self.used + flow < filled
-
-    def expected_flow(self, behind: Lease | None) -> float | None:
-        """Rate of one more transfer as far as this end knows; `behind` is the one it follows."""
-        speed = self.declared or self.carries
-        if not speed:
-            return None
-        if behind is None:
-            return max(speed - self.used, speed / (self.chains + 1))
-        return max(speed - (self.used - self.share(behind)), speed / self.chains)
-
-    def share(self, lease: Lease) -> float:
-        """What the transfer's other end could take or give of this link's rate; all of it while unknown."""
-        return min(lease.share, self.declared) if self.declared is not None else lease.share
-
-    def speed(self) -> float:
-        """Rate of the whole link as far as known, bytes/s; 0.0 when not at all."""
-        return self.declared or self.carries or 0.0
-
-    def area(self, now: float) -> float:
-        """Transfer-seconds so far."""
-        return self._area + self.running * (now - self._area_at)
-
-    def begin(self, now: float) -> float:
-        """A transfer began; returns `area`."""
-        self._area += self.running * (now - self._area_at)
-        self._area_at = now
-        self.running += 1
-        return self._area
-
-    def end(self, now: float) -> None:
-        """A transfer ended."""
-        self._area += self.running * (now - self._area_at)
-        self._area_at = now
-        self.running -= 1
-
-    def saw_gap(self, granted_at: float, ready_at: float | None, elapsed_s: float, now: float) -> None:
-        """A transfer ended that was granted at `granted_at` and took `elapsed_s`: did it leave the link idle before?
-
-        `ready_at` is when both its ends were free: while the other end was busy, this one was idle for no fault of
-        the grant's.
-        """
-        if granted_at < self._ended_at and ready_at is not None:
-            gap_part = max(0.0, now - elapsed_s - max(self._ended_at, ready_at)) / elapsed_s
-            self._gap_part += (_GAP_RISE if gap_part > self._gap_part else _GAP_FALL) * (gap_part - self._gap_part)
-        self._ended_at = now
-
-    def see_idle(self) -> None:
-        """What runs over it is far slower than foreseen: one more transfer beside it."""
-        self._gap_part = 1.0
-
-    def forget_gap(self) -> None:
-        """Several nodes want what goes over this link: it takes no further transfer on account of gaps."""
-        self._gap_part = 0.0
-
-    def learn(self, rate: float, beside: float, beside_there: float) -> None:
-        """Take in a transfer that ended well: its rate in bytes/s, the mean numbers running here and at its other end.
-
-        Where the other end was shared, it may be what limited the transfer: no reason to think less of this one.
-        """
-        carried = rate * beside
-        if self.carries is None:
-            self.carries = carried
-        elif carried > self.carries:
-            self.carries += _RISE * (carried - self.carries)
-        elif beside_there <= 1.0 + _PARTLY:
-            self.carries += _FALL * (carried - self.carries)
 
 
 class Node:
@@ -346,7 +198,7 @@ class PeerBook:
     def refresh_up(self, node: Node) -> None:
         """The upload half of refresh."""
         link = node.up
-        gives = bool(link.open_ends) or link.room_now()
+        gives = link.room()
         if gives and (node.quarantined or node.blocked_up_until):
             gives = False
         # Masks of many nodes are long: they are touched when something changed.
@@ -360,7 +212,7 @@ class PeerBook:
     def refresh_down(self, node: Node) -> None:
         """The download half of refresh."""
         link = node.down
-        takes = bool(link.open_ends) or link.room_now()
+        takes = link.room()
         if takes and node.blocked_down_until:
             takes = False
         if takes is not node.takes:
@@ -387,10 +239,18 @@ class PeerBook:
             self.avoided &= ~source.bit
 
     def judge(self, node: Node) -> None:
-        """Sink a slow or faulty node in the order of sources, or let it rise again. The seed is what it is."""
+        """Sink a slow or faulty node in the order of sources, or let it rise again. The seed is what it is.
+
+        One slow transfer sinks nobody: it may have been the other end's doing, and who is asked for nothing stays sunk.
+        """
         typical = self.typical_flow
         carries = node.up.carries
-        slow = typical is not None and carries is not None and carries < self.settings.slow_part * typical
+        slow = (
+            typical is not None
+            and carries is not None
+            and node.up.measured > 1
+            and carries < self.settings.slow_part * typical
+        )
         if node.peer != SEED and (slow or node.faults >= self.settings.faults_sunk):
             self.sunk |= node.bit
         elif self.sunk & node.bit:

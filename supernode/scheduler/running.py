@@ -12,6 +12,7 @@ from supernode.scheduler.contract import SEED
 if TYPE_CHECKING:
     from supernode.scheduler.lease import Lease
     from supernode.scheduler.leases import Core
+    from supernode.scheduler.peerbook import Node
 
 
 def start(core: Core, lease: Lease) -> None:
@@ -51,16 +52,33 @@ def _ahead_s(core: Core, duration_s: float) -> float:
     return ahead_s if ahead_s > least_s else least_s
 
 
-def beside(core: Core, lease: Lease) -> tuple[float, float]:
-    """Mean number of transfers at its source and at its receiver since it started, itself included."""
+def beside(core: Core, lease: Lease, rate: float) -> tuple[float, float]:
+    """Mean number of transfers like it (of `rate` bytes/s) at its source and at its receiver since it started, itself
+    included: one whose other end is known to be slower counts for as much less as it is slower.
+    """
     assert lease.started_at is not None
     elapsed_s = core.now - lease.started_at
+    up, down = lease.source.up, lease.receiver.down
     if elapsed_s <= 0.0:
-        return float(lease.source.up.running), float(lease.receiver.down.running)
-    return (
-        (lease.source.up.area(core.now) - lease.area_up) / elapsed_s,
-        (lease.receiver.down.area(core.now) - lease.area_down) / elapsed_s,
-    )
+        return float(up.running), float(down.running)
+    beside_up = (up.area(core.now) - lease.area_up) / elapsed_s
+    beside_down = (down.area(core.now) - lease.area_down) / elapsed_s
+    if up.running > 1:
+        beside_up -= _slower(core, lease, rate, lease.source.leases_out)
+    if down.running > 1:
+        beside_down -= _slower(core, lease, rate, lease.receiver.leases_in)
+    return max(1.0, beside_up), max(1.0, beside_down)
+
+
+def _slower(core: Core, lease: Lease, rate: float, leases: dict[int, Lease]) -> float:
+    """By how much those of the leases that run beside it count for less than a transfer like it."""
+    assert lease.started_at is not None
+    less = 0.0
+    for other in leases.values():
+        if other is not lease and other.started_at is not None and other.share < rate:
+            overlap_s = core.now - max(other.started_at, lease.started_at)
+            less += overlap_s / (core.now - lease.started_at) * (1.0 - other.share / rate)
+    return less
 
 
 def _open_down(core: Core, lease: Lease) -> None:
@@ -117,7 +135,9 @@ def _await_end(core: Core, lease: Lease) -> None:
     assert lease.started_at is not None
     deadline = lease.started_at + lease.expires_in_s + core.settings.expiry_grace_s
     if lease.duration_s is not None and not lease.overdue:
-        patience_s = (1.0 + core.settings.race_after_piece_times) * lease.duration_s
+        known = lease.receiver.down.speed() and lease.source.up.speed() >= lease.source.up.hoped
+        late_part = core.settings.race_after_piece_times if known else core.settings.unknown_late_part
+        patience_s = (1.0 + late_part) * lease.duration_s
         if lease.first_copy:
             # A busy node takes some milliseconds longer: no reason for the seed to send the piece again.
             patience_s = max(patience_s, core.settings.first_copy_wait_s)
@@ -153,8 +173,9 @@ def due(core: Core, lease: Lease) -> bool:
 def _look_again(core: Core, lease: Lease) -> bool:
     """A transfer that began before anything was measured: its time is known now, or whether it has expired."""
     assert lease.started_at is not None
-    if core.book.typical_flow:
-        lease.duration_s = lease.size_bytes / core.book.typical_flow
+    flow = lease.source.up.hoped or core.book.typical_flow
+    if flow:
+        lease.duration_s = lease.size_bytes / flow
         _open_down(core, lease)
     elif core.now >= lease.started_at + lease.expires_in_s + core.settings.expiry_grace_s:
         return True
@@ -172,11 +193,8 @@ def _chain(lease: Lease) -> list[Lease]:
     return found
 
 
-def _make_way(core: Core, lease: Lease) -> None:
-    """An overdue transfer hardly uses the link of one of its ends: that one takes another beside it.
-
-    Which one is not known, and what was granted to follow it at either end would wait or share for long.
-    """
+def _take_for_slow(core: Core, lease: Lease) -> None:
+    """It takes no more of its links than its piece would have taken by now."""
     assert lease.started_at is not None
     up, down = lease.source.up, lease.receiver.down
     up.used -= up.share(lease)
@@ -184,6 +202,24 @@ def _make_way(core: Core, lease: Lease) -> None:
     lease.share = min(lease.share, lease.size_bytes / max(core.now - lease.started_at, 1e-6))
     up.used += up.share(lease)
     down.used += down.share(lease)
+
+
+def look_at_stuck(core: Core, source: Node, receiver: Node) -> None:
+    """A transfer between these two ended: what still runs beside it since long takes even less than it seemed to."""
+    for lease in (*source.leases_out.values(), *receiver.leases_in.values()):
+        if lease.stuck:
+            _take_for_slow(core, lease)
+            core.book.refresh_up(lease.source)
+            core.book.refresh_down(lease.receiver)
+
+
+def _make_way(core: Core, lease: Lease) -> None:
+    """An overdue transfer hardly uses the link of one of its ends: that one takes another beside it.
+
+    Which one is not known, and what was granted to follow it at either end would wait or share for long.
+    """
+    up, down = lease.source.up, lease.receiver.down
+    _take_for_slow(core, lease)
     # Two such transfers at one end: that one is the slow one, and a third would get it nothing more.
     if not any(other.stuck for other in lease.source.leases_out.values()):
         up.see_idle()

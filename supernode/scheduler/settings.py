@@ -59,6 +59,9 @@ class SchedulerSettings:
     reader_window_pieces: int = 8
     # A second source races for a piece whose remaining time exceeds this many typical piece times.
     race_after_piece_times: float = 2.0
+    # With a link at one end that was never measured, or only hoped to be as fast as the origin's, a transfer that is
+    # later by this part of its time is taken for one to a slow node, and another begins beside it.
+    unknown_late_part: float = 0.5
     # The seed sends no second copy of a piece whose first will be at a peer within this time, or within the typical
     # piece times above if they are longer: that peer passes it on, and the seed's link is kept for what only it has.
     first_copy_wait_s: float = 0.1

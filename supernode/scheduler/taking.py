@@ -73,18 +73,21 @@ def _for_member(core: Core, member: Member, sources: int) -> Choice | None:
         return _from_sources(core, member, need, sources)
     # What the rack has or awaits comes from its own nodes alone.
     near = sources & swarm.rack_nodes.get(member.node.rack or "", 0)
-    found = _from_sources(core, member, need, near) if near else None
+    found = _from_sources(core, member, need, near, near=True) if near else None
     far = sources & ~near
     return _from_sources(core, member, need & ~covered, far) if found is None and far else found
 
 
-def _from_sources(core: Core, member: Member, need: int, sources: int) -> Choice | None:
-    """From a sound source, or from a slow or faulty one what hardly anybody else has."""
+def _from_sources(core: Core, member: Member, need: int, sources: int, *, near: bool = False) -> Choice | None:
+    """From a sound source, or from a slow or faulty one what hardly anybody else has, be it in the rack alone."""
     sunk = sources & core.book.sunk
     if not sunk:
         return _from_alike(core, member, need, sources)
     sound = sources ^ sunk
     found = _from_alike(core, member, need, sound) if sound else None
+    if found is None and near:
+        # The rack's other nodes lack it, or have no room: those of other racks will not be asked for it.
+        return _from_alike(core, member, need & policy.covered_pieces(core, member.swarm, member.node), sunk)
     return found or _from_alike(core, member, need & policy.hardly_elsewhere(core, member.swarm), sunk)
 
 

@@ -349,3 +349,19 @@ def test_a_report_of_hardly_any_time_says_nothing_of_a_link() -> None:
     book = play.scheduler.inspect().book
     assert book.typical_flow is None
     assert book.nodes[1].down.carries is None
+
+
+def test_of_two_nodes_the_one_that_sends_nothing_gets_the_piece() -> None:
+    play = Playbook()
+    play.join(1, 3, 4, rate=1000.0)
+    play.join(2, rate=900.0)
+    play.open("*", swarm=2)
+    play.tell(contract.PieceEvicted(2, SEED, 1))
+    play.hold(2, "*", swarm=2)
+    assert [(lease.source, lease.receiver) for lease in grants(play.want(4, swarm=2))] == [(2, 4)]
+    play.open_at_peers(1)
+    play.want(2)
+    play.want(3)
+    # Node 2 needs longer for what it lacks, but it has something to send already.
+    first = grants(play.hold(1, "*"))[0]
+    assert (first.source, first.receiver) == (1, 3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from supernode.scheduler.peerbook import Link
+from supernode.scheduler.link import Link
 
 
 def _busy_link(gap_s: float, transfers: int) -> Link:

@@ -1,0 +1,120 @@
+"""Transfers whose one end is slow: what runs beside them, what follows them, and what is learned from them."""
+
+from __future__ import annotations
+
+import pytest
+
+from supernode.scheduler.contract import SEED, GrantLease, PieceEvicted, PieceStored
+from supernode.scheduler.machine import Scheduler
+from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants, mask, only_grant
+
+# A piece takes a second at this rate, and twenty at that of the slow node.
+RATE = float(PIECE_BYTES)
+SLOW_RATE = RATE / 20
+
+
+def grants_until(play: Playbook, until_s: float) -> list[tuple[float, GrantLease]]:
+    """Leases, with their times, while no transfer ends."""
+    found = []
+    while (due := play.scheduler.next_wakeup()) is not None and due <= until_s:
+        found += [(play.now, lease) for lease in grants(play.wake())]
+    play.now = until_s
+    return found
+
+
+def one_source(slow_pieces: int, *, rate: float | None = None, slow_rate: float | None = None) -> Playbook:
+    """Node 1 holds a swarm that 3 and 4 may want, and alone another, which nobody else than the slow node 2 wants."""
+    play = Playbook()
+    play.join(1, 3, 4, rate=rate)
+    play.join(2, rate=slow_rate)
+    play.open_at_peers(40)
+    play.hold(1, "*" * 40)
+    everything = "*" * slow_pieces
+    play.open(everything, swarm=2)
+    play.tell(PieceEvicted(2, SEED, mask(everything)))
+    play.hold(1, everything, swarm=2)
+    return play
+
+
+def test_nothing_follows_a_slow_transfer_while_a_fast_one_fills_the_link() -> None:
+    play = one_source(1, rate=RATE, slow_rate=SLOW_RATE)
+    slow = only_grant(play.want(2, swarm=2))
+    grants_until(play, 18.5)
+    fast = grants(play.want(3))[0]
+    assert (slow.source, fast.source, fast.ahead) == (1, 1, False)
+    grants_until(play, 19.1)
+    # The slow transfer ends in less than a twentieth of its time now, the fast one does not.
+    assert grants(play.want(4)) == []
+
+
+def test_a_transfer_beside_a_slow_one_does_not_make_the_link_look_twice_as_fast() -> None:
+    play = one_source(3)
+    first, second = grants(play.want(2, swarm=2))
+    last = only_grant(play.stored(first, elapsed_s=20.0))
+    play.stored(second, elapsed_s=20.0)
+    link = play.scheduler._core.book.nodes[1].up
+    link.learn(RATE, 1.0, 1.0)
+    link.learn(RATE, 1.0, 1.0)
+    play.want(3)
+    for _ in range(8):
+        beside = next(
+            lease
+            for lease in play.scheduler._core.leases.values()
+            if lease.receiver.peer == 3 and lease.started_at is not None
+        )
+        play.tell(PieceStored(1, 3, beside.piece, beside.number, 1.05), after_s=1.05)
+        assert last.lease_id in play.scheduler._core.leases
+        assert (link.carries or 0.0) < 1.2 * RATE
+
+
+def test_beside_a_first_copy_slower_than_the_origin_sends_the_seed_begins_another() -> None:
+    play = Playbook(Scheduler(seed=1, epoch=1, seed_upload_slots=4))
+    play.join(1, 2, 3)
+    play.open("....")
+    for peer in (1, 2, 3):
+        play.want(peer)
+    first = only_grant(play.seed_gets(0, after_s=1.0))
+    granted = [(play.now, lease) for lease in grants(play.seed_gets(1, after_s=1.0))] + grants_until(play, 4.0)
+    beside = [(at_s, lease) for at_s, lease in granted if not lease.ahead]
+    assert [lease.source for _, lease in beside] == [SEED]
+    ((at_s, second),) = beside
+    assert at_s == pytest.approx(2.5, abs=0.1)
+    assert (second.piece, second.receiver != first.receiver) == (1, True)
+
+
+def test_the_seed_hopes_for_less_with_each_transfer_that_was_slower() -> None:
+    link = Playbook().scheduler._core.book.nodes[SEED].up
+    link.hope(RATE)
+    assert link.expected_flow(None) == RATE
+    for _ in range(8):
+        link.learn(SLOW_RATE, 1.0, 1.0)
+    assert link.hoped < 0.1 * RATE
+    link.learn(RATE, 1.0, 1.0)
+    assert link.hoped == 0.0
+
+
+def test_one_slow_transfer_sinks_nobody_two_do() -> None:
+    play = Playbook()
+    play.join(1)
+    book = play.scheduler._core.book
+    node = book.nodes[1]
+    book.typical_flow = RATE
+    node.up.learn(SLOW_RATE, 1.0, 1.0)
+    book.judge(node)
+    assert not book.sunk
+    node.up.learn(SLOW_RATE, 1.0, 1.0)
+    book.judge(node)
+    assert book.sunk == node.bit
+
+
+def test_what_a_rack_has_at_a_slow_node_alone_comes_from_that_one() -> None:
+    play = Playbook()
+    play.join(1, 2, zone="r/z/a", rate=RATE)
+    play.join(3, 4, zone="r/z/b", rate=RATE)
+    play.open_at_peers(1)
+    slow = play.scheduler._core.book.nodes[1]
+    slow.faults = 2
+    play.scheduler._core.book.judge(slow)
+    for holder in (1, 3, 4):
+        play.hold(holder, "*")
+    assert only_grant(play.want(2)).source == 1
