@@ -219,31 +219,32 @@ def _alike(core: Core, one: Link, other: Link) -> bool:
 
 
 def _neediest(core: Core, swarm: Swarm, source: Node, receivers: int) -> Member:
-    """Of the near receivers that send nothing, the one with most missing over its own rate.
-
-    Those have nothing that others lack: with this piece they have, and rare pieces are not heaped on few nodes.
-    """
+    """Of the near receivers, the one that needs longest for what it lacks."""
     for place in source.places:
         near = receivers & core.book.places[place]
         if near:
             receivers = near
             break
-    receivers = receivers & core.book.idle_up or receivers
     if not receivers & (receivers - 1):
         return swarm.at_row[receivers.bit_length() - 1]
     best = swarm.at_row[policy.any_bit(receivers, core.rng)]
-    most = _time_left(best)
     # Few end their transfers just now; of a crowd, some at random.
     few = receivers.bit_count() <= _CROWD
     rows = indices(receivers) if few else (policy.any_bit(receivers, core.rng) for _ in range(_SAMPLE - 1))
     for row in rows:
         other = swarm.at_row[row]
-        left = _time_left(other)
-        if left > most:
-            best, most = other, left
+        if _needier(core, other, best):
+            best = other
     return best
 
 
-def _time_left(member: Member) -> float:
-    rate = member.node.down.speed()
-    return (member.swarm.count - member.have.bit_count()) / (rate or 1.0)
+def _needier(core: Core, one: Member, other: Member) -> bool:
+    """By the time that what they lack takes at their own rates; where those are alike by what they lack alone.
+
+    Rates are learned: one believed to be faster than all others would be last in every choice.
+    """
+    lacks_one = one.swarm.count - one.have.bit_count()
+    lacks_other = other.swarm.count - other.have.bit_count()
+    if _alike(core, one.node.down, other.node.down):
+        return lacks_one > lacks_other
+    return lacks_one / one.node.down.speed() > lacks_other / other.node.down.speed()

@@ -20,6 +20,8 @@ _FILLED: Final = 0.9
 _UNFILLED: Final = 0.6
 # What a transfer takes of a link while the other end is unknown, bytes/s: more than any link has.
 FILLS: Final = 1e15
+# Transfers from which on what was learned from them counts for what else may run beside one.
+_ENOUGH: Final = 4
 # What is left of a hoped for rate with each transfer that was slower.
 _DOUBT: Final = 0.7
 # How fast the estimate of a link's idle part follows upwards and downwards, and from where on it counts: then a grant
@@ -129,6 +131,15 @@ class Link:
     def speed(self) -> float:
         """Rate of the whole link as far as known, bytes/s; 0.0 when not at all."""
         return self.declared or self.carries or 0.0
+
+    def known(self, slow: float) -> float:
+        """The same, but 0.0 after the first few transfers if they were not slower than `slow` bytes/s.
+
+        They may have shared links elsewhere. Taken for slower than it is, a node is served beside others, and so it is.
+        """
+        if self.declared is not None or self.carries is None:
+            return self.declared or 0.0
+        return self.carries if self.measured >= _ENOUGH or self.carries < slow else 0.0
 
     def area(self, now: float) -> float:
         """Transfer-seconds so far."""

@@ -238,19 +238,17 @@ class PeerBook:
         if not source.avoided_by:
             self.avoided &= ~source.bit
 
+    def slow_rate(self) -> float:
+        """From which rate on downwards a link is slow, bytes/s; 0.0 while nothing is measured."""
+        return self.settings.slow_part * (self.typical_flow or 0.0)
+
     def judge(self, node: Node) -> None:
         """Sink a slow or faulty node in the order of sources, or let it rise again. The seed is what it is.
 
         One slow transfer sinks nobody: it may have been the other end's doing, and who is asked for nothing stays sunk.
         """
-        typical = self.typical_flow
         carries = node.up.carries
-        slow = (
-            typical is not None
-            and carries is not None
-            and node.up.measured > 1
-            and carries < self.settings.slow_part * typical
-        )
+        slow = carries is not None and node.up.measured > 1 and carries < self.slow_rate()
         if node.peer != SEED and (slow or node.faults >= self.settings.faults_sunk):
             self.sunk |= node.bit
         elif self.sunk & node.bit:

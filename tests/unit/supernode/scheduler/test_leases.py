@@ -351,17 +351,26 @@ def test_a_report_of_hardly_any_time_says_nothing_of_a_link() -> None:
     assert book.nodes[1].down.carries is None
 
 
-def test_of_two_nodes_the_one_that_sends_nothing_gets_the_piece() -> None:
+def test_of_two_nodes_with_like_rates_the_one_that_lacks_more_gets_the_piece() -> None:
     play = Playbook()
-    play.join(1, 3, 4, rate=1000.0)
-    play.join(2, rate=900.0)
-    play.open("*", swarm=2)
-    play.tell(contract.PieceEvicted(2, SEED, 1))
-    play.hold(2, "*", swarm=2)
-    assert [(lease.source, lease.receiver) for lease in grants(play.want(4, swarm=2))] == [(2, 4)]
-    play.open_at_peers(1)
-    play.want(2)
-    play.want(3)
-    # Node 2 needs longer for what it lacks, but it has something to send already.
-    first = grants(play.hold(1, "*"))[0]
+    play.join(1, 2, rate=1000.0)
+    play.join(3, rate=1900.0)
+    play.open_at_peers(4)
+    for peer, held in ((2, "*   "), (3, "")):
+        play.hold(peer, held)
+        play.want(peer, held)
+    # Node 2 would need longer for what it lacks.
+    first = grants(play.hold(1, "   *"))[0]
     assert (first.source, first.receiver) == (1, 3)
+
+
+def test_of_two_nodes_with_unlike_rates_the_one_that_needs_longer_gets_the_piece() -> None:
+    play = Playbook()
+    play.join(1, 2, rate=1000.0)
+    play.join(3, rate=9000.0)
+    play.open_at_peers(4)
+    for peer, held in ((2, "*   "), (3, "")):
+        play.hold(peer, held)
+        play.want(peer, held)
+    first = grants(play.hold(1, "   *"))[0]
+    assert (first.source, first.receiver) == (1, 2)

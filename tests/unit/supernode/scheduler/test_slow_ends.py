@@ -50,11 +50,13 @@ def test_nothing_follows_a_slow_transfer_while_a_fast_one_fills_the_link() -> No
 def test_a_transfer_beside_a_slow_one_does_not_make_the_link_look_twice_as_fast() -> None:
     play = one_source(3)
     first, second = grants(play.want(2, swarm=2))
+    book = play.scheduler._core.book
+    book.typical_flow = RATE
+    link = book.nodes[1].up
+    for _ in range(4):
+        link.learn(RATE, 1.0, 1.0)
     last = only_grant(play.stored(first, elapsed_s=20.0))
     play.stored(second, elapsed_s=20.0)
-    link = play.scheduler._core.book.nodes[1].up
-    link.learn(RATE, 1.0, 1.0)
-    link.learn(RATE, 1.0, 1.0)
     play.want(3)
     for _ in range(8):
         beside = next(
@@ -118,3 +120,18 @@ def test_what_a_rack_has_at_a_slow_node_alone_comes_from_that_one() -> None:
     for holder in (1, 3, 4):
         play.hold(holder, "*")
     assert only_grant(play.want(2)).source == 1
+
+
+def test_what_a_few_transfers_teach_does_not_yet_count_for_what_may_run_beside_one() -> None:
+    link = Playbook().scheduler._core.book.nodes[SEED].up
+    known = []
+    for _ in range(5):
+        link.learn(RATE / 2, 1.0, 1.0)
+        known.append(link.known(slow=RATE / 4))
+    assert known == [0.0, 0.0, 0.0, RATE / 2, RATE / 2]
+
+
+def test_what_is_slow_is_known_at_once() -> None:
+    link = Playbook().scheduler._core.book.nodes[SEED].up
+    link.learn(SLOW_RATE, 1.0, 1.0)
+    assert link.known(slow=RATE / 4) == SLOW_RATE
