@@ -316,6 +316,7 @@ class Scheduler:
             if not lease_id:
                 core.arrivals.arrived(core.now, swarm.length(piece))
                 swarm.seed.node.up.hope(core.arrivals.rate(core.now))
+                core.book.refresh_up(swarm.seed.node)
         core.wake(swarm.seed.node)
         if swarm.inline:
             core.wake_receivers(swarm.wanting)

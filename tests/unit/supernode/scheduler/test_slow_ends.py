@@ -84,6 +84,23 @@ def test_beside_a_first_copy_slower_than_the_origin_sends_the_seed_begins_anothe
     assert (second.piece, second.receiver != first.receiver) == (1, True)
 
 
+def test_who_has_room_follows_what_the_seed_is_hoped_to_carry() -> None:
+    # The playbook checks after each event that the book knows who has room.
+    play = Playbook(Scheduler(seed=1, epoch=1, seed_upload_slots=2))
+    play.join(1)
+    play.open("." * 8)
+    play.want(1)
+    only_grant(play.seed_gets(0, after_s=1.0))
+    assert grants_until(play, 3.0) == []
+    book = play.scheduler._core.book
+    seed = book.nodes[SEED]
+    seed.up.forget_gap()
+    book.refresh_up(seed)
+    assert not seed.gives
+    granted = [lease for piece in range(1, 8) for lease in grants(play.seed_gets(piece, after_s=0.001))]
+    assert [(lease.source, lease.ahead) for lease in granted][:1] == [(SEED, False)]
+
+
 def test_the_seed_hopes_for_less_with_each_transfer_that_was_slower() -> None:
     link = Playbook().scheduler._core.book.nodes[SEED].up
     link.hope(RATE)
