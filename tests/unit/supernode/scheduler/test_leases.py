@@ -351,26 +351,17 @@ def test_a_report_of_hardly_any_time_says_nothing_of_a_link() -> None:
     assert book.nodes[1].down.carries is None
 
 
-def test_of_two_nodes_with_like_rates_the_one_that_lacks_more_gets_the_piece() -> None:
+@pytest.mark.parametrize(
+    ("rate", "receiver"), [(1900.0, 3), (9000.0, 2)], ids=["like rates: who lacks more", "unlike: who needs longer"]
+)
+def test_of_two_nodes_the_needier_one_gets_the_piece(rate: float, receiver: int) -> None:
     play = Playbook()
     play.join(1, 2, rate=1000.0)
-    play.join(3, rate=1900.0)
+    play.join(3, rate=rate)
     play.open_at_peers(4)
-    for peer, held in ((2, "*   "), (3, "")):
-        play.hold(peer, held)
-        play.want(peer, held)
-    # Node 2 would need longer for what it lacks.
-    first = grants(play.hold(1, "   *"))[0]
-    assert (first.source, first.receiver) == (1, 3)
-
-
-def test_of_two_nodes_with_unlike_rates_the_one_that_needs_longer_gets_the_piece() -> None:
-    play = Playbook()
-    play.join(1, 2, rate=1000.0)
-    play.join(3, rate=9000.0)
-    play.open_at_peers(4)
+    # Node 3 lacks one more, and takes less time for each.
     for peer, held in ((2, "*   "), (3, "")):
         play.hold(peer, held)
         play.want(peer, held)
     first = grants(play.hold(1, "   *"))[0]
-    assert (first.source, first.receiver) == (1, 2)
+    assert (first.source, first.receiver) == (1, receiver)
