@@ -11,20 +11,21 @@ class Arrivals:
     def __init__(self) -> None:
         self.last_at: float | None = None
         self.gap_s: float | None = None
-        # When the origin was first asked for anything, and what came since.
+        # When the origin was asked with no other fetch in flight, and what came since.
         self._asked_at: float | None = None
         self._bytes = 0
         # The time a timer was last set for, so that one hold sets one timer.
         self.woken_for = -1.0
 
-    def asked(self, now: float) -> None:
-        """A fetch begins."""
-        if self._asked_at is None:
+    def asked(self, now: float, *, alone: bool) -> None:
+        """A fetch begins; `alone` if no other is in flight, so that time without any does not count."""
+        if alone:
             self._asked_at = now
+            self._bytes = 0
         self.pause()
 
     def rate(self, now: float) -> float:
-        """Bytes/s at which pieces came since the first was asked for, waiting included; 0.0 before any time passed."""
+        """Bytes/s at which pieces came since the origin was asked, waiting included; 0.0 before any time passed."""
         if self._asked_at is None or now <= self._asked_at:
             return 0.0
         return self._bytes / (now - self._asked_at)

@@ -226,7 +226,8 @@ class Core:
     def _expiry_s(self, lease: Lease) -> float:
         settings = self.settings
         expiry_s = settings.expiry_unknown_s
-        if lease.duration_s is not None:
+        only_hoped = lease.source.up.hoped and lease.source.up.carries is None
+        if lease.duration_s is not None and not only_hoped:
             expiry_s = max(settings.expiry_min_s, settings.expiry_factor * lease.duration_s)
         if not lease.receiver.timeouts:
             return expiry_s

@@ -75,8 +75,8 @@ def review(core: Core, swarm: Swarm, plan: OriginPlan) -> None:
     core.last_fetch += 1
     plan.fetch_id = core.epoch << 40 | core.last_fetch
     plan.asked = wanted
+    core.arrivals.asked(core.now, alone=core.fetches == 0)
     core.fetches += 1
-    core.arrivals.asked(core.now)
     swarm.fetching = wanted
     swarm.evicted_by_seed &= ~wanted
     swarm.refresh_need(swarm.seed)

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import pytest
 
-from supernode.scheduler.contract import SEED, GrantLease, PieceEvicted, PieceStored
+from supernode.scheduler.contract import (
+    SEED,
+    Command,
+    FetchFromOrigin,
+    GrantLease,
+    OriginEnded,
+    PieceEvicted,
+    PieceStored,
+)
 from supernode.scheduler.machine import Scheduler
+from supernode.scheduler.settings import SchedulerSettings
 from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants, mask, only_grant
 
 # A piece takes a second at this rate, and twenty at that of the slow node.
 RATE = float(PIECE_BYTES)
 SLOW_RATE = RATE / 20
+
+
+def fetch_of(commands: list[Command]) -> FetchFromOrigin:
+    """The one fetch among the commands."""
+    (found,) = [command for command in commands if isinstance(command, FetchFromOrigin)]
+    return found
 
 
 def grants_until(play: Playbook, until_s: float) -> list[tuple[float, GrantLease]]:
@@ -99,6 +114,30 @@ def test_who_has_room_follows_what_the_seed_is_hoped_to_carry() -> None:
     assert not seed.gives
     granted = [lease for piece in range(1, 8) for lease in grants(play.seed_gets(piece, after_s=0.001))]
     assert [(lease.source, lease.ahead) for lease in granted][:1] == [(SEED, False)]
+
+
+def test_time_without_a_fetch_does_not_count_against_the_origin() -> None:
+    play = Playbook(Scheduler(seed=1, epoch=1, seed_upload_slots=4))
+    play.join(1)
+    play.open(".", inline=True)
+    asked = fetch_of(play.want(1))
+    play.stored(only_grant(play.seed_gets(0, after_s=1.0)))
+    play.tell(OriginEnded(asked.fetch_id, 1, True), after_s=1.0)
+    play.open("..", swarm=2)
+    play.now += 3600.0
+    play.want(1, swarm=2)
+    lease = only_grant(play.seed_gets(0, swarm=2, after_s=1.0))
+    assert play.scheduler._core.book.nodes[SEED].up.hoped == RATE
+    assert lease.expires_in_s == SchedulerSettings().expiry_unknown_s
+
+
+def test_a_slow_origin_gives_the_first_transfer_no_more_time() -> None:
+    play = Playbook(Scheduler(seed=1, epoch=1, seed_upload_slots=4))
+    play.join(1)
+    play.open("..")
+    play.want(1)
+    lease = only_grant(play.seed_gets(0, after_s=600.0))
+    assert lease.expires_in_s == SchedulerSettings().expiry_unknown_s
 
 
 def test_the_seed_hopes_for_less_with_each_transfer_that_was_slower() -> None:
