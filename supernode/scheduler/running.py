@@ -211,6 +211,9 @@ def look_at_stuck(core: Core, source: Node, receiver: Node) -> None:
             _take_for_slow(core, lease)
             core.book.refresh_up(lease.source)
             core.book.refresh_down(lease.receiver)
+            # The end that is not of this transfer may have room now, and nothing else wakes it.
+            core.wake_source(lease.source)
+            core.wake_receiver(lease.receiver)
 
 
 def _make_way(core: Core, lease: Lease) -> None:

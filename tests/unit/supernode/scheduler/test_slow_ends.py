@@ -191,3 +191,29 @@ def test_what_is_slow_is_known_at_once() -> None:
     link = Playbook().scheduler._core.book.nodes[SEED].up
     link.learn(SLOW_RATE, 1.0, 1.0)
     assert link.known(slow=RATE / 4) == SLOW_RATE
+
+
+def test_a_link_that_turns_out_to_carry_less_takes_more_at_once() -> None:
+    play = Playbook()
+    sources = (1, 4, 5, 6)
+    play.join(*sources, 3, rate=10.0 * RATE)
+    play.join(2)
+    play.scheduler._core.book.nodes[2].down.learn(10.0 * RATE, 1.0, 1.0)
+    play.open_at_peers(4)
+    everything = "*" * 12
+    play.open(everything, swarm=2)
+    play.tell(PieceEvicted(2, SEED, mask(everything)))
+    for source in sources:
+        play.hold(source, everything, swarm=2)
+    play.want(2, swarm=2)
+    # Each is given up on after three times its time, and counts for a third at most from then on.
+    grants_until(play, 2.5)
+    stuck = {lease.source.peer: lease for lease in play.scheduler._core.leases.values()}
+    assert [lease.stuck for lease in stuck.values()] == [True] * 3
+    (idle,) = set(sources) - set(stuck)
+    first = min(stuck, key=lambda source: stuck[source].number)
+    play.hold(first, "****")
+    beside = grants(play.want(3))[0]
+    assert beside.source == first
+    # When that one ends, the transfer beside it is seen to take far less still.
+    assert (2, idle) in {(lease.receiver, lease.source) for lease in grants(play.stored(beside, elapsed_s=0.1))}
