@@ -142,6 +142,10 @@ class Driver:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads any more
             self._loop.call_soon_threadsafe(call, digest)
 
+    def _waker(self, digest: Digest) -> Callable[[], None]:
+        """Has the blob's readers look again, from any thread."""
+        return functools.partial(self._call_threadsafe, self._wake, digest)
+
     def _wake(self, digest: Digest) -> None:
         blob = self._blobs.get(digest)
         if blob is not None:
@@ -265,7 +269,8 @@ class Driver:
             case contract.OpenInStore():
                 self._work.open(command, self._store_opened_threadsafe)
             case contract.StoreInline(fetch, digest, lease):
-                self._work.store_inline(fetch, self._handle(digest), self.inline.pop(lease, b""), self.post_threadsafe)
+                content = self.inline.pop(lease, b"")
+                self._work.store_inline(fetch, self._handle(digest), content, self.post_threadsafe, self._waker(digest))
             case contract.FetchUpstream():
                 self._work.fetch_upstream(
                     command,
@@ -276,9 +281,7 @@ class Driver:
             case contract.CancelUpstream(fetch):
                 self._work.cancel_upstream(fetch)
             case contract.CheckDigest(check, digest):
-                self._work.check_digest(
-                    check, self._handle(digest), self.post_threadsafe, lambda: self._call_threadsafe(self._wake, digest)
-                )
+                self._work.check_digest(check, self._handle(digest), self.post_threadsafe, self._waker(digest))
             case contract.CheckPublic():
                 self._work.check_public(command, self.post_threadsafe)
             case contract.AskHoldings():

@@ -115,16 +115,34 @@ class Work:
 
         self._disk.submit(run)
 
-    def store_inline(self, fetch: int, handle: BlobHandle, content: bytes, post: Post) -> None:
-        """A tiny blob that came inside a message: its one piece."""
+    def store_inline(
+        self, fetch: int, handle: BlobHandle, content: bytes, post: Post, matched: Callable[[], None]
+    ) -> None:
+        """A tiny blob that came inside a message: its one piece, and the digest in one go.
+
+        A thread's turn for each would cost more than the work. `matched` is called as in check_digest.
+        """
 
         def run() -> None:
             reason, message = _store_piece(handle, content)
+            whole = False
             if not reason:
                 self._metrics.received("seed", len(content))
-            post(FetchEnded(fetch, reason, 0.0, message))
+                whole = self._passes(handle, matched)
+            post(FetchEnded(fetch, reason, 0.0, message, whole))
 
         self._disk.submit(run)
+
+    def _passes(self, handle: BlobHandle, matched: Callable[[], None]) -> bool:
+        """False for whatever is wrong: the downloader then has the digest checked, which tells what."""
+        try:
+            matches = handle.check_digest(matched)
+        except Exception:
+            logger.debug("digest_not_passed digest=%s", handle.digest.short, exc_info=True)
+            return False
+        if matches:
+            self._metrics.digest_checks.labels("ok").inc()
+        return matches
 
     def check_digest(self, check: int, handle: BlobHandle, post: Post, matched: Callable[[], None]) -> None:
         """Compare the whole blob's digest. `matched` is called from a thread as soon as it has passed."""

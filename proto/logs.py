@@ -51,6 +51,8 @@ class _Json(logging.Formatter):
 
 def _one_line(text: str) -> str:
     """What a remote said must not begin a line of its own in our log."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() else " " for char in text)
 
 

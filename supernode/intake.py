@@ -155,7 +155,7 @@ class Intake:
         lease_id = stored.lease if lease is not None and lease[:2] == (stored.swarm, stored.piece) else 0
         if lease_id:
             self._metrics.leases.labels("stored").inc()
-        self._opening.remember_holder(link, swarm, member)
+        self._opening.remember_holder(link, swarm)
         if not swarm.hashes.known >> stored.piece & 1:
             member.unproven |= 1 << stored.piece
             self._driver.headway(swarm, link.node)

@@ -222,6 +222,7 @@ class Opening:
         self._metrics.swarms_open.set(len(driver.swarms))
         if saved is not None:
             swarm.vouched = saved.vouched
+            swarm.recorded.update(PeerId(peer) for peer in saved.holders)
             for first, hashes in saved.hashes:
                 swarm.hashes.learn(first, hashes)
         if own is not None:
@@ -291,9 +292,9 @@ class Opening:
         member.held = held & swarm.hashes.known
         member.unproven = held & ~swarm.hashes.known
         if held:
-            self.remember_holder(link, swarm, member)
+            self.remember_holder(link, swarm)
         else:
-            self._forget_holder(link, swarm, member)
+            self._forget_holder(link, swarm)
         self._tell_member(link, swarm, member)
         if not swarm.layout.count:
             return
@@ -315,7 +316,9 @@ class Opening:
         if member.wanted:
             link.wanting.add(swarm.number)
             self._driver.send_hashes(link, swarm, member)
-            self._driver.send_holders(link, swarm, member)
+            if not swarm.inline:
+                # The content of a tiny blob comes whole with the first grant; the next ping names the others, if not.
+                self._driver.send_holders(link, swarm, member)
         else:
             link.wanting.discard(swarm.number)
         if swarm.vouched:
@@ -351,19 +354,20 @@ class Opening:
         member = swarm.leave(link.node)
         link.wanting.discard(number)
         if member is not None:
-            self._forget_holder(link, swarm, member)
+            self._forget_holder(link, swarm)
             self._driver.post(contract.PeerWithdrew(number, link.node))
         self._completion.settle(swarm)
 
-    def remember_holder(self, link: Link, swarm: Swarm, member: Member) -> None:
+    def remember_holder(self, link: Link, swarm: Swarm) -> None:
         """The peer holds something: after a restart it is worth waiting for. Written once."""
-        if not member.recorded:
-            member.recorded = True
+        if link.info.peer not in swarm.recorded:
+            swarm.recorded.add(link.info.peer)
             self._state.write(SqliteState.add_holder, swarm.digest, link.info.peer)
 
-    def _forget_holder(self, link: Link, swarm: Swarm, member: Member) -> None:
-        member.recorded = False
-        self._state.write(SqliteState.remove_holder, swarm.digest, link.info.peer)
+    def _forget_holder(self, link: Link, swarm: Swarm) -> None:
+        if link.info.peer in swarm.recorded:
+            swarm.recorded.discard(link.info.peer)
+            self._state.write(SqliteState.remove_holder, swarm.digest, link.info.peer)
 
     async def close(self) -> None:
         """End what waits."""

@@ -32,8 +32,6 @@ class Member:
     hashes_sent: int = 0
     holders_sent: tuple[int, ...] = ()
     ticket_renew_s: float = 0.0
-    # The state file knows that it holds pieces.
-    recorded: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +64,8 @@ class Swarm:
     content: bytes | None = None
     # Peers recorded as holders before the restart, by number, until they announce again.
     recovering: set[int] = field(default_factory=set)
+    # Peers that the state file knows as holders.
+    recorded: set[PeerId] = field(default_factory=set)
     # Members that hold or fetch pieces, by number, sorted.
     _holders: list[int] = field(default_factory=list)
 

@@ -170,12 +170,16 @@ StoreEvent = BlobFound | StoreOpened | StoreRefused | BlobEvicted | DigestChecke
 
 @dataclass(frozen=True, slots=True)
 class FetchEnded:
-    """A transfer is over; `reason` is empty when the piece is held, else a FetchReason value."""
+    """A transfer is over; `reason` is empty when the piece is held, else a FetchReason value.
+
+    `matched` says that the whole blob's digest has passed with it and the store keeps it: nothing is left to check.
+    """
 
     fetch: int
     reason: str
     elapsed_s: float
     message: str = ""
+    matched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +307,7 @@ class StartFetch:
 
 @dataclass(frozen=True, slots=True)
 class StoreInline:
-    """Put the content that came with this lease into the store."""
+    """Put the content that came with this lease into the store: the whole blob, whose digest is checked at once."""
 
     fetch: int
     digest: Digest

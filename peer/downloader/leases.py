@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from peer.downloader.blob import Fetch, StoreState
 from peer.downloader.contract import (
+    BlobComplete,
     CancelFetch,
     CancelUpstream,
     FetchEnded,
@@ -23,7 +24,7 @@ from peer.downloader.contract import (
 )
 from peer.downloader.readers import refuse_unanswered
 from peer.downloader.state import leased_elsewhere
-from proto.messages import Failed, FetchReason, Grant, Stored
+from proto.messages import BlobChecked, Failed, FetchReason, Grant, Stored
 
 if TYPE_CHECKING:
     from peer.downloader.blob import Blob
@@ -160,6 +161,8 @@ def fetch_ended(state: State, event: FetchEnded) -> Blob | None:
             state.send(Failed(lease, FetchReason.CANCELLED))
     elif not event.reason:
         piece_held(state, blob, fetch.piece, lease, event.elapsed_s)
+        if event.matched and not (blob.complete or blob.check):
+            completed(state, blob)
         if known is not None:
             known.failures = 0
     else:
@@ -209,6 +212,19 @@ def piece_held(state: State, blob: Blob, piece: int, lease: int, elapsed_s: floa
     for other in leased_elsewhere(blob, 0, piece):
         stop(state, blob, blob.fetches[other])
     state.tell_reader_moved(blob)
+
+
+def completed(state: State, blob: Blob) -> None:
+    """The digest has passed here, and the store keeps the blob."""
+    blob.complete = True
+    stop_all(state, blob)
+    state.note(blob, "complete")
+    state.emit(BlobComplete(blob.digest))
+    if blob.swarm:
+        state.send(BlobChecked(blob.swarm, True))
+    if blob.hashed != blob.full and blob.sources:
+        # Fetched by this node alone: our own hashes are what others can go by.
+        state.announce(blob, blob.sources[0])
 
 
 def _holder_bad(state: State, blob: Blob, fetch: Fetch, reason: str) -> None:

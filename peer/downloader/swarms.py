@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peer.downloader.blob import StoreState
-from peer.downloader.contract import BlobComplete, CheckDigest, VoidInStore
-from peer.downloader.leases import decline_early, give_up, start_early, stop_all, store_trouble
+from peer.downloader.contract import CheckDigest, VoidInStore
+from peer.downloader.leases import completed, decline_early, give_up, start_early, stop_all, store_trouble
 from peer.downloader.readers import admit, answer_admitted, refuse_unanswered, set_layout
 from proto.messages import BlobChecked, Withdraw
 
@@ -168,24 +168,12 @@ def digest_checked(state: State, event: DigestChecked) -> Blob | None:
     if event.trouble:
         store_trouble(state, blob, event.trouble)
     elif event.matches:
-        _completed(state, blob)
+        completed(state, blob)
     else:
         if blob.swarm:
             state.send(BlobChecked(blob.swarm, False))
         void(state, blob, "the blob's content does not match its digest")
     return blob
-
-
-def _completed(state: State, blob: Blob) -> None:
-    blob.complete = True
-    stop_all(state, blob)
-    state.note(blob, "complete")
-    state.emit(BlobComplete(blob.digest))
-    if blob.swarm:
-        state.send(BlobChecked(blob.swarm, True))
-    if blob.hashed != blob.full and blob.sources:
-        # Fetched by this node alone: our own hashes are what others can go by.
-        state.announce(blob, blob.sources[0])
 
 
 def voided(state: State, event: Voided) -> Blob | None:

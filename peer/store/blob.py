@@ -334,6 +334,13 @@ class Blob:
                     self._prefix.commit(piece, hasher)
             return True
 
+    def _catch_up_fully(self) -> None:
+        # Mostly nothing is left to do, and a buffer costs its pages: more than all else a tiny blob's check does.
+        if self._prefix.pieces < self.layout.count:
+            buffer = memoryview(bytearray(min(CHUNK_BYTES, self.layout.size_bytes)))
+            while self.catch_up(buffer):
+                pass
+
     def check_digest(self, on_match: Callable[[], None] | None = None) -> bool:
         """See BlobHandle."""
         with self._check_lock:
@@ -342,9 +349,7 @@ class Blob:
             generation = self._generation
             if self.held != self.layout.full_mask:
                 raise LocalError(f"blob {self.digest.short} has pieces missing: its digest cannot be checked yet")
-            buffer = memoryview(bytearray(CHUNK_BYTES))
-            while self.catch_up(buffer):
-                pass
+            self._catch_up_fully()
             with self._lock:
                 if self._prefix.pieces < self.layout.count or not self._prefix.matches():
                     return False

@@ -162,6 +162,16 @@ def test_an_inline_blob_goes_into_the_store_like_a_lease() -> None:
     assert of_type(out, CheckDigest)
 
 
+def test_an_inline_blob_whose_digest_passed_on_the_way_is_complete_at_once() -> None:
+    script = Script().linked().open(size=500, hashed=1)
+    (inline,) = of_type(script(InlineGranted(5, SWARM)), StoreInline)
+    out = script(FetchEnded(inline.fetch, "", 0.0, matched=True))
+    assert of_type(out, CheckDigest) == []
+    assert Send(Stored(5, SWARM, 0, 0)) in out
+    assert Send(BlobChecked(SWARM, True)) in out
+    assert BlobComplete(DIGEST) in out
+
+
 def complete(script: Script) -> Script:
     for piece in range(4):
         (fetch,) = of_type(script.grant(20 + piece, piece), StartFetch)
