@@ -2,7 +2,7 @@
 
     python -m benchmarks.fanout.clients
 
-One process with a thread a transfer, each inside its node's namespace: the least that it can cost, and counted apart
+One process with a thread and a connection a transfer, each inside its node's namespace: the least that it can cost, and counted apart
 from the product. Its first line of input describes the run, the second (`go`) is the barrier after the manifests; a
 third (`join`) starts the joiners. Lines of output tell what each node's client has.
 """
@@ -98,54 +98,62 @@ class Clients:
         try:
             if pull.netns is not None:
                 enter(pull.netns)
-            self._read_manifest(pull.address)
-            self._say({"node": pull.node, "has": "manifest"})
-            if pull.arrival_s is None:
-                self._join.wait()
-            else:
-                self._go.wait()
-                time.sleep(max(0.0, self._began_s + pull.arrival_s - time.monotonic()))
-            pull.asked_s = time.monotonic()
-            self._pull_layers(pull)
-            pull.completed_s = time.monotonic()
+            with Connection(pull.address) as connection:
+                self._read_manifest(connection)
+                self._say({"node": pull.node, "has": "manifest"})
+                if pull.arrival_s is None:
+                    self._join.wait()
+                else:
+                    self._go.wait()
+                    time.sleep(max(0.0, self._began_s + pull.arrival_s - time.monotonic()))
+                pull.asked_s = time.monotonic()
+                self._pull_layers(pull, connection)
+                pull.completed_s = time.monotonic()
         except (PullError, OSError) as error:
             pull.error = f"{error}"
         asked_s, first_byte_s, completed_s = pull.asked_s, pull.first_byte_s, pull.completed_s
         times = {"asked_s": asked_s, "first_byte_s": first_byte_s, "completed_s": completed_s}
         self._say({"node": pull.node, "has": "layers", "error": pull.error, **times})
 
-    def _read_manifest(self, address: str) -> None:
-        body = fetch(address, f"/v2/{self._repository}/manifests/{self._manifest}", self._media_type)
+    def _read_manifest(self, connection: Connection) -> None:
+        body = fetch(connection, f"/v2/{self._repository}/manifests/{self._manifest}", self._media_type)
         document = json.loads(body)
         named = [layer["digest"] for layer in document["layers"]]
         if named != self._layers:
             raise PullError("the manifest names other layers than were pushed")
         config = str(document["config"]["digest"])
-        if hashlib.sha256(fetch(address, self._blob_path(config))).hexdigest() != config.partition(":")[2]:
+        if hashlib.sha256(fetch(connection, self._blob_path(config))).hexdigest() != config.partition(":")[2]:
             raise PullError("the config does not have its digest")
 
     def _blob_path(self, digest: str) -> str:
         return f"/v2/{self._repository}/blobs/{digest}"
 
-    def _pull_layers(self, pull: Pull) -> None:
+    def _pull_layers(self, pull: Pull, connection: Connection) -> None:
         """In their order, `parallel` at a time. Raises PullError, OSError: the first one's."""
         waiting = list(reversed(self._layers))
         errors: list[Exception] = []
 
-        def work() -> None:
+        def work(connection: Connection) -> None:
             try:
-                if pull.netns is not None:
-                    enter(pull.netns)
                 while waiting and not errors:
                     digest = waiting.pop()
-                    pull_blob(pull.address, self._blob_path(digest), digest, pull)
+                    pull_blob(connection, self._blob_path(digest), digest, pull)
             except (PullError, OSError) as error:
                 errors.append(error)
 
-        others = [threading.Thread(target=work, daemon=True) for _ in range(self._parallel - 1)]
+        def help_out() -> None:
+            try:
+                if pull.netns is not None:
+                    enter(pull.netns)
+                with Connection(pull.address) as own:
+                    work(own)
+            except OSError as error:
+                errors.append(error)
+
+        others = [threading.Thread(target=help_out, daemon=True) for _ in range(self._parallel - 1)]
         for thread in others:
             thread.start()
-        work()
+        work(connection)
         for thread in others:
             thread.join()
         if errors:
@@ -156,47 +164,99 @@ class Clients:
             os.write(1, json.dumps(message).encode() + b"\n")
 
 
-def fetch(address: str, path: str, accept: str = "*/*") -> bytes:
+class Connection:
+    """To one proxy, kept from request to request as container engines keep theirs; a context manager."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+        self._socket: socket.socket | None = None
+
+    def __enter__(self) -> Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """The next request makes a new one."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def ask(self, path: str, accept: str = "*/*") -> tuple[socket.socket, int, bytearray]:
+        """Send a GET: where its body comes, its length, and what of it came with the head. Raises PullError, OSError.
+
+        All of the body must be read before the next request.
+        """
+        lines = (f"GET {path} HTTP/1.1", f"Host: {self._address}", f"Accept: {accept}", "", "")
+        request = "\r\n".join(lines).encode()
+        if self._socket is not None:
+            try:
+                return self._exchange(self._socket, path, request)
+            except ConnectionError:  # closed while it rested
+                self.close()
+        self._socket = _connected(self._address)
+        return self._exchange(self._socket, path, request)
+
+    def _exchange(self, kept: socket.socket, path: str, request: bytes) -> tuple[socket.socket, int, bytearray]:
+        kept.sendall(request)
+        data = bytearray()
+        while (end := data.find(b"\r\n\r\n")) < 0:
+            part = kept.recv(_HEAD_MAX_BYTES)
+            if not part and not data:
+                raise ConnectionError("hung up before its answer")
+            if not part or len(data) > _HEAD_MAX_BYTES:
+                raise PullError(f"GET {path}: no proper answer")
+            data += part
+        first, *headers = bytes(data[:end]).decode("latin-1").split("\r\n")
+        status = first.split(" ", 2)[1]
+        fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in headers)}
+        if status != "200" or "content-length" not in fields:
+            raise PullError(f"GET {path}: answered {first!r}")
+        if fields.get("connection", "").lower() == "close":
+            self._socket = None  # and whoever reads the body has the last reference to it
+        return kept, int(fields["content-length"]), data[end + 4 :]
+
+
+def fetch(connection: Connection, path: str, accept: str = "*/*") -> bytes:
     """A small answer, whole. Raises PullError, OSError."""
-    with _connected(address) as connection:
-        size_bytes, body = _ask(connection, address, path, accept)
-        while len(body) < size_bytes:
-            part = connection.recv(_READ_BYTES)
-            if not part:
-                raise PullError(f"GET {path}: the answer ended early")
-            body += part
+    source, size_bytes, body = connection.ask(path, accept)
+    while len(body) < size_bytes:
+        part = source.recv(_READ_BYTES)
+        if not part:
+            raise PullError(f"GET {path}: the answer ended early")
+        body += part
     return bytes(body)
 
 
-def pull_blob(address: str, path: str, digest: str, pull: Pull) -> None:
+def pull_blob(connection: Connection, path: str, digest: str, pull: Pull) -> None:
     """A layer, hashed and thrown away. Raises PullError, OSError."""
     hasher = hashlib.new(digest.partition(":")[0])
-    buffer = memoryview(bytearray(_READ_BYTES))
-    with _connected(address) as connection:
-        size_bytes, body = _ask(connection, address, path)
-        if not body and size_bytes:
-            body = bytearray(connection.recv(_READ_BYTES))
-        if body:
-            pull.first_byte()
-        hasher.update(body)
-        received = len(body)
-        while received < size_bytes:
-            count = _read(connection, buffer, size_bytes - received)
-            if not count:
-                raise PullError(f"{digest[:19]} ended after {received} of {size_bytes} bytes")
-            hasher.update(buffer[:count])
-            received += count
+    source, size_bytes, body = connection.ask(path)
+    if not body and size_bytes:
+        body = bytearray(source.recv(_READ_BYTES))
+    if body:
+        pull.first_byte()
+    hasher.update(body)
+    received = len(body)
+    buffer = memoryview(bytearray(min(_READ_BYTES, size_bytes - received)))
+    while received < size_bytes:
+        count = _read(source, buffer, size_bytes - received)
+        if not count:
+            raise PullError(f"{digest[:19]} ended after {received} of {size_bytes} bytes")
+        hasher.update(buffer[:count])
+        received += count
     if hasher.hexdigest() != digest.partition(":")[2]:
         raise PullError(f"{digest[:19]} came with another content")
 
 
-def _read(connection: socket.socket, buffer: memoryview, left: int) -> int:
+def _read(source: socket.socket, buffer: memoryview, left: int) -> int:
     """A full buffer, or all that is left; less only at the end of the stream."""
     wanted = min(len(buffer), left)
     # A reader that wakes for each segment costs more than the hashing; below the mark a tail would wait for ever.
     wake = _WAKE_BYTES if left - wanted >= _WAKE_BYTES else 1
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wake)
-    return connection.recv_into(buffer[:wanted], wanted, socket.MSG_WAITALL)
+    source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wake)
+    return source.recv_into(buffer[:wanted], wanted, socket.MSG_WAITALL)
 
 
 def _connected(address: str) -> socket.socket:
@@ -205,24 +265,6 @@ def _connected(address: str) -> socket.socket:
     # Truly blocking: a timeout would make MSG_WAITALL return at once. Whoever runs us has the deadline.
     connection.settimeout(None)
     return connection
-
-
-def _ask(connection: socket.socket, address: str, path: str, accept: str = "*/*") -> tuple[int, bytearray]:
-    """Send a GET; its answer's length and what of the body came with the head. Raises PullError."""
-    lines = (f"GET {path} HTTP/1.1", f"Host: {address}", f"Accept: {accept}", "Connection: close", "", "")
-    connection.sendall("\r\n".join(lines).encode())
-    data = bytearray()
-    while (end := data.find(b"\r\n\r\n")) < 0:
-        part = connection.recv(4096)
-        if not part or len(data) > _HEAD_MAX_BYTES:
-            raise PullError(f"GET {path}: no proper answer")
-        data += part
-    first, *headers = bytes(data[:end]).decode("latin-1").split("\r\n")
-    status = first.split(" ", 2)[1]
-    fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in headers)}
-    if status != "200" or "content-length" not in fields:
-        raise PullError(f"GET {path}: answered {first!r}")
-    return int(fields["content-length"]), data[end + 4 :]
 
 
 def main(lines: Sequence[str] | None = None) -> None:
