@@ -139,7 +139,7 @@ class Peer:
         driver.begin(found, sharing=config.p2p)
         self._store.on_evicted(self._evicted)
         self.metrics.before_scrape(self._scrape)
-        self._tasks.append(asyncio.create_task(self._sample_rates()))
+        self._tasks.append(asyncio.create_task(self._each_second()))
         if config.supernode is not None:
             self._session = Session(config.supernode, self._link)
             self.health.connected = lambda: self._session is not None and self._session.is_open
@@ -322,12 +322,13 @@ class Peer:
     def _sent_bytes(self) -> int:
         return self._upload.counters.sent_bytes + self._torrents.counters()[0]
 
-    async def _sample_rates(self) -> None:
+    async def _each_second(self) -> None:
         up, down = RateMeter(), RateMeter()
         while True:
             now = time.monotonic()
             self.metrics.upload_rate.set(up.sample(self._sent_bytes(), now))
             self.metrics.download_rate.set(down.sample(self.metrics.received_total_bytes, now))
+            self._sources.write_waiting()
             await asyncio.sleep(SAMPLE_S)
 
     def _fail(self) -> None:

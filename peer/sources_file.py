@@ -1,7 +1,8 @@
 """Where stored blobs were once publicly to be had, remembered over a restart so that they can be announced again.
 
-SQLite with a schema version, written by one thread. It gives no permission: what is public is asked anew. A damaged
-file is set aside and begun anew, for nothing in it is worth failing a pull.
+SQLite with a schema version, written by one thread, many entries at a time: nobody waits for them. It gives no
+permission: what is public is asked anew. A damaged file is set aside and begun anew, for nothing in it is worth failing
+a pull.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -42,6 +44,7 @@ class SourcesFile:
             except sqlite3.Error as again:
                 raise ConfigError(f"state file {path}: {again}; make its folder writable") from None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._waiting: deque[tuple[str, tuple[str, ...]]] = deque()
 
     def load(self) -> dict[Digest, tuple[Source, ...]]:
         """Everything, latest source first. Call before the first remember()."""
@@ -56,17 +59,22 @@ class SourcesFile:
         return found
 
     def remember(self, digest: Digest, source: Source) -> None:
-        """The blob is public there. Returns at once."""
-        self._thread.submit(
-            self._write,
-            "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, (SELECT coalesce(max(seen), 0) + 1 FROM sources))",
-            (str(digest), source.upstream, source.repository),
+        """The blob is public there. It is written with the next write_waiting()."""
+        self._waiting.append(
+            (
+                "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, (SELECT coalesce(max(seen), 0) + 1 FROM sources))",
+                (str(digest), source.upstream, source.repository),
+            )
         )
 
     def forget(self, digest: Digest) -> None:
-        """The blob left the store. Returns at once, from any thread."""
-        with contextlib.suppress(RuntimeError):  # closed meanwhile: forgotten at the next start
-            self._thread.submit(self._write, "DELETE FROM sources WHERE digest = ?", (str(digest),))
+        """The blob left the store. As remember(), from any thread; after close() at the next start."""
+        self._waiting.append(("DELETE FROM sources WHERE digest = ?", (str(digest),)))
+
+    def write_waiting(self) -> None:
+        """Write what was remembered and forgotten since, if anything. Returns at once; to be called now and then."""
+        if self._waiting:
+            self._thread.submit(self._write)
 
     def keep_only(self, digests: Iterable[Digest]) -> None:
         """Drop what is no longer in the store."""
@@ -78,13 +86,15 @@ class SourcesFile:
 
     def close(self) -> None:
         """Write what is queued, join the thread."""
+        self.write_waiting()
         self._thread.shutdown(wait=True)
         self._connection.close()
 
-    def _write(self, statement: str, values: tuple[str, ...]) -> None:
+    def _write(self) -> None:
         try:
             with self._connection:
-                self._connection.execute(statement, values)
+                while self._waiting:
+                    self._connection.execute(*self._waiting.popleft())
         except sqlite3.Error as error:
             logger.error("state_not_written %s", error)
 
@@ -96,7 +106,7 @@ def _open(path: Path) -> sqlite3.Connection:
         if version > SCHEMA_VERSION:
             raise ConfigError(f"state file {path} has schema {version}, this release knows {SCHEMA_VERSION}: upgrade")
         connection.execute("PRAGMA journal_mode = WAL")
-        # Losing the last entries with the machine costs a question to the origin, no more.
+        # Losing the last entries, those of the last second in any crash, costs a question to the origin, no more.
         connection.execute("PRAGMA synchronous = OFF")
         with connection:
             connection.execute(

@@ -80,7 +80,8 @@ class Completion:
         for node in swarm.members:
             link = self._driver.nodes.link(node)
             if link is not None:
-                link.send(Vouched(swarm.number))
+                # Each node goes by its own digest check: a frame for this alone costs more than it tells.
+                link.send_along(Vouched(swarm.number))
 
     def doubt(self, swarm: Swarm) -> None:
         """A peer found that the blob does not match, by hashes that another peer claimed and nobody checked here.

@@ -101,6 +101,10 @@ class Link:
         """Put a message into this turn's frame."""
         self.session.send(message)
 
+    def send_along(self, message: Message) -> None:
+        """Put a message that nobody waits for into the next frame, with the next ping at the latest."""
+        self.session.send(message, soon=False)
+
 
 class SessionOwner(Protocol):
     """What a session tells the shell, always on the event loop and never re-entrantly."""
@@ -154,14 +158,15 @@ class Session:
         # Our own address as this peer sees it: where it will look for our upload port.
         self.local_host = ""
 
-    def send(self, message: Message) -> None:
-        """Queue a message; everything queued in one turn of the loop leaves as one frame."""
+    def send(self, message: Message, *, soon: bool = True) -> None:
+        """Queue a message; everything queued in one turn of the loop leaves as one frame. Not `soon`: with the next."""
         if self._end.done():
             return
         self._outbox.add(message)
         if self._outbox.bytes_waiting > self._limits.outbox_bytes_max:
             self.end("limit", f"{self._outbox.bytes_waiting} bytes wait for you: read faster")
-        self._wake.set()
+        if soon:
+            self._wake.set()
 
     def end(self, code: str, message: str) -> None:
         """End the session; the peer is told `Refused(code, message)` unless code is empty. Idempotent."""

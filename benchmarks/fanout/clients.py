@@ -2,9 +2,9 @@
 
     python -m benchmarks.fanout.clients
 
-One process with a thread and a connection a transfer, each inside its node's namespace: the least that it can cost, and counted apart
-from the product. Its first line of input describes the run, the second (`go`) is the barrier after the manifests; a
-third (`join`) starts the joiners. Lines of output tell what each node's client has.
+One process with a thread and a connection a transfer, each inside its node's namespace: the least that it can cost,
+and counted apart from the product. Its first line of input describes the run, the second (`go`) is the barrier after
+the manifests; a third (`join`) starts the joiners. Lines of output tell what each node's client has.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ class ClientSocket:
         original = transport.get_extra_info("socket")
         if original is None or transport.is_closing():
             raise ClientGone("client hung up before its response")
-        self._socket = socket.socket(fileno=os.dup(original.fileno()))
+        self._socket = socket.socket(original.family, original.type, original.proto, fileno=os.dup(original.fileno()))
         self._socket.settimeout(0)
         self._poller = select.poll()
         self._poller.register(self._socket.fileno(), select.POLLOUT)

@@ -97,16 +97,18 @@ class Blob:
             raise MetaCorrupt("its bitfield is torn") from None
 
     def create(self) -> None:
-        """Begin the blob's files; the meta file comes last and makes them count. Raises OSError."""
+        """Begin the blob's files, which stay open; the meta file comes last and makes them count. Raises OSError."""
         self._paths.make_folders()
-        os.close(create(self._paths.partial))
-        os.close(create(self._paths.hashes))
-        descriptor = create(self._paths.held)
         try:
-            write_all(descriptor, Bitfield(self.layout.count, 0).to_bytes(), 0)
-        finally:
-            os.close(descriptor)
-        BlobMeta(self.layout, self.boot_id).write(self._paths.meta)
+            self._data = create(self._paths.partial)
+            self._loaded_book = HashBook.begin(self.digest, self.layout.count, self._paths.hashes)
+            self._held_file = create(self._paths.held)
+            write_all(self._held_file, Bitfield(self.layout.count, 0).to_bytes(), 0)
+            BlobMeta(self.layout, self.boot_id).write(self._paths.meta)
+        except BaseException:
+            self.unload()
+            raise
+        self.loaded = True
 
     def load(self, boot_id: str) -> None:
         """Open the files; after a restart of the machine verify what a partial blob holds. Raises OSError."""

@@ -54,6 +54,8 @@ class DiskStore:
         self._lock = threading.RLock()
         # Least recently used first.
         self._blobs: OrderedDict[Digest, Blob] = OrderedDict()
+        # Blobs that may still take room; those that became complete are left out when it is next counted.
+        self._unfinished: dict[Blob, None] = {}
         self._used_bytes = 0
         self._last_use_ns = 0
         self._callbacks: list[Callable[[Digest], None]] = []
@@ -178,6 +180,7 @@ class DiskStore:
                 paths.unlink_all()
         for _, blob in sorted(found, key=lambda each: (each[0], each[1].digest)):
             self._blobs[blob.digest] = blob
+            self._unfinished[blob] = None
             self._used_bytes += blob.layout.size_bytes
             self._last_use_ns = max(self._last_use_ns, blob.last_use_ns())
         self._root.remove_orphans(set(self._blobs))
@@ -225,6 +228,7 @@ class DiskStore:
                     blob = Blob(self, digest, BlobMeta(layout, self._boot_id), self._root.of(digest))
                     blob.create()
                     self._blobs[digest] = blob
+                    self._unfinished[blob] = None
                     self._used_bytes += layout.size_bytes
                 blob.pins += 1
         except OSError as error:
@@ -254,14 +258,16 @@ class DiskStore:
 
     def _reserve(self, digest: Digest, size_bytes: int, evicted: list[Digest]) -> None:
         """Evict until the blob fits; nothing is evicted when that would not be enough. Raises StoreFull."""
+        wanted = self._free_floor_bytes + size_bytes
+        free = self._free_bytes() - self._promised_bytes()
+        if self._used_bytes + size_bytes <= self._size_limit_bytes and free >= wanted:
+            return  # as nearly always: a full store has thousands of blobs to look through
         movable = [blob for blob in self._blobs.values() if not blob.pins]
         if self._used_bytes - sum(blob.layout.size_bytes for blob in movable) + size_bytes > self._size_limit_bytes:
             raise StoreFull(
                 f"blob {digest.short} of {size_bytes} bytes does not fit into the store of "
                 f"{self._size_limit_bytes} bytes beside what is in use; raise its size limit"
             )
-        wanted = self._free_floor_bytes + size_bytes
-        free = self._free_bytes() - self._promised_bytes()
         if free + sum(blob.layout.size_bytes for blob in movable) < wanted:
             raise StoreFull(
                 f"blob {digest.short} of {size_bytes} bytes does not fit above the disk's floor of "
@@ -277,11 +283,9 @@ class DiskStore:
 
     def _promised_bytes(self) -> int:
         """What the unfinished blobs will still take from the disk."""
-        return sum(
-            blob.layout.size_bytes - blob.layout.bytes_in(blob.held)
-            for blob in self._blobs.values()
-            if not blob.complete
-        )
+        for blob in [blob for blob in self._unfinished if blob.complete]:
+            del self._unfinished[blob]
+        return sum(blob.layout.size_bytes - blob.layout.bytes_in(blob.held) for blob in self._unfinished)
 
     def _free_bytes(self) -> int:
         status = os.statvfs(self._root.root)
@@ -305,6 +309,7 @@ class DiskStore:
     def _forget(self, blob: Blob) -> None:
         """Under the lock, for a blob that nobody has pinned."""
         del self._blobs[blob.digest]
+        self._unfinished.pop(blob, None)
         self._used_bytes -= blob.layout.size_bytes
         try:
             blob.unlink()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import wait_until
 from peer.sources_file import SCHEMA_VERSION, SourcesFile
 from proto.errors import ConfigError
 from proto.ids import Digest
@@ -26,6 +28,17 @@ def test_sources_come_back_latest_first(tmp_path: Path) -> None:
     file.close()
     file = SourcesFile(tmp_path / "state.sqlite")
     assert file.load() == {A: (HUB, QUAY)}
+    file.close()
+
+
+def test_what_waits_is_written_together_and_on_demand(tmp_path: Path) -> None:
+    file = SourcesFile(tmp_path / "state.sqlite")
+    file.remember(A, HUB)
+    file.remember(B, QUAY)
+    with contextlib.closing(sqlite3.connect(tmp_path / "state.sqlite")) as reader:
+        assert reader.execute("SELECT count(*) FROM sources").fetchone() == (0,)
+        file.write_waiting()
+        wait_until(lambda: reader.execute("SELECT count(*) FROM sources").fetchone() == (2,), "both are written")
     file.close()
 
 
