@@ -46,12 +46,12 @@ def _for_seed(core: Core, seed: Node, seed_free: bool) -> Choice | None:
         return None
     # Swarms as they were opened; first copies of all before further copies of any.
     for swarm in core.swarms.values():
-        waiting = policy.seed_receivers(core, swarm.wanting & receivers)
-        fresh = policy.fresh_pieces(swarm) & swarm.open_pieces
-        if not waiting or not fresh or swarm.inline:
-            continue
+        wanting = swarm.wanting & receivers
+        # Thousands of swarms may be open, of which hardly any has something for anybody: the cheap questions first.
+        fresh = policy.fresh_pieces(swarm) & swarm.open_pieces if wanting and not swarm.inline else 0
+        waiting = policy.seed_receivers(core, wanting) if fresh else 0
         # Nearly always the first will do; those that wait may lack others only.
-        for piece in indices(fresh):
+        for piece in indices(fresh if waiting else 0):
             candidates = _able(core, swarm, seed, piece, swarm.lacking[piece] & waiting)
             if candidates:
                 member = _first_receiver(core, swarm, candidates)

@@ -128,6 +128,31 @@ async def test_a_peer_hears_of_the_others(tmp_path: Path, origin: FakeOrigin) ->
             pass
 
 
+async def test_who_gets_a_tiny_blob_in_a_message_is_not_told_of_others(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(500))
+    async with (
+        running_supernode(tmp_path / "s", origin, "--ping-interval", "10s") as supernode,
+        BarePeer.connected(supernode) as first,
+        BarePeer.connected(supernode) as second,
+    ):
+        for peer in (first, second):
+            await peer.announce(origin, digest)
+            await peer.expect(InlineBlob)
+            assert (peer.of(NodeKnown), peer.of(Holders)) == ([], [])
+
+
+async def test_who_waits_for_a_tiny_blob_is_told_of_others_with_the_ping(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(500))
+    origin.faults = [Fault(), Fault(stall_after_bytes=100)]
+    async with running_supernode(tmp_path / "s", origin, "--ping-interval", "100ms") as supernode:
+        async with BarePeer.connected(supernode) as first, BarePeer.connected(supernode) as second:
+            for peer in (first, second):
+                await peer.announce(origin, digest)
+            while not (await second.expect(Holders)).nodes:
+                pass
+        origin.released.set()
+
+
 async def test_a_blob_that_wants_a_credential_is_refused_as_private(tmp_path: Path, origin: FakeOrigin) -> None:
     digest = origin.add(content_of(1000))
     origin.faults = [Fault(status=403)]

@@ -23,6 +23,7 @@ from proto.messages import (
 )
 from proto.pieces import MIB, Bitfield, PieceLayout, mask_of
 from proto.tickets import Identity
+from supernode.state.sqlite import SqliteState
 from tests.support.blobs import SomeBlob, fill, some_blob
 from tests.support.fake_origin import Fault, fake_origin
 from tests.unit.supernode.harness import REPOSITORY, BarePeer, RealPeer, real_peer, running_supernode
@@ -275,3 +276,33 @@ async def test_a_blob_once_public_stays_so_while_its_origin_is_down(tmp_path: Pa
     async with running_supernode(tmp_path / "s", origin) as supernode, real_peer(supernode, tmp_path / "q") as peer:
         await peer.announce(origin, blob.digest)
         await peer.completed(blob.digest)
+
+
+async def test_a_holder_that_lost_the_blob_is_awaited_no_more(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(random.Random(1).randbytes(300_000))
+    identity = Identity.generate()
+
+    def holders() -> tuple[bytes, ...]:
+        state = SqliteState(tmp_path / "s" / "state.sqlite")
+        try:
+            saved = state.load_swarm(digest)
+            assert saved is not None
+            return saved.holders
+        finally:
+            state.close()
+
+    async with (
+        running_supernode(tmp_path / "s", origin) as supernode,
+        real_peer(supernode, tmp_path / "p", identity) as peer,
+    ):
+        await peer.announce(origin, digest)
+        await peer.completed(digest)
+        await peer.expect(Vouched)
+    assert holders() == (identity.peer,)
+    async with (
+        running_supernode(tmp_path / "s", origin) as supernode,
+        BarePeer.connected(supernode, identity) as empty,
+    ):
+        await empty.announce(origin, digest, wanted=False)
+        await empty.expect(SwarmOpened)
+    assert holders() == ()
