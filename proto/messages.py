@@ -227,7 +227,7 @@ class PieceHashes:
 
 @dataclass(frozen=True, slots=True)
 class Vouched:
-    """The whole blob matched its digest at the supernode."""
+    """The whole blob matched its digest at the supernode. Nobody waits for it: it leaves with whatever follows."""
 
     swarm: int
 
@@ -275,7 +275,10 @@ class InlineBlob:
 
 @dataclass(frozen=True, slots=True)
 class Holders:
-    """Up to 20 nodes in the swarm that hold or fetch pieces: whom to ask if this session is lost."""
+    """Up to 20 nodes in the swarm that hold or fetch pieces: whom to ask if this session is lost.
+
+    With the answer to an Announce and with pings; of a blob that travels in messages with pings alone.
+    """
 
     swarm: int
     nodes: tuple[int, ...]
