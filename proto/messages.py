@@ -74,7 +74,10 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Supernode -> peer: the session is open. Both ping at this interval; three missed pings end the session."""
+    """Supernode -> peer: the session is open. Silence of three such intervals ends it.
+
+    Whoever heard nothing for about an interval pings; other frames are as good as a ping and its answer.
+    """
 
     version: int
     ping_interval_s: float

@@ -114,7 +114,7 @@ class SessionOwner(Protocol):
         ...
 
     def tick(self, link: Link) -> None:
-        """A ping is about to go out; what goes with pings may go with it."""
+        """A ping is due, or a frame that takes its place: what goes with pings may go with it."""
         ...
 
     def lost(self, link: Link, reason: str) -> None:
@@ -148,7 +148,7 @@ class Session:
         self._outbox = Outbox()
         self._wake = asyncio.Event()
         self._end: asyncio.Future[SessionEnd] = asyncio.get_running_loop().create_future()
-        self._heard_s = time.monotonic()
+        self._heard_s = self._refreshed_s = time.monotonic()
         self._messages = 0
         self._name = "?"
         # Our own address as this peer sees it: where it will look for our upload port.
@@ -215,7 +215,7 @@ class Session:
     async def _serve(self, link: Link, first: list[Message]) -> None:
         tasks: list[asyncio.Future[None]] = [
             asyncio.create_task(self._read(link, first)),
-            asyncio.create_task(self._write()),
+            asyncio.create_task(self._write(link)),
             asyncio.create_task(self._ping(link)),
         ]
         try:
@@ -273,9 +273,12 @@ class Session:
             logger.warning("session_frame_refused peer=%s error=%s", self._name, received.data)
         raise SessionEnd("", "closed by the peer")
 
-    async def _write(self) -> None:
+    async def _write(self, link: Link) -> None:
         while True:
             await self._wake.wait()
+            if time.monotonic() - self._refreshed_s >= self._limits.ping_interval_s / 2:
+                # In a frame that leaves anyway it costs no packet of its own, and no acknowledgement of one.
+                self._refresh(link)
             self._wake.clear()
             try:
                 for frame in frames(self._outbox.take()):
@@ -284,17 +287,25 @@ class Session:
                 raise SessionEnd("", f"connection lost: {error}") from None
 
     async def _ping(self, link: Link) -> None:
+        """Where both sides have something to say, what they say is the ping."""
         interval_s = self._limits.ping_interval_s
         number = 0
+        looked_s = time.monotonic()
         while True:
             await asyncio.sleep(interval_s)
             silent_s = time.monotonic() - self._heard_s
             if silent_s > PINGS_MISSED_MAX * interval_s:
                 raise SessionEnd("", f"silent for {silent_s:.1f} s")
             self._messages = 0
-            number += 1
-            self.send(Ping(number))
-            self._owner.tick(link)
+            if min(self._heard_s, self._refreshed_s) <= looked_s:
+                number += 1
+                self.send(Ping(number))
+                self._refresh(link)
+            looked_s = time.monotonic()
+
+    def _refresh(self, link: Link) -> None:
+        self._refreshed_s = time.monotonic()
+        self._owner.tick(link)
 
     async def _ended(self) -> None:
         raise await asyncio.shield(self._end)

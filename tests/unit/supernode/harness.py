@@ -98,6 +98,7 @@ class BarePeer:
         self.identity = identity or Identity.generate()
         self.seen: list[Message] = []
         self.answer_pings = True
+        self.pings = 0
         self._queue: asyncio.Queue[Message | None] = asyncio.Queue()
         self.challenge: Challenge
         self.upload_address = ":7"
@@ -159,6 +160,7 @@ class BarePeer:
 
     async def _received(self, message: Message) -> None:
         if isinstance(message, Ping):
+            self.pings += 1
             if self.answer_pings:
                 await self.send(Pong(message.number))
             return
