@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 # The supernode's own number among the nodes: the seed, peer zero.
 SEED_NODE = 0
@@ -219,7 +219,8 @@ class BlobRefused:
 class PieceHashes:
     """BLAKE3 hashes (32 bytes each, concatenated) of pieces `first`, `first+1`, ...; signed (proto.tickets).
 
-    They are vouched for once Vouched follows; a Voided takes them back.
+    They are vouched for once Vouched follows; a Voided takes them back. Hashes that a source can tell with the piece
+    are not sent (peer.transport.http_wire).
     """
 
     swarm: int
@@ -327,6 +328,8 @@ class FetchReason:
     PROTOCOL = "protocol"
     LOCAL = "local"
     CANCELLED = "cancelled"
+    # Nobody's fault: the piece's hash is not known here, and the source had none to tell.
+    UNHASHED = "unhashed"
 
 
 HOLDERS_MAX = 20

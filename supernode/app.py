@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import platform
@@ -36,6 +37,7 @@ from supernode.completion import Completion
 from supernode.driver import Driver
 from supernode.event_log import Header, SchedulerParameters
 from supernode.event_log_writer import EventLogWriter, RecordedScheduler
+from supernode.hashbook import sign_held
 from supernode.intake import Intake
 from supernode.metrics import Metrics
 from supernode.nodes import NodeBook
@@ -332,6 +334,7 @@ def _upload_server(config: SupernodeConfig, store: DiskStore, identity: Identity
             slots=config.upload_slots,
             rate_limit_bytes_s=config.upload_rate_bytes_s,
             connections_max=UPLOAD_CONNECTIONS_MAX,
+            sign_hash=functools.partial(sign_held, identity),
         )
     except ConfigError as error:
         raise ConfigError(f"--upload-listen {config.upload_listen}: {error}") from None

@@ -11,7 +11,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
+from peer.opened import hashes_mask
 from peer.transport.base import PieceSource
+from peer.transport.http_wire import TOLD_RUN_MAX
 from proto.messages import (
     SEED_NODE,
     Cancel,
@@ -26,6 +28,7 @@ from proto.messages import (
 from proto.pieces import runs
 from proto.tickets import TICKET_LIFE_S, issue_ticket
 from proto.values import HostPort, parse_host_port
+from supernode.hashbook import HASH_BYTES
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
 from supernode.state.sqlite import SqliteState, StateThread
@@ -51,6 +54,8 @@ LEASES_PER_PEER_MAX: Final = 1024
 # A tiny blob travels in control messages while that takes at most this much of the uplink's time.
 INLINE_UPLINK_S: Final = 0.05
 INLINE_BYTES_MAX: Final = 64 * 1024
+# Every piece that a blob may have, as a mask.
+ALL_PIECES: Final = -1
 
 
 class UplinkRate(Protocol):
@@ -195,15 +200,19 @@ class Driver:
                 self.post(contract.FetchFailed(grant.lease_id, reason))
                 return
         self._remember_lease(link, grant)
-        if not member.hashes_sent >> grant.piece & 1:
-            # Only then: a run costs each node a signature check, and what it was not granted can wait for the ping.
-            self.send_hashes(link, swarm, member)
+        if grant.inline or not self._is_told(swarm, grant):
+            self.send_hashes(link, swarm, member, 1 << grant.piece)
         if grant.inline and swarm.content is not None and self.fits_inline(swarm, swarm.wanted_by):
             link.send(InlineBlob(grant.lease_id, swarm.number, swarm.content))
             return
         self.introduce(link, grant.source)
         expires_ms = max(1, int(grant.expires_in_s * 1000))
         link.send(Grant(grant.lease_id, swarm.number, grant.piece, grant.source, expires_ms, grant.ahead, grant.behind))
+
+    def _is_told(self, swarm: Swarm, grant: contract.GrantLease) -> bool:
+        """Whether the source tells the piece's hash with it: so hashes cost nothing of our own link."""
+        source = swarm.members.get(grant.source)
+        return grant.source == SEED or (source is not None and source.tells >> grant.piece & 1 == 1)
 
     def _grant_to_seed(self, swarm: Swarm, grant: contract.GrantLease) -> None:
         source = self.nodes.link(grant.source)
@@ -339,14 +348,14 @@ class Driver:
             return ""
         return str(HostPort(parse_host_port(link.seed_address).host, self._torrent_port))
 
-    def send_hashes(self, link: Link, swarm: Swarm, member: Member) -> None:
-        """All known hashes that this session has not been sent."""
-        missing = swarm.hashes.known & ~member.hashes_sent
-        if not missing:
-            return
+    def send_hashes(self, link: Link, swarm: Swarm, member: Member, pieces: int = ALL_PIECES) -> None:
+        """The known hashes of these pieces (mask) that this session does not know."""
+        missing = swarm.hashes.known & ~member.hashes_sent & pieces
         for signed in swarm.hashes.signed_for(missing):
             link.send(PieceHashes(swarm.number, signed.first, signed.hashes, signed.signature))
-        member.hashes_sent = swarm.hashes.known
+            if len(signed.hashes) <= TOLD_RUN_MAX * HASH_BYTES:
+                member.tells |= hashes_mask(signed)
+        member.hashes_sent |= missing
 
     def send_opened(self, link: Link, swarm: Swarm, member: Member) -> None:
         """The answer to an announcement, with a ticket that is good for two hours."""
@@ -375,7 +384,6 @@ class Driver:
                 continue
             if swarm.origin_state:
                 link.send(OriginStatus(number, swarm.origin_state, swarm.elected == link.node))
-            self.send_hashes(link, swarm, member)
             self.send_holders(link, swarm, member)
             if self.clock() >= member.ticket_renew_s:
                 self.send_opened(link, swarm, member)

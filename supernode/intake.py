@@ -155,6 +155,10 @@ class Intake:
         lease_id = stored.lease if lease is not None and lease[:2] == (stored.swarm, stored.piece) else 0
         if lease_id:
             self._metrics.leases.labels("stored").inc()
+            if not member.hashes_sent >> stored.piece & 1:
+                # It came with the piece, so it can be passed on with it.
+                member.hashes_sent |= 1 << stored.piece
+                member.tells |= 1 << stored.piece
         self._opening.remember_holder(link, swarm, member)
         if not swarm.hashes.known >> stored.piece & 1:
             member.unproven |= 1 << stored.piece
@@ -170,12 +174,22 @@ class Intake:
         if lease is None:
             return
         self._metrics.leases.labels("failed").inc()
+        if failed.reason == FetchReason.UNHASHED:
+            self._tell_hash(link, *lease[:2])
+            self._driver.post(contract.FetchFailed(failed.lease, FailReason.CANCELLED))
+            return
         # A reason that a newer peer may know is nobody's fault as far as we can tell.
         reason = _REASONS.get(failed.reason, _REASONS[FetchReason.LOCAL])
         if reason is FailReason.CORRUPT and not self._believed(link, lease[2]):
             # Still a failure of this source, which others may have no trouble with.
             reason = FailReason.PROTOCOL
         self._driver.post(contract.FetchFailed(failed.lease, reason))
+
+    def _tell_hash(self, link: Link, number: int, piece: int) -> None:
+        """Its source could not."""
+        part = self._part(link, number)
+        if part is not None:
+            self._driver.send_hashes(link, *part, 1 << piece)
 
     def _believed(self, link: Link, source: int) -> bool:
         """Whether a report of corrupt bytes may have the source quarantined."""
