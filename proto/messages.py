@@ -76,7 +76,7 @@ class Hello:
 class Welcome:
     """Supernode -> peer: the session is open. Silence of three such intervals ends it.
 
-    Whoever heard nothing for about an interval pings; other frames are as good as a ping and its answer.
+    Whoever heard or said nothing for more than one pings; other frames are as good as a ping and its answer.
     """
 
     version: int
@@ -287,7 +287,7 @@ class Holders:
 
 @dataclass(frozen=True, slots=True)
 class OriginStatus:
-    """How the fetch from the origin goes; repeated with each ping while it is not done.
+    """How the fetch from the origin goes; repeated every few seconds while it is not done.
 
     `state`: fetching, unreachable (one elected peer tries first), open (every peer may try).
     """
