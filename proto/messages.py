@@ -3,7 +3,7 @@
 The session is a WebSocket at `/v1/session`. The supernode opens with Challenge, the peer answers Hello, the
 supernode Welcome (or Refused, then it closes). After that both send frames at any time; a frame is a batch of
 messages (proto.codec). Digests are named once, in Announce and SwarmOpened; later messages use the supernode's
-small numbers: `swarm` for a blob, `node` for a peer. Numbers are good for one session only.
+small numbers: `swarm` for a blob, `node` for a peer, `lease`. Numbers are good for one session only.
 
 On the wire a message is an array: its tag, then its fields in this order. New fields are appended with a
 default, so that either side may be older; a receiver ignores what it does not know.

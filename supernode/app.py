@@ -168,6 +168,7 @@ class Supernode:
             state=self._state,
             metrics=self.metrics,
             identity=self._identity,
+            epoch=self._epoch,
             uplink_rate=lambda: float(self.config.upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S),
             on_fatal=self._fail,
             torrent_port=self._swarms.port if self._swarms is not None else 0,

@@ -67,7 +67,7 @@ class UplinkRate(Protocol):
 class Driver:
     """See the module. `on_fatal` is called once when the scheduler breaks: that is our own bug.
 
-    `torrent_port` is where our torrents are, 0 without any.
+    `epoch` is the scheduler's; peers know leases without it. `torrent_port` is where our torrents are, 0 without any.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class Driver:
         state: StateThread,
         metrics: Metrics,
         identity: Identity,
+        epoch: int,
         uplink_rate: UplinkRate,
         on_fatal: Callable[[], None],
         torrent_port: int = 0,
@@ -93,6 +94,7 @@ class Driver:
         self._state = state
         self._metrics = metrics
         self._identity = identity
+        self._epoch = epoch
         self._uplink_rate = uplink_rate
         self._on_fatal = on_fatal
         self._torrent_port = torrent_port
@@ -199,15 +201,16 @@ class Driver:
                 reason = FailReason.CONNECTION if source is None else FailReason.CORRUPT
                 self.post(contract.FetchFailed(grant.lease_id, reason))
                 return
-        self._remember_lease(link, grant)
+        lease = self._remember_lease(link, grant)
         if grant.inline or not self._is_told(swarm, grant):
             self.send_hashes(link, swarm, member, 1 << grant.piece)
         if grant.inline and swarm.content is not None and self.fits_inline(swarm, swarm.wanted_by):
-            link.send(InlineBlob(grant.lease_id, swarm.number, swarm.content))
+            link.send(InlineBlob(lease, swarm.number, swarm.content))
             return
         self.introduce(link, grant.source)
         expires_ms = max(1, int(grant.expires_in_s * 1000))
-        link.send(Grant(grant.lease_id, swarm.number, grant.piece, grant.source, expires_ms, grant.ahead, grant.behind))
+        behind = _told_lease(grant.behind)
+        link.send(Grant(lease, swarm.number, grant.piece, grant.source, expires_ms, grant.ahead, behind))
 
     def _is_told(self, swarm: Swarm, grant: contract.GrantLease) -> bool:
         """Whether the source tells the piece's hash with it: so hashes cost nothing of our own link."""
@@ -232,10 +235,16 @@ class Driver:
             grant.expires_in_s,
         )
 
-    def _remember_lease(self, link: Link, grant: contract.GrantLease) -> None:
+    def lease_id(self, told: int) -> int:
+        """The scheduler's id of a lease, from what peers know it by."""
+        return self._epoch << contract.ID_BITS | told
+
+    def _remember_lease(self, link: Link, grant: contract.GrantLease) -> int:
         while len(link.leases) >= LEASES_PER_PEER_MAX:
             del link.leases[next(iter(link.leases))]
-        link.leases[grant.lease_id] = (grant.swarm, grant.piece, grant.source)
+        told = _told_lease(grant.lease_id)
+        link.leases[told] = (grant.swarm, grant.piece, grant.source)
+        return told
 
     def _cancel(self, command: contract.CancelLease) -> None:
         outcome = "expired" if "expir" in command.reason else "cancelled"
@@ -244,8 +253,9 @@ class Driver:
             self.seed.cancel_fetch(command.lease_id)
             return
         link = self.nodes.link(command.receiver)
-        if link is not None and link.leases.pop(command.lease_id, None) is not None:
-            link.send(Cancel(command.lease_id))
+        told = _told_lease(command.lease_id)
+        if link is not None and link.leases.pop(told, None) is not None:
+            link.send(Cancel(told))
 
     def fits_inline(self, swarm: Swarm, waiting: int) -> bool:
         """Whether sending the blob to so many peers inside messages stays within its share of the uplink."""
@@ -406,3 +416,8 @@ class Driver:
         node = self.nodes.number_of(peer)
         if node is not None:
             self.quarantine(node, reason)
+
+
+def _told_lease(lease_id: int) -> int:
+    """What peers know a lease by: a session is of one epoch, whose number would be six bytes in each message."""
+    return lease_id & (1 << contract.ID_BITS) - 1

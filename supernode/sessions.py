@@ -97,7 +97,7 @@ class Link:
     announced: dict[Digest, int] = field(default_factory=dict)
     wanting: set[int] = field(default_factory=set)
     nodes_known: set[int] = field(default_factory=set)
-    # Lease to (swarm, piece, source): what this peer may report on. Bounded, the oldest go first.
+    # Lease as this peer knows it to (swarm, piece, source): what this peer may report on. Bounded, the oldest go first.
     leases: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
     def send(self, message: Message) -> None:
