@@ -290,7 +290,7 @@ class Driver:
     def _set_origin_state(self, swarm: Swarm, state: str) -> None:
         swarm.origin_state = state
         if state == "fetching":
-            return  # goes with the next ping
+            return  # told with the frames that leave anyway, see refresh()
         for node, member in swarm.members.items():
             link = self.nodes.link(node)
             if link is not None and member.wanted:
@@ -385,7 +385,7 @@ class Driver:
         link.send(Holders(swarm.number, nodes))
 
     def refresh(self, link: Link) -> None:
-        """What goes with each ping, for every swarm that this peer waits for."""
+        """What is repeated every few seconds, for every swarm that this peer waits for."""
         for number in list(link.wanting):
             swarm = self.swarms.numbered(number)
             member = swarm.members.get(link.node) if swarm is not None else None
