@@ -250,7 +250,8 @@ class Driver:
             case contract.StartFetch():
                 blob = self._blobs[command.digest]
                 assert blob.handle is not None
-                self._work.fetch(command, blob.handle, blob.ticket, self._is_seed(command), self.post_threadsafe)
+                seed, post = self._is_seed(command), self.post_threadsafe
+                self._work.fetch(command, blob.handle, blob.ticket, self.supernode_key, seed, post)
             case contract.CancelFetch(fetch):
                 self._work.cancel_fetch(fetch)
             case contract.PieceHeld(digest, _):

@@ -26,6 +26,8 @@ RECONNECT_JITTER_S: Final = 2.0
 # After a refusal that trying again will not change soon.
 REFUSED_PAUSE_S: Final = 30.0
 PINGS_MISSED_MAX: Final = 3
+# Of silence, before we ask: the supernode asks first, and the answer still comes before the third is over.
+PING_AFTER_INTERVALS: Final = 2.0
 OPEN_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 0.5
 # Twenty thousand announcements of large blobs after a reconnect stay below it; beyond, the supernode does not read.
@@ -214,9 +216,9 @@ class Session:
     async def _ping(self, interval_s: float) -> None:
         number = 0
         while True:
-            await asyncio.sleep(interval_s)
-            if asyncio.get_running_loop().time() - self._heard_s > interval_s:
-                # The supernode pings too: what it says in time needs no question.
+            await asyncio.sleep(interval_s / 2)
+            if asyncio.get_running_loop().time() - self._heard_s > PING_AFTER_INTERVALS * interval_s:
+                # The supernode pings too where it says nothing else: what it says in time needs no question.
                 number += 1
                 self.send(Ping(number))
             if self._outbox_bytes > OUTBOX_BYTES_MAX:

@@ -5,6 +5,7 @@ Each call begins something and posts exactly one outcome event from a thread. No
 
 from __future__ import annotations
 
+import functools
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
@@ -12,18 +13,20 @@ from typing import TYPE_CHECKING, Final
 from peer.downloader.contract import (
     DigestChecked,
     FetchEnded,
+    HashesConflict,
     HashesLearned,
     HoldingsKnown,
     PublicChecked,
     UpstreamEnded,
     UpstreamPiece,
 )
-from peer.opened import hashes_mask
+from peer.opened import HASH_BYTES, hashes_mask
 from peer.transport.base import PieceFetch, PieceSource
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from peer.transport.http_wire import decode_hashes
 from peer.upstream_fetch import UpstreamFetch
 from proto.errors import (
+    FrameInvalid,
     LayercastError,
     LocalError,
     PieceCorrupt,
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
 
     from peer.downloader.contract import AskHoldings, CheckPublic, Event, FetchUpstream, OpenInStore, StartFetch
     from peer.metrics import Metrics
-    from peer.store.base import BlobHandle, BlobStore
+    from peer.store.base import BlobHandle, BlobStore, SignedHashes
     from peer.transport.base import FetchOutcome, Transport
     from peer.transport.registry import RegistryReader
     from peer.upstream_fetch import UpstreamFetcher
@@ -179,8 +182,10 @@ class Work:
 
     # --- peers -------------------------------------------------------------------------------------------------
 
-    def fetch(self, command: StartFetch, handle: BlobHandle, ticket: bytes, from_seed: bool, post: Post) -> None:
-        """A piece from a peer."""
+    def fetch(
+        self, command: StartFetch, handle: BlobHandle, ticket: bytes, key: bytes | None, from_seed: bool, post: Post
+    ) -> None:
+        """A piece from a peer. `key`: the supernode's, by which a hash that comes with the piece is believed."""
         source = "seed" if from_seed else "peer"
 
         def done(outcome: FetchOutcome) -> None:
@@ -201,6 +206,7 @@ class Work:
             command.deadline_s,
             ahead=command.ahead,
             behind=command.behind,
+            learn=functools.partial(_learn_with_piece, handle, key, post) if key is not None else None,
         )
         self._transport.start(fetch, done)
 
@@ -253,8 +259,10 @@ class Work:
         if layout != handle.layout:
             return 0
         for signed in signed_runs:
+            if _all_known(handle, signed):
+                continue
             try:
-                check_hashes(key, handle.digest, layout, signed.first, signed.hashes, signed.signature)
+                _check(key, handle, signed)
                 handle.learn_hashes(signed)
             except (TicketInvalid, PieceCorrupt) as error:
                 logger.warning("hashes_ignored digest=%s %s", handle.digest.short, error)
@@ -340,3 +348,30 @@ def _store_piece(handle: BlobHandle, content: bytes) -> tuple[str, str]:
 
 def _same_cut(size_bytes: int, piece_size_bytes: int, layout: PieceLayout) -> bool:
     return (size_bytes, piece_size_bytes) == (layout.size_bytes, layout.piece_size_bytes)
+
+
+def _all_known(handle: BlobHandle, signed: SignedHashes) -> bool:
+    """Nothing is to be learnt from it: a look is cheaper than a signature."""
+    count = len(signed.hashes) // HASH_BYTES
+    return all(handle.hash_of(signed.first + piece) is not None for piece in range(count))
+
+
+def _check(key: bytes, handle: BlobHandle, signed: SignedHashes) -> None:
+    """Raises TicketInvalid unless the supernode signed these hashes for this blob."""
+    check_hashes(key, handle.digest, handle.layout, signed.first, signed.hashes, signed.signature)
+
+
+def _learn_with_piece(handle: BlobHandle, key: bytes, post: Post, signed: SignedHashes) -> None:
+    """See PieceFetch.learn."""
+    count = len(signed.hashes) // HASH_BYTES
+    if signed.first + count > handle.layout.count:
+        raise FrameInvalid(f"a run of {count} hashes from piece {signed.first} does not fit the blob")
+    _check(key, handle, signed)
+    try:
+        handle.learn_hashes(signed)
+    except PieceCorrupt as error:
+        # The supernode's word against pieces that are here: whoever passed it on did well.
+        logger.warning("hashes_conflict %s", error)
+        post(HashesConflict(handle.digest))
+        return
+    post(HashesLearned(handle.digest, hashes_mask(signed)))

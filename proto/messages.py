@@ -3,7 +3,7 @@
 The session is a WebSocket at `/v1/session`. The supernode opens with Challenge, the peer answers Hello, the
 supernode Welcome (or Refused, then it closes). After that both send frames at any time; a frame is a batch of
 messages (proto.codec). Digests are named once, in Announce and SwarmOpened; later messages use the supernode's
-small numbers: `swarm` for a blob, `node` for a peer. Numbers are good for one session only.
+small numbers: `swarm` for a blob, `node` for a peer, `lease`. Numbers are good for one session only.
 
 On the wire a message is an array: its tag, then its fields in this order. New fields are appended with a
 default, so that either side may be older; a receiver ignores what it does not know.
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 # The supernode's own number among the nodes: the seed, peer zero.
 SEED_NODE = 0
@@ -74,7 +74,10 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
-    """Supernode -> peer: the session is open. Both ping at this interval; three missed pings end the session."""
+    """Supernode -> peer: the session is open. Silence of three such intervals ends it.
+
+    Whoever heard or said nothing for more than one pings; other frames are as good as a ping and its answer.
+    """
 
     version: int
     ping_interval_s: float
@@ -216,7 +219,8 @@ class BlobRefused:
 class PieceHashes:
     """BLAKE3 hashes (32 bytes each, concatenated) of pieces `first`, `first+1`, ...; signed (proto.tickets).
 
-    They are vouched for once Vouched follows; a Voided takes them back.
+    They are vouched for once Vouched follows; a Voided takes them back. Hashes that a source can tell with the piece
+    are not sent (peer.transport.http_wire).
     """
 
     swarm: int
@@ -286,7 +290,7 @@ class Holders:
 
 @dataclass(frozen=True, slots=True)
 class OriginStatus:
-    """How the fetch from the origin goes; repeated with each ping while it is not done.
+    """How the fetch from the origin goes; repeated every few seconds while it is not done.
 
     `state`: fetching, unreachable (one elected peer tries first), open (every peer may try).
     """
@@ -327,6 +331,8 @@ class FetchReason:
     PROTOCOL = "protocol"
     LOCAL = "local"
     CANCELLED = "cancelled"
+    # Nobody's fault: the piece's hash is not known here, and the source had none to tell.
+    UNHASHED = "unhashed"
 
 
 HOLDERS_MAX = 20

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import platform
@@ -36,6 +37,7 @@ from supernode.completion import Completion
 from supernode.driver import Driver
 from supernode.event_log import Header, SchedulerParameters
 from supernode.event_log_writer import EventLogWriter, RecordedScheduler
+from supernode.hashbook import sign_held
 from supernode.intake import Intake
 from supernode.metrics import Metrics
 from supernode.nodes import NodeBook
@@ -166,6 +168,7 @@ class Supernode:
             state=self._state,
             metrics=self.metrics,
             identity=self._identity,
+            epoch=self._epoch,
             uplink_rate=lambda: float(self.config.upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S),
             on_fatal=self._fail,
             torrent_port=self._swarms.port if self._swarms is not None else 0,
@@ -332,6 +335,7 @@ def _upload_server(config: SupernodeConfig, store: DiskStore, identity: Identity
             slots=config.upload_slots,
             rate_limit_bytes_s=config.upload_rate_bytes_s,
             connections_max=UPLOAD_CONNECTIONS_MAX,
+            sign_hash=functools.partial(sign_held, identity),
         )
     except ConfigError as error:
         raise ConfigError(f"--upload-listen {config.upload_listen}: {error}") from None

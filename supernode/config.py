@@ -89,7 +89,10 @@ UPLOAD_SLOTS = Option("upload_slots", parse_int, 8, "transfers to peers at a tim
 P2P = Option("p2p", parse_bool, True, "false: refuse to share, so that peers pass pulls through", reloadable=True)
 SESSIONS_MAX = Option("sessions_max", parse_int, 20_000, "peers connected at a time; about 30 KiB of memory each")
 PING_INTERVAL = Option(
-    "ping_interval", parse_duration, 2.0, "seconds between pings; three missed end a session (peers rely on 2 s)"
+    "ping_interval",
+    parse_duration,
+    2.0,
+    "seconds; silence of 1.5 is a ping, of 3 the end of a session (peers rely on 2 s)",
 )
 RECOVERY = Option(
     "recovery", parse_duration, 5.0, "seconds after a start in which peers may return before the origin is asked again"

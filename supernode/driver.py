@@ -11,7 +11,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
+from peer.opened import hashes_mask
 from peer.transport.base import PieceSource
+from peer.transport.http_wire import TOLD_RUN_MAX
 from proto.messages import (
     SEED_NODE,
     Cancel,
@@ -26,6 +28,7 @@ from proto.messages import (
 from proto.pieces import runs
 from proto.tickets import TICKET_LIFE_S, issue_ticket
 from proto.values import HostPort, parse_host_port
+from supernode.hashbook import HASH_BYTES
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
 from supernode.state.sqlite import SqliteState, StateThread
@@ -51,6 +54,8 @@ LEASES_PER_PEER_MAX: Final = 1024
 # A tiny blob travels in control messages while that takes at most this much of the uplink's time.
 INLINE_UPLINK_S: Final = 0.05
 INLINE_BYTES_MAX: Final = 64 * 1024
+# Every piece that a blob may have, as a mask.
+ALL_PIECES: Final = -1
 
 
 class UplinkRate(Protocol):
@@ -62,7 +67,7 @@ class UplinkRate(Protocol):
 class Driver:
     """See the module. `on_fatal` is called once when the scheduler breaks: that is our own bug.
 
-    `torrent_port` is where our torrents are, 0 without any.
+    `epoch` is the scheduler's; peers know leases without it. `torrent_port` is where our torrents are, 0 without any.
     """
 
     def __init__(
@@ -75,6 +80,7 @@ class Driver:
         state: StateThread,
         metrics: Metrics,
         identity: Identity,
+        epoch: int,
         uplink_rate: UplinkRate,
         on_fatal: Callable[[], None],
         torrent_port: int = 0,
@@ -88,6 +94,7 @@ class Driver:
         self._state = state
         self._metrics = metrics
         self._identity = identity
+        self._epoch = epoch
         self._uplink_rate = uplink_rate
         self._on_fatal = on_fatal
         self._torrent_port = torrent_port
@@ -194,16 +201,21 @@ class Driver:
                 reason = FailReason.CONNECTION if source is None else FailReason.CORRUPT
                 self.post(contract.FetchFailed(grant.lease_id, reason))
                 return
-        self._remember_lease(link, grant)
-        if not member.hashes_sent >> grant.piece & 1:
-            # Only then: a run costs each node a signature check, and what it was not granted can wait for the ping.
-            self.send_hashes(link, swarm, member)
+        lease = self._remember_lease(link, grant)
+        if grant.inline or not self._is_told(swarm, grant):
+            self.send_hashes(link, swarm, member, 1 << grant.piece)
         if grant.inline and swarm.content is not None and self.fits_inline(swarm, swarm.wanted_by):
-            link.send(InlineBlob(grant.lease_id, swarm.number, swarm.content))
+            link.send(InlineBlob(lease, swarm.number, swarm.content))
             return
         self.introduce(link, grant.source)
         expires_ms = max(1, int(grant.expires_in_s * 1000))
-        link.send(Grant(grant.lease_id, swarm.number, grant.piece, grant.source, expires_ms, grant.ahead, grant.behind))
+        behind = _told_lease(grant.behind)
+        link.send(Grant(lease, swarm.number, grant.piece, grant.source, expires_ms, grant.ahead, behind))
+
+    def _is_told(self, swarm: Swarm, grant: contract.GrantLease) -> bool:
+        """Whether the source tells the piece's hash with it: so hashes cost nothing of our own link."""
+        source = swarm.members.get(grant.source)
+        return grant.source == SEED or (source is not None and source.tells >> grant.piece & 1 == 1)
 
     def _grant_to_seed(self, swarm: Swarm, grant: contract.GrantLease) -> None:
         source = self.nodes.link(grant.source)
@@ -223,10 +235,16 @@ class Driver:
             grant.expires_in_s,
         )
 
-    def _remember_lease(self, link: Link, grant: contract.GrantLease) -> None:
+    def lease_id(self, told: int) -> int:
+        """The scheduler's id of a lease, from what peers know it by."""
+        return self._epoch << contract.ID_BITS | told
+
+    def _remember_lease(self, link: Link, grant: contract.GrantLease) -> int:
         while len(link.leases) >= LEASES_PER_PEER_MAX:
             del link.leases[next(iter(link.leases))]
-        link.leases[grant.lease_id] = (grant.swarm, grant.piece, grant.source)
+        told = _told_lease(grant.lease_id)
+        link.leases[told] = (grant.swarm, grant.piece, grant.source)
+        return told
 
     def _cancel(self, command: contract.CancelLease) -> None:
         outcome = "expired" if "expir" in command.reason else "cancelled"
@@ -235,8 +253,9 @@ class Driver:
             self.seed.cancel_fetch(command.lease_id)
             return
         link = self.nodes.link(command.receiver)
-        if link is not None and link.leases.pop(command.lease_id, None) is not None:
-            link.send(Cancel(command.lease_id))
+        told = _told_lease(command.lease_id)
+        if link is not None and link.leases.pop(told, None) is not None:
+            link.send(Cancel(told))
 
     def fits_inline(self, swarm: Swarm, waiting: int) -> bool:
         """Whether sending the blob to so many peers inside messages stays within its share of the uplink."""
@@ -271,7 +290,7 @@ class Driver:
     def _set_origin_state(self, swarm: Swarm, state: str) -> None:
         swarm.origin_state = state
         if state == "fetching":
-            return  # goes with the next ping
+            return  # told with the frames that leave anyway, see refresh()
         for node, member in swarm.members.items():
             link = self.nodes.link(node)
             if link is not None and member.wanted:
@@ -339,14 +358,14 @@ class Driver:
             return ""
         return str(HostPort(parse_host_port(link.seed_address).host, self._torrent_port))
 
-    def send_hashes(self, link: Link, swarm: Swarm, member: Member) -> None:
-        """All known hashes that this session has not been sent."""
-        missing = swarm.hashes.known & ~member.hashes_sent
-        if not missing:
-            return
+    def send_hashes(self, link: Link, swarm: Swarm, member: Member, pieces: int = ALL_PIECES) -> None:
+        """The known hashes of these pieces (mask) that this session does not know."""
+        missing = swarm.hashes.known & ~member.hashes_sent & pieces
         for signed in swarm.hashes.signed_for(missing):
             link.send(PieceHashes(swarm.number, signed.first, signed.hashes, signed.signature))
-        member.hashes_sent = swarm.hashes.known
+            if len(signed.hashes) <= TOLD_RUN_MAX * HASH_BYTES:
+                member.tells |= hashes_mask(signed)
+        member.hashes_sent |= missing
 
     def send_opened(self, link: Link, swarm: Swarm, member: Member) -> None:
         """The answer to an announcement, with a ticket that is good for two hours."""
@@ -366,7 +385,7 @@ class Driver:
         link.send(Holders(swarm.number, nodes))
 
     def refresh(self, link: Link) -> None:
-        """What goes with each ping, for every swarm that this peer waits for."""
+        """What is repeated every few seconds, for every swarm that this peer waits for."""
         for number in list(link.wanting):
             swarm = self.swarms.numbered(number)
             member = swarm.members.get(link.node) if swarm is not None else None
@@ -375,7 +394,6 @@ class Driver:
                 continue
             if swarm.origin_state:
                 link.send(OriginStatus(number, swarm.origin_state, swarm.elected == link.node))
-            self.send_hashes(link, swarm, member)
             self.send_holders(link, swarm, member)
             if self.clock() >= member.ticket_renew_s:
                 self.send_opened(link, swarm, member)
@@ -398,3 +416,8 @@ class Driver:
         node = self.nodes.number_of(peer)
         if node is not None:
             self.quarantine(node, reason)
+
+
+def _told_lease(lease_id: int) -> int:
+    """What peers know a lease by: a session is of one epoch, whose number would be six bytes in each message."""
+    return lease_id & (1 << contract.ID_BITS) - 1

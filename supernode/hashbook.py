@@ -13,6 +13,7 @@ from proto.pieces import PieceLayout, runs
 from proto.tickets import sign_hashes
 
 if TYPE_CHECKING:
+    from peer.store.base import BlobHandle
     from proto.ids import Digest
     from proto.tickets import Identity
 
@@ -87,3 +88,14 @@ class HashBook:
         self._hashes = bytearray(len(self._hashes))
         self._signed.clear()
         self.known = 0
+
+
+def sign_held(identity: Identity, handle: BlobHandle, piece: int) -> SignedHashes | None:
+    """The supernode's word for a piece that its own store holds, for a peer that fetches it. From any thread.
+
+    Raises LocalError.
+    """
+    piece_hash = handle.hash_of(piece)
+    if piece_hash is None:
+        return None
+    return SignedHashes(piece, piece_hash, sign_hashes(identity, handle.digest, handle.layout, piece, piece_hash))

@@ -152,9 +152,14 @@ class Intake:
         if not 0 <= stored.piece < swarm.layout.count or stored.elapsed_ms < 0:
             raise FrameInvalid(f"Stored: piece {stored.piece} of a blob with {swarm.layout.count}")
         lease = link.leases.pop(stored.lease, None)
-        lease_id = stored.lease if lease is not None and lease[:2] == (stored.swarm, stored.piece) else 0
+        as_granted = lease is not None and lease[:2] == (stored.swarm, stored.piece)
+        lease_id = self._driver.lease_id(stored.lease) if as_granted else 0
         if lease_id:
             self._metrics.leases.labels("stored").inc()
+            if not member.hashes_sent >> stored.piece & 1:
+                # It came with the piece, so it can be passed on with it.
+                member.hashes_sent |= 1 << stored.piece
+                member.tells |= 1 << stored.piece
         self._opening.remember_holder(link, swarm)
         if not swarm.hashes.known >> stored.piece & 1:
             member.unproven |= 1 << stored.piece
@@ -170,12 +175,22 @@ class Intake:
         if lease is None:
             return
         self._metrics.leases.labels("failed").inc()
+        if failed.reason == FetchReason.UNHASHED:
+            self._tell_hash(link, *lease[:2])
+            self._driver.post(contract.FetchFailed(self._driver.lease_id(failed.lease), FailReason.CANCELLED))
+            return
         # A reason that a newer peer may know is nobody's fault as far as we can tell.
         reason = _REASONS.get(failed.reason, _REASONS[FetchReason.LOCAL])
         if reason is FailReason.CORRUPT and not self._believed(link, lease[2]):
             # Still a failure of this source, which others may have no trouble with.
             reason = FailReason.PROTOCOL
-        self._driver.post(contract.FetchFailed(failed.lease, reason))
+        self._driver.post(contract.FetchFailed(self._driver.lease_id(failed.lease), reason))
+
+    def _tell_hash(self, link: Link, number: int, piece: int) -> None:
+        """Its source could not."""
+        part = self._part(link, number)
+        if part is not None:
+            self._driver.send_hashes(link, *part, 1 << piece)
 
     def _believed(self, link: Link, source: int) -> bool:
         """Whether a report of corrupt bytes may have the source quarantined."""

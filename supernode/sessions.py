@@ -31,13 +31,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PINGS_MISSED_MAX: Final = 3
+# Nothing was said or heard for so long: a ping. A piece on a slow link takes about an interval, and needs none.
+QUIET_INTERVALS: Final = 1.5
 # A peer on the other side of the world answers the challenge within a second; what takes longer is no peer.
 HELLO_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 1.0
 # aiohttp refuses larger frames by itself (close code 1009); a little above ours, so that most are refused by name.
 WEBSOCKET_BYTES_MAX: Final = codec.FRAME_BYTES_MAX + 64 * 1024
-# A 10 Gbit/s node that stores 256 KiB pieces sends 10,000 messages in two seconds; ten times that is an attack.
-MESSAGES_PER_PING_MAX: Final = 100_000
+# A 10 Gbit/s node that stores 256 KiB pieces sends 5,000 messages in a second, which is half an interval; ten times
+# that is an attack.
+MESSAGES_PER_LOOK_MAX: Final = 50_000
 # Giving way to others after each frame would be a turn of the loop for each.
 MESSAGES_PER_TURN_MAX: Final = 64
 SLOTS_MAX: Final = 64
@@ -94,7 +97,7 @@ class Link:
     announced: dict[Digest, int] = field(default_factory=dict)
     wanting: set[int] = field(default_factory=set)
     nodes_known: set[int] = field(default_factory=set)
-    # Lease to (swarm, piece, source): what this peer may report on. Bounded, the oldest go first.
+    # Lease as this peer knows it to (swarm, piece, source): what this peer may report on. Bounded, the oldest go first.
     leases: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 
     def send(self, message: Message) -> None:
@@ -118,7 +121,7 @@ class SessionOwner(Protocol):
         ...
 
     def tick(self, link: Link) -> None:
-        """A ping is about to go out; what goes with pings may go with it."""
+        """A frame is about to leave, and it is time again for what every session is told now and then."""
         ...
 
     def lost(self, link: Link, reason: str) -> None:
@@ -152,7 +155,7 @@ class Session:
         self._outbox = Outbox()
         self._wake = asyncio.Event()
         self._end: asyncio.Future[SessionEnd] = asyncio.get_running_loop().create_future()
-        self._heard_s = time.monotonic()
+        self._heard_s = self._said_s = self._refreshed_s = time.monotonic()
         self._messages = 0
         self._name = "?"
         # Our own address as this peer sees it: where it will look for our upload port.
@@ -220,8 +223,8 @@ class Session:
     async def _serve(self, link: Link, first: list[Message]) -> None:
         tasks: list[asyncio.Future[None]] = [
             asyncio.create_task(self._read(link, first)),
-            asyncio.create_task(self._write()),
-            asyncio.create_task(self._ping(link)),
+            asyncio.create_task(self._write(link)),
+            asyncio.create_task(self._ping()),
         ]
         try:
             ended = asyncio.ensure_future(self._ended())
@@ -249,8 +252,8 @@ class Session:
             batch = await self._frame()
             self._heard_s = time.monotonic()
             self._messages += len(batch)
-            if self._messages > MESSAGES_PER_PING_MAX:
-                raise SessionEnd("limit", f"more than {MESSAGES_PER_PING_MAX} messages between two pings")
+            if self._messages > MESSAGES_PER_LOOK_MAX:
+                raise SessionEnd("limit", f"more than {MESSAGES_PER_LOOK_MAX} messages in half a ping interval")
 
     def _take(self, link: Link, message: Message) -> None:
         if isinstance(message, Ping):
@@ -278,9 +281,14 @@ class Session:
             logger.warning("session_frame_refused peer=%s error=%s", self._name, received.data)
         raise SessionEnd("", "closed by the peer")
 
-    async def _write(self) -> None:
+    async def _write(self, link: Link) -> None:
         while True:
             await self._wake.wait()
+            self._said_s = time.monotonic()
+            if self._said_s - self._refreshed_s >= QUIET_INTERVALS * self._limits.ping_interval_s:
+                # In a frame that leaves anyway it costs no packet of its own, and no acknowledgement of one.
+                self._refreshed_s = self._said_s
+                self._owner.tick(link)
             self._wake.clear()
             try:
                 for frame in frames(self._outbox.take()):
@@ -288,18 +296,20 @@ class Session:
             except (ConnectionError, RuntimeError) as error:
                 raise SessionEnd("", f"connection lost: {error}") from None
 
-    async def _ping(self, link: Link) -> None:
+    async def _ping(self) -> None:
+        """Where both sides have something to say, what they say is the ping."""
         interval_s = self._limits.ping_interval_s
         number = 0
         while True:
-            await asyncio.sleep(interval_s)
-            silent_s = time.monotonic() - self._heard_s
+            await asyncio.sleep(interval_s / 2)
+            now_s = time.monotonic()
+            silent_s = now_s - self._heard_s
             if silent_s > PINGS_MISSED_MAX * interval_s:
                 raise SessionEnd("", f"silent for {silent_s:.1f} s")
             self._messages = 0
-            number += 1
-            self.send(Ping(number))
-            self._owner.tick(link)
+            if max(silent_s, now_s - self._said_s) >= QUIET_INTERVALS * interval_s:
+                number += 1
+                self.send(Ping(number))
 
     async def _ended(self) -> None:
         raise await asyncio.shield(self._end)

@@ -29,7 +29,9 @@ class Member:
     held: int = 0
     # Pieces it says it holds but whose hash is not known here: nobody could check them.
     unproven: int = 0
+    # Pieces whose hash it knows: we sent it, or it came with the piece. `tells`: those that it can tell with the piece.
     hashes_sent: int = 0
+    tells: int = 0
     holders_sent: tuple[int, ...] = ()
     ticket_renew_s: float = 0.0
 

@@ -83,8 +83,8 @@ def _begin(state: State, blob: Blob, grant: Grant | InlineGranted) -> None:
         state.emit(StoreInline(fetch.fetch, blob.digest, grant.lease))
         return
     holder = state.nodes.get(grant.node)
-    if holder is None or not blob.hashed >> piece & 1:
-        state.note(blob, f"lease {grant.lease} names an unknown {'node' if holder is None else 'hash'}", piece)
+    if holder is None:
+        state.note(blob, f"lease {grant.lease} names an unknown node", piece)
         state.send(Failed(grant.lease, FetchReason.PROTOCOL))
         return
     blob.holders.learn(holder)
@@ -177,7 +177,7 @@ def _fetch_failed(state: State, blob: Blob, fetch: Fetch, event: FetchEnded) -> 
         state.send(Failed(lease, event.reason))
     if event.reason == FetchReason.LOCAL:
         store_trouble(state, blob, event.message or "the store could not take a piece")
-    elif event.reason != FetchReason.CANCELLED:
+    elif event.reason not in (FetchReason.CANCELLED, FetchReason.UNHASHED):
         _holder_bad(state, blob, fetch, event.reason)
 
 

@@ -103,6 +103,10 @@ class BlobHandle(Protocol):
     @property
     def signed_hashes(self) -> tuple[SignedHashes, ...]: ...
 
+    def signed_run(self, piece: int, pieces_max: int) -> SignedHashes | None:
+        """A signed run of at most so many pieces with this one among them, the shortest first; None without one."""
+        ...
+
     def hash_of(self, piece: int) -> bytes | None:
         """The BLAKE3 hash expected of the piece, or None."""
         ...

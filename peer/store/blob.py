@@ -195,9 +195,14 @@ class Blob:
 
     @property
     def signed_hashes(self) -> tuple[SignedHashes, ...]:
-        """The runs as signed, oldest first. Raises LocalError."""
+        """See BlobHandle. Raises LocalError."""
         with self._lock, self._hash_trouble():
             return self._book.signed
+
+    def signed_run(self, piece: int, pieces_max: int) -> SignedHashes | None:
+        """See BlobHandle. Raises LocalError."""
+        with self._lock, self._hash_trouble():
+            return self._book.signed_run(piece, pieces_max)
 
     def expected_hash(self, piece: int) -> bytes | None:
         """32 bytes, or None. Raises LocalError."""

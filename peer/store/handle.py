@@ -64,6 +64,10 @@ class DiskBlobHandle:
         """See BlobHandle."""
         return self._blob.signed_hashes
 
+    def signed_run(self, piece: int, pieces_max: int) -> SignedHashes | None:
+        """See BlobHandle."""
+        return self._blob.signed_run(piece, pieces_max)
+
     def hash_of(self, piece: int) -> bytes | None:
         """See BlobHandle."""
         return self._blob.expected_hash(piece)

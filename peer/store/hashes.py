@@ -43,7 +43,9 @@ class HashBook:
         self._end_bytes = 0
         self._hashes = bytearray(count * HASH_BYTES)
         self.known = 0
-        self.signed: tuple[SignedHashes, ...] = ()
+        # By first piece and number of pieces, and all pieces of them.
+        self._signed: dict[tuple[int, int], SignedHashes] = {}
+        self._signed_mask = 0
 
     @classmethod
     def begin(cls, digest: Digest, count: int, path: Path) -> HashBook:
@@ -64,6 +66,26 @@ class HashBook:
             book.close()
             raise
         return book
+
+    @property
+    def signed(self) -> tuple[SignedHashes, ...]:
+        """The runs with a signature, by first piece; of a run inside another nothing is said."""
+        runs: list[SignedHashes] = []
+        end = 0
+        for first, count in sorted(self._signed, key=lambda run: (run[0], -run[1])):
+            if first + count > end:
+                end = first + count
+                runs.append(self._signed[first, count])
+        return tuple(runs)
+
+    def signed_run(self, piece: int, pieces_max: int) -> SignedHashes | None:
+        """The shortest of at most so many pieces that has this one, or None."""
+        for count in range(1, pieces_max + 1):
+            for first in range(piece, piece - count, -1):
+                run = self._signed.get((first, count))
+                if run is not None:
+                    return run
+        return None
 
     def of(self, piece: int) -> bytes | None:
         """The hash expected of a piece, or None."""
@@ -92,8 +114,8 @@ class HashBook:
         """Forget all. Raises OSError."""
         os.ftruncate(self._descriptor, 0)
         self._end_bytes = 0
-        self.known = 0
-        self.signed = ()
+        self.known = self._signed_mask = 0
+        self._signed.clear()
 
     def sync(self) -> None:
         """Make durable. Raises OSError."""
@@ -121,22 +143,18 @@ class HashBook:
     def _keep(self, first: int, hashes: bytes, signature: bytes) -> None:
         count = len(hashes) // HASH_BYTES
         self._hashes[first * HASH_BYTES : first * HASH_BYTES + len(hashes)] = hashes
-        self.known |= ((1 << count) - 1) << first
+        mask = ((1 << count) - 1) << first
+        self.known |= mask
         if signature:
-            # A run inside the new one is of no more use to anybody.
-            kept = [run for run in self.signed if not _within(run.first, len(run.hashes), first, len(hashes))]
-            self.signed = (*kept, SignedHashes(first, hashes, signature))
+            self._signed[first, count] = SignedHashes(first, hashes, signature)
+            self._signed_mask |= mask
 
     def _covered(self, first: int, hashes: bytes, signature: bytes) -> bool:
-        if not signature:
-            start = first * HASH_BYTES
-            wanted = ((1 << len(hashes) // HASH_BYTES) - 1) << first
-            return self.known & wanted == wanted and self._hashes[start : start + len(hashes)] == hashes
-        for run in self.signed:
-            start = (first - run.first) * HASH_BYTES
-            if start >= 0 and run.hashes[start : start + len(hashes)] == hashes:
-                return True
-        return False
+        """Nothing in it is new: each hash is known, and signed in this run or others if this one is."""
+        start = first * HASH_BYTES
+        wanted = ((1 << len(hashes) // HASH_BYTES) - 1) << first
+        there = self._signed_mask if signature else self.known
+        return there & wanted == wanted and self._hashes[start : start + len(hashes)] == hashes
 
     def _refuse_contradiction(self, first: int, hashes: bytes, held: int) -> None:
         for index in range(len(hashes) // HASH_BYTES):
@@ -145,8 +163,3 @@ class HashBook:
                 raise PieceCorrupt(
                     f"blob {self._digest.short}: piece {piece} is held with another hash than this one: void the blob"
                 )
-
-
-def _within(first: int, size: int, outer_first: int, outer_size: int) -> bool:
-    end = first * HASH_BYTES + size
-    return first >= outer_first and end <= outer_first * HASH_BYTES + outer_size

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.store.base import BlobHandle
+    from peer.store.base import BlobHandle, SignedHashes
     from proto.ids import Digest, PeerId
 
 
@@ -26,6 +26,10 @@ class PieceFetch:
 
     `ahead`: the source is about to end another transfer, and is to begin this one only then. `behind`: the fetch of our
     own (its id, 0 for none) that is to be nearly over before the source is asked: both would share our link.
+
+    `learn` takes the piece's hash as the supernode signed it, where the store does not know it and the source tells it
+    with the piece: it checks the signature and gives the hash to the store. From any thread; raises RemoteError or
+    LocalError.
     """
 
     fetch_id: int
@@ -36,6 +40,7 @@ class PieceFetch:
     deadline_s: float
     ahead: bool = False
     behind: int = 0
+    learn: Callable[[SignedHashes], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -325,7 +325,8 @@ class HttpTransport:
         fetch = task.fetch
         path = pieces_path(fetch.blob.digest, fetch.piece, fetch.piece)
         asked_s = time.monotonic()
-        connection.request(path, fetch.ticket, ahead=fetch.ahead)
+        hash_wanted = fetch.learn is not None and fetch.blob.hash_of(fetch.piece) is None
+        connection.request(path, fetch.ticket, ahead=fetch.ahead, hash_wanted=hash_wanted)
         answer, rest = connection.read_head(buffer, self._slot_wait_s)
         task.started_s = time.monotonic()
         if not fetch.ahead:
@@ -336,6 +337,8 @@ class HttpTransport:
         length = fetch.blob.layout.length(fetch.piece)
         if answer.length_bytes != length or len(rest) > length:
             raise _Failed(FetchReason.PROTOCOL)
+        if hash_wanted:
+            _learn(fetch, answer)
         writer = fetch.blob.writer(fetch.piece)
         try:
             self._receive(task, connection, writer, rest, buffer)
@@ -427,3 +430,12 @@ class HttpTransport:
         if answer.status != 200:
             raise FrameInvalid(f"{connection.address} answered {answer.status}")
         return bytes(body)
+
+
+def _learn(fetch: PieceFetch, answer: Answer) -> None:
+    """Take the hash that came with the piece; it is what the piece is held to. Raises RemoteError, LocalError."""
+    assert fetch.learn is not None
+    if answer.hashes is not None:
+        fetch.learn(answer.hashes)
+    if fetch.blob.hash_of(fetch.piece) is None:
+        raise _Failed(FetchReason.UNHASHED)

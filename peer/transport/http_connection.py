@@ -77,14 +77,17 @@ class HttpConnection:
             raise FrameInvalid(f"{self.address} gave no nonce")
         self._nonce = answer.nonce
 
-    def request(self, path: str, ticket: bytes, *, ahead: bool = False) -> None:
-        """Send a request with the ticket. `ahead`: another transfer of the peer comes first. Raises ConnectionLost."""
+    def request(self, path: str, ticket: bytes, *, ahead: bool = False, hash_wanted: bool = False) -> None:
+        """Send a request with the ticket. `ahead`: another transfer of the peer comes first. Raises ConnectionLost.
+
+        `hash_wanted`: the piece's signed hash is to come with it.
+        """
         proof = self._proofs.get(ticket)
         if proof is None:
             while len(self._proofs) >= _PROOFS_MAX:
                 del self._proofs[next(iter(self._proofs))]
             proof = self._proofs[ticket] = prove_connection(self._identity, self._nonce, ticket)
-        self._send(format_request(path, self.address, ticket, proof, ahead=ahead))
+        self._send(format_request(path, self.address, ticket, proof, ahead=ahead, hash_wanted=hash_wanted))
 
     def read_head(self, buffer: memoryview, timeout_s: float) -> tuple[Answer, memoryview]:
         """The answer's head, and what came of its body with it (a part of `buffer`).

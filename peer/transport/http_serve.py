@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from peer.transport.http_sockets import set_unsent_limit
 from peer.transport.http_wire import (
     ANSWER_BYTES_MAX,
+    TOLD_RUN_MAX,
     Asked,
     Request,
     encode_bitfield,
@@ -28,7 +29,7 @@ from proto.tickets import Ticket, check_connection, read_ticket
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.store.base import BlobHandle, BlobStore
+    from peer.store.base import BlobHandle, BlobStore, SignedHashes
     from peer.transport.rates import RateLimiter
     from proto.ids import Digest
 
@@ -105,7 +106,10 @@ class Answerer:
         limiter: RateLimiter,
         counters: UploadCounters,
         send_timeout_s: float,
+        sign_hash: Callable[[BlobHandle, int], SignedHashes | None] | None = None,
     ) -> None:
+        """`sign_hash` gives the signed hash of a piece that is held; without it, as the store has it from others."""
+        self._sign_hash = sign_hash or (lambda handle, piece: handle.signed_run(piece, TOLD_RUN_MAX))
         self._store = store
         self._supernode_key = supernode_key
         self._limiter = limiter
@@ -160,7 +164,8 @@ class Answerer:
             return self._refuse(connection, request, 400, "malformed", f"{size} bytes asked for at once")
         self._expect(connection, size)
         set_unsent_limit(connection.sock, min(max(size // _UNSENT_PART, _UNSENT_BYTES_MIN), _UNSENT_BYTES_MAX))
-        head = format_answer(200, size, keep_alive=request.keep_alive)
+        signed = self._sign_hash(handle, first) if request.hash_wanted and first == last else None
+        head = format_answer(200, size, hashes=signed, keep_alive=request.keep_alive)
         # One segment for the head and the first bytes of the piece.
         connection.sock.sendall(head, socket.MSG_MORE)
         sent = 0

@@ -37,7 +37,7 @@ from proto.tickets import NONCE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.store.base import BlobStore
+    from peer.store.base import BlobHandle, BlobStore, SignedHashes
 
 _SWEEP_S: Final = 1.0
 _READ: Final = select.EPOLLIN | select.EPOLLONESHOT
@@ -54,7 +54,8 @@ class UploadServer:
     `listen` is HOST:PORT (port 0: any), `supernode_key` gives the key that tickets are checked with, or None while
     no supernode was met. `slots` transfers go on at once and `queue_max` wait; `rate_limit_bytes_s` is over all of
     them, 0 for none. An idle connection, or one that does not finish its request, is closed after `idle_s`; a
-    receiver that takes nothing for `send_timeout_s` is cut off. Raises ConfigError when it cannot listen.
+    receiver that takes nothing for `send_timeout_s` is cut off. `sign_hash` signs hashes of pieces where the server is
+    the supernode's; a peer passes on what it was told. Raises ConfigError when it cannot listen.
     """
 
     def __init__(
@@ -69,12 +70,13 @@ class UploadServer:
         connections_max: int = 1024,
         idle_s: float = 660.0,
         send_timeout_s: float = 10.0,
+        sign_hash: Callable[[BlobHandle, int], SignedHashes | None] | None = None,
     ) -> None:
         if slots < 1 or queue_max < 0 or connections_max < 1:
             raise ConfigError(f"upload slots {slots}, queue {queue_max}, connections {connections_max}: too few")
         self.counters: Final = UploadCounters()
         self._limiter = RateLimiter(rate_limit_bytes_s)
-        self._answerer = Answerer(store, supernode_key, self._limiter, self.counters, send_timeout_s)
+        self._answerer = Answerer(store, supernode_key, self._limiter, self.counters, send_timeout_s, sign_hash)
         self._admitted_max = slots + queue_max
         self._connections_max = connections_max
         self._idle_s = idle_s

@@ -12,6 +12,10 @@ read. Not goals: other methods, request bodies, chunked answers, pipelining, HTT
 A request for pieces with `Layercast-Ahead: 1` is answered once another transfer of the source has ended: so a node
 that has been told so asks before the source is free, and the source's link neither idles nor is shared.
 
+A request for one piece with `Layercast-Hash: wanted` is answered with `Layercast-Hashes` beside the bytes: a run as
+above, base64url, in which the supernode signed the piece's hash. So hashes travel with pieces, not over the supernode's
+link to each node. Without that header in the answer the source has none to tell.
+
 All numbers are big-endian. All but the nonce need `Layercast-Ticket` (proto.tickets.issue_ticket, base64url) and
 `Layercast-Proof` (prove_connection with this connection's nonce, base64url). The server checks signatures once per
 connection and ticket, so that a request that shows the ticket again may leave the proof out.
@@ -44,11 +48,17 @@ ANSWER_BYTES_MAX: Final = PIECE_SIZE_MAX_BYTES
 # Every piece in a run of its own.
 HASHES_BYTES_MAX: Final = 16 + PIECE_COUNT_MAX * (8 + 32 + SIGNATURE_BYTES)
 
+# The longest run of hashes that is told with a piece. Those for whole blobs would be a part of a small piece's size.
+TOLD_RUN_MAX: Final = 4
+
 HEAD_END: Final = b"\r\n\r\n"
 _NONCE: Final = "Layercast-Nonce"
 _TICKET: Final = "Layercast-Ticket"
 _PROOF: Final = "Layercast-Proof"
 _AHEAD: Final = "Layercast-Ahead"
+_HASH: Final = "Layercast-Hash"
+_HASH_WANTED: Final = "wanted"
+_HASHES: Final = "Layercast-Hashes"
 _REASONS: Final = {
     200: "OK",
     204: "No Content",
@@ -60,6 +70,7 @@ _REASONS: Final = {
 _LAYOUT: Final = struct.Struct(">QQ")
 _RUN: Final = struct.Struct(">II")
 _HASH_BYTES: Final = 32
+_TOLD_BYTES_MAX: Final = 8 + TOLD_RUN_MAX * _HASH_BYTES + SIGNATURE_BYTES
 _TARGET = re.compile(r"/v1/blobs/([a-z0-9]+:[0-9a-f]+)/(?:(bitfield|hashes)|pieces/([0-9]{1,6})-([0-9]{1,6}))")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -85,16 +96,18 @@ class Request:
     proof: bytes
     keep_alive: bool
     ahead: bool = False
+    hash_wanted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The head of an answer."""
+    """The head of an answer. The signature of `hashes` is for the caller to check."""
 
     status: int
     length_bytes: int
     nonce: bytes
     keep_alive: bool
+    hashes: SignedHashes | None = None
 
 
 def nonce_path() -> str:
@@ -117,13 +130,17 @@ def hashes_path(digest: Digest) -> str:
     return f"/v1/blobs/{digest}/hashes"
 
 
-def format_request(path: str, host: str, ticket: bytes = b"", proof: bytes = b"", *, ahead: bool = False) -> bytes:
+def format_request(
+    path: str, host: str, ticket: bytes = b"", proof: bytes = b"", *, ahead: bool = False, hash_wanted: bool = False
+) -> bytes:
     """The whole of a request."""
     lines = [f"GET {path} HTTP/1.1", f"Host: {host}"]
     if ticket:
         lines += [f"{_TICKET}: {_to_text(ticket)}", f"{_PROOF}: {_to_text(proof)}"]
     if ahead:
         lines.append(f"{_AHEAD}: 1")
+    if hash_wanted:
+        lines.append(f"{_HASH}: {_HASH_WANTED}")
     return "\r\n".join(lines).encode("ascii") + HEAD_END
 
 
@@ -153,10 +170,18 @@ def parse_request(head: bytes) -> Request:
     if not first <= last < PIECE_COUNT_MAX:
         raise FrameInvalid(f"pieces {first}-{last} are no range")
     ahead = headers.get(_AHEAD.lower()) == "1"
-    return Request(Asked.PIECES, digest, first, last, ticket, proof, keep_alive, ahead)
+    hash_wanted = headers.get(_HASH.lower()) == _HASH_WANTED
+    return Request(Asked.PIECES, digest, first, last, ticket, proof, keep_alive, ahead, hash_wanted)
 
 
-def format_answer(status: int, length_bytes: int, *, nonce: bytes = b"", keep_alive: bool = True) -> bytes:
+def format_answer(
+    status: int,
+    length_bytes: int,
+    *,
+    nonce: bytes = b"",
+    hashes: SignedHashes | None = None,
+    keep_alive: bool = True,
+) -> bytes:
     """The head of an answer, HEAD_END included."""
     kind = "application/octet-stream" if status == 200 else "text/plain; charset=utf-8"
     lines = [f"HTTP/1.1 {status} {_REASONS[status]}"]
@@ -164,6 +189,8 @@ def format_answer(status: int, length_bytes: int, *, nonce: bytes = b"", keep_al
         lines += [f"Content-Type: {kind}", f"Content-Length: {length_bytes}"]
     if nonce:
         lines.append(f"{_NONCE}: {_to_text(nonce)}")
+    if hashes is not None:
+        lines.append(f"{_HASHES}: {_to_text(_encode_run(hashes))}")
     if not keep_alive:
         lines.append("Connection: close")
     return "\r\n".join(lines).encode("ascii") + HEAD_END
@@ -188,7 +215,9 @@ def parse_answer(head: bytes) -> Answer:
     if not re.fullmatch(r"[0-9]{1,12}", length):
         raise FrameInvalid("the answer has no proper Content-Length")
     nonce = _from_text(headers.get(_NONCE.lower(), ""), NONCE_BYTES)
-    return Answer(status, int(length), nonce, headers.get("connection", "").lower() != "close")
+    told = headers.get(_HASHES.lower())
+    hashes = None if told is None else _decode_run(_from_text(told, _TOLD_BYTES_MAX), 0)[0]
+    return Answer(status, int(length), nonce, headers.get("connection", "").lower() != "close", hashes)
 
 
 def encode_bitfield(layout: PieceLayout, held: int) -> bytes:
@@ -206,8 +235,7 @@ def decode_bitfield(body: bytes) -> RemoteBitfield:
 def encode_hashes(layout: PieceLayout, runs: tuple[SignedHashes, ...]) -> bytes:
     """The body of a hashes answer."""
     parts = [_LAYOUT.pack(layout.size_bytes, layout.piece_size_bytes)]
-    for run in runs:
-        parts += [_RUN.pack(run.first, len(run.hashes) // _HASH_BYTES), run.hashes, run.signature]
+    parts += map(_encode_run, runs)
     return b"".join(parts)
 
 
@@ -217,16 +245,28 @@ def decode_hashes(body: bytes) -> tuple[PieceLayout, tuple[SignedHashes, ...]]:
     runs = []
     at = _LAYOUT.size
     while at < len(body):
-        if len(body) - at < _RUN.size:
-            raise FrameInvalid("a run of hashes is torn")
-        first, count = _RUN.unpack_from(body, at)
-        middle = at + _RUN.size + count * _HASH_BYTES
-        end = middle + SIGNATURE_BYTES
-        if not count or first + count > layout.count or end > len(body):
-            raise FrameInvalid(f"a run of {count} hashes from piece {first} does not fit")
-        runs.append(SignedHashes(first, body[at + _RUN.size : middle], body[middle:end]))
-        at = end
+        run, at = _decode_run(body, at)
+        count = len(run.hashes) // _HASH_BYTES
+        if run.first + count > layout.count:
+            raise FrameInvalid(f"a run of {count} hashes from piece {run.first} does not fit")
+        runs.append(run)
     return layout, tuple(runs)
+
+
+def _encode_run(run: SignedHashes) -> bytes:
+    return _RUN.pack(run.first, len(run.hashes) // _HASH_BYTES) + run.hashes + run.signature
+
+
+def _decode_run(raw: bytes, at: int) -> tuple[SignedHashes, int]:
+    """A run that begins at this offset, and where it ends."""
+    if len(raw) - at < _RUN.size:
+        raise FrameInvalid("a run of hashes is torn")
+    first, count = _RUN.unpack_from(raw, at)
+    middle = at + _RUN.size + count * _HASH_BYTES
+    end = middle + SIGNATURE_BYTES
+    if not count or end > len(raw):
+        raise FrameInvalid(f"a run of {count} hashes from piece {first} does not fit")
+    return SignedHashes(first, raw[at + _RUN.size : middle], raw[middle:end]), end
 
 
 def _decode_layout(body: bytes) -> PieceLayout:

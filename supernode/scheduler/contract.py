@@ -14,6 +14,8 @@ from enum import Enum
 from typing import Final
 
 SEED: Final = 0
+# Ids of leases and fetches: the epoch, and so many bits that count.
+ID_BITS: Final = 40
 
 
 class FailReason(Enum):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from supernode.scheduler import running
 from supernode.scheduler.arrivals import Arrivals
-from supernode.scheduler.contract import SEED, CancelLease, Command, FailReason, GrantLease
+from supernode.scheduler.contract import ID_BITS, SEED, CancelLease, Command, FailReason, GrantLease
 from supernode.scheduler.lease import NO_TIMER, Lease
 from supernode.scheduler.link import FILLS
 from supernode.scheduler.peerbook import PeerBook
@@ -147,7 +147,7 @@ class Core:
         receiver = member.node
         self.last_lease += 1
         inline = swarm.inline and source.peer == SEED
-        number = self.epoch << 40 | self.last_lease
+        number = self.epoch << ID_BITS | self.last_lease
         lease = Lease(number, member, piece, source, self.now, inline)
         self.leases[number] = receiver.leases_in[number] = source.leases_out[number] = lease
         member.grants += 1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supernode.scheduler.contract import SEED, FetchFromOrigin, OpenOrigin, TryOrigin
+from supernode.scheduler.contract import ID_BITS, SEED, FetchFromOrigin, OpenOrigin, TryOrigin
 from supernode.scheduler.story import WHOLE
 from supernode.scheduler.timers import TimerKind
 
@@ -73,7 +73,7 @@ def review(core: Core, swarm: Swarm, plan: OriginPlan) -> None:
     if not wanted:
         return
     core.last_fetch += 1
-    plan.fetch_id = core.epoch << 40 | core.last_fetch
+    plan.fetch_id = core.epoch << ID_BITS | core.last_fetch
     plan.asked = wanted
     core.arrivals.asked(core.now, alone=core.fetches == 0)
     core.fetches += 1

@@ -240,6 +240,25 @@ class StoreSuite:
         assert handle.signed_hashes == (whole,)
         handle.close()
 
+    def test_the_shortest_run_with_a_piece_is_what_goes_with_it(self, store: BlobStore) -> None:
+        blob = some_blob(10_000, piece_size_bytes=1000)
+        handle = store.open(blob.digest, blob.layout)
+
+        def signed(first: int, count: int) -> SignedHashes:
+            run = SignedHashes(first, blob.hashes[first * 32 : (first + count) * 32], bytes([first, count]) * 32)
+            handle.learn_hashes(run)
+            return run
+
+        two, one = signed(1, 2), signed(5, 1)
+        whole = signed(0, 10)
+        assert [handle.signed_run(piece, 4) for piece in range(7)] == [None, two, two, None, None, one, None]
+        assert handle.signed_run(1, 1) is None
+        assert handle.signed_run(0, 10) == whole
+        # What is signed already, in whatever runs, is not kept again.
+        signed(5, 2)
+        assert handle.signed_run(6, 4) is None
+        handle.close()
+
     def test_hashes_that_contradict_a_held_piece_are_refused(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = fill(store, blob, [0])

@@ -17,6 +17,7 @@ from peer.driver import Driver
 from peer.link import Profile, SupernodeLink
 from peer.metrics import Metrics
 from peer.session import Session
+from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
 from peer.transport.http_client import HttpTransport
 from peer.transport.http_server import UploadServer
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peer.blobs import OpenedBlob
+    from peer.store.base import BlobHandle
     from proto.ids import Digest
     from proto.messages import Message
     from tests.support.fake_origin import FakeOrigin
@@ -160,6 +162,14 @@ def hashes_of(supernode: ScriptedSupernode, digest: Digest, content: bytes) -> P
     parts = [content[layout.offset(p) :][: layout.length(p)] for p in range(layout.count)]
     hashes = b"".join(blake3.blake3(part).digest() for part in parts)
     return PieceHashes(SWARM, 0, hashes, sign_hashes(supernode.identity, digest, layout, 0, hashes))
+
+
+def signed_hash(supernode: ScriptedSupernode, handle: BlobHandle, piece: int) -> SignedHashes:
+    """The supernode's word for one piece that is held."""
+    piece_hash = handle.hash_of(piece)
+    assert piece_hash is not None
+    signature = sign_hashes(supernode.identity, handle.digest, handle.layout, piece, piece_hash)
+    return SignedHashes(piece, piece_hash, signature)
 
 
 def known(number: int, node: Node) -> NodeKnown:

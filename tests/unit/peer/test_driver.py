@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,7 @@ from tests.unit.peer.nodes import (
     opened,
     read_all,
     running_node,
+    signed_hash,
 )
 from tests.unit.peer.scripted_supernode import ScriptedSupernode, scripted_supernode
 
@@ -240,8 +242,48 @@ async def test_hashes_that_the_supernode_did_not_sign_are_ignored(tmp_path: Path
             opened(supernode, node, DIGEST, CONTENT), forged, known(1, holder), *grants(0), to=node.identity.peer
         )
         blob = await opening
-        assert (await supernode.hears(Failed)).reason == "protocol"
+        # The holder completed it alone: it has no signed hashes to tell either.
+        assert (await supernode.hears(Failed)).reason == "unhashed"
         assert blob.handle.held == 0
+        blob.close()
+
+
+@pytest.mark.asyncio
+async def test_hashes_come_with_the_pieces_from_who_was_told_them(tmp_path: Path) -> None:
+    async with two_nodes(tmp_path) as (supernode, holder, node):
+        handle = holder.store.get(DIGEST)
+        assert handle is not None
+        for piece in range(handle.layout.count):
+            handle.learn_hashes(signed_hash(supernode, handle, piece))
+        handle.close()
+        opening = asyncio.create_task(node.driver.open(DIGEST, SOURCE))
+        await supernode.hears(Announce)
+        await supernode.say(
+            opened(supernode, node, DIGEST, CONTENT), known(1, holder), *grants(*range(4)), to=node.identity.peer
+        )
+        blob = await opening
+        assert await read_all(blob) == CONTENT
+        # It can pass them on in turn.
+        assert len(blob.handle.signed_hashes) == 4
+        blob.close()
+
+
+@pytest.mark.asyncio
+async def test_a_hash_that_comes_with_a_piece_is_believed_for_the_supernodes_signature_alone(tmp_path: Path) -> None:
+    async with two_nodes(tmp_path) as (supernode, holder, node):
+        handle = holder.store.get(DIGEST)
+        assert handle is not None
+        signed = signed_hash(supernode, handle, 0)
+        handle.learn_hashes(dataclasses.replace(signed, signature=holder.identity.sign(signed.hashes)))
+        handle.close()
+        opening = asyncio.create_task(node.driver.open(DIGEST, SOURCE))
+        await supernode.hears(Announce)
+        await supernode.say(
+            opened(supernode, node, DIGEST, CONTENT), known(1, holder), *grants(0), to=node.identity.peer
+        )
+        blob = await opening
+        assert (await supernode.hears(Failed)).reason == "protocol"
+        assert (blob.handle.held, blob.handle.hash_of(0)) == (0, None)
         blob.close()
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import aiohttp
 
+from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
 from peer.transport.http_client import HttpTransport
@@ -98,6 +100,7 @@ class BarePeer:
         self.identity = identity or Identity.generate()
         self.seen: list[Message] = []
         self.answer_pings = True
+        self.pings = 0
         self._queue: asyncio.Queue[Message | None] = asyncio.Queue()
         self.challenge: Challenge
         self.upload_address = ":7"
@@ -159,6 +162,7 @@ class BarePeer:
 
     async def _received(self, message: Message) -> None:
         if isinstance(message, Ping):
+            self.pings += 1
             if self.answer_pings:
                 await self.send(Pong(message.number))
             return
@@ -196,6 +200,8 @@ class RealPeer(BarePeer):
         self.nodes: dict[int, PieceSource] = {}
         self.swarms: dict[int, tuple[BlobHandle, bytes]] = {}
         self.sources: list[int] = []
+        # Hashes that came with pieces.
+        self.told = 0
         self.failed: list[str] = []
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -227,7 +233,7 @@ class RealPeer(BarePeer):
                 handle = self.swarms[message.swarm][0]
                 key, layout = self.challenge.supernode, handle.layout
                 check_hashes(key, handle.digest, layout, message.first, message.hashes, message.signature)
-                handle.trust_hashes(message.first, message.hashes)
+                handle.learn_hashes(SignedHashes(message.first, message.hashes, message.signature))
             case InlineBlob():
                 handle = self.swarms[message.swarm][0]
                 writer = handle.writer(0)
@@ -255,9 +261,15 @@ class RealPeer(BarePeer):
                 loop.call_soon_threadsafe(report, outcome)
 
         source = self.nodes[grant.node]
-        self.transport.start(
-            PieceFetch(grant.lease, handle, grant.piece, source, ticket, grant.expires_ms / 1000), done
-        )
+        expires_s = grant.expires_ms / 1000
+        learn = functools.partial(self._learn, handle)
+        self.transport.start(PieceFetch(grant.lease, handle, grant.piece, source, ticket, expires_s, learn=learn), done)
+
+    def _learn(self, handle: BlobHandle, signed: SignedHashes) -> None:
+        key = self.challenge.supernode
+        check_hashes(key, handle.digest, handle.layout, signed.first, signed.hashes, signed.signature)
+        handle.learn_hashes(signed)
+        self.told += 1
 
     async def _report(self, grant: Grant, outcome: FetchOutcome) -> None:
         with contextlib.suppress(ConnectionError):

@@ -14,6 +14,8 @@ from proto.ids import Digest
 from proto.messages import (
     SEED_NODE,
     BlobRefused,
+    Failed,
+    FetchReason,
     Grant,
     Holders,
     InlineBlob,
@@ -71,6 +73,42 @@ async def test_three_peers_get_the_blob_and_the_origin_sends_it_once(tmp_path: P
     assert bytes_asked(origin, size_bytes) == size_bytes
 
 
+async def test_hashes_travel_with_pieces_and_not_in_messages(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(8 * MIB))
+    # Nothing is known of the blob when they join.
+    origin.faults = [Fault(), Fault(stall_after_bytes=100_000)]
+    async with running_supernode(tmp_path / "s", origin) as supernode, AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(real_peer(supernode, tmp_path / f"p{n}")) for n in range(3)]
+        for peer in peers:
+            await peer.announce(origin, digest)
+            await peer.expect(SwarmOpened)
+        origin.released.set()
+        for peer in peers:
+            await peer.completed(digest)
+        told, sent = sum(peer.told for peer in peers), sum(len(peer.of(PieceHashes)) for peer in peers)
+        assert told + sent >= 3 * 32
+        # These peers complete what was cancelled, too: that they then know the hash is not known here.
+        assert sent <= 32
+        # From the seed, and from each other.
+        assert {source == SEED_NODE for peer in peers for source in peer.sources} == {True, False}
+
+
+async def test_a_hash_that_the_source_could_not_tell_is_sent(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(2 * MIB))
+    origin.faults = [Fault(), Fault(stall_after_bytes=MIB)]
+    async with running_supernode(tmp_path / "s", origin) as supernode:
+        async with BarePeer.connected(supernode) as peer:
+            await peer.announce(origin, digest)
+            grant = await peer.expect(Grant)
+            await peer.send(Failed(grant.lease, FetchReason.UNHASHED))
+            hashes = await peer.expect(PieceHashes)
+            assert (hashes.swarm, hashes.first, len(hashes.hashes)) == (grant.swarm, grant.piece, 32)
+            # And the piece is granted anew.
+            while (await peer.expect(Grant)).piece != grant.piece:
+                pass
+        origin.released.set()
+
+
 async def test_pieces_are_granted_while_the_rest_still_arrives(tmp_path: Path, origin: FakeOrigin) -> None:
     digest = origin.add(content_of(2 * MIB))
     origin.faults = [Fault(), Fault(stall_after_bytes=MIB)]
@@ -80,7 +118,8 @@ async def test_pieces_are_granted_while_the_rest_still_arrives(tmp_path: Path, o
             assert (await peer.expect(SwarmOpened)).size_bytes == 2 * MIB
             grant = await peer.expect(Grant)
             assert grant.piece < 4
-            assert peer.of(PieceHashes)[0].first == 0
+            # The seed tells the hash with the piece.
+            assert peer.of(PieceHashes) == []
             assert not peer.of(Vouched)
         origin.released.set()
 

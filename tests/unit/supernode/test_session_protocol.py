@@ -214,6 +214,22 @@ async def test_a_peer_that_answers_stays(tmp_path: Path, origin: FakeOrigin) -> 
         await peer.expect(SwarmOpened)
 
 
+async def test_a_session_that_is_busy_both_ways_is_not_pinged(tmp_path: Path, origin: FakeOrigin) -> None:
+    async with (
+        running_supernode(tmp_path / "s", origin, "--ping-interval", "100ms") as supernode,
+        BarePeer.connected(supernode) as peer,
+    ):
+        for number in range(60):
+            await peer.send(Ping(number))
+            await peer.expect(Pong)
+            await asyncio.sleep(0.01)
+        busy = peer.pings
+        await asyncio.sleep(0.5)
+        # It would have been six or more; a machine that stands still for 100 ms is a silence.
+        assert busy <= 2
+        assert peer.pings >= busy + 2
+
+
 async def test_a_session_too_many_is_refused_by_name(tmp_path: Path, origin: FakeOrigin) -> None:
     async with (
         running_supernode(tmp_path / "s", origin, "--sessions-max", "1") as supernode,

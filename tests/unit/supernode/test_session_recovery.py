@@ -11,6 +11,8 @@ import pytest
 
 from proto.messages import (
     Announce,
+    Failed,
+    FetchReason,
     Grant,
     OriginStatus,
     OriginTried,
@@ -41,6 +43,24 @@ pytestmark = pytest.mark.asyncio
 def origin() -> Iterator[FakeOrigin]:
     with fake_origin() as origin:
         yield origin
+
+
+async def test_leases_are_told_without_the_epoch(tmp_path: Path, origin: FakeOrigin) -> None:
+    for start in (1, 2):
+        digest = origin.add(random.Random(start).randbytes(300_000))
+        async with (
+            running_supernode(tmp_path / "s", origin) as supernode,
+            BarePeer.connected(supernode) as peer,
+        ):
+            assert peer.challenge.epoch == start
+            await peer.announce(origin, digest)
+            first = await peer.expect(Grant)
+            await peer.send(Failed(first.lease, FetchReason.CONNECTION))
+            again = await peer.expect(Grant)
+            # The report was taken for that lease: its piece is granted anew.
+            while again.piece != first.piece:
+                again = await peer.expect(Grant)
+            assert 1 <= first.lease < again.lease < 100
 
 
 async def test_the_epoch_grows_and_the_identity_stays(tmp_path: Path, origin: FakeOrigin) -> None:

@@ -125,12 +125,19 @@ def test_leases_that_come_before_the_store_is_open_wait_for_it() -> None:
     assert [f.piece for f in of_type(script(StoreOpened(DIGEST, 0, 0b1111, False)), StartFetch)] == [0]
 
 
-def test_a_lease_on_an_unknown_swarm_node_piece_or_hash_is_refused() -> None:
-    script = Script().linked().open(hashed=0b0111)
+def test_a_lease_on_an_unknown_swarm_node_or_piece_is_refused() -> None:
+    script = Script().linked().open()
     assert script.receive(Grant(1, 99, 0, 1, 5000)) == [Send(Failed(1, "protocol"))]
     assert script.receive(Grant(2, SWARM, 0, 99, 5000)) == [Send(Failed(2, "protocol"))]
     assert script.receive(Grant(3, SWARM, 4, 1, 5000)) == [Send(Failed(3, "protocol"))]
-    assert script.receive(Grant(4, SWARM, 3, 1, 5000)) == [Send(Failed(4, "protocol"))]
+
+
+def test_a_piece_whose_hash_is_not_known_is_fetched_for_its_hash_may_come_with_it() -> None:
+    script = Script().linked().open(hashed=0b0111)
+    (fetch,) = of_type(script.grant(11, 3), StartFetch)
+    assert script(FetchEnded(fetch.fetch, "unhashed", 0.1)) == [Send(Failed(11, "unhashed"))]
+    (again,) = of_type(script.grant(12, 3), StartFetch)
+    assert again.piece == 3
 
 
 def test_a_lease_on_a_held_piece_is_a_success_at_once() -> None:

@@ -20,6 +20,7 @@ from peer.transport.http_wire import (
     pieces_path,
 )
 from proto.errors import ConfigError, LocalError
+from tests.support.blobs import fill, some_blob
 from tests.unit.peer.transport.upload_harness import LARGE, SMALL, Client, wait_for
 
 if TYPE_CHECKING:
@@ -91,6 +92,30 @@ def test_signed_hashes_are_passed_on(serve: Callable[..., UploadServer]) -> None
     with Client(serve()) as client:
         _, body = client.ask(hashes_path(SMALL.digest), *client.ticket())
         assert decode_hashes(body) == (SMALL.layout, (SignedHashes(0, SMALL.hashes, bytes(64)),))
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_the_hash_comes_with_the_piece_where_it_is_wanted(serve: Callable[..., UploadServer], wanted: bool) -> None:
+    with Client(serve()) as client:
+        client.send(format_request(pieces_path(SMALL.digest, 1, 1), "test", *client.ticket(), hash_wanted=wanted))
+        answer, body = client.answer()
+        assert (answer.status, body) == (200, SMALL.content[4096:8192])
+        assert answer.hashes == (SignedHashes(0, SMALL.hashes, bytes(64)) if wanted else None)
+
+
+def test_a_long_run_of_hashes_does_not_come_with_each_piece(
+    store: DiskStore, serve: Callable[..., UploadServer]
+) -> None:
+    blob = some_blob(5 * 4096, piece_size_bytes=4096, seed=3)
+    handle = fill(store, blob)
+    handle.learn_hashes(SignedHashes(0, blob.hashes, bytes(64)))
+    handle.close()
+    with Client(serve()) as client:
+        client.send(
+            format_request(pieces_path(blob.digest, 1, 1), "test", *client.ticket(blob.digest), hash_wanted=True)
+        )
+        answer, _ = client.answer()
+        assert (answer.status, answer.hashes) == (200, None)
 
 
 @pytest.mark.parametrize("pieces", [(0, 3), (3, 3), (2, 60_000)])

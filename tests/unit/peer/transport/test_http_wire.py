@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random  # noqa: TC003  # hypothesis looks at it
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +12,7 @@ from peer.store.base import SignedHashes
 from peer.transport.base import RemoteBitfield
 from peer.transport.http_wire import (
     HEAD_END,
+    TOLD_RUN_MAX,
     Asked,
     bitfield_path,
     decode_bitfield,
@@ -44,6 +47,26 @@ def test_a_request_for_pieces_is_read_back(ticket: bytes, proof: bytes, one: int
     request = parse_request(raw.removesuffix(HEAD_END))
     assert (request.asked, request.digest, request.first, request.last) == (Asked.PIECES, DIGEST, first, last)
     assert (request.ticket, request.proof, request.keep_alive) == (ticket, proof, True)
+
+
+@given(st.booleans(), st.booleans())
+def test_what_is_wanted_beside_the_piece_is_read_back(ahead: bool, hash_wanted: bool) -> None:
+    raw = format_request(pieces_path(DIGEST, 3, 3), "host:1", b"t", b"p", ahead=ahead, hash_wanted=hash_wanted)
+    request = parse_request(raw.removesuffix(HEAD_END))
+    assert (request.ahead, request.hash_wanted) == (ahead, hash_wanted)
+
+
+@given(st.integers(0, 65535), st.integers(1, TOLD_RUN_MAX), st.randoms())
+def test_hashes_that_come_with_a_piece_are_read_back(first: int, count: int, rng: Random) -> None:
+    run = SignedHashes(first, rng.randbytes(32 * count), rng.randbytes(64))
+    answer = parse_answer(format_answer(200, 5, hashes=run).removesuffix(HEAD_END))
+    assert (answer.status, answer.length_bytes, answer.hashes) == (200, 5, run)
+
+
+@pytest.mark.parametrize("told", ["AAAA", "!", "A" * 600, ""])
+def test_hashes_that_come_torn_or_are_too_many_are_refused(told: str) -> None:
+    with pytest.raises(FrameInvalid):
+        parse_answer(head(f"HTTP/1.1 200 OK\nContent-Length: 5\nLayercast-Hashes: {told}"))
 
 
 @pytest.mark.parametrize(
