@@ -5,6 +5,7 @@ It only keeps count and learns; who gets a lease is policy's. Rates are bytes/s.
 
 from __future__ import annotations
 
+from math import log2
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ _GAP_FALL: Final = 1 / 256
 _GAPPY: Final = 0.03
 # A link counts as shared if more than this part of a second transfer ran on average.
 _PARTLY: Final = 0.35
+
+
+def band_of(rate: float) -> int:
+    """Rates in bands of half an octave, so that nodes with links about as fast can be found by masks."""
+    return round(2.0 * log2(rate))
 
 
 class Link:
@@ -149,6 +155,11 @@ class Link:
         if self.declared is not None:
             return self.declared
         return self.carries if self.carries is not None and self.held_up >= _SURE else 0.0
+
+    def band(self, slow: float) -> int | None:
+        """The band that what is known of its rate is in; see band_of. None while nothing is known."""
+        rate = self.known(slow)
+        return band_of(rate) if rate else None
 
     def area(self, now: float) -> float:
         """Transfer-seconds so far."""
