@@ -156,9 +156,9 @@ class Link:
             return self.declared
         return self.carries if self.carries is not None and self.held_up >= _SURE else 0.0
 
-    def band(self, slow: float) -> int | None:
-        """The band that what is known of its rate is in; see band_of. None while nothing is known."""
-        rate = self.known(slow)
+    def band(self) -> int | None:
+        """The band that its own rate is in; see band_of. None while that is not known."""
+        rate = self.own()
         return band_of(rate) if rate else None
 
     def area(self, now: float) -> float:

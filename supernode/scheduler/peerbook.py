@@ -261,8 +261,7 @@ class PeerBook:
 
     def band(self, node: Node) -> None:
         """Note how fast its links are, after something was learned of them."""
-        slow = self.slow_rate()
-        up, down = node.up.band(slow), node.down.band(slow)
+        up, down = node.up.band(), node.down.band()
         if up != node.up_band:
             _move(self.up_bands, node, node.up_band, up)
             node.up_band = up
