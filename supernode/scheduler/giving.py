@@ -30,7 +30,8 @@ def for_source(core: Core, node: Node, seed_free: bool) -> Choice | None:
         receivers ^= policy.SEED_BIT
     if not receivers:
         return None
-    alike = like(core.book.down_bands, receivers, node.up)
+    # As in taking: not where there are racks.
+    alike = like(core.book.down_bands, receivers, node.up) if node.rack is None else receivers
     found = _to_any(core, node, alike) if alike else None
     return found or _to_any(core, node, receivers) if alike != receivers else found
 

@@ -28,7 +28,8 @@ def for_receiver(core: Core, node: Node, seed_free: bool) -> Choice | None:
             return found
         if not seed_free or policy.seed_is_early(core):
             sources ^= policy.SEED_BIT
-    alike = like(core.book.up_bands, sources, node.down)
+    # Where there are racks their trunks hold transfers up, and a rate is no link's own.
+    alike = like(core.book.up_bands, sources, node.down) if node.rack is None else sources
     found = _from_any(core, node, alike) if alike else None
     return found or _from_any(core, node, sources) if alike != sources else found
 
