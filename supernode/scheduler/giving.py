@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from proto.pieces import indices
 from supernode.scheduler import policy
 from supernode.scheduler.contract import SEED
+from supernode.scheduler.peerbook import like
 
 if TYPE_CHECKING:
     from supernode.scheduler.leases import Core
@@ -29,6 +30,13 @@ def for_source(core: Core, node: Node, seed_free: bool) -> Choice | None:
         receivers ^= policy.SEED_BIT
     if not receivers:
         return None
+    # As in taking: not where there are racks.
+    alike = like(core.book.down_bands, receivers, node.up) if node.rack is None else receivers
+    found = _to_any(core, node, alike) if alike else None
+    return found or _to_any(core, node, receivers) if alike != receivers else found
+
+
+def _to_any(core: Core, node: Node, receivers: int) -> Choice | None:
     if len(node.members) == 1:
         for only in node.members.values():
             return _from_member(core, only, receivers)

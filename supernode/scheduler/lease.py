@@ -53,7 +53,7 @@ class Lease:
         self.inline = inline
         self.granted_at = now
         self.started_at: float | None = None
-        # The slower of both ends' whole links, bytes/s; FILLS while one is unknown.
+        # The slower of both ends' whole links as far as known, bytes/s; FILLS while neither is.
         self.share = 0.0
         # Predicted time of the transfer, None while nothing is measured.
         self.duration_s: float | None = None

@@ -214,7 +214,7 @@ class Core:
     def _predict(self, lease: Lease) -> None:
         up, down = lease.source.up, lease.receiver.down
         slow = self.book.slow_rate()
-        lease.share = min(up.known(slow), down.known(slow)) or FILLS
+        lease.share = min(up.known(slow) or FILLS, down.known(slow) or FILLS)
         flow_up, flow_down = up.expected_flow(lease.before_up), down.expected_flow(lease.before_down)
         if flow_up is None:
             flow = flow_down or self.book.typical_flow

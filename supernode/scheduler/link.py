@@ -5,6 +5,7 @@ It only keeps count and learns; who gets a lease is policy's. Rates are bytes/s.
 
 from __future__ import annotations
 
+from math import log2
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -20,8 +21,10 @@ _FILLED: Final = 0.9
 _UNFILLED: Final = 0.6
 # What a transfer takes of a link while the other end is unknown, bytes/s: more than any link has.
 FILLS: Final = 1e15
-# Transfers from which on what was learned from them counts for what else may run beside one.
-_ENOUGH: Final = 4
+# A transfer tells how much this link carries, not only how little it may be, if the other end could have done so many
+# times as much; and so many such transfers tell what may run beside one.
+_MORE: Final = 1.5
+_SURE: Final = 2
 # What is left of a hoped for rate with each transfer that was slower.
 _DOUBT: Final = 0.7
 # How fast the estimate of a link's idle part follows upwards and downwards, and from where on it counts: then a grant
@@ -31,6 +34,11 @@ _GAP_FALL: Final = 1 / 256
 _GAPPY: Final = 0.03
 # A link counts as shared if more than this part of a second transfer ran on average.
 _PARTLY: Final = 0.35
+
+
+def band_of(rate: float) -> int:
+    """Rates in bands of half an octave, so that nodes with links about as fast can be found by masks."""
+    return round(2.0 * log2(rate))
 
 
 class Link:
@@ -50,6 +58,7 @@ class Link:
         "carries",
         "chains",
         "declared",
+        "held_up",
         "hoped",
         "measured",
         "open_ends",
@@ -65,6 +74,8 @@ class Link:
         self.carries: float | None = None
         # Transfers that it was learned from.
         self.measured = 0
+        # Transfers at about that rate that this link held up: the other end could have done more.
+        self.held_up = 0
         # Bytes/s that it may well carry, until transfers tell; 0.0: nothing is known.
         self.hoped = 0.0
         self.chains = 0
@@ -133,13 +144,22 @@ class Link:
         return self.declared or self.carries or 0.0
 
     def known(self, slow: float) -> float:
-        """The same, but 0.0 after the first few transfers if they were not slower than `slow` bytes/s.
+        """The same, but 0.0 while its transfers may all have been held up elsewhere and were not slower than `slow`.
 
-        They may have shared links elsewhere. Taken for slower than it is, a node is served beside others, and so it is.
+        Taken for slower than it is, a node is served beside others, and so it is.
         """
-        if self.declared is not None or self.carries is None:
-            return self.declared or 0.0
-        return self.carries if self.measured >= _ENOUGH or self.carries < slow else 0.0
+        return self.own() or (self.carries if self.carries is not None and self.carries < slow else 0.0)
+
+    def own(self) -> float:
+        """The same, but 0.0 while its transfers may all have been held up elsewhere."""
+        if self.declared is not None:
+            return self.declared
+        return self.carries if self.carries is not None and self.held_up >= _SURE else 0.0
+
+    def band(self) -> int | None:
+        """The band that its own rate is in; see band_of. None while that is not known."""
+        rate = self.own()
+        return band_of(rate) if rate else None
 
     def area(self, now: float) -> float:
         """Transfer-seconds so far."""
@@ -182,10 +202,12 @@ class Link:
         """Several nodes want what goes over this link: it takes no further transfer on account of gaps."""
         self._gap_part = 0.0
 
-    def learn(self, rate: float, beside: float, beside_there: float) -> None:
-        """Take in a transfer that ended well: its rate in bytes/s, the mean numbers running here and at its other end.
+    def learn(self, rate: float, beside: float, beside_there: float, there: float) -> None:
+        """Take in a transfer that ended well: its rate in bytes/s, the mean numbers running here and at its other end,
+        and that link's rate as known before (0.0: not at all).
 
-        Where the other end was shared, it may be what limited the transfer: no reason to think less of this one.
+        Where the other end was shared or is slower, it may be what limited the transfer: no reason to think less of
+        this one.
         """
         carried = rate * beside
         self.measured += 1
@@ -194,6 +216,10 @@ class Link:
         if self.carries is None:
             self.carries = carried
         elif carried > self.carries:
+            if carried > _MORE * self.carries:
+                self.held_up = 0
             self.carries += _RISE * (carried - self.carries)
-        elif beside_there <= 1.0 + _PARTLY:
+        elif beside_there <= 1.0 + _PARTLY and not 0.0 < _MORE * there < self.carries:
             self.carries += _FALL * (carried - self.carries)
+        if there > _MORE * rate * beside_there and _MORE * carried > self.carries:
+            self.held_up += 1

@@ -48,8 +48,11 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
                 receiver.down.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)
             if source.up.chains > 1 or receiver.down.chains > 1:
                 running.look_at_stuck(core, source, receiver)
-            source.up.learn(rate, beside_up, beside_down)
-            receiver.down.learn(rate, beside_down, beside_up)
+            up_speed, down_speed = source.up.speed(), receiver.down.speed()
+            source.up.learn(rate, beside_up, beside_down, down_speed)
+            receiver.down.learn(rate, beside_down, beside_up, up_speed)
+            core.book.band(source)
+            core.book.band(receiver)
             typical = core.book.typical_flow
             core.book.typical_flow = rate if typical is None else typical + (rate - typical) / 64
     source.faults >>= 1

@@ -6,16 +6,20 @@ bit 0), so that "free holders of this piece in that rack" is two ANDs. Knows not
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proto.pieces import indices
 from supernode.scheduler.contract import SEED
+from supernode.scheduler.link import band_of
 
 if TYPE_CHECKING:
     from supernode.scheduler.lease import Lease
     from supernode.scheduler.link import Link
     from supernode.scheduler.settings import SchedulerSettings
     from supernode.scheduler.swarm import Member
+
+# Links whose bands are no further apart, twice their rate or half of it, are alike.
+_NEAR_BANDS: Final = 2
 
 
 class Node:
@@ -30,6 +34,7 @@ class Node:
         "dirty_down",
         "dirty_up",
         "down",
+        "down_band",
         "faults",
         "gets_nothing",
         "gives",
@@ -46,6 +51,7 @@ class Node:
         "takes",
         "timeouts",
         "up",
+        "up_band",
         "wanting",
     )
 
@@ -59,6 +65,9 @@ class Node:
         self.rack = places[0] if len(places) == 3 else None
         self.up = up
         self.down = down
+        # Its links' bands, as the book has them.
+        self.up_band: int | None = None
+        self.down_band: int | None = None
         self.quarantined = False
         # Whether it is in the book's masks free_up, free_down, idle_up and idle_down.
         self.gives = False
@@ -103,6 +112,7 @@ class PeerBook:
     __slots__ = (
         "_rows",
         "avoided",
+        "down_bands",
         "free_down",
         "free_up",
         "idle_down",
@@ -115,6 +125,7 @@ class PeerBook:
         "settings",
         "sunk",
         "typical_flow",
+        "up_bands",
     )
 
     def __init__(self, settings: SchedulerSettings) -> None:
@@ -133,6 +144,9 @@ class PeerBook:
         # Some node avoids them as a source.
         self.avoided = 0
         self.places: dict[str, int] = {}
+        # By band the nodes whose uplink's, and whose downlink's, rate is known.
+        self.up_bands: dict[int, int] = {}
+        self.down_bands: dict[int, int] = {}
         # Rate of a transfer between any two nodes, as lately seen.
         self.typical_flow: float | None = None
         # Their racks let them wait for long: they may fetch from others what their racks have.
@@ -153,6 +167,7 @@ class PeerBook:
         self.nodes[peer] = node
         for place in node.places:
             self.places[place] = self.places.get(place, 0) | node.bit
+        self.band(node)
         self.refresh(node)
         return node
 
@@ -168,6 +183,8 @@ class PeerBook:
         self.idle_down &= clear
         self.sunk &= clear
         self.roaming &= clear
+        _move(self.up_bands, node, node.up_band, None)
+        _move(self.down_bands, node, node.down_band, None)
         for place in node.places:
             left = self.places[place] & clear
             if left:
@@ -242,6 +259,16 @@ class PeerBook:
         """From which rate on downwards a link is slow, bytes/s; 0.0 while nothing is measured."""
         return self.settings.slow_part * (self.typical_flow or 0.0)
 
+    def band(self, node: Node) -> None:
+        """Note how fast its links are, after something was learned of them."""
+        up, down = node.up.band(), node.down.band()
+        if up != node.up_band:
+            _move(self.up_bands, node, node.up_band, up)
+            node.up_band = up
+        if down != node.down_band:
+            _move(self.down_bands, node, node.down_band, down)
+            node.down_band = down
+
     def judge(self, node: Node) -> None:
         """Sink a slow or faulty node in the order of sources, or let it rise again. The seed is what it is.
 
@@ -253,3 +280,36 @@ class PeerBook:
             self.sunk |= node.bit
         elif self.sunk & node.bit:
             self.sunk ^= node.bit
+
+
+def like(bands: dict[int, int], nodes: int, link: Link) -> int:
+    """Those of the nodes whose links, by their `bands`, are about as fast as this one at the other end.
+
+    With a link that may be faster than it was seen to be, those that are not known to be slower: else it would only
+    ever be seen to be as slow.
+    """
+    if not bands:
+        return nodes
+    own = link.own()
+    speed = own or link.speed()
+    if not speed:
+        return nodes
+    band = band_of(speed)
+    slower = alike = 0
+    for other, of_band in bands.items():
+        if other < band - _NEAR_BANDS:
+            slower |= of_band
+        elif other <= band + _NEAR_BANDS:
+            alike |= of_band
+    return nodes & alike if own else nodes & ~slower
+
+
+def _move(bands: dict[int, int], node: Node, before: int | None, after: int | None) -> None:
+    if before is not None:
+        left = bands[before] ^ node.bit
+        if left:
+            bands[before] = left
+        else:
+            del bands[before]
+    if after is not None:
+        bands[after] = bands.get(after, 0) | node.bit

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from proto.pieces import indices
 from supernode.scheduler import policy
 from supernode.scheduler.contract import SEED
+from supernode.scheduler.peerbook import like
 
 if TYPE_CHECKING:
     from supernode.scheduler.leases import Core
@@ -27,6 +28,13 @@ def for_receiver(core: Core, node: Node, seed_free: bool) -> Choice | None:
             return found
         if not seed_free or policy.seed_is_early(core):
             sources ^= policy.SEED_BIT
+    # Where there are racks their trunks hold transfers up, and a rate is no link's own.
+    alike = like(core.book.up_bands, sources, node.down) if node.rack is None else sources
+    found = _from_any(core, node, alike) if alike else None
+    return found or _from_any(core, node, sources) if alike != sources else found
+
+
+def _from_any(core: Core, node: Node, sources: int) -> Choice | None:
     if len(node.wanting) == 1:
         for only in node.wanting.values():
             return _for_member(core, only, sources)

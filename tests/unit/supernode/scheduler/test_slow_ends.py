@@ -13,6 +13,7 @@ from supernode.scheduler.contract import (
     PieceEvicted,
     PieceStored,
 )
+from supernode.scheduler.link import Link
 from supernode.scheduler.machine import Scheduler
 from supernode.scheduler.settings import SchedulerSettings
 from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants, mask, only_grant
@@ -69,7 +70,7 @@ def test_a_transfer_beside_a_slow_one_does_not_make_the_link_look_twice_as_fast(
     book.typical_flow = RATE
     link = book.nodes[1].up
     for _ in range(4):
-        link.learn(RATE, 1.0, 1.0)
+        link.learn(RATE, 1.0, 1.0, 0.0)
     last = only_grant(play.stored(first, elapsed_s=20.0))
     play.stored(second, elapsed_s=20.0)
     play.want(3)
@@ -145,9 +146,9 @@ def test_the_seed_hopes_for_less_with_each_transfer_that_was_slower() -> None:
     link.hope(RATE)
     assert link.expected_flow(None) == RATE
     for _ in range(8):
-        link.learn(SLOW_RATE, 1.0, 1.0)
+        link.learn(SLOW_RATE, 1.0, 1.0, 0.0)
     assert link.hoped < 0.1 * RATE
-    link.learn(RATE, 1.0, 1.0)
+    link.learn(RATE, 1.0, 1.0, 0.0)
     assert link.hoped == 0.0
 
 
@@ -157,10 +158,10 @@ def test_one_slow_transfer_sinks_nobody_two_do() -> None:
     book = play.scheduler._core.book
     node = book.nodes[1]
     book.typical_flow = RATE
-    node.up.learn(SLOW_RATE, 1.0, 1.0)
+    node.up.learn(SLOW_RATE, 1.0, 1.0, 0.0)
     book.judge(node)
     assert not book.sunk
-    node.up.learn(SLOW_RATE, 1.0, 1.0)
+    node.up.learn(SLOW_RATE, 1.0, 1.0, 0.0)
     book.judge(node)
     assert book.sunk == node.bit
 
@@ -178,18 +179,49 @@ def test_what_a_rack_has_at_a_slow_node_alone_comes_from_that_one() -> None:
     assert only_grant(play.want(2)).source == 1
 
 
-def test_what_a_few_transfers_teach_does_not_yet_count_for_what_may_run_beside_one() -> None:
-    link = Playbook().scheduler._core.book.nodes[SEED].up
-    known = []
-    for _ in range(5):
-        link.learn(RATE / 2, 1.0, 1.0)
-        known.append(link.known(slow=RATE / 4))
-    assert known == [0.0, 0.0, 0.0, RATE / 2, RATE / 2]
+def known_after_each(link: Link, transfers: int, *, there: float) -> list[float]:
+    """What is known of it after each of so many transfers at half the rate, with an other end that carries `there`."""
+    found = []
+    for _ in range(transfers):
+        link.learn(RATE / 2, 1.0, 1.0, there)
+        found.append(link.known(slow=RATE / 4))
+    return found
+
+
+def test_a_link_is_known_by_transfers_whose_other_end_could_have_done_more() -> None:
+    assert known_after_each(Link(8, None), 3, there=RATE) == [0.0, RATE / 2, RATE / 2]
+
+
+@pytest.mark.parametrize("there", [0.0, RATE / 2])
+def test_nothing_is_known_of_a_link_whose_transfers_the_others_may_have_held_up(there: float) -> None:
+    assert known_after_each(Link(8, None), 8, there=there) == [0.0] * 8
+
+
+def test_a_quick_transfer_makes_what_slower_ones_taught_unknown_again() -> None:
+    link = Link(8, None)
+    known_after_each(link, 2, there=RATE)
+    link.learn(RATE, 1.0, 1.0, RATE)
+    assert link.known(slow=RATE / 4) == 0.0
+
+
+def test_transfers_with_slower_nodes_do_not_make_a_link_look_slower() -> None:
+    link = Link(8, None)
+    link.learn(RATE, 1.0, 1.0, RATE)
+    for _ in range(16):
+        link.learn(RATE / 4, 1.0, 1.0, RATE / 4)
+    assert link.carries == RATE
+
+
+def test_a_link_measured_once_takes_another_beside_a_transfer_to_a_node_known_to_be_slower() -> None:
+    play = one_source(1, slow_rate=SLOW_RATE)
+    play.scheduler._core.book.nodes[1].up.learn(RATE, 1.0, 1.0, 0.0)
+    first = only_grant(play.want(2, swarm=2))
+    assert [(lease.source, lease.ahead) for lease in grants(play.want(3))][:1] == [(first.source, False)]
 
 
 def test_what_is_slow_is_known_at_once() -> None:
     link = Playbook().scheduler._core.book.nodes[SEED].up
-    link.learn(SLOW_RATE, 1.0, 1.0)
+    link.learn(SLOW_RATE, 1.0, 1.0, 0.0)
     assert link.known(slow=RATE / 4) == SLOW_RATE
 
 
@@ -198,7 +230,7 @@ def test_a_link_that_turns_out_to_carry_less_takes_more_at_once() -> None:
     sources = (1, 4, 5, 6)
     play.join(*sources, 3, rate=10.0 * RATE)
     play.join(2)
-    play.scheduler._core.book.nodes[2].down.learn(10.0 * RATE, 1.0, 1.0)
+    play.scheduler._core.book.nodes[2].down.learn(10.0 * RATE, 1.0, 1.0, 0.0)
     play.open_at_peers(4)
     everything = "*" * 12
     play.open(everything, swarm=2)
