@@ -21,8 +21,9 @@ def match(core: Core) -> None:
     """Grant all that can be granted to and from the dirty nodes.
 
     The seed's first copies go first, for its link must not idle while it has any; its further copies go last, for
-    receivers are better served by an idle peer than by a share of the seed. What the seed itself lacks and peers hold
-    comes after all that the peers want.
+    receivers are better served by an idle peer than by a share of the seed. Other sources choose before receivers:
+    what a source holds may be of use to few, what a receiver lacks others have as well. What the seed itself lacks and
+    peers hold comes after all that the peers want.
     """
     seed = core.book.nodes[SEED]
     while core.dirty_up or core.dirty_down:
@@ -31,14 +32,14 @@ def match(core: Core) -> None:
             core.dirty_up.remove(seed)
             seed.dirty_up = False
             _drain(core, seed, seed_free=False)
-        for node in core.take_receivers():
-            if node is not seed and (node.takes or not node.wanting or core.inline_swarms):
-                _feed(core, node)
         # It may have promised nothing yet for want of one of these.
         spare = spare or seed.dirty_up or (seed.gives and policy.seed_is_early(core))
         for node in core.take_sources():
             if node is not seed and node.gives:
                 _drain(core, node, seed_free=False)
+        for node in core.take_receivers():
+            if node is not seed and (node.takes or not node.wanting or core.inline_swarms):
+                _feed(core, node)
         if spare:
             _drain(core, seed, seed_free=seed_is_free(core))
         if seed.wanting:
