@@ -35,6 +35,22 @@ def test_a_receiver_takes_from_sources_about_as_fast(rate: float, alike: tuple[i
     assert set(chosen) <= set(alike)
 
 
+def chosen_one_after_another(zone: str) -> set[int]:
+    """The sources of a dozen slow receivers of which each finds all sources free."""
+    play = holders()
+    chosen = set()
+    for peer in range(10, 22):
+        play.join(peer, zone=zone, rate=QUARTER)
+        chosen.add(grants(play.want(peer))[0].source)
+        play.tell(PeerLost(peer, "gone"))
+    return chosen
+
+
+def test_in_a_rack_rates_pair_nobody_for_they_may_be_the_trunks() -> None:
+    assert chosen_one_after_another("region/zone") <= set(SLOW)
+    assert chosen_one_after_another("region/zone/rack") & set(FAST)
+
+
 def test_a_receiver_takes_from_a_source_of_another_rate_rather_than_from_none() -> None:
     play = Playbook()
     play.join(1, rate=RATE)
