@@ -16,15 +16,10 @@ from typing import TYPE_CHECKING, Final
 from peer.transport.base import FetchOutcome, RemoteBitfield
 from peer.transport.http_connection import AnswerLate, ConnectionLost, HttpConnection
 from peer.transport.http_pool import ConnectionPool
-from peer.transport.http_wire import (
-    HASHES_BYTES_MAX,
-    bitfield_path,
-    decode_bitfield,
-    hashes_path,
-    pieces_path,
-)
+from peer.transport.http_questions import ask
+from peer.transport.http_wire import bitfield_path, decode_bitfield, hashes_path, pieces_path
 from peer.transport.tail import Tail
-from proto.errors import ConfigError, FrameInvalid, LocalError, PeerBusy, PieceCorrupt, RemoteError, TicketInvalid
+from proto.errors import ConfigError, LocalError, PieceCorrupt, RemoteError
 from proto.ids import short_peer
 from proto.messages import FetchReason
 from proto.pieces import KIB, MIB
@@ -42,7 +37,6 @@ if TYPE_CHECKING:
 # Measured with benchmarks/dataplane: 64 KiB and 256 KiB cost more (see peer.store.files.CHUNK_BYTES).
 BUFFER_BYTES: Final = 1024 * KIB
 BUFFERS_MAX_BYTES: Final = 32 * MIB
-_SMALL_BUFFER_BYTES: Final = 64 * KIB
 # One line of text, which comes with its head.
 _REFUSAL_MAX_BYTES: Final = 4 * KIB
 _REFUSAL_WAIT_S: Final = 1.0
@@ -164,12 +158,12 @@ class HttpTransport:
 
     def bitfield(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> RemoteBitfield:
         """See Transport. Raises PeerBusy, TicketInvalid or RemoteError."""
-        body = self._ask(source, bitfield_path(digest), ticket, timeout_s)
+        body = ask(self._pool, source, bitfield_path(digest), ticket, timeout_s)
         return RemoteBitfield(0, 0, 0) if body is None else decode_bitfield(body)
 
     def hashes(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> bytes:
         """See Transport; http_wire.decode_hashes takes it apart. Raises PeerBusy, TicketInvalid or RemoteError."""
-        body = self._ask(source, hashes_path(digest), ticket, timeout_s)
+        body = ask(self._pool, source, hashes_path(digest), ticket, timeout_s)
         if body is None:
             raise RemoteError(f"peer {short_peer(source.peer)} holds nothing of blob {digest.short}")
         return body
@@ -382,54 +376,6 @@ class HttpTransport:
             count = connection.read_body(buffer[:size], give_up_s)
             task.received_bytes += count
             writer.write(buffer[:count])
-
-    # --- questions ---------------------------------------------------------------------------------------------
-
-    def _ask(self, source: PieceSource, path: str, ticket: bytes, timeout_s: float) -> bytes | None:
-        """The body of the answer, None for "not held". Raises RemoteError."""
-        give_up_s = time.monotonic() + timeout_s
-        buffer = memoryview(bytearray(_SMALL_BUFFER_BYTES))
-        peer = short_peer(source.peer)
-        while True:
-            connection = self._pool.take(source.address)
-            try:
-                if not connection.used:
-                    self._pool.open(connection, buffer)
-                return self._ask_over(connection, path, ticket, give_up_s, buffer)
-            except ConnectionLost as lost:
-                connection.close()
-                if not (lost.early and connection.used):
-                    raise RemoteError(f"peer {peer}: connection lost") from None
-            except AnswerLate:
-                connection.close()
-                raise RemoteError(f"peer {peer}: no answer within {timeout_s:g} s") from None
-            except BaseException:
-                connection.close()
-                raise
-
-    def _ask_over(
-        self, connection: HttpConnection, path: str, ticket: bytes, give_up_s: float, buffer: memoryview
-    ) -> bytes | None:
-        connection.request(path, ticket)
-        answer, rest = connection.read_head(buffer, give_up_s - time.monotonic())
-        if answer.length_bytes > HASHES_BYTES_MAX or len(rest) > answer.length_bytes:
-            raise FrameInvalid(f"an answer of {answer.length_bytes} bytes: at most {HASHES_BYTES_MAX}")
-        body = bytearray(answer.length_bytes)
-        view = memoryview(body)
-        view[: len(rest)] = rest
-        filled = len(rest)
-        while filled < len(body):
-            filled += connection.read_body(view[filled:], give_up_s)
-        self._pool.give(connection, keep=answer.keep_alive)
-        if answer.status == 404:
-            return None
-        if answer.status == 503:
-            raise PeerBusy(f"{connection.address} is busy: ask another peer")
-        if answer.status == 403:
-            raise TicketInvalid(f"{connection.address} refused our ticket: announce again")
-        if answer.status != 200:
-            raise FrameInvalid(f"{connection.address} answered {answer.status}")
-        return bytes(body)
 
 
 def _learn(fetch: PieceFetch, answer: Answer) -> None:
