@@ -18,7 +18,18 @@ import pytest_asyncio
 from peer.transport.http_wire import bitfield_path, format_request, nonce_path, parse_answer, pieces_path
 from proto import codec
 from proto.ids import Digest
-from proto.messages import Announce, Challenge, Hello, Pong, Refused, Source, SwarmOpened, Welcome, Withdraw
+from proto.messages import (
+    PROTOCOL_VERSION,
+    Announce,
+    Challenge,
+    Hello,
+    Pong,
+    Refused,
+    Source,
+    SwarmOpened,
+    Welcome,
+    Withdraw,
+)
 from proto.tickets import TICKET_LEEWAY_S, Identity, issue_ticket, prove_connection, sign_hello
 from tests.support.cluster import Cluster
 from tests.support.counting_proxy import CountingProxyProcess
@@ -215,7 +226,7 @@ async def test_a_wrong_hello_is_refused_by_name(cluster: Cluster, peer: Peer, wr
         assert isinstance(challenge, Challenge)
         proof = sign_hello(me, challenge.nonce, challenge.supernode)
         hello = Hello(
-            99 if wrong == "version" else 1,
+            PROTOCOL_VERSION + 1 if wrong == "version" else PROTOCOL_VERSION,
             Identity.generate().peer if wrong == "identity" else me.peer,
             "boot",
             proof,
