@@ -30,15 +30,11 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A limit and what the run came to; a figure that it could not give is a miss.
-
-    `typical`: the limit is what swarms of this size keep typically, not what every single one must.
-    """
+    """A limit and what the run came to; a figure that it could not give is a miss."""
 
     name: str
     value: float | None
     at_most: float
-    typical: bool = False
 
     @property
     def met(self) -> bool:
@@ -51,10 +47,9 @@ def judge(limits: Sequence[Limit], outcome: Outcome, *, small: bool) -> tuple[Ve
     summary = summaries(outcome.scenario, outcome.bounds, (mode_run(outcome),))[0]
     verdicts = []
     for limit in limits:
-        typical = small and limit.at_most_small is not None
         at_most = limit.at_most_small if small and limit.at_most_small is not None else limit.at_most
         for about, value in limit.figure(summary, outcome):
-            verdicts.append(Verdict(f"{limit.name}{about}", value, at_most, typical))
+            verdicts.append(Verdict(f"{limit.name}{about}", value, at_most))
     return tuple(verdicts)
 
 

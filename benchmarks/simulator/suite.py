@@ -1,8 +1,4 @@
-"""All named scenarios in their small size, each with a fixed seed and with a fresh one: what CI runs.
-
-What small swarms come to varies by some percent with the seed. Where a fresh seed misses such a figure and no
-rule, the median of it and of the next two seeds counts. The fixed seed has one try, and so has every rule.
-"""
+"""All named scenarios in their small size, each with a fixed seed and with a fresh one: what CI runs."""
 
 from __future__ import annotations
 
@@ -12,20 +8,14 @@ import os
 import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from statistics import median
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from benchmarks.simulator.errors import RuleBroken
 from benchmarks.simulator.limits import Verdict, judge
 from benchmarks.simulator.scenarios import SCENARIOS
 from benchmarks.simulator.world import World
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 FIXED_SEED: Final = 1
-# Tried beside a fresh seed that missed a figure.
-MORE_SEEDS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +35,6 @@ class Result:
         """A line for everything that is not as it should be."""
         missed = (f"{one.name}: {shown(one.value)}, at most {one.at_most:g}" for one in self.verdicts if not one.met)
         return (*([f"rule broken: {self.broken}"] if self.broken else []), *missed)
-
-    @property
-    def untypical_at_most(self) -> bool:
-        """It missed figures that hold typically, and nothing else is wrong."""
-        missed = [one for one in self.verdicts if not one.met]
-        return not self.broken and bool(missed) and all(one.typical and one.value is not None for one in missed)
 
 
 def shown(value: float | None) -> str:
@@ -78,44 +62,16 @@ def run_suite(fresh_seed: int) -> list[Result]:
     # Afresh, not forked: a copy would have locks of this process's threads.
     afresh = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(len(os.sched_getaffinity(0)), len(runs)), mp_context=afresh) as processes:
-        for first in processes.map(run_one, *zip(*runs, strict=True)):
-            result = first
-            _tell(result)
-            if result.seed != FIXED_SEED and result.untypical_at_most:
-                seeds = [result.seed + more for more in range(1, MORE_SEEDS + 1)]
-                again = list(processes.map(run_one, [result.name] * len(seeds), seeds))
-                for one in again:
-                    _tell(one)
-                result = median_of(result, again)
-                print(f"{result.name:<13} median of {1 + len(again)}: {_state(result)}", flush=True)
+        for result in processes.map(run_one, *zip(*runs, strict=True)):
             results.append(result)
+            state = "NOT REACHED" if result.problems else "reached"
+            print(f"{result.name:<13} seed {result.seed:<10} {result.cpu_s:6.1f} s  {state}", flush=True)
+            for problem in result.problems:
+                print(f"    {problem}", flush=True)
     failed = sum(bool(result.problems) for result in results)
     cpu_s = sum(result.cpu_s for result in results)
     print(f"{len(results)} runs, {failed} with something not reached, {cpu_s:.0f} s of computing")
     return results
-
-
-def median_of(first: Result, again: Sequence[Result]) -> Result:
-    """The first, with the medians of all in place of its figures; what is wrong with any beyond figures stays wrong."""
-    for one in again:
-        if one.broken or not (one.untypical_at_most or all(verdict.met for verdict in one.verdicts)):
-            return one
-    verdicts = []
-    for verdict in first.verdicts:
-        values = [other.value for one in (first, *again) for other in one.verdicts if other.name == verdict.name]
-        known = [value for value in values if value is not None]
-        verdicts.append(replace(verdict, value=median(known)) if verdict.typical else verdict)
-    return replace(first, verdicts=tuple(verdicts), cpu_s=sum(one.cpu_s for one in (first, *again)))
-
-
-def _state(result: Result) -> str:
-    return "NOT REACHED" if result.problems else "reached"
-
-
-def _tell(result: Result) -> None:
-    print(f"{result.name:<13} seed {result.seed:<10} {result.cpu_s:6.1f} s  {_state(result)}", flush=True)
-    for problem in result.problems:
-        print(f"    {problem}", flush=True)
 
 
 def document(results: list[Result]) -> dict[str, object]:

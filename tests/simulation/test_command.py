@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
@@ -11,9 +10,8 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.simulator import suite
-from benchmarks.simulator.limits import Limit, Verdict, judge
+from benchmarks.simulator.limits import Limit, Verdict
 from benchmarks.simulator.scenarios import SCENARIOS
-from benchmarks.simulator.world import World
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,38 +91,6 @@ def test_the_suite_runs_every_scenario_with_a_fixed_and_a_fresh_seed(
     assert "--suite --seed 77" in printed
     assert "2 runs, 0 with something not reached" in printed
     assert [run["seed"] for run in json.loads(file.read_text())["runs"]] == [1, 77]
-
-
-def figures(seed: int, *values: float, at_most: float = 1.1, typical: bool = True, broken: str = "") -> suite.Result:
-    """What a scenario with these figures came to."""
-    verdicts = tuple(Verdict(f"figure {at}", value, at_most, typical) for at, value in enumerate(values))
-    return suite.Result("cold", seed, 1.0, verdicts, "", broken)
-
-
-def test_where_a_fresh_seed_misses_a_typical_figure_the_median_of_three_counts() -> None:
-    unlucky = figures(7, 1.12, 1.0)
-    assert unlucky.untypical_at_most
-    assert suite.median_of(unlucky, [figures(8, 1.09, 1.0), figures(9, 1.05, 1.0)]).problems == ()
-    (problem,) = suite.median_of(unlucky, [figures(8, 1.14, 1.0), figures(9, 1.05, 1.0)]).problems
-    assert problem == "figure 0: 1.120, at most 1.1"
-
-
-def test_what_must_hold_in_every_swarm_has_one_try() -> None:
-    assert not figures(7, 1.12, typical=False).untypical_at_most
-    assert not figures(7, 1.0).untypical_at_most
-    assert not figures(7, broken="nobody starves").untypical_at_most
-    unlucky = figures(7, 1.12)
-    assert suite.median_of(unlucky, [figures(8, 1.0), figures(9, broken="nobody starves")]).problems
-    assert suite.median_of(unlucky, [figures(8, 1.0), figures(9, 2.0, typical=False)]).problems
-
-
-def test_small_swarms_are_held_to_what_they_keep_typically_and_every_one_to_the_origins_bytes() -> None:
-    cold = SCENARIOS["cold"]
-    outcome = World(replace(cold.small, seed=1), cold.settings).run()
-    typical = {verdict.name: verdict.typical for verdict in judge(cold.limits, outcome, small=True)}
-    assert typical["last node / piece bound"]
-    assert not typical["origin bytes / size"]
-    assert not typical["nodes that fell back or failed"]
 
 
 def test_the_list_tells_every_scenario_and_its_limits(capsys: pytest.CaptureFixture[str]) -> None:
