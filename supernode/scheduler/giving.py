@@ -33,7 +33,9 @@ def for_source(core: Core, node: Node, seed_free: bool) -> Choice | None:
     # As in taking: not where there are racks.
     alike = like(core.book.down_bands, receivers, node.up) if node.rack is None else receivers
     found = _to_any(core, node, alike) if alike else None
-    return found or _to_any(core, node, receivers) if alike != receivers else found
+    if found is None and alike != receivers:
+        return _to_any(core, node, receivers)
+    return found
 
 
 def _to_any(core: Core, node: Node, receivers: int) -> Choice | None:

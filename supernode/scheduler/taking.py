@@ -31,7 +31,9 @@ def for_receiver(core: Core, node: Node, seed_free: bool) -> Choice | None:
     # Where there are racks their trunks hold transfers up, and a rate is no link's own.
     alike = like(core.book.up_bands, sources, node.down) if node.rack is None else sources
     found = _from_any(core, node, alike) if alike else None
-    return found or _from_any(core, node, sources) if alike != sources else found
+    if found is None and alike != sources:
+        return _from_any(core, node, sources)
+    return found
 
 
 def _from_any(core: Core, node: Node, sources: int) -> Choice | None:
