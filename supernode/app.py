@@ -50,6 +50,7 @@ from supernode.seed import Seed
 from supernode.sessions import Limits
 from supernode.state.sqlite import SqliteState, StateThread
 from supernode.swarms import SwarmBook
+from supernode.telling import Telling
 from supernode.torrents import Tracker, begin_seeding
 
 if TYPE_CHECKING:
@@ -160,18 +161,19 @@ class Supernode:
             self._seed.cancel_all,
         ):
             self._closing.callback(close)
+        swarms, nodes = SwarmBook(self._identity), NodeBook()
+        torrent_port = self._swarms.port if self._swarms is not None else 0
         self._driver = driver = Driver(
             scheduler=self._scheduler,
-            swarms=SwarmBook(self._identity),
-            nodes=NodeBook(),
+            swarms=swarms,
+            nodes=nodes,
+            telling=Telling(swarms, nodes, self._identity, torrent_port=torrent_port),
             seed=self._seed,
             state=self._state,
             metrics=self.metrics,
-            identity=self._identity,
             epoch=self._epoch,
             uplink_rate=lambda: float(self.config.upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S),
             on_fatal=self._fail,
-            torrent_port=self._swarms.port if self._swarms is not None else 0,
         )
         tracker: Tracker | None = None
         if self._swarms is not None:

@@ -1,7 +1,8 @@
 """Runs the scheduler: events in, commands out, batched per turn of the loop; and carries each command out.
 
-The one writer of the scheduler and of what sessions were told. It opens no swarm and reads no message
-(supernode.intake), moves no byte (supernode.seed), and everything happens on the event loop without a wait in between.
+The one writer of the scheduler. It opens no swarm and reads no message (supernode.intake), keeps no account of what
+members were told (supernode.telling), moves no byte (supernode.seed), and everything happens on the event loop without
+a wait in between.
 """
 
 from __future__ import annotations
@@ -11,24 +12,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, Protocol
 
-from peer.opened import hashes_mask
 from peer.transport.base import PieceSource
-from peer.transport.http_wire import TOLD_RUN_MAX
-from proto.messages import (
-    SEED_NODE,
-    Cancel,
-    Grant,
-    Holders,
-    InlineBlob,
-    NodeKnown,
-    OriginStatus,
-    PieceHashes,
-    SwarmOpened,
-)
+from proto.messages import Cancel, Grant, InlineBlob
 from proto.pieces import runs
-from proto.tickets import TICKET_LIFE_S, issue_ticket
-from proto.values import HostPort, parse_host_port
-from supernode.hashbook import HASH_BYTES
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
 from supernode.state.sqlite import SqliteState, StateThread
@@ -38,12 +24,12 @@ if TYPE_CHECKING:
 
     from proto.ids import PeerId
     from proto.machine import Machine
-    from proto.tickets import Identity
     from supernode.metrics import Metrics
     from supernode.nodes import NodeBook
     from supernode.seed import Seed
     from supernode.sessions import Link
-    from supernode.swarms import Member, Swarm, SwarmBook
+    from supernode.swarms import Swarm, SwarmBook
+    from supernode.telling import Telling
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +40,6 @@ LEASES_PER_PEER_MAX: Final = 1024
 # A tiny blob travels in control messages while that takes at most this much of the uplink's time.
 INLINE_UPLINK_S: Final = 0.05
 INLINE_BYTES_MAX: Final = 64 * 1024
-# Every piece that a blob may have, as a mask.
-ALL_PIECES: Final = -1
 
 
 class UplinkRate(Protocol):
@@ -67,7 +51,7 @@ class UplinkRate(Protocol):
 class Driver:
     """See the module. `on_fatal` is called once when the scheduler breaks: that is our own bug.
 
-    `epoch` is the scheduler's; peers know leases without it. `torrent_port` is where our torrents are, 0 without any.
+    `epoch` is the scheduler's; peers know leases without it.
     """
 
     def __init__(
@@ -76,28 +60,26 @@ class Driver:
         scheduler: Machine[contract.Event, contract.Command],
         swarms: SwarmBook,
         nodes: NodeBook,
+        telling: Telling,
         seed: Seed,
         state: StateThread,
         metrics: Metrics,
-        identity: Identity,
         epoch: int,
         uplink_rate: UplinkRate,
         on_fatal: Callable[[], None],
-        torrent_port: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.swarms = swarms
         self.nodes = nodes
+        self.telling = telling
         self.seed = seed
         self.clock = clock
         self._scheduler = scheduler
         self._state = state
         self._metrics = metrics
-        self._identity = identity
         self._epoch = epoch
         self._uplink_rate = uplink_rate
         self._on_fatal = on_fatal
-        self._torrent_port = torrent_port
         self._loop = asyncio.get_running_loop()
         self._inbox: list[contract.Event] = []
         self._armed = False
@@ -203,11 +185,11 @@ class Driver:
                 return
         lease = self._remember_lease(link, grant)
         if grant.inline or not self._is_told(swarm, grant):
-            self.send_hashes(link, swarm, member, 1 << grant.piece)
+            self.telling.send_hashes(link, swarm, member, 1 << grant.piece)
         if grant.inline and swarm.content is not None and self.fits_inline(swarm, swarm.wanted_by):
             link.send(InlineBlob(lease, swarm.number, swarm.content))
             return
-        self.introduce(link, grant.source)
+        self.telling.introduce(link, grant.source)
         expires_ms = max(1, int(grant.expires_in_s * 1000))
         behind = _told_lease(grant.behind)
         link.send(Grant(lease, swarm.number, grant.piece, grant.source, expires_ms, grant.ahead, behind))
@@ -290,11 +272,8 @@ class Driver:
     def _set_origin_state(self, swarm: Swarm, state: str) -> None:
         swarm.origin_state = state
         if state == "fetching":
-            return  # told with the frames that leave anyway, see refresh()
-        for node, member in swarm.members.items():
-            link = self.nodes.link(node)
-            if link is not None and member.wanted:
-                link.send(OriginStatus(swarm.number, state, node == swarm.elected))
+            return  # told with the frames that leave anyway, see Telling.refresh()
+        self.telling.send_origin_status(swarm)
 
     # --- what the seed reports (on the loop) ---------------------------------------------------------------------
 
@@ -337,66 +316,7 @@ class Driver:
                 self._state.write(SqliteState.add_hashes, swarm.digest, added)
         self._fresh_hashes.clear()
 
-    # --- what members are told -----------------------------------------------------------------------------------
-
-    def introduce(self, link: Link, node: int) -> None:
-        """Say who a node is, once a session."""
-        if node in link.nodes_known:
-            return
-        if node == SEED_NODE:
-            known = NodeKnown(SEED_NODE, self._identity.peer, link.seed_address, self._seed_torrents(link))
-        else:
-            other = self.nodes.link(node)
-            if other is None:
-                return
-            known = NodeKnown(node, other.info.peer, other.info.address, other.info.torrent_address)
-        link.nodes_known.add(node)
-        link.send(known)
-
-    def _seed_torrents(self, link: Link) -> str:
-        if not self._torrent_port:
-            return ""
-        return str(HostPort(parse_host_port(link.seed_address).host, self._torrent_port))
-
-    def send_hashes(self, link: Link, swarm: Swarm, member: Member, pieces: int = ALL_PIECES) -> None:
-        """The known hashes of these pieces (mask) that this session does not know."""
-        missing = swarm.hashes.known & ~member.hashes_sent & pieces
-        for signed in swarm.hashes.signed_for(missing):
-            link.send(PieceHashes(swarm.number, signed.first, signed.hashes, signed.signature))
-            if len(signed.hashes) <= TOLD_RUN_MAX * HASH_BYTES:
-                member.tells |= hashes_mask(signed)
-        member.hashes_sent |= missing
-
-    def send_opened(self, link: Link, swarm: Swarm, member: Member) -> None:
-        """The answer to an announcement, with a ticket that is good for two hours."""
-        member.ticket_renew_s = self.clock() + TICKET_LIFE_S / 2
-        ticket = issue_ticket(self._identity, swarm.digest, link.info.peer, time.time() + TICKET_LIFE_S)
-        size_bytes, piece_size_bytes = swarm.layout.size_bytes, swarm.layout.piece_size_bytes
-        link.send(SwarmOpened(swarm.number, str(swarm.digest), size_bytes, piece_size_bytes, ticket))
-
-    def send_holders(self, link: Link, swarm: Swarm, member: Member) -> None:
-        """Whom to ask if this session is lost, if that changed."""
-        nodes = swarm.holders_for(link.node)
-        if nodes == member.holders_sent:
-            return
-        member.holders_sent = nodes
-        for node in nodes:
-            self.introduce(link, node)
-        link.send(Holders(swarm.number, nodes))
-
-    def refresh(self, link: Link) -> None:
-        """What is repeated every few seconds, for every swarm that this peer waits for."""
-        for number in list(link.wanting):
-            swarm = self.swarms.numbered(number)
-            member = swarm.members.get(link.node) if swarm is not None else None
-            if swarm is None or member is None:
-                link.wanting.discard(number)
-                continue
-            if swarm.origin_state:
-                link.send(OriginStatus(number, swarm.origin_state, swarm.elected == link.node))
-            self.send_holders(link, swarm, member)
-            if self.clock() >= member.ticket_renew_s:
-                self.send_opened(link, swarm, member)
+    # --- whom to trust no more -----------------------------------------------------------------------------------
 
     def quarantine(self, node: int, reason: str) -> None:
         """Name this peer to nobody any more, in this session or a later one."""

@@ -88,7 +88,7 @@ class Intake:
 
     def tick(self, link: Link) -> None:
         """See SessionOwner."""
-        self._driver.refresh(link)
+        self._driver.telling.refresh(link)
 
     def _forget(self, link: Link, reason: str) -> None:
         nodes = self._driver.nodes
@@ -190,7 +190,7 @@ class Intake:
         """Its source could not."""
         part = self._part(link, number)
         if part is not None:
-            self._driver.send_hashes(link, *part, 1 << piece)
+            self._driver.telling.send_hashes(link, *part, 1 << piece)
 
     def _believed(self, link: Link, source: int) -> bool:
         """Whether a report of corrupt bytes may have the source quarantined."""

@@ -311,14 +311,14 @@ class Opening:
         """The answer to an announcement, and what a member that wants the blob needs to begin."""
         if member.wanted and swarm.layout.count > 1 and self._policy.transport != TORRENT:
             # It can connect before its first lease comes.
-            self._driver.introduce(link, SEED_NODE)
-        self._driver.send_opened(link, swarm, member)
+            self._driver.telling.introduce(link, SEED_NODE)
+        self._driver.telling.send_opened(link, swarm, member)
         if member.wanted:
             link.wanting.add(swarm.number)
-            self._driver.send_hashes(link, swarm, member)
+            self._driver.telling.send_hashes(link, swarm, member)
             if not swarm.inline:
                 # The content of a tiny blob comes whole with the first grant; the next ping names the others, if not.
-                self._driver.send_holders(link, swarm, member)
+                self._driver.telling.send_holders(link, swarm, member)
         else:
             link.wanting.discard(swarm.number)
         if swarm.vouched:

@@ -156,7 +156,7 @@ class Tracker:
             if other is not None:
                 self._open(other, swarm, tracked)
         for node in (SEED_NODE, *named):
-            self._driver.introduce(link, node)
+            self._driver.telling.introduce(link, node)
         link.send(TorrentPeers(swarm.number, (SEED_NODE, *named)))
 
     def _serves(self, node: int) -> bool:
@@ -172,7 +172,7 @@ class Tracker:
         if link.node in tracked.told:
             return
         tracked.told.add(link.node)
-        self._driver.send_hashes(link, swarm, swarm.members[link.node])
+        self._driver.telling.send_hashes(link, swarm, swarm.members[link.node])
         link.send(TorrentOpened(swarm.number, tracked.metainfo))
 
 

@@ -1,6 +1,6 @@
 """What the simulated supernode tells its sessions: in frames, one a turn of its loop; tiny blobs over its uplink.
 
-Stands in for supernode.outbox and what supernode.driver puts there. Nothing is decided here.
+Stands in for supernode.outbox and what supernode.driver and supernode.telling put there. Nothing is decided here.
 """
 
 from __future__ import annotations
