@@ -1,7 +1,8 @@
 """Runs the downloader: events into one inbox, handled once a turn of the loop; its commands carried out.
 
-The one owner of the machine. It implements peer.blobs.BlobProvider for the proxy. What blocks goes to peer.work's
-threads, what the supernode says comes by peer.link; what the machine decides is never second-guessed here.
+The one owner of the machine. It implements peer.blobs.BlobProvider for the proxy, whose readers peer.readers keeps.
+What blocks goes to peer.work's threads, what the supernode says comes by peer.link; what the machine decides is never
+second-guessed here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import itertools
 import logging
 import operator
 import time
@@ -22,18 +22,16 @@ from peer.downloader import contract
 from peer.downloader.contract import (
     BlobEvicted,
     BlobFound,
-    BlobWanted,
     Command,
     Event,
     HashesConflict,
-    ReaderAt,
-    ReaderClosed,
     SharingSwitched,
     StoreOpened,
     StoreRefused,
     Wakeup,
 )
-from peer.opened import BlobReader, LiveBlob, hashes_mask
+from peer.opened import LiveBlob, hashes_mask
+from peer.readers import Readers
 from peer.torrents import Torrents
 from proto.errors import LocalError, PieceCorrupt
 from proto.ids import Digest
@@ -44,6 +42,7 @@ if TYPE_CHECKING:
 
     from peer.downloader.machine import Downloader
     from peer.metrics import Metrics
+    from peer.opened import BlobReader
     from peer.store.base import BlobHandle, SignedHashes
     from peer.transport.base import PieceSource
     from peer.work import Work
@@ -84,8 +83,7 @@ class Driver:
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._blobs: dict[Digest, LiveBlob] = {}
-        self._numbers = itertools.count(1)
-        self._waiting: dict[int, tuple[Digest, asyncio.Future[BlobReader]]] = {}
+        self._readers = Readers(self._blobs, self._torrents, self.post)
         # Content of inline blobs by lease, until the downloader says where to put it.
         self.inline: dict[int, bytes] = {}
         self.supernode_key: bytes | None = None
@@ -96,17 +94,7 @@ class Driver:
         """See BlobProvider."""
         if self._closed:
             raise NotShared("off", "this node is stopping")
-        number = next(self._numbers)
-        answer: asyncio.Future[BlobReader] = self._loop.create_future()
-        self._waiting[number] = (digest, answer)
-        self.post(BlobWanted(number, digest, source))
-        try:
-            return await answer
-        except BaseException:
-            self._reader_closed(digest, number)
-            raise
-        finally:
-            self._waiting.pop(number, None)
+        return await self._readers.open(digest, source)
 
     def known_size(self, digest: Digest, source: Source) -> int | None:
         """See BlobProvider."""
@@ -172,13 +160,7 @@ class Driver:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for _, answer in self._waiting.values():
-            if not answer.done():
-                answer.set_exception(NotShared("off", "this node is stopping"))
-        for blob in self._blobs.values():
-            for reader in blob.readers.values():
-                reader.fail("this node is stopping", mismatch=False)
-            blob.wake()
+        self._readers.close()
 
     def release(self) -> None:
         """After every thread has ended: close the files."""
@@ -257,11 +239,11 @@ class Driver:
             case contract.PieceHeld(digest, _):
                 self.blob(digest).wake()
             case contract.AnswerReader(reader):
-                self._answer(reader)
+                self._readers.answer(reader)
             case contract.RefuseReader(reader, reason, message):
-                self._refuse(reader, reason, message)
-            case contract.FailReaders():
-                self._fail_readers(command)
+                self._readers.refuse(reader, reason, message)
+            case contract.FailReaders(digest, mismatch, message):
+                self._readers.fail(self.blob(digest), message, mismatch=mismatch)
             case _:
                 self._carry_out_work(command)
 
@@ -346,44 +328,6 @@ class Driver:
             self._handle(digest).void()
         except LocalError as error:
             logger.error("blob_not_voided digest=%s %s", digest.short, error)
-
-    # --- readers -----------------------------------------------------------------------------------------------
-
-    def _answer(self, number: int) -> None:
-        digest, answer = self._waiting.get(number, (None, None))
-        if digest is None or answer is None or answer.done():
-            return  # its client is gone, and ReaderClosed on its way
-        blob = self._blobs[digest]
-        reader = BlobReader(
-            blob,
-            self._handle(digest),
-            lambda piece: self._reader_at(digest, number, piece),
-            lambda: self._reader_closed(digest, number),
-        )
-        blob.readers[number] = reader
-        answer.set_result(reader)
-
-    def _reader_at(self, digest: Digest, number: int, piece: int) -> None:
-        self._torrents.hurry(digest, piece)
-        self.post(ReaderAt(number, piece))
-
-    def _refuse(self, number: int, reason: str, message: str) -> None:
-        _, answer = self._waiting.get(number, (None, None))
-        if answer is not None and not answer.done():
-            answer.set_exception(NotShared(reason, message))
-
-    def _reader_closed(self, digest: Digest, number: int) -> None:
-        blob = self._blobs.get(digest)
-        if blob is not None:
-            blob.readers.pop(number, None)
-        self.post(ReaderClosed(number))
-
-    def _fail_readers(self, command: contract.FailReaders) -> None:
-        blob = self.blob(command.digest)
-        logger.warning("readers_failed digest=%s %s", command.digest.short, command.message)
-        for reader in blob.readers.values():
-            reader.fail(command.message, mismatch=command.mismatch)
-        blob.wake()
 
     # --- the store ---------------------------------------------------------------------------------------------
 
