@@ -28,15 +28,6 @@ class Want:
     done: Callable[[str, bool, str], None]
 
 
-@dataclass(slots=True)
-class ToldBlob:
-    """What was told of a blob's torrent: its cut, its metainfo, and whom to connect to (HOST:PORT)."""
-
-    layout: PieceLayout
-    metainfo: bytes
-    peers: list[str]
-
-
 @dataclass(slots=True, eq=False)
 class JoinedBlob:
     """One joined blob. Touched by the torrent thread alone."""

@@ -2,7 +2,8 @@
 
 libtorrent writes into the store's own file. A piece that it has verified is flushed, checked once more against its
 BLAKE3 hash and marked held (BlobHandle.adopt); only then is anybody told. While a blob that is not whole is joined,
-nobody else may write to its file: leave() it first. Which blobs, and whom to connect to, is others' business.
+nobody else may write to its file: leave() it first (peer.transport.torrent_leaving waits for the file). Which blobs,
+and whom to connect to, is others' business.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from typing import TYPE_CHECKING, Final
 
 import libtorrent
 
-from peer.transport.torrent_blob import JoinedBlob, ToldBlob
+from peer.transport.torrent_blob import JoinedBlob
 from peer.transport.torrent_intake import PieceIntake
-from peer.transport.torrent_session import TorrentSession, fits, payload_bytes
+from peer.transport.torrent_leaving import Leaving, let_go
+from peer.transport.torrent_session import TorrentSession, payload_bytes
+from peer.transport.torrent_told import ToldBook
 from proto.messages import FetchReason
 from proto.values import HostPort, parse_host_port
 
@@ -33,17 +36,12 @@ if TYPE_CHECKING:
 
     from peer.store.base import BlobHandle, BlobStore
     from peer.transport.torrent_blob import Want
+    from peer.transport.torrent_told import ToldBlob
     from proto.ids import Digest
     from proto.pieces import PieceLayout
 
-# Metainfo is 32 bytes a piece; a node's blobs of some weeks.
-_TOLD_MAX: Final = 4096
 # Complete blobs offered to others at a time; each has an open file. The longest unused goes first.
 _SEEDED_MAX: Final = 512
-# After that the file is taken to be free, and the operator is told.
-_LEAVE_MAX_S: Final = 5.0
-# Remembered for when the blob is joined, or joined again; more connections serve nobody.
-_PEERS_KEPT: Final = 100
 _STATS_S: Final = 1.0
 _IDLE_S: Final = 0.5
 
@@ -89,13 +87,12 @@ class TorrentSwarms:
         self.port: Final = self._session.port
         # Payload so far, libtorrent's own count.
         self.sent_bytes = self.received_bytes = 0
-        self._told: OrderedDict[Digest, ToldBlob] = OrderedDict()
-        self._told_lock = threading.Lock()
+        self._told = ToldBook()
         self._commands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._intake = PieceIntake(self._do, on_piece, self._trouble)
         # Longest unused first.
         self._torrents: OrderedDict[Digest, JoinedBlob] = OrderedDict()
-        self._leaving: dict[Digest, JoinedBlob] = {}
+        self._leaving = Leaving(self._session)
         self._of_handle: dict[libtorrent.torrent_handle, JoinedBlob] = {}
         self._stats_s = 0.0
         self._closed = False
@@ -106,25 +103,15 @@ class TorrentSwarms:
 
     def offer(self, digest: Digest, layout: PieceLayout, metainfo: bytes) -> bool:
         """Remember a blob's metainfo; False (and nothing remembered) if it is not of this blob and cut."""
-        if not fits(metainfo, digest.hex, layout.size_bytes, layout.piece_size_bytes, layout.count):
-            return False
-        with self._told_lock:
-            known = self._told.get(digest)
-            self._told[digest] = ToldBlob(layout, metainfo, known.peers if known is not None else [])
-            self._told.move_to_end(digest)
-            while len(self._told) > _TOLD_MAX:
-                self._told.popitem(last=False)
-        return True
+        return self._told.offer(digest, layout, metainfo)
 
     def knows(self, digest: Digest) -> bool:
         """Whether its metainfo is here."""
-        with self._told_lock:
-            return digest in self._told
+        return self._told.of(digest) is not None
 
     def forget(self, digest: Digest) -> None:
         """Leave it, and forget its metainfo: the blob was something else."""
-        with self._told_lock:
-            self._told.pop(digest, None)
+        self._told.forget(digest)
         self.leave(digest)
 
     def join(self, digest: Digest, *, whole: bool) -> None:
@@ -134,10 +121,7 @@ class TorrentSwarms:
     def connect(self, digest: Digest, addresses: Iterable[str]) -> None:
         """Others (HOST:PORT) that take part."""
         targets = list(addresses)
-        with self._told_lock:
-            told = self._told.get(digest)
-            if told is not None:
-                told.peers = [*told.peers, *targets][-_PEERS_KEPT:]
+        self._told.add_peers(digest, targets)
         self._do(lambda: self._connect(digest, targets))
 
     def hurry(self, digest: Digest, piece: int, deadline_s: float) -> None:
@@ -179,8 +163,8 @@ class TorrentSwarms:
         self._intake.close()
         # Before any descriptor, by whose numbers libtorrent knows the files.
         self._session.close()
-        for torrent in [*self._torrents.values(), *self._leaving.values()]:
-            self._let_go(torrent, close=True)
+        for torrent in [*self._torrents.values(), *self._leaving]:
+            let_go(torrent, close=True)
         with self._wake_lock:
             os.close(self._wake_read)
             os.close(self._wake_write)
@@ -218,8 +202,8 @@ class TorrentSwarms:
     def _look_around(self) -> None:
         self._intake.look_again()
         now = time.monotonic()
-        for torrent in list(self._leaving.values()):
-            self._look_at_leaving(torrent, now)
+        for torrent in self._leaving.due(now):
+            self._left(torrent)
         if now - self._stats_s >= _STATS_S:
             self._stats_s = now
             self._session.ask_counters()
@@ -232,7 +216,7 @@ class TorrentSwarms:
     # --- joining -----------------------------------------------------------------------------------------------
 
     def _join(self, digest: Digest, whole: bool) -> JoinedBlob | None:
-        leaving = self._leaving.get(digest)
+        leaving = self._leaving.of(digest)
         if leaving is not None:
             leaving.again = leaving.again or whole
             return None
@@ -245,8 +229,7 @@ class TorrentSwarms:
                 torrent.again = True
                 return None
             return torrent
-        with self._told_lock:
-            told = self._told.get(digest)
+        told = self._told.of(digest)
         blob = self._store.get(digest, used=False) if told is not None else None
         if told is None or blob is None:
             return None
@@ -317,7 +300,7 @@ class TorrentSwarms:
     def _want(self, digest: Digest, want: Want, address: str, deadline_s: float) -> None:
         torrent = self._join(digest, False)
         if torrent is None:
-            want.done(FetchReason.CANCELLED if digest in self._leaving else FetchReason.NOT_HELD, False, "")
+            want.done(FetchReason.CANCELLED if self._leaving.of(digest) else FetchReason.NOT_HELD, False, "")
             return
         if torrent.blob is None or torrent.blob.held >> want.piece & 1:
             want.done("", False, "")
@@ -373,7 +356,7 @@ class TorrentSwarms:
 
     def _leave_and_tell(self, digest: Digest, gone: threading.Event) -> None:
         self._leave(digest)
-        leaving = self._leaving.get(digest)
+        leaving = self._leaving.of(digest)
         if leaving is None:
             gone.set()
         else:
@@ -387,35 +370,15 @@ class TorrentSwarms:
         torrent.left_s = time.monotonic()
         self._intake.forget(torrent)
         torrent.end_wants(FetchReason.CANCELLED, "")
-        self._leaving[digest] = torrent
-        # It says so when its peers are gone, all is written and the file is closed; only then is it removed.
-        torrent.handle.pause()
+        self._leaving.begin(torrent)
 
     def _leave_all(self, unfinished_only: bool) -> None:
         for torrent in list(self._torrents.values()):
             if torrent.blob is not None or not unfinished_only:
                 self._leave(torrent.digest)
 
-    def _look_at_leaving(self, torrent: JoinedBlob, now: float) -> None:
-        free = torrent.paused
-        late = now - torrent.left_s > _LEAVE_MAX_S
-        if torrent.adopting or not (free or late):
-            return
-        del self._leaving[torrent.digest]
+    def _left(self, torrent: JoinedBlob) -> None:
         self._of_handle.pop(torrent.handle, None)
-        self._session.remove(torrent.handle)
-        if not free:
-            # Its descriptor stays open: libtorrent knows the file by that number.
-            log.error("torrent_not_left digest=%s: libtorrent did not let go of its file", torrent.digest.short)
-        self._let_go(torrent, close=free)
+        free = self._leaving.end(torrent)
         if torrent.again is not None and free:
             self._join(torrent.digest, torrent.again)
-
-    def _let_go(self, torrent: JoinedBlob, *, close: bool) -> None:
-        if close:
-            os.close(torrent.descriptor)
-        blob, torrent.blob = torrent.blob, None
-        if blob is not None:
-            blob.close()
-        for waiter in torrent.waiters:
-            waiter.set()
