@@ -13,15 +13,13 @@ import os
 import threading
 from typing import TYPE_CHECKING, Protocol
 
-import blake3
-
 from peer.store.digest import PrefixDigest, hash_piece
-from peer.store.files import CHUNK_BYTES, create, local_error, read_into, sync, write_all
+from peer.store.files import CHUNK_BYTES, create, local_error, sync
 from peer.store.hashes import HashBook
+from peer.store.held_file import HeldFile
 from peer.store.meta import BlobMeta, MetaCorrupt
 from peer.store.writer import Place, Writer
 from proto.errors import FrameInvalid, LocalError
-from proto.pieces import Bitfield, first_missing, indices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,7 +74,8 @@ class Blob:
         self._owners: dict[int, Writer] = {}
         # Grows with each void() and unload(): what was begun before must not mark anything after.
         self._generation = 0
-        self._data = self._held_file = -1
+        self._data = -1
+        self._held_file: HeldFile | None = None
         self._loaded_book: HashBook | None = None
 
     # --- from disk, and back -----------------------------------------------------------------------------------
@@ -92,7 +91,7 @@ class Blob:
         if not self._paths.partial.exists() or self._paths.partial.stat().st_size > size:
             raise MetaCorrupt("its file is missing or too long")
         try:
-            self.held = Bitfield.from_bytes(self._paths.held.read_bytes(), self.layout.count).mask
+            self.held = HeldFile.read(self._paths.held, self.layout.count)
         except (FileNotFoundError, FrameInvalid):
             raise MetaCorrupt("its bitfield is torn") from None
 
@@ -102,8 +101,7 @@ class Blob:
         try:
             self._data = create(self._paths.partial)
             self._loaded_book = HashBook.begin(self.digest, self.layout.count, self._paths.hashes)
-            self._held_file = create(self._paths.held)
-            write_all(self._held_file, Bitfield(self.layout.count, 0).to_bytes(), 0)
+            self._held_file = HeldFile.begin(self._paths.held, self.layout.count)
             BlobMeta(self.layout, self.boot_id).write(self._paths.meta)
         except BaseException:
             self.unload()
@@ -116,8 +114,8 @@ class Blob:
             path = self._paths.complete if self.complete else self._paths.partial
             self._data = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             if not self.complete:
-                self._held_file = os.open(self._paths.held, os.O_RDWR | os.O_CLOEXEC)
-                self._check_held(boot_id)
+                self._held_file = HeldFile.open(self._paths.held, self.layout.count)
+                self._check_held(self._held_file, boot_id)
         except BaseException:
             self.unload()
             raise
@@ -129,10 +127,12 @@ class Blob:
             if self._loaded_book is not None:
                 self._loaded_book.close()
                 self._loaded_book = None
-            for descriptor in (self._data, self._held_file):
-                if descriptor >= 0:
-                    os.close(descriptor)
-            self._data = self._held_file = -1
+            if self._data >= 0:
+                os.close(self._data)
+                self._data = -1
+            if self._held_file is not None:
+                self._held_file.close()
+                self._held_file = None
             self._prefix.reset()
             self._generation += 1
             self.loaded = False
@@ -149,35 +149,22 @@ class Blob:
         """Delete every file. Raises OSError."""
         self._paths.unlink_all()
 
-    def _check_held(self, boot_id: str) -> None:
+    def _check_held(self, held_file: HeldFile, boot_id: str) -> None:
         held = self.held & self._book.known
         if self.boot_id != boot_id:
-            buffer = memoryview(bytearray(CHUNK_BYTES))
-            for piece in indices(held):
-                hasher = blake3.blake3()
-                if not self._read_piece(piece, hasher, buffer) or hasher.digest() != self._book.of(piece):
-                    held &= ~(1 << piece)
+            held = self._book.matching(self._data, self.layout, held)
         if held != self.held:
             lost = (self.held & ~held).bit_count()
             log.warning("store: blob %s lost %d pieces that do not match any more", self.digest.short, lost)
             self.held = held
-            write_all(self._held_file, Bitfield(self.layout.count, held).to_bytes(), 0)
+            held_file.write(held)
         if self.boot_id != boot_id:
             # The bitfield must be on disk before the meta file says that it was verified.
-            os.fsync(self._held_file)
+            held_file.sync()
             self.boot_id = boot_id
             used_ns = self.last_use_ns()
             BlobMeta(self.layout, boot_id).write(self._paths.meta)
             self.touch(used_ns)
-
-    def _read_piece(self, piece: int, hasher: blake3.blake3, buffer: memoryview) -> bool:
-        offset, length = self.layout.offset(piece), self.layout.length(piece)
-        for start in range(0, length, len(buffer)):
-            part = buffer[: min(len(buffer), length - start)]
-            if not read_into(self._data, part, offset + start):
-                return False
-            hasher.update(part)
-        return True
 
     # --- hashes ------------------------------------------------------------------------------------------------
 
@@ -311,7 +298,8 @@ class Blob:
 
     def _mark(self, piece: int) -> None:
         held = self.held | 1 << piece
-        write_all(self._held_file, bytes([held >> (piece & ~7) & 0xFF]), piece >> 3)
+        assert self._held_file is not None, "pieces are added to a partial blob that is loaded"
+        self._held_file.add(piece, held)
         self.held = held
 
     # --- the digest --------------------------------------------------------------------------------------------
@@ -398,16 +386,9 @@ class Blob:
             self._prefix.reset()
             try:
                 # In this order a crash in between leaves no bit without its bytes.
-                write_all(self._held_file, Bitfield(self.layout.count, 0).to_bytes(), 0)
+                assert self._held_file is not None, "a partial blob is voided while it is loaded"
+                self._held_file.write(0)
                 self._book.clear()
                 os.ftruncate(self._data, 0)
             except OSError as error:
                 raise local_error(error, f"blob {self.digest.short}") from None
-
-    def available_from(self, offset: int) -> int:
-        """See BlobHandle."""
-        size = self.layout.size_bytes
-        if offset >= size:
-            return offset
-        end = first_missing(self.held, offset // self.layout.piece_size_bytes) * self.layout.piece_size_bytes
-        return max(offset, min(end, size))

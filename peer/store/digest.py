@@ -17,6 +17,8 @@ from proto.errors import LocalError
 if TYPE_CHECKING:
     from hashlib import _Hash
 
+    import blake3
+
     from proto.ids import Digest
     from proto.pieces import PieceLayout
 
@@ -49,7 +51,9 @@ class PrefixDigest:
         self._hasher = self._digest.hasher()
 
 
-def hash_piece(descriptor: int, layout: PieceLayout, piece: int, hasher: _Hash, buffer: memoryview) -> bool:
+def hash_piece(
+    descriptor: int, layout: PieceLayout, piece: int, hasher: _Hash | blake3.blake3, buffer: memoryview
+) -> bool:
     """Put a piece's bytes into the hasher; False when the file is shorter. Raises OSError."""
     offset = layout.offset(piece)
     end = offset + layout.length(piece)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proto.pieces import first_missing
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -82,7 +84,11 @@ class DiskBlobHandle:
 
     def available_from(self, offset: int) -> int:
         """See BlobHandle."""
-        return self._blob.available_from(offset)
+        layout = self._blob.layout
+        if offset >= layout.size_bytes:
+            return offset
+        end = first_missing(self._blob.held, offset // layout.piece_size_bytes) * layout.piece_size_bytes
+        return max(offset, min(end, layout.size_bytes))
 
     def check_digest(self, on_match: Callable[[], None] | None = None) -> bool:
         """See BlobHandle. Raises LocalError when pieces are missing or the disk is in trouble."""

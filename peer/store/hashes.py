@@ -12,15 +12,20 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Final
 
+import blake3
+
 from peer.store.base import SignedHashes
-from peer.store.files import create, write_all
+from peer.store.digest import hash_piece
+from peer.store.files import CHUNK_BYTES, create, write_all
 from proto.errors import PieceCorrupt
+from proto.pieces import indices
 from proto.tickets import SIGNATURE_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from proto.ids import Digest
+    from proto.pieces import PieceLayout
 
 HASH_BYTES: Final = 32
 _MAGIC: Final = b"LCH1"
@@ -92,6 +97,15 @@ class HashBook:
         if not self.known >> piece & 1:
             return None
         return bytes(self._hashes[piece * HASH_BYTES : (piece + 1) * HASH_BYTES])
+
+    def matching(self, descriptor: int, layout: PieceLayout, pieces: int) -> int:
+        """Those of the pieces (mask, hashes known) whose bytes in the data file are right. Raises OSError."""
+        buffer = memoryview(bytearray(CHUNK_BYTES))
+        for piece in indices(pieces):
+            hasher = blake3.blake3()
+            if not hash_piece(descriptor, layout, piece, hasher, buffer) or hasher.digest() != self.of(piece):
+                pieces &= ~(1 << piece)
+        return pieces
 
     def learn(self, first: int, hashes: bytes, signature: bytes, held: int) -> None:
         """Keep a run. Raises PieceCorrupt when it contradicts a piece that is held, OSError; then nothing is kept."""
