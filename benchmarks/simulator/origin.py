@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.simulator.clock import Clock
     from benchmarks.simulator.network import Network
     from benchmarks.simulator.settings import SimulationSettings
-    from benchmarks.simulator.transport import Endpoint
+    from benchmarks.simulator.transfer import Endpoint
 
 REFUSED = "rate_limited"
 UNAVAILABLE = "unavailable"

@@ -16,7 +16,7 @@ from supernode.scheduler.contract import SEED
 
 if TYPE_CHECKING:
     from benchmarks.simulator.sessions import Session, Swarm
-    from benchmarks.simulator.transport import Endpoint
+    from benchmarks.simulator.transfer import Endpoint
     from benchmarks.simulator.world import World
     from peer.downloader.contract import Event
     from proto.messages import Message

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from benchmarks.simulator.client import Client
     from benchmarks.simulator.clock import Call
     from benchmarks.simulator.origin import Fetch
-    from benchmarks.simulator.transport import Endpoint, Transfer
+    from benchmarks.simulator.transfer import Endpoint, Transfer
     from benchmarks.simulator.world import World
     from proto.machine import Machine
     from proto.messages import Message

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from benchmarks.simulator.clock import Call
     from benchmarks.simulator.peer import Peer
-    from benchmarks.simulator.transport import Transfer
+    from benchmarks.simulator.transfer import Transfer
     from benchmarks.simulator.world import World
     from proto.machine import Machine
 

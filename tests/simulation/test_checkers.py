@@ -20,7 +20,7 @@ from benchmarks.simulator.checkers import (
 from benchmarks.simulator.errors import RuleBroken
 from benchmarks.simulator.links import Links
 from benchmarks.simulator.settings import SimulationSettings
-from benchmarks.simulator.transport import Transfer, Transport
+from benchmarks.simulator.transport import Transport
 from benchmarks.simulator.world import World
 from proto.pieces import KIB
 from tests.simulation import broken
@@ -28,6 +28,7 @@ from tests.simulation import broken
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from benchmarks.simulator.transfer import Transfer
     from benchmarks.simulator.world import DownloaderMachine, SchedulerMachine
 
 RATE = 1e6
