@@ -1,6 +1,7 @@
-"""The simulated supernode: the production scheduler, and what its driver, intake and seed do with it, without I/O.
+"""The simulated supernode: the production scheduler, and what its driver and intake do with it, without I/O.
 
-Events are handled one at a time and take the settings' service time each, as on one core. Nothing is decided here.
+Events are handled one at a time and take the settings' service time each, as on one core. Nothing is decided here; what
+it fetches itself is benchmarks.simulator.seed's.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from benchmarks.simulator.checkers import told
 from benchmarks.simulator.errors import UnexpectedCommand
 from benchmarks.simulator.names import blob_of, digest_of, swarm_of
 from benchmarks.simulator.outbox import Outbox
+from benchmarks.simulator.seed import Seed
 from benchmarks.simulator.sessions import Session, Swarm
 from proto import messages
 from proto.ids import Digest
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
     from benchmarks.simulator.clock import Call
     from benchmarks.simulator.peer import Peer
-    from benchmarks.simulator.transfer import Transfer
     from benchmarks.simulator.world import World
     from proto.machine import Machine
 
@@ -37,7 +38,6 @@ class Supernode:
     def __init__(self, world: World, machine: Machine[contract.Event, contract.Command]) -> None:
         self._world = world
         self._machine = machine
-        self._endpoint = world.transport.endpoints[SEED]
         self._outbox = Outbox(world)
         self._tell_ended = told(world.checkers, "lease_ended")
         # Work that waits for its turn, with its arguments; it gives the scheduler's event, if there is one.
@@ -51,7 +51,7 @@ class Supernode:
         self._swarms = {
             swarm_of(blob): Swarm(blob, world.scenario.layout(blob)) for blob in range(len(world.scenario.blobs))
         }
-        self._seed_fetches: dict[int, Transfer] = {}
+        self._seed = Seed(world, self.post, self._learn_hash, self._tell_lease_ended)
         world.clock.run_after(world.settings.ping_interval_s, self._ping)
 
     # --- sessions ------------------------------------------------------------------------------------------------
@@ -298,6 +298,17 @@ class Supernode:
         swarm.elected = None
         return contract.OriginTried(tried.swarm, session.number, not tried.reason)
 
+    def _learn_hash(self, swarm: Swarm, number: int, piece: int) -> None:
+        """Whoever said that it holds the piece is believed now."""
+        if swarm.hashes >> piece & 1:
+            return
+        swarm.hashes |= 1 << piece
+        for session, member in swarm.members.items():
+            if member.unproven >> piece & 1:
+                member.unproven ^= 1 << piece
+                member.held |= 1 << piece
+                self.post(contract.PieceStored(number, session, piece))
+
     # --- what peers are told -----------------------------------------------------------------------------------
 
     def _grant(self, grant: contract.GrantLease) -> None:
@@ -313,7 +324,8 @@ class Supernode:
                 self.post(contract.FetchFailed(number, reason))
                 return
         if receiver == SEED:
-            self._fetch_for_seed(grant)
+            self._outbox.granted(number, self._node(source), SEED)
+            self._seed.fetch_from_peer(grant, self._swarms[grant.swarm], self._node(source))
         elif session is not None:
             session.leases[number] = source
             self._outbox.grant(session, self._swarms[grant.swarm], grant, self._node(source))
@@ -324,14 +336,17 @@ class Supernode:
 
     def _cancel(self, command: contract.CancelLease) -> None:
         if command.receiver == SEED:
-            transfer = self._seed_fetches.get(command.lease_id)
-            if transfer is not None:
-                self._tell_lease_ended(command.lease_id)
-                self._world.transport.cancel(transfer)
+            self._seed.cancel(command.lease_id)
             return
         session = self._sessions.get(command.receiver)
         if session is not None and self._lease_over(session, command.lease_id) is not None:
             self._outbox.tell(session, messages.Cancel(command.lease_id))
+
+    def _fetch_from_origin(self, command: contract.FetchFromOrigin) -> None:
+        swarm = self._swarms[command.swarm]
+        swarm.elected = None
+        self._set_origin_state(command.swarm, "fetching")
+        self._seed.fetch_from_origin(command, swarm, self.held_by_live(command.swarm))
 
     def _set_origin_state(self, number: int, state: str) -> None:
         swarm = self._swarms[number]
@@ -343,62 +358,6 @@ class Supernode:
         for session, member in swarm.members.items():
             if member.wanted:
                 self._outbox.origin_status(self._sessions[session], number, swarm)
-
-    # --- the seed ----------------------------------------------------------------------------------------------
-
-    def _fetch_for_seed(self, grant: contract.GrantLease) -> None:
-        swarm, source_node = self._swarms[grant.swarm], self._node(grant.source)
-        self._outbox.granted(grant.lease_id, source_node, SEED)
-
-        def ended(_: int, reason: str, elapsed_s: float) -> None:
-            del self._seed_fetches[grant.lease_id]
-            self._tell_lease_ended(grant.lease_id)
-            if reason:
-                self.post(contract.FetchFailed(grant.lease_id, FailReason(reason)))
-            else:
-                swarm.seed_held |= 1 << grant.piece
-                self.post(contract.PieceStored(grant.swarm, SEED, grant.piece, grant.lease_id, elapsed_s))
-
-        self._seed_fetches[grant.lease_id] = self._world.transport.fetch(
-            SEED, source_node, swarm.blob, grant.piece, grant.expires_in_s, ended, grant.lease_id
-        )
-
-    def _fetch_from_origin(self, command: contract.FetchFromOrigin) -> None:
-        world, swarm = self._world, self._swarms[command.swarm]
-        swarm.elected = None
-        self._set_origin_state(command.swarm, "fetching")
-        for checker in world.checkers:
-            checker.origin_asked(world.clock.now, swarm.blob, command.pieces, self.held_by_live(command.swarm))
-
-        def stored(piece: int) -> None:
-            for checker in world.checkers:
-                checker.arrived(world.clock.now, SEED, swarm.blob, piece, swarm.layout.length(piece))
-                checker.claimed(world.clock.now, SEED, swarm.blob, piece)
-            swarm.seed_held |= 1 << piece
-            self._learn_hash(swarm, command.swarm, piece)
-            self.post(contract.PieceStored(command.swarm, SEED, piece))
-
-        def ended(reason: str) -> None:
-            if not reason:
-                swarm.origin_state = ""
-            for checker in world.checkers:
-                checker.origin_ended(world.clock.now, swarm.blob, command.pieces)
-            self.post(contract.OriginEnded(command.fetch_id, command.swarm, not reason))
-
-        pieces = deque(indices(command.pieces))
-        patience = world.origin.supernode_patience()
-        world.origin.fetch(self._endpoint, swarm.blob, pieces, patience, stored, ended)
-
-    def _learn_hash(self, swarm: Swarm, number: int, piece: int) -> None:
-        """Whoever said that it holds the piece is believed now."""
-        if swarm.hashes >> piece & 1:
-            return
-        swarm.hashes |= 1 << piece
-        for session, member in swarm.members.items():
-            if member.unproven >> piece & 1:
-                member.unproven ^= 1 << piece
-                member.held |= 1 << piece
-                self.post(contract.PieceStored(number, session, piece))
 
 
 def _itself(event: contract.Event) -> contract.Event:
