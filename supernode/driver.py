@@ -202,11 +202,11 @@ class Driver:
                 self.post(contract.FetchFailed(grant.lease_id, reason))
                 return
         lease = self._remember_lease(link, grant)
-        if grant.inline or not self._is_told(swarm, grant):
-            self.send_hashes(link, swarm, member, 1 << grant.piece)
         if grant.inline and swarm.content is not None and self.fits_inline(swarm, swarm.wanted_by):
             link.send(InlineBlob(lease, swarm.number, swarm.content))
             return
+        if not self._is_told(swarm, grant):
+            self.send_hashes(link, swarm, member, 1 << grant.piece)
         self.introduce(link, grant.source)
         expires_ms = max(1, int(grant.expires_in_s * 1000))
         behind = _told_lease(grant.behind)
@@ -385,7 +385,13 @@ class Driver:
         link.send(Holders(swarm.number, nodes))
 
     def refresh(self, link: Link) -> None:
-        """What is repeated every few seconds, for every swarm that this peer waits for."""
+        """What is repeated every few seconds for every swarm that this peer waits for, and what could wait till now."""
+        untold, link.untold = link.untold, set()
+        for number in sorted(untold):
+            swarm = self.swarms.numbered(number)
+            member = swarm.members.get(link.node) if swarm is not None else None
+            if swarm is not None and member is not None:
+                self.send_hashes(link, swarm, member)
         for number in list(link.wanting):
             swarm = self.swarms.numbered(number)
             member = swarm.members.get(link.node) if swarm is not None else None
