@@ -47,6 +47,8 @@ class ModeRun:
     origin_bytes: int
     origin_gets: int
     origin_repeated_bytes: int
+    # When the origin's first byte of any blob left it.
+    origin_first_byte_s: float | None = None
     supernode_sent_bytes: int | None = None
     peers_sent_bytes: int | None = None
     # Payload over rack trunks into racks; None without racks.

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.report import machine, print_table, write_json
 from benchmarks.scheduler_swarm import PIECE_BYTES, RATE_BYTES_S, READER_EVERY, ColdSwarm
+from proto import garbage
 from proto.errors import ConfigError
 from proto.pieces import PIECE_COUNT_MAX
-from supernode import garbage
 from supernode.scheduler import build as scheduler_build
 from supernode.scheduler.machine import Scheduler
 

@@ -13,7 +13,7 @@ import uvloop
 
 from peer.app import Peer
 from peer.config import PeerConfig, load
-from proto import logs
+from proto import garbage, logs
 from proto.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         config = load(argv, os.environ)
         logs.setup(config.log_level, as_json=config.log_json)
+        garbage.search_less_often()
         return uvloop.run(_serve(config, argv))
     except ConfigError as error:
         sys.stderr.write(f"layercast-peer: {error}\n")
@@ -58,6 +59,7 @@ async def _serve(config: PeerConfig, argv: Sequence[str]) -> int:
     try:
         peer.open()
         await peer.start()
+        garbage.leave_alone_what_is_there()
         loop.add_signal_handler(signal.SIGHUP, reload)
         print(
             f"ready peer proxy={peer.proxy_address} upload={peer.upload_address} status={peer.status_address}",

@@ -30,6 +30,7 @@ from peer.downloader.contract import (
     StoreRefused,
     Wakeup,
 )
+from peer.inline import InlineContents, Landed
 from peer.opened import LiveBlob, hashes_mask
 from peer.readers import Readers
 from peer.torrents import Torrents
@@ -84,8 +85,7 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._blobs: dict[Digest, LiveBlob] = {}
         self._readers = Readers(self._blobs, self._torrents, self.post)
-        # Content of inline blobs by lease, until the downloader says where to put it.
-        self.inline: dict[int, bytes] = {}
+        self.inline = InlineContents(self.post)
         self.supernode_key: bytes | None = None
 
     # --- peer.blobs.BlobProvider -------------------------------------------------------------------------------
@@ -250,10 +250,12 @@ class Driver:
     def _carry_out_work(self, command: Command) -> None:
         match command:
             case contract.OpenInStore():
-                self._work.open(command, self._store_opened_threadsafe)
+                self._open_in_store(command)
             case contract.StoreInline(fetch, digest, lease):
-                content = self.inline.pop(lease, b"")
-                self._work.store_inline(fetch, self._handle(digest), content, self.post_threadsafe, self._waker(digest))
+                content = self.inline.wanted(lease, fetch)
+                if content is not None:
+                    post, matched = self.post_threadsafe, self._waker(digest)
+                    self._work.store_inline(fetch, self._handle(digest), content, post, matched)
             case contract.FetchUpstream():
                 self._work.fetch_upstream(
                     command,
@@ -311,7 +313,7 @@ class Driver:
     def _send(self, command: contract.Send) -> None:
         message = command.message
         if isinstance(message, Stored | Failed):
-            self.inline.pop(message.lease, None)  # of a lease that was declined
+            self.inline.decline(message.lease)
         if isinstance(message, Stored) and message.lease:
             self._metrics.lease("stored")
         elif isinstance(message, Failed):
@@ -330,6 +332,19 @@ class Driver:
             logger.error("blob_not_voided digest=%s %s", digest.short, error)
 
     # --- the store ---------------------------------------------------------------------------------------------
+
+    def _open_in_store(self, command: contract.OpenInStore) -> None:
+        found = self.inline.begin(command.digest) if not self.blob(command.digest).early_hashes else None
+        if found is None:
+            self._work.open(command, self._store_opened_threadsafe)
+        else:
+            lease, content = found
+            landed = functools.partial(self._landed_threadsafe, lease)
+            self._work.open_with_content(command, content, self._store_opened_threadsafe, landed)
+
+    def _landed_threadsafe(self, lease: int, outcome: Landed) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it
+            self._loop.call_soon_threadsafe(self.inline.landed, lease, outcome)
 
     def _store_opened_threadsafe(self, digest: Digest, layout: PieceLayout, opened: BlobHandle | str) -> None:
         """From the store's thread: a handle, or what is wrong."""
@@ -358,7 +373,11 @@ class Driver:
         blob = self.blob(digest)
         blob.handle, blob.layout = opened, opened.layout
         # Before the hashes that waited: a conflict with them voids an open blob alone.
-        self.post(StoreOpened(digest, opened.held, hashed, opened.complete))
+        if self.inline.is_landing(digest):
+            # As it was opened: of the content that was stored with it the downloader hears by its lease.
+            self.post(StoreOpened(digest, 0, hashed, complete=False))
+        else:
+            self.post(StoreOpened(digest, opened.held, hashed, opened.complete))
         early, blob.early_hashes = blob.early_hashes, []
         for signed in early:
             self.learn(blob, signed)
@@ -367,7 +386,10 @@ class Driver:
     def learn(self, blob: LiveBlob, signed: SignedHashes) -> bool:
         """Give checked hashes to the store, now or when the blob is open; False when they are of no use."""
         if blob.handle is None:
-            blob.early_hashes.append(signed)
+            if blob.layout is None:
+                blob.early_hashes.append(signed)
+            else:  # it was open, and rests
+                self._work.keep_hashes(blob.digest, signed)
             return True
         try:
             blob.handle.learn_hashes(signed)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from peer.downloader.contract import HashesLearned, InlineGranted, LinkLost, LinkOpened, Received
 from peer.opened import HASH_BYTES, hashes_mask
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from proto.tickets import Identity
 
 logger = logging.getLogger(__name__)
-
-# Contents of inline blobs that the downloader was not yet asked about; each is at most a frame.
-INLINE_MAX: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +128,8 @@ class SupernodeLink:
                 self._hashes_received(message)
             case InlineBlob(lease, swarm, content):
                 self._metrics.lease("granted")
-                if len(self._driver.inline) < INLINE_MAX:
-                    self._driver.inline[lease] = content
+                if swarm in self._swarms:
+                    self._driver.inline.put(lease, self._swarms[swarm][0], content)
                 self._driver.post(InlineGranted(lease, swarm))
             case SwarmOpened():
                 self._swarm_opened(message)

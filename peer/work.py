@@ -20,6 +20,7 @@ from peer.downloader.contract import (
     UpstreamEnded,
     UpstreamPiece,
 )
+from peer.inline import Landed, store_piece
 from peer.opened import HASH_BYTES, hashes_mask
 from peer.transport.base import PieceFetch, PieceSource
 from peer.transport.cancellation import Cancellation, FetchCancelled
@@ -106,15 +107,47 @@ class Work:
         """Pin a blob, or say what is wrong."""
         layout = PieceLayout(command.size_bytes, command.piece_size_bytes)
 
+        self._disk.submit(lambda: opened(command.digest, layout, self._open(command.digest, layout)))
+
+    def _open(self, digest: Digest, layout: PieceLayout) -> BlobHandle | str:
+        try:
+            return self._store.open(digest, layout)
+        except LocalError as error:
+            return str(error)
+        except Exception:
+            logger.exception("store_open_failed digest=%s", digest.short)
+            return "internal error while opening the blob; see the log"
+
+    def open_with_content(
+        self,
+        command: OpenInStore,
+        content: bytes,
+        opened: Callable[[Digest, PieceLayout, BlobHandle | str], None],
+        landed: Callable[[Landed], None],
+    ) -> None:
+        """Pin a tiny blob whose content is here, store that and pass the digest, all in one go.
+
+        `opened` is called as in open(), once the digest has passed or cannot, and `landed` when the disk has it all.
+        """
+        layout = PieceLayout(command.size_bytes, command.piece_size_bytes)
+
         def run() -> None:
-            try:
-                result: BlobHandle | str = self._store.open(command.digest, layout)
-            except LocalError as error:
-                result = str(error)
-            except Exception:
-                logger.exception("store_open_failed digest=%s", command.digest.short)
-                result = "internal error while opening the blob; see the log"
-            opened(command.digest, layout, result)
+            handle = self._open(command.digest, layout)
+            if isinstance(handle, str):
+                opened(command.digest, layout, handle)
+                landed(Landed(FetchReason.LOCAL, handle, whole=False))
+                return
+            told = False
+
+            def tell() -> None:
+                nonlocal told
+                if not told:
+                    told = True
+                    opened(command.digest, layout, handle)
+
+            outcome = self._store_whole(handle, content, tell)
+            tell()
+            landed(outcome)
 
         self._disk.submit(run)
 
@@ -127,14 +160,17 @@ class Work:
         """
 
         def run() -> None:
-            reason, message = _store_piece(handle, content)
-            whole = False
-            if not reason:
-                self._metrics.received("seed", len(content))
-                whole = self._passes(handle, matched)
-            post(FetchEnded(fetch, reason, 0.0, message, whole))
+            outcome = self._store_whole(handle, content, matched)
+            post(FetchEnded(fetch, outcome.reason, 0.0, outcome.message, outcome.whole))
 
         self._disk.submit(run)
+
+    def _store_whole(self, handle: BlobHandle, content: bytes, matched: Callable[[], None]) -> Landed:
+        reason, message = store_piece(handle, content)
+        if reason:
+            return Landed(reason, message, whole=False)
+        self._metrics.received("seed", len(content))
+        return Landed("", "", self._passes(handle, matched))
 
     def _passes(self, handle: BlobHandle, matched: Callable[[], None]) -> bool:
         """False for whatever is wrong: the downloader then has the digest checked, which tells what."""
@@ -164,6 +200,22 @@ class Work:
             post(DigestChecked(check, matches, trouble))
 
         self._checks.submit(run)
+
+    def keep_hashes(self, digest: Digest, signed: SignedHashes) -> None:
+        """Checked hashes of a blob that nobody uses now: others will ask for them."""
+
+        def run() -> None:
+            handle = self._store.get(digest, used=False)
+            if handle is None:
+                return
+            try:
+                handle.learn_hashes(signed)
+            except (PieceCorrupt, LocalError) as error:
+                logger.warning("hashes_not_kept digest=%s %s", digest.short, error)
+            finally:
+                handle.close()
+
+        self._disk.submit(run)
 
     def all_hashes(self, digest: Digest) -> bytes:
         """Every piece hash of a complete blob, concatenated; empty when one is missing or cannot be read."""
@@ -323,27 +375,6 @@ class Work:
     def cancel_upstream(self, fetch: int) -> None:
         """After the piece in hand."""
         self._fetcher.stop(fetch)
-
-
-def _store_piece(handle: BlobHandle, content: bytes) -> tuple[str, str]:
-    """Put a one-piece blob's content into the store: (reason, message), empty on success."""
-    try:
-        if len(content) != handle.layout.size_bytes:
-            return FetchReason.PROTOCOL, ""
-        writer = handle.writer(0, from_origin=handle.hash_of(0) is None)
-        try:
-            writer.write(memoryview(content))
-            writer.finish()
-        finally:
-            writer.abort()
-    except PieceCorrupt:
-        return FetchReason.CORRUPT, ""
-    except LocalError as error:
-        return FetchReason.LOCAL, str(error)
-    except Exception:
-        logger.exception("inline_blob_failed digest=%s", handle.digest.short)
-        return FetchReason.LOCAL, "internal error while storing a blob; see the log"
-    return "", ""
 
 
 def _same_cut(size_bytes: int, piece_size_bytes: int, layout: PieceLayout) -> bool:

@@ -154,7 +154,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class ReaderMoved:
-    """The earliest piece a local client still waits for, or NO_READER."""
+    """The earliest piece a local client still waits for, or NO_READER. Not told of a blob of one piece."""
 
     swarm: int
     piece: int

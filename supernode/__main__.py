@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from proto import logs
+from proto import garbage, logs
 from proto.errors import ConfigError
-from supernode import garbage
 from supernode.app import Supernode
 from supernode.config import SupernodeConfig, load
 

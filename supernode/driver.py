@@ -184,11 +184,11 @@ class Driver:
                 self.post(contract.FetchFailed(grant.lease_id, reason))
                 return
         lease = self._remember_lease(link, grant)
-        if grant.inline or not self._is_told(swarm, grant):
-            self.telling.send_hashes(link, swarm, member, 1 << grant.piece)
         if grant.inline and swarm.content is not None and self.fits_inline(swarm, swarm.wanted_by):
             link.send(InlineBlob(lease, swarm.number, swarm.content))
             return
+        if not self._is_told(swarm, grant):
+            self.telling.send_hashes(link, swarm, member, 1 << grant.piece)
         self.telling.introduce(link, grant.source)
         expires_ms = max(1, int(grant.expires_in_s * 1000))
         behind = _told_lease(grant.behind)

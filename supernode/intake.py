@@ -14,7 +14,7 @@ from proto.ids import Digest, short_peer
 from proto.logs import LogLimit
 from proto.messages import NO_READER, FetchReason, Message
 from supernode.scheduler import contract
-from supernode.scheduler.contract import FailReason
+from supernode.scheduler.contract import SEED, FailReason
 from supernode.sessions import Limits, Link, PeerInfo, Session
 
 if TYPE_CHECKING:
@@ -156,7 +156,10 @@ class Intake:
         lease_id = self._driver.lease_id(stored.lease) if as_granted else 0
         if lease_id:
             self._metrics.leases.labels("stored").inc()
-            if not member.hashes_sent >> stored.piece & 1:
+            if swarm.inline and lease is not None and lease[2] == SEED:
+                # It came without. Others may ask this peer for it together with the piece, but nobody waits now.
+                link.untold.add(swarm.number)
+            elif not member.hashes_sent >> stored.piece & 1:
                 # It came with the piece, so it can be passed on with it.
                 member.hashes_sent |= 1 << stored.piece
                 member.tells |= 1 << stored.piece

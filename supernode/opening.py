@@ -315,9 +315,10 @@ class Opening:
         self._driver.telling.send_opened(link, swarm, member)
         if member.wanted:
             link.wanting.add(swarm.number)
-            self._driver.telling.send_hashes(link, swarm, member)
             if not swarm.inline:
-                # The content of a tiny blob comes whole with the first grant; the next ping names the others, if not.
+                # The content of a tiny blob comes whole with the first grant, and its hash is told after it: its own
+                # digest is what it is checked by. The next ping names the others, if not.
+                self._driver.telling.send_hashes(link, swarm, member)
                 self._driver.telling.send_holders(link, swarm, member)
         else:
             link.wanting.discard(swarm.number)

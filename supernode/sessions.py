@@ -97,6 +97,8 @@ class Link:
     announced: dict[Digest, int] = field(default_factory=dict)
     wanting: set[int] = field(default_factory=set)
     nodes_known: set[int] = field(default_factory=set)
+    # Swarms that it holds and was not told the hashes of.
+    untold: set[int] = field(default_factory=set)
     # Lease as this peer knows it to (swarm, piece, source): what this peer may report on. Bounded, the oldest go first.
     leases: dict[int, tuple[int, int, int]] = field(default_factory=dict)
 

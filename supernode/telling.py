@@ -99,7 +99,13 @@ class Telling:
                 link.send(OriginStatus(swarm.number, swarm.origin_state, node == swarm.elected))
 
     def refresh(self, link: Link) -> None:
-        """What is repeated every few seconds, for every swarm that this peer waits for."""
+        """What is repeated every few seconds for every swarm that this peer waits for, and what could wait till now."""
+        untold, link.untold = link.untold, set()
+        for number in sorted(untold):
+            swarm = self._swarms.numbered(number)
+            member = swarm.members.get(link.node) if swarm is not None else None
+            if swarm is not None and member is not None:
+                self.send_hashes(link, swarm, member)
         for number in list(link.wanting):
             swarm = self._swarms.numbered(number)
             member = swarm.members.get(link.node) if swarm is not None else None

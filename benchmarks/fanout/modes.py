@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.fanout.namespaces import inside
 from benchmarks.fanout.nodes import TORRENT_PORT, Nodes, process_cpu_s
 from benchmarks.fanout.pulling import Pulled, Pulling
-from benchmarks.fanout.site import Origin, blob_bytes, blob_gets, origin_problems, repeated_bytes
+from benchmarks.fanout.site import Origin, blob_bytes, blob_gets, first_byte_s, origin_problems, repeated_bytes
 from benchmarks.fanout.usage import CoreTime, prefer
 from benchmarks.fanout.watch import SOURCES, Display, Reading, Watcher, samples
 from benchmarks.figures import Mode, ModeRun, NodeTimes
@@ -72,6 +72,12 @@ class _Measured:
     busy: float
     product_cpu_s: float
     clients_cpu_s: float
+    # Of the barrier, monotonic.
+    began_s: float
+
+    def since_barrier(self, at_s: float | None) -> float | None:
+        """Of a monotonic time; None stays None."""
+        return None if at_s is None else at_s - self.began_s
 
     @property
     def traffic(self) -> Traffic | None:
@@ -111,6 +117,7 @@ def _native(stage: Stage, display: Display) -> Outcome:
     ledger = stage.origin.ledger()
     received = blob_bytes(ledger, image)
     traffic = measured.traffic
+    answered_s = measured.since_barrier(first_byte_s(ledger, image))
     run = ModeRun(
         mode="native",
         nodes=_times(scenario, measured.pulled, fraction),
@@ -121,6 +128,7 @@ def _native(stage: Stage, display: Display) -> Outcome:
         origin_bytes=received,
         origin_gets=blob_gets(ledger, image),
         origin_repeated_bytes=repeated_bytes(ledger, image),
+        origin_first_byte_s=None if answered_s is None else answered_s / fraction,
         cross_rack_bytes=traffic.into_racks_bytes if traffic is not None and scenario.racks else None,
         cpu_busy=measured.busy,
         size_fraction=fraction,
@@ -241,6 +249,7 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
         origin_bytes=blob_bytes(ledger, stage.image),
         origin_gets=blob_gets(ledger, stage.image),
         origin_repeated_bytes=repeated_bytes(ledger, stage.image),
+        origin_first_byte_s=measured.since_barrier(first_byte_s(ledger, stage.image)),
         supernode_sent_bytes=int(supernode.metrics().value("layercast_uploaded_bytes_total")),
         peers_sent_bytes=_sum(scrapes, "layercast_uploaded_bytes_total"),
         cross_rack_bytes=traffic.into_racks_bytes if traffic is not None and scenario.racks else None,
@@ -296,7 +305,7 @@ def _measure(
     finally:
         readings = watcher.end()
     clients_cpu_s = process_cpu_s(pulling.pid) - clients_cpu_s
-    return _Measured(pulling.outcome(), readings, busy, cpu_s, clients_cpu_s)
+    return _Measured(pulling.outcome(), readings, busy, cpu_s, clients_cpu_s, began_s)
 
 
 def _show(stage: Stage, display: Display, watcher: Watcher, done: int) -> None:

@@ -92,6 +92,12 @@ def repeated_bytes(ledger: Ledger, image: Image) -> int:
     return sum(ledger.repeated_bytes(layer.digest) for layer in image.layers)
 
 
+def first_byte_s(ledger: Ledger, image: Image) -> float | None:
+    """When the first byte of any of the image's layers left the origin, monotonic; None if none did."""
+    times = (ledger.first_byte_s(layer.digest) for layer in image.layers)
+    return min((at_s for at_s in times if at_s is not None), default=None)
+
+
 def origin_problems(ledger: Ledger, image: Image) -> list[str]:
     """A line for each layer that did not leave the origin exactly once."""
     problems = []

@@ -94,6 +94,10 @@ class Ledger:
         """Body bytes of the blob that were delivered although they had been delivered before."""
         return self.blob_bytes(digest) - self.distinct_bytes(digest)
 
+    def first_byte_s(self, digest: str) -> float | None:
+        """When the blob's first byte left for a client, None if none did."""
+        return min((e.first_byte_s for e in self._delivering(digest) if e.first_byte_s), default=None)
+
     def total_bytes(self) -> int:
         """Body bytes of all answers."""
         return sum(e.body_acked_bytes for e in self.exchanges)

@@ -102,6 +102,8 @@ def _mode(one: Summary) -> dict[str, object]:
         "p1_s": one.p1_s,
         "spread": one.spread,
         "first_byte_p50_s": one.first_byte_p50_s,
+        "origin_first_byte_s": run.origin_first_byte_s,
+        "after_origin_s": one.after_origin_s,
         "origin_bytes": run.origin_bytes,
         "origin_gets": run.origin_gets,
         "origin_repeated_bytes": run.origin_repeated_bytes,

@@ -60,6 +60,8 @@ class Summary:
     spread: float | None
     # From each node's own request.
     first_byte_p50_s: float | None
+    # The last node's time from the origin's first byte.
+    after_origin_s: float | None
     x_fluid: float | None
     x_piece: float | None
     # Of what was run: where only a part of the size was, the ratio is to that part.
@@ -117,6 +119,7 @@ def _summary(scenario: Scenario, limits: Bounds, run: ModeRun, native_s: float |
         p99_s=p99_s,
         spread=_spread(times) if not scenario.arrivals.poisson_per_s else None,
         first_byte_p50_s=quantile(first, 0.5) if first else None,
+        after_origin_s=_since(run.origin_first_byte_s, makespan_s),
         x_fluid=ratio(makespan_s, limits.fluid_s),
         x_piece=ratio(makespan_s, limits.piece_s),
         origin_x_size=run.origin_bytes / run_bytes,
@@ -134,6 +137,10 @@ def _spread(ordered: Sequence[float]) -> float | None:
         return None
     p1_s, p50_s, p99_s = (quantile(ordered, part) for part in (0.01, 0.5, 0.99))
     return ratio(p99_s - p1_s, p50_s)
+
+
+def _since(start_s: float | None, end_s: float | None) -> float | None:
+    return end_s - start_s if start_s is not None and end_s is not None else None
 
 
 def _last(ordered: Sequence[float]) -> float | None:

@@ -126,6 +126,7 @@ _FIGURES: tuple[tuple[str, Callable[[Summary], str]], ...] = (
     ("p1", lambda one: seconds(one.p1_s)),
     ("(p99 - p1) / p50", lambda one: text(one.spread, ".1%")),
     ("first byte, p50", lambda one: seconds(one.first_byte_p50_s)),
+    ("last node after the origin's first byte", lambda one: seconds(one.after_origin_s)),
     ("last node / fluid bound", lambda one: text(one.x_fluid, ".3f")),
     ("last node / piece bound", lambda one: text(one.x_piece, ".3f")),
     ("less time than native", lambda one: text(one.reduction_vs_native, ".2%")),

@@ -161,6 +161,9 @@ def fetch_ended(state: State, event: FetchEnded) -> Blob | None:
             state.send(Failed(lease, FetchReason.CANCELLED))
     elif not event.reason:
         piece_held(state, blob, fetch.piece, lease, event.elapsed_s)
+        if fetch.holder is None:
+            # Sent by the supernode itself, which knows its hash: it need not be told.
+            blob.hashed |= 1 << fetch.piece
         if event.matched and not (blob.complete or blob.check):
             completed(state, blob)
         if known is not None:

@@ -165,7 +165,12 @@ class State:
         blob.announced, blob.announced_held, blob.announced_wanted = True, blob.held, wanted
 
     def tell_reader_moved(self, blob: Blob) -> None:
-        """Only when the earliest missing piece that is waited for changed."""
+        """Only when the earliest missing piece that is waited for changed.
+
+        Of a blob of one piece that says no more than its announcement did.
+        """
+        if blob.full == 1:
+            return
         first = blob.first_read
         if self.linked and blob.swarm and first != blob.reader_sent:
             blob.reader_sent = first

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from peer.blobs import BlobFailed, DigestMismatch, NotShared
 from peer.proxy.attendance import attended
 from peer.proxy.blob_response import Part, blob_response, check_empty, refused, unsatisfiable
-from peer.proxy.client_socket import take_over
+from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, take_over
 from peer.proxy.forward import forward
 from proto.errors import LocalError
 from proto.ranges import select
@@ -112,6 +112,8 @@ class BlobStream:
         try:
             while reached < end:
                 available = await self._available(request, blob, reached)
+                if blob.handle.fresh and blob.size_bytes <= AT_ONCE_MAX_BYTES:
+                    sent(client.send_at_once(blob.handle.fileno(), reached, min(available, end) - reached))
                 await client.send_file(blob.handle.fileno(), reached, min(available, end) - reached, sent)
         except DigestMismatch as error:
             _log.error("blob_mismatch digest=%s %s", route.digest.short, error)

@@ -30,6 +30,8 @@ T = TypeVar("T")
 STALL_LIMIT_S: Final = 300.0
 # What one turn of a thread may send, so that a fast client does not keep a thread from the others.
 _TURN_BYTES: Final = 8 * 1024 * 1024
+# What has just been written here and is no longer than this leaves without a thread's turn, which would cost more.
+AT_ONCE_MAX_BYTES: Final = 64 * 1024
 # A reader on this machine empties its socket in well under this; going back to the event loop costs as much.
 _POLL_MS: Final = 4
 
@@ -50,8 +52,6 @@ class ClientSocket:
             raise ClientGone("client hung up before its response")
         self._socket = socket.socket(original.family, original.type, original.proto, fileno=os.dup(original.fileno()))
         self._socket.settimeout(0)
-        self._poller = select.poll()
-        self._poller.register(self._socket.fileno(), select.POLLOUT)
 
     @property
     def gone(self) -> bool:
@@ -71,6 +71,16 @@ class ClientSocket:
                 sent(part)
             else:
                 await self._writable()
+
+    def send_at_once(self, file_fd: int, offset: int, count: int) -> int:
+        """Send what the socket takes now, on the event loop: for bytes that are in memory, AT_ONCE_MAX_BYTES at most.
+
+        Returns the bytes that left. Trouble is met again, and told, by send_file.
+        """
+        try:
+            return os.sendfile(self._socket.fileno(), file_fd, offset, count)
+        except OSError:
+            return 0
 
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """Call in the pool. Does not return, even cancelled, while the thread may still use the socket."""
@@ -133,7 +143,9 @@ class ClientSocket:
         return done
 
     def _poll(self, timeout_ms: int, *, or_gone: bool = False) -> bool:
-        ready = bool(self._poller.poll(timeout_ms))
+        poller = select.poll()
+        poller.register(self._socket.fileno(), select.POLLOUT)
+        ready = bool(poller.poll(timeout_ms))
         if or_gone and not ready:
             raise ClientGone(f"client took no byte for {timeout_ms // 1000} s")
         return ready

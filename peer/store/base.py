@@ -88,6 +88,11 @@ class BlobHandle(Protocol):
         """The digest was checked here; the file may still be on its way to disk and to its final name."""
         ...
 
+    @property
+    def fresh(self) -> bool:
+        """It was begun under the pins that hold it now: its bytes, if they are few, are still in memory."""
+        ...
+
     def fileno(self) -> int:
         """The data file, for sendfile and pread, valid until close() (renaming does not disturb it)."""
         ...

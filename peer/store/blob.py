@@ -65,6 +65,8 @@ class Blob:
         self.complete = False
         # The digest has passed; `complete` follows when the disk has it all.
         self.matched = False
+        # Begun, and not unloaded since.
+        self.fresh = False
         self._host = host
         self._paths = paths
         self._lock = threading.Lock()
@@ -106,7 +108,7 @@ class Blob:
         except BaseException:
             self.unload()
             raise
-        self.loaded = True
+        self.loaded = self.fresh = True
 
     def load(self, boot_id: str) -> None:
         """Open the files; after a restart of the machine verify what a partial blob holds. Raises OSError."""
@@ -135,7 +137,7 @@ class Blob:
                 self._held_file = None
             self._prefix.reset()
             self._generation += 1
-            self.loaded = False
+            self.loaded = self.fresh = False
 
     def touch(self, now_ns: int) -> None:
         """The blob was used now: the order of eviction after a restart. Raises OSError."""

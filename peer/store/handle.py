@@ -49,6 +49,11 @@ class DiskBlobHandle:
         """See BlobHandle."""
         return self._blob.matched
 
+    @property
+    def fresh(self) -> bool:
+        """See BlobHandle."""
+        return self._blob.fresh
+
     def fileno(self) -> int:
         """See BlobHandle."""
         return self._blob.descriptor

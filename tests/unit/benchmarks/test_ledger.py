@@ -34,6 +34,14 @@ def test_other_blobs_heads_and_refusals_are_not_counted_as_gets() -> None:
     assert (ledger.gets(BLOB), ledger.heads(BLOB), ledger.blob_bytes(BLOB)) == (0, 1, 0)
 
 
+def test_a_blobs_first_byte_is_the_earliest_that_was_sent_of_it() -> None:
+    later, sooner, silent = exchange(BLOB, 0, 9), exchange(BLOB, 9, 9), exchange(BLOB, 0, 0)
+    other = exchange(OTHER, 0, 9)
+    later.first_byte_s, sooner.first_byte_s, other.first_byte_s = 7.0, 6.0, 5.0
+    assert Ledger((later, sooner, other, silent)).first_byte_s(BLOB) == 6.0
+    assert Ledger((silent, other)).first_byte_s(BLOB) is None
+
+
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60))))
 def test_the_union_counts_each_offset_once(pairs: list[tuple[int, int]]) -> None:
     intervals = [(min(pair), max(pair)) for pair in pairs]

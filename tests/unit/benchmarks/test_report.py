@@ -42,6 +42,7 @@ NATIVE = mode_run("native", (32.0, 34.0, 36.0, 40.0))
 SCHEDULED = mode_run("scheduled", (11.0, 11.5, 11.8, 12.0))
 FULL = replace(
     SCHEDULED,
+    origin_first_byte_s=0.25,
     supernode_sent_bytes=SIZE,
     peers_sent_bytes=3 * SIZE,
     control_bytes=1000,
@@ -97,6 +98,8 @@ def test_a_runs_figures_are_those_of_its_nodes_against_the_bounds() -> None:
         "p1_s": 11.0,
         "spread": pytest.approx(1 / 11.5),
         "first_byte_p50_s": 1.0,
+        "origin_first_byte_s": 0.25,
+        "after_origin_s": 11.75,
         "origin_bytes": SIZE,
         "origin_gets": 1,
         "origin_repeated_bytes": 0,
@@ -122,6 +125,13 @@ def test_a_runs_figures_are_those_of_its_nodes_against_the_bounds() -> None:
         "remarks": ["measured on loopback"],
         "trace_sha256": "00",
     }
+
+
+def test_the_time_after_the_origins_answer_is_told_where_it_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    assert mode_of(SCENARIO, SCHEDULED)["after_origin_s"] is None
+    print_report(SCENARIO, bounds(SCENARIO), [FULL])
+    row = next(line for line in capsys.readouterr().out.splitlines() if "origin's first byte" in line)
+    assert "11.75 s" in row
 
 
 def test_the_reduction_is_the_part_of_natives_time_that_is_saved() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from peer.blobs import DigestMismatch
 from peer.downloader.limits import Limits
 from proto.ids import Digest
 from proto.messages import SEED_NODE, Announce, BlobChecked, Failed, InlineBlob, Stored, Withdraw
@@ -48,6 +49,68 @@ async def test_a_tiny_blob_comes_inside_a_message(tmp_path: Path) -> None:
         )
         assert await reading == content
         assert (await supernode.hears(Stored)).lease == 5
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_tiny_blob_comes_with_its_opening_or_after_it(tmp_path: Path, at_once: bool) -> None:
+    content = b"a config"
+    digest = Digest.of(content)
+    async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
+        reading = asyncio.create_task(node.read(digest, SOURCE))
+        await supernode.hears(Announce)
+        said, inline = opened(supernode, node, digest, content), InlineBlob(5, SWARM, content)
+        if at_once:
+            await supernode.say(said, inline)
+        else:
+            await supernode.say(said)
+            await asyncio.to_thread(wait_until, lambda: bool(node.store.inventory()), "the blob is open")
+            await supernode.say(inline)
+        assert await reading == content
+        assert (await supernode.hears(Stored)).lease == 5
+        assert (await supernode.hears(BlobChecked)).matches
+        assert [blob.complete for blob in node.store.inventory()] == [True]
+        sample = node.metrics.registry.get_sample_value
+        assert sample("layercast_bytes_total", {"source": "seed"}) == len(content)
+        assert not node.driver.inline
+
+
+@pytest.mark.asyncio
+async def test_a_hash_that_comes_after_a_tiny_blob_is_kept_for_others(tmp_path: Path) -> None:
+    content = b"a config"
+    digest = Digest.of(content)
+    async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
+        reading = asyncio.create_task(node.read(digest, SOURCE))
+        await supernode.hears(Announce)
+        await supernode.say(opened(supernode, node, digest, content), InlineBlob(5, SWARM, content))
+        assert await reading == content
+        assert (await supernode.hears(BlobChecked)).matches
+        # Its hash is the supernode's to tell, not ours.
+        assert sum(isinstance(message, Announce) for message in supernode.heard) == 1
+        signed = hashes_of(supernode, digest, content)
+        await supernode.say(signed)
+
+        def kept() -> bool:
+            handle = node.store.get(digest)
+            assert handle is not None
+            run = handle.signed_run(0, 1)
+            handle.close()
+            return run is not None and run.signature == signed.signature
+
+        await asyncio.to_thread(wait_until, kept, "the signed hash is in the store")
+
+
+@pytest.mark.asyncio
+async def test_content_in_a_message_that_does_not_match_its_digest_reaches_nobody(tmp_path: Path) -> None:
+    digest = Digest.of(b"a config")
+    async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
+        reading = asyncio.create_task(node.read(digest, SOURCE))
+        await supernode.hears(Announce)
+        await supernode.say(opened(supernode, node, digest, b"a config"), InlineBlob(5, SWARM, b"A CONFIG"))
+        with pytest.raises(DigestMismatch):
+            await reading
+        assert not (await supernode.hears(BlobChecked)).matches
+        assert not any(blob.held for blob in node.store.inventory())
 
 
 @pytest.mark.asyncio

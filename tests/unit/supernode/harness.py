@@ -236,7 +236,7 @@ class RealPeer(BarePeer):
                 handle.learn_hashes(SignedHashes(message.first, message.hashes, message.signature))
             case InlineBlob():
                 handle = self.swarms[message.swarm][0]
-                writer = handle.writer(0)
+                writer = handle.writer(0, from_origin=handle.hash_of(0) is None)
                 writer.write(memoryview(message.content))
                 writer.finish()
                 await self.send(Stored(message.lease, message.swarm, 0, 1))

@@ -21,6 +21,7 @@ from proto.messages import (
     InlineBlob,
     NodeKnown,
     PieceHashes,
+    Stored,
     SwarmOpened,
     Voided,
     Vouched,
@@ -130,6 +131,20 @@ async def test_a_tiny_blob_travels_in_the_message(tmp_path: Path, origin: FakeOr
     async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
         await peer.announce(origin, digest)
         assert (await peer.expect(InlineBlob)).content == content
+
+
+async def test_the_hash_of_a_blob_that_came_in_a_message_is_told_after_it(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(500))
+    async with (
+        running_supernode(tmp_path / "s", origin, "--ping-interval", "100ms") as supernode,
+        BarePeer.connected(supernode) as peer,
+    ):
+        await peer.announce(origin, digest)
+        inline = await peer.expect(InlineBlob)
+        assert peer.of(PieceHashes) == []
+        await peer.send(Stored(inline.lease, inline.swarm, 0, 1))
+        hashes = await peer.expect(PieceHashes)
+        assert (hashes.swarm, hashes.first, len(hashes.hashes)) == (inline.swarm, 0, 32)
 
 
 async def test_a_tiny_blob_over_a_thin_uplink_is_an_ordinary_swarm(tmp_path: Path, origin: FakeOrigin) -> None:

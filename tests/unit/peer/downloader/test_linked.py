@@ -179,6 +179,14 @@ def test_an_inline_blob_whose_digest_passed_on_the_way_is_complete_at_once() -> 
     assert BlobComplete(DIGEST) in out
 
 
+def test_the_hash_of_what_the_supernode_sent_itself_is_not_claimed() -> None:
+    script = Script().linked().open(size=500, hashed=0)
+    (inline,) = of_type(script(InlineGranted(5, SWARM)), StoreInline)
+    out = script(FetchEnded(inline.fetch, "", 0.0, matched=True))
+    assert Send(BlobChecked(SWARM, True)) in out
+    assert not any(isinstance(message, Announce) for message in sent(out))
+
+
 def complete(script: Script) -> Script:
     for piece in range(4):
         (fetch,) = of_type(script.grant(20 + piece, piece), StartFetch)
@@ -273,6 +281,11 @@ def test_the_reader_s_piece_is_told_when_it_changes() -> None:
     assert script(ReaderAt(1, 1)) == []
     assert script(ReaderAt(1, 3)) == [Send(ReaderMoved(SWARM, 3))]
     assert script(ReaderClosed(1)) == [Send(ReaderMoved(SWARM, -1))]
+
+
+def test_a_blob_of_one_piece_has_no_place_to_tell() -> None:
+    script = Script().linked().open(size=500)
+    assert script(ReaderAt(1, 0), ReaderClosed(1)) == []
 
 
 def test_the_earliest_of_several_readers_counts() -> None:

@@ -49,6 +49,7 @@ class ScriptedBlob:
         self.content = content
         self.available = len(content) if available is None else available
         self.complete = complete
+        self.fresh = False
         self.failure: BlobFailed | None = None
         self.readers = 0
         self.waited_for: list[int] = []
@@ -82,6 +83,10 @@ class _Handle:
 
     def __init__(self, blob: ScriptedBlob) -> None:
         self._blob = blob
+
+    @property
+    def fresh(self) -> bool:
+        return self._blob.fresh
 
     def fileno(self) -> int:
         return self._blob.file.fileno()

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from peer.blobs import BlobFailed, DigestMismatch
+from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, ClientSocket
 from proto.ids import Digest
 from tests.support.fake_origin import Fault, fake_origin
 from tests.unit.peer.proxy.harness import Mirror, ScriptedBlob, ScriptedNode, _Handle, running_mirror, send, until
@@ -75,6 +76,31 @@ def test_a_connection_is_used_again_after_a_body_by_sendfile(origin_and_mirror: 
             connection.request("GET", path_of(content))
             assert connection.getresponse().read() == content
             assert connection.sock is first
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_only_few_bytes_that_are_in_memory_leave_without_a_thread(
+    origin_and_mirror: tuple[FakeOrigin, Mirror], monkeypatch: pytest.MonkeyPatch, fresh: bool
+) -> None:
+    _, mirror = origin_and_mirror
+    turns: list[int] = []
+    send_some = ClientSocket._send_some
+
+    def counted(client: ClientSocket, file_fd: int, offset: int, count: int) -> int:
+        turns.append(count)
+        return send_some(client, file_fd, offset, count)
+
+    monkeypatch.setattr(ClientSocket, "_send_some", counted)
+    content = content_of(AT_ONCE_MAX_BYTES)
+    share(mirror, content).fresh = fresh
+    assert mirror.request(path_of(content))[1] == content
+    # A socket that takes only a part leaves the rest to a thread.
+    assert sum(turns) < len(content) if fresh else sum(turns) >= len(content)
+    large = content_of(AT_ONCE_MAX_BYTES + 1)
+    share(mirror, large).fresh = True
+    turns.clear()
+    assert mirror.request(path_of(large))[1] == large
+    assert sum(turns) >= len(large)
 
 
 def test_bytes_leave_while_the_rest_is_still_arriving(origin_and_mirror: tuple[FakeOrigin, Mirror]) -> None:
