@@ -227,7 +227,7 @@ class PeerBook:
         if gives is not node.gives:
             node.gives = gives
             self.free_up ^= node.bit
-            if gives:
+            if gives and self.notes_room():
                 self.gained_up.append(node)
         if (link.chains == 0) is not node.sends_nothing:
             node.sends_nothing = not node.sends_nothing
@@ -242,11 +242,15 @@ class PeerBook:
         if takes is not node.takes:
             node.takes = takes
             self.free_down ^= node.bit
-            if takes:
+            if takes and self.notes_room():
                 self.gained_down.append(node)
         if (link.chains == 0) is not node.gets_nothing:
             node.gets_nothing = not node.gets_nothing
             self.idle_down ^= node.bit
+
+    def notes_room(self) -> bool:
+        """Whether there are, or were, so many nodes that who gets room is noted; see policy.note_unsourced."""
+        return len(self.rows) > self.settings.many_nodes
 
     def avoid(self, receiver: Node, source: Node) -> None:
         """Let the receiver fetch nothing from this source until make_up."""

@@ -27,10 +27,11 @@ SEED_BIT: Final = 1
 FEW_NODES: Final = 4
 # Pieces tried, rarest first, before every node is tried in turn.
 TRIES: Final = 12
-# The part of a long mask that is looked at first.
+# Any look at the whole of a mask longer than this is as dear as a copy of it; mostly one of its ends tells, of which so
+# many bits are looked at.
+_LONG_BITS: Final = 768
 _NEAR_BITS: Final = 60
 _NEAR: Final = (1 << _NEAR_BITS) - 1
-_CROWD_BITS: Final = 600
 # Of pieces that were looked for in vain, how many are looked at once more, so that the next who lacks them need not.
 _NOTED: Final = 32
 
@@ -41,30 +42,31 @@ Choice: TypeAlias = "tuple[Member, int, Node]"
 
 def any_bit(mask: int, rng: random.Random) -> int:
     """Index of some set bit of a non-zero mask: the next one at or above a random place."""
-    length = mask.bit_length()
     if is_one(mask):
-        return length - 1
+        return mask.bit_length() - 1
+    length = mask.bit_length()
     shift = int(rng.random() * length)
     above = mask >> shift
-    # Of a mask of many nodes each look at the whole is as dear as a copy; mostly the next bit is near.
-    above = above & _NEAR or above
+    if length > _LONG_BITS:
+        # Mostly the next bit is near.
+        above = above & _NEAR or above
     return shift + (above & -above).bit_length() - 1
 
 
 def is_one(mask: int) -> bool:
-    """Whether a single bit of a non-zero mask is set; the upper end of a long one mostly tells."""
-    beyond = mask.bit_length() - _NEAR_BITS
-    if beyond > 0:
-        top = mask >> beyond
+    """Whether a single bit of a non-zero mask is set."""
+    length = mask.bit_length()
+    if length > _LONG_BITS:
+        top = mask >> (length - _NEAR_BITS)
         if top & (top - 1):
             return False
     return not mask & (mask - 1)
 
 
 def at_most(mask: int, count: int) -> bool:
-    """Whether so many bits or fewer are set; of a long mask the upper end shows a crowd."""
-    beyond = mask.bit_length() - _CROWD_BITS
-    if beyond > 0 and (mask >> beyond).bit_count() > count:
+    """Whether so many bits or fewer are set."""
+    length = mask.bit_length()
+    if length > _LONG_BITS and (mask >> (length - _LONG_BITS)).bit_count() > count:
         return False
     return mask.bit_count() <= count
 
@@ -87,14 +89,18 @@ def note_room(core: Core) -> None:
 def note_unsourced(core: Core, swarm: Swarm, pieces: int) -> None:
     """None of the pieces was found at a node with room: which of them no such node holds need not be looked for again.
 
-    Each look is at a mask of all nodes, and most receivers lack the same.
+    Each look is at a mask of all nodes, and most receivers lack the same. With few nodes it costs more than it saves.
     """
+    if not core.book.notes_room():
+        return
     free = core.book.free_up
     swarm.unsourced |= _met_by_none(pieces, swarm.holders, free ^ SEED_BIT if free & SEED_BIT else free)
 
 
 def note_unwanted(core: Core, swarm: Swarm, pieces: int) -> None:
     """The same of pieces that no node with room was found to lack."""
+    if not core.book.notes_room():
+        return
     swarm.unwanted |= _met_by_none(pieces, swarm.lacking, core.book.free_down)
 
 
