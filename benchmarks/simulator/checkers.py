@@ -78,8 +78,9 @@ class BytesConserved(Checker):
     def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
         """See Checker."""
         self._layouts = [scenario.layout(blob) for blob in range(len(scenario.blobs))]
-        self._came: dict[tuple[int, int], int] = {}
-        self._claimed: dict[tuple[int, int], int] = {}
+        # Of each blob, by node: pieces (masks) that came, and that its machine said it holds.
+        self._came = [[0] * (scenario.nodes + 1) for _ in scenario.blobs]
+        self._claimed = [[0] * (scenario.nodes + 1) for _ in scenario.blobs]
         self._left_bytes = 0.0
         self._came_bytes = 0.0
 
@@ -88,19 +89,19 @@ class BytesConserved(Checker):
         needed = self._layouts[blob].length(piece)
         if size_bytes < needed:
             raise RuleBroken(f"at {now:.6f} piece {piece} came to node {node}: {size_bytes:.0f} of {needed} bytes")
-        self._came[node, blob] = self._came.get((node, blob), 0) | 1 << piece
+        self._came[blob][node] |= 1 << piece
 
     def claimed(self, now: float, node: int, blob: int, piece: int) -> None:
         """See Checker."""
-        if not self._came.get((node, blob), 0) >> piece & 1:
+        if not self._came[blob][node] >> piece & 1:
             needed = self._layouts[blob].length(piece)
             raise RuleBroken(f"at {now:.6f} node {node} says it holds piece {piece}: 0 of {needed} bytes came")
-        self._claimed[node, blob] = self._claimed.get((node, blob), 0) | 1 << piece
+        self._claimed[blob][node] |= 1 << piece
 
     def completed(self, now: float, node: int) -> None:
         """See Checker."""
         for blob, layout in enumerate(self._layouts):
-            held = layout.bytes_in(self._claimed.get((node, blob), 0))
+            held = layout.bytes_in(self._claimed[blob][node])
             if held != layout.size_bytes:
                 raise RuleBroken(f"at {now:.6f} node {node} is complete with {held} of {layout.size_bytes} bytes")
 
@@ -197,21 +198,26 @@ class SlotsKept(Checker):
         """See Checker."""
         self._slots = settings.slots
         self._leases: dict[int, tuple[int, int]] = {}
-        self._out: dict[int, int] = {}
-        self._in: dict[int, int] = {}
+        # By node.
+        self._out = [0] * (scenario.nodes + 1)
+        self._in = [0] * (scenario.nodes + 1)
 
     def granted(self, now: float, lease: int, source: int, receiver: int) -> None:
         """See Checker."""
         self._leases[lease] = (source, receiver)
-        for way, node, count in (("from", source, self._out), ("to", receiver, self._in)):
-            count[node] = count.get(node, 0) + 1
-            if count[node] > 2 * self._slots:
-                raise RuleBroken(f"at {now:.6f} {count[node]} leases {way} node {node}, which has {self._slots} slots")
+        self._out[source] += 1
+        self._in[receiver] += 1
+        if self._out[source] > 2 * self._slots or self._in[receiver] > 2 * self._slots:
+            way, node, count = ("from", source, self._out[source])
+            if count <= 2 * self._slots:
+                way, node, count = ("to", receiver, self._in[receiver])
+            raise RuleBroken(f"at {now:.6f} {count} leases {way} node {node}, which has {self._slots} slots")
 
     def lease_ended(self, now: float, lease: int) -> None:
         """See Checker."""
-        source, receiver = self._leases.pop(lease, (None, None))
-        if source is not None and receiver is not None:
+        ends = self._leases.pop(lease, None)
+        if ends is not None:
+            source, receiver = ends
             self._out[source] -= 1
             self._in[receiver] -= 1
 

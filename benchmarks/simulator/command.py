@@ -14,6 +14,7 @@ from benchmarks.report.publish import check_outputs, publish
 from benchmarks.simulator import flags, replay_command, report, suite
 from benchmarks.simulator.errors import RuleBroken
 from benchmarks.simulator.limits import Verdict, judge
+from benchmarks.simulator.memory import end_with_process, uncollected
 from benchmarks.simulator.scenarios import SCENARIOS, named
 from benchmarks.simulator.settings import SimulationSettings
 from benchmarks.simulator.world import World
@@ -77,7 +78,9 @@ def _run_one(
     scenario: Scenario, settings: SimulationSettings, limits: tuple[Limit, ...], arguments: argparse.Namespace
 ) -> int:
     try:
-        outcome = World(scenario, settings).run()
+        with uncollected():
+            outcome = World(scenario, settings).run()
+            end_with_process()
     except RuleBroken as error:
         print(f"layercast-bench sim: rule broken, seed {scenario.seed}: {error}", file=sys.stderr)
         return 1

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+def end_with_process() -> None:
+    """Never search what there is now: the process ends soon, and all of it with it."""
+    gc.freeze()
+
+
 @contextmanager
 def uncollected() -> Iterator[None]:
     """No search for cycles inside: a run makes none that grow with it, and its millions of objects would all be looked

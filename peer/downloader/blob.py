@@ -84,7 +84,8 @@ class Blob:
     """One blob, equal to itself alone. What is only good for one session is reset by unlink()."""
 
     digest: Digest
-    history: deque[tuple[float, int | None, str]]
+    # When, of which piece, text, and the text's values: put into words only when somebody asks why.
+    history: deque[tuple[float, int | None, str, tuple[object, ...]]]
     # Set by cut() alone; `full` is the mask of all pieces, 0 while the layout is unknown.
     layout: PieceLayout | None = None
     full: int = 0

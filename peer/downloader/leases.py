@@ -89,7 +89,7 @@ def _begin(state: State, blob: Blob, grant: Grant | InlineGranted) -> None:
         return
     blob.holders.learn(holder)
     fetch = _new_fetch(state, blob, Fetch(state.new_id(), piece, grant.lease, holder))
-    state.note(blob, f"lease {grant.lease}: fetch {fetch.fetch} from node {grant.node}", piece)
+    state.note(blob, "lease %d: fetch %d from node %d", piece, grant.lease, fetch.fetch, grant.node)
     # Of a lease that is over nothing is known any more: there is nothing to wait for.
     behind = state.leases.get(grant.behind, 0)
     state.emit(StartFetch(fetch.fetch, blob.digest, piece, holder, grant.expires_ms / 1000, grant.ahead, behind))

@@ -91,9 +91,9 @@ class State:
     def of_swarm(self, swarm: int) -> Blob | None:
         return self.swarms.get(swarm)
 
-    def note(self, blob: Blob, text: str, piece: int | None = None) -> None:
-        """A line of the blob's history."""
-        blob.history.append((self.now, piece, text))
+    def note(self, blob: Blob, text: str, piece: int | None = None, *values: object) -> None:
+        """A line of the blob's history: `text`, with its values where it has any (`text % values`)."""
+        blob.history.append((self.now, piece, text, values))
 
     # --- public at a source -----------------------------------------------------------------------------------
 
@@ -192,8 +192,8 @@ class State:
         if blob is None:
             return []
         return [
-            f"{when:.3f} {'' if about is None else f'piece {about}: '}{text}"
-            for when, about, text in blob.history
+            f"{when:.3f} {'' if about is None else f'piece {about}: '}{text % values if values else text}"
+            for when, about, text, values in blob.history
             if piece is None or about is None or about == piece
         ]
 

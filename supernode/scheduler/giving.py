@@ -23,10 +23,14 @@ _CROWD: Final = 16
 
 def for_source(core: Core, node: Node, seed_free: bool) -> Choice | None:
     """The best lease from a node with upload room."""
+    policy.note_room(core)
     if node.peer == SEED:
         return _for_seed(core, node, seed_free)
-    receivers = policy.without(core.book.free_down, node)
-    if receivers & policy.SEED_BIT:
+    receivers = core.book.free_down
+    if node.takes:
+        receivers ^= node.bit
+    # Who wants nothing is no receiver anyway.
+    if receivers & policy.SEED_BIT and core.book.at(0).wanting:
         receivers ^= policy.SEED_BIT
     if not receivers:
         return None
@@ -82,7 +86,7 @@ def _first_receiver(core: Core, swarm: Swarm, candidates: int) -> Member:
     if not idle or not policy.seed_is_early(core):
         return _fastest(core, swarm, idle or candidates)
     # It will wait for most of a transfer: of equally fast ones the one that can best afford it.
-    few = idle.bit_count() <= _CROWD
+    few = policy.at_most(idle, _CROWD)
     rows = list(indices(idle)) if few else [policy.any_bit(idle, core.rng) for _ in range(_CROWD)]
     best = swarm.at_row[rows[0]]
     for row in rows[1:]:
@@ -98,19 +102,24 @@ def _first_receiver(core: Core, swarm: Swarm, candidates: int) -> Member:
 
 def _from_member(core: Core, member: Member, receivers: int) -> Choice | None:
     swarm, source = member.swarm, member.node
-    receivers &= swarm.wanting
-    if not receivers or source.quarantined:
+    if source.quarantined:
         return None
-    useful = member.have & swarm.open_pieces
+    # Before the masks of nodes, which are longer.
+    useful = member.have & swarm.open_pieces & ~swarm.unwanted
     if swarm.awaited:
         useful &= ~swarm.awaited
     if source.bit & core.book.sunk:
         useful &= policy.hardly_elsewhere(core, swarm)
-    if not useful:
+    receivers = receivers & swarm.wanting if useful else 0
+    if not receivers:
         return None
-    if receivers.bit_count() <= policy.FEW_NODES:
-        return _from_member_each(core, member, useful, receivers)
-    return _from_member_tries(core, member, useful, receivers)
+    if policy.at_most(receivers, policy.FEW_NODES):
+        found = _from_member_each(core, member, useful, receivers)
+    else:
+        found = _from_member_tries(core, member, useful, receivers)
+    if found is None:
+        policy.note_unwanted(core, swarm, useful)
+    return found
 
 
 def _from_member_tries(core: Core, member: Member, useful: int, receivers: int) -> Choice | None:
@@ -235,11 +244,11 @@ def _neediest(core: Core, swarm: Swarm, source: Node, receivers: int) -> Member:
         if near:
             receivers = near
             break
-    if not receivers & (receivers - 1):
+    if policy.is_one(receivers):
         return swarm.at_row[receivers.bit_length() - 1]
     best = swarm.at_row[policy.any_bit(receivers, core.rng)]
     # Few end their transfers just now; of a crowd, some at random.
-    few = receivers.bit_count() <= _CROWD
+    few = policy.at_most(receivers, _CROWD)
     rows = indices(receivers) if few else (policy.any_bit(receivers, core.rng) for _ in range(_SAMPLE - 1))
     for row in rows:
         other = swarm.at_row[row]

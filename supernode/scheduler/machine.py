@@ -16,7 +16,7 @@ import random
 from typing import TYPE_CHECKING
 
 from proto.pieces import PieceLayout, indices
-from supernode.scheduler import contract, origin, outcomes, running
+from supernode.scheduler import contract, origin, outcomes, policy, running
 from supernode.scheduler.contract import SEED, Command, Event
 from supernode.scheduler.lease import Lease
 from supernode.scheduler.leases import Core
@@ -93,6 +93,7 @@ class Scheduler:
                 self._timer(due)
         if core.dirty_up or core.dirty_down:
             match(core)
+        policy.note_room(core)
         timers.sweep(len(core.leases))
         commands, core.commands = core.commands, []
         return commands
@@ -226,8 +227,7 @@ class Scheduler:
         for member in list(swarm.members.values()):
             swarm.leave(member)
         del core.swarms[swarm.number]
-        plan = self._core.plans.pop(swarm.number)
-        core.fetches -= plan.fetch_id != 0
+        core.fetches -= core.plans.pop(swarm.number).fetch_id != 0
         core.stories.close(swarm.number)
         core.inline_swarms -= swarm.inline
         core.largest_piece_bytes = max((other.layout.piece_size_bytes for other in core.swarms.values()), default=0)

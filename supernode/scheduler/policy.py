@@ -27,6 +27,13 @@ SEED_BIT: Final = 1
 FEW_NODES: Final = 4
 # Pieces tried, rarest first, before every node is tried in turn.
 TRIES: Final = 12
+# Any look at the whole of a mask longer than this is as dear as a copy of it; mostly one of its ends tells, of which so
+# many bits are looked at.
+_LONG_BITS: Final = 768
+_NEAR_BITS: Final = 60
+_NEAR: Final = (1 << _NEAR_BITS) - 1
+# Of pieces that were looked for in vain, how many are looked at once more, so that the next who lacks them need not.
+_NOTED: Final = 32
 
 
 # A lease to grant: to whom, which piece, from whom.
@@ -35,16 +42,79 @@ Choice: TypeAlias = "tuple[Member, int, Node]"
 
 def any_bit(mask: int, rng: random.Random) -> int:
     """Index of some set bit of a non-zero mask: the next one at or above a random place."""
-    if not mask & (mask - 1):
+    if is_one(mask):
         return mask.bit_length() - 1
-    shift = int(rng.random() * mask.bit_length())
+    length = mask.bit_length()
+    shift = int(rng.random() * length)
     above = mask >> shift
+    if length > _LONG_BITS:
+        # Mostly the next bit is near.
+        above = above & _NEAR or above
     return shift + (above & -above).bit_length() - 1
 
 
-def without(mask: int, node: Node) -> int:
-    """The nodes of the mask but this one. Masks of many nodes are long: an inverse of one is a mask more to make."""
-    return mask ^ node.bit if mask & node.bit else mask
+def is_one(mask: int) -> bool:
+    """Whether a single bit of a non-zero mask is set."""
+    length = mask.bit_length()
+    if length > _LONG_BITS:
+        top = mask >> (length - _NEAR_BITS)
+        if top & (top - 1):
+            return False
+    return not mask & (mask - 1)
+
+
+def at_most(mask: int, count: int) -> bool:
+    """Whether so many bits or fewer are set."""
+    length = mask.bit_length()
+    if length > _LONG_BITS and (mask >> (length - _LONG_BITS)).bit_count() > count:
+        return False
+    return mask.bit_count() <= count
+
+
+def note_room(core: Core) -> None:
+    """Nodes got room: what they hold can be had again, what they lack is wanted again."""
+    book = core.book
+    if book.gained_up:
+        for node in book.gained_up:
+            for member in node.members.values():
+                member.swarm.unsourced &= ~member.have
+        book.gained_up.clear()
+    if book.gained_down:
+        for node in book.gained_down:
+            for member in node.wanting.values():
+                member.swarm.unwanted &= ~member.need
+        book.gained_down.clear()
+
+
+def note_unsourced(core: Core, swarm: Swarm, pieces: int) -> None:
+    """None of the pieces was found at a node with room: which of them no such node holds need not be looked for again.
+
+    Each look is at a mask of all nodes, and most receivers lack the same. With few nodes it costs more than it saves.
+    """
+    if not core.book.notes_room():
+        return
+    free = core.book.free_up
+    swarm.unsourced |= _met_by_none(pieces, swarm.holders, free ^ SEED_BIT if free & SEED_BIT else free)
+
+
+def note_unwanted(core: Core, swarm: Swarm, pieces: int) -> None:
+    """The same of pieces that no node with room was found to lack."""
+    if not core.book.notes_room():
+        return
+    swarm.unwanted |= _met_by_none(pieces, swarm.lacking, core.book.free_down)
+
+
+def _met_by_none(pieces: int, nodes_of: list[int], free: int) -> int:
+    """Which of the first few pieces have none of these nodes listed."""
+    found = 0
+    for _ in range(_NOTED):
+        bit = pieces & -pieces
+        if not bit:
+            break
+        if not nodes_of[bit.bit_length() - 1] & free:
+            found |= bit
+        pieces ^= bit
+    return found
 
 
 def lowest(mask: int) -> int:

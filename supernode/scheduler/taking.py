@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 def for_receiver(core: Core, node: Node, seed_free: bool) -> Choice | None:
     """The best lease for a node with download room. `seed_free`: the seed may send further copies."""
+    policy.note_room(core)
     sources = _free_sources(core, node)
     if not sources:
         return None
@@ -66,18 +67,30 @@ def _first_copy(core: Core, node: Node) -> Choice | None:
 
 def _free_sources(core: Core, node: Node) -> int:
     """Nodes with upload room that the node may fetch from."""
-    sources = policy.without(core.book.free_up, node)
+    sources = core.book.free_up
+    if node.gives:
+        sources ^= node.bit
     return sources & ~node.avoid if node.avoid else sources
 
 
 def _for_member(core: Core, member: Member, sources: int) -> Choice | None:
     swarm = member.swarm
-    sources &= swarm.holding
-    if not sources or (swarm.inline and sources & policy.SEED_BIT):
-        return None
     need = member.need & swarm.held_by_any
     if swarm.awaited:
         need &= ~swarm.awaited
+    if not sources & policy.SEED_BIT:
+        need &= ~swarm.unsourced
+    sources = sources & swarm.holding if need else 0
+    if not sources or (swarm.inline and sources & policy.SEED_BIT):
+        return None
+    found = _from_near_and_far(core, member, need, sources)
+    if found is None:
+        policy.note_unsourced(core, swarm, need)
+    return found
+
+
+def _from_near_and_far(core: Core, member: Member, need: int, sources: int) -> Choice | None:
+    swarm = member.swarm
     covered = policy.covered_pieces(core, swarm, member.node)
     if not covered:
         return _from_sources(core, member, need, sources)
@@ -103,7 +116,7 @@ def _from_sources(core: Core, member: Member, need: int, sources: int, *, near: 
 
 def _from_alike(core: Core, member: Member, need: int, sources: int) -> Choice | None:
     swarm = member.swarm
-    if sources.bit_count() <= policy.FEW_NODES:
+    if policy.at_most(sources, policy.FEW_NODES):
         need &= _union(swarm, sources)
     if not need:
         return None
@@ -137,7 +150,7 @@ def _rarest_held(swarm: Swarm, pieces: int, sources: int) -> int:
 
     By way of the sources or of the pieces, whichever are fewer: neither is gone through at 10,000 nodes.
     """
-    if sources.bit_count() <= pieces.bit_count():
+    if policy.at_most(sources, pieces.bit_count()):
         return swarm.rarity.rarest(pieces & _union(swarm, sources))
     holders = swarm.holders
     for level in swarm.rarity.rarest_first(pieces):
@@ -200,7 +213,7 @@ def choose_source(core: Core, receiver: Node, holders: int) -> Node:
         if near:
             holders = near
             break
-    if not holders & (holders - 1):
+    if policy.is_one(holders):
         return book.at(holders.bit_length() - 1)
     for preferred in (~book.sunk, ~policy.SEED_BIT, book.idle_up):
         holders = holders & preferred or holders

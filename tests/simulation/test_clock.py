@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 from benchmarks.simulator.clock import Clock
 
 
@@ -60,3 +62,33 @@ def test_a_run_can_be_stopped_and_goes_on_where_it_was() -> None:
     assert said == []
     assert not clock.run(2.0)
     assert said == ["after the stop"]
+
+
+def test_calls_near_and_far_that_come_about_as_others_run_keep_the_order_of_time() -> None:
+    clock, rng = Clock(), random.Random(7)
+    made, ran = list[tuple[float, int]](), list[tuple[float, int]]()
+    cancelled = set[int]()
+
+    def make() -> None:
+        for delay_s in (0.0, 1e-5, rng.random() * 1e-3, round(rng.random(), 2), rng.random() * 60.0):
+            entry = (clock.now + delay_s, len(made))
+            made.append(entry)
+            call = clock.at(entry[0], happen, entry)
+            if rng.random() < 0.3:
+                call.cancel()
+                cancelled.add(entry[1])
+
+    def happen(entry: tuple[float, int]) -> None:
+        assert clock.now == entry[0]
+        ran.append(entry)
+        if len(made) < 20_000:
+            make()
+
+    make()
+    # Stops before a time that nothing is due at leave what comes later as it was.
+    for until_s in (0.5, 0.500001, 3.0):
+        assert not clock.run(until_s)
+        make()
+    run(clock)
+    assert ran == sorted(entry for entry in made if entry[1] not in cancelled)
+    assert clock.waiting == 0

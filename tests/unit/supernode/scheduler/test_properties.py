@@ -10,6 +10,7 @@ from proto.pieces import mask_of
 from supernode.scheduler import contract, invariants
 from supernode.scheduler.contract import SEED, FailReason
 from supernode.scheduler.machine import Scheduler
+from supernode.scheduler.settings import SchedulerSettings
 
 PIECES = 6
 PIECE_BYTES = 1000
@@ -30,10 +31,16 @@ class SchedulerUnderAnything(RuleBasedStateMachine):
         rate=st.sampled_from([None, 1000.0]),
         zones=st.integers(0, 4),
         held=masks,
+        many_nodes=st.sampled_from([0, 5, 2000]),
     )
-    def start(self, seed: int, slots: int, rate: float | None, zones: int, held: int) -> None:
+    def start(self, seed: int, slots: int, rate: float | None, zones: int, held: int, many_nodes: int) -> None:
         self.scheduler = Scheduler(
-            seed=seed, epoch=3, seed_upload_slots=slots, seed_download_slots=slots, seed_upload_rate_bytes_s=rate
+            seed=seed,
+            epoch=3,
+            settings=SchedulerSettings(many_nodes=many_nodes),
+            seed_upload_slots=slots,
+            seed_download_slots=slots,
+            seed_upload_rate_bytes_s=rate,
         )
         self.now = 0.0
         self.granted: dict[int, contract.GrantLease] = {}
