@@ -107,6 +107,7 @@ class SupernodeLink:
             download_rate_bytes_s=profile.download_rate_bytes_s(),
             agent=profile.agent,
             torrent_port=self._torrents.port_for(challenge.transport),
+            datagrams=True,
         )
 
     def opened(self, challenge: Challenge) -> None:
