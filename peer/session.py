@@ -30,6 +30,8 @@ REFUSED_PAUSE_S: Final = 30.0
 PINGS_MISSED_MAX: Final = 3
 # Of silence, before we ask: the supernode asks first, and the answer still comes before the third is over.
 PING_AFTER_INTERVALS: Final = 2.0
+# Of our own, before a datagram says that we are there; a piece on a slow link takes less, and needs none.
+QUIET_INTERVALS: Final = 1.5
 OPEN_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 0.5
 # Twenty thousand announcements of large blobs after a reconnect stay below it; beyond, the supernode does not read.
@@ -275,7 +277,8 @@ class Session:
         while True:
             await asyncio.sleep(interval_s / 4)
             now_s = asyncio.get_running_loop().time()
-            if self._datagrams is not None and now_s - self._said_s > interval_s and self._datagrams.lane.say_alive():
+            quiet = now_s - self._said_s > QUIET_INTERVALS * interval_s
+            if self._datagrams is not None and quiet and self._datagrams.lane.say_alive():
                 # Before the supernode asks, by the WebSocket.
                 self._said_s = now_s
             if now_s - self._heard_s > PING_AFTER_INTERVALS * interval_s:

@@ -189,7 +189,7 @@ class OriginTried:
 
 @dataclass(frozen=True, slots=True)
 class NodeKnown:
-    """A node's number, identity and piece upload address (HOST:PORT), before the first message naming it.
+    """A node's number, name (proto.ids) and piece upload address (HOST:PORT), before the first message naming it.
 
     `torrent_address` (HOST:PORT) is where its torrents are, empty for none.
     """

@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 PINGS_MISSED_MAX: Final = 3
 # Nothing was said or heard for so long: a ping. A piece on a slow link takes about an interval, and needs none.
 QUIET_INTERVALS: Final = 1.5
+# Who speaks by datagrams says by itself that it is there, after 1.5; only then it is asked.
+SILENT_INTERVALS: Final = 2.0
 # A peer on the other side of the world answers the challenge within a second; what takes longer is no peer.
 HELLO_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -335,6 +337,9 @@ class Session:
         self._pings += 1
         return Ping(self._pings)
 
+    def _has_datagrams(self) -> bool:
+        return self._membership is not None and self._membership.lane.is_open
+
     def _lost(self) -> list[bytes]:
         return [] if self._membership is None else self._membership.lane.lost()
 
@@ -356,7 +361,7 @@ class Session:
             if silent_s > PINGS_MISSED_MAX * interval_s:
                 raise SessionEnd("", f"silent for {silent_s:.1f} s")
             self._messages = 0
-            if silent_s >= QUIET_INTERVALS * interval_s:
+            if silent_s >= (SILENT_INTERVALS if self._has_datagrams() else QUIET_INTERVALS) * interval_s:
                 self.send(self._question())
             elif now_s - self._said_s >= QUIET_INTERVALS * interval_s:
                 self._wake.set()
