@@ -229,9 +229,11 @@ class Session:
         if self._datagrams is None:
             return _decoded([received])
         try:
-            return _decoded(self._datagrams.lane.heard_websocket(received))
+            frames = self._datagrams.lane.heard_websocket(received)
         except FrameInvalid as error:
-            raise SessionLost(f"bad frame from the supernode: {error}", REFUSED_PAUSE_S) from None
+            # As from one that was stopped between two frames.
+            raise SessionLost(f"bad frame from the supernode: {error}") from None
+        return _decoded(frames)
 
     def _received_datagram(self, frame: bytes) -> None:
         """A frame that came by datagram, or that waited for one that came before it."""
