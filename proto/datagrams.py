@@ -71,8 +71,8 @@ class Timing:
     will.
     """
 
-    ack_after_s: float = 2.5
-    again_after_s: float = 3.5
+    ack_after_s: float = 3.0
+    again_after_s: float = 4.0
     skipped_after_s: float = 1.0
 
 
