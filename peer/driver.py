@@ -35,7 +35,7 @@ from peer.opened import LiveBlob, hashes_mask
 from peer.readers import Readers
 from peer.torrents import Torrents
 from proto.errors import LocalError, PieceCorrupt
-from proto.ids import Digest
+from proto.ids import Digest, PeerId, peer_name
 from proto.messages import Announce, Failed, Stored
 
 if TYPE_CHECKING:
@@ -308,7 +308,7 @@ class Driver:
         return handle
 
     def _is_seed(self, command: contract.StartFetch) -> bool:
-        return command.holder.peer == self.supernode_key
+        return self.supernode_key is not None and command.holder.peer == peer_name(PeerId(self.supernode_key))
 
     def _send(self, command: contract.Send) -> None:
         message = command.message

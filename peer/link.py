@@ -16,7 +16,7 @@ from peer.store.base import SignedHashes
 from peer.torrents import Torrents
 from peer.transport.base import PieceSource
 from proto.errors import DigestInvalid, FrameInvalid, TicketInvalid
-from proto.ids import Digest, PeerId, short_peer
+from proto.ids import Digest, PeerId, PeerName, short_peer
 from proto.messages import (
     PROTOCOL_VERSION,
     SEED_NODE,
@@ -104,6 +104,7 @@ class SupernodeLink:
             download_rate_bytes_s=profile.download_rate_bytes_s(),
             agent=profile.agent,
             torrent_port=self._torrents.port_for(challenge.transport),
+            datagrams=True,
         )
 
     def opened(self, challenge: Challenge) -> None:
@@ -137,7 +138,7 @@ class SupernodeLink:
             case NodeKnown(node, peer, address, torrent_address):
                 self._node_known(node, peer, torrent_address)
                 if node == SEED_NODE:
-                    self._seed = PieceSource(PeerId(peer), address)
+                    self._seed = PieceSource(PeerName(peer), address)
                 self._driver.post(Received(message))
             case TorrentOpened(swarm, metainfo):
                 self._torrent_opened(swarm, metainfo)
@@ -185,7 +186,7 @@ class SupernodeLink:
     def _node_known(self, node: int, peer: bytes, torrent_address: str) -> None:
         if torrent_address:
             self._torrent_addresses[node] = torrent_address
-            self._torrents.introduce(PeerId(peer), torrent_address)
+            self._torrents.introduce(PeerName(peer), torrent_address)
 
     def _torrent_opened(self, swarm: int, metainfo: bytes) -> None:
         digest, layout = self._swarms.get(swarm, (None, None))

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import aiohttp
 
+from peer.datagrams import Datagrams
 from proto import codec
+from proto.datagrams import fits
 from proto.errors import FrameInvalid
 from proto.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
 
@@ -28,6 +30,8 @@ REFUSED_PAUSE_S: Final = 30.0
 PINGS_MISSED_MAX: Final = 3
 # Of silence, before we ask: the supernode asks first, and the answer still comes before the third is over.
 PING_AFTER_INTERVALS: Final = 2.0
+# Of our own, before a datagram says that we are there; a piece on a slow link takes less, and needs none.
+QUIET_INTERVALS: Final = 1.5
 OPEN_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 0.5
 # Twenty thousand announcements of large blobs after a reconnect stay below it; beyond, the supernode does not read.
@@ -78,7 +82,10 @@ class Session:
         self._outbox_bytes = 0
         self._wake = asyncio.Event()
         self._open = self._was_open = False
-        self._heard_s = 0.0
+        self._heard_s = self._said_s = 0.0
+        self._datagrams: Datagrams | None = None
+        # Done when what came by datagram ends the session.
+        self._ended: asyncio.Future[None] | None = None
         # Set once the first attempt ended, either way: a node is ready then.
         self.tried = asyncio.Event()
 
@@ -136,14 +143,17 @@ class Session:
         self._outbox.clear()
         self._outbox_bytes = 0
         self._open = self._was_open = True
-        self._heard_s = asyncio.get_running_loop().time()
+        self._heard_s = self._said_s = asyncio.get_running_loop().time()
         logger.info("supernode_connected url=%s epoch=%d agent=%s", self._url, challenge.epoch, welcome.agent)
         reason = "stopped"
-        tasks: list[asyncio.Task[None]] = []
+        tasks: list[asyncio.Future[None]] = []
         try:
             self._owner.opened(challenge)
             self.tried.set()
+            self._ended = asyncio.get_running_loop().create_future()
+            self._open_datagrams(socket, welcome)
             tasks = [
+                self._ended,
                 asyncio.create_task(self._read(socket, rest)),
                 asyncio.create_task(self._write(socket)),
                 asyncio.create_task(self._ping(max(0.05, welcome.ping_interval_s))),
@@ -157,13 +167,16 @@ class Session:
             raise
         finally:
             self._open = False
+            if self._datagrams is not None:
+                self._datagrams.close()
+                self._datagrams = None
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._owner.lost(reason)
 
     async def _open_session(self, socket: aiohttp.ClientWebSocketResponse) -> tuple[Challenge, Welcome, list[Message]]:
-        batch = await _frame(socket)
+        batch = _decoded([await _received(socket)])
         challenge = batch[0] if batch else None
         if isinstance(challenge, Refused):
             raise _refused(challenge)
@@ -177,7 +190,7 @@ class Session:
             )
         hello = await asyncio.to_thread(self._owner.hello, challenge)
         await socket.send_bytes(codec.encode([hello]))
-        batch = await _frame(socket)
+        batch = _decoded([await _received(socket)])
         welcome = batch[0] if batch else None
         if isinstance(welcome, Refused):
             raise _refused(welcome)
@@ -189,35 +202,88 @@ class Session:
         batch = first
         handled = 0
         while True:
-            for message in batch:
-                if isinstance(message, Ping):
-                    self.send(Pong(message.number))
-                elif isinstance(message, Refused):
-                    raise _refused(message)
-                elif not isinstance(message, Pong):
-                    self._owner.received(message)
+            self._take(batch)
             handled += 1 + len(batch)
             if handled > MESSAGES_PER_TURN_MAX:
                 # Frames that came together must not keep the loop from everybody else.
                 handled = 0
                 await asyncio.sleep(0)
-            batch = await _frame(socket)
-            self._heard_s = asyncio.get_running_loop().time()
+            batch = await self._frame(socket)
+
+    def _take(self, batch: list[Message]) -> None:
+        self._alive()
+        for message in batch:
+            if isinstance(message, Ping):
+                self.send(Pong(message.number))
+            elif isinstance(message, Refused):
+                raise _refused(message)
+            elif not isinstance(message, Pong):
+                self._owner.received(message)
+
+    def _alive(self) -> None:
+        self._heard_s = asyncio.get_running_loop().time()
+
+    async def _frame(self, socket: aiohttp.ClientWebSocketResponse) -> list[Message]:
+        """The next messages, of one frame or some that waited for it."""
+        received = await _received(socket)
+        if self._datagrams is None:
+            return _decoded([received])
+        try:
+            frames = self._datagrams.lane.heard_websocket(received)
+        except FrameInvalid as error:
+            # As from one that was stopped between two frames.
+            raise SessionLost(f"bad frame from the supernode: {error}") from None
+        return _decoded(frames)
+
+    def _received_datagram(self, frame: bytes) -> None:
+        """A frame that came by datagram, or that waited for one that came before it."""
+        if self._ended is None or self._ended.done():
+            return
+        try:
+            self._take(_decoded([frame]))
+        except Exception as error:
+            self._ended.set_exception(error)
+
+    def _open_datagrams(self, socket: aiohttp.ClientWebSocketResponse, welcome: Welcome) -> None:
+        if not welcome.datagram_port:
+            return
+        address = socket.get_extra_info("peername")
+        if not address:
+            raise SessionLost("closed by the supernode")
+        try:
+            self._datagrams = Datagrams(address[0], welcome, self._received_datagram, self._alive, self._wake.set)
+        except FrameInvalid as error:
+            raise SessionLost(f"bad frame from the supernode: {error}", REFUSED_PAUSE_S) from None
 
     async def _write(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            self._said_s = asyncio.get_running_loop().time()
             batch, self._outbox = self._outbox, []
             self._outbox_bytes = 0
+            if self._datagrams is not None:
+                for frame in self._datagrams.lane.lost():
+                    await socket.send_bytes(frame)
             for part in frames(batch):
-                await socket.send_bytes(codec.encode(part))
+                for frame in self._wired(part):
+                    await socket.send_bytes(frame)
+
+    def _wired(self, part: list[Message]) -> list[bytes]:
+        """What of a frame goes by the WebSocket."""
+        frame = codec.encode(part)
+        return [frame] if self._datagrams is None else self._datagrams.lane.send(frame, fits=fits(part))
 
     async def _ping(self, interval_s: float) -> None:
         number = 0
         while True:
-            await asyncio.sleep(interval_s / 2)
-            if asyncio.get_running_loop().time() - self._heard_s > PING_AFTER_INTERVALS * interval_s:
+            await asyncio.sleep(interval_s / 4)
+            now_s = asyncio.get_running_loop().time()
+            quiet = now_s - self._said_s > QUIET_INTERVALS * interval_s
+            if self._datagrams is not None and quiet and self._datagrams.lane.say_alive():
+                # Before the supernode asks, by the WebSocket.
+                self._said_s = now_s
+            if now_s - self._heard_s > PING_AFTER_INTERVALS * interval_s:
                 # The supernode pings too where it says nothing else: what it says in time needs no question.
                 number += 1
                 self.send(Ping(number))
@@ -233,12 +299,16 @@ class Session:
             await asyncio.sleep(left_s)
 
 
-async def _frame(socket: aiohttp.ClientWebSocketResponse) -> list[Message]:
+async def _received(socket: aiohttp.ClientWebSocketResponse) -> bytes:
     received = await socket.receive()
     if received.type is not aiohttp.WSMsgType.BINARY:
         raise SessionLost("closed by the supernode")
+    return cast("bytes", received.data)
+
+
+def _decoded(received: list[bytes]) -> list[Message]:
     try:
-        return codec.decode(received.data)
+        return [message for frame in received for message in codec.decode(frame)]
     except FrameInvalid as error:
         raise SessionLost(f"bad frame from the supernode: {error}", REFUSED_PAUSE_S) from None
 

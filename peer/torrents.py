@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from peer.store.base import BlobHandle, BlobStore
     from peer.transport.torrent import TorrentTransport
     from peer.transport.torrent_swarms import TorrentSwarms
-    from proto.ids import Digest, PeerId
+    from proto.ids import Digest, PeerName
     from proto.pieces import PieceLayout
 
 # A supernode names a few dozen peers a blob.
@@ -83,7 +83,7 @@ class Torrents:
         if self._swarms is not None:
             self._swarms.set_rates(upload_bytes_s, download_bytes_s)
 
-    def introduce(self, peer: PeerId, address: str) -> None:
+    def introduce(self, peer: PeerName, address: str) -> None:
         """Where a peer's torrents are."""
         if self._transport is not None:
             self._transport.introduce(peer, address)

@@ -1,7 +1,8 @@
 """Messages to frames and back: msgpack arrays, checked field by field. It trusts nothing that it decodes.
 
 A frame is an array of messages, a message `[tag, field, ...]`. Extra fields and unknown tags are skipped (a newer
-peer), missing trailing fields take their default (an older one), anything else raises FrameInvalid.
+peer), missing trailing fields take their default (an older one, or one that left out what is the default anyway),
+anything else raises FrameInvalid.
 """
 
 from __future__ import annotations
@@ -65,13 +66,15 @@ TAGS: Final[dict[type, int]] = {
 class _Field:
     name: str
     kind: object
-    required: bool
+    # None for what is required; no field's default is None.
+    default: object
 
 
 def _fields_of(cls: type) -> list[_Field]:
     hints = typing.get_type_hints(cls, vars(messages))
     return [
-        _Field(field.name, hints[field.name], field.default is dataclasses.MISSING) for field in dataclasses.fields(cls)
+        _Field(field.name, hints[field.name], None if field.default is dataclasses.MISSING else field.default)
+        for field in dataclasses.fields(cls)
     ]
 
 
@@ -94,10 +97,15 @@ def encode(batch: Iterable[Message]) -> bytes:
 
 def _row(message: Message) -> list[object]:
     cls = type(message)
+    fields = _FIELDS[cls]
     row: list[object] = [TAGS[cls]]
-    for field in _FIELDS[cls]:
+    for field in fields:
         value = getattr(message, field.name)
         row.append(value if type(value) in _PLAIN else _plain(value))
+    for field in reversed(fields):
+        if field.default is None or row[-1] != field.default:
+            break
+        row.pop()
     return row
 
 
@@ -141,7 +149,7 @@ def _message(row: object) -> Message | None:
     values: list[object] = []
     for position, field in enumerate(_FIELDS[cls], start=1):
         if position >= len(row):
-            if field.required:
+            if field.default is None:
                 raise FrameInvalid(f"{cls.__name__}.{field.name} is missing")
             break
         value = row[position]

@@ -17,9 +17,13 @@ HEX_LENGTHS = {"sha256": 64, "sha512": 128}
 _HEX = re.compile(r"[0-9a-f]+")
 
 PEER_ID_BYTES = 32
+PEER_NAME_BYTES = 12
 
 # An Ed25519 public key, 32 bytes.
 PeerId = NewType("PeerId", bytes)
+# What peers know each other by, where no signature is checked: the first 12 bytes of it. Nobody makes a key that begins
+# like another's: 2^96 attempts.
+PeerName = NewType("PeerName", bytes)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -69,6 +73,18 @@ def peer_id_from_bytes(raw: bytes) -> PeerId:
     return PeerId(raw)
 
 
-def short_peer(peer: PeerId) -> str:
+def peer_name(peer: PeerId) -> PeerName:
+    """The name that other peers know it by."""
+    return PeerName(peer[:PEER_NAME_BYTES])
+
+
+def peer_name_from_bytes(raw: bytes) -> PeerName:
+    """Check its length. Raises DigestInvalid."""
+    if len(raw) != PEER_NAME_BYTES:
+        raise DigestInvalid(f"peer name of {len(raw)} bytes: expected {PEER_NAME_BYTES}")
+    return PeerName(raw)
+
+
+def short_peer(peer: PeerId | PeerName) -> str:
     """Eight hex characters of a peer id, for logs."""
     return peer.hex()[:8]

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import web
 
-from supernode.sessions import Limits, Session, SessionEnd, SessionOwner
+from supernode.hello import SessionEnd
+from supernode.sessions import Limits, Session, SessionOwner
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from supernode.datagrams import DatagramPort
     from supernode.driver import Driver
     from supernode.metrics import Metrics
 
@@ -44,6 +46,7 @@ class Api:
         limits: Limits,
         agent: str,
         transport: str,
+        port: DatagramPort,
     ) -> None:
         """`scrape` brings gauges up to date before /metrics is written."""
         self._driver = driver
@@ -56,6 +59,7 @@ class Api:
         self._limits = limits
         self._agent = agent
         self._transport = transport
+        self._port = port
         self._started_s = time.monotonic()
         self._sockets = 0
 
@@ -111,7 +115,7 @@ class Api:
         if self._sockets >= self._limits.sessions_max:
             refusal = SessionEnd("limit", f"{self._limits.sessions_max} sessions are open already")
         session = Session(
-            self._owner, self._key, self._epoch, self._limits, self._agent, self._metrics, self._transport
+            self._owner, self._key, self._epoch, self._limits, self._agent, self._metrics, self._transport, self._port
         )
         self._sockets += 1
         try:

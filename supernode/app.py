@@ -34,6 +34,7 @@ from proto.tickets import Identity
 from proto.values import HostPort
 from supernode.api import Api
 from supernode.completion import Completion
+from supernode.datagrams import DatagramPort
 from supernode.driver import Driver
 from supernode.event_log import Header, SchedulerParameters
 from supernode.event_log_writer import EventLogWriter, RecordedScheduler
@@ -101,6 +102,8 @@ class Supernode:
         closing.callback(self._state.close)
         self._socket = _listen(config.listen)
         closing.callback(self._socket.close)
+        self._port = DatagramPort(self._socket)
+        closing.callback(self._port.close)
         self._store = DiskStore(
             config.data_dir / "store",
             size_limit_bytes=config.store_size_bytes,
@@ -209,9 +212,11 @@ class Supernode:
             limits=self.limits,
             agent=f"layercast/{version()}",
             transport=config.transport,
+            port=self._port,
         )
         self._runner = web.AppRunner(api.build(), access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await self._runner.setup()
+        self._port.start()
         await web.SockSite(self._runner, self._socket, backlog=LISTEN_BACKLOG).start()
         self._health = ""
         logger.info("ready epoch=%d key=%s scheduler=%s", self._epoch, self._identity.peer.hex()[:8], scheduler_build())
@@ -262,6 +267,7 @@ class Supernode:
         await self._publicity.close()
         driver.close()
         await runner.cleanup()
+        self._port.stop()
 
     def _fail(self) -> None:
         self._health = "failed"

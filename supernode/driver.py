@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from peer.transport.base import PieceSource
+from proto.ids import peer_name
 from proto.messages import Cancel, Grant, InlineBlob
 from proto.pieces import runs
 from supernode.scheduler import contract
@@ -213,7 +214,7 @@ class Driver:
             swarm.layout,
             grant.piece,
             piece_hash,
-            PieceSource(source.info.peer, source.info.address),
+            PieceSource(peer_name(source.info.peer), source.info.address),
             grant.expires_in_s,
         )
 

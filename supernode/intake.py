@@ -15,13 +15,14 @@ from proto.logs import LogLimit
 from proto.messages import NO_READER, FetchReason, Message
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
-from supernode.sessions import Limits, Link, PeerInfo, Session
+from supernode.sessions import Limits, Link, Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from supernode.completion import Completion
     from supernode.driver import Driver
+    from supernode.hello import PeerInfo
     from supernode.metrics import Metrics
     from supernode.opening import Opening
     from supernode.swarms import Member, Swarm

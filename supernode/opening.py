@@ -20,9 +20,9 @@ from proto.pieces import PIECE_SIZE_MAX_BYTES, PIECE_SIZE_MIN_BYTES, Bitfield, P
 from proto.upstreams import normalise_upstream
 from supernode.completion import VOIDS_MAX
 from supernode.driver import INLINE_BYTES_MAX
+from supernode.hello import TEXT_MAX
 from supernode.publicity import Verdict
 from supernode.scheduler import contract
-from supernode.sessions import TEXT_MAX
 from supernode.state.sqlite import SavedSwarm, SqliteState, StateThread
 
 if TYPE_CHECKING:

@@ -11,21 +11,24 @@ import contextlib
 import logging
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import WSMsgType, web
 
-from proto import codec
-from proto.errors import DigestInvalid, FrameInvalid, TicketInvalid
-from proto.ids import PeerId, peer_id_from_bytes, short_peer
+from proto import codec, datagrams
+from proto.errors import FrameInvalid
+from proto.ids import short_peer
 from proto.messages import PROTOCOL_VERSION, SCHEDULED, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
-from proto.tickets import NONCE_BYTES, check_hello
-from proto.values import HostPort, parse_host_port, parse_zone
+from proto.tickets import NONCE_BYTES
+from supernode.hello import TEXT_MAX, PeerInfo, SessionEnd, read_hello
 from supernode.outbox import Outbox, frames
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from proto.ids import Digest
+    from supernode.datagrams import DatagramPort, Membership
     from supernode.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -33,6 +36,8 @@ logger = logging.getLogger(__name__)
 PINGS_MISSED_MAX: Final = 3
 # Nothing was said or heard for so long: a ping. A piece on a slow link takes about an interval, and needs none.
 QUIET_INTERVALS: Final = 1.5
+# Who speaks by datagrams says by itself that it is there, after 1.5; only then it is asked.
+SILENT_INTERVALS: Final = 2.0
 # A peer on the other side of the world answers the challenge within a second; what takes longer is no peer.
 HELLO_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -43,16 +48,6 @@ WEBSOCKET_BYTES_MAX: Final = codec.FRAME_BYTES_MAX + 64 * 1024
 MESSAGES_PER_LOOK_MAX: Final = 50_000
 # Giving way to others after each frame would be a turn of the loop for each.
 MESSAGES_PER_TURN_MAX: Final = 64
-SLOTS_MAX: Final = 64
-TEXT_MAX: Final = 256
-
-
-class SessionEnd(Exception):
-    """Ends the session. `code` is a Refused code, or empty when there is nobody left to tell."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +60,6 @@ class Limits:
     # A peer that does not read is ended beyond this; the hashes of a very large blob are 2 MiB.
     outbox_bytes_max: int = 16 * 1024 * 1024
     ping_interval_s: float = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class PeerInfo:
-    """What a Hello said, checked. Rates are bytes/s, None when unknown."""
-
-    peer: PeerId
-    boot_id: str
-    address: str
-    zone: str
-    upload_slots: int
-    download_slots: int
-    upload_rate_bytes_s: float | None
-    download_rate_bytes_s: float | None
-    agent: str
-    # Where its torrents are, HOST:PORT; empty for none.
-    torrent_address: str = ""
 
 
 @dataclass(eq=False, slots=True)
@@ -143,8 +121,13 @@ class Session:
         agent: str,
         metrics: Metrics,
         transport: str = SCHEDULED,
+        port: DatagramPort | None = None,
     ) -> None:
         self._owner = owner
+        self._port = port
+        self._takes_datagrams = False
+        self._membership: Membership | None = None
+        self._link: Link | None = None
         self._metrics = metrics
         self._key = supernode_key
         self._epoch = epoch
@@ -159,6 +142,7 @@ class Session:
         self._end: asyncio.Future[SessionEnd] = asyncio.get_running_loop().create_future()
         self._heard_s = self._said_s = self._refreshed_s = time.monotonic()
         self._messages = 0
+        self._pings = 0
         self._name = "?"
         # Our own address as this peer sees it: where it will look for our upload port.
         self.local_host = ""
@@ -190,7 +174,8 @@ class Session:
                 raise refusal
             info, rest = await self._handshake(request.remote or "")
             self._name = short_peer(info.peer)
-            link = self._owner.admit(self, info)
+            link = self._link = self._owner.admit(self, info)
+            await self._welcome()
             await self._serve(link, rest)
         except SessionEnd as raised:
             end = raised
@@ -200,6 +185,8 @@ class Session:
         finally:
             if link is not None:
                 self._owner.lost(link, end.code or str(end))
+            if self._membership is not None:
+                self._membership.leave()
             await self._close(end)
         return self._socket
 
@@ -217,8 +204,19 @@ class Session:
         if not batch or not isinstance(batch[0], Hello):
             raise SessionEnd("frame", "a session begins with Hello")
         info = read_hello(batch[0], remote, nonce, self._key)
-        self.send(Welcome(PROTOCOL_VERSION, self._limits.ping_interval_s, self._agent))
+        self._takes_datagrams = batch[0].datagrams
         return info, batch[1:]
+
+    async def _welcome(self) -> None:
+        """What follows it may be numbered, so it leaves by itself."""
+        welcome = Welcome(PROTOCOL_VERSION, self._limits.ping_interval_s, self._agent)
+        if self._takes_datagrams and self._port is not None and self._port.number:
+            self._membership = self._port.join(self._received_datagram, self._alive, self._wake.set)
+            welcome = replace(
+                welcome, datagram_port=self._port.number, session=self._membership.session, key=self._membership.key
+            )
+        with self._connected():
+            await self._socket.send_bytes(codec.encode([welcome]))
 
     # --- open --------------------------------------------------------------------------------------------------
 
@@ -252,10 +250,31 @@ class Session:
                 taken = 0
                 await asyncio.sleep(0)
             batch = await self._frame()
-            self._heard_s = time.monotonic()
-            self._messages += len(batch)
-            if self._messages > MESSAGES_PER_LOOK_MAX:
-                raise SessionEnd("limit", f"more than {MESSAGES_PER_LOOK_MAX} messages in half a ping interval")
+            self._count(batch)
+
+    def _received_datagram(self, frame: bytes) -> None:
+        """A frame that came by datagram, or that waited for one that came before it."""
+        if self._link is None or self._end.done():
+            return
+        try:
+            batch = self._decoded([frame])
+            self._count(batch)
+            for message in batch:
+                self._take(self._link, message)
+        except SessionEnd as end:
+            self.end(end.code, str(end))
+        except Exception as error:
+            if not self._end.done():
+                self._end.set_exception(error)
+
+    def _alive(self) -> None:
+        self._heard_s = time.monotonic()
+
+    def _count(self, batch: list[Message]) -> None:
+        self._alive()
+        self._messages += len(batch)
+        if self._messages > MESSAGES_PER_LOOK_MAX:
+            raise SessionEnd("limit", f"more than {MESSAGES_PER_LOOK_MAX} messages in half a ping interval")
 
     def _take(self, link: Link, message: Message) -> None:
         if isinstance(message, Ping):
@@ -267,14 +286,14 @@ class Session:
                 raise SessionEnd("frame", str(error)) from None
 
     async def _frame(self) -> list[Message]:
-        """The next frame's messages. Raises SessionEnd."""
-        try:
+        """The next messages, of one frame or some that waited for it. Raises SessionEnd."""
+        with self._connected():
             received = await self._socket.receive()
-        except (ConnectionError, RuntimeError) as error:
-            raise SessionEnd("", f"connection lost: {error}") from None
         if received.type is WSMsgType.BINARY:
+            if self._membership is None:
+                return self._decoded([received.data])
             try:
-                return codec.decode(received.data)
+                return self._decoded(self._membership.lane.heard_websocket(received.data))
             except FrameInvalid as error:
                 raise SessionEnd("frame", str(error)) from None
         if received.type is WSMsgType.TEXT:
@@ -282,6 +301,12 @@ class Session:
         if received.type is WSMsgType.ERROR:
             logger.warning("session_frame_refused peer=%s error=%s", self._name, received.data)
         raise SessionEnd("", "closed by the peer")
+
+    def _decoded(self, received: list[bytes]) -> list[Message]:
+        try:
+            return [message for frame in received for message in codec.decode(frame)]
+        except FrameInvalid as error:
+            raise SessionEnd("frame", str(error)) from None
 
     async def _write(self, link: Link) -> None:
         while True:
@@ -292,16 +317,45 @@ class Session:
                 self._refreshed_s = self._said_s
                 self._owner.tick(link)
             self._wake.clear()
-            try:
-                for frame in frames(self._outbox.take()):
+            with self._connected():
+                for frame in self._lost():
                     await self._socket.send_bytes(frame)
-            except (ConnectionError, RuntimeError) as error:
-                raise SessionEnd("", f"connection lost: {error}") from None
+                await self._send(self._outbox.take() or self._quiet())
+
+    async def _send(self, batch: list[Message]) -> None:
+        """By datagram where that may be."""
+        fits = datagrams.fits(batch)
+        for frame in frames(batch):
+            for wired in [frame] if self._membership is None else self._membership.lane.send(frame, fits=fits):
+                await self._socket.send_bytes(wired)
+
+    def _quiet(self) -> list[Message]:
+        """What to send where there is nothing to say: nothing, if a datagram did for a ping."""
+        if self._membership is not None and self._membership.lane.say_alive():
+            return []
+        return [self._question()]
+
+    def _question(self) -> Ping:
+        self._pings += 1
+        return Ping(self._pings)
+
+    def _has_datagrams(self) -> bool:
+        return self._membership is not None and self._membership.lane.is_open
+
+    def _lost(self) -> list[bytes]:
+        return [] if self._membership is None else self._membership.lane.lost()
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[None]:
+        """The WebSocket's failures are the session's end."""
+        try:
+            yield
+        except (ConnectionError, RuntimeError) as error:
+            raise SessionEnd("", f"connection lost: {error}") from None
 
     async def _ping(self) -> None:
         """Where both sides have something to say, what they say is the ping."""
         interval_s = self._limits.ping_interval_s
-        number = 0
         while True:
             await asyncio.sleep(interval_s / 2)
             now_s = time.monotonic()
@@ -309,9 +363,10 @@ class Session:
             if silent_s > PINGS_MISSED_MAX * interval_s:
                 raise SessionEnd("", f"silent for {silent_s:.1f} s")
             self._messages = 0
-            if max(silent_s, now_s - self._said_s) >= QUIET_INTERVALS * interval_s:
-                number += 1
-                self.send(Ping(number))
+            if silent_s >= (SILENT_INTERVALS if self._has_datagrams() else QUIET_INTERVALS) * interval_s:
+                self.send(self._question())
+            elif now_s - self._said_s >= QUIET_INTERVALS * interval_s:
+                self._wake.set()
 
     async def _ended(self) -> None:
         raise await asyncio.shield(self._end)
@@ -329,44 +384,5 @@ class Session:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 if end.code:
                     refused = Refused(end.code, str(end)[:TEXT_MAX])
-                    await self._socket.send_bytes(codec.encode([*self._outbox.take(), refused][-64:]))
+                    await self._send([*self._outbox.take(), refused][-64:])
                 await self._socket.close(message=end.code.encode())
-
-
-def read_hello(hello: Hello, remote: str, nonce: bytes, supernode_key: bytes) -> PeerInfo:
-    """Check a Hello. Raises SessionEnd with code version, identity or frame."""
-    if hello.version != PROTOCOL_VERSION:
-        raise SessionEnd("version", f"protocol version {hello.version}: this supernode speaks {PROTOCOL_VERSION}")
-    try:
-        peer = peer_id_from_bytes(hello.peer)
-        check_hello(peer, nonce, supernode_key, hello.proof)
-    except (DigestInvalid, TicketInvalid) as error:
-        raise SessionEnd("identity", str(error)) from None
-    try:
-        address = _address(hello.upload_address, remote)
-        zone = parse_zone(hello.zone)
-    except ValueError as error:
-        raise SessionEnd("frame", f"Hello: {error}") from None
-    numbers = (hello.upload_slots, hello.download_slots, hello.upload_rate_bytes_s, hello.download_rate_bytes_s)
-    if min(numbers) < 0 or max(len(hello.boot_id), len(hello.agent)) > TEXT_MAX:
-        raise SessionEnd("frame", "Hello: slots and rates are not negative, texts not above 256 characters")
-    return PeerInfo(
-        peer=peer,
-        boot_id=hello.boot_id,
-        address=str(address),
-        zone=zone,
-        upload_slots=min(hello.upload_slots, SLOTS_MAX),
-        download_slots=min(hello.download_slots, SLOTS_MAX),
-        upload_rate_bytes_s=float(hello.upload_rate_bytes_s) or None,
-        download_rate_bytes_s=float(hello.download_rate_bytes_s) or None,
-        agent=hello.agent,
-        torrent_address=str(HostPort(address.host, hello.torrent_port)) if 0 < hello.torrent_port < 65536 else "",
-    )
-
-
-def _address(announced: str, remote: str) -> HostPort:
-    """HOST:PORT as the peer said it; without a host of its own, where we see the peer."""
-    address = parse_host_port(announced)
-    if address.port == 0 or len(announced) > TEXT_MAX:
-        raise ValueError("upload_address: HOST:PORT with a port above 0 expected")
-    return HostPort(remote, address.port) if address.host in ("0.0.0.0", "::") else address

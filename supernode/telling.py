@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from peer.opened import hashes_mask
 from peer.transport.http_wire import TOLD_RUN_MAX
+from proto.ids import peer_name
 from proto.messages import SEED_NODE, Holders, NodeKnown, OriginStatus, PieceHashes, SwarmOpened
 from proto.tickets import TICKET_LIFE_S, issue_ticket
 from proto.values import HostPort, parse_host_port
@@ -51,12 +52,12 @@ class Telling:
         if node in link.nodes_known:
             return
         if node == SEED_NODE:
-            known = NodeKnown(SEED_NODE, self._identity.peer, link.seed_address, self._seed_torrents(link))
+            known = NodeKnown(SEED_NODE, peer_name(self._identity.peer), link.seed_address, self._seed_torrents(link))
         else:
             other = self._nodes.link(node)
             if other is None:
                 return
-            known = NodeKnown(node, other.info.peer, other.info.address, other.info.torrent_address)
+            known = NodeKnown(node, peer_name(other.info.peer), other.info.address, other.info.torrent_address)
         link.nodes_known.add(node)
         link.send(known)
 
@@ -113,7 +114,14 @@ class Telling:
                 link.wanting.discard(number)
                 continue
             if swarm.origin_state:
-                link.send(OriginStatus(number, swarm.origin_state, swarm.elected == link.node))
+                self._refresh_status(link, swarm, member)
             self.send_holders(link, swarm, member)
             if self._clock() >= member.ticket_renew_s:
                 self.send_opened(link, swarm, member)
+
+    def _refresh_status(self, link: Link, swarm: Swarm, member: Member) -> None:
+        """A piece that it got meanwhile told it that we get on."""
+        status = (swarm.origin_state, swarm.elected == link.node)
+        before, member.status_sent = member.status_sent, (member.held, *status)
+        if before is None or before[1:] != status or before[0] == member.held:
+            link.send(OriginStatus(swarm.number, *status))

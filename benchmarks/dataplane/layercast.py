@@ -17,7 +17,7 @@ from peer.transport.http_client import HttpTransport
 from peer.transport.http_server import UploadServer
 from peer.transport.http_wire import decode_hashes
 from proto.errors import LocalError
-from proto.ids import Digest
+from proto.ids import Digest, peer_name
 from proto.pieces import PieceLayout
 from proto.tickets import Identity, check_hashes, issue_ticket, sign_hashes
 
@@ -57,7 +57,7 @@ def receive(job: Job, address: str) -> Marks:
     supernode, downloader = _supernode(job), Identity.generate()
     digest, layout = Digest.parse(job.digest), PieceLayout(job.size_bytes, job.piece_size_bytes)
     ticket = issue_ticket(supernode, digest, downloader.peer, time.time() + _HOUR_S)
-    source = PieceSource(supernode.peer, address)
+    source = PieceSource(peer_name(supernode.peer), address)
     marks = Marks()
     marks.begin()
     store = DiskStore(Path(job.target), size_limit_bytes=1 << 50, free_floor_bytes=0)

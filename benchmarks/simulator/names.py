@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from proto.ids import Digest, PeerId
+from proto.ids import PEER_ID_BYTES, PEER_NAME_BYTES, Digest, PeerId, PeerName
 from proto.messages import Source
 
 SOURCE = Source("registry.example.com", "simulated/image")
@@ -28,8 +28,8 @@ def blob_of(swarm: int) -> int:
 
 @cache
 def peer_id(node: int) -> PeerId:
-    """A stand-in for the node's public key."""
-    return PeerId(node.to_bytes(32, "big"))
+    """A stand-in for the node's public key, which begins with what peers are told of it."""
+    return PeerId(node.to_bytes(PEER_NAME_BYTES, "big").ljust(PEER_ID_BYTES, b"\0"))
 
 
 @cache
@@ -38,6 +38,6 @@ def address_of(node: int) -> str:
     return f"node-{node}:65002"
 
 
-def node_of(peer: PeerId) -> int:
+def node_of(peer: PeerName) -> int:
     """The node whose stand-in it is."""
     return int.from_bytes(peer, "big")

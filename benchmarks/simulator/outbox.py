@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from benchmarks.simulator.checkers import told
 from benchmarks.simulator.names import address_of, blob_of, digest_of, peer_id
 from peer.downloader.contract import HashesLearned, InlineGranted, Received
+from proto.ids import peer_name
 from proto.messages import Grant, NodeKnown, OriginStatus
 from supernode.driver import INLINE_UPLINK_S
 from supernode.scheduler.contract import SEED
@@ -56,7 +57,7 @@ class Outbox:
         if grant.source not in session.known:
             session.known[grant.source] = None
             # The identity is the node's, whatever number its session has.
-            self.tell(session, NodeKnown(grant.source, peer_id(source_node), address_of(source_node)))
+            self.tell(session, NodeKnown(grant.source, peer_name(peer_id(source_node)), address_of(source_node)))
         expires_ms = max(1, int(grant.expires_in_s * 1000))
         self.tell(
             session,

@@ -18,15 +18,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from proto.ids import Digest, PeerId
+    from proto.ids import Digest, PeerName
     from proto.messages import Message, Source
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A peer that may hold pieces: its identity and upload address, HOST:PORT. Good beyond the session."""
+    """A peer that may hold pieces: its name and upload address, HOST:PORT. Good beyond the session."""
 
-    peer: PeerId
+    peer: PeerName
     address: str
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from peer.downloader import leases, origin, readers
 from peer.downloader.contract import Holder
 from proto.errors import DigestInvalid
-from proto.ids import peer_id_from_bytes
+from proto.ids import peer_name_from_bytes
 
 if TYPE_CHECKING:
     from peer.downloader.contract import LinkLost, LinkOpened, SharingSwitched
@@ -52,7 +52,7 @@ def lost(state: State, _: LinkLost) -> None:
 def node_known(state: State, message: NodeKnown) -> None:
     """What a number of this session stands for."""
     try:
-        holder = Holder(peer_id_from_bytes(message.peer), message.address)
+        holder = Holder(peer_name_from_bytes(message.peer), message.address)
     except DigestInvalid:
         return
     state.nodes[message.node] = holder

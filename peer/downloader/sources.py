@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from peer.downloader.limits import Limits
-    from proto.ids import PeerId
+    from proto.ids import PeerName
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class Known:
 class Holders:
     """The holders of one blob, oldest first, at most twice HOLDERS_MAX."""
 
-    known: dict[PeerId, Known] = field(default_factory=dict)
+    known: dict[PeerName, Known] = field(default_factory=dict)
 
     def learn(self, holder: Holder) -> None:
         """Add or renew; the least recently named that is idle goes when there are too many."""
@@ -53,7 +53,7 @@ class Holders:
             if oldest is not None:
                 del self.known[oldest]
 
-    def drop(self, peer: PeerId) -> None:
+    def drop(self, peer: PeerName) -> None:
         """Never ask it for this blob again until it is named anew."""
         self.known.pop(peer, None)
 
@@ -61,7 +61,7 @@ class Holders:
         """Those to be asked what they hold."""
         return (entry for entry in self.known.values() if not entry.query and entry.ask_at <= now)
 
-    def failed(self, peer: PeerId, now: float, limits: Limits) -> None:
+    def failed(self, peer: PeerName, now: float, limits: Limits) -> None:
         """A transfer or a question failed: it rests, and is dropped after too many failures in a row."""
         entry = self.known.get(peer)
         if entry is None:

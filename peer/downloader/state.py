@@ -28,7 +28,7 @@ from proto.messages import Announce, ReaderMoved, Withdraw
 from proto.pieces import Bitfield, indices
 
 if TYPE_CHECKING:
-    from proto.ids import PeerId
+    from proto.ids import PeerName
     from proto.messages import Message, Source
 
 
@@ -54,9 +54,9 @@ class State:
     reader_blobs: dict[int, Blob] = field(default_factory=dict)
     public_checks: dict[int, tuple[Digest, Source]] = field(default_factory=dict)
     public: dict[tuple[Digest, Source], float] = field(default_factory=dict)
-    queries: dict[int, tuple[Digest, PeerId]] = field(default_factory=dict)
+    queries: dict[int, tuple[Digest, PeerName]] = field(default_factory=dict)
     leases: dict[int, int] = field(default_factory=dict)
-    banned: dict[PeerId, None] = field(default_factory=dict)
+    banned: dict[PeerName, None] = field(default_factory=dict)
     out: list[Command] = field(default_factory=list)
     last_id: int = 0
 

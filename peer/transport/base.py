@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peer.store.base import BlobHandle, SignedHashes
-    from proto.ids import Digest, PeerId
+    from proto.ids import Digest, PeerName
 
 
 @dataclass(frozen=True, slots=True)
 class PieceSource:
-    """A peer to fetch from: its identity and its upload address, HOST:PORT."""
+    """A peer to fetch from: its name and its upload address, HOST:PORT."""
 
-    peer: PeerId
+    peer: PeerName
     address: str
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from peer.transport.base import PieceFetch, PieceSource, RemoteBitfield, Transport
     from peer.transport.torrent_swarms import TorrentSwarms
-    from proto.ids import Digest, PeerId
+    from proto.ids import Digest, PeerName
 
 _ASKERS: Final = 4
 _ASK_TIMEOUT_S: Final = 5.0
@@ -55,7 +55,7 @@ class TorrentTransport:
         self._http = http
         self._lock = threading.Lock()
         self._tasks: dict[int, _Task] = {}
-        self._addresses: dict[PeerId, str] = {}
+        self._addresses: dict[PeerName, str] = {}
         self._askers = ThreadPoolExecutor(_ASKERS, thread_name_prefix="torrent-ask")
         self._closing = threading.Event()
         self._timer: threading.Thread | None = None
@@ -66,7 +66,7 @@ class TorrentTransport:
         self._timer = threading.Thread(target=self._watch, args=(swarms,), name="torrent-deadlines", daemon=True)
         self._timer.start()
 
-    def introduce(self, peer: PeerId, address: str) -> None:
+    def introduce(self, peer: PeerName, address: str) -> None:
         """Where this peer's torrents are, HOST:PORT."""
         with self._lock:
             self._addresses[peer] = address

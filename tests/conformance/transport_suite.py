@@ -16,6 +16,7 @@ import pytest
 
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
 from proto.errors import RemoteError
+from proto.ids import peer_name
 from proto.messages import FetchReason
 from proto.tickets import Identity, issue_ticket
 from tests.support.blobs import SomeBlob, fill, some_blob
@@ -54,7 +55,7 @@ class Wire:
     @property
     def source(self) -> PieceSource:
         """Where to fetch from."""
-        return PieceSource(self.uploader.peer, self.server.address)
+        return PieceSource(peer_name(self.uploader.peer), self.server.address)
 
     def ticket(self, blob: SomeBlob, *, lives_s: float = 3600.0) -> bytes:
         """For our downloader."""

@@ -24,6 +24,7 @@ from peer.transport.http_server import UploadServer
 from peer.transport.registry import RegistryReader
 from peer.upstream_fetch import UpstreamFetcher
 from peer.work import Work
+from proto.ids import peer_name
 from proto.messages import NodeKnown, PieceHashes, Source, SwarmOpened
 from proto.pieces import KIB, MIB, PieceLayout
 from proto.tickets import Identity, issue_ticket, sign_hashes
@@ -174,4 +175,4 @@ def signed_hash(supernode: ScriptedSupernode, handle: BlobHandle, piece: int) ->
 
 def known(number: int, node: Node) -> NodeKnown:
     """A node under a number."""
-    return NodeKnown(number, node.identity.peer, node.upload.address)
+    return NodeKnown(number, peer_name(node.identity.peer), node.upload.address)

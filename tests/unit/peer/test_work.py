@@ -15,6 +15,7 @@ from peer.store.disk import DiskStore
 from peer.transport.base import RemoteBitfield
 from peer.transport.http_wire import encode_hashes
 from peer.work import Work
+from proto.ids import peer_name
 from proto.pieces import MIB
 from proto.tickets import Identity, sign_hashes
 from tests.support.blobs import fill, some_blob
@@ -50,7 +51,7 @@ def test_a_question_that_outlasts_the_pin_of_its_blob_opens_no_file_again(tmp_pa
         if isinstance(event, HoldingsKnown):
             known.set()
 
-    question = AskHoldings(1, BLOB.digest, Holder(supernode.peer, "127.0.0.1:1"), hashes=True)
+    question = AskHoldings(1, BLOB.digest, Holder(peer_name(supernode.peer), "127.0.0.1:1"), hashes=True)
     work.ask_holdings(question, b"t", supernode.peer, post)
     assert known.wait(10)
     work.close()

@@ -74,6 +74,13 @@ def test_a_missing_trailing_field_takes_its_default() -> None:
     assert codec.decode(frame) == [messages.Grant(1, 2, 3, 4, 5000, ahead=False)]
 
 
+def test_what_is_the_default_anyway_is_not_sent() -> None:
+    short, whole = messages.Grant(1, 2, 3, 4, 5000), messages.Grant(1, 2, 3, 4, 5000, ahead=False, behind=7)
+    assert msgpack.unpackb(codec.encode([short])) == [[codec.TAGS[messages.Grant], 1, 2, 3, 4, 5000]]
+    assert msgpack.unpackb(codec.encode([whole])) == [[codec.TAGS[messages.Grant], 1, 2, 3, 4, 5000, False, 7]]
+    assert codec.decode(codec.encode([short, whole])) == [short, whole]
+
+
 def test_a_missing_required_field_is_named() -> None:
     with pytest.raises(FrameInvalid, match=r"Grant\.expires_ms is missing"):
         codec.decode(msgpack.packb([[codec.TAGS[messages.Grant], 1, 2, 3, 4]]))

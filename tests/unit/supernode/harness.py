@@ -16,7 +16,7 @@ from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
 from peer.transport.http_client import HttpTransport
 from peer.transport.http_server import UploadServer
 from proto import codec
-from proto.ids import Digest, peer_id_from_bytes
+from proto.ids import Digest, peer_name_from_bytes
 from proto.messages import (
     PROTOCOL_VERSION,
     Announce,
@@ -223,7 +223,7 @@ class RealPeer(BarePeer):
         loop = asyncio.get_running_loop()
         match message:
             case NodeKnown():
-                self.nodes[message.node] = PieceSource(peer_id_from_bytes(message.peer), message.address)
+                self.nodes[message.node] = PieceSource(peer_name_from_bytes(message.peer), message.address)
             case SwarmOpened() if message.swarm not in self.swarms:
                 self.key = self.challenge.supernode
                 layout = PieceLayout(message.size_bytes, message.piece_size_bytes)

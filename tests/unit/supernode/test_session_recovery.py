@@ -14,6 +14,7 @@ from proto.messages import (
     Failed,
     FetchReason,
     Grant,
+    Message,
     OriginStatus,
     OriginTried,
     Refused,
@@ -208,6 +209,35 @@ async def test_hashes_that_are_not_for_the_whole_blob_are_refused(tmp_path: Path
         sources = (Source(origin.authority, REPOSITORY),)
         await peer.send(Announce(str(blob.digest), sources, False, MIB, MIB // 4, held, blob.hashes))
         assert (await peer.expect(Refused)).code == "frame"
+
+
+async def test_how_the_origin_does_is_repeated_to_those_who_got_nothing_meanwhile(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = origin.add(random.Random(1).randbytes(300_000))
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        await peer.announce(origin, digest)
+        opened = await peer.expect(SwarmOpened)
+        driver = supernode._driver
+        assert driver is not None
+        swarm = driver.swarms.numbered(opened.swarm)
+        assert swarm is not None
+        (link,) = driver.nodes
+        told: list[Message] = []
+        monkeypatch.setattr(link.session, "send", lambda message: told.append(message))
+
+        def statuses() -> int:
+            told.clear()
+            driver.refresh(link)
+            return sum(isinstance(message, OriginStatus) for message in told)
+
+        swarm.origin_state = "fetching"
+        assert (statuses(), statuses()) == (1, 1)
+        swarm.members[link.node].held |= 1
+        assert (statuses(), statuses()) == (0, 1)
+        swarm.members[link.node].held |= 2
+        swarm.origin_state = "unreachable"
+        assert statuses() == 1
 
 
 async def test_an_unreachable_origin_elects_one_peer_then_another(tmp_path: Path, origin: FakeOrigin) -> None:

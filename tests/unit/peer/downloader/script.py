@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from peer.downloader import contract, invariants
 from peer.downloader.contract import BlobFound, BlobWanted, LinkOpened, Received, StoreOpened
 from peer.downloader.machine import Downloader
-from proto.ids import Digest, PeerId
+from proto.ids import Digest, PeerName
 from proto.messages import Grant, NodeKnown, Source, SwarmOpened
 from proto.pieces import KIB, PieceLayout
 
@@ -27,8 +27,8 @@ SWARM = 7
 TICKET = b"ticket"
 
 
-def peer_id(number: int) -> PeerId:
-    return PeerId(bytes([number]) * 32)
+def peer_id(number: int) -> PeerName:
+    return PeerName(bytes([number]) * 12)
 
 
 class Script:

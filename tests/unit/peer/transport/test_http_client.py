@@ -19,6 +19,7 @@ from peer.transport.http_client import HttpTransport
 from peer.transport.http_wire import HEAD_END, format_answer, format_refusal
 from peer.transport.rates import RateLimiter
 from proto.errors import ConfigError, PeerBusy, RemoteError, TicketInvalid
+from proto.ids import peer_name
 from proto.messages import FetchReason
 from proto.tickets import Identity, issue_ticket
 from tests.support.blobs import some_blob
@@ -91,7 +92,7 @@ class Download:
         self.outcomes: queue.Queue[FetchOutcome] = queue.Queue()
 
     def start(self, address: str, *, fetch_id: int = 1, deadline_s: float = 10.0, ticket: bytes = TICKET) -> None:
-        source = PieceSource(DOWNLOADER.peer, address)
+        source = PieceSource(peer_name(DOWNLOADER.peer), address)
         self.transport.start(PieceFetch(fetch_id, self.handle, 0, source, ticket, deadline_s), self.outcomes.put)
 
     def outcome(self) -> FetchOutcome:
@@ -265,7 +266,7 @@ def test_a_warm_connection_that_was_closed_is_replaced(download: Download, scrip
 def test_what_a_bad_answer_to_a_question_means(
     download: Download, script: Callable[..., Script], answer: bytes | None, error: type[RemoteError]
 ) -> None:
-    source = PieceSource(DOWNLOADER.peer, script([NONCE, answer]).address)
+    source = PieceSource(peer_name(DOWNLOADER.peer), script([NONCE, answer]).address)
     with pytest.raises(error):
         download.transport.hashes(source, BLOB.digest, TICKET, 0.5)
 
@@ -343,7 +344,7 @@ def test_two_processes_and_one_of_them_killed_in_mid_piece(tmp_path: Path, kille
     outcomes: queue.Queue[FetchOutcome] = queue.Queue()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        source = PieceSource(DOWNLOADER.peer, process.stdout.readline().strip())
+        source = PieceSource(peer_name(DOWNLOADER.peer), process.stdout.readline().strip())
         for piece in range(blob.layout.count):
             transport.start(PieceFetch(piece, handle, piece, source, ticket, 60.0), outcomes.put)
         if killed:

@@ -15,6 +15,7 @@ from peer.store.disk import DiskStore
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
 from peer.transport.http_client import HttpTransport
 from peer.transport.http_wire import HEAD_END, format_answer
+from proto.ids import peer_name
 from proto.messages import FetchReason
 from proto.tickets import Identity, issue_ticket
 from tests.support.blobs import some_blob
@@ -92,7 +93,7 @@ class Node:
         self.outcomes: queue.Queue[FetchOutcome] = queue.Queue()
 
     def start(self, fetch_id: int, *, behind: int = 0) -> None:
-        source = PieceSource(DOWNLOADER.peer, self.sources[fetch_id - 1].address)
+        source = PieceSource(peer_name(DOWNLOADER.peer), self.sources[fetch_id - 1].address)
         fetch = PieceFetch(fetch_id, self.handle, fetch_id - 1, source, TICKET, 10.0, behind=behind)
         self.transport.start(fetch, self.outcomes.put)
 
@@ -176,7 +177,7 @@ def test_it_waits_no_longer_than_for_a_slot(make_node: Callable[..., Node]) -> N
 def test_a_connection_opened_beforehand_is_used_by_the_fetch(make_node: Callable[..., Node]) -> None:
     node = make_node()
     first = node.sources[0]
-    node.transport.connect(PieceSource(DOWNLOADER.peer, first.address))
+    node.transport.connect(PieceSource(peer_name(DOWNLOADER.peer), first.address))
     wait_for(lambda: first.requests == CONNECTED)
     node.start(1)
     wait_for(lambda: first.requests == ASKED)
@@ -187,6 +188,6 @@ def test_a_connection_opened_beforehand_is_used_by_the_fetch(make_node: Callable
 def test_nobody_answers_beforehand_and_the_fetch_tells(make_node: Callable[..., Node]) -> None:
     node = make_node()
     node.sources[0].close()
-    node.transport.connect(PieceSource(DOWNLOADER.peer, node.sources[0].address))
+    node.transport.connect(PieceSource(peer_name(DOWNLOADER.peer), node.sources[0].address))
     node.start(1)
     assert node.outcome() == (1, FetchReason.CONNECTION)

@@ -11,6 +11,7 @@ from peer.store.disk import DiskStore
 from peer.transport.http_client import HttpTransport
 from peer.transport.http_server import UploadServer
 from peer.transport.torrent import TorrentTransport
+from proto.ids import peer_name
 from proto.tickets import Identity
 from tests.conformance.transport_suite import TransportSuite, Wire
 from tests.support.torrents import Told, metainfo_of, torrent_swarms
@@ -83,7 +84,7 @@ def wire(tmp_path: Path) -> Iterator[Wire]:
     transport = TorrentTransport(HttpTransport(downloader, workers=4))
     swarms = torrent_swarms(target, Told())
     transport.begin(swarms)
-    transport.introduce(uploader.peer, f"127.0.0.1:{server.swarms.port}")
+    transport.introduce(peer_name(uploader.peer), f"127.0.0.1:{server.swarms.port}")
     yield TorrentWire(supernode, downloader, uploader, source, target, server, transport, swarms=swarms)
     transport.close()
     server.close()
