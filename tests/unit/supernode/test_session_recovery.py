@@ -228,7 +228,7 @@ async def test_how_the_origin_does_is_repeated_to_those_who_got_nothing_meanwhil
 
         def statuses() -> int:
             told.clear()
-            driver.refresh(link)
+            driver.telling.refresh(link)
             return sum(isinstance(message, OriginStatus) for message in told)
 
         swarm.origin_state = "fetching"
