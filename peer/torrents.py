@@ -10,7 +10,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Final
 
-from peer.downloader.contract import PieceArrived, TransportFailed
+from peer.downloader.contract import PayloadCame, PieceArrived, TransportFailed
 from proto.errors import ConfigError, LocalError
 from proto.messages import TORRENT
 
@@ -156,6 +156,10 @@ def begin_swarms(store: BlobStore, config: PeerConfig, driver: Driver, metrics: 
         metrics.received("peer", size_bytes)
         driver.post_threadsafe(PieceArrived(digest, piece))
 
+    def moved(digest: Digest, received_bytes: int, _sent_bytes: int) -> None:
+        if received_bytes:
+            driver.post_threadsafe(PayloadCame(digest))
+
     return TorrentSwarms(
         store,
         config.torrent_listen,
@@ -165,4 +169,5 @@ def begin_swarms(store: BlobStore, config: PeerConfig, driver: Driver, metrics: 
         download_rate_bytes_s=config.download_rate_bytes_s,
         on_piece=arrived,
         on_trouble=lambda digest, message: driver.post_threadsafe(TransportFailed(digest, message)),
+        on_moved=moved,
     )

@@ -300,7 +300,8 @@ class Holders:
 class OriginStatus:
     """How the fetch from the origin goes; repeated every few seconds while it is not done.
 
-    `state`: fetching, unreachable (one elected peer tries first), open (every peer may try).
+    `state`: fetching, unreachable (one elected peer tries first), open (every peer may try). After it, to who waits
+    without a lease while the swarm moves: sharing. A state that is not known says nothing.
     """
 
     swarm: int

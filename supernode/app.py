@@ -57,6 +57,7 @@ from supernode.torrents import Tracker, begin_seeding
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from proto.ids import Digest
     from proto.machine import Machine
     from supernode.config import SupernodeConfig
     from supernode.scheduler.contract import Command, Event
@@ -113,7 +114,8 @@ class Supernode:
         self._upload = _upload_server(config, self._store, self._identity)
         closing.callback(self._upload.close)
         self.upload_address = self._upload.address
-        self._swarms = begin_seeding(self._store, config) if config.transport == TORRENT else None
+        self._tracker: Tracker | None = None
+        self._swarms = begin_seeding(self._store, config, self._torrent_moved) if config.transport == TORRENT else None
         if self._swarms is not None:
             closing.callback(self._swarms.close)
         self.api_address = str(HostPort(*self._socket.getsockname()[:2]))
@@ -140,6 +142,11 @@ class Supernode:
         log = EventLogWriter(config.event_log, header, size_limit_bytes=config.event_log_size_bytes)
         self._closing.callback(log.close)
         return RecordedScheduler(scheduler, log)
+
+    def _torrent_moved(self, digest: Digest) -> None:
+        """From libtorrent's thread."""
+        if self._tracker is not None:
+            self._tracker.moved(digest)
 
     async def start(self) -> None:
         """Serve. open() must have been called."""
@@ -178,9 +185,9 @@ class Supernode:
             uplink_rate=lambda: float(self.config.upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S),
             on_fatal=self._fail,
         )
-        tracker: Tracker | None = None
+        tracker = None
         if self._swarms is not None:
-            tracker = Tracker(driver, self._swarms, self._store, self._identity)
+            tracker = self._tracker = Tracker(driver, self._swarms, self._store, self._identity)
             self._closing.callback(tracker.close)
         completion = Completion(
             driver=driver,

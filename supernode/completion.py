@@ -165,6 +165,7 @@ class Completion:
             return
         self._driver.learn_hash(found, piece, piece_hash)
         found.seed_held |= 1 << piece
+        found.moved_s = self._driver.clock()
         if content is not None and found.seed_complete:
             found.content = content
         self._driver.post(contract.PieceStored(swarm, SEED, piece))

@@ -290,6 +290,7 @@ class Driver:
         self._metrics.bytes_received.labels("peer").inc(stored_bytes)
         if swarm is not None:
             swarm.seed_held |= 1 << piece
+            swarm.moved_s = self.clock()
             self.post(contract.PieceStored(number, SEED, piece, lease_id, elapsed_s))
         return swarm
 

@@ -165,6 +165,9 @@ class Intake:
                 member.hashes_sent |= 1 << stored.piece
                 member.tells |= 1 << stored.piece
         self._opening.remember_holder(link, swarm)
+        if not (member.held | member.unproven) >> stored.piece & 1:
+            # What it said before is no news of the swarm.
+            swarm.moved_s = self._driver.clock()
         if not swarm.hashes.known >> stored.piece & 1:
             member.unproven |= 1 << stored.piece
             self._driver.headway(swarm, link.node)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 # Every piece that a blob may have, as a mask.
 ALL_PIECES: Final = -1
+# A swarm moved lately. Longer than a piece takes on a slow link, and than the frames that tell of it are apart; shorter
+# than a peer waits for a swarm without a word (peer.downloader.limits, stall_s): older news is none to wait for.
+MOVED_LATELY_S: Final = 20.0
 
 
 class Telling:
@@ -115,6 +118,8 @@ class Telling:
                 continue
             if swarm.origin_state:
                 self._refresh_status(link, swarm, member)
+            elif self._is_to_wait(link, swarm):
+                link.send(OriginStatus(number, "sharing", swarm.elected == link.node))
             self.send_holders(link, swarm, member)
             if self._clock() >= member.ticket_renew_s:
                 self.send_opened(link, swarm, member)
@@ -125,3 +130,9 @@ class Telling:
         before, member.status_sent = member.status_sent, (member.held, *status)
         if before is None or before[1:] != status or before[0] == member.held:
             link.send(OriginStatus(swarm.number, *status))
+
+    def _is_to_wait(self, link: Link, swarm: Swarm) -> bool:
+        """The swarm moves, and this peer has no lease to see that by: it would go upstream, with all its like."""
+        if self._clock() - swarm.moved_s > MOVED_LATELY_S:
+            return False
+        return all(number != swarm.number for number, _, _ in link.leases.values())

@@ -21,6 +21,8 @@ from proto.errors import ConfigError, LocalError
 from proto.messages import SEED_NODE, TorrentOpened, TorrentPeers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from peer.store.base import BlobStore
     from peer.transport.torrent_swarms import TorrentSwarms
     from proto.ids import Digest
@@ -88,6 +90,16 @@ class Tracker:
         elif member.wanted:
             self._tell(link, swarm, tracked)
 
+    def moved(self, digest: Digest) -> None:
+        """From any thread: payload of it went over the wire."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._moved, digest)
+
+    def _moved(self, digest: Digest) -> None:
+        swarm = self._driver.swarms.of(digest)
+        if swarm is not None:
+            swarm.moved_s = self._driver.clock()
+
     def _of(self, swarm: Swarm) -> _Tracked:
         found = self._tracked.get(swarm.number)
         if found is None:
@@ -139,6 +151,9 @@ class Tracker:
         tracked = self._of(swarm)
         tracked.making = False
         tracked.metainfo = metainfo
+        if metainfo:
+            # The first pieces are to come from now on.
+            swarm.moved_s = self._driver.clock()
         for node, member in list(swarm.members.items()):
             link = self._driver.nodes.link(node)
             if metainfo and link is not None and member.wanted:
@@ -176,8 +191,8 @@ class Tracker:
         link.send(TorrentOpened(swarm.number, tracked.metainfo))
 
 
-def begin_seeding(store: BlobStore, config: SupernodeConfig) -> TorrentSwarms:
-    """The supernode's own torrents: a seed that fetches nothing. Raises ConfigError."""
+def begin_seeding(store: BlobStore, config: SupernodeConfig, on_moved: Callable[[Digest], None]) -> TorrentSwarms:
+    """The supernode's own torrents: a seed that fetches nothing. `on_moved` as Tracker.moved(). Raises ConfigError."""
     try:
         # Loaded here alone: a cluster that uses leases needs no libtorrent.
         from peer.transport.torrent_swarms import TorrentSwarms
@@ -193,6 +208,7 @@ def begin_seeding(store: BlobStore, config: SupernodeConfig) -> TorrentSwarms:
             download_rate_bytes_s=0,
             on_piece=lambda digest, piece, size_bytes: None,
             on_trouble=lambda digest, message: None,
+            on_moved=lambda digest, received_bytes, sent_bytes: on_moved(digest),
         )
     except ConfigError as error:
         raise ConfigError(f"--torrent-listen {config.torrent_listen}: {error}") from None

@@ -81,6 +81,10 @@ class Outbox:
         """How the origin does."""
         self.tell(session, OriginStatus(number, swarm.origin_state, swarm.elected == session.number))
 
+    def sharing(self, session: Session, number: int, swarm: Swarm) -> None:
+        """That the swarm moves."""
+        self.tell(session, OriginStatus(number, "sharing", swarm.elected == session.number))
+
     def fits_inline(self, swarm: Swarm, waiting: int) -> bool:
         """As supernode.driver counts it."""
         scenario, settings = self._world.scenario, self._world.settings

@@ -47,6 +47,7 @@ class Seed:
                 self._post(contract.FetchFailed(grant.lease_id, FailReason(reason)))
             else:
                 swarm.seed_held |= 1 << grant.piece
+                swarm.moved_s = self._world.clock.now
                 self._post(contract.PieceStored(grant.swarm, SEED, grant.piece, grant.lease_id, elapsed_s))
 
         self._fetches[grant.lease_id] = self._world.transport.fetch(
@@ -71,6 +72,7 @@ class Seed:
                 checker.arrived(world.clock.now, SEED, swarm.blob, piece, swarm.layout.length(piece))
                 checker.claimed(world.clock.now, SEED, swarm.blob, piece)
             swarm.seed_held |= 1 << piece
+            swarm.moved_s = world.clock.now
             self._learn_hash(swarm, command.swarm, piece)
             self._post(contract.PieceStored(command.swarm, SEED, piece))
 

@@ -23,9 +23,9 @@ class Session:
         self.node = peer.node
         self.peer = peer
         self.peer_id = peer_id(peer.node)
-        # Nodes it was introduced to, and its open leases with their sources (session numbers).
+        # Nodes it was introduced to, and its open leases with their swarms and sources (session numbers).
         self.known: dict[int, None] = {}
-        self.leases: dict[int, int] = {}
+        self.leases: dict[int, tuple[int, int]] = {}
         # What it is told next, and when the first of it was said.
         self.frame: list[Event] = []
         self.frame_s = -1.0
@@ -53,6 +53,7 @@ class Swarm:
         "inline",
         "layout",
         "members",
+        "moved_s",
         "opened",
         "origin_state",
         "seed_held",
@@ -71,6 +72,7 @@ class Swarm:
         self.inline = False
         # As in supernode.swarms: the state of a fetch that is not done, and who was elected to try.
         self.origin_state = ""
+        self.moved_s = float("-inf")
         self.elected: int | None = None
 
     def join(self, session: int) -> Member:

@@ -22,6 +22,7 @@ from supernode.driver import INLINE_BYTES_MAX
 from supernode.nodes import NodeBook
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
+from supernode.telling import MOVED_LATELY_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,10 +77,13 @@ class Supernode:
         self.post(contract.PeerLost(session.number, reason))
 
     def _ping(self) -> None:
-        """What goes with each ping to whoever waits for a blob that is still being fetched."""
+        """What goes with each ping to whoever waits for a blob that is still being fetched, or is shared without it."""
+        now = self._world.clock.now
         for number, swarm in self._swarms.items():
             if swarm.origin_state:
                 self._tell_origin_state(number, swarm)
+            elif now - swarm.moved_s <= MOVED_LATELY_S:
+                self._tell_sharing(number, swarm)
         self._world.clock.run_after(self._world.settings.ping_interval_s, self._ping)
 
     def held_by_live(self, swarm: int) -> int:
@@ -203,6 +207,8 @@ class Supernode:
         if member is None:
             return None
         lease = stored.lease if self._lease_over(session, stored.lease) is not None else 0
+        if not (member.held | member.unproven) >> stored.piece & 1:
+            swarm.moved_s = self._world.clock.now
         if not swarm.hashes >> stored.piece & 1:
             member.unproven |= 1 << stored.piece
             elected = swarm.elected == session.number
@@ -223,7 +229,7 @@ class Supernode:
 
     def _lease_over(self, session: Session, lease: int) -> int | None:
         """Forget it; its source, or None where it was over already."""
-        source = session.leases.pop(lease, None)
+        _, source = session.leases.pop(lease, (0, None))
         if source is not None:
             self._tell_lease_ended(lease)
         return source
@@ -327,7 +333,7 @@ class Supernode:
             self._outbox.granted(number, self._node(source), SEED)
             self._seed.fetch_from_peer(grant, self._swarms[grant.swarm], self._node(source))
         elif session is not None:
-            session.leases[number] = source
+            session.leases[number] = (grant.swarm, source)
             self._outbox.grant(session, self._swarms[grant.swarm], grant, self._node(source))
 
     def _node(self, session: int) -> int:
@@ -358,6 +364,12 @@ class Supernode:
         for session, member in swarm.members.items():
             if member.wanted:
                 self._outbox.origin_status(self._sessions[session], number, swarm)
+
+    def _tell_sharing(self, number: int, swarm: Swarm) -> None:
+        for node, member in swarm.members.items():
+            session = self._sessions[node]
+            if member.wanted and all(leased != number for leased, _ in session.leases.values()):
+                self._outbox.sharing(session, number, swarm)
 
 
 def _itself(event: contract.Event) -> contract.Event:

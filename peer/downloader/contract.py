@@ -191,6 +191,13 @@ class PieceArrived:
 
 
 @dataclass(frozen=True, slots=True)
+class PayloadCame:
+    """Such a transport received bytes of the blob since it last said so: not a piece yet, but it is getting on."""
+
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class TransportFailed:
     """Such a transport can bring no more of the blob: the disk, or wrong content; `message` is the operator's line."""
 
@@ -234,7 +241,14 @@ class HoldingsKnown:
 
 
 TransferEvent = (
-    FetchEnded | PieceArrived | TransportFailed | UpstreamPiece | UpstreamEnded | PublicChecked | HoldingsKnown
+    FetchEnded
+    | PieceArrived
+    | PayloadCame
+    | TransportFailed
+    | UpstreamPiece
+    | UpstreamEnded
+    | PublicChecked
+    | HoldingsKnown
 )
 
 

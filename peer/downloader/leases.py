@@ -16,6 +16,7 @@ from peer.downloader.contract import (
     CancelUpstream,
     FetchEnded,
     InlineGranted,
+    PayloadCame,
     PieceArrived,
     PieceHeld,
     StartFetch,
@@ -189,6 +190,14 @@ def piece_arrived(state: State, event: PieceArrived) -> Blob | None:
     blob = state.blobs.get(event.digest)
     if blob is not None and blob.store is StoreState.OPEN and blob.full >> event.piece & 1:
         piece_held(state, blob, event.piece, 0, 0.0)
+    return blob
+
+
+def payload_came(state: State, event: PayloadCame) -> Blob | None:
+    """Part of a piece came without a lease: on a slow link a whole one takes longer than readers wait for nothing."""
+    blob = state.blobs.get(event.digest)
+    if blob is not None and blob.store is StoreState.OPEN:
+        blob.progress_at = state.now
     return blob
 
 

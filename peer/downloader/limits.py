@@ -16,7 +16,8 @@ class Limits:
     size_wait_s: float = 20.0
     # How long an origin's word that a blob is public is believed.
     public_s: float = 3600.0
-    # A reader that nothing moves for (no transfer, no word of the origin) goes on from upstream by itself.
+    # A reader that nothing moves for (no transfer or payload, no word of the origin or a swarm that moves) goes on from
+    # upstream by itself.
     stall_s: float = 30.0
     # After the store failed, clients go straight upstream for this long.
     store_rest_s: float = 30.0

@@ -40,6 +40,7 @@ _RULES: Final[dict[type, Callable[..., Blob | None]]] = {
     contract.ReaderClosed: readers.reader_closed,
     contract.PublicChecked: readers.public_checked,
     contract.PieceArrived: leases.piece_arrived,
+    contract.PayloadCame: leases.payload_came,
     contract.TransportFailed: leases.transport_failed,
     contract.UpstreamPiece: origin.upstream_piece,
     contract.UpstreamEnded: origin.upstream_ended,

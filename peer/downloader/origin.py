@@ -23,18 +23,21 @@ if TYPE_CHECKING:
 
 CANCELLED: Final = "cancelled"
 LOCAL: Final = "local"
+# What the supernode says while somebody brings the blob: whoever waits for it, waits on.
+_GETTING_ON: Final = ("fetching", "sharing")
 
 
 def origin_status(state: State, event: OriginStatus) -> Blob | None:
-    """How the supernode's own fetch goes; a word of it is progress."""
+    """How the supernode's own fetch goes, or the swarm after it; a word of either is progress."""
     blob = state.of_swarm(event.swarm)
     if blob is None:
         return None
     if event.state != blob.origin_state or event.elected != blob.elected:
         state.note(blob, f"origin {event.state}{' and this node is elected' if event.elected else ''}")
     blob.origin_state, blob.elected = event.state, event.elected
-    if event.state == "fetching":
+    if event.state in _GETTING_ON:
         blob.progress_at = state.now
+    if event.state == "fetching":
         stop_upstream(state, blob)
     elif event.elected and not _has_source(blob):
         state.send(OriginTried(event.swarm, UpstreamKind.UNAVAILABLE.value))

@@ -51,6 +51,17 @@ class JoinedBlob:
     waiters: list[threading.Event] = field(default_factory=list)
     # It was joined again meanwhile, whole or not.
     again: bool | None = None
+    # Payload over the wire so far, wanted or not, as was last told.
+    received_bytes: int = 0
+    sent_bytes: int = 0
+
+    def tell_moved(self, status: libtorrent.torrent_status, on_moved: Callable[[Digest, int, int], None]) -> None:
+        """What came in and what went out since the last call, if anything did."""
+        received_bytes = status.total_payload_download - self.received_bytes
+        sent_bytes = status.total_payload_upload - self.sent_bytes
+        self.received_bytes, self.sent_bytes = status.total_payload_download, status.total_payload_upload
+        if received_bytes > 0 or sent_bytes > 0:
+            on_moved(self.digest, received_bytes, sent_bytes)
 
     def end_wants(self, reason: str, message: str, piece: int | None = None) -> None:
         """Tell those who wait for this piece, or for any."""

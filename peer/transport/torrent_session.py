@@ -25,6 +25,8 @@ _POLL_S: Final = 0.001
 # Blocks on their way to the disk; beyond it a download waits for the disk.
 _DISK_QUEUE_BYTES: Final = 16 * 1024 * 1024
 _ALERTS_MAX: Final = 20_000
+# Of a torrent's status: no bitfields and no names, which cost time and are not asked for.
+_COUNTERS_ALONE: Final = 0
 
 # What a settings_pack is in Python.
 _SETTINGS: Final[libtorrent.settings_pack] = {
@@ -131,7 +133,7 @@ class TorrentSession:
         parameters.save_path = "/proc/self/fd"
         parameters.renamed_files = {0: f"/proc/self/fd/{descriptor}"}
         flags = libtorrent.torrent_flags
-        parameters.flags = flags.disable_dht | flags.disable_lsd | flags.disable_pex
+        parameters.flags = flags.disable_dht | flags.disable_lsd | flags.disable_pex | flags.update_subscribe
         if all(held):
             parameters.flags |= flags.seed_mode
         parameters.have_pieces = held
@@ -149,8 +151,9 @@ class TorrentSession:
         return list(self._session.pop_alerts())
 
     def ask_counters(self) -> None:
-        """A session_stats_alert follows; see payload_bytes()."""
+        """A session_stats_alert follows, see payload_bytes(), and a state_update_alert of the torrents that changed."""
         self._session.post_session_stats()
+        self._session.post_torrent_updates(_COUNTERS_ALONE)
 
     def close(self) -> None:
         """End every connection and thread; blocking."""

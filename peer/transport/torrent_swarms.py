@@ -52,7 +52,9 @@ class TorrentSwarms:
     """Begins to listen at once; close() ends it. Raises ConfigError when it cannot listen.
 
     `on_piece(digest, piece, size_bytes)` tells of a piece that is held now, of a blob that was joined whole;
-    `on_trouble(digest, message)` that nothing more comes of such a blob and it was left. Both from a thread.
+    `on_trouble(digest, message)` that nothing more comes of such a blob and it was left; `on_moved(digest,
+    received_bytes, sent_bytes)` that so much payload went over the wire for a blob, about once a second while any does.
+    All from a thread.
     """
 
     def __init__(
@@ -66,9 +68,11 @@ class TorrentSwarms:
         download_rate_bytes_s: int,
         on_piece: Callable[[Digest, int, int], None],
         on_trouble: Callable[[Digest, str], None],
+        on_moved: Callable[[Digest, int, int], None],
     ) -> None:
         self._store = store
         self._on_trouble = on_trouble
+        self._on_moved = on_moved
         self._wake_lock = threading.Lock()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         try:
@@ -331,6 +335,9 @@ class TorrentSwarms:
         if isinstance(alert, libtorrent.session_stats_alert):
             self.sent_bytes, self.received_bytes = payload_bytes(alert)
             return
+        if isinstance(alert, libtorrent.state_update_alert):
+            self._heard_counters(alert)
+            return
         torrent = self._of_handle.get(alert.handle) if isinstance(alert, libtorrent.torrent_alert) else None
         if torrent is None:
             return
@@ -342,6 +349,12 @@ class TorrentSwarms:
             torrent.paused = True
         elif isinstance(alert, libtorrent.file_error_alert | libtorrent.torrent_error_alert):
             self._trouble(torrent, f"blob {torrent.digest.short}: {alert.message()}")
+
+    def _heard_counters(self, alert: libtorrent.state_update_alert) -> None:
+        for status in alert.status:
+            torrent = self._of_handle.get(status.handle)
+            if torrent is not None and not torrent.left_s:
+                torrent.tell_moved(status, self._on_moved)
 
     def _trouble(self, torrent: JoinedBlob, message: str) -> None:
         if torrent.left_s:

@@ -22,6 +22,8 @@ class Told:
 
     pieces: list[tuple[Digest, int, int]] = field(default_factory=list)
     troubles: list[tuple[Digest, str]] = field(default_factory=list)
+    # (blob, payload received, payload sent)
+    moved: list[tuple[Digest, int, int]] = field(default_factory=list)
 
 
 def metainfo_of(blob: SomeBlob, *, secret: bytes = bytes(32)) -> bytes:
@@ -47,4 +49,5 @@ def torrent_swarms(
         download_rate_bytes_s=download_rate_bytes_s,
         on_piece=lambda digest, piece, size_bytes: told.pieces.append((digest, piece, size_bytes)),
         on_trouble=lambda digest, message: told.troubles.append((digest, message)),
+        on_moved=lambda digest, received_bytes, sent_bytes: told.moved.append((digest, received_bytes, sent_bytes)),
     )

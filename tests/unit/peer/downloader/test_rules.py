@@ -146,7 +146,7 @@ class World:
         return contract.Received(SwarmOpened(swarm, text, layout.size_bytes, layout.piece_size_bytes, b"t"))
 
     def surprise(self) -> contract.Event:
-        kind = self.rng.randrange(14)
+        kind = self.rng.randrange(15)
         if kind < 3:
             self.last += 1
             self.readers[self.last] = "waiting"
@@ -163,6 +163,8 @@ class World:
             return contract.HashesLearned(self.rng.choice(DIGESTS), self.rng.getrandbits(5))
         if kind == 7:
             return contract.SharingSwitched(self.rng.random() < 0.7)
+        if kind == 8:
+            return contract.PayloadCame(self.rng.choice(DIGESTS))
         return self.supernode_says() if self.linked else contract.Wakeup()
 
     def flip_link(self) -> contract.Event:
@@ -190,7 +192,7 @@ class World:
         if self.rng.random() < 0.1:
             self.swarms.pop(swarm, None)
             return contract.Received(Voided(swarm, "bad"))
-        state = self.rng.choice(["fetching", "unreachable", "open"])
+        state = self.rng.choice(["fetching", "unreachable", "open", "sharing", "not invented yet"])
         return contract.Received(OriginStatus(swarm, state, self.rng.random() < 0.5))
 
     def drain(self) -> None:

@@ -167,6 +167,39 @@ def test_who_gives_way_leaves_the_file_to_others(tmp_path: Path, seed: Side, blo
     node.close()
 
 
+def test_payload_is_told_of_while_it_moves_before_a_piece_is_whole(tmp_path: Path, seed: Side, blob: SomeBlob) -> None:
+    node = make_side(tmp_path / "slow", download_rate_bytes_s=32 * KIB)
+    seeded(seed, blob)
+    handle = wanted(node, blob)
+    node.swarms.connect(blob.digest, [seed.address])
+    wait_until(lambda: len(node.told.moved) >= 2, "two words of payload", WAIT_S)
+    assert handle.held == 0
+    assert node.told.pieces == []
+    for digest, received_bytes, sent_bytes in list(node.told.moved):
+        assert (digest, sent_bytes) == (blob.digest, 0)
+        assert 0 < received_bytes < 256 * KIB
+    wait_until(lambda: bool(seed.told.moved), "the other side's word", WAIT_S)
+    digest, received_bytes, sent_bytes = seed.told.moved[0]
+    assert (digest, received_bytes) == (blob.digest, 0)
+    assert sent_bytes > 0
+    handle.close()
+    node.close()
+
+
+def test_where_nothing_moves_nothing_is_told(seed: Side, node: Side, blob: SomeBlob) -> None:
+    seeded(seed, blob)
+    handle = wanted(node, blob)
+    node.swarms.connect(blob.digest, [seed.address])
+    wait_whole(handle)
+    # The last bytes are told of within two looks at the counters.
+    time.sleep(2.5)
+    told = len(node.told.moved)
+    assert sum(received_bytes for _, received_bytes, _ in node.told.moved) >= SIZE_BYTES
+    time.sleep(2.5)
+    assert len(node.told.moved) == told
+    handle.close()
+
+
 def test_downloads_keep_to_the_limit_also_between_private_addresses(tmp_path: Path, seed: Side, blob: SomeBlob) -> None:
     node = make_side(tmp_path / "slow", download_rate_bytes_s=1 * MIB)
     seeded(seed, blob)
@@ -215,4 +248,5 @@ def test_a_port_that_is_taken_is_said_so(seed: Side, tmp_path: Path) -> None:
             download_rate_bytes_s=0,
             on_piece=lambda digest, piece, size_bytes: None,
             on_trouble=lambda digest, message: None,
+            on_moved=lambda digest, received_bytes, sent_bytes: None,
         )
