@@ -15,8 +15,9 @@ from proto.messages import Message, NodeKnown, OriginStatus, PieceHashes, Stored
 from proto.pieces import KIB, PieceLayout
 from proto.tickets import Identity
 from supernode import telling
+from supernode.hello import PeerInfo
 from supernode.nodes import NodeBook
-from supernode.sessions import Limits, Link, PeerInfo, Session
+from supernode.sessions import Limits, Link, Session
 from supernode.swarms import Swarm, SwarmBook
 from supernode.telling import MOVED_LATELY_S, Telling
 from tests.support.fake_origin import FakeOrigin, fake_origin
