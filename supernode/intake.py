@@ -165,6 +165,7 @@ class Intake:
                 member.hashes_sent |= 1 << stored.piece
                 member.tells |= 1 << stored.piece
         self._opening.remember_holder(link, swarm)
+        member.failing = False
         if not (member.held | member.unproven) >> stored.piece & 1:
             # What it said before is no news of the swarm.
             swarm.moved_s = self._driver.clock()
@@ -191,6 +192,9 @@ class Intake:
         if reason is FailReason.CORRUPT and not self._believed(link, lease[2]):
             # Still a failure of this source, which others may have no trouble with.
             reason = FailReason.PROTOCOL
+        part = self._part(link, lease[0])
+        if part is not None:
+            part[1].failing = True
         self._driver.post(contract.FetchFailed(self._driver.lease_id(failed.lease), reason))
 
     def _tell_hash(self, link: Link, number: int, piece: int) -> None:

@@ -34,6 +34,8 @@ class Member:
     tells: int = 0
     holders_sent: tuple[int, ...] = ()
     ticket_renew_s: float = 0.0
+    # Its last lease failed, and nothing came since: it may reach nobody.
+    failing: bool = False
     # What it held when it was last told how the origin does, and what it was told.
     status_sent: tuple[int, str, bool] | None = None
 

@@ -118,7 +118,7 @@ class Telling:
                 continue
             if swarm.origin_state:
                 self._refresh_status(link, swarm, member)
-            elif self._is_to_wait(link, swarm):
+            elif not member.failing and self._is_to_wait(link, swarm):
                 link.send(OriginStatus(number, "sharing", swarm.elected == link.node))
             self.send_holders(link, swarm, member)
             if self._clock() >= member.ticket_renew_s:

@@ -103,6 +103,8 @@ class Blob:
     upstream: Upstream | None = None
     holders: Holders = field(default_factory=Holders)
     progress_at: float = 0.0
+    # When the supernode last said that the swarm moves.
+    moved_at: float = 0.0
     rest_until: float = 0.0
     # --- of this session alone ---
     swarm: int = 0

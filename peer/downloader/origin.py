@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 CANCELLED: Final = "cancelled"
 LOCAL: Final = "local"
-# What the supernode says while somebody brings the blob: whoever waits for it, waits on.
-_GETTING_ON: Final = ("fetching", "sharing")
 
 
 def origin_status(state: State, event: OriginStatus) -> Blob | None:
@@ -35,9 +33,10 @@ def origin_status(state: State, event: OriginStatus) -> Blob | None:
     if event.state != blob.origin_state or event.elected != blob.elected:
         state.note(blob, f"origin {event.state}{' and this node is elected' if event.elected else ''}")
     blob.origin_state, blob.elected = event.state, event.elected
-    if event.state in _GETTING_ON:
-        blob.progress_at = state.now
+    if event.state == "sharing":
+        blob.moved_at = state.now
     if event.state == "fetching":
+        blob.progress_at = state.now
         stop_upstream(state, blob)
     elif event.elected and not _has_source(blob):
         state.send(OriginTried(event.swarm, UpstreamKind.UNAVAILABLE.value))

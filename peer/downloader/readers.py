@@ -184,14 +184,14 @@ def overdue(state: State, blob: Blob) -> None:
         if not reader.answered and not reader.failed and reader.deadline <= state.now:
             refuse(state, blob, reader, "link", "no word of this blob's size in time")
     if not blob.fetches and stalled_at(state, blob) <= state.now:
-        state.fail_readers(blob, f"nothing came for {state.limits.stall_s:.0f} s")
+        state.fail_readers(blob, f"nothing came for {state.now - blob.progress_at:.0f} s")
 
 
 def stalled_at(state: State, blob: Blob) -> float:
     """When readers of a blob for which nothing happens are sent upstream."""
     if blob.fetches or blob.complete or blob.upstream or blob.check or blob.first_read == NO_READER:
         return float("inf")
-    start = blob.progress_at
+    start = max(blob.progress_at, min(blob.moved_at, blob.progress_at + state.limits.patience_s))
     if not state.linked and state.ever_linked:
         start = max(start, state.upstream_from)
     return start + state.limits.stall_s

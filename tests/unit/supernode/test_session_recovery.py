@@ -29,6 +29,7 @@ from proto.tickets import Identity
 from supernode.state.sqlite import SqliteState
 from tests.support.blobs import SomeBlob, fill, some_blob
 from tests.support.fake_origin import Fault, fake_origin
+from tests.support.processes import wait_until
 from tests.unit.supernode.harness import REPOSITORY, BarePeer, RealPeer, real_peer, running_supernode
 
 if TYPE_CHECKING:
@@ -238,6 +239,24 @@ async def test_how_the_origin_does_is_repeated_to_those_who_got_nothing_meanwhil
         swarm.members[link.node].held |= 2
         swarm.origin_state = "unreachable"
         assert statuses() == 1
+
+
+async def test_who_reports_a_failure_is_known_to_fail_until_a_piece_came(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(random.Random(1).randbytes(300_000))
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        await peer.announce(origin, digest)
+        number = (await peer.expect(SwarmOpened)).swarm
+        driver = supernode._driver
+        assert driver is not None
+        swarm = driver.swarms.numbered(number)
+        assert swarm is not None
+        (member,) = swarm.members.values()
+        first = await peer.expect(Grant)
+        await peer.send(Failed(first.lease, FetchReason.CONNECTION))
+        again = await peer.expect(Grant)
+        assert member.failing
+        await peer.send(Stored(again.lease, number, again.piece, 1))
+        await asyncio.to_thread(wait_until, lambda: not member.failing, "a piece came")
 
 
 async def test_an_unreachable_origin_elects_one_peer_then_another(tmp_path: Path, origin: FakeOrigin) -> None:

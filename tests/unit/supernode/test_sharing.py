@@ -106,6 +106,13 @@ async def test_who_has_a_lease_of_it_needs_no_word() -> None:
 
 
 @pytest.mark.asyncio
+async def test_who_gets_nothing_because_its_transfers_fail_is_not_held_back() -> None:
+    bench = Bench()
+    bench.swarm.members[bench.link.node].failing = True
+    assert bench.told() == []
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("state", ["fetching", "unreachable", "open"])
 async def test_what_the_origin_does_goes_first(state: str) -> None:
     bench = Bench()

@@ -16,7 +16,18 @@ def test_a_swarm_is_waited_for_while_the_supernode_says_that_it_moves() -> None:
         assert of_type(script.wait(25.0), FailReaders) == []
         assert script.receive(OriginStatus(SWARM, "sharing", False)) == []
     assert of_type(script.wait(29.9), FailReaders) == []
-    assert of_type(script.wait(0.2), FailReaders) == [FailReaders(DIGEST, False, "nothing came for 30 s")]
+    assert of_type(script.wait(0.2), FailReaders) == [FailReaders(DIGEST, False, "nothing came for 280 s")]
+
+
+def test_a_swarm_that_moves_is_not_waited_for_without_end_where_nothing_comes() -> None:
+    script = Script().linked().open()
+    script(ReaderAt(1, 0))
+    for _ in range(15):
+        assert of_type(script.wait(20.0), FailReaders) == []
+        script.receive(OriginStatus(SWARM, "sharing", False))
+    assert of_type(script.wait(29.9), FailReaders) == []
+    script.receive(OriginStatus(SWARM, "sharing", False))
+    assert of_type(script.wait(0.2), FailReaders) == [FailReaders(DIGEST, False, "nothing came for 330 s")]
 
 
 def test_a_swarm_is_waited_for_while_parts_of_pieces_come() -> None:
