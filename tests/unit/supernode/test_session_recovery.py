@@ -253,8 +253,8 @@ async def test_who_reports_a_failure_is_known_to_fail_until_a_piece_came(tmp_pat
         (member,) = swarm.members.values()
         first = await peer.expect(Grant)
         await peer.send(Failed(first.lease, FetchReason.CONNECTION))
+        await asyncio.to_thread(wait_until, lambda: member.failing, "the failure was heard of")
         again = await peer.expect(Grant)
-        assert member.failing
         await peer.send(Stored(again.lease, number, again.piece, 1))
         await asyncio.to_thread(wait_until, lambda: not member.failing, "a piece came")
 
