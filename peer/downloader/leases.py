@@ -213,7 +213,7 @@ def piece_held(state: State, blob: Blob, piece: int, lease: int, elapsed_s: floa
     """A piece passed its hash: report it, let readers on, stop what else brings it."""
     new = not blob.held >> piece & 1
     blob.held |= 1 << piece
-    blob.progress_at = state.now
+    blob.progress_at = state.piece_at = state.now
     if blob.swarm and (new or lease):
         state.send(Stored(lease, blob.swarm, piece, int(elapsed_s * 1000)))
         blob.announced_held |= 1 << piece

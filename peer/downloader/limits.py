@@ -19,7 +19,7 @@ class Limits:
     # A reader that nothing moves for (no transfer or payload, no word of the origin or a swarm that moves) goes on from
     # upstream by itself.
     stall_s: float = 30.0
-    # The same where the swarm moves and nothing of it comes here: others wait their turn, but we may reach nobody.
+    # The same where the swarm moves, or other blobs come: it may be others' turn, or this node may reach nobody.
     patience_s: float = 300.0
     # After the store failed, clients go straight upstream for this long.
     store_rest_s: float = 30.0

@@ -191,7 +191,9 @@ def stalled_at(state: State, blob: Blob) -> float:
     """When readers of a blob for which nothing happens are sent upstream."""
     if blob.fetches or blob.complete or blob.upstream or blob.check or blob.first_read == NO_READER:
         return float("inf")
-    start = max(blob.progress_at, min(blob.moved_at, blob.progress_at + state.limits.patience_s))
+    # Others of the swarm have their turn, or other blobs have this node's link.
+    busy_at = max(blob.moved_at, state.piece_at)
+    start = max(blob.progress_at, min(busy_at, blob.progress_at + state.limits.patience_s))
     if not state.linked and state.ever_linked:
         start = max(start, state.upstream_from)
     return start + state.limits.stall_s

@@ -59,6 +59,8 @@ class State:
     banned: dict[PeerName, None] = field(default_factory=dict)
     out: list[Command] = field(default_factory=list)
     last_id: int = 0
+    # When a piece of any blob last came.
+    piece_at: float = float("-inf")
 
     def new_id(self) -> int:
         """Never reused, from 1."""

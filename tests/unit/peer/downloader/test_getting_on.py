@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from peer.downloader.contract import BlobWanted, CancelUpstream, FailReaders, FetchUpstream, PayloadCame, ReaderAt
-from proto.messages import OriginStatus, SwarmOpened
+from peer.downloader.contract import (
+    BlobWanted,
+    CancelUpstream,
+    FailReaders,
+    FetchEnded,
+    FetchUpstream,
+    PayloadCame,
+    ReaderAt,
+    StartFetch,
+    StoreOpened,
+)
+from proto.ids import Digest
+from proto.messages import Grant, OriginStatus, SwarmOpened
 from tests.unit.peer.downloader.script import DIGEST, PIECE, SIZE, SOURCE, SWARM, TICKET, Script, of_type
 
+OTHER = Digest.of(b"another layer")
 OPENED = SwarmOpened(SWARM, str(DIGEST), SIZE, PIECE, TICKET)
 
 
@@ -28,6 +40,20 @@ def test_a_swarm_that_moves_is_not_waited_for_without_end_where_nothing_comes() 
     assert of_type(script.wait(29.9), FailReaders) == []
     script.receive(OriginStatus(SWARM, "sharing", False))
     assert of_type(script.wait(0.2), FailReaders) == [FailReaders(DIGEST, False, "nothing came for 330 s")]
+
+
+def test_a_blob_waits_its_turn_while_pieces_of_others_come() -> None:
+    script = Script().linked().open()
+    script(ReaderAt(1, 0))
+    script(BlobWanted(2, OTHER, SOURCE))
+    script.receive(SwarmOpened(SWARM + 1, str(OTHER), SIZE, PIECE, TICKET))
+    script(StoreOpened(OTHER, 0, 0b1111, False))
+    for piece in range(4):
+        assert of_type(script.wait(25.0), FailReaders) == []
+        (fetch,) = of_type(script.receive(Grant(20 + piece, SWARM + 1, piece, 1, 5000)), StartFetch)
+        assert of_type(script(FetchEnded(fetch.fetch, "", 1.0)), FailReaders) == []
+    assert of_type(script.wait(29.9), FailReaders) == []
+    assert of_type(script.wait(0.2), FailReaders) == [FailReaders(DIGEST, False, "nothing came for 130 s")]
 
 
 def test_a_swarm_is_waited_for_while_parts_of_pieces_come() -> None:
