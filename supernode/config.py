@@ -86,6 +86,13 @@ UPLOAD_RATE = Option(
     reloadable=True,
 )
 UPLOAD_SLOTS = Option("upload_slots", parse_int, 8, "transfers to peers at a time; more share one link no better")
+DATAGRAMS = Option(
+    "datagrams",
+    parse_bool,
+    False,
+    "true: small control frames by UDP where that gets through; less control on links of a few Mbit/s, but a lost one"
+    " is sent again after a second or more",
+)
 P2P = Option("p2p", parse_bool, True, "false: refuse to share, so that peers pass pulls through", reloadable=True)
 SESSIONS_MAX = Option("sessions_max", parse_int, 20_000, "peers connected at a time; about 30 KiB of memory each")
 PING_INTERVAL = Option(
@@ -112,8 +119,8 @@ LOG_JSON = Option("log_json", parse_bool, False, "log lines as JSON")
 
 OPTIONS: Final = (
     LISTEN, UPLOAD_LISTEN, TRANSPORT, TORRENT_LISTEN, ADVERTISE, DATA_DIR, ALLOW_UPSTREAM, INSECURE_UPSTREAM,
-    STORE_SIZE, STORE_FREE_FLOOR, UPLOAD_RATE, UPLOAD_SLOTS, P2P, SESSIONS_MAX, PING_INTERVAL, RECOVERY, EVENT_LOG,
-    EVENT_LOG_SIZE, LOG_LEVEL, LOG_JSON,
+    STORE_SIZE, STORE_FREE_FLOOR, UPLOAD_RATE, UPLOAD_SLOTS, DATAGRAMS, P2P, SESSIONS_MAX, PING_INTERVAL, RECOVERY,
+    EVENT_LOG, EVENT_LOG_SIZE, LOG_LEVEL, LOG_JSON,
 )  # fmt: skip
 
 
@@ -133,6 +140,7 @@ class SupernodeConfig:
     upload_rate_bytes_s: int
     upload_slots: int
     p2p: bool
+    datagrams: bool
     sessions_max: int
     ping_interval_s: float
     recovery_s: float
@@ -181,6 +189,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> SupernodeConfig:
         upload_rate_bytes_s=loaded.get(UPLOAD_RATE),
         upload_slots=loaded.get(UPLOAD_SLOTS),
         p2p=loaded.get(P2P),
+        datagrams=loaded.get(DATAGRAMS),
         sessions_max=loaded.get(SESSIONS_MAX),
         ping_interval_s=loaded.get(PING_INTERVAL),
         recovery_s=loaded.get(RECOVERY),

@@ -31,13 +31,15 @@ Address = tuple[Any, ...]
 
 
 class DatagramPort:
-    """One a supernode. `number` is 0 where there is no such port: sessions then keep to TCP."""
+    """One a supernode. `number` is 0 where there is no such port, or none is wanted: sessions then keep to TCP."""
 
-    def __init__(self, beside: socket.socket) -> None:
+    def __init__(self, beside: socket.socket, *, wanted: bool) -> None:
         self._lanes: dict[int, Lane[Address]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._socket: socket.socket | None = None
         self.number = 0
+        if not wanted:
+            return
         address = beside.getsockname()
         opened = socket.socket(beside.family, socket.SOCK_DGRAM)
         try:

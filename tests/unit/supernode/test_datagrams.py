@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from supernode.app import Supernode
 
 PING_INTERVAL = "200ms"
+ON = ("--datagrams", "true")
 
 
 class Owner:
@@ -124,7 +125,7 @@ async def test_signs_of_life_go_by_datagram(tmp_path: Path) -> None:
     owner = Owner()
     with fake_origin() as origin:
         async with (
-            running_supernode(tmp_path, origin, "--ping-interval", PING_INTERVAL) as supernode,
+            running_supernode(tmp_path, origin, *ON, "--ping-interval", PING_INTERVAL) as supernode,
             relayed(supernode) as relay,
             session(supernode, owner) as opened,
         ):
@@ -138,7 +139,7 @@ async def test_a_session_goes_on_by_the_websocket_when_datagrams_no_longer_get_t
     owner = Owner()
     with fake_origin() as origin:
         async with (
-            running_supernode(tmp_path, origin, "--ping-interval", "2s") as supernode,
+            running_supernode(tmp_path, origin, *ON, "--ping-interval", "2s") as supernode,
             relayed(supernode) as relay,
             session(supernode, owner) as opened,
         ):
@@ -159,7 +160,7 @@ async def test_without_a_way_for_datagrams_nothing_goes_by_them(tmp_path: Path) 
     owner = Owner()
     with fake_origin() as origin:
         async with (
-            running_supernode(tmp_path, origin, "--ping-interval", PING_INTERVAL) as supernode,
+            running_supernode(tmp_path, origin, *ON, "--ping-interval", PING_INTERVAL) as supernode,
             relayed(supernode, loses=True) as relay,
             session(supernode, owner) as opened,
         ):
@@ -175,7 +176,7 @@ async def test_the_port_answers_no_stranger(tmp_path: Path) -> None:
     owner = Owner()
     with fake_origin() as origin:
         async with (
-            running_supernode(tmp_path, origin) as supernode,
+            running_supernode(tmp_path, origin, *ON) as supernode,
             relayed(supernode) as relay,
             session(supernode, owner) as opened,
         ):
@@ -196,11 +197,18 @@ async def test_the_port_answers_no_stranger(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_who_does_not_ask_for_datagrams_is_told_of_none(tmp_path: Path) -> None:
     with fake_origin() as origin:
-        async with running_supernode(tmp_path, origin) as supernode, BarePeer.connected(supernode) as peer:
+        async with running_supernode(tmp_path, origin, *ON) as supernode, BarePeer.connected(supernode) as peer:
             (welcome,) = peer.of(Welcome)
             assert (welcome.datagram_port, welcome.session, welcome.key) == (0, 0, b"")
             assert supernode._port.number == int(supernode.api_address.rpartition(":")[2])
             assert peer.of(Refused) == []
+
+
+@pytest.mark.asyncio
+async def test_without_the_setting_there_is_no_such_port(tmp_path: Path) -> None:
+    with fake_origin() as origin:
+        async with running_supernode(tmp_path, origin) as supernode:
+            assert supernode._port.number == 0
 
 
 def test_the_key_is_in_no_repr() -> None:
