@@ -25,7 +25,7 @@ from peer.downloader.machine import Downloader
 from peer.driver import Driver
 from peer.link import Profile, SupernodeLink
 from peer.metrics import Metrics
-from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyMetrics, build_app
+from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyMetrics, build_app, ignore_image
 from peer.rate_meter import RateMeter
 from peer.session import Session
 from peer.sources_file import SourcesFile
@@ -237,6 +237,7 @@ class Peer:
                 metrics=proxy_metrics,
                 on_passed_bytes=self.metrics.passed_through,
                 on_origin_request=self.metrics.origin_asked,
+                on_image=driver.image_named if self._config.prefetch else ignore_image,
             )
         )
         if self._status_socket is None:

@@ -95,6 +95,9 @@ DOWNLOAD_SLOTS = Option("download_slots", parse_int, 8, "transfers from peers at
 PUBLIC_TTL = Option(
     "public_ttl", parse_duration, 3600.0, "how long an origin's word that it gives a blob to anyone is believed"
 )
+PREFETCH = Option(
+    "prefetch", parse_bool, True, "begin an image's next layer while a client still reads the ones before it"
+)
 P2P = Option("p2p", parse_bool, True, "false: share nothing, pass every pull through", reloadable=True)
 LOG_LEVEL = Option("log_level", logs.parse_level, "info", "debug, info, warning or error", reloadable=True)
 LOG_JSON = Option("log_json", parse_bool, False, "log lines as JSON")
@@ -102,7 +105,7 @@ LOG_JSON = Option("log_json", parse_bool, False, "log lines as JSON")
 OPTIONS: Final = (
     SUPERNODE, LISTEN, UPLOAD_LISTEN, TORRENT_LISTEN, ADVERTISE, STATUS_LISTEN, DATA_DIR, DEFAULT_UPSTREAM,
     ALLOW_UPSTREAM, INSECURE_UPSTREAM, ZONE, STORE_SIZE, STORE_FREE_FLOOR, UPLOAD_RATE, DOWNLOAD_RATE, UPLOAD_SLOTS,
-    DOWNLOAD_SLOTS, PUBLIC_TTL, P2P, LOG_LEVEL, LOG_JSON,
+    DOWNLOAD_SLOTS, PUBLIC_TTL, PREFETCH, P2P, LOG_LEVEL, LOG_JSON,
 )  # fmt: skip
 
 SLOTS_MAX: Final = 64
@@ -128,6 +131,7 @@ class PeerConfig:
     upload_slots: int
     download_slots: int
     public_ttl_s: float
+    prefetch: bool
     p2p: bool
     log_level: str
     log_json: bool
@@ -172,6 +176,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> PeerConfig:
         upload_slots=loaded.get(UPLOAD_SLOTS),
         download_slots=loaded.get(DOWNLOAD_SLOTS),
         public_ttl_s=loaded.get(PUBLIC_TTL),
+        prefetch=loaded.get(PREFETCH),
         p2p=loaded.get(P2P),
         log_level=loaded.get(LOG_LEVEL),
         log_json=loaded.get(LOG_JSON),

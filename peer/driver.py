@@ -25,6 +25,7 @@ from peer.downloader.contract import (
     Command,
     Event,
     HashesConflict,
+    ImageNamed,
     SharingSwitched,
     StoreOpened,
     StoreRefused,
@@ -99,6 +100,10 @@ class Driver:
     def known_size(self, digest: Digest, source: Source) -> int | None:
         """See BlobProvider."""
         return self._machine.known_size(digest, source, self._clock())
+
+    def image_named(self, source: Source, layers: tuple[Digest, ...]) -> None:
+        """A client read a manifest at `source` that names these layers."""
+        self.post(ImageNamed(source, layers))
 
     # --- the machine -------------------------------------------------------------------------------------------
 

@@ -110,7 +110,15 @@ class ReaderClosed:
     reader: int
 
 
-ReaderEvent = BlobWanted | ReaderAt | ReaderClosed
+@dataclass(frozen=True, slots=True)
+class ImageNamed:
+    """A client read a manifest at `source`: it will ask for these layers, in this order, unless it has them."""
+
+    source: Source
+    layers: tuple[Digest, ...]
+
+
+ReaderEvent = BlobWanted | ReaderAt | ReaderClosed | ImageNamed
 
 
 # --- events: the store ---------------------------------------------------------------------------------------

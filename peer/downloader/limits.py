@@ -39,6 +39,10 @@ class Limits:
     alone_rate_min_bytes_s: int = 256 * 1024
     # What is asked of upstream at once while holders may come up with the rest.
     upstream_window_bytes: int = 32 * 1024 * 1024
+    # A layer that a client reads brings the next one when so much of it is still missing; 0.0 for when it is whole.
+    prefetch_part: float = 0.125
+    # Manifests whose layers' order is known.
+    images_max: int = 64
     # Entries of a blob's history, for story().
     history_max: int = 512
     # What stays of it when the blob is not in use any more.

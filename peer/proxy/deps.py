@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from peer.blobs import BlobProvider
     from peer.transport.registry import RegistryReader
+    from proto.ids import Digest
+    from proto.messages import Source
     from proto.upstreams import UpstreamTable
 
 
@@ -42,6 +44,10 @@ def _nothing(_: object) -> None:
     """What is called where nobody listens."""
 
 
+def ignore_image(_: Source, __: tuple[Digest, ...]) -> None:
+    """What a manifest's layers are told where none is to be begun ahead."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProxyLimits:
     """The times and sizes the proxy keeps. All times in seconds."""
@@ -64,7 +70,7 @@ class ProxyDeps:
 
     `upstreams` returns the table in force, which may change. `on_passed_bytes` (payload received from an origin for
     one client alone) is called from any thread; `on_origin_request` is told the method of each request that leaves
-    here on the event loop (the reader counts its own).
+    here on the event loop (the reader counts its own); `on_image` which layers a manifest named that a client read.
     """
 
     provider: BlobProvider
@@ -75,3 +81,4 @@ class ProxyDeps:
     limits: ProxyLimits = field(default_factory=ProxyLimits)
     on_passed_bytes: Callable[[int], None] = _nothing
     on_origin_request: Callable[[str], None] = _nothing
+    on_image: Callable[[Source, tuple[Digest, ...]], None] = ignore_image

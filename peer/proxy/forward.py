@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import aiohttp
 from aiohttp import web
 
+from peer.proxy import manifests
+from peer.proxy.deps import ignore_image
 from peer.proxy.headers import for_client, for_origin
 from proto.errors import UpstreamError, UpstreamKind
 
@@ -21,18 +23,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peer.proxy.authorization import Asked
+    from peer.proxy.manifests import ManifestReader
     from peer.proxy.origin_client import OriginClient
+    from proto.ids import Digest
+    from proto.messages import Source
 
 _log = logging.getLogger(__name__)
 
 
-async def forward(request: web.Request, asked: Asked, client: OriginClient, limit_s: float) -> web.StreamResponse:
-    """The origin's answer to this very request, sent on. `limit_s` is for all of it.
+async def forward(
+    request: web.Request,
+    asked: Asked,
+    client: OriginClient,
+    limit_s: float,
+    on_image: Callable[[Source, tuple[Digest, ...]], None] = ignore_image,
+) -> web.StreamResponse:
+    """The origin's answer to this very request, sent on. `limit_s` is for all of it; `on_image` is told the layers of
+    an image's manifest.
 
     Raises UpstreamError while nothing has been sent, and ConnectionError when the client hung up; a response that
     has begun is cut when the origin breaks off.
     """
-    answer = await _forward(request, asked, client, limit_s, lambda _: True)
+    answer = await _forward(request, asked, client, limit_s, lambda _: True, on_image)
     assert answer is not None
     return answer
 
@@ -41,11 +53,16 @@ async def forward_refusal(
     request: web.Request, asked: Asked, client: OriginClient, limit_s: float
 ) -> web.StreamResponse | None:
     """The same for what the origin refuses, or leaves to another host; None, and nothing sent, for a success."""
-    return await _forward(request, asked, client, limit_s, lambda status: status >= 300)
+    return await _forward(request, asked, client, limit_s, lambda status: status >= 300, ignore_image)
 
 
 async def _forward(
-    request: web.Request, asked: Asked, client: OriginClient, limit_s: float, wanted: Callable[[int], bool]
+    request: web.Request,
+    asked: Asked,
+    client: OriginClient,
+    limit_s: float,
+    wanted: Callable[[int], bool],
+    on_image: Callable[[Source, tuple[Digest, ...]], None],
 ) -> web.StreamResponse | None:
     response: web.StreamResponse | None = None
     try:
@@ -60,7 +77,7 @@ async def _forward(
                     reason=answer.reason,
                     headers=for_client(asked.request, answer.status, answer.headers),
                 )
-                await _relay(request, answer, response, asked)
+                await _relay(request, answer, response, asked, manifests.reader_of(asked, answer, on_image))
     except TimeoutError:
         if response is None or not response.prepared:
             message = f"{asked.upstream.host} did not answer within {limit_s:.0f} s"
@@ -74,7 +91,11 @@ async def _forward(
 
 
 async def _relay(
-    request: web.Request, answer: aiohttp.ClientResponse, response: web.StreamResponse, asked: Asked
+    request: web.Request,
+    answer: aiohttp.ClientResponse,
+    response: web.StreamResponse,
+    asked: Asked,
+    manifest: ManifestReader | None,
 ) -> None:
     await response.prepare(request)
     while True:
@@ -84,9 +105,14 @@ async def _relay(
             raise UpstreamError(f"{asked.upstream.host} broke its answer off", UpstreamKind.UNAVAILABLE) from error
         if not chunk:
             break
+        if manifest is not None:
+            manifest.take(chunk)
         await response.write(chunk)
     # Read to its end: the connection to the origin can be used again.
     answer.release()
+    if manifest is not None:
+        # Before the client has all of it, and can ask for a layer.
+        manifest.finish()
     await response.write_eof()
 
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from peer.proxy.authorization import ProxyLoop, authorize
 from peer.proxy.blob_response import method_refused, refused
 from peer.proxy.blob_stream import BlobStream
-from peer.proxy.deps import ProxyDeps, ProxyLimits, ProxyMetrics
+from peer.proxy.deps import ProxyDeps, ProxyLimits, ProxyMetrics, ignore_image
 from peer.proxy.forward import forward
 from peer.proxy.origin_client import HEADER_LIMIT_BYTES, OriginClient
 from peer.proxy.passthrough import PassThrough
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from peer.proxy.authorization import Asked
     from proto.oci import Route
 
-__all__ = ["HEADER_LIMIT_BYTES", "ProxyDeps", "ProxyLimits", "ProxyMetrics", "build_app"]
+__all__ = ["HEADER_LIMIT_BYTES", "ProxyDeps", "ProxyLimits", "ProxyMetrics", "build_app", "ignore_image"]
 
 _log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class _Mirror:
         if isinstance(route, BlobRoute):
             answer = self._blobs.head if request.method == "HEAD" else self._blobs.get
             return await answer(request, asked, route)
-        return await forward(request, asked, self._client, self._deps.limits.forward_s)
+        return await forward(request, asked, self._client, self._deps.limits.forward_s, self._deps.on_image)
 
 
 def _refusal(error: LayercastError, asked: Asked | None) -> Refusal:

@@ -165,6 +165,9 @@ class World:
             return contract.SharingSwitched(self.rng.random() < 0.7)
         if kind == 8:
             return contract.PayloadCame(self.rng.choice(DIGESTS))
+        if kind == 9:
+            layers = tuple(self.rng.sample(DIGESTS, self.rng.randint(1, len(DIGESTS))))
+            return contract.ImageNamed(self.rng.choice(SOURCES), layers)
         return self.supernode_says() if self.linked else contract.Wakeup()
 
     def flip_link(self) -> contract.Event:

@@ -160,6 +160,8 @@ class Mirror:
     node: ScriptedNode
     registry: CollectorRegistry
     passed_bytes: list[int]
+    # What manifests named: source and layers.
+    images: list[tuple[Source, tuple[Digest, ...]]]
 
     def request(
         self, target: str, *, method: str = "GET", headers: Sequence[tuple[str, str]] = ()
@@ -201,6 +203,7 @@ def running_mirror(
     node = node or ScriptedNode()
     registry = CollectorRegistry()
     passed: list[int] = []
+    images: list[tuple[Source, tuple[Digest, ...]]] = []
     table = UpstreamTable([default, *others], default.host)
     http_client = OriginHttp(OriginTimeouts(connect_s=2.0, read_s=3.0))
     pool = ThreadPoolExecutor(2, "sendfile")
@@ -212,6 +215,7 @@ def running_mirror(
         metrics=ProxyMetrics(registry),
         limits=limits,
         on_passed_bytes=passed.append,
+        on_image=lambda source, layers: images.append((source, layers)),
     )
     ready: list[int] = []
     started = threading.Event()
@@ -243,7 +247,7 @@ def running_mirror(
     thread.start()
     try:
         assert started.wait(10)
-        yield Mirror(ready[0], node, registry, passed)
+        yield Mirror(ready[0], node, registry, passed, images)
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(20)
