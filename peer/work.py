@@ -10,10 +10,10 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from peer import told_hashes
 from peer.downloader.contract import (
     DigestChecked,
     FetchEnded,
-    HashesConflict,
     HashesLearned,
     HoldingsKnown,
     PublicChecked,
@@ -21,24 +21,19 @@ from peer.downloader.contract import (
     UpstreamPiece,
 )
 from peer.inline import Landed, store_piece
-from peer.opened import HASH_BYTES, hashes_mask
 from peer.transport.base import PieceFetch, PieceSource
 from peer.transport.cancellation import Cancellation, FetchCancelled
-from peer.transport.http_wire import decode_hashes
 from peer.upstream_fetch import UpstreamFetch
 from proto.errors import (
-    FrameInvalid,
     LayercastError,
     LocalError,
     PieceCorrupt,
     RemoteError,
-    TicketInvalid,
     UpstreamError,
     UpstreamKind,
 )
 from proto.messages import FetchReason
 from proto.pieces import PieceLayout
-from proto.tickets import check_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -258,7 +253,7 @@ class Work:
             command.deadline_s,
             ahead=command.ahead,
             behind=command.behind,
-            learn=functools.partial(_learn_with_piece, handle, key, post) if key is not None else None,
+            learn=functools.partial(told_hashes.learn_with_piece, handle, key, post) if key is not None else None,
         )
         self._transport.start(fetch, done)
 
@@ -285,7 +280,7 @@ class Work:
                 return
             try:
                 if command.hashes and key is not None:
-                    learned = self._learn_from(source, handle, ticket, key)
+                    learned = told_hashes.ask(self._transport, source, handle, ticket, key, QUESTION_TIMEOUT_S)
                     post(HashesLearned(command.digest, learned))
                 remote = self._transport.bitfield(source, command.digest, ticket, QUESTION_TIMEOUT_S)
                 held = remote.held if _same_cut(remote.size_bytes, remote.piece_size_bytes, handle.layout) else 0
@@ -298,29 +293,6 @@ class Work:
             post(HoldingsKnown(command.query, held))
 
         self._questions.submit(run)
-
-    def _learn_from(self, source: PieceSource, handle: BlobHandle, ticket: bytes, key: bytes) -> int:
-        try:
-            layout, signed_runs = decode_hashes(
-                self._transport.hashes(source, handle.digest, ticket, QUESTION_TIMEOUT_S)
-            )
-        except RemoteError as error:
-            logger.debug("hashes_not_told digest=%s %s", handle.digest.short, error)
-            return 0
-        learned = 0
-        if layout != handle.layout:
-            return 0
-        for signed in signed_runs:
-            if _all_known(handle, signed):
-                continue
-            try:
-                _check(key, handle, signed)
-                handle.learn_hashes(signed)
-            except (TicketInvalid, PieceCorrupt) as error:
-                logger.warning("hashes_ignored digest=%s %s", handle.digest.short, error)
-                continue
-            learned |= hashes_mask(signed)
-        return learned
 
     # --- origins -----------------------------------------------------------------------------------------------
 
@@ -379,30 +351,3 @@ class Work:
 
 def _same_cut(size_bytes: int, piece_size_bytes: int, layout: PieceLayout) -> bool:
     return (size_bytes, piece_size_bytes) == (layout.size_bytes, layout.piece_size_bytes)
-
-
-def _all_known(handle: BlobHandle, signed: SignedHashes) -> bool:
-    """Nothing is to be learnt from it: a look is cheaper than a signature."""
-    count = len(signed.hashes) // HASH_BYTES
-    return all(handle.hash_of(signed.first + piece) is not None for piece in range(count))
-
-
-def _check(key: bytes, handle: BlobHandle, signed: SignedHashes) -> None:
-    """Raises TicketInvalid unless the supernode signed these hashes for this blob."""
-    check_hashes(key, handle.digest, handle.layout, signed.first, signed.hashes, signed.signature)
-
-
-def _learn_with_piece(handle: BlobHandle, key: bytes, post: Post, signed: SignedHashes) -> None:
-    """See PieceFetch.learn."""
-    count = len(signed.hashes) // HASH_BYTES
-    if signed.first + count > handle.layout.count:
-        raise FrameInvalid(f"a run of {count} hashes from piece {signed.first} does not fit the blob")
-    _check(key, handle, signed)
-    try:
-        handle.learn_hashes(signed)
-    except PieceCorrupt as error:
-        # The supernode's word against pieces that are here: whoever passed it on did well.
-        logger.warning("hashes_conflict %s", error)
-        post(HashesConflict(handle.digest))
-        return
-    post(HashesLearned(handle.digest, hashes_mask(signed)))

@@ -13,7 +13,7 @@ from benchmarks.report import machine, print_table, write_json
 from benchmarks.report.publish import check_outputs, publish
 from benchmarks.simulator import flags, replay_command, report, suite
 from benchmarks.simulator.errors import RuleBroken
-from benchmarks.simulator.limits import Verdict, judge
+from benchmarks.simulator.limits import Verdict, figures, judge
 from benchmarks.simulator.memory import end_with_process, uncollected
 from benchmarks.simulator.scenarios import SCENARIOS, named
 from benchmarks.simulator.settings import SimulationSettings
@@ -84,7 +84,7 @@ def _run_one(
     except RuleBroken as error:
         print(f"layercast-bench sim: rule broken, seed {scenario.seed}: {error}", file=sys.stderr)
         return 1
-    verdicts = judge(limits, outcome, small=arguments.small)
+    verdicts = judge(limits, [figures(limits, outcome)], small=arguments.small)
     _show(outcome, verdicts, arguments)
     for line in outcome.errors[:_ERRORS_SHOWN]:
         print(line, file=sys.stderr)

@@ -114,12 +114,15 @@ def _tiny(scenario: Scenario) -> Scenario:
 
 
 def _all() -> tuple[Named, ...]:
-    piece = limits.x_piece(1.03, small=1.09)
+    # Of 87 seeds 13 were above 1.09, by nothing but chance, and none above 1.112; no mean of 16 was above 1.086.
+    cold = limits.x_piece(1.03, small=1.15, mean_small=1.09)
+    # 20 seeds: 1.054, deviation 0.004, 1.065 at most.
+    fine = limits.x_piece(1.03, small=1.08)
     survivors = limits.groups(1.25, small=2.2)
     one_fetch = limits.origin_gets(1)
     return (
-        _named("cold", "equal links, everybody asks at 0", lambda one: one, piece, one_fetch),
-        _named("fine", "cold, in twice as many pieces", lambda one: one, piece, one_fetch, pieces=2 * PIECES),
+        _named("cold", "equal links, everybody asks at 0", lambda one: one, cold, one_fetch),
+        _named("fine", "cold, in twice as many pieces", lambda one: one, fine, one_fetch, pieces=2 * PIECES),
         _named("image", "five layers, three at a time", image, limits.x_fluid(1.10, small=1.75), limits.origin_gets(5)),
         _named("mixed", "half of the nodes at a quarter of the rate, which nobody is told", mixed, survivors),
         _named("declared", "mixed, and the rates are told", lambda one: replace(mixed(one), declared=True), survivors),

@@ -1,4 +1,4 @@
-"""All named scenarios in their small size, each with a fixed seed and with a fresh one: what CI runs."""
+"""All named scenarios in their small size, each with a fixed seed and with a fresh one, or several: what CI runs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from benchmarks.simulator.errors import RuleBroken
-from benchmarks.simulator.limits import Verdict, judge
+from benchmarks.simulator.limits import Figures, Verdict, figures, judge, seeds
 from benchmarks.simulator.scenarios import SCENARIOS
 from benchmarks.simulator.world import World
 
@@ -20,13 +20,14 @@ FIXED_SEED: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One scenario with one seed."""
+    """One scenario with one seed, or with several that follow one another."""
 
     name: str
     seed: int
     cpu_s: float
     verdicts: tuple[Verdict, ...]
-    trace_hash: str
+    # One a seed.
+    trace_hashes: tuple[str, ...]
     # The rule that was broken; empty as it should be.
     broken: str = ""
 
@@ -43,15 +44,20 @@ def shown(value: float | None) -> str:
 
 
 def run_one(name: str, seed: int) -> Result:
-    """The named scenario in its small size."""
+    """The named scenario in its small size, with this seed and as many that follow as its limits ask for."""
     one = SCENARIOS[name]
     began_s = time.process_time()
-    try:
-        outcome = World(replace(one.small, seed=seed), one.settings).run()
-    except RuleBroken as error:
-        return Result(one.name, seed, time.process_time() - began_s, (), "", str(error))
-    verdicts = judge(one.limits, outcome, small=True)
-    return Result(one.name, seed, time.process_time() - began_s, verdicts, outcome.trace_hash)
+    runs: list[Figures] = []
+    hashes = []
+    for each in range(seed, seed + seeds(one.limits)):
+        try:
+            outcome = World(replace(one.small, seed=each), one.settings).run()
+        except RuleBroken as error:
+            return Result(one.name, seed, time.process_time() - began_s, (), (), f"seed {each}: {error}")
+        runs.append(figures(one.limits, outcome))
+        hashes.append(outcome.trace_hash)
+    verdicts = judge(one.limits, runs, small=True)
+    return Result(one.name, seed, time.process_time() - began_s, verdicts, tuple(hashes))
 
 
 def run_suite(fresh_seed: int) -> list[Result]:
@@ -65,7 +71,9 @@ def run_suite(fresh_seed: int) -> list[Result]:
         for result in processes.map(run_one, *zip(*runs, strict=True)):
             results.append(result)
             state = "NOT REACHED" if result.problems else "reached"
-            print(f"{result.name:<13} seed {result.seed:<10} {result.cpu_s:6.1f} s  {state}", flush=True)
+            last = result.seed + seeds(SCENARIOS[result.name].limits) - 1
+            shown_seed = f"{result.seed}" if last == result.seed else f"{result.seed}-{last}"
+            print(f"{result.name:<13} seed {shown_seed:<21} {result.cpu_s:6.1f} s  {state}", flush=True)
             for problem in result.problems:
                 print(f"    {problem}", flush=True)
     failed = sum(bool(result.problems) for result in results)
@@ -82,7 +90,7 @@ def document(results: list[Result]) -> dict[str, object]:
                 "scenario": result.name,
                 "seed": result.seed,
                 "cpu_s": result.cpu_s,
-                "trace_sha256": result.trace_hash,
+                "traces_sha256": result.trace_hashes,
                 "broken": result.broken,
                 "limits": [verdict_entry(verdict) for verdict in result.verdicts],
             }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.simulator import suite
-from benchmarks.simulator.limits import Limit, Verdict
+from benchmarks.simulator.limits import SEEDS, Limit, Verdict, judge, x_piece
 from benchmarks.simulator.scenarios import SCENARIOS
 
 if TYPE_CHECKING:
@@ -72,6 +73,42 @@ def test_only_with_gate_a_missed_limit_ends_with_1(monkeypatch: pytest.MonkeyPat
 
 def test_a_limit_without_a_figure_is_not_met() -> None:
     assert not Verdict("nothing measured", None, 1.0).met
+
+
+LAST = "last node / piece bound"
+
+
+@pytest.mark.parametrize(
+    ("figures", "met"),
+    [
+        ((1.06, 1.10, 1.09), {f"{LAST}, mean": True, LAST: True}),
+        ((1.09, 1.10, 1.09), {f"{LAST}, mean": False, LAST: True}),
+        ((1.01, 1.16, 1.01), {f"{LAST}, mean": True, LAST: False}),
+        ((1.06, None, 1.06), {f"{LAST}, mean": False, LAST: False}),
+    ],
+)
+def test_of_several_seeds_the_mean_and_the_worst_are_judged(
+    figures: tuple[float | None, ...], met: dict[str, bool]
+) -> None:
+    verdicts = judge([x_piece(1.03, 1.15, 1.09)], [[[("", figure)]] for figure in figures], small=True)
+    assert {verdict.name: verdict.met for verdict in verdicts} == met
+
+
+def test_one_seed_has_no_mean() -> None:
+    (verdict,) = judge([x_piece(1.03, 1.15, 1.09)], [[[("", 1.1)]]], small=True)
+    assert (verdict.name, verdict.value, verdict.at_most) == (LAST, 1.1, 1.15)
+
+
+def test_a_scenario_whose_mean_is_judged_runs_with_the_seeds_that_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = SCENARIOS["tiny"]
+    limits = (Limit("the same", 1.0, lambda *_: [("", 1.0)], mean_small=1.0),)
+    monkeypatch.setitem(SCENARIOS, "tiny", replace(tiny, limits=limits))
+    result = suite.run_one("tiny", 5)
+    assert result.problems == ()
+    assert [verdict.name for verdict in result.verdicts] == ["the same, mean", "the same"]
+    assert len(result.trace_hashes) == SEEDS
+    monkeypatch.setitem(SCENARIOS, "tiny", replace(tiny, limits=()))
+    assert result.trace_hashes[2:3] == suite.run_one("tiny", 7).trace_hashes
 
 
 @pytest.fixture(scope="module")

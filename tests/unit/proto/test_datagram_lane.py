@@ -23,6 +23,7 @@ class End:
         self.sent: list[tuple[bytes, str]] = []
         self.delivered: list[bytes] = []
         self.signs = 0
+        self.spoke = asyncio.Event()
         self.woken = asyncio.Event()
         channel = Channel(KEY, 1, now_s, is_supernode=True, timing=SHORT)
         self.lane = Lane(channel, self._transmit, self.delivered.append, self._alive, self.woken.set)
@@ -30,6 +31,7 @@ class End:
 
     def _transmit(self, datagram: bytes, address: str) -> None:
         self.sent.append((datagram, address))
+        self.spoke.set()
 
     def _alive(self) -> None:
         self.signs += 1
@@ -78,7 +80,11 @@ async def test_what_was_heard_is_said_in_time_and_what_was_not_wakes_the_sender(
     end.open()
     end.lane.heard_datagram(end.says(b"report"), "home")
     before = len(end.sent)
-    await asyncio.sleep(0.2)
+    end.spoke.clear()
+    async with asyncio.timeout(5):
+        await end.spoke.wait()
+    # Time enough for a second one.
+    await asyncio.sleep(2 * SHORT.ack_after_s)
     assert len(end.sent) == before + 1, "once"
     assert end.lane.send(b"grant", fits=True) == []
     async with asyncio.timeout(5):

@@ -15,7 +15,6 @@ from peer.downloader.contract import (
     DigestChecked,
     FailReaders,
     FetchEnded,
-    FetchUpstream,
     HashesConflict,
     InlineGranted,
     LinkLost,
@@ -31,8 +30,6 @@ from peer.downloader.contract import (
     StoreInline,
     StoreOpened,
     StoreRefused,
-    UpstreamEnded,
-    UpstreamPiece,
     VoidInStore,
 )
 from proto.messages import (
@@ -43,8 +40,6 @@ from proto.messages import (
     Failed,
     FetchReason,
     Grant,
-    OriginStatus,
-    OriginTried,
     ReaderMoved,
     Stored,
     SwarmOpened,
@@ -300,50 +295,6 @@ def test_no_size_in_time_sends_the_client_on() -> None:
     script(BlobWanted(1, DIGEST, SOURCE))
     assert of_type(script.wait(19.9), RefuseReader) == []
     assert [refused.reason for refused in of_type(script.wait(0.2), RefuseReader)] == ["link"]
-
-
-def test_a_slow_origin_is_waited_for_while_the_supernode_says_that_it_is_fetching() -> None:
-    script = Script().linked().open()
-    script(ReaderAt(1, 0))
-    for _ in range(60):
-        assert of_type(script.wait(2.0), FailReaders) == []
-        script.receive(OriginStatus(SWARM, "fetching", False))
-    assert of_type(script.wait(31.0), FailReaders)
-
-
-def test_an_elected_node_asks_upstream_and_reports_the_end() -> None:
-    script = Script().linked().open(held=0b0010)
-    (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
-    assert (upstream.source, upstream.pieces, upstream.first) == (SOURCE, 0b1101, 0)
-    assert script(UpstreamPiece(upstream.fetch, 0)) == [Send(Stored(0, SWARM, 0, 0)), PieceHeld(DIGEST, 0)]
-    script(UpstreamPiece(upstream.fetch, 2), UpstreamPiece(upstream.fetch, 3))
-    (check,) = of_type(script.all, CheckDigest)
-    assert Send(OriginTried(SWARM, "")) in script(UpstreamEnded(upstream.fetch, ""))
-    script(DigestChecked(check.check, True))
-
-
-def test_a_blob_fetched_alone_is_announced_with_own_hashes() -> None:
-    script = Script().linked().open(hashed=0)
-    (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
-    script(*(UpstreamPiece(upstream.fetch, piece) for piece in range(4)), UpstreamEnded(upstream.fetch, ""))
-    (check,) = of_type(script.all, CheckDigest)
-    out = script(DigestChecked(check.check, True))
-    assert Send(Announce(str(DIGEST), (SOURCE,), False, SIZE, PIECE, b"\x0f"), with_hashes=True) in out
-
-
-def test_a_failed_election_is_reported_and_readers_see_for_themselves() -> None:
-    script = Script().linked().open()
-    (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
-    out = script(UpstreamEnded(upstream.fetch, "unavailable"))
-    assert Send(OriginTried(SWARM, "unavailable")) in out
-    assert of_type(out, FailReaders) == [FailReaders(DIGEST, False, "upstream: unavailable")]
-
-
-def test_an_origin_open_to_all_is_asked_only_where_a_client_reads() -> None:
-    script = Script().linked().open()
-    script(ReaderClosed(1))
-    assert of_type(script.receive(OriginStatus(SWARM, "open", False)), FetchUpstream) == []
-    assert of_type(script(BlobWanted(2, DIGEST, SOURCE)), FetchUpstream)
 
 
 def test_a_restarted_node_announces_what_it_has_and_wants_it_when_asked() -> None:

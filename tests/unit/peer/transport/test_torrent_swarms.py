@@ -188,15 +188,18 @@ def test_payload_is_told_of_while_it_moves_before_a_piece_is_whole(tmp_path: Pat
     node.close()
 
 
+def received(node: Side) -> int:
+    return sum(received_bytes for _, received_bytes, _ in node.told.moved)
+
+
 def test_where_nothing_moves_nothing_is_told(seed: Side, node: Side, blob: SomeBlob) -> None:
     seeded(seed, blob)
     handle = wanted(node, blob)
     node.swarms.connect(blob.digest, [seed.address])
     wait_whole(handle)
-    # The last bytes are told of within two looks at the counters.
-    time.sleep(2.5)
+    wait_until(lambda: received(node) >= SIZE_BYTES, "all that came is told of", WAIT_S)
     told = len(node.told.moved)
-    assert sum(received_bytes for _, received_bytes, _ in node.told.moved) >= SIZE_BYTES
+    # Two looks at the counters.
     time.sleep(2.5)
     assert len(node.told.moved) == told
     handle.close()
