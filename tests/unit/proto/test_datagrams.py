@@ -163,6 +163,16 @@ def test_a_gap_is_said_at_once() -> None:
     assert frames(supernode, first, due_s + 0.01) == [b"lost", b"stored"]
 
 
+def test_what_says_no_more_than_what_was_heard_shows_a_gap_too_and_that_is_said_once() -> None:
+    supernode, peer = opened()
+    datagram(peer, b"lost", 1.0)
+    supernode.take_datagram(peer.heard(1.1), 1.1)
+    assert supernode.next_s() == 1.1 + TIMING.gap_s
+    peer.take_datagram(supernode.heard(1.15), 1.15)
+    supernode.take_datagram(peer.heard(1.2), 1.2)
+    assert supernode.next_s() is None
+
+
 def test_patience_follows_the_round_trip_and_not_what_waited_at_the_other_side() -> None:
     supernode, peer = opened()
     settle(supernode, peer, 0.05, held_s=0.3)
