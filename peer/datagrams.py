@@ -89,5 +89,5 @@ class Datagrams:
         try:
             self._socket.send(datagram)
         except OSError:
-            # Lost, as on the way: it goes again by the WebSocket.
+            # Lost, as on the way: it goes again.
             return

@@ -107,7 +107,7 @@ class DatagramPort:
         try:
             self._socket.sendto(datagram, address)
         except OSError:
-            # Lost, as on the way: it goes again by the WebSocket.
+            # Lost, as on the way: it goes again.
             return
 
 
