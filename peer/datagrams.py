@@ -17,6 +17,7 @@ from proto.errors import FrameInvalid
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from proto.datagram_lane import Meter
     from proto.messages import Welcome
 
 logger = logging.getLogger(__name__)
@@ -38,13 +39,14 @@ class Datagrams:
         deliver: Callable[[bytes], None],
         alive: Callable[[], None],
         wake: Callable[[], None],
+        meter: Meter,
     ) -> None:
         """See Lane for what is called."""
         if len(welcome.key) != KEY_BYTES or not 0 < welcome.session < 1 << 32 or not 0 < welcome.datagram_port < 65536:
             raise FrameInvalid("Welcome: a UDP port, a session of 4 bytes and a key of 16 expected")
         self._loop = asyncio.get_running_loop()
         channel = Channel(welcome.key, welcome.session, self._loop.time(), is_supernode=False)
-        self.lane: Final[Lane[str]] = Lane(channel, self._transmit, deliver, alive, wake)
+        self.lane: Final[Lane[str]] = Lane(channel, self._transmit, deliver, alive, wake, meter)
         self._timers: list[asyncio.TimerHandle] = []
         self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
         try:
@@ -87,5 +89,5 @@ class Datagrams:
         try:
             self._socket.send(datagram)
         except OSError:
-            # Lost, as on the way: it goes again by the WebSocket.
+            # Lost, as on the way: it goes again.
             return

@@ -84,6 +84,11 @@ class SupernodeLink:
         driver.supernode_key = self._key
 
     @property
+    def meter(self) -> Metrics:
+        """See SessionOwner."""
+        return self._metrics
+
+    @property
     def supernode_key(self) -> bytes | None:
         """32 bytes, or None while no supernode was ever met. Safe to call from any thread."""
         return self._key

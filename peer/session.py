@@ -15,12 +15,13 @@ import aiohttp
 
 from peer.datagrams import Datagrams
 from proto import codec
-from proto.datagrams import fits
 from proto.errors import FrameInvalid
 from proto.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from proto.datagram_lane import Meter
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,10 @@ class SessionLost(Exception):
 
 
 class SessionOwner(Protocol):
-    """Whom a session serves, on the event loop but for hello()."""
+    """Whom a session serves, on the event loop but for hello(). `meter` counts its datagrams."""
+
+    @property
+    def meter(self) -> Meter: ...
 
     def hello(self, challenge: Challenge) -> Hello:
         """Answer the challenge; called in a thread. Raises TicketInvalid where this supernode is not to be trusted."""
@@ -251,7 +255,9 @@ class Session:
         if not address:
             raise SessionLost("closed by the supernode")
         try:
-            self._datagrams = Datagrams(address[0], welcome, self._received_datagram, self._alive, self._wake.set)
+            self._datagrams = Datagrams(
+                address[0], welcome, self._received_datagram, self._alive, self._wake.set, self._owner.meter
+            )
         except FrameInvalid as error:
             raise SessionLost(f"bad frame from the supernode: {error}", REFUSED_PAUSE_S) from None
 
@@ -272,7 +278,7 @@ class Session:
     def _wired(self, part: list[Message]) -> list[bytes]:
         """What of a frame goes by the WebSocket."""
         frame = codec.encode(part)
-        return [frame] if self._datagrams is None else self._datagrams.lane.send(frame, fits=fits(part))
+        return [frame] if self._datagrams is None else self._datagrams.lane.send(frame, part)
 
     async def _ping(self, interval_s: float) -> None:
         number = 0

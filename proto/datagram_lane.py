@@ -6,21 +6,38 @@ The sockets and what frames mean are the sessions' business; the rules are proto
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+
+from proto.datagrams import fits, is_waited_for
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from proto.datagrams import Channel
+    from proto.messages import Message
 
 AddressT = TypeVar("AddressT")
 
+# What is counted: datagrams that left, those of them that did so once more, and frames that then went by TCP.
+DATAGRAM_EVENTS: Final = ("sent", "copied", "websocket")
 # Probes of one session that are answered.
 PROBES_MAX: Final = 8
 
 
+class Meter(Protocol):
+    """Who counts."""
+
+    def datagrams(self, event: str, count: int = 1) -> None:
+        """Datagrams were `sent`, of these `copied`, as nobody said the first was heard, or gone by the `websocket`."""
+        ...
+
+    def round_trip(self, seconds: float) -> None:
+        """From a frame to its answer, without what the other side let that wait."""
+        ...
+
+
 class Lane(Generic[AddressT]):
-    """One session's. `transmit` sends a datagram or loses it.
+    """One session's. `transmit` sends a datagram or loses it, `meter` counts.
 
     `deliver` takes a frame, `alive` hears that the other side is there, and `wake` has lost() called.
     """
@@ -32,12 +49,14 @@ class Lane(Generic[AddressT]):
         deliver: Callable[[bytes], None],
         alive: Callable[[], None],
         wake: Callable[[], None],
+        meter: Meter,
     ) -> None:
         self._channel = channel
         self._transmit = transmit
         self._deliver = deliver
         self._alive = alive
         self._wake = wake
+        self._meter = meter
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._address: AddressT | None = None
@@ -55,18 +74,20 @@ class Lane(Generic[AddressT]):
 
     def probe(self) -> None:
         """Ask whether datagrams get through."""
-        self._send(self._channel.probe())
+        self._send(self._channel.probe(self._loop.time()))
 
     def say_alive(self) -> bool:
         """Say that we are there and what was heard, which nobody has to answer; False where datagrams do not go."""
         if self._channel.is_open:
-            self._send(self._channel.heard())
+            self._send(self._channel.heard(self._loop.time()))
         return self._channel.is_open
 
-    def send(self, frame: bytes, *, fits: bool) -> list[bytes]:
-        """Send the frame by datagram, or return what has to go by the WebSocket. `fits`: see datagrams.fits."""
+    def send(self, frame: bytes, batch: Sequence[Message]) -> list[bytes]:
+        """Send the frame of these messages by datagram, or return what has to go by the WebSocket."""
         now_s = self._loop.time()
-        datagram = self._channel.by_datagram(frame, now_s) if fits else None
+        datagram = None
+        if fits(batch):
+            datagram = self._channel.by_datagram(frame, now_s, waited_for=is_waited_for(batch))
         if datagram is None:
             return self._channel.by_websocket(frame, now_s)
         self._send(datagram)
@@ -76,6 +97,8 @@ class Lane(Generic[AddressT]):
     def lost(self) -> list[bytes]:
         """What to send again by the WebSocket."""
         frames = self._channel.lost(self._loop.time())
+        if frames:
+            self._meter.datagrams("websocket", len(frames))
         self._arm()
         return frames
 
@@ -99,7 +122,9 @@ class Lane(Generic[AddressT]):
         if taken.is_probe:
             self._probes += 1
         if (taken.is_probe and self._probes <= PROBES_MAX) or (self._channel.is_open and not was_open):
-            self._send(self._channel.heard())
+            self._send(self._channel.heard(self._loop.time()))
+        if taken.round_trip_s is not None:
+            self._meter.round_trip(taken.round_trip_s)
         if taken.is_whole:
             self._alive()
         for frame in taken.frames:
@@ -114,6 +139,7 @@ class Lane(Generic[AddressT]):
 
     def _send(self, datagram: bytes) -> None:
         if self._address is not None and not self._closed:
+            self._meter.datagrams("sent")
             self._transmit(datagram, self._address)
 
     def _arm(self) -> None:
@@ -128,12 +154,17 @@ class Lane(Generic[AddressT]):
 
     def _due(self) -> None:
         self._timer = None
-        if self._channel.must_say_heard(self._loop.time()):
-            self._send(self._channel.heard())
         self._look()
 
     def _look(self) -> None:
-        if self._channel.has_lost(self._loop.time()):
+        """Do what is due. What goes once more says what was heard as well."""
+        now_s = self._loop.time()
+        for datagram in self._channel.copies(now_s):
+            self._meter.datagrams("copied")
+            self._send(datagram)
+        if self._channel.must_say_heard(now_s):
+            self._send(self._channel.heard(now_s))
+        if self._channel.has_lost(now_s):
             self._wake()
         else:
             self._arm()

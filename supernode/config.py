@@ -90,8 +90,7 @@ DATAGRAMS = Option(
     "datagrams",
     parse_bool,
     False,
-    "true: small control frames by UDP where that gets through; less control on links of a few Mbit/s, but a lost one"
-    " is sent again after a second or more",
+    "true: small control frames by UDP where that gets through; less control on links of a few Mbit/s",
 )
 P2P = Option("p2p", parse_bool, True, "false: refuse to share, so that peers pass pulls through", reloadable=True)
 SESSIONS_MAX = Option("sessions_max", parse_int, 20_000, "peers connected at a time; about 30 KiB of memory each")

@@ -18,6 +18,8 @@ from proto.datagrams import KEY_BYTES, Channel
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from proto.datagram_lane import Meter
+
 logger = logging.getLogger(__name__)
 
 # Reports of a whole cluster come at once; the kernel allows less where net.core.rmem_max says so.
@@ -33,7 +35,8 @@ Address = tuple[Any, ...]
 class DatagramPort:
     """One a supernode. `number` is 0 where there is no such port, or none is wanted: sessions then keep to TCP."""
 
-    def __init__(self, beside: socket.socket, *, wanted: bool) -> None:
+    def __init__(self, beside: socket.socket, meter: Meter, *, wanted: bool) -> None:
+        self._meter = meter
         self._lanes: dict[int, Lane[Address]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._socket: socket.socket | None = None
@@ -76,7 +79,7 @@ class DatagramPort:
             session = secrets.randbits(32)
         key = secrets.token_bytes(KEY_BYTES)
         channel = Channel(key, session, asyncio.get_running_loop().time(), is_supernode=True)
-        lane = self._lanes[session] = Lane(channel, self._transmit, deliver, alive, wake)
+        lane = self._lanes[session] = Lane(channel, self._transmit, deliver, alive, wake, self._meter)
         return Membership(self, session, key, lane)
 
     def leave(self, session: int) -> None:
@@ -104,7 +107,7 @@ class DatagramPort:
         try:
             self._socket.sendto(datagram, address)
         except OSError:
-            # Lost, as on the way: it goes again by the WebSocket.
+            # Lost, as on the way: it goes again.
             return
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import WSMsgType, web
 
-from proto import codec, datagrams
+from proto import codec
 from proto.errors import FrameInvalid
 from proto.ids import short_peer
 from proto.messages import PROTOCOL_VERSION, SCHEDULED, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
@@ -324,9 +324,8 @@ class Session:
 
     async def _send(self, batch: list[Message]) -> None:
         """By datagram where that may be."""
-        fits = datagrams.fits(batch)
         for frame in frames(batch):
-            for wired in [frame] if self._membership is None else self._membership.lane.send(frame, fits=fits):
+            for wired in [frame] if self._membership is None else self._membership.lane.send(frame, batch):
                 await self._socket.send_bytes(wired)
 
     def _quiet(self) -> list[Message]:

@@ -159,13 +159,18 @@ def _calibrate(asked: Plan, world: World) -> Goodput:
 def _links(asked: Plan, part: Goodput, room: Room) -> dict[str, object]:
     """What the report says of the links beyond rates."""
     if not asked.shaped:
-        return {"shaped": "by the product's own rate limits, on loopback", "stores": room.remark}
+        return {
+            "shaped": "by the product's own rate limits, on loopback",
+            "datagrams": asked.datagrams,
+            "stores": room.remark,
+        }
     return {
         "shaped": "by tc tbf, each node in a network namespace",
         "frame_bytes": asked.frame_bytes,
         "goodput_part": round(part.measured, 4),
         "goodput_part_expected": round(part.expected, 4),
         "control": asked.control,
+        "datagrams": asked.datagrams,
         "supernode_nice": PREFERRED_NICE,
         "stores": room.remark,
     }

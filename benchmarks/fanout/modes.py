@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.fanout.control import datagrams
 from benchmarks.fanout.namespaces import inside
 from benchmarks.fanout.nodes import TORRENT_PORT, Nodes, process_cpu_s
 from benchmarks.fanout.pulling import Pulled, Pulling
@@ -177,6 +178,7 @@ def _running(stage: Stage, mode: Mode, stores: Path, display: Display) -> Iterat
     supernode = _FanoutSupernode(world.supernode, stores / "supernode", supernode_flags)
     with contextlib.ExitStack() as stack:
         display.step("starting the supernode")
+        stack.callback(_write_log, supernode, folder / "supernode.log")
         stack.callback(supernode.close)
         supernode.start()
         if stage.plan.shaped:
@@ -196,8 +198,15 @@ def _running(stage: Stage, mode: Mode, stores: Path, display: Display) -> Iterat
         yield supernode, nodes
 
 
+def _write_log(supernode: Supernode, path: Path) -> None:
+    """The end of what it printed, beside the nodes' own logs."""
+    path.write_text("".join(f"{line}\n" for line in supernode.process.log()))
+
+
 def _supernode_flags(stage: Stage, mode: Mode) -> list[str]:
-    flags = [] if stage.plan.shaped else ["--upload-rate", f"{round(stage.scenario.supernode_bytes_s)}B/s"]
+    flags = ["--datagrams", "true" if stage.plan.datagrams else "false"]
+    if not stage.plan.shaped:
+        flags += ["--upload-rate", f"{round(stage.scenario.supernode_bytes_s)}B/s"]
     if mode == "torrent":
         flags += ["--transport", "torrent", *_torrent_listen(stage.world.supernode)]
     log = stage.plan.outputs.event_log
@@ -239,6 +248,8 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
     ledger = stage.origin.ledger()
     display.step("collecting figures")
     scrapes = _scrapes(nodes, scenario.nodes)
+    supernode_scrape = supernode.metrics()
+    by_datagram = datagrams([supernode_scrape, *scrapes]) if stage.plan.datagrams else None
     exact = {one: _sum(scrapes, "layercast_bytes_total", source=one) for one in SOURCES}
     traffic = measured.traffic
     delivered = scenario.size_bytes * len(_completed(measured.pulled))
@@ -250,7 +261,7 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
         origin_gets=blob_gets(ledger, stage.image),
         origin_repeated_bytes=repeated_bytes(ledger, stage.image),
         origin_first_byte_s=measured.since_barrier(first_byte_s(ledger, stage.image)),
-        supernode_sent_bytes=int(supernode.metrics().value("layercast_uploaded_bytes_total")),
+        supernode_sent_bytes=int(supernode_scrape.value("layercast_uploaded_bytes_total")),
         peers_sent_bytes=_sum(scrapes, "layercast_uploaded_bytes_total"),
         cross_rack_bytes=traffic.into_racks_bytes if traffic is not None and scenario.racks else None,
         control_bytes=traffic.control_bytes if traffic is not None else None,
@@ -258,7 +269,9 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
         cpu_busy=measured.busy,
         node_rss_mib=nodes.median_pss_bytes() / MIB,
         supernode_rss_mib=supernode.process.memory_peak_bytes() / MIB,
+        remarks=() if by_datagram is None else (by_datagram.remark(),),
         more={
+            "datagrams": None if by_datagram is None else by_datagram.figures(),
             "received_bytes": exact,
             "discarded_bytes": _sum(scrapes, "layercast_discarded_bytes_total"),
             "clients_cpu_s": measured.clients_cpu_s,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from peer.metrics import Metrics
 from peer.session import FRAME_AIM_BYTES, Session, frames
 from proto.messages import (
     PROTOCOL_VERSION,
@@ -32,6 +33,7 @@ class Owner:
 
     def __init__(self) -> None:
         self.identity = Identity.generate()
+        self.meter = Metrics()
         self.events: list[object] = []
         self.changed = asyncio.Event()
 

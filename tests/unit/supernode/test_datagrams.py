@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from peer.metrics import Metrics
 from peer.session import Session
 from proto.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Refused, Welcome
 from proto.tickets import Identity, sign_hello
 from tests.support.fake_origin import fake_origin
+from tests.support.metrics import parse
 from tests.unit.supernode.harness import BarePeer, running_supernode
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ class Owner:
 
     def __init__(self) -> None:
         self.identity = Identity.generate()
+        self.meter = Metrics()
         self.received_messages: list[Message] = []
         self.losses: list[str] = []
 
@@ -131,6 +134,11 @@ async def test_signs_of_life_go_by_datagram(tmp_path: Path) -> None:
         ):
             await until(lambda: min(len(relay.down), len(relay.up)) >= 10)
             assert opened.is_open
+            for metrics in (supernode.metrics, owner.meter):
+                counted = parse(metrics.text().decode())
+                assert counted.value("layercast_datagrams_total", event="sent") >= 10
+                assert counted.value("layercast_datagrams_total", event="copied") == 0
+                assert counted.value("layercast_datagram_round_trip_seconds_count") >= 1
             assert owner.losses == []
 
 
