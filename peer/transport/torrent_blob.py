@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from proto.values import parse_host_port
 
 if TYPE_CHECKING:
     import threading
@@ -14,6 +17,9 @@ if TYPE_CHECKING:
     from peer.store.base import BlobHandle
     from proto.ids import Digest
     from proto.pieces import PieceLayout
+
+# libtorrent's highest priority.
+_BEFORE_OTHERS: Final = 7
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +68,23 @@ class JoinedBlob:
         self.received_bytes, self.sent_bytes = status.total_payload_download, status.total_payload_upload
         if received_bytes > 0 or sent_bytes > 0:
             on_moved(self.digest, received_bytes, sent_bytes)
+
+    def prefer(self, pieces: range) -> None:
+        """Fetch these before others, however rare those are."""
+        if self.whole and self.blob is not None:
+            for piece in pieces:
+                if not self.blob.held >> piece & 1:
+                    self.handle.piece_priority(piece, _BEFORE_OTHERS)
+
+    def connect(self, text: str) -> bool:
+        """To HOST:PORT; False if that is a name, or nothing at all."""
+        try:
+            address = parse_host_port(text)
+            ipaddress.ip_address(address.host)
+        except ValueError:
+            return False
+        self.handle.connect_peer((address.host, address.port))
+        return True
 
     def end_wants(self, reason: str, message: str, piece: int | None = None) -> None:
         """Tell those who wait for this piece, or for any."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import ipaddress
 import logging
 import os
 import queue
@@ -122,11 +121,11 @@ class TorrentSwarms:
         """Take part with what the store holds; `whole`: and fetch the rest. Nothing where one of the two is missing."""
         self._do(lambda: self._join(digest, whole))
 
-    def connect(self, digest: Digest, addresses: Iterable[str]) -> None:
-        """Others (HOST:PORT) that take part."""
+    def connect(self, digest: Digest, addresses: Iterable[str], first: range = range(0)) -> None:
+        """Others (HOST:PORT) that take part; `first`: pieces to fetch before others."""
         targets = list(addresses)
-        self._told.add_peers(digest, targets)
-        self._do(lambda: self._connect(digest, targets))
+        self._told.add_peers(digest, targets, first)
+        self._do(lambda: self._connect(digest, targets, first))
 
     def hurry(self, digest: Digest, piece: int, deadline_s: float) -> None:
         """A client waits for this piece of a blob that is joined whole."""
@@ -241,7 +240,7 @@ class TorrentSwarms:
             blob.close()
             return None
         torrent = self._begin(blob, told, whole)
-        self._connect(digest, told.peers)
+        self._connect(digest, told.peers, told.first)
         return torrent
 
     def _begin(self, blob: BlobHandle, told: ToldBlob, whole: bool) -> JoinedBlob:
@@ -272,17 +271,14 @@ class TorrentSwarms:
         for other in seeded[:-_SEEDED_MAX]:
             self._leave(other.digest)
 
-    def _connect(self, digest: Digest, addresses: list[str]) -> None:
+    def _connect(self, digest: Digest, addresses: list[str], first: range) -> None:
         torrent = self._torrents.get(digest)
-        for text in addresses if torrent is not None else ():
-            try:
-                address = parse_host_port(text)
-                ipaddress.ip_address(address.host)
-            except ValueError:
+        if torrent is None:
+            return
+        torrent.prefer(first)
+        for text in addresses:
+            if not torrent.connect(text):
                 self._intake.threads.submit(self._resolve, digest, text)
-                continue
-            assert torrent is not None
-            torrent.handle.connect_peer((address.host, address.port))
 
     def _resolve(self, digest: Digest, text: str) -> None:
         """In another thread: an address that is a name."""
@@ -311,7 +307,7 @@ class TorrentSwarms:
             return
         torrent.wants.append(want)
         if address:
-            self._connect(digest, [address])
+            self._connect(digest, [address], range(0))
         if want.piece in torrent.verified:
             self._intake.adopt(torrent, want.piece)
             return

@@ -102,6 +102,25 @@ def test_a_blob_comes_whole_and_each_piece_is_told_of_once(seed: Side, node: Sid
     handle.close()
 
 
+@pytest.mark.parametrize("joined_before", [True, False])
+def test_pieces_that_are_to_come_first_do(seed: Side, tmp_path: Path, blob: SomeBlob, joined_before: bool) -> None:
+    node = make_side(tmp_path / "slow", download_rate_bytes_s=MIB)
+    seeded(seed, blob)
+    first = range(10, 13)
+    handle = node.store.open(blob.digest, blob.layout)
+    handle.trust_hashes(0, blob.hashes)
+    node.told_of(blob)
+    if joined_before:
+        node.swarms.join(blob.digest, whole=True)
+    node.swarms.connect(blob.digest, [seed.address], first)
+    node.swarms.join(blob.digest, whole=True)
+    wait_until(lambda: len(node.told.pieces) >= len(first) + 2, "pieces", WAIT_S)
+    # One or two others may be asked for with the last of them.
+    assert set(first) <= {piece for _, piece, _ in node.told.pieces[: len(first) + 2]}
+    handle.close()
+    node.close()
+
+
 def test_what_the_store_holds_is_not_fetched_again(seed: Side, node: Side, blob: SomeBlob) -> None:
     seeded(seed, blob)
     fill(node.store, blob, [0, 3, 12]).close()
