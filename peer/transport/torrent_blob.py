@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
+import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from proto.values import parse_host_port
+from proto.values import HostPort, parse_host_port
 
 if TYPE_CHECKING:
     import threading
@@ -15,11 +17,25 @@ if TYPE_CHECKING:
     import libtorrent
 
     from peer.store.base import BlobHandle
+    from peer.transport.torrent_suspects import Suspects
     from proto.ids import Digest
     from proto.pieces import PieceLayout
 
+log = logging.getLogger(__name__)
+
 # libtorrent's highest priority.
 _BEFORE_OTHERS: Final = 7
+
+
+def resolved(text: str) -> str:
+    """HOST:PORT with the address for the name, or nothing; blocking."""
+    try:
+        address = parse_host_port(text)
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (ValueError, OSError) as error:
+        log.warning("torrent_peer_ignored %r: %s", text[:80], error)
+        return ""
+    return str(HostPort(str(found[0][4][0]), address.port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +63,7 @@ class JoinedBlob:
     blob: BlobHandle | None
     # Every piece is wanted, not only those that somebody waits for.
     whole: bool
+    suspects: Suspects
     wants: list[Want] = field(default_factory=list)
     # Verified by libtorrent, not yet held.
     verified: set[int] = field(default_factory=set)
@@ -61,11 +78,15 @@ class JoinedBlob:
     received_bytes: int = 0
     sent_bytes: int = 0
 
-    def tell_moved(self, status: libtorrent.torrent_status, on_moved: Callable[[Digest, int, int], None]) -> None:
+    def tell_moved(
+        self, status: libtorrent.torrent_status, on_moved: Callable[[Digest, int, int], None], now: float
+    ) -> None:
         """What came in and what went out since the last call, if anything did."""
         received_bytes = status.total_payload_download - self.received_bytes
         sent_bytes = status.total_payload_upload - self.sent_bytes
         self.received_bytes, self.sent_bytes = status.total_payload_download, status.total_payload_upload
+        if received_bytes > 0:
+            self.suspects.moved_s = now
         if received_bytes > 0 or sent_bytes > 0:
             on_moved(self.digest, received_bytes, sent_bytes)
 
@@ -85,6 +106,12 @@ class JoinedBlob:
             return False
         self.handle.connect_peer((address.host, address.port))
         return True
+
+    def meet_suspect(self, now: float) -> bool:
+        """One of those that were shut out; False if for that the torrent must begin anew."""
+        address = self.suspects.next(now)
+        log.info("torrent_stuck digest=%s next=%s", self.digest.short, address or "anew")
+        return address is not None and self.connect(address)
 
     def end_wants(self, reason: str, message: str, piece: int | None = None) -> None:
         """Tell those who wait for this piece, or for any."""

@@ -102,7 +102,7 @@ class TorrentSession:
             "listen_interfaces": str(listen),
             "unchoke_slots_limit": min(slots, _SLOTS_MAX),
             "connections_limit": connections_max,
-            "alert_mask": category.piece_progress | category.storage | category.status | category.error,
+            "alert_mask": category.piece_progress | category.storage | category.status | category.error | category.peer,
         }
         # Flags 0: none of libtorrent's default extensions, peer exchange among them.
         self._session = libtorrent.session(settings, flags=0)

@@ -59,6 +59,11 @@ class ToldBook:
         with self._lock:
             return self._told.get(digest)
 
+    def peers(self, digest: Digest) -> list[str]:
+        """Whom to connect to for it, HOST:PORT."""
+        told = self.of(digest)
+        return list(told.peers) if told is not None else []
+
     def forget(self, digest: Digest) -> None:
         """The blob was something else."""
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,27 @@ def test_pieces_that_are_to_come_first_do(seed: Side, tmp_path: Path, blob: Some
     assert set(first) <= {piece for _, piece, _ in node.told.pieces[: len(first) + 2]}
     handle.close()
     node.close()
+
+
+def test_an_honest_peer_that_is_blamed_with_a_liar_is_met_again(seed: Side, tmp_path: Path) -> None:
+    """About every second node shuts out both: so there are a few."""
+    blob = some_blob(6 * MIB, piece_size_bytes=256 * KIB)
+    seeded(seed, blob)
+    with ExitStack() as closing:
+        liar, *nodes = (make_side(tmp_path / f"node-{number}") for number in range(5))
+        for side in (liar, *nodes):
+            closing.callback(side.close)
+        seeded(liar, blob)
+        stored = next(path for path in (tmp_path / "node-0").rglob(f"*{blob.digest.hex}*") if path.stat().st_size > MIB)
+        with stored.open("r+b") as file:
+            file.write(bytes(4 * MIB))
+        handles = [wanted(node, blob) for node in nodes]
+        for handle in handles:
+            closing.callback(handle.close)
+        for node in nodes:
+            node.swarms.connect(blob.digest, [seed.address, liar.address])
+        for handle in handles:
+            wait_whole(handle)
 
 
 def test_what_the_store_holds_is_not_fetched_again(seed: Side, node: Side, blob: SomeBlob) -> None:
