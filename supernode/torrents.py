@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 SEED_CONNECTIONS_MAX: Final = 1000
 # Pieces that the others get meanwhile. Counted, not timed: a piece takes a second or a minute.
 _BEHIND: Final = 4
+# Nobody got anything of the swarm, and the seed sent nothing; well before a client goes to the origin (30 s).
+_STILL_S: Final = 8.0
 # A core each while they hash.
 _MAKERS: Final = 2
 
@@ -55,16 +57,19 @@ class _Tracked:
     neighbours: Neighbours = field(default_factory=lambda: Neighbours(random.Random()))
     # How many neighbours of the seed were given a share of the pieces to fetch first.
     shares_given: int = 0
-    # Pieces that a node held when it last got one or was helped, and all members together then.
-    gained: dict[int, tuple[int, int]] = field(default_factory=dict)
+    # Pieces that a node held when it last got one or was helped, all members together then, and when that was.
+    gained: dict[int, tuple[int, int, float]] = field(default_factory=dict)
 
-    def is_behind(self, node: int, swarm: Swarm) -> bool:
-        """The others got some pieces each since it got one, or since this was so last."""
+    def is_behind(self, node: int, swarm: Swarm, now: float) -> bool:
+        """Since it got a piece, or since this was so last, the others got some each, or nobody gets anything."""
         held, everybody = swarm.members[node].held.bit_count(), swarm.pieces_held
         before = self.gained.get(node)
-        behind = before is not None and before[0] == held and everybody - before[1] >= _BEHIND * len(swarm.members)
+        behind = False
+        if before is not None and before[0] == held:
+            ahead = everybody - before[1] >= _BEHIND * len(swarm.members)
+            behind = ahead or now - max(before[2], swarm.moved_s) >= _STILL_S
         if before is None or before[0] != held or behind:
-            self.gained[node] = (held, everybody)
+            self.gained[node] = (held, everybody, now)
         return behind
 
 
@@ -191,7 +196,7 @@ class Tracker:
             if member.held == swarm.layout.full_mask:
                 continue
             self._tell(link, swarm, tracked)
-            if tracked.is_behind(link.node, swarm):
+            if tracked.is_behind(link.node, swarm, self._driver.clock()):
                 # The seed first: it has everything.
                 serving = self._keep(link, swarm, tracked)
                 others = serving if SEED_NODE in tracked.neighbours.of(link.node) else [SEED_NODE]

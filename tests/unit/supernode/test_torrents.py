@@ -104,6 +104,24 @@ async def test_who_comes_later_is_told_of_those_before(tmp_path: Path, origin: F
 
 
 @pytest.mark.asyncio
+async def test_who_gets_nothing_while_nobody_does_is_named_the_seed(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supernode.torrents._STILL_S", 0.5)
+    digest = origin.add(CONTENT)
+    async with contextlib.AsyncExitStack() as stack:
+        supernode = await stack.enter_async_context(tracker(tmp_path, origin, "--ping-interval", "0.2"))
+        for _ in range(SEED_NEIGHBOURS + CHOSEN):
+            peer = await stack.enter_async_context(TorrentPeer.connected(supernode))
+            await peer.announce(origin, digest)
+            await peer.expect(TorrentPeers)
+        last = await stack.enter_async_context(TorrentPeer.connected(supernode))
+        await last.announce(origin, digest)
+        assert SEED_NODE not in (await last.expect(TorrentPeers)).nodes
+        assert (await last.expect(TorrentPeers)).nodes == (SEED_NODE,)
+
+
+@pytest.mark.asyncio
 async def test_who_lost_its_neighbours_is_given_others(tmp_path: Path, origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     async with contextlib.AsyncExitStack() as stack:
