@@ -147,8 +147,8 @@ class SupernodeLink:
                 self._driver.post(Received(message))
             case TorrentOpened(swarm, metainfo):
                 self._torrent_opened(swarm, metainfo)
-            case TorrentPeers(swarm, nodes):
-                self._torrent_peers(swarm, nodes)
+            case TorrentPeers():
+                self._torrent_peers(message)
             case Grant():
                 self._metrics.lease("granted")
                 self._driver.post(Received(message))
@@ -198,11 +198,13 @@ class SupernodeLink:
         if digest is not None and layout is not None and self._torrents.offer(digest, layout, metainfo):
             self._torrents.join(self._driver.blob(digest))
 
-    def _torrent_peers(self, swarm: int, nodes: tuple[int, ...]) -> None:
-        digest, _ = self._swarms.get(swarm, (None, None))
-        if digest is not None:
-            known = [self._torrent_addresses[node] for node in nodes if node in self._torrent_addresses]
-            self._torrents.meet(digest, known)
+    def _torrent_peers(self, message: TorrentPeers) -> None:
+        digest, layout = self._swarms.get(message.swarm, (None, None))
+        if digest is None or layout is None:
+            return
+        known = [self._torrent_addresses[node] for node in message.nodes if node in self._torrent_addresses]
+        share, shares = message.share, message.shares
+        self._torrents.meet(digest, known, range(share, layout.count, shares) if 0 <= share < shares else range(0))
 
     def _hashes_received(self, message: PieceHashes) -> None:
         digest, layout = self._swarms.get(message.swarm, (None, None))

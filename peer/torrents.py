@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from proto.ids import Digest, PeerName
     from proto.pieces import PieceLayout
 
-# A supernode names a few dozen peers a blob.
+# A supernode names a few peers a blob. Idle connections give way.
 CONNECTIONS_MAX: Final = 200
 # A piece that a client waits for is asked for before others; when it is due decides only how soon a second peer is
 # asked for it too.
@@ -102,10 +102,10 @@ class Torrents:
         if self._swarms is not None:
             self._swarms.join(blob.digest, whole=blob.handle is not None and not _is_done(blob.handle))
 
-    def meet(self, digest: Digest, peers: list[str]) -> None:
-        """The supernode names peers, HOST:PORT, for this blob's torrent."""
+    def meet(self, digest: Digest, peers: list[str], first: range) -> None:
+        """The supernode names peers, HOST:PORT, for this blob's torrent, and pieces to fetch before others."""
         if self._swarms is not None:
-            self._swarms.connect(digest, peers)
+            self._swarms.connect(digest, peers, first)
 
     def closed(self, blob: LiveBlob) -> None:
         """The downloader lets go of it. One that is not complete was given up; a complete one is served on."""

@@ -322,10 +322,16 @@ class TorrentOpened:
 
 @dataclass(frozen=True, slots=True)
 class TorrentPeers:
-    """Nodes to connect to for the blob's torrent, as a tracker names them."""
+    """Nodes to connect to for the blob's torrent, as a tracker names them.
+
+    `shares` above 0: pieces whose number modulo `shares` is `share` are to be fetched before others. So those whom the
+    first seed serves fetch different pieces, and it need not send any piece twice before all are out.
+    """
 
     swarm: int
     nodes: tuple[int, ...]
+    share: int = 0
+    shares: int = 0
 
 
 class FetchReason:

@@ -207,7 +207,15 @@ class Supernode:
             recover_until=time.monotonic() + config.recovery_s,
             on_entered=tracker.entered if tracker is not None else None,
         )
-        intake = Intake(driver, self._opening, completion, self.metrics, self.limits, self._seed_address)
+        intake = Intake(
+            driver,
+            self._opening,
+            completion,
+            self.metrics,
+            self.limits,
+            self._seed_address,
+            on_tick=tracker.ticked if tracker is not None else None,
+        )
         api = Api(
             driver=driver,
             owner=intake,

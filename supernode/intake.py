@@ -43,14 +43,19 @@ class Intake:
         metrics: Metrics,
         limits: Limits,
         seed_address: Callable[[str], str],
+        on_tick: Callable[[Link], None] | None = None,
     ) -> None:
-        """`seed_address` gives our upload address for a peer that reached us at this host."""
+        """`seed_address` gives our upload address for a peer that reached us at this host.
+
+        `on_tick` is told of every session every few seconds, before what is refreshed then leaves.
+        """
         self._driver = driver
         self._opening = opening
         self._completion = completion
         self._metrics = metrics
         self._limits = limits
         self._seed_address = seed_address
+        self._on_tick = on_tick
         self._mismatches = LogLimit()
 
     # --- sessions ------------------------------------------------------------------------------------------------
@@ -90,6 +95,8 @@ class Intake:
     def tick(self, link: Link) -> None:
         """See SessionOwner."""
         self._driver.telling.refresh(link)
+        if self._on_tick is not None:
+            self._on_tick(link)
 
     def _forget(self, link: Link, reason: str) -> None:
         nodes = self._driver.nodes

@@ -87,6 +87,11 @@ class Swarm:
         """The supernode holds every piece (its digest may not be checked yet)."""
         return self.seed_held == self.layout.full_mask
 
+    @property
+    def pieces_held(self) -> int:
+        """By all members together."""
+        return sum(member.held.bit_count() for member in self.members.values())
+
     def join(self, node: int, *, wanted: bool) -> Member:
         """The member, made on its first announcement."""
         member = self.members.get(node)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from peer.transport.torrent_metainfo import BLOCK_BYTES, fits_torrent, make_metainfo, piece_root, secret_of
 from proto.errors import ConfigError, LocalError
 from proto.messages import SEED_NODE, TorrentOpened, TorrentPeers
+from supernode.torrent_neighbours import SEED_NEIGHBOURS, Neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,11 +36,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Others that a peer is told to connect to, beside the seed. Each is told as many, so that a peer has about twice as
-# many connections: what trackers answer (50), spread at random so that every piece is few hops away.
-NAMED_MAX: Final = 25
-# Every peer is told of the seed; which of them it serves is libtorrent's choice.
+# Over all blobs; each has a few neighbours. Idle connections give way.
 SEED_CONNECTIONS_MAX: Final = 1000
+# Pieces that the others get meanwhile. Counted, not timed: a piece takes a second or a minute.
+_BEHIND: Final = 4
+# Nobody got anything of the swarm, and the seed sent nothing; well before a client goes to the origin (30 s).
+_STILL_S: Final = 8.0
 # A core each while they hash.
 _MAKERS: Final = 2
 
@@ -51,6 +53,24 @@ class _Tracked:
     metainfo: bytes = b""
     making: bool = False
     told: set[int] = field(default_factory=set)
+    # Whom to name to whom decides nothing that must be the same twice.
+    neighbours: Neighbours = field(default_factory=lambda: Neighbours(random.Random()))
+    # How many neighbours of the seed were given a share of the pieces to fetch first.
+    shares_given: int = 0
+    # Pieces that a node held when it last got one or was helped, all members together then, and when that was.
+    gained: dict[int, tuple[int, int, float]] = field(default_factory=dict)
+
+    def is_behind(self, node: int, swarm: Swarm, now: float) -> bool:
+        """Since it got a piece, or since this was so last, the others got some each, or nobody gets anything."""
+        held, everybody = swarm.members[node].held.bit_count(), swarm.pieces_held
+        before = self.gained.get(node)
+        behind = False
+        if before is not None and before[0] == held:
+            ahead = everybody - before[1] >= _BEHIND * len(swarm.members)
+            behind = ahead or now - max(before[2], swarm.moved_s) >= _STILL_S
+        if before is None or before[0] != held or behind:
+            self.gained[node] = (held, everybody, now)
+        return behind
 
 
 class Tracker:
@@ -62,8 +82,6 @@ class Tracker:
         self._store = store
         self._identity = identity
         self._loop = asyncio.get_running_loop()
-        # Whom to name to whom decides nothing that must be the same twice.
-        self._rng = random.Random()
         self._tracked: dict[int, _Tracked] = {}
         self._makers = ThreadPoolExecutor(_MAKERS, thread_name_prefix="metainfo")
         store.on_evicted(self._evicted)
@@ -162,17 +180,50 @@ class Tracker:
     # --- telling -----------------------------------------------------------------------------------------------
 
     def _tell(self, link: Link, swarm: Swarm, tracked: _Tracked) -> None:
-        """All that a peer needs to begin; those that it is to meet are told of the torrent, too."""
+        """All that a peer needs to begin, once a session; whoever is told again is given what neighbours it lacks."""
         self._open(link, swarm, tracked)
-        others = [node for node in swarm.members if node != link.node and self._serves(node)]
-        named = self._rng.sample(others, min(NAMED_MAX, len(others)))
+        serving = self._keep(link, swarm, tracked)
+        count = tracked.neighbours.lacks(link.node)
+        self._name(link, swarm, tracked, tracked.neighbours.choose(link.node, serving, count))
+
+    def ticked(self, link: Link) -> None:
+        """Every few seconds: who lost neighbours is given others, and so is who gets nothing while others do."""
+        for number in link.wanting:
+            swarm, tracked = self._driver.swarms.numbered(number), self._tracked.get(number)
+            member = swarm.members.get(link.node) if swarm is not None else None
+            if swarm is None or member is None or tracked is None or not tracked.metainfo:
+                continue
+            if member.held == swarm.layout.full_mask:
+                continue
+            self._tell(link, swarm, tracked)
+            if tracked.is_behind(link.node, swarm, self._driver.clock()):
+                # The seed first: it has everything.
+                serving = self._keep(link, swarm, tracked)
+                others = serving if SEED_NODE in tracked.neighbours.of(link.node) else [SEED_NODE]
+                self._name(link, swarm, tracked, tracked.neighbours.choose(link.node, others, 1))
+
+    def _keep(self, link: Link, swarm: Swarm, tracked: _Tracked) -> list[int]:
+        """Forget who left; those who can be named."""
+        serving = [SEED_NODE, *(node for node in swarm.members if self._serves(node))]
+        full = swarm.layout.full_mask
+        complete = [SEED_NODE, *(node for node, member in swarm.members.items() if member.held == full)]
+        tracked.neighbours.keep([link.node, *serving], complete)
+        return serving
+
+    def _name(self, link: Link, swarm: Swarm, tracked: _Tracked, named: list[int]) -> None:
+        """Those that it is to meet are told of the torrent, too."""
+        if not named:
+            return
         for node in named:
             other = self._driver.nodes.link(node)
             if other is not None:
                 self._open(other, swarm, tracked)
-        for node in (SEED_NODE, *named):
             self._driver.telling.introduce(link, node)
-        link.send(TorrentPeers(swarm.number, (SEED_NODE, *named)))
+        share = shares = 0
+        if SEED_NODE in named:
+            share, shares = tracked.shares_given % SEED_NEIGHBOURS, SEED_NEIGHBOURS
+            tracked.shares_given += 1
+        link.send(TorrentPeers(swarm.number, tuple(named), share, shares))
 
     def _serves(self, node: int) -> bool:
         link = self._driver.nodes.link(node)

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
+import logging
+import socket
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from proto.values import HostPort, parse_host_port
 
 if TYPE_CHECKING:
     import threading
@@ -12,8 +17,25 @@ if TYPE_CHECKING:
     import libtorrent
 
     from peer.store.base import BlobHandle
+    from peer.transport.torrent_suspects import Suspects
     from proto.ids import Digest
     from proto.pieces import PieceLayout
+
+log = logging.getLogger(__name__)
+
+# libtorrent's highest priority.
+_BEFORE_OTHERS: Final = 7
+
+
+def resolved(text: str) -> str:
+    """HOST:PORT with the address for the name, or nothing; blocking."""
+    try:
+        address = parse_host_port(text)
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (ValueError, OSError) as error:
+        log.warning("torrent_peer_ignored %r: %s", text[:80], error)
+        return ""
+    return str(HostPort(str(found[0][4][0]), address.port))
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +63,7 @@ class JoinedBlob:
     blob: BlobHandle | None
     # Every piece is wanted, not only those that somebody waits for.
     whole: bool
+    suspects: Suspects
     wants: list[Want] = field(default_factory=list)
     # Verified by libtorrent, not yet held.
     verified: set[int] = field(default_factory=set)
@@ -55,13 +78,40 @@ class JoinedBlob:
     received_bytes: int = 0
     sent_bytes: int = 0
 
-    def tell_moved(self, status: libtorrent.torrent_status, on_moved: Callable[[Digest, int, int], None]) -> None:
+    def tell_moved(
+        self, status: libtorrent.torrent_status, on_moved: Callable[[Digest, int, int], None], now: float
+    ) -> None:
         """What came in and what went out since the last call, if anything did."""
         received_bytes = status.total_payload_download - self.received_bytes
         sent_bytes = status.total_payload_upload - self.sent_bytes
         self.received_bytes, self.sent_bytes = status.total_payload_download, status.total_payload_upload
+        if received_bytes > 0:
+            self.suspects.moved_s = now
         if received_bytes > 0 or sent_bytes > 0:
             on_moved(self.digest, received_bytes, sent_bytes)
+
+    def prefer(self, pieces: range) -> None:
+        """Fetch these before others, however rare those are."""
+        if self.whole and self.blob is not None:
+            for piece in pieces:
+                if not self.blob.held >> piece & 1:
+                    self.handle.piece_priority(piece, _BEFORE_OTHERS)
+
+    def connect(self, text: str) -> bool:
+        """To HOST:PORT; False if that is a name, or nothing at all."""
+        try:
+            address = parse_host_port(text)
+            ipaddress.ip_address(address.host)
+        except ValueError:
+            return False
+        self.handle.connect_peer((address.host, address.port))
+        return True
+
+    def meet_suspect(self, now: float) -> bool:
+        """One of those that were shut out; False if for that the torrent must begin anew."""
+        address = self.suspects.next(now)
+        log.info("torrent_stuck digest=%s next=%s", self.digest.short, address or "anew")
+        return address is not None and self.connect(address)
 
     def end_wants(self, reason: str, message: str, piece: int | None = None) -> None:
         """Tell those who wait for this piece, or for any."""

@@ -25,6 +25,8 @@ _POLL_S: Final = 0.001
 # Blocks on their way to the disk; beyond it a download waits for the disk.
 _DISK_QUEUE_BYTES: Final = 16 * 1024 * 1024
 _ALERTS_MAX: Final = 20_000
+# Transfers that share a link make each piece arrive later, and only a whole piece can be passed on.
+_SLOTS_MAX: Final = 4
 # Of a torrent's status: no bitfields and no names, which cost time and are not asked for.
 _COUNTERS_ALONE: Final = 0
 
@@ -50,13 +52,24 @@ _SETTINGS: Final[libtorrent.settings_pack] = {
     # for days, would leave links idle.
     "tick_interval": 100,
     "connection_speed": 200,
-    "unchoke_interval": 2,
-    "optimistic_unchoke_interval": 6,
-    "min_reconnect_time": 1,
-    "peer_connect_timeout": 5,
-    "handshake_timeout": 5,
+    "unchoke_interval": 5,
+    "optimistic_unchoke_interval": 15,
+    "min_reconnect_time": 2,
+    # A slow link's queue loses a connection's first packet more than once; TCP sends it again after 1, 3 and 7 s. Each
+    # attempt that fails makes the next one's time 3 s longer.
+    "peer_connect_timeout": 15,
+    "handshake_timeout": 15,
+    "listen_queue_size": 128,
     "request_timeout": 15,
     "peer_timeout": 30,
+    # Who is complete keeps its connections, and makes none. Closed for being of no use, they would be made again at
+    # once, all over; and the word that somebody is complete, which comes with the word of its last piece, would close
+    # the connection to a peer that waits for that very piece. Idle ones give way when there are too many (s).
+    "close_redundant_connections": False,
+    "seeding_outgoing_connections": False,
+    "inactivity_timeout": 20,
+    # The first pieces are chosen like all others: at random they would be the same ones twice, from the first seed.
+    "initial_picker_threshold": 0,
     # Deep enough that one peer fills the link at once.
     "max_out_request_queue": 1500,
     "aio_threads": 2,
@@ -70,8 +83,8 @@ _SETTINGS: Final[libtorrent.settings_pack] = {
 class TorrentSession:
     """Listens as soon as it is made. Raises ConfigError when it cannot.
 
-    `slots` transfers to peers go on at once, to at most `connections_max` connections. Rates in bytes/s over all of
-    them, 0 for no limit. `alert_fd` gets a byte when alerts() has something again.
+    `slots` transfers to peers go on at once, though never more than a few, to at most `connections_max` connections.
+    Rates in bytes/s over all of them, 0 for no limit. `alert_fd` gets a byte when alerts() has something again.
     """
 
     def __init__(
@@ -87,9 +100,9 @@ class TorrentSession:
         category = libtorrent.alert_category
         settings = _SETTINGS | {
             "listen_interfaces": str(listen),
-            "unchoke_slots_limit": slots,
+            "unchoke_slots_limit": min(slots, _SLOTS_MAX),
             "connections_limit": connections_max,
-            "alert_mask": category.piece_progress | category.storage | category.status | category.error,
+            "alert_mask": category.piece_progress | category.storage | category.status | category.error | category.peer,
         }
         # Flags 0: none of libtorrent's default extensions, peer exchange among them.
         self._session = libtorrent.session(settings, flags=0)

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import ipaddress
 import logging
 import os
 import queue
 import select
-import socket
 import threading
 import time
 from collections import OrderedDict
@@ -23,13 +21,14 @@ from typing import TYPE_CHECKING, Final
 
 import libtorrent
 
-from peer.transport.torrent_blob import JoinedBlob
+from peer.transport.torrent_blob import JoinedBlob, resolved
 from peer.transport.torrent_intake import PieceIntake
 from peer.transport.torrent_leaving import Leaving, let_go
 from peer.transport.torrent_session import TorrentSession, payload_bytes
+from peer.transport.torrent_suspects import Suspects
 from peer.transport.torrent_told import ToldBook
 from proto.messages import FetchReason
-from proto.values import HostPort, parse_host_port
+from proto.values import HostPort
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -122,11 +121,11 @@ class TorrentSwarms:
         """Take part with what the store holds; `whole`: and fetch the rest. Nothing where one of the two is missing."""
         self._do(lambda: self._join(digest, whole))
 
-    def connect(self, digest: Digest, addresses: Iterable[str]) -> None:
-        """Others (HOST:PORT) that take part."""
+    def connect(self, digest: Digest, addresses: Iterable[str], first: range = range(0)) -> None:
+        """Others (HOST:PORT) that take part; `first`: pieces to fetch before others."""
         targets = list(addresses)
-        self._told.add_peers(digest, targets)
-        self._do(lambda: self._connect(digest, targets))
+        self._told.add_peers(digest, targets, first)
+        self._do(lambda: self._connect(digest, targets, first))
 
     def hurry(self, digest: Digest, piece: int, deadline_s: float) -> None:
         """A client waits for this piece of a blob that is joined whole."""
@@ -211,6 +210,8 @@ class TorrentSwarms:
         if now - self._stats_s >= _STATS_S:
             self._stats_s = now
             self._session.ask_counters()
+            for torrent in [each for each in self._torrents.values() if each.suspects.is_stuck(now)]:
+                self._forgive(torrent, now)
 
     def _stop(self) -> None:
         self._closed = True
@@ -219,7 +220,7 @@ class TorrentSwarms:
 
     # --- joining -----------------------------------------------------------------------------------------------
 
-    def _join(self, digest: Digest, whole: bool) -> JoinedBlob | None:
+    def _join(self, digest: Digest, whole: bool, suspects: Suspects | None = None) -> JoinedBlob | None:
         leaving = self._leaving.of(digest)
         if leaving is not None:
             leaving.again = leaving.again or whole
@@ -240,11 +241,11 @@ class TorrentSwarms:
         if blob.layout != told.layout:
             blob.close()
             return None
-        torrent = self._begin(blob, told, whole)
-        self._connect(digest, told.peers)
+        torrent = self._begin(blob, told, whole, suspects or Suspects(time.monotonic()))
+        self._connect(digest, torrent.suspects.leave_out(told.peers), told.first)
         return torrent
 
-    def _begin(self, blob: BlobHandle, told: ToldBlob, whole: bool) -> JoinedBlob:
+    def _begin(self, blob: BlobHandle, told: ToldBlob, whole: bool, suspects: Suspects) -> JoinedBlob:
         held = blob.held
         complete = blob.complete or blob.matched
         descriptor = os.dup(blob.fileno())
@@ -255,7 +256,7 @@ class TorrentSwarms:
             os.close(descriptor)
             blob.close()
             raise
-        torrent = JoinedBlob(blob.digest, told.layout, handle, descriptor, blob, whole)
+        torrent = JoinedBlob(blob.digest, told.layout, handle, descriptor, blob, whole, suspects)
         self._torrents[blob.digest] = self._of_handle[handle] = torrent
         log.debug("torrent_joined digest=%s pieces=%d whole=%s", blob.digest.short, held.bit_count(), whole)
         if complete:
@@ -272,27 +273,25 @@ class TorrentSwarms:
         for other in seeded[:-_SEEDED_MAX]:
             self._leave(other.digest)
 
-    def _connect(self, digest: Digest, addresses: list[str]) -> None:
+    def _connect(self, digest: Digest, addresses: list[str], first: range) -> None:
         torrent = self._torrents.get(digest)
-        for text in addresses if torrent is not None else ():
-            try:
-                address = parse_host_port(text)
-                ipaddress.ip_address(address.host)
-            except ValueError:
+        if torrent is None:
+            return
+        torrent.prefer(first)
+        for text in addresses:
+            if not torrent.connect(text):
                 self._intake.threads.submit(self._resolve, digest, text)
-                continue
-            assert torrent is not None
-            torrent.handle.connect_peer((address.host, address.port))
 
     def _resolve(self, digest: Digest, text: str) -> None:
         """In another thread: an address that is a name."""
-        try:
-            address = parse_host_port(text)
-            found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-        except (ValueError, OSError) as error:
-            log.warning("torrent_peer_ignored %r: %s", text[:80], error)
-            return
-        self.connect(digest, [str(HostPort(str(found[0][4][0]), address.port))])
+        if address := resolved(text):
+            self.connect(digest, [address])
+
+    def _forgive(self, torrent: JoinedBlob, now: float) -> None:
+        """Nothing comes any more, of a blob some of whose peers were shut out."""
+        if torrent.whole and torrent.blob is not None and not torrent.meet_suspect(now):
+            self._leave(torrent.digest)
+            torrent.again = True
 
     def _hurry(self, digest: Digest, piece: int, deadline_s: float) -> None:
         torrent = self._torrents.get(digest)
@@ -311,7 +310,7 @@ class TorrentSwarms:
             return
         torrent.wants.append(want)
         if address:
-            self._connect(digest, [address])
+            self._connect(digest, [address], range(0))
         if want.piece in torrent.verified:
             self._intake.adopt(torrent, want.piece)
             return
@@ -347,6 +346,8 @@ class TorrentSwarms:
             self._intake.flushed(torrent)
         elif isinstance(alert, libtorrent.torrent_paused_alert):
             torrent.paused = True
+        elif isinstance(alert, libtorrent.peer_ban_alert):
+            torrent.suspects.shut_out(str(HostPort(*alert.endpoint)))
         elif isinstance(alert, libtorrent.file_error_alert | libtorrent.torrent_error_alert):
             self._trouble(torrent, f"blob {torrent.digest.short}: {alert.message()}")
 
@@ -354,7 +355,7 @@ class TorrentSwarms:
         for status in alert.status:
             torrent = self._of_handle.get(status.handle)
             if torrent is not None and not torrent.left_s:
-                torrent.tell_moved(status, self._on_moved)
+                torrent.tell_moved(status, self._on_moved, time.monotonic())
 
     def _trouble(self, torrent: JoinedBlob, message: str) -> None:
         if torrent.left_s:
@@ -394,4 +395,5 @@ class TorrentSwarms:
         self._of_handle.pop(torrent.handle, None)
         free = self._leaving.end(torrent)
         if torrent.again is not None and free:
-            self._join(torrent.digest, torrent.again)
+            suspects = torrent.suspects.anew(time.monotonic(), self._told.peers(torrent.digest))
+            self._join(torrent.digest, torrent.again, suspects)

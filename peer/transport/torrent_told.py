@@ -24,11 +24,12 @@ _PEERS_KEPT: Final = 100
 
 @dataclass(slots=True)
 class ToldBlob:
-    """What was told of a blob's torrent: its cut, its metainfo, and whom to connect to (HOST:PORT)."""
+    """What was told of a blob's torrent: its cut, its metainfo, whom to connect to (HOST:PORT), which pieces first."""
 
     layout: PieceLayout
     metainfo: bytes
     peers: list[str]
+    first: range
 
 
 class ToldBook:
@@ -44,7 +45,10 @@ class ToldBook:
             return False
         with self._lock:
             known = self._told.get(digest)
-            self._told[digest] = ToldBlob(layout, metainfo, known.peers if known is not None else [])
+            if known is not None:
+                self._told[digest] = ToldBlob(layout, metainfo, known.peers, known.first)
+            else:
+                self._told[digest] = ToldBlob(layout, metainfo, [], range(0))
             self._told.move_to_end(digest)
             while len(self._told) > _TOLD_MAX:
                 self._told.popitem(last=False)
@@ -55,14 +59,20 @@ class ToldBook:
         with self._lock:
             return self._told.get(digest)
 
+    def peers(self, digest: Digest) -> list[str]:
+        """Whom to connect to for it, HOST:PORT."""
+        told = self.of(digest)
+        return list(told.peers) if told is not None else []
+
     def forget(self, digest: Digest) -> None:
         """The blob was something else."""
         with self._lock:
             self._told.pop(digest, None)
 
-    def add_peers(self, digest: Digest, addresses: list[str]) -> None:
-        """Others (HOST:PORT) that take part in a torrent we were told of."""
+    def add_peers(self, digest: Digest, addresses: list[str], first: range) -> None:
+        """Others (HOST:PORT) that take part in a torrent we were told of; `first`, if any: pieces to fetch first."""
         with self._lock:
             told = self._told.get(digest)
             if told is not None:
                 told.peers = [*told.peers, *addresses][-_PEERS_KEPT:]
+                told.first = first or told.first

@@ -26,6 +26,7 @@ from proto.messages import (
 )
 from proto.pieces import KIB
 from supernode import config
+from supernode.torrent_neighbours import CHOSEN, SEED_NEIGHBOURS
 from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.unit.supernode.harness import BarePeer, running_supernode
 
@@ -98,6 +99,52 @@ async def test_who_comes_later_is_told_of_those_before(tmp_path: Path, origin: F
         known = {message.node: message.torrent_address for message in second.of(NodeKnown)}
         assert known[named.nodes[1]] == "127.0.0.1:7000"
         assert len(first.of(TorrentOpened)) == 1
+        shares = {(message.share, message.shares) for peer in (first, second) for message in peer.of(TorrentPeers)}
+        assert shares == {(0, SEED_NEIGHBOURS), (1, SEED_NEIGHBOURS)}
+
+
+@pytest.mark.asyncio
+async def test_who_gets_nothing_while_nobody_does_is_named_the_seed(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supernode.torrents._STILL_S", 0.5)
+    digest = origin.add(CONTENT)
+    async with contextlib.AsyncExitStack() as stack:
+        supernode = await stack.enter_async_context(tracker(tmp_path, origin, "--ping-interval", "0.2"))
+        for _ in range(SEED_NEIGHBOURS + CHOSEN):
+            peer = await stack.enter_async_context(TorrentPeer.connected(supernode))
+            await peer.announce(origin, digest)
+            await peer.expect(TorrentPeers)
+        last = await stack.enter_async_context(TorrentPeer.connected(supernode))
+        await last.announce(origin, digest)
+        assert SEED_NODE not in (await last.expect(TorrentPeers)).nodes
+        assert (await last.expect(TorrentPeers)).nodes == (SEED_NODE,)
+
+
+@pytest.mark.asyncio
+async def test_who_lost_its_neighbours_is_given_others(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    async with contextlib.AsyncExitStack() as stack:
+        supernode = await stack.enter_async_context(tracker(tmp_path, origin, "--ping-interval", "0.2"))
+        sessions = [contextlib.AsyncExitStack() for _ in range(SEED_NEIGHBOURS + CHOSEN)]
+        peers = []
+        for session in sessions:
+            await stack.enter_async_context(session)
+            peer = await session.enter_async_context(TorrentPeer.connected(supernode))
+            await peer.announce(origin, digest)
+            await peer.expect(TorrentPeers)
+            peers.append(peer)
+        # The seed has enough neighbours by now: whoever comes last has other peers alone.
+        last = await stack.enter_async_context(TorrentPeer.connected(supernode))
+        await last.announce(origin, digest)
+        named = (await last.expect(TorrentPeers)).nodes
+        assert len(named) == CHOSEN
+        assert SEED_NODE not in named
+        for session in sessions[: len(sessions) - 1]:
+            await session.aclose()
+        again = (await last.expect(TorrentPeers)).nodes
+        assert again
+        assert not set(again) & set(named)
 
 
 @pytest.mark.asyncio

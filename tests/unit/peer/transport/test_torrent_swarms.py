@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -100,6 +101,46 @@ def test_a_blob_comes_whole_and_each_piece_is_told_of_once(seed: Side, node: Sid
     assert sum(size_bytes for _, _, size_bytes in node.told.pieces) == SIZE_BYTES
     assert handle.check_digest()
     handle.close()
+
+
+@pytest.mark.parametrize("joined_before", [True, False])
+def test_pieces_that_are_to_come_first_do(seed: Side, tmp_path: Path, blob: SomeBlob, joined_before: bool) -> None:
+    node = make_side(tmp_path / "slow", download_rate_bytes_s=MIB)
+    seeded(seed, blob)
+    first = range(10, 13)
+    handle = node.store.open(blob.digest, blob.layout)
+    handle.trust_hashes(0, blob.hashes)
+    node.told_of(blob)
+    if joined_before:
+        node.swarms.join(blob.digest, whole=True)
+    node.swarms.connect(blob.digest, [seed.address], first)
+    node.swarms.join(blob.digest, whole=True)
+    wait_until(lambda: len(node.told.pieces) >= len(first) + 2, "pieces", WAIT_S)
+    # One or two others may be asked for with the last of them.
+    assert set(first) <= {piece for _, piece, _ in node.told.pieces[: len(first) + 2]}
+    handle.close()
+    node.close()
+
+
+def test_an_honest_peer_that_is_blamed_with_a_liar_is_met_again(seed: Side, tmp_path: Path) -> None:
+    """About every second node shuts out both: so there are a few."""
+    blob = some_blob(6 * MIB, piece_size_bytes=256 * KIB)
+    seeded(seed, blob)
+    with ExitStack() as closing:
+        liar, *nodes = (make_side(tmp_path / f"node-{number}") for number in range(5))
+        for side in (liar, *nodes):
+            closing.callback(side.close)
+        seeded(liar, blob)
+        stored = next(path for path in (tmp_path / "node-0").rglob(f"*{blob.digest.hex}*") if path.stat().st_size > MIB)
+        with stored.open("r+b") as file:
+            file.write(bytes(4 * MIB))
+        handles = [wanted(node, blob) for node in nodes]
+        for handle in handles:
+            closing.callback(handle.close)
+        for node in nodes:
+            node.swarms.connect(blob.digest, [seed.address, liar.address])
+        for handle in handles:
+            wait_whole(handle)
 
 
 def test_what_the_store_holds_is_not_fetched_again(seed: Side, node: Side, blob: SomeBlob) -> None:
