@@ -87,8 +87,8 @@ def wanted(node: Side, blob: SomeBlob) -> BlobHandle:
     return handle
 
 
-def wait_whole(handle: BlobHandle) -> None:
-    wait_until(lambda: handle.held == handle.layout.full_mask, "every piece", WAIT_S)
+def wait_whole(handle: BlobHandle, timeout_s: float = WAIT_S) -> None:
+    wait_until(lambda: handle.held == handle.layout.full_mask, "every piece", timeout_s)
 
 
 def test_a_blob_comes_whole_and_each_piece_is_told_of_once(seed: Side, node: Side, blob: SomeBlob) -> None:
@@ -140,7 +140,8 @@ def test_an_honest_peer_that_is_blamed_with_a_liar_is_met_again(seed: Side, tmp_
         for node in nodes:
             node.swarms.connect(blob.digest, [seed.address, liar.address])
         for handle in handles:
-            wait_whole(handle)
+            # Each try is 4 s, and a turn of the seed's at serving somebody else 5: up to half a minute here.
+            wait_whole(handle, 90.0)
 
 
 def test_what_the_store_holds_is_not_fetched_again(seed: Side, node: Side, blob: SomeBlob) -> None:
