@@ -319,6 +319,7 @@ class Peer:
         self.metrics.store_bytes.set(self._store.used_bytes)
         if self._driver is not None:
             self.metrics.swarms_open.set(self._driver.downloads)
+            self.metrics.layers_begun_ahead.set(self._driver.layers_begun_ahead)
 
     def _sent_bytes(self) -> int:
         return self._upload.counters.sent_bytes + self._torrents.counters()[0]

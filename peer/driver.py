@@ -183,6 +183,11 @@ class Driver:
         """Blobs that are wanted and not complete."""
         return len(self._machine.state.busy)
 
+    @property
+    def layers_begun_ahead(self) -> int:
+        """Layers that were begun before a client asked for them, since the start."""
+        return self._machine.state.images.brought_count
+
     def _turn(self) -> None:
         self._armed = False
         if self._closed:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from peer.driver import Driver
     from peer.metrics import Metrics
+    from proto.datagram_lane import Meter
     from proto.messages import Challenge, Message
     from proto.tickets import Identity
 
@@ -84,9 +85,9 @@ class SupernodeLink:
         driver.supernode_key = self._key
 
     @property
-    def meter(self) -> Metrics:
+    def meter(self) -> Meter:
         """See SessionOwner."""
-        return self._metrics
+        return self._metrics.datagrams
 
     @property
     def supernode_key(self) -> bytes | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import generate_latest
 
-from proto.datagram_lane import DATAGRAM_EVENTS
+from proto.datagram_metrics import DatagramMetrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,19 +51,15 @@ class Metrics:
             "layercast_supernode_connected", "1 while a session with the supernode is open.", registry=self.registry
         )
         self.swarms_open = Gauge("layercast_swarms_open", "Blobs wanted and not complete.", registry=self.registry)
+        self.layers_begun_ahead = Gauge(
+            "layercast_layers_begun_ahead_total", "Layers begun before a client asked for them.", registry=self.registry
+        )
         self.store_bytes = Gauge("layercast_store_bytes", "Bytes in the store.", registry=self.registry)
         self.digest_checks = Counter(
             "layercast_digest_checks", "Digests of whole blobs compared.", ["result"], registry=self.registry
         )
-        self._datagrams = Counter(
-            "layercast_datagrams", "Datagrams of sessions: sent, copied, or lost to the WebSocket.", ["event"],
-            registry=self.registry,
-        )  # fmt: skip
-        self._datagram_round_trip = Histogram(
-            "layercast_datagram_round_trip_seconds", "From a datagram to its answer.", registry=self.registry
-        )
+        self.datagrams = DatagramMetrics(self.registry)
         # Looked up once: labels() takes longer than counting.
-        self._datagrams_by_event = {event: self._datagrams.labels(event) for event in DATAGRAM_EVENTS}
         self._received = {
             source: self.bytes_received.labels(source) for source in ("peer", "seed", "origin", "passthrough")
         }
@@ -102,14 +98,6 @@ class Metrics:
     def origin_asked(self, method: str) -> None:
         """A request went to an origin."""
         self.origin_requests.labels(method).inc()
-
-    def datagrams(self, event: str, count: int = 1) -> None:
-        """See proto.datagram_lane.Meter."""
-        self._datagrams_by_event[event].inc(count)
-
-    def round_trip(self, seconds: float) -> None:
-        """See proto.datagram_lane.Meter."""
-        self._datagram_round_trip.observe(seconds)
 
     def text(self) -> bytes:
         """The exposition format, version 0.0.4."""

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 AddressT = TypeVar("AddressT")
 
-# What is counted: datagrams that left, those of them that did so once more, and frames that then went by TCP.
-DATAGRAM_EVENTS: Final = ("sent", "copied", "websocket")
 # Probes of one session that are answered.
 PROBES_MAX: Final = 8
 
@@ -27,7 +25,7 @@ PROBES_MAX: Final = 8
 class Meter(Protocol):
     """Who counts."""
 
-    def datagrams(self, event: str, count: int = 1) -> None:
+    def count(self, event: str, count: int = 1) -> None:
         """Datagrams were `sent`, of these `copied`, as nobody said the first was heard, or gone by the `websocket`."""
         ...
 
@@ -98,7 +96,7 @@ class Lane(Generic[AddressT]):
         """What to send again by the WebSocket."""
         frames = self._channel.lost(self._loop.time())
         if frames:
-            self._meter.datagrams("websocket", len(frames))
+            self._meter.count("websocket", len(frames))
         self._arm()
         return frames
 
@@ -139,7 +137,7 @@ class Lane(Generic[AddressT]):
 
     def _send(self, datagram: bytes) -> None:
         if self._address is not None and not self._closed:
-            self._meter.datagrams("sent")
+            self._meter.count("sent")
             self._transmit(datagram, self._address)
 
     def _arm(self) -> None:
@@ -160,7 +158,7 @@ class Lane(Generic[AddressT]):
         """Do what is due. What goes once more says what was heard as well."""
         now_s = self._loop.time()
         for datagram in self._channel.copies(now_s):
-            self._meter.datagrams("copied")
+            self._meter.count("copied")
             self._send(datagram)
         if self._channel.must_say_heard(now_s):
             self._send(self._channel.heard(now_s))

@@ -103,7 +103,7 @@ class Supernode:
         closing.callback(self._state.close)
         self._socket = _listen(config.listen)
         closing.callback(self._socket.close)
-        self._port = DatagramPort(self._socket, self.metrics, wanted=config.datagrams)
+        self._port = DatagramPort(self._socket, self.metrics.datagrams, wanted=config.datagrams)
         closing.callback(self._port.close)
         self._store = DiskStore(
             config.data_dir / "store",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import generate_latest
 
-from proto.datagram_lane import DATAGRAM_EVENTS
+from proto.datagram_metrics import DatagramMetrics
 
 
 class Metrics:
@@ -35,15 +35,7 @@ class Metrics:
         self.refused = Counter(
             "layercast_refused", "Sessions refused or ended, by code.", ["code"], registry=self.registry
         )
-        self._datagrams = Counter(
-            "layercast_datagrams", "Datagrams of sessions: sent, copied, or lost to the WebSocket.", ["event"],
-            registry=self.registry,
-        )  # fmt: skip
-        self._datagram_round_trip = Histogram(
-            "layercast_datagram_round_trip_seconds", "From a datagram to its answer.", registry=self.registry
-        )
-        # Looked up once: labels() takes longer than counting.
-        self._datagrams_by_event = {event: self._datagrams.labels(event) for event in DATAGRAM_EVENTS}
+        self.datagrams = DatagramMetrics(self.registry)
         for source in ("origin", "peer"):
             self.bytes_received.labels(source)
         for outcome in ("granted", "stored", "failed", "expired", "cancelled"):
@@ -52,14 +44,6 @@ class Metrics:
             self.origin_requests.labels(method)
         for result in ("ok", "mismatch"):
             self.digest_checks.labels(result)
-
-    def datagrams(self, event: str, count: int = 1) -> None:
-        """See proto.datagram_lane.Meter."""
-        self._datagrams_by_event[event].inc(count)
-
-    def round_trip(self, seconds: float) -> None:
-        """See proto.datagram_lane.Meter."""
-        self._datagram_round_trip.observe(seconds)
 
     def text(self) -> bytes:
         """The exposition format, version 0.0.4."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
-from proto.datagram_lane import DATAGRAM_EVENTS
+from proto.datagram_metrics import DATAGRAM_EVENTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

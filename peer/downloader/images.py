@@ -30,6 +30,8 @@ class Images:
         self._count_max = count_max
         self._images: deque[Image] = deque()
         self._of: dict[Digest, Image] = {}
+        # Layers that others brought, since the start.
+        self.brought_count = 0
 
     def __len__(self) -> int:
         return len(self._images)
@@ -64,4 +66,5 @@ class Images:
         if image.begun == len(image.layers):
             return None
         image.begun += 1
+        self.brought_count += 1
         return image.layers[image.begun - 1]

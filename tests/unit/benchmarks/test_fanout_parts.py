@@ -95,10 +95,10 @@ def test_datagrams_are_those_of_all_programs() -> None:
     scrapes = []
     for sent, round_trips in ((10, (0.1, 0.2)), (5, (0.6,))):
         metrics = Metrics()
-        metrics.datagrams("sent", sent)
-        metrics.datagrams("copied")
+        metrics.datagrams.count("sent", sent)
+        metrics.datagrams.count("copied")
         for seconds in round_trips:
-            metrics.round_trip(seconds)
+            metrics.datagrams.round_trip(seconds)
         scrapes.append(parse(metrics.text().decode()))
     found = datagrams(scrapes)
     assert (found.sent, found.copied, found.websocket) == (15, 2, 0)

@@ -33,7 +33,7 @@ class Owner:
 
     def __init__(self) -> None:
         self.identity = Identity.generate()
-        self.meter = Metrics()
+        self.meter = Metrics().datagrams
         self.events: list[object] = []
         self.changed = asyncio.Event()
 

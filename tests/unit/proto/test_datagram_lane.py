@@ -38,7 +38,7 @@ class End:
         self.sent.append((datagram, address))
         self.spoke.set()
 
-    def datagrams(self, event: str, count: int = 1) -> None:
+    def count(self, event: str, count: int = 1) -> None:
         self.counts[event] += count
 
     def round_trip(self, seconds: float) -> None:

@@ -70,7 +70,7 @@ class Way:
     said_s: list[float] = field(default_factory=list)
     events: Counter[str] = field(default_factory=Counter)
 
-    def datagrams(self, event: str, count: int = 1) -> None:
+    def count(self, event: str, count: int = 1) -> None:
         self.events[event] += count
 
     def round_trip(self, seconds: float) -> None:

@@ -32,7 +32,8 @@ class Owner:
 
     def __init__(self) -> None:
         self.identity = Identity.generate()
-        self.meter = Metrics()
+        self.metrics = Metrics()
+        self.meter = self.metrics.datagrams
         self.received_messages: list[Message] = []
         self.losses: list[str] = []
 
@@ -134,7 +135,7 @@ async def test_signs_of_life_go_by_datagram(tmp_path: Path) -> None:
         ):
             await until(lambda: min(len(relay.down), len(relay.up)) >= 10)
             assert opened.is_open
-            for metrics in (supernode.metrics, owner.meter):
+            for metrics in (supernode.metrics, owner.metrics):
                 counted = parse(metrics.text().decode())
                 assert counted.value("layercast_datagrams_total", event="sent") >= 10
                 assert counted.value("layercast_datagrams_total", event="copied") == 0
