@@ -96,7 +96,7 @@ PUBLIC_TTL = Option(
     "public_ttl", parse_duration, 3600.0, "how long an origin's word that it gives a blob to anyone is believed"
 )
 PREFETCH = Option(
-    "prefetch", parse_bool, False, "true: begin an image's next layer while a client still reads those before it"
+    "prefetch", parse_bool, True, "begin an image's next layer while a client still reads those before it"
 )
 P2P = Option("p2p", parse_bool, True, "false: share nothing, pass every pull through", reloadable=True)
 LOG_LEVEL = Option("log_level", logs.parse_level, "info", "debug, info, warning or error", reloadable=True)

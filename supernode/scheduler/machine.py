@@ -16,7 +16,7 @@ import random
 from typing import TYPE_CHECKING
 
 from proto.pieces import PieceLayout, indices
-from supernode.scheduler import contract, origin, outcomes, policy, running
+from supernode.scheduler import contract, finishing, origin, outcomes, policy, running
 from supernode.scheduler.contract import SEED, Command, Event
 from supernode.scheduler.lease import Lease
 from supernode.scheduler.leases import Core
@@ -342,6 +342,7 @@ class Scheduler:
             return
         valid = event.piece is not None and 0 <= event.piece < member.swarm.count
         member.reader = event.piece if valid else None
+        finishing.review(self._core, member.node)
 
     # --- failures --------------------------------------------------------------------------------------------
 

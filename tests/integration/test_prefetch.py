@@ -1,4 +1,4 @@
-"""With `prefetch` a node begins an image's next layer while its client still reads the one before, and no other."""
+"""A node begins an image's next layer while its client still reads the one before, and no other, unless told not to."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_second_layer_is_at_the_node_when_the_client_asks_for_it(
     tmp_path: Path, origin: CountingProxy, image: Image
 ) -> None:
     first, second, third, fourth = image.layers
-    with Cluster(tmp_path, origin.address, peer_flags=["--prefetch", "true"]) as cluster:
+    with Cluster(tmp_path, origin.address) as cluster:
         peer = cluster.add_peer()
         cluster.wait_for_sessions(1)
         read_manifest(peer.proxy, image)
@@ -57,13 +57,14 @@ def test_the_second_layer_is_at_the_node_when_the_client_asks_for_it(
         wait_until(lambda: origin.ledger().gets(third.digest) == 1, "the third layer", 20.0)
         assert origin.ledger().gets(second.digest) == 1, "it came once, before it was asked for"
         assert origin.ledger().gets(fourth.digest) == 0, "nobody read the third"
+        assert peer.metrics().value("layercast_layers_begun_ahead_total") == 2
 
 
-def test_unless_it_is_switched_on_nothing_comes_that_was_not_asked_for(
+def test_where_it_is_switched_off_nothing_comes_that_was_not_asked_for(
     tmp_path: Path, origin: CountingProxy, image: Image
 ) -> None:
     first, second, third, _ = image.layers
-    with Cluster(tmp_path, origin.address) as cluster:
+    with Cluster(tmp_path, origin.address, peer_flags=["--prefetch", "false"]) as cluster:
         peer = cluster.add_peer()
         cluster.wait_for_sessions(1)
         read_manifest(peer.proxy, image)
