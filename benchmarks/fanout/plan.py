@@ -23,7 +23,8 @@ Word = TypeVar("Word", bound=str)
 # Addresses and neighbour tables are laid out for so many; two cores are busy long before.
 NODES_MAX: Final = 1000
 RATE_MIN_BYTES_S: Final = 12_500
-FRAMES: Final = ("1500", "9000")
+FRAME_MIN_BYTES: Final = 1500
+FRAME_MAX_BYTES: Final = 9000
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--joiners", default="0", metavar="N", help="the last N nodes ask when all others are complete [0]")
     add("--control", default="own", metavar="C", help="control traffic on a link of its own, or shared [own]")
     add("--datagrams", action="store_true", help="control by datagram where that gets through [by TCP alone]")
-    add("--frames", default="1500", metavar="BYTES", help="MTU of every link, 1500 or 9000 [1500]")
+    add("--frames", default=str(FRAME_MIN_BYTES), metavar="BYTES", help="MTU of every link, 1500 to 9000 [1500]")
     add("--seed", default="1", metavar="S", help="of the random content and arrivals [1]")
     add("--native-limit", default="5min", metavar="T", help="above, native pulls a part of the size [5min]")
     add("--no-netns", action="store_true", help="on loopback with the product's own rate limits, as without root")
@@ -114,7 +115,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
         modes=modes,
         control=_choice("--control", arguments.control, controls),
         datagrams=arguments.datagrams,
-        frame_bytes=int(_choice("--frames", arguments.frames, FRAMES)),
+        frame_bytes=_frame_bytes(arguments.frames),
         shaped=shaped,
         native_limit_s=checked("--native-limit", arguments.native_limit, parse_duration, 1.0, "at least 1s"),
         max_x_piece=None if limit is None else checked("--max-x-piece", limit, _number, 1.0, "at least 1"),
@@ -200,6 +201,13 @@ def _arrival(text: str) -> float:
     return value
 
 
+def _frame_bytes(text: str) -> int:
+    found = checked("--frames", text, whole, FRAME_MIN_BYTES, f"at least {FRAME_MIN_BYTES}")
+    if found > FRAME_MAX_BYTES:
+        raise ConfigError(f"--frames {text}: at most {FRAME_MAX_BYTES}")
+    return found
+
+
 def _choice(flag: str, text: str, known: tuple[Word, ...]) -> Word:
     for one in known:
         if one == text:
@@ -225,7 +233,7 @@ def _refuse_without_namespaces(arguments: argparse.Namespace, scenario: Scenario
     """What loopback cannot do. Raises LocalError."""
     asked = {
         "--racks": bool(scenario.racks),
-        "--frames": arguments.frames != FRAMES[0],
+        "--frames": _frame_bytes(arguments.frames) != FRAME_MIN_BYTES,
         "--control shared": arguments.control == "shared",
     }
     for flag, wanted in asked.items():
