@@ -23,7 +23,7 @@ def review(core: Core, node: Node) -> None:
     if len(core.swarms) < 2:
         return
     for member in node.wanting.values():
-        if member.reader is not None and _nearly_whole(core, member):
+        if _is_read(member) and _nearly_whole(core, member):
             member.swarm.finishing |= node.bit
             core.book.finishing |= node.bit
             node.finishing.append(member)
@@ -35,6 +35,11 @@ def forget(core: Core, node: Node) -> None:
         member.swarm.finishing &= ~node.bit
     node.finishing.clear()
     core.book.finishing &= ~node.bit
+
+
+def _is_read(member: Member) -> bool:
+    """Whether a client waits for it, as far as is told: of a blob of one piece nobody tells."""
+    return member.reader is not None or member.swarm.count == 1
 
 
 def _nearly_whole(core: Core, member: Member) -> bool:

@@ -255,6 +255,7 @@ class Scheduler:
         outcomes.lose(core, member, member.have & ~held, "source no longer holds it")
         member.wanted = event.wanted
         swarm.add_copies(member, held)
+        finishing.review(core, node)
         core.wake(node)
         what = "peer %d announced %d pieces, wanted %s"
         core.stories.tell(core.now, swarm.number, WHOLE, what, event.peer, held.bit_count(), event.wanted)

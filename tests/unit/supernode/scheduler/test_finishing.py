@@ -16,17 +16,17 @@ PIECES = 16
 class TwoBlobs(Playbook):
     """Peers 1 to 3 hold the common blob, peer 1 the rare one too; peer 4 is being sent a first piece of that."""
 
-    def __init__(self, reader_holds: str) -> None:
+    def __init__(self, reader_holds: str, *, common_pieces: int = PIECES) -> None:
         super().__init__()
         self.join(1, 2, 3, 4, rate=1000.0)
-        for swarm in (COMMON, RARE):
-            self.open("*" * PIECES, swarm=swarm)
-            self.tell(contract.PieceEvicted(swarm, contract.SEED, mask("*" * PIECES)))
+        for swarm, pieces in ((COMMON, common_pieces), (RARE, PIECES)):
+            self.open("*" * pieces, swarm=swarm)
+            self.tell(contract.PieceEvicted(swarm, contract.SEED, mask("*" * pieces)))
         self.hold(COPIER, "*" * PIECES, swarm=RARE)
         self.first = grants(self.want(READER, swarm=RARE))[0]
         self.want(READER, reader_holds, swarm=COMMON)
         for peer in (1, 2, 3):
-            self.hold(peer, "*" * PIECES, swarm=COMMON)
+            self.hold(peer, "*" * common_pieces, swarm=COMMON)
 
     def read(self, piece: int | None) -> None:
         """The client of the reading node waits for this piece of the common blob."""
@@ -68,6 +68,11 @@ def test_a_source_finishes_a_blob_for_a_client_before_it_sends_others_rarer_piec
     book.tell(contract.ReaderMoved(COMMON, READER, PIECES - 1))
     granted = grants(book.stored(running) + book.stored(ahead))
     assert (granted[0].swarm, granted[0].receiver) == (COMMON, READER)
+
+
+def test_a_blob_of_one_piece_comes_before_rarer_pieces_though_nobody_says_that_it_is_read() -> None:
+    blobs = TwoBlobs(reader_holds=" ", common_pieces=1)
+    assert blobs.next_swarm() == COMMON
 
 
 def test_a_client_that_left_is_not_finished_for() -> None:
