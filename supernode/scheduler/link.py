@@ -22,8 +22,10 @@ _UNFILLED: Final = 0.6
 # What a transfer takes of a link while the other end is unknown, bytes/s: more than any link has.
 FILLS: Final = 1e15
 # A transfer tells how much this link carries, not only how little it may be, if the other end could have done so many
-# times as much; and so many such transfers tell what may run beside one.
+# times as much; and so many such transfers tell what may run beside one. One is enough where the other end could have
+# done far more.
 _MORE: Final = 1.5
+_FAR_MORE: Final = 3.0
 _SURE: Final = 2
 # What is left of a hoped for rate with each transfer that was slower.
 _DOUBT: Final = 0.7
@@ -74,7 +76,8 @@ class Link:
         self.carries: float | None = None
         # Transfers that it was learned from.
         self.measured = 0
-        # Transfers at about that rate that this link held up: the other end could have done more.
+        # Transfers at about that rate that this link held up, as the other end could have done more; those whose other
+        # end could have done far more count as many as it takes.
         self.held_up = 0
         # Bytes/s that it may well carry, until transfers tell; 0.0: nothing is known.
         self.hoped = 0.0
@@ -222,4 +225,4 @@ class Link:
         elif beside_there <= 1.0 + _PARTLY and not 0.0 < _MORE * there < self.carries:
             self.carries += _FALL * (carried - self.carries)
         if there > _MORE * rate * beside_there and _MORE * carried > self.carries:
-            self.held_up += 1
+            self.held_up += _SURE if there > _FAR_MORE * rate * beside_there else 1

@@ -192,6 +192,10 @@ def test_a_link_is_known_by_transfers_whose_other_end_could_have_done_more() -> 
     assert known_after_each(Link(8, None), 3, there=RATE) == [0.0, RATE / 2, RATE / 2]
 
 
+def test_one_transfer_whose_other_end_could_have_done_far_more_tells_what_a_link_carries() -> None:
+    assert known_after_each(Link(8, None), 2, there=2.0 * RATE) == [RATE / 2, RATE / 2]
+
+
 @pytest.mark.parametrize("there", [0.0, RATE / 2])
 def test_nothing_is_known_of_a_link_whose_transfers_the_others_may_have_held_up(there: float) -> None:
     assert known_after_each(Link(8, None), 8, there=there) == [0.0] * 8
