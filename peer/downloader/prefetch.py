@@ -2,8 +2,8 @@
 
 A container engine reads a manifest, then its layers in order, a few at a time, and asks for the next when one is
 whole. In a swarm whose nodes all do so every node runs out of work at the same time, and the next layers begin cold.
-So a layer that is nearly here brings one more: the first after all that the client asked for. Those before it that it
-did not ask for it has.
+So when all layers that clients read are nearly here each brings one more: the first after all that the client asked
+for. Those before it that it did not ask for it has. While one of them is far from here the links have work enough.
 
 Only what others may have as well is begun (the layer that brings it is public at the same source), only with a
 supernode, and nobody waits for it: what cannot be had is asked for again when the client comes.
@@ -33,16 +33,23 @@ def image_named(state: State, event: ImageNamed) -> None:
 
 
 def plan(state: State, blob: Blob) -> None:
-    """Begin the next layer where this one, which a client reads, is nearly here."""
+    """Begin the next layer where this one, which a client reads, and all others that are read there are nearly here."""
     source = state.images.source_of(blob.digest)
-    if source is None or blob.layout is None or not state.linked or not state.sharing:
+    if source is None or not state.linked or not state.sharing or not _read_there(blob, source):
         return
-    missing = blob.layout.count - blob.held.bit_count()
-    if missing > blob.layout.count * state.limits.prefetch_part or not _read_there(blob, source):
+    if not _nearly_here(state, blob) or any(
+        _read_there(other, source) and not _nearly_here(state, other) for other in state.busy
+    ):
         return
     following = state.images.take_next(blob.digest)
     if following is not None:
         _begin(state, following, source)
+
+
+def _nearly_here(state: State, blob: Blob) -> bool:
+    if blob.layout is None:
+        return False
+    return blob.layout.count - blob.held.bit_count() <= blob.layout.count * state.limits.prefetch_part
 
 
 def _read_there(blob: Blob, source: Source) -> bool:

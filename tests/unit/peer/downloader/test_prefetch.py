@@ -11,6 +11,7 @@ from peer.downloader.contract import (
     ImageNamed,
     LinkLost,
     OpenInStore,
+    PieceArrived,
     RefuseReader,
     StoreOpened,
 )
@@ -40,6 +41,18 @@ def test_a_layer_that_is_nearly_here_brings_the_next_one() -> None:
     assert wanted(script) == [str(DIGEST)]
     script = named(Script(limits=QUARTER).linked(), held=0b0111)
     assert wanted(script) == [str(DIGEST), str(SECOND)]
+
+
+def test_nothing_is_begun_while_another_layer_that_the_client_reads_is_far_from_here() -> None:
+    script = Script(limits=QUARTER).linked()
+    script(ImageNamed(SOURCE, LAYERS), BlobWanted(2, SECOND, SOURCE))
+    script.receive(SwarmOpened(8, str(SECOND), SIZE, PIECE, TICKET))
+    script(StoreOpened(SECOND, 0b0001, 0b1111, False))
+    script.open(held=0b0111)
+    script(PieceArrived(SECOND, 1))
+    assert str(THIRD) not in wanted(script)
+    script(PieceArrived(SECOND, 2))
+    assert wanted(script)[-1] == str(THIRD)
 
 
 def test_what_is_begun_is_downloaded_although_nobody_reads_it() -> None:
