@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supernode.scheduler import contract
+from supernode.scheduler import contract, taking
 from tests.unit.supernode.scheduler.support import Playbook, grants, mask
 
 # Nearly everybody holds its pieces; the other's are at one node alone.
@@ -68,6 +68,18 @@ def test_a_source_finishes_a_blob_for_a_client_before_it_sends_others_rarer_piec
     book.tell(contract.ReaderMoved(COMMON, READER, PIECES - 1))
     granted = grants(book.stored(running) + book.stored(ahead))
     assert (granted[0].swarm, granted[0].receiver) == (COMMON, READER)
+
+
+@pytest.mark.parametrize(("reads", "swarm"), [(PIECES - 1, COMMON), (None, RARE)])
+def test_a_receiver_that_chooses_takes_the_last_piece_of_what_its_client_reads(reads: int | None, swarm: int) -> None:
+    blobs = TwoBlobs(reader_holds="*" * (PIECES - 1))
+    # Has room, and both.
+    blobs.hold(2, "*" * PIECES, swarm=RARE)
+    blobs.read(reads)
+    core = blobs.scheduler.inspect()
+    choice = taking.for_receiver(core, core.book.nodes[READER], seed_free=False)
+    assert choice is not None
+    assert choice[0].swarm.number == swarm
 
 
 def test_a_blob_of_one_piece_comes_before_rarer_pieces_though_nobody_says_that_it_is_read() -> None:
