@@ -13,8 +13,8 @@ import uvloop
 
 from peer.app import Peer
 from peer.config import PeerConfig, load
-from proto import garbage, logs
 from proto.errors import ConfigError
+from proto.runtime import gc_tuning, logs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         config = load(argv, os.environ)
         logs.setup(config.log_level, as_json=config.log_json)
-        garbage.search_less_often()
+        gc_tuning.search_less_often()
         return uvloop.run(_serve(config, argv))
     except ConfigError as error:
         sys.stderr.write(f"layercast-peer: {error}\n")
@@ -59,7 +59,7 @@ async def _serve(config: PeerConfig, argv: Sequence[str]) -> int:
     try:
         peer.open()
         await peer.start()
-        garbage.leave_alone_what_is_there()
+        gc_tuning.leave_alone_what_is_there()
         loop.add_signal_handler(signal.SIGHUP, reload)
         print(
             f"ready peer proxy={peer.proxy_address} upload={peer.upload_address} status={peer.status_address}",

@@ -22,34 +22,34 @@ from aiohttp import web
 from peer.downloader.contract import BlobFound
 from peer.downloader.limits import Limits
 from peer.downloader.machine import Downloader
-from peer.driver import Driver
-from peer.link import Profile, SupernodeLink
 from peer.metrics import Metrics
+from peer.node.driver import Driver
+from peer.node.origin_fetch import UpstreamFetcher
+from peer.node.rate_meter import RateMeter
+from peer.node.session import Session
+from peer.node.source_cache import SourcesFile
+from peer.node.supernode_connection import Profile, SupernodeLink
+from peer.node.workers import Work
 from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyMetrics, build_app, ignore_image
-from peer.rate_meter import RateMeter
-from peer.session import Session
-from peer.sources_file import SourcesFile
+from peer.registry.reader import RegistryReader
 from peer.status import Health, add_status
 from peer.store.disk import DiskStore
 from peer.store.meta import current_boot_id
-from peer.torrents import Torrents, begin_swarms
-from peer.transport.http_client import HttpTransport
-from peer.transport.http_server import UploadServer
+from peer.torrent.torrents import Torrents, begin_swarms
+from peer.torrent.transport import TorrentTransport
+from peer.transport.client import HttpTransport
 from peer.transport.rates import RateLimiter
-from peer.transport.registry import RegistryReader
-from peer.transport.torrent import TorrentTransport
-from peer.upstream_fetch import UpstreamFetcher
-from peer.work import Work
+from peer.transport.server import UploadServer
+from proto.config.settings import version
+from proto.config.values import HostPort
 from proto.errors import ConfigError
-from proto.settings import version
-from proto.tickets import Identity
-from proto.values import HostPort
+from proto.wire.tickets import Identity
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from peer.config import PeerConfig
-    from peer.transport.torrent_swarms import TorrentSwarms
+    from peer.torrent.swarms import TorrentSwarms
     from proto.ids import Digest
 
 logger = logging.getLogger(__name__)

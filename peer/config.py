@@ -8,12 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from proto import logs, settings
-from proto.errors import ConfigError
-from proto.settings import Option, default_data_dir
-from proto.upstream_sections import upstreams_of
-from proto.upstreams import UpstreamTable
-from proto.values import (
+from proto.config import settings
+from proto.config.settings import Option, default_data_dir
+from proto.config.upstream_sections import upstreams_of
+from proto.config.values import (
     HostPort,
     parse_bool,
     parse_duration,
@@ -26,6 +24,9 @@ from proto.values import (
     parse_url,
     parse_zone,
 )
+from proto.errors import ConfigError
+from proto.oci.upstreams import UpstreamTable
+from proto.runtime import logs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

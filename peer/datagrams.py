@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proto.datagram_lane import Meter
-    from proto.messages import Welcome
+    from proto.wire.messages import Welcome
 
 logger = logging.getLogger(__name__)
 

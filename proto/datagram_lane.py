@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from proto.datagrams import Channel
-    from proto.messages import Message
+    from proto.wire.messages import Message
 
 AddressT = TypeVar("AddressT")
 

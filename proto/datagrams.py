@@ -23,23 +23,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from proto.errors import FrameInvalid
-from proto.messages import (
-    Cancel,
-    Failed,
-    Grant,
-    Holders,
-    NodeKnown,
-    OriginStatus,
-    ReaderMoved,
-    Stored,
-    Vouched,
-)
 from proto.round_trip import RoundTrip
+from proto.wire.messages import Cancel, Failed, Grant, Holders, NodeKnown, OriginStatus, ReaderMoved, Stored, Vouched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from proto.messages import Message
+    from proto.wire.messages import Message
 
 KEY_BYTES: Final = 16
 PROBE: Final = b"\xc1"

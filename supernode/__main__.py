@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from proto import garbage, logs
 from proto.errors import ConfigError
+from proto.runtime import gc_tuning, logs
 from supernode.app import Supernode
 from supernode.config import SupernodeConfig, load
 
@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         config = load(argv, os.environ)
         logs.setup(config.log_level, as_json=config.log_json)
-        garbage.search_less_often()
+        gc_tuning.search_less_often()
         return uvloop.run(_serve(config, argv))
     except ConfigError as error:
         sys.stderr.write(f"layercast-supernode: {error}\n")

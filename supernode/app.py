@@ -21,38 +21,38 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from peer.registry.client import OriginHttp
+from peer.registry.reader import RegistryReader
 from peer.store.disk import DiskStore
 from peer.transport.cancellation import Cancellation
-from peer.transport.http_client import HttpTransport
-from peer.transport.http_server import UploadServer
-from peer.transport.origin_http import OriginHttp
-from peer.transport.registry import RegistryReader
+from peer.transport.client import HttpTransport
+from peer.transport.server import UploadServer
+from proto.config.settings import version
+from proto.config.values import HostPort
 from proto.errors import ConfigError
-from proto.messages import TORRENT
-from proto.settings import version
-from proto.tickets import Identity
-from proto.values import HostPort
-from supernode.api import Api
-from supernode.completion import Completion
+from proto.wire.messages import TORRENT
+from proto.wire.tickets import Identity
+from supernode.api.server import Api
+from supernode.control.admission import Opening, Policy
+from supernode.control.driver import Driver
+from supernode.control.message_handler import Intake
+from supernode.control.node_registry import NodeBook
+from supernode.control.notifier import Telling
+from supernode.control.piece_hashes import sign_held
+from supernode.control.swarm_registry import SwarmBook
+from supernode.control.verification import Completion
 from supernode.datagrams import DatagramPort
-from supernode.driver import Driver
-from supernode.event_log import Header, SchedulerParameters
-from supernode.event_log_writer import EventLogWriter, RecordedScheduler
-from supernode.hashbook import sign_held
-from supernode.intake import Intake
+from supernode.event_log.format import Header, SchedulerParameters
+from supernode.event_log.writer import EventLogWriter, RecordedScheduler
 from supernode.metrics import Metrics
-from supernode.nodes import NodeBook
-from supernode.opening import Opening, Policy
+from supernode.origin.public_access import Publicity
 from supernode.origin.registry import RegistryOrigin
-from supernode.publicity import Publicity
 from supernode.scheduler import build as scheduler_build
 from supernode.scheduler.settings import SchedulerSettings
 from supernode.seed import Seed
-from supernode.sessions import Limits
+from supernode.session.session import Limits
 from supernode.state.sqlite import SqliteState, StateThread
-from supernode.swarms import SwarmBook
-from supernode.telling import Telling
-from supernode.torrents import Tracker, begin_seeding
+from supernode.torrent.tracker import Tracker, begin_seeding
 
 if TYPE_CHECKING:
     from pathlib import Path

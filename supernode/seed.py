@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Final, Protocol
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource, Transport
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import LayercastError, LocalError, UpstreamError
-from proto.messages import FetchReason
 from proto.pieces import PieceLayout, indices, runs
-from proto.tickets import TICKET_LIFE_S, issue_ticket
+from proto.wire.messages import FetchReason
+from proto.wire.tickets import TICKET_LIFE_S, issue_ticket
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peer.store.base import BlobHandle, BlobStore
     from proto.ids import Digest
-    from proto.messages import Source
-    from proto.tickets import Identity
+    from proto.wire.messages import Source
+    from proto.wire.tickets import Identity
 
 logger = logging.getLogger(__name__)
 

@@ -13,13 +13,13 @@ from benchmarks.dataplane.contract import Marks, wait_for_end
 from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
-from peer.transport.http_client import HttpTransport
-from peer.transport.http_server import UploadServer
-from peer.transport.http_wire import decode_hashes
+from peer.transport.client import HttpTransport
+from peer.transport.server import UploadServer
+from peer.transport.wire import decode_hashes
 from proto.errors import LocalError
 from proto.ids import Digest, peer_name
 from proto.pieces import PieceLayout
-from proto.tickets import Identity, check_hashes, issue_ticket, sign_hashes
+from proto.wire.tickets import Identity, check_hashes, issue_ticket, sign_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

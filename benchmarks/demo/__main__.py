@@ -26,7 +26,7 @@ from benchmarks.demo.tables import Delivery, check, print_tables
 from benchmarks.harness.cluster import Cluster, Peer
 from benchmarks.harness.processes import ProcessError
 from benchmarks.origin.image import Image, ImageBuildError, make_file_image
-from proto.values import parse_size
+from proto.config.values import parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,9 +11,9 @@ import supernode.config
 from benchmarks.figures import Mode
 from benchmarks.pulls.common import checked, whole
 from benchmarks.scenario import Arrivals, Control, NodeClass, Scenario
+from proto.config.values import parse_duration, parse_rate, parse_size
 from proto.errors import ConfigError, LocalError
 from proto.pieces import piece_size_for
-from proto.values import parse_duration, parse_rate, parse_size
 
 if TYPE_CHECKING:
     import argparse

@@ -13,8 +13,8 @@ from benchmarks.harness.counting_proxy import CountingProxyProcess
 from benchmarks.harness.programs import ProgramMissing
 from benchmarks.harness.registry import Registry
 from benchmarks.report import machine, write_json
+from proto.config.values import parse_rate, parse_size
 from proto.errors import ConfigError, LocalError
-from proto.values import parse_rate, parse_size
 
 if TYPE_CHECKING:
     import argparse

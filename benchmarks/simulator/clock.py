@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from proto.calendar import Calendar, Entry
+from proto.calendar_queue import Calendar, Entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable

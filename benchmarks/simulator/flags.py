@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.pulls.common import checked, whole
 from benchmarks.scenario import Arrivals, Faults, NodeClass, OriginBehaviour, Scenario
+from proto.config.values import parse_duration, parse_rate, parse_size
 from proto.errors import ConfigError
 from proto.pieces import MIB, PIECE_COUNT_MAX
-from proto.values import parse_duration, parse_rate, parse_size
 
 if TYPE_CHECKING:
     import argparse

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from proto.ids import PEER_ID_BYTES, PEER_NAME_BYTES, Digest, PeerId, PeerName
-from proto.messages import Source
+from proto.wire.messages import Source
 
 SOURCE = Source("registry.example.com", "simulated/image")
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Protocol
 
-from peer.transport.origin_connection import OriginTimeouts
-from peer.upstream_fetch import RETRY_AFTER_MAX_S, RETRY_WAITS_S
+from peer.node.origin_fetch import RETRY_AFTER_MAX_S, RETRY_WAITS_S
+from peer.registry.connection import OriginTimeouts
 from supernode.origin.fetch import RetrySettings
 from supernode.origin.registry import RATE_LIMIT_PATIENCE_S
 
@@ -42,7 +42,7 @@ class Patience(Protocol):
 
 
 class SupernodeGate:
-    """Retry-After, obeyed for all blobs (supernode.origin.rate_gate)."""
+    """Retry-After, obeyed for all blobs (supernode.origin.rate_limiter)."""
 
     def __init__(self) -> None:
         self.closed_until_s = 0.0
@@ -82,7 +82,7 @@ class SupernodePatience:
 
 
 class PeerPatience:
-    """As peer.upstream_fetch does it."""
+    """As peer.node.origin_fetch does it."""
 
     def __init__(self) -> None:
         self._failures = 0

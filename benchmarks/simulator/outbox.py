@@ -1,6 +1,7 @@
 """What the simulated supernode tells its sessions: in frames, one a turn of its loop; tiny blobs over its uplink.
 
-Stands in for supernode.outbox and what supernode.driver and supernode.telling put there. Nothing is decided here.
+Stands in for supernode.session.outbox and what supernode.control.driver and supernode.control.notifier put there.
+Nothing is decided here.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from benchmarks.simulator.checkers import told
 from benchmarks.simulator.names import address_of, blob_of, digest_of, peer_id
 from peer.downloader.contract import HashesLearned, InlineGranted, Received
 from proto.ids import peer_name
-from proto.messages import Grant, NodeKnown, OriginStatus
-from supernode.driver import INLINE_UPLINK_S
+from proto.wire.messages import Grant, NodeKnown, OriginStatus
+from supernode.control.driver import INLINE_UPLINK_S
 from supernode.scheduler.contract import SEED
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.simulator.transfer import Endpoint
     from benchmarks.simulator.world import World
     from peer.downloader.contract import Event
-    from proto.messages import Message
+    from proto.wire.messages import Message
     from supernode.scheduler.contract import GrantLease
 
 
@@ -86,7 +87,7 @@ class Outbox:
         self.tell(session, OriginStatus(number, "sharing", swarm.elected == session.number))
 
     def fits_inline(self, swarm: Swarm, waiting: int) -> bool:
-        """As supernode.driver counts it."""
+        """As supernode.control.driver counts it."""
         scenario, settings = self._world.scenario, self._world.settings
         rate_bytes_s = (scenario.declared and scenario.supernode_bytes_s) or settings.uplink_assumed_bytes_s
         return waiting * swarm.layout.size_bytes <= rate_bytes_s * INLINE_UPLINK_S

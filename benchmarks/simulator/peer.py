@@ -1,6 +1,7 @@
 """A simulated node: the production downloader, and what its driver does with it, without I/O.
 
-Each command is carried out as peer.driver and peer.work do. What the node holds is its endpoint's, and outlives it.
+Each command is carried out as peer.node.driver and peer.node.workers do. What the node holds is its
+endpoint's, and outlives it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from benchmarks.simulator.names import SOURCE, digest_of, node_of
 from benchmarks.simulator.origin import PeerPatience
 from peer.downloader import contract
 from peer.downloader.contract import BlobWanted, DigestChecked, FetchEnded, LinkOpened, ReaderAt, ReaderClosed, Wakeup
-from proto.messages import Announce
 from proto.pieces import indices
+from proto.wire.messages import Announce
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from benchmarks.simulator.transfer import Endpoint, Transfer
     from benchmarks.simulator.world import World
     from proto.machine import Machine
-    from proto.messages import Message
+    from proto.wire.messages import Message
 
 # The blob's own digest runs along with the verified prefix; what is left at the end is about one piece.
 _SHA256_BYTES_S = 1.4e9

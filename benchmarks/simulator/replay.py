@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from proto.pieces import PieceLayout
-from supernode.event_log import CommandsDigest, SchedulerParameters
+from supernode.event_log.format import CommandsDigest, SchedulerParameters
 from supernode.scheduler import contract, invariants
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from supernode.event_log import Handled, Header, Reader, Record
+    from supernode.event_log.format import Handled, Header, Reader, Record
     from supernode.scheduler.contract import Command, Event
     from supernode.scheduler.machine import Scheduler
 

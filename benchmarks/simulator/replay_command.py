@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.report import print_table, write_json
 from benchmarks.simulator.replay import Replayer
+from proto.config.values import parse_int
 from proto.errors import ConfigError, LocalError
-from proto.values import parse_int
-from supernode.event_log import Reader
+from supernode.event_log.format import Reader
 
 if TYPE_CHECKING:
     import argparse

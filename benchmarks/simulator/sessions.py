@@ -9,8 +9,8 @@ from benchmarks.simulator.names import peer_id
 if TYPE_CHECKING:
     from benchmarks.simulator.peer import Peer
     from peer.downloader.contract import Event
-    from proto.messages import Announce
     from proto.pieces import PieceLayout
+    from proto.wire.messages import Announce
 
 
 class Session:
@@ -70,7 +70,7 @@ class Swarm:
         self.hashes = 0
         self.seed_held = 0
         self.inline = False
-        # As in supernode.swarms: the state of a fetch that is not done, and who was elected to try.
+        # As in supernode.control.swarm_registry: the state of a fetch that is not done, and who was elected to try.
         self.origin_state = ""
         self.moved_s = float("-inf")
         self.elected: int | None = None

@@ -15,14 +15,14 @@ from benchmarks.simulator.names import blob_of, digest_of, swarm_of
 from benchmarks.simulator.outbox import Outbox
 from benchmarks.simulator.seed import Seed
 from benchmarks.simulator.sessions import Session, Swarm
-from proto import messages
 from proto.ids import Digest
 from proto.pieces import Bitfield, indices
-from supernode.driver import INLINE_BYTES_MAX
-from supernode.nodes import NodeBook
+from proto.wire import messages
+from supernode.control.driver import INLINE_BYTES_MAX
+from supernode.control.node_registry import NodeBook
+from supernode.control.notifier import MOVED_LATELY_S
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
-from supernode.telling import MOVED_LATELY_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable

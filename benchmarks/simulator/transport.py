@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.simulator.checkers import told
 from benchmarks.simulator.transfer import Endpoint, Transfer
-from proto.messages import FetchReason
+from proto.wire.messages import FetchReason
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from benchmarks.simulator.settings import SimulationSettings
     from benchmarks.simulator.transfer import Ended
 
-# The least of peer.transport.tail: with this part of its piece left a transfer is nearly over.
+# The least of peer.transport.request_lead: with this part of its piece left a transfer is nearly over.
 _TAIL_PART: Final = 16
 
 

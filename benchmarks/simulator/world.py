@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from benchmarks.figures import Sample
     from benchmarks.simulator.sessions import Session
     from proto.machine import Machine
-    from proto.messages import Message
+    from proto.wire.messages import Message
 
     SchedulerMachine = Machine[supernode.scheduler.contract.Event, supernode.scheduler.contract.Command]
     DownloaderMachine = Machine[peer.downloader.contract.Event, peer.downloader.contract.Command]

@@ -11,8 +11,8 @@ from urllib.parse import quote
 from peer.cli.contract import CommandError
 from proto.errors import RemoteError
 from proto.ids import Digest
-from proto.oci import check_repository, looks_like_host, parse_reference
-from proto.upstreams import DOCKER_HUB, normalise_upstream
+from proto.oci.routes import check_repository, looks_like_host, parse_reference
+from proto.oci.upstreams import DOCKER_HUB, normalise_upstream
 
 INDEX_TYPES: Final = (
     "application/vnd.oci.image.index.v1+json",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from peer.cli import pull, status, up
 from peer.cli.contract import CommandError
+from proto.config.settings import version
 from proto.errors import LayercastError
-from proto.settings import version
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,15 +14,15 @@ import urllib3
 
 from peer.cli.contract import MISMATCH, CommandError
 from peer.cli.image import INDEX_TYPES, MANIFEST_TYPES
-from proto.challenges import bearer_challenge
 from proto.ids import Digest
-from proto.ranges import format_range, parse_content_range
+from proto.oci.ranges import format_range, parse_content_range
+from proto.oci.www_authenticate import bearer_challenge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from peer.cli.image import Descriptor, ImageName
-    from proto.challenges import Challenge
+    from proto.oci.www_authenticate import Challenge
 
 MANIFEST_BYTES_MAX: Final = 8 * 1024 * 1024
 _TOKEN_BYTES_MAX: Final = 256 * 1024

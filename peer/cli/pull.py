@@ -22,8 +22,8 @@ from peer.cli.image import (
 )
 from peer.cli.layout import OciLayout
 from peer.cli.mirror_client import MirrorClient
+from proto.config.values import parse_path, parse_url
 from proto.ids import Digest
-from proto.values import parse_path, parse_url
 
 if TYPE_CHECKING:
     import argparse

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from peer.cli.contract import CommandError, value
-from proto.values import parse_url
+from proto.config.values import parse_url
 
 if TYPE_CHECKING:
     import argparse

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from peer.cli.contract import CommandError, value
-from peer.cli.minder import Minder, Program
+from peer.cli.supervisor import Minder, Program
+from proto.config.settings import default_data_dir
+from proto.config.values import HostPort, parse_host_port, parse_path, parse_url
 from proto.errors import ConfigError
-from proto.settings import default_data_dir
-from proto.upstreams import upstream_from_url
-from proto.values import HostPort, parse_host_port, parse_path, parse_url
+from proto.oci.upstreams import upstream_from_url
 
 if TYPE_CHECKING:
     import argparse

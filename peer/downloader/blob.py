@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from peer.downloader.sources import Holders
 from proto.ids import Digest  # noqa: TC001  # compiled, a dataclass looks its fields' types up
-from proto.messages import NO_READER, Source
 from proto.pieces import PieceLayout, first_missing, mask_of
+from proto.wire.messages import NO_READER, Source
 
 if TYPE_CHECKING:
     from peer.downloader.contract import Holder, InlineGranted
-    from proto.messages import Grant
+    from proto.wire.messages import Grant
 
 
 class PieceState(Enum):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proto.ids import Digest, PeerName
-    from proto.messages import Message, Source
+    from proto.wire.messages import Message, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -389,7 +389,7 @@ class AnswerReader:
 
 @dataclass(frozen=True, slots=True)
 class RefuseReader:
-    """Not for peer-to-peer here and now; `reason` as in peer.blobs.NotShared."""
+    """Not for peer-to-peer here and now; `reason` as in peer.node.blobs.NotShared."""
 
     reader: int
     reason: str

@@ -9,7 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from proto.ids import Digest  # noqa: TC001  # compiled, a dataclass looks its fields' types up
-from proto.messages import Source  # noqa: TC001  # the same
+from proto.wire.messages import Source  # noqa: TC001  # the same
 
 
 @dataclass(slots=True, eq=False)

@@ -25,13 +25,13 @@ from peer.downloader.contract import (
 )
 from peer.downloader.readers import refuse_unanswered
 from peer.downloader.state import leased_elsewhere
-from proto.messages import BlobChecked, Failed, FetchReason, Grant, Stored
+from proto.wire.messages import BlobChecked, Failed, FetchReason, Grant, Stored
 
 if TYPE_CHECKING:
     from peer.downloader.blob import Blob
     from peer.downloader.contract import Holder
     from peer.downloader.state import State
-    from proto.messages import Cancel
+    from proto.wire.messages import Cancel
 
 
 def granted(state: State, grant: Grant | InlineGranted) -> Blob | None:

@@ -16,11 +16,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peer.downloader import alone, contract, leases, link, origin, prefetch, readers, swarms
+from peer.downloader import contract, leases, origin, prefetch, readers, session, standalone, swarms
 from peer.downloader.blob import StoreState
 from peer.downloader.limits import Limits
 from peer.downloader.state import State
-from proto import messages
+from proto.wire import messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from peer.downloader.blob import Blob
     from peer.downloader.contract import Command, Event
     from proto.ids import Digest
-    from proto.messages import Message, Source
+    from proto.wire.messages import Message, Source
 
 _NEVER: Final = float("inf")
 
@@ -53,20 +53,20 @@ _RULES: Final[dict[type, Callable[..., Blob | None]]] = {
     contract.BlobFound: swarms.found,
     contract.BlobEvicted: swarms.evicted,
     contract.DigestChecked: swarms.digest_checked,
-    contract.HoldingsKnown: alone.holdings_known,
+    contract.HoldingsKnown: standalone.holdings_known,
     contract.InlineGranted: leases.granted,
-    contract.LinkOpened: link.opened,
-    contract.LinkLost: link.lost,
-    contract.SharingSwitched: link.sharing_switched,
+    contract.LinkOpened: session.opened,
+    contract.LinkLost: session.lost,
+    contract.SharingSwitched: session.sharing_switched,
 }
 # The same for what the supernode says. Messages that are not here mean nothing to a downloader.
 _MESSAGE_RULES: Final[dict[type, Callable[..., Blob | None]]] = {
     messages.Grant: leases.granted,
     messages.Cancel: leases.cancelled,
-    messages.NodeKnown: link.node_known,
+    messages.NodeKnown: session.node_known,
     messages.SwarmOpened: swarms.opened,
     messages.OriginStatus: origin.origin_status,
-    messages.Holders: alone.holders_named,
+    messages.Holders: standalone.holders_named,
     messages.Voided: swarms.voided,
     messages.BlobRefused: readers.blob_refused,
 }
@@ -94,8 +94,8 @@ class Downloader:
             for each in list(state.blobs.values()):
                 self._follow_up(each)
         if not state.linked and isinstance(event, _LEAVE_ROOM):
-            for each in alone.busy_blobs(state):
-                alone.plan_swaps(state, each)
+            for each in standalone.busy_blobs(state):
+                standalone.plan_swaps(state, each)
         commands, state.out = state.out, []
         return commands
 
@@ -119,7 +119,7 @@ class Downloader:
             swarms.check_if_whole(state, blob)
         if blob.wanted and not blob.complete:
             if not state.linked:
-                alone.plan_swaps(state, blob)
+                standalone.plan_swaps(state, blob)
             origin.plan_upstream(state, blob)
         if blob.readers and state.images:
             prefetch.plan(state, blob)

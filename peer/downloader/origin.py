@@ -14,8 +14,8 @@ from peer.downloader.contract import CancelUpstream, FetchUpstream, UpstreamEnde
 from peer.downloader.leases import piece_held, store_trouble
 from peer.downloader.state import pieces_text
 from proto.errors import UpstreamKind
-from proto.messages import NO_READER, OriginStatus, OriginTried
 from proto.pieces import first_missing, mask_of
+from proto.wire.messages import NO_READER, OriginStatus, OriginTried
 
 if TYPE_CHECKING:
     from peer.downloader.blob import Blob

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from peer.downloader.contract import ImageNamed
     from peer.downloader.state import State
     from proto.ids import Digest
-    from proto.messages import Source
+    from proto.wire.messages import Source
 
 
 def image_named(state: State, event: ImageNamed) -> None:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Final
 from peer.downloader.blob import Reader, StoreState
 from peer.downloader.contract import AnswerReader, BlobWanted, CheckPublic, PublicChecked, RefuseReader
 from proto.errors import FrameInvalid
-from proto.messages import NO_READER, BlobRefused
 from proto.pieces import PieceLayout
+from proto.wire.messages import NO_READER, BlobRefused
 
 if TYPE_CHECKING:
     from peer.downloader.blob import Blob
     from peer.downloader.contract import ReaderAt, ReaderClosed
     from peer.downloader.state import State
-    from proto.messages import Source
+    from proto.wire.messages import Source
 
-# What the proxy knows of (peer.blobs.NotShared); another reason of the supernode's becomes the last.
+# What the proxy knows of (peer.node.blobs.NotShared); another reason of the supernode's becomes the last.
 _REASONS: Final = ("private", "unknown", "rate_limited", "limit", "unavailable")
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from peer.downloader.contract import Holder  # noqa: TC001  # compiled, a dataclass looks its fields' types up
-from proto.messages import HOLDERS_MAX
 from proto.pieces import indices
+from proto.wire.messages import HOLDERS_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -25,12 +25,12 @@ from peer.downloader.images import Images
 from peer.downloader.limits import Limits
 from proto.errors import DigestInvalid
 from proto.ids import Digest
-from proto.messages import Announce, ReaderMoved, Withdraw
 from proto.pieces import Bitfield, indices
+from proto.wire.messages import Announce, ReaderMoved, Withdraw
 
 if TYPE_CHECKING:
     from proto.ids import PeerName
-    from proto.messages import Message, Source
+    from proto.wire.messages import Message, Source
 
 
 @dataclass(slots=True)

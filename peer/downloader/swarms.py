@@ -11,7 +11,7 @@ from peer.downloader.blob import StoreState
 from peer.downloader.contract import CheckDigest, VoidInStore
 from peer.downloader.leases import completed, decline_early, give_up, start_early, stop_all, store_trouble
 from peer.downloader.readers import admit, answer_admitted, refuse_unanswered, set_layout
-from proto.messages import BlobChecked, Withdraw
+from proto.wire.messages import BlobChecked, Withdraw
 
 if TYPE_CHECKING:
     from peer.downloader.blob import Blob
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         StoreRefused,
     )
     from peer.downloader.state import State
-    from proto.messages import SwarmOpened, Voided
+    from proto.wire.messages import SwarmOpened, Voided
 
 
 def found(state: State, event: BlobFound) -> Blob | None:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proto.errors import RemoteError
-from proto.messages import Source
-from proto.oci import HOP_HEADER, BlobRoute, RegistryRequest, parse_request
+from proto.oci.routes import HOP_HEADER, BlobRoute, RegistryRequest, parse_request
+from proto.wire.messages import Source
 
 if TYPE_CHECKING:
     from collections.abc import Container
 
-    from proto.upstreams import UpstreamConfig, UpstreamTable
+    from proto.oci.upstreams import UpstreamConfig, UpstreamTable
 
 
 class ProxyLoop(RemoteError):

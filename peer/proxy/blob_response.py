@@ -10,11 +10,11 @@ from aiohttp import web
 from peer.proxy.headers import namespace_header
 from proto.errors import UpstreamError, UpstreamKind
 from proto.ids import Digest
-from proto.ranges import format_content_range
-from proto.registry_errors import BODY_CONTENT_TYPE, Refusal
+from proto.oci.ranges import format_content_range
+from proto.oci.registry_errors import BODY_CONTENT_TYPE, Refusal
 
 if TYPE_CHECKING:
-    from proto.oci import RegistryRequest
+    from proto.oci.routes import RegistryRequest
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,24 +11,24 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from peer.blobs import BlobFailed, DigestMismatch, NotShared
-from peer.proxy.attendance import attended
+from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 from peer.proxy.blob_response import Part, blob_response, check_empty, refused, unsatisfiable
 from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, take_over
-from peer.proxy.forward import forward
+from peer.proxy.disconnect import attended
+from peer.proxy.relay import forward
 from proto.errors import LocalError
-from proto.ranges import select
+from proto.oci.ranges import select
 
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from peer.blobs import OpenedBlob
+    from peer.node.blobs import OpenedBlob
     from peer.proxy.authorization import Asked
     from peer.proxy.client_socket import ClientSocket
-    from peer.proxy.deps import ProxyDeps
+    from peer.proxy.context import ProxyDeps
     from peer.proxy.origin_client import OriginClient
     from peer.proxy.passthrough import PassThrough
-    from proto.oci import BlobRoute
+    from proto.oci.routes import BlobRoute
 
 _log = logging.getLogger(__name__)
 

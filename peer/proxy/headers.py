@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from multidict import CIMultiDict
 
-from proto.challenges import bearer_challenge, insufficient_scope
-from proto.oci import HOP_HEADER, NamedBy, Ping, RegistryRequest, rewrite_link
+from proto.oci.routes import HOP_HEADER, NamedBy, Ping, RegistryRequest, rewrite_link
+from proto.oci.www_authenticate import bearer_challenge, insufficient_scope
 
 if TYPE_CHECKING:
     from multidict import CIMultiDictProxy

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from proto.errors import DigestInvalid
 from proto.ids import Digest
-from proto.messages import Source
-from proto.oci import ManifestRoute
+from proto.oci.routes import ManifestRoute
+from proto.wire.messages import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable

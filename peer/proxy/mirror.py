@@ -15,19 +15,19 @@ from aiohttp import web
 from peer.proxy.authorization import ProxyLoop, authorize
 from peer.proxy.blob_response import method_refused, refused
 from peer.proxy.blob_stream import BlobStream
-from peer.proxy.deps import ProxyDeps, ProxyLimits, ProxyMetrics, ignore_image
-from peer.proxy.forward import forward
+from peer.proxy.context import ProxyDeps, ProxyLimits, ProxyMetrics, ignore_image
 from peer.proxy.origin_client import HEADER_LIMIT_BYTES, OriginClient
 from peer.proxy.passthrough import PassThrough
+from peer.proxy.relay import forward
 from proto.errors import LayercastError
-from proto.oci import BlobRoute, ManifestRoute, Ping, ReferrersRoute, TagsRoute
-from proto.registry_errors import Refusal, refusal_for
+from proto.oci.registry_errors import Refusal, refusal_for
+from proto.oci.routes import BlobRoute, ManifestRoute, Ping, ReferrersRoute, TagsRoute
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from peer.proxy.authorization import Asked
-    from proto.oci import Route
+    from proto.oci.routes import Route
 
 __all__ = ["HEADER_LIMIT_BYTES", "ProxyDeps", "ProxyLimits", "ProxyMetrics", "build_app", "ignore_image"]
 

@@ -18,10 +18,10 @@ from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
 from peer.proxy.headers import without_credentials
-from peer.transport.addresses import is_public_address, named_endpoint, upstream_endpoint
-from peer.transport.origin_connection import tls_context
+from peer.registry.addresses import is_public_address, named_endpoint, upstream_endpoint
+from peer.registry.connection import tls_context
 from proto.errors import NameInvalid, UpstreamError, UpstreamKind
-from proto.upstreams import normalise_upstream
+from proto.oci.upstreams import normalise_upstream
 
 if TYPE_CHECKING:
     import ssl
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDict
 
-    from peer.transport.addresses import Endpoint
-    from proto.upstreams import UpstreamConfig, UpstreamTable
+    from peer.registry.addresses import Endpoint
+    from proto.oci.upstreams import UpstreamConfig, UpstreamTable
 
 # As long as the longest header line that registries and their tokens are known to need, with room.
 HEADER_LIMIT_BYTES: Final = 64 * 1024

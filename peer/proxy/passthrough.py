@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import HttpVersion11
 
-from peer.blobs import DigestMismatch
-from peer.proxy.attendance import attended
+from peer.node.blobs import DigestMismatch
 from peer.proxy.blob_response import Part, blob_response, check_empty, refused, unsatisfiable
 from peer.proxy.client_socket import take_over
-from peer.proxy.forward import forward_refusal
-from peer.proxy.passage import OriginBlob, hash_prefix, pump
+from peer.proxy.disconnect import attended
+from peer.proxy.origin_stream import OriginBlob, hash_prefix, pump
+from peer.proxy.relay import forward_refusal
 from peer.transport.cancellation import Cancellation
 from proto.errors import LocalError, UpstreamError, UpstreamKind
-from proto.ranges import parse_range
+from proto.oci.ranges import parse_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from peer.blobs import OpenedBlob
+    from peer.node.blobs import OpenedBlob
     from peer.proxy.authorization import Asked
     from peer.proxy.client_socket import ClientSocket
-    from peer.proxy.deps import ProxyDeps
+    from peer.proxy.context import ProxyDeps
     from peer.proxy.origin_client import OriginClient
-    from peer.transport.blob_response import BlobResponse
-    from proto.oci import BlobRoute
-    from proto.ranges import ByteRange
+    from peer.registry.blob_response import BlobResponse
+    from proto.oci.ranges import ByteRange
+    from proto.oci.routes import BlobRoute
 
 Result = TypeVar("Result")
 

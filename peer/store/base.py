@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SignedHashes:
-    """A run of piece hashes as the supernode signed them (proto.tickets); kept so that peers can pass them on."""
+    """A run of piece hashes as the supernode signed them (proto.wire.tickets); kept so that peers can pass them on."""
 
     first: int
     hashes: bytes

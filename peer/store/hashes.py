@@ -19,7 +19,7 @@ from peer.store.digest import hash_piece
 from peer.store.files import CHUNK_BYTES, create, write_all
 from proto.errors import PieceCorrupt
 from proto.pieces import indices
-from proto.tickets import SIGNATURE_BYTES
+from proto.wire.tickets import SIGNATURE_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path

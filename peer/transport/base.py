@@ -45,7 +45,7 @@ class PieceFetch:
 
 @dataclass(frozen=True, slots=True)
 class FetchOutcome:
-    """The one end of a transfer. `reason` is empty on success, else a proto.messages.FetchReason value."""
+    """The one end of a transfer. `reason` is empty on success, else a proto.wire.messages.FetchReason value."""
 
     fetch_id: int
     reason: str

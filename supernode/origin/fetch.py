@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 from peer.transport.cancellation import FetchCancelled
 from proto.errors import LayercastError, UpstreamError, UpstreamKind
 from proto.pieces import KIB
-from supernode.origin.windows import Ramp, WindowSettings
+from supernode.origin.byte_ranges import Ramp, WindowSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.transport.blob_response import BlobResponse
+    from peer.registry.blob_response import BlobResponse
+    from peer.registry.reader import RegistryReader
     from peer.transport.cancellation import Cancellation
-    from peer.transport.registry import RegistryReader
     from proto.ids import Digest
-    from proto.upstreams import UpstreamConfig
-    from supernode.origin.rate_gate import RateGate
-    from supernode.origin.windows import RangeBook
+    from proto.oci.upstreams import UpstreamConfig
+    from supernode.origin.byte_ranges import RangeBook
+    from supernode.origin.rate_limiter import RateGate
 
     # (offset, bytes): called from several threads, in order within each request. May raise LayercastError.
     Sink = Callable[[int, memoryview], None]

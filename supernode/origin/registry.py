@@ -11,20 +11,20 @@ import time
 from typing import TYPE_CHECKING
 
 from proto.errors import RemoteError, UpstreamError, UpstreamKind
+from supernode.origin.byte_ranges import RangeBook, WindowSettings
 from supernode.origin.fetch import BlobFetch, FetchParts, RetrySettings
-from supernode.origin.rate_gate import RateGate
-from supernode.origin.windows import RangeBook, WindowSettings
-from supernode.splitter import Splitter
+from supernode.origin.piece_cutter import Splitter
+from supernode.origin.rate_limiter import RateGate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from peer.registry.reader import BlobAccess, RegistryReader
     from peer.store.base import BlobHandle
     from peer.transport.cancellation import Cancellation
-    from peer.transport.registry import BlobAccess, RegistryReader
     from proto.ids import Digest
-    from proto.messages import Source
-    from proto.upstreams import UpstreamConfig, UpstreamTable
+    from proto.oci.upstreams import UpstreamConfig, UpstreamTable
+    from proto.wire.messages import Source
     from supernode.origin.fetch import Sink
 
 # A Retry-After longer than this is reported instead of waited for.

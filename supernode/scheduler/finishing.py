@@ -12,7 +12,7 @@ from supernode.scheduler import policy
 
 if TYPE_CHECKING:
     from supernode.scheduler.leases import Core
-    from supernode.scheduler.peerbook import Node
+    from supernode.scheduler.nodes import Node
     from supernode.scheduler.swarm import Member
 
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from supernode.scheduler.leases import Core
     from supernode.scheduler.link import Link
     from supernode.scheduler.machine import Scheduler
+    from supernode.scheduler.nodes import Node
     from supernode.scheduler.origin import OriginPlan
-    from supernode.scheduler.peerbook import Node
     from supernode.scheduler.swarm import Member, Swarm
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from supernode.scheduler.peerbook import Node
+    from supernode.scheduler.nodes import Node
     from supernode.scheduler.swarm import Member
 
 # No time is before the start of the clock.

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from supernode.scheduler import finishing, running
-from supernode.scheduler.arrivals import Arrivals
+from supernode.scheduler import finishing, transfer_timing
 from supernode.scheduler.contract import ID_BITS, SEED, CancelLease, Command, FailReason, GrantLease
 from supernode.scheduler.lease import NO_TIMER, Lease
 from supernode.scheduler.link import FILLS
-from supernode.scheduler.peerbook import PeerBook
+from supernode.scheduler.nodes import PeerBook
+from supernode.scheduler.origin_pace import Arrivals
 from supernode.scheduler.story import Stories
 from supernode.scheduler.timers import Timers
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     import random
 
     from supernode.scheduler.link import Link
+    from supernode.scheduler.nodes import Node
     from supernode.scheduler.origin import OriginPlan
-    from supernode.scheduler.peerbook import Node
     from supernode.scheduler.settings import SchedulerSettings
     from supernode.scheduler.swarm import Member, Swarm
 
@@ -175,7 +175,7 @@ class Core:
         lease.expires_in_s = self._expiry_s(lease)
         ahead, before = lease.before_up is not None, lease.before_down
         if not ahead and before is None:
-            running.start(self, lease)
+            transfer_timing.start(self, lease)
         # One source sends the one after the other by itself.
         behind = 0 if before is None or (ahead and before.source is source) else before.number
         expires_in_s = lease.expires_in_s
@@ -360,4 +360,4 @@ class Core:
 
     def _start_if_free(self, lease: Lease) -> None:
         if lease.before_up is None and lease.before_down is None:
-            running.start(self, lease)
+            transfer_timing.start(self, lease)

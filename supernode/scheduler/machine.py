@@ -16,7 +16,7 @@ import random
 from typing import TYPE_CHECKING
 
 from proto.pieces import PieceLayout, indices
-from supernode.scheduler import contract, finishing, origin, outcomes, policy, running
+from supernode.scheduler import contract, finishing, origin, outcomes, policy, transfer_timing
 from supernode.scheduler.contract import SEED, Command, Event
 from supernode.scheduler.lease import Lease
 from supernode.scheduler.leases import Core
@@ -30,7 +30,7 @@ from supernode.scheduler.timers import Timer, TimerKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from supernode.scheduler.peerbook import Node
+    from supernode.scheduler.nodes import Node
 
 
 class Scheduler:
@@ -87,7 +87,7 @@ class Scheduler:
         timers = core.timers
         while (due := timers.pop_due(now)) is not None:
             if isinstance(due, Lease):
-                if running.due(core, due):
+                if transfer_timing.due(core, due):
                     outcomes.expire(core, due)
             else:
                 self._timer(due)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from supernode.scheduler import giving, policy, taking
+from supernode.scheduler import policy, receiver_selection, source_selection
 from supernode.scheduler.contract import SEED
 from supernode.scheduler.timers import TimerKind
 
 if TYPE_CHECKING:
     from supernode.scheduler.leases import Core
-    from supernode.scheduler.peerbook import Node
+    from supernode.scheduler.nodes import Node
 
 
 def match(core: Core) -> None:
@@ -54,7 +54,7 @@ def _feed(core: Core, node: Node) -> None:
     if core.inline_swarms:
         _feed_inline(core, node)
     while node.takes and node.wanting:
-        choice = taking.for_receiver(core, node, seed_is_free(core))
+        choice = receiver_selection.for_receiver(core, node, seed_is_free(core))
         if choice is None:
             if node.rack is not None and not node.leases_in:
                 _let_wait(core, node)
@@ -76,7 +76,7 @@ def _let_wait(core: Core, node: Node) -> None:
 
 def _drain(core: Core, node: Node, *, seed_free: bool) -> None:
     while node.gives:
-        choice = giving.for_source(core, node, seed_free)
+        choice = source_selection.for_source(core, node, seed_free)
         if choice is None:
             return
         member, piece, _ = choice
@@ -97,7 +97,7 @@ def _feed_inline(core: Core, node: Node) -> None:
 
 
 def _race(core: Core, node: Node) -> None:
-    choice = taking.race_for_receiver(core, node)
+    choice = receiver_selection.race_for_receiver(core, node)
     if choice is not None:
         core.counters["raced"] += 1
         core.grant(*choice)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proto.pieces import indices
-from supernode.scheduler import contract, origin, running
+from supernode.scheduler import contract, origin, transfer_timing
 from supernode.scheduler.contract import SEED, FailReason, QuarantinePeer
 from supernode.scheduler.story import WHOLE
 from supernode.scheduler.timers import TimerKind
@@ -16,7 +16,7 @@ from supernode.scheduler.timers import TimerKind
 if TYPE_CHECKING:
     from supernode.scheduler.lease import Lease
     from supernode.scheduler.leases import Core
-    from supernode.scheduler.peerbook import Node
+    from supernode.scheduler.nodes import Node
     from supernode.scheduler.swarm import Member, Swarm
 
 # Failures that say nothing against the source.
@@ -38,7 +38,7 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
                 core.book.reaction_s += (took_s - core.book.reaction_s) / 64
             beside_up, beside_down = 1.0, 1.0
             if lease.started_at is not None:
-                beside_up, beside_down = running.beside(core, lease, rate)
+                beside_up, beside_down = transfer_timing.beside(core, lease, rate)
             if lease.member.swarm.wanting not in (0, receiver.bit):
                 # With others to serve, a second transfer on a link delays every hop by more than a gap costs.
                 source.up.forget_gap()
@@ -47,7 +47,7 @@ def delivered(core: Core, lease: Lease, elapsed_s: float) -> None:
                 source.up.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)
                 receiver.down.saw_gap(lease.granted_at, lease.started_at, elapsed_s, core.now)
             if source.up.chains > 1 or receiver.down.chains > 1:
-                running.look_at_stuck(core, source, receiver)
+                transfer_timing.look_at_stuck(core, source, receiver)
             up_speed, down_speed = source.up.speed(), receiver.down.speed()
             source.up.learn(rate, beside_up, beside_down, down_speed)
             receiver.down.learn(rate, beside_down, beside_up, up_speed)

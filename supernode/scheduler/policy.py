@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import random
 
     from supernode.scheduler.leases import Core
-    from supernode.scheduler.peerbook import Node
+    from supernode.scheduler.nodes import Node
     from supernode.scheduler.swarm import Member, Swarm
 
 SEED_BIT: Final = 1

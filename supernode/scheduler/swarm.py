@@ -15,7 +15,7 @@ from supernode.scheduler.rarity import Rarity
 
 if TYPE_CHECKING:
     from supernode.scheduler.lease import Lease
-    from supernode.scheduler.peerbook import Node
+    from supernode.scheduler.nodes import Node
 
 
 class Member:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
-from proto.calendar import Calendar, Entry
+from proto.calendar_queue import Calendar, Entry
 from supernode.scheduler.lease import Lease
 
 # Of this length a slot has some ten timers at 200 nodes with 4 MiB pieces and 1 Gbit/s, and some hundreds at 10,000.

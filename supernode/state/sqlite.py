@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Concatenate, Final, ParamSpec, TypeVar
 
 from proto.errors import ConfigError
-from proto.messages import Source
+from proto.wire.messages import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -17,8 +17,8 @@ import pytest
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
 from proto.errors import RemoteError
 from proto.ids import peer_name
-from proto.messages import FetchReason
-from proto.tickets import Identity, issue_ticket
+from proto.wire.messages import FetchReason
+from proto.wire.tickets import Identity, issue_ticket
 from tests.support.blobs import SomeBlob, fill, some_blob
 
 if TYPE_CHECKING:

@@ -15,10 +15,10 @@ import msgpack
 import pytest
 import pytest_asyncio
 
-from peer.transport.http_wire import bitfield_path, format_request, nonce_path, parse_answer, pieces_path
-from proto import codec
+from peer.transport.wire import bitfield_path, format_request, nonce_path, parse_answer, pieces_path
 from proto.ids import Digest
-from proto.messages import (
+from proto.wire import codec
+from proto.wire.messages import (
     PROTOCOL_VERSION,
     Announce,
     Challenge,
@@ -30,7 +30,7 @@ from proto.messages import (
     Welcome,
     Withdraw,
 )
-from proto.tickets import TICKET_LEEWAY_S, Identity, issue_ticket, prove_connection, sign_hello
+from proto.wire.tickets import TICKET_LEEWAY_S, Identity, issue_ticket, prove_connection, sign_hello
 from tests.support.cluster import Cluster
 from tests.support.counting_proxy import CountingProxyProcess
 from tests.support.descriptors import open_files

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proto.ids import Digest, short_peer
-from proto.messages import Announce, Source, SwarmOpened
 from proto.pieces import Bitfield, PieceLayout
+from proto.wire.messages import Announce, Source, SwarmOpened
 from tests.support.evil_uploads import EvilUploads
 from tests.support.processes import wait_until
 from tests.support.pullers import REPOSITORY, pull

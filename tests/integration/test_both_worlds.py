@@ -37,7 +37,7 @@ from benchmarks.fanout.site import Origin
 from benchmarks.scenario import Scenario, equal_links
 from benchmarks.simulator.settings import SimulationSettings
 from benchmarks.simulator.world import World
-from peer.transport.http_wire import nonce_path
+from peer.transport.wire import nonce_path
 from proto.pieces import MIB
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ pytestmark = [pytest.mark.client("docker-registry", "ip", "tc"), pytest.mark.roo
 FRAME_BYTES: Final = 1500
 # 32 pieces; at this rate two cores that do nothing else are about half busy.
 SCENARIO: Final = equal_links(20, (8 * MIB,), 500_000.0)
-# TCP's own connection, then the nonce that tickets are bound to (peer.transport.http_pool).
+# TCP's own connection, then the nonce that tickets are bound to (peer.transport.pool).
 CONNECT_ROUND_TRIPS: Final = 2
 # Of the simulated makespan.
 TOLERANCE: Final = 0.10

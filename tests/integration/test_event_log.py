@@ -14,7 +14,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.simulator.replay import Replayer
 from proto.pieces import MIB
-from supernode.event_log import Reader
+from supernode.event_log.format import Reader
 from tests.support.cluster import Cluster
 from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.support.processes import wait_until
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.simulator.replay import Replay
-    from supernode.event_log import SchedulerParameters
+    from supernode.event_log.format import SchedulerParameters
     from supernode.scheduler.machine import Scheduler
 
 PEERS = 4

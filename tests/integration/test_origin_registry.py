@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.origin.image import Image, make_random_image
+from peer.registry.reader import RegistryReader
 from peer.store.disk import DiskStore
 from peer.transport.cancellation import Cancellation
-from peer.transport.registry import RegistryReader
 from proto.errors import UpstreamError, UpstreamKind
 from proto.ids import Digest
-from proto.messages import Source
+from proto.oci.upstreams import UpstreamConfig, UpstreamTable
 from proto.pieces import MIB, PieceLayout
-from proto.upstreams import UpstreamConfig, UpstreamTable
+from proto.wire.messages import Source
+from supernode.origin.byte_ranges import WindowSettings
 from supernode.origin.registry import RegistryOrigin
-from supernode.origin.windows import WindowSettings
 from tests.support.counting_proxy import CountingProxy
 from tests.support.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
 from tests.support.tls import Authority

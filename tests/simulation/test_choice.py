@@ -11,7 +11,7 @@ import pytest
 from benchmarks.simulator.scenarios import equal
 from benchmarks.simulator.world import World
 from proto.pieces import indices
-from supernode.scheduler import giving, policy, taking
+from supernode.scheduler import policy, receiver_selection, source_selection
 from supernode.scheduler.contract import SEED
 from supernode.scheduler.rarity import Rarity
 
@@ -34,9 +34,9 @@ def choose_at_random_among_peers(patch: pytest.MonkeyPatch, rng: random.Random) 
         rng.shuffle(pieces)
         return (1 << piece for piece in pieces)
 
-    patch.setattr(taking, "_matched", any_matched)
+    patch.setattr(receiver_selection, "_matched", any_matched)
     # The quick way goes by the levels of rarity itself; the slow one asks for the rarest, which now is any.
-    patch.setattr(giving, "_from_member_tries", giving._from_member_each)
+    patch.setattr(source_selection, "_from_member_tries", source_selection._from_member_each)
     patch.setattr(Rarity, "rarest_first", in_any_order)
     patch.setattr(Rarity, "rarest", lambda _, candidates: candidates)
 

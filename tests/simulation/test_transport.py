@@ -11,7 +11,7 @@ from benchmarks.simulator.clock import Clock
 from benchmarks.simulator.network import Network
 from benchmarks.simulator.settings import SimulationSettings
 from benchmarks.simulator.transport import Transport
-from proto.messages import FetchReason
+from proto.wire.messages import FetchReason
 
 RATE = 1e8
 PIECE = 1_000_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.scheduler_swarm import ColdSwarm
-from supernode.event_log import Header, SchedulerParameters
-from supernode.event_log_writer import EventLogWriter, RecordedScheduler
+from supernode.event_log.format import Header, SchedulerParameters
+from supernode.event_log.writer import EventLogWriter, RecordedScheduler
 from supernode.scheduler.contract import SwarmClosed
 
 if TYPE_CHECKING:

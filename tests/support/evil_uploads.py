@@ -8,8 +8,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
-from peer.transport.http_wire import format_answer, nonce_path
-from proto.tickets import NONCE_BYTES
+from peer.transport.wire import format_answer, nonce_path
+from proto.wire.tickets import NONCE_BYTES
 
 if TYPE_CHECKING:
     from proto.pieces import PieceLayout

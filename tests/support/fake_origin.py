@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from proto.ids import Digest
-from proto.ranges import select
-from proto.upstreams import UpstreamConfig
+from proto.oci.ranges import select
+from proto.oci.upstreams import UpstreamConfig
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

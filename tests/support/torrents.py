@@ -6,9 +6,9 @@ import tempfile
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from peer.transport.torrent_metainfo import BLOCK_BYTES, make_metainfo, piece_root
-from peer.transport.torrent_swarms import TorrentSwarms
-from proto.values import HostPort
+from peer.torrent.metainfo import BLOCK_BYTES, make_metainfo, piece_root
+from peer.torrent.swarms import TorrentSwarms
+from proto.config.values import HostPort
 
 if TYPE_CHECKING:
     from peer.store.base import BlobStore

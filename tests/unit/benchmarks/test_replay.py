@@ -11,7 +11,7 @@ import pytest
 from benchmarks.__main__ import main
 from benchmarks.simulator.replay import Past, Replay, Replayer
 from proto.errors import LocalError
-from supernode.event_log import Encoder, Handled, Reader, SchedulerParameters
+from supernode.event_log.format import Encoder, Handled, Reader, SchedulerParameters
 from supernode.scheduler.contract import (
     SEED,
     PeerAnnounced,

@@ -17,7 +17,7 @@ from peer.config import load
 from proto.errors import ConfigError
 from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.support.processes import wait_until
-from tests.unit.peer.scripted_supernode import scripted_supernode
+from tests.unit.peer.node.scripted_supernode import scripted_supernode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

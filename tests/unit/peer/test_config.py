@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from peer.config import load
+from proto.config.values import HostPort
 from proto.errors import ConfigError
-from proto.values import HostPort
 
 
 def test_defaults_are_those_of_the_documentation() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from proto.datagram_lane import PROBES_MAX, Lane
 from proto.datagrams import KEY_BYTES, Channel, Timing
-from proto.messages import Grant
+from proto.wire.messages import Grant
 
 KEY = bytes(KEY_BYTES)
 SHORT = Timing(soon_s=0.05, late_s=0.1)

@@ -19,7 +19,7 @@ from proto.datagrams import (
     session_of,
 )
 from proto.errors import FrameInvalid
-from proto.messages import BlobChecked, Grant, OriginStatus, Stored
+from proto.wire.messages import BlobChecked, Grant, OriginStatus, Stored
 
 KEY = bytes(range(KEY_BYTES))
 SESSION = 0x01020304

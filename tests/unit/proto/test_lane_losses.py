@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from proto.datagram_lane import Lane
 from proto.datagrams import KEY_BYTES, Channel, Timing
-from proto.messages import BlobChecked, Grant, Message, OriginStatus, Stored
 from proto.round_trip import DEVIATIONS_MIN_S
+from proto.wire.messages import BlobChecked, Grant, Message, OriginStatus, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

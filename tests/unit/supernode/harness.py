@@ -13,11 +13,12 @@ import aiohttp
 from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
-from peer.transport.http_client import HttpTransport
-from peer.transport.http_server import UploadServer
-from proto import codec
+from peer.transport.client import HttpTransport
+from peer.transport.server import UploadServer
 from proto.ids import Digest, peer_name_from_bytes
-from proto.messages import (
+from proto.pieces import Bitfield, PieceLayout
+from proto.wire import codec
+from proto.wire.messages import (
     PROTOCOL_VERSION,
     Announce,
     BlobChecked,
@@ -35,8 +36,7 @@ from proto.messages import (
     SwarmOpened,
     Welcome,
 )
-from proto.pieces import Bitfield, PieceLayout
-from proto.tickets import Identity, check_hashes, sign_hello
+from proto.wire.tickets import Identity, check_hashes, sign_hello
 from supernode import config
 from supernode.app import Supernode
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peer.store.base import BlobHandle
-    from supernode.sessions import Limits
+    from supernode.session.session import Limits
     from tests.support.fake_origin import FakeOrigin
 
 M = TypeVar("M")

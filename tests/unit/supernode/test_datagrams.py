@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from peer.metrics import Metrics
-from peer.session import Session
-from proto.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Refused, Welcome
-from proto.tickets import Identity, sign_hello
+from peer.node.session import Session
+from proto.wire.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Refused, Welcome
+from proto.wire.tickets import Identity, sign_hello
 from tests.support.fake_origin import fake_origin
 from tests.support.metrics import parse
 from tests.unit.supernode.harness import BarePeer, running_supernode

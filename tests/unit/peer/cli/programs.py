@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peer.cli.contract import CommandError
-from peer.cli.minder import Minder, Program
+from peer.cli.supervisor import Minder, Program
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

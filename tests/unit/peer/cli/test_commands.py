@@ -9,7 +9,7 @@ import pytest
 from peer.cli import up
 from peer.cli.contract import CommandError
 from peer.cli.main import build_parser, main
-from proto.settings import version
+from proto.config.settings import version
 from tests.unit.peer.proxy.harness import Reply, Seen, scripted_origin
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from peer.downloader import contract, invariants
 from peer.downloader.contract import BlobFound, BlobWanted, LinkOpened, Received, StoreOpened
 from peer.downloader.machine import Downloader
 from proto.ids import Digest, PeerName
-from proto.messages import Grant, NodeKnown, Source, SwarmOpened
 from proto.pieces import KIB, PieceLayout
+from proto.wire.messages import Grant, NodeKnown, Source, SwarmOpened
 
 if TYPE_CHECKING:
     from peer.downloader.limits import Limits
-    from proto.messages import Message
+    from proto.wire.messages import Message
 
 CommandT = TypeVar("CommandT")
 

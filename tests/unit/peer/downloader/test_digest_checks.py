@@ -17,7 +17,7 @@ from peer.downloader.contract import (
     VoidInStore,
 )
 from peer.downloader.limits import Limits
-from proto.messages import FetchReason, Grant, SwarmOpened, Voided
+from proto.wire.messages import FetchReason, Grant, SwarmOpened, Voided
 from tests.unit.peer.downloader.script import DIGEST, PIECE, SIZE, SOURCE, SWARM, TICKET, Script, of_type
 
 LIMITS = Limits()

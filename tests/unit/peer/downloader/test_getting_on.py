@@ -14,7 +14,7 @@ from peer.downloader.contract import (
     StoreOpened,
 )
 from proto.ids import Digest
-from proto.messages import Grant, OriginStatus, SwarmOpened
+from proto.wire.messages import Grant, OriginStatus, SwarmOpened
 from tests.unit.peer.downloader.script import DIGEST, PIECE, SIZE, SOURCE, SWARM, TICKET, Script, of_type
 
 OTHER = Digest.of(b"another layer")

@@ -32,7 +32,7 @@ from peer.downloader.contract import (
     StoreRefused,
     VoidInStore,
 )
-from proto.messages import (
+from proto.wire.messages import (
     Announce,
     BlobChecked,
     BlobRefused,

@@ -15,7 +15,7 @@ from peer.downloader.contract import (
     UpstreamEnded,
     UpstreamPiece,
 )
-from proto.messages import Announce, OriginStatus, OriginTried, Stored
+from proto.wire.messages import Announce, OriginStatus, OriginTried, Stored
 from tests.unit.peer.downloader.script import DIGEST, PIECE, SIZE, SOURCE, SWARM, Script, of_type
 
 

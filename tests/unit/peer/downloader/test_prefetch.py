@@ -17,7 +17,7 @@ from peer.downloader.contract import (
 )
 from peer.downloader.limits import Limits
 from proto.ids import Digest
-from proto.messages import Announce, BlobRefused, SwarmOpened
+from proto.wire.messages import Announce, BlobRefused, SwarmOpened
 from tests.unit.peer.downloader.script import DIGEST, OTHER_SOURCE, PIECE, SIZE, SOURCE, TICKET, Script, of_type, sent
 
 SECOND, THIRD, FOURTH = (Digest.of(bytes([number])) for number in range(2, 5))

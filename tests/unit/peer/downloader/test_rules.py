@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from peer.downloader import contract, invariants
 from peer.downloader.machine import Downloader
 from proto.ids import Digest
-from proto.messages import (
+from proto.pieces import KIB, PieceLayout
+from proto.wire.messages import (
     Announce,
     BlobRefused,
     Cancel,
@@ -25,7 +26,6 @@ from proto.messages import (
     SwarmOpened,
     Voided,
 )
-from proto.pieces import KIB, PieceLayout
 from tests.unit.peer.downloader.script import peer_id
 
 DIGESTS = [Digest.of(bytes([number])) for number in range(3)]

@@ -21,12 +21,12 @@ import uvloop
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from peer.blobs import BlobFailed, DigestMismatch, NotShared
+from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyLimits, ProxyMetrics, build_app
-from peer.transport.origin_connection import OriginTimeouts
-from peer.transport.origin_http import OriginHttp
-from peer.transport.registry import RegistryReader
-from proto.upstreams import UpstreamConfig, UpstreamTable
+from peer.registry.client import OriginHttp
+from peer.registry.connection import OriginTimeouts
+from peer.registry.reader import RegistryReader
+from proto.oci.upstreams import UpstreamConfig, UpstreamTable
 
 if TYPE_CHECKING:
     import ssl
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from peer.store.base import BlobHandle
     from proto.ids import Digest
-    from proto.messages import Source
+    from proto.wire.messages import Source
 
 # libuv opens one pipe a process with its first loop and keeps it: before a test looks what it leaves behind.
 uvloop.new_event_loop().close()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from peer.proxy.manifests import layers_of
 from proto.ids import Digest
-from proto.messages import Source
+from proto.wire.messages import Source
 from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin, until
 
 FIRST, SECOND = Digest.of(b"first"), Digest.of(b"second")

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.blobs import DigestMismatch
-from peer.proxy.deps import ProxyLimits
-from peer.proxy.passage import WITHHELD_BYTES, pump
+from peer.node.blobs import DigestMismatch
+from peer.proxy.context import ProxyLimits
+from peer.proxy.origin_stream import WITHHELD_BYTES, pump
 from proto.ids import Digest
 from tests.support.fake_origin import Fault, fake_origin
 from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin, until

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from peer.blobs import BlobFailed, DigestMismatch
+from peer.node.blobs import BlobFailed, DigestMismatch
 from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, ClientSocket
 from proto.ids import Digest
 from tests.support.fake_origin import Fault, fake_origin

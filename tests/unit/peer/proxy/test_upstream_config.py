@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proto.upstreams import UpstreamConfig
+from proto.oci.upstreams import UpstreamConfig
 from tests.support.tls import Authority, KeyPair
 from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin
 

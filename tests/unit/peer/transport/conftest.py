@@ -1,4 +1,4 @@
-"""An upload server over a store of its own, and an origin: for the tests of this folder."""
+"""An upload server over a store of its own, for the tests of this folder."""
 
 from __future__ import annotations
 
@@ -8,20 +8,13 @@ import pytest
 
 from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
-from peer.transport.http_server import UploadServer
+from peer.transport.server import UploadServer
 from tests.support.blobs import fill
-from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.unit.peer.transport.upload_harness import LARGE, SMALL, SUPERNODE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-
-
-@pytest.fixture
-def origin() -> Iterator[FakeOrigin]:
-    with fake_origin() as running:
-        yield running
 
 
 @pytest.fixture

@@ -7,15 +7,15 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from peer.transport.http_wire import HEAD_END, format_request, nonce_path, parse_answer, pieces_path
-from proto.tickets import Identity, issue_ticket, prove_connection
+from peer.transport.wire import HEAD_END, format_request, nonce_path, parse_answer, pieces_path
+from proto.wire.tickets import Identity, issue_ticket, prove_connection
 from tests.support.blobs import some_blob
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.transport.http_server import UploadServer
-    from peer.transport.http_wire import Answer
+    from peer.transport.server import UploadServer
+    from peer.transport.wire import Answer
 
 SUPERNODE = Identity.generate()
 DOWNLOADER = Identity.generate()

@@ -12,19 +12,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from peer.registry.client import OriginHttp
+from peer.registry.connection import OriginTimeouts
+from peer.registry.reader import RegistryReader
 from peer.transport.cancellation import Cancellation, FetchCancelled
-from peer.transport.origin_connection import OriginTimeouts
-from peer.transport.origin_http import OriginHttp
-from peer.transport.registry import RegistryReader
 from proto.errors import StoreFull, UpstreamError, UpstreamKind
 from proto.ids import Digest
-from proto.messages import Source
+from proto.oci.ranges import parse_range
+from proto.oci.upstreams import UpstreamTable
 from proto.pieces import KIB, PieceLayout
-from proto.ranges import parse_range
-from proto.upstreams import UpstreamTable
+from proto.wire.messages import Source
+from supernode.origin.byte_ranges import WindowSettings
 from supernode.origin.fetch import RetrySettings
 from supernode.origin.registry import RegistryOrigin
-from supernode.origin.windows import WindowSettings
 from tests.support.fake_origin import FakeOrigin, Fault, fake_origin
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import pytest
 
 from supernode.scheduler.contract import PeerLost
 from supernode.scheduler.link import Link
-from supernode.scheduler.peerbook import like
+from supernode.scheduler.nodes import like
 from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants, only_grant
 
 RATE = float(PIECE_BYTES)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supernode.scheduler import contract, taking
+from supernode.scheduler import contract, receiver_selection
 from tests.unit.supernode.scheduler.support import Playbook, grants, mask
 
 # Nearly everybody holds its pieces; the other's are at one node alone.
@@ -77,7 +77,7 @@ def test_a_receiver_that_chooses_takes_the_last_piece_of_what_its_client_reads(r
     blobs.hold(2, "*" * PIECES, swarm=RARE)
     blobs.read(reads)
     core = blobs.scheduler.inspect()
-    choice = taking.for_receiver(core, core.book.nodes[READER], seed_free=False)
+    choice = receiver_selection.for_receiver(core, core.book.nodes[READER], seed_free=False)
     assert choice is not None
     assert choice[0].swarm.number == swarm
 

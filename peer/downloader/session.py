@@ -1,0 +1,68 @@
+"""Rules for the link to the supernode as a whole: opened, lost, nodes' numbers, sharing switched on and off."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peer.downloader import leases, origin, readers
+from peer.downloader.contract import Holder
+from proto.errors import DigestInvalid
+from proto.ids import peer_name_from_bytes
+
+if TYPE_CHECKING:
+    from peer.downloader.contract import LinkLost, LinkOpened, SharingSwitched
+    from peer.downloader.state import State
+    from proto.wire.messages import NodeKnown, Source
+
+
+def opened(state: State, _: LinkOpened) -> None:
+    """Announce everything; stop asking upstream."""
+    state.linked = state.ever_linked = True
+    for blob in list(state.blobs.values()):
+        origin.stop_upstream(state, blob)
+        asking: dict[Source, None] = {
+            reader.source: None
+            for reader in blob.readers.values()
+            if not reader.answered and not reader.failed and not reader.admitted
+        }
+        blob.wanted = blob.wanted or (bool(asking) and not blob.complete)
+        if blob.held or blob.wanted or blob.complete:
+            state.announce(blob, None)
+        for source in asking:
+            if source not in blob.unanswered:
+                state.announce(blob, source)
+
+
+def lost(state: State, _: LinkLost) -> None:
+    """The session's numbers are void; what this node has and whom it knows stay."""
+    if not state.linked:
+        return
+    state.linked = False
+    state.upstream_from = state.now + state.limits.grace_s + state.rng.uniform(0.0, state.limits.grace_jitter_s)
+    state.nodes.clear()
+    state.swarms.clear()
+    state.leases.clear()
+    for blob in list(state.blobs.values()):
+        blob.unlink()
+        for reader in list(blob.readers.values()):
+            if not reader.admitted and not reader.failed:
+                readers.ask(state, blob, reader.source)
+
+
+def node_known(state: State, message: NodeKnown) -> None:
+    """What a number of this session stands for."""
+    try:
+        holder = Holder(peer_name_from_bytes(message.peer), message.address)
+    except DigestInvalid:
+        return
+    state.nodes[message.node] = holder
+
+
+def sharing_switched(state: State, event: SharingSwitched) -> None:
+    """Off: clients go on from their origins, and nothing moves between peers."""
+    state.sharing = event.on
+    if event.on:
+        return
+    for blob in list(state.blobs.values()):
+        if not blob.complete:
+            leases.give_up(state, blob, "off", "peer-to-peer was turned off on this node")

@@ -1,0 +1,77 @@
+"""Rules for going on without a supernode: ask the holders we know what they have, and swap with them.
+
+Only pieces whose hash a supernode once signed come from peers. Asking upstream for the rest is origin.plan_upstream.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peer.downloader.blob import StoreState
+from peer.downloader.contract import AskHoldings, HoldingsKnown
+from peer.downloader.leases import start_alone
+
+if TYPE_CHECKING:
+    from peer.downloader.blob import Blob
+    from peer.downloader.state import State
+    from proto.wire.messages import Holders
+
+
+def holders_named(state: State, event: Holders) -> Blob | None:
+    """The supernode names whom to ask if it is lost."""
+    blob = state.of_swarm(event.swarm)
+    if blob is not None:
+        for node in event.nodes:
+            holder = state.nodes.get(node)
+            if holder is not None and holder.peer not in state.banned:
+                blob.holders.learn(holder)
+    return blob
+
+
+def plan_swaps(state: State, blob: Blob) -> None:
+    """Questions that are due, then transfers, within the limits."""
+    if state.linked or not state.sharing or not blob.ticketed or blob.store is not StoreState.OPEN or blob.all_held:
+        return
+    for entry in blob.holders.due(state.now):
+        if len(state.queries) >= state.limits.queries_max:
+            break
+        entry.query = state.new_id()
+        entry.ask_at = state.now + state.limits.refresh_s
+        state.queries[entry.query] = (blob.digest, entry.holder.peer)
+        state.emit(AskHoldings(entry.query, blob.digest, entry.holder, blob.hashed != blob.full))
+    _start_transfers(state, blob)
+
+
+def _start_transfers(state: State, blob: Blob) -> None:
+    assert blob.layout is not None
+    room = state.limits.alone_fetches_max - sum(len(other.fetches) for other in busy_blobs(state))
+    while room > 0:
+        missing = blob.hashed & ~blob.held & ~blob.leased
+        chosen = blob.holders.choose(missing, blob.first_read, state.now, state.limits, state.rng) if missing else None
+        if chosen is None:
+            return
+        piece, entry = chosen
+        slowest_s = blob.layout.length(piece) / state.limits.alone_rate_min_bytes_s
+        start_alone(state, blob, piece, entry.holder, max(state.limits.alone_deadline_s, slowest_s))
+        room -= 1
+
+
+def busy_blobs(state: State) -> list[Blob]:
+    """Wanted and not complete."""
+    return list(state.busy)
+
+
+def holdings_known(state: State, event: HoldingsKnown) -> Blob | None:
+    """A holder answered, or could not be asked."""
+    digest, peer = state.queries.pop(event.query, (None, None))
+    blob = state.blobs.get(digest) if digest is not None else None
+    entry = blob.holders.known.get(peer) if blob is not None and peer is not None else None
+    if blob is None or entry is None or peer is None:
+        return blob
+    entry.query = 0
+    if event.held is None:
+        blob.holders.failed(peer, state.now, state.limits)
+    else:
+        entry.held = event.held & blob.full
+        entry.failures = 0
+    return blob

@@ -1,0 +1,80 @@
+"""What the proxy asks of the rest of the node: open a blob, wait for its bytes, say how far the client has read.
+
+The downloader's driver implements it; the proxy knows nothing of swarms, leases or supernodes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from proto.errors import LayercastError
+
+if TYPE_CHECKING:
+    from peer.store.base import BlobHandle
+    from proto.ids import Digest
+    from proto.wire.messages import Source
+
+
+class NotShared(LayercastError):
+    """This blob is not for peer-to-peer here and now: pass the client's request through to its origin.
+
+    `reason` is one of private, unknown, unavailable, rate_limited, limit, off, store, link.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class BlobFailed(LayercastError):
+    """The swarm cannot bring the bytes this client waits for: go on at the byte reached from upstream."""
+
+
+class DigestMismatch(BlobFailed):
+    """The origin's own content does not match the digest: end the response short, never send the rest."""
+
+
+class OpenedBlob(Protocol):
+    """A blob a client is reading. Lives on the event loop; close() it in every case."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    @property
+    def handle(self) -> BlobHandle:
+        """Pinned; the file to send from."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """The digest was checked here: any byte may be sent."""
+        ...
+
+    @property
+    def wrong(self) -> bool:
+        """What this client was sent came of content that does not match: it gets no further byte."""
+        ...
+
+    async def wait_available(self, offset: int) -> int:
+        """The end (exclusive) of the bytes that may be sent from `offset` on; always above it.
+
+        Until the digest has passed here, the last piece (at least 64 KiB) is withheld. Says at the same time
+        that the client waits for this offset. Raises BlobFailed or DigestMismatch.
+        """
+        ...
+
+    def close(self) -> None:
+        """The client is served or gone. The download goes on: it belongs to the swarm. Idempotent."""
+        ...
+
+
+class BlobProvider(Protocol):
+    """One a node."""
+
+    async def open(self, digest: Digest, source: Source) -> OpenedBlob:
+        """Returns once the size is known and the origin is known to give this blob to anyone. Raises NotShared."""
+        ...
+
+    def known_size(self, digest: Digest, source: Source) -> int | None:
+        """The size, when the blob is already known to be public at that very source and its size is known."""
+        ...

@@ -1,0 +1,346 @@
+"""The link to the supernode: connect, prove who we are, carry messages both ways, notice its end, connect again.
+
+Messages sent in one turn of the loop leave in one frame. What they mean is the driver's business; nothing is kept
+over the end of a session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+import aiohttp
+
+from peer.datagrams import Datagrams
+from proto.errors import FrameInvalid
+from proto.wire import codec
+from proto.wire.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proto.datagram_lane import Meter
+
+logger = logging.getLogger(__name__)
+
+RECONNECT_JITTER_S: Final = 2.0
+# After a refusal that trying again will not change soon.
+REFUSED_PAUSE_S: Final = 30.0
+PINGS_MISSED_MAX: Final = 3
+# Of silence, before we ask: the supernode asks first, and the answer still comes before the third is over.
+PING_AFTER_INTERVALS: Final = 2.0
+# Of our own, before a datagram says that we are there; a piece on a slow link takes less, and needs none.
+QUIET_INTERVALS: Final = 1.5
+OPEN_TIMEOUT_S: Final = 5.0
+CLOSE_TIMEOUT_S: Final = 0.5
+# Twenty thousand announcements of large blobs after a reconnect stay below it; beyond, the supernode does not read.
+OUTBOX_BYTES_MAX: Final = 64 * 1024 * 1024
+# Well below codec.FRAME_BYTES_MAX, so that the rough sizes below need not be exact.
+FRAME_AIM_BYTES: Final = 1024 * 1024
+FRAME_MESSAGES_MAX: Final = 4096
+# Giving way to others after each frame would be a turn of the loop for each.
+MESSAGES_PER_TURN_MAX: Final = 64
+
+
+class SessionLost(Exception):
+    """The session is over; `pause_s` before the next attempt."""
+
+    def __init__(self, reason: str, pause_s: float = 0.0) -> None:
+        super().__init__(reason)
+        self.pause_s = pause_s
+
+
+class SessionOwner(Protocol):
+    """Whom a session serves, on the event loop but for hello(). `meter` counts its datagrams."""
+
+    @property
+    def meter(self) -> Meter: ...
+
+    def hello(self, challenge: Challenge) -> Hello:
+        """Answer the challenge; called in a thread. Raises TicketInvalid where this supernode is not to be trusted."""
+        ...
+
+    def opened(self, challenge: Challenge) -> None:
+        """Welcome came: messages may flow."""
+        ...
+
+    def received(self, message: Message) -> None:
+        """A message other than the session's own."""
+        ...
+
+    def lost(self, reason: str) -> None:
+        """Called exactly once after opened()."""
+        ...
+
+
+class Session:
+    """Keeps a session with the supernode at `url` (http or https) open while run() runs."""
+
+    def __init__(self, url: str, owner: SessionOwner, *, jitter: Callable[[], float] | None = None) -> None:
+        self._url = url.rstrip("/") + "/v1/session"
+        self._owner = owner
+        self._jitter = jitter or (lambda: random.uniform(0.0, RECONNECT_JITTER_S))
+        self._outbox: list[Message] = []
+        self._outbox_bytes = 0
+        self._wake = asyncio.Event()
+        self._open = self._was_open = False
+        self._heard_s = self._said_s = 0.0
+        self._datagrams: Datagrams | None = None
+        # Done when what came by datagram ends the session.
+        self._ended: asyncio.Future[None] | None = None
+        # Set once the first attempt ended, either way: a node is ready then.
+        self.tried = asyncio.Event()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether messages can be sent now."""
+        return self._open
+
+    def send(self, message: Message) -> None:
+        """Queue a message for the open session; without one it is dropped."""
+        if self._open:
+            self._outbox.append(message)
+            self._outbox_bytes += size_of(message)
+            self._wake.set()
+
+    async def run(self) -> None:
+        """Connect, and again after each end, until cancelled."""
+        failures = 0
+        async with aiohttp.ClientSession(trust_env=False) as client:
+            while True:
+                try:
+                    await self._once(client)
+                except SessionLost as lost:
+                    # One line an outage, then one a minute or so: nobody reads a thousand.
+                    level = logging.WARNING if failures % 30 == 0 else logging.DEBUG
+                    logger.log(level, "supernode_lost url=%s reason=%s", self._url, lost)
+                    pause_s = lost.pause_s
+                failures = 0 if self._was_open else failures + 1
+                self.tried.set()
+                await asyncio.sleep(pause_s + self._jitter())
+
+    async def _once(self, client: aiohttp.ClientSession) -> None:
+        """One session from connect to end. Raises SessionLost."""
+        self._was_open = False
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                socket = await client.ws_connect(
+                    self._url,
+                    max_msg_size=codec.FRAME_BYTES_MAX + 64 * 1024,
+                    compress=0,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
+                )
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise SessionLost(f"cannot connect: {_text(error)}") from None
+        try:
+            await self._serve(socket)
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise SessionLost(f"connection lost: {_text(error)}") from None
+        finally:
+            await socket.close()
+
+    async def _serve(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        async with asyncio.timeout(OPEN_TIMEOUT_S):
+            challenge, welcome, rest = await self._open_session(socket)
+        self._outbox.clear()
+        self._outbox_bytes = 0
+        self._open = self._was_open = True
+        self._heard_s = self._said_s = asyncio.get_running_loop().time()
+        logger.info("supernode_connected url=%s epoch=%d agent=%s", self._url, challenge.epoch, welcome.agent)
+        reason = "stopped"
+        tasks: list[asyncio.Future[None]] = []
+        try:
+            self._owner.opened(challenge)
+            self.tried.set()
+            self._ended = asyncio.get_running_loop().create_future()
+            self._open_datagrams(socket, welcome)
+            tasks = [
+                self._ended,
+                asyncio.create_task(self._read(socket, rest)),
+                asyncio.create_task(self._write(socket)),
+                asyncio.create_task(self._ping(max(0.05, welcome.ping_interval_s))),
+                asyncio.create_task(self._watch(PINGS_MISSED_MAX * max(0.05, welcome.ping_interval_s))),
+            ]
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        except BaseException as error:
+            reason = _text(error)
+            raise
+        finally:
+            self._open = False
+            if self._datagrams is not None:
+                self._datagrams.close()
+                self._datagrams = None
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._owner.lost(reason)
+
+    async def _open_session(self, socket: aiohttp.ClientWebSocketResponse) -> tuple[Challenge, Welcome, list[Message]]:
+        batch = _decoded([await _received(socket)])
+        challenge = batch[0] if batch else None
+        if isinstance(challenge, Refused):
+            raise _refused(challenge)
+        if not isinstance(challenge, Challenge):
+            raise SessionLost("the supernode did not begin with a challenge", REFUSED_PAUSE_S)
+        if challenge.version != PROTOCOL_VERSION:
+            raise SessionLost(
+                f"the supernode speaks protocol version {challenge.version}, this peer {PROTOCOL_VERSION}: "
+                "install the same release on both",
+                REFUSED_PAUSE_S,
+            )
+        hello = await asyncio.to_thread(self._owner.hello, challenge)
+        await socket.send_bytes(codec.encode([hello]))
+        batch = _decoded([await _received(socket)])
+        welcome = batch[0] if batch else None
+        if isinstance(welcome, Refused):
+            raise _refused(welcome)
+        if not isinstance(welcome, Welcome):
+            raise SessionLost("the supernode did not answer Hello with Welcome", REFUSED_PAUSE_S)
+        return challenge, welcome, batch[1:]
+
+    async def _read(self, socket: aiohttp.ClientWebSocketResponse, first: list[Message]) -> None:
+        batch = first
+        handled = 0
+        while True:
+            self._take(batch)
+            handled += 1 + len(batch)
+            if handled > MESSAGES_PER_TURN_MAX:
+                # Frames that came together must not keep the loop from everybody else.
+                handled = 0
+                await asyncio.sleep(0)
+            batch = await self._frame(socket)
+
+    def _take(self, batch: list[Message]) -> None:
+        self._alive()
+        for message in batch:
+            if isinstance(message, Ping):
+                self.send(Pong(message.number))
+            elif isinstance(message, Refused):
+                raise _refused(message)
+            elif not isinstance(message, Pong):
+                self._owner.received(message)
+
+    def _alive(self) -> None:
+        self._heard_s = asyncio.get_running_loop().time()
+
+    async def _frame(self, socket: aiohttp.ClientWebSocketResponse) -> list[Message]:
+        """The next messages, of one frame or some that waited for it."""
+        received = await _received(socket)
+        if self._datagrams is None:
+            return _decoded([received])
+        try:
+            frames = self._datagrams.lane.heard_websocket(received)
+        except FrameInvalid as error:
+            # As from one that was stopped between two frames.
+            raise SessionLost(f"bad frame from the supernode: {error}") from None
+        return _decoded(frames)
+
+    def _received_datagram(self, frame: bytes) -> None:
+        """A frame that came by datagram, or that waited for one that came before it."""
+        if self._ended is None or self._ended.done():
+            return
+        try:
+            self._take(_decoded([frame]))
+        except Exception as error:
+            self._ended.set_exception(error)
+
+    def _open_datagrams(self, socket: aiohttp.ClientWebSocketResponse, welcome: Welcome) -> None:
+        if not welcome.datagram_port:
+            return
+        address = socket.get_extra_info("peername")
+        if not address:
+            raise SessionLost("closed by the supernode")
+        try:
+            self._datagrams = Datagrams(
+                address[0], welcome, self._received_datagram, self._alive, self._wake.set, self._owner.meter
+            )
+        except FrameInvalid as error:
+            raise SessionLost(f"bad frame from the supernode: {error}", REFUSED_PAUSE_S) from None
+
+    async def _write(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            self._said_s = asyncio.get_running_loop().time()
+            batch, self._outbox = self._outbox, []
+            self._outbox_bytes = 0
+            if self._datagrams is not None:
+                for frame in self._datagrams.lane.lost():
+                    await socket.send_bytes(frame)
+            for part in frames(batch):
+                for frame in self._wired(part):
+                    await socket.send_bytes(frame)
+
+    def _wired(self, part: list[Message]) -> list[bytes]:
+        """What of a frame goes by the WebSocket."""
+        frame = codec.encode(part)
+        return [frame] if self._datagrams is None else self._datagrams.lane.send(frame, part)
+
+    async def _ping(self, interval_s: float) -> None:
+        number = 0
+        while True:
+            await asyncio.sleep(interval_s / 4)
+            now_s = asyncio.get_running_loop().time()
+            quiet = now_s - self._said_s > QUIET_INTERVALS * interval_s
+            if self._datagrams is not None and quiet and self._datagrams.lane.say_alive():
+                # Before the supernode asks, by the WebSocket.
+                self._said_s = now_s
+            if now_s - self._heard_s > PING_AFTER_INTERVALS * interval_s:
+                # The supernode pings too where it says nothing else: what it says in time needs no question.
+                number += 1
+                self.send(Ping(number))
+            if self._outbox_bytes > OUTBOX_BYTES_MAX:
+                raise SessionLost(f"the supernode does not read: {self._outbox_bytes} bytes wait for it")
+
+    async def _watch(self, silence_max_s: float) -> None:
+        """Ends when nothing was heard for so long."""
+        while True:
+            left_s = self._heard_s + silence_max_s - asyncio.get_running_loop().time()
+            if left_s <= 0:
+                raise SessionLost(f"the supernode is silent for {silence_max_s:.1f} s")
+            await asyncio.sleep(left_s)
+
+
+async def _received(socket: aiohttp.ClientWebSocketResponse) -> bytes:
+    received = await socket.receive()
+    if received.type is not aiohttp.WSMsgType.BINARY:
+        raise SessionLost("closed by the supernode")
+    return cast("bytes", received.data)
+
+
+def _decoded(received: list[bytes]) -> list[Message]:
+    try:
+        return [message for frame in received for message in codec.decode(frame)]
+    except FrameInvalid as error:
+        raise SessionLost(f"bad frame from the supernode: {error}", REFUSED_PAUSE_S) from None
+
+
+def _refused(message: Refused) -> SessionLost:
+    lasting = message.code in ("version", "identity", "frame")
+    return SessionLost(f"refused ({message.code}): {message.message}", REFUSED_PAUSE_S if lasting else 0.0)
+
+
+def size_of(message: Message) -> int:
+    """About how many bytes a message takes in a frame: its fields of bytes, and a little."""
+    return 160 + len(getattr(message, "held", b"")) + len(getattr(message, "hashes", b""))
+
+
+def frames(batch: list[Message]) -> list[list[Message]]:
+    """A batch cut so that each part fits a frame."""
+    parts: list[list[Message]] = []
+    size = FRAME_AIM_BYTES
+    for message in batch:
+        if size + size_of(message) > FRAME_AIM_BYTES or len(parts[-1]) >= FRAME_MESSAGES_MAX:
+            parts.append([])
+            size = 0
+        parts[-1].append(message)
+        size += size_of(message)
+    return parts
+
+
+def _text(error: BaseException) -> str:
+    return str(error) or type(error).__name__

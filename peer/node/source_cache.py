@@ -1,0 +1,120 @@
+"""Where stored blobs were once publicly to be had, remembered over a restart so that they can be announced again.
+
+SQLite with a schema version, written by one thread, many entries at a time: nobody waits for them. It gives no
+permission: what is public is asked anew. A damaged file is set aside and begun anew, for nothing in it is worth failing
+a pull.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from proto.errors import ConfigError, DigestInvalid
+from proto.ids import Digest
+from proto.wire.messages import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION: Final = 1
+SOURCES_PER_BLOB_MAX: Final = 8
+
+
+class SourcesFile:
+    """Open on construction. Raises ConfigError where the folder cannot be written, or a newer release wrote it."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._connection = _open(path)
+        except sqlite3.DatabaseError as error:
+            logger.warning("state_set_aside %s: %s", path, error)
+            for suffix in ("", "-wal", "-shm"):
+                with contextlib.suppress(OSError):
+                    path.with_name(path.name + suffix).replace(path.with_name(path.name + suffix + ".damaged"))
+            try:
+                self._connection = _open(path)
+            except sqlite3.Error as again:
+                raise ConfigError(f"state file {path}: {again}; make its folder writable") from None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
+        self._waiting: deque[tuple[str, tuple[str, ...]]] = deque()
+
+    def load(self) -> dict[Digest, tuple[Source, ...]]:
+        """Everything, latest source first. Call before the first remember()."""
+        found: dict[Digest, tuple[Source, ...]] = {}
+        rows = self._connection.execute("SELECT digest, upstream, repository FROM sources ORDER BY seen DESC")
+        for text, upstream, repository in rows:
+            with contextlib.suppress(DigestInvalid):
+                digest = Digest.parse(text)
+                earlier = found.get(digest, ())
+                if len(earlier) < SOURCES_PER_BLOB_MAX:
+                    found[digest] = (*earlier, Source(upstream, repository))
+        return found
+
+    def remember(self, digest: Digest, source: Source) -> None:
+        """The blob is public there. It is written with the next write_waiting()."""
+        self._waiting.append(
+            (
+                "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, (SELECT coalesce(max(seen), 0) + 1 FROM sources))",
+                (str(digest), source.upstream, source.repository),
+            )
+        )
+
+    def forget(self, digest: Digest) -> None:
+        """The blob left the store. As remember(), from any thread; after close() at the next start."""
+        self._waiting.append(("DELETE FROM sources WHERE digest = ?", (str(digest),)))
+
+    def write_waiting(self) -> None:
+        """Write what was remembered and forgotten since, if anything. Returns at once; to be called now and then."""
+        if self._waiting:
+            self._thread.submit(self._write)
+
+    def keep_only(self, digests: Iterable[Digest]) -> None:
+        """Drop what is no longer in the store."""
+        stored = set(map(str, digests))
+        known = [row[0] for row in self._connection.execute("SELECT DISTINCT digest FROM sources")]
+        gone = [(digest,) for digest in known if digest not in stored]
+        with self._connection:
+            self._connection.executemany("DELETE FROM sources WHERE digest = ?", gone)
+
+    def close(self) -> None:
+        """Write what is queued, join the thread."""
+        self.write_waiting()
+        self._thread.shutdown(wait=True)
+        self._connection.close()
+
+    def _write(self) -> None:
+        try:
+            with self._connection:
+                while self._waiting:
+                    self._connection.execute(*self._waiting.popleft())
+        except sqlite3.Error as error:
+            logger.error("state_not_written %s", error)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, check_same_thread=False)
+    try:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > SCHEMA_VERSION:
+            raise ConfigError(f"state file {path} has schema {version}, this release knows {SCHEMA_VERSION}: upgrade")
+        connection.execute("PRAGMA journal_mode = WAL")
+        # Losing the last entries, those of the last second in any crash, costs a question to the origin, no more.
+        connection.execute("PRAGMA synchronous = OFF")
+        with connection:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS sources (digest TEXT, upstream TEXT, repository TEXT, seen INTEGER,"
+                " PRIMARY KEY (digest, upstream, repository)) WITHOUT ROWID"
+            )
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection

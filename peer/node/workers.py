@@ -1,0 +1,353 @@
+"""What the downloader has done in threads: the store's calls, digest checks, questions to peers and origins, fetches.
+
+Each call begins something and posts exactly one outcome event from a thread. No state of the downloader lives here.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from peer.downloader.contract import (
+    DigestChecked,
+    FetchEnded,
+    HashesLearned,
+    HoldingsKnown,
+    PublicChecked,
+    UpstreamEnded,
+    UpstreamPiece,
+)
+from peer.node import peer_hashes
+from peer.node.inline import Landed, store_piece
+from peer.node.origin_fetch import UpstreamFetch
+from peer.transport.base import PieceFetch, PieceSource
+from peer.transport.cancellation import Cancellation, FetchCancelled
+from proto.errors import (
+    LayercastError,
+    LocalError,
+    PieceCorrupt,
+    RemoteError,
+    UpstreamError,
+    UpstreamKind,
+)
+from proto.pieces import PieceLayout
+from proto.wire.messages import FetchReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peer.downloader.contract import AskHoldings, CheckPublic, Event, FetchUpstream, OpenInStore, StartFetch
+    from peer.metrics import Metrics
+    from peer.node.origin_fetch import UpstreamFetcher
+    from peer.registry.reader import RegistryReader
+    from peer.store.base import BlobHandle, BlobStore, SignedHashes
+    from peer.transport.base import FetchOutcome, Transport
+    from proto.ids import Digest
+    from proto.oci.upstreams import UpstreamTable
+
+    Post = Callable[[Event], None]
+
+logger = logging.getLogger(__name__)
+
+QUESTION_TIMEOUT_S: Final = 2.0
+_PUBLIC_REASONS: Final = {
+    UpstreamKind.DENIED: "private",
+    UpstreamKind.UNKNOWN: "unknown",
+    UpstreamKind.RATE_LIMITED: "rate_limited",
+}
+
+
+class Work:
+    """Small pools, so that a long digest check never delays the opening of a blob. close() joins them all.
+
+    `give_way` is called (blocking) before this node's own fetch from an origin writes to a blob.
+    """
+
+    def __init__(
+        self,
+        store: BlobStore,
+        transport: Transport,
+        fetcher: UpstreamFetcher,
+        reader: RegistryReader,
+        table: Callable[[], UpstreamTable],
+        metrics: Metrics,
+        *,
+        give_way: Callable[[Digest], None] = lambda digest: None,
+    ) -> None:
+        self._store = store
+        self._transport = transport
+        self._fetcher = fetcher
+        self._reader = reader
+        self._table = table
+        self._metrics = metrics
+        self._give_way = give_way
+        self._disk = ThreadPoolExecutor(2, thread_name_prefix="store")
+        self._checks = ThreadPoolExecutor(2, thread_name_prefix="digest")
+        self._questions = ThreadPoolExecutor(4, thread_name_prefix="question")
+        self._cancel = Cancellation()
+
+    def close(self) -> None:
+        """End everything that can be ended, and join the threads."""
+        self._cancel.cancel()
+        self._fetcher.close()
+        self._transport.close()
+        for pool in (self._questions, self._disk, self._checks):
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    # --- the store ---------------------------------------------------------------------------------------------
+
+    def open(self, command: OpenInStore, opened: Callable[[Digest, PieceLayout, BlobHandle | str], None]) -> None:
+        """Pin a blob, or say what is wrong."""
+        layout = PieceLayout(command.size_bytes, command.piece_size_bytes)
+
+        self._disk.submit(lambda: opened(command.digest, layout, self._open(command.digest, layout)))
+
+    def _open(self, digest: Digest, layout: PieceLayout) -> BlobHandle | str:
+        try:
+            return self._store.open(digest, layout)
+        except LocalError as error:
+            return str(error)
+        except Exception:
+            logger.exception("store_open_failed digest=%s", digest.short)
+            return "internal error while opening the blob; see the log"
+
+    def open_with_content(
+        self,
+        command: OpenInStore,
+        content: bytes,
+        opened: Callable[[Digest, PieceLayout, BlobHandle | str], None],
+        landed: Callable[[Landed], None],
+    ) -> None:
+        """Pin a tiny blob whose content is here, store that and pass the digest, all in one go.
+
+        `opened` is called as in open(), once the digest has passed or cannot, and `landed` when the disk has it all.
+        """
+        layout = PieceLayout(command.size_bytes, command.piece_size_bytes)
+
+        def run() -> None:
+            handle = self._open(command.digest, layout)
+            if isinstance(handle, str):
+                opened(command.digest, layout, handle)
+                landed(Landed(FetchReason.LOCAL, handle, whole=False))
+                return
+            told = False
+
+            def tell() -> None:
+                nonlocal told
+                if not told:
+                    told = True
+                    opened(command.digest, layout, handle)
+
+            outcome = self._store_whole(handle, content, tell)
+            tell()
+            landed(outcome)
+
+        self._disk.submit(run)
+
+    def store_inline(
+        self, fetch: int, handle: BlobHandle, content: bytes, post: Post, matched: Callable[[], None]
+    ) -> None:
+        """A tiny blob that came inside a message: its one piece, and the digest in one go.
+
+        A thread's turn for each would cost more than the work. `matched` is called as in check_digest.
+        """
+
+        def run() -> None:
+            outcome = self._store_whole(handle, content, matched)
+            post(FetchEnded(fetch, outcome.reason, 0.0, outcome.message, outcome.whole))
+
+        self._disk.submit(run)
+
+    def _store_whole(self, handle: BlobHandle, content: bytes, matched: Callable[[], None]) -> Landed:
+        reason, message = store_piece(handle, content)
+        if reason:
+            return Landed(reason, message, whole=False)
+        self._metrics.received("seed", len(content))
+        return Landed("", "", self._passes(handle, matched))
+
+    def _passes(self, handle: BlobHandle, matched: Callable[[], None]) -> bool:
+        """False for whatever is wrong: the downloader then has the digest checked, which tells what."""
+        try:
+            matches = handle.check_digest(matched)
+        except Exception:
+            logger.debug("digest_not_passed digest=%s", handle.digest.short, exc_info=True)
+            return False
+        if matches:
+            self._metrics.digest_checks.labels("ok").inc()
+        return matches
+
+    def check_digest(self, check: int, handle: BlobHandle, post: Post, matched: Callable[[], None]) -> None:
+        """Compare the whole blob's digest. `matched` is called from a thread as soon as it has passed."""
+
+        def run() -> None:
+            matches, trouble = False, ""
+            try:
+                matches = handle.check_digest(matched)
+            except LocalError as error:
+                trouble = str(error)
+            except Exception:
+                logger.exception("digest_check_failed digest=%s", handle.digest.short)
+                trouble = "internal error while checking the digest; see the log"
+            if not trouble:
+                self._metrics.digest_checks.labels("ok" if matches else "mismatch").inc()
+            post(DigestChecked(check, matches, trouble))
+
+        self._checks.submit(run)
+
+    def keep_hashes(self, digest: Digest, signed: SignedHashes) -> None:
+        """Checked hashes of a blob that nobody uses now: others will ask for them."""
+
+        def run() -> None:
+            handle = self._store.get(digest, used=False)
+            if handle is None:
+                return
+            try:
+                handle.learn_hashes(signed)
+            except (PieceCorrupt, LocalError) as error:
+                logger.warning("hashes_not_kept digest=%s %s", digest.short, error)
+            finally:
+                handle.close()
+
+        self._disk.submit(run)
+
+    def all_hashes(self, digest: Digest) -> bytes:
+        """Every piece hash of a complete blob, concatenated; empty when one is missing or cannot be read."""
+        handle = self._store.get(digest, used=False)
+        if handle is None:
+            return b""
+        try:
+            hashes = [handle.hash_of(piece) for piece in range(handle.layout.count)]
+        except LocalError as error:
+            logger.warning("hashes_not_announced digest=%s %s", digest.short, error)
+            return b""
+        finally:
+            handle.close()
+        known = [piece_hash for piece_hash in hashes if piece_hash is not None]
+        return b"".join(known) if len(known) == len(hashes) else b""
+
+    # --- peers -------------------------------------------------------------------------------------------------
+
+    def fetch(
+        self, command: StartFetch, handle: BlobHandle, ticket: bytes, key: bytes | None, from_seed: bool, post: Post
+    ) -> None:
+        """A piece from a peer. `key`: the supernode's, by which a hash that comes with the piece is believed."""
+        source = "seed" if from_seed else "peer"
+
+        def done(outcome: FetchOutcome) -> None:
+            self._metrics.received(source, outcome.stored_bytes)
+            self._metrics.discarded_bytes.inc(outcome.discarded_bytes)
+            post(FetchEnded(command.fetch, outcome.reason, outcome.elapsed_s, outcome.message))
+
+        holder = PieceSource(command.holder.peer, command.holder.address)
+        if not ticket:
+            post(FetchEnded(command.fetch, FetchReason.TICKET, 0.0))
+            return
+        fetch = PieceFetch(
+            command.fetch,
+            handle,
+            command.piece,
+            holder,
+            ticket,
+            command.deadline_s,
+            ahead=command.ahead,
+            behind=command.behind,
+            learn=functools.partial(peer_hashes.learn_with_piece, handle, key, post) if key is not None else None,
+        )
+        self._transport.start(fetch, done)
+
+    def connect(self, source: PieceSource) -> None:
+        """See Transport.connect."""
+        self._transport.connect(source)
+
+    def cancel_fetch(self, fetch: int) -> None:
+        """See Transport.cancel."""
+        self._transport.cancel(fetch)
+
+    def ask_holdings(self, command: AskHoldings, ticket: bytes, key: bytes | None, post: Post) -> None:
+        """What a peer holds; first the signed hashes it has, where we miss some.
+
+        Under a pin of its own: the downloader waits for no answer before it lets go of a blob.
+        """
+        source = PieceSource(command.holder.peer, command.holder.address)
+
+        def run() -> None:
+            held: int | None = None
+            handle = self._store.get(command.digest, used=False)
+            if handle is None:
+                post(HoldingsKnown(command.query, None))
+                return
+            try:
+                if command.hashes and key is not None:
+                    learned = peer_hashes.ask(self._transport, source, handle, ticket, key, QUESTION_TIMEOUT_S)
+                    post(HashesLearned(command.digest, learned))
+                remote = self._transport.bitfield(source, command.digest, ticket, QUESTION_TIMEOUT_S)
+                held = remote.held if _same_cut(remote.size_bytes, remote.piece_size_bytes, handle.layout) else 0
+            except (RemoteError, LocalError) as error:
+                logger.debug("holder_not_asked digest=%s %s", command.digest.short, error)
+            except Exception:
+                logger.exception("question_failed digest=%s", command.digest.short)
+            finally:
+                handle.close()
+            post(HoldingsKnown(command.query, held))
+
+        self._questions.submit(run)
+
+    # --- origins -----------------------------------------------------------------------------------------------
+
+    def check_public(self, command: CheckPublic, post: Post) -> None:
+        """An anonymous HEAD of this node's own."""
+
+        def run() -> None:
+            size, reason, message = 0, "unavailable", ""
+            try:
+                upstream = self._table().lookup(command.source.upstream)
+                access = self._reader.is_public(
+                    upstream, command.source.repository, command.digest, cancel=self._cancel
+                )
+                if not access.allowed:
+                    reason = "unknown" if access.status in (404, 410) else "private"
+                    message = f"origin {upstream.host} answered {access.status}"
+                elif access.size_bytes is None:
+                    message = f"origin {upstream.host} does not say how large the blob is"
+                else:
+                    size, reason = access.size_bytes, ""
+            except UpstreamError as error:
+                reason, message = _PUBLIC_REASONS.get(error.kind, "unavailable"), str(error)
+            except (LayercastError, FetchCancelled) as error:
+                message = str(error)
+            except Exception:
+                logger.exception("public_check_failed digest=%s", command.digest.short)
+                message = "internal error while asking the origin; see the log"
+            post(PublicChecked(command.check, size, reason, message))
+
+        self._questions.submit(run)
+
+    def fetch_upstream(self, command: FetchUpstream, handle: BlobHandle, post: Post, after: Callable[[], None]) -> None:
+        """Missing pieces from the origin itself. `after` is called when nothing more is written."""
+
+        def ended(reason: str, message: str) -> None:
+            post(UpstreamEnded(command.fetch, reason, message))
+            after()
+
+        self._fetcher.start(
+            command.fetch,
+            UpstreamFetch(
+                handle,
+                command.source,
+                command.pieces,
+                command.first,
+                lambda piece: post(UpstreamPiece(command.fetch, piece)),
+                ended,
+                lambda: self._give_way(command.digest),
+            ),
+        )
+
+    def cancel_upstream(self, fetch: int) -> None:
+        """After the piece in hand."""
+        self._fetcher.stop(fetch)
+
+
+def _same_cut(size_bytes: int, piece_size_bytes: int, layout: PieceLayout) -> bool:
+    return (size_bytes, piece_size_bytes) == (layout.size_bytes, layout.piece_size_bytes)

@@ -1,0 +1,123 @@
+"""Passes small requests through: `/v2/`, manifests, tags, referrers, and the HEAD of a blob we know nothing of.
+
+Byte for byte, with every header that is meant for the other end. It never changes a body, and never adds an error
+to one that has begun: a response that cannot be finished is cut short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+import aiohttp
+from aiohttp import web
+
+from peer.proxy import manifests
+from peer.proxy.context import ignore_image
+from peer.proxy.headers import for_client, for_origin
+from proto.errors import UpstreamError, UpstreamKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peer.proxy.authorization import Asked
+    from peer.proxy.manifests import ManifestReader
+    from peer.proxy.origin_client import OriginClient
+    from proto.ids import Digest
+    from proto.wire.messages import Source
+
+_log = logging.getLogger(__name__)
+
+
+async def forward(
+    request: web.Request,
+    asked: Asked,
+    client: OriginClient,
+    limit_s: float,
+    on_image: Callable[[Source, tuple[Digest, ...]], None] = ignore_image,
+) -> web.StreamResponse:
+    """The origin's answer to this very request, sent on. `limit_s` is for all of it; `on_image` is told the layers of
+    an image's manifest.
+
+    Raises UpstreamError while nothing has been sent, and ConnectionError when the client hung up; a response that
+    has begun is cut when the origin breaks off.
+    """
+    answer = await _forward(request, asked, client, limit_s, lambda _: True, on_image)
+    assert answer is not None
+    return answer
+
+
+async def forward_refusal(
+    request: web.Request, asked: Asked, client: OriginClient, limit_s: float
+) -> web.StreamResponse | None:
+    """The same for what the origin refuses, or leaves to another host; None, and nothing sent, for a success."""
+    return await _forward(request, asked, client, limit_s, lambda status: status >= 300, ignore_image)
+
+
+async def _forward(
+    request: web.Request,
+    asked: Asked,
+    client: OriginClient,
+    limit_s: float,
+    wanted: Callable[[int], bool],
+    on_image: Callable[[Source, tuple[Digest, ...]], None],
+) -> web.StreamResponse | None:
+    response: web.StreamResponse | None = None
+    try:
+        async with asyncio.timeout(limit_s):
+            headers = for_origin(request.headers)
+            answer = await client.ask(request.method, asked.upstream, asked.request.origin_target, headers)
+            with contextlib.closing(answer):
+                if not wanted(answer.status):
+                    return None
+                response = web.StreamResponse(
+                    status=answer.status,
+                    reason=answer.reason,
+                    headers=for_client(asked.request, answer.status, answer.headers),
+                )
+                await _relay(request, answer, response, asked, manifests.reader_of(asked, answer, on_image))
+    except TimeoutError:
+        if response is None or not response.prepared:
+            message = f"{asked.upstream.host} did not answer within {limit_s:.0f} s"
+            raise UpstreamError(message, UpstreamKind.UNAVAILABLE) from None
+        _cut(request, asked, "timeout")
+    except UpstreamError:
+        if response is None or not response.prepared:
+            raise
+        _cut(request, asked, "broken off")
+    return response
+
+
+async def _relay(
+    request: web.Request,
+    answer: aiohttp.ClientResponse,
+    response: web.StreamResponse,
+    asked: Asked,
+    manifest: ManifestReader | None,
+) -> None:
+    await response.prepare(request)
+    while True:
+        try:
+            chunk = await answer.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamError(f"{asked.upstream.host} broke its answer off", UpstreamKind.UNAVAILABLE) from error
+        if not chunk:
+            break
+        if manifest is not None:
+            manifest.take(chunk)
+        await response.write(chunk)
+    # Read to its end: the connection to the origin can be used again.
+    answer.release()
+    if manifest is not None:
+        # Before the client has all of it, and can ask for a layer.
+        manifest.finish()
+    await response.write_eof()
+
+
+def _cut(request: web.Request, asked: Asked, reason: str) -> None:
+    """End the connection: the client sees a short answer, never one that looks whole."""
+    _log.warning("forward_cut upstream=%s reason=%s", asked.upstream.host, reason)
+    if request.transport is not None:
+        request.transport.abort()

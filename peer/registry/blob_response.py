@@ -1,0 +1,105 @@
+"""A blob's bytes as a registry answers them: which part of the blob they are, and not one byte beside it.
+
+It trusts no header before comparing it with the others and with what was asked. Digests are checked elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peer.registry.connection import REASON_LENGTH_MAX
+from proto.errors import UpstreamError, UpstreamKind
+from proto.oci.ranges import parse_content_range
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from peer.registry.connection import Exchange
+
+
+class BlobResponse:
+    """Bytes [start, end) of a blob of `size_bytes`; `end` and `size_bytes` are None where the origin told none.
+
+    `status` is 200 (the whole blob, whatever was asked) or 206. Read by one thread; abort() by any.
+    """
+
+    def __init__(self, exchange: Exchange, status: int, start: int, end: int | None, size_bytes: int | None) -> None:
+        self._exchange = exchange
+        self.status = status
+        self.start = start
+        self.end = end
+        self.size_bytes = size_bytes
+        # Where the next byte that readinto() gives belongs.
+        self.position = start
+
+    def __enter__(self) -> BlobResponse:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def readinto(self, view: memoryview) -> int:
+        """Receive the next bytes, as many as are there; 0 at the end.
+
+        Raises UpstreamError: unavailable for silence or a body cut short, content for one longer than announced.
+        Raises FetchCancelled. What was returned before is good.
+        """
+        if self.end is not None and self.position >= self.end:
+            if self._exchange.readinto(memoryview(bytearray(1))):
+                raise self._contradiction("sent more bytes than it announced")
+            return 0
+        if self.end is not None:
+            view = view[: self.end - self.position]
+        count = self._exchange.readinto(view)
+        if count == 0 and self.end is not None and len(view):
+            raise UpstreamError(
+                f"{self._exchange.endpoint.host}: body ended {self.end - self.position} bytes early",
+                UpstreamKind.UNAVAILABLE,
+            )
+        self.position += count
+        return count
+
+    def close(self) -> None:
+        """End reading; the connection is kept if the body was read to its end. Idempotent."""
+        self._exchange.close()
+
+    def abort(self) -> None:
+        """From any thread: wake the reader with an UpstreamError."""
+        self._exchange.abort()
+
+    def _contradiction(self, what: str) -> UpstreamError:
+        return UpstreamError(f"{self._exchange.endpoint.host}: {what}", UpstreamKind.CONTENT)
+
+
+def blob_response(exchange: Exchange, start: int, end: int | None) -> BlobResponse:
+    """Make sense of a 200, 206 or 416 to a request for bytes [start, end). Raises UpstreamError (content)."""
+    if exchange.status == 200:
+        size = exchange.content_length
+        return BlobResponse(exchange, 200, 0, size, size)
+    header = exchange.header("Content-Range")
+    got = parse_content_range(header)
+    if exchange.status == 416:
+        return _unsatisfied(exchange, start, got.size_bytes if got is not None else None)
+    if got is None or got.start is None or got.end is None:
+        raise _content_error(exchange, f"206 with Content-Range {header!r}")
+    if got.start != start or (end is not None and got.end > end):
+        raise _content_error(exchange, f"asked for bytes {start}-{end}, answered {header!r}")
+    length = exchange.content_length
+    if length is not None and length > got.end - got.start:
+        raise _content_error(exchange, f"{length} bytes announced for {header!r}")
+    return BlobResponse(exchange, 206, got.start, got.end, got.size_bytes)
+
+
+def _unsatisfied(exchange: Exchange, start: int, size_bytes: int | None) -> BlobResponse:
+    """A 416: its body may announce the blob's length and hold a few bytes, so it is never read."""
+    exchange.close()
+    if size_bytes == 0 and start == 0:
+        return BlobResponse(exchange, 206, 0, 0, 0)
+    raise _content_error(exchange, f"no bytes from {start} in a blob of {size_bytes}", status=416)
+
+
+def _content_error(exchange: Exchange, what: str, status: int | None = None) -> UpstreamError:
+    reason = what[:REASON_LENGTH_MAX]
+    return UpstreamError(f"{exchange.endpoint.host}: {reason}", UpstreamKind.CONTENT, status=status)

@@ -1,0 +1,315 @@
+"""One HTTP/1.1 connection to an origin, and one response on it. Blocking.
+
+On http.client over sockets of our own, because three things are needed together: the address that was checked
+is the one connected to, another thread can end a call in any of its phases, and a body is received into the
+caller's buffer with no byte lost when the connection stalls. The pool of them is origin_http's.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import http.client
+import io
+import select
+import ssl
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from peer.registry.addresses import checked_addresses, connect, is_public_address
+from peer.transport.cancellation import shut_down
+from proto.errors import ConfigError, UpstreamError, UpstreamKind
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterator
+
+    from peer.registry.addresses import Endpoint, Resolver
+    from peer.transport.cancellation import Cancellation
+
+# Bodies of redirects and refusals are read to keep the connection, up to here; longer ones cost a new one.
+DRAIN_BYTES_MAX = 64 * 1024
+LENGTH_DIGITS_MAX = 18
+# What a server said, in our error: enough to know it by, and no page of text in a log or a message to a peer.
+REASON_LENGTH_MAX = 200
+
+
+@dataclass(frozen=True, slots=True)
+class OriginTimeouts:
+    """`connect_s` covers TCP and, once more, TLS; `read_s` is the longest silence before and within a body."""
+
+    connect_s: float = 5.0
+    read_s: float = 10.0
+
+
+@contextlib.contextmanager
+def origin_errors(endpoint: Endpoint, cancel: Cancellation, doing: str) -> Iterator[None]:
+    """Turn what sockets, TLS and http.client raise into UpstreamError (unavailable), or FetchCancelled."""
+    try:
+        yield
+    except TimeoutError as error:
+        cancel.check()
+        raise UpstreamError(f"{endpoint.host}: {doing}: timed out", UpstreamKind.UNAVAILABLE) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        # ValueError: http.client reads a connection that abort() closed, or a header it cannot make a number of.
+        cancel.check()
+        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__)[:REASON_LENGTH_MAX]
+        raise UpstreamError(f"{endpoint.host}: {doing}: {reason}", UpstreamKind.UNAVAILABLE) from error
+
+
+class OriginConnection:
+    """One connection; between exchanges it is idle in the pool."""
+
+    def __init__(self, endpoint: Endpoint, sock: socket.socket) -> None:
+        self.endpoint = endpoint
+        self.sock = sock
+        self.idle_since_s = 0.0
+        self._http = http.client.HTTPConnection(endpoint.host, endpoint.port)
+        self._http.auto_open = 0  # it must never connect by itself, to an address nobody checked
+        self._http.sock = sock
+        # A proxy is sent the whole URL of a plain-http request.
+        proxied = endpoint.egress_proxy is not None and endpoint.scheme == "http"
+        self._target_prefix = f"http://{endpoint.authority}" if proxied else ""
+
+    @classmethod
+    def open(
+        cls,
+        endpoint: Endpoint,
+        context: ssl.SSLContext | None,
+        timeouts: OriginTimeouts,
+        resolver: Resolver,
+        cancel: Cancellation,
+    ) -> OriginConnection:
+        """Connect, through the egress proxy if there is one; the socket is attached to `cancel`.
+
+        Raises UpstreamError: unavailable, or denied for an address that may not be connected to.
+        """
+        if endpoint.egress_proxy is not None:
+            sock = _connect_through(endpoint.egress_proxy, endpoint, timeouts, resolver, cancel)
+        else:
+            addresses = checked_addresses(endpoint, resolver)
+            with origin_errors(endpoint, cancel, "connecting"):
+                sock = connect(addresses, endpoint.port, timeouts.connect_s, cancel)
+        try:
+            if context is not None:
+                sock = _start_tls(sock, context, endpoint, timeouts, cancel)
+            sock.settimeout(timeouts.read_s)
+        except BaseException:
+            cancel.detach(sock)
+            sock.close()
+            raise
+        return cls(endpoint, sock)
+
+    def send(self, method: str, target: str, headers: list[tuple[str, str]]) -> http.client.HTTPResponse:
+        """Send a request without a body and read the head of its response. Raises what http.client raises."""
+        # The target goes out byte for byte: a signature may cover it.
+        self._http.putrequest(method, self._target_prefix + target, skip_host=True, skip_accept_encoding=True)
+        self._http.putheader("Host", self.endpoint.authority)
+        for name, value in headers:
+            self._http.putheader(name, value)
+        self._http.endheaders()
+        return self._http.getresponse()
+
+    def is_dropped(self) -> bool:
+        """Whether the server closed it while idle, or sent what nobody asked for."""
+        poll = select.poll()
+        poll.register(self.sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._http.close()
+        self.sock.close()
+
+
+class Exchange:
+    """One response whose body is being read. Used by one thread; abort() by any."""
+
+    def __init__(
+        self,
+        connection: OriginConnection,
+        response: http.client.HTTPResponse,
+        cancel: Cancellation,
+        give_back: Callable[[OriginConnection], None],
+    ) -> None:
+        self.status = response.status
+        self.endpoint = connection.endpoint
+        self._connection = connection
+        self._response = response
+        self._cancel = cancel
+        self._give_back = give_back
+        self._chunked = bool(response.chunked)
+        # None: to the end of the chunks, or of the connection.
+        self._remaining = response.length
+        self._finished = self._remaining == 0
+        self._closed = False
+        # Whether bytes may wait in the response's own buffer.
+        self._buffered = True
+
+    @property
+    def content_length(self) -> int | None:
+        """The announced length of the body; of a HEAD's answer, that of the body a GET would have."""
+        text = self._response.getheader("Content-Length", "")
+        # No blob has more digits, and Python refuses to read very many.
+        is_length = text.isascii() and text.isdigit() and len(text) <= LENGTH_DIGITS_MAX
+        return int(text) if is_length and not self._chunked else None
+
+    def header(self, name: str) -> str | None:
+        """One header's value; several of the name are joined by commas."""
+        return self._response.getheader(name)
+
+    def headers(self, name: str) -> list[str]:
+        """All lines of that name."""
+        return self._response.headers.get_all(name, [])
+
+    def readinto(self, view: memoryview) -> int:
+        """Receive what is there, at least one byte; 0 at the end of the body.
+
+        Raises UpstreamError (unavailable) for silence, a cut, or a body shorter than announced: what came before
+        has been returned. Raises FetchCancelled.
+        """
+        if self._finished or self._closed or not len(view):
+            return 0
+        self._cancel.check()
+        with origin_errors(self.endpoint, self._cancel, "receiving"):
+            count = self._receive(view)
+        if count == 0:
+            self._finished = True
+            if self._remaining:
+                self._cancel.check()
+                raise UpstreamError(
+                    f"{self.endpoint.host}: connection ended {self._remaining} bytes early",
+                    UpstreamKind.UNAVAILABLE,
+                )
+        elif self._remaining is not None:
+            self._remaining -= count
+            self._finished = self._remaining == 0
+        return count
+
+    def _receive(self, view: memoryview) -> int:
+        if self._chunked:
+            received = self._response.read1(len(view))
+            view[: len(received)] = received
+            return len(received)
+        if self._remaining is not None:
+            view = view[: self._remaining]
+        # What came with the head waits in a buffer, and readinto1 into a larger view would copy it and then wait for
+        # more: until that buffer is known to be empty, take no more at a time than it holds.
+        if self._buffered:
+            view = view[: io.DEFAULT_BUFFER_SIZE]
+        self._buffered = len(view) < io.DEFAULT_BUFFER_SIZE
+        # Not the response's own readinto: that fills the whole view, and what it had is lost on a timeout.
+        return self._response.fp.readinto1(view)
+
+    def read_all(self, limit_bytes: int) -> bytes:
+        """The whole body. Raises UpstreamError (content) where it is longer than the limit."""
+        body = bytearray(limit_bytes + 1)
+        length = 0
+        with memoryview(body) as view:
+            while count := self.readinto(view[length:]):
+                length += count
+        if length > limit_bytes:
+            raise UpstreamError(
+                f"{self.endpoint.host}: sent more than {limit_bytes} bytes where less was due", UpstreamKind.CONTENT
+            )
+        return bytes(body[:length])
+
+    def drain(self) -> None:
+        """Read a short body that nobody needs, so that the connection can be used again; then close."""
+        if self._remaining is not None and 0 < self._remaining <= DRAIN_BYTES_MAX:
+            with contextlib.suppress(UpstreamError):
+                self.read_all(DRAIN_BYTES_MAX)
+        self.close()
+
+    def close(self) -> None:
+        """Give the connection back if the body was read to its end, else close it. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        keep = self._finished and not self._remaining and not self._response.will_close
+        self._cancel.detach(self._connection.sock)
+        self._response.close()
+        if keep and not self._cancel.cancelled:
+            self._give_back(self._connection)
+        else:
+            self._connection.close()
+
+    def abort(self) -> None:
+        """From any thread: whoever reads gets an UpstreamError at once."""
+        shut_down(self._connection.sock)
+
+
+def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
+    """The system's authorities, and the operator's CA and client certificate. Raises ConfigError."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        if endpoint.ca_file is not None:
+            context.load_verify_locations(endpoint.ca_file)
+        if endpoint.client_cert is not None:
+            context.load_cert_chain(endpoint.client_cert, endpoint.client_key)
+    except OSError as error:
+        raise ConfigError(
+            f"upstream {endpoint.host}: ca_file, client_cert or client_key cannot be used: {error}"
+        ) from error
+    return context
+
+
+def _start_tls(
+    sock: socket.socket,
+    context: ssl.SSLContext,
+    endpoint: Endpoint,
+    timeouts: OriginTimeouts,
+    cancel: Cancellation,
+) -> socket.socket:
+    with origin_errors(endpoint, cancel, "TLS"):
+        sock.settimeout(timeouts.connect_s)
+        secured = context.wrap_socket(sock, server_hostname=endpoint.host, do_handshake_on_connect=False)
+        # wrap_socket moved the descriptor into a new object: the one to shut down from now on.
+        cancel.detach(sock)
+        try:
+            cancel.attach(secured)
+            secured.do_handshake()
+        except BaseException:
+            cancel.detach(secured)
+            secured.close()
+            raise
+    return secured
+
+
+def _connect_through(
+    proxy_url: str, endpoint: Endpoint, timeouts: OriginTimeouts, resolver: Resolver, cancel: Cancellation
+) -> socket.socket:
+    """A connection to the proxy; for https a tunnel through it. The proxy resolves the name, so only an address
+    written out can be checked here."""
+    proxy = urlsplit(proxy_url)
+    host, port = proxy.hostname or "", proxy.port or 3128
+    with contextlib.suppress(ValueError):
+        if not endpoint.trusted and not is_public_address(endpoint.host):
+            raise UpstreamError(f"{endpoint.host} is no public address: not followed", UpstreamKind.DENIED)
+    with origin_errors(endpoint, cancel, f"connecting to egress proxy {host}:{port}"):
+        sock = connect(resolver(host, port), port, timeouts.connect_s, cancel)
+        if endpoint.scheme == "http":
+            return sock
+        try:
+            sock.sendall(_connect_request(endpoint, proxy.username, proxy.password))
+            response = http.client.HTTPResponse(sock, method="CONNECT")
+            response.begin()
+            response.close()
+            if response.status != 200:
+                raise OSError(f"CONNECT answered {response.status}")
+        except BaseException:
+            cancel.detach(sock)
+            sock.close()
+            raise
+    return sock
+
+
+def _connect_request(endpoint: Endpoint, user: str | None, password: str | None) -> bytes:
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    lines = [f"CONNECT {host}:{endpoint.port} HTTP/1.1", f"Host: {host}:{endpoint.port}"]
+    if user is not None:
+        pair = f"{unquote(user)}:{unquote(password or '')}".encode()
+        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(pair).decode()}")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()

@@ -1,0 +1,129 @@
+"""Anonymous Bearer tokens: fetched from the realm that a registry's challenge names, kept until they expire.
+
+No credential of anybody passes here. Tokens are never logged.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlencode
+
+from proto.errors import UpstreamError, UpstreamKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peer.transport.cancellation import Cancellation
+    from proto.oci.upstreams import UpstreamConfig
+    from proto.oci.www_authenticate import Challenge
+
+    # (upstream, url, cancel) -> body of a 200; raises UpstreamError.
+    FetchToken = Callable[[UpstreamConfig, str, Cancellation], bytes]
+
+# What the token specification says where `expires_in` is missing.
+DEFAULT_LIFETIME_S = 60.0
+# Asked for again after this, whatever it claims: no token service gives as much, and a number may be of any size.
+LIFETIME_MAX_S = 24 * 3600.0
+# A token is not used in its last seconds: the clocks differ, and the request takes its time.
+EXPIRY_MARGIN_S = 10.0
+# One per repository asked lately; beyond it the oldest are forgotten.
+TOKENS_MAX = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class _TokenKey:
+    upstream: str
+    realm: str
+    service: str
+    scope: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    value: str
+    good_until_s: float
+
+
+class AnonymousTokens:
+    """The tokens that anyone may have. Safe to use from many threads; one fetch at a time per token."""
+
+    def __init__(self, fetch: FetchToken, clock: Callable[[], float] = time.monotonic) -> None:
+        self._fetch = fetch
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tokens: dict[_TokenKey, _Token] = {}
+        self._fetching: dict[_TokenKey, threading.Lock] = {}
+        # Which token a repository wanted last time, so that it can be sent without being asked for.
+        self._wanted: dict[tuple[str, str], _TokenKey] = {}
+
+    def remembered(self, upstream: UpstreamConfig, repository: str) -> str | None:
+        """A token that is still good for this repository, if one was fetched before."""
+        with self._lock:
+            key = self._wanted.get((upstream.host, repository))
+            token = self._tokens.get(key) if key is not None else None
+            return token.value if token is not None and self._clock() < token.good_until_s else None
+
+    def answer(
+        self,
+        upstream: UpstreamConfig,
+        repository: str,
+        challenge: Challenge,
+        refused: str | None,
+        cancel: Cancellation,
+    ) -> str:
+        """The token that a Bearer challenge asks for; `refused` is the one that was just shown in vain.
+
+        Raises UpstreamError: what the token service answered.
+        """
+        scope = challenge.scope or f"repository:{repository}:pull"
+        key = _TokenKey(upstream.host, challenge.realm or "", challenge.service or "", scope)
+        with self._lock:
+            self._wanted[upstream.host, repository] = key
+            _forget_oldest(self._wanted)
+            one_at_a_time = self._fetching.setdefault(key, threading.Lock())
+        with one_at_a_time:
+            try:
+                with self._lock:
+                    known = self._tokens.get(key)
+                if known is not None and known.value != refused and self._clock() < known.good_until_s:
+                    return known.value
+                asked_s = self._clock()
+                token = _parse(upstream, self._fetch(upstream, _url(key), cancel), asked_s)
+                with self._lock:
+                    self._tokens[key] = token
+                    _forget_oldest(self._tokens)
+                return token.value
+            finally:
+                with self._lock:
+                    self._fetching.pop(key, None)
+
+
+def _url(key: _TokenKey) -> str:
+    fields = [("service", key.service)] if key.service else []
+    fields += [("scope", scope) for scope in key.scope.split(" ") if scope]
+    return f"{key.realm}{'&' if '?' in key.realm else '?'}{urlencode(fields)}"
+
+
+def _parse(upstream: UpstreamConfig, body: bytes, asked_s: float) -> _Token:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    value = (answer.get("token") or answer.get("access_token")) if isinstance(answer, dict) else None
+    # A token goes into a header: what is not printable ASCII is no token.
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable() or not value:
+        raise UpstreamError(f"token service of {upstream.host} answered without a token", UpstreamKind.UNAVAILABLE)
+    lifetime = answer.get("expires_in")
+    if not isinstance(lifetime, (int, float)) or isinstance(lifetime, bool) or not lifetime > 0:
+        lifetime = DEFAULT_LIFETIME_S
+    lifetime_s = min(lifetime, LIFETIME_MAX_S)
+    return _Token(value, asked_s + lifetime_s - min(EXPIRY_MARGIN_S, lifetime_s / 2))
+
+
+def _forget_oldest(table: dict[_TokenKey, _Token] | dict[tuple[str, str], _TokenKey]) -> None:
+    while len(table) > TOKENS_MAX:
+        table.pop(next(iter(table)))  # type: ignore[call-overload]  # the key comes from this very table

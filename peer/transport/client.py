@@ -1,0 +1,387 @@
+"""HttpTransport: pieces from other peers' upload servers, by a small pool of threads. See peer.transport.base.
+
+It chooses nothing: which piece from whom is the scheduler's word. Each thread owns one reusable buffer; bytes go
+from the socket into it and from it straight into the store's writer, which hashes and writes them in place.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from peer.transport.base import FetchOutcome, RemoteBitfield
+from peer.transport.connection import AnswerLate, ConnectionLost, HttpConnection
+from peer.transport.pool import ConnectionPool
+from peer.transport.queries import ask
+from peer.transport.request_lead import Tail
+from peer.transport.wire import bitfield_path, decode_bitfield, hashes_path, pieces_path
+from proto.errors import ConfigError, LocalError, PieceCorrupt, RemoteError
+from proto.ids import short_peer
+from proto.pieces import KIB, MIB
+from proto.wire.messages import FetchReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peer.store.base import PieceWriter
+    from peer.transport.base import PieceFetch, PieceSource
+    from peer.transport.rates import RateLimiter
+    from peer.transport.wire import Answer
+    from proto.ids import Digest
+    from proto.wire.tickets import Identity
+
+# Measured with benchmarks/dataplane: 64 KiB and 256 KiB cost more (see peer.store.files.CHUNK_BYTES).
+BUFFER_BYTES: Final = 1024 * KIB
+BUFFERS_MAX_BYTES: Final = 32 * MIB
+# One line of text, which comes with its head.
+_REFUSAL_MAX_BYTES: Final = 4 * KIB
+_REFUSAL_WAIT_S: Final = 1.0
+
+_REASON_OF_STATUS: Final = {
+    503: FetchReason.BUSY,
+    403: FetchReason.TICKET,
+    404: FetchReason.NOT_HELD,
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Task:
+    """A fetch on its way. `connection`, `cancelled` and `nearly_over` are guarded by the transport's lock."""
+
+    fetch: PieceFetch
+    done: Callable[[FetchOutcome], None]
+    connection: HttpConnection | None = None
+    cancelled: bool = False
+    nearly_over: bool = False
+    started_s: float = 0.0
+    received_bytes: int = 0
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Connect:
+    """A connection to open ahead of use."""
+
+    address: str
+
+
+class _Failed(Exception):
+    """A transfer ended with this FetchReason. `clean`: the connection stands where the next request begins."""
+
+    def __init__(self, reason: str, *, clean: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.clean = clean
+
+
+class HttpTransport:
+    """See peer.transport.base.Transport.
+
+    `workers` transfers go on at once, each with a buffer of `buffer_bytes` (32 MiB in all at most); more wait in
+    order. `connect_timeout_s` bounds connecting and the nonce, `slot_wait_s` the time from the request to the first
+    byte of the answer. `limiter` (shared) bounds what is received. Raises ConfigError.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        workers: int = 8,
+        buffer_bytes: int = BUFFER_BYTES,
+        connect_timeout_s: float = 3.0,
+        slot_wait_s: float = 15.0,
+        idle_s: float = 600.0,
+        limiter: RateLimiter | None = None,
+    ) -> None:
+        if workers < 1 or buffer_bytes < 16 * KIB or workers * buffer_bytes > BUFFERS_MAX_BYTES:
+            raise ConfigError(
+                f"{workers} download threads with buffers of {buffer_bytes} bytes: at least 1 and {16 * KIB}, "
+                f"at most {BUFFERS_MAX_BYTES} bytes in all"
+            )
+        self._pool = ConnectionPool(identity, connect_timeout_s=connect_timeout_s, idle_s=idle_s)
+        self._workers = workers
+        self._buffer_bytes = buffer_bytes
+        self._slot_wait_s = slot_wait_s
+        self._limiter = limiter
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        # Fetches that wait for others to be nearly over; with the same lock, and few.
+        self._turns = threading.Condition(lock)
+        self._tail = Tail()
+        self._tasks: dict[int, _Task] = {}
+        self._queue: deque[_Task | _Connect] = deque()
+        self._threads: list[threading.Thread] = []
+        self._free_threads = 0
+        self._closed = False
+
+    def start(self, fetch: PieceFetch, done: Callable[[FetchOutcome], None]) -> None:
+        """See Transport. The number must not be in use."""
+        with self._changed:
+            assert not self._closed
+            assert fetch.fetch_id not in self._tasks
+            task = _Task(fetch, done)
+            self._tasks[fetch.fetch_id] = task
+            self._enqueue(task)
+
+    def _enqueue(self, task: _Task | _Connect) -> None:
+        self._queue.append(task)
+        if len(self._queue) > self._free_threads and len(self._threads) < self._workers:
+            name = f"download-{len(self._threads)}"
+            thread = threading.Thread(target=self._work, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._changed.notify()
+
+    def cancel(self, fetch_id: int) -> None:
+        """See Transport."""
+        with self._changed:
+            task = self._tasks.get(fetch_id)
+            if task is None:
+                return
+            self._cancel(task)
+            if task in self._queue:
+                # The next free thread tells its end.
+                self._queue.remove(task)
+                self._queue.appendleft(task)
+
+    def connect(self, source: PieceSource) -> None:
+        """See Transport."""
+        with self._changed:
+            if not self._closed and not self._pool.has(source.address):
+                self._enqueue(_Connect(source.address))
+
+    def bitfield(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> RemoteBitfield:
+        """See Transport. Raises PeerBusy, TicketInvalid or RemoteError."""
+        body = ask(self._pool, source, bitfield_path(digest), ticket, timeout_s)
+        return RemoteBitfield(0, 0, 0) if body is None else decode_bitfield(body)
+
+    def hashes(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> bytes:
+        """See Transport; http_wire.decode_hashes takes it apart. Raises PeerBusy, TicketInvalid or RemoteError."""
+        body = ask(self._pool, source, hashes_path(digest), ticket, timeout_s)
+        if body is None:
+            raise RemoteError(f"peer {short_peer(source.peer)} holds nothing of blob {digest.short}")
+        return body
+
+    def close(self) -> None:
+        """See Transport."""
+        with self._changed:
+            self._closed = True
+            for task in self._tasks.values():
+                self._cancel(task)
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        self._pool.close()
+
+    def _cancel(self, task: _Task) -> None:
+        task.cancelled = True
+        self._turns.notify_all()
+        if task.connection is not None:
+            task.connection.shut_down()
+
+    # --- the threads -------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        buffer = memoryview(bytearray(self._buffer_bytes))
+        while True:
+            with self._changed:
+                self._free_threads += 1
+                self._changed.wait_for(lambda: self._queue or self._closed)
+                self._free_threads -= 1
+                if not self._queue:
+                    return
+                task = self._queue.popleft()
+            if isinstance(task, _Connect):
+                self._open(task.address, buffer)
+                continue
+            outcome = self._carry_out(task, buffer)
+            with self._changed:
+                del self._tasks[task.fetch.fetch_id]
+                self._turns.notify_all()
+            try:
+                task.done(outcome)
+            except Exception:
+                # The receiver's bug must not cost this thread.
+                log.exception("outcome of fetch %d", task.fetch.fetch_id)
+
+    def _carry_out(self, task: _Task, buffer: memoryview) -> FetchOutcome:
+        task.started_s = time.monotonic()
+        reason, message = "", ""
+        try:
+            self._fetch(task, buffer)
+        except _Failed as failure:
+            reason = failure.reason
+        except ConnectionLost:
+            reason = FetchReason.CONNECTION
+        except AnswerLate:
+            reason = FetchReason.TIMEOUT
+        except PieceCorrupt:
+            reason = FetchReason.CORRUPT
+        except LocalError as error:
+            reason, message = FetchReason.LOCAL, str(error)
+        except RemoteError:
+            reason = FetchReason.PROTOCOL
+        except Exception:
+            # Our own bug: told loudly, but whoever waits for the outcome must get one.
+            log.exception("fetch of piece %d of %s", task.fetch.piece, task.fetch.blob.digest.short)
+            reason, message = FetchReason.LOCAL, "internal error while fetching from a peer; see the log"
+        if reason and task.cancelled:
+            reason = FetchReason.CANCELLED
+        if reason:
+            peer = short_peer(task.fetch.source.peer)
+            log.debug("piece %d of %s from %s: %s", task.fetch.piece, task.fetch.blob.digest.short, peer, reason)
+        elapsed_s = time.monotonic() - task.started_s
+        stored_bytes = task.received_bytes if task.fresh else 0
+        discarded_bytes = task.received_bytes - stored_bytes
+        return FetchOutcome(task.fetch.fetch_id, reason, elapsed_s, stored_bytes, discarded_bytes, message)
+
+    def _fetch(self, task: _Task, buffer: memoryview) -> None:
+        address = task.fetch.source.address
+        while True:
+            connection = self._pool.take(address)
+            try:
+                self._attach(task, connection)
+                if not connection.used:
+                    self._pool.open(connection, buffer)
+                self._await_turn(task)
+                keep = self._fetch_over(task, connection, buffer)
+            except ConnectionLost as lost:
+                self._detach(task)
+                connection.close()
+                # A warm connection may have been closed by the other side while it was idle.
+                if lost.early and connection.used and not task.cancelled:
+                    continue
+                raise
+            except _Failed as failure:
+                self._detach(task)
+                self._pool.give(connection, keep=failure.clean and not task.cancelled)
+                raise
+            except BaseException:
+                self._detach(task)
+                connection.close()
+                raise
+            # After this nobody can shut it down any more, so that another fetch may have it.
+            self._detach(task)
+            self._pool.give(connection, keep=keep and not task.cancelled)
+            return
+
+    def _open(self, address: str, buffer: memoryview) -> None:
+        connection = self._pool.take(address)
+        if connection.used:
+            self._pool.give(connection, keep=True)
+            return
+        try:
+            self._pool.open(connection, buffer)
+        except (ConnectionLost, AnswerLate, RemoteError):
+            # Whoever needs it tries again, and tells.
+            connection.close()
+        else:
+            self._pool.give(connection, keep=True)
+
+    def _attach(self, task: _Task, connection: HttpConnection) -> None:
+        with self._changed:
+            if task.cancelled:
+                raise _Failed(FetchReason.CANCELLED)
+            task.connection = connection
+
+    def _await_turn(self, task: _Task) -> None:
+        """The connection stands; the request goes out when the fetch before it is nearly over, or has ended."""
+        if not task.fetch.behind:
+            return
+        with self._turns:
+            before = self._tasks.get(task.fetch.behind)
+            if before is None or before.nearly_over:
+                return
+            self._turns.wait_for(
+                lambda: task.cancelled or before.nearly_over or self._tasks.get(task.fetch.behind) is not before,
+                self._slot_wait_s,
+            )
+            if task.cancelled:
+                raise _Failed(FetchReason.CANCELLED)
+
+    def _tell_nearly_over(self, task: _Task) -> None:
+        with self._turns:
+            task.nearly_over = True
+            self._turns.notify_all()
+
+    def _detach(self, task: _Task) -> None:
+        with self._changed:
+            task.connection = None
+
+    def _fetch_over(self, task: _Task, connection: HttpConnection, buffer: memoryview) -> bool:
+        """One request and its answer; True when the connection can be used again."""
+        fetch = task.fetch
+        path = pieces_path(fetch.blob.digest, fetch.piece, fetch.piece)
+        asked_s = time.monotonic()
+        hash_wanted = fetch.learn is not None and fetch.blob.hash_of(fetch.piece) is None
+        connection.request(path, fetch.ticket, ahead=fetch.ahead, hash_wanted=hash_wanted)
+        answer, rest = connection.read_head(buffer, self._slot_wait_s)
+        task.started_s = time.monotonic()
+        if not fetch.ahead:
+            self._tail.answered(task.started_s - asked_s)
+        if answer.status != 200:
+            clean = self._skip_refusal(connection, answer, rest, buffer)
+            raise _Failed(_REASON_OF_STATUS.get(answer.status, FetchReason.PROTOCOL), clean=clean)
+        length = fetch.blob.layout.length(fetch.piece)
+        if answer.length_bytes != length or len(rest) > length:
+            raise _Failed(FetchReason.PROTOCOL)
+        if hash_wanted:
+            _learn(fetch, answer)
+        writer = fetch.blob.writer(fetch.piece)
+        try:
+            self._receive(task, connection, writer, rest, buffer)
+            writer.finish()
+            task.fresh = writer.fresh
+            self._tail.received(length, time.monotonic() - task.started_s)
+        finally:
+            writer.abort()
+        return answer.keep_alive
+
+    def _skip_refusal(self, connection: HttpConnection, answer: Answer, rest: memoryview, buffer: memoryview) -> bool:
+        """Read the one line that says why, so that the connection stays warm; False when it must be closed."""
+        missing = answer.length_bytes - len(rest)
+        if not answer.keep_alive or missing < 0 or answer.length_bytes > _REFUSAL_MAX_BYTES:
+            return False
+        give_up_s = time.monotonic() + _REFUSAL_WAIT_S
+        while missing:
+            missing -= connection.read_body(buffer[:missing], give_up_s)
+        return True
+
+    def _receive(
+        self, task: _Task, connection: HttpConnection, writer: PieceWriter, rest: memoryview, buffer: memoryview
+    ) -> None:
+        give_up_s = task.started_s + task.fetch.deadline_s
+        if rest:
+            # What came with the answer's head counts too: a quarter of a small piece and more.
+            if self._limiter is not None:
+                self._limiter.take(len(rest))
+            task.received_bytes += len(rest)
+            writer.write(rest)
+        tail_bytes = self._tail.size_bytes(task.fetch.blob.layout.length(task.fetch.piece))
+        while remaining := writer.remaining_bytes:
+            size = min(remaining, len(buffer))
+            if remaining > tail_bytes:
+                size = min(size, remaining - tail_bytes)
+            elif not task.nearly_over:
+                self._tell_nearly_over(task)
+            if self._limiter is not None and self._limiter.limited:
+                size = min(size, self._limiter.chunk_bytes)
+                self._limiter.take(size)
+            count = connection.read_body(buffer[:size], give_up_s)
+            task.received_bytes += count
+            writer.write(buffer[:count])
+
+
+def _learn(fetch: PieceFetch, answer: Answer) -> None:
+    """Take the hash that came with the piece; it is what the piece is held to. Raises RemoteError, LocalError."""
+    assert fetch.learn is not None
+    if answer.hashes is not None:
+        fetch.learn(answer.hashes)
+    if fetch.blob.hash_of(fetch.piece) is None:
+        raise _Failed(FetchReason.UNHASHED)

@@ -1,0 +1,157 @@
+"""One keep-alive connection to a peer's upload server: connect, nonce, request, head. Blocking, one thread at a time.
+
+Only shut_down() may come from another thread. Which connection, which piece and what an end means: http_client.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from typing import TYPE_CHECKING, Final
+
+from peer.transport.sockets import set_receive_timeout, set_send_timeout, set_wake_threshold, shut_down, split_address
+from peer.transport.wire import HEAD_BYTES_MAX, HEAD_END, Answer, format_request, nonce_path, parse_answer
+from proto.errors import ConfigError, FrameInvalid
+from proto.wire.tickets import NONCE_BYTES, prove_connection
+
+if TYPE_CHECKING:
+    from proto.wire.tickets import Identity
+
+_PROOFS_MAX: Final = 64
+# On a slow link each packet would wake the thread: 177 switches for a piece of 256 KiB at 5 Mbit/s, with this 27. An
+# eighth of the kernel's first receive buffer, so that the sender's window stays open meanwhile.
+_WAKE_BYTES: Final = 16 * 1024
+
+
+class ConnectionLost(Exception):
+    """The remote closed, reset or could not be reached. `early`: before a byte of the answer came."""
+
+    def __init__(self, *, early: bool) -> None:
+        super().__init__("connection lost")
+        self.early = early
+
+
+class AnswerLate(Exception):
+    """The remote let a time limit pass."""
+
+
+class HttpConnection:
+    """Not connected until open()."""
+
+    def __init__(self, address: str, identity: Identity) -> None:
+        self.address = address
+        self.used = False
+        self.idle_since_s = 0.0
+        self._identity = identity
+        self._nonce = b""
+        self._proofs: dict[bytes, bytes] = {}
+        self._sock: socket.socket | None = None
+        self._stopped = False
+
+    def open(self, timeout_s: float, buffer: memoryview) -> None:
+        """Connect and fetch the nonce, one round trip each. Raises ConnectionLost, AnswerLate, FrameInvalid."""
+        try:
+            host, port = split_address(self.address)
+        except ConfigError as error:
+            raise FrameInvalid(str(error)) from None
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            family, kind, protocol, _, target = found[0]
+            self._sock = socket.socket(family, kind, protocol)
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            set_send_timeout(self._sock, timeout_s)
+            if self._stopped:
+                raise ConnectionLost(early=True)
+            self._sock.connect(target)
+        except OSError:
+            raise ConnectionLost(early=True) from None
+        self._send(format_request(nonce_path(), self.address))
+        answer, rest = self.read_head(buffer, timeout_s)
+        if answer.status != 204 or len(answer.nonce) != NONCE_BYTES or len(rest):
+            raise FrameInvalid(f"{self.address} gave no nonce")
+        self._nonce = answer.nonce
+
+    def request(self, path: str, ticket: bytes, *, ahead: bool = False, hash_wanted: bool = False) -> None:
+        """Send a request with the ticket. `ahead`: another transfer of the peer comes first. Raises ConnectionLost.
+
+        `hash_wanted`: the piece's signed hash is to come with it.
+        """
+        proof = self._proofs.get(ticket)
+        if proof is None:
+            while len(self._proofs) >= _PROOFS_MAX:
+                del self._proofs[next(iter(self._proofs))]
+            proof = self._proofs[ticket] = prove_connection(self._identity, self._nonce, ticket)
+        self._send(format_request(path, self.address, ticket, proof, ahead=ahead, hash_wanted=hash_wanted))
+
+    def read_head(self, buffer: memoryview, timeout_s: float) -> tuple[Answer, memoryview]:
+        """The answer's head, and what came of its body with it (a part of `buffer`).
+
+        Raises ConnectionLost, AnswerLate, FrameInvalid.
+        """
+        give_up_s = time.monotonic() + timeout_s
+        filled = 0
+        while True:
+            count = self._receive(buffer[filled:], give_up_s, 0, early=not filled)
+            filled += count
+            end = bytes(buffer[: min(filled, HEAD_BYTES_MAX)]).find(HEAD_END)
+            if end >= 0:
+                return parse_answer(bytes(buffer[:end])), buffer[end + len(HEAD_END) : filled]
+            if filled >= HEAD_BYTES_MAX:
+                raise FrameInvalid(f"{self.address}: the head of its answer is too large")
+
+    def read_body(self, view: memoryview, give_up_s: float) -> int:
+        """Fill the view, which is no longer than what is still to come of the body; at least 1 byte.
+
+        The kernel wakes this thread for _WAKE_BYTES at a time, but at the end for each packet: it takes what is there
+        before it waits, and would never wake for more than is left. Raises ConnectionLost, AnswerLate.
+        """
+        bulk_bytes = len(view) - _WAKE_BYTES
+        if bulk_bytes <= 0:
+            return self._receive(view, give_up_s, socket.MSG_WAITALL, early=False)
+        self._set_wake_threshold(_WAKE_BYTES)
+        filled = self._receive(view[:bulk_bytes], give_up_s, socket.MSG_WAITALL, early=False)
+        self._set_wake_threshold(1)
+        if filled < bulk_bytes:
+            return filled
+        return filled + self._receive(view[filled:], give_up_s, socket.MSG_WAITALL, early=False)
+
+    def shut_down(self) -> None:
+        """Wake the thread that is blocked in here; from any thread."""
+        self._stopped = True
+        if self._sock is not None:
+            shut_down(self._sock)
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._sock is not None:
+            self._sock.close()
+
+    def _set_wake_threshold(self, size_bytes: int) -> None:
+        assert self._sock is not None
+        try:
+            set_wake_threshold(self._sock, size_bytes)
+        except OSError:
+            raise ConnectionLost(early=False) from None
+
+    def _send(self, data: bytes) -> None:
+        assert self._sock is not None
+        try:
+            self._sock.sendall(data)
+        except OSError:
+            raise ConnectionLost(early=True) from None
+
+    def _receive(self, view: memoryview, give_up_s: float, flags: int, *, early: bool) -> int:
+        assert self._sock is not None
+        wait_s = give_up_s - time.monotonic()
+        if wait_s <= 0:
+            raise AnswerLate
+        try:
+            set_receive_timeout(self._sock, wait_s)
+            count = self._sock.recv_into(view, 0, flags)
+        except BlockingIOError:
+            raise AnswerLate from None
+        except OSError:
+            raise ConnectionLost(early=early) from None
+        if not count:
+            raise ConnectionLost(early=early)
+        return count

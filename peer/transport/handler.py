@@ -1,0 +1,219 @@
+"""Answering one request for pieces, bitfield or hashes: ticket, look-up, bytes. Which request and when: http_server."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from peer.transport.sockets import set_unsent_limit
+from peer.transport.wire import (
+    ANSWER_BYTES_MAX,
+    TOLD_RUN_MAX,
+    Asked,
+    Request,
+    encode_bitfield,
+    encode_hashes,
+    format_answer,
+    format_refusal,
+)
+from proto.errors import LocalError, TicketInvalid
+from proto.runtime.logs import LogLimit
+from proto.wire.tickets import Ticket, check_connection, read_ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peer.store.base import BlobHandle, BlobStore, SignedHashes
+    from peer.transport.rates import RateLimiter
+    from proto.ids import Digest
+
+# A peer downloads a few blobs at a time over one connection; the oldest checked ticket is forgotten beyond this.
+_TICKETS_MAX: Final = 64
+# Slower receivers are cut off: they would hold a slot that others wait for.
+_RATE_MIN_BYTES_S: Final = 16 * 1024
+# The kernel would take in a megabyte and more at once, and the next transfer begin while that much is still to leave:
+# both would share the link, and two links at their receivers. This part of a transfer may, within limits.
+_UNSENT_PART: Final = 16
+_UNSENT_BYTES_MIN: Final = 8 * 1024
+_UNSENT_BYTES_MAX: Final = 128 * 1024
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class Connection:
+    """One connection to the upload server. Owned by the epoll thread while idle, by a worker while served."""
+
+    sock: socket.socket
+    # When the server gives up on it, monotonic seconds.
+    deadline_s: float
+    received: bytearray = field(default_factory=bytearray)
+    nonce: bytes = b""
+    tickets: dict[tuple[bytes, bytes], Ticket] = field(default_factory=dict)
+    serving: bool = False
+
+
+class UploadCounters:
+    """What the upload server did since it began; safe to read and to add to from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._sent_bytes = 0
+        self._served: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+
+    @property
+    def sent_bytes(self) -> int:
+        """Payload bytes of pieces."""
+        return self._sent_bytes
+
+    def served(self) -> dict[str, int]:
+        """Answers with success: pieces, bitfield, hashes, nonce."""
+        with self._lock:
+            return dict(self._served)
+
+    def refused(self) -> dict[str, int]:
+        """Refusals: busy, no_key, ticket, not_held, malformed, off, store, connections, stalled, gone."""
+        with self._lock:
+            return dict(self._refused)
+
+    def add_served(self, what: str, size_bytes: int = 0) -> None:
+        """One success."""
+        with self._lock:
+            self._served[what] += 1
+            self._sent_bytes += size_bytes
+
+    def add_refused(self, reason: str, size_bytes: int = 0) -> None:
+        """One refusal; `size_bytes` of payload may have left before."""
+        with self._lock:
+            self._refused[reason] += 1
+            self._sent_bytes += size_bytes
+
+
+class Answerer:
+    """Used by all workers at once."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        supernode_key: Callable[[], bytes | None],
+        limiter: RateLimiter,
+        counters: UploadCounters,
+        send_timeout_s: float,
+        sign_hash: Callable[[BlobHandle, int], SignedHashes | None] | None = None,
+    ) -> None:
+        """`sign_hash` gives the signed hash of a piece that is held; without it, as the store has it from others."""
+        self._sign_hash = sign_hash or (lambda handle, piece: handle.signed_run(piece, TOLD_RUN_MAX))
+        self._store = store
+        self._supernode_key = supernode_key
+        self._limiter = limiter
+        self._counters = counters
+        self._send_timeout_s = send_timeout_s
+        self._refusals = LogLimit()
+
+    def answer(self, connection: Connection, request: Request) -> bool:
+        """Send everything; False when the connection must end. Raises OSError when the receiver is gone."""
+        assert request.digest is not None
+        key = self._supernode_key()
+        if key is None:
+            return self._refuse(connection, request, 503, "no_key", "no supernode known yet: come back later")
+        try:
+            _check_ticket(connection, request, request.digest, key)
+        except TicketInvalid as error:
+            return self._refuse(connection, request, 403, "ticket", str(error))
+        try:
+            handle = self._store.get(request.digest)
+        except LocalError as error:
+            log.error("upload_failed digest=%s error=%s", request.digest.short, error)
+            return self._refuse(connection, request, 503, "store", "the store cannot be read now")
+        if handle is None:
+            return self._refuse(connection, request, 404, "not_held", "nothing is held of this blob")
+        try:
+            if request.asked is Asked.PIECES:
+                return self._send_pieces(connection, request, handle)
+            if request.asked is Asked.BITFIELD:
+                body = encode_bitfield(handle.layout, handle.held)
+            else:
+                body = encode_hashes(handle.layout, handle.signed_hashes)
+        finally:
+            handle.close()
+        self._expect(connection, len(body))
+        connection.sock.sendall(format_answer(200, len(body), keep_alive=request.keep_alive) + body)
+        self._counters.add_served(request.asked.value)
+        return request.keep_alive
+
+    def log_refusal(self, reason: str, message: str) -> None:
+        """Tell of nonsense and of tickets that do not hold, as far as one log bears it."""
+        if reason in ("ticket", "malformed"):
+            self._refusals.log(log, logging.INFO, "upload_refused reason=%s %s", reason, message)
+
+    def _send_pieces(self, connection: Connection, request: Request, handle: BlobHandle) -> bool:
+        layout, first, last = handle.layout, request.first, request.last
+        wanted = ((1 << last - first + 1) - 1) << first
+        if last >= layout.count or handle.held & wanted != wanted:
+            return self._refuse(connection, request, 404, "not_held", f"pieces {first}-{last} are not all held")
+        offset = layout.offset(first)
+        size = layout.offset(last) + layout.length(last) - offset
+        if size > ANSWER_BYTES_MAX:
+            return self._refuse(connection, request, 400, "malformed", f"{size} bytes asked for at once")
+        self._expect(connection, size)
+        set_unsent_limit(connection.sock, min(max(size // _UNSENT_PART, _UNSENT_BYTES_MIN), _UNSENT_BYTES_MAX))
+        signed = self._sign_hash(handle, first) if request.hash_wanted and first == last else None
+        head = format_answer(200, size, hashes=signed, keep_alive=request.keep_alive)
+        # One segment for the head and the first bytes of the piece.
+        connection.sock.sendall(head, socket.MSG_MORE)
+        sent = 0
+        try:
+            while sent < size:
+                count = self._send_some(connection, handle.fileno(), offset + sent, size - sent)
+                if not count:
+                    # The blob was voided underneath: the receiver sees a short answer.
+                    break
+                sent += count
+        finally:
+            if sent < size:
+                self._counters.add_refused("gone", sent)
+        if sent == size:
+            self._counters.add_served("pieces", size)
+        return sent == size and request.keep_alive
+
+    def _send_some(self, connection: Connection, descriptor: int, offset: int, size: int) -> int:
+        if self._limiter.limited:
+            size = min(size, self._limiter.chunk_bytes)
+            self._limiter.take(size)
+            # Waiting for credit is no fault of the receiver.
+            self._expect(connection, size)
+        return os.sendfile(connection.sock.fileno(), descriptor, offset, size)
+
+    def _expect(self, connection: Connection, size_bytes: int) -> None:
+        connection.deadline_s = time.monotonic() + self._send_timeout_s + size_bytes / _RATE_MIN_BYTES_S
+
+    def _refuse(self, connection: Connection, request: Request, status: int, reason: str, message: str) -> bool:
+        self._counters.add_refused(reason)
+        self.log_refusal(reason, message)
+        keep_alive = request.keep_alive and status != 400
+        connection.sock.sendall(format_refusal(status, message, keep_alive=keep_alive))
+        return keep_alive
+
+
+def _check_ticket(connection: Connection, request: Request, digest: Digest, supernode_key: bytes) -> None:
+    """Signatures once per connection and ticket, digest and expiry every time. Raises TicketInvalid."""
+    if not request.ticket:
+        raise TicketInvalid("a ticket is needed: send Layercast-Ticket and Layercast-Proof")
+    known = (supernode_key, request.ticket)
+    ticket = connection.tickets.get(known)
+    if ticket is None:
+        if not connection.nonce:
+            raise TicketInvalid("this connection has no nonce yet: ask for /v1/nonce first")
+        ticket = read_ticket(request.ticket, supernode_key)
+        check_connection(ticket.peer, connection.nonce, request.ticket, request.proof)
+        while len(connection.tickets) >= _TICKETS_MAX:
+            del connection.tickets[next(iter(connection.tickets))]
+        connection.tickets[known] = ticket
+    ticket.check(digest, time.time())

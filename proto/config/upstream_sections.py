@@ -1,0 +1,74 @@
+"""The `[upstream."HOST"]` sections of a configuration file, checked and made UpstreamConfig. No file is read here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from proto.config.values import parse_url
+from proto.errors import ConfigError, NameInvalid
+from proto.oci.upstreams import UpstreamConfig, normalise_authority, normalise_upstream, upstream_from_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TEXT_KEYS: Final = ("url", "ca_file", "client_cert", "client_key", "egress_proxy")
+_KEYS: Final = (*_TEXT_KEYS, "redirect_hosts")
+
+
+def upstreams_of(tables: Mapping[str, Mapping[str, object]]) -> list[UpstreamConfig]:
+    """One UpstreamConfig a section. Raises ConfigError naming section, key, value and what would be right."""
+    return [_upstream(host, table) for host, table in tables.items()]
+
+
+def _upstream(name: str, table: Mapping[str, object]) -> UpstreamConfig:
+    section = f'[upstream."{name}"]'
+    try:
+        host = normalise_upstream(name)
+    except NameInvalid:
+        raise ConfigError(f"{section}: HOST or HOST:PORT expected") from None
+    for key in table:
+        if key not in _KEYS:
+            raise ConfigError(f"{section}: unknown key {key!r}; known keys: {', '.join(_KEYS)}")
+    texts = {key: _text(section, key, table[key]) for key in _TEXT_KEYS if key in table}
+    url = _url(section, "url", texts["url"]) if "url" in texts else upstream_from_url(f"https://{host}").url
+    upstream_from_url(url)
+    if ("client_cert" in texts) != ("client_key" in texts):
+        raise ConfigError(f"{section}: client_cert and client_key go together")
+    egress_proxy = _url(section, "egress_proxy", texts["egress_proxy"]) if "egress_proxy" in texts else None
+    return UpstreamConfig(
+        host,
+        url,
+        configured=True,
+        ca_file=_path(texts.get("ca_file")),
+        client_cert=_path(texts.get("client_cert")),
+        client_key=_path(texts.get("client_key")),
+        egress_proxy=egress_proxy,
+        redirect_hosts=_hosts(section, table.get("redirect_hosts", [])),
+    )
+
+
+def _text(section: str, key: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{section}: {key} = {value!r}: expected a string")
+    return value.strip()
+
+
+def _url(section: str, key: str, text: str) -> str:
+    try:
+        return parse_url(text)
+    except ValueError as error:
+        raise ConfigError(f"{section}: {key} = {text!r}: {error}") from None
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text).expanduser() if text is not None else None
+
+
+def _hosts(section: str, value: object) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ConfigError(f"{section}: redirect_hosts = {value!r}: expected an array of HOST or HOST:PORT")
+    try:
+        return tuple(normalise_authority(_text(section, "redirect_hosts", item)) for item in value)
+    except NameInvalid as error:
+        raise ConfigError(f"{section}: redirect_hosts: {error}") from None

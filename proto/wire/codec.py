@@ -1,0 +1,184 @@
+"""Messages to frames and back: msgpack arrays, checked field by field. It trusts nothing that it decodes.
+
+A frame is an array of messages, a message `[tag, field, ...]`. Extra fields and unknown tags are skipped (a newer
+peer), missing trailing fields take their default (an older one, or one that left out what is the default anyway),
+anything else raises FrameInvalid.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, cast
+
+import msgpack
+
+from proto.errors import FrameInvalid
+from proto.wire import messages
+from proto.wire.messages import Message, Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+# Large enough for the hashes and bitfield of 65,536 pieces; a frame beyond it is refused before decoding.
+FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
+MESSAGES_MAX: Final = 16_384
+TEXT_BYTES_MAX: Final = 4096
+BYTES_MAX: Final = 3 * 1024 * 1024
+SOURCES_MAX: Final = 16
+LIST_MAX: Final = 4096
+INT_MAX: Final = 1 << 62
+
+# Wire tags. Append only: a tag is never reused.
+TAGS: Final[dict[type, int]] = {
+    messages.Challenge: 1,
+    messages.Hello: 2,
+    messages.Welcome: 3,
+    messages.Refused: 4,
+    messages.Ping: 5,
+    messages.Pong: 6,
+    messages.Announce: 16,
+    messages.Withdraw: 17,
+    messages.Stored: 18,
+    messages.Failed: 19,
+    messages.ReaderMoved: 20,
+    messages.BlobChecked: 21,
+    messages.OriginTried: 22,
+    messages.NodeKnown: 32,
+    messages.SwarmOpened: 33,
+    messages.BlobRefused: 34,
+    messages.PieceHashes: 35,
+    messages.Vouched: 36,
+    messages.Voided: 37,
+    messages.Grant: 38,
+    messages.Cancel: 39,
+    messages.InlineBlob: 40,
+    messages.Holders: 41,
+    messages.OriginStatus: 42,
+    messages.TorrentOpened: 43,
+    messages.TorrentPeers: 44,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    name: str
+    kind: object
+    # None for what is required; no field's default is None.
+    default: object
+
+
+def _fields_of(cls: type) -> list[_Field]:
+    hints = typing.get_type_hints(cls, vars(messages))
+    return [
+        _Field(field.name, hints[field.name], None if field.default is dataclasses.MISSING else field.default)
+        for field in dataclasses.fields(cls)
+    ]
+
+
+_FIELDS: Final = {cls: _fields_of(cls) for cls in TAGS}
+# What goes out as it is.
+_PLAIN: Final = frozenset({int, str, bytes, bool, float})
+_CLASSES: Final = {tag: cls for cls, tag in TAGS.items()}
+
+
+def encode(batch: Iterable[Message]) -> bytes:
+    """One frame with these messages, in order. Raises FrameInvalid when it would exceed the limits."""
+    rows = [_row(message) for message in batch]
+    if len(rows) > MESSAGES_MAX:
+        raise FrameInvalid(f"frame of {len(rows)} messages: at most {MESSAGES_MAX}")
+    frame = cast("bytes", msgpack.packb(rows, use_bin_type=True))
+    if len(frame) > FRAME_BYTES_MAX:
+        raise FrameInvalid(f"frame of {len(frame)} bytes: at most {FRAME_BYTES_MAX}")
+    return frame
+
+
+def _row(message: Message) -> list[object]:
+    cls = type(message)
+    fields = _FIELDS[cls]
+    row: list[object] = [TAGS[cls]]
+    for field in fields:
+        value = getattr(message, field.name)
+        row.append(value if type(value) in _PLAIN else _plain(value))
+    for field in reversed(fields):
+        if field.default is None or row[-1] != field.default:
+            break
+        row.pop()
+    return row
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, Source):
+        return [value.upstream, value.repository]
+    return value
+
+
+def decode(frame: bytes) -> list[Message]:
+    """The messages of a frame, unknown ones left out. Raises FrameInvalid."""
+    if len(frame) > FRAME_BYTES_MAX:
+        raise FrameInvalid(f"frame of {len(frame)} bytes: at most {FRAME_BYTES_MAX}")
+    try:
+        rows = msgpack.unpackb(
+            frame,
+            raw=False,
+            strict_map_key=True,
+            max_bin_len=BYTES_MAX,
+            max_str_len=TEXT_BYTES_MAX,
+            max_array_len=MESSAGES_MAX,
+            max_map_len=64,
+            max_ext_len=0,
+        )
+    except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        raise FrameInvalid(f"frame is not msgpack within our limits: {type(error).__name__}") from None
+    if not isinstance(rows, list):
+        raise FrameInvalid(f"frame holds {type(rows).__name__}: expected an array of messages")
+    decoded = (_message(row) for row in rows)
+    return [message for message in decoded if message is not None]
+
+
+def _message(row: object) -> Message | None:
+    if not isinstance(row, list) or not row or type(row[0]) is not int:
+        raise FrameInvalid("message is not an array that starts with its tag")
+    cls = _CLASSES.get(row[0])
+    if cls is None:
+        return None
+    values: list[object] = []
+    for position, field in enumerate(_FIELDS[cls], start=1):
+        if position >= len(row):
+            if field.default is None:
+                raise FrameInvalid(f"{cls.__name__}.{field.name} is missing")
+            break
+        value = row[position]
+        if type(value) is field.kind and (type(value) is not int or abs(value) <= INT_MAX):
+            values.append(value)
+        else:
+            values.append(_check(f"{cls.__name__}.{field.name}", field.kind, value))
+    return cast("Message", cls(*values))
+
+
+def _check(name: str, kind: object, value: object) -> object:
+    """The value as the field's type; bool is no int here, an int is a fine float."""
+    if isinstance(kind, types.GenericAlias):
+        return _check_tuple(name, typing.get_args(kind)[0], value)
+    if kind is Source:
+        if isinstance(value, list) and len(value) >= 2 and isinstance(value[0], str) and isinstance(value[1], str):
+            return Source(value[0], value[1])
+    elif kind is float:
+        if type(value) in (int, float):
+            return float(cast("float", value))
+    elif type(value) is kind and (type(value) is not int or abs(value) <= INT_MAX):
+        return value
+    raise FrameInvalid(f"{name} has the wrong type {type(value).__name__}")
+
+
+def _check_tuple(name: str, item_kind: object, value: object) -> tuple[object, ...]:
+    if not isinstance(value, list):
+        raise FrameInvalid(f"{name} has the wrong type {type(value).__name__}")
+    limit = SOURCES_MAX if item_kind is Source else LIST_MAX
+    if len(value) > limit:
+        raise FrameInvalid(f"{name} has {len(value)} entries: at most {limit}")
+    return tuple(_check(name, item_kind, item) for item in value)

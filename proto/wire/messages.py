@@ -1,0 +1,382 @@
+"""Every message of the control session between a peer and its supernode. Plain data, no behaviour.
+
+The session is a WebSocket at `/v1/session`. The supernode opens with Challenge, the peer answers Hello, the
+supernode Welcome (or Refused, then it closes). After that both send frames at any time; a frame is a batch of
+messages (proto.wire.codec), and a small one may go by datagram (proto.datagrams). Digests are named once, in Announce
+and SwarmOpened; later messages use the supernode's small numbers: `swarm` for a blob, `node` for a peer, `lease`.
+Numbers are good for one session only.
+
+On the wire a message is an array: its tag, then its fields in this order. New fields are appended with a
+default, so that either side may be older; a receiver ignores what it does not know.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+PROTOCOL_VERSION = 3
+
+# The supernode's own number among the nodes: the seed, peer zero.
+SEED_NODE = 0
+# `piece` of ReaderMoved when no client reads any more.
+NO_READER = -1
+# How pieces travel (Challenge.transport): one lease a piece, or BitTorrent swarms.
+SCHEDULED = "scheduled"
+TORRENT = "torrent"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """From where a blob may be asked: a registry host (normalised, see proto.oci.routes) and a repository in it."""
+
+    upstream: str
+    repository: str
+
+
+# --- opening -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """Supernode -> peer, first. `supernode` is its Ed25519 public key, `epoch` grows with each of its starts.
+
+    `transport` is how pieces travel in this cluster: SCHEDULED or TORRENT.
+    """
+
+    version: int
+    nonce: bytes
+    supernode: bytes
+    epoch: int
+    transport: str = SCHEDULED
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """Peer -> supernode. `proof` signs the nonce and the supernode's key (proto.wire.tickets.sign_hello).
+
+    Rates are bytes a second, 0 when not known. `boot_id` changes when the machine restarted: bitfields
+    announced after that were verified again. `upload_address` is HOST:PORT; an empty host means "the address
+    you see me at". `torrent_port` is where its torrents are, on the same host; 0 for none. `datagrams`: whether
+    it would speak by datagrams too.
+    """
+
+    version: int
+    peer: bytes
+    boot_id: str
+    proof: bytes
+    upload_address: str
+    zone: str
+    upload_slots: int
+    download_slots: int
+    upload_rate_bytes_s: int
+    download_rate_bytes_s: int
+    agent: str
+    torrent_port: int = 0
+    datagrams: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    """Supernode -> peer: the session is open. Silence of three such intervals ends it.
+
+    Whoever heard or said nothing for more than one pings; other frames are as good as a ping and its answer.
+    `datagram_port`: datagrams go to that UDP port of the same host, 0 for none; with one, every frame after this one is
+    numbered (proto.datagrams), `session` and `key` are of them. The key is nobody else's to see: in no log, no repr.
+    """
+
+    version: int
+    ping_interval_s: float
+    agent: str
+    datagram_port: int = 0
+    session: int = 0
+    key: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Supernode -> peer: no session, or no longer. `code` is one of version, identity, limit, frame, shutdown."""
+
+    code: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Either way; answered by Pong with the same number."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pong:
+    """Answer to Ping."""
+
+    number: int
+
+
+# --- peer -> supernode ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Announce:
+    """What this peer holds of a blob and whether it wants the rest. Sent again after every reconnect.
+
+    `sources`: where its clients asked for it. `size_bytes` and `piece_size_bytes` are 0 while unknown, and
+    `held` (Bitfield wire form) is then empty. `hashes` is empty, or the concatenated BLAKE3 hashes (32 bytes
+    a piece) of a blob that this peer completed alone and whose digest it checked.
+    """
+
+    digest: str
+    sources: tuple[Source, ...]
+    wanted: bool
+    size_bytes: int
+    piece_size_bytes: int
+    held: bytes
+    hashes: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """This peer neither holds nor wants any piece of the blob now (evicted, given up, or voided)."""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A piece passed its hash and is held. `lease` is 0 when no lease brought it (upstream, peers alone)."""
+
+    lease: int
+    swarm: int
+    piece: int
+    elapsed_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A lease ended without its piece. `reason` is a FetchReason value."""
+
+    lease: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderMoved:
+    """The earliest piece a local client still waits for, or NO_READER. Not told of a blob of one piece."""
+
+    swarm: int
+    piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class BlobChecked:
+    """This peer has every piece and compared the blob's digest itself."""
+
+    swarm: int
+    matches: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OriginTried:
+    """An elected peer's attempt at the origin ended; `reason` is empty on success, else UpstreamKind's value."""
+
+    swarm: int
+    reason: str
+
+
+# --- supernode -> peer ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NodeKnown:
+    """A node's number, name (proto.ids) and piece upload address (HOST:PORT), before the first message naming it.
+
+    `torrent_address` (HOST:PORT) is where its torrents are, empty for none.
+    """
+
+    node: int
+    peer: bytes
+    address: str
+    torrent_address: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SwarmOpened:
+    """Answer to Announce: the blob is public at the announced sources, this is its cut, and a ticket for it."""
+
+    swarm: int
+    digest: str
+    size_bytes: int
+    piece_size_bytes: int
+    ticket: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class BlobRefused:
+    """Answer to Announce: no peer-to-peer for this blob.
+
+    `reason`: private (the origin wants a credential), unknown (404 there), unavailable, rate_limited, limit.
+    """
+
+    digest: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PieceHashes:
+    """BLAKE3 hashes (32 bytes each, concatenated) of pieces `first`, `first+1`, ...; signed (proto.wire.tickets).
+
+    They are vouched for once Vouched follows; a Voided takes them back. Hashes that a source can tell with the piece
+    are not sent (peer.transport.wire).
+    """
+
+    swarm: int
+    first: int
+    hashes: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Vouched:
+    """The whole blob matched its digest at the supernode. Nobody waits for it: it leaves with whatever follows."""
+
+    swarm: int
+
+
+@dataclass(frozen=True, slots=True)
+class Voided:
+    """The blob did not match its digest: drop every piece and hash of it; a new Announce starts afresh."""
+
+    swarm: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Fetch this piece from this node. The deadline counts from the start of the transfer.
+
+    `ahead`: the source is about to end another transfer; ask at once and say so, it sends when that one has ended.
+    `behind`: a lease of yours, 0 for none; connect at once, ask when that one's transfer is nearly over.
+    """
+
+    lease: int
+    swarm: int
+    piece: int
+    node: int
+    expires_ms: int
+    ahead: bool = False
+    behind: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Stop this lease's transfer; it needs no outcome message."""
+
+    lease: int
+
+
+@dataclass(frozen=True, slots=True)
+class InlineBlob:
+    """A tiny blob whole, in place of a lease on its single piece (`lease` is reported as for a Grant)."""
+
+    lease: int
+    swarm: int
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Holders:
+    """Up to 20 nodes in the swarm that hold or fetch pieces: whom to ask if this session is lost.
+
+    With the answer to an Announce and with pings; of a blob that travels in messages with pings alone.
+    """
+
+    swarm: int
+    nodes: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OriginStatus:
+    """How the fetch from the origin goes; repeated every few seconds while it is not done.
+
+    `state`: fetching, unreachable (one elected peer tries first), open (every peer may try). After it, to who waits
+    without a lease while the swarm moves: sharing. A state that is not known says nothing.
+    """
+
+    swarm: int
+    state: str
+    elected: bool
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentOpened:
+    """The blob's torrent (its .torrent file: BitTorrent v2, cut as the swarm is); all piece hashes came before it.
+
+    Whoever wants the blob fetches it that way, whoever holds of it serves it so; no Grant follows.
+    """
+
+    swarm: int
+    metainfo: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TorrentPeers:
+    """Nodes to connect to for the blob's torrent, as a tracker names them.
+
+    `shares` above 0: pieces whose number modulo `shares` is `share` are to be fetched before others. So those whom the
+    first seed serves fetch different pieces, and it need not send any piece twice before all are out.
+    """
+
+    swarm: int
+    nodes: tuple[int, ...]
+    share: int = 0
+    shares: int = 0
+
+
+class FetchReason:
+    """Why a transfer between peers failed: the values of `Failed.reason`."""
+
+    BUSY = "busy"
+    CONNECTION = "connection"
+    TIMEOUT = "timeout"
+    CORRUPT = "corrupt"
+    NOT_HELD = "not_held"
+    TICKET = "ticket"
+    PROTOCOL = "protocol"
+    LOCAL = "local"
+    CANCELLED = "cancelled"
+    # Nobody's fault: the piece's hash is not known here, and the source had none to tell.
+    UNHASHED = "unhashed"
+
+
+HOLDERS_MAX = 20
+
+Message = (
+    Challenge
+    | Hello
+    | Welcome
+    | Refused
+    | Ping
+    | Pong
+    | Announce
+    | Withdraw
+    | Stored
+    | Failed
+    | ReaderMoved
+    | BlobChecked
+    | OriginTried
+    | NodeKnown
+    | SwarmOpened
+    | BlobRefused
+    | PieceHashes
+    | Vouched
+    | Voided
+    | Grant
+    | Cancel
+    | InlineBlob
+    | Holders
+    | OriginStatus
+    | TorrentOpened
+    | TorrentPeers
+)

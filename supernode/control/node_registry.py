@@ -1,0 +1,104 @@
+"""The numbers of nodes: who is connected, awaited after a restart, quarantined. Plain data on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from proto.wire.messages import SEED_NODE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proto.ids import PeerId
+    from supernode.session.session import Link
+
+QUARANTINED_MAX: Final = 10_000
+# Sources that one peer may have quarantined by its word alone: who finds everybody corrupt is corrupt itself.
+ACCUSED_MAX: Final = 2
+# Peers awaited after a restart keep a number each; beyond this further ones are not awaited.
+AWAITED_MAX: Final = 50_000
+
+
+class NodeBook:
+    """Numbers count up from 1 and are never reused within an epoch."""
+
+    def __init__(self) -> None:
+        self._links: dict[int, Link] = {}
+        self._by_peer: dict[PeerId, int] = {}
+        self._awaited: dict[PeerId, int] = {}
+        self._quarantined: OrderedDict[PeerId, None] = OrderedDict()
+        # Whom each peer said served it corrupt bytes.
+        self._accused: OrderedDict[PeerId, set[PeerId]] = OrderedDict()
+        self._last = SEED_NODE
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    def number_for(self, peer: PeerId) -> int:
+        """The number for a session of this peer that opens now: the one under which it is awaited, or a new one."""
+        awaited = self._awaited.pop(peer, None)
+        return awaited if awaited is not None else self._next()
+
+    def await_return(self, peer: PeerId) -> int | None:
+        """The number of a peer recorded before the restart: its session's, or the one that its session will get."""
+        number = self._by_peer.get(peer) or self._awaited.get(peer)
+        if number is None and len(self._awaited) < AWAITED_MAX:
+            number = self._awaited[peer] = self._next()
+        return number
+
+    def add(self, link: Link) -> None:
+        """A session opened."""
+        self._links[link.node] = link
+        self._by_peer[link.info.peer] = link.node
+        self._empty.clear()
+
+    def remove(self, link: Link) -> None:
+        """A session ended. Idempotent."""
+        self._links.pop(link.node, None)
+        if self._by_peer.get(link.info.peer) == link.node:
+            del self._by_peer[link.info.peer]
+        if not self._links:
+            self._empty.set()
+
+    async def wait_empty(self) -> None:
+        """Return once no session is open."""
+        await self._empty.wait()
+
+    def link(self, node: int) -> Link | None:
+        """The open session of a node."""
+        return self._links.get(node)
+
+    def number_of(self, peer: PeerId) -> int | None:
+        """The node of a connected peer."""
+        return self._by_peer.get(peer)
+
+    def quarantine(self, peer: PeerId) -> None:
+        """Remember a peer that served corrupt bytes, for as long as this process runs."""
+        self._quarantined[peer] = None
+        if len(self._quarantined) > QUARANTINED_MAX:
+            self._quarantined.popitem(last=False)
+
+    def may_accuse(self, accuser: PeerId, source: PeerId) -> bool:
+        """Whether the accuser's word that this source is corrupt counts; each has it for so many sources only."""
+        accused = self._accused.setdefault(accuser, set())
+        self._accused.move_to_end(accuser)
+        if len(self._accused) > QUARANTINED_MAX:
+            self._accused.popitem(last=False)
+        if len(accused) < ACCUSED_MAX:
+            accused.add(source)
+        return source in accused
+
+    def is_quarantined(self, peer: PeerId) -> bool:
+        """Whether nothing may be fetched from it."""
+        return peer in self._quarantined
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(list(self._links.values()))
+
+    def _next(self) -> int:
+        self._last += 1
+        return self._last

@@ -1,0 +1,101 @@
+"""The piece hashes of one blob as the supernode knows them, and the signed runs in which they are passed on.
+
+Plain data with one owner, the event loop. It stores nothing and checks no digest: whether the hashes are vouched for is
+the swarm's business.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from peer.store.base import SignedHashes
+from proto.pieces import PieceLayout, runs
+from proto.wire.tickets import sign_hashes
+
+if TYPE_CHECKING:
+    from peer.store.base import BlobHandle
+    from proto.ids import Digest
+    from proto.wire.tickets import Identity
+
+HASH_BYTES: Final = 32
+# Nodes that were told the same so far are told the same run next. Those signed last are kept.
+RUNS_MAX: Final = 128
+
+
+class HashBook:
+    """BLAKE3 hashes by piece. `known` is the mask of pieces whose hash is here."""
+
+    def __init__(self, identity: Identity, digest: Digest, layout: PieceLayout) -> None:
+        self._identity = identity
+        self._digest = digest
+        self._layout = layout
+        self._hashes = bytearray(layout.count * HASH_BYTES)
+        # By first and last piece.
+        self._signed: dict[tuple[int, int], SignedHashes] = {}
+        self.known = 0
+
+    def learn(self, first: int, hashes: bytes) -> None:
+        """Enter the hashes of pieces first, first+1, ...; what was known of them is replaced only if it is equal.
+
+        Raises ValueError on a run outside the blob or one that contradicts what is known.
+        """
+        count = len(hashes) // HASH_BYTES
+        if len(hashes) % HASH_BYTES or first < 0 or first + count > self._layout.count:
+            raise ValueError(f"hashes of pieces {first}..{first + count - 1} do not fit the blob")
+        if not self.agrees(first, hashes):
+            raise ValueError("a piece has two different hashes")
+        self._hashes[first * HASH_BYTES : first * HASH_BYTES + len(hashes)] = hashes
+        self.known |= ((1 << count) - 1) << first
+
+    def agrees(self, first: int, hashes: bytes) -> bool:
+        """Whether no known hash differs from these."""
+        for position in range(len(hashes) // HASH_BYTES):
+            piece = first + position
+            ours = self._hashes[piece * HASH_BYTES : (piece + 1) * HASH_BYTES]
+            if self.known >> piece & 1 and ours != hashes[position * HASH_BYTES : (position + 1) * HASH_BYTES]:
+                return False
+        return True
+
+    def hash_of(self, piece: int) -> bytes | None:
+        """32 bytes, or None."""
+        if not self.known >> piece & 1:
+            return None
+        return bytes(self._hashes[piece * HASH_BYTES : (piece + 1) * HASH_BYTES])
+
+    def run(self, first: int, last: int) -> bytes:
+        """The hashes of pieces first..last, all of them known."""
+        return bytes(self._hashes[first * HASH_BYTES : (last + 1) * HASH_BYTES])
+
+    def signed_for(self, missing: int) -> list[SignedHashes]:
+        """As few signed runs as cover exactly the known pieces of the mask, lowest first.
+
+        A signature here is dear, but to check it is three times as dear, and each node does.
+        """
+        return [self._sign(first, last) for first, last in runs(missing & self.known)]
+
+    def _sign(self, first: int, last: int) -> SignedHashes:
+        signed = self._signed.get((first, last))
+        if signed is None:
+            while len(self._signed) >= RUNS_MAX:
+                del self._signed[next(iter(self._signed))]
+            hashes = self.run(first, last)
+            signature = sign_hashes(self._identity, self._digest, self._layout, first, hashes)
+            signed = self._signed[first, last] = SignedHashes(first, hashes, signature)
+        return signed
+
+    def clear(self) -> None:
+        """The blob was voided: none of these hashes may be passed on."""
+        self._hashes = bytearray(len(self._hashes))
+        self._signed.clear()
+        self.known = 0
+
+
+def sign_held(identity: Identity, handle: BlobHandle, piece: int) -> SignedHashes | None:
+    """The supernode's word for a piece that its own store holds, for a peer that fetches it. From any thread.
+
+    Raises LocalError.
+    """
+    piece_hash = handle.hash_of(piece)
+    if piece_hash is None:
+        return None
+    return SignedHashes(piece, piece_hash, sign_hashes(identity, handle.digest, handle.layout, piece, piece_hash))

@@ -1,0 +1,82 @@
+"""What a Hello says, checked: who the peer is, where it serves pieces, what its links carry. No I/O."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from proto.config.values import HostPort, parse_host_port, parse_zone
+from proto.errors import DigestInvalid, TicketInvalid
+from proto.ids import PeerId, peer_id_from_bytes
+from proto.wire.messages import PROTOCOL_VERSION
+from proto.wire.tickets import check_hello
+
+if TYPE_CHECKING:
+    from proto.wire.messages import Hello
+
+SLOTS_MAX: Final = 64
+TEXT_MAX: Final = 256
+
+
+class SessionEnd(Exception):
+    """Ends the session. `code` is a Refused code, or empty when there is nobody left to tell."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class PeerInfo:
+    """What a Hello said, checked. Rates are bytes/s, None when unknown."""
+
+    peer: PeerId
+    boot_id: str
+    address: str
+    zone: str
+    upload_slots: int
+    download_slots: int
+    upload_rate_bytes_s: float | None
+    download_rate_bytes_s: float | None
+    agent: str
+    # Where its torrents are, HOST:PORT; empty for none.
+    torrent_address: str = ""
+
+
+def read_hello(hello: Hello, remote: str, nonce: bytes, supernode_key: bytes) -> PeerInfo:
+    """Check a Hello. Raises SessionEnd with code version, identity or frame."""
+    if hello.version != PROTOCOL_VERSION:
+        raise SessionEnd("version", f"protocol version {hello.version}: this supernode speaks {PROTOCOL_VERSION}")
+    try:
+        peer = peer_id_from_bytes(hello.peer)
+        check_hello(peer, nonce, supernode_key, hello.proof)
+    except (DigestInvalid, TicketInvalid) as error:
+        raise SessionEnd("identity", str(error)) from None
+    try:
+        address = _address(hello.upload_address, remote)
+        zone = parse_zone(hello.zone)
+    except ValueError as error:
+        raise SessionEnd("frame", f"Hello: {error}") from None
+    numbers = (hello.upload_slots, hello.download_slots, hello.upload_rate_bytes_s, hello.download_rate_bytes_s)
+    if min(numbers) < 0 or max(len(hello.boot_id), len(hello.agent)) > TEXT_MAX:
+        raise SessionEnd("frame", "Hello: slots and rates are not negative, texts not above 256 characters")
+    return PeerInfo(
+        peer=peer,
+        boot_id=hello.boot_id,
+        address=str(address),
+        zone=zone,
+        upload_slots=min(hello.upload_slots, SLOTS_MAX),
+        download_slots=min(hello.download_slots, SLOTS_MAX),
+        upload_rate_bytes_s=float(hello.upload_rate_bytes_s) or None,
+        download_rate_bytes_s=float(hello.download_rate_bytes_s) or None,
+        agent=hello.agent,
+        torrent_address=str(HostPort(address.host, hello.torrent_port)) if 0 < hello.torrent_port < 65536 else "",
+    )
+
+
+def _address(announced: str, remote: str) -> HostPort:
+    """HOST:PORT as the peer said it; without a host of its own, where we see the peer."""
+    address = parse_host_port(announced)
+    if address.port == 0 or len(announced) > TEXT_MAX:
+        raise ValueError("upload_address: HOST:PORT with a port above 0 expected")
+    return HostPort(remote, address.port) if address.host in ("0.0.0.0", "::") else address

@@ -1,0 +1,387 @@
+"""One session with one peer: handshake, frames in and out, pings, and an end with a named reason.
+
+It checks who the peer is and that it keeps the protocol and the limits; what messages mean is the intake's business.
+Each bad frame ends this session and touches nothing else. No payload passes here but a tiny blob inside a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final, Protocol
+
+from aiohttp import WSMsgType, web
+
+from proto.errors import FrameInvalid
+from proto.ids import short_peer
+from proto.wire import codec
+from proto.wire.messages import PROTOCOL_VERSION, SCHEDULED, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
+from proto.wire.tickets import NONCE_BYTES
+from supernode.session.hello import TEXT_MAX, PeerInfo, SessionEnd, read_hello
+from supernode.session.outbox import Outbox, frames
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from proto.ids import Digest
+    from supernode.datagrams import DatagramPort, Membership
+    from supernode.metrics import Metrics
+
+logger = logging.getLogger(__name__)
+
+PINGS_MISSED_MAX: Final = 3
+# Nothing was said or heard for so long: a ping. A piece on a slow link takes about an interval, and needs none.
+QUIET_INTERVALS: Final = 1.5
+# Who speaks by datagrams says by itself that it is there, after 1.5; only then it is asked.
+SILENT_INTERVALS: Final = 2.0
+# A peer on the other side of the world answers the challenge within a second; what takes longer is no peer.
+HELLO_TIMEOUT_S: Final = 10.0
+CLOSE_TIMEOUT_S: Final = 1.0
+# aiohttp refuses larger frames by itself (close code 1009); a little above ours, so that most are refused by name.
+WEBSOCKET_BYTES_MAX: Final = codec.FRAME_BYTES_MAX + 64 * 1024
+# A 10 Gbit/s node that stores 256 KiB pieces sends 5,000 messages in a second, which is half an interval; ten times
+# that is an attack.
+MESSAGES_PER_LOOK_MAX: Final = 50_000
+# Giving way to others after each frame would be a turn of the loop for each.
+MESSAGES_PER_TURN_MAX: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What sessions may take of us."""
+
+    sessions_max: int = 20_000
+    # Blobs that one peer may hold or want at a time, as far as we keep track of it.
+    announced_max: int = 20_000
+    # A peer that does not read is ended beyond this; the hashes of a very large blob are 2 MiB.
+    outbox_bytes_max: int = 16 * 1024 * 1024
+    ping_interval_s: float = 2.0
+
+
+@dataclass(eq=False, slots=True)
+class Link:
+    """What the shell knows of an open session; `node` is its number."""
+
+    node: int
+    info: PeerInfo
+    session: Session
+    # Where this peer fetches from the seed, HOST:PORT.
+    seed_address: str
+    # Digest to swarm number (0 while the answer is on its way).
+    announced: dict[Digest, int] = field(default_factory=dict)
+    wanting: set[int] = field(default_factory=set)
+    nodes_known: set[int] = field(default_factory=set)
+    # Swarms that it holds and was not told the hashes of.
+    untold: set[int] = field(default_factory=set)
+    # Lease as this peer knows it to (swarm, piece, source): what this peer may report on. Bounded, the oldest go first.
+    leases: dict[int, tuple[int, int, int]] = field(default_factory=dict)
+
+    def send(self, message: Message) -> None:
+        """Put a message into this turn's frame."""
+        self.session.send(message)
+
+    def send_along(self, message: Message) -> None:
+        """Put a message that nobody waits for into the next frame, with the next ping at the latest."""
+        self.session.send(message, soon=False)
+
+
+class SessionOwner(Protocol):
+    """What a session tells the shell, always on the event loop and never re-entrantly."""
+
+    def admit(self, session: Session, info: PeerInfo) -> Link:
+        """The peer proved who it is. Raises SessionEnd."""
+        ...
+
+    def received(self, link: Link, message: Message) -> None:
+        """Raises FrameInvalid for what breaks the protocol, SessionEnd for what breaks a limit."""
+        ...
+
+    def tick(self, link: Link) -> None:
+        """A frame is about to leave, and it is time again for what every session is told now and then."""
+        ...
+
+    def lost(self, link: Link, reason: str) -> None:
+        """The session is over; called exactly once after admit()."""
+        ...
+
+
+class Session:
+    """One WebSocket, from the upgrade to its end."""
+
+    def __init__(
+        self,
+        owner: SessionOwner,
+        supernode_key: bytes,
+        epoch: int,
+        limits: Limits,
+        agent: str,
+        metrics: Metrics,
+        transport: str = SCHEDULED,
+        port: DatagramPort | None = None,
+    ) -> None:
+        self._owner = owner
+        self._port = port
+        self._takes_datagrams = False
+        self._membership: Membership | None = None
+        self._link: Link | None = None
+        self._metrics = metrics
+        self._key = supernode_key
+        self._epoch = epoch
+        self._limits = limits
+        self._agent = agent
+        self._transport = transport
+        self._socket = web.WebSocketResponse(
+            max_msg_size=WEBSOCKET_BYTES_MAX, compress=False, timeout=CLOSE_TIMEOUT_S, autoping=True
+        )
+        self._outbox = Outbox()
+        self._wake = asyncio.Event()
+        self._end: asyncio.Future[SessionEnd] = asyncio.get_running_loop().create_future()
+        self._heard_s = self._said_s = self._refreshed_s = time.monotonic()
+        self._messages = 0
+        self._pings = 0
+        self._name = "?"
+        # Our own address as this peer sees it: where it will look for our upload port.
+        self.local_host = ""
+
+    def send(self, message: Message, *, soon: bool = True) -> None:
+        """Queue a message; everything queued in one turn of the loop leaves as one frame. Not `soon`: with the next."""
+        if self._end.done():
+            return
+        self._outbox.add(message)
+        if self._outbox.bytes_waiting > self._limits.outbox_bytes_max:
+            self.end("limit", f"{self._outbox.bytes_waiting} bytes wait for you: read faster")
+        if soon:
+            self._wake.set()
+
+    def end(self, code: str, message: str) -> None:
+        """End the session; the peer is told `Refused(code, message)` unless code is empty. Idempotent."""
+        if not self._end.done():
+            self._end.set_result(SessionEnd(code, message))
+
+    async def run(self, request: web.Request, refusal: SessionEnd | None = None) -> web.WebSocketResponse:
+        """Serve the session until it ends. `refusal`: say this in place of a challenge."""
+        await self._socket.prepare(request)
+        if request.transport is not None:
+            self.local_host = request.transport.get_extra_info("sockname")[0]
+        link: Link | None = None
+        end = SessionEnd("", "closed by the peer")
+        try:
+            if refusal is not None:
+                raise refusal
+            info, rest = await self._handshake(request.remote or "")
+            self._name = short_peer(info.peer)
+            link = self._link = self._owner.admit(self, info)
+            await self._welcome()
+            await self._serve(link, rest)
+        except SessionEnd as raised:
+            end = raised
+        except asyncio.CancelledError:
+            end = SessionEnd("shutdown", "the supernode is stopping")
+            raise
+        finally:
+            if link is not None:
+                self._owner.lost(link, end.code or str(end))
+            if self._membership is not None:
+                self._membership.leave()
+            await self._close(end)
+        return self._socket
+
+    # --- opening -----------------------------------------------------------------------------------------------
+
+    async def _handshake(self, remote: str) -> tuple[PeerInfo, list[Message]]:
+        nonce = os.urandom(NONCE_BYTES)
+        challenge = Challenge(PROTOCOL_VERSION, nonce, self._key, self._epoch, self._transport)
+        await self._socket.send_bytes(codec.encode([challenge]))
+        try:
+            async with asyncio.timeout(HELLO_TIMEOUT_S):
+                batch = await self._frame()
+        except TimeoutError:
+            raise SessionEnd("identity", f"no Hello within {HELLO_TIMEOUT_S:.0f} s") from None
+        if not batch or not isinstance(batch[0], Hello):
+            raise SessionEnd("frame", "a session begins with Hello")
+        info = read_hello(batch[0], remote, nonce, self._key)
+        self._takes_datagrams = batch[0].datagrams
+        return info, batch[1:]
+
+    async def _welcome(self) -> None:
+        """What follows it may be numbered, so it leaves by itself."""
+        welcome = Welcome(PROTOCOL_VERSION, self._limits.ping_interval_s, self._agent)
+        if self._takes_datagrams and self._port is not None and self._port.number:
+            self._membership = self._port.join(self._received_datagram, self._alive, self._wake.set)
+            welcome = replace(
+                welcome, datagram_port=self._port.number, session=self._membership.session, key=self._membership.key
+            )
+        with self._connected():
+            await self._socket.send_bytes(codec.encode([welcome]))
+
+    # --- open --------------------------------------------------------------------------------------------------
+
+    async def _serve(self, link: Link, first: list[Message]) -> None:
+        tasks: list[asyncio.Future[None]] = [
+            asyncio.create_task(self._read(link, first)),
+            asyncio.create_task(self._write(link)),
+            asyncio.create_task(self._ping()),
+        ]
+        try:
+            ended = asyncio.ensure_future(self._ended())
+            tasks.append(ended)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
+                raise result
+
+    async def _read(self, link: Link, first: list[Message]) -> None:
+        batch = first
+        taken = 0
+        while True:
+            for message in batch:
+                self._take(link, message)
+            taken += 1 + len(batch)
+            if taken > MESSAGES_PER_TURN_MAX:
+                # Frames that came together must not keep the loop from everybody else.
+                taken = 0
+                await asyncio.sleep(0)
+            batch = await self._frame()
+            self._count(batch)
+
+    def _received_datagram(self, frame: bytes) -> None:
+        """A frame that came by datagram, or that waited for one that came before it."""
+        if self._link is None or self._end.done():
+            return
+        try:
+            batch = self._decoded([frame])
+            self._count(batch)
+            for message in batch:
+                self._take(self._link, message)
+        except SessionEnd as end:
+            self.end(end.code, str(end))
+        except Exception as error:
+            if not self._end.done():
+                self._end.set_exception(error)
+
+    def _alive(self) -> None:
+        self._heard_s = time.monotonic()
+
+    def _count(self, batch: list[Message]) -> None:
+        self._alive()
+        self._messages += len(batch)
+        if self._messages > MESSAGES_PER_LOOK_MAX:
+            raise SessionEnd("limit", f"more than {MESSAGES_PER_LOOK_MAX} messages in half a ping interval")
+
+    def _take(self, link: Link, message: Message) -> None:
+        if isinstance(message, Ping):
+            self.send(Pong(message.number))
+        elif not isinstance(message, Pong):
+            try:
+                self._owner.received(link, message)
+            except FrameInvalid as error:
+                raise SessionEnd("frame", str(error)) from None
+
+    async def _frame(self) -> list[Message]:
+        """The next messages, of one frame or some that waited for it. Raises SessionEnd."""
+        with self._connected():
+            received = await self._socket.receive()
+        if received.type is WSMsgType.BINARY:
+            if self._membership is None:
+                return self._decoded([received.data])
+            try:
+                return self._decoded(self._membership.lane.heard_websocket(received.data))
+            except FrameInvalid as error:
+                raise SessionEnd("frame", str(error)) from None
+        if received.type is WSMsgType.TEXT:
+            raise SessionEnd("frame", "text frame: binary msgpack expected")
+        if received.type is WSMsgType.ERROR:
+            logger.warning("session_frame_refused peer=%s error=%s", self._name, received.data)
+        raise SessionEnd("", "closed by the peer")
+
+    def _decoded(self, received: list[bytes]) -> list[Message]:
+        try:
+            return [message for frame in received for message in codec.decode(frame)]
+        except FrameInvalid as error:
+            raise SessionEnd("frame", str(error)) from None
+
+    async def _write(self, link: Link) -> None:
+        while True:
+            await self._wake.wait()
+            self._said_s = time.monotonic()
+            if self._said_s - self._refreshed_s >= QUIET_INTERVALS * self._limits.ping_interval_s:
+                # In a frame that leaves anyway it costs no packet of its own, and no acknowledgement of one.
+                self._refreshed_s = self._said_s
+                self._owner.tick(link)
+            self._wake.clear()
+            with self._connected():
+                for frame in self._lost():
+                    await self._socket.send_bytes(frame)
+                await self._send(self._outbox.take() or self._quiet())
+
+    async def _send(self, batch: list[Message]) -> None:
+        """By datagram where that may be."""
+        for frame in frames(batch):
+            for wired in [frame] if self._membership is None else self._membership.lane.send(frame, batch):
+                await self._socket.send_bytes(wired)
+
+    def _quiet(self) -> list[Message]:
+        """What to send where there is nothing to say: nothing, if a datagram did for a ping."""
+        if self._membership is not None and self._membership.lane.say_alive():
+            return []
+        return [self._question()]
+
+    def _question(self) -> Ping:
+        self._pings += 1
+        return Ping(self._pings)
+
+    def _has_datagrams(self) -> bool:
+        return self._membership is not None and self._membership.lane.is_open
+
+    def _lost(self) -> list[bytes]:
+        return [] if self._membership is None else self._membership.lane.lost()
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[None]:
+        """The WebSocket's failures are the session's end."""
+        try:
+            yield
+        except (ConnectionError, RuntimeError) as error:
+            raise SessionEnd("", f"connection lost: {error}") from None
+
+    async def _ping(self) -> None:
+        """Where both sides have something to say, what they say is the ping."""
+        interval_s = self._limits.ping_interval_s
+        while True:
+            await asyncio.sleep(interval_s / 2)
+            now_s = time.monotonic()
+            silent_s = now_s - self._heard_s
+            if silent_s > PINGS_MISSED_MAX * interval_s:
+                raise SessionEnd("", f"silent for {silent_s:.1f} s")
+            self._messages = 0
+            if silent_s >= (SILENT_INTERVALS if self._has_datagrams() else QUIET_INTERVALS) * interval_s:
+                self.send(self._question())
+            elif now_s - self._said_s >= QUIET_INTERVALS * interval_s:
+                self._wake.set()
+
+    async def _ended(self) -> None:
+        raise await asyncio.shield(self._end)
+
+    # --- the end -----------------------------------------------------------------------------------------------
+
+    async def _close(self, end: SessionEnd) -> None:
+        level = logging.INFO if end.code in ("", "shutdown") else logging.WARNING
+        if end.code:
+            self._metrics.refused.labels(end.code).inc()
+        logger.log(level, "session_ended peer=%s code=%s reason=%s", self._name, end.code or "closed", end)
+        if not self._end.done():
+            self._end.set_result(end)
+        with contextlib.suppress(ConnectionError, RuntimeError, TimeoutError):
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                if end.code:
+                    refused = Refused(end.code, str(end)[:TEXT_MAX])
+                    await self._send([*self._outbox.take(), refused][-64:])
+                await self._socket.close(message=end.code.encode())

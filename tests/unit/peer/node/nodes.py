@@ -1,0 +1,178 @@
+"""Whole nodes without a proxy: store, upload server, transport, driver and session, in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+from typing import TYPE_CHECKING
+
+import blake3
+
+from peer.downloader.contract import BlobFound
+from peer.downloader.limits import Limits
+from peer.downloader.machine import Downloader
+from peer.metrics import Metrics
+from peer.node.driver import Driver
+from peer.node.origin_fetch import UpstreamFetcher
+from peer.node.session import Session
+from peer.node.supernode_connection import Profile, SupernodeLink
+from peer.node.workers import Work
+from peer.registry.reader import RegistryReader
+from peer.store.base import SignedHashes
+from peer.store.disk import DiskStore
+from peer.transport.client import HttpTransport
+from peer.transport.server import UploadServer
+from proto.ids import peer_name
+from proto.oci.upstreams import UpstreamTable
+from proto.pieces import KIB, MIB, PieceLayout
+from proto.wire.messages import NodeKnown, PieceHashes, Source, SwarmOpened
+from proto.wire.tickets import Identity, issue_ticket, sign_hashes
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+    from pathlib import Path
+
+    from peer.node.blobs import OpenedBlob
+    from peer.store.base import BlobHandle
+    from proto.ids import Digest
+    from proto.wire.messages import Message
+    from tests.support.fake_origin import FakeOrigin
+    from tests.unit.peer.node.scripted_supernode import ScriptedSupernode
+
+PIECE = 256 * KIB
+LIMITS = Limits(grace_s=0.2, grace_jitter_s=0.1, refresh_s=0.2)
+SWARM = 1
+
+
+class Node:
+    """One node. `origin` is the only upstream it may ask."""
+
+    def __init__(self, folder: Path, origin: FakeOrigin | None, limits: Limits) -> None:
+        folder.mkdir()
+        self.identity = Identity.generate()
+        self.metrics = Metrics()
+        self.store = DiskStore(folder / "store", size_limit_bytes=64 * MIB, free_floor_bytes=0)
+        self.upload = UploadServer("127.0.0.1:0", self.store, lambda: self.link.supernode_key)
+        upstreams = [origin.upstream] if origin is not None else []
+        table = UpstreamTable.build(sections=upstreams)
+        self.reader = RegistryReader(lambda: table)
+        fetcher = UpstreamFetcher(self.reader, lambda: table, self.metrics.origin_received)
+        transport = HttpTransport(self.identity, workers=4)
+        self.work = Work(self.store, transport, fetcher, self.reader, lambda: table, self.metrics)
+        self.fatal = False
+        self.session: Session | None = None
+        self.driver = Driver(
+            Downloader(random.Random(1), limits),
+            self.work,
+            self.metrics,
+            send=self._send,
+            on_fatal=self._broke,
+        )
+        profile = Profile(self.upload.address, "boot", "", 4, 4, lambda: 0, lambda: 0, "test")
+        self.link = SupernodeLink(self.driver, self.metrics, self.identity, profile, folder / "supernode.key")
+        self.store.on_evicted(self.driver.evicted)
+
+    def _send(self, message: Message) -> None:
+        if self.session is not None:
+            self.session.send(message)
+
+    def _broke(self) -> None:
+        self.fatal = True
+
+    def holds(self, digest: Digest, content: bytes, sources: Iterable[Source] = ()) -> None:
+        """The blob is in the store from before, complete."""
+        handle = self.store.open(digest, layout_of(content))
+        for piece in range(handle.layout.count):
+            writer = handle.writer(piece, from_origin=True)
+            offset = handle.layout.offset(piece)
+            writer.write(memoryview(content)[offset : offset + handle.layout.length(piece)])
+            writer.finish()
+        assert handle.check_digest()
+        handle.close()
+        layout = layout_of(content)
+        self.driver.post(
+            BlobFound(digest, layout.size_bytes, PIECE, layout.full_mask, complete=True, sources=tuple(sources))
+        )
+
+    async def read(self, digest: Digest, source: Source) -> bytes:
+        """What a client of the proxy would get."""
+        blob = await self.driver.open(digest, source)
+        try:
+            return await read_all(blob)
+        finally:
+            blob.close()
+
+    def close(self) -> None:
+        self.driver.close()
+        self.work.close()
+        self.reader.close()
+        self.upload.close()
+        self.driver.release()
+        self.store.close()
+
+
+async def read_all(blob: OpenedBlob) -> bytes:
+    """Everything in order, as it may be sent."""
+    content = b""
+    while len(content) < blob.size_bytes:
+        async with asyncio.timeout(20):
+            end = await blob.wait_available(len(content))
+        content += os.pread(blob.handle.fileno(), end - len(content), len(content))
+    return content
+
+
+def layout_of(content: bytes) -> PieceLayout:
+    return PieceLayout(len(content), PIECE)
+
+
+@contextlib.asynccontextmanager
+async def running_node(
+    folder: Path,
+    supernode: ScriptedSupernode | None = None,
+    origin: FakeOrigin | None = None,
+    limits: Limits = LIMITS,
+) -> AsyncIterator[Node]:
+    """A node, linked when this returns if there is a supernode."""
+    node = Node(folder, origin, limits)
+    task: asyncio.Task[None] | None = None
+    try:
+        if supernode is not None:
+            node.session = Session(supernode.url, node.link, jitter=lambda: 0.02)
+            task = asyncio.create_task(node.session.run())
+            await node.session.tried.wait()
+        yield node
+        assert not node.fatal
+    finally:
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        await asyncio.to_thread(node.close)
+
+
+def opened(supernode: ScriptedSupernode, node: Node, digest: Digest, content: bytes) -> SwarmOpened:
+    """The answer to an announcement, with a ticket."""
+    ticket = issue_ticket(supernode.identity, digest, node.identity.peer, 1 << 33)
+    return SwarmOpened(SWARM, str(digest), len(content), PIECE, ticket)
+
+
+def hashes_of(supernode: ScriptedSupernode, digest: Digest, content: bytes) -> PieceHashes:
+    """All piece hashes, signed."""
+    layout = layout_of(content)
+    parts = [content[layout.offset(p) :][: layout.length(p)] for p in range(layout.count)]
+    hashes = b"".join(blake3.blake3(part).digest() for part in parts)
+    return PieceHashes(SWARM, 0, hashes, sign_hashes(supernode.identity, digest, layout, 0, hashes))
+
+
+def signed_hash(supernode: ScriptedSupernode, handle: BlobHandle, piece: int) -> SignedHashes:
+    """The supernode's word for one piece that is held."""
+    piece_hash = handle.hash_of(piece)
+    assert piece_hash is not None
+    signature = sign_hashes(supernode.identity, handle.digest, handle.layout, piece, piece_hash)
+    return SignedHashes(piece, piece_hash, signature)
+
+
+def known(number: int, node: Node) -> NodeKnown:
+    """A node under a number."""
+    return NodeKnown(number, peer_name(node.identity.peer), node.upload.address)

@@ -1,0 +1,57 @@
+"""One blob between two nodes and a scripted supernode: what most tests of a whole node begin with."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from typing import TYPE_CHECKING
+
+from proto.ids import Digest
+from proto.wire.messages import Announce, Grant, Holders, Source
+from tests.unit.peer.node.nodes import LIMITS, PIECE, SWARM, Node, hashes_of, known, opened, running_node
+from tests.unit.peer.node.scripted_supernode import ScriptedSupernode, scripted_supernode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from peer.downloader.limits import Limits
+    from peer.node.live_blob import BlobReader
+    from tests.support.fake_origin import FakeOrigin
+
+CONTENT = random.Random(3).randbytes(4 * PIECE - 77)
+DIGEST = Digest.of(CONTENT)
+SOURCE = Source("docker.io", "library/debian")
+
+
+@contextlib.asynccontextmanager
+async def two_nodes(
+    folder: Path, origin: FakeOrigin | None = None, limits: Limits = LIMITS
+) -> AsyncIterator[tuple[ScriptedSupernode, Node, Node]]:
+    """(supernode, a node that holds CONTENT, a node that does not)."""
+    async with (
+        scripted_supernode() as supernode,
+        running_node(folder / "a", supernode, origin) as holder,
+        running_node(folder / "b", supernode, origin, limits) as node,
+    ):
+        holder.holds(DIGEST, CONTENT)
+        yield supernode, holder, node
+
+
+async def begin(
+    supernode: ScriptedSupernode, node: Node, holder: Node | None = None, source: Source = SOURCE
+) -> BlobReader:
+    """A client asks, the supernode opens the swarm and tells the hashes and the other node."""
+    opening = asyncio.create_task(node.driver.open(DIGEST, source))
+    await supernode.hears(Announce)
+    to = node.identity.peer
+    await supernode.say(opened(supernode, node, DIGEST, CONTENT), hashes_of(supernode, DIGEST, CONTENT), to=to)
+    if holder is not None:
+        await supernode.say(known(1, holder), Holders(SWARM, (1,)), to=to)
+    async with asyncio.timeout(10):
+        return await opening
+
+
+def grants(*pieces: int) -> list[Grant]:
+    return [Grant(100 + piece, SWARM, piece, 1, 10_000) for piece in pieces]

@@ -1,0 +1,147 @@
+"""How much of a blob may leave before its digest was checked here."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from peer.node.blobs import BlobFailed, DigestMismatch
+from peer.node.live_blob import BlobReader, LiveBlob
+from peer.store.disk import DiskStore
+from proto.ids import Digest
+from proto.pieces import KIB, MIB, PieceLayout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from peer.store.base import BlobHandle
+
+PIECE = 256 * KIB
+
+
+class Opened:
+    """A reader of a blob whose pieces are put in by hand."""
+
+    def __init__(self, handle: BlobHandle, content: bytes) -> None:
+        self.handle = handle
+        self.content = content
+        self.told: list[int] = []
+        self.closed = 0
+        self.live = LiveBlob(handle.digest)
+        self.reader = BlobReader(self.live, handle, self.told.append, self._close)
+
+    def _close(self) -> None:
+        self.closed += 1
+
+    def put(self, *pieces: int) -> None:
+        for piece in pieces:
+            writer = self.handle.writer(piece, from_origin=True)
+            offset = self.handle.layout.offset(piece)
+            writer.write(memoryview(self.content)[offset : offset + self.handle.layout.length(piece)])
+            writer.finish()
+        self.live.wake()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[DiskStore]:
+    made = DiskStore(tmp_path, size_limit_bytes=64 * MIB, free_floor_bytes=0)
+    yield made
+    made.close()
+
+
+def open_blob(store: DiskStore, size_bytes: int) -> Opened:
+    content = bytes(size_bytes)
+    return Opened(store.open(Digest.of(content), PieceLayout(size_bytes, PIECE)), content)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("size", "sendable"),
+    [
+        (3 * PIECE, 2 * PIECE),
+        (2 * PIECE + 5, 2 * PIECE + 5 - 64 * KIB),
+        (2 * PIECE + 64 * KIB + 1, 2 * PIECE),
+    ],
+)
+async def test_the_last_piece_and_at_least_64_kib_are_withheld(store: DiskStore, size: int, sendable: int) -> None:
+    opened = open_blob(store, size)
+    opened.put(*range(opened.handle.layout.count))
+    assert await opened.reader.wait_available(0) == sendable
+    assert opened.handle.check_digest()
+    assert await opened.reader.wait_available(0) == size
+    opened.handle.close()
+
+
+@pytest.mark.asyncio
+async def test_a_blob_of_one_piece_is_sent_after_its_digest_alone(store: DiskStore) -> None:
+    opened = open_blob(store, 1000)
+    waiting = asyncio.create_task(opened.reader.wait_available(0))
+    opened.put(0)
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    assert opened.handle.check_digest()
+    opened.live.wake()
+    assert await waiting == 1000
+    opened.handle.close()
+
+
+@pytest.mark.asyncio
+async def test_a_client_does_not_wait_for_the_disk_once_the_digest_has_passed(store: DiskStore) -> None:
+    opened = open_blob(store, 3 * PIECE)
+    opened.put(*range(3))
+    seen: list[tuple[bool, bool]] = []
+    assert opened.handle.check_digest(lambda: seen.append((opened.handle.complete, opened.reader.complete)))
+    assert seen == [(False, True)]
+    opened.handle.close()
+
+
+@pytest.mark.asyncio
+async def test_the_piece_waited_for_is_told_once(store: DiskStore) -> None:
+    opened = open_blob(store, 4 * PIECE)
+    waiting = asyncio.create_task(opened.reader.wait_available(PIECE + 3))
+    await asyncio.sleep(0)
+    opened.put(3)
+    await asyncio.sleep(0)
+    opened.put(1)
+    assert await waiting == 2 * PIECE
+    assert opened.told == [1]
+    opened.handle.close()
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("mismatch", [False, True])
+async def test_a_failure_reaches_who_waits(store: DiskStore, mismatch: bool) -> None:
+    opened = open_blob(store, 4 * PIECE)
+    waiting = asyncio.create_task(opened.reader.wait_available(0))
+    await asyncio.sleep(0)
+    opened.reader.fail("gone", mismatch=mismatch)
+    opened.live.wake()
+    with pytest.raises(DigestMismatch if mismatch else BlobFailed):
+        await waiting
+    opened.handle.close()
+
+
+def test_closing_twice_is_closing_once(store: DiskStore) -> None:
+    opened = open_blob(store, 10)
+    opened.reader.close()
+    opened.reader.close()
+    assert opened.closed == 1
+    opened.handle.close()
+
+
+@pytest.mark.asyncio
+async def test_who_read_of_wrong_content_gets_no_byte_of_what_replaces_it(store: DiskStore) -> None:
+    opened = open_blob(store, 4 * PIECE)
+    opened.put(0)
+    assert await opened.reader.wait_available(0) == PIECE
+    opened.reader.fail("the blob's content does not match its digest", mismatch=True)
+    opened.handle.void()
+    opened.put(0, 1, 2, 3)
+    assert opened.handle.check_digest()
+    assert not opened.reader.complete
+    with pytest.raises(DigestMismatch):
+        await opened.reader.wait_available(PIECE)
+    opened.handle.close()

@@ -1,0 +1,116 @@
+"""Clients that read: when they are let in, how much they get, how they are turned away or ended; with a real store."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
+from proto.wire.messages import Announce, BlobChecked, BlobRefused, Source, Stored, Voided
+from tests.support.processes import wait_until
+from tests.unit.peer.node.nodes import PIECE, SWARM, read_all, running_node
+from tests.unit.peer.node.one_blob import CONTENT, DIGEST, SOURCE, begin, grants, two_nodes
+from tests.unit.peer.node.scripted_supernode import scripted_supernode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.asyncio
+async def test_the_last_piece_is_withheld_until_the_digest_passed(tmp_path: Path) -> None:
+    async with two_nodes(tmp_path) as (supernode, holder, node):
+        blob = await begin(supernode, node, holder)
+        await supernode.say(*grants(0, 1, 3), to=node.identity.peer)
+        await supernode.hears(Stored, 3)
+        assert await blob.wait_available(0) == 2 * PIECE
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await blob.wait_available(3 * PIECE)
+        await supernode.say(*grants(2), to=node.identity.peer)
+        async with asyncio.timeout(10):
+            assert await blob.wait_available(3 * PIECE) == len(CONTENT)
+        blob.close()
+
+
+@pytest.mark.asyncio
+async def test_several_clients_read_one_download(tmp_path: Path) -> None:
+    async with two_nodes(tmp_path) as (supernode, holder, node):
+        blob = await begin(supernode, node, holder)
+        others = [asyncio.create_task(node.read(DIGEST, SOURCE)) for _ in range(5)]
+        await supernode.say(*grants(0, 1, 2, 3), to=node.identity.peer)
+        assert await asyncio.gather(*others) == [CONTENT] * 5
+        blob.close()
+        assert node.driver.known_size(DIGEST, SOURCE) == len(CONTENT)
+        assert node.driver.known_size(DIGEST, Source("quay.io", "x")) is None
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_hangs_up_stops_nothing(tmp_path: Path) -> None:
+    async with two_nodes(tmp_path) as (supernode, holder, node):
+        (await begin(supernode, node, holder)).close()
+        await supernode.say(*grants(0, 1, 2, 3), to=node.identity.peer)
+        assert (await supernode.hears(BlobChecked)).matches
+
+
+@pytest.mark.asyncio
+async def test_the_supernode_s_no_is_the_client_s(tmp_path: Path) -> None:
+    async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
+        opening = asyncio.create_task(node.driver.open(DIGEST, SOURCE))
+        await supernode.hears(Announce)
+        await supernode.say(BlobRefused(str(DIGEST), "private", "wants a credential"))
+        with pytest.raises(NotShared) as refused:
+            await opening
+        assert refused.value.reason == "private"
+
+
+@pytest.mark.asyncio
+async def test_a_void_ends_readers_and_drops_everything(tmp_path: Path) -> None:
+    async with two_nodes(tmp_path) as (supernode, holder, node):
+        blob = await begin(supernode, node, holder)
+        await supernode.say(*grants(0), to=node.identity.peer)
+        await supernode.hears(Stored)
+        await supernode.say(Voided(SWARM, "no match"), to=node.identity.peer)
+        with pytest.raises(DigestMismatch):
+            await read_all(blob)
+        assert blob.handle.held == 0
+        blob.close()
+
+
+@pytest.mark.asyncio
+async def test_a_client_that_gives_up_waiting_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
+        opening = asyncio.create_task(node.driver.open(DIGEST, SOURCE))
+        await supernode.hears(Announce)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        await supernode.say(BlobRefused(str(DIGEST), "unknown", ""))
+        await asyncio.to_thread(wait_until, lambda: not node.driver.story(DIGEST), "the blob is forgotten")
+
+
+@pytest.mark.asyncio
+async def test_sharing_switched_off_sends_clients_to_their_origin(tmp_path: Path) -> None:
+    async with two_nodes(tmp_path) as (supernode, holder, node):
+        blob = await begin(supernode, node, holder)
+        node.driver.switch_sharing(False)
+        with pytest.raises(BlobFailed):
+            await read_all(blob)
+        with pytest.raises(NotShared) as refused:
+            await node.driver.open(DIGEST, SOURCE)
+        assert refused.value.reason == "off"
+        blob.close()
+
+
+@pytest.mark.asyncio
+async def test_a_stopping_node_lets_nobody_wait(tmp_path: Path) -> None:
+    async with two_nodes(tmp_path) as (supernode, holder, node):
+        blob = await begin(supernode, node, holder)
+        waiting = asyncio.create_task(read_all(blob))
+        await asyncio.sleep(0)
+        node.driver.close()
+        with pytest.raises(BlobFailed):
+            await waiting
+        with pytest.raises(NotShared):
+            await node.driver.open(DIGEST, SOURCE)

@@ -1,0 +1,176 @@
+"""The link to the supernode: opening, batches, pings, loss, and coming back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from peer.metrics import Metrics
+from peer.node.session import FRAME_AIM_BYTES, Session, frames
+from proto.wire.messages import (
+    PROTOCOL_VERSION,
+    Announce,
+    Challenge,
+    Hello,
+    Message,
+    ReaderMoved,
+    Refused,
+    Vouched,
+    Withdraw,
+)
+from proto.wire.tickets import Identity, sign_hello
+from tests.unit.peer.node.scripted_supernode import ScriptedSupernode, scripted_supernode
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class Owner:
+    """Notes what a session tells it."""
+
+    def __init__(self) -> None:
+        self.identity = Identity.generate()
+        self.meter = Metrics().datagrams
+        self.events: list[object] = []
+        self.changed = asyncio.Event()
+
+    def hello(self, challenge: Challenge) -> Hello:
+        proof = sign_hello(self.identity, challenge.nonce, challenge.supernode)
+        return Hello(PROTOCOL_VERSION, self.identity.peer, "boot", proof, ":65002", "", 4, 4, 0, 0, "test")
+
+    def opened(self, challenge: Challenge) -> None:
+        self._note("opened")
+
+    def received(self, message: Message) -> None:
+        self._note(message)
+
+    def lost(self, reason: str) -> None:
+        self._note(f"lost: {reason}")
+
+    def _note(self, event: object) -> None:
+        self.events.append(event)
+        self.changed.set()
+
+    async def until(self, count: int) -> list[object]:
+        async with asyncio.timeout(10):
+            while len(self.events) < count:
+                self.changed.clear()
+                await self.changed.wait()
+        return self.events
+
+
+@contextlib.asynccontextmanager
+async def running(supernode: ScriptedSupernode, owner: Owner) -> AsyncIterator[Session]:
+    session = Session(supernode.url, owner, jitter=lambda: 0.01)
+    task = asyncio.create_task(session.run())
+    try:
+        yield session
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.asyncio
+async def test_a_session_opens_with_a_proof_of_identity() -> None:
+    owner = Owner()
+    async with scripted_supernode() as supernode, running(supernode, owner) as session:
+        await owner.until(1)
+        assert session.is_open
+        assert (await supernode.hears(Hello)).peer == owner.identity.peer
+    assert owner.events == ["opened", "lost: CancelledError"]
+
+
+@pytest.mark.asyncio
+async def test_messages_of_one_turn_leave_in_one_frame_and_in_order() -> None:
+    owner = Owner()
+    async with scripted_supernode() as supernode, running(supernode, owner) as session:
+        await owner.until(1)
+        before = supernode.frames
+        for piece in range(50):
+            session.send(ReaderMoved(1, piece))
+        await supernode.hears(ReaderMoved, 50)
+        moved = [message.piece for message in supernode.heard if isinstance(message, ReaderMoved)]
+        assert moved == list(range(50))
+        assert supernode.frames - before == 1
+
+
+@pytest.mark.asyncio
+async def test_what_the_supernode_says_arrives_in_order() -> None:
+    owner = Owner()
+    async with scripted_supernode() as supernode, running(supernode, owner):
+        await owner.until(1)
+        await supernode.say(Vouched(1), Vouched(2))
+        assert await owner.until(3) == ["opened", Vouched(1), Vouched(2)]
+
+
+@pytest.mark.asyncio
+async def test_a_lost_session_is_opened_again() -> None:
+    owner = Owner()
+    async with scripted_supernode() as supernode, running(supernode, owner):
+        await owner.until(1)
+        await supernode.hang_up()
+        events = await owner.until(3)
+        assert events == ["opened", "lost: closed by the supernode", "opened"]
+
+
+@pytest.mark.asyncio
+async def test_three_missed_pings_end_the_session() -> None:
+    owner = Owner()
+    async with scripted_supernode() as supernode:
+        supernode.answers_pings = False
+        supernode.ping_interval_s = 0.1
+        async with running(supernode, owner):
+            events = await owner.until(2)
+            assert str(events[1]).startswith("lost: the supernode is silent for")
+
+
+@pytest.mark.asyncio
+async def test_what_is_sent_without_a_session_is_dropped() -> None:
+    owner = Owner()
+    async with scripted_supernode() as supernode:
+        session = Session(supernode.url, owner)
+        session.send(Withdraw("sha256:" + "0" * 64))
+        assert not session.is_open
+        assert supernode.heard == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    "opening",
+    [
+        [Refused("version", "too old")],
+        [Challenge(PROTOCOL_VERSION + 1, bytes(32), bytes(32), 1)],
+        [Vouched(1)],
+    ],
+)
+async def test_a_supernode_that_refuses_leaves_the_node_without_one(opening: list[Message]) -> None:
+    owner = Owner()
+    async with scripted_supernode() as supernode:
+        supernode.opening = opening
+        async with running(supernode, owner) as session:
+            async with asyncio.timeout(10):
+                await session.tried.wait()
+            assert not session.is_open
+    assert owner.events == []
+
+
+@pytest.mark.asyncio
+async def test_an_unreachable_supernode_is_tried_and_said_so() -> None:
+    session = Session("http://127.0.0.1:1", Owner(), jitter=lambda: 10.0)
+    task = asyncio.create_task(session.run())
+    async with asyncio.timeout(10):
+        await session.tried.wait()
+    assert not session.is_open
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+def test_a_large_batch_is_cut_into_frames() -> None:
+    announce = Announce("sha256:" + "0" * 64, (), False, 1, 1, bytes(FRAME_AIM_BYTES // 2))
+    parts = frames([announce] * 5)
+    assert [len(part) for part in parts] == [1] * 5
+    assert [len(part) for part in frames([Vouched(n) for n in range(5000)])] == [4096, 904]
+    assert frames([]) == []

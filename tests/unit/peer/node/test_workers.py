@@ -1,0 +1,60 @@
+"""What is done in threads for the downloader, where it outlasts the downloader's own pin on a blob."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, cast
+from unittest import mock
+
+import pytest
+
+from peer.downloader.contract import AskHoldings, Event, Holder, HoldingsKnown
+from peer.metrics import Metrics
+from peer.node.workers import Work
+from peer.store.base import SignedHashes
+from peer.store.disk import DiskStore
+from peer.transport.base import RemoteBitfield
+from peer.transport.wire import encode_hashes
+from proto.ids import peer_name
+from proto.pieces import MIB
+from proto.wire.tickets import Identity, sign_hashes
+from tests.support.blobs import fill, some_blob
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from peer.transport.base import Transport
+
+BLOB = some_blob(10_000, piece_size_bytes=1000)
+
+
+@pytest.mark.parametrize("evicted", [False, True])
+def test_a_question_that_outlasts_the_pin_of_its_blob_opens_no_file_again(tmp_path: Path, evicted: bool) -> None:
+    store = DiskStore(tmp_path, size_limit_bytes=MIB, free_floor_bytes=0)
+    handle = fill(store, BLOB, [0])
+    supernode = Identity.generate()
+    signature = sign_hashes(supernode, BLOB.digest, BLOB.layout, 0, BLOB.hashes)
+    transport = mock.Mock()
+
+    def hashes(*_: object) -> bytes:
+        handle.close()
+        if evicted:
+            store.remove(BLOB.digest)
+        return encode_hashes(BLOB.layout, (SignedHashes(0, BLOB.hashes, signature),))
+
+    transport.hashes = hashes
+    transport.bitfield.return_value = RemoteBitfield(10_000, 1000, 1)
+    work = Work(store, cast("Transport", transport), mock.Mock(), mock.Mock(), mock.Mock(), Metrics())
+    known = threading.Event()
+
+    def post(event: Event) -> None:
+        if isinstance(event, HoldingsKnown):
+            known.set()
+
+    question = AskHoldings(1, BLOB.digest, Holder(peer_name(supernode.peer), "127.0.0.1:1"), hashes=True)
+    work.ask_holdings(question, b"t", supernode.peer, post)
+    assert known.wait(10)
+    work.close()
+    store.remove(BLOB.digest)
+    store.close()
+    assert not list(tmp_path.rglob("*.hashes"))

@@ -1,0 +1,383 @@
+"""Manifests, tags, referrers and `/v2/` go to the origin and come back byte for byte, with the right headers."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import socket
+import struct
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from peer.proxy.context import ProxyLimits
+from proto.ids import Digest
+from proto.oci.routes import HOP_HEADER
+from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.unit.peer.proxy.harness import Mirror
+
+MANIFEST = b'{\n  "schemaVersion": 2 , "layers": []\n}\n'
+MANIFEST_TYPE = "application/vnd.oci.image.manifest.v1+json"
+
+
+def manifest_reply(_: Seen) -> Reply:
+    headers = [("Content-Type", MANIFEST_TYPE), ("Docker-Content-Digest", str(Digest.of(MANIFEST))), ("X-Own", "1")]
+    return Reply(200, headers, MANIFEST)
+
+
+def code_of(body: bytes) -> str:
+    code = json.loads(body)["errors"][0]["code"]
+    assert isinstance(code, str)
+    return code
+
+
+def test_a_manifest_comes_back_byte_for_byte_with_its_headers() -> None:
+    with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
+        response, body = mirror.request("/v2/library/app/manifests/latest")
+        assert mirror.counted("layercast_requests_total", kind="manifest", status="200") == 1
+    assert body == MANIFEST
+    assert response.getheader("Content-Type") == MANIFEST_TYPE
+    assert response.getheader("X-Own") == "1"
+    assert response.getheader("Content-Length") == str(len(MANIFEST))
+    [seen] = origin.seen
+    assert seen.target == "/v2/library/app/manifests/latest"
+    assert seen.all("Host") == [origin.authority]
+
+
+def test_all_accept_lines_arrive_in_their_order_and_nothing_is_added() -> None:
+    accepts = [MANIFEST_TYPE, "application/vnd.docker.distribution.manifest.v2+json", "a/b;q=0.5, c/d", "*/*"]
+    lines = [*(("Accept", value) for value in accepts), ("User-Agent", "docker/20.10"), ("Authorization", "Bearer t")]
+    with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
+        mirror.request("/v2/library/app/manifests/latest", headers=lines)
+        mirror.request("/v2/library/app/manifests/latest")
+    first, bare = origin.seen
+    assert first.all("Accept") == accepts
+    assert first.all("Authorization") == ["Bearer t"]
+    assert first.all("User-Agent") == ["docker/20.10"]
+    assert {name.lower() for name, _ in bare.lines} == {"host", HOP_HEADER.lower()}
+
+
+def test_hop_by_hop_headers_stay_on_their_hop() -> None:
+    def answer(_: Seen) -> Reply:
+        return Reply(200, [("Connection", "X-Secret-Hop"), ("X-Secret-Hop", "1"), ("Alt-Svc", "h3"), ("X-End", "1")])
+
+    lines = [("Connection", "close, X-Mine"), ("X-Mine", "1"), ("Proxy-Authorization", "Basic x"), ("X-End", "1")]
+    with scripted_origin(answer) as origin, running_mirror(origin.upstream) as mirror:
+        response, _ = mirror.request("/v2/", headers=lines)
+    names = {name.lower() for name, _ in origin.seen[0].lines}
+    assert names == {"host", "x-end", HOP_HEADER.lower()}
+    assert response.getheader("X-End") == "1"
+    assert response.getheader("X-Secret-Hop") is None
+    assert response.getheader("Alt-Svc") is None
+
+
+def test_a_compressed_answer_is_passed_on_as_it_is() -> None:
+    packed = gzip.compress(MANIFEST)
+    with (
+        scripted_origin(lambda _: Reply(200, [("Content-Encoding", "gzip")], packed)) as origin,
+        running_mirror(origin.upstream) as mirror,
+    ):
+        response, body = mirror.request("/v2/a/manifests/b", headers=[("Accept-Encoding", "gzip")])
+    assert origin.seen[0].all("Accept-Encoding") == ["gzip"]
+    assert (response.getheader("Content-Encoding"), body) == ("gzip", packed)
+
+
+def test_head_has_the_length_a_get_would_have() -> None:
+    with scripted_origin(lambda _: Reply(declared=4321)) as origin, running_mirror(origin.upstream) as mirror:
+        response, body = mirror.request("/v2/library/app/manifests/latest", method="HEAD")
+    assert (response.status, body, response.getheader("Content-Length")) == (200, b"", "4321")
+    assert origin.seen[0].method == "HEAD"
+
+
+def test_head_of_a_blob_nobody_knows_is_the_origins_answer() -> None:
+    digest = Digest.of(b"x")
+    headers = [("Docker-Content-Digest", str(digest))]
+    with (
+        scripted_origin(lambda _: Reply(200, headers, declared=99)) as origin,
+        running_mirror(origin.upstream) as mirror,
+    ):
+        response, _ = mirror.request(f"/v2/a/blobs/{digest}", method="HEAD", headers=[("Authorization", "Bearer t")])
+    assert (response.status, response.getheader("Content-Length")) == (200, "99")
+    assert origin.seen[0].all("Authorization") == ["Bearer t"]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (404, []),
+        (429, [("Retry-After", "17")]),
+        (401, [("WWW-Authenticate", 'Bearer realm="https://auth.example/token",service="s"')]),
+        (500, []),
+        (304, [("ETag", '"x"')]),
+    ],
+)
+def test_refusals_are_relayed_in_the_origins_words(status: int, headers: list[tuple[str, str]]) -> None:
+    said = b"" if status == 304 else b'{"errors":[{"code":"THEIRS"}]}'
+    with scripted_origin(lambda _: Reply(status, headers, said)) as origin, running_mirror(origin.upstream) as mirror:
+        response, body = mirror.request("/v2/library/app/manifests/latest")
+    assert (response.status, body) == (status, said)
+    for name, value in headers:
+        assert response.getheader(name) == value
+
+
+@pytest.mark.parametrize("path", ["/v2", "/v2/"])
+def test_the_ping_is_the_origins_status_and_challenge(path: str) -> None:
+    challenge = 'Bearer realm="https://auth.example/token",service="registry"'
+    reply = Reply(401, [("WWW-Authenticate", challenge)], b"{}")
+    with scripted_origin(lambda _: reply) as origin, running_mirror(origin.upstream) as mirror:
+        response, _ = mirror.request(path)
+    assert (response.status, response.getheader("WWW-Authenticate")) == (401, challenge)
+    assert origin.seen[0].target == "/v2/"
+
+
+def test_ns_names_the_upstream_and_goes_no_further() -> None:
+    with (
+        scripted_origin(lambda _: Reply(500)) as default,
+        scripted_origin(manifest_reply) as named,
+        running_mirror(default.upstream, named.upstream) as mirror,
+    ):
+        encoded = named.authority.replace(":", "%3A")
+        response, body = mirror.request(f"/v2/library/app/manifests/latest?ns={encoded}&x=a%2Fb")
+    assert (response.status, body) == (200, MANIFEST)
+    assert response.getheader("OCI-Namespace") == named.authority
+    assert named.seen[0].target == "/v2/library/app/manifests/latest?x=a%2Fb"
+    assert not default.seen
+
+
+def test_a_registry_in_the_path_names_the_upstream() -> None:
+    with (
+        scripted_origin(lambda _: Reply(500)) as default,
+        scripted_origin(manifest_reply) as named,
+        running_mirror(default.upstream, named.upstream) as mirror,
+    ):
+        response, _ = mirror.request(f"/v2/{named.authority}/org/app/manifests/latest")
+    assert response.status == 200
+    assert response.getheader("OCI-Namespace") is None
+    assert named.seen[0].target == "/v2/org/app/manifests/latest"
+
+
+@pytest.mark.parametrize("target", ["/v2/a/manifests/b?ns=evil.example", "/v2/evil.example/a/manifests/b"])
+def test_a_registry_that_is_not_allowed_is_not_found(target: str) -> None:
+    with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
+        response, body = mirror.request(target)
+    assert (response.status, code_of(body)) == (404, "NAME_UNKNOWN")
+    assert not origin.seen
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "code"),
+    [
+        ("/v2/UPPER/manifests/latest", 400, "NAME_INVALID"),
+        ("/v2/a/blobs/sha256:zz", 400, "DIGEST_INVALID"),
+        ("/v2/a/blobs/md5:00", 400, "DIGEST_INVALID"),
+        ("/v2/_catalog", 404, "UNSUPPORTED"),
+        ("/v2/a/manifests/b?ns=h%2Fx", 400, "NAME_INVALID"),
+        ("/v2/a/manifests/b?ns=", 400, "NAME_INVALID"),
+        ("/v2/%ff/manifests/b", 400, "NAME_INVALID"),
+        ("/v2/a/../b/manifests/c", 400, "NAME_INVALID"),
+    ],
+)
+def test_a_malformed_request_is_a_registry_error(target: str, status: int, code: str) -> None:
+    with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
+        response, body = mirror.request(target)
+    assert (response.status, code_of(body)) == (status, code)
+    assert response.getheader("Content-Type") == "application/json"
+    assert not origin.seen
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_writing_is_not_offered(method: str) -> None:
+    with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
+        response, body = mirror.request("/v2/a/blobs/uploads/", method=method, headers=[("Content-Length", "0")])
+    assert (response.status, code_of(body)) == (405, "UNSUPPORTED")
+    assert response.getheader("Allow") == "GET, HEAD"
+    assert not origin.seen
+
+
+def test_a_request_that_came_through_a_mirror_already_is_refused() -> None:
+    with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
+        response, body = mirror.request("/v2/a/manifests/b", headers=[(HOP_HEADER, "1")])
+    assert (response.status, code_of(body)) == (508, "UNSUPPORTED")
+    assert not origin.seen
+
+
+def test_the_next_page_of_tags_stays_on_the_mirror() -> None:
+    link = '<https://origin.example/v2/a/tags/list?last=c&n=3>; rel="next"'
+    with scripted_origin(lambda _: Reply(200, [("Link", link)])) as origin, running_mirror(origin.upstream) as mirror:
+        response, _ = mirror.request("/v2/a/tags/list?n=3")
+    assert origin.seen[0].target == "/v2/a/tags/list?n=3"
+    assert response.getheader("Link") == '</v2/a/tags/list?last=c&n=3>; rel="next"'
+
+
+def test_referrers_are_passed_through() -> None:
+    target = f"/v2/a/referrers/{Digest.of(b'x')}?artifactType=a%2Fb"
+    reply = Reply(200, [("OCI-Filters-Applied", "artifactType")], b"{}")
+    with scripted_origin(lambda _: reply) as origin, running_mirror(origin.upstream) as mirror:
+        response, body = mirror.request(target)
+    assert (body, response.getheader("OCI-Filters-Applied")) == (b"{}", "artifactType")
+    assert origin.seen[0].target == target
+
+
+def test_a_token_for_the_prefixed_name_is_told_the_scope_that_would_do() -> None:
+    challenge = 'Bearer realm="https://auth.example/token",service="s",error="invalid_token"'
+    reply = Reply(401, [("WWW-Authenticate", challenge)], b"{}")
+    with scripted_origin(lambda _: reply) as origin, running_mirror(origin.upstream) as mirror:
+        by_prefix, _ = mirror.request(f"/v2/{origin.authority}/org/app/manifests/latest")
+        plain, _ = mirror.request("/v2/org/app/manifests/latest")
+    told = by_prefix.getheader("WWW-Authenticate") or ""
+    assert 'error="insufficient_scope"' in told
+    assert 'scope="repository:org/app:pull"' in told
+    assert 'realm="https://auth.example/token"' in told
+    assert plain.getheader("WWW-Authenticate") == challenge
+
+
+def test_a_redirect_is_followed_without_credentials_and_its_query_kept() -> None:
+    def answer(seen: Seen) -> Reply:
+        return Reply(307, [("Location", f"http://{cdn.authority}/data?sig=a%2Fb%3D&c=+~")])
+
+    with scripted_origin(manifest_reply) as cdn, scripted_origin(answer) as origin:
+        with running_mirror(origin.upstream, cdn.upstream) as mirror:
+            response, body = mirror.request("/v2/a/manifests/b", headers=[("Authorization", "Bearer t")])
+        assert (response.status, body) == (200, MANIFEST)
+        assert origin.seen[0].all("Authorization") == ["Bearer t"]
+        assert cdn.seen[0].all("Authorization") == []
+        assert cdn.seen[0].target == "/data?sig=a%2Fb%3D&c=+~"
+
+
+def test_a_redirect_on_the_same_server_keeps_the_credential() -> None:
+    def answer(seen: Seen) -> Reply:
+        moved = seen.target == "/v2/a/manifests/b"
+        return Reply(302, [("Location", "/v2/c/manifests/b")]) if moved else manifest_reply(seen)
+
+    with scripted_origin(answer) as origin, running_mirror(origin.upstream) as mirror:
+        response, _ = mirror.request("/v2/a/manifests/b", headers=[("Authorization", "Bearer t")])
+    assert response.status == 200
+    assert origin.seen[1].all("Authorization") == ["Bearer t"]
+
+
+@pytest.mark.parametrize(
+    "location", ["http://169.254.169.254/latest", "http://[::1]:1/x", "https://10.0.0.1/x", "ftp://x/"]
+)
+def test_a_redirect_that_may_not_be_followed_is_the_clients_to_follow(location: str) -> None:
+    with (
+        scripted_origin(lambda _: Reply(307, [("Location", location)])) as origin,
+        running_mirror(origin.upstream) as mirror,
+    ):
+        response, _ = mirror.request("/v2/a/manifests/b")
+    assert (response.status, response.getheader("Location")) == (307, location)
+    assert len(origin.seen) == 1
+
+
+def test_a_redirect_target_that_wants_a_login_is_the_clients_to_follow() -> None:
+    with scripted_origin(lambda _: Reply(401)) as cdn:
+        location = f"http://{cdn.authority}/x"
+        with (
+            scripted_origin(lambda _: Reply(307, [("Location", location)], b"moved")) as origin,
+            running_mirror(origin.upstream, cdn.upstream) as mirror,
+        ):
+            response, body = mirror.request("/v2/a/manifests/b")
+    assert (response.status, response.getheader("Location"), body) == (307, location, b"moved")
+
+
+def test_an_origin_that_refuses_connections_is_unavailable() -> None:
+    with scripted_origin(manifest_reply) as origin:
+        upstream = origin.upstream
+    with running_mirror(upstream) as mirror:
+        response, body = mirror.request("/v2/a/manifests/b")
+    assert (response.status, code_of(body)) == (503, "UNAVAILABLE")
+
+
+def test_an_origin_that_stalls_is_given_up_in_time() -> None:
+    limits = ProxyLimits(forward_s=0.3)
+    with (
+        scripted_origin(lambda _: Reply(delay_s=1.5)) as origin,
+        running_mirror(origin.upstream, limits=limits) as mirror,
+    ):
+        started_s = time.monotonic()
+        response, body = mirror.request("/v2/a/manifests/b")
+        assert time.monotonic() - started_s < 1.4
+    assert (response.status, code_of(body)) == (503, "UNAVAILABLE")
+
+
+def test_an_answer_that_breaks_off_ends_short_with_nothing_added() -> None:
+    reply = Reply(200, [("Content-Type", MANIFEST_TYPE)], MANIFEST, declared=1000)
+    with scripted_origin(lambda _: reply) as origin, running_mirror(origin.upstream) as mirror:
+        response, body = mirror.request("/v2/a/manifests/b")
+    assert (response.status, body) == (200, MANIFEST)
+    assert response.getheader("Content-Length") == "1000"
+
+
+def test_long_header_lines_pass_both_ways() -> None:
+    token, echo = "Bearer " + "t" * 40_000, "e" * 30_000
+    with scripted_origin(lambda _: Reply(200, [("X-Echo", echo)])) as origin, running_mirror(origin.upstream) as mirror:
+        response, _ = mirror.request("/v2/a/manifests/b", headers=[("Authorization", token)])
+    assert origin.seen[0].all("Authorization") == [token]
+    assert response.getheader("X-Echo") == echo
+
+
+def test_a_proxy_from_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
+        assert mirror.request("/v2/a/manifests/b")[1] == MANIFEST
+
+
+def test_a_tls_greeting_on_the_plain_port_is_ended_at_once() -> None:
+    hello = bytes.fromhex("16030100f1010000ed0303") + bytes(range(200))
+    with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
+        started_s = time.monotonic()
+        with mirror.connect() as client:
+            client.sendall(hello)
+            assert _read_to_end(client) is not None
+        assert time.monotonic() - started_s < 2
+
+
+def test_a_head_of_tls_greeting_that_never_ends_is_ended_too(mirror_alone: Mirror) -> None:
+    with mirror_alone.connect() as client:
+        client.sendall(b"\x16\x03\x01")
+        client.settimeout(2)
+        _read_to_end(client)
+
+
+@pytest.fixture
+def mirror_alone() -> Iterator[Mirror]:
+    with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
+        yield mirror
+
+
+def _read_to_end(client: socket.socket) -> bytes:
+    received = b""
+    while True:
+        try:
+            part = client.recv(65536)
+        except ConnectionResetError:
+            return received
+        if not part:
+            return received
+        received += part
+
+
+def test_a_client_that_hangs_up_before_its_answer_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    hung_up = threading.Event()
+
+    def slowly(seen: Seen) -> Reply:
+        hung_up.wait(10)
+        return manifest_reply(seen)
+
+    with scripted_origin(slowly) as origin, running_mirror(origin.upstream) as mirror:
+        with mirror.connect() as client:
+            client.sendall(b"GET /v2/library/app/manifests/latest HTTP/1.1\r\nHost: mirror\r\n\r\n")
+            until(lambda: len(origin.seen) == 1)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        time.sleep(0.1)
+        hung_up.set()
+        until(lambda: mirror.counted("layercast_requests_total", kind="manifest", status="499") == 1)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

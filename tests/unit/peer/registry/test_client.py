@@ -1,0 +1,272 @@
+"""Connections to origins: egress proxies, client certificates, which connections are used again."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import socket
+import ssl
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+
+from peer.registry.addresses import Endpoint, is_public_address, upstream_endpoint
+from peer.registry.client import OriginHttp
+from peer.registry.connection import OriginTimeouts
+from peer.registry.retry_after import retry_after_s
+from peer.transport.cancellation import Cancellation, FetchCancelled
+from proto.errors import ConfigError, UpstreamError, UpstreamKind
+from proto.oci.upstreams import UpstreamConfig
+from tests.support.tls import Authority
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@contextlib.contextmanager
+def serving(*connections: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A server whose n-th connection is handled by the n-th function; its port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def run() -> None:
+            for handle in connections:
+                with contextlib.suppress(OSError), listener.accept()[0] as sock:
+                    sock.settimeout(5)
+                    handle(sock)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            with contextlib.suppress(OSError):
+                listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def read_head(sock: socket.socket) -> bytes:
+    head = b""
+    while not head.endswith(b"\r\n\r\n"):
+        received = sock.recv(1)
+        if not received:
+            raise ConnectionError
+        head += received
+    return head
+
+
+def get(http: OriginHttp, endpoint: Endpoint) -> bytes:
+    exchange = http.send(endpoint, "GET", "/path?a=%2F", [("X-Test", "1")], Cancellation())
+    try:
+        return exchange.read_all(100)
+    finally:
+        exchange.close()
+
+
+@pytest.fixture
+def http() -> Iterator[OriginHttp]:
+    opened = OriginHttp(OriginTimeouts(connect_s=5, read_s=5))
+    yield opened
+    opened.close()
+
+
+def test_a_plain_http_origin_behind_an_egress_proxy_is_asked_for_by_its_whole_url(http: OriginHttp) -> None:
+    heads: list[bytes] = []
+
+    def proxy(sock: socket.socket) -> None:
+        heads.append(read_head(sock))
+        sock.sendall(ANSWER)
+
+    with serving(proxy) as port:
+        upstream = UpstreamConfig(
+            "registry.example", "http://registry.example", egress_proxy=f"http://127.0.0.1:{port}"
+        )
+        assert get(http, upstream_endpoint(upstream, anonymous=True)) == b"ok"
+    assert heads[0].startswith(b"GET http://registry.example/path?a=%2F HTTP/1.1\r\nHost: registry.example\r\n")
+
+
+def test_an_https_origin_is_reached_through_a_tunnel_with_the_proxys_own_password(
+    http: OriginHttp, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    context = authority.issue(["registry.example"]).server_context()
+    heads: list[bytes] = []
+
+    def proxy(sock: socket.socket) -> None:
+        heads.append(read_head(sock))
+        sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with context.wrap_socket(sock, server_side=True) as secured:
+            heads.append(read_head(secured))
+            secured.sendall(ANSWER)
+
+    with serving(proxy) as port:
+        upstream = UpstreamConfig(
+            "registry.example",
+            "https://registry.example",
+            ca_file=authority.certificate_file,
+            egress_proxy=f"http://user:p%40ss@127.0.0.1:{port}",
+        )
+        assert get(http, upstream_endpoint(upstream, anonymous=True)) == b"ok"
+    assert heads[0].startswith(b"CONNECT registry.example:443 HTTP/1.1\r\n")
+    assert b"Proxy-Authorization: Basic dXNlcjpwQHNz\r\n" in heads[0]
+    assert b"Proxy-Authorization" not in heads[1]
+
+
+def test_a_tunnel_that_is_refused_is_unavailable(http: OriginHttp) -> None:
+    def proxy(sock: socket.socket) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+
+    with serving(proxy) as port:
+        upstream = UpstreamConfig(
+            "registry.example", "https://registry.example", egress_proxy=f"http://127.0.0.1:{port}"
+        )
+        with pytest.raises(UpstreamError, match="CONNECT answered 403") as caught:
+            get(http, upstream_endpoint(upstream, anonymous=True))
+    assert caught.value.kind is UpstreamKind.UNAVAILABLE
+
+
+def test_the_client_certificate_is_shown_unless_the_question_is_who_anyone_is(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    own = authority.issue(["client"])
+    context = authority.issue(["127.0.0.1"]).server_context()
+    context.load_verify_locations(authority.certificate_file)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    shown: list[bool] = []
+
+    def server(sock: socket.socket) -> None:
+        with context.wrap_socket(sock, server_side=True) as secured:
+            read_head(secured)
+            shown.append(bool(secured.getpeercert()))
+            secured.sendall(ANSWER)
+
+    http = OriginHttp()
+    with serving(server, server) as port:
+        upstream = UpstreamConfig(
+            f"127.0.0.1:{port}",
+            f"https://127.0.0.1:{port}",
+            ca_file=authority.certificate_file,
+            client_cert=own.certificate_file,
+            client_key=own.key_file,
+        )
+        get(http, upstream_endpoint(upstream, anonymous=False))
+        get(http, upstream_endpoint(upstream, anonymous=True))
+        http.close()
+    assert shown == [True, False]
+
+
+def test_a_ca_file_that_cannot_be_read_is_the_operators_to_mend(http: OriginHttp, tmp_path: Path) -> None:
+    endpoint = Endpoint("https", "127.0.0.1", 1, trusted=True, ca_file=tmp_path / "missing.crt")
+    with pytest.raises(ConfigError, match="ca_file"):
+        get(http, endpoint)
+
+
+def test_a_connection_that_the_server_closed_while_idle_is_replaced(http: OriginHttp) -> None:
+    def once(sock: socket.socket) -> None:
+        read_head(sock)
+        sock.sendall(ANSWER)
+
+    with serving(once, once) as port:
+        endpoint = Endpoint("http", "127.0.0.1", port, trusted=True)
+        assert [get(http, endpoint), get(http, endpoint)] == [b"ok", b"ok"]
+
+
+def test_a_request_that_met_silence_is_not_sent_again(http: OriginHttp) -> None:
+    requests: list[bytes] = []
+
+    def twice(sock: socket.socket) -> None:
+        requests.append(read_head(sock))
+        sock.sendall(ANSWER)
+        requests.append(read_head(sock))
+        with contextlib.suppress(OSError):
+            sock.recv(1)
+
+    quick = OriginHttp(OriginTimeouts(read_s=0.2))
+    with serving(twice) as port:
+        endpoint = Endpoint("http", "127.0.0.1", port, trusted=True)
+        get(quick, endpoint)
+        with pytest.raises(UpstreamError, match="timed out"):
+            get(quick, endpoint)
+        quick.close()
+    assert len(requests) == 2
+
+
+@pytest.mark.parametrize(
+    "answer", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 200 + b"\r\n", b"\x15\x03\x01\x00"]
+)
+def test_an_answer_that_is_no_http_is_unavailable(http: OriginHttp, answer: bytes) -> None:
+    def server(sock: socket.socket) -> None:
+        read_head(sock)
+        sock.sendall(answer)
+
+    with serving(server) as port, pytest.raises(UpstreamError) as caught:
+        get(http, Endpoint("http", "127.0.0.1", port, trusted=True))
+    assert caught.value.kind is UpstreamKind.UNAVAILABLE
+
+
+def test_a_part_that_is_cancelled_leaves_the_whole_alone_and_ends_with_it() -> None:
+    whole = Cancellation()
+    with whole.child() as first, whole.child() as second:
+        first.cancel()
+        assert (first.cancelled, second.cancelled, whole.cancelled) == (True, False, False)
+        whole.cancel()
+        assert second.cancelled
+    with pytest.raises(FetchCancelled), whole.child():
+        pass
+
+
+@pytest.mark.parametrize(
+    ("address", "public"),
+    [
+        ("8.8.8.8", True),
+        ("2600::1", True),
+        ("10.0.0.1", False),
+        ("100.64.0.1", False),
+        ("127.0.0.1", False),
+        ("169.254.169.254", False),
+        ("0.0.0.0", False),
+        ("224.0.0.1", False),
+        ("255.255.255.255", False),
+        ("::", False),
+        ("::1", False),
+        ("fe80::1%eth0", False),
+        ("fd00::1", False),
+        ("ff02::1", False),
+        ("::ffff:10.0.0.1", False),
+        ("::ffff:8.8.8.8", True),
+        ("64:ff9b::a00:1", False),
+        ("64:ff9b::808:808", True),
+        ("2002:a00:1::1", False),
+        ("2001:0:1::1", False),
+    ],
+)
+def test_public_addresses_are_told_from_all_others(address: str, public: bool) -> None:
+    assert is_public_address(address) is public
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-1", None),
+        ("Mon, 01 Jan 2024 00:00:00 +99999999999999999999", None),
+        ("Mon, 01 Jan 99999999999999 00:00:00 GMT", None),
+        ("7", 7.0),
+        ("999999999999999999", 3600.0),
+        ("Thu, 01 Jan 1970 00:01:40 GMT", 40.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date(header: str | None, seconds: float | None) -> None:
+    assert retry_after_s(header, wall_time_s=60.0) == seconds
+
+
+def test_an_endpoint_is_its_whole_configuration() -> None:
+    plain = Endpoint("https", "a.example", 443, trusted=True)
+    assert plain != dataclasses.replace(plain, egress_proxy="http://proxy.example:3128")
+    assert plain.same_server(dataclasses.replace(plain, trusted=False))

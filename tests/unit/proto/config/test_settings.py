@@ -1,0 +1,140 @@
+"""Settings: rising layers, known origins, and refusals that say what would be right."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from proto.config.settings import Loaded, Option, default_data_dir, load
+from proto.config.values import (
+    HostPort,
+    parse_bool,
+    parse_duration,
+    parse_host_port,
+    parse_rate,
+    parse_size,
+    parse_text,
+)
+from proto.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LISTEN = Option("listen", parse_host_port, HostPort("127.0.0.1", 65001), "where clients connect")
+LIMIT = Option("size_limit", parse_size, 10, "bytes")
+ALLOW = Option("allow_upstream", parse_text, (), "https registries", multiple=True)
+SHARING = Option("p2p", parse_bool, True, "share pieces")
+OPTIONS: list[Option[Any]] = [LISTEN, LIMIT, ALLOW, SHARING]
+
+
+def _load(*argv: str, environ: dict[str, str] | None = None) -> Loaded:
+    return load("prog", "A program.", OPTIONS, argv, environ or {})
+
+
+def test_flags_win_over_the_environment_over_the_file_over_defaults(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('listen = "127.0.0.1:1"\nsize_limit = "1MiB"\np2p = false\n')
+    loaded = _load("--config", str(file), "--listen", "127.0.0.1:3", environ={"LAYERCAST_SIZE_LIMIT": "2MiB"})
+    assert loaded.get(LISTEN) == HostPort("127.0.0.1", 3)
+    assert loaded.get(LIMIT) == 2 << 20
+    assert loaded.get(SHARING) is False
+    assert loaded.many(ALLOW) == ()
+    assert dict(loaded.origins) == {
+        "listen": "flag --listen",
+        "size_limit": "environment LAYERCAST_SIZE_LIMIT",
+        "allow_upstream": "default",
+        "p2p": f"file {file}",
+    }
+
+
+def test_a_multiple_option_repeats_its_flag_or_separates_by_commas() -> None:
+    assert _load("--allow-upstream", "a", "--allow-upstream", "b").many(ALLOW) == ("a", "b")
+    assert _load(environ={"LAYERCAST_ALLOW_UPSTREAM": "a, b"}).many(ALLOW) == ("a", "b")
+
+
+def test_upstream_sections_are_handed_on(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('[upstream."r.example"]\nca_file = "/etc/ca.pem"\n')
+    assert _load("--config", str(file)).upstream_tables == {"r.example": {"ca_file": "/etc/ca.pem"}}
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ("lissten = 1", "unknown key 'lissten'; known keys: allow_upstream, listen"),
+        ("listen = 5", "listen: '5': expected HOST:PORT"),
+        ('allow_upstream = "a"', "expected an array"),
+        ("listen = [1]", "expected a string, a number or true/false"),
+        ("p2p = 'maybe'", "p2p: 'maybe': expected true or false"),
+        ("upstream = 3", "expected sections such as"),
+        ("a =", "not TOML"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_key_and_value(tmp_path: Path, content: str, complaint: str) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match=complaint):
+        _load("--config", str(file))
+
+
+def test_a_missing_file_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        _load("--config", "/nonexistent.toml")
+
+
+def test_print_config_shows_values_and_where_they_came_from(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        _load("--print-config", "--listen", "127.0.0.1:9")
+    shown = capsys.readouterr().out
+    assert "127.0.0.1:9" in shown
+    assert "flag --listen" in shown
+    assert "# default" in shown
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [("127.0.0.1:80", "127.0.0.1:80"), ("[::1]:80", "[::1]:80"), (":80", "0.0.0.0:80"), ("node-1:0", "node-1:0")],
+)
+def test_addresses_are_read_and_printed(text: str, address: str) -> None:
+    assert str(parse_host_port(text)) == address
+
+
+@pytest.mark.parametrize("text", ["", "80", "::1:80", "h:99999", "h:-1", "http://h:80", "u@h:1", "h h:1"])
+def test_a_malformed_address_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="expected HOST:PORT"):
+        parse_host_port(text)
+
+
+def test_sizes_rates_and_times_take_units() -> None:
+    assert parse_size("1.5GiB") == 3 << 29
+    assert parse_rate("100Mbit") == 12_500_000
+    assert parse_rate("10MiB/s") == 10 << 20
+    assert parse_duration("500ms") == 0.5
+    for parse in (parse_size, parse_rate, parse_duration):
+        with pytest.raises(ValueError, match="expected"):
+            parse("12 parsecs")
+
+
+@pytest.mark.parametrize("argv", [["--no-such-flag", "1"], ["--listen"], ["stray"]])
+def test_a_flag_that_is_none_of_ours_is_refused_in_one_line(argv: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"^[^\n]*--help lists every flag$"):
+        _load(*argv)
+
+
+@pytest.mark.parametrize(
+    ("user", "environ", "folder"),
+    [
+        (0, {}, "/var/lib/layercast"),
+        (1000, {"HOME": "/home/u"}, "/home/u/.local/share/layercast"),
+        (1000, {"XDG_DATA_HOME": "/data"}, "/data/layercast"),
+    ],
+)
+def test_programs_have_a_folder_unless_told(
+    monkeypatch: pytest.MonkeyPatch, user: int, environ: dict[str, str], folder: str
+) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert str(default_data_dir()) == folder

@@ -1,0 +1,221 @@
+"""Who is told that the swarm moves: members that want the blob and hold no lease of it, and only while it does move."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, cast
+
+import pytest
+
+from peer.downloader.limits import Limits as PeerLimits
+from peer.store.disk import DiskStore
+from proto.ids import Digest
+from proto.pieces import KIB, PieceLayout
+from proto.wire.messages import Message, NodeKnown, OriginStatus, PieceHashes, Stored, SwarmOpened, TorrentOpened
+from proto.wire.tickets import Identity
+from supernode.control import notifier
+from supernode.control.node_registry import NodeBook
+from supernode.control.notifier import MOVED_LATELY_S, Telling
+from supernode.control.swarm_registry import Swarm, SwarmBook
+from supernode.session.hello import PeerInfo
+from supernode.session.session import Limits, Link, Session
+from tests.support.fake_origin import FakeOrigin, fake_origin
+from tests.support.torrents import Told, torrent_swarms
+from tests.unit.supernode.harness import BarePeer, running_supernode
+from tests.unit.supernode.torrent.test_tracker import FLAGS, TorrentPeer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CONTENT = random.Random(1).randbytes(700 * KIB)
+# What is repeated with each ping is repeated that much sooner.
+OFTEN = Limits(ping_interval_s=0.1)
+
+
+class Ears:
+    """Stands in for a session: what was sent."""
+
+    def __init__(self) -> None:
+        self.heard: list[Message] = []
+
+    def send(self, message: Message, *, soon: bool = True) -> None:
+        self.heard.append(message)
+
+
+class Bench:
+    """One node waits in one swarm that moved a moment ago; the clock moves by hand."""
+
+    def __init__(self) -> None:
+        identity = Identity.generate()
+        self.now_s = 1000.0
+        self.nodes, self.swarms = NodeBook(), SwarmBook(identity)
+        self.telling = Telling(self.swarms, self.nodes, identity, clock=lambda: self.now_s)
+        self.swarm = self.open(b"blob")
+        self.ears = Ears()
+        info = PeerInfo(identity.peer, "boot", "10.0.0.1:1", "", 4, 4, None, None, "test")
+        self.link = Link(1, info, cast("Session", self.ears), "10.0.0.9:1")
+        self.nodes.add(self.link)
+        self.join(self.swarm, wanted=True)
+
+    def open(self, content: bytes) -> Swarm:
+        swarm = self.swarms.open(Digest.of(content), PieceLayout(1000, 1000))
+        swarm.moved_s = self.now_s
+        return swarm
+
+    def join(self, swarm: Swarm, *, wanted: bool) -> None:
+        swarm.join(self.link.node, wanted=wanted).ticket_renew_s = float("inf")
+        if wanted:
+            self.link.wanting.add(swarm.number)
+
+    def told(self) -> list[OriginStatus]:
+        self.ears.heard.clear()
+        self.telling.refresh(self.link)
+        return [message for message in self.ears.heard if isinstance(message, OriginStatus)]
+
+
+@pytest.mark.asyncio
+async def test_who_waits_is_told_as_long_as_the_swarm_moved_lately() -> None:
+    bench = Bench()
+    sharing = [OriginStatus(bench.swarm.number, "sharing", False)]
+    assert bench.told() == sharing
+    bench.now_s += MOVED_LATELY_S
+    assert bench.told() == sharing
+    bench.now_s += 0.1
+    assert bench.told() == []
+    bench.swarm.moved_s = bench.now_s
+    assert bench.told() == sharing
+
+
+@pytest.mark.asyncio
+async def test_who_does_not_want_the_blob_is_told_nothing() -> None:
+    bench = Bench()
+    other = bench.open(b"other")
+    bench.join(other, wanted=False)
+    assert [status.swarm for status in bench.told()] == [bench.swarm.number]
+
+
+@pytest.mark.asyncio
+async def test_who_has_a_lease_of_it_needs_no_word() -> None:
+    bench = Bench()
+    bench.link.leases[5] = (bench.swarm.number, 0, 2)
+    assert bench.told() == []
+    bench.link.leases[5] = (bench.swarm.number + 1, 0, 2)
+    assert [status.state for status in bench.told()] == ["sharing"]
+
+
+@pytest.mark.asyncio
+async def test_who_gets_nothing_because_its_transfers_fail_is_not_held_back() -> None:
+    bench = Bench()
+    bench.swarm.members[bench.link.node].failing = True
+    assert bench.told() == []
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("state", ["fetching", "unreachable", "open"])
+async def test_what_the_origin_does_goes_first(state: str) -> None:
+    bench = Bench()
+    bench.swarm.origin_state = state
+    assert [status.state for status in bench.told()] == [state]
+
+
+@pytest.mark.asyncio
+async def test_a_swarm_in_which_nothing_ever_moved_is_not_waited_for() -> None:
+    bench = Bench()
+    bench.swarm.moved_s = SwarmBook(Identity.generate()).open(Digest.of(b"new"), PieceLayout(1, 1)).moved_s
+    assert bench.told() == []
+
+
+def test_lately_is_shorter_than_a_peer_waits_without_a_word() -> None:
+    assert PeerLimits().stall_s > MOVED_LATELY_S
+
+
+# --- what counts as moving ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def origin() -> Iterator[FakeOrigin]:
+    with fake_origin() as running:
+        yield running
+
+
+class Waiting(TorrentPeer):
+    """One that wants the blob and gets nothing of it."""
+
+    def forget(self) -> None:
+        """What was said so far was not said."""
+        self.seen.clear()
+        while not self._queue.empty():
+            self._queue.get_nowait()
+
+    async def heard_sharing(self) -> None:
+        while (await self.expect(OriginStatus)).state != "sharing":
+            pass
+
+
+async def quiet(peer: BarePeer, seconds: float) -> None:
+    """Wait until nothing was said of the swarm for so long."""
+    while True:
+        before = len(peer.of(OriginStatus))
+        await asyncio.sleep(seconds)
+        if len(peer.of(OriginStatus)) == before:
+            return
+
+
+@pytest.mark.asyncio
+async def test_pieces_that_members_store_are_news_once(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifier, "MOVED_LATELY_S", 1.0)
+    digest = origin.add(CONTENT)
+    async with (
+        running_supernode(tmp_path, origin, *FLAGS, limits=OFTEN) as supernode,
+        Waiting.connected(supernode) as waits,
+        TorrentPeer.connected(supernode) as stores,
+    ):
+        await waits.announce(origin, digest)
+        # The torrent was made.
+        await waits.heard_sharing()
+        await stores.announce(origin, digest)
+        swarm = (await stores.expect(SwarmOpened)).swarm
+        await quiet(waits, 1.5)
+        waits.forget()
+        await stores.send(Stored(0, swarm, 0, 1))
+        await waits.heard_sharing()
+        await quiet(waits, 1.5)
+        waits.forget()
+        await stores.send(Stored(0, swarm, 0, 1))
+        await asyncio.sleep(0.5)
+        assert waits.of(OriginStatus) == []
+
+
+@pytest.mark.asyncio
+async def test_payload_that_the_seed_sends_is_news(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notifier, "MOVED_LATELY_S", 1.0)
+    digest = origin.add(CONTENT)
+    store = DiskStore(tmp_path / "p", size_limit_bytes=1 << 30, free_floor_bytes=0)
+    swarms = torrent_swarms(store, Told(), download_rate_bytes_s=32 * KIB)
+    async with (
+        running_supernode(tmp_path / "s", origin, *FLAGS, limits=OFTEN) as supernode,
+        Waiting.connected(supernode) as waits,
+    ):
+        await waits.announce(origin, digest)
+        opened = await waits.expect(SwarmOpened)
+        layout = PieceLayout(opened.size_bytes, opened.piece_size_bytes)
+        metainfo = (await waits.expect(TorrentOpened)).metainfo
+        seed = await waits.expect(NodeKnown)
+        handle = store.open(digest, layout)
+        for told in waits.of(PieceHashes):
+            handle.trust_hashes(told.first, told.hashes)
+        await quiet(waits, 1.5)
+        waits.forget()
+        assert swarms.offer(digest, layout, metainfo)
+        swarms.join(digest, whole=True)
+        swarms.connect(digest, [seed.torrent_address])
+        await waits.heard_sharing()
+        handle.close()
+    await asyncio.to_thread(swarms.close)
+    store.close()

@@ -1,0 +1,155 @@
+"""The public check: one HEAD for all who ask, remembered as long as it may be and no longer."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from proto.errors import ConfigError, LayercastError, UpstreamError, UpstreamKind
+from proto.ids import Digest
+from proto.wire.messages import Source
+from supernode.origin.public_access import Publicity
+from supernode.state.sqlite import SqliteState, StateThread
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+pytestmark = pytest.mark.asyncio
+
+BLOB = Digest.of(b"blob")
+SOURCE = Source("registry.example", "library/thing")
+
+
+class Origin:
+    """Answers HEADs as scripted: a size, None, or an error."""
+
+    def __init__(self) -> None:
+        self.answer: int | LayercastError | None = 1000
+        self.asked = 0
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+
+    def head(self, source: Source, digest: Digest) -> int | None:
+        self.asked += 1
+        self.may_answer.wait(10)
+        if isinstance(self.answer, LayercastError):
+            raise self.answer
+        return self.answer
+
+
+class Bench:
+    def __init__(self, state: StateThread) -> None:
+        self.origin = Origin()
+        self.now_s = 1_000_000.0
+        self.state = state
+        self.publicity = self.new()
+
+    def new(self) -> Publicity:
+        return Publicity(self.origin.head, self.state, clock=lambda: self.now_s, fresh_s=100.0, stale_s=1000.0)
+
+    def fails(self, kind: UpstreamKind, retry_after_s: float | None = None) -> None:
+        self.origin.answer = UpstreamError("no", kind, retry_after_s=retry_after_s)
+
+    async def reason(self) -> str:
+        return (await self.publicity.check(SOURCE, BLOB)).reason
+
+
+@pytest_asyncio.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    state = StateThread(SqliteState(tmp_path / "state.sqlite"))
+    bench = Bench(state)
+    yield bench
+    bench.origin.may_answer.set()
+    await bench.publicity.close()
+    await asyncio.to_thread(bench.publicity.join)
+    state.close()
+
+
+async def test_many_ask_and_the_origin_is_asked_once(bench: Bench) -> None:
+    bench.origin.may_answer.clear()
+    asking = [asyncio.create_task(bench.publicity.check(SOURCE, BLOB)) for _ in range(50)]
+    await asyncio.sleep(0.05)
+    bench.origin.may_answer.set()
+    assert {(await each).size_bytes for each in asking} == {1000}
+    assert bench.origin.asked == 1
+
+
+async def test_it_is_remembered_while_fresh_then_asked_again(bench: Bench) -> None:
+    await bench.reason()
+    bench.now_s += 99
+    await bench.reason()
+    assert bench.origin.asked == 1
+    bench.now_s += 2
+    await bench.reason()
+    assert bench.origin.asked == 2
+
+
+async def test_another_process_remembers_too(bench: Bench) -> None:
+    await bench.reason()
+    await bench.publicity.close()
+    await asyncio.to_thread(bench.publicity.join)
+    bench.publicity = bench.new()
+    assert await bench.reason() == ""
+    assert bench.origin.asked == 1
+
+
+async def test_an_origin_in_trouble_does_not_make_a_public_blob_private(bench: Bench) -> None:
+    await bench.reason()
+    bench.fails(UpstreamKind.UNAVAILABLE)
+    bench.now_s += 500
+    assert await bench.reason() == ""
+    bench.now_s += 600
+    assert await bench.reason() == "unavailable"
+
+
+async def test_a_blob_that_became_private_is_forgotten(bench: Bench) -> None:
+    await bench.reason()
+    bench.fails(UpstreamKind.DENIED)
+    bench.now_s += 101
+    assert await bench.reason() == "private"
+    bench.fails(UpstreamKind.UNAVAILABLE)
+    bench.now_s += 10
+    assert await bench.reason() == "unavailable"
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        (UpstreamKind.DENIED, "private"),
+        (UpstreamKind.UNKNOWN, "unknown"),
+        (UpstreamKind.RATE_LIMITED, "rate_limited"),
+        (UpstreamKind.UNAVAILABLE, "unavailable"),
+        (UpstreamKind.CONTENT, "unavailable"),
+    ],
+)
+async def test_refusals_are_named_and_answer_for_a_moment(bench: Bench, kind: UpstreamKind, reason: str) -> None:
+    bench.fails(kind)
+    assert await bench.reason() == reason
+    assert await bench.reason() == reason
+    assert bench.origin.asked == 1
+    bench.origin.answer = 1000
+    bench.now_s += 10
+    assert await bench.reason() == ""
+
+
+async def test_retry_after_is_kept(bench: Bench) -> None:
+    bench.fails(UpstreamKind.RATE_LIMITED, retry_after_s=60.0)
+    assert await bench.reason() == "rate_limited"
+    bench.now_s += 59
+    assert await bench.reason() == "rate_limited"
+    assert bench.origin.asked == 1
+
+
+async def test_a_source_that_tells_no_size_is_of_no_use(bench: Bench) -> None:
+    bench.origin.answer = None
+    assert await bench.reason() == "unavailable"
+
+
+async def test_a_file_that_the_operator_named_wrongly_refuses_the_blob_and_ends_nothing(bench: Bench) -> None:
+    bench.origin.answer = ConfigError("upstream r: ca_file cannot be used")
+    assert await bench.reason() == "unavailable"

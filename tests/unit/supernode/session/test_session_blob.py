@@ -1,0 +1,364 @@
+"""How a blob goes through the supernode: asked of the origin once, vouched for, given to every peer."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proto.ids import Digest
+from proto.pieces import MIB
+from proto.wire.messages import (
+    SEED_NODE,
+    BlobRefused,
+    Failed,
+    FetchReason,
+    Grant,
+    Holders,
+    InlineBlob,
+    NodeKnown,
+    PieceHashes,
+    Stored,
+    SwarmOpened,
+    Voided,
+    Vouched,
+)
+from tests.support.fake_origin import Fault, fake_origin
+from tests.unit.supernode.harness import BarePeer, real_peer, running_supernode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.support.fake_origin import FakeOrigin
+
+pytestmark = pytest.mark.asyncio
+
+
+@pytest.fixture
+def origin() -> Iterator[FakeOrigin]:
+    with fake_origin() as origin:
+        yield origin
+
+
+def content_of(size_bytes: int, seed: int = 1) -> bytes:
+    return random.Random(seed).randbytes(size_bytes)
+
+
+def bytes_asked(origin: FakeOrigin, size_bytes: int) -> int:
+    """Bytes that GETs asked for, by their Range."""
+    total = 0
+    for asked in origin.blob_requests():
+        first, _, last = (asked.range or "bytes=0-").removeprefix("bytes=").partition("-")
+        total += (int(last) + 1 if last else size_bytes) - int(first)
+    return total
+
+
+async def test_three_peers_get_the_blob_and_the_origin_sends_it_once(tmp_path: Path, origin: FakeOrigin) -> None:
+    size_bytes = 5 * MIB + 17
+    digest = origin.add(content_of(size_bytes))
+    async with running_supernode(tmp_path / "s", origin) as supernode, AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(real_peer(supernode, tmp_path / f"p{n}")) for n in range(3)]
+        for peer in peers:
+            await peer.announce(origin, digest)
+        for peer in peers:
+            await peer.completed(digest)
+            if not peer.of(Vouched):
+                await peer.expect(Vouched)
+        assert [peer.failed for peer in peers] == [[], [], []]
+    assert len(origin.blob_requests("HEAD")) == 1
+    assert bytes_asked(origin, size_bytes) == size_bytes
+
+
+async def test_hashes_travel_with_pieces_and_not_in_messages(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(8 * MIB))
+    # Nothing is known of the blob when they join.
+    origin.faults = [Fault(), Fault(stall_after_bytes=100_000)]
+    async with running_supernode(tmp_path / "s", origin) as supernode, AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(real_peer(supernode, tmp_path / f"p{n}")) for n in range(3)]
+        for peer in peers:
+            await peer.announce(origin, digest)
+            await peer.expect(SwarmOpened)
+        origin.released.set()
+        for peer in peers:
+            await peer.completed(digest)
+        told, sent = sum(peer.told for peer in peers), sum(len(peer.of(PieceHashes)) for peer in peers)
+        assert told + sent >= 3 * 32
+        # These peers complete what was cancelled, too: that they then know the hash is not known here.
+        assert sent <= 32
+        # From the seed, and from each other.
+        assert {source == SEED_NODE for peer in peers for source in peer.sources} == {True, False}
+
+
+async def test_a_hash_that_the_source_could_not_tell_is_sent(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(2 * MIB))
+    origin.faults = [Fault(), Fault(stall_after_bytes=MIB)]
+    async with running_supernode(tmp_path / "s", origin) as supernode:
+        async with BarePeer.connected(supernode) as peer:
+            await peer.announce(origin, digest)
+            grant = await peer.expect(Grant)
+            await peer.send(Failed(grant.lease, FetchReason.UNHASHED))
+            hashes = await peer.expect(PieceHashes)
+            assert (hashes.swarm, hashes.first, len(hashes.hashes)) == (grant.swarm, grant.piece, 32)
+            # And the piece is granted anew.
+            while (await peer.expect(Grant)).piece != grant.piece:
+                pass
+        origin.released.set()
+
+
+async def test_pieces_are_granted_while_the_rest_still_arrives(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(2 * MIB))
+    origin.faults = [Fault(), Fault(stall_after_bytes=MIB)]
+    async with running_supernode(tmp_path / "s", origin) as supernode:
+        async with BarePeer.connected(supernode) as peer:
+            await peer.announce(origin, digest)
+            assert (await peer.expect(SwarmOpened)).size_bytes == 2 * MIB
+            grant = await peer.expect(Grant)
+            assert grant.piece < 4
+            # The seed tells the hash with the piece.
+            assert peer.of(PieceHashes) == []
+            assert not peer.of(Vouched)
+        origin.released.set()
+
+
+async def test_a_tiny_blob_travels_in_the_message(tmp_path: Path, origin: FakeOrigin) -> None:
+    content = content_of(500)
+    digest = origin.add(content)
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        await peer.announce(origin, digest)
+        assert (await peer.expect(InlineBlob)).content == content
+
+
+async def test_the_hash_of_a_blob_that_came_in_a_message_is_told_after_it(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(500))
+    async with (
+        running_supernode(tmp_path / "s", origin, "--ping-interval", "100ms") as supernode,
+        BarePeer.connected(supernode) as peer,
+    ):
+        await peer.announce(origin, digest)
+        inline = await peer.expect(InlineBlob)
+        assert peer.of(PieceHashes) == []
+        await peer.send(Stored(inline.lease, inline.swarm, 0, 1))
+        hashes = await peer.expect(PieceHashes)
+        assert (hashes.swarm, hashes.first, len(hashes.hashes)) == (inline.swarm, 0, 32)
+
+
+async def test_a_tiny_blob_over_a_thin_uplink_is_an_ordinary_swarm(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(60_000))
+    async with (
+        running_supernode(tmp_path / "s", origin, "--upload-rate", "1Mbit") as supernode,
+        BarePeer.connected(supernode) as peer,
+    ):
+        await peer.announce(origin, digest)
+        assert (await peer.expect(Grant)).piece == 0
+
+
+async def test_an_empty_blob_is_a_blob(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(b"")
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        await peer.announce(origin, digest)
+        opened = await peer.expect(SwarmOpened)
+        assert opened.size_bytes == 0
+        assert (await peer.expect(Vouched)).swarm == opened.swarm
+    assert origin.blob_requests() == []
+
+
+async def test_a_peer_hears_of_the_others(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(300_000))
+    async with (
+        running_supernode(tmp_path / "s", origin, "--ping-interval", "100ms") as supernode,
+        BarePeer.connected(supernode) as first,
+        BarePeer.connected(supernode) as second,
+    ):
+        await first.announce(origin, digest)
+        await first.expect(SwarmOpened)
+        await second.announce(origin, digest)
+        assert len((await second.expect(Holders)).nodes) == 1
+        while not (await first.expect(Holders)).nodes:
+            pass
+
+
+async def test_who_gets_a_tiny_blob_in_a_message_is_not_told_of_others(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(500))
+    async with (
+        running_supernode(tmp_path / "s", origin, "--ping-interval", "10s") as supernode,
+        BarePeer.connected(supernode) as first,
+        BarePeer.connected(supernode) as second,
+    ):
+        for peer in (first, second):
+            await peer.announce(origin, digest)
+            await peer.expect(InlineBlob)
+            assert (peer.of(NodeKnown), peer.of(Holders)) == ([], [])
+
+
+async def test_who_waits_for_a_tiny_blob_is_told_of_others_with_the_ping(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(500))
+    origin.faults = [Fault(), Fault(stall_after_bytes=100)]
+    async with running_supernode(tmp_path / "s", origin, "--ping-interval", "100ms") as supernode:
+        async with BarePeer.connected(supernode) as first, BarePeer.connected(supernode) as second:
+            for peer in (first, second):
+                await peer.announce(origin, digest)
+            while not (await second.expect(Holders)).nodes:
+                pass
+        origin.released.set()
+
+
+async def test_a_blob_that_wants_a_credential_is_refused_as_private(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(1000))
+    origin.faults = [Fault(status=403)]
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        await peer.announce(origin, digest)
+        assert (await peer.expect(BlobRefused)).reason == "private"
+
+
+async def test_a_blob_that_the_origin_does_not_know_is_refused(tmp_path: Path, origin: FakeOrigin) -> None:
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        await peer.announce(origin, Digest.of(b"nowhere"))
+        assert (await peer.expect(BlobRefused)).reason == "unknown"
+
+
+async def test_retry_after_of_the_check_holds_for_everybody(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest, other = origin.add(content_of(1000)), origin.add(content_of(1000, seed=2))
+    origin.faults = [Fault(status=429, headers={"Retry-After": "600"})]
+    async with (
+        running_supernode(tmp_path / "s", origin) as supernode,
+        BarePeer.connected(supernode) as first,
+        BarePeer.connected(supernode) as second,
+    ):
+        await first.announce(origin, digest)
+        assert (await first.expect(BlobRefused)).reason == "rate_limited"
+        await second.announce(origin, other)
+        assert (await second.expect(BlobRefused)).reason == "rate_limited"
+    assert len(origin.asked) == 1
+
+
+async def test_an_anonymous_token_is_fetched_where_one_is_asked_for(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(1000))
+    origin.token = "for-anyone"
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        await peer.announce(origin, digest)
+        await peer.expect(SwarmOpened)
+        await peer.expect(Vouched)
+
+
+async def test_an_origin_that_is_not_allowed_is_never_asked(tmp_path: Path, origin: FakeOrigin) -> None:
+    with fake_origin() as stranger:
+        digest = stranger.add(content_of(1000))
+        async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+            await peer.announce(stranger, digest)
+            assert (await peer.expect(BlobRefused)).reason == "limit"
+        assert stranger.asked == []
+
+
+async def test_wrong_content_is_voided_and_after_two_tries_refused(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = Digest.of(content_of(300_000))
+    origin.blobs[str(digest)] = content_of(300_000, seed=2)
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        for _ in range(2):
+            await peer.announce(origin, digest)
+            await peer.expect(SwarmOpened)
+            await peer.expect(Voided)
+        await peer.announce(origin, digest)
+        assert (await peer.expect(BlobRefused)).reason == "unavailable"
+        assert peer.of(Vouched) == []
+
+
+async def test_wrong_content_once_is_forgiven(tmp_path: Path, origin: FakeOrigin) -> None:
+    content = content_of(300_000)
+    digest = Digest.of(content)
+    origin.blobs[str(digest)] = content_of(300_000, seed=2)
+    async with running_supernode(tmp_path / "s", origin) as supernode, real_peer(supernode, tmp_path / "p") as peer:
+        await peer.announce(origin, digest)
+        await peer.expect(Voided)
+        for handle, _ in peer.swarms.values():
+            handle.void()
+        origin.blobs[str(digest)] = content
+        await peer.announce(origin, digest)
+        await peer.expect(Vouched)
+        await peer.completed(digest)
+
+
+async def test_a_body_cut_short_is_resumed_at_the_byte_reached(tmp_path: Path, origin: FakeOrigin) -> None:
+    size_bytes = 2 * MIB
+    digest = origin.add(content_of(size_bytes))
+    origin.faults = [Fault(), Fault(cut_after_bytes=700_000)]
+    async with running_supernode(tmp_path / "s", origin) as supernode, real_peer(supernode, tmp_path / "p") as peer:
+        await peer.announce(origin, digest)
+        await peer.completed(digest)
+    again = origin.blob_requests()[1]
+    assert again.range is not None
+    assert again.range.startswith("bytes=700000-")
+
+
+async def test_answers_to_announcements_of_one_digest_keep_their_order(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(1000))
+    with fake_origin() as stranger:
+        async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+            await peer.announce(origin, digest)
+            await peer.announce(stranger, digest)
+            await peer.announce(origin, digest)
+            await peer.expect(SwarmOpened)
+            await peer.expect(BlobRefused)
+            await peer.expect(SwarmOpened)
+
+
+async def test_the_switch_refuses_and_a_reload_turns_it_on(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(1000))
+    async with (
+        running_supernode(tmp_path / "s", origin, "--p2p", "false") as supernode,
+        BarePeer.connected(supernode) as peer,
+    ):
+        await peer.announce(origin, digest)
+        assert (await peer.expect(BlobRefused)).reason == "limit"
+        supernode.reload(dataclasses.replace(supernode.config, p2p=True))
+        await peer.announce(origin, digest)
+        await peer.expect(SwarmOpened)
+
+
+async def test_a_pull_under_way_ends_well_when_sharing_is_switched_off(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(1_000_000))
+    origin.bytes_per_s = 1_000_000
+    async with (
+        running_supernode(tmp_path / "s", origin) as supernode,
+        real_peer(supernode, tmp_path / "p") as peer,
+        BarePeer.connected(supernode) as late,
+    ):
+        await peer.announce(origin, digest)
+        await peer.expect(SwarmOpened)
+        supernode.reload(dataclasses.replace(supernode.config, p2p=False))
+        await late.announce(origin, digest)
+        assert (await late.expect(BlobRefused)).reason == "limit"
+        await peer.completed(digest)
+    assert len(origin.blob_requests()) == 1
+
+
+async def test_twenty_announcements_at_once_make_one_check_and_one_get(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(500))
+    async with running_supernode(tmp_path / "s", origin) as supernode, AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(BarePeer.connected(supernode)) for _ in range(20)]
+        await asyncio.gather(*(peer.announce(origin, digest) for peer in peers))
+        await asyncio.gather(*(peer.expect(InlineBlob) for peer in peers))
+    assert (len(origin.blob_requests("HEAD")), len(origin.blob_requests("GET"))) == (1, 1)
+
+
+async def test_who_wants_a_blob_of_several_pieces_is_told_at_once_where_the_seed_is(
+    tmp_path: Path, origin: FakeOrigin
+) -> None:
+    large, small = origin.add(content_of(2 * MIB)), origin.add(content_of(500, seed=2))
+    async with running_supernode(tmp_path, origin) as supernode:
+        async with BarePeer.connected(supernode) as peer:
+            await peer.announce(origin, large)
+            await peer.expect(SwarmOpened)
+            assert [type(message) for message in peer.seen if isinstance(message, (NodeKnown, SwarmOpened))] == [
+                NodeKnown,
+                SwarmOpened,
+            ]
+            assert peer.of(NodeKnown)[0].node == SEED_NODE
+        async with BarePeer.connected(supernode) as peer:
+            await peer.announce(origin, small)
+            await peer.expect(SwarmOpened)
+            assert peer.of(NodeKnown) == []
