@@ -62,7 +62,5 @@ class ModeRun:
     supernode_rss_mib: float | None = None
     # 1.0, or the part of the size that was run and scaled up from: every time above is scaled already.
     size_fraction: float = 1.0
-    # What the reader must know of how it was measured.
-    remarks: tuple[str, ...] = ()
     # Keys of one world alone, such as the simulator's trace hash.
     more: dict[str, object] = field(default_factory=dict)

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import generate_latest
 
-from proto.datagram_metrics import DatagramMetrics
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -58,7 +56,6 @@ class Metrics:
         self.digest_checks = Counter(
             "layercast_digest_checks", "Digests of whole blobs compared.", ["result"], registry=self.registry
         )
-        self.datagrams = DatagramMetrics(self.registry)
         # Looked up once: labels() takes longer than counting.
         self._received = {
             source: self.bytes_received.labels(source) for source in ("peer", "seed", "origin", "passthrough")

@@ -35,6 +35,8 @@ def run(argv: Sequence[str]) -> int:
     try:
         config = load(argv, os.environ)
         logs.setup(config.log_level, as_json=config.log_json)
+        for warning in config.warnings:
+            logger.warning("setting_ignored %s", warning)
         gc_tuning.search_less_often()
         return uvloop.run(_serve(config, argv))
     except ConfigError as error:

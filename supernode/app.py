@@ -41,7 +41,6 @@ from supernode.control.notifier import Telling
 from supernode.control.piece_hashes import sign_held
 from supernode.control.swarm_registry import SwarmBook
 from supernode.control.verification import Completion
-from supernode.datagrams import DatagramPort
 from supernode.event_log.format import Header, SchedulerParameters
 from supernode.event_log.writer import EventLogWriter, RecordedScheduler
 from supernode.metrics import Metrics
@@ -103,8 +102,6 @@ class Supernode:
         closing.callback(self._state.close)
         self._socket = _listen(config.listen)
         closing.callback(self._socket.close)
-        self._port = DatagramPort(self._socket, self.metrics.datagrams, wanted=config.datagrams)
-        closing.callback(self._port.close)
         self._store = DiskStore(
             config.data_dir / "store",
             size_limit_bytes=config.store_size_bytes,
@@ -227,11 +224,9 @@ class Supernode:
             limits=self.limits,
             agent=f"layercast/{version()}",
             transport=config.transport,
-            port=self._port,
         )
         self._runner = web.AppRunner(api.build(), access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await self._runner.setup()
-        self._port.start()
         await web.SockSite(self._runner, self._socket, backlog=LISTEN_BACKLOG).start()
         self._health = ""
         logger.info("ready epoch=%d key=%s scheduler=%s", self._epoch, self._identity.peer.hex()[:8], scheduler_build())
@@ -282,7 +277,6 @@ class Supernode:
         await self._publicity.close()
         driver.close()
         await runner.cleanup()
-        self._port.stop()
 
     def _fail(self) -> None:
         self._health = "failed"

@@ -87,12 +87,6 @@ UPLOAD_RATE = Option(
     reloadable=True,
 )
 UPLOAD_SLOTS = Option("upload_slots", parse_int, 8, "transfers to peers at a time; more share one link no better")
-DATAGRAMS = Option(
-    "datagrams",
-    parse_bool,
-    False,
-    "true: small control frames by UDP where that gets through; less control on links of a few Mbit/s",
-)
 P2P = Option("p2p", parse_bool, True, "false: refuse to share, so that peers pass pulls through", reloadable=True)
 SESSIONS_MAX = Option("sessions_max", parse_int, 20_000, "peers connected at a time; about 30 KiB of memory each")
 PING_INTERVAL = Option(
@@ -119,14 +113,17 @@ LOG_JSON = Option("log_json", parse_bool, False, "log lines as JSON")
 
 OPTIONS: Final = (
     LISTEN, UPLOAD_LISTEN, TRANSPORT, TORRENT_LISTEN, ADVERTISE, DATA_DIR, ALLOW_UPSTREAM, INSECURE_UPSTREAM,
-    STORE_SIZE, STORE_FREE_FLOOR, UPLOAD_RATE, UPLOAD_SLOTS, DATAGRAMS, P2P, SESSIONS_MAX, PING_INTERVAL, RECOVERY,
+    STORE_SIZE, STORE_FREE_FLOOR, UPLOAD_RATE, UPLOAD_SLOTS, P2P, SESSIONS_MAX, PING_INTERVAL, RECOVERY,
     EVENT_LOG, EVENT_LOG_SIZE, LOG_LEVEL, LOG_JSON,
 )  # fmt: skip
+
+# Of earlier releases. A supernode that no longer starts would cost a cluster more than a line in its log.
+REMOVED: Final = {"datagrams": "control goes by TCP alone, datagrams are gone"}
 
 
 @dataclass(frozen=True, slots=True)
 class SupernodeConfig:
-    """See the options of the same names. `advertise` None: what each peer sees."""
+    """See the options of the same names. `advertise` None: what each peer sees. `warnings`: lines for the log."""
 
     listen: HostPort
     upload_listen: HostPort
@@ -140,7 +137,6 @@ class SupernodeConfig:
     upload_rate_bytes_s: int
     upload_slots: int
     p2p: bool
-    datagrams: bool
     sessions_max: int
     ping_interval_s: float
     recovery_s: float
@@ -148,6 +144,7 @@ class SupernodeConfig:
     event_log_size_bytes: int
     log_level: str
     log_json: bool
+    warnings: tuple[str, ...] = ()
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> SupernodeConfig:
@@ -159,6 +156,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> SupernodeConfig:
         argv,
         environ,
         build=f"({scheduler_build()} scheduler)",
+        removed=REMOVED,
     )
     for option in (UPLOAD_SLOTS, SESSIONS_MAX, STORE_SIZE):
         if loaded.get(option) < 1:
@@ -189,7 +187,6 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> SupernodeConfig:
         upload_rate_bytes_s=loaded.get(UPLOAD_RATE),
         upload_slots=loaded.get(UPLOAD_SLOTS),
         p2p=loaded.get(P2P),
-        datagrams=loaded.get(DATAGRAMS),
         sessions_max=loaded.get(SESSIONS_MAX),
         ping_interval_s=loaded.get(PING_INTERVAL),
         recovery_s=loaded.get(RECOVERY),
@@ -197,4 +194,5 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> SupernodeConfig:
         event_log_size_bytes=loaded.get(EVENT_LOG_SIZE),
         log_level=loaded.get(LOG_LEVEL),
         log_json=loaded.get(LOG_JSON),
+        warnings=loaded.warnings,
     )

@@ -5,8 +5,6 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import generate_latest
 
-from proto.datagram_metrics import DatagramMetrics
-
 
 class Metrics:
     """One registry per process part, so that tests can have several."""
@@ -35,7 +33,6 @@ class Metrics:
         self.refused = Counter(
             "layercast_refused", "Sessions refused or ended, by code.", ["code"], registry=self.registry
         )
-        self.datagrams = DatagramMetrics(self.registry)
         for source in ("origin", "peer"):
             self.bytes_received.labels(source)
         for outcome in ("granted", "stored", "failed", "expired", "cancelled"):

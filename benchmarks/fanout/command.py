@@ -161,7 +161,6 @@ def _links(asked: Plan, part: Goodput, room: Room) -> dict[str, object]:
     if not asked.shaped:
         return {
             "shaped": "by the product's own rate limits, on loopback",
-            "datagrams": asked.datagrams,
             "stores": room.remark,
         }
     return {
@@ -170,7 +169,6 @@ def _links(asked: Plan, part: Goodput, room: Room) -> dict[str, object]:
         "goodput_part": round(part.measured, 4),
         "goodput_part_expected": round(part.expected, 4),
         "control": asked.control,
-        "datagrams": asked.datagrams,
         "supernode_nice": PREFERRED_NICE,
         "stores": room.remark,
     }

@@ -8,7 +8,6 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.fanout.control import datagrams
 from benchmarks.fanout.namespaces import inside
 from benchmarks.fanout.nodes import TORRENT_PORT, Nodes, process_cpu_s
 from benchmarks.fanout.pulling import Pulled, Pulling
@@ -204,7 +203,7 @@ def _write_log(supernode: Supernode, path: Path) -> None:
 
 
 def _supernode_flags(stage: Stage, mode: Mode) -> list[str]:
-    flags = ["--datagrams", "true" if stage.plan.datagrams else "false"]
+    flags = []
     if not stage.plan.shaped:
         flags += ["--upload-rate", f"{round(stage.scenario.supernode_bytes_s)}B/s"]
     if mode == "torrent":
@@ -249,7 +248,6 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
     display.step("collecting figures")
     scrapes = _scrapes(nodes, scenario.nodes)
     supernode_scrape = supernode.metrics()
-    by_datagram = datagrams([supernode_scrape, *scrapes]) if stage.plan.datagrams else None
     exact = {one: _sum(scrapes, "layercast_bytes_total", source=one) for one in SOURCES}
     traffic = measured.traffic
     delivered = scenario.size_bytes * len(_completed(measured.pulled))
@@ -269,9 +267,7 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
         cpu_busy=measured.busy,
         node_rss_mib=nodes.median_pss_bytes() / MIB,
         supernode_rss_mib=supernode.process.memory_peak_bytes() / MIB,
-        remarks=() if by_datagram is None else (by_datagram.remark(),),
         more={
-            "datagrams": None if by_datagram is None else by_datagram.figures(),
             "received_bytes": exact,
             "discarded_bytes": _sum(scrapes, "layercast_discarded_bytes_total"),
             "clients_cpu_s": measured.clients_cpu_s,

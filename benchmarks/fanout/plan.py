@@ -45,8 +45,6 @@ class Plan:
     scenario: Scenario
     modes: tuple[Mode, ...]
     control: Control
-    # Whether the supernode speaks by datagrams where they get through.
-    datagrams: bool
     frame_bytes: int
     shaped: bool
     native_limit_s: float
@@ -77,7 +75,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--arrival", default="all", metavar="A", help="all at once, or poisson:NODES_A_SECOND [all]")
     add("--joiners", default="0", metavar="N", help="the last N nodes ask when all others are complete [0]")
     add("--control", default="own", metavar="C", help="control traffic on a link of its own, or shared [own]")
-    add("--datagrams", action="store_true", help="control by datagram where that gets through [by TCP alone]")
     add("--frames", default=str(FRAME_MIN_BYTES), metavar="BYTES", help="MTU of every link, 1500 to 9000 [1500]")
     add("--seed", default="1", metavar="S", help="of the random content and arrivals [1]")
     add("--native-limit", default="5min", metavar="T", help="above, native pulls a part of the size [5min]")
@@ -105,8 +102,6 @@ def plan(arguments: argparse.Namespace) -> Plan:
     modes = _modes(arguments.mode)
     if "torrent" in modes and not torrent_built_in():
         raise ConfigError(f"--mode {arguments.mode}: mode torrent is not built into this supernode")
-    if arguments.datagrams and modes == ("native",):
-        raise ConfigError("--datagrams: is about modes scheduled and torrent, which --mode native leaves out")
     controls: tuple[Control, ...] = get_args(Control)
     if limit is not None and "scheduled" not in modes:
         raise ConfigError(f"--max-x-piece {limit}: is about mode scheduled, which --mode {arguments.mode} leaves out")
@@ -114,7 +109,6 @@ def plan(arguments: argparse.Namespace) -> Plan:
         scenario=scenario,
         modes=modes,
         control=_choice("--control", arguments.control, controls),
-        datagrams=arguments.datagrams,
         frame_bytes=_frame_bytes(arguments.frames),
         shaped=shaped,
         native_limit_s=checked("--native-limit", arguments.native_limit, parse_duration, 1.0, "at least 1s"),

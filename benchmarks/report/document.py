@@ -126,7 +126,6 @@ def _mode(one: Summary) -> dict[str, object]:
         "groups": [asdict(group) for group in one.groups],
         "own_x_bound_max": own[-1] if own else None,
         "own": [asdict(each) for each in one.own],
-        "remarks": list(run.remarks),
         **run.more,
     }
 

@@ -183,7 +183,6 @@ def remarks(figures: Sequence[Summary]) -> list[str]:
             lines.append(
                 f"{run.mode}: {one.errors} nodes failed or are not complete; the times are those of the others"
             )
-        lines.extend(f"{run.mode}: {remark}" for remark in run.remarks)
     return lines
 
 

@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import aiohttp
 
-from peer.datagrams import Datagrams
 from proto.errors import FrameInvalid
 from proto.wire import codec
 from proto.wire.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from proto.datagram_lane import Meter
 
 logger = logging.getLogger(__name__)
 
@@ -31,8 +28,6 @@ REFUSED_PAUSE_S: Final = 30.0
 PINGS_MISSED_MAX: Final = 3
 # Of silence, before we ask: the supernode asks first, and the answer still comes before the third is over.
 PING_AFTER_INTERVALS: Final = 2.0
-# Of our own, before a datagram says that we are there; a piece on a slow link takes less, and needs none.
-QUIET_INTERVALS: Final = 1.5
 OPEN_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 0.5
 # Twenty thousand announcements of large blobs after a reconnect stay below it; beyond, the supernode does not read.
@@ -53,10 +48,7 @@ class SessionLost(Exception):
 
 
 class SessionOwner(Protocol):
-    """Whom a session serves, on the event loop but for hello(). `meter` counts its datagrams."""
-
-    @property
-    def meter(self) -> Meter: ...
+    """Whom a session serves, on the event loop but for hello()."""
 
     def hello(self, challenge: Challenge) -> Hello:
         """Answer the challenge; called in a thread. Raises TicketInvalid where this supernode is not to be trusted."""
@@ -86,10 +78,7 @@ class Session:
         self._outbox_bytes = 0
         self._wake = asyncio.Event()
         self._open = self._was_open = False
-        self._heard_s = self._said_s = 0.0
-        self._datagrams: Datagrams | None = None
-        # Done when what came by datagram ends the session.
-        self._ended: asyncio.Future[None] | None = None
+        self._heard_s = 0.0
         # Set once the first attempt ended, either way: a node is ready then.
         self.tried = asyncio.Event()
 
@@ -147,17 +136,14 @@ class Session:
         self._outbox.clear()
         self._outbox_bytes = 0
         self._open = self._was_open = True
-        self._heard_s = self._said_s = asyncio.get_running_loop().time()
+        self._heard_s = asyncio.get_running_loop().time()
         logger.info("supernode_connected url=%s epoch=%d agent=%s", self._url, challenge.epoch, welcome.agent)
         reason = "stopped"
         tasks: list[asyncio.Future[None]] = []
         try:
             self._owner.opened(challenge)
             self.tried.set()
-            self._ended = asyncio.get_running_loop().create_future()
-            self._open_datagrams(socket, welcome)
             tasks = [
-                self._ended,
                 asyncio.create_task(self._read(socket, rest)),
                 asyncio.create_task(self._write(socket)),
                 asyncio.create_task(self._ping(max(0.05, welcome.ping_interval_s))),
@@ -171,16 +157,13 @@ class Session:
             raise
         finally:
             self._open = False
-            if self._datagrams is not None:
-                self._datagrams.close()
-                self._datagrams = None
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._owner.lost(reason)
 
     async def _open_session(self, socket: aiohttp.ClientWebSocketResponse) -> tuple[Challenge, Welcome, list[Message]]:
-        batch = _decoded([await _received(socket)])
+        batch = await _frame(socket)
         challenge = batch[0] if batch else None
         if isinstance(challenge, Refused):
             raise _refused(challenge)
@@ -194,7 +177,7 @@ class Session:
             )
         hello = await asyncio.to_thread(self._owner.hello, challenge)
         await socket.send_bytes(codec.encode([hello]))
-        batch = _decoded([await _received(socket)])
+        batch = await _frame(socket)
         welcome = batch[0] if batch else None
         if isinstance(welcome, Refused):
             raise _refused(welcome)
@@ -212,10 +195,10 @@ class Session:
                 # Frames that came together must not keep the loop from everybody else.
                 handled = 0
                 await asyncio.sleep(0)
-            batch = await self._frame(socket)
+            batch = await _frame(socket)
 
     def _take(self, batch: list[Message]) -> None:
-        self._alive()
+        self._heard_s = asyncio.get_running_loop().time()
         for message in batch:
             if isinstance(message, Ping):
                 self.send(Pong(message.number))
@@ -224,71 +207,20 @@ class Session:
             elif not isinstance(message, Pong):
                 self._owner.received(message)
 
-    def _alive(self) -> None:
-        self._heard_s = asyncio.get_running_loop().time()
-
-    async def _frame(self, socket: aiohttp.ClientWebSocketResponse) -> list[Message]:
-        """The next messages, of one frame or some that waited for it."""
-        received = await _received(socket)
-        if self._datagrams is None:
-            return _decoded([received])
-        try:
-            frames = self._datagrams.lane.heard_websocket(received)
-        except FrameInvalid as error:
-            # As from one that was stopped between two frames.
-            raise SessionLost(f"bad frame from the supernode: {error}") from None
-        return _decoded(frames)
-
-    def _received_datagram(self, frame: bytes) -> None:
-        """A frame that came by datagram, or that waited for one that came before it."""
-        if self._ended is None or self._ended.done():
-            return
-        try:
-            self._take(_decoded([frame]))
-        except Exception as error:
-            self._ended.set_exception(error)
-
-    def _open_datagrams(self, socket: aiohttp.ClientWebSocketResponse, welcome: Welcome) -> None:
-        if not welcome.datagram_port:
-            return
-        address = socket.get_extra_info("peername")
-        if not address:
-            raise SessionLost("closed by the supernode")
-        try:
-            self._datagrams = Datagrams(
-                address[0], welcome, self._received_datagram, self._alive, self._wake.set, self._owner.meter
-            )
-        except FrameInvalid as error:
-            raise SessionLost(f"bad frame from the supernode: {error}", REFUSED_PAUSE_S) from None
-
     async def _write(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            self._said_s = asyncio.get_running_loop().time()
             batch, self._outbox = self._outbox, []
             self._outbox_bytes = 0
-            if self._datagrams is not None:
-                for frame in self._datagrams.lane.lost():
-                    await socket.send_bytes(frame)
             for part in frames(batch):
-                for frame in self._wired(part):
-                    await socket.send_bytes(frame)
-
-    def _wired(self, part: list[Message]) -> list[bytes]:
-        """What of a frame goes by the WebSocket."""
-        frame = codec.encode(part)
-        return [frame] if self._datagrams is None else self._datagrams.lane.send(frame, part)
+                await socket.send_bytes(codec.encode(part))
 
     async def _ping(self, interval_s: float) -> None:
         number = 0
         while True:
             await asyncio.sleep(interval_s / 4)
             now_s = asyncio.get_running_loop().time()
-            quiet = now_s - self._said_s > QUIET_INTERVALS * interval_s
-            if self._datagrams is not None and quiet and self._datagrams.lane.say_alive():
-                # Before the supernode asks, by the WebSocket.
-                self._said_s = now_s
             if now_s - self._heard_s > PING_AFTER_INTERVALS * interval_s:
                 # The supernode pings too where it says nothing else: what it says in time needs no question.
                 number += 1
@@ -305,16 +237,13 @@ class Session:
             await asyncio.sleep(left_s)
 
 
-async def _received(socket: aiohttp.ClientWebSocketResponse) -> bytes:
+async def _frame(socket: aiohttp.ClientWebSocketResponse) -> list[Message]:
+    """The messages of the next frame. Raises SessionLost."""
     received = await socket.receive()
     if received.type is not aiohttp.WSMsgType.BINARY:
         raise SessionLost("closed by the supernode")
-    return cast("bytes", received.data)
-
-
-def _decoded(received: list[bytes]) -> list[Message]:
     try:
-        return [message for frame in received for message in codec.decode(frame)]
+        return codec.decode(cast("bytes", received.data))
     except FrameInvalid as error:
         raise SessionLost(f"bad frame from the supernode: {error}", REFUSED_PAUSE_S) from None
 

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
     from peer.metrics import Metrics
     from peer.node.driver import Driver
-    from proto.datagram_lane import Meter
     from proto.wire.messages import Challenge, Message
     from proto.wire.tickets import Identity
 
@@ -85,11 +84,6 @@ class SupernodeLink:
         driver.supernode_key = self._key
 
     @property
-    def meter(self) -> Meter:
-        """See SessionOwner."""
-        return self._metrics.datagrams
-
-    @property
     def supernode_key(self) -> bytes | None:
         """32 bytes, or None while no supernode was ever met. Safe to call from any thread."""
         return self._key
@@ -110,7 +104,6 @@ class SupernodeLink:
             download_rate_bytes_s=profile.download_rate_bytes_s(),
             agent=profile.agent,
             torrent_port=self._torrents.port_for(challenge.transport),
-            datagrams=True,
         )
 
     def opened(self, challenge: Challenge) -> None:

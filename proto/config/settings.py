@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 from proto.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 T = TypeVar("T")
 
@@ -43,20 +43,32 @@ class Option(Generic[T]):
 
     @property
     def flag(self) -> str:
-        return "--" + self.name.replace("_", "-")
+        return _flag_of(self.name)
 
     @property
     def environment(self) -> str:
-        return ENVIRONMENT_PREFIX + self.name.upper()
+        return _environment_of(self.name)
+
+
+def _flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _environment_of(name: str) -> str:
+    return ENVIRONMENT_PREFIX + name.upper()
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """The settings in force, and the `[upstream."HOST"]` tables of the file as they stand there."""
+    """The settings in force, and the `[upstream."HOST"]` tables of the file as they stand there.
+
+    `warnings` has a line for each setting that was given and does nothing any more, to be logged.
+    """
 
     values: Mapping[str, object]
     origins: Mapping[str, str]
     upstream_tables: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def get(self, option: Option[T]) -> T:
         """The value of an option that has a default or was given."""
@@ -78,17 +90,24 @@ def load(
     argv: Sequence[str],
     environ: Mapping[str, str],
     build: str = "",
+    removed: Mapping[str, str] | None = None,
 ) -> Loaded:
     """Read all layers. Raises ConfigError; exits for --help, --version and --print-config.
 
-    `build`: what --version says beside the version.
+    `build`: what --version says beside the version. `removed`: options of earlier releases by name, each with what
+    became of it; who still gives one gets a warning, not a service that does not start.
     """
-    arguments = _parser(program, summary, options, build).parse_args(argv)
+    removed = removed or {}
+    arguments = _parser(program, summary, options, build, removed).parse_args(argv)
     path = arguments.config or environ.get(ENVIRONMENT_PREFIX + "CONFIG")
     table = _read_toml(Path(path)) if path else {}
     upstream_tables = _upstream_tables(table.pop("upstream", {}))
+    warnings = tuple(
+        f"{where}: {removed[name]}; delete it"
+        for name, where in _given(removed, table, path or "", environ, vars(arguments))
+    )
     known = {option.name for option in options}
-    for key in table:
+    for key in table.keys() - removed.keys():
         if key not in known:
             raise ConfigError(f"{path}: unknown key {key!r}; known keys: {', '.join(sorted(known))}, [upstream.HOST]")
     values: dict[str, object] = {}
@@ -96,7 +115,7 @@ def load(
     for option in options:
         value, origin = _resolve(option, table, path or "", environ, getattr(arguments, option.name))
         values[option.name], origins[option.name] = value, origin
-    loaded = Loaded(values, origins, upstream_tables)
+    loaded = Loaded(values, origins, upstream_tables, warnings)
     if arguments.print_config:
         _print_config(loaded)
         raise SystemExit(0)
@@ -110,7 +129,9 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message}; --help lists every flag")
 
 
-def _parser(program: str, summary: str, options: Sequence[Option[Any]], build: str) -> argparse.ArgumentParser:
+def _parser(
+    program: str, summary: str, options: Sequence[Option[Any]], build: str, removed: Iterable[str]
+) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program,
         description=summary,
@@ -130,7 +151,26 @@ def _parser(program: str, summary: str, options: Sequence[Option[Any]], build: s
             metavar=option.metavar or option.name.rsplit("_", 1)[-1].upper(),
             help=(option.help + default).replace("%", "%%"),
         )
+    for name in removed:
+        parser.add_argument(_flag_of(name), dest=name, help=argparse.SUPPRESS)
     return parser
+
+
+def _given(
+    names: Iterable[str],
+    table: Mapping[str, object],
+    path: str,
+    environ: Mapping[str, str],
+    flags: Mapping[str, object],
+) -> Iterator[tuple[str, str]]:
+    """Those of the names that any layer sets, with where: for options that are gone."""
+    for name in names:
+        if flags[name] is not None:
+            yield name, _flag_of(name)
+        if _environment_of(name) in environ:
+            yield name, _environment_of(name)
+        if name in table:
+            yield name, f"{path}: {name}"
 
 
 def version() -> str:

@@ -2,17 +2,18 @@
 
 The session is a WebSocket at `/v1/session`. The supernode opens with Challenge, the peer answers Hello, the
 supernode Welcome (or Refused, then it closes). After that both send frames at any time; a frame is a batch of
-messages (proto.wire.codec), and a small one may go by datagram (proto.datagrams). Digests are named once, in Announce
-and SwarmOpened; later messages use the supernode's small numbers: `swarm` for a blob, `node` for a peer, `lease`.
-Numbers are good for one session only.
+messages (proto.wire.codec). Digests are named once, in Announce and SwarmOpened; later messages use the supernode's
+small numbers: `swarm` for a blob, `node` for a peer, `lease`. Numbers are good for one session only.
 
 On the wire a message is an array: its tag, then its fields in this order. New fields are appended with a
-default, so that either side may be older; a receiver ignores what it does not know.
+default, so that either side may be older; a receiver ignores what it does not know. One more field of Hello (a bool)
+and three more of Welcome were used once: peers of that release still send the former. They may be used again when the
+version rises.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 PROTOCOL_VERSION = 3
 
@@ -56,8 +57,7 @@ class Hello:
 
     Rates are bytes a second, 0 when not known. `boot_id` changes when the machine restarted: bitfields
     announced after that were verified again. `upload_address` is HOST:PORT; an empty host means "the address
-    you see me at". `torrent_port` is where its torrents are, on the same host; 0 for none. `datagrams`: whether
-    it would speak by datagrams too.
+    you see me at". `torrent_port` is where its torrents are, on the same host; 0 for none.
     """
 
     version: int
@@ -72,7 +72,6 @@ class Hello:
     download_rate_bytes_s: int
     agent: str
     torrent_port: int = 0
-    datagrams: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,16 +79,11 @@ class Welcome:
     """Supernode -> peer: the session is open. Silence of three such intervals ends it.
 
     Whoever heard or said nothing for more than one pings; other frames are as good as a ping and its answer.
-    `datagram_port`: datagrams go to that UDP port of the same host, 0 for none; with one, every frame after this one is
-    numbered (proto.datagrams), `session` and `key` are of them. The key is nobody else's to see: in no log, no repr.
     """
 
     version: int
     ping_interval_s: float
     agent: str
-    datagram_port: int = 0
-    session: int = 0
-    key: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

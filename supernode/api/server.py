@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from supernode.control.driver import Driver
-    from supernode.datagrams import DatagramPort
     from supernode.metrics import Metrics
 
 # The status lists so many swarms, the newest first; the count is always whole.
@@ -46,7 +45,6 @@ class Api:
         limits: Limits,
         agent: str,
         transport: str,
-        port: DatagramPort,
     ) -> None:
         """`scrape` brings gauges up to date before /metrics is written."""
         self._driver = driver
@@ -59,7 +57,6 @@ class Api:
         self._limits = limits
         self._agent = agent
         self._transport = transport
-        self._port = port
         self._started_s = time.monotonic()
         self._sockets = 0
 
@@ -115,7 +112,7 @@ class Api:
         if self._sockets >= self._limits.sessions_max:
             refusal = SessionEnd("limit", f"{self._limits.sessions_max} sessions are open already")
         session = Session(
-            self._owner, self._key, self._epoch, self._limits, self._agent, self._metrics, self._transport, self._port
+            self._owner, self._key, self._epoch, self._limits, self._agent, self._metrics, self._transport
         )
         self._sockets += 1
         try:

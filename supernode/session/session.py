@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import WSMsgType, web
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from proto.ids import Digest
-    from supernode.datagrams import DatagramPort, Membership
     from supernode.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -36,8 +35,6 @@ logger = logging.getLogger(__name__)
 PINGS_MISSED_MAX: Final = 3
 # Nothing was said or heard for so long: a ping. A piece on a slow link takes about an interval, and needs none.
 QUIET_INTERVALS: Final = 1.5
-# Who speaks by datagrams says by itself that it is there, after 1.5; only then it is asked.
-SILENT_INTERVALS: Final = 2.0
 # A peer on the other side of the world answers the challenge within a second; what takes longer is no peer.
 HELLO_TIMEOUT_S: Final = 10.0
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -121,13 +118,8 @@ class Session:
         agent: str,
         metrics: Metrics,
         transport: str = SCHEDULED,
-        port: DatagramPort | None = None,
     ) -> None:
         self._owner = owner
-        self._port = port
-        self._takes_datagrams = False
-        self._membership: Membership | None = None
-        self._link: Link | None = None
         self._metrics = metrics
         self._key = supernode_key
         self._epoch = epoch
@@ -174,7 +166,7 @@ class Session:
                 raise refusal
             info, rest = await self._handshake(request.remote or "")
             self._name = short_peer(info.peer)
-            link = self._link = self._owner.admit(self, info)
+            link = self._owner.admit(self, info)
             await self._welcome()
             await self._serve(link, rest)
         except SessionEnd as raised:
@@ -185,8 +177,6 @@ class Session:
         finally:
             if link is not None:
                 self._owner.lost(link, end.code or str(end))
-            if self._membership is not None:
-                self._membership.leave()
             await self._close(end)
         return self._socket
 
@@ -203,18 +193,10 @@ class Session:
             raise SessionEnd("identity", f"no Hello within {HELLO_TIMEOUT_S:.0f} s") from None
         if not batch or not isinstance(batch[0], Hello):
             raise SessionEnd("frame", "a session begins with Hello")
-        info = read_hello(batch[0], remote, nonce, self._key)
-        self._takes_datagrams = batch[0].datagrams
-        return info, batch[1:]
+        return read_hello(batch[0], remote, nonce, self._key), batch[1:]
 
     async def _welcome(self) -> None:
-        """What follows it may be numbered, so it leaves by itself."""
         welcome = Welcome(PROTOCOL_VERSION, self._limits.ping_interval_s, self._agent)
-        if self._takes_datagrams and self._port is not None and self._port.number:
-            self._membership = self._port.join(self._received_datagram, self._alive, self._wake.set)
-            welcome = replace(
-                welcome, datagram_port=self._port.number, session=self._membership.session, key=self._membership.key
-            )
         with self._connected():
             await self._socket.send_bytes(codec.encode([welcome]))
 
@@ -252,26 +234,8 @@ class Session:
             batch = await self._frame()
             self._count(batch)
 
-    def _received_datagram(self, frame: bytes) -> None:
-        """A frame that came by datagram, or that waited for one that came before it."""
-        if self._link is None or self._end.done():
-            return
-        try:
-            batch = self._decoded([frame])
-            self._count(batch)
-            for message in batch:
-                self._take(self._link, message)
-        except SessionEnd as end:
-            self.end(end.code, str(end))
-        except Exception as error:
-            if not self._end.done():
-                self._end.set_exception(error)
-
-    def _alive(self) -> None:
-        self._heard_s = time.monotonic()
-
     def _count(self, batch: list[Message]) -> None:
-        self._alive()
+        self._heard_s = time.monotonic()
         self._messages += len(batch)
         if self._messages > MESSAGES_PER_LOOK_MAX:
             raise SessionEnd("limit", f"more than {MESSAGES_PER_LOOK_MAX} messages in half a ping interval")
@@ -286,14 +250,12 @@ class Session:
                 raise SessionEnd("frame", str(error)) from None
 
     async def _frame(self) -> list[Message]:
-        """The next messages, of one frame or some that waited for it. Raises SessionEnd."""
+        """The messages of the next frame. Raises SessionEnd."""
         with self._connected():
             received = await self._socket.receive()
         if received.type is WSMsgType.BINARY:
-            if self._membership is None:
-                return self._decoded([received.data])
             try:
-                return self._decoded(self._membership.lane.heard_websocket(received.data))
+                return codec.decode(received.data)
             except FrameInvalid as error:
                 raise SessionEnd("frame", str(error)) from None
         if received.type is WSMsgType.TEXT:
@@ -301,12 +263,6 @@ class Session:
         if received.type is WSMsgType.ERROR:
             logger.warning("session_frame_refused peer=%s error=%s", self._name, received.data)
         raise SessionEnd("", "closed by the peer")
-
-    def _decoded(self, received: list[bytes]) -> list[Message]:
-        try:
-            return [message for frame in received for message in codec.decode(frame)]
-        except FrameInvalid as error:
-            raise SessionEnd("frame", str(error)) from None
 
     async def _write(self, link: Link) -> None:
         while True:
@@ -318,31 +274,15 @@ class Session:
                 self._owner.tick(link)
             self._wake.clear()
             with self._connected():
-                for frame in self._lost():
-                    await self._socket.send_bytes(frame)
-                await self._send(self._outbox.take() or self._quiet())
+                await self._send(self._outbox.take() or [self._question()])
 
     async def _send(self, batch: list[Message]) -> None:
-        """By datagram where that may be."""
         for frame in frames(batch):
-            for wired in [frame] if self._membership is None else self._membership.lane.send(frame, batch):
-                await self._socket.send_bytes(wired)
-
-    def _quiet(self) -> list[Message]:
-        """What to send where there is nothing to say: nothing, if a datagram did for a ping."""
-        if self._membership is not None and self._membership.lane.say_alive():
-            return []
-        return [self._question()]
+            await self._socket.send_bytes(frame)
 
     def _question(self) -> Ping:
         self._pings += 1
         return Ping(self._pings)
-
-    def _has_datagrams(self) -> bool:
-        return self._membership is not None and self._membership.lane.is_open
-
-    def _lost(self) -> list[bytes]:
-        return [] if self._membership is None else self._membership.lane.lost()
 
     @contextlib.contextmanager
     def _connected(self) -> Iterator[None]:
@@ -362,7 +302,7 @@ class Session:
             if silent_s > PINGS_MISSED_MAX * interval_s:
                 raise SessionEnd("", f"silent for {silent_s:.1f} s")
             self._messages = 0
-            if silent_s >= (SILENT_INTERVALS if self._has_datagrams() else QUIET_INTERVALS) * interval_s:
+            if silent_s >= QUIET_INTERVALS * interval_s:
                 self.send(self._question())
             elif now_s - self._said_s >= QUIET_INTERVALS * interval_s:
                 self._wake.set()

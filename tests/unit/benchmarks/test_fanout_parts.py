@@ -17,7 +17,6 @@ from benchmarks.fanout import room
 from benchmarks.fanout.calibration import Goodput, steady_rate
 from benchmarks.fanout.command import exceeded
 from benchmarks.fanout.content import make_image
-from benchmarks.fanout.control import Datagrams, datagrams
 from benchmarks.fanout.modes import native_fraction
 from benchmarks.fanout.namespaces import inside, parse_device_counters
 from benchmarks.fanout.network import burst_bytes
@@ -26,10 +25,8 @@ from benchmarks.fanout.usage import CoreTime
 from benchmarks.fanout.watch import Reading, samples
 from benchmarks.fanout.world import Traffic, received_payload, sent_payload
 from benchmarks.figures import ModeRun, NodeTimes
-from benchmarks.harness.metrics import parse
 from benchmarks.report.summary import summaries
 from benchmarks.scenario import equal_links
-from peer.metrics import Metrics
 from proto.errors import LocalError
 
 MIB = 1 << 20
@@ -89,28 +86,6 @@ def test_samples_follow_the_counters_and_end_at_the_nodes_own_figures() -> None:
     assert [one.received_bytes["peer"] for one in found] == [0, 400]
     assert [one.received_bytes["origin"] for one in found] == [0, 0]
     assert [one.nodes_done for one in found] == [0, 2]
-
-
-def test_datagrams_are_those_of_all_programs() -> None:
-    scrapes = []
-    for sent, round_trips in ((10, (0.1, 0.2)), (5, (0.6,))):
-        metrics = Metrics()
-        metrics.datagrams.count("sent", sent)
-        metrics.datagrams.count("copied")
-        for seconds in round_trips:
-            metrics.datagrams.round_trip(seconds)
-        scrapes.append(parse(metrics.text().decode()))
-    found = datagrams(scrapes)
-    assert (found.sent, found.copied, found.websocket) == (15, 2, 0)
-    assert found.round_trip_s == pytest.approx(0.3)
-    assert found.figures()["copied"] == 2
-    assert "15 sent, 2 of them a second copy, 0 frames lost to the WebSocket; mean round trip 300 ms" in found.remark()
-
-
-def test_without_a_measured_round_trip_there_is_none() -> None:
-    found = datagrams([parse(Metrics().text().decode())])
-    assert found == Datagrams(0, 0, 0, None)
-    assert "none measured" in found.remark()
 
 
 def test_native_pulls_everything_unless_that_takes_too_long() -> None:

@@ -55,11 +55,6 @@ def test_arrivals_and_joiners() -> None:
     assert (arrivals.poisson_per_s, arrivals.joiners) == (2.5, 3)
 
 
-def test_control_goes_by_datagram_where_that_is_asked_for() -> None:
-    assert not asked().datagrams
-    assert asked("--datagrams").datagrams
-
-
 def test_a_piece_size_that_the_product_chooses_anyway_is_no_mistake() -> None:
     assert asked("--size", "8MiB", "--piece-size", "256KiB").scenario.pieces == 32
 
@@ -112,7 +107,6 @@ def test_a_mode_that_is_not_built_in_is_not_pretended(monkeypatch: pytest.Monkey
         ("--frames 9001", "at most 9000"),
         ("--max-x-piece 0.5", "at least 1"),
         ("--mode native --max-x-piece 2", "which --mode native leaves out"),
-        ("--mode native --datagrams", "which --mode native leaves out"),
         ("--native-limit soon", "expected a time"),
         ("--store-dir /nowhere", "expected a folder"),
         ("--event-log /nowhere/log", "its folder must exist"),

@@ -50,7 +50,6 @@ FULL = replace(
     cpu_busy=0.5,
     node_rss_mib=40.0,
     supernode_rss_mib=60.0,
-    remarks=("measured on loopback",),
     more={"trace_sha256": "00"},
 )
 
@@ -122,7 +121,6 @@ def test_a_runs_figures_are_those_of_its_nodes_against_the_bounds() -> None:
         "groups": [],
         "own_x_bound_max": None,
         "own": [],
-        "remarks": ["measured on loopback"],
         "trace_sha256": "00",
     }
 
@@ -259,11 +257,10 @@ def test_the_page_shows_every_plot_in_light_and_dark(whole_page: str) -> None:
 def test_names_in_the_page_are_text_whatever_they_contain(tmp_path: Path) -> None:
     named = replace(SCENARIO, classes=(NodeClass("<b>&node", 1, MIB, MIB),))
     nodes = tuple(replace(node, class_name="<b>&node") for node in SCHEDULED.nodes)
-    run = replace(SCHEDULED, nodes=nodes, remarks=("<i>remark</i>",))
+    run = replace(SCHEDULED, nodes=nodes)
     page = page_of(tmp_path, "<script>alert(1)</script>", named, run)
     assert "<script" not in page
     assert "<b>" not in page
-    assert "<i>" not in page
     assert "&lt;b&gt;&amp;node" in page
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peer.metrics import Metrics
 from peer.node.session import FRAME_AIM_BYTES, Session, frames
 from proto.wire.messages import (
     PROTOCOL_VERSION,
@@ -33,7 +32,6 @@ class Owner:
 
     def __init__(self) -> None:
         self.identity = Identity.generate()
-        self.meter = Metrics().datagrams
         self.events: list[object] = []
         self.changed = asyncio.Event()
 

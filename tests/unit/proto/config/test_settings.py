@@ -59,6 +59,18 @@ def test_upstream_sections_are_handed_on(tmp_path: Path) -> None:
     assert _load("--config", str(file)).upstream_tables == {"r.example": {"ca_file": "/etc/ca.pem"}}
 
 
+def test_a_removed_option_is_a_warning_wherever_it_is_still_set(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("old_way = true\n")
+    argv = ("--config", str(file), "--old-way", "yes")
+    loaded = load("prog", "", OPTIONS, argv, {"LAYERCAST_OLD_WAY": "1"}, removed={"old_way": "there is one way"})
+    assert loaded.warnings == tuple(
+        f"{where}: there is one way; delete it" for where in ("--old-way", "LAYERCAST_OLD_WAY", f"{file}: old_way")
+    )
+    assert "old_way" not in loaded.values
+    assert _load().warnings == ()
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [

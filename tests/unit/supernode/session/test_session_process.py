@@ -43,6 +43,16 @@ def test_it_starts_says_so_and_ends_cleanly(tmp_path: Path) -> None:
         supernode.close()
 
 
+def test_an_option_of_an_earlier_release_is_a_warning(tmp_path: Path) -> None:
+    supernode = Supernode(tmp_path / "s", LOOPBACK, ["--datagrams", "true"])
+    try:
+        supernode.start()
+        supernode.process.wait_for_line("setting_ignored --datagrams: control goes by TCP alone")
+        assert supernode.healthz() == (200, b"ready\n")
+    finally:
+        supernode.close()
+
+
 def test_it_ends_in_time_while_sessions_and_a_stalled_fetch_are_open(tmp_path: Path) -> None:
     async def pull() -> None:
         async with BarePeer.connected(At(supernode.ready["api"])) as peer:
