@@ -3,6 +3,9 @@
 It forwards requests and answers unaltered (header lines in order, bodies byte for byte) unless a fault is in
 force, over one upstream connection per client connection, a thread each. Meant for tests and benchmarks on
 networks of their own: it has no limits, no authentication and trusts both sides.
+
+Bytes are sent and counted under one lock, and the end of an answer is entered together with its last byte. So the
+ledger has all that any client can have received by the time it is read.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import contextlib
 import dataclasses
 import fcntl
 import itertools
+import select
 import socket
 import struct
 import termios
@@ -39,6 +43,8 @@ _SEND_BUFFER_BYTES: Final = 256 << 10
 _CONNECT_TIMEOUT_S: Final = 10.0
 _CLOSE_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.05
+# Of one turn at a TLS socket: one record, for which there is room where the kernel says that there is some.
+_TLS_RECORD_BYTES: Final = 16 << 10
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds: close() sends RST
 # States of a TCP socket whose FIN was not acknowledged yet: FIN_WAIT1, LAST_ACK, CLOSING (include/net/tcp_states.h).
 _FIN_UNACKED: Final = (4, 9, 11)
@@ -60,7 +66,8 @@ class CountingProxy:
         self._tls = tls
         self._faults = FaultTable()
         self._rate = RateLimit()
-        self._lock = threading.Lock()
+        # Held to send and count, to enter and to read. Nobody waits for a network while holding it.
+        self.books = threading.Lock()
         self._exchanges: list[Exchange] = []
         self._numbers = itertools.count()
         self._connections: set[_Connection] = set()
@@ -87,13 +94,13 @@ class CountingProxy:
         return f"{'https' if self._tls else 'http'}://{self.address}"
 
     def ledger(self) -> Ledger:
-        """A copy of what has passed so far, running exchanges included."""
-        with self._lock:
+        """A copy of what has passed so far, running exchanges included: all that any client has received by now."""
+        with self.books:
             return Ledger(tuple(dataclasses.replace(exchange) for exchange in self._exchanges))
 
     def reset(self) -> None:
         """Forget what has passed so far."""
-        with self._lock:
+        with self.books:
             self._exchanges.clear()
 
     def add_fault(self, fault: Fault) -> None:
@@ -121,7 +128,7 @@ class CountingProxy:
 
     def cut(self) -> None:
         """Cut all open connections."""
-        with self._lock:
+        with self.books:
             open_now = list(self._connections)
         for connection in open_now:
             connection.shutdown()
@@ -152,7 +159,7 @@ class CountingProxy:
                 return  # refuse() closed the listener
             connection = _Connection(self, client, f"{address[0]}:{address[1]}", self._upstream, self._tls)
             # started under the lock, so that cut() never joins a thread that has not begun
-            with self._lock:
+            with self.books:
                 self._connections.add(connection)
                 connection.thread.start()
 
@@ -163,7 +170,7 @@ class CountingProxy:
         path, _, query = target.partition("?")
         fault = self._faults.take(method, path)
         asked = parse_range(head.get("Range"))
-        with self._lock:
+        with self.books:
             exchange = Exchange(
                 next(self._numbers), client, method, path, query, list(head.headers), asked, time.monotonic()
             )
@@ -181,7 +188,7 @@ class CountingProxy:
 
     def forget(self, connection: _Connection) -> None:
         """The connection is closed."""
-        with self._lock:
+        with self.books:
             self._connections.discard(connection)
 
     def cleared(self) -> threading.Event:
@@ -201,6 +208,7 @@ class _Connection:
         self._upstream_address = upstream
         self._upstream: socket.socket | None = None
         self._tls = tls
+        self._writable = select.poll()
         self.thread = threading.Thread(target=self._run, name="counting-proxy-connection")
 
     def shutdown(self) -> None:
@@ -226,6 +234,7 @@ class _Connection:
         self._client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if self._tls is not None:
             self._client = self._tls.wrap_socket(self._client, server_side=True)
+        self._writable.register(self._client, select.POLLOUT)
         reader = SocketReader(self._client)
         while (head := reader.read_head()) is not None:
             method, target, _ = head.first_line.split(" ", 2)
@@ -241,7 +250,7 @@ class _Connection:
         """Answer one request; whether the connection may serve another."""
         if head.get("Expect") is not None:
             head.remove("Expect")
-            self._client.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._send(exchange, b"HTTP/1.1 100 Continue\r\n\r\n")
         if fault.status:
             for _ in request_body(head, reader):
                 pass
@@ -279,20 +288,24 @@ class _Connection:
     def _answer(self, exchange: Exchange, fault: Fault, answer: Head, body: Iterator[bytes]) -> bool:
         """Send head and body as the fault wants; whether the connection may serve another request."""
         exchange.offset = content_range_start(answer.get("Content-Range")) if exchange.status == 206 else 0
+        size_bytes = _body_size_bytes(exchange, answer)
         chunked = alter_head(answer, fault)
         self._proxy.closing.wait(fault.head_delay_s)
-        self._client.sendall(answer.encode())
+        self._send(exchange, answer.encode(), ends=size_bytes == 0 and not chunked)
         if exchange.method != "HEAD" and fault.first_byte_delay_s:
             self._proxy.closing.wait(fault.first_byte_delay_s)
         try:
-            complete = self._send_body(exchange, fault, body, chunked=chunked)
+            complete = self._send_body(exchange, fault, body, size_bytes, chunked=chunked)
         except WireError:
             exchange.ending = "origin-gone"
             raise
-        exchange.ending = "complete" if complete else "cut"
+        with self._proxy.books:
+            exchange.ending = "complete" if complete else "cut"
         return complete and not fault.length_delta_bytes
 
-    def _send_body(self, exchange: Exchange, fault: Fault, body: Iterator[bytes], *, chunked: bool) -> bool:
+    def _send_body(
+        self, exchange: Exchange, fault: Fault, body: Iterator[bytes], size_bytes: int | None, *, chunked: bool
+    ) -> bool:
         # Taken before the first byte leaves: a client may have the faults cleared as soon as it sees one.
         cleared = self._proxy.cleared()
         for part in body:
@@ -308,27 +321,48 @@ class _Connection:
                     fault = NO_FAULT
                     continue
                 for turn in self._proxy.turns(data[:allowed]):
-                    self._send(exchange, turn, chunked=chunked)
+                    self._send_part(exchange, turn, size_bytes, chunked=chunked)
                 data = data[allowed:]
             if fault.cut_after_bytes is not None and exchange.body_sent_bytes >= fault.cut_after_bytes:
                 self._cut(reset=fault.reset)
                 return False
         if chunked:
-            self._client.sendall(b"0\r\n\r\n")
+            self._send(exchange, b"0\r\n\r\n", ends=True)
         return True
 
-    def _send(self, exchange: Exchange, data: memoryview, *, chunked: bool) -> None:
-        if not exchange.body_sent_bytes:
-            exchange.first_byte_s = time.monotonic()
+    def _send_part(self, exchange: Exchange, data: memoryview, size_bytes: int | None, *, chunked: bool) -> None:
+        """Send some of the body, which has `size_bytes` in all if that is known."""
         if chunked:
-            self._client.sendall(b"%x\r\n" % len(data))
-        while data:
-            sent = self._client.send(data)
-            exchange.body_sent_bytes += sent
-            exchange.body_acked_bytes = exchange.body_sent_bytes
-            data = data[sent:]
+            self._send(exchange, b"%x\r\n" % len(data))
+        ends = not chunked and exchange.body_sent_bytes + len(data) == size_bytes
+        self._send(exchange, data, of_body=True, ends=ends)
         if chunked:
-            self._client.sendall(b"\r\n")
+            self._send(exchange, b"\r\n")
+
+    def _send(self, exchange: Exchange, data: bytes | memoryview, *, of_body: bool = False, ends: bool = False) -> None:
+        """Send and count; `ends` says that the answer is complete with it."""
+        rest = memoryview(data)
+        while rest:
+            self._writable.poll()
+            with self._proxy.books:
+                now_s = time.monotonic()
+                sent = self._send_what_fits(rest)
+                rest = rest[sent:]
+                if of_body and sent:
+                    exchange.first_byte_s = exchange.first_byte_s or now_s
+                    exchange.body_sent_bytes += sent
+                    exchange.body_acked_bytes = exchange.body_sent_bytes
+                if ends and not rest:
+                    exchange.ending, exchange.ended_s = "complete", now_s
+
+    def _send_what_fits(self, data: memoryview) -> int:
+        """How many bytes the kernel took without waiting for the client."""
+        if self._tls is not None:
+            return self._client.send(data[:_TLS_RECORD_BYTES])
+        try:
+            return self._client.send(data, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return 0
 
     def _stall(self, cleared: threading.Event) -> None:
         """Send nothing until the faults are cleared; give up when the client does."""
@@ -361,13 +395,22 @@ class _Connection:
 
     def _settle(self, exchange: Exchange) -> None:
         """Close the books on an exchange; what a vanished client's kernel never acknowledged is taken off."""
-        exchange.ended_s = time.monotonic()
-        if exchange.ending in ("open", "origin-gone"):
-            with contextlib.suppress(OSError):
-                exchange.body_acked_bytes = max(0, exchange.body_sent_bytes - self._unacked_bytes())
-        if exchange.ending == "open":
-            ending: Ending = "client-gone"
-            exchange.ending = ending
+        with self._proxy.books:
+            exchange.ended_s = exchange.ended_s or time.monotonic()
+            if exchange.ending in ("open", "origin-gone"):
+                with contextlib.suppress(OSError):
+                    exchange.body_acked_bytes = max(0, exchange.body_sent_bytes - self._unacked_bytes())
+            if exchange.ending == "open":
+                ending: Ending = "client-gone"
+                exchange.ending = ending
+
+
+def _body_size_bytes(exchange: Exchange, answer: Head) -> int | None:
+    """How long the origin says that the body is; None where its end alone tells."""
+    if exchange.method == "HEAD" or exchange.status in (204, 304):
+        return 0
+    length = answer.get("Content-Length")
+    return None if length is None else int(length)
 
 
 def _raise_origin_gone() -> Head:

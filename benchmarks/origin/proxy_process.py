@@ -31,7 +31,7 @@ class ProxyControl(Protocol):
     """What tests and benchmarks do with a counting proxy, be it in this process or in another."""
 
     def ledger(self) -> Ledger:
-        """What has passed so far."""
+        """What has passed so far; all that any client has received by now is in it."""
         ...
 
     def reset(self) -> None:
