@@ -33,6 +33,7 @@ from proto.wire.messages import (
 from proto.wire.tickets import TICKET_LEEWAY_S, Identity, issue_ticket, prove_connection, sign_hello
 from tests.support.cluster import Cluster
 from tests.support.counting_proxy import CountingProxyProcess
+from tests.support.counts import assert_received
 from tests.support.descriptors import open_files
 from tests.support.processes import wait_until
 from tests.support.pullers import REPOSITORY, blob_target, get, pull
@@ -70,7 +71,7 @@ def peer(cluster: Cluster, push: Callable[[int], str]) -> Iterator[Peer]:
     digest = push(300_000)
     swarm_bytes = peer.received_bytes("seed")
     assert pull(peer.proxy, digest).sha256 == digest
-    assert peer.received_bytes("seed") == swarm_bytes + 300_000
+    assert_received(peer, seed=swarm_bytes + 300_000)
     # A warm connection each way and to the origin may have come; what was refused must be gone.
     wait_until(
         lambda: all(open_files(service.process) <= before[service.name] + 8 for service in (peer, cluster.supernode)),

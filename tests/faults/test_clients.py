@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.cluster import LOOPBACK, script
+from tests.support.counts import assert_metric, assert_received, assert_sent_to_clients
 from tests.support.descriptors import open_files
 from tests.support.processes import run, wait_until
 from tests.support.programs import clean_environment
@@ -36,11 +37,12 @@ def test_a_download_goes_on_when_its_client_hangs_up(
     origin.set_rate(4 * MIB)
     with start_pull(peer.proxy, digest) as client:
         client.wait_for_bytes(1 * MIB)
-    wait_until(lambda: peer.received_bytes("seed") == SIZE_BYTES, "the whole blob at the peer")
+    assert_metric(peer, "layercast_digest_checks_total", 1, result="ok")
+    assert_received(peer, seed=SIZE_BYTES)
     answer = pull(peer.proxy, digest)
     assert answer.complete
     assert answer.sha256 == digest
-    assert peer.client_bytes("store") == SIZE_BYTES
+    assert_sent_to_clients(peer, store=SIZE_BYTES)
     assert origin.ledger().gets(digest) == 1
 
 
@@ -91,21 +93,20 @@ def test_sharing_is_switched_off_and_on_at_run_time(
     cluster.wait_for_sessions(1)
     shared, passed, shared_again = push(MIB), push(MIB), push(MIB)
     assert pull(peer.proxy, shared).sha256 == shared
-    assert peer.received_bytes("seed") == MIB
+    assert_received(peer, seed=MIB)
 
     write_settings(settings, peer, p2p=False)
     cluster.wait_for_sessions(0)
     answer = pull(peer.proxy, passed)
     assert answer.complete
     assert answer.sha256 == passed
-    assert peer.received_bytes("passthrough") == MIB
-    assert peer.received_bytes("seed") == MIB
+    assert_received(peer, passthrough=MIB, seed=MIB)
     assert peer.healthz()[0] == 200
 
     write_settings(settings, peer, p2p=True)
     cluster.wait_for_sessions(1)
     assert pull(peer.proxy, shared_again).sha256 == shared_again
-    assert peer.received_bytes("seed") == 2 * MIB
+    assert_received(peer, seed=2 * MIB)
     assert [origin.ledger().gets(digest) for digest in (shared, passed, shared_again)] == [1, 1, 1]
 
 
@@ -121,7 +122,7 @@ def test_settings_that_are_wrong_at_a_reload_change_nothing(
     peer.process.wait_for_line(r"reload_refused.*p2p.*perhaps")
     digest = push(MIB)
     assert pull(peer.proxy, digest).sha256 == digest
-    assert peer.received_bytes("seed") == MIB
+    assert_received(peer, seed=MIB)
 
 
 @pytest.mark.parametrize("program", ["layercast-peer", "layercast-supernode"])

@@ -11,6 +11,7 @@ import pytest
 from proto.ids import Digest, short_peer
 from proto.pieces import Bitfield, PieceLayout
 from proto.wire.messages import Announce, Source, SwarmOpened
+from tests.support.counts import assert_received, assert_received_from_the_swarm
 from tests.support.evil_uploads import EvilUploads
 from tests.support.processes import wait_until
 from tests.support.pullers import REPOSITORY, pull
@@ -66,7 +67,7 @@ async def test_corrupt_pieces_are_found_out_and_their_sender_is_asked_no_more(
             assert uploads.served, "the evil peer was not asked: the test tested nothing"
             supernode.process.wait_for_line(f"peer_quarantined peer={short_peer(evil.identity.peer)}")
             assert stored_sha256(victims[1], digest) == digest
-            assert victims[1].received_bytes("seed") + victims[1].received_bytes("peer") >= SIZE_BYTES
+            assert_received_from_the_swarm(victims[1], SIZE_BYTES)
 
             served = list(uploads.served)
             await evil.send(claim(origin.address, next_digest))
@@ -75,5 +76,4 @@ async def test_corrupt_pieces_are_found_out_and_their_sender_is_asked_no_more(
                 assert answer.sha256 == next_digest
             assert uploads.served == served
     assert [origin.ledger().gets(each) for each in (digest, next_digest)] == [1, 1]
-    assert cluster.received_bytes("origin") == 0
-    assert cluster.received_bytes("passthrough") == 0
+    assert_received(cluster, origin=0, passthrough=0)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.counts import assert_received
 from tests.support.held import held_bytes
 from tests.support.pullers import pull, start_pull
 from tests.support.tmpfs import fill, small_tmpfs
@@ -93,4 +94,4 @@ def test_a_store_full_of_older_layers_evicts_them(cluster: Cluster, push: Callab
     for digest in digests:
         assert_gets_its_layer(peer, digest)
     assert [held_bytes(peer.data_dir, digest) for digest in digests] == [0, 0, 3 * MIB, 3 * MIB]
-    assert peer.received_bytes("seed") == 4 * 3 * MIB
+    assert_received(peer, seed=4 * 3 * MIB)

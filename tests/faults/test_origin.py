@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.cluster import Cluster
 from tests.support.counting_proxy import CountingProxyProcess, Fault
+from tests.support.counts import assert_received, assert_received_from_the_swarm
 from tests.support.pullers import pull, start_pull
 
 if TYPE_CHECKING:
@@ -53,8 +54,8 @@ def origin(shared_origin: CountingProxyProcess) -> Iterator[ProxyControl]:
 
 def assert_everyone_gets_it_from_one_fetch(peers: list[Peer], origin: ProxyControl, digest: str) -> None:
     """All peers pull at once; every byte leaves the origin once, for the supernode."""
-    passed = [peer.received_bytes("passthrough") for peer in peers]
-    own = [peer.received_bytes("origin") for peer in peers]
+    before = [(peer.received_bytes("passthrough"), peer.received_bytes("origin")) for peer in peers]
+    swarm_bytes = [peer.received_bytes("peer") + peer.received_bytes("seed") for peer in peers]
     pulls = [start_pull(peer.proxy, digest) for peer in peers]
     for running in pulls:
         with running:
@@ -64,8 +65,9 @@ def assert_everyone_gets_it_from_one_fetch(peers: list[Peer], origin: ProxyContr
     ledger = origin.ledger()
     assert ledger.distinct_bytes(digest) == SIZE_BYTES
     assert ledger.repeated_bytes(digest) == 0
-    assert [peer.received_bytes("passthrough") for peer in peers] == passed
-    assert [peer.received_bytes("origin") for peer in peers] == own
+    for peer, bytes_before, (passthrough, own) in zip(peers, swarm_bytes, before, strict=True):
+        assert_received_from_the_swarm(peer, bytes_before + SIZE_BYTES)
+        assert_received(peer, passthrough=passthrough, origin=own)
 
 
 def test_an_origin_that_cuts_in_mid_blob_is_asked_for_the_rest(

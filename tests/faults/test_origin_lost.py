@@ -13,6 +13,7 @@ import pytest
 from tests.support.blobs import some_blob
 from tests.support.cluster import LOOPBACK, Cluster
 from tests.support.counting_proxy import Fault
+from tests.support.counts import assert_received, assert_received_from_the_swarm
 from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.support.held import held_bytes
 from tests.support.processes import wait_until
@@ -110,7 +111,8 @@ def test_what_the_nodes_hold_is_served_when_the_origin_is_gone(
     answer = pull(second.proxy, digest)
     assert answer.complete
     assert answer.sha256 == digest
-    assert second.received_bytes("passthrough") == 0
+    assert_received_from_the_swarm(second, SIZE_BYTES)
+    assert_received(second, passthrough=0)
 
 
 def test_a_node_that_the_origin_serves_is_elected_when_the_supernode_cannot_reach_it(
@@ -129,7 +131,7 @@ def test_a_node_that_the_origin_serves_is_elected_when_the_supernode_cannot_reac
             assert answer.sha256 == digest
     assert origin.ledger().distinct_bytes(digest) == SIZE_BYTES
     assert origin.ledger().repeated_bytes(digest) == 0
-    assert cluster.received_bytes("passthrough") == 0
+    assert_received(cluster, passthrough=0)
 
 
 @pytest.fixture
@@ -168,7 +170,7 @@ def test_redirects_are_followed_without_the_credential(
         assert not has_credential(storage)
         # one byte tells that the blob is public (a redirect may be good for GET alone), then each byte once
         assert [asked.range for asked in storage.asked] == ["bytes=0-0", f"bytes=0-{2 * MIB - 1}"]
-        assert cluster.received_bytes("passthrough") == 0
+        assert_received(cluster, passthrough=0)
 
 
 def test_a_private_blob_is_passed_through_with_its_clients_credential_to_the_origin_alone(
@@ -183,7 +185,7 @@ def test_a_private_blob_is_passed_through_with_its_clients_credential_to_the_ori
         answer = get(peer.proxy, blob_target(digest), headers=mine)
         assert answer.complete
         assert answer.sha256 == digest
-        assert peer.received_bytes("passthrough") == 2 * MIB
+        assert_received(peer, passthrough=2 * MIB)
         assert held_bytes(peer.data_dir, digest) == 0
         assert not has_credential(storage)
         # and it is nobody else's

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.cluster import Cluster
 from tests.support.counting_proxy import CountingProxy, union_bytes
+from tests.support.counts import assert_received
 from tests.support.held import held_ranges, overlap_bytes
 from tests.support.netns import Lab
 from tests.support.pullers import start_pull
@@ -143,7 +144,7 @@ def test_a_pull_ends_well_without_the_supernode(make_scene: Callable[[], Scene])
         assert ranges
         assert overlap_bytes([each.interval for each in asked], ranges) == 0, way.__name__
         assert all(each.started_s - scene.lost_s >= GRACE_S - 1.0 for each in asked), way.__name__
-        assert scene.cluster.received_bytes("passthrough") == 0, way.__name__
+        assert_received(scene.cluster, passthrough=0)
 
 
 def test_a_supernode_that_comes_back_in_mid_pull_asks_for_nothing_that_a_node_holds(
@@ -162,5 +163,4 @@ def test_a_supernode_that_comes_back_in_mid_pull_asks_for_nothing_that_a_node_ho
     assert overlap_bytes(asked, held) == 0
     # each byte that nobody held is asked for once, by the supernode alone
     assert union_bytes(asked) == sum(end - first for first, end in asked)
-    assert scene.cluster.received_bytes("origin") == 0
-    assert scene.cluster.received_bytes("passthrough") == 0
+    assert_received(scene.cluster, origin=0, passthrough=0)

@@ -12,6 +12,7 @@ from benchmarks.origin.image import Image, make_random_image
 from tests.support.clients import DockerDaemon
 from tests.support.cluster import LOOPBACK, Cluster, Peer
 from tests.support.counting_proxy import CountingProxy
+from tests.support.counts import assert_becomes, assert_received, assert_sent_to_clients
 from tests.support.netns import Lab
 from tests.support.pullers import blob_target, get
 from tests.support.registry import Registry
@@ -76,7 +77,7 @@ def test_without_a_supernode_pulls_come_from_upstream_and_then_from_the_store(
     assert_pulls(lonely, image)
     assert_pulls(lonely, image)
     assert_left_the_origin_once(origin, image.blobs)
-    assert lonely.received_bytes("origin") == image.size_bytes
+    assert_received(lonely, origin=image.size_bytes)
     assert lonely.client_bytes("store") >= image.size_bytes
 
 
@@ -84,9 +85,8 @@ def test_with_sharing_off_every_pull_passes_through(tmp_path: Path, origin: Coun
     with Cluster(tmp_path, origin.address) as cluster:
         peer = cluster.add_peer(extra=["--p2p", "false"])
         assert_pulls(peer, image)
-        assert peer.received_bytes("passthrough") == image.size_bytes
-        assert peer.client_bytes("passthrough") == image.size_bytes
-        assert sum(peer.received_bytes(source) for source in ("peer", "seed", "origin")) == 0
+        assert_received(peer, passthrough=image.size_bytes, peer=0, seed=0, origin=0)
+        assert_sent_to_clients(peer, passthrough=image.size_bytes)
         assert peer.metrics().value("layercast_store_bytes") == 0
         assert cluster.supernode.metrics().value("layercast_sessions_open") == 0
 
@@ -106,14 +106,13 @@ def test_sharing_is_switched_off_and_on_while_the_peer_runs(
         peer.process.send_signal(signal.SIGHUP)
         cluster.wait_for_sessions(0)
         assert get(peer.proxy, blob_target(second.digest)).complete
-        assert peer.received_bytes("passthrough") == second.size_bytes
+        assert_received(peer, passthrough=second.size_bytes)
 
         config.write_text("p2p = true\n")
         peer.process.send_signal(signal.SIGHUP)
         cluster.wait_for_sessions(1)
         assert get(peer.proxy, blob_target(third.digest)).complete
-        assert peer.received_bytes("passthrough") == second.size_bytes
-        assert peer.received_bytes("seed") == first.size_bytes + third.size_bytes
+        assert_received(peer, passthrough=second.size_bytes, seed=first.size_bytes + third.size_bytes)
 
 
 @pytest.mark.root
@@ -126,8 +125,8 @@ def test_dockerd_pulls_through_a_peer_whose_supernode_is_gone(tmp_path: Path, re
             assert daemon.pull("random:latest") == image.top.digest
             assert daemon.inspect("random:latest")["Id"] == image.config.digest
         assert_left_the_origin_once(site.origin, image.blobs)
-        assert node.peer.received_bytes("origin") == image.size_bytes
-        assert node.peer.client_bytes("swarm") + node.peer.client_bytes("store") == image.size_bytes
+        assert_received(node.peer, origin=image.size_bytes)
+        assert_becomes(lambda: node.peer.client_bytes("swarm") + node.peer.client_bytes("store"), image.size_bytes)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.origin.image import make_random_image
 from tests.support.cluster import Cluster
 from tests.support.counting_proxy import CountingProxy
+from tests.support.counts import assert_metric
 from tests.support.processes import wait_until
 from tests.support.pullers import REPOSITORY, get, pull
 from tests.support.registry import Registry
@@ -52,12 +53,12 @@ def test_the_second_layer_is_at_the_node_when_the_client_asks_for_it(
         read_manifest(peer.proxy, image)
         assert pull(peer.proxy, first.digest).sha256 == first.digest
         both_bytes = first.size_bytes + second.size_bytes
-        wait_until(lambda: peer.metrics().value("layercast_store_bytes") == both_bytes, "the second layer", 20.0)
+        assert_metric(peer, "layercast_store_bytes", both_bytes)
         assert pull(peer.proxy, second.digest).sha256 == second.digest
         wait_until(lambda: origin.ledger().gets(third.digest) == 1, "the third layer", 20.0)
         assert origin.ledger().gets(second.digest) == 1, "it came once, before it was asked for"
         assert origin.ledger().gets(fourth.digest) == 0, "nobody read the third"
-        assert peer.metrics().value("layercast_layers_begun_ahead_total") == 2
+        assert_metric(peer, "layercast_layers_begun_ahead_total", 2)
 
 
 def test_where_it_is_switched_off_nothing_comes_that_was_not_asked_for(
@@ -71,4 +72,4 @@ def test_where_it_is_switched_off_nothing_comes_that_was_not_asked_for(
         for layer in (first, third):
             assert pull(peer.proxy, layer.digest).sha256 == layer.digest
         assert origin.ledger().gets(second.digest) == 0
-        assert peer.metrics().value("layercast_store_bytes") == first.size_bytes + third.size_bytes
+        assert_metric(peer, "layercast_store_bytes", first.size_bytes + third.size_bytes)

@@ -13,6 +13,7 @@ from tests.support.clients import DockerDaemon, Mirror, Skopeo
 from tests.support.clients.podman import wrongly_named_files
 from tests.support.cluster import Cluster
 from tests.support.counting_proxy import CountingProxy
+from tests.support.counts import assert_received, assert_sent_to_clients
 from tests.support.netns import Lab
 from tests.support.pullers import Answer, blob_target, get
 from tests.support.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
@@ -76,9 +77,8 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def assert_passed_through(peer: Peer, image: Image) -> None:
-    assert peer.received_bytes("passthrough") == image.size_bytes
-    assert peer.client_bytes("passthrough") == image.size_bytes
-    assert [peer.received_bytes(source) for source in ("peer", "seed", "origin")] == [0, 0, 0]
+    assert_received(peer, passthrough=image.size_bytes, peer=0, seed=0, origin=0)
+    assert_sent_to_clients(peer, passthrough=image.size_bytes)
 
 
 def pull_all(peer: Peer, image: Image, headers: dict[str, str]) -> list[Answer]:
@@ -145,10 +145,10 @@ def test_of_one_registry_the_public_is_shared_and_the_private_is_not(tmp_path: P
             for blob in public_image.blobs:
                 answer = get(peer.proxy, blob_target(blob.digest, PUBLIC), headers=bearer)
                 assert answer.sha256 == blob.digest
-            assert peer.received_bytes("passthrough") == 0
+            assert_received(peer, passthrough=0)
             answers = pull_all(peer, image, {"Authorization": f"Bearer {reader}"})
             assert [answer.sha256 for answer in answers] == [blob.digest for blob in image.blobs]
-            assert peer.received_bytes("passthrough") == image.size_bytes
+            assert_received(peer, passthrough=image.size_bytes)
             # The token is good for one repository alone: what the origin says about the other holds.
             other = {"Authorization": f"Bearer {anonymous}"}
             assert get(peer.proxy, blob_target(image.layers[-1].digest, PRIVATE), headers=other).status == 401

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.cluster import Cluster
+from tests.support.counts import assert_received
 from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.support.processes import wait_until
 from tests.support.pullers import pull, start_pull
@@ -73,8 +74,7 @@ def test_cold_nodes_pull_at_once_and_the_origin_is_asked_once(cluster: Cluster, 
     assert_all_got(pull_everywhere(peers, digest), digest)
     assert bytes_asked(origin) == 1
     for peer in peers:
-        assert peer.received_bytes("peer") == len(content)
-        assert peer.received_bytes("seed") == peer.received_bytes("origin") == peer.received_bytes("passthrough") == 0
+        assert_received(peer, peer=len(content), seed=0, origin=0, passthrough=0)
         assert peer.metrics().value("layercast_leases_total", outcome="granted") == 0
 
 
@@ -93,7 +93,7 @@ def test_a_late_node_is_served_by_those_before_it(cluster: Cluster, origin: Fake
     assert_all_got(pull_everywhere(first, digest), digest)
     late = add_peers(cluster, 1)
     assert_all_got(pull_everywhere(late, digest), digest)
-    assert late[0].received_bytes("peer") == len(content)
+    assert_received(late[0], peer=len(content))
     assert bytes_asked(origin) == 1
 
 
@@ -158,6 +158,6 @@ def test_a_node_without_torrents_goes_to_the_origin(cluster: Cluster, origin: Fa
         peer = cluster.add_peer(extra=["--torrent-listen", f"127.0.0.1:{port}"])
         cluster.wait_for_sessions(1)
         assert_all_got([pull(peer.proxy, digest)], digest)
-    assert peer.received_bytes("passthrough") == len(content)
+    assert_received(peer, passthrough=len(content))
     lines = [line for line in peer.process.log() if "torrent_unavailable" in line]
     assert len(lines) == 1

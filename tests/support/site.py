@@ -9,15 +9,15 @@ What the registry sends, the counting proxy has in its books; what the peers got
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from tests.support.cluster import Cluster
 from tests.support.counting_proxy import CountingProxy, Ledger
+from tests.support.counts import assert_becomes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from benchmarks.origin.image import BlobFile, Image
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from tests.support.counting_proxy import ProxyControl
     from tests.support.netns import ClientNamespace, Lab
     from tests.support.registry import Registry
-
-COUNTED_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +130,7 @@ def assert_all_came_by_the_swarm(peer: Peer, image: Image) -> None:
         "digests right": len(set(image.blobs)),
         "digests wrong": 0,
     }
-    _assert_becomes(figures, wanted)
+    assert_becomes(figures, wanted)
 
 
 def assert_stored_blobs_suffice(peer: Peer, image: Image) -> None:
@@ -144,16 +142,8 @@ def assert_stored_blobs_suffice(peer: Peer, image: Image) -> None:
             "to clients": peer.client_bytes("swarm") + peer.client_bytes("store"),
         }
 
-    _assert_becomes(figures, {"received": image.size_bytes, "to clients": 2 * image.size_bytes})
+    assert_becomes(figures, {"received": image.size_bytes, "to clients": 2 * image.size_bytes})
     assert peer.client_bytes("store") >= image.size_bytes
-
-
-def _assert_becomes(figures: Callable[[], dict[str, int]], wanted: dict[str, int]) -> None:
-    """The figures agree within a few seconds; what they were at the end, if not."""
-    deadline_s = time.monotonic() + COUNTED_TIMEOUT_S
-    while (last := figures()) != wanted and time.monotonic() < deadline_s:
-        time.sleep(0.05)
-    assert last == wanted
 
 
 def _write_upstreams(directory: Path, named: Sequence[str], url: str) -> str:
