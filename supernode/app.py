@@ -50,7 +50,8 @@ from supernode.scheduler import build as scheduler_build
 from supernode.scheduler.settings import SchedulerSettings
 from supernode.seed import Seed
 from supernode.session.session import Limits
-from supernode.state.sqlite import SqliteState, StateThread
+from supernode.state.sqlite import SqliteState
+from supernode.state.thread import StateThread
 from supernode.torrent.tracker import Tracker, begin_seeding
 
 if TYPE_CHECKING:
@@ -97,7 +98,6 @@ class Supernode:
         self._identity = Identity.load_or_create(config.data_dir / "identity.key")
         state = SqliteState(config.data_dir / "state.sqlite")
         self._epoch = state.next_epoch()
-        state.prune()
         self._state = StateThread(state)
         closing.callback(self._state.close)
         self._socket = _listen(config.listen)

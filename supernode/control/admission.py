@@ -23,7 +23,6 @@ from supernode.control.verification import VOIDS_MAX
 from supernode.origin.public_access import Verdict
 from supernode.scheduler import contract
 from supernode.session.hello import TEXT_MAX
-from supernode.state.sqlite import SavedSwarm, SqliteState, StateThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +35,8 @@ if TYPE_CHECKING:
     from supernode.origin.public_access import Publicity
     from supernode.seed import SeedBlob
     from supernode.session.session import Link
+    from supernode.state.base import SavedSwarm
+    from supernode.state.thread import StateThread
 
 logger = logging.getLogger(__name__)
 
@@ -202,7 +203,7 @@ class Opening:
     async def _open(self, digest: Digest, size_bytes: int, announce: Announce) -> Swarm:
         if size_bytes == 0 and Digest.of(b"", digest.algorithm) != digest:
             raise LayercastError(f"the origin says that blob {digest.short} is empty, which it is not")
-        saved = await asyncio.wrap_future(self._state.read(SqliteState.load_swarm, digest))
+        saved = await self._state.load_swarm(digest)
         if saved is not None and saved.size_bytes != size_bytes:
             saved = None
         own = await self._driver.seed.look(digest)
@@ -227,11 +228,9 @@ class Opening:
                 swarm.hashes.learn(first, hashes)
         if own is not None:
             self._adopt(swarm, own)
-        self._state.write(
-            SqliteState.save_swarm, digest, layout.size_bytes, layout.piece_size_bytes, self._unix_clock()
-        )
+        self._state.save_swarm(digest, layout.size_bytes, layout.piece_size_bytes, self._unix_clock())
         if own is not None and own.hashes:
-            self._state.write(SqliteState.add_hashes, digest, list(own.hashes))
+            self._state.add_hashes(digest, list(own.hashes))
         swarm.inline = 0 < layout.size_bytes <= INLINE_BYTES_MAX and driver.fits_inline(swarm, 1)
         if not layout.count:
             swarm.vouched = True
@@ -282,7 +281,7 @@ class Opening:
         for source in public:
             if source not in swarm.sources:
                 swarm.sources.append(source)
-                self._state.write(SqliteState.add_source, swarm.digest, source)
+                self._state.add_source(swarm.digest, source)
         member = swarm.join(link.node, wanted=announce.wanted)
         if self._driver.nodes.is_quarantined(link.info.peer):
             swarm.mistrust(link.node)
@@ -363,12 +362,12 @@ class Opening:
         """The peer holds something: after a restart it is worth waiting for. Written once."""
         if link.info.peer not in swarm.recorded:
             swarm.recorded.add(link.info.peer)
-            self._state.write(SqliteState.add_holder, swarm.digest, link.info.peer)
+            self._state.add_holder(swarm.digest, link.info.peer)
 
     def _forget_holder(self, link: Link, swarm: Swarm) -> None:
         if link.info.peer in swarm.recorded:
             swarm.recorded.discard(link.info.peer)
-            self._state.write(SqliteState.remove_holder, swarm.digest, link.info.peer)
+            self._state.remove_holder(swarm.digest, link.info.peer)
 
     async def close(self) -> None:
         """End what waits."""

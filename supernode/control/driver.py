@@ -18,7 +18,6 @@ from proto.pieces import runs
 from proto.wire.messages import Cancel, Grant, InlineBlob
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
-from supernode.state.sqlite import SqliteState, StateThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from supernode.metrics import Metrics
     from supernode.seed import Seed
     from supernode.session.session import Link
+    from supernode.state.thread import StateThread
 
 logger = logging.getLogger(__name__)
 
@@ -315,7 +315,7 @@ class Driver:
         for swarm, mask in self._fresh_hashes.items():
             added = [(first, swarm.hashes.run(first, last)) for first, last in runs(mask & swarm.hashes.known)]
             if added:
-                self._state.write(SqliteState.add_hashes, swarm.digest, added)
+                self._state.add_hashes(swarm.digest, added)
         self._fresh_hashes.clear()
 
     # --- whom to trust no more -----------------------------------------------------------------------------------

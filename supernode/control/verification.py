@@ -14,7 +14,6 @@ from proto.ids import short_peer
 from proto.wire.messages import Source, Voided, Vouched
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED
-from supernode.state.sqlite import SqliteState, StateThread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from supernode.control.swarm_registry import Swarm
     from supernode.metrics import Metrics
     from supernode.origin.public_access import Publicity
+    from supernode.state.thread import StateThread
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Completion:
         """The blob matched its digest here."""
         swarm.seed_checked = True
         swarm.origin_state = ""
-        self._state.write(SqliteState.vouch, swarm.digest, swarm.hashes.run(0, swarm.layout.count - 1))
+        self._state.vouch(swarm.digest, swarm.hashes.run(0, swarm.layout.count - 1))
         if swarm.vouched:
             return
         swarm.vouched = True
@@ -115,7 +115,7 @@ class Completion:
 
     def _drop(self, swarm: Swarm, message: str) -> None:
         """Every member forgets it, and so do we."""
-        self._state.write(SqliteState.forget_swarm, swarm.digest)
+        self._state.forget_swarm(swarm.digest)
         self._driver.post(contract.SwarmVoided(swarm.number))
         for node in swarm.members:
             link = self._driver.nodes.link(node)

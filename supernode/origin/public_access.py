@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Final
 
 from peer.transport.cancellation import FetchCancelled
 from proto.errors import LocalError, UpstreamError, UpstreamKind
-from supernode.state.sqlite import SavedPublic, SqliteState, StateThread
+from supernode.state.base import SavedPublic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proto.ids import Digest
     from proto.wire.messages import Source
+    from supernode.state.thread import StateThread
 
     # Blocking: the blob's size as an anonymous HEAD says it, None when it says none. Raises UpstreamError, LocalError.
     Head = Callable[[Source, Digest], int | None]
@@ -117,7 +118,7 @@ class Publicity:
     def forget(self, source: Source, digest: Digest) -> None:
         """The source sent wrong content: ask it again before it is believed."""
         self._known.pop((source, digest), None)
-        self._state.write(SqliteState.forget_public, source, digest)
+        self._state.forget_public(source, digest)
 
     async def close(self) -> None:
         """Stop waiting; HEADs on their way end with their own timeouts or when their connections are closed."""
@@ -135,7 +136,7 @@ class Publicity:
         key = (source, digest)
         saved = self._known.get(key)
         if saved is None:
-            saved = await asyncio.wrap_future(self._state.read(SqliteState.load_public, source, digest))
+            saved = await self._state.load_public(source, digest)
             if saved is not None:
                 self._remember(key, saved)
                 if 0 <= self._clock() - saved.checked_unix_s < self._fresh_s:
@@ -155,7 +156,7 @@ class Publicity:
             return self._refuse(key, Verdict(0, "unavailable", message), REFUSED_S)
         now = self._clock()
         self._remember(key, SavedPublic(size_bytes, now))
-        self._state.write(SqliteState.save_public, source, digest, size_bytes, now)
+        self._state.save_public(source, digest, size_bytes, now)
         return Verdict(size_bytes)
 
     def _failed(self, key: _Key, saved: SavedPublic | None, error: UpstreamError) -> Verdict:

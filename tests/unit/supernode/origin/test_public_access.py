@@ -13,7 +13,8 @@ from proto.errors import ConfigError, LayercastError, UpstreamError, UpstreamKin
 from proto.ids import Digest
 from proto.wire.messages import Source
 from supernode.origin.public_access import Publicity
-from supernode.state.sqlite import SqliteState, StateThread
+from supernode.state.sqlite import SqliteState
+from supernode.state.thread import StateThread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -1,0 +1,92 @@
+"""What outlives a restart of the supernode: the contract of every state store, its saved records and its error.
+
+A store is used from one thread (state.thread). A lost write costs work, never correctness: every piece is checked
+against its hash and every blob against its digest. It knows no scheduling and holds no credential.
+
+A new kind of store is one file here that has these operations and passes tests/conformance/state_suite.py, and the line
+in supernode.app that opens it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from proto.errors import LocalError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proto.ids import Digest, PeerId
+    from proto.wire.messages import Source
+
+
+class StateError(LocalError):
+    """The store's disk or server failed this operation. The supernode goes on without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedSwarm:
+    """A swarm as it was before. `hashes` are runs of (first piece, hashes); a piece with a hash was once ready."""
+
+    size_bytes: int
+    piece_size_bytes: int
+    vouched: bool
+    sources: tuple[Source, ...]
+    hashes: tuple[tuple[int, bytes], ...]
+    holders: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedPublic:
+    """When a source was last found to give a blob to anyone, and its size."""
+
+    size_bytes: int
+    checked_unix_s: float
+
+
+class State(Protocol):
+    """Blocking, used by one thread at a time; each operation happens whole or not at all, or raises StateError.
+
+    What is added to a swarm that was never saved, or was forgotten, is dropped. The store limits how many swarms and
+    public checks it keeps: the longest unused go first.
+    """
+
+    def next_epoch(self) -> int:
+        """One more than at the last start, 1 at the first; recorded before it is returned."""
+
+    def load_swarm(self, digest: Digest) -> SavedSwarm | None:
+        """Everything about one blob: hashes by their first piece, holders in order."""
+
+    def save_swarm(self, digest: Digest, size_bytes: int, piece_size_bytes: int, now_unix_s: float) -> None:
+        """Record a swarm's cut, or that it is used again; a different cut forgets all that was known of the swarm."""
+
+    def add_source(self, digest: Digest, source: Source) -> None:
+        """The origin may be asked for the blob there. Idempotent."""
+
+    def add_hashes(self, digest: Digest, added: Sequence[tuple[int, bytes]]) -> None:
+        """Runs of (first piece, hashes) that became known together; a run replaces one with the same first piece."""
+
+    def vouch(self, digest: Digest, hashes: bytes) -> None:
+        """The whole blob matched its digest: these hashes of all pieces replace every run."""
+
+    def add_holder(self, digest: Digest, peer: PeerId) -> None:
+        """The peer holds pieces of the blob. Idempotent."""
+
+    def remove_holder(self, digest: Digest, peer: PeerId) -> None:
+        """It does not any more. Idempotent."""
+
+    def forget_swarm(self, digest: Digest) -> None:
+        """The swarm was voided: hashes, sources and holders go with it. Idempotent."""
+
+    def load_public(self, source: Source, digest: Digest) -> SavedPublic | None:
+        """When this source was last found public for the blob."""
+
+    def save_public(self, source: Source, digest: Digest, size_bytes: int, now_unix_s: float) -> None:
+        """The source was found public for the blob just now; replaces what was saved before."""
+
+    def forget_public(self, source: Source, digest: Digest) -> None:
+        """The source gives it to nobody unknown any more, or sent wrong content. Idempotent."""
+
+    def close(self) -> None:
+        """Idempotent."""
