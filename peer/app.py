@@ -35,21 +35,20 @@ from peer.registry.reader import RegistryReader
 from peer.status import Health, add_status
 from peer.store.disk import DiskStore
 from peer.store.meta import current_boot_id
-from peer.torrent.torrents import Torrents, begin_swarms
-from peer.torrent.transport import TorrentTransport
 from peer.transport.client import HttpTransport
+from peer.transport.delivery import DeliverySlot, PieceDelivery
 from peer.transport.rates import RateLimiter
 from peer.transport.server import UploadServer
 from proto.config.settings import version
 from proto.config.values import HostPort
 from proto.errors import ConfigError
+from proto.wire.messages import TORRENT
 from proto.wire.tickets import Identity
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from peer.config import PeerConfig
-    from peer.torrent.swarms import TorrentSwarms
     from proto.ids import Digest
 
 logger = logging.getLogger(__name__)
@@ -133,7 +132,7 @@ class Peer:
         config = self._config
         driver = self._make_driver()
         self._link = SupernodeLink(
-            driver, self.metrics, self._identity, self._profile(), config.data_dir / "supernode.key", self._torrents
+            driver, self.metrics, self._identity, self._profile(), config.data_dir / "supernode.key", self._delivery
         )
         found = await asyncio.to_thread(self._inventory)
         driver.begin(found, sharing=config.p2p)
@@ -161,17 +160,17 @@ class Peer:
             workers=2 * config.download_slots,
             limiter=self._download_limiter,
         )
-        transport = TorrentTransport(http)
-        self._torrents = Torrents(transport, self._begin_torrents)
+        self._delivery = DeliverySlot({TORRENT: self._open_torrents})
+        closing.callback(self._delivery.close)
+        self._store.before_write(lambda digest: self._delivery.current.give_way(digest))
         fetcher = UpstreamFetcher(self._reader, lambda: self._upstreams, self.metrics.origin_received)
         work = Work(
             self._store,
-            transport,
+            http,
             fetcher,
             self._reader,
             lambda: self._upstreams,
             self.metrics,
-            give_way=self._torrents.give_way,
         )
         machine = Downloader(random.Random(), Limits(public_s=config.public_ttl_s))
         driver = self._driver = Driver(
@@ -181,16 +180,22 @@ class Peer:
             send=lambda message: self._session.send(message) if self._session is not None else None,
             on_fatal=self._fail,
             on_source=self._sources.remember,
-            torrents=self._torrents,
+            delivery=self._delivery,
         )
         for close in (driver.release, self._reader.close, work.close):
             closing.callback(close)
         return driver
 
-    def _begin_torrents(self) -> TorrentSwarms:
-        """From a thread."""
+    def _open_torrents(self) -> PieceDelivery:
+        """From a thread, when a supernode has pieces carried that way. Raises ImportError, ConfigError."""
+        # Loaded here alone: a cluster that uses leases needs no libtorrent.
+        from peer.torrent.delivery import DownloaderEvents, open_delivery
+
         assert self._driver is not None
-        return begin_swarms(self._store, self._config, self._driver, self.metrics)
+        events = DownloaderEvents(
+            self._driver.post_threadsafe, lambda size_bytes: self.metrics.received("peer", size_bytes)
+        )
+        return open_delivery(self._store, self._config, events)
 
     def _inventory(self) -> list[BlobFound]:
         sources = self._sources.load()
@@ -297,12 +302,12 @@ class Peer:
         self._upstreams = config.upstreams
         self._upload.set_rate_limit(config.upload_rate_bytes_s)
         self._download_limiter.set_rate(config.download_rate_bytes_s)
-        self._torrents.set_rates(config.upload_rate_bytes_s, config.download_rate_bytes_s)
+        self._delivery.current.set_rates(config.upload_rate_bytes_s, config.download_rate_bytes_s)
         if config.p2p != before.p2p and self._driver is not None:
             self._upload.set_enabled(config.p2p)
             self._driver.switch_sharing(config.p2p)
             if not config.p2p:
-                self._torrents.leave_all()
+                self._delivery.current.sharing_ended()
                 await self._disconnect()
             elif self._session is not None:
                 await self._connect(self._session)
@@ -322,7 +327,7 @@ class Peer:
             self.metrics.layers_begun_ahead.set(self._driver.layers_begun_ahead)
 
     def _sent_bytes(self) -> int:
-        return self._upload.counters.sent_bytes + self._torrents.counters()[0]
+        return self._upload.counters.sent_bytes + self._delivery.sent_bytes
 
     async def _each_second(self) -> None:
         up, down = RateMeter(), RateMeter()

@@ -34,6 +34,7 @@ from proto.wire.messages import TORRENT
 from proto.wire.tickets import Identity
 from supernode.api.server import Api
 from supernode.control.admission import Opening, Policy
+from supernode.control.delivery import PieceDelivery
 from supernode.control.driver import Driver
 from supernode.control.message_handler import Intake
 from supernode.control.node_registry import NodeBook
@@ -52,12 +53,10 @@ from supernode.seed import Seed
 from supernode.session.session import Limits
 from supernode.state.sqlite import SqliteState
 from supernode.state.thread import StateThread
-from supernode.torrent.tracker import Tracker, begin_seeding
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proto.ids import Digest
     from proto.machine import Machine
     from supernode.config import SupernodeConfig
     from supernode.scheduler.contract import Command, Event
@@ -111,10 +110,8 @@ class Supernode:
         self._upload = _upload_server(config, self._store, self._identity)
         closing.callback(self._upload.close)
         self.upload_address = self._upload.address
-        self._tracker: Tracker | None = None
-        self._swarms = begin_seeding(self._store, config, self._torrent_moved) if config.transport == TORRENT else None
-        if self._swarms is not None:
-            closing.callback(self._swarms.close)
+        self._delivery = _open_delivery(config, self._store, self._identity)
+        closing.callback(self._delivery.close)
         self.api_address = str(HostPort(*self._socket.getsockname()[:2]))
         _raise_descriptor_limit(config.sessions_max + DESCRIPTORS_BESIDE_SESSIONS)
         # Last: a start that fails leaves the log of an earlier one where it is.
@@ -126,9 +123,9 @@ class Supernode:
         parameters = SchedulerParameters(
             seed=secrets.randbits(64),
             epoch=self._epoch,
-            settings=SchedulerSettings(downloads_per_node_max=0)
-            if config.transport == TORRENT
-            else SchedulerSettings(),
+            settings=SchedulerSettings()
+            if self._delivery.leases_pieces
+            else SchedulerSettings(downloads_per_node_max=0),
             seed_upload_slots=config.upload_slots,
             seed_upload_rate_bytes_s=float(config.upload_rate_bytes_s) or None,
         )
@@ -140,15 +137,10 @@ class Supernode:
         self._closing.callback(log.close)
         return RecordedScheduler(scheduler, log)
 
-    def _torrent_moved(self, digest: Digest) -> None:
-        """From libtorrent's thread."""
-        if self._tracker is not None:
-            self._tracker.moved(digest)
-
     async def start(self) -> None:
         """Serve. open() must have been called."""
         config = self.config
-        self._policy = Policy(config.upstreams, config.p2p, config.transport)
+        self._policy = Policy(config.upstreams, config.p2p)
         reader = RegistryReader(
             lambda: self._policy.upstreams,
             OriginHttp(),
@@ -168,13 +160,12 @@ class Supernode:
             self._seed.cancel_all,
         ):
             self._closing.callback(close)
-        swarms, nodes = SwarmBook(self._identity), NodeBook()
-        torrent_port = self._swarms.port if self._swarms is not None else 0
+        swarms, nodes, delivery = SwarmBook(self._identity), NodeBook(), self._delivery
         self._driver = driver = Driver(
             scheduler=self._scheduler,
             swarms=swarms,
             nodes=nodes,
-            telling=Telling(swarms, nodes, self._identity, torrent_port=torrent_port),
+            telling=Telling(swarms, nodes, self._identity, delivery_port=delivery.port),
             seed=self._seed,
             state=self._state,
             metrics=self.metrics,
@@ -182,16 +173,13 @@ class Supernode:
             uplink_rate=lambda: float(self.config.upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S),
             on_fatal=self._fail,
         )
-        tracker = None
-        if self._swarms is not None:
-            tracker = self._tracker = Tracker(driver, self._swarms, self._store, self._identity)
-            self._closing.callback(tracker.close)
+        delivery.begin(driver)
         completion = Completion(
             driver=driver,
             publicity=self._publicity,
             state=self._state,
             metrics=self.metrics,
-            on_whole=tracker.look if tracker is not None else None,
+            on_whole=delivery.blob_verified,
         )
         self._seed.report_to(completion)
         self._opening = Opening(
@@ -202,7 +190,7 @@ class Supernode:
             metrics=self.metrics,
             policy=self._policy,
             recover_until=time.monotonic() + config.recovery_s,
-            on_entered=tracker.entered if tracker is not None else None,
+            delivery=delivery,
         )
         intake = Intake(
             driver,
@@ -211,7 +199,7 @@ class Supernode:
             self.metrics,
             self.limits,
             self._seed_address,
-            on_tick=tracker.ticked if tracker is not None else None,
+            on_tick=delivery.refresh,
         )
         api = Api(
             driver=driver,
@@ -245,8 +233,7 @@ class Supernode:
         self._policy.upstreams = config.upstreams
         self._policy.p2p = config.p2p
         self._upload.set_rate_limit(config.upload_rate_bytes_s)
-        if self._swarms is not None:
-            self._swarms.set_rates(config.upload_rate_bytes_s, 0)
+        self._delivery.set_upload_rate(config.upload_rate_bytes_s)
         if config.p2p:
             # Switched off, new announcements are refused, but a pull under way still ends well: nobody else may hold
             # what it lacks, and who was told to wait for us would wait for ever.
@@ -297,9 +284,20 @@ class Supernode:
         self.metrics.bytes_received.labels("origin").inc(count)
 
     def _scrape(self) -> None:
-        by_torrent_bytes = self._swarms.sent_bytes if self._swarms is not None else 0
-        self.metrics.uploaded_bytes.set(self._upload.counters.sent_bytes + by_torrent_bytes)
+        self.metrics.uploaded_bytes.set(self._upload.counters.sent_bytes + self._delivery.sent_bytes)
         self.metrics.store_bytes.set(self._store.used_bytes)
+
+
+def _open_delivery(config: SupernodeConfig, store: DiskStore, identity: Identity) -> PieceDelivery:
+    """How pieces travel here. Raises ConfigError."""
+    if config.transport != TORRENT:
+        return PieceDelivery()
+    try:
+        # Loaded here alone: a cluster that uses leases needs no libtorrent.
+        from supernode.torrent.tracker import TorrentTracker
+    except ImportError as error:
+        raise ConfigError(f"--transport torrent: {error}; install the package libtorrent here") from None
+    return TorrentTracker(store, config, identity)
 
 
 def _take_folder(data_dir: Path) -> int:

@@ -34,7 +34,7 @@ from peer.node.blobs import NotShared
 from peer.node.inline import InlineContents, Landed
 from peer.node.live_blob import LiveBlob, hashes_mask
 from peer.node.readers import Readers
-from peer.torrent.torrents import Torrents
+from peer.transport.delivery import DeliverySlot
 from proto.errors import LocalError, PieceCorrupt
 from proto.ids import Digest, PeerId, peer_name
 from proto.wire.messages import Announce, Failed, Stored
@@ -68,7 +68,7 @@ class Driver:
         send: Callable[[Message], None],
         on_fatal: Callable[[], None],
         on_source: Callable[[Digest, Source], None] = lambda digest, source: None,
-        torrents: Torrents | None = None,
+        delivery: DeliverySlot | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._machine = machine
@@ -77,7 +77,7 @@ class Driver:
         self._send_message = send
         self._on_fatal = on_fatal
         self._on_source = on_source
-        self._torrents = torrents or Torrents()
+        self._delivery = delivery or DeliverySlot()
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[Event] = deque()
@@ -85,7 +85,7 @@ class Driver:
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._blobs: dict[Digest, LiveBlob] = {}
-        self._readers = Readers(self._blobs, self._torrents, self.post)
+        self._readers = Readers(self._blobs, self._delivery, self.post)
         self.inline = InlineContents(self.post)
         self.supernode_key: bytes | None = None
 
@@ -157,7 +157,7 @@ class Driver:
 
     def evicted(self, digest: Digest) -> None:
         """From any thread: a blob left the store."""
-        self._torrents.leave(digest)
+        self._delivery.current.blob_left(digest)
         self.post_threadsafe(BlobEvicted(digest))
 
     def close(self) -> None:
@@ -177,6 +177,12 @@ class Driver:
     def story(self, digest: Digest, piece: int | None = None) -> list[str]:
         """Why a blob, or one piece of it, stands as it does."""
         return self._machine.story(digest, piece)
+
+    def tell_open_blobs(self) -> None:
+        """A delivery that was just selected hears of the blobs that are open."""
+        for blob in self._blobs.values():
+            if blob.handle is not None:
+                self._delivery.current.blob_opened(blob.digest)
 
     @property
     def downloads(self) -> int:
@@ -214,12 +220,6 @@ class Driver:
         """The blob may have been voided while the event waited."""
         blob = self._blobs.get(event.digest)
         return blob is not None and blob.handle is not None and bool(blob.handle.held >> event.piece & 1)
-
-    def _join_again(self, digest: Digest) -> None:
-        """The blob's torrent had given way to a fetch from the origin."""
-        blob = self._blobs.get(digest)
-        if blob is not None and blob.handle is not None:
-            self._torrents.join(blob)
 
     def connect(self, source: PieceSource) -> None:
         """Something will soon be fetched from there."""
@@ -267,12 +267,7 @@ class Driver:
                     post, matched = self.post_threadsafe, self._waker(digest)
                     self._work.store_inline(fetch, self._handle(digest), content, post, matched)
             case contract.FetchUpstream():
-                self._work.fetch_upstream(
-                    command,
-                    self._handle(command.digest),
-                    self.post_threadsafe,
-                    functools.partial(self._call_threadsafe, self._join_again, command.digest),
-                )
+                self._work.fetch_upstream(command, self._handle(command.digest), self.post_threadsafe)
             case contract.CancelUpstream(fetch):
                 self._work.cancel_upstream(fetch)
             case contract.CheckDigest(check, digest):
@@ -288,18 +283,14 @@ class Driver:
     def _carry_out_local(self, command: Command) -> None:
         match command:
             case contract.CloseInStore(digest):
-                blob = self.blob(digest)
-                self._torrents.closed(blob)
-                handle, blob.handle = blob.handle, None
-                if handle is not None:
-                    handle.close()
+                self._close_in_store(self.blob(digest))
             case contract.VoidInStore(digest):
                 self._void(digest)
             case contract.BlobComplete(digest):
                 blob = self.blob(digest)
                 logger.info("blob_complete digest=%s bytes=%d", digest.short, self._handle(digest).layout.size_bytes)
                 blob.wake()
-                self._torrents.finished(digest)
+                self._delivery.current.blob_complete(digest)
             case contract.SourcePublic(digest, source):
                 self._on_source(digest, source)
             case contract.ForgetBlob(digest):
@@ -333,9 +324,16 @@ class Driver:
             message = replace(message, hashes=self._work.all_hashes(Digest.parse(message.digest)))
         self._send_message(message)
 
+    def _close_in_store(self, blob: LiveBlob) -> None:
+        handle, blob.handle = blob.handle, None
+        if handle is not None:
+            if not (handle.complete or handle.matched):
+                self._delivery.current.blob_left(blob.digest)
+            handle.close()
+
     def _void(self, digest: Digest) -> None:
         self.blob(digest).early_hashes.clear()
-        self._torrents.forget(digest)
+        self._delivery.current.blob_voided(digest)
         try:
             self._handle(digest).void()
         except LocalError as error:
@@ -391,7 +389,7 @@ class Driver:
         early, blob.early_hashes = blob.early_hashes, []
         for signed in early:
             self.learn(blob, signed)
-        self._torrents.join(blob)
+        self._delivery.current.blob_opened(digest)
 
     def learn(self, blob: LiveBlob, signed: SignedHashes) -> bool:
         """Give checked hashes to the store, now or when the blob is open; False when they are of no use."""

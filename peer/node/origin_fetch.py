@@ -45,8 +45,6 @@ class UpstreamFetch:
     first: int
     piece_done: Callable[[int], None]
     ended: Callable[[str, str], None]
-    # Called before anything is asked for, in the fetch's thread; may raise LocalError.
-    before: Callable[[], None] = lambda: None
     stop: threading.Event = field(default_factory=threading.Event)
     cancel: Cancellation = field(default_factory=Cancellation)
 
@@ -94,7 +92,6 @@ class UpstreamFetcher:
     def _run(self, number: int, fetch: UpstreamFetch) -> None:
         reason, message = "", ""
         try:
-            fetch.before()
             _Reading(self._reader, self._table(), fetch, self._received).run()
         except FetchCancelled:
             reason = "cancelled"

@@ -18,7 +18,7 @@ from peer.node.live_blob import BlobReader, LiveBlob
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from peer.torrent.torrents import Torrents
+    from peer.transport.delivery import DeliverySlot
     from proto.ids import Digest
     from proto.wire.messages import Source
 
@@ -28,9 +28,9 @@ logger = logging.getLogger(__name__)
 class Readers:
     """Made on a running loop. `blobs` is the driver's, `post` brings the downloader an event."""
 
-    def __init__(self, blobs: Mapping[Digest, LiveBlob], torrents: Torrents, post: Callable[[Event], None]) -> None:
+    def __init__(self, blobs: Mapping[Digest, LiveBlob], delivery: DeliverySlot, post: Callable[[Event], None]) -> None:
         self._blobs = blobs
-        self._torrents = torrents
+        self._delivery = delivery
         self._post = post
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
@@ -90,7 +90,7 @@ class Readers:
             blob.wake()
 
     def _reader_at(self, digest: Digest, number: int, piece: int) -> None:
-        self._torrents.hurry(digest, piece)
+        self._delivery.current.reader_moved(digest, piece)
         self._post(ReaderAt(number, piece))
 
     def _reader_closed(self, digest: Digest, number: int) -> None:

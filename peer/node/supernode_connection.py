@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from peer.downloader.contract import HashesLearned, InlineGranted, LinkLost, LinkOpened, Received
 from peer.node.live_blob import HASH_BYTES, hashes_mask
 from peer.store.base import SignedHashes
-from peer.torrent.torrents import Torrents
 from peer.transport.base import PieceSource
+from peer.transport.delivery import DeliverySlot
 from proto.errors import DigestInvalid, FrameInvalid, TicketInvalid
 from proto.ids import Digest, PeerId, PeerName, short_peer
 from proto.pieces import PieceLayout
@@ -27,8 +27,6 @@ from proto.wire.messages import (
     NodeKnown,
     PieceHashes,
     SwarmOpened,
-    TorrentOpened,
-    TorrentPeers,
 )
 from proto.wire.tickets import KEY_BYTES, check_hashes, sign_hello
 
@@ -68,7 +66,7 @@ class SupernodeLink:
         identity: Identity,
         profile: Profile,
         key_file: Path,
-        torrents: Torrents | None = None,
+        delivery: DeliverySlot | None = None,
     ) -> None:
         self._driver = driver
         self._metrics = metrics
@@ -76,9 +74,8 @@ class SupernodeLink:
         self._profile = profile
         self._key_file = key_file
         self._key = read_key(key_file)
-        self._torrents = torrents or Torrents()
+        self._delivery = delivery or DeliverySlot()
         self._swarms: dict[int, tuple[Digest, PieceLayout]] = {}
-        self._torrent_addresses: dict[int, str] = {}
         # The supernode's own upload server, once this session named it.
         self._seed: PieceSource | None = None
         driver.supernode_key = self._key
@@ -103,7 +100,7 @@ class SupernodeLink:
             upload_rate_bytes_s=profile.upload_rate_bytes_s(),
             download_rate_bytes_s=profile.download_rate_bytes_s(),
             agent=profile.agent,
-            torrent_port=self._torrents.port_for(challenge.transport),
+            delivery_port=self._delivery.select(challenge.transport),
         )
 
     def opened(self, challenge: Challenge) -> None:
@@ -112,6 +109,7 @@ class SupernodeLink:
             self._remember_key(challenge.supernode)
         self._forget_numbers()
         self._metrics.supernode_connected.set(1)
+        self._driver.tell_open_blobs()
         self._driver.post(LinkOpened())
 
     def lost(self, reason: str) -> None:
@@ -134,25 +132,22 @@ class SupernodeLink:
             case SwarmOpened():
                 self._swarm_opened(message)
                 self._driver.post(Received(message))
-            case NodeKnown(node, peer, address, torrent_address):
-                self._node_known(node, peer, torrent_address)
+            case NodeKnown(node, peer, address, delivery_address):
+                if delivery_address:
+                    self._delivery.current.node_known(node, delivery_address)
                 if node == SEED_NODE:
                     self._seed = PieceSource(PeerName(peer), address)
                 self._driver.post(Received(message))
-            case TorrentOpened(swarm, metainfo):
-                self._torrent_opened(swarm, metainfo)
-            case TorrentPeers():
-                self._torrent_peers(message)
             case Grant():
                 self._metrics.lease("granted")
                 self._driver.post(Received(message))
             case _:
-                self._driver.post(Received(message))
+                if not self._delivery.current.received(message, self._swarms):
+                    self._driver.post(Received(message))
 
     def _forget_numbers(self) -> None:
         self._seed = None
         self._swarms.clear()
-        self._torrent_addresses.clear()
         self._driver.inline.clear()
 
     def _remember_key(self, key: bytes) -> None:
@@ -181,24 +176,6 @@ class SupernodeLink:
             # Its pieces set the pace of all: none of them shall wait for a connection.
             self._driver.connect(self._seed)
         self._driver.blob(digest).ticket = message.ticket
-
-    def _node_known(self, node: int, peer: bytes, torrent_address: str) -> None:
-        if torrent_address:
-            self._torrent_addresses[node] = torrent_address
-            self._torrents.introduce(PeerName(peer), torrent_address)
-
-    def _torrent_opened(self, swarm: int, metainfo: bytes) -> None:
-        digest, layout = self._swarms.get(swarm, (None, None))
-        if digest is not None and layout is not None and self._torrents.offer(digest, layout, metainfo):
-            self._torrents.join(self._driver.blob(digest))
-
-    def _torrent_peers(self, message: TorrentPeers) -> None:
-        digest, layout = self._swarms.get(message.swarm, (None, None))
-        if digest is None or layout is None:
-            return
-        known = [self._torrent_addresses[node] for node in message.nodes if node in self._torrent_addresses]
-        share, shares = message.share, message.shares
-        self._torrents.meet(digest, known, range(share, layout.count, shares) if 0 <= share < shares else range(0))
 
     def _hashes_received(self, message: PieceHashes) -> None:
         digest, layout = self._swarms.get(message.swarm, (None, None))

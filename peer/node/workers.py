@@ -60,10 +60,7 @@ _PUBLIC_REASONS: Final = {
 
 
 class Work:
-    """Small pools, so that a long digest check never delays the opening of a blob. close() joins them all.
-
-    `give_way` is called (blocking) before this node's own fetch from an origin writes to a blob.
-    """
+    """Small pools, so that a long digest check never delays the opening of a blob. close() joins them all."""
 
     def __init__(
         self,
@@ -73,8 +70,6 @@ class Work:
         reader: RegistryReader,
         table: Callable[[], UpstreamTable],
         metrics: Metrics,
-        *,
-        give_way: Callable[[Digest], None] = lambda digest: None,
     ) -> None:
         self._store = store
         self._transport = transport
@@ -82,7 +77,6 @@ class Work:
         self._reader = reader
         self._table = table
         self._metrics = metrics
-        self._give_way = give_way
         self._disk = ThreadPoolExecutor(2, thread_name_prefix="store")
         self._checks = ThreadPoolExecutor(2, thread_name_prefix="digest")
         self._questions = ThreadPoolExecutor(4, thread_name_prefix="question")
@@ -324,13 +318,8 @@ class Work:
 
         self._questions.submit(run)
 
-    def fetch_upstream(self, command: FetchUpstream, handle: BlobHandle, post: Post, after: Callable[[], None]) -> None:
-        """Missing pieces from the origin itself. `after` is called when nothing more is written."""
-
-        def ended(reason: str, message: str) -> None:
-            post(UpstreamEnded(command.fetch, reason, message))
-            after()
-
+    def fetch_upstream(self, command: FetchUpstream, handle: BlobHandle, post: Post) -> None:
+        """Missing pieces from the origin itself."""
         self._fetcher.start(
             command.fetch,
             UpstreamFetch(
@@ -339,8 +328,7 @@ class Work:
                 command.pieces,
                 command.first,
                 lambda piece: post(UpstreamPiece(command.fetch, piece)),
-                ended,
-                lambda: self._give_way(command.digest),
+                lambda reason, message: post(UpstreamEnded(command.fetch, reason, message)),
             ),
         )
 

@@ -93,6 +93,11 @@ class BlobHandle(Protocol):
         """It was begun under the pins that hold it now: its bytes, if they are few, are still in memory."""
         ...
 
+    @property
+    def being_written(self) -> bool:
+        """A piece of it is in a writer's hand, or being adopted."""
+        ...
+
     def fileno(self) -> int:
         """The data file, for sendfile and pread, valid until close() (renaming does not disturb it)."""
         ...
@@ -117,14 +122,17 @@ class BlobHandle(Protocol):
         ...
 
     def writer(self, piece: int, *, from_origin: bool = False) -> PieceWriter:
-        """Start a piece. Raises LocalError when its hash is not known, but for `from_origin` (hash computed)."""
+        """Start a piece, once before_write() let it. Raises LocalError when its hash is not known, but for
+        `from_origin` (hash computed).
+        """
         ...
 
     def adopt(self, piece: int) -> bool:
         """A transport wrote the piece's bytes into the file itself (fileno()): check them and mark the piece held.
 
         True when this made it held. Raises PieceCorrupt (it stays missing), and LocalError also where its hash is not
-        known or a writer has it in hand. Nobody else may write to the file while such a transport does.
+        known or a writer has it in hand. Nobody else may write to the file while such a transport does: see
+        BlobStore.before_write().
         """
         ...
 
@@ -176,4 +184,11 @@ class BlobStore(Protocol):
 
     def on_evicted(self, callback: Callable[[Digest], None]) -> None:
         """Called from any thread after a blob left the store."""
+        ...
+
+    def before_write(self, callback: Callable[[Digest], None]) -> None:
+        """Called from any thread before a writer begins, with `being_written` already set; it may wait.
+
+        A transport that writes to the file itself gives way there; a LocalError that it raises refuses the writer.
+        """
         ...

@@ -46,6 +46,10 @@ class BlobHost(Protocol):
 
     def make_room(self, size_bytes: int) -> bool: ...
 
+    def about_to_write(self, blob: Blob) -> None:
+        """Before a writer begins; it may wait. Raises LocalError when the file is in somebody else's hand."""
+        ...
+
     def request_digest(self, blob: Blob) -> None:
         """Pieces are held that the digest has not taken yet."""
         ...
@@ -74,6 +78,8 @@ class Blob:
         self._catch_lock = threading.Lock()
         self._prefix = PrefixDigest(digest)
         self._owners: dict[int, Writer] = {}
+        # Writers in hand, of any piece.
+        self.writers = 0
         # Grows with each void() and unload(): what was begun before must not mark anything after.
         self._generation = 0
         self._data = -1
@@ -226,13 +232,30 @@ class Blob:
         length = self.layout.length(piece)
         if not self.held >> piece & 1:
             self._host.want_room(self, length)
+        with self._hand():
+            self._host.about_to_write(self)
+            with self._lock:
+                # A partial blob's hashes were read when it was loaded; of a complete one nothing is written any more.
+                if from_origin or self.complete or self._book.of(piece) is not None:
+                    return self._begin(piece)
+            raise LocalError(f"piece {piece} of blob {self.digest.short}: its hash is not known yet")
+
+    @contextlib.contextmanager
+    def _hand(self) -> Iterator[None]:
+        """What a writer takes, to be given back by leave(), or here if there comes to be none."""
         self._host.pin(self)
         with self._lock:
-            # A partial blob's hashes were read when it was loaded; of a complete one nothing is written any more.
-            if from_origin or self.complete or self._book.of(piece) is not None:
-                return self._begin(piece)
+            self.writers += 1
+        try:
+            yield
+        except BaseException:
+            self._put_back()
+            raise
+
+    def _put_back(self) -> None:
+        with self._lock:
+            self.writers -= 1
         self._host.unpin(self)
-        raise LocalError(f"piece {piece} of blob {self.digest.short}: its hash is not known yet")
 
     def _begin(self, piece: int) -> Writer:
         if self.held >> piece & 1:
@@ -260,6 +283,7 @@ class Blob:
                     raise LocalError(f"piece {piece} of blob {self.digest.short}: in hand, or of unknown hash")
                 writer = Writer(self, piece, self._generation, Place.NOWHERE, self._prefix.ahead(piece))
                 self._owners[piece] = writer
+                self.writers += 1
             self._host.pin(self)  # which the writer's end gives back
             writer.take_what_is_there()
             return writer.fresh
@@ -296,7 +320,7 @@ class Blob:
         with self._lock:
             if self._owners.get(writer.piece) is writer:
                 del self._owners[writer.piece]
-        self._host.unpin(self)
+        self._put_back()
 
     def _mark(self, piece: int) -> None:
         held = self.held | 1 << piece

@@ -59,6 +59,7 @@ class DiskStore:
         self._used_bytes = 0
         self._last_use_ns = 0
         self._callbacks: list[Callable[[Digest], None]] = []
+        self._before_write: list[Callable[[Digest], None]] = []
         self._digests = DigestThread()
         try:
             self._scan()
@@ -126,6 +127,10 @@ class DiskStore:
         """See BlobStore. Called with no lock of the store held."""
         self._callbacks.append(callback)
 
+    def before_write(self, callback: Callable[[Digest], None]) -> None:
+        """See BlobStore. Called with no lock of the store held."""
+        self._before_write.append(callback)
+
     # --- for blobs (peer.store.blob.BlobHost) ------------------------------------------------------------------
 
     def pin(self, blob: Blob) -> None:
@@ -139,6 +144,11 @@ class DiskStore:
             blob.pins -= 1
             if not blob.pins and blob.loaded:
                 blob.unload()
+
+    def about_to_write(self, blob: Blob) -> None:
+        """See BlobHost."""
+        for callback in self._before_write:
+            callback(blob.digest)
 
     def want_room(self, blob: Blob, size_bytes: int) -> None:
         """Keep the disk's free floor. Raises StoreFull."""

@@ -79,6 +79,11 @@ class DiskBlobHandle:
         """See BlobHandle."""
         return self._blob.expected_hash(piece)
 
+    @property
+    def being_written(self) -> bool:
+        """See BlobHandle."""
+        return self._blob.writers > 0
+
     def writer(self, piece: int, *, from_origin: bool = False) -> Writer:
         """See BlobHandle. It keeps its own pin: every writer must come to finish() or abort()."""
         return self._blob.begin(piece, from_origin=from_origin)

@@ -1,78 +1,85 @@
-"""What this node was told of blobs' torrents, remembered until one is joined, or joined again. From any thread.
-
-It takes part in nothing: peer.torrent.swarms does.
-"""
+"""Torrents that the supernode told this node of, kept for when their blobs are joined. Safe to use from any thread."""
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from peer.torrent.session import fits
+import libtorrent
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from proto.ids import Digest
     from proto.pieces import PieceLayout
 
-# Metainfo is 32 bytes a piece; a node's blobs of some weeks.
-_TOLD_MAX: Final = 4096
-# Remembered for when the blob is joined, or joined again; more connections serve nobody.
-_PEERS_KEPT: Final = 100
+# Metainfo is 32 bytes a piece; these are a node's blobs of some weeks.
+_TORRENTS_MAX: Final = 4096
+# More connections serve nobody.
+_PEERS_MAX: Final = 100
 
 
-@dataclass(slots=True)
-class ToldBlob:
-    """What was told of a blob's torrent: its cut, its metainfo, whom to connect to (HOST:PORT), which pieces first."""
+@dataclass(frozen=True, slots=True)
+class KnownTorrent:
+    """A blob's cut, its metainfo, and whom to connect to (HOST:PORT)."""
 
     layout: PieceLayout
     metainfo: bytes
-    peers: list[str]
-    first: range
+    peers: tuple[str, ...] = ()
 
 
-class ToldBook:
-    """See the module. What was told longest ago goes first."""
+class MetainfoCache:
+    """The torrent that was told longest ago is dropped first."""
 
     def __init__(self) -> None:
-        self._told: OrderedDict[Digest, ToldBlob] = OrderedDict()
+        self._torrents: OrderedDict[Digest, KnownTorrent] = OrderedDict()
         self._lock = threading.Lock()
 
-    def offer(self, digest: Digest, layout: PieceLayout, metainfo: bytes) -> bool:
-        """False, and nothing remembered, if the metainfo is not of this blob and cut."""
-        if not fits(metainfo, digest.hex, layout.size_bytes, layout.piece_size_bytes, layout.count):
+    def add(self, digest: Digest, layout: PieceLayout, metainfo: bytes) -> bool:
+        """Remember a torrent; False, and nothing is remembered, if it is not of this blob in this cut."""
+        if not _is_of(metainfo, digest, layout):
             return False
         with self._lock:
-            known = self._told.get(digest)
-            if known is not None:
-                self._told[digest] = ToldBlob(layout, metainfo, known.peers, known.first)
-            else:
-                self._told[digest] = ToldBlob(layout, metainfo, [], range(0))
-            self._told.move_to_end(digest)
-            while len(self._told) > _TOLD_MAX:
-                self._told.popitem(last=False)
+            known = self._torrents.pop(digest, None)
+            peers = known.peers if known is not None else ()
+            self._torrents[digest] = KnownTorrent(layout, metainfo, peers)
+            while len(self._torrents) > _TORRENTS_MAX:
+                self._torrents.popitem(last=False)
         return True
 
-    def of(self, digest: Digest) -> ToldBlob | None:
-        """What is remembered of the blob."""
+    def get(self, digest: Digest) -> KnownTorrent | None:
+        """The blob's torrent, if it was told."""
         with self._lock:
-            return self._told.get(digest)
-
-    def peers(self, digest: Digest) -> list[str]:
-        """Whom to connect to for it, HOST:PORT."""
-        told = self.of(digest)
-        return list(told.peers) if told is not None else []
+            return self._torrents.get(digest)
 
     def forget(self, digest: Digest) -> None:
         """The blob was something else."""
         with self._lock:
-            self._told.pop(digest, None)
+            self._torrents.pop(digest, None)
 
-    def add_peers(self, digest: Digest, addresses: list[str], first: range) -> None:
-        """Others (HOST:PORT) that take part in a torrent we were told of; `first`, if any: pieces to fetch first."""
+    def add_peers(self, digest: Digest, addresses: Iterable[str]) -> None:
+        """Others that take part in a known torrent."""
         with self._lock:
-            told = self._told.get(digest)
-            if told is not None:
-                told.peers = [*told.peers, *addresses][-_PEERS_KEPT:]
-                told.first = first or told.first
+            known = self._torrents.get(digest)
+            if known is not None:
+                self._torrents[digest] = replace(known, peers=(*known.peers, *addresses)[-_PEERS_MAX:])
+
+
+def _is_of(metainfo: bytes, digest: Digest, layout: PieceLayout) -> bool:
+    """Whether this is a v2 torrent of exactly one file, which has the blob's name, size and cut."""
+    try:
+        info = libtorrent.load_torrent_buffer(metainfo).ti
+    except RuntimeError:
+        return False
+    if info is None or not info.info_hashes().has_v2() or info.info_hashes().has_v1():
+        return False
+    files = info.layout()
+    pad = libtorrent.file_storage.flag_pad_file
+    real = [index for index in range(files.num_files()) if not files.file_flags(index) & pad]
+    return (
+        real == [0]
+        and (info.name(), files.file_size(0)) == (digest.hex, layout.size_bytes)
+        and (info.piece_length(), info.num_pieces()) == (layout.piece_size_bytes, layout.count)
+    )

@@ -8,6 +8,7 @@ running program, never before a fork.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import libtorrent
@@ -80,35 +81,35 @@ _SETTINGS: Final[libtorrent.settings_pack] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class SessionLimits:
+    """Over all blobs: peers served at a time (at most a few), connections, and rates in bytes/s (0: no limit)."""
+
+    slots: int
+    connections_max: int
+    upload_rate_bytes_s: int = 0
+    download_rate_bytes_s: int = 0
+
+
 class TorrentSession:
     """Listens as soon as it is made. Raises ConfigError when it cannot.
 
-    `slots` transfers to peers go on at once, though never more than a few, to at most `connections_max` connections.
-    Rates in bytes/s over all of them, 0 for no limit. `alert_fd` gets a byte when alerts() has something again.
+    `alert_fd` gets a byte when alerts() has something again.
     """
 
-    def __init__(
-        self,
-        listen: HostPort,
-        *,
-        slots: int,
-        connections_max: int,
-        upload_rate_bytes_s: int,
-        download_rate_bytes_s: int,
-        alert_fd: int,
-    ) -> None:
+    def __init__(self, listen: HostPort, limits: SessionLimits, alert_fd: int) -> None:
         category = libtorrent.alert_category
         settings = _SETTINGS | {
             "listen_interfaces": str(listen),
-            "unchoke_slots_limit": min(slots, _SLOTS_MAX),
-            "connections_limit": connections_max,
+            "unchoke_slots_limit": min(limits.slots, _SLOTS_MAX),
+            "connections_limit": limits.connections_max,
             "alert_mask": category.piece_progress | category.storage | category.status | category.error | category.peer,
         }
         # Flags 0: none of libtorrent's default extensions, peer exchange among them.
         self._session = libtorrent.session(settings, flags=0)
         self._session.add_extension("smart_ban")
         self._limit_everybody()
-        self.set_rates(upload_rate_bytes_s, download_rate_bytes_s)
+        self.set_rates(limits.upload_rate_bytes_s, limits.download_rate_bytes_s)
         self.port: Final = self._bound_port(listen)
         self._session.set_alert_fd(alert_fd)
 
@@ -164,7 +165,7 @@ class TorrentSession:
         return list(self._session.pop_alerts())
 
     def ask_counters(self) -> None:
-        """A session_stats_alert follows, see payload_bytes(), and a state_update_alert of the torrents that changed."""
+        """A session_stats_alert follows (see sent_payload_bytes), and a state_update_alert of what changed."""
         self._session.post_session_stats()
         self._session.post_torrent_updates(_COUNTERS_ALONE)
 
@@ -174,25 +175,6 @@ class TorrentSession:
         del self._session
 
 
-def payload_bytes(alert: libtorrent.session_stats_alert) -> tuple[int, int]:
-    """Payload sent and received since the session began."""
-    values = alert.values
-    return int(values["net.sent_payload_bytes"]), int(values["net.recv_payload_bytes"])
-
-
-def fits(metainfo: bytes, name: str, size_bytes: int, piece_size_bytes: int, count: int) -> bool:
-    """Whether this is a v2 torrent of exactly one file of this name and cut."""
-    try:
-        info = libtorrent.load_torrent_buffer(metainfo).ti
-    except RuntimeError:
-        return False
-    if info is None or not info.info_hashes().has_v2() or info.info_hashes().has_v1():
-        return False
-    files = info.layout()
-    pad = libtorrent.file_storage.flag_pad_file
-    real = [index for index in range(files.num_files()) if not files.file_flags(index) & pad]
-    return (
-        real == [0]
-        and (info.name(), files.file_size(0)) == (name, size_bytes)
-        and (info.piece_length(), info.num_pieces()) == (piece_size_bytes, count)
-    )
+def sent_payload_bytes(alert: libtorrent.session_stats_alert) -> int:
+    """Since the session began."""
+    return int(alert.values["net.sent_payload_bytes"])

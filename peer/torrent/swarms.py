@@ -1,9 +1,11 @@
-"""Blobs as torrents: joined, fed into the store, served to others, and left. One thread owns libtorrent's handles.
+"""Blobs as torrents: joined, fetched into the store, served to others, and left. One thread owns libtorrent's handles.
 
-libtorrent writes into the store's own file. A piece that it has verified is flushed, checked once more against its
-BLAKE3 hash and marked held (BlobHandle.adopt); only then is anybody told. While a blob that is not whole is joined,
-nobody else may write to its file: leave() it first (peer.torrent.teardown waits for the file). Which blobs,
-and whom to connect to, is others' business.
+A blob is joined when its torrent is known, the store has it, and nobody else writes to its file: missing pieces are
+fetched if it was asked for, what is held is served in any case. libtorrent writes blocks into the store's own file
+before it can check them, so it has to be the only writer; give_way() ends its part before another one begins. A piece
+that it has verified is checked once more and marked held (BlobHandle.adopt) before anybody is told of it.
+
+Which blobs, and whom to connect to, is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -14,90 +16,88 @@ import logging
 import os
 import queue
 import select
+import socket
 import threading
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import libtorrent
 
-from peer.torrent.bans import Suspects
-from peer.torrent.blob import JoinedBlob, resolved
-from peer.torrent.intake import PieceIntake
-from peer.torrent.metainfo_cache import ToldBook
-from peer.torrent.session import TorrentSession, payload_bytes
-from peer.torrent.teardown import Leaving, let_go
-from proto.config.values import HostPort
-from proto.wire.messages import FetchReason
+from peer.torrent.adoption import PieceAdoption
+from peer.torrent.joined_blob import JoinedBlob
+from peer.torrent.metainfo_cache import MetainfoCache
+from peer.torrent.session import TorrentSession, sent_payload_bytes
+from proto.config.values import HostPort, parse_host_port
+from proto.errors import LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from peer.store.base import BlobHandle, BlobStore
-    from peer.torrent.blob import Want
-    from peer.torrent.metainfo_cache import ToldBlob
+    from peer.store.base import BlobStore
+    from peer.torrent.session import SessionLimits
     from proto.ids import Digest
     from proto.pieces import PieceLayout
 
-# Complete blobs offered to others at a time; each has an open file. The longest unused goes first.
-_SEEDED_MAX: Final = 512
-_STATS_S: Final = 1.0
+# Blobs that are served and not fetched, at a time; each has an open file. The longest unused goes first.
+_SERVED_MAX: Final = 512
+_EACH_SECOND_S: Final = 1.0
 _IDLE_S: Final = 0.5
+# A piece that a client waits for is asked for before others; when it is due decides only how soon a second peer is
+# asked for it too.
+_READER_DEADLINE_MS: Final = 2000
+# libtorrent lets go of a file within milliseconds. After that the file is taken to be free, and the operator is told.
+_LEAVE_MAX_S: Final = 5.0
+_GIVE_WAY_MAX_S: Final = 10.0
 
 log = logging.getLogger(__name__)
 
 
+class SwarmEvents(Protocol):
+    """What swarms report, from a thread."""
+
+    def piece_held(self, digest: Digest, piece: int, size_bytes: int) -> None:
+        """A piece of a fetched blob is in the store now."""
+        ...
+
+    def fetch_failed(self, digest: Digest, message: str) -> None:
+        """Nothing more comes of a fetched blob, which was left; the message is the operator's."""
+        ...
+
+    def payload_moved(self, digest: Digest, received_bytes: int, sent_bytes: int) -> None:
+        """So much payload went over the wire, wanted or not. About once a second while any does."""
+        ...
+
+
 class TorrentSwarms:
-    """Begins to listen at once; close() ends it. Raises ConfigError when it cannot listen.
+    """Listens at once; close() ends it. Safe to use from any thread. Raises ConfigError when it cannot listen."""
 
-    `on_piece(digest, piece, size_bytes)` tells of a piece that is held now, of a blob that was joined whole;
-    `on_trouble(digest, message)` that nothing more comes of such a blob and it was left; `on_moved(digest,
-    received_bytes, sent_bytes)` that so much payload went over the wire for a blob, about once a second while any does.
-    All from a thread.
-    """
-
-    def __init__(
-        self,
-        store: BlobStore,
-        listen: HostPort,
-        *,
-        slots: int,
-        connections_max: int,
-        upload_rate_bytes_s: int,
-        download_rate_bytes_s: int,
-        on_piece: Callable[[Digest, int, int], None],
-        on_trouble: Callable[[Digest, str], None],
-        on_moved: Callable[[Digest, int, int], None],
-    ) -> None:
+    def __init__(self, store: BlobStore, listen: HostPort, limits: SessionLimits, events: SwarmEvents) -> None:
         self._store = store
-        self._on_trouble = on_trouble
-        self._on_moved = on_moved
+        self._events = events
         self._wake_lock = threading.Lock()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            self._session = TorrentSession(
-                listen,
-                slots=slots,
-                connections_max=connections_max,
-                upload_rate_bytes_s=upload_rate_bytes_s,
-                download_rate_bytes_s=download_rate_bytes_s,
-                alert_fd=self._wake_write,
-            )
+            self._session = TorrentSession(listen, limits, self._wake_write)
         except BaseException:
             os.close(self._wake_read)
             os.close(self._wake_write)
             raise
         self.port: Final = self._session.port
-        # Payload so far, libtorrent's own count.
-        self.sent_bytes = self.received_bytes = 0
-        self._told = ToldBook()
+        # Payload so far, by libtorrent's count.
+        self.sent_bytes = 0
+        self._known = MetainfoCache()
         self._commands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._intake = PieceIntake(self._do, on_piece, self._trouble)
+        self._adoption = PieceAdoption(self._do, self._piece_held, self._failed)
+        # Blobs whose missing pieces are to be fetched; those of them that gave way to another writer.
+        self._fetched: set[Digest] = set()
+        self._gave_way: set[Digest] = set()
         # Longest unused first.
         self._torrents: OrderedDict[Digest, JoinedBlob] = OrderedDict()
-        self._leaving = Leaving(self._session)
+        # Until libtorrent has let go of their files.
+        self._leaving: dict[Digest, JoinedBlob] = {}
         self._of_handle: dict[libtorrent.torrent_handle, JoinedBlob] = {}
-        self._stats_s = 0.0
+        self._second_s = 0.0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="torrent", daemon=True)
         self._thread.start()
@@ -105,53 +105,54 @@ class TorrentSwarms:
     # --- from any thread ---------------------------------------------------------------------------------------
 
     def offer(self, digest: Digest, layout: PieceLayout, metainfo: bytes) -> bool:
-        """Remember a blob's metainfo; False (and nothing remembered) if it is not of this blob and cut."""
-        return self._told.offer(digest, layout, metainfo)
+        """A blob's torrent, to be joined when it can be. False, and nothing is done, if it is not of this blob."""
+        if not self._known.add(digest, layout, metainfo):
+            return False
+        self._do(lambda: self._join(digest))
+        return True
 
-    def knows(self, digest: Digest) -> bool:
-        """Whether its metainfo is here."""
-        return self._told.of(digest) is not None
-
-    def forget(self, digest: Digest) -> None:
-        """Leave it, and forget its metainfo: the blob was something else."""
-        self._told.forget(digest)
-        self.leave(digest)
-
-    def join(self, digest: Digest, *, whole: bool) -> None:
-        """Take part with what the store holds; `whole`: and fetch the rest. Nothing where one of the two is missing."""
-        self._do(lambda: self._join(digest, whole))
-
-    def connect(self, digest: Digest, addresses: Iterable[str], first: range = range(0)) -> None:
-        """Others (HOST:PORT) that take part; `first`: pieces to fetch before others."""
+    def connect(self, digest: Digest, addresses: Iterable[str]) -> None:
+        """Others (HOST:PORT) that take part."""
         targets = list(addresses)
-        self._told.add_peers(digest, targets, first)
-        self._do(lambda: self._connect(digest, targets, first))
+        self._known.add_peers(digest, targets)
+        self._do(lambda: self._connect(digest, targets))
 
-    def hurry(self, digest: Digest, piece: int, deadline_s: float) -> None:
-        """A client waits for this piece of a blob that is joined whole."""
-        self._do(lambda: self._hurry(digest, piece, deadline_s))
+    def fetch(self, digest: Digest) -> None:
+        """The store has the blob open: fetch what it lacks."""
+        self._do(lambda: self._fetch(digest))
 
-    def want(self, digest: Digest, want: Want, address: str, deadline_s: float) -> None:
-        """Fetch one piece, from this peer or any other. The blob must be in the store."""
-        self._do(lambda: self._want(digest, want, address, deadline_s))
-
-    def unwant(self, digest: Digest, number: int, reason: str) -> None:
-        """Nobody waits for it any more; it ends with this reason, unless it is being stored already."""
-        self._do(lambda: self._unwant(digest, number, reason))
+    def hurry(self, digest: Digest, piece: int) -> None:
+        """A client waits for this piece."""
+        self._do(lambda: self._hurry(digest, piece))
 
     def finished(self, digest: Digest) -> None:
-        """The blob's digest passed: serve it on without a pin in the store."""
+        """The blob's digest passed: serve it, without a pin in the store."""
         self._do(lambda: self._finished(digest))
 
-    def leave(self, digest: Digest) -> threading.Event:
-        """Take part no more. The event is set when libtorrent has let go of the file."""
-        gone = threading.Event()
-        self._do(lambda: self._leave_and_tell(digest, gone))
-        return gone
+    def leave(self, digest: Digest) -> None:
+        """The blob was given up, or is not in the store any more."""
+        self._do(lambda: self._end(digest))
 
-    def leave_all(self, *, unfinished_only: bool) -> None:
-        """Leave every blob, or every one that is not complete."""
-        self._do(lambda: self._leave_all(unfinished_only))
+    def forget(self, digest: Digest) -> None:
+        """The blob was something else: leave it, and forget its torrent."""
+        self._known.forget(digest)
+        self.leave(digest)
+
+    def leave_all(self) -> None:
+        """Leave every blob."""
+        self._do(self._end_all)
+
+    def give_way(self, digest: Digest) -> None:
+        """Blocking: another writer begins with the blob's file. A fetched blob is joined again when none is left.
+
+        Raises LocalError when libtorrent does not let go of the file.
+        """
+        free = threading.Event()
+        if self._closed:
+            return
+        self._do(lambda: self._give_way(digest, free))
+        if not free.wait(_GIVE_WAY_MAX_S):
+            raise LocalError(f"blob {digest.short}: libtorrent does not let go of its file; restart this node")
 
     def set_rates(self, upload_bytes_s: int, download_bytes_s: int) -> None:
         """Change the limits, 0 for none."""
@@ -163,11 +164,13 @@ class TorrentSwarms:
             return
         self._do(self._stop)
         self._thread.join()
-        self._intake.close()
+        self._adoption.close()
+        # Somebody may still wait for a file.
+        self._run_commands()
         # Before any descriptor, by whose numbers libtorrent knows the files.
         self._session.close()
-        for torrent in [*self._torrents.values(), *self._leaving]:
-            let_go(torrent, close=True)
+        for torrent in [*self._torrents.values(), *self._leaving.values()]:
+            _let_go(torrent, close=True)
         with self._wake_lock:
             os.close(self._wake_read)
             os.close(self._wake_write)
@@ -183,17 +186,18 @@ class TorrentSwarms:
 
     def _run(self) -> None:
         while not self._closed:
-            select.select([self._wake_read], [], [], self._intake.next_due_s(_IDLE_S))
-            try:
+            select.select([self._wake_read], [], [], self._adoption.next_due_s(_IDLE_S))
+            with contextlib.suppress(BlockingIOError):
                 while len(os.read(self._wake_read, 4096)) == 4096:
                     pass
-            except BlockingIOError:
-                pass
-            while not self._commands.empty():
-                self._guard(self._commands.get())
+            self._run_commands()
             for alert in self._session.alerts():
                 self._guard(functools.partial(self._heard, alert))
             self._guard(self._look_around)
+
+    def _run_commands(self) -> None:
+        while not self._commands.empty():
+            self._guard(self._commands.get())
 
     def _guard(self, step: Callable[[], object]) -> None:
         try:
@@ -203,136 +207,111 @@ class TorrentSwarms:
             log.exception("torrent_failed")
 
     def _look_around(self) -> None:
-        self._intake.look_again()
+        self._adoption.retry_due()
         now = time.monotonic()
-        for torrent in self._leaving.due(now):
-            self._left(torrent)
-        if now - self._stats_s >= _STATS_S:
-            self._stats_s = now
+        for torrent in list(self._leaving.values()):
+            if not torrent.adopting and (torrent.paused or now - torrent.left_s > _LEAVE_MAX_S):
+                self._left(torrent)
+        if now - self._second_s >= _EACH_SECOND_S:
+            self._second_s = now
             self._session.ask_counters()
-            for torrent in [each for each in self._torrents.values() if each.suspects.is_stuck(now)]:
-                self._forgive(torrent, now)
+            for digest in list(self._gave_way):
+                self._join(digest)
 
     def _stop(self) -> None:
         self._closed = True
-        for torrent in self._torrents.values():
-            torrent.end_wants(FetchReason.CANCELLED, "")
 
     # --- joining -----------------------------------------------------------------------------------------------
 
-    def _join(self, digest: Digest, whole: bool, suspects: Suspects | None = None) -> JoinedBlob | None:
-        leaving = self._leaving.of(digest)
+    def _join(self, digest: Digest) -> None:
+        leaving, torrent = self._leaving.get(digest), self._torrents.get(digest)
         if leaving is not None:
-            leaving.again = leaving.again or whole
-            return None
-        torrent = self._torrents.get(digest)
-        if torrent is not None:
+            leaving.again = True
+        elif torrent is None:
+            self._join_anew(digest)
+        elif digest in self._fetched and torrent.pin is None and not torrent.complete:
+            # It was served alone. The store may hold by now what libtorrent would fetch, and write over.
+            self._leave(torrent, again=True)
+        else:
             self._torrents.move_to_end(digest)
-            if whole and not torrent.whole and torrent.blob is not None:
-                # Anew: the store may hold by now what libtorrent would fetch, and write over.
-                self._leave(digest)
-                torrent.again = True
-                return None
-            return torrent
-        told = self._told.of(digest)
-        blob = self._store.get(digest, used=False) if told is not None else None
-        if told is None or blob is None:
-            return None
-        if blob.layout != told.layout:
-            blob.close()
-            return None
-        torrent = self._begin(blob, told, whole, suspects or Suspects(time.monotonic()))
-        self._connect(digest, torrent.suspects.leave_out(told.peers), told.first)
-        return torrent
 
-    def _begin(self, blob: BlobHandle, told: ToldBlob, whole: bool, suspects: Suspects) -> JoinedBlob:
-        held = blob.held
+    def _join_anew(self, digest: Digest) -> None:
+        known = self._known.get(digest)
+        blob = self._store.get(digest, used=False) if known is not None else None
+        if known is None or blob is None:
+            return
         complete = blob.complete or blob.matched
-        descriptor = os.dup(blob.fileno())
+        if complete:
+            self._fetched.discard(digest)
+        if blob.layout != known.layout or (blob.being_written and not complete):
+            blob.close()
+            return
+        held = [bool(blob.held >> piece & 1) for piece in range(known.layout.count)]
+        fetched = digest in self._fetched and not complete
+        descriptor = -1
         try:
-            mask = [bool(held >> piece & 1) for piece in range(told.layout.count)]
-            handle = self._session.add(told.metainfo, descriptor, mask, all_pieces=whole or complete)
+            descriptor = os.dup(blob.fileno())
+            handle = self._session.add(known.metainfo, descriptor, held, all_pieces=fetched or complete)
         except BaseException:
-            os.close(descriptor)
+            if descriptor >= 0:
+                os.close(descriptor)
             blob.close()
             raise
-        torrent = JoinedBlob(blob.digest, told.layout, handle, descriptor, blob, whole, suspects)
-        self._torrents[blob.digest] = self._of_handle[handle] = torrent
-        log.debug("torrent_joined digest=%s pieces=%d whole=%s", blob.digest.short, held.bit_count(), whole)
-        if complete:
-            self._finished(blob.digest)
-        return torrent
+        torrent = JoinedBlob(digest, known.layout, handle, descriptor, blob, complete)
+        self._torrents[digest] = self._of_handle[handle] = torrent
+        self._gave_way.discard(digest)
+        if not fetched:
+            self._serve(torrent)
+        log.debug("torrent_joined digest=%s pieces=%d fetched=%s", digest.short, sum(held), fetched)
+        self._connect(digest, known.peers)
+
+    def _fetch(self, digest: Digest) -> None:
+        self._fetched.add(digest)
+        self._join(digest)
 
     def _finished(self, digest: Digest) -> None:
-        torrent = self._torrents.get(digest)
-        if torrent is None or torrent.blob is None:
-            return
-        blob, torrent.blob = torrent.blob, None
-        blob.close()
-        seeded = [other for other in self._torrents.values() if other.blob is None]
-        for other in seeded[:-_SEEDED_MAX]:
-            self._leave(other.digest)
-
-    def _connect(self, digest: Digest, addresses: list[str], first: range) -> None:
+        self._fetched.discard(digest)
+        self._gave_way.discard(digest)
         torrent = self._torrents.get(digest)
         if torrent is None:
-            return
-        torrent.prefer(first)
-        for text in addresses:
-            if not torrent.connect(text):
-                self._intake.threads.submit(self._resolve, digest, text)
+            self._join(digest)
+        else:
+            torrent.complete = True
+            self._serve(torrent)
 
-    def _resolve(self, digest: Digest, text: str) -> None:
-        """In another thread: an address that is a name."""
-        if address := resolved(text):
-            self.connect(digest, [address])
+    def _serve(self, torrent: JoinedBlob) -> None:
+        """Nothing more is fetched of it."""
+        torrent.unpin()
+        served = [each for each in self._torrents.values() if each.pin is None]
+        for each in served[:-_SERVED_MAX]:
+            self._leave(each)
 
-    def _forgive(self, torrent: JoinedBlob, now: float) -> None:
-        """Nothing comes any more, of a blob some of whose peers were shut out."""
-        if torrent.whole and torrent.blob is not None and not torrent.meet_suspect(now):
-            self._leave(torrent.digest)
-            torrent.again = True
-
-    def _hurry(self, digest: Digest, piece: int, deadline_s: float) -> None:
+    def _connect(self, digest: Digest, addresses: Iterable[str]) -> None:
         torrent = self._torrents.get(digest)
-        if torrent is not None and torrent.whole and torrent.blob is not None and not torrent.blob.held >> piece & 1:
-            torrent.handle.set_piece_deadline(piece, int(deadline_s * 1000))
+        for address in addresses:
+            if torrent is not None and not torrent.connect(address):
+                threading.Thread(target=self._resolve, args=(digest, address), daemon=True).start()
 
-    # --- single pieces -----------------------------------------------------------------------------------------
+    def _resolve(self, digest: Digest, address: str) -> None:
+        """In a thread of its own: an address that is a name."""
+        try:
+            named = parse_host_port(address)
+            found = socket.getaddrinfo(named.host, named.port, type=socket.SOCK_STREAM)
+        except (ValueError, OSError) as error:
+            log.warning("torrent_peer_ignored %r: %s", address[:80], error)
+        else:
+            self._do(lambda: self._connect(digest, [str(HostPort(str(found[0][4][0]), named.port))]))
 
-    def _want(self, digest: Digest, want: Want, address: str, deadline_s: float) -> None:
-        torrent = self._join(digest, False)
-        if torrent is None:
-            want.done(FetchReason.CANCELLED if self._leaving.of(digest) else FetchReason.NOT_HELD, False, "")
-            return
-        if torrent.blob is None or torrent.blob.held >> want.piece & 1:
-            want.done("", False, "")
-            return
-        torrent.wants.append(want)
-        if address:
-            self._connect(digest, [address], range(0))
-        if want.piece in torrent.verified:
-            self._intake.adopt(torrent, want.piece)
-            return
-        torrent.handle.piece_priority(want.piece, 7)
-        torrent.handle.set_piece_deadline(want.piece, int(deadline_s * 1000))
-
-    def _unwant(self, digest: Digest, number: int, reason: str) -> None:
+    def _hurry(self, digest: Digest, piece: int) -> None:
         torrent = self._torrents.get(digest)
-        want = next((each for each in torrent.wants if each.number == number), None) if torrent is not None else None
-        if torrent is None or want is None or want.piece in torrent.adopting:
-            return
-        torrent.wants.remove(want)
-        if not torrent.whole and not any(each.piece == want.piece for each in torrent.wants):
-            torrent.handle.reset_piece_deadline(want.piece)
-            torrent.handle.piece_priority(want.piece, 0)
-        want.done(reason, False, "")
+        if torrent is not None and torrent.lacks(piece):
+            torrent.handle.set_piece_deadline(piece, _READER_DEADLINE_MS)
 
-    # --- alerts --------------------------------------------------------------------------------------------------
+    # --- alerts, and what becomes of pieces ----------------------------------------------------------------------
 
     def _heard(self, alert: libtorrent.alert) -> None:
         if isinstance(alert, libtorrent.session_stats_alert):
-            self.sent_bytes, self.received_bytes = payload_bytes(alert)
+            self.sent_bytes = sent_payload_bytes(alert)
             return
         if isinstance(alert, libtorrent.state_update_alert):
             self._heard_counters(alert)
@@ -341,59 +320,85 @@ class TorrentSwarms:
         if torrent is None:
             return
         if isinstance(alert, libtorrent.piece_finished_alert):
-            self._intake.verified(torrent, int(alert.piece_index))
+            self._adoption.verified(torrent, int(alert.piece_index))
         elif isinstance(alert, libtorrent.cache_flushed_alert):
-            self._intake.flushed(torrent)
+            self._adoption.flushed(torrent)
         elif isinstance(alert, libtorrent.torrent_paused_alert):
             torrent.paused = True
-        elif isinstance(alert, libtorrent.peer_ban_alert):
-            torrent.suspects.shut_out(str(HostPort(*alert.endpoint)))
         elif isinstance(alert, libtorrent.file_error_alert | libtorrent.torrent_error_alert):
-            self._trouble(torrent, f"blob {torrent.digest.short}: {alert.message()}")
+            self._failed(torrent, f"blob {torrent.digest.short}: {alert.message()}")
 
     def _heard_counters(self, alert: libtorrent.state_update_alert) -> None:
         for status in alert.status:
             torrent = self._of_handle.get(status.handle)
-            if torrent is not None and not torrent.left_s:
-                torrent.tell_moved(status, self._on_moved, time.monotonic())
+            if torrent is None or torrent.left_s:
+                continue
+            received_bytes, sent_bytes = torrent.moved_since(status)
+            if received_bytes > 0 or sent_bytes > 0:
+                self._events.payload_moved(torrent.digest, received_bytes, sent_bytes)
 
-    def _trouble(self, torrent: JoinedBlob, message: str) -> None:
+    def _piece_held(self, torrent: JoinedBlob, piece: int) -> None:
+        self._events.piece_held(torrent.digest, piece, torrent.layout.length(piece))
+
+    def _failed(self, torrent: JoinedBlob, message: str) -> None:
         if torrent.left_s:
             return
         log.error("torrent_trouble %s", message)
-        torrent.end_wants(FetchReason.LOCAL, message)
-        self._leave(torrent.digest)
-        if torrent.whole:
-            self._on_trouble(torrent.digest, message)
+        fetched = torrent.pin is not None
+        self._end(torrent.digest)
+        if fetched:
+            self._events.fetch_failed(torrent.digest, message)
 
     # --- leaving -----------------------------------------------------------------------------------------------
 
-    def _leave_and_tell(self, digest: Digest, gone: threading.Event) -> None:
-        self._leave(digest)
-        leaving = self._leaving.of(digest)
+    def _end(self, digest: Digest) -> None:
+        """Leave it for good."""
+        self._fetched.discard(digest)
+        self._gave_way.discard(digest)
+        if digest in self._torrents:
+            self._leave(self._torrents[digest])
+        elif digest in self._leaving:
+            self._leaving[digest].again = False
+
+    def _end_all(self) -> None:
+        for digest in [*self._torrents, *self._fetched]:
+            self._end(digest)
+
+    def _give_way(self, digest: Digest, free: threading.Event) -> None:
+        if digest in self._fetched:
+            self._gave_way.add(digest)
+        if digest in self._torrents:
+            self._leave(self._torrents[digest])
+        leaving = self._leaving.get(digest)
         if leaving is None:
-            gone.set()
+            free.set()
         else:
-            leaving.again = None
-            leaving.waiters.append(gone)
+            leaving.again = False
+            leaving.waiters.append(free)
 
-    def _leave(self, digest: Digest) -> None:
-        torrent = self._torrents.pop(digest, None)
-        if torrent is None:
-            return
-        torrent.left_s = time.monotonic()
-        self._intake.forget(torrent)
-        torrent.end_wants(FetchReason.CANCELLED, "")
-        self._leaving.begin(torrent)
-
-    def _leave_all(self, unfinished_only: bool) -> None:
-        for torrent in list(self._torrents.values()):
-            if torrent.blob is not None or not unfinished_only:
-                self._leave(torrent.digest)
+    def _leave(self, torrent: JoinedBlob, *, again: bool = False) -> None:
+        """Ask libtorrent to let go: its peers go, all is written, it closes the file and says that it paused."""
+        del self._torrents[torrent.digest]
+        self._leaving[torrent.digest] = torrent
+        torrent.left_s, torrent.again = time.monotonic(), again
+        torrent.handle.pause()
 
     def _left(self, torrent: JoinedBlob) -> None:
-        self._of_handle.pop(torrent.handle, None)
-        free = self._leaving.end(torrent)
-        if torrent.again is not None and free:
-            suspects = torrent.suspects.anew(time.monotonic(), self._told.peers(torrent.digest))
-            self._join(torrent.digest, torrent.again, suspects)
+        """libtorrent let go of the file, or did not within the time it has."""
+        del self._leaving[torrent.digest], self._of_handle[torrent.handle]
+        self._session.remove(torrent.handle)
+        if not torrent.paused:
+            # Its descriptor stays open: libtorrent knows the file by that number.
+            log.error("torrent_not_left digest=%s: libtorrent did not let go of its file", torrent.digest.short)
+        _let_go(torrent, close=torrent.paused)
+        if torrent.again and torrent.paused:
+            self._join(torrent.digest)
+
+
+def _let_go(torrent: JoinedBlob, *, close: bool) -> None:
+    """Give back its pin and, with `close`, its descriptor; who waits for the file has it."""
+    if close:
+        os.close(torrent.descriptor)
+    torrent.unpin()
+    for waiter in torrent.waiters:
+        waiter.set()

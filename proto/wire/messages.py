@@ -57,7 +57,8 @@ class Hello:
 
     Rates are bytes a second, 0 when not known. `boot_id` changes when the machine restarted: bitfields
     announced after that were verified again. `upload_address` is HOST:PORT; an empty host means "the address
-    you see me at". `torrent_port` is where its torrents are, on the same host; 0 for none.
+    you see me at". `delivery_port` is where it takes part in the cluster's transport, on the same host; 0 for none, or
+    where that has no port of its own.
     """
 
     version: int
@@ -71,7 +72,7 @@ class Hello:
     upload_rate_bytes_s: int
     download_rate_bytes_s: int
     agent: str
-    torrent_port: int = 0
+    delivery_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,13 +186,13 @@ class OriginTried:
 class NodeKnown:
     """A node's number, name (proto.ids) and piece upload address (HOST:PORT), before the first message naming it.
 
-    `torrent_address` (HOST:PORT) is where its torrents are, empty for none.
+    `delivery_address` (HOST:PORT) is where it takes part in the cluster's transport, empty for none; see Hello.
     """
 
     node: int
     peer: bytes
     address: str
-    torrent_address: str = ""
+    delivery_address: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,16 +317,10 @@ class TorrentOpened:
 
 @dataclass(frozen=True, slots=True)
 class TorrentPeers:
-    """Nodes to connect to for the blob's torrent, as a tracker names them.
-
-    `shares` above 0: pieces whose number modulo `shares` is `share` are to be fetched before others. So those whom the
-    first seed serves fetch different pieces, and it need not send any piece twice before all are out.
-    """
+    """Nodes to connect to for the blob's torrent, as a tracker names them."""
 
     swarm: int
     nodes: tuple[int, ...]
-    share: int = 0
-    shares: int = 0
 
 
 class FetchReason:

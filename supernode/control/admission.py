@@ -17,7 +17,7 @@ from proto.ids import Digest, PeerId, short_peer
 from proto.oci.routes import check_repository
 from proto.oci.upstreams import normalise_upstream
 from proto.pieces import PIECE_SIZE_MAX_BYTES, PIECE_SIZE_MIN_BYTES, Bitfield, PieceLayout
-from proto.wire.messages import SCHEDULED, SEED_NODE, TORRENT, Announce, BlobRefused, Source, Vouched, Withdraw
+from proto.wire.messages import SEED_NODE, Announce, BlobRefused, Source, Vouched, Withdraw
 from supernode.control.driver import INLINE_BYTES_MAX
 from supernode.control.verification import VOIDS_MAX
 from supernode.origin.public_access import Verdict
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proto.oci.upstreams import UpstreamTable
+    from supernode.control.delivery import PieceDelivery
     from supernode.control.driver import Driver
     from supernode.control.swarm_registry import Member, Swarm
     from supernode.control.verification import Completion
@@ -52,14 +53,10 @@ class Policy:
 
     upstreams: UpstreamTable
     p2p: bool = True
-    transport: str = SCHEDULED
 
 
 class Opening:
-    """See the module. `recover_until`, by the driver's clock, ends the wait for peers after a restart.
-
-    `on_entered` is told of each member that announced, after it was answered.
-    """
+    """See the module. `recover_until`, by the driver's clock, ends the wait for peers after a restart."""
 
     def __init__(
         self,
@@ -71,7 +68,7 @@ class Opening:
         metrics: Metrics,
         policy: Policy,
         recover_until: float,
-        on_entered: Callable[[Link, Swarm, Member], None] | None = None,
+        delivery: PieceDelivery,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._driver = driver
@@ -81,7 +78,7 @@ class Opening:
         self._metrics = metrics
         self._policy = policy
         self._recover_until = recover_until
-        self._on_entered = on_entered
+        self._delivery = delivery
         self._unix_clock = clock
         self._waiting: dict[tuple[Link, Digest], deque[Announce | Withdraw]] = {}
         self._opening: dict[Digest, asyncio.Task[Swarm]] = {}
@@ -151,8 +148,8 @@ class Opening:
         """The first word of the announced sources that is public, with all that are; else the last refusal."""
         if not self._policy.p2p:
             return Verdict(0, "limit", "sharing is switched off"), []
-        if self._policy.transport == TORRENT and not link.info.torrent_address:
-            return Verdict(0, "limit", "pieces travel by BitTorrent in this cluster, which this node cannot"), []
+        if reason := self._delivery.refusal(link.info):
+            return Verdict(0, "limit", reason), []
         refusal = Verdict(0, "unknown", "no source announced")
         found: Verdict | None = None
         public = []
@@ -308,7 +305,7 @@ class Opening:
 
     def _tell_member(self, link: Link, swarm: Swarm, member: Member) -> None:
         """The answer to an announcement, and what a member that wants the blob needs to begin."""
-        if member.wanted and swarm.layout.count > 1 and self._policy.transport != TORRENT:
+        if member.wanted and swarm.layout.count > 1 and self._delivery.leases_pieces:
             # It can connect before its first lease comes.
             self._driver.telling.introduce(link, SEED_NODE)
         self._driver.telling.send_opened(link, swarm, member)
@@ -323,8 +320,7 @@ class Opening:
             link.wanting.discard(swarm.number)
         if swarm.vouched:
             link.send(Vouched(swarm.number))
-        if self._on_entered is not None:
-            self._on_entered(link, swarm, member)
+        self._delivery.member_entered(link, swarm, member)
 
     def _claim(self, link: Link, swarm: Swarm, announce: Announce) -> None:
         """A peer completed the blob alone and says what the piece hashes are.

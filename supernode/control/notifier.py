@@ -34,7 +34,7 @@ MOVED_LATELY_S: Final = 20.0
 
 
 class Telling:
-    """See the module. `torrent_port` is where our torrents are, 0 without any."""
+    """See the module. `delivery_port` is our own delivery's, 0 for none (supernode.control.delivery)."""
 
     def __init__(
         self,
@@ -42,13 +42,13 @@ class Telling:
         nodes: NodeBook,
         identity: Identity,
         *,
-        torrent_port: int = 0,
+        delivery_port: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._swarms = swarms
         self._nodes = nodes
         self._identity = identity
-        self._torrent_port = torrent_port
+        self._delivery_port = delivery_port
         self._clock = clock
 
     def introduce(self, link: Link, node: int) -> None:
@@ -56,19 +56,19 @@ class Telling:
         if node in link.nodes_known:
             return
         if node == SEED_NODE:
-            known = NodeKnown(SEED_NODE, peer_name(self._identity.peer), link.seed_address, self._seed_torrents(link))
+            known = NodeKnown(SEED_NODE, peer_name(self._identity.peer), link.seed_address, self._seed_delivery(link))
         else:
             other = self._nodes.link(node)
             if other is None:
                 return
-            known = NodeKnown(node, peer_name(other.info.peer), other.info.address, other.info.torrent_address)
+            known = NodeKnown(node, peer_name(other.info.peer), other.info.address, other.info.delivery_address)
         link.nodes_known.add(node)
         link.send(known)
 
-    def _seed_torrents(self, link: Link) -> str:
-        if not self._torrent_port:
+    def _seed_delivery(self, link: Link) -> str:
+        if not self._delivery_port:
             return ""
-        return str(HostPort(parse_host_port(link.seed_address).host, self._torrent_port))
+        return str(HostPort(parse_host_port(link.seed_address).host, self._delivery_port))
 
     def send_hashes(self, link: Link, swarm: Swarm, member: Member, pieces: int = ALL_PIECES) -> None:
         """The known hashes of these pieces (mask) that this session does not know."""

@@ -55,7 +55,7 @@ class Swarm:
     seed_held: int = 0
     # An OriginStatus state while a fetch from the origin is not done.
     origin_state: str = ""
-    # When somebody last stored a piece of it, the seed sent payload by BitTorrent, or its torrent was made.
+    # When somebody last stored a piece of it, or the delivery last got on.
     moved_s: float = float("-inf")
     elected: int | None = None
     # Fetches from the origin that run now.

@@ -39,8 +39,8 @@ class PeerInfo:
     upload_rate_bytes_s: float | None
     download_rate_bytes_s: float | None
     agent: str
-    # Where its torrents are, HOST:PORT; empty for none.
-    torrent_address: str = ""
+    # Where it takes part in the cluster's transport, HOST:PORT; empty for none.
+    delivery_address: str = ""
 
 
 def read_hello(hello: Hello, remote: str, nonce: bytes, supernode_key: bytes) -> PeerInfo:
@@ -70,7 +70,7 @@ def read_hello(hello: Hello, remote: str, nonce: bytes, supernode_key: bytes) ->
         upload_rate_bytes_s=float(hello.upload_rate_bytes_s) or None,
         download_rate_bytes_s=float(hello.download_rate_bytes_s) or None,
         agent=hello.agent,
-        torrent_address=str(HostPort(address.host, hello.torrent_port)) if 0 < hello.torrent_port < 65536 else "",
+        delivery_address=str(HostPort(address.host, hello.delivery_port)) if 0 < hello.delivery_port < 65536 else "",
     )
 
 

@@ -5,29 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proto.wire import codec
-from proto.wire.messages import Holders, InlineBlob, Message, PieceHashes, SwarmOpened, TorrentOpened, TorrentPeers
+from proto.wire.codec import weight
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from proto.wire.messages import Message
+
 # A frame is closed beyond these; well below the codec's limits, so that one large message more still fits.
 FRAME_WEIGHT_BYTES: Final = 1024 * 1024
 FRAME_MESSAGES: Final = 4096
-
-
-def weight(message: Message) -> int:
-    """About how many bytes the message takes on the wire and in memory; never less than on the wire."""
-    if isinstance(message, PieceHashes):
-        return 160 + len(message.hashes)
-    if isinstance(message, InlineBlob):
-        return 64 + len(message.content)
-    if isinstance(message, SwarmOpened):
-        return 512
-    if isinstance(message, TorrentOpened):
-        return 64 + len(message.metainfo)
-    if isinstance(message, Holders | TorrentPeers):
-        return 64 + 9 * len(message.nodes)
-    return 128
 
 
 class Outbox:

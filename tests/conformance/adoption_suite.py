@@ -15,6 +15,7 @@ from tests.support.blobs import some_blob, write_piece
 
 if TYPE_CHECKING:
     from peer.store.base import BlobStore
+    from proto.ids import Digest
 
 
 class AdoptionSuite:
@@ -62,3 +63,38 @@ class AdoptionSuite:
             handle.adopt(0)
         writer.abort()
         handle.close()
+
+    def test_a_writer_waits_for_who_writes_to_the_file_itself(self, store: BlobStore) -> None:
+        blob = some_blob(10_000, piece_size_bytes=4096)
+        handle = store.open(blob.digest, blob.layout)
+        handle.trust_hashes(0, blob.hashes)
+        asked = []
+
+        def give_way(digest: Digest) -> None:
+            asked.append((digest, handle.being_written))
+
+        store.before_write(give_way)
+        writer = handle.writer(0)
+        assert asked == [(blob.digest, True)]
+        writer.abort()
+        assert not handle.being_written
+        os.pwrite(handle.fileno(), blob.piece(1), blob.layout.offset(1))
+        assert handle.adopt(1)
+        assert len(asked) == 1, "who adopts is asked for nothing"
+        assert not handle.being_written
+        handle.close()
+
+    def test_a_writer_is_refused_where_the_file_is_not_given_up(self, store: BlobStore) -> None:
+        blob = some_blob(10_000, piece_size_bytes=4096)
+        handle = store.open(blob.digest, blob.layout)
+        handle.trust_hashes(0, blob.hashes)
+
+        def refuse(digest: Digest) -> None:
+            raise LocalError("in use")
+
+        store.before_write(refuse)
+        with pytest.raises(LocalError, match="in use"):
+            handle.writer(0)
+        assert not handle.being_written
+        handle.close()
+        assert store.remove(blob.digest), "no pin is left"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from peer.torrent.metainfo import BLOCK_BYTES, make_metainfo, piece_root
+from peer.torrent.session import SessionLimits
 from peer.torrent.swarms import TorrentSwarms
 from proto.config.values import HostPort
 
@@ -18,12 +19,21 @@ if TYPE_CHECKING:
 
 @dataclass
 class Told:
-    """What swarms reported."""
+    """Keeps what swarms report. Implements peer.torrent.swarms.SwarmEvents."""
 
     pieces: list[tuple[Digest, int, int]] = field(default_factory=list)
     troubles: list[tuple[Digest, str]] = field(default_factory=list)
     # (blob, payload received, payload sent)
     moved: list[tuple[Digest, int, int]] = field(default_factory=list)
+
+    def piece_held(self, digest: Digest, piece: int, size_bytes: int) -> None:
+        self.pieces.append((digest, piece, size_bytes))
+
+    def fetch_failed(self, digest: Digest, message: str) -> None:
+        self.troubles.append((digest, message))
+
+    def payload_moved(self, digest: Digest, received_bytes: int, sent_bytes: int) -> None:
+        self.moved.append((digest, received_bytes, sent_bytes))
 
 
 def metainfo_of(blob: SomeBlob, *, secret: bytes = bytes(32)) -> bytes:
@@ -40,14 +50,5 @@ def torrent_swarms(
     store: BlobStore, told: Told, *, upload_rate_bytes_s: int = 0, download_rate_bytes_s: int = 0
 ) -> TorrentSwarms:
     """On a free port of loopback."""
-    return TorrentSwarms(
-        store,
-        HostPort("127.0.0.1", 0),
-        slots=8,
-        connections_max=50,
-        upload_rate_bytes_s=upload_rate_bytes_s,
-        download_rate_bytes_s=download_rate_bytes_s,
-        on_piece=lambda digest, piece, size_bytes: told.pieces.append((digest, piece, size_bytes)),
-        on_trouble=lambda digest, message: told.troubles.append((digest, message)),
-        on_moved=lambda digest, received_bytes, sent_bytes: told.moved.append((digest, received_bytes, sent_bytes)),
-    )
+    limits = SessionLimits(8, 50, upload_rate_bytes_s, download_rate_bytes_s)
+    return TorrentSwarms(store, HostPort("127.0.0.1", 0), limits, told)

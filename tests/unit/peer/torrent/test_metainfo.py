@@ -8,7 +8,6 @@ import libtorrent
 import pytest
 
 from peer.torrent.metainfo import bencode, fits_torrent, secret_of
-from peer.torrent.session import fits
 from proto.ids import Digest
 from proto.pieces import KIB, PieceLayout
 from proto.wire.tickets import Identity
@@ -64,17 +63,6 @@ def test_it_is_the_same_again_and_another_for_another_supernode() -> None:
     other = metainfo_of(blob, secret=secret_of(Identity.generate(), blob.digest))
     assert one == again
     assert one != other
-
-
-def test_peers_take_it_for_no_blob_but_its_own() -> None:
-    blob = some_blob(300_000, piece_size_bytes=64 * KIB)
-    metainfo, name = metainfo_of(blob), blob.digest.hex
-    assert fits(metainfo, name, 300_000, 64 * KIB, 5)
-    assert not fits(metainfo, "a" * 64, 300_000, 64 * KIB, 5)
-    assert not fits(metainfo, name, 300_001, 64 * KIB, 5)
-    assert not fits(metainfo, name, 300_000, 128 * KIB, 3)
-    assert not fits(b"nonsense", name, 300_000, 64 * KIB, 5)
-    assert not fits(b"", name, 300_000, 64 * KIB, 5)
 
 
 def test_which_cuts_a_torrent_can_have() -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import pytest
 
 from peer.store.disk import DiskStore
+from peer.torrent.session import SessionLimits
+from peer.torrent.swarms import TorrentSwarms
 from proto.config.values import HostPort
 from proto.errors import ConfigError
 from proto.pieces import KIB, MIB
-from tests.support.blobs import SomeBlob, fill, some_blob, write_piece
+from tests.support.blobs import SomeBlob, fill, some_blob
 from tests.support.processes import wait_until
 from tests.support.torrents import Told, metainfo_of, torrent_swarms
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peer.store.base import BlobHandle
-    from peer.torrent.swarms import TorrentSwarms
 
 SIZE_BYTES = 3 * MIB + 5
 WAIT_S = 20.0
@@ -76,14 +76,13 @@ def blob() -> SomeBlob:
 def seeded(seed: Side, blob: SomeBlob) -> None:
     fill(seed.store, blob).close()
     seed.told_of(blob)
-    seed.swarms.join(blob.digest, whole=False)
 
 
 def wanted(node: Side, blob: SomeBlob) -> BlobHandle:
     handle = node.store.open(blob.digest, blob.layout)
     handle.trust_hashes(0, blob.hashes)
     node.told_of(blob)
-    node.swarms.join(blob.digest, whole=True)
+    node.swarms.fetch(blob.digest)
     return handle
 
 
@@ -103,47 +102,6 @@ def test_a_blob_comes_whole_and_each_piece_is_told_of_once(seed: Side, node: Sid
     handle.close()
 
 
-@pytest.mark.parametrize("joined_before", [True, False])
-def test_pieces_that_are_to_come_first_do(seed: Side, tmp_path: Path, blob: SomeBlob, joined_before: bool) -> None:
-    node = make_side(tmp_path / "slow", download_rate_bytes_s=MIB)
-    seeded(seed, blob)
-    first = range(10, 13)
-    handle = node.store.open(blob.digest, blob.layout)
-    handle.trust_hashes(0, blob.hashes)
-    node.told_of(blob)
-    if joined_before:
-        node.swarms.join(blob.digest, whole=True)
-    node.swarms.connect(blob.digest, [seed.address], first)
-    node.swarms.join(blob.digest, whole=True)
-    wait_until(lambda: len(node.told.pieces) >= len(first) + 2, "pieces", WAIT_S)
-    # One or two others may be asked for with the last of them.
-    assert set(first) <= {piece for _, piece, _ in node.told.pieces[: len(first) + 2]}
-    handle.close()
-    node.close()
-
-
-def test_an_honest_peer_that_is_blamed_with_a_liar_is_met_again(seed: Side, tmp_path: Path) -> None:
-    """About every second node shuts out both: so there are a few."""
-    blob = some_blob(6 * MIB, piece_size_bytes=256 * KIB)
-    seeded(seed, blob)
-    with ExitStack() as closing:
-        liar, *nodes = (make_side(tmp_path / f"node-{number}") for number in range(5))
-        for side in (liar, *nodes):
-            closing.callback(side.close)
-        seeded(liar, blob)
-        stored = next(path for path in (tmp_path / "node-0").rglob(f"*{blob.digest.hex}*") if path.stat().st_size > MIB)
-        with stored.open("r+b") as file:
-            file.write(bytes(4 * MIB))
-        handles = [wanted(node, blob) for node in nodes]
-        for handle in handles:
-            closing.callback(handle.close)
-        for node in nodes:
-            node.swarms.connect(blob.digest, [seed.address, liar.address])
-        for handle in handles:
-            # Each try is 4 s, and a turn of the seed's at serving somebody else 5: up to half a minute here.
-            wait_whole(handle, 90.0)
-
-
 def test_what_the_store_holds_is_not_fetched_again(seed: Side, node: Side, blob: SomeBlob) -> None:
     seeded(seed, blob)
     fill(node.store, blob, [0, 3, 12]).close()
@@ -157,7 +115,6 @@ def test_what_the_store_holds_is_not_fetched_again(seed: Side, node: Side, blob:
 def test_a_node_that_holds_a_part_serves_it(seed: Side, node: Side, blob: SomeBlob) -> None:
     fill(seed.store, blob, [1, 2]).close()
     seed.told_of(blob)
-    seed.swarms.join(blob.digest, whole=False)
     handle = wanted(node, blob)
     node.swarms.connect(blob.digest, [seed.address])
     wait_until(lambda: handle.held == 0b110, "two pieces", WAIT_S)
@@ -170,7 +127,6 @@ def test_wrong_bytes_of_a_seed_are_never_held(seed: Side, node: Side, blob: Some
     os.pwrite(source.fileno(), bytes(MIB), 0)
     source.close()
     seed.told_of(blob)
-    seed.swarms.join(blob.digest, whole=False)
     handle = wanted(node, blob)
     node.swarms.connect(blob.digest, [seed.address])
     time.sleep(1.0)
@@ -183,7 +139,7 @@ def test_content_that_libtorrent_believes_is_checked_once_more(seed: Side, node:
     handle = node.store.open(blob.digest, blob.layout)
     handle.trust_hashes(0, bytes(32) + blob.hashes[32:])
     node.told_of(blob)
-    node.swarms.join(blob.digest, whole=True)
+    node.swarms.fetch(blob.digest)
     node.swarms.connect(blob.digest, [seed.address])
     wait_until(lambda: bool(node.told.troubles), "the trouble", WAIT_S)
     assert not handle.held & 1
@@ -191,22 +147,52 @@ def test_content_that_libtorrent_believes_is_checked_once_more(seed: Side, node:
     handle.close()
 
 
-def test_who_gives_way_leaves_the_file_to_others(tmp_path: Path, seed: Side, blob: SomeBlob) -> None:
+def test_a_torrent_gives_way_to_a_writer_and_goes_on_after_it(tmp_path: Path, seed: Side, blob: SomeBlob) -> None:
     node = make_side(tmp_path / "slow", download_rate_bytes_s=512 * KIB)
+    node.store.before_write(node.swarms.give_way)
     seeded(seed, blob)
     handle = wanted(node, blob)
     node.swarms.connect(blob.digest, [seed.address])
     wait_until(lambda: bool(handle.held), "a piece", WAIT_S)
-    assert node.swarms.leave(blob.digest).wait(WAIT_S)
+    last = next(piece for piece in reversed(range(blob.layout.count)) if not handle.held >> piece & 1)
+    writer = handle.writer(last)
     held = handle.held
-    for piece in range(blob.layout.count):
-        if not held >> piece & 1:
-            write_piece(handle, blob, piece)
-    node.swarms.join(blob.digest, whole=True)
+    # Longer than a piece takes, and than a torrent that gave way is left alone.
+    time.sleep(1.5)
+    assert handle.held == held
+    writer.write(memoryview(blob.piece(last)))
+    writer.finish()
+    wait_whole(handle)
     assert handle.check_digest()
     assert node.told.troubles == []
     handle.close()
     node.close()
+
+
+def test_a_blob_that_somebody_writes_is_joined_when_that_ends(seed: Side, node: Side, blob: SomeBlob) -> None:
+    seeded(seed, blob)
+    handle = node.store.open(blob.digest, blob.layout)
+    handle.trust_hashes(0, blob.hashes)
+    node.store.before_write(node.swarms.give_way)
+    node.swarms.fetch(blob.digest)
+    writer = handle.writer(3)
+    node.told_of(blob)
+    node.swarms.connect(blob.digest, [seed.address])
+    time.sleep(0.5)
+    assert handle.held == 0
+    writer.abort()
+    wait_whole(handle)
+    handle.close()
+
+
+def test_a_blob_that_is_served_in_part_can_be_fetched(seed: Side, node: Side, blob: SomeBlob) -> None:
+    seeded(seed, blob)
+    fill(node.store, blob, [1, 2]).close()
+    node.told_of(blob)
+    handle = wanted(node, blob)
+    node.swarms.connect(blob.digest, [seed.address])
+    wait_whole(handle)
+    handle.close()
 
 
 def test_payload_is_told_of_while_it_moves_before_a_piece_is_whole(tmp_path: Path, seed: Side) -> None:
@@ -274,26 +260,15 @@ def test_what_was_forgotten_is_not_joined_again(seed: Side, node: Side, blob: So
     seeded(seed, blob)
     handle = wanted(node, blob)
     node.swarms.forget(blob.digest)
-    assert not node.swarms.knows(blob.digest)
-    node.swarms.join(blob.digest, whole=True)
+    node.swarms.fetch(blob.digest)
     node.swarms.connect(blob.digest, [seed.address])
     time.sleep(0.5)
     assert handle.held == 0
     handle.close()
 
 
-def test_a_port_that_is_taken_is_said_so(seed: Side, tmp_path: Path) -> None:
-    from peer.torrent.swarms import TorrentSwarms
-
+def test_a_port_that_is_taken_is_said_so(seed: Side) -> None:
     with pytest.raises(ConfigError, match="name one that is free here"):
         TorrentSwarms(
-            seed.store,
-            HostPort("127.0.0.1", seed.swarms.port),
-            slots=1,
-            connections_max=1,
-            upload_rate_bytes_s=0,
-            download_rate_bytes_s=0,
-            on_piece=lambda digest, piece, size_bytes: None,
-            on_trouble=lambda digest, message: None,
-            on_moved=lambda digest, received_bytes, sent_bytes: None,
+            seed.store, HostPort("127.0.0.1", seed.swarms.port), SessionLimits(slots=1, connections_max=1), Told()
         )

@@ -1,0 +1,71 @@
+"""What the torrent thread knows of one joined blob. Plain data, touched by that thread alone."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from proto.config.values import parse_host_port
+
+if TYPE_CHECKING:
+    import threading
+
+    import libtorrent
+
+    from peer.store.base import BlobHandle
+    from proto.ids import Digest
+    from proto.pieces import PieceLayout
+
+
+@dataclass(slots=True, eq=False)
+class JoinedBlob:
+    """A blob that is a torrent in the session, or is on its way out of it."""
+
+    digest: Digest
+    layout: PieceLayout
+    handle: libtorrent.torrent_handle
+    # Our own descriptor of the data file; libtorrent knows the file by its number.
+    descriptor: int
+    # The pin in the store while missing pieces are fetched; None when the blob is only served.
+    pin: BlobHandle | None
+    complete: bool
+    # Pieces that libtorrent has verified and the store does not hold yet; those being checked now.
+    verified: set[int] = field(default_factory=set)
+    adopting: set[int] = field(default_factory=set)
+    # When it was left (0.0: it was not), and whether libtorrent has closed its file since.
+    left_s: float = 0.0
+    paused: bool = False
+    # Join it again as soon as it has been left.
+    again: bool = False
+    waiters: list[threading.Event] = field(default_factory=list)
+    # Payload over the wire by the last report, wanted or not.
+    received_bytes: int = 0
+    sent_bytes: int = 0
+
+    def lacks(self, piece: int) -> bool:
+        """Whether this piece is being fetched."""
+        return self.pin is not None and not self.left_s and not self.pin.held >> piece & 1
+
+    def connect(self, address: str) -> bool:
+        """Connect to HOST:PORT; False if that is no numeric address."""
+        try:
+            target = parse_host_port(address)
+            ipaddress.ip_address(target.host)
+        except ValueError:
+            return False
+        self.handle.connect_peer((target.host, target.port))
+        return True
+
+    def moved_since(self, status: libtorrent.torrent_status) -> tuple[int, int]:
+        """Payload bytes received and sent since the last call."""
+        received_bytes = status.total_payload_download - self.received_bytes
+        sent_bytes = status.total_payload_upload - self.sent_bytes
+        self.received_bytes, self.sent_bytes = status.total_payload_download, status.total_payload_upload
+        return received_bytes, sent_bytes
+
+    def unpin(self) -> None:
+        """Give the pin back to the store."""
+        pin, self.pin = self.pin, None
+        if pin is not None:
+            pin.close()

@@ -1,0 +1,51 @@
+"""How pieces reach the members of a swarm beside inline blobs: by the scheduler's leases, or by what members run.
+
+A delivery that members run among themselves lives in a package of its own and overrides these hooks. It decides neither
+what is public nor who is a member: it is told of swarms and members when both are settled.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from supernode.control.driver import Driver
+    from supernode.control.swarm_registry import Member, Swarm
+    from supernode.session.hello import PeerInfo
+    from supernode.session.session import Link
+
+
+class PieceDelivery:
+    """The hooks, called on the event loop. As they stand here leases bring everything."""
+
+    # Whether the scheduler leases pieces to nodes; if not, it sees to the supernode's own copy alone.
+    leases_pieces = True
+    # The delivery's own port of this supernode, 0 for none.
+    port = 0
+
+    @property
+    def sent_bytes(self) -> int:
+        """Payload sent to nodes, beside what the upload server counts."""
+        return 0
+
+    def begin(self, driver: Driver) -> None:
+        """On the loop, before any other hook: what there is to look at and to tell with."""
+
+    def refusal(self, info: PeerInfo) -> str:
+        """Why this node cannot have blobs that way; empty if it can."""
+        return ""
+
+    def blob_verified(self, swarm: Swarm) -> None:
+        """The supernode holds the blob whole, and its digest has passed."""
+
+    def member_entered(self, link: Link, swarm: Swarm, member: Member) -> None:
+        """A peer announced the blob, and was answered."""
+
+    def refresh(self, link: Link) -> None:
+        """Every few seconds for every session, before a frame leaves."""
+
+    def set_upload_rate(self, bytes_s: int) -> None:
+        """Change the rate limit, 0 for none."""
+
+    def close(self) -> None:
+        """Blocking: end what was begun."""
