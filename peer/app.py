@@ -31,7 +31,7 @@ from peer.node.source_cache import SourcesFile
 from peer.node.supernode_connection import Profile, SupernodeLink
 from peer.node.workers import Work
 from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyMetrics, build_app, ignore_image
-from peer.registry.reader import RegistryReader
+from peer.registry.origins import Origins
 from peer.status import Health, add_status
 from peer.store.disk import DiskStore
 from peer.store.meta import current_boot_id
@@ -150,7 +150,7 @@ class Peer:
 
     def _make_driver(self) -> Driver:
         config, closing = self._config, self._closing
-        self._reader = RegistryReader(
+        self._origins = Origins(
             lambda: self._upstreams, on_request=self.metrics.origin_asked, user_agent=f"layercast/{version()}"
         )
         self._download_limiter = RateLimiter(config.download_rate_bytes_s)
@@ -163,13 +163,12 @@ class Peer:
         self._delivery = DeliverySlot({TORRENT: self._open_torrents})
         closing.callback(self._delivery.close)
         self._store.before_write(lambda digest: self._delivery.current.give_way(digest))
-        fetcher = UpstreamFetcher(self._reader, lambda: self._upstreams, self.metrics.origin_received)
+        fetcher = UpstreamFetcher(self._origins, self.metrics.origin_received)
         work = Work(
             self._store,
             http,
             fetcher,
-            self._reader,
-            lambda: self._upstreams,
+            self._origins,
             self.metrics,
         )
         machine = Downloader(random.Random(), Limits(public_s=config.public_ttl_s))
@@ -182,7 +181,7 @@ class Peer:
             on_source=self._sources.remember,
             delivery=self._delivery,
         )
-        for close in (driver.release, self._reader.close, work.close):
+        for close in (driver.release, self._origins.close, work.close):
             closing.callback(close)
         return driver
 
@@ -237,11 +236,10 @@ class Peer:
             ProxyDeps(
                 provider=driver,
                 upstreams=lambda: self._upstreams,
-                reader=self._reader,
+                origins=self._origins,
                 pool=pool,
                 metrics=proxy_metrics,
                 on_passed_bytes=self.metrics.passed_through,
-                on_origin_request=self.metrics.origin_asked,
                 on_image=driver.image_named if self._config.prefetch else ignore_image,
             )
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from peer.registry.kinds import PLACES
 from proto.config import settings
 from proto.config.settings import Option, default_data_dir
 from proto.config.upstream_sections import upstreams_of
@@ -166,7 +167,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> PeerConfig:
         upstreams=UpstreamTable.build(
             allow=loaded.many(ALLOW_UPSTREAM),
             insecure=loaded.many(INSECURE_UPSTREAM),
-            sections=upstreams_of(loaded.upstream_tables),
+            sections=upstreams_of(loaded.upstream_tables, PLACES),
             default_url=loaded.get(DEFAULT_UPSTREAM),
         ),
         zone=loaded.get(ZONE),

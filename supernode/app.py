@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from peer.registry.client import OriginHttp
-from peer.registry.reader import RegistryReader
+from peer.registry.origins import Origins
+from peer.registry.range_reader import ReadSettings
 from peer.store.disk import DiskStore
 from peer.transport.cancellation import Cancellation
 from peer.transport.client import HttpTransport
@@ -46,7 +46,7 @@ from supernode.event_log.format import Header, SchedulerParameters
 from supernode.event_log.writer import EventLogWriter, RecordedScheduler
 from supernode.metrics import Metrics
 from supernode.origin.public_access import Publicity
-from supernode.origin.registry import RegistryOrigin
+from supernode.origin.sources import OriginFetcher
 from supernode.scheduler import build as scheduler_build
 from supernode.scheduler.settings import SchedulerSettings
 from supernode.seed import Seed
@@ -141,19 +141,20 @@ class Supernode:
         """Serve. open() must have been called."""
         config = self.config
         self._policy = Policy(config.upstreams, config.p2p)
-        reader = RegistryReader(
+        origins = Origins(
             lambda: self._policy.upstreams,
-            OriginHttp(),
             on_request=lambda method: self.metrics.origin_requests.labels(method).inc(),
             user_agent=f"layercast/{version()}",
         )
-        self._origin = RegistryOrigin(lambda: self._policy.upstreams, reader, on_received=self._count_origin_bytes)
+        self._origin = OriginFetcher(origins, ReadSettings(self._count_origin_bytes))
         self._heads = Cancellation()
         self._transport = HttpTransport(self._identity, workers=4)
         self._seed = Seed(self._store, self._transport, self._origin.fetch, self._identity)
-        self._publicity = Publicity(lambda source, digest: self._origin.head(source, digest, self._heads), self._state)
+        self._publicity = Publicity(
+            lambda source, digest: self._origin.public_size(source, digest, self._heads), self._state
+        )
         for close in (
-            reader.close,
+            origins.close,
             self._publicity.join,
             self._seed.close,
             self._transport.close,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from peer.registry.kinds import PLACES
 from proto.config import settings
 from proto.config.settings import Option, default_data_dir
 from proto.config.upstream_sections import upstreams_of
@@ -180,7 +181,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> SupernodeConfig:
         upstreams=UpstreamTable.build(
             allow=loaded.many(ALLOW_UPSTREAM),
             insecure=loaded.many(INSECURE_UPSTREAM),
-            sections=upstreams_of(loaded.upstream_tables),
+            sections=upstreams_of(loaded.upstream_tables, PLACES),
         ),
         store_size_bytes=loaded.get(STORE_SIZE),
         store_free_floor_bytes=loaded.get(STORE_FREE_FLOOR),

@@ -7,12 +7,10 @@ product's read timeout and asks for the rest. Requests whether a blob is public 
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
-from peer.node.origin_fetch import RETRY_AFTER_MAX_S, RETRY_WAITS_S
 from peer.registry.connection import OriginTimeouts
-from supernode.origin.fetch import RetrySettings
-from supernode.origin.registry import RATE_LIMIT_PATIENCE_S
+from peer.registry.retry import NODE_RETRY, Retry, RetrySettings
 
 if TYPE_CHECKING:
     from collections import deque
@@ -29,78 +27,6 @@ UNAVAILABLE = "unavailable"
 CANCELLED = "cancelled"
 
 
-class Patience(Protocol):
-    """When to ask again after a failure."""
-
-    def wait_s(self, now: float) -> float | None:
-        """Seconds until a request may be sent; None: not in time."""
-        ...
-
-    def after(self, now: float, retry_after_s: float, came_bytes: int) -> float | None:
-        """A request failed, after so many bytes of this fetch in all: seconds until the next; None: give it up."""
-        ...
-
-
-class SupernodeGate:
-    """Retry-After, obeyed for all blobs (supernode.origin.rate_limiter)."""
-
-    def __init__(self) -> None:
-        self.closed_until_s = 0.0
-
-
-class SupernodePatience:
-    """As supernode.origin.fetch does it, by its own settings."""
-
-    def __init__(self, gate: SupernodeGate, rng: random.Random, now: float) -> None:
-        self._gate = gate
-        self._rng = rng
-        self._retry = RetrySettings()
-        self._failures = 0
-        self._came_bytes = 0
-        self._progress_s = now
-
-    def wait_s(self, now: float) -> float | None:
-        """See Patience."""
-        left_s = max(0.0, self._gate.closed_until_s - now)
-        return left_s if left_s <= RATE_LIMIT_PATIENCE_S else None
-
-    def after(self, now: float, retry_after_s: float, came_bytes: int) -> float | None:
-        """See Patience."""
-        self._gate.closed_until_s = max(self._gate.closed_until_s, now + retry_after_s)
-        if retry_after_s > RATE_LIMIT_PATIENCE_S:
-            return None
-        retry = self._retry
-        progress = came_bytes - self._came_bytes
-        self._came_bytes = came_bytes
-        if progress:
-            self._progress_s = now
-        self._failures = 1 if progress >= retry.progress_bytes else self._failures + 1
-        if self._failures >= retry.failures_min and now - self._progress_s >= retry.without_progress_s:
-            return None
-        delay_s = min(retry.delay_max_s, retry.first_delay_s * 2.0 ** (self._failures - 1))
-        return delay_s * (0.5 + self._rng.random() / 2)
-
-
-class PeerPatience:
-    """As peer.node.origin_fetch does it."""
-
-    def __init__(self) -> None:
-        self._failures = 0
-        self._came_bytes = 0
-
-    def wait_s(self, now: float) -> float | None:
-        """See Patience."""
-        return 0.0
-
-    def after(self, now: float, retry_after_s: float, came_bytes: int) -> float | None:
-        """See Patience."""
-        self._failures = 0 if came_bytes > self._came_bytes else self._failures + 1
-        self._came_bytes = came_bytes
-        if self._failures > len(RETRY_WAITS_S) or retry_after_s > RETRY_AFTER_MAX_S:
-            return None
-        return max(retry_after_s, RETRY_WAITS_S[max(0, self._failures - 1)])
-
-
 class Fetch:
     """Somebody's fetch of pieces of one blob, with its retries. `ended` is called once, with "" or what went wrong."""
 
@@ -110,7 +36,6 @@ class Fetch:
         to: Endpoint,
         blob: int,
         pieces: deque[int],
-        patience: Patience,
         stored: Callable[[int], None],
         ended: Callable[[str], None],
     ) -> None:
@@ -118,9 +43,11 @@ class Fetch:
         self.life = to.life
         self.blob = blob
         self.pieces = pieces
-        self.patience = patience
+        self.retry_settings = RetrySettings() if to.number == 0 else NODE_RETRY
+        self.retry = Retry(self.retry_settings, origin.rng.random, origin.now)
         self.stored = stored
         self.ended = ended
+        # Since its last failure.
         self.came_bytes = 0
         self.stopped = False
         self._origin = origin
@@ -144,35 +71,36 @@ class Origin:
         self._refused_left = scenario.origin.refused
         self._read_s = OriginTimeouts().read_s
         self._sent = [0] * len(scenario.blobs)
-        self._supernode_gate = SupernodeGate()
-        self._rng = random.Random(f"origin {scenario.seed}")
+        # Retry-After, obeyed for all blobs by whoever was told it: by node (0: the supernode), the time it ends.
+        self._limited_until_s: dict[int, float] = {}
+        self.rng = random.Random(f"origin {scenario.seed}")
         self.bytes = 0
         # Of these, past the supernode.
         self.bytes_to_nodes = 0
         self.repeated_bytes = 0
         self.gets = 0
 
-    def supernode_patience(self) -> SupernodePatience:
-        """For one fetch of the supernode's."""
-        return SupernodePatience(self._supernode_gate, self._rng, self._clock.now)
+    @property
+    def now(self) -> float:
+        """The simulated time."""
+        return self._clock.now
 
     def fetch(
         self,
         to: Endpoint,
         blob: int,
         pieces: deque[int],
-        patience: Patience,
         stored: Callable[[int], None],
         ended: Callable[[str], None],
     ) -> Fetch:
         """Begin. `stored` is called for each piece once its hash is known."""
-        fetch = Fetch(self, to, blob, pieces, patience, stored, ended)
+        fetch = Fetch(self, to, blob, pieces, stored, ended)
         self._request(fetch)
         return fetch
 
     def _request(self, fetch: Fetch) -> None:
-        wait_s = fetch.patience.wait_s(self._clock.now)
-        if wait_s is None:
+        wait_s = self._limited_until_s.get(fetch.to.number, 0.0) - self._clock.now
+        if wait_s > fetch.retry_settings.retry_after_max_s:
             self._end(fetch, REFUSED)
         elif wait_s > 0.0:
             self._clock.after(wait_s, lambda: self._request(fetch))
@@ -208,7 +136,12 @@ class Origin:
     def _failed(self, fetch: Fetch, reason: str, retry_after_s: float) -> None:
         if self._gone(fetch):
             return
-        delay_s = fetch.patience.after(self._clock.now, retry_after_s, fetch.came_bytes)
+        now, node = self._clock.now, fetch.to.number
+        self._limited_until_s[node] = max(now + retry_after_s, self._limited_until_s.get(node, 0.0))
+        if fetch.came_bytes:
+            fetch.retry.received(fetch.came_bytes, now)
+            fetch.came_bytes = 0
+        delay_s = fetch.retry.delay_s(now, retry_after_s)
         if delay_s is None:
             self._end(fetch, reason)
         else:

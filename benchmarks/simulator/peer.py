@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.simulator.errors import UnexpectedCommand
 from benchmarks.simulator.names import SOURCE, digest_of, node_of
-from benchmarks.simulator.origin import PeerPatience
 from peer.downloader import contract
 from peer.downloader.contract import BlobWanted, DigestChecked, FetchEnded, LinkOpened, ReaderAt, ReaderClosed, Wakeup
 from proto.pieces import indices
@@ -269,7 +268,7 @@ class Peer:
 
         ahead = command.pieces >> command.first << command.first
         pieces = deque([*indices(ahead), *indices(command.pieces & ~ahead)])
-        self._upstream[command.fetch] = world.origin.fetch(self._endpoint, blob, pieces, PeerPatience(), stored, ended)
+        self._upstream[command.fetch] = world.origin.fetch(self._endpoint, blob, pieces, stored, ended)
 
     def _piece_held(self, command: contract.PieceHeld) -> None:
         blob = self._blobs[command.digest]

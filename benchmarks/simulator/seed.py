@@ -84,5 +84,4 @@ class Seed:
             self._post(contract.OriginEnded(command.fetch_id, command.swarm, not reason))
 
         pieces = deque(indices(command.pieces))
-        patience = world.origin.supernode_patience()
-        world.origin.fetch(self._endpoint, swarm.blob, pieces, patience, stored, ended)
+        world.origin.fetch(self._endpoint, swarm.blob, pieces, stored, ended)

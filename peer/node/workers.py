@@ -22,6 +22,7 @@ from peer.downloader.contract import (
 from peer.node import peer_hashes
 from peer.node.inline import Landed, store_piece
 from peer.node.origin_fetch import UpstreamFetch
+from peer.registry.base import ANYONE, REFUSAL_REASONS
 from peer.transport.base import PieceFetch, PieceSource
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import (
@@ -30,7 +31,6 @@ from proto.errors import (
     PieceCorrupt,
     RemoteError,
     UpstreamError,
-    UpstreamKind,
 )
 from proto.pieces import PieceLayout
 from proto.wire.messages import FetchReason
@@ -41,22 +41,16 @@ if TYPE_CHECKING:
     from peer.downloader.contract import AskHoldings, CheckPublic, Event, FetchUpstream, OpenInStore, StartFetch
     from peer.metrics import Metrics
     from peer.node.origin_fetch import UpstreamFetcher
-    from peer.registry.reader import RegistryReader
+    from peer.registry.origins import Origins
     from peer.store.base import BlobHandle, BlobStore, SignedHashes
     from peer.transport.base import FetchOutcome, Transport
     from proto.ids import Digest
-    from proto.oci.upstreams import UpstreamTable
 
     Post = Callable[[Event], None]
 
 logger = logging.getLogger(__name__)
 
 QUESTION_TIMEOUT_S: Final = 2.0
-_PUBLIC_REASONS: Final = {
-    UpstreamKind.DENIED: "private",
-    UpstreamKind.UNKNOWN: "unknown",
-    UpstreamKind.RATE_LIMITED: "rate_limited",
-}
 
 
 class Work:
@@ -67,15 +61,13 @@ class Work:
         store: BlobStore,
         transport: Transport,
         fetcher: UpstreamFetcher,
-        reader: RegistryReader,
-        table: Callable[[], UpstreamTable],
+        origins: Origins,
         metrics: Metrics,
     ) -> None:
         self._store = store
         self._transport = transport
         self._fetcher = fetcher
-        self._reader = reader
-        self._table = table
+        self._origins = origins
         self._metrics = metrics
         self._disk = ThreadPoolExecutor(2, thread_name_prefix="store")
         self._checks = ThreadPoolExecutor(2, thread_name_prefix="digest")
@@ -291,24 +283,20 @@ class Work:
     # --- origins -----------------------------------------------------------------------------------------------
 
     def check_public(self, command: CheckPublic, post: Post) -> None:
-        """An anonymous HEAD of this node's own."""
+        """A question of this node's own to the origin, without any credential."""
 
         def run() -> None:
             size, reason, message = 0, "unavailable", ""
+            source = command.source
             try:
-                upstream = self._table().lookup(command.source.upstream)
-                access = self._reader.is_public(
-                    upstream, command.source.repository, command.digest, cancel=self._cancel
-                )
-                if not access.allowed:
-                    reason = "unknown" if access.status in (404, 410) else "private"
-                    message = f"origin {upstream.host} answered {access.status}"
-                elif access.size_bytes is None:
-                    message = f"origin {upstream.host} does not say how large the blob is"
+                origin = self._origins.at(source.upstream)
+                told = origin.stat(source.repository, command.digest, ANYONE, self._cancel)
+                if told is None:
+                    message = f"origin {source.upstream} does not say how large the blob is"
                 else:
-                    size, reason = access.size_bytes, ""
+                    size, reason = told, ""
             except UpstreamError as error:
-                reason, message = _PUBLIC_REASONS.get(error.kind, "unavailable"), str(error)
+                reason, message = REFUSAL_REASONS[error.kind], str(error)
             except (LayercastError, FetchCancelled) as error:
                 message = str(error)
             except Exception:

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from peer.proxy.authorization import Asked
     from peer.proxy.client_socket import ClientSocket
     from peer.proxy.context import ProxyDeps
-    from peer.proxy.origin_client import OriginClient
     from peer.proxy.passthrough import PassThrough
     from proto.oci.routes import BlobRoute
 
@@ -36,9 +35,8 @@ _log = logging.getLogger(__name__)
 class BlobStream:
     """Serves blobs: from the store and the swarm where they are shared, else in passing."""
 
-    def __init__(self, deps: ProxyDeps, client: OriginClient, passthrough: PassThrough) -> None:
+    def __init__(self, deps: ProxyDeps, passthrough: PassThrough) -> None:
         self._deps = deps
-        self._client = client
         self._passthrough = passthrough
 
     async def head(self, request: web.Request, asked: Asked, route: BlobRoute) -> web.StreamResponse:
@@ -46,7 +44,7 @@ class BlobStream:
         size = self._deps.provider.known_size(route.digest, asked.source(route))
         if size is not None:
             return blob_response(asked.request, route.digest, Part(200, 0, size, size))
-        return await forward(request, asked, self._client, self._deps.limits.forward_s)
+        return await forward(request, asked, self._deps.origins, self._deps.limits.forward_s)
 
     async def get(self, request: web.Request, asked: Asked, route: BlobRoute) -> web.StreamResponse:
         """The blob or one range of it. Raises UpstreamError, LocalError or ClientGone while nothing was sent."""

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter
 
+from peer.registry.retry import RetrySettings
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import Executor
 
     from peer.node.blobs import BlobProvider
-    from peer.registry.reader import RegistryReader
+    from peer.registry.origins import Origins
     from proto.ids import Digest
     from proto.oci.upstreams import UpstreamTable
     from proto.wire.messages import Source
@@ -58,8 +60,8 @@ class ProxyLimits:
     open_s: float = 22.0
     # How often a request that waits looks whether its client is still there.
     hangup_check_s: float = 1.0
-    # Waits between attempts to go on with a body that its origin cut.
-    resume_waits_s: tuple[float, ...] = (0.2, 1.0, 2.0, 4.0)
+    # How a body that its origin cut is gone on with.
+    retry: RetrySettings = field(default_factory=RetrySettings)
     # Threads that pass bodies through; each is one client. More are told to go to the origin.
     passages_max: int = 128
 
@@ -69,16 +71,14 @@ class ProxyDeps:
     """Everything the proxy needs. `pool` is small and for sendfile: its calls end within milliseconds.
 
     `upstreams` returns the table in force, which may change. `on_passed_bytes` (payload received from an origin for
-    one client alone) is called from any thread; `on_origin_request` is told the method of each request that leaves
-    here on the event loop (the reader counts its own); `on_image` which layers a manifest named that a client read.
+    one client alone) is called from any thread; `on_image` is told which layers a manifest named that a client read.
     """
 
     provider: BlobProvider
     upstreams: Callable[[], UpstreamTable]
-    reader: RegistryReader
+    origins: Origins
     pool: Executor
     metrics: ProxyMetrics
     limits: ProxyLimits = field(default_factory=ProxyLimits)
     on_passed_bytes: Callable[[int], None] = _nothing
-    on_origin_request: Callable[[str], None] = _nothing
     on_image: Callable[[Source, tuple[Digest, ...]], None] = ignore_image

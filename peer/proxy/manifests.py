@@ -17,9 +17,8 @@ from proto.wire.messages import Source
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import aiohttp
-
     from peer.proxy.authorization import Asked
+    from peer.registry.base import OriginAnswer
 
 # An image's manifest has some hundred bytes a layer; what is longer is not read.
 _READ_MAX_BYTES: Final = 128 * 1024
@@ -47,7 +46,7 @@ class ManifestReader:
 
 
 def reader_of(
-    asked: Asked, answer: aiohttp.ClientResponse, named: Callable[[Source, tuple[Digest, ...]], None]
+    asked: Asked, answer: OriginAnswer, named: Callable[[Source, tuple[Digest, ...]], None]
 ) -> ManifestReader | None:
     """For an answer that carries a manifest which can be read as it is; None for all others."""
     route = asked.request.route

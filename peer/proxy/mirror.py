@@ -16,12 +16,11 @@ from peer.proxy.authorization import ProxyLoop, authorize
 from peer.proxy.blob_response import method_refused, refused
 from peer.proxy.blob_stream import BlobStream
 from peer.proxy.context import ProxyDeps, ProxyLimits, ProxyMetrics, ignore_image
-from peer.proxy.origin_client import HEADER_LIMIT_BYTES, OriginClient
 from peer.proxy.passthrough import PassThrough
 from peer.proxy.relay import forward
 from proto.errors import LayercastError
 from proto.oci.registry_errors import Refusal, refusal_for
-from proto.oci.routes import BlobRoute, ManifestRoute, Ping, ReferrersRoute, TagsRoute
+from proto.oci.routes import HEADER_LIMIT_BYTES, BlobRoute, ManifestRoute, Ping, ReferrersRoute, TagsRoute
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -60,11 +59,10 @@ class _Mirror:
 
     async def running(self, _: web.Application) -> AsyncIterator[None]:
         """What needs the event loop, from start to end of the application."""
-        self._client = OriginClient(self._deps.upstreams, self._deps.on_origin_request)
-        passthrough = PassThrough(self._deps, self._client)
-        self._blobs = BlobStream(self._deps, self._client, passthrough)
+        passthrough = PassThrough(self._deps)
+        self._blobs = BlobStream(self._deps, passthrough)
         yield
-        await self._client.close()
+        await self._deps.origins.aclose()
         await asyncio.to_thread(passthrough.close)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -98,7 +96,7 @@ class _Mirror:
         if isinstance(route, BlobRoute):
             answer = self._blobs.head if request.method == "HEAD" else self._blobs.get
             return await answer(request, asked, route)
-        return await forward(request, asked, self._client, self._deps.limits.forward_s, self._deps.on_image)
+        return await forward(request, asked, self._deps.origins, self._deps.limits.forward_s, self._deps.on_image)
 
 
 def _refusal(error: LayercastError, asked: Asked | None) -> Refusal:

@@ -18,15 +18,16 @@ from peer.node.blobs import DigestMismatch
 from peer.proxy.blob_response import Part, blob_response, check_empty, refused, unsatisfiable
 from peer.proxy.client_socket import take_over
 from peer.proxy.disconnect import attended
-from peer.proxy.origin_stream import OriginBlob, hash_prefix, pump
+from peer.proxy.origin_stream import CheckedBody, hash_prefix
 from peer.proxy.relay import forward_refusal
+from peer.registry.base import Caller
+from peer.registry.range_reader import RangeReader, ReadSettings
 from peer.transport.cancellation import Cancellation
 from proto.errors import LocalError, UpstreamError, UpstreamKind
 from proto.oci.ranges import parse_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from hashlib import _Hash
 
     from aiohttp import web
 
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     from peer.proxy.authorization import Asked
     from peer.proxy.client_socket import ClientSocket
     from peer.proxy.context import ProxyDeps
-    from peer.proxy.origin_client import OriginClient
-    from peer.registry.blob_response import BlobResponse
+    from peer.registry.base import BlobBody
+    from proto.ids import Digest
     from proto.oci.ranges import ByteRange
     from proto.oci.routes import BlobRoute
 
@@ -47,9 +48,9 @@ _log = logging.getLogger(__name__)
 class PassThrough:
     """One a proxy; close() it with the proxy."""
 
-    def __init__(self, deps: ProxyDeps, client: OriginClient) -> None:
+    def __init__(self, deps: ProxyDeps) -> None:
         self._deps = deps
-        self._client = client
+        self._settings = ReadSettings(deps.on_passed_bytes, deps.limits.retry)
         self._limits = deps.limits
         self._threads = ThreadPoolExecutor(self._limits.passages_max, "passage")
         self._open = 0
@@ -62,8 +63,8 @@ class PassThrough:
         """Answer a GET from the origin. Raises UpstreamError, LocalError and ClientGone while nothing was sent."""
         with self._admitted():
             cancel = Cancellation()
-            origin = self._origin(request, asked, route, cancel)
-            work = self._thread(_open, origin, request.headers.get("Range"))
+            reader = self._reader(request, asked, route, None)
+            work = self._thread(_open, reader, cancel, request.headers.get("Range"))
             try:
                 part, body = await attended(
                     request, work, cancel.cancel, check_s=self._limits.hangup_check_s, discard=_discard
@@ -72,7 +73,7 @@ class PassThrough:
                 return await self._refusal(request, asked, error)
             if body is None:
                 return refused(unsatisfiable(part.size_bytes), asked.request)
-            return await self._send(request, asked, origin, part, body)
+            return await self._send(request, asked, route.digest, reader, part, body, cancel)
 
     async def go_on(
         self,
@@ -91,7 +92,7 @@ class PassThrough:
         began at the blob's first byte (`from_start`) is never finished without it.
         """
         cancel = Cancellation()
-        origin = self._origin(request, asked, route, cancel)
+        reader = self._reader(request, asked, route, part.size_bytes)
 
         def finish() -> None:
             hasher = None
@@ -99,7 +100,7 @@ class PassThrough:
                 hasher = hash_prefix(route.digest, blob.handle.fileno(), part.start)
             elif part.end == part.size_bytes and from_start:
                 raise EOFError(f"what was sent of blob {route.digest.short} is no longer in the store")
-            self._pump(origin, None, part, client.send, hasher)
+            self._pump(reader, part, None, CheckedBody(route.digest, self._counted(client.send), hasher), cancel)
 
         try:
             with self._admitted():
@@ -108,31 +109,38 @@ class PassThrough:
             _log.warning("passage_refused digest=%s reason=%s", route.digest.short, error)
             client.cut()
 
-    def _origin(self, request: web.Request, asked: Asked, route: BlobRoute, cancel: Cancellation) -> OriginBlob:
-        return OriginBlob(
-            self._deps.reader,
-            asked.upstream,
+    def _reader(self, request: web.Request, asked: Asked, route: BlobRoute, size_bytes: int | None) -> RangeReader:
+        """The blob at its origin, with the client's own credential (None: as anyone)."""
+        return RangeReader(
+            self._deps.origins.of(asked.upstream),
             route.repository,
             route.digest,
-            request.headers.get("Authorization"),
-            cancel,
-            self._limits.resume_waits_s,
+            size_bytes,
+            self._settings,
+            caller=Caller(request.headers.get("Authorization")),
         )
 
     async def _send(
-        self, request: web.Request, asked: Asked, origin: OriginBlob, part: Part, body: BlobResponse
+        self,
+        request: web.Request,
+        asked: Asked,
+        digest: Digest,
+        reader: RangeReader,
+        part: Part,
+        body: BlobBody,
+        cancel: Cancellation,
     ) -> web.StreamResponse:
-        response = blob_response(asked.request, origin.digest, part)
+        response = blob_response(asked.request, digest, part)
         client: ClientSocket | None = None
         try:
-            check_empty(origin.digest, part.size_bytes)
+            check_empty(digest, part.size_bytes)
             client = await take_over(request, response, self._deps.pool)
             send: Callable[[memoryview | bytes], None] = client.send
             if part.end is None and request.version >= HttpVersion11:
                 send = _chunked(client)
-            hasher = origin.digest.hasher() if part.whole else None
-            work = self._thread(self._pump, origin, body, part, send, hasher)
-            await self._until_sent(request, client, work, origin.cancel)
+            checked = CheckedBody(digest, self._counted(send), digest.hasher() if part.whole else None)
+            work = self._thread(self._pump, reader, part, body, checked, cancel)
+            await self._until_sent(request, client, work, cancel)
             await response.write_eof()
         finally:
             body.close()
@@ -140,22 +148,19 @@ class PassThrough:
                 client.close()
         return response
 
-    def _pump(
-        self,
-        origin: OriginBlob,
-        body: BlobResponse | None,
-        part: Part,
-        send: Callable[[memoryview | bytes], None],
-        hasher: _Hash | None,
-    ) -> None:
-        """In a thread: the whole way of a body."""
-
+    def _counted(self, send: Callable[[memoryview | bytes], None]) -> Callable[[memoryview | bytes], None]:
         def send_counted(content: memoryview | bytes) -> None:
             send(content)
             self._deps.metrics.sent("passthrough", len(content))
 
-        chunks = origin.chunks(body, part.start, part.end)
-        pump(chunks, send_counted, self._deps.on_passed_bytes, origin.digest, hasher)
+        return send_counted
+
+    def _pump(
+        self, reader: RangeReader, part: Part, body: BlobBody | None, checked: CheckedBody, cancel: Cancellation
+    ) -> None:
+        """In a thread: the whole way of a body."""
+        reader.read([(part.start, part.end)], checked.write, cancel, body)
+        checked.finish()
 
     async def _until_sent(
         self, request: web.Request, client: ClientSocket, work: asyncio.Future[None], cancel: Cancellation
@@ -181,7 +186,7 @@ class PassThrough:
         """The origin's refusal in its own words, challenge and all; ours where it has none."""
         if error.kind in (UpstreamKind.DENIED, UpstreamKind.UNKNOWN):
             with contextlib.suppress(UpstreamError):
-                answer = await forward_refusal(request, asked, self._client, self._limits.forward_s)
+                answer = await forward_refusal(request, asked, self._deps.origins, self._limits.forward_s)
                 if answer is not None:
                     return answer
         raise error
@@ -200,36 +205,36 @@ class PassThrough:
             self._open -= 1
 
 
-def _open(origin: OriginBlob, range_header: str | None) -> tuple[Part, BlobResponse | None]:
+def _open(reader: RangeReader, cancel: Cancellation, range_header: str | None) -> tuple[Part, BlobBody | None]:
     """In a thread: ask for what the client asked for, and see what it is. Raises UpstreamError, FetchCancelled."""
     wanted = parse_range(range_header)
     if wanted is None:
-        body = origin.open(0, None)
+        body = reader.open(0, None, cancel)
         return Part(200, 0, body.end, body.size_bytes), body
     start, end = wanted.first or 0, None if wanted.last is None else wanted.last + 1
     if wanted.suffix is not None:
-        size = origin.size()
+        size = reader.size(cancel)
         if size is None:
-            raise UpstreamError(f"the size of blob {origin.digest.short} is not known", UpstreamKind.UNAVAILABLE)
+            raise UpstreamError("the size of the blob is not known", UpstreamKind.UNAVAILABLE)
         resolved = wanted.resolve(size)
         if resolved is None:
             return Part(416, 0, 0, size), None
         start, end = resolved
     try:
-        body = origin.open(start, end)
+        body = reader.open(start, end, cancel)
     except UpstreamError as error:
         if error.status != 416:
             raise
-        return Part(416, 0, 0, origin.size()), None
+        return Part(416, 0, 0, reader.size(cancel)), None
     return _answered(wanted, body)
 
 
-def _answered(wanted: ByteRange, body: BlobResponse) -> tuple[Part, BlobResponse | None]:
+def _answered(wanted: ByteRange, body: BlobBody) -> tuple[Part, BlobBody | None]:
     """What a client gets that asked for a range, from what the origin answered to it."""
     size = body.size_bytes
-    if size == 0 or (size is None and body.status == 200):
+    if size == 0 or (size is None and not body.is_range):
         return Part(200, 0, size, size), body
-    if body.status == 206:
+    if body.is_range:
         return Part(206, body.start, body.end, size), body
     # The origin knows no ranges: what was not asked for is dropped on the way.
     resolved = wanted.resolve(size or 0)
@@ -239,7 +244,7 @@ def _answered(wanted: ByteRange, body: BlobResponse) -> tuple[Part, BlobResponse
     return Part(206, resolved[0], resolved[1], size), body
 
 
-def _discard(opened: tuple[Part, BlobResponse | None]) -> None:
+def _discard(opened: tuple[Part, BlobBody | None]) -> None:
     if opened[1] is not None:
         opened[1].close()
 

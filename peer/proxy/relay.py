@@ -11,7 +11,6 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING
 
-import aiohttp
 from aiohttp import web
 
 from peer.proxy import manifests
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
 
     from peer.proxy.authorization import Asked
     from peer.proxy.manifests import ManifestReader
-    from peer.proxy.origin_client import OriginClient
+    from peer.registry.base import OriginAnswer
+    from peer.registry.origins import Origins
     from proto.ids import Digest
     from proto.wire.messages import Source
 
@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 async def forward(
     request: web.Request,
     asked: Asked,
-    client: OriginClient,
+    origins: Origins,
     limit_s: float,
     on_image: Callable[[Source, tuple[Digest, ...]], None] = ignore_image,
 ) -> web.StreamResponse:
@@ -44,22 +44,22 @@ async def forward(
     Raises UpstreamError while nothing has been sent, and ConnectionError when the client hung up; a response that
     has begun is cut when the origin breaks off.
     """
-    answer = await _forward(request, asked, client, limit_s, lambda _: True, on_image)
+    answer = await _forward(request, asked, origins, limit_s, lambda _: True, on_image)
     assert answer is not None
     return answer
 
 
 async def forward_refusal(
-    request: web.Request, asked: Asked, client: OriginClient, limit_s: float
+    request: web.Request, asked: Asked, origins: Origins, limit_s: float
 ) -> web.StreamResponse | None:
     """The same for what the origin refuses, or leaves to another host; None, and nothing sent, for a success."""
-    return await _forward(request, asked, client, limit_s, lambda status: status >= 300, ignore_image)
+    return await _forward(request, asked, origins, limit_s, lambda status: status >= 300, ignore_image)
 
 
 async def _forward(
     request: web.Request,
     asked: Asked,
-    client: OriginClient,
+    origins: Origins,
     limit_s: float,
     wanted: Callable[[int], bool],
     on_image: Callable[[Source, tuple[Digest, ...]], None],
@@ -68,7 +68,7 @@ async def _forward(
     try:
         async with asyncio.timeout(limit_s):
             headers = for_origin(request.headers)
-            answer = await client.ask(request.method, asked.upstream, asked.request.origin_target, headers)
+            answer = await origins.of(asked.upstream).manifest(request.method, asked.request, headers)
             with contextlib.closing(answer):
                 if not wanted(answer.status):
                     return None
@@ -92,24 +92,16 @@ async def _forward(
 
 async def _relay(
     request: web.Request,
-    answer: aiohttp.ClientResponse,
+    answer: OriginAnswer,
     response: web.StreamResponse,
     asked: Asked,
     manifest: ManifestReader | None,
 ) -> None:
     await response.prepare(request)
-    while True:
-        try:
-            chunk = await answer.content.readany()
-        except (aiohttp.ClientError, OSError) as error:
-            raise UpstreamError(f"{asked.upstream.host} broke its answer off", UpstreamKind.UNAVAILABLE) from error
-        if not chunk:
-            break
+    while chunk := await answer.read():
         if manifest is not None:
             manifest.take(chunk)
         await response.write(chunk)
-    # Read to its end: the connection to the origin can be used again.
-    answer.release()
     if manifest is not None:
         # Before the client has all of it, and can ask for a layer.
         manifest.finish()

@@ -1,13 +1,12 @@
-"""Which addresses an origin's redirects and token service may lead to, and connecting to exactly those.
+"""Which addresses an origin's redirects and token service may lead to. Pure but for the resolver that is passed in.
 
 An upstream is the operator's choice and may be anywhere. What an upstream names is not: without this guard a
-registry could make us ask the cloud's metadata service. The address that was checked is the one connected to.
+registry could make us ask the cloud's metadata service. The address that was checked is the one to connect to.
 """
 
 from __future__ import annotations
 
 import ipaddress
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,6 @@ from proto.oci.upstreams import UpstreamConfig, UpstreamTable, split_authority
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from peer.transport.cancellation import Cancellation
 
     Resolver = Callable[[str, int], list[str]]
 
@@ -120,10 +117,12 @@ def is_public_address(text: str) -> bool:
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 
-def resolve(host: str, port: int) -> list[str]:
-    """All addresses of a name, in the system's order. Raises OSError."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+def is_private_literal(host: str) -> bool:
+    """Whether a host is an address written out that is no public one."""
+    try:
+        return not is_public_address(host)
+    except ValueError:
+        return False
 
 
 def checked_addresses(endpoint: Endpoint, resolver: Resolver) -> list[str]:
@@ -142,29 +141,3 @@ def checked_addresses(endpoint: Endpoint, resolver: Resolver) -> list[str]:
             f"{endpoint.host} has no public address and is not configured: not followed", UpstreamKind.DENIED
         )
     return allowed
-
-
-def connect(addresses: list[str], port: int, timeout_s: float, cancel: Cancellation) -> socket.socket:
-    """Connect to the first of these addresses that answers; each gets its share of the timeout. Raises OSError.
-
-    The socket is attached to `cancel`.
-    """
-    failure = OSError("no address")
-    for address in addresses:
-        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            cancel.attach(sock)
-            sock.settimeout(timeout_s / len(addresses))
-            sock.connect((address, port))
-        except OSError as error:
-            cancel.detach(sock)
-            sock.close()
-            cancel.check()
-            failure = error
-        except BaseException:
-            sock.close()
-            raise
-        else:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return sock
-    raise failure

@@ -12,8 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from peer.registry.addresses import resolve
-from peer.registry.connection import Exchange, OriginConnection, OriginTimeouts, origin_errors, tls_context
+from peer.registry.connection import Exchange, OriginConnection, OriginTimeouts, origin_errors, resolve, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable

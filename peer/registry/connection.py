@@ -12,17 +12,16 @@ import contextlib
 import http.client
 import io
 import select
+import socket
 import ssl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from peer.registry.addresses import checked_addresses, connect, is_public_address
-from peer.transport.cancellation import shut_down
+from peer.registry.addresses import checked_addresses, is_private_literal
 from proto.errors import ConfigError, UpstreamError, UpstreamKind
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Iterator
 
     from peer.registry.addresses import Endpoint, Resolver
@@ -52,7 +51,7 @@ def origin_errors(endpoint: Endpoint, cancel: Cancellation, doing: str) -> Itera
         cancel.check()
         raise UpstreamError(f"{endpoint.host}: {doing}: timed out", UpstreamKind.UNAVAILABLE) from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        # ValueError: http.client reads a connection that abort() closed, or a header it cannot make a number of.
+        # ValueError: http.client reads a connection that was closed, or a header it cannot make a number of.
         cancel.check()
         reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__)[:REASON_LENGTH_MAX]
         raise UpstreamError(f"{endpoint.host}: {doing}: {reason}", UpstreamKind.UNAVAILABLE) from error
@@ -124,7 +123,7 @@ class OriginConnection:
 
 
 class Exchange:
-    """One response whose body is being read. Used by one thread; abort() by any."""
+    """One response whose body is being read. Used by one thread."""
 
     def __init__(
         self,
@@ -235,10 +234,6 @@ class Exchange:
         else:
             self._connection.close()
 
-    def abort(self) -> None:
-        """From any thread: whoever reads gets an UpstreamError at once."""
-        shut_down(self._connection.sock)
-
 
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
     """The system's authorities, and the operator's CA and client certificate. Raises ConfigError."""
@@ -254,6 +249,38 @@ def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
             f"upstream {endpoint.host}: ca_file, client_cert or client_key cannot be used: {error}"
         ) from error
     return context
+
+
+def resolve(host: str, port: int) -> list[str]:
+    """All addresses of a name, in the system's order. Raises OSError."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def connect(addresses: list[str], port: int, timeout_s: float, cancel: Cancellation) -> socket.socket:
+    """Connect to the first of these addresses that answers; each gets its share of the timeout. Raises OSError.
+
+    The socket is attached to `cancel`.
+    """
+    failure = OSError("no address")
+    for address in addresses:
+        sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            cancel.attach(sock)
+            sock.settimeout(timeout_s / len(addresses))
+            sock.connect((address, port))
+        except OSError as error:
+            cancel.detach(sock)
+            sock.close()
+            cancel.check()
+            failure = error
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return sock
+    raise failure
 
 
 def _start_tls(
@@ -285,9 +312,8 @@ def _connect_through(
     written out can be checked here."""
     proxy = urlsplit(proxy_url)
     host, port = proxy.hostname or "", proxy.port or 3128
-    with contextlib.suppress(ValueError):
-        if not endpoint.trusted and not is_public_address(endpoint.host):
-            raise UpstreamError(f"{endpoint.host} is no public address: not followed", UpstreamKind.DENIED)
+    if not endpoint.trusted and is_private_literal(endpoint.host):
+        raise UpstreamError(f"{endpoint.host} is no public address: not followed", UpstreamKind.DENIED)
     with origin_errors(endpoint, cancel, f"connecting to egress proxy {host}:{port}"):
         sock = connect(resolver(host, port), port, timeouts.connect_s, cancel)
         if endpoint.scheme == "http":

@@ -10,26 +10,35 @@ from proto.errors import ConfigError, NameInvalid
 from proto.oci.upstreams import UpstreamConfig, normalise_authority, normalise_upstream, upstream_from_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
+
+    Places = Mapping[str, Callable[[str], None]]
 
 _TEXT_KEYS: Final = ("url", "ca_file", "client_cert", "client_key", "egress_proxy")
 _KEYS: Final = (*_TEXT_KEYS, "redirect_hosts")
 
 
-def upstreams_of(tables: Mapping[str, Mapping[str, object]]) -> list[UpstreamConfig]:
-    """One UpstreamConfig a section. Raises ConfigError naming section, key, value and what would be right."""
-    return [_upstream(host, table) for host, table in tables.items()]
+def upstreams_of(tables: Mapping[str, Mapping[str, object]], places: Places) -> list[UpstreamConfig]:
+    """One UpstreamConfig a section. Raises ConfigError naming section, key, value and what would be right.
+
+    `places` has the keys by which a section says that its upstream is no registry, and what is wrong with a value: a
+    function that raises ValueError.
+    """
+    return [_upstream(host, table, places) for host, table in tables.items()]
 
 
-def _upstream(name: str, table: Mapping[str, object]) -> UpstreamConfig:
+def _upstream(name: str, table: Mapping[str, object], places: Places) -> UpstreamConfig:
     section = f'[upstream."{name}"]'
     try:
         host = normalise_upstream(name)
     except NameInvalid:
         raise ConfigError(f"{section}: HOST or HOST:PORT expected") from None
     for key in table:
-        if key not in _KEYS:
-            raise ConfigError(f"{section}: unknown key {key!r}; known keys: {', '.join(_KEYS)}")
+        if key not in (*_KEYS, *places):
+            raise ConfigError(f"{section}: unknown key {key!r}; known keys: {', '.join((*_KEYS, *places))}")
+    for kind in places:
+        if kind in table:
+            return _elsewhere(section, host, kind, table, places[kind])
     texts = {key: _text(section, key, table[key]) for key in _TEXT_KEYS if key in table}
     url = _url(section, "url", texts["url"]) if "url" in texts else upstream_from_url(f"https://{host}").url
     upstream_from_url(url)
@@ -46,6 +55,20 @@ def _upstream(name: str, table: Mapping[str, object]) -> UpstreamConfig:
         egress_proxy=egress_proxy,
         redirect_hosts=_hosts(section, table.get("redirect_hosts", [])),
     )
+
+
+def _elsewhere(
+    section: str, host: str, kind: str, table: Mapping[str, object], check: Callable[[str], None]
+) -> UpstreamConfig:
+    """An upstream that is no registry."""
+    if len(table) > 1:
+        raise ConfigError(f"{section}: {kind} goes with no other key")
+    place = _text(section, kind, table[kind])
+    try:
+        check(place)
+    except ValueError as error:
+        raise ConfigError(f"{section}: {kind} = {place!r}: {error}") from None
+    return UpstreamConfig(host, "", configured=True, kind=kind, place=place)
 
 
 def _text(section: str, key: str, value: object) -> str:

@@ -18,6 +18,8 @@ from proto.oci.upstreams import normalise_upstream
 
 # Sent with every request to an origin. A proxy of ours refuses what carries it: it would be calling itself.
 HOP_HEADER = "Layercast-Hop"
+# As long as the longest header line that registries and their tokens are known to need, with room.
+HEADER_LIMIT_BYTES = 64 * 1024
 
 # The limit that registries and clients keep for a name, host included.
 REPOSITORY_LENGTH_MAX = 255

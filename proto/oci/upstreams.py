@@ -91,7 +91,8 @@ class UpstreamConfig:
     `host` is the normalised name, `url` its scheme and authority. `configured` says that an operator named it:
     only then may its redirects and its token service have addresses that are not public. `redirect_hosts`
     are further names (HOST or HOST:PORT) that its redirects and token service may have there.
-    `egress_proxy` is the http URL of a proxy through which it is reached.
+    `egress_proxy` is the http URL of a proxy through which it is reached. An origin that is no registry has a `kind`
+    (the key of its section that says so) and a `place` (that key's value); its `url` is empty.
     """
 
     host: str
@@ -102,6 +103,8 @@ class UpstreamConfig:
     client_key: Path | None = None
     egress_proxy: str | None = None
     redirect_hosts: tuple[str, ...] = ()
+    kind: str = ""
+    place: str = ""
 
     @property
     def insecure(self) -> bool:

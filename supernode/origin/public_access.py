@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from peer.registry.base import REFUSAL_REASONS
 from peer.transport.cancellation import FetchCancelled
 from proto.errors import LocalError, UpstreamError, UpstreamKind
 from supernode.state.base import SavedPublic
@@ -39,14 +40,6 @@ FRESH_S: Final = 3600.0
 STALE_S: Final = 24 * 3600.0
 # A refusal answers everybody who asks within this time: 200 nodes ask at once, and clients try again.
 REFUSED_S: Final = 5.0
-
-_REASONS: Final = {
-    UpstreamKind.DENIED: "private",
-    UpstreamKind.UNKNOWN: "unknown",
-    UpstreamKind.RATE_LIMITED: "rate_limited",
-    UpstreamKind.UNAVAILABLE: "unavailable",
-    UpstreamKind.CONTENT: "unavailable",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +162,7 @@ class Publicity:
                 "public_check_stale digest=%s upstream=%s reason=%s", digest.short, source.upstream, error.kind.value
             )
             return Verdict(saved.size_bytes)
-        return self._refuse(key, Verdict(0, _REASONS[error.kind], str(error)), error.retry_after_s or REFUSED_S)
+        return self._refuse(key, Verdict(0, REFUSAL_REASONS[error.kind], str(error)), error.retry_after_s or REFUSED_S)
 
     def _refuse(self, key: _Key, verdict: Verdict, lasts_s: float) -> Verdict:
         source, digest = key

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.origin.image import Image, make_random_image
-from peer.registry.reader import RegistryReader
+from peer.registry.origins import Origins
 from peer.store.disk import DiskStore
 from peer.transport.cancellation import Cancellation
 from proto.errors import UpstreamError, UpstreamKind
@@ -18,7 +18,7 @@ from proto.oci.upstreams import UpstreamConfig, UpstreamTable
 from proto.pieces import MIB, PieceLayout
 from proto.wire.messages import Source
 from supernode.origin.byte_ranges import WindowSettings
-from supernode.origin.registry import RegistryOrigin
+from supernode.origin.sources import OriginFetcher
 from tests.support.counting_proxy import CountingProxy
 from tests.support.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
 from tests.support.tls import Authority
@@ -50,19 +50,19 @@ class Origin:
         self.host = upstream.host
         table = UpstreamTable.build(sections=[upstream])
         self.requests: list[str] = []
-        self._reader = RegistryReader(lambda: table, on_request=self.requests.append)
-        self.registry = RegistryOrigin(lambda: table, self._reader, windows=windows)
+        self._origins = Origins(lambda: table, on_request=self.requests.append)
+        self.registry = OriginFetcher(self._origins, windows=windows)
 
     def __enter__(self) -> Origin:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._reader.close()
+        self._origins.close()
 
     def bring(self, store: DiskStore, repository: str, digest: Digest) -> bool:
         """Do what the supernode does for a blob; whether its digest matches."""
         source = Source(self.host, repository)
-        size_bytes = self.registry.head(source, digest)
+        size_bytes = self.registry.public_size(source, digest, Cancellation())
         assert size_bytes is not None
         layout = PieceLayout.of(size_bytes)
         handle = store.open(digest, layout)

@@ -19,7 +19,7 @@ from peer.node.origin_fetch import UpstreamFetcher
 from peer.node.session import Session
 from peer.node.supernode_connection import Profile, SupernodeLink
 from peer.node.workers import Work
-from peer.registry.reader import RegistryReader
+from peer.registry.origins import Origins
 from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
 from peer.transport.client import HttpTransport
@@ -57,10 +57,10 @@ class Node:
         self.upload = UploadServer("127.0.0.1:0", self.store, lambda: self.link.supernode_key)
         upstreams = [origin.upstream] if origin is not None else []
         table = UpstreamTable.build(sections=upstreams)
-        self.reader = RegistryReader(lambda: table)
-        fetcher = UpstreamFetcher(self.reader, lambda: table, self.metrics.origin_received)
+        self.origins = Origins(lambda: table)
+        fetcher = UpstreamFetcher(self.origins, self.metrics.origin_received)
         transport = HttpTransport(self.identity, workers=4)
-        self.work = Work(self.store, transport, fetcher, self.reader, lambda: table, self.metrics)
+        self.work = Work(self.store, transport, fetcher, self.origins, self.metrics)
         self.fatal = False
         self.session: Session | None = None
         self.driver = Driver(
@@ -107,7 +107,7 @@ class Node:
     def close(self) -> None:
         self.driver.close()
         self.work.close()
-        self.reader.close()
+        self.origins.close()
         self.upload.close()
         self.driver.release()
         self.store.close()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from peer.node.origin_fetch import UpstreamFetch, UpstreamFetcher
-from peer.registry.reader import RegistryReader
+from peer.registry.origins import Origins
 from peer.store.disk import DiskStore
 from proto.oci.upstreams import UpstreamTable
 from proto.pieces import KIB, MIB, PieceLayout
@@ -75,13 +75,13 @@ def node(tmp_path: Path) -> Iterator[Node]:
         store = DiskStore(tmp_path, size_limit_bytes=64 * MIB, free_floor_bytes=0)
         stack.callback(store.close)
         table = UpstreamTable([origin.upstream], origin.authority)
-        reader = RegistryReader(lambda: table)
-        stack.callback(reader.close)
+        origins = Origins(lambda: table)
+        stack.callback(origins.close)
 
         def count(size_bytes: int) -> None:
             made.received += size_bytes
 
-        fetcher = UpstreamFetcher(reader, lambda: table, count)
+        fetcher = UpstreamFetcher(origins, count)
         stack.callback(fetcher.close)
         made = Node(store, fetcher, origin)
         yield made

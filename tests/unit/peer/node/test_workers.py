@@ -44,7 +44,7 @@ def test_a_question_that_outlasts_the_pin_of_its_blob_opens_no_file_again(tmp_pa
 
     transport.hashes = hashes
     transport.bitfield.return_value = RemoteBitfield(10_000, 1000, 1)
-    work = Work(store, cast("Transport", transport), mock.Mock(), mock.Mock(), mock.Mock(), Metrics())
+    work = Work(store, cast("Transport", transport), mock.Mock(), mock.Mock(), Metrics())
     known = threading.Event()
 
     def post(event: Event) -> None:

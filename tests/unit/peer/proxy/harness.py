@@ -25,7 +25,8 @@ from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyLimits, ProxyMetrics, build_app
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
-from peer.registry.reader import RegistryReader
+from peer.registry.origins import Origins
+from peer.registry.retry import RetrySettings
 from proto.oci.upstreams import UpstreamConfig, UpstreamTable
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ if TYPE_CHECKING:
 # libuv opens one pipe a process with its first loop and keeps it: before a test looks what it leaves behind.
 uvloop.new_event_loop().close()
 
-QUICK = ProxyLimits(forward_s=5.0, open_s=5.0, hangup_check_s=0.05, resume_waits_s=(0.01, 0.05))
+QUICK = ProxyLimits(
+    forward_s=5.0, open_s=5.0, hangup_check_s=0.05, retry=RetrySettings(0.01, 0.05, without_progress_s=0.2)
+)
 
 
 class ScriptedBlob:
@@ -210,7 +213,7 @@ def running_mirror(
     deps = ProxyDeps(
         provider=node,
         upstreams=lambda: table,
-        reader=RegistryReader(lambda: table, http_client),
+        origins=Origins(lambda: table, http=http_client),
         pool=pool,
         metrics=ProxyMetrics(registry),
         limits=limits,

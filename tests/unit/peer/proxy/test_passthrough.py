@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from peer.node.blobs import DigestMismatch
 from peer.proxy.context import ProxyLimits
-from peer.proxy.origin_stream import WITHHELD_BYTES, pump
+from peer.proxy.origin_stream import WITHHELD_BYTES, CheckedBody
 from proto.ids import Digest
 from tests.support.fake_origin import Fault, fake_origin
 from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin, until
@@ -237,12 +237,14 @@ def test_the_last_64_kib_wait_for_the_digest_however_the_body_is_cut(sizes: list
     content = CONTENT[: sum(sizes)]
     digest = Digest.of(content if right else content + b"!")
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
-    chunks = (memoryview(content)[start : start + size] for start, size in zip(starts, sizes, strict=True))
     sent = bytearray()
+    checked = CheckedBody(digest, sent.extend, digest.hasher())
+    for start, size in zip(starts, sizes, strict=True):
+        checked.write(start, memoryview(content)[start : start + size])
     if right:
-        pump(chunks, sent.extend, lambda _: None, digest, digest.hasher())
+        checked.finish()
         assert sent == content
     else:
         with pytest.raises(DigestMismatch):
-            pump(chunks, sent.extend, lambda _: None, digest, digest.hasher())
+            checked.finish()
         assert sent == content[: max(0, len(content) - WITHHELD_BYTES)]

@@ -14,7 +14,7 @@ import pytest
 from peer.registry.addresses import Endpoint, is_public_address, upstream_endpoint
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
-from peer.registry.retry_after import retry_after_s
+from peer.registry.retry import retry_after_s
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import ConfigError, UpstreamError, UpstreamKind
 from proto.oci.upstreams import UpstreamConfig

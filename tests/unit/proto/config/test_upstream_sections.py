@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from proto.config.upstream_sections import upstreams_of
 from proto.errors import ConfigError
 
+if TYPE_CHECKING:
+    from proto.oci.upstreams import UpstreamConfig
+
+
+def check_shelf(place: str) -> None:
+    if not place.startswith("/"):
+        raise ValueError("a path from / on expected")
+
+
+def sections(tables: dict[str, dict[str, object]]) -> list[UpstreamConfig]:
+    return upstreams_of(tables, {"shelf": check_shelf})
+
 
 def test_a_section_says_how_a_registry_is_asked() -> None:
-    (upstream,) = upstreams_of(
+    (upstream,) = sections(
         {
             "R.example:5000": {
                 "url": "http://10.0.0.1:5000/",
@@ -30,9 +43,15 @@ def test_a_section_says_how_a_registry_is_asked() -> None:
 
 
 def test_without_a_url_it_is_https_at_its_name() -> None:
-    registry, hub = upstreams_of({"r.example": {}, "docker.io": {}})
+    registry, hub = sections({"r.example": {}, "docker.io": {}})
     assert registry.url == "https://r.example"
     assert (hub.host, hub.url) == ("docker.io", "https://registry-1.docker.io")
+
+
+def test_an_upstream_that_is_no_registry_has_the_kind_and_place_of_its_section() -> None:
+    (upstream,) = sections({"r.example": {"shelf": "/srv/x"}})
+    assert (upstream.host, upstream.configured) == ("r.example", True)
+    assert (upstream.url, upstream.kind, upstream.place) == ("", "shelf", "/srv/x")
 
 
 @pytest.mark.parametrize(
@@ -45,8 +64,12 @@ def test_without_a_url_it_is_https_at_its_name() -> None:
         ({"r.example": {"client_cert": "/c.pem"}}, "go together"),
         ({"r.example": {"redirect_hosts": "cdn"}}, "redirect_hosts"),
         ({"r.example": {"redirect_hosts": ["a b"]}}, "redirect_hosts"),
+        ({"r.example": {"uri": "https://x"}}, "known keys: .*, shelf"),
+        ({"r.example": {"shelf": 7}}, "shelf = 7"),
+        ({"r.example": {"shelf": "srv"}}, "shelf = 'srv': a path from / on expected"),
+        ({"r.example": {"shelf": "/srv", "url": "https://x"}}, "shelf goes with no other key"),
     ],
 )
 def test_what_is_wrong_is_named(table: dict[str, dict[str, object]], named: str) -> None:
     with pytest.raises(ConfigError, match=named):
-        upstreams_of(table)
+        sections(table)

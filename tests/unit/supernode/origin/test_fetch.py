@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
-from peer.registry.reader import RegistryReader
+from peer.registry.origins import Origins
+from peer.registry.range_reader import ReadSettings
+from peer.registry.retry import RetrySettings
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import StoreFull, UpstreamError, UpstreamKind
 from proto.ids import Digest
@@ -23,8 +25,7 @@ from proto.oci.upstreams import UpstreamTable
 from proto.pieces import KIB, PieceLayout
 from proto.wire.messages import Source
 from supernode.origin.byte_ranges import WindowSettings
-from supernode.origin.fetch import RetrySettings
-from supernode.origin.registry import RegistryOrigin
+from supernode.origin.sources import OriginFetcher
 from tests.support.fake_origin import FakeOrigin, Fault, fake_origin
 
 if TYPE_CHECKING:
@@ -84,17 +85,15 @@ def joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 @contextlib.contextmanager
 def origin_of(
     *origins: FakeOrigin, windows: WindowSettings = ONE_STREAM, retry: RetrySettings = QUICK, read_s: float = 5.0
-) -> Iterator[RegistryOrigin]:
+) -> Iterator[OriginFetcher]:
     table = UpstreamTable.build(sections=[origin.upstream for origin in origins])
-    reader = RegistryReader(lambda: table, OriginHttp(OriginTimeouts(read_s=read_s)))
-    try:
-        yield RegistryOrigin(lambda: table, reader, windows=windows, retry=retry)
-    finally:
-        reader.close()
+    http = OriginHttp(OriginTimeouts(read_s=read_s))
+    with contextlib.closing(Origins(lambda: table, http=http)) as known:
+        yield OriginFetcher(known, ReadSettings(retry=retry), windows)
 
 
 def fetch(
-    registry: RegistryOrigin,
+    registry: OriginFetcher,
     digest: Digest,
     received: Received,
     *origins: FakeOrigin,
@@ -303,12 +302,9 @@ def test_an_origin_that_stays_down_is_an_error_within_its_time(origin: FakeOrigi
 
 def test_a_host_that_is_not_allowed_is_denied() -> None:
     table = UpstreamTable.build()
-    reader = RegistryReader(lambda: table)
-    registry = RegistryOrigin(lambda: table, reader)
-    with pytest.raises(UpstreamError) as caught:
-        registry.head(Source("10.0.0.1:5000", "name"), Digest.of(b""))
+    with contextlib.closing(Origins(lambda: table)) as origins, pytest.raises(UpstreamError) as caught:
+        OriginFetcher(origins).public_size(Source("10.0.0.1:5000", "name"), Digest.of(b""), Cancellation())
     assert caught.value.kind is UpstreamKind.DENIED
-    reader.close()
 
 
 def test_a_full_store_ends_every_stream(origin: FakeOrigin) -> None:
@@ -341,7 +337,7 @@ def test_cancelling_ends_a_fetch_at_once(origin: FakeOrigin) -> None:
 def test_the_size_of_a_public_blob_is_told(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     with origin_of(origin) as registry:
-        assert registry.head(Source(origin.authority, "name"), digest) == len(CONTENT)
+        assert registry.public_size(Source(origin.authority, "name"), digest, Cancellation()) == len(CONTENT)
 
 
 @pytest.mark.parametrize(("status", "kind"), [(401, UpstreamKind.DENIED), (404, UpstreamKind.UNKNOWN)])
@@ -349,5 +345,5 @@ def test_a_blob_that_is_not_public_is_refused(origin: FakeOrigin, status: int, k
     digest = origin.add(CONTENT)
     origin.faults = [Fault(status=status)]
     with origin_of(origin) as registry, pytest.raises(UpstreamError) as caught:
-        registry.head(Source(origin.authority, "name"), digest)
+        registry.public_size(Source(origin.authority, "name"), digest, Cancellation())
     assert caught.value.kind is kind

@@ -1,4 +1,4 @@
-"""Retry-After, obeyed for all blobs of an upstream: once one request was limited, none is sent before its time."""
+"""Retry-After, obeyed by all who share a limiter: once one request was limited, none is sent before its time."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ if TYPE_CHECKING:
     from peer.transport.cancellation import Cancellation
 
 
-class RateGate:
+class RateLimiter:
     """Safe to use from many threads."""
 
     def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         """A wait of more than `patience_s` is refused, so that somebody else may try."""
-        self.patience_s = patience_s
+        self._patience_s = patience_s
         self._clock = clock
         self._lock = threading.Lock()
         self._closed_until_s: dict[str, float] = {}
 
-    def close(self, host: str, seconds: float) -> None:
-        """Send nothing to this upstream for so long."""
-        until_s = self._clock() + seconds
+    def heed(self, host: str, error: UpstreamError) -> None:
+        """A request to this upstream failed: send it nothing for as long as it asked for, if it did."""
+        if error.retry_after_s is None:
+            return
+        until_s = self._clock() + error.retry_after_s
         with self._lock:
             self._closed_until_s[host] = max(until_s, self._closed_until_s.get(host, 0.0))
 
     def wait(self, host: str, cancel: Cancellation) -> None:
         """Return when a request may be sent. Raises UpstreamError (rate_limited) and FetchCancelled."""
         while (left_s := self._left_s(host)) > 0:
-            if left_s > self.patience_s:
+            if left_s > self._patience_s:
                 raise UpstreamError(
                     f"origin {host} asked for no requests for another {left_s:.0f} s",
                     UpstreamKind.RATE_LIMITED,

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from peer.registry.piece_cutter import PieceCutter
 from peer.store.disk import DiskStore
 from proto.errors import UpstreamError, UpstreamKind
 from proto.ids import Digest
 from proto.pieces import PieceLayout, indices, mask_of
-from supernode.origin.piece_cutter import Splitter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,18 +41,18 @@ def handle(store: DiskStore) -> Iterator[BlobHandle]:
     opened.close()
 
 
-def write_range(splitter: Splitter, start: int, end: int, step: int, content: bytes = CONTENT) -> None:
+def write_range(cutter: PieceCutter, start: int, end: int, step: int, content: bytes = CONTENT) -> None:
     for offset in range(start, end, step):
-        splitter.write(offset, memoryview(content)[offset : min(offset + step, end)])
+        cutter.write(offset, memoryview(content)[offset : min(offset + step, end)])
 
 
 def test_each_piece_is_told_of_when_its_last_byte_came(handle: BlobHandle) -> None:
     told: list[tuple[int, bytes]] = []
-    splitter = Splitter(handle, lambda piece, piece_hash: told.append((piece, piece_hash)))
-    splitter.write(0, memoryview(CONTENT)[:1023])
+    cutter = PieceCutter(handle, lambda piece, piece_hash: told.append((piece, piece_hash)))
+    cutter.write(0, memoryview(CONTENT)[:1023])
     assert told == []
-    splitter.write(1023, memoryview(CONTENT)[1023:2048])
-    splitter.close()
+    cutter.write(1023, memoryview(CONTENT)[1023:2048])
+    cutter.close()
     assert told == [(i, blake3.blake3(CONTENT[i * 1024 : (i + 1) * 1024]).digest()) for i in range(2)]
     assert handle.held == 0b11
 
@@ -65,24 +65,24 @@ def test_windows_written_beside_each_other_make_the_whole_blob(
     handle = store.open(DIGEST, LAYOUT)
     handle.void()
     told: list[int] = []
-    before = Splitter(handle, lambda piece, _: None)
+    before = PieceCutter(handle, lambda piece, _: None)
     for start, end in LAYOUT.byte_ranges(already_held):
         write_range(before, start, end, step)
     before.close()
-    splitter = Splitter(handle, lambda piece, _: told.append(piece))
+    cutter = PieceCutter(handle, lambda piece, _: told.append(piece))
     missing = LAYOUT.full_mask & ~already_held
     halves = [missing & mask_of(range(border)), missing & ~mask_of(range(border))]
 
     def write_half(half: int) -> None:
         for start, end in LAYOUT.byte_ranges(half):
-            write_range(splitter, start, end, step)
+            write_range(cutter, start, end, step)
 
     threads = [threading.Thread(target=write_half, args=(half,)) for half in halves]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    splitter.close()
+    cutter.close()
     assert sorted(told) == list(indices(missing))
     assert handle.check_digest()
     handle.close()
@@ -90,25 +90,25 @@ def test_windows_written_beside_each_other_make_the_whole_blob(
 
 
 def test_wrong_content_is_found_by_the_digest(handle: BlobHandle) -> None:
-    splitter = Splitter(handle, lambda piece, _: None)
-    write_range(splitter, 0, len(CONTENT), 700, content=bytes(len(CONTENT)))
-    splitter.close()
+    cutter = PieceCutter(handle, lambda piece, _: None)
+    write_range(cutter, 0, len(CONTENT), 700, content=bytes(len(CONTENT)))
+    cutter.close()
     assert not handle.check_digest()
 
 
 def test_a_piece_that_is_not_whole_is_forgotten(handle: BlobHandle) -> None:
-    splitter = Splitter(handle, lambda piece, _: None)
-    splitter.write(0, memoryview(CONTENT)[:1500])
-    splitter.close()
-    splitter.close()
+    cutter = PieceCutter(handle, lambda piece, _: None)
+    cutter.write(0, memoryview(CONTENT)[:1500])
+    cutter.close()
+    cutter.close()
     assert handle.held == 0b1
 
 
 def test_bytes_that_differ_from_a_known_hash_are_the_origins_fault(handle: BlobHandle) -> None:
     handle.trust_hashes(0, blake3.blake3(CONTENT[:1024]).digest())
-    splitter = Splitter(handle, lambda piece, _: None)
+    cutter = PieceCutter(handle, lambda piece, _: None)
     with pytest.raises(UpstreamError) as caught:
-        splitter.write(0, memoryview(bytes(1024)))
-    splitter.close()
+        cutter.write(0, memoryview(bytes(1024)))
+    cutter.close()
     assert caught.value.kind is UpstreamKind.CONTENT
     assert handle.held == 0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from peer.store.base import BlobHandle, PieceWriter
 
 
-class Splitter:
+class PieceCutter:
     """Writes into one blob, which the caller keeps open; close() in the end, also after errors."""
 
     def __init__(self, handle: BlobHandle, on_piece: Callable[[int, bytes], None]) -> None:

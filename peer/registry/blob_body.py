@@ -17,22 +17,20 @@ if TYPE_CHECKING:
     from peer.registry.connection import Exchange
 
 
-class BlobResponse:
-    """Bytes [start, end) of a blob of `size_bytes`; `end` and `size_bytes` are None where the origin told none.
+class HttpBody:
+    """See peer.registry.base.BlobBody."""
 
-    `status` is 200 (the whole blob, whatever was asked) or 206. Read by one thread; abort() by any.
-    """
-
-    def __init__(self, exchange: Exchange, status: int, start: int, end: int | None, size_bytes: int | None) -> None:
+    def __init__(
+        self, exchange: Exchange, start: int, end: int | None, size_bytes: int | None, *, is_range: bool
+    ) -> None:
         self._exchange = exchange
-        self.status = status
+        self.is_range = is_range
         self.start = start
         self.end = end
         self.size_bytes = size_bytes
-        # Where the next byte that readinto() gives belongs.
         self.position = start
 
-    def __enter__(self) -> BlobResponse:
+    def __enter__(self) -> HttpBody:
         return self
 
     def __exit__(
@@ -41,11 +39,7 @@ class BlobResponse:
         self.close()
 
     def readinto(self, view: memoryview) -> int:
-        """Receive the next bytes, as many as are there; 0 at the end.
-
-        Raises UpstreamError: unavailable for silence or a body cut short, content for one longer than announced.
-        Raises FetchCancelled. What was returned before is good.
-        """
+        """See BlobBody."""
         if self.end is not None and self.position >= self.end:
             if self._exchange.readinto(memoryview(bytearray(1))):
                 raise self._contradiction("sent more bytes than it announced")
@@ -65,19 +59,15 @@ class BlobResponse:
         """End reading; the connection is kept if the body was read to its end. Idempotent."""
         self._exchange.close()
 
-    def abort(self) -> None:
-        """From any thread: wake the reader with an UpstreamError."""
-        self._exchange.abort()
-
     def _contradiction(self, what: str) -> UpstreamError:
         return UpstreamError(f"{self._exchange.endpoint.host}: {what}", UpstreamKind.CONTENT)
 
 
-def blob_response(exchange: Exchange, start: int, end: int | None) -> BlobResponse:
+def http_body(exchange: Exchange, start: int, end: int | None) -> HttpBody:
     """Make sense of a 200, 206 or 416 to a request for bytes [start, end). Raises UpstreamError (content)."""
     if exchange.status == 200:
         size = exchange.content_length
-        return BlobResponse(exchange, 200, 0, size, size)
+        return HttpBody(exchange, 0, size, size, is_range=False)
     header = exchange.header("Content-Range")
     got = parse_content_range(header)
     if exchange.status == 416:
@@ -89,14 +79,14 @@ def blob_response(exchange: Exchange, start: int, end: int | None) -> BlobRespon
     length = exchange.content_length
     if length is not None and length > got.end - got.start:
         raise _content_error(exchange, f"{length} bytes announced for {header!r}")
-    return BlobResponse(exchange, 206, got.start, got.end, got.size_bytes)
+    return HttpBody(exchange, got.start, got.end, got.size_bytes, is_range=True)
 
 
-def _unsatisfied(exchange: Exchange, start: int, size_bytes: int | None) -> BlobResponse:
+def _unsatisfied(exchange: Exchange, start: int, size_bytes: int | None) -> HttpBody:
     """A 416: its body may announce the blob's length and hold a few bytes, so it is never read."""
     exchange.close()
     if size_bytes == 0 and start == 0:
-        return BlobResponse(exchange, 206, 0, 0, 0)
+        return HttpBody(exchange, 0, 0, 0, is_range=True)
     raise _content_error(exchange, f"no bytes from {start} in a blob of {size_bytes}", status=416)
 
 

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peer.registry.reader import RegistryReader
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import UpstreamKind
 from proto.ids import Digest
-from proto.oci.upstreams import UpstreamConfig, UpstreamTable, upstream_from_url
+from proto.oci.upstreams import UpstreamConfig, upstream_from_url
 from tests.support.fake_origin import FakeOrigin, Fault
-from tests.unit.peer.registry.registry_harness import CONTENT, read_all, read_on, reading, refused
+from tests.unit.peer.registry.registry_harness import CONTENT, Reader, read_all, read_on, reading, refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,16 +24,15 @@ def test_a_page_of_nonsense_in_an_answer_does_not_become_our_error(origin: FakeO
     digest = origin.add(CONTENT)
     origin.faults = [Fault(status=206, headers={"Content-Range": "x" * 20_000})]
     with reading(origin) as reader:
-        error = refused(lambda: reader.open_blob(origin.upstream, "name", digest))
+        error = refused(lambda: reader.open(origin.upstream, digest))
     assert len(str(error)) < 300
 
 
 @contextlib.contextmanager
-def babbling(answer: bytes) -> Iterator[tuple[RegistryReader, UpstreamConfig]]:
+def babbling(answer: bytes) -> Iterator[tuple[Reader, UpstreamConfig]]:
     """An origin that answers one request with exactly this."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         upstream = upstream_from_url(f"http://127.0.0.1:{listener.getsockname()[1]}")
-        table = UpstreamTable([upstream], default=upstream.host)
 
         def babble() -> None:
             connection, _ = listener.accept()
@@ -44,7 +42,7 @@ def babbling(answer: bytes) -> Iterator[tuple[RegistryReader, UpstreamConfig]]:
 
         thread = threading.Thread(target=babble)
         thread.start()
-        reader = RegistryReader(lambda: table)
+        reader = Reader([upstream])
         try:
             yield reader, upstream
         finally:
@@ -54,13 +52,13 @@ def babbling(answer: bytes) -> Iterator[tuple[RegistryReader, UpstreamConfig]]:
 
 def test_a_server_that_speaks_no_http_does_not_fill_our_error() -> None:
     with babbling(b"x" * 20_000 + b"\r\n") as (reader, upstream):
-        error = refused(lambda: reader.open_blob(upstream, "name", Digest.of(b"")))
+        error = refused(lambda: reader.open(upstream, Digest.of(b"")))
     assert len(str(error)) < 300
 
 
 def test_a_length_of_thousands_of_digits_is_no_length() -> None:
     with babbling(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n") as (reader, upstream):
-        assert reader.is_public(upstream, "name", Digest.of(b"")).size_bytes is None
+        assert reader.stat(upstream, Digest.of(b"")) is None
 
 
 @pytest.mark.parametrize(
@@ -79,29 +77,29 @@ def test_each_refusal_has_its_kind(origin: FakeOrigin, status: int, kind: Upstre
     digest = origin.add(CONTENT)
     origin.faults = [Fault(status=status, headers={"Retry-After": "7"})]
     with reading(origin) as reader:
-        error = refused(lambda: reader.open_blob(origin.upstream, "name", digest))
+        error = refused(lambda: reader.open(origin.upstream, digest))
     assert (error.kind, error.status) == (kind, status)
     assert error.retry_after_s == (7.0 if status in (429, 503) else None)
 
 
 def test_nobody_listening_is_unavailable() -> None:
     upstream = UpstreamConfig("127.0.0.1:1", "http://127.0.0.1:1", configured=True)
-    reader = RegistryReader(lambda: UpstreamTable.build(sections=[upstream]))
-    error = refused(lambda: reader.open_blob(upstream, "name", Digest.of(b"")))
+    reader = Reader([upstream])
+    error = refused(lambda: reader.open(upstream, Digest.of(b"")))
     assert error.kind is UpstreamKind.UNAVAILABLE
 
 
 def test_plain_http_where_tls_was_meant_is_unavailable(origin: FakeOrigin) -> None:
     upstream = UpstreamConfig(origin.authority, f"https://{origin.authority}", configured=True)
-    reader = RegistryReader(lambda: UpstreamTable.build(sections=[upstream]))
-    error = refused(lambda: reader.open_blob(upstream, "name", Digest.of(b"")))
+    reader = Reader([upstream])
+    error = refused(lambda: reader.open(upstream, Digest.of(b"")))
     assert error.kind is UpstreamKind.UNAVAILABLE
 
 
 def test_a_body_cut_short_gives_its_bytes_and_then_an_error(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.faults = [Fault(cut_after_bytes=1234)]
-    with reading(origin) as reader, reader.open_blob(origin.upstream, "name", digest) as response:
+    with reading(origin) as reader, reader.open(origin.upstream, digest) as response:
         buffer = memoryview(bytearray(10_000))
         error = refused(lambda: read_on(response, buffer))
         assert error.kind is UpstreamKind.UNAVAILABLE
@@ -111,7 +109,7 @@ def test_a_body_cut_short_gives_its_bytes_and_then_an_error(origin: FakeOrigin) 
 def test_silence_within_a_body_loses_no_byte_received(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.faults = [Fault(stall_after_bytes=70_000)]
-    with reading(origin, read_s=0.3) as reader, reader.open_blob(origin.upstream, "name", digest) as response:
+    with reading(origin, read_s=0.3) as reader, reader.open(origin.upstream, digest) as response:
         buffer = memoryview(bytearray(len(CONTENT)))
         error = refused(lambda: read_on(response, buffer))
         assert error.kind is UpstreamKind.UNAVAILABLE
@@ -132,7 +130,7 @@ def test_headers_that_contradict_the_request_are_an_error(origin: FakeOrigin, fa
     digest = origin.add(CONTENT)
     origin.faults = [fault]
     with reading(origin) as reader:
-        error = refused(lambda: reader.open_blob(origin.upstream, "name", digest, end=1000))
+        error = refused(lambda: reader.open(origin.upstream, digest, end=1000))
     assert error.kind is UpstreamKind.CONTENT
 
 
@@ -140,14 +138,14 @@ def test_a_body_longer_than_its_range_is_an_error(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.faults = [Fault(surplus=b"more")]
     with reading(origin) as reader:
-        error = refused(lambda: read_all(reader.open_blob(origin.upstream, "name", digest, end=1000)))
+        error = refused(lambda: read_all(reader.open(origin.upstream, digest, end=1000)))
     assert error.kind is UpstreamKind.CONTENT
 
 
 def test_a_416_is_told_without_reading_its_body(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     with reading(origin) as reader:
-        error = refused(lambda: reader.open_blob(origin.upstream, "name", digest, start=len(CONTENT)))
+        error = refused(lambda: reader.open(origin.upstream, digest, start=len(CONTENT)))
     assert (error.kind, error.status) == (UpstreamKind.CONTENT, 416)
 
 
@@ -157,7 +155,7 @@ def test_cancelling_wakes_a_reader(origin: FakeOrigin) -> None:
     cancel = Cancellation()
     with (
         reading(origin, read_s=30) as reader,
-        reader.open_blob(origin.upstream, "name", digest, cancel=cancel) as response,
+        reader.open(origin.upstream, digest, cancel=cancel) as response,
     ):
         timer = threading.Timer(0.1, cancel.cancel)
         timer.start()
@@ -168,12 +166,12 @@ def test_cancelling_wakes_a_reader(origin: FakeOrigin) -> None:
 
 
 @contextlib.contextmanager
-def a_silent_origin() -> Iterator[tuple[RegistryReader, UpstreamConfig]]:
+def a_silent_origin() -> Iterator[tuple[Reader, UpstreamConfig]]:
     """It takes connections and never answers; with a reader that knows it."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         authority = f"127.0.0.1:{silent.getsockname()[1]}"
         upstream = UpstreamConfig(authority, f"http://{authority}", configured=True)
-        yield RegistryReader(lambda: UpstreamTable.build(sections=[upstream])), upstream
+        yield Reader([upstream]), upstream
 
 
 def test_cancelling_wakes_a_thread_that_waits_for_an_answer() -> None:
@@ -182,14 +180,5 @@ def test_cancelling_wakes_a_thread_that_waits_for_an_answer() -> None:
     with a_silent_origin() as (reader, upstream):
         timer.start()
         with pytest.raises(FetchCancelled):
-            reader.open_blob(upstream, "name", Digest.of(b""), cancel=cancel)
+            reader.open(upstream, Digest.of(b""), cancel=cancel)
     timer.join()
-
-
-def test_closing_the_reader_ends_what_nobody_can_cancel() -> None:
-    with a_silent_origin() as (reader, upstream):
-        timer = threading.Timer(0.1, reader.close)
-        timer.start()
-        with pytest.raises(FetchCancelled):
-            reader.is_public(upstream, "name", Digest.of(b""))
-        timer.join()

@@ -1,8 +1,7 @@
-"""Asks an origin for what is small: status, manifests, tags, HEADs. On the event loop; blobs do not come this way.
+"""HTTP to origins on the event loop, for what is small. Each answer is the origin's own, unread and not decompressed.
 
-Each answer is the origin's own, unread and not decompressed. Redirects are followed as the transport's address
-guard allows, without credentials on another server; an answer that a redirect's target refuses is the redirect
-itself, which the client may follow with a login of its own.
+Redirects are followed as far as peer.registry.redirects allows. An answer that a redirect's target refuses is the
+redirect itself, which the client may follow with a login of its own.
 """
 
 from __future__ import annotations
@@ -10,18 +9,17 @@ from __future__ import annotations
 import asyncio
 import socket
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 from yarl import URL
 
-from peer.proxy.headers import without_credentials
-from peer.registry.addresses import is_public_address, named_endpoint, upstream_endpoint
+from peer.registry.addresses import is_private_literal, is_public_address, upstream_endpoint
 from peer.registry.connection import tls_context
-from proto.errors import NameInvalid, UpstreamError, UpstreamKind
-from proto.oci.upstreams import normalise_upstream
+from peer.registry.redirects import REDIRECT_STATUSES, REDIRECTS_MAX, lines_for, redirect_target
+from proto.errors import UpstreamError, UpstreamKind
+from proto.oci.routes import HEADER_LIMIT_BYTES
 
 if TYPE_CHECKING:
     import ssl
@@ -31,12 +29,9 @@ if TYPE_CHECKING:
     from multidict import CIMultiDict
 
     from peer.registry.addresses import Endpoint
+    from peer.registry.redirects import Lines
     from proto.oci.upstreams import UpstreamConfig, UpstreamTable
 
-# As long as the longest header line that registries and their tokens are known to need, with room.
-HEADER_LIMIT_BYTES: Final = 64 * 1024
-_REDIRECTS_MAX: Final = 5
-_REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
 _CONNECTIONS_MAX: Final = 256
 # Nothing is added that the client did not send.
 _NOT_ADDED: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
@@ -61,11 +56,36 @@ class PublicResolver(AbstractResolver):
         """Nothing is kept open."""
 
 
-class OriginClient:
-    """Connections to all origins. Made and closed on the event loop it serves."""
+class HttpAnswer:
+    """See peer.registry.base.OriginAnswer."""
+
+    def __init__(self, host: str, response: aiohttp.ClientResponse) -> None:
+        self.status = response.status
+        self.reason = response.reason
+        self.headers = response.headers
+        self._host = host
+        self._response = response
+
+    async def read(self) -> bytes:
+        """See OriginAnswer. Once read to its end, the connection can be used again."""
+        try:
+            chunk = await self._response.content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise UpstreamError(f"{self._host} broke its answer off", UpstreamKind.UNAVAILABLE) from error
+        if not chunk:
+            self._response.release()
+        return chunk
+
+    def close(self) -> None:
+        """See OriginAnswer."""
+        self._response.close()
+
+
+class AsyncClient:
+    """Connections to all registries. Made and closed on the event loop it serves."""
 
     def __init__(self, upstreams: Callable[[], UpstreamTable], on_request: Callable[[str], None]) -> None:
-        """`on_request` is told the method of each request that leaves for an origin."""
+        """`on_request` is told the method of each request that leaves for a registry."""
         self._upstreams = upstreams
         self._on_request = on_request
         self._trusted = _session(None)
@@ -77,62 +97,45 @@ class OriginClient:
         await self._trusted.close()
         await self._public.close()
 
-    async def ask(
-        self, method: str, upstream: UpstreamConfig, target: str, headers: CIMultiDict[str]
-    ) -> aiohttp.ClientResponse:
-        """The origin's answer to this request; the caller releases it. Raises UpstreamError."""
-        endpoint = upstream_endpoint(upstream, anonymous=False)
-        first = answer = await self._send(method, endpoint, target, headers)
+    async def ask(self, method: str, upstream: UpstreamConfig, target: str, headers: CIMultiDict[str]) -> HttpAnswer:
+        """The registry's answer to this request; the caller closes it. Raises UpstreamError."""
+        endpoint, lines = upstream_endpoint(upstream, anonymous=False), list(headers.items())
+        first = answer = await self._send(method, endpoint, target, lines)
         try:
-            for _ in range(_REDIRECTS_MAX):
-                leads_to = self._redirect(upstream, answer)
-                if leads_to is None:
+            for _ in range(REDIRECTS_MAX):
+                location = answer.headers.get("Location")
+                if answer.status not in REDIRECT_STATUSES or location is None:
                     break
-                if not leads_to[0].same_server(endpoint):
-                    headers = without_credentials(headers)
-                endpoint, target = leads_to
+                leads_to, target = redirect_target(
+                    self._upstreams(), upstream, endpoint, target, location, anonymous=False
+                )
+                endpoint, lines = leads_to, lines_for(leads_to, endpoint, lines)
                 if answer is not first:
                     answer.close()
-                answer = await self._send(method, endpoint, target, headers)
+                answer = await self._send(method, endpoint, target, lines)
         except UpstreamError:
-            return first  # the client may get there by itself
+            return HttpAnswer(upstream.host, first)  # the client may get there by itself
         except BaseException:
             first.close()
             raise
         if answer is first:
-            return first
-        if answer.status >= 400 or answer.status in _REDIRECT_STATUSES:
+            return HttpAnswer(upstream.host, first)
+        if answer.status >= 400 or answer.status in REDIRECT_STATUSES:
             answer.close()
-            return first
+            return HttpAnswer(upstream.host, first)
         first.release()
-        return answer
+        return HttpAnswer(upstream.host, answer)
 
-    def _redirect(self, upstream: UpstreamConfig, answer: aiohttp.ClientResponse) -> tuple[Endpoint, str] | None:
-        """Where an answer leads and the target to ask there, byte for byte; None for an answer to be handed on."""
-        location = answer.headers.get("Location")
-        if answer.status not in _REDIRECT_STATUSES or location is None:
-            return None
-        try:
-            parts = urlsplit(urljoin(str(answer.url), location))
-            normalise_upstream(parts.netloc)  # refuses what is no authority; the name itself stays as it is
-            found = named_endpoint(self._upstreams(), upstream, parts.scheme, parts.netloc.lower(), anonymous=False)
-        except (NameInvalid, UpstreamError, ValueError):
-            return None
-        target = parts.path or "/"
-        return found, f"{target}?{parts.query}" if parts.query else target
-
-    async def _send(
-        self, method: str, endpoint: Endpoint, target: str, headers: CIMultiDict[str]
-    ) -> aiohttp.ClientResponse:
+    async def _send(self, method: str, endpoint: Endpoint, target: str, lines: Lines) -> aiohttp.ClientResponse:
         session = self._trusted if endpoint.trusted or endpoint.egress_proxy else self._public
-        if session is self._public and _is_private_literal(endpoint.host):
+        if session is self._public and is_private_literal(endpoint.host):
             raise UpstreamError(f"{endpoint.host} is not public and not configured", UpstreamKind.DENIED)
         self._on_request(method)
         try:
             return await session.request(
                 method,
                 URL(f"{endpoint.scheme}://{endpoint.authority}{target}", encoded=True),
-                headers=headers,
+                headers=lines,
                 allow_redirects=False,
                 ssl=await self._context(endpoint) if endpoint.scheme == "https" else True,
                 proxy=endpoint.egress_proxy,
@@ -162,10 +165,3 @@ def _session(resolver: AbstractResolver | None) -> aiohttp.ClientSession:
         # The whole exchange has its limit where it is asked for.
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0),
     )
-
-
-def _is_private_literal(host: str) -> bool:
-    try:
-        return not is_public_address(host)
-    except ValueError:
-        return False

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import pytest
 
+from peer.registry.blob_body import HttpBody
 from peer.registry.client import OriginHttp
-from peer.registry.reader import RegistryReader
 from proto.errors import UpstreamKind
-from proto.oci.upstreams import UpstreamTable
 from tests.support.fake_origin import FakeOrigin, Fault, fake_origin
-from tests.unit.peer.registry.registry_harness import CONTENT, read_all, reading, refused
+from tests.unit.peer.registry.registry_harness import CONTENT, Reader, read_all, reading, refused
 
 
 def test_a_range_is_answered_by_206_with_the_blobs_size(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     with reading(origin) as reader:
-        response = reader.open_blob(origin.upstream, "name", digest, start=1000, end=3000)
-        assert (response.status, response.start, response.end, response.size_bytes) == (206, 1000, 3000, len(CONTENT))
+        response = reader.open(origin.upstream, digest, start=1000, end=3000)
+        assert (response.is_range, response.start, response.end, response.size_bytes) == (
+            True,
+            1000,
+            3000,
+            len(CONTENT),
+        )
         assert read_all(response) == CONTENT[1000:3000]
 
 
@@ -24,8 +28,8 @@ def test_an_origin_without_ranges_answers_200_from_the_first_byte(origin: FakeOr
     digest = origin.add(CONTENT)
     origin.ranges = False
     with reading(origin) as reader:
-        response = reader.open_blob(origin.upstream, "name", digest, start=1000)
-        assert (response.status, response.start, response.size_bytes) == (200, 0, len(CONTENT))
+        response = reader.open(origin.upstream, digest, start=1000)
+        assert (response.is_range, response.start, response.size_bytes) == (False, 0, len(CONTENT))
         assert read_all(response) == CONTENT
 
 
@@ -33,7 +37,7 @@ def test_a_chunked_body_is_read(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.chunked = True
     with reading(origin) as reader:
-        response = reader.open_blob(origin.upstream, "name", digest)
+        response = reader.open(origin.upstream, digest)
         assert response.size_bytes is None
         assert read_all(response) == CONTENT
 
@@ -41,7 +45,7 @@ def test_a_chunked_body_is_read(origin: FakeOrigin) -> None:
 def test_the_bytes_are_asked_for_as_they_are_and_the_hop_is_marked(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     with reading(origin) as reader:
-        read_all(reader.open_blob(origin.upstream, "name", digest))
+        read_all(reader.open(origin.upstream, digest))
     headers = origin.asked[0].headers
     assert headers["accept-encoding"] == "identity"
     assert "layercast-hop" in headers
@@ -54,7 +58,8 @@ def test_a_connection_is_used_again_after_a_whole_body(origin: FakeOrigin) -> No
     accepted: list[object] = []
     with reading(origin) as reader:
         for _ in range(3):
-            response = reader.open_blob(origin.upstream, "name", digest)
+            response = reader.open(origin.upstream, digest)
+            assert isinstance(response, HttpBody)
             accepted.append(response._exchange._connection.sock.getsockname())
             read_all(response)
     assert len(set(accepted)) == 1
@@ -65,7 +70,7 @@ def test_proxy_variables_of_the_environment_are_ignored(origin: FakeOrigin, monk
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     digest = origin.add(CONTENT)
     with reading(origin) as reader:
-        assert read_all(reader.open_blob(origin.upstream, "name", digest)) == CONTENT
+        assert read_all(reader.open(origin.upstream, digest)) == CONTENT
 
 
 def test_an_anonymous_token_is_fetched_once_and_used_for_all_blobs_of_the_repository(origin: FakeOrigin) -> None:
@@ -73,7 +78,7 @@ def test_an_anonymous_token_is_fetched_once_and_used_for_all_blobs_of_the_reposi
     digests = [origin.add(CONTENT), origin.add(CONTENT[1:])]
     with reading(origin) as reader:
         for digest in digests:
-            read_all(reader.open_blob(origin.upstream, "name", digest))
+            read_all(reader.open(origin.upstream, digest))
     targets = [asked.target for asked in origin.asked]
     assert [target.partition("?")[0].split("/")[1] for target in targets] == ["v2", "token", "v2", "v2"]
     assert targets[1] == "/token?service=fake&scope=repository%3Aname%3Apull"
@@ -84,16 +89,16 @@ def test_a_token_that_is_refused_is_replaced(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.token = "first"
     with reading(origin) as reader:
-        read_all(reader.open_blob(origin.upstream, "name", digest))
+        read_all(reader.open(origin.upstream, digest))
         origin.token = "second"
-        assert read_all(reader.open_blob(origin.upstream, "name", digest)) == CONTENT
+        assert read_all(reader.open(origin.upstream, digest)) == CONTENT
 
 
 def test_a_clients_own_credential_is_shown_and_its_refusal_is_final(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.token = "other"
     with reading(origin) as reader:
-        error = refused(lambda: reader.open_blob(origin.upstream, "name", digest, authorization="Basic abc"))
+        error = refused(lambda: reader.open(origin.upstream, digest, authorization="Basic abc"))
     assert (error.kind, error.status) == (UpstreamKind.DENIED, 401)
     assert [asked.headers.get("authorization") for asked in origin.asked] == ["Basic abc"]
 
@@ -102,7 +107,7 @@ def test_a_basic_challenge_is_a_denial(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.token, origin.challenge = "x", 'Basic realm="r"'
     with reading(origin) as reader:
-        error = refused(lambda: reader.open_blob(origin.upstream, "name", digest))
+        error = refused(lambda: reader.open(origin.upstream, digest))
     assert error.kind is UpstreamKind.DENIED
 
 
@@ -112,7 +117,7 @@ def test_a_redirect_to_another_host_gets_the_signed_query_and_no_credential(orig
     with fake_origin() as cdn, reading(origin, cdn) as reader:
         cdn.add(CONTENT)
         origin.redirect_to = cdn.url
-        assert read_all(reader.open_blob(origin.upstream, "name", digest, start=5, end=9)) == CONTENT[5:9]
+        assert read_all(reader.open(origin.upstream, digest, start=5, end=9)) == CONTENT[5:9]
         assert cdn.asked[0].target == f"/v2/name/blobs/{digest}?X-Signature=a%2Fb%3D&b=+~"
         assert "authorization" not in cdn.asked[0].headers
         assert cdn.asked[0].range == "bytes=5-8"
@@ -122,7 +127,7 @@ def test_redirects_that_never_end_are_given_up(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.redirect_to = origin.url
     with reading(origin) as reader:
-        error = refused(lambda: reader.open_blob(origin.upstream, "name", digest))
+        error = refused(lambda: reader.open(origin.upstream, digest))
     assert error.kind is UpstreamKind.UNAVAILABLE
     assert len(origin.asked) == 6
 
@@ -137,7 +142,7 @@ def test_a_redirect_to_where_nobody_configured_is_not_followed(origin: FakeOrigi
     digest = origin.add(CONTENT)
     origin.faults = [Fault(status=307, headers={"Location": location})]
     with reading(origin) as reader:
-        error = refused(lambda: reader.open_blob(origin.upstream, "name", digest))
+        error = refused(lambda: reader.open(origin.upstream, digest))
     assert error.kind in (UpstreamKind.DENIED, UpstreamKind.CONTENT)
 
 
@@ -145,7 +150,7 @@ def test_a_realm_on_a_private_address_is_not_asked(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.token, origin.realm = "x", "https://192.168.0.1/token"
     with reading(origin) as reader:
-        error = refused(lambda: reader.open_blob(origin.upstream, "name", digest))
+        error = refused(lambda: reader.open(origin.upstream, digest))
     assert error.kind is UpstreamKind.DENIED
 
 
@@ -158,8 +163,8 @@ def test_a_name_that_resolves_to_a_private_address_is_not_followed(origin: FakeO
         asked.append(host)
         return ["10.1.2.3"] if host == "innocent.example" else [host]
 
-    reader = RegistryReader(lambda: UpstreamTable.build(sections=[origin.upstream]), OriginHttp(resolver=resolver))
-    error = refused(lambda: reader.open_blob(origin.upstream, "name", digest))
+    reader = Reader([origin.upstream], OriginHttp(resolver=resolver))
+    error = refused(lambda: reader.open(origin.upstream, digest))
     reader.close()
     assert error.kind is UpstreamKind.DENIED
     assert asked == ["127.0.0.1", "innocent.example"]
@@ -170,7 +175,7 @@ def test_an_empty_blob_is_read_whatever_the_origin_thinks_of_ranges(origin: Fake
     origin.faults = [Fault(), Fault(status=416, headers={"Content-Range": "bytes */0"})]
     with reading(origin) as reader:
         for _ in range(2):
-            response = reader.open_blob(origin.upstream, "name", digest, end=1000)
+            response = reader.open(origin.upstream, digest, end=1000)
             assert response.size_bytes == 0
             assert read_all(response) == b""
 
@@ -179,47 +184,45 @@ def test_a_head_tells_of_a_public_blob_and_its_size(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.token = "t0ken"
     with reading(origin) as reader:
-        access = reader.is_public(origin.upstream, "name", digest)
-    assert (access.allowed, access.size_bytes) == (True, len(CONTENT))
+        assert reader.stat(origin.upstream, digest) == len(CONTENT)
     assert origin.blob_requests("GET") == []
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_refused_head_means_not_public(origin: FakeOrigin, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "kind"), [(401, UpstreamKind.DENIED), (403, UpstreamKind.DENIED), (404, UpstreamKind.UNKNOWN)]
+)
+def test_a_refused_head_means_not_public(origin: FakeOrigin, status: int, kind: UpstreamKind) -> None:
     digest = origin.add(CONTENT)
     origin.faults = [Fault(status=status)]
     with reading(origin) as reader:
-        access = reader.is_public(origin.upstream, "name", digest)
-    assert (access.allowed, access.status) == (False, status)
+        error = refused(lambda: reader.stat(origin.upstream, digest))
+    assert (error.kind, error.status) == (kind, status)
 
 
-@pytest.mark.parametrize("status", [429, 500])
-def test_an_origin_that_cannot_say_raises(origin: FakeOrigin, status: int) -> None:
+@pytest.mark.parametrize(("status", "kind"), [(429, UpstreamKind.RATE_LIMITED), (500, UpstreamKind.UNAVAILABLE)])
+def test_an_origin_that_cannot_say_is_no_refusal(origin: FakeOrigin, status: int, kind: UpstreamKind) -> None:
     digest = origin.add(CONTENT)
     origin.faults = [Fault(status=status)]
     with reading(origin) as reader:
-        refused(lambda: reader.is_public(origin.upstream, "name", digest))
+        error = refused(lambda: reader.stat(origin.upstream, digest))
+    assert error.kind is kind
 
 
 def test_where_head_is_not_allowed_one_byte_is_asked_for(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.head_status = 405
     with reading(origin) as reader:
-        access = reader.is_public(origin.upstream, "name", digest)
-    assert (access.allowed, access.size_bytes) == (True, len(CONTENT))
+        assert reader.stat(origin.upstream, digest) == len(CONTENT)
     assert [asked.range for asked in origin.blob_requests("GET")] == ["bytes=0-0"]
 
 
-@pytest.mark.parametrize(("known_size", "allowed"), [(None, True), (len(CONTENT), True), (17, False)])
-def test_a_redirected_head_counts_only_if_it_leads_to_the_blob(
-    origin: FakeOrigin, known_size: int | None, allowed: bool
-) -> None:
+def test_a_redirected_head_counts_only_if_it_leads_to_the_blob(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     with fake_origin() as cdn, reading(origin, cdn) as reader:
-        cdn.add(CONTENT)
         origin.redirect_to = cdn.url
-        access = reader.is_public(origin.upstream, "name", digest, size_bytes=known_size)
-    assert access.allowed is allowed
+        assert refused(lambda: reader.stat(origin.upstream, digest)).kind is UpstreamKind.UNKNOWN
+        cdn.add(CONTENT)
+        assert reader.stat(origin.upstream, digest) == len(CONTENT)
 
 
 def test_a_redirect_to_a_login_means_not_public(origin: FakeOrigin) -> None:
@@ -228,5 +231,4 @@ def test_a_redirect_to_a_login_means_not_public(origin: FakeOrigin) -> None:
         login.token = "needs one"
         login.add(CONTENT)
         origin.redirect_to = login.url
-        access = reader.is_public(origin.upstream, "name", digest)
-    assert not access.allowed
+        assert refused(lambda: reader.stat(origin.upstream, digest)).kind is UpstreamKind.DENIED

@@ -1,0 +1,142 @@
+"""The origin contract: what this node asks of an upstream, of whatever kind it is.
+
+`stat` and `open_range` are for blobs. They block and are called from threads, because payload bytes do not pass the
+event loop. `manifest` is for what is small, and is awaited on the loop. One call is one attempt: an origin does not
+retry (peer.registry.range_reader does), stores nothing and checks no digest (the store and the proxy do). What it
+raises says who must act: UpstreamError with its kind, ConfigError for the operator, FetchCancelled.
+
+A new kind of origin
+--------------------
+1. One file here: a class with the three operations of `Origin`, and a function `check` that says at start-up what is
+   wrong with the place that the operator named. peer.registry.directory is an example.
+2. One line in peer.registry.origins: the key of the `[upstream."HOST"]` section that chooses it.
+3. Its test: a subclass of tests.conformance.origin_suite.OriginSuite, and what is particular to it.
+
+Nobody else knows which kinds there are: the supernode, the node and the proxy ask `Origins.of(upstream)`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from proto.errors import UpstreamKind
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from multidict import CIMultiDict, CIMultiDictProxy
+
+    from peer.transport.cancellation import Cancellation
+    from proto.ids import Digest
+    from proto.oci.routes import RegistryRequest
+
+# Why a blob is not shared, in the words of the protocol (BlobRefused.reason) and of the downloader.
+REFUSAL_REASONS: Final = {
+    UpstreamKind.DENIED: "private",
+    UpstreamKind.UNKNOWN: "unknown",
+    UpstreamKind.RATE_LIMITED: "rate_limited",
+    UpstreamKind.UNAVAILABLE: "unavailable",
+    UpstreamKind.CONTENT: "unavailable",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf an origin is asked.
+
+    `authorization` is a client's own Authorization header, which is shown to its upstream alone; None: an anonymous
+    token is used where one is asked for. `anonymous` also leaves out the node's client certificate: what such a caller
+    may read, anyone may.
+    """
+
+    authorization: str | None = None
+    anonymous: bool = False
+
+
+# This node, with the certificate that its operator gave it for the upstream.
+NODE: Final = Caller()
+ANYONE: Final = Caller(anonymous=True)
+
+
+class BlobBody(Protocol):
+    """Bytes [start, end) of a blob of `size_bytes`; `end` and `size_bytes` are None where the origin told none.
+
+    `is_range`: they are what was asked for; else they are the whole blob, from its first byte. Read by one thread.
+    """
+
+    is_range: bool
+    start: int
+    end: int | None
+    size_bytes: int | None
+    # Where the next byte that readinto() gives belongs.
+    position: int
+
+    def __enter__(self) -> BlobBody: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def readinto(self, view: memoryview) -> int:
+        """Receive the next bytes, as many as are there; 0 at the end.
+
+        Raises UpstreamError: unavailable for silence or a body cut short, content for one longer than announced.
+        Raises FetchCancelled. What was returned before is good.
+        """
+        ...
+
+    def close(self) -> None:
+        """End reading. Idempotent."""
+        ...
+
+
+class OriginAnswer(Protocol):
+    """An answer in the origin's own words: status, header lines in their order, and a body that is read once."""
+
+    status: int
+    reason: str | None
+    headers: CIMultiDictProxy[str]
+
+    async def read(self) -> bytes:
+        """The next bytes of the body, b"" at its end. Raises UpstreamError (unavailable) where it is cut."""
+        ...
+
+    def close(self) -> None:
+        """End reading. Idempotent."""
+        ...
+
+
+class Origin(Protocol):
+    """One upstream. Safe to use from many threads; `manifest` on the event loop alone."""
+
+    @property
+    def host(self) -> str:
+        """The upstream's name, as sources and log lines have it."""
+        ...
+
+    def stat(self, repository: str, digest: Digest, caller: Caller, cancel: Cancellation) -> int | None:
+        """The size of a blob that this caller may read; None where the origin gives it and tells no size.
+
+        Raises UpstreamError: denied or unknown (with the origin's status) where the caller may not read it, else why
+        that cannot be known now. Raises FetchCancelled. Reads no body.
+        """
+        ...
+
+    def open_range(
+        self, repository: str, digest: Digest, start: int, end: int | None, caller: Caller, cancel: Cancellation
+    ) -> BlobBody:
+        """Ask for bytes [start, end) of a blob (end None: to its end); (0, None) is the whole blob, asked for plainly.
+
+        The caller closes what it gets. Raises UpstreamError of every kind and FetchCancelled. Where the blob has no
+        byte at `start`: `content` with status 416, or an empty body if the blob is empty.
+        """
+        ...
+
+    async def manifest(self, method: str, request: RegistryRequest, headers: CIMultiDict[str]) -> OriginAnswer:
+        """A manifest, or what else of the API is small: `/v2/`, tag lists, referrers, the HEAD of a blob.
+
+        `headers` are the client's own lines. A GET of a blob is asked here for nothing but its refusal's words: read
+        no body of it. The caller closes the answer. Raises UpstreamError where there is none.
+        """
+        ...

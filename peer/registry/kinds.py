@@ -1,0 +1,40 @@
+"""The kinds of origins beside registries: which key of an `[upstream."HOST"]` section chooses each, and where it is.
+
+A module of a kind has `check(place)`, which raises ValueError saying what would be right, and
+`open_origin(upstream, on_request)`. It is loaded when an upstream of its kind is configured.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import TYPE_CHECKING, Final, Protocol, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peer.registry.base import Origin
+    from proto.oci.upstreams import UpstreamConfig
+
+_MODULES: Final[dict[str, str]] = {}
+
+
+class OriginKind(Protocol):
+    """What such a module has."""
+
+    def check(self, place: str) -> None: ...
+
+    def open_origin(self, upstream: UpstreamConfig, on_request: Callable[[str], None]) -> Origin: ...
+
+
+def kind_of(key: str) -> OriginKind:
+    """The module of a kind."""
+    return cast("OriginKind", importlib.import_module(_MODULES[key]))
+
+
+def _check(key: str, place: str) -> None:
+    kind_of(key).check(place)
+
+
+# For proto.config.upstream_sections: what each key's value must be.
+PLACES: Final[dict[str, Callable[[str], None]]] = {key: functools.partial(_check, key) for key in _MODULES}

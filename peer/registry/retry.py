@@ -1,0 +1,86 @@
+"""When an origin in trouble is asked again, and when it is given up. Pure: the caller says what time it is and waits.
+
+One policy for every reader: the supernode's fetch, a node's own, a body that passes through to a client, and the
+simulator's model of them.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from proto.errors import UpstreamKind
+from proto.pieces import KIB
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Asking again may help after these; after the others the answer would be the same.
+RETRIED: Final = frozenset({UpstreamKind.UNAVAILABLE, UpstreamKind.RATE_LIMITED})
+# An origin that wants longer is asked again after this all the same: a wrong clock must not silence us for days.
+RETRY_AFTER_MAX_S: Final = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class RetrySettings:
+    """`retry_after_max_s`: an origin that wants a longer pause is given up, so that somebody else may try."""
+
+    first_delay_s: float = 0.25
+    delay_max_s: float = 5.0
+    # Given up after this many failures and this much time without progress: both, so that neither a refused
+    # connection (fails at once) nor a silent one (fails after 10 s) decides by itself.
+    failures_min: int = 3
+    without_progress_s: float = 5.0
+    # Fewer bytes than this between two failures are no progress.
+    progress_bytes: int = 64 * KIB
+    retry_after_max_s: float = 20.0
+
+
+# Of a node's own fetch: an origin that wants a longer pause is left to the client to try.
+NODE_RETRY: Final = RetrySettings(retry_after_max_s=10.0)
+
+
+class Retry:
+    """The failures of one fetch. `now` is monotonic seconds; `jitter` gives 0 <= x < 1. Not safe for threads."""
+
+    def __init__(self, settings: RetrySettings, jitter: Callable[[], float], now: float) -> None:
+        self._settings = settings
+        self._jitter = jitter
+        self._failures = 0
+        self._received_bytes = 0
+        self._progress_s = now
+
+    def received(self, count: int, now: float) -> None:
+        """So many bytes came that are of use."""
+        self._received_bytes += count
+        self._progress_s = now
+
+    def delay_s(self, now: float, retry_after_s: float | None = None) -> float | None:
+        """An attempt failed: seconds until the next, or None to give up. A Retry-After is waited for beside it."""
+        settings = self._settings
+        self._failures = 1 if self._received_bytes >= settings.progress_bytes else self._failures + 1
+        self._received_bytes = 0
+        if (retry_after_s or 0.0) > settings.retry_after_max_s:
+            return None
+        if self._failures >= settings.failures_min and now - self._progress_s >= settings.without_progress_s:
+            return None
+        delay_s = min(settings.delay_max_s, settings.first_delay_s * 2.0 ** (self._failures - 1))
+        return delay_s * (0.5 + self._jitter() / 2)
+
+
+def retry_after_s(header: str | None, wall_time_s: float | None = None) -> float | None:
+    """What a Retry-After header (seconds or a date) asks for: 0 to 3600 s; None where it is missing or malformed.
+
+    `wall_time_s` is the Unix time that a date is measured from; the clock's where not given.
+    """
+    text = (header or "").strip()
+    if text.isascii() and text.isdigit():
+        return min(float(text[:10]), RETRY_AFTER_MAX_S)
+    try:
+        when_s = email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    now_s = time.time() if wall_time_s is None else wall_time_s
+    return min(max(0.0, when_s - now_s), RETRY_AFTER_MAX_S)

@@ -1,0 +1,122 @@
+"""Origins as the supernode asks them: what they give to anyone, and fetching that, each byte once.
+
+Blocking, called from threads. Sources are tried one after the other; what one of them gave is not asked of the
+next. No client's credential is ever here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peer.registry.base import ANYONE
+from peer.registry.piece_cutter import PieceCutter
+from peer.registry.range_reader import RangeReader, ReadSettings
+from peer.registry.rate_limiter import RateLimiter
+from proto.errors import UpstreamError, UpstreamKind
+from supernode.origin.byte_ranges import RangeBook, WindowSettings
+from supernode.origin.fetch import BlobFetch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peer.registry.origins import Origins
+    from peer.registry.range_reader import Sink
+    from peer.store.base import BlobHandle
+    from peer.transport.cancellation import Cancellation
+    from proto.ids import Digest
+    from proto.wire.messages import Source
+
+# Of several sources' errors the one is reported that leaves the most hope.
+_BY_HOPE = (
+    UpstreamKind.RATE_LIMITED,
+    UpstreamKind.UNAVAILABLE,
+    UpstreamKind.CONTENT,
+    UpstreamKind.DENIED,
+    UpstreamKind.UNKNOWN,
+)
+
+
+class OriginFetcher:
+    """What the seed and the check for public blobs ask. Safe to use from many threads."""
+
+    def __init__(
+        self, origins: Origins, settings: ReadSettings | None = None, windows: WindowSettings | None = None
+    ) -> None:
+        self._origins = origins
+        self._settings = settings or ReadSettings()
+        self._windows = windows or WindowSettings()
+        # Of all blobs: an origin that limits one request means all of them.
+        self._limiter = RateLimiter(self._settings.retry.retry_after_max_s, self._settings.clock)
+
+    def public_size(self, source: Source, digest: Digest, cancel: Cancellation) -> int | None:
+        """The size of a blob that the source gives to anyone; None where it gives it and tells no size.
+
+        Raises UpstreamError: denied or unknown where it does not, else why it cannot be known now.
+        """
+        origin = self._origins.at(source.upstream)
+        self._limiter.wait(origin.host, cancel)
+        try:
+            return origin.stat(source.repository, digest, ANYONE, cancel)
+        except UpstreamError as error:
+            self._limiter.heed(origin.host, error)
+            raise
+
+    def fetch(
+        self,
+        handle: BlobHandle,
+        sources: tuple[Source, ...],
+        pieces: int,
+        on_piece: Callable[[int, bytes], None],
+        cancel: Cancellation,
+    ) -> None:
+        """Store the pieces of the mask; `on_piece(piece, hash)` after each, from any thread.
+
+        Raises UpstreamError, LocalError or FetchCancelled; what was stored by then was reported.
+        """
+        cutter = PieceCutter(handle, on_piece)
+        try:
+            missing = handle.layout.byte_ranges(pieces)
+            self.fetch_ranges(sources, handle.digest, handle.layout.size_bytes, missing, cutter.write, cancel)
+        finally:
+            cutter.close()
+
+    def fetch_ranges(
+        self,
+        sources: tuple[Source, ...],
+        digest: Digest,
+        size_bytes: int,
+        missing: list[tuple[int, int]],
+        sink: Sink,
+        cancel: Cancellation,
+    ) -> None:
+        """Bring half-open byte ranges of a blob of known size to the sink; each byte goes there once.
+
+        Raises UpstreamError once every source failed, FetchCancelled, and what the sink raises.
+        """
+        book = RangeBook(missing, self._windows.align_bytes)
+        failures: list[UpstreamError] = []
+        sink_errors: list[Exception] = []
+
+        def guarded(offset: int, view: memoryview) -> None:
+            try:
+                sink(offset, view)
+            except Exception as error:
+                sink_errors.append(error)
+                raise
+
+        for source in sources:
+            if not book.pending_bytes:
+                return
+            try:
+                origin = self._origins.at(source.upstream)
+                reader = RangeReader(origin, source.repository, digest, size_bytes, self._settings, self._limiter)
+                BlobFetch(reader, book, guarded, self._windows, self._settings.clock).run(cancel)
+            except UpstreamError as error:
+                if sink_errors:
+                    raise
+                failures.append(error)
+        if book.pending_bytes:
+            failures.sort(key=lambda error: _BY_HOPE.index(error.kind))
+            if not failures:
+                raise UpstreamError(f"blob {digest.short}: no source is known", UpstreamKind.UNKNOWN)
+            raise failures[0]
