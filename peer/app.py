@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import random
-import resource
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
@@ -39,14 +36,16 @@ from peer.transport.client import HttpTransport
 from peer.transport.delivery import DeliverySlot, PieceDelivery
 from peer.transport.rates import RateLimiter
 from peer.transport.server import UploadServer
-from proto.config.settings import version
+from proto import VERSION
 from proto.config.values import HostPort
 from proto.errors import ConfigError
+from proto.runtime import resources
+from proto.runtime.service import close_in_time
 from proto.wire.messages import TORRENT
 from proto.wire.tickets import Identity
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    import socket
 
     from peer.config import PeerConfig
     from proto.ids import Digest
@@ -56,7 +55,6 @@ logger = logging.getLogger(__name__)
 # How long a start waits for the supernode's first answer: after that the node is ready without it.
 FIRST_LINK_S: Final = 2.0
 SAMPLE_S: Final = 1.0
-THREADS_END_S: Final = 2.5
 DESCRIPTORS: Final = 8192
 LISTEN_BACKLOG: Final = 1024
 # Threads that wake for each 8 MiB of a sendfile or a few milliseconds' poll; they never wait for a client.
@@ -85,17 +83,17 @@ class Peer:
     def open(self) -> None:
         """Blocking: take the data folder, open store and state, and all ports. Raises ConfigError."""
         config, closing = self._config, self._closing
-        closing.callback(os.close, _take_folder(config.data_dir))
-        _raise_descriptor_limit()
+        closing.callback(os.close, resources.take_folder(config.data_dir))
+        resources.raise_descriptor_limit(DESCRIPTORS)
         self._identity = Identity.load_or_create(config.data_dir / "identity.key")
-        self._proxy_socket = _listen("--listen", config.listen)
+        self._proxy_socket = resources.listen("--listen", config.listen, LISTEN_BACKLOG)
         closing.callback(self._proxy_socket.close)
-        self.proxy_address = self.status_address = _bound(self._proxy_socket)
+        self.proxy_address = self.status_address = resources.bound_address(self._proxy_socket)
         self._status_socket: socket.socket | None = None
         if config.status_listen is not None and (config.status_listen != config.listen or not config.listen.port):
-            self._status_socket = _listen("--status-listen", config.status_listen)
+            self._status_socket = resources.listen("--status-listen", config.status_listen, LISTEN_BACKLOG)
             closing.callback(self._status_socket.close)
-            self.status_address = _bound(self._status_socket)
+            self.status_address = resources.bound_address(self._status_socket)
         self._sources = SourcesFile(config.data_dir / "state.sqlite")
         closing.callback(self._sources.close)
         self._store = DiskStore(
@@ -127,8 +125,8 @@ class Peer:
         """From any thread."""
         return self._link.supernode_key if self._link is not None else None
 
-    async def start(self) -> None:
-        """Serve, and return when the node is ready. open() must have been called."""
+    async def start(self) -> str:
+        """Serve, and return when the node is ready, with the words of its ready line. open() must have been called."""
         config = self._config
         driver = self._make_driver()
         self._link = SupernodeLink(
@@ -147,11 +145,12 @@ class Peer:
         await self._serve_clients(driver)
         self.health.ready()
         logger.info("ready blobs=%d supernode=%s", len(found), self.health.supernode_text())
+        return f"peer proxy={self.proxy_address} upload={self.upload_address} status={self.status_address}"
 
     def _make_driver(self) -> Driver:
         config, closing = self._config, self._closing
         self._origins = Origins(
-            lambda: self._upstreams, on_request=self.metrics.origin_asked, user_agent=f"layercast/{version()}"
+            lambda: self._upstreams, on_request=self.metrics.origin_asked, user_agent=f"layercast/{VERSION}"
         )
         self._download_limiter = RateLimiter(config.download_rate_bytes_s)
         http = HttpTransport(
@@ -225,7 +224,7 @@ class Peer:
             download_slots=config.download_slots,
             upload_rate_bytes_s=lambda: self._config.upload_rate_bytes_s,
             download_rate_bytes_s=lambda: self._config.download_rate_bytes_s,
-            agent=f"layercast/{version()}",
+            agent=f"layercast/{VERSION}",
         )
 
     async def _serve_clients(self, driver: Driver) -> None:
@@ -351,53 +350,4 @@ class Peer:
             self._driver.close()
         for runner in self._runners:
             await runner.cleanup()
-        ended = asyncio.ensure_future(asyncio.to_thread(self._closing.close))
-        done, _ = await asyncio.wait([ended], timeout=THREADS_END_S)
-        if not done:
-            logger.error("stop_incomplete: a thread did not end in time")
-        return bool(done)
-
-
-def _take_folder(data_dir: Path) -> int:
-    """Make the folder and hold it for this process alone; returns the lock's descriptor. Raises ConfigError."""
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigError(f"--data-dir {data_dir}: {error.strerror}; name a folder this user may write") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise ConfigError(f"--data-dir {data_dir}: in use by another process; give each its own") from None
-    return descriptor
-
-
-def _raise_descriptor_limit() -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    best = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < best:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (best, hard))
-
-
-def _listen(flag: str, address: HostPort) -> socket.socket:
-    """Raises ConfigError naming the flag."""
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, target = found[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(target)
-            # Clients that come before the node is ready wait in the backlog.
-            listener.listen(LISTEN_BACKLOG)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise ConfigError(f"{flag} {address}: {error.strerror}; name a free address of this machine") from None
-    return listener
-
-
-def _bound(listener: socket.socket) -> str:
-    return str(HostPort(*listener.getsockname()[:2]))
+        return await close_in_time(self._closing)

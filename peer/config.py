@@ -18,6 +18,7 @@ from proto.config.values import (
     parse_duration,
     parse_host_port,
     parse_int,
+    parse_log_level,
     parse_path,
     parse_rate,
     parse_size,
@@ -27,7 +28,6 @@ from proto.config.values import (
 )
 from proto.errors import ConfigError
 from proto.oci.upstreams import UpstreamTable
-from proto.runtime import logs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,7 +101,7 @@ PREFETCH = Option(
     "prefetch", parse_bool, True, "begin an image's next layer while a client still reads those before it"
 )
 P2P = Option("p2p", parse_bool, True, "false: share nothing, pass every pull through", reloadable=True)
-LOG_LEVEL = Option("log_level", logs.parse_level, "info", "debug, info, warning or error", reloadable=True)
+LOG_LEVEL = Option("log_level", parse_log_level, "info", "debug, info, warning or error", reloadable=True)
 LOG_JSON = Option("log_json", parse_bool, False, "log lines as JSON")
 
 OPTIONS: Final = (
@@ -137,6 +137,7 @@ class PeerConfig:
     p2p: bool
     log_level: str
     log_json: bool
+    warnings: tuple[str, ...]
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> PeerConfig:
@@ -182,4 +183,5 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> PeerConfig:
         p2p=loaded.get(P2P),
         log_level=loaded.get(LOG_LEVEL),
         log_json=loaded.get(LOG_JSON),
+        warnings=loaded.warnings,
     )

@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import functools
 import logging
 import os
 import platform
-import resource
 import secrets
-import socket
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -27,9 +24,11 @@ from peer.store.disk import DiskStore
 from peer.transport.cancellation import Cancellation
 from peer.transport.client import HttpTransport
 from peer.transport.server import UploadServer
-from proto.config.settings import version
+from proto import VERSION
 from proto.config.values import HostPort
 from proto.errors import ConfigError
+from proto.runtime import resources
+from proto.runtime.service import close_in_time
 from proto.wire.messages import TORRENT
 from proto.wire.tickets import Identity
 from supernode.api.server import Api
@@ -55,8 +54,6 @@ from supernode.state.sqlite import SqliteState
 from supernode.state.thread import StateThread
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from proto.machine import Machine
     from supernode.config import SupernodeConfig
     from supernode.scheduler.contract import Command, Event
@@ -69,7 +66,6 @@ UPLOAD_CONNECTIONS_MAX: Final = 4096
 # What the uplink is taken to carry while no rate is configured: 1 Gbit/s.
 UPLINK_ASSUMED_BYTES_S: Final = 125_000_000
 SESSIONS_END_S: Final = 1.5
-THREADS_END_S: Final = 2.5
 # SQLite and sockets of origins, uploads and files beside the sessions.
 DESCRIPTORS_BESIDE_SESSIONS: Final = 8192
 
@@ -93,13 +89,13 @@ class Supernode:
     def open(self) -> None:
         """Blocking: take the data folder, open store, state and both ports. Raises ConfigError."""
         config, closing = self.config, self._closing
-        closing.callback(os.close, _take_folder(config.data_dir))
+        closing.callback(os.close, resources.take_folder(config.data_dir))
         self._identity = Identity.load_or_create(config.data_dir / "identity.key")
         state = SqliteState(config.data_dir / "state.sqlite")
         self._epoch = state.next_epoch()
         self._state = StateThread(state)
         closing.callback(self._state.close)
-        self._socket = _listen(config.listen)
+        self._socket = resources.listen("--listen", config.listen, LISTEN_BACKLOG)
         closing.callback(self._socket.close)
         self._store = DiskStore(
             config.data_dir / "store",
@@ -112,8 +108,8 @@ class Supernode:
         self.upload_address = self._upload.address
         self._delivery = _open_delivery(config, self._store, self._identity)
         closing.callback(self._delivery.close)
-        self.api_address = str(HostPort(*self._socket.getsockname()[:2]))
-        _raise_descriptor_limit(config.sessions_max + DESCRIPTORS_BESIDE_SESSIONS)
+        self.api_address = resources.bound_address(self._socket)
+        resources.raise_descriptor_limit(config.sessions_max + DESCRIPTORS_BESIDE_SESSIONS)
         # Last: a start that fails leaves the log of an earlier one where it is.
         self._scheduler = self._open_scheduler()
 
@@ -132,19 +128,19 @@ class Supernode:
         scheduler = parameters.build()
         if config.event_log is None:
             return scheduler
-        header = Header(parameters, version(), platform.python_version(), time.time())
+        header = Header(parameters, VERSION, platform.python_version(), time.time())
         log = EventLogWriter(config.event_log, header, size_limit_bytes=config.event_log_size_bytes)
         self._closing.callback(log.close)
         return RecordedScheduler(scheduler, log)
 
-    async def start(self) -> None:
-        """Serve. open() must have been called."""
+    async def start(self) -> str:
+        """Serve; returns the words of the ready line. open() must have been called."""
         config = self.config
         self._policy = Policy(config.upstreams, config.p2p)
         origins = Origins(
             lambda: self._policy.upstreams,
             on_request=lambda method: self.metrics.origin_requests.labels(method).inc(),
-            user_agent=f"layercast/{version()}",
+            user_agent=f"layercast/{VERSION}",
         )
         self._origin = OriginFetcher(origins, ReadSettings(self._count_origin_bytes))
         self._heads = Cancellation()
@@ -211,7 +207,7 @@ class Supernode:
             supernode_key=self._identity.peer,
             epoch=self._epoch,
             limits=self.limits,
-            agent=f"layercast/{version()}",
+            agent=f"layercast/{VERSION}",
             transport=config.transport,
         )
         self._runner = web.AppRunner(api.build(), access_log=None, handle_signals=False, shutdown_timeout=0.5)
@@ -219,8 +215,9 @@ class Supernode:
         await web.SockSite(self._runner, self._socket, backlog=LISTEN_BACKLOG).start()
         self._health = ""
         logger.info("ready epoch=%d key=%s scheduler=%s", self._epoch, self._identity.peer.hex()[:8], scheduler_build())
+        return f"supernode api={self.api_address} upload={self.upload_address}"
 
-    def reload(self, config: SupernodeConfig) -> None:
+    async def reload(self, config: SupernodeConfig) -> None:
         """Take over what may change at run time: the allow-list, the upload rate, the p2p switch.
 
         The scheduler keeps the rate it was started with as its forecast; the upload port holds the new one.
@@ -246,11 +243,7 @@ class Supernode:
         self._health = "stopping"
         if self._driver is not None and self._runner is not None:
             await self._end_sessions(self._driver, self._runner)
-        ended = asyncio.ensure_future(asyncio.to_thread(self._closing.close))
-        done, _ = await asyncio.wait([ended], timeout=THREADS_END_S)
-        if not done:
-            logger.error("stop_incomplete: a thread did not end in time")
-        return bool(done)
+        return await close_in_time(self._closing)
 
     async def _end_sessions(self, driver: Driver, runner: web.AppRunner) -> None:
         for site in list(runner.sites):
@@ -299,47 +292,6 @@ def _open_delivery(config: SupernodeConfig, store: DiskStore, identity: Identity
     except ImportError as error:
         raise ConfigError(f"--transport torrent: {error}; install the package libtorrent here") from None
     return TorrentTracker(store, config, identity)
-
-
-def _take_folder(data_dir: Path) -> int:
-    """Make the folder and hold it for this process alone; returns the lock's descriptor. Raises ConfigError."""
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise ConfigError(f"--data-dir {data_dir}: {error.strerror}; name a folder this user may write") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise ConfigError(f"--data-dir {data_dir}: in use by another process; give each its own") from None
-    return descriptor
-
-
-def _raise_descriptor_limit(wanted: int) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    best = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < best:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (best, hard))
-    if best < wanted:
-        logger.info("descriptor_limit wanted=%d allowed=%d: raise it with ulimit -n", wanted, best)
-
-
-def _listen(address: HostPort) -> socket.socket:
-    """Raises ConfigError naming the flag."""
-    try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, target = found[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(target)
-        except OSError:
-            listener.close()
-            raise
-    except OSError as error:
-        raise ConfigError(f"--listen {address}: {error.strerror}; name a free address of this machine") from None
-    return listener
 
 
 def _upload_server(config: SupernodeConfig, store: DiskStore, identity: Identity) -> UploadServer:

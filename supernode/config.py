@@ -18,6 +18,7 @@ from proto.config.values import (
     parse_duration,
     parse_host_port,
     parse_int,
+    parse_log_level,
     parse_path,
     parse_rate,
     parse_size,
@@ -25,7 +26,6 @@ from proto.config.values import (
 )
 from proto.errors import ConfigError
 from proto.oci.upstreams import UpstreamTable
-from proto.runtime import logs
 from proto.wire.messages import SCHEDULED, TORRENT
 from supernode.scheduler import build as scheduler_build
 
@@ -109,7 +109,7 @@ EVENT_LOG = Option(
 EVENT_LOG_SIZE = Option(
     "event_log_size", parse_size, 256 << 20, "limit of that file, bytes: 4 million leases; recording stops there"
 )
-LOG_LEVEL = Option("log_level", logs.parse_level, "info", "debug, info, warning or error", reloadable=True)
+LOG_LEVEL = Option("log_level", parse_log_level, "info", "debug, info, warning or error", reloadable=True)
 LOG_JSON = Option("log_json", parse_bool, False, "log lines as JSON")
 
 OPTIONS: Final = (

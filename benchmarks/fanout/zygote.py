@@ -134,7 +134,8 @@ def _say(message: dict[str, object]) -> None:
 
 def main() -> None:
     """Import what a peer needs, then serve."""
-    importlib.import_module("peer.__main__")
+    for module in ("peer.__main__", "peer.app", "proto.runtime.service"):
+        importlib.import_module(module)
     if "--torrent" in sys.argv[1:]:
         importlib.import_module("libtorrent")
     gc.collect()

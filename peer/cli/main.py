@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from peer.cli import pull, status, up
 from peer.cli.contract import CommandError
-from proto.config.settings import version
+from proto import VERSION
 from proto.errors import LayercastError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"layercast {version()}")
+    parser.add_argument("--version", action="version", version=f"layercast {VERSION}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
     up.add_parser(commands)
     pull.add_parser(commands)
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _version(_: argparse.Namespace) -> int:
-    print(f"layercast {version()}")
+    print(f"layercast {VERSION}")
     return 0
 
 

@@ -11,10 +11,10 @@ import os
 import sys
 import tomllib
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
+from proto import VERSION
 from proto.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _parser(
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file with the same options")
     parser.add_argument("--print-config", action="store_true", help="print every setting and where it came from")
-    parser.add_argument("--version", action="version", version=f"{program} {version()} {build}".rstrip())
+    parser.add_argument("--version", action="version", version=f"{program} {VERSION} {build}".rstrip())
     for option in options:
         default = "" if option.default in (None, ()) else f" [default: {_shown(option.default)}]"
         parser.add_argument(
@@ -171,11 +171,6 @@ def _given(
             yield name, _environment_of(name)
         if name in table:
             yield name, f"{path}: {name}"
-
-
-def version() -> str:
-    """The installed version of the distribution."""
-    return metadata.version("layercast")
 
 
 def default_data_dir() -> Path:

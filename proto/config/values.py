@@ -128,3 +128,11 @@ def parse_text(text: str) -> str:
     if not text.strip():
         raise ValueError("expected a value")
     return text.strip()
+
+
+def parse_log_level(text: str) -> str:
+    """debug, info, warning or error."""
+    lowered = text.strip().lower()
+    if lowered not in ("debug", "info", "warning", "error"):
+        raise ValueError("expected debug, info, warning or error")
+    return lowered

@@ -17,15 +17,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-LEVELS = ("debug", "info", "warning", "error")
-
-
-def parse_level(text: str) -> str:
-    """One of LEVELS. Raises ValueError."""
-    if text.strip().lower() not in LEVELS:
-        raise ValueError(f"expected one of {', '.join(LEVELS)}")
-    return text.strip().lower()
-
 
 class _Text(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:

@@ -9,7 +9,7 @@ import pytest
 from peer.cli import up
 from peer.cli.contract import CommandError
 from peer.cli.main import build_parser, main
-from proto.config.settings import version
+from proto import VERSION
 from tests.unit.peer.proxy.harness import Reply, Seen, scripted_origin
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def test_help_explains(words: list[str], capsys: pytest.CaptureFixture[str]) -> 
 
 def test_version_is_the_distributions(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["version"]) == 0
-    assert capsys.readouterr().out.strip() == f"layercast {version()}"
+    assert capsys.readouterr().out.strip() == f"layercast {VERSION}"
 
 
 @pytest.mark.parametrize(

@@ -314,7 +314,7 @@ async def test_the_switch_refuses_and_a_reload_turns_it_on(tmp_path: Path, origi
     ):
         await peer.announce(origin, digest)
         assert (await peer.expect(BlobRefused)).reason == "limit"
-        supernode.reload(dataclasses.replace(supernode.config, p2p=True))
+        await supernode.reload(dataclasses.replace(supernode.config, p2p=True))
         await peer.announce(origin, digest)
         await peer.expect(SwarmOpened)
 
@@ -329,7 +329,7 @@ async def test_a_pull_under_way_ends_well_when_sharing_is_switched_off(tmp_path:
     ):
         await peer.announce(origin, digest)
         await peer.expect(SwarmOpened)
-        supernode.reload(dataclasses.replace(supernode.config, p2p=False))
+        await supernode.reload(dataclasses.replace(supernode.config, p2p=False))
         await late.announce(origin, digest)
         assert (await late.expect(BlobRefused)).reason == "limit"
         await peer.completed(digest)

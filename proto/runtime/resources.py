@@ -1,0 +1,66 @@
+"""What a service takes from its machine when it starts: its data folder, its listeners, its descriptors."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import resource
+import socket
+from typing import TYPE_CHECKING
+
+from proto.config.values import HostPort
+from proto.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+
+def take_folder(data_dir: Path) -> int:
+    """Make the folder and hold it for this process alone; returns the lock's descriptor. Raises ConfigError."""
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"--data-dir {data_dir}: {error.strerror}; name a folder this user may write") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise ConfigError(f"--data-dir {data_dir}: in use by another process; give each its own") from None
+    return descriptor
+
+
+def listen(flag: str, address: HostPort, backlog: int) -> socket.socket:
+    """A TCP listener; who connects before the service is ready waits. Raises ConfigError naming the flag."""
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, target = found[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(target)
+            listener.listen(backlog)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise ConfigError(f"{flag} {address}: {error.strerror}; name a free address of this machine") from None
+    return listener
+
+
+def bound_address(listener: socket.socket) -> str:
+    """HOST:PORT, with the port that the system chose."""
+    return str(HostPort(*listener.getsockname()[:2]))
+
+
+def raise_descriptor_limit(wanted: int) -> None:
+    """As far as this user may; a log line where that is less than wanted."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    best = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < best:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (best, hard))
+    if best < wanted:
+        logger.info("descriptor_limit wanted=%d allowed=%d: raise it with ulimit -n", wanted, best)
