@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.programs import PACKAGES, find_program
 from tests.support.leaks import Snapshot, TaskWatch
-from tests.support.programs import PACKAGES, find_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

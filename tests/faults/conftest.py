@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.cluster import Cluster
-from tests.support.counting_proxy import CountingProxy
+from benchmarks.harness.cluster import Cluster
+from benchmarks.harness.registry import Registry
+from benchmarks.origin.counting_proxy import CountingProxy
 from tests.support.pullers import REPOSITORY
-from tests.support.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

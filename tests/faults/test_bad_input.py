@@ -15,6 +15,9 @@ import msgpack
 import pytest
 import pytest_asyncio
 
+from benchmarks.harness.cluster import Cluster
+from benchmarks.harness.counting_proxy import CountingProxyProcess
+from benchmarks.harness.processes import wait_until
 from peer.transport.wire import bitfield_path, format_request, nonce_path, parse_answer, pieces_path
 from proto.ids import Digest
 from proto.wire import codec
@@ -31,19 +34,16 @@ from proto.wire.messages import (
     Withdraw,
 )
 from proto.wire.tickets import TICKET_LEEWAY_S, Identity, issue_ticket, prove_connection, sign_hello
-from tests.support.cluster import Cluster
-from tests.support.counting_proxy import CountingProxyProcess
 from tests.support.counts import assert_received
 from tests.support.descriptors import open_files
-from tests.support.processes import wait_until
 from tests.support.pullers import REPOSITORY, blob_target, get, pull
 from tests.unit.supernode.harness import At, BarePeer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from tests.support.cluster import Peer
-    from tests.support.registry import Registry
+    from benchmarks.harness.cluster import Peer
+    from benchmarks.harness.registry import Registry
 
 pytestmark = pytest.mark.client("docker-registry")
 

@@ -8,19 +8,19 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.cluster import LOOPBACK, script
+from benchmarks.harness.cluster import LOOPBACK, script
+from benchmarks.harness.processes import run, wait_until
+from benchmarks.harness.programs import clean_environment
 from tests.support.counts import assert_metric, assert_received, assert_sent_to_clients
 from tests.support.descriptors import open_files
-from tests.support.processes import run, wait_until
-from tests.support.programs import clean_environment
 from tests.support.pullers import pull, start_pull
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from tests.support.cluster import Cluster, Peer
-    from tests.support.counting_proxy import CountingProxy
+    from benchmarks.harness.cluster import Cluster, Peer
+    from benchmarks.origin.counting_proxy import CountingProxy
 
 pytestmark = pytest.mark.client("docker-registry")
 

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import wait_until
 from proto.ids import Digest, short_peer
 from proto.pieces import Bitfield, PieceLayout
 from proto.wire.messages import Announce, Source, SwarmOpened
 from tests.support.counts import assert_received, assert_received_from_the_swarm
 from tests.support.evil_uploads import EvilUploads
-from tests.support.processes import wait_until
 from tests.support.pullers import REPOSITORY, pull
 from tests.unit.supernode.harness import At, BarePeer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.support.cluster import Cluster, Peer
-    from tests.support.counting_proxy import CountingProxy
+    from benchmarks.harness.cluster import Cluster, Peer
+    from benchmarks.origin.counting_proxy import CountingProxy
 
 pytestmark = pytest.mark.client("docker-registry")
 

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.cluster import Cluster
-from tests.support.counting_proxy import CountingProxyProcess, Fault
+from benchmarks.harness.cluster import Cluster
+from benchmarks.harness.counting_proxy import CountingProxyProcess
+from benchmarks.origin.faults import Fault
 from tests.support.counts import assert_received, assert_received_from_the_swarm
 from tests.support.pullers import pull, start_pull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.support.cluster import Peer
-    from tests.support.counting_proxy import ProxyControl
-    from tests.support.registry import Registry
+    from benchmarks.harness.cluster import Peer
+    from benchmarks.harness.registry import Registry
+    from benchmarks.origin.proxy_process import ProxyControl
 
 pytestmark = pytest.mark.client("docker-registry")
 

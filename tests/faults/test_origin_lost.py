@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.cluster import LOOPBACK, Cluster
+from benchmarks.harness.processes import wait_until
+from benchmarks.origin.faults import Fault
 from tests.support.blobs import some_blob
-from tests.support.cluster import LOOPBACK, Cluster
-from tests.support.counting_proxy import Fault
 from tests.support.counts import assert_received, assert_received_from_the_swarm
 from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.support.held import held_bytes
-from tests.support.processes import wait_until
 from tests.support.pullers import Pull, blob_target, get, pull, start_pull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from tests.support.counting_proxy import CountingProxy
+    from benchmarks.origin.counting_proxy import CountingProxy
 
 pytestmark = pytest.mark.client("docker-registry")
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.origin.counting_proxy import CountingProxy
 from proto.pieces import PieceLayout
-from tests.support.counting_proxy import CountingProxy
 from tests.support.counts import assert_received
 from tests.support.held import held_ranges
 from tests.support.pullers import pull, start_pull
@@ -19,7 +19,7 @@ from tests.support.pullers import pull, start_pull
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from tests.support.cluster import Cluster, Supernode
+    from benchmarks.harness.cluster import Cluster, Supernode
 
 pytestmark = pytest.mark.client("docker-registry")
 

@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.cluster import Cluster
-from tests.support.counting_proxy import CountingProxy, union_bytes
+from benchmarks.harness.cluster import Cluster
+from benchmarks.harness.netns import Lab
+from benchmarks.origin.counting_proxy import CountingProxy
+from benchmarks.origin.ledger import union_bytes
 from tests.support.counts import assert_received
 from tests.support.held import held_ranges, overlap_bytes
-from tests.support.netns import Lab
 from tests.support.pullers import start_pull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from tests.support.cluster import Peer
-    from tests.support.counting_proxy import Exchange
+    from benchmarks.harness.cluster import Peer
+    from benchmarks.harness.registry import Registry
+    from benchmarks.origin.ledger import Exchange
     from tests.support.pullers import Pull
-    from tests.support.registry import Registry
 
 pytestmark = [pytest.mark.root, pytest.mark.client("docker-registry", "ip", "tc", "nsenter")]
 

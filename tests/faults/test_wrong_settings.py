@@ -13,10 +13,10 @@ import pytest
 
 import peer.config
 import supernode.config
+from benchmarks.harness.cluster import LOOPBACK, script
+from benchmarks.harness.processes import run
+from benchmarks.harness.programs import clean_environment
 from proto.errors import ConfigError
-from tests.support.cluster import LOOPBACK, script
-from tests.support.processes import run
-from tests.support.programs import clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

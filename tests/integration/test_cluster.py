@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.cluster import Cluster
+from benchmarks.harness.cluster import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

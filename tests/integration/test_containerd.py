@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.counting_proxy import CountingProxyProcess
+from benchmarks.harness.netns import Lab
+from benchmarks.harness.registry import Registry
 from benchmarks.origin.image import Image, make_random_image
 from tests.support.clients import Containerd
-from tests.support.counting_proxy import CountingProxyProcess
-from tests.support.netns import Lab
-from tests.support.registry import Registry
 from tests.support.site import (
     ClientNode,
     Site,

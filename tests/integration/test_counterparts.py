@@ -11,19 +11,22 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.counting_proxy import CountingProxyProcess
+from benchmarks.harness.netns import Lab
+from benchmarks.harness.processes import wait_until
+from benchmarks.harness.registry import Registry
+from benchmarks.origin.counting_proxy import CountingProxy
+from benchmarks.origin.faults import Fault
 from benchmarks.origin.image import Image, make_random_image
 from tests.support.clients import Containerd, DockerDaemon, Mirror, Podman, Skopeo
 from tests.support.clients.podman import wrongly_named_files
-from tests.support.counting_proxy import CountingProxy, CountingProxyProcess, Fault, Ledger
-from tests.support.netns import Lab
-from tests.support.processes import wait_until
-from tests.support.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.counting_proxy import ProxyControl
+    from benchmarks.origin.ledger import Ledger
+    from benchmarks.origin.proxy_process import ProxyControl
 
 pytestmark = [pytest.mark.root, pytest.mark.client("docker-registry", "ip", "tc", "nsenter", "curl")]
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.netns import Lab
+from benchmarks.harness.registry import Registry
 from benchmarks.origin.image import Image, make_random_image
 from tests.support.clients import DockerDaemon
-from tests.support.netns import Lab
-from tests.support.registry import Registry
 from tests.support.site import Site, assert_all_came_by_the_swarm, assert_left_the_origin_once
 
 if TYPE_CHECKING:

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.harness.cluster import Cluster
+from benchmarks.harness.processes import wait_until
 from benchmarks.simulator.replay import Replayer
 from proto.pieces import MIB
 from supernode.event_log.format import Reader
-from tests.support.cluster import Cluster
 from tests.support.fake_origin import FakeOrigin, fake_origin
-from tests.support.processes import wait_until
 from tests.support.pullers import start_pull
 from tests.support.tmpfs import fill, small_tmpfs
 

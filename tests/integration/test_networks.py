@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.harness import netns
-from tests.support.netns import NETNS_DIR, Lab, Node, remove_stale_labs
-from tests.support.processes import ManagedProcess
+from benchmarks.harness.netns import NETNS_DIR, Lab, Node, remove_stale_labs
+from benchmarks.harness.processes import ManagedProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,7 @@ def test_a_closed_lab_leaves_no_namespace_and_no_cable() -> None:
 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
     code = (
-        "import time; from tests.support.netns import Lab;"
+        "import time; from benchmarks.harness.netns import Lab;"
         "lab = Lab().__enter__(); lab.add_node(); print('ready', f'prefix={lab.prefix}'); time.sleep(60)"
     )
     argv = [sys.executable, "-u", "-c", code]

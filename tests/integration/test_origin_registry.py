@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
+from benchmarks.harness.tls import Authority
+from benchmarks.origin.counting_proxy import CountingProxy
 from benchmarks.origin.image import Image, make_random_image
 from peer.registry.origins import Origins
 from peer.store.disk import DiskStore
@@ -19,9 +22,6 @@ from proto.pieces import MIB, PieceLayout
 from proto.wire.messages import Source
 from supernode.origin.byte_ranges import WindowSettings
 from supernode.origin.sources import OriginFetcher
-from tests.support.counting_proxy import CountingProxy
-from tests.support.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
-from tests.support.tls import Authority
 from tests.support.tokens import TokenServer
 
 if TYPE_CHECKING:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.cluster import LOOPBACK, Cluster, Peer
+from benchmarks.harness.netns import Lab
+from benchmarks.harness.registry import Registry
+from benchmarks.origin.counting_proxy import CountingProxy
 from benchmarks.origin.image import Image, make_random_image
 from tests.support.clients import DockerDaemon
-from tests.support.cluster import LOOPBACK, Cluster, Peer
-from tests.support.counting_proxy import CountingProxy
 from tests.support.counts import assert_becomes, assert_received, assert_sent_to_clients
-from tests.support.netns import Lab
 from tests.support.pullers import blob_target, get
-from tests.support.registry import Registry
 from tests.support.site import Site, assert_left_the_origin_once
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.cluster import Cluster
+from benchmarks.harness.netns import Lab
+from benchmarks.harness.registry import Registry
 from benchmarks.origin.image import Image, make_random_image
 from tests.support.clients import Mirror, Podman, Skopeo
 from tests.support.clients.podman import wrongly_named_files
-from tests.support.cluster import Cluster
-from tests.support.netns import Lab
-from tests.support.registry import Registry
 from tests.support.site import (
     ClientNode,
     Site,

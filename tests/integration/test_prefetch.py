@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.cluster import Cluster
+from benchmarks.harness.processes import wait_until
+from benchmarks.harness.registry import Registry
+from benchmarks.origin.counting_proxy import CountingProxy
 from benchmarks.origin.image import make_random_image
-from tests.support.cluster import Cluster
-from tests.support.counting_proxy import CountingProxy
 from tests.support.counts import assert_metric
-from tests.support.processes import wait_until
 from tests.support.pullers import REPOSITORY, get, pull
-from tests.support.registry import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

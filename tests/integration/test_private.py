@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.cluster import Cluster
+from benchmarks.harness.netns import Lab
+from benchmarks.harness.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
+from benchmarks.harness.tls import Authority
+from benchmarks.origin.counting_proxy import CountingProxy
 from benchmarks.origin.image import Image, make_random_image
 from tests.support.clients import DockerDaemon, Mirror, Skopeo
 from tests.support.clients.podman import wrongly_named_files
-from tests.support.cluster import Cluster
-from tests.support.counting_proxy import CountingProxy
 from tests.support.counts import assert_received, assert_sent_to_clients
-from tests.support.netns import Lab
 from tests.support.pullers import Answer, blob_target, get
-from tests.support.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
 from tests.support.site import Site
-from tests.support.tls import Authority
 from tests.support.tokens import TokenServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.cluster import Peer, Service
+    from benchmarks.harness.cluster import Peer, Service
 
 pytestmark = pytest.mark.client("docker-registry")
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
+from benchmarks.harness.tls import Authority
 from benchmarks.origin.image import Image, make_random_image
-from tests.support.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
-from tests.support.tls import Authority
 from tests.support.tokens import TokenServer
 
 if TYPE_CHECKING:

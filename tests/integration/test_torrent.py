@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.cluster import Cluster
+from benchmarks.harness.cluster import Cluster
+from benchmarks.harness.processes import wait_until
 from tests.support.counts import assert_received
 from tests.support.fake_origin import FakeOrigin, fake_origin
-from tests.support.processes import wait_until
 from tests.support.pullers import pull, start_pull
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from tests.support.cluster import Peer
+    from benchmarks.harness.cluster import Peer
     from tests.support.pullers import Answer
 
 MIB = 1 << 20

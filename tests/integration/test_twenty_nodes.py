@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.cluster import Cluster
+from benchmarks.harness.registry import Registry
+from benchmarks.origin.counting_proxy import CountingProxy
 from benchmarks.origin.image import make_random_image
-from tests.support.cluster import Cluster
-from tests.support.counting_proxy import CountingProxy
 from tests.support.pullers import start_pull
-from tests.support.registry import Registry
 from tests.support.site import assert_all_came_by_the_swarm, assert_left_the_origin_once
 
 if TYPE_CHECKING:

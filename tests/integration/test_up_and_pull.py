@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.cluster import Cluster, script
 from benchmarks.harness.metrics import scrape
+from benchmarks.harness.processes import ManagedProcess, ProcessError, run, wait_until
+from benchmarks.harness.programs import clean_environment
+from benchmarks.harness.registry import Registry
+from benchmarks.origin.counting_proxy import CountingProxy
 from benchmarks.origin.image import Image, make_random_image
-from tests.support.cluster import Cluster, script
-from tests.support.counting_proxy import CountingProxy
-from tests.support.processes import ManagedProcess, ProcessError, run, wait_until
-from tests.support.programs import clean_environment
 from tests.support.pullers import blob_target, get, start_pull
-from tests.support.registry import Registry
 from tests.support.site import assert_left_the_origin_once
 
 if TYPE_CHECKING:

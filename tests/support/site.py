@@ -12,19 +12,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from tests.support.cluster import Cluster
-from tests.support.counting_proxy import CountingProxy, Ledger
+from benchmarks.harness.cluster import Cluster
+from benchmarks.origin.counting_proxy import CountingProxy
 from tests.support.counts import assert_becomes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from benchmarks.harness.cluster import Peer
+    from benchmarks.harness.netns import ClientNamespace, Lab
+    from benchmarks.harness.registry import Registry
     from benchmarks.origin.image import BlobFile, Image
-    from tests.support.cluster import Peer
-    from tests.support.counting_proxy import ProxyControl
-    from tests.support.netns import ClientNamespace, Lab
-    from tests.support.registry import Registry
+    from benchmarks.origin.ledger import Ledger
+    from benchmarks.origin.proxy_process import ProxyControl
 
 
 @dataclass(frozen=True, slots=True)

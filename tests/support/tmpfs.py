@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from tests.support.processes import run
+from benchmarks.harness.processes import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

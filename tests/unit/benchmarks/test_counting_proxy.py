@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.counting_proxy import CountingProxyProcess
+from benchmarks.harness.processes import wait_until
 from benchmarks.origin.counting_proxy import CountingProxy
 from benchmarks.origin.faults import Fault
 from benchmarks.origin.image import BlobFile, make_random_image
 from benchmarks.origin.oci_registry import OciRegistry
-from tests.support.counting_proxy import CountingProxyProcess
-from tests.support.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.support.counting_proxy import ProxyControl
+    from benchmarks.origin.proxy_process import ProxyControl
 
 SIZE_BYTES = 1_000_000
 

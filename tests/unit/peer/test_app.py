@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
+from benchmarks.harness.processes import wait_until
 from peer.app import Peer
 from peer.config import load
 from proto.errors import ConfigError
 from tests.support.fake_origin import FakeOrigin, fake_origin
-from tests.support.processes import wait_until
 from tests.unit.peer.node.scripted_supernode import scripted_supernode
 
 if TYPE_CHECKING:

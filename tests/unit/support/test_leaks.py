@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.harness.processes import run
 from tests.support import leaks
 from tests.support.leaks import Snapshot, TaskWatch
-from tests.support.processes import run
 
 ROOT = Path(__file__).parents[3]
 

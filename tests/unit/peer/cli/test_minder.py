@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.processes import ManagedProcess
+from benchmarks.harness.processes import ManagedProcess
 from tests.unit.peer.cli.programs import MODULE
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import wait_until
 from peer.downloader.limits import Limits
 from peer.node.blobs import DigestMismatch
 from proto.ids import Digest
 from proto.wire.messages import SEED_NODE, Announce, BlobChecked, Failed, InlineBlob, Stored, Withdraw
-from tests.support.processes import wait_until
 from tests.unit.peer.node.nodes import SWARM, hashes_of, known, opened, read_all, running_node
 from tests.unit.peer.node.one_blob import CONTENT, DIGEST, SOURCE, begin, grants, two_nodes
 from tests.unit.peer.node.scripted_supernode import scripted_supernode

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import wait_until
 from peer.downloader.contract import BlobFound
 from peer.node.blobs import BlobFailed, NotShared
 from proto.wire.messages import Announce, Failed, Holders, PieceHashes
-from tests.support.processes import wait_until
 from tests.unit.peer.node.nodes import PIECE, SWARM, hashes_of, known, layout_of, opened, read_all, signed_hash
 from tests.unit.peer.node.one_blob import CONTENT, DIGEST, SOURCE, begin, grants, two_nodes
 

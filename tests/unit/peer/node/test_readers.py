@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import wait_until
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 from proto.wire.messages import Announce, BlobChecked, BlobRefused, Source, Stored, Voided
-from tests.support.processes import wait_until
 from tests.unit.peer.node.nodes import PIECE, SWARM, read_all, running_node
 from tests.unit.peer.node.one_blob import CONTENT, DIGEST, SOURCE, begin, grants, two_nodes
 from tests.unit.peer.node.scripted_supernode import scripted_supernode

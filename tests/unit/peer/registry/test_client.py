@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.tls import Authority
 from peer.registry.addresses import Endpoint, is_public_address, upstream_endpoint
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
@@ -18,7 +19,6 @@ from peer.registry.retry import retry_after_s
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import ConfigError, UpstreamError, UpstreamKind
 from proto.oci.upstreams import UpstreamConfig
-from tests.support.tls import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

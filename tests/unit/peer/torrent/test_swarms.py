@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import wait_until
 from peer.store.disk import DiskStore
 from peer.torrent.session import SessionLimits
 from peer.torrent.swarms import TorrentSwarms
@@ -16,7 +17,6 @@ from proto.config.values import HostPort
 from proto.errors import ConfigError
 from proto.pieces import KIB, MIB
 from tests.support.blobs import SomeBlob, fill, some_blob
-from tests.support.processes import wait_until
 from tests.support.torrents import Told, metainfo_of, torrent_swarms
 
 if TYPE_CHECKING:

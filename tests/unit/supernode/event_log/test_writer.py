@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import wait_until
 from proto.errors import ConfigError
 from supernode import config
 from supernode.event_log import writer
@@ -17,7 +18,6 @@ from supernode.event_log.format import MAGIC, Entry, Handled, Reader
 from supernode.event_log.writer import EventLogWriter, RecordedScheduler
 from supernode.scheduler.contract import Command, Event, PeerAnnounced, PeerJoined, PieceStored, SwarmOpened, Wakeup
 from tests.support.event_logs import HEADER, LIMIT_BYTES, PARAMETERS, record_cold_swarm
-from tests.support.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable

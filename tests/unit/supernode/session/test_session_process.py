@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.cluster import LOOPBACK, Supernode
+from benchmarks.harness.processes import wait_until
+from benchmarks.harness.registry import Registry
 from proto.ids import Digest
 from proto.pieces import MIB
 from proto.wire.messages import BlobRefused, Grant, SwarmOpened, Vouched
-from tests.support.cluster import LOOPBACK, Supernode
 from tests.support.fake_origin import Fault, fake_origin
-from tests.support.processes import wait_until
-from tests.support.registry import Registry
 from tests.unit.supernode.harness import REPOSITORY, At, BarePeer, real_peer
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import wait_until
 from proto.pieces import MIB, Bitfield, PieceLayout, mask_of
 from proto.wire.messages import (
     Announce,
@@ -29,7 +30,6 @@ from proto.wire.tickets import Identity
 from supernode.state.sqlite import SqliteState
 from tests.support.blobs import SomeBlob, fill, some_blob
 from tests.support.fake_origin import Fault, fake_origin
-from tests.support.processes import wait_until
 from tests.unit.supernode.harness import REPOSITORY, BarePeer, RealPeer, real_peer, running_supernode
 
 if TYPE_CHECKING:

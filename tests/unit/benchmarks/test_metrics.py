@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.metrics import parse
+from benchmarks.harness.metrics import parse
 
 TEXT = """\
 # HELP layercast_bytes_total Payload bytes received, by source.
