@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.harness.metrics import Metrics, http_get, scrape
-from benchmarks.harness.processes import ManagedProcess, wait_until
+from benchmarks.harness.processes import WAIT_S, ManagedProcess, wait_until
 from benchmarks.harness.programs import clean_environment
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from benchmarks.harness.netns import Node
 
-READY_TIMEOUT_S: Final = 20.0
 LOOPBACK: Final = "127.0.0.1"
 
 
@@ -69,7 +68,7 @@ class Service:
         """Where it listens: any free port at first, then where it was."""
         raise NotImplementedError
 
-    def start(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+    def start(self, timeout_s: float = WAIT_S) -> None:
         """Start it, as it was if it ran before, and wait until it says that it is ready."""
         self.spawn()
         self.wait_ready(timeout_s)
@@ -82,13 +81,13 @@ class Service:
         environment = clean_environment(HOME=str(self.data_dir), **self._env)
         self._process = ManagedProcess(argv, name=self.name, netns=self.netns, env=environment)
 
-    def wait_ready(self, timeout_s: float = READY_TIMEOUT_S) -> None:
+    def wait_ready(self, timeout_s: float = WAIT_S) -> None:
         """Wait for its ready line and keep the addresses."""
         self.ready = self.process.wait_ready(timeout_s)
 
     def stop(self) -> int:
-        """SIGTERM; its exit status. Raises ProcessError if it takes longer than the 5 s promised (and 1 more)."""
-        status = self.process.terminate(6.0)
+        """SIGTERM; its exit status. Raises ProcessError if it does not end."""
+        status = self.process.terminate()
         self.process.close()
         return status
 
@@ -242,7 +241,7 @@ class Cluster:
         for peer in peers:
             peer.spawn()
         for peer in peers:
-            peer.wait_ready(READY_TIMEOUT_S + len(peers))
+            peer.wait_ready(WAIT_S + len(peers))
         return peers
 
     def prepare_peer(
@@ -263,7 +262,7 @@ class Cluster:
         self.peers.append(peer)
         return peer
 
-    def wait_for_sessions(self, count: int, timeout_s: float = READY_TIMEOUT_S) -> None:
+    def wait_for_sessions(self, count: int, timeout_s: float = WAIT_S) -> None:
         """Wait until that many peers are linked to the supernode."""
         wait_until(
             lambda: self.supernode.metrics().value("layercast_sessions_open") == count,

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOG_LINES_MAX: Final = 2000
-STOP_TIMEOUT_S: Final = 10.0
+# For what must come: far beyond what a busy machine takes, since it costs nothing while things go well.
+WAIT_S: Final = 60.0
+STOP_TIMEOUT_S: Final = 30.0
 _KEY_VALUE: Final = re.compile(r"(\w+)=(\S+)")
 
 
@@ -101,7 +103,7 @@ class ManagedProcess:
         """The end of its log, for an error message."""
         return "\n".join(self.log()[-lines:])
 
-    def wait_for_line(self, pattern: str, timeout_s: float = 20.0) -> re.Match[str]:
+    def wait_for_line(self, pattern: str, timeout_s: float = WAIT_S) -> re.Match[str]:
         """The first line, past or to come, in which the regular expression is found. Raises ProcessError."""
         expression = re.compile(pattern)
         deadline_s = time.monotonic() + timeout_s
@@ -118,7 +120,7 @@ class ManagedProcess:
         problem = "ended" if ended else f"did not within {timeout_s:g} s"
         raise ProcessError(f"{self.name}: awaited a line like {pattern!r}, it {problem}\n{self.log_tail()}")
 
-    def wait_ready(self, timeout_s: float = 20.0) -> dict[str, str]:
+    def wait_ready(self, timeout_s: float = WAIT_S) -> dict[str, str]:
         """Wait for the line that begins with `ready `; its key=value pairs."""
         line = self.wait_for_line(r"^ready\b.*", timeout_s)[0]
         return dict(_KEY_VALUE.findall(line))
@@ -199,7 +201,7 @@ def run(
     netns: str | None = None,
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
-    timeout_s: float = 60.0,
+    timeout_s: float = 2 * WAIT_S,
     check: bool = True,
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end, both outputs captured as text.
@@ -233,7 +235,12 @@ def run(
     return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
-def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 20.0, every_s: float = 0.05) -> None:
+def wait_until(
+    condition: Callable[[], bool],
+    what: str = "what was waited for",
+    timeout_s: float = WAIT_S,
+    every_s: float = 0.05,
+) -> None:
     """Poll until `condition` holds. Raises ProcessError, which says `what` did not come about."""
     deadline_s = time.monotonic() + timeout_s
     while not condition():

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from benchmarks.harness.processes import WAIT_S
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
 from proto.errors import RemoteError
 from proto.ids import peer_name
@@ -24,8 +25,6 @@ from tests.support.blobs import SomeBlob, fill, some_blob
 if TYPE_CHECKING:
     from peer.store.base import BlobHandle, BlobStore
     from peer.transport.base import Transport
-
-OUTCOME_WAIT_S = 20.0
 
 
 class Uploader(Protocol):
@@ -76,7 +75,7 @@ class Wire:
 
     def outcome(self) -> FetchOutcome:
         """The next one."""
-        return self.outcomes.get(timeout=OUTCOME_WAIT_S)
+        return self.outcomes.get(timeout=WAIT_S)
 
     def fetch(self, handle: BlobHandle, piece: int, ticket: bytes) -> FetchOutcome:
         """One fetch from start to end."""

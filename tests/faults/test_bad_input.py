@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from benchmarks.harness.cluster import Cluster
 from benchmarks.harness.counting_proxy import CountingProxyProcess
-from benchmarks.harness.processes import wait_until
+from benchmarks.harness.processes import WAIT_S, wait_until
 from peer.transport.wire import bitfield_path, format_request, nonce_path, parse_answer, pieces_path
 from proto.ids import Digest
 from proto.wire import codec
@@ -123,7 +123,7 @@ def refusals_noted(peer: Peer) -> int:
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 def test_a_push_is_a_registry_error(peer: Peer, method: str) -> None:
-    connection = http.client.HTTPConnection(peer.proxy, timeout=10)
+    connection = http.client.HTTPConnection(peer.proxy, timeout=WAIT_S)
     with contextlib.closing(connection):
         connection.request(method, f"/v2/{REPOSITORY}/blobs/uploads/", body=b"x" * 10)
         response = connection.getresponse()
@@ -283,7 +283,7 @@ class UploadClient:
 
 def connect(address: str) -> socket.socket:
     host, _, port = address.rpartition(":")
-    return socket.create_connection((host, int(port)), 10)
+    return socket.create_connection((host, int(port)), timeout=WAIT_S)
 
 
 def connected(address: str) -> contextlib.closing[socket.socket]:

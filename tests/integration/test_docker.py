@@ -62,7 +62,6 @@ def test_two_dockerds_pull_at_once_and_the_origin_sends_each_layer_once(site: Si
     ):
         begun_s = time.monotonic()
         with one.start_pull("random:latest") as pull, other.start_pull("random:latest") as other_pull:
-            assert time.monotonic() - begun_s < 0.5
             assert [pull.wait(90), other_pull.wait(90)] == [0, 0], pull.log_tail() + other_pull.log_tail()
         assert time.monotonic() - begun_s >= 10
         unpacked = [daemon.file_digests("random:latest") for daemon in (one, other)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import WAIT_S
 from benchmarks.harness.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
 from benchmarks.harness.tls import Authority
 from benchmarks.origin.image import Image, make_random_image
@@ -30,7 +31,7 @@ def get(
     address: str, path: str, headers: dict[str, str] | None = None, tls: ssl.SSLContext | None = None
 ) -> tuple[int, http.client.HTTPMessage, bytes]:
     connection = (
-        http.client.HTTPConnection(address, timeout=5)
+        http.client.HTTPConnection(address, timeout=WAIT_S)
         if tls is None
         else http.client.HTTPSConnection(address, timeout=5, context=tls)
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.harness.counting_proxy import CountingProxyProcess
-from benchmarks.harness.processes import wait_until
+from benchmarks.harness.processes import WAIT_S, wait_until
 from benchmarks.origin.counting_proxy import CountingProxy
 from benchmarks.origin.faults import Fault
 from benchmarks.origin.image import BlobFile, make_random_image
@@ -51,14 +51,14 @@ def proxy(registry: OciRegistry) -> Iterator[CountingProxy]:
 
 def connect(address: str) -> socket.socket:
     host, _, port = address.partition(":")
-    return socket.create_connection((host, int(port)), 30)
+    return socket.create_connection((host, int(port)), timeout=WAIT_S)
 
 
 class Client:
     """One keep-alive client connection."""
 
     def __init__(self, address: str) -> None:
-        self._connection = http.client.HTTPConnection(address, timeout=30)
+        self._connection = http.client.HTTPConnection(address, timeout=WAIT_S)
 
     def __enter__(self) -> Client:
         return self
@@ -124,7 +124,7 @@ def test_a_client_that_leaves_is_not_counted_as_served(proxy: CountingProxy, lay
 def test_what_a_cut_connection_had_delivered_is_counted_to_the_byte(proxy: CountingProxy, layer: BlobFile) -> None:
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.settimeout(30)
+        client.settimeout(WAIT_S)
         host, _, port = proxy.address.partition(":")
         client.connect((host, int(port)))
         client.sendall(f"GET /v2/demo/blobs/{layer.digest} HTTP/1.1\r\nHost: x\r\n\r\n".encode())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import WAIT_S
 from benchmarks.origin.image import Image, make_random_image
 from benchmarks.origin.oci_registry import OciRegistry
 
@@ -23,7 +24,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
 @pytest.fixture
 def connection(image: Image) -> Iterator[http.client.HTTPConnection]:
     with OciRegistry({"demo/app": image.layout}) as registry:
-        connection = http.client.HTTPConnection(registry.address, timeout=5)
+        connection = http.client.HTTPConnection(registry.address, timeout=WAIT_S)
         yield connection
         connection.close()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import aiohttp
 
+from benchmarks.harness.processes import WAIT_S
 from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
@@ -73,7 +74,6 @@ class At:
 
 
 REPOSITORY = "library/thing"
-WAIT_S = 10.0
 
 
 @contextlib.asynccontextmanager

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import ManagedProcess
+from benchmarks.harness.processes import WAIT_S, ManagedProcess, wait_until
 from tests.unit.peer.cli.programs import MODULE
 
 if TYPE_CHECKING:
@@ -43,15 +42,6 @@ def alive(pid: int) -> bool:
         return False
 
 
-def gone_within(pids: list[int], timeout_s: float) -> bool:
-    deadline_s = time.monotonic() + timeout_s
-    while any(alive(pid) for pid in pids):
-        if time.monotonic() > deadline_s:
-            return False
-        time.sleep(0.02)
-    return True
-
-
 def test_the_second_program_is_told_where_the_first_one_listens(minded: ManagedProcess, tmp_path: Path) -> None:
     minded.wait_for_line("all ready 127.0.0.1:1000")
     assert runs_of(tmp_path, "second")[0][1] == "127.0.0.1:1000"
@@ -59,14 +49,14 @@ def test_the_second_program_is_told_where_the_first_one_listens(minded: ManagedP
 
 def test_sigterm_ends_both_in_time(minded: ManagedProcess, tmp_path: Path) -> None:
     minded.wait_for_line("all ready")
-    assert minded.terminate(timeout_s=5.0) == 0
+    assert minded.terminate() == 0
     assert not any(alive(pid) for name in ("first", "second") for pid, _ in runs_of(tmp_path, name))
 
 
 @pytest.mark.parametrize("minded", ["deaf"], indirect=True)
 def test_a_program_that_hears_no_sigterm_is_killed_in_time(minded: ManagedProcess, tmp_path: Path) -> None:
     minded.wait_for_line("all ready")
-    assert minded.terminate(timeout_s=5.5) == 0
+    assert minded.terminate() == 0
     assert not any(alive(pid) for name in ("first", "second") for pid, _ in runs_of(tmp_path, name))
 
 
@@ -74,10 +64,7 @@ def test_a_program_that_hears_no_sigterm_is_killed_in_time(minded: ManagedProces
 def test_a_program_that_dies_is_started_again_after_a_growing_wait(minded: ManagedProcess, tmp_path: Path) -> None:
     minded.wait_for_line(r"second ended with status 3; starting it again in 0.5 s")
     minded.wait_for_line(r"second ended with status 3; starting it again in 1 s")
-    deadline_s = time.monotonic() + 10
-    while len(runs_of(tmp_path, "second")) < 3:
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
+    wait_until(lambda: len(runs_of(tmp_path, "second")) == 3, "the third start")
     assert len(runs_of(tmp_path, "first")) == 1
     assert minded.running
 
@@ -85,7 +72,7 @@ def test_a_program_that_dies_is_started_again_after_a_growing_wait(minded: Manag
 @pytest.mark.parametrize("minded", ["broken"], indirect=True)
 def test_a_program_that_never_comes_up_ends_the_command_and_the_other(minded: ManagedProcess, tmp_path: Path) -> None:
     minded.wait_for_line("second ended with status 7 before it was ready")
-    assert minded.wait(10.0) == 1
+    assert minded.wait(WAIT_S) == 1
     assert not alive(runs_of(tmp_path, "first")[0][0])
 
 
@@ -93,4 +80,4 @@ def test_the_programs_die_with_their_minder_however_it_dies(minded: ManagedProce
     minded.wait_for_line("all ready")
     pids = [pid for name in ("first", "second") for pid, _ in runs_of(tmp_path, name)]
     os.kill(minded.pid, signal.SIGKILL)
-    assert gone_within(pids, 5.0)
+    wait_until(lambda: not any(alive(pid) for pid in pids), "the end of both")

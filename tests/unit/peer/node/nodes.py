@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import blake3
 
+from benchmarks.harness.processes import WAIT_S
 from peer.downloader.contract import BlobFound
 from peer.downloader.limits import Limits
 from peer.downloader.machine import Downloader
@@ -117,7 +118,7 @@ async def read_all(blob: OpenedBlob) -> bytes:
     """Everything in order, as it may be sent."""
     content = b""
     while len(content) < blob.size_bytes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(WAIT_S):
             end = await blob.wait_available(len(content))
         content += os.pread(blob.handle.fileno(), end - len(content), len(content))
     return content

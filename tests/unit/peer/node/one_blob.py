@@ -7,6 +7,7 @@ import contextlib
 import random
 from typing import TYPE_CHECKING
 
+from benchmarks.harness.processes import WAIT_S
 from proto.ids import Digest
 from proto.wire.messages import Announce, Grant, Holders, Source
 from tests.unit.peer.node.nodes import LIMITS, PIECE, SWARM, Node, hashes_of, known, opened, running_node
@@ -49,7 +50,7 @@ async def begin(
     await supernode.say(opened(supernode, node, DIGEST, CONTENT), hashes_of(supernode, DIGEST, CONTENT), to=to)
     if holder is not None:
         await supernode.say(known(1, holder), Holders(SWARM, (1,)), to=to)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_S):
         return await opening
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import WSMsgType, web
 
+from benchmarks.harness.processes import WAIT_S
 from proto.wire import codec
 from proto.wire.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Pong, Welcome
 from proto.wire.tickets import Identity, check_hello
@@ -75,7 +76,7 @@ class ScriptedSupernode:
 
     async def hears(self, kind: type[MessageT], count: int = 1) -> MessageT:
         """Wait until `count` messages of a kind came; the last of them."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             while True:
                 found = [message for message in self.heard if isinstance(message, kind)]
                 if len(found) >= count:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import WAIT_S
 from peer.node.origin_fetch import UpstreamFetch, UpstreamFetcher
 from peer.registry.origins import Origins
 from peer.store.disk import DiskStore
@@ -60,7 +61,7 @@ class Node:
 
     def fetch(self, pieces: int, first: int = 0) -> Run:
         run = self.begin(pieces, first)
-        assert run.ended.wait(20)
+        assert run.ended.wait(WAIT_S)
         return run
 
     @property
@@ -146,7 +147,7 @@ def test_stopping_keeps_the_piece_in_hand(node: Node) -> None:
     node.origin.bytes_per_s = MIB
     run = node.begin(0b1111)
     node.fetcher.stop(1)
-    assert run.ended.wait(20)
+    assert run.ended.wait(WAIT_S)
     assert run.reason == "cancelled"
     assert len(run.pieces) <= 1
     assert run.handle.held.bit_count() == len(run.pieces)

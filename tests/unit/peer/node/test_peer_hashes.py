@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import wait_until
+from benchmarks.harness.processes import WAIT_S, wait_until
 from peer.downloader.contract import BlobFound
 from peer.node.blobs import BlobFailed, NotShared
 from proto.wire.messages import Announce, Failed, Holders, PieceHashes
@@ -109,7 +109,7 @@ async def test_pieces_that_contradict_the_signed_hashes_are_dropped_however_earl
         to = node.identity.peer
         await supernode.say(opened(supernode, node, DIGEST, CONTENT), hashes_of(supernode, DIGEST, CONTENT), to=to)
         with contextlib.suppress(NotShared, BlobFailed):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WAIT_S):
                 (await opening).close()
         await asyncio.to_thread(
             wait_until, lambda: not any(blob.held for blob in node.store.inventory() if blob.digest == DIGEST), "void"

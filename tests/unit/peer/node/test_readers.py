@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import wait_until
+from benchmarks.harness.processes import WAIT_S, wait_until
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 from proto.wire.messages import Announce, BlobChecked, BlobRefused, Source, Stored, Voided
 from tests.unit.peer.node.nodes import PIECE, SWARM, read_all, running_node
@@ -29,7 +29,7 @@ async def test_the_last_piece_is_withheld_until_the_digest_passed(tmp_path: Path
             async with asyncio.timeout(0.2):
                 await blob.wait_available(3 * PIECE)
         await supernode.say(*grants(2), to=node.identity.peer)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             assert await blob.wait_available(3 * PIECE) == len(CONTENT)
         blob.close()
 

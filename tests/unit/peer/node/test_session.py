@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import WAIT_S
 from peer.node.session import FRAME_AIM_BYTES, Session, frames
 from proto.wire.messages import (
     PROTOCOL_VERSION,
@@ -53,7 +54,7 @@ class Owner:
         self.changed.set()
 
     async def until(self, count: int) -> list[object]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             while len(self.events) < count:
                 self.changed.clear()
                 await self.changed.wait()
@@ -149,7 +150,7 @@ async def test_a_supernode_that_refuses_leaves_the_node_without_one(opening: lis
     async with scripted_supernode() as supernode:
         supernode.opening = opening
         async with running(supernode, owner) as session:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(WAIT_S):
                 await session.tried.wait()
             assert not session.is_open
     assert owner.events == []
@@ -159,7 +160,7 @@ async def test_a_supernode_that_refuses_leaves_the_node_without_one(opening: lis
 async def test_an_unreachable_supernode_is_tried_and_said_so() -> None:
     session = Session("http://127.0.0.1:1", Owner(), jitter=lambda: 10.0)
     task = asyncio.create_task(session.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(WAIT_S):
         await session.tried.wait()
     assert not session.is_open
     task.cancel()

@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 
+from benchmarks.harness.processes import WAIT_S
 from peer.downloader.contract import AskHoldings, Event, Holder, HoldingsKnown
 from peer.metrics import Metrics
 from peer.node.workers import Work
@@ -53,7 +54,7 @@ def test_a_question_that_outlasts_the_pin_of_its_blob_opens_no_file_again(tmp_pa
 
     question = AskHoldings(1, BLOB.digest, Holder(peer_name(supernode.peer), "127.0.0.1:1"), hashes=True)
     work.ask_holdings(question, b"t", supernode.peer, post)
-    assert known.wait(10)
+    assert known.wait(WAIT_S)
     work.close()
     store.remove(BLOB.digest)
     store.close()

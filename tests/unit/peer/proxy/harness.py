@@ -21,6 +21,7 @@ import uvloop
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
+from benchmarks.harness.processes import WAIT_S
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyLimits, ProxyMetrics, build_app
 from peer.registry.client import OriginHttp
@@ -170,7 +171,7 @@ class Mirror:
         self, target: str, *, method: str = "GET", headers: Sequence[tuple[str, str]] = ()
     ) -> tuple[http.client.HTTPResponse, bytes]:
         """One request on a connection of its own. The body is what came, also of a response that was cut."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
         with contextlib.closing(connection):
             send(connection, method, target, headers)
             response = connection.getresponse()
@@ -180,7 +181,7 @@ class Mirror:
                 return response, short.partial
 
     def connect(self) -> socket.socket:
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S)
 
     def counted(self, name: str, **labels: str) -> float:
         return self.registry.get_sample_value(name, labels) or 0.0
@@ -249,11 +250,11 @@ def running_mirror(
     thread = threading.Thread(target=run, name="mirror")
     thread.start()
     try:
-        assert started.wait(10)
+        assert started.wait(WAIT_S)
         yield Mirror(ready[0], node, registry, passed, images)
     finally:
         loop.call_soon_threadsafe(stop.set)
-        thread.join(20)
+        thread.join(WAIT_S)
         pool.shutdown()
         http_client.close()
         node.close()
@@ -355,11 +356,3 @@ def scripted_origin(
         finally:
             server.shutdown()
             thread.join()
-
-
-def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    """Wait for something that another thread brings about."""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
-        time.sleep(0.005)

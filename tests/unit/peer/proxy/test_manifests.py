@@ -8,10 +8,11 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.harness.processes import wait_until
 from peer.proxy.manifests import layers_of
 from proto.ids import Digest
 from proto.wire.messages import Source
-from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin, until
+from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin
 
 FIRST, SECOND = Digest.of(b"first"), Digest.of(b"second")
 
@@ -64,7 +65,7 @@ def test_layers_of_any_shape_name_digests_or_nothing(layers: object) -> None:
 def test_a_client_that_reads_a_manifest_has_its_layers_told_before_it_can_ask() -> None:
     with scripted_origin(lambda _: Reply(200, [], IMAGE)) as origin, running_mirror(origin.upstream) as mirror:
         _, body = mirror.request("/v2/library/app/manifests/latest")
-        until(lambda: mirror.images == [(Source(origin.upstream.host, "library/app"), (FIRST, SECOND))])
+        wait_until(lambda: mirror.images == [(Source(origin.upstream.host, "library/app"), (FIRST, SECOND))])
     assert body == IMAGE
 
 
@@ -78,7 +79,7 @@ def test_what_is_refused_packed_or_another_kind_of_answer_is_not_read() -> None:
         for path in ("manifests/packed", "manifests/refused", "tags/list"):
             mirror.request(f"/v2/library/app/{path}")
         mirror.request("/v2/library/app/manifests/last")
-        until(lambda: len(mirror.images) == 1)
+        wait_until(lambda: len(mirror.images) == 1)
 
 
 def test_a_manifest_of_unlikely_length_passes_unread() -> None:

@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.harness.processes import WAIT_S, wait_until
 from peer.node.blobs import DigestMismatch
 from peer.proxy.context import ProxyLimits
 from peer.proxy.origin_stream import WITHHELD_BYTES, CheckedBody
 from proto.ids import Digest
 from tests.support.fake_origin import Fault, fake_origin
-from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin, until
+from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ def test_a_private_blob_goes_through_with_the_clients_own_credential(pair: tuple
     [asked] = origin.asked
     assert asked.headers["authorization"] == "Bearer mine"
     # Counted after each write: the client may have the last one first.
-    until(lambda: mirror.counted("layercast_client_bytes_total", **{"from": "passthrough"}) == len(CONTENT))
+    wait_until(lambda: mirror.counted("layercast_client_bytes_total", **{"from": "passthrough"}) == len(CONTENT))
     assert sum(mirror.passed_bytes) == len(CONTENT)
 
 
@@ -137,7 +138,7 @@ def test_wrong_content_never_comes_complete(chunked: bool, size: int) -> None:
     with fake_origin() as origin, running_mirror(origin.upstream) as mirror:
         origin.chunked = chunked
         origin.blobs[str(digest)] = wrong
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", mirror.port, timeout=20)) as connection:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", mirror.port, timeout=WAIT_S)) as connection:
             connection.request("GET", f"/v2/name/blobs/{digest}")
             if size == 0 and not chunked:
                 response = connection.getresponse()
@@ -153,7 +154,7 @@ def test_wrong_content_never_comes_complete(chunked: bool, size: int) -> None:
 def test_a_body_of_unknown_length_is_chunked_and_complete(pair: tuple[FakeOrigin, Mirror]) -> None:
     origin, mirror = pair
     origin.chunked = True
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", mirror.port, timeout=20)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", mirror.port, timeout=WAIT_S)) as connection:
         for _ in range(2):
             connection.request("GET", PATH)
             response = connection.getresponse()
@@ -203,7 +204,7 @@ def test_a_client_that_hangs_up_ends_the_passage(pair: tuple[FakeOrigin, Mirror]
     with mirror.connect() as client:
         client.sendall(f"GET {PATH} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
         client.recv(100)
-    until(lambda: mirror.counted("layercast_requests_total", kind="blob", status="499") == 1, 2.0)
+    wait_until(lambda: mirror.counted("layercast_requests_total", kind="blob", status="499") == 1)
 
 
 def test_bodies_beyond_the_limit_are_refused_by_name() -> None:
@@ -213,7 +214,7 @@ def test_bodies_beyond_the_limit_are_refused_by_name() -> None:
         origin.faults.append(Fault(stall_after_bytes=1000))
         with mirror.connect() as client:
             client.sendall(f"GET {PATH} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
-            until(lambda: len(origin.asked) == 1)
+            wait_until(lambda: len(origin.asked) == 1)
             response, body = mirror.request(PATH)
         assert (response.status, json.loads(body)["errors"][0]["code"]) == (503, "UNAVAILABLE")
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import WAIT_S, wait_until
 from peer.proxy.context import ProxyLimits
 from proto.ids import Digest
 from proto.oci.routes import HOP_HEADER
-from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin, until
+from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -295,14 +296,16 @@ def test_an_origin_that_refuses_connections_is_unavailable() -> None:
 
 
 def test_an_origin_that_stalls_is_given_up_in_time() -> None:
+    given_up = threading.Event()
+
+    def stalled(seen: Seen) -> Reply:
+        given_up.wait(WAIT_S)
+        return manifest_reply(seen)
+
     limits = ProxyLimits(forward_s=0.3)
-    with (
-        scripted_origin(lambda _: Reply(delay_s=1.5)) as origin,
-        running_mirror(origin.upstream, limits=limits) as mirror,
-    ):
-        started_s = time.monotonic()
+    with scripted_origin(stalled) as origin, running_mirror(origin.upstream, limits=limits) as mirror:
         response, body = mirror.request("/v2/a/manifests/b")
-        assert time.monotonic() - started_s < 1.4
+        given_up.set()
     assert (response.status, code_of(body)) == (503, "UNAVAILABLE")
 
 
@@ -337,13 +340,14 @@ def test_a_tls_greeting_on_the_plain_port_is_ended_at_once() -> None:
         with mirror.connect() as client:
             client.sendall(hello)
             assert _read_to_end(client) is not None
-        assert time.monotonic() - started_s < 2
+        # Clients that try TLS first wait 10 s for an answer.
+        assert time.monotonic() - started_s < 8
 
 
 def test_a_head_of_tls_greeting_that_never_ends_is_ended_too(mirror_alone: Mirror) -> None:
     with mirror_alone.connect() as client:
         client.sendall(b"\x16\x03\x01")
-        client.settimeout(2)
+        client.settimeout(WAIT_S)
         _read_to_end(client)
 
 
@@ -369,15 +373,15 @@ def test_a_client_that_hangs_up_before_its_answer_is_no_error(caplog: pytest.Log
     hung_up = threading.Event()
 
     def slowly(seen: Seen) -> Reply:
-        hung_up.wait(10)
+        hung_up.wait(WAIT_S)
         return manifest_reply(seen)
 
     with scripted_origin(slowly) as origin, running_mirror(origin.upstream) as mirror:
         with mirror.connect() as client:
             client.sendall(b"GET /v2/library/app/manifests/latest HTTP/1.1\r\nHost: mirror\r\n\r\n")
-            until(lambda: len(origin.seen) == 1)
+            wait_until(lambda: len(origin.seen) == 1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         time.sleep(0.1)
         hung_up.set()
-        until(lambda: mirror.counted("layercast_requests_total", kind="manifest", status="499") == 1)
+        wait_until(lambda: mirror.counted("layercast_requests_total", kind="manifest", status="499") == 1)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

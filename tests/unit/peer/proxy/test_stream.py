@@ -15,11 +15,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.harness.processes import WAIT_S, wait_until
 from peer.node.blobs import BlobFailed, DigestMismatch
 from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, ClientSocket
 from proto.ids import Digest
 from tests.support.fake_origin import Fault, fake_origin
-from tests.unit.peer.proxy.harness import Mirror, ScriptedBlob, ScriptedNode, _Handle, running_mirror, send, until
+from tests.unit.peer.proxy.harness import Mirror, ScriptedBlob, ScriptedNode, _Handle, running_mirror, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +61,7 @@ def test_a_stored_blob_is_sent_whole_with_its_names(origin_and_mirror: tuple[Fak
     assert response.getheader("Accept-Ranges") == "bytes"
     assert response.getheader("Content-Type") == "application/octet-stream"
     assert body == content
-    until(lambda: mirror.counted("layercast_client_bytes_total", **{"from": "store"}) == len(content))
+    wait_until(lambda: mirror.counted("layercast_client_bytes_total", **{"from": "store"}) == len(content))
     assert not origin.asked
 
 
@@ -69,7 +70,7 @@ def test_a_connection_is_used_again_after_a_body_by_sendfile(origin_and_mirror: 
     contents = [content_of(size, seed=size) for size in (3 * MIB, 1, 0, 700_000)]
     for content in contents:
         share(mirror, content)
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", mirror.port, timeout=20)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", mirror.port, timeout=WAIT_S)) as connection:
         connection.connect()
         first = connection.sock
         for content in contents * 2:
@@ -107,7 +108,7 @@ def test_bytes_leave_while_the_rest_is_still_arriving(origin_and_mirror: tuple[F
     _, mirror = origin_and_mirror
     content = content_of(4 * MIB)
     blob = share(mirror, content, available=0, complete=False)
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", mirror.port, timeout=20)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", mirror.port, timeout=WAIT_S)) as connection:
         connection.request("GET", path_of(content))
         response = connection.getresponse()  # the headers, before a single byte is there
         assert response.getheader("Content-Length") == str(len(content))
@@ -116,9 +117,9 @@ def test_bytes_leave_while_the_rest_is_still_arriving(origin_and_mirror: tuple[F
             blob.move(end)
             received += response.read(end - len(received))
             assert received == content[:end]
-    until(lambda: blob.readers == 0)
+    wait_until(lambda: blob.readers == 0)
     assert blob.waited_for[0] == 0
-    until(lambda: mirror.counted("layercast_client_bytes_total", **{"from": "swarm"}) == len(content))
+    wait_until(lambda: mirror.counted("layercast_client_bytes_total", **{"from": "swarm"}) == len(content))
 
 
 @pytest.mark.parametrize(
@@ -208,13 +209,13 @@ def test_twenty_clients_at_once_get_all_of_it(origin_and_mirror: tuple[FakeOrigi
     blob = share(mirror, content, available=MIB, complete=False)
     with concurrent.futures.ThreadPoolExecutor(20) as clients:
         results = [clients.submit(mirror.request, path_of(content)) for _ in range(20)]
-        until(lambda: blob.readers == 20)
+        wait_until(lambda: blob.readers == 20)
         blob.move(4 * MIB)
         time.sleep(0.05)
         blob.move(6 * MIB)
         wanted = hashlib.sha256(content).digest()
         assert all(hashlib.sha256(result.result()[1]).digest() == wanted for result in results)
-    until(lambda: blob.readers == 0)
+    wait_until(lambda: blob.readers == 0)
 
 
 def test_a_slow_client_keeps_no_thread_from_the_others(origin_and_mirror: tuple[FakeOrigin, Mirror]) -> None:
@@ -242,9 +243,9 @@ def test_a_client_that_hangs_up_while_waiting_lets_go_of_the_blob(
     blob = share(mirror, content, available=1000, complete=False)
     with mirror.connect() as client:
         client.sendall(f"GET {path_of(content)} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
-        until(lambda: 1000 in blob.waited_for)
+        wait_until(lambda: 1000 in blob.waited_for)
         assert blob.readers == 1
-    until(lambda: blob.readers == 0)
+    wait_until(lambda: blob.readers == 0)
 
 
 def test_a_client_that_hangs_up_in_mid_body_lets_go_of_the_blob(origin_and_mirror: tuple[FakeOrigin, Mirror]) -> None:
@@ -256,7 +257,7 @@ def test_a_client_that_hangs_up_in_mid_body_lets_go_of_the_blob(origin_and_mirro
         client.sendall(f"GET {path_of(content)} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
         client.recv(1000)
         assert blob.readers == 1
-    until(lambda: blob.readers == 0)
+    wait_until(lambda: blob.readers == 0)
     assert mirror.request(path_of(content))[1] == content
 
 
@@ -265,8 +266,8 @@ def test_a_client_that_hangs_up_before_the_size_is_known_ends_the_opening() -> N
     with fake_origin() as origin, running_mirror(origin.upstream, node=node) as mirror:
         with mirror.connect() as client:
             client.sendall(f"GET {path_of(b'x')} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
-            until(lambda: bool(node.asked))
-        until(lambda: mirror.counted("layercast_requests_total", kind="blob", status="499") == 1)
+            wait_until(lambda: bool(node.asked))
+        wait_until(lambda: mirror.counted("layercast_requests_total", kind="blob", status="499") == 1)
 
 
 def test_a_failed_swarm_is_continued_upstream_at_the_byte_reached(
@@ -276,7 +277,7 @@ def test_a_failed_swarm_is_continued_upstream_at_the_byte_reached(
     content = content_of(3 * MIB)
     origin.add(content)
     blob = share(mirror, content, available=MIB, complete=False)
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", mirror.port, timeout=20)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", mirror.port, timeout=WAIT_S)) as connection:
         send(connection, "GET", path_of(content), [("Authorization", "Bearer mine")])
         response = connection.getresponse()
         first = response.read(MIB)
@@ -287,7 +288,7 @@ def test_a_failed_swarm_is_continued_upstream_at_the_byte_reached(
     [asked] = origin.blob_requests()
     assert asked.range == f"bytes={MIB}-{3 * MIB - 1}"
     assert asked.headers["authorization"] == "Bearer mine"
-    until(lambda: mirror.counted("layercast_client_bytes_total", **{"from": "passthrough"}) == 2 * MIB)
+    wait_until(lambda: mirror.counted("layercast_client_bytes_total", **{"from": "passthrough"}) == 2 * MIB)
 
 
 def test_a_swarm_that_fails_is_never_continued_to_a_complete_wrong_body() -> None:
@@ -311,7 +312,7 @@ def test_a_wrong_blob_ends_short_and_asks_nobody(origin_and_mirror: tuple[FakeOr
     response, body = mirror.request(path_of(content))
     assert (response.status, body) == (200, content[:1000])
     assert not origin.asked
-    until(lambda: blob.readers == 0)
+    wait_until(lambda: blob.readers == 0)
 
 
 def test_a_failed_swarm_and_a_failed_origin_end_the_body_short() -> None:

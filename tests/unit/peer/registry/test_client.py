@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import WAIT_S
 from benchmarks.harness.tls import Authority
 from peer.registry.addresses import Endpoint, is_public_address, upstream_endpoint
 from peer.registry.client import OriginHttp
@@ -35,7 +36,7 @@ def serving(*connections: Callable[[socket.socket], None]) -> Iterator[int]:
         def run() -> None:
             for handle in connections:
                 with contextlib.suppress(OSError), listener.accept()[0] as sock:
-                    sock.settimeout(5)
+                    sock.settimeout(WAIT_S)
                     handle(sock)
 
         thread = threading.Thread(target=run)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import WAIT_S
 from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
 from proto.errors import ConfigError, StoreFull
@@ -68,18 +69,18 @@ def test_a_void_waits_for_no_digest_check_and_wins(store: DiskStore, monkeypatch
 
     def slow_sync(descriptor: int) -> None:
         syncing.set()
-        assert go_on.wait(10)
+        assert go_on.wait(WAIT_S)
 
     monkeypatch.setattr(os, "fdatasync", slow_sync)
     with ThreadPoolExecutor(2) as threads:
         check = threads.submit(handle.check_digest)
-        assert syncing.wait(10)
+        assert syncing.wait(WAIT_S)
         void = threads.submit(handle.void)
         try:
-            void.result(5)
+            void.result(WAIT_S)
         finally:
             go_on.set()
-        assert not check.result(10)
+        assert not check.result(WAIT_S)
     assert (handle.held, handle.complete) == (0, False)
     handle.close()
 

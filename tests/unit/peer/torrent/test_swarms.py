@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import wait_until
+from benchmarks.harness.processes import WAIT_S, wait_until
 from peer.store.disk import DiskStore
 from peer.torrent.session import SessionLimits
 from peer.torrent.swarms import TorrentSwarms
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from peer.store.base import BlobHandle
 
 SIZE_BYTES = 3 * MIB + 5
-WAIT_S = 20.0
 
 
 @dataclass

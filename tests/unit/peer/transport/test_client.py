@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import WAIT_S
 from peer.store.disk import DiskStore
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
 from peer.transport.client import HttpTransport
@@ -96,7 +97,7 @@ class Download:
         self.transport.start(PieceFetch(fetch_id, self.handle, 0, source, ticket, deadline_s), self.outcomes.put)
 
     def outcome(self) -> FetchOutcome:
-        return self.outcomes.get(timeout=20)
+        return self.outcomes.get(timeout=WAIT_S)
 
     def close(self) -> None:
         self.transport.close()
@@ -183,7 +184,7 @@ def test_the_deadline_counts_from_the_first_byte(download: Download, script: Cal
     download.start(script([NONCE, GOOD[:60_000], None]).address, deadline_s=0.3)
     # The script waits for a second request that never comes.
     assert download.outcome().reason == FetchReason.TIMEOUT
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 20
 
 
 def test_a_server_that_never_answers_is_given_up(download: Download, script: Callable[..., Script]) -> None:
@@ -202,7 +203,7 @@ def test_a_cancel_ends_a_stalled_transfer_now(download: Download, script: Callab
     started_s = time.monotonic()
     download.transport.cancel(1)
     assert download.outcome().reason == FetchReason.CANCELLED
-    assert time.monotonic() - started_s < 5
+    assert time.monotonic() - started_s < 20
 
 
 def test_a_cancel_before_its_turn_is_told_too(download: Download, script: Callable[..., Script]) -> None:
@@ -350,7 +351,7 @@ def test_two_processes_and_one_of_them_killed_in_mid_piece(tmp_path: Path, kille
         if killed:
             time.sleep(0.3)
             process.kill()
-        reasons = {outcomes.get(timeout=20).reason for _ in range(blob.layout.count)}
+        reasons = {outcomes.get(timeout=WAIT_S).reason for _ in range(blob.layout.count)}
         process.kill()
     if killed:
         assert FetchReason.CONNECTION in reasons

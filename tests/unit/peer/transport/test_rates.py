@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from benchmarks.harness.processes import WAIT_S
 from peer.transport.rates import RateLimiter
 
 
@@ -16,7 +17,7 @@ def test_without_a_limit_nobody_waits() -> None:
     for _ in range(1000):
         limiter.take(1 << 30)
     assert not limiter.limited
-    assert time.monotonic() - started_s < 1
+    assert time.monotonic() - started_s < 20
 
 
 def test_several_threads_share_the_rate() -> None:
@@ -42,7 +43,7 @@ def test_lifting_the_limit_wakes_who_waits() -> None:
     waiting = threading.Thread(target=limiter.take, args=(1,))
     waiting.start()
     limiter.set_rate(0)
-    waiting.join(timeout=10)
+    waiting.join(WAIT_S)
     assert not waiting.is_alive()
 
 

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import wait_until
 from peer.store.base import SignedHashes
 from peer.transport.server import UploadServer
 from peer.transport.wire import bitfield_path, decode_hashes, format_request, hashes_path, nonce_path, pieces_path
 from proto.errors import ConfigError, LocalError
 from tests.support.blobs import fill, some_blob
-from tests.unit.peer.transport.upload_harness import LARGE, SMALL, Client, wait_for
+from tests.unit.peer.transport.upload_harness import LARGE, SMALL, Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ def test_pieces_come_as_asked(serve: Callable[..., UploadServer]) -> None:
         # Known on this connection now: the proof is not needed again.
         answer, body = client.ask(pieces_path(SMALL.digest, 0, 0), ticket)
         assert (answer.status, body) == (200, SMALL.content[:4096])
-    wait_for(lambda: server.counters.served().get("pieces") == 2)
+    wait_until(lambda: server.counters.served().get("pieces") == 2)
     assert server.counters.sent_bytes == 10_000
 
 
@@ -151,7 +152,7 @@ def test_nonsense_gets_400_and_the_connection_ends(serve: Callable[..., UploadSe
         assert (answer.status, answer.keep_alive, body.count(b"\n")) == (400, False, 1)
         assert client.is_closed()
     assert server.counters.refused() == {"malformed": 1}
-    wait_for(lambda: server.connections == 0)
+    wait_until(lambda: server.connections == 0)
 
 
 def test_a_head_without_end_is_cut_off(serve: Callable[..., UploadServer]) -> None:
@@ -176,7 +177,7 @@ def test_who_never_finishes_a_request_is_dropped(serve: Callable[..., UploadServ
     with Client(server) as client:
         client.send(b"GET /v1/nonce HTTP/1.1\r\n")
         assert client.is_closed()
-    wait_for(lambda: server.connections == 0)
+    wait_until(lambda: server.connections == 0)
 
 
 # --- switches --------------------------------------------------------------------------------------------------
@@ -198,7 +199,7 @@ def test_closing_cuts_transfers_off(serve: Callable[..., UploadServer]) -> None:
     with Client(server, receive_buffer_bytes=4096) as stuck, Client(server) as idle:
         stuck.begin_large()
         idle.ask(nonce_path())
-        wait_for(lambda: server.active == 1)
+        wait_until(lambda: server.active == 1)
         server.close()
         assert stuck.is_closed()
         assert idle.is_closed()
@@ -240,6 +241,6 @@ def test_a_store_in_trouble_costs_no_thread(
         for _ in range(3):
             with Client(server) as client, contextlib.suppress(EOFError):
                 assert client.ask(pieces_path(SMALL.digest, 0, 0), *client.ticket())[0].status == 503
-            wait_for(lambda: server.active == 0)
+            wait_until(lambda: server.active == 0)
     with Client(server) as client:
         assert client.ask(pieces_path(SMALL.digest, 0, 0), *client.ticket())[0].status == 200

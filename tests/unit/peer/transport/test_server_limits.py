@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
+from benchmarks.harness.processes import WAIT_S, wait_until
 from peer.transport.wire import bitfield_path, format_request, nonce_path, pieces_path
-from tests.unit.peer.transport.upload_harness import LARGE, SMALL, Client, wait_for
+from tests.unit.peer.transport.upload_harness import LARGE, SMALL, Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,12 +31,12 @@ def test_beyond_slots_and_queue_it_is_busy_and_the_connection_stays(serve: Calla
         third_ticket = third.ticket()
         first.begin_large()
         second.begin_large()
-        wait_for(lambda: server.active == 2)
+        wait_until(lambda: server.active == 2)
         answer, _ = third.ask(bitfield_path(SMALL.digest), *third_ticket)
         assert (answer.status, answer.keep_alive) == (503, True)
         assert first.answer()[1] == LARGE.content
         assert second.answer()[1] == LARGE.content
-        wait_for(lambda: server.active == 0)
+        wait_until(lambda: server.active == 0)
         assert third.ask(bitfield_path(SMALL.digest), *third_ticket)[0].status == 200
     assert server.counters.refused() == {"busy": 1}
 
@@ -44,16 +45,16 @@ def test_slots_are_given_in_the_order_of_asking(serve: Callable[..., UploadServe
     server = serve(slots=1, queue_max=2)
     with Client(server) as first, Client(server) as second, Client(server) as third:
         first.begin_large()
-        wait_for(lambda: server.active == 1)
+        wait_until(lambda: server.active == 1)
         second.begin_large()
-        wait_for(lambda: server.active == 2)
+        wait_until(lambda: server.active == 2)
         ticket, proof = third.ticket()
         third.send(format_request(pieces_path(SMALL.digest, 0, 0), "test", ticket, proof))
-        wait_for(lambda: server.active == 3)
+        wait_until(lambda: server.active == 3)
         third.sock.settimeout(0.3)
         with pytest.raises(TimeoutError):
             third.answer()
-        third.sock.settimeout(20)
+        third.sock.settimeout(WAIT_S)
         assert first.answer()[0].status == second.answer()[0].status == 200
         assert third.answer()[0].status == 200
 
@@ -65,13 +66,13 @@ def test_a_request_granted_ahead_waits_for_the_end_of_a_transfer_though_a_slot_i
     with Client(server) as first, Client(server) as second:
         ticket, proof = second.ticket()
         first.begin_large()
-        wait_for(lambda: server.active == 1)
+        wait_until(lambda: server.active == 1)
         second.send(format_request(pieces_path(SMALL.digest, 0, 0), "test", ticket, proof, ahead=True))
-        wait_for(lambda: server.active == 2)
+        wait_until(lambda: server.active == 2)
         second.sock.settimeout(0.3)
         with pytest.raises(TimeoutError):
             second.answer()
-        second.sock.settimeout(20)
+        second.sock.settimeout(WAIT_S)
         assert first.answer()[0].status == 200
         assert second.answer()[0].status == 200
 
@@ -87,12 +88,12 @@ def test_who_hangs_up_while_waiting_takes_no_slot(serve: Callable[..., UploadSer
     server = serve(slots=1, queue_max=1)
     with Client(server) as first:
         first.begin_large()
-        wait_for(lambda: server.active == 1)
+        wait_until(lambda: server.active == 1)
         with Client(server) as second:
             second.begin_large()
-            wait_for(lambda: server.active == 2)
+            wait_until(lambda: server.active == 2)
         assert first.answer()[0].status == 200
-        wait_for(lambda: server.active == 0 and server.connections == 1)
+        wait_until(lambda: server.active == 0 and server.connections == 1)
     assert server.counters.served()["pieces"] == 1
 
 
@@ -100,8 +101,8 @@ def test_a_receiver_that_takes_nothing_loses_its_slot(serve: Callable[..., Uploa
     server = serve(slots=1, send_timeout_s=0.5)
     with Client(server, receive_buffer_bytes=4096) as stuck:
         stuck.begin_large()
-        wait_for(lambda: server.active == 1)
-        wait_for(lambda: server.active == 0)
+        wait_until(lambda: server.active == 1)
+        wait_until(lambda: server.active == 0)
         assert server.counters.refused() == {"gone": 1}
 
 
@@ -109,7 +110,7 @@ def test_more_connections_than_allowed_are_refused(serve: Callable[..., UploadSe
     server = serve(connections_max=1)
     with Client(server) as first:
         first.begin_large()
-        wait_for(lambda: server.active == 1)
+        wait_until(lambda: server.active == 1)
         with Client(server) as second:
             assert second.is_closed()
         assert first.answer()[0].status == 200
@@ -143,14 +144,14 @@ def test_an_upload_is_over_only_when_little_of_it_is_left_unsent(serve: Callable
     server = serve()
     with Client(server, receive_buffer_bytes=4096) as slow:
         slow.begin_large()
-        wait_for(lambda: server.active == 1)
+        wait_until(lambda: server.active == 1)
         (connection,) = server._connections.values()
 
         def unsent_at_most() -> int:
             return connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT)
 
         # It is set when the upload begins, which counts as active a moment before.
-        wait_for(lambda: unsent_at_most() > 0)
+        wait_until(lambda: unsent_at_most() > 0)
         unsent_max = unsent_at_most()
         assert unsent_max <= LARGE.layout.length(0) / 16
         time.sleep(0.2)

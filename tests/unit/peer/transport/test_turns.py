@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import WAIT_S, wait_until
 from peer.store.disk import DiskStore
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
 from peer.transport.client import HttpTransport
@@ -19,7 +20,6 @@ from proto.ids import peer_name
 from proto.wire.messages import FetchReason
 from proto.wire.tickets import Identity, issue_ticket
 from tests.support.blobs import some_blob
-from tests.unit.peer.transport.upload_harness import wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,7 +98,7 @@ class Node:
         self.transport.start(fetch, self.outcomes.put)
 
     def outcome(self) -> tuple[int, str]:
-        outcome = self.outcomes.get(timeout=20)
+        outcome = self.outcomes.get(timeout=WAIT_S)
         return outcome.fetch_id, outcome.reason
 
     def close(self) -> None:
@@ -126,9 +126,9 @@ def started(node: Node) -> tuple[Source, Source]:
     """Fetch 1 has most of its piece, fetch 2 its connection."""
     first, second = node.sources
     node.start(1)
-    wait_for(lambda: first.requests == ASKED)
+    wait_until(lambda: first.requests == ASKED)
     node.start(2, behind=1)
-    wait_for(lambda: second.requests == CONNECTED)
+    wait_until(lambda: second.requests == CONNECTED)
     first.send(0, 80_000)
     return first, second
 
@@ -139,7 +139,7 @@ def test_it_connects_at_once_and_asks_when_the_one_before_is_nearly_over(make_no
     time.sleep(0.2)
     assert second.requests == CONNECTED
     first.send(80_000, 95_000)
-    wait_for(lambda: second.requests == ASKED)
+    wait_until(lambda: second.requests == ASKED)
     second.send(0, PIECE_BYTES)
     assert node.outcome() == (2, "")
     first.send(95_000, PIECE_BYTES)
@@ -151,13 +151,13 @@ def test_it_asks_when_the_one_before_has_failed(make_node: Callable[..., Node]) 
     first, second = started(node)
     first.hang_up()
     assert node.outcome() == (1, FetchReason.CONNECTION)
-    wait_for(lambda: second.requests == ASKED)
+    wait_until(lambda: second.requests == ASKED)
 
 
 def test_it_asks_at_once_when_the_one_before_is_over_already(make_node: Callable[..., Node]) -> None:
     node = make_node()
     node.start(2, behind=1)
-    wait_for(lambda: node.sources[1].requests == ASKED)
+    wait_until(lambda: node.sources[1].requests == ASKED)
 
 
 def test_cancelled_while_it_waits_it_ends_without_asking(make_node: Callable[..., Node]) -> None:
@@ -171,16 +171,16 @@ def test_cancelled_while_it_waits_it_ends_without_asking(make_node: Callable[...
 def test_it_waits_no_longer_than_for_a_slot(make_node: Callable[..., Node]) -> None:
     node = make_node(slot_wait_s=0.3)
     _, second = started(node)
-    wait_for(lambda: second.requests == ASKED)
+    wait_until(lambda: second.requests == ASKED)
 
 
 def test_a_connection_opened_beforehand_is_used_by_the_fetch(make_node: Callable[..., Node]) -> None:
     node = make_node()
     first = node.sources[0]
     node.transport.connect(PieceSource(peer_name(DOWNLOADER.peer), first.address))
-    wait_for(lambda: first.requests == CONNECTED)
+    wait_until(lambda: first.requests == CONNECTED)
     node.start(1)
-    wait_for(lambda: first.requests == ASKED)
+    wait_until(lambda: first.requests == ASKED)
     first.send(0, PIECE_BYTES)
     assert node.outcome() == (1, "")
 

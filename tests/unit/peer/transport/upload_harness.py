@@ -7,13 +7,12 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
+from benchmarks.harness.processes import WAIT_S
 from peer.transport.wire import HEAD_END, format_request, nonce_path, parse_answer, pieces_path
 from proto.wire.tickets import Identity, issue_ticket, prove_connection
 from tests.support.blobs import some_blob
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from peer.transport.server import UploadServer
     from peer.transport.wire import Answer
 
@@ -32,7 +31,7 @@ class Client:
         self.sock = socket.socket()
         if receive_buffer_bytes:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
-        self.sock.settimeout(20)
+        self.sock.settimeout(WAIT_S)
         self.sock.connect((host, int(port)))
         self.rest = b""
         self.nonce = b""
@@ -83,10 +82,3 @@ class Client:
     def begin_large(self) -> None:
         """Take up a slot: ask for the large piece and read nothing of it."""
         self.send(format_request(pieces_path(LARGE.digest, 0, 0), "test", *self.ticket(LARGE.digest)))
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    give_up_s = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < give_up_s
-        time.sleep(0.01)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import wait_until
+from benchmarks.harness.processes import WAIT_S, wait_until
 from proto.errors import ConfigError
 from supernode import config
 from supernode.event_log import writer
@@ -138,7 +138,7 @@ def test_a_disk_that_hangs_ends_the_recording_before_it_fills_the_memory(
     awake.set()
 
     def write(descriptor: int, raw: bytes) -> int:
-        assert awake.wait(30.0)
+        assert awake.wait(WAIT_S)
         return os.write(descriptor, raw)
 
     log = log_writer(tmp_path / "a.log", write=write)

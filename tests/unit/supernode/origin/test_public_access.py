@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
+from benchmarks.harness.processes import WAIT_S
 from proto.errors import ConfigError, LayercastError, UpstreamError, UpstreamKind
 from proto.ids import Digest
 from proto.wire.messages import Source
@@ -37,7 +38,7 @@ class Origin:
 
     def head(self, source: Source, digest: Digest) -> int | None:
         self.asked += 1
-        self.may_answer.wait(10)
+        self.may_answer.wait(WAIT_S)
         if isinstance(self.answer, LayercastError):
             raise self.answer
         return self.answer

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.harness.processes import WAIT_S
 from proto.wire.messages import BlobRefused, Failed, FetchReason, Holders, InlineBlob, SwarmOpened
 from proto.wire.tickets import Identity
 from supernode.scheduler.contract import FailReason, FetchFailed
@@ -108,6 +109,6 @@ async def test_a_peer_that_calls_every_source_corrupt_is_not_believed_for_long(
         link.leases[4] = (1, 0, sources[0].node)
         monkeypatch.setattr(driver, "post", post)
         await liar.send(*(Failed(number, FetchReason.CORRUPT) for number in (1, 2, 3, 4)))
-        await asyncio.wait_for(all_four.wait(), 5)
+        await asyncio.wait_for(all_four.wait(), WAIT_S)
         monkeypatch.undo()
     assert reasons == [FailReason.CORRUPT, FailReason.CORRUPT, FailReason.PROTOCOL, FailReason.CORRUPT]
