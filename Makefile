@@ -36,7 +36,7 @@ compiled: $(STAMP) ## the hot modules compiled into build/compiled, which decide
 	@bash .ci/same-decisions $(BIN)/layercast-bench build/compiled
 
 unit: $(STAMP) ## the quick tests alone
-	$(BIN)/python -m pytest tests/unit tests/conformance
+	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal tests/unit tests/conformance
 
 lint: $(STAMP) ## ruff, mypy strict, import contracts
 	$(BIN)/ruff check .
