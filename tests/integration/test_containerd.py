@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks.harness.counting_proxy import CountingProxyProcess
-from benchmarks.harness.netns import Lab
-from benchmarks.harness.registry import Registry
-from benchmarks.origin.image import Image, make_random_image
 from tests.support.clients import Containerd
 from tests.support.site import (
     ClientNode,
@@ -20,79 +18,52 @@ from tests.support.site import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from benchmarks.origin.image import Image
+
+    pass
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.client("containerd", "ctr", "docker-registry", "ip", "tc", "nsenter", "curl"),
 ]
 
-REPOSITORY = "library/random"
-SIZES_BYTES = (500, 700_000, 4_000_000)
+
+Start = Callable[[str, str], Containerd]
 
 
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    return make_random_image(tmp_path_factory.mktemp("image"), SIZES_BYTES, seed=2, with_index=True)
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory, image: Image) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("registry")) as running:
-        running.push(image, REPOSITORY)
-        yield running
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as network:
-        yield network
-
-
-@pytest.fixture
-def site(lab: Lab, registry: Registry, tmp_path: Path) -> Iterator[Site]:
-    with Site(lab, registry, tmp_path, named=["docker.io", "quay.io"]) as running:
-        yield running
-
-
-@pytest.fixture
-def node(site: Site) -> ClientNode:
-    return site.add_node()
-
-
-def test_ctr_pulls_by_hosts_toml(site: Site, node: ClientNode, image: Image) -> None:
-    with Containerd({"_default": node.peer.proxy_url}, netns=node.client.name) as containerd:
-        containerd.pull("docker.io/library/random:latest")
-        assert {blob.digest for blob in image.blobs} <= containerd.content()
+def test_ctr_pulls_by_hosts_toml(site: Site, node: ClientNode, image: Image, containerd: Start) -> None:
+    daemon = containerd(node.client.name, node.peer.proxy_url)
+    daemon.pull("docker.io/library/random:latest")
+    assert {blob.digest for blob in image.blobs} <= daemon.content()
     assert_left_the_origin_once(site.origin, image.blobs)
     assert_all_came_by_the_swarm(node.peer, image)
     assert [exchange.query for exchange in site.origin.ledger().exchanges if exchange.query] == []
 
 
-def test_a_registry_is_found_by_host_and_port(site: Site, node: ClientNode, image: Image) -> None:
-    with Containerd({"_default": node.peer.proxy_url}, netns=node.client.name) as containerd:
-        containerd.pull(f"{site.origin.address}/library/random:latest")
-        assert {blob.digest for blob in image.blobs} <= containerd.content()
+def test_a_registry_is_found_by_host_and_port(site: Site, node: ClientNode, image: Image, containerd: Start) -> None:
+    daemon = containerd(node.client.name, node.peer.proxy_url)
+    daemon.pull(f"{site.origin.address}/library/random:latest")
+    assert {blob.digest for blob in image.blobs} <= daemon.content()
     assert_left_the_origin_once(site.origin, image.blobs)
     assert_all_came_by_the_swarm(node.peer, image)
 
 
-def test_a_second_ctr_pulls_from_the_store_alone(site: Site, node: ClientNode, image: Image) -> None:
+def test_a_second_ctr_pulls_from_the_store_alone(site: Site, node: ClientNode, image: Image, containerd: Start) -> None:
     for _ in range(2):
-        with Containerd({"_default": node.peer.proxy_url}, netns=node.client.name) as containerd:
-            containerd.pull("quay.io/library/random:latest")
-            assert {blob.digest for blob in image.blobs} <= containerd.content()
+        daemon = containerd(node.client.name, node.peer.proxy_url)
+        daemon.pull("quay.io/library/random:latest")
+        assert {blob.digest for blob in image.blobs} <= daemon.content()
     assert_left_the_origin_once(site.origin, image.blobs)
     assert_stored_blobs_suffice(node.peer, image)
 
 
-def test_cri_pulls_three_layers_at_a_time_over_connections_it_keeps(site: Site, node: ClientNode, image: Image) -> None:
+def test_cri_pulls_three_layers_at_a_time_over_connections_it_keeps(
+    site: Site, node: ClientNode, image: Image, containerd: Start
+) -> None:
     host, _, port = node.peer.proxy.rpartition(":")
     with (
         CountingProxyProcess((host, int(port)), netns=node.client.name) as between,
-        Containerd({"_default": between.url}, netns=node.client.name) as containerd,
-        containerd.cri() as cri,
+        containerd(node.client.name, between.url).cri() as cri,
     ):
         assert cri.pull("quay.io/library/random:latest") == image.config.digest
         assert cri.images()[image.config.digest] == [
@@ -107,12 +78,11 @@ def test_cri_pulls_three_layers_at_a_time_over_connections_it_keeps(site: Site, 
     assert_all_came_by_the_swarm(node.peer, image)
 
 
-def test_cri_pulls_a_removed_image_again_without_the_origins_blobs(site: Site, node: ClientNode, image: Image) -> None:
+def test_cri_pulls_a_removed_image_again_without_the_origins_blobs(
+    site: Site, node: ClientNode, image: Image, containerd: Start
+) -> None:
     for _ in range(2):
-        with (
-            Containerd({"_default": node.peer.proxy_url}, netns=node.client.name) as containerd,
-            containerd.cri() as cri,
-        ):
+        with containerd(node.client.name, node.peer.proxy_url).cri() as cri:
             assert cri.pull("docker.io/library/random:latest") == image.config.digest
     assert_left_the_origin_once(site.origin, image.blobs)
     assert_stored_blobs_suffice(node.peer, image)

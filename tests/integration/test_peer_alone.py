@@ -9,41 +9,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.harness.cluster import LOOPBACK, Cluster, Peer
-from benchmarks.harness.netns import Lab
-from benchmarks.harness.registry import Registry
-from benchmarks.origin.counting_proxy import CountingProxy
-from benchmarks.origin.image import Image, make_random_image
-from tests.support.clients import DockerDaemon
 from tests.support.counts import assert_becomes, assert_received, assert_sent_to_clients
 from tests.support.pullers import blob_target, get
 from tests.support.site import Site, assert_left_the_origin_once
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from benchmarks.origin.counting_proxy import CountingProxy
+    from benchmarks.origin.image import Image
+    from tests.support.clients import DockerDaemon
 
 pytestmark = pytest.mark.client("docker-registry")
 
-SIZES_BYTES = (500, 700_000, 3_000_000)
 NOBODY_THERE = "http://127.0.0.1:1"
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    return make_random_image(tmp_path_factory.mktemp("image"), SIZES_BYTES, seed=9)
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory, image: Image) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("registry")) as running:
-        running.push(image, "library/random")
-        yield running
-
-
-@pytest.fixture
-def origin(registry: Registry) -> Iterator[CountingProxy]:
-    with CountingProxy(registry.host_port) as proxy:
-        yield proxy
 
 
 @pytest.fixture
@@ -117,16 +97,17 @@ def test_sharing_is_switched_off_and_on_while_the_peer_runs(
 
 @pytest.mark.root
 @pytest.mark.client("dockerd", "docker", "ip", "tc", "nsenter", "curl")
-def test_dockerd_pulls_through_a_peer_whose_supernode_is_gone(tmp_path: Path, registry: Registry, image: Image) -> None:
-    with Lab() as lab, Site(lab, registry, tmp_path) as site:
-        site.cluster.supernode.kill()
-        node = site.add_node()
-        with DockerDaemon(netns=node.client.name, mirrors=[node.peer.proxy_url]) as daemon:
-            assert daemon.pull("random:latest") == image.top.digest
-            assert daemon.inspect("random:latest")["Id"] == image.config.digest
-        assert_left_the_origin_once(site.origin, image.blobs)
-        assert_received(node.peer, origin=image.size_bytes)
-        assert_becomes(lambda: node.peer.client_bytes("swarm") + node.peer.client_bytes("store"), image.size_bytes)
+def test_dockerd_pulls_through_a_peer_whose_supernode_is_gone(
+    site: Site, image: Image, dockerd: Callable[..., DockerDaemon]
+) -> None:
+    site.cluster.supernode.kill()
+    node = site.add_node()
+    daemon = dockerd(node.client.name, node.peer.proxy_url)
+    assert daemon.pull("random:latest") == image.top.digest
+    assert daemon.inspect("random:latest")["Id"] == image.config.digest
+    assert_left_the_origin_once(site.origin, image.blobs)
+    assert_received(node.peer, origin=image.size_bytes)
+    assert_becomes(lambda: node.peer.client_bytes("swarm") + node.peer.client_bytes("store"), image.size_bytes)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.harness.cluster import Cluster
-from benchmarks.harness.netns import Lab
 from benchmarks.harness.processes import WAIT_S
-from benchmarks.harness.registry import Registry
-from benchmarks.origin.image import Image, make_random_image
-from tests.support.clients import Mirror, Podman, Skopeo
 from tests.support.clients.podman import wrongly_named_files
 from tests.support.site import (
     ClientNode,
@@ -25,68 +21,43 @@ from tests.support.site import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
+
+    from benchmarks.harness.registry import Registry
+    from benchmarks.origin.image import Image
+    from tests.support.clients import Podman, Skopeo
 
 pytestmark = [pytest.mark.root, pytest.mark.client("docker-registry", "ip", "tc", "nsenter", "curl")]
 
-REPOSITORY = "library/random"
-SIZES_BYTES = (500, 700_000, 4_000_000)
 
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    return make_random_image(tmp_path_factory.mktemp("image"), SIZES_BYTES, seed=3, with_index=True)
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory, image: Image) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("registry")) as running:
-        running.push(image, REPOSITORY)
-        yield running
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with Lab() as network:
-        yield network
-
-
-@pytest.fixture
-def site(lab: Lab, registry: Registry, tmp_path: Path) -> Iterator[Site]:
-    with Site(lab, registry, tmp_path, named=["quay.io"]) as running:
-        yield running
-
-
-@pytest.fixture
-def node(site: Site) -> ClientNode:
-    return site.add_node()
-
-
-def mirror_of(node: ClientNode) -> Mirror:
-    return Mirror("quay.io", f"{node.peer.proxy}/quay.io")
+def mirror_of(node: ClientNode) -> str:
+    """Of quay.io: the registry is the first part of the path."""
+    return f"{node.peer.proxy}/quay.io"
 
 
 @pytest.mark.client("podman")
-def test_podman_pulls_by_registries_conf(site: Site, node: ClientNode, image: Image) -> None:
-    with Podman([mirror_of(node)], netns=node.client.name) as podman:
-        assert f"sha256:{podman.pull('quay.io/library/random:latest')}" == image.config.digest
-        assert len(podman.file_digests("quay.io/library/random:latest")) == len(SIZES_BYTES)
+def test_podman_pulls_by_registries_conf(
+    site: Site, node: ClientNode, image: Image, podman: Callable[[str, str], Podman]
+) -> None:
+    client = podman(node.client.name, mirror_of(node))
+    assert f"sha256:{client.pull('quay.io/library/random:latest')}" == image.config.digest
+    assert len(client.file_digests("quay.io/library/random:latest")) == len(image.layers)
     assert_left_the_origin_once(site.origin, image.blobs)
     assert_all_came_by_the_swarm(node.peer, image)
 
 
 @pytest.mark.client("skopeo")
 def test_skopeo_copies_by_registries_conf_and_the_second_time_from_the_store(
-    site: Site, node: ClientNode, image: Image
+    site: Site, node: ClientNode, image: Image, skopeo: Callable[[str, str], Skopeo]
 ) -> None:
-    with Skopeo([mirror_of(node)], netns=node.client.name) as skopeo:
-        for _ in range(2):
-            folder = skopeo.pull("quay.io/library/random:latest")
-            manifest = json.loads((folder / "manifest.json").read_text())
-            assert manifest["config"]["digest"] == image.config.digest
-            assert [layer["digest"] for layer in manifest["layers"]] == [layer.digest for layer in image.layers]
-            assert wrongly_named_files(folder) == []
+    client = skopeo(node.client.name, mirror_of(node))
+    for _ in range(2):
+        folder = client.pull("quay.io/library/random:latest")
+        manifest = json.loads((folder / "manifest.json").read_text())
+        assert manifest["config"]["digest"] == image.config.digest
+        assert [layer["digest"] for layer in manifest["layers"]] == [layer.digest for layer in image.layers]
+        assert wrongly_named_files(folder) == []
     assert_left_the_origin_once(site.origin, image.blobs)
     assert_stored_blobs_suffice(node.peer, image)
 

@@ -9,12 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.harness.cluster import Cluster
-from benchmarks.harness.netns import Lab
 from benchmarks.harness.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
 from benchmarks.harness.tls import Authority
 from benchmarks.origin.counting_proxy import CountingProxy
 from benchmarks.origin.image import Image, make_random_image
-from tests.support.clients import DockerDaemon, Mirror, Skopeo
 from tests.support.clients.podman import wrongly_named_files
 from tests.support.counts import assert_received, assert_sent_to_clients
 from tests.support.pullers import Answer, blob_target, get
@@ -22,23 +20,19 @@ from tests.support.site import Site
 from tests.support.tokens import TokenServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from benchmarks.harness.cluster import Peer, Service
+    from benchmarks.harness.netns import Lab
+    from tests.support.clients import DockerDaemon, Skopeo
 
 pytestmark = pytest.mark.client("docker-registry")
 
 PRIVATE = "private/app"
 PUBLIC = "public/app"
-SIZES_BYTES = (500, 700_000, 3_000_000)
 # What of a credential must never be seen: as typed, and as a Basic header carries it.
 ENCODED = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    return make_random_image(tmp_path_factory.mktemp("image"), SIZES_BYTES, seed=6)
 
 
 @pytest.fixture
@@ -162,15 +156,17 @@ def test_of_one_registry_the_public_is_shared_and_the_private_is_not(tmp_path: P
 
 @pytest.mark.root
 @pytest.mark.client("skopeo", "ip", "tc", "nsenter", "curl")
-def test_skopeo_pulls_a_private_image_with_its_own_login(tmp_path: Path, locked: Registry, image: Image) -> None:
-    with Lab() as lab, Site(lab, locked, tmp_path, named=["quay.io"]) as site:
+def test_skopeo_pulls_a_private_image_with_its_own_login(
+    tmp_path: Path, lab: Lab, locked: Registry, image: Image, skopeo: Callable[[str, str], Skopeo]
+) -> None:
+    with Site(lab, locked, tmp_path, named=["quay.io"]) as site:
         node = site.add_node()
-        with Skopeo([Mirror("quay.io", f"{node.peer.proxy}/quay.io")], netns=node.client.name) as skopeo:
-            login = {"auths": {node.peer.proxy: {"auth": ENCODED}}}
-            (skopeo.directory / "auth.json").write_text(json.dumps(login))
-            folder = skopeo.pull(f"quay.io/{PRIVATE}:latest")
-            assert wrongly_named_files(folder) == []
-            assert len(list(folder.iterdir())) == len(image.blobs) + 2
+        client = skopeo(node.client.name, f"{node.peer.proxy}/quay.io")
+        login = {"auths": {node.peer.proxy: {"auth": ENCODED}}}
+        (client.directory / "auth.json").write_text(json.dumps(login))
+        folder = client.pull(f"quay.io/{PRIVATE}:latest")
+        assert wrongly_named_files(folder) == []
+        assert len(list(folder.iterdir())) == len(image.blobs) + 2
         assert_passed_through(node.peer, image)
         services: list[Service] = [site.cluster.supernode, node.peer]
         assert_not_kept(services, image)
@@ -179,15 +175,17 @@ def test_skopeo_pulls_a_private_image_with_its_own_login(tmp_path: Path, locked:
 
 @pytest.mark.root
 @pytest.mark.client("dockerd", "docker", "ip", "tc", "nsenter", "curl")
-def test_dockerd_pulls_a_private_image_with_its_own_login(tmp_path: Path, locked: Registry, image: Image) -> None:
+def test_dockerd_pulls_a_private_image_with_its_own_login(
+    tmp_path: Path, lab: Lab, locked: Registry, image: Image, dockerd: Callable[..., DockerDaemon]
+) -> None:
     login = tmp_path / "login"
     login.mkdir()
     (login / "config.json").write_text(json.dumps({"auths": {"https://index.docker.io/v1/": {"auth": ENCODED}}}))
-    with Lab() as lab, Site(lab, locked, tmp_path) as site:
+    with Site(lab, locked, tmp_path) as site:
         node = site.add_node()
-        with DockerDaemon(netns=node.client.name, mirrors=[node.peer.proxy_url]) as daemon:
-            daemon.docker("--config", login, "pull", f"{PRIVATE}:latest")
-            assert daemon.inspect(f"{PRIVATE}:latest")["Id"] == image.config.digest
+        daemon = dockerd(node.client.name, node.peer.proxy_url)
+        daemon.docker("--config", login, "pull", f"{PRIVATE}:latest")
+        assert daemon.inspect(f"{PRIVATE}:latest")["Id"] == image.config.digest
         assert_passed_through(node.peer, image)
         services: list[Service] = [site.cluster.supernode, node.peer]
         assert_not_kept(services, image)

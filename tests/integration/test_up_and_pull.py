@@ -11,9 +11,6 @@ from benchmarks.harness.cluster import Cluster, script
 from benchmarks.harness.metrics import scrape
 from benchmarks.harness.processes import WAIT_S, ManagedProcess, ProcessError, run, wait_until
 from benchmarks.harness.programs import clean_environment
-from benchmarks.harness.registry import Registry
-from benchmarks.origin.counting_proxy import CountingProxy
-from benchmarks.origin.image import Image, make_random_image
 from tests.support.pullers import blob_target, get, start_pull
 from tests.support.site import assert_left_the_origin_once
 
@@ -21,29 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from benchmarks.harness.registry import Registry
+    from benchmarks.origin.counting_proxy import CountingProxy
+    from benchmarks.origin.image import Image
+
 pytestmark = pytest.mark.client("docker-registry")
 
-SIZES_BYTES = (500, 700_000, 5_000_000)
 # Five are promised; the rest is for a machine that has other work.
 ENDS_WITHIN_S = 15.0
-
-
-@pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
-    return make_random_image(tmp_path_factory.mktemp("image"), SIZES_BYTES, seed=8, with_index=True)
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory, image: Image) -> Iterator[Registry]:
-    with Registry(tmp_path_factory.mktemp("registry")) as running:
-        running.push(image, "library/random")
-        yield running
-
-
-@pytest.fixture
-def origin(registry: Registry) -> Iterator[CountingProxy]:
-    with CountingProxy(registry.host_port) as proxy:
-        yield proxy
 
 
 @pytest.fixture

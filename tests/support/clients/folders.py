@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def remove_tree(directory: Path) -> None:
-    """Unmount what is mounted below `directory`, then remove it."""
+    """Unmount what is mounted below `directory`, then remove it; nothing is to be done the second time."""
+    if not directory.exists():
+        return
     for mount_point in mounts_below(directory):
         run(["umount", "--lazy", mount_point], check=False)
     shutil.rmtree(directory)
