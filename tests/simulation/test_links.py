@@ -31,7 +31,7 @@ def test_the_local_share_leaves_that_unused() -> None:
     assert [flow.rate_bytes_s for flow in flows] == pytest.approx([5.0, 1.0, 1.0])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     capacities=st.lists(st.floats(1.0, 100.0), min_size=4, max_size=8),
     pairs=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=12),

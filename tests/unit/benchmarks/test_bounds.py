@@ -6,7 +6,7 @@ import math
 from dataclasses import fields, replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.bounds import Bounds, bounds, goodput
@@ -76,7 +76,6 @@ def test_with_equal_links_a_blob_takes_its_pieces_and_the_doublings_of_200_nodes
     assert (limits.piece_s - piece_s) / limits.fluid_s == pytest.approx(rounds_over_pieces, abs=0.0005)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 600), st.integers(1, 1000))
 def test_with_equal_links_the_origins_hop_is_one_more_round(nodes: int, pieces: int) -> None:
     limits = bounds(replace(equal_links(nodes, (pieces * MIB,), float(MIB)), piece_size_bytes=MIB))
@@ -183,7 +182,6 @@ def test_a_goodput_that_is_missing_or_nothing_is_an_error() -> None:
     assert goodput(0.0, {0.0: 5.0}) == 5.0
 
 
-@settings(deadline=None)
 @given(scenarios())
 def test_the_piece_bound_is_never_below_the_fluid_bound_nor_that_below_any_part_of_it(scenario: Scenario) -> None:
     limits = bounds(scenario)
@@ -192,7 +190,6 @@ def test_the_piece_bound_is_never_below_the_fluid_bound_nor_that_below_any_part_
     assert all(math.isfinite(one) and one > 0.0 for one in limits.node_s)
 
 
-@settings(deadline=None)
 @given(scenarios(), st.floats(1.0, 20.0), st.sampled_from(("origin", "supernode", "trunk", "up", "down")))
 def test_faster_links_never_raise_a_bound(scenario: Scenario, factor: float, which: str) -> None:
     if which in ("up", "down"):
@@ -205,14 +202,12 @@ def test_faster_links_never_raise_a_bound(scenario: Scenario, factor: float, whi
     assert_none_is_less(bounds(scenario), bounds(faster))
 
 
-@settings(deadline=None)
 @given(scenarios(), st.integers(1, 40))
 def test_more_equal_nodes_never_lower_a_bound(scenario: Scenario, more: int) -> None:
     fewer = replace(scenario, classes=scenario.classes[:1], faults=Faults())
     assert_none_is_less(bounds(replace(fewer, nodes=fewer.nodes + more)), bounds(fewer))
 
 
-@settings(deadline=None)
 @given(scenarios(), st.integers(1, 4), st.integers(1, 4))
 def test_more_nodes_of_every_class_never_lower_a_bound(scenario: Scenario, times: int, more: int) -> None:
     parts = sum(one.parts for one in scenario.classes)
@@ -220,7 +215,6 @@ def test_more_nodes_of_every_class_never_lower_a_bound(scenario: Scenario, times
     assert_none_is_less(bounds(replace(fewer, nodes=(times + more) * parts)), bounds(fewer))
 
 
-@settings(deadline=None)
 @given(scenarios(), st.sampled_from((2.0, 8.0)))
 def test_times_shrink_as_all_rates_grow(scenario: Scenario, factor: float) -> None:
     timeless = replace(scenario, arrivals=Arrivals(), origin=OriginBehaviour(), faults=Faults(slow_part=0.2))
@@ -231,7 +225,6 @@ def test_times_shrink_as_all_rates_grow(scenario: Scenario, factor: float) -> No
     assert slow.cross_rack_bytes == fast.cross_rack_bytes
 
 
-@settings(deadline=None)
 @given(scenarios())
 def test_by_the_live_bound_the_uplinks_can_have_sent_every_copy_exactly(scenario: Scenario) -> None:
     sound = replace(scenario, faults=Faults(), origin=OriginBehaviour())

@@ -214,13 +214,13 @@ class World:
         assert not [state for state in self.readers.values() if state == "waiting"]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 1 << 32), st.integers(10, 250))
 def test_invariants_hold_in_any_order(seed: int, steps: int) -> None:
     World(seed, steps).run()
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(st.integers(0, 1 << 32))
 def test_two_runs_of_one_seed_are_equal(seed: int) -> None:
     first, second = World(seed, 150), World(seed, 150)

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 PIECE = 256 * KIB
 LIMITS = Limits(grace_s=0.2, grace_jitter_s=0.1, refresh_s=0.2)
+# Where other nodes are to have what is missing, however long a busy machine takes to ask them.
+NO_UPSTREAM = Limits(grace_s=10 * WAIT_S, refresh_s=0.2)
 SWARM = 1
 
 

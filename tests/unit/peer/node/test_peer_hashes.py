@@ -13,7 +13,17 @@ from benchmarks.harness.processes import WAIT_S, wait_until
 from peer.downloader.contract import BlobFound
 from peer.node.blobs import BlobFailed, NotShared
 from proto.wire.messages import Announce, Failed, Holders, PieceHashes
-from tests.unit.peer.node.nodes import PIECE, SWARM, hashes_of, known, layout_of, opened, read_all, signed_hash
+from tests.unit.peer.node.nodes import (
+    NO_UPSTREAM,
+    PIECE,
+    SWARM,
+    hashes_of,
+    known,
+    layout_of,
+    opened,
+    read_all,
+    signed_hash,
+)
 from tests.unit.peer.node.one_blob import CONTENT, DIGEST, SOURCE, begin, grants, two_nodes
 
 if TYPE_CHECKING:
@@ -22,7 +32,7 @@ if TYPE_CHECKING:
 
 @pytest.mark.asyncio
 async def test_signed_hashes_are_learnt_from_holders_too(tmp_path: Path) -> None:
-    async with two_nodes(tmp_path) as (supernode, holder, node):
+    async with two_nodes(tmp_path, limits=NO_UPSTREAM) as (supernode, holder, node):
         other = await begin(supernode, holder)  # the holder hears the signed hashes
         other.close()
         opening = asyncio.create_task(node.driver.open(DIGEST, SOURCE))

@@ -10,7 +10,7 @@ import pytest
 from peer.node.blobs import DigestMismatch, NotShared
 from proto.wire.messages import Announce, OriginStatus, OriginTried, Source
 from tests.support.fake_origin import FakeOrigin, fake_origin
-from tests.unit.peer.node.nodes import LIMITS, SWARM, hashes_of, opened, read_all, running_node
+from tests.unit.peer.node.nodes import LIMITS, NO_UPSTREAM, SWARM, hashes_of, opened, read_all, running_node
 from tests.unit.peer.node.one_blob import CONTENT, DIGEST, begin, two_nodes
 from tests.unit.peer.node.scripted_supernode import scripted_supernode
 
@@ -28,7 +28,7 @@ def origin() -> Iterator[FakeOrigin]:
 
 @pytest.mark.asyncio
 async def test_with_the_link_lost_the_node_goes_on_from_the_holders_it_knows(tmp_path: Path) -> None:
-    async with two_nodes(tmp_path) as (supernode, holder, node):
+    async with two_nodes(tmp_path, limits=NO_UPSTREAM) as (supernode, holder, node):
         blob = await begin(supernode, node, holder)
         supernode.refuses = True
         await supernode.hang_up(node.identity.peer)

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.harness.processes import WAIT_S, wait_until
@@ -155,7 +155,7 @@ def test_a_range_beyond_the_blob_is_refused_with_its_size() -> None:
     assert b"errors" in body
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(st.integers(0, 3000), st.one_of(st.none(), st.integers(0, 3000)), st.integers(0, 2500))
 def test_any_range_gives_the_bytes_it_names(first: int, last: int | None, size: int) -> None:
     content = _SHARED[:size]

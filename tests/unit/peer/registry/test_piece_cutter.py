@@ -57,7 +57,7 @@ def test_each_piece_is_told_of_when_its_last_byte_came(handle: BlobHandle) -> No
     assert handle.held == 0b11
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.integers(1, 4000), st.integers(0, LAYOUT.full_mask), st.integers(1, 10))
 def test_windows_written_beside_each_other_make_the_whole_blob(
     store: DiskStore, step: int, already_held: int, border: int

@@ -193,4 +193,4 @@ class DiskStoreMachine(RuleBasedStateMachine):
 
 
 TestDiskStoreMachine = DiskStoreMachine.TestCase
-TestDiskStoreMachine.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+TestDiskStoreMachine.settings = settings(max_examples=40, stateful_step_count=40)

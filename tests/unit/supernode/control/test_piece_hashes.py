@@ -22,7 +22,7 @@ def hash_for(piece: int) -> bytes:
     return bytes([piece]) * 32
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.permutations(range(COUNT)), st.sets(st.integers(0, COUNT - 1)))
 def test_signed_runs_cover_all_that_is_missing(order: list[int], ask_after: set[int]) -> None:
     book = HashBook(IDENTITY, BLOB, LAYOUT)

@@ -12,9 +12,18 @@ from peer.downloader.limits import Limits as PeerLimits
 from peer.store.disk import DiskStore
 from proto.ids import Digest
 from proto.pieces import KIB, PieceLayout
-from proto.wire.messages import Message, NodeKnown, OriginStatus, PieceHashes, Stored, SwarmOpened, TorrentOpened
+from proto.wire.messages import (
+    Message,
+    NodeKnown,
+    OriginStatus,
+    PieceHashes,
+    Ping,
+    Pong,
+    Stored,
+    SwarmOpened,
+    TorrentOpened,
+)
 from proto.wire.tickets import Identity
-from supernode.control import notifier
 from supernode.control.node_registry import NodeBook
 from supernode.control.notifier import MOVED_LATELY_S, Telling
 from supernode.control.swarm_registry import Swarm, SwarmBook
@@ -22,12 +31,14 @@ from supernode.session.hello import PeerInfo
 from supernode.session.session import Limits, Link, Session
 from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.support.torrents import Told, torrent_swarms
-from tests.unit.supernode.harness import BarePeer, running_supernode
+from tests.unit.supernode.harness import running_supernode
 from tests.unit.supernode.torrent.test_tracker import FLAGS, TorrentPeer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from supernode.app import Supernode
 
 CONTENT = random.Random(1).randbytes(700 * KIB)
 # What is repeated with each ping is repeated that much sooner.
@@ -154,20 +165,19 @@ class Waiting(TorrentPeer):
             pass
 
 
-async def quiet(peer: BarePeer, seconds: float) -> None:
-    """Wait until nothing was said of the swarm for so long."""
-    while True:
-        before = len(peer.of(OriginStatus))
-        await asyncio.sleep(seconds)
-        if len(peer.of(OriginStatus)) == before:
-            return
+async def let_it_rest(supernode: Supernode, peer: Waiting) -> None:
+    """As if nothing had moved for long; what was said before is forgotten."""
+    assert supernode._driver is not None
+    for swarm in supernode._driver.swarms:
+        swarm.moved_s = float("-inf")
+    # A frame that left before is here when its successor is.
+    await peer.send(Ping(1))
+    await peer.expect(Pong)
+    peer.forget()
 
 
 @pytest.mark.asyncio
-async def test_pieces_that_members_store_are_news_once(
-    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(notifier, "MOVED_LATELY_S", 1.0)
+async def test_pieces_that_members_store_are_news_once(tmp_path: Path, origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     async with (
         running_supernode(tmp_path, origin, *FLAGS, limits=OFTEN) as supernode,
@@ -179,22 +189,17 @@ async def test_pieces_that_members_store_are_news_once(
         await waits.heard_sharing()
         await stores.announce(origin, digest)
         swarm = (await stores.expect(SwarmOpened)).swarm
-        await quiet(waits, 1.5)
-        waits.forget()
+        await let_it_rest(supernode, waits)
         await stores.send(Stored(0, swarm, 0, 1))
         await waits.heard_sharing()
-        await quiet(waits, 1.5)
-        waits.forget()
+        await let_it_rest(supernode, waits)
         await stores.send(Stored(0, swarm, 0, 1))
         await asyncio.sleep(0.5)
         assert waits.of(OriginStatus) == []
 
 
 @pytest.mark.asyncio
-async def test_payload_that_the_seed_sends_is_news(
-    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(notifier, "MOVED_LATELY_S", 1.0)
+async def test_payload_that_the_seed_sends_is_news(tmp_path: Path, origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     store = DiskStore(tmp_path / "p", size_limit_bytes=1 << 30, free_floor_bytes=0)
     swarms = torrent_swarms(store, Told(), download_rate_bytes_s=32 * KIB)
@@ -210,8 +215,7 @@ async def test_payload_that_the_seed_sends_is_news(
         handle = store.open(digest, layout)
         for told in waits.of(PieceHashes):
             handle.trust_hashes(told.first, told.hashes)
-        await quiet(waits, 1.5)
-        waits.forget()
+        await let_it_rest(supernode, waits)
         assert swarms.offer(digest, layout, metainfo)
         swarms.fetch(digest)
         swarms.connect(digest, [seed.delivery_address])

@@ -72,7 +72,7 @@ def a_log() -> tuple[bytes, list[int]]:
 
 
 @pytest.mark.parametrize("cls", EVENTS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_every_event_comes_out_as_it_went_in(cls: type[Event], data: st.DataObject) -> None:
     event = cast("Event", data.draw(objects(cls)))
@@ -86,7 +86,7 @@ def test_every_event_comes_out_as_it_went_in(cls: type[Event], data: st.DataObje
 
 
 @pytest.mark.parametrize("cls", COMMANDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(data=st.data())
 def test_every_command_comes_out_as_it_went_in(cls: type[Command], data: st.DataObject) -> None:
     command = cast("Command", data.draw(objects(cls)))

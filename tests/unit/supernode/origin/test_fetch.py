@@ -119,7 +119,7 @@ FAULTS = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, LAYOUT.full_mask), st.sampled_from([ONE_STREAM, WINDOWS]))
 def test_any_set_of_missing_ranges_is_asked_for_exactly_once(pieces: int, windows: WindowSettings) -> None:
     missing, received = LAYOUT.byte_ranges(pieces), Received()
@@ -129,7 +129,7 @@ def test_any_set_of_missing_ranges_is_asked_for_exactly_once(pieces: int, window
     assert joined(asked_ranges(origin)) == missing
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, LAYOUT.full_mask),
     st.lists(FAULTS, max_size=6),

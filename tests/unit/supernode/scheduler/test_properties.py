@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
@@ -187,6 +187,4 @@ class SchedulerUnderAnything(RuleBasedStateMachine):
 
 
 TestSchedulerUnderAnything = SchedulerUnderAnything.TestCase
-TestSchedulerUnderAnything.settings = settings(
-    max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
+TestSchedulerUnderAnything.settings = settings(max_examples=60, stateful_step_count=60)
