@@ -14,10 +14,9 @@ from tests.support.leaks import Snapshot, TaskWatch
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+
 # How long an example takes says how busy the machine is, and nothing of the code.
-settings.register_profile(
-    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_slow]
-)
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")
 
 
