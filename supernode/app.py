@@ -32,19 +32,19 @@ from proto.runtime.service import close_in_time
 from proto.wire.messages import TORRENT
 from proto.wire.tickets import Identity
 from supernode.api.server import Api
-from supernode.control.admission import Opening, Policy
+from supernode.control.admission import Admission, Policy
 from supernode.control.delivery import PieceDelivery
 from supernode.control.driver import Driver
-from supernode.control.message_handler import Intake
-from supernode.control.node_registry import NodeBook
-from supernode.control.notifier import Telling
+from supernode.control.message_handler import MessageHandler
+from supernode.control.node_registry import NodeRegistry
+from supernode.control.notifier import Notifier
 from supernode.control.piece_hashes import sign_held
-from supernode.control.swarm_registry import SwarmBook
-from supernode.control.verification import Completion
+from supernode.control.swarm_registry import SwarmRegistry
+from supernode.control.verification import Verification
 from supernode.event_log.format import Header, SchedulerParameters
 from supernode.event_log.writer import EventLogWriter, RecordedScheduler
 from supernode.metrics import Metrics
-from supernode.origin.public_access import Publicity
+from supernode.origin.public_access import PublicAccess
 from supernode.origin.sources import OriginFetcher
 from supernode.scheduler import build as scheduler_build
 from supernode.scheduler.settings import SchedulerSettings
@@ -146,23 +146,23 @@ class Supernode:
         self._heads = Cancellation()
         self._transport = HttpTransport(self._identity, workers=4)
         self._seed = Seed(self._store, self._transport, self._origin.fetch, self._identity)
-        self._publicity = Publicity(
+        self._public_access = PublicAccess(
             lambda source, digest: self._origin.public_size(source, digest, self._heads), self._state
         )
         for close in (
             origins.close,
-            self._publicity.join,
+            self._public_access.join,
             self._seed.close,
             self._transport.close,
             self._seed.cancel_all,
         ):
             self._closing.callback(close)
-        swarms, nodes, delivery = SwarmBook(self._identity), NodeBook(), self._delivery
+        swarms, nodes, delivery = SwarmRegistry(self._identity), NodeRegistry(), self._delivery
         self._driver = driver = Driver(
             scheduler=self._scheduler,
             swarms=swarms,
             nodes=nodes,
-            telling=Telling(swarms, nodes, self._identity, delivery_port=delivery.port),
+            notifier=Notifier(swarms, nodes, self._identity, delivery_port=delivery.port),
             seed=self._seed,
             state=self._state,
             metrics=self.metrics,
@@ -171,28 +171,28 @@ class Supernode:
             on_fatal=self._fail,
         )
         delivery.begin(driver)
-        completion = Completion(
+        verification = Verification(
             driver=driver,
-            publicity=self._publicity,
+            public_access=self._public_access,
             state=self._state,
             metrics=self.metrics,
             on_whole=delivery.blob_verified,
         )
-        self._seed.report_to(completion)
-        self._opening = Opening(
+        self._seed.report_to(verification)
+        self._admission = Admission(
             driver=driver,
-            completion=completion,
-            publicity=self._publicity,
+            verification=verification,
+            public_access=self._public_access,
             state=self._state,
             metrics=self.metrics,
             policy=self._policy,
             recover_until=time.monotonic() + config.recovery_s,
             delivery=delivery,
         )
-        intake = Intake(
+        handler = MessageHandler(
             driver,
-            self._opening,
-            completion,
+            self._admission,
+            verification,
             self.metrics,
             self.limits,
             self._seed_address,
@@ -200,7 +200,7 @@ class Supernode:
         )
         api = Api(
             driver=driver,
-            owner=intake,
+            owner=handler,
             metrics=self.metrics,
             health=lambda: self._health,
             scrape=self._scrape,
@@ -248,14 +248,14 @@ class Supernode:
     async def _end_sessions(self, driver: Driver, runner: web.AppRunner) -> None:
         for site in list(runner.sites):
             await site.stop()
-        for link in driver.nodes:
-            link.session.end("shutdown", "the supernode is stopping")
+        for session in driver.nodes:
+            session.channel.end("shutdown", "the supernode is stopping")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SESSIONS_END_S):
                 await driver.nodes.wait_empty()
         self._heads.cancel()
-        await self._opening.close()
-        await self._publicity.close()
+        await self._admission.close()
+        await self._public_access.close()
         driver.close()
         await runner.cleanup()
 

@@ -19,7 +19,7 @@ from proto.ids import Digest
 from proto.pieces import Bitfield, indices
 from proto.wire import messages
 from supernode.control.driver import INLINE_BYTES_MAX
-from supernode.control.node_registry import NodeBook
+from supernode.control.node_registry import NodeRegistry
 from supernode.control.notifier import MOVED_LATELY_S
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
@@ -46,7 +46,7 @@ class Supernode:
         self._serving = False
         self._timer: Call | None = None
         # Who may accuse whom, and who is quarantined, is the production's book.
-        self._book = NodeBook()
+        self._book = NodeRegistry()
         self._sessions: dict[int, Session] = {}
         self._last_session = SEED
         self._swarms = {

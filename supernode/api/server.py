@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from aiohttp import web
 
 from supernode.session.hello import SessionEnd
-from supernode.session.session import Limits, Session, SessionOwner
+from supernode.session.session import Limits, SessionOwner, WebSocketSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -111,7 +111,7 @@ class Api:
         refusal = None
         if self._sockets >= self._limits.sessions_max:
             refusal = SessionEnd("limit", f"{self._limits.sessions_max} sessions are open already")
-        session = Session(
+        session = WebSocketSession(
             self._owner, self._key, self._epoch, self._limits, self._agent, self._metrics, self._transport
         )
         self._sockets += 1

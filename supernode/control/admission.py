@@ -30,12 +30,12 @@ if TYPE_CHECKING:
     from proto.oci.upstreams import UpstreamTable
     from supernode.control.delivery import PieceDelivery
     from supernode.control.driver import Driver
-    from supernode.control.swarm_registry import Member, Swarm
-    from supernode.control.verification import Completion
+    from supernode.control.swarm_registry import OpenSwarm, SwarmMember
+    from supernode.control.verification import Verification
     from supernode.metrics import Metrics
-    from supernode.origin.public_access import Publicity
+    from supernode.origin.public_access import PublicAccess
     from supernode.seed import SeedBlob
-    from supernode.session.session import Link
+    from supernode.session.session import PeerSession
     from supernode.state.base import SavedSwarm
     from supernode.state.thread import StateThread
 
@@ -55,15 +55,15 @@ class Policy:
     p2p: bool = True
 
 
-class Opening:
+class Admission:
     """See the module. `recover_until`, by the driver's clock, ends the wait for peers after a restart."""
 
     def __init__(
         self,
         *,
         driver: Driver,
-        completion: Completion,
-        publicity: Publicity,
+        verification: Verification,
+        public_access: PublicAccess,
         state: StateThread,
         metrics: Metrics,
         policy: Policy,
@@ -72,39 +72,39 @@ class Opening:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._driver = driver
-        self._completion = completion
-        self._publicity = publicity
+        self._verification = verification
+        self._public_access = public_access
         self._state = state
         self._metrics = metrics
         self._policy = policy
         self._recover_until = recover_until
         self._delivery = delivery
         self._unix_clock = clock
-        self._waiting: dict[tuple[Link, Digest], deque[Announce | Withdraw]] = {}
-        self._opening: dict[Digest, asyncio.Task[Swarm]] = {}
+        self._waiting: dict[tuple[PeerSession, Digest], deque[Announce | Withdraw]] = {}
+        self._opening: dict[Digest, asyncio.Task[OpenSwarm]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
     # --- announcements in their order ------------------------------------------------------------------------------
 
-    def announce(self, link: Link, digest: Digest, announce: Announce) -> None:
+    def announce(self, session: PeerSession, digest: Digest, announce: Announce) -> None:
         """Answer with SwarmOpened or BlobRefused, at once or later. Raises FrameInvalid."""
-        link.announced.setdefault(digest, 0)
-        self._queue(link, digest, announce)
+        session.announced.setdefault(digest, 0)
+        self._queue(session, digest, announce)
 
-    def withdraw(self, link: Link, digest: Digest) -> None:
+    def withdraw(self, session: PeerSession, digest: Digest) -> None:
         """The peer has nothing to do with the blob any more."""
-        if digest in link.announced:
-            self._queue(link, digest, Withdraw(str(digest)))
+        if digest in session.announced:
+            self._queue(session, digest, Withdraw(str(digest)))
 
-    def _queue(self, link: Link, digest: Digest, message: Announce | Withdraw) -> None:
-        waiting = self._waiting.get((link, digest))
+    def _queue(self, session: PeerSession, digest: Digest, message: Announce | Withdraw) -> None:
+        waiting = self._waiting.get((session, digest))
         if waiting is not None:
             if len(waiting) >= WAITING_PER_DIGEST_MAX:
                 raise FrameInvalid(f"{WAITING_PER_DIGEST_MAX} announcements of blob {digest.short} wait already")
             waiting.append(message)
             return
-        self._waiting[link, digest] = deque([message])
-        task = asyncio.create_task(self._work_off(link, digest))
+        self._waiting[session, digest] = deque([message])
+        task = asyncio.create_task(self._work_off(session, digest))
         self._tasks.add(task)
         task.add_done_callback(self._answered)
 
@@ -113,42 +113,42 @@ class Opening:
         if not task.cancelled() and task.exception() is not None:
             self._driver.fail(task.exception())
 
-    async def _work_off(self, link: Link, digest: Digest) -> None:
-        waiting = self._waiting[link, digest]
+    async def _work_off(self, session: PeerSession, digest: Digest) -> None:
+        waiting = self._waiting[session, digest]
         try:
             while waiting:
                 message = waiting.popleft()
                 if isinstance(message, Announce):
-                    await self._answer(link, digest, message)
+                    await self._answer(session, digest, message)
                 else:
-                    self._leave(link, digest)
+                    self._leave(session, digest)
         except FrameInvalid as error:
-            link.session.end("frame", str(error))
+            session.channel.end("frame", str(error))
         finally:
-            del self._waiting[link, digest]
+            del self._waiting[session, digest]
 
-    async def _answer(self, link: Link, digest: Digest, announce: Announce) -> None:
-        verdict, public = await self._verdict(link, digest, announce)
+    async def _answer(self, session: PeerSession, digest: Digest, announce: Announce) -> None:
+        verdict, public = await self._verdict(session, digest, announce)
         if verdict.public:
             try:
                 swarm = await self._swarm(digest, verdict.size_bytes, announce)
-                if self._driver.nodes.link(link.node) is link:
-                    self._enter(link, swarm, announce, public)
-                self._completion.settle(swarm)
+                if self._driver.nodes.session(session.node) is session:
+                    self._enter(session, swarm, announce, public)
+                self._verification.settle(swarm)
                 return
             except FrameInvalid:
                 raise
             except LayercastError as error:
                 verdict = Verdict(0, "unavailable", str(error))
-        if not link.announced.get(digest):
-            link.announced.pop(digest, None)
-        link.send(BlobRefused(announce.digest, verdict.reason, verdict.message[:TEXT_MAX]))
+        if not session.announced.get(digest):
+            session.announced.pop(digest, None)
+        session.send(BlobRefused(announce.digest, verdict.reason, verdict.message[:TEXT_MAX]))
 
-    async def _verdict(self, link: Link, digest: Digest, announce: Announce) -> tuple[Verdict, list[Source]]:
+    async def _verdict(self, session: PeerSession, digest: Digest, announce: Announce) -> tuple[Verdict, list[Source]]:
         """The first word of the announced sources that is public, with all that are; else the last refusal."""
         if not self._policy.p2p:
             return Verdict(0, "limit", "sharing is switched off"), []
-        if reason := self._delivery.refusal(link.info):
+        if reason := self._delivery.refusal(session.info):
             return Verdict(0, "limit", reason), []
         refusal = Verdict(0, "unknown", "no source announced")
         found: Verdict | None = None
@@ -172,15 +172,15 @@ class Opening:
         except UpstreamNotAllowed:
             message = f"registry {source.upstream!r} is not an allowed upstream of the supernode"
             return Verdict(0, "limit", message), source
-        times = self._completion.times_voided(source, digest)
+        times = self._verification.times_voided(source, digest)
         if times >= VOIDS_MAX:
             message = f"origin {source.upstream} sent content that is not blob {digest.short}, {times} times"
             return Verdict(0, "unavailable", message), source
-        return await self._publicity.check(source, digest), source
+        return await self._public_access.check(source, digest), source
 
     # --- opening a swarm -------------------------------------------------------------------------------------------
 
-    async def _swarm(self, digest: Digest, size_bytes: int, announce: Announce) -> Swarm:
+    async def _swarm(self, digest: Digest, size_bytes: int, announce: Announce) -> OpenSwarm:
         """The open swarm of this size. Raises LayercastError where there is none and cannot be."""
         # Looked up again after every wait: the last member of a swarm just opened may have left meanwhile.
         while (swarm := self._driver.swarms.of(digest)) is None:
@@ -197,7 +197,7 @@ class Opening:
             )
         return swarm
 
-    async def _open(self, digest: Digest, size_bytes: int, announce: Announce) -> Swarm:
+    async def _open(self, digest: Digest, size_bytes: int, announce: Announce) -> OpenSwarm:
         if size_bytes == 0 and Digest.of(b"", digest.algorithm) != digest:
             raise LayercastError(f"the origin says that blob {digest.short} is empty, which it is not")
         saved = await self._state.load_swarm(digest)
@@ -214,7 +214,7 @@ class Opening:
             saved = None
         return self._begin(digest, layout, saved, own)
 
-    def _begin(self, digest: Digest, layout: PieceLayout, saved: SavedSwarm | None, own: SeedBlob | None) -> Swarm:
+    def _begin(self, digest: Digest, layout: PieceLayout, saved: SavedSwarm | None, own: SeedBlob | None) -> OpenSwarm:
         driver = self._driver
         swarm = driver.swarms.open(digest, layout)
         self._metrics.swarms_open.set(len(driver.swarms))
@@ -253,10 +253,10 @@ class Opening:
             digest.short, swarm.number, layout.size_bytes, layout.count, swarm.seed_held.bit_count(),
             swarm.hashes.known.bit_count(), len(swarm.recovering),
         )  # fmt: skip
-        self._completion.check_if_complete(swarm)
+        self._verification.check_if_complete(swarm)
         return swarm
 
-    def _adopt(self, swarm: Swarm, own: SeedBlob) -> None:
+    def _adopt(self, swarm: OpenSwarm, own: SeedBlob) -> None:
         """Take in what the store holds; its own hashes win over remembered ones that differ."""
         if not all(swarm.hashes.agrees(first, hashes) for first, hashes in own.hashes):
             logger.error("state_contradicts_store digest=%s: remembered hashes dropped", swarm.digest.short)
@@ -271,99 +271,99 @@ class Opening:
 
     # --- members ---------------------------------------------------------------------------------------------------
 
-    def _enter(self, link: Link, swarm: Swarm, announce: Announce, public: list[Source]) -> None:
+    def _enter(self, session: PeerSession, swarm: OpenSwarm, announce: Announce, public: list[Source]) -> None:
         held = _held(swarm, announce)
-        if self._driver.nodes.is_quarantined(link.info.peer):
+        if self._driver.nodes.is_quarantined(session.info.peer):
             held = 0
         for source in public:
             if source not in swarm.sources:
                 swarm.sources.append(source)
                 self._state.add_source(swarm.digest, source)
-        member = swarm.join(link.node, wanted=announce.wanted)
-        if self._driver.nodes.is_quarantined(link.info.peer):
-            swarm.mistrust(link.node)
-        link.announced[swarm.digest] = swarm.number
+        member = swarm.join(session.node, wanted=announce.wanted)
+        if self._driver.nodes.is_quarantined(session.info.peer):
+            swarm.mistrust(session.node)
+        session.announced[swarm.digest] = swarm.number
         if announce.hashes:
-            self._claim(link, swarm, announce)
+            self._claim(session, swarm, announce)
         member.held = held & swarm.hashes.known
         member.unproven = held & ~swarm.hashes.known
         if held:
-            self.remember_holder(link, swarm)
+            self.remember_holder(session, swarm)
         else:
-            self._forget_holder(link, swarm)
-        self._tell_member(link, swarm, member)
+            self._forget_holder(session, swarm)
+        self._tell_member(session, swarm, member)
         if not swarm.layout.count:
             return
         post = self._driver.post
-        post(contract.PeerAnnounced(swarm.number, link.node, member.held, announce.wanted))
-        if announce.hashes and swarm.elected == link.node:
+        post(contract.PeerAnnounced(swarm.number, session.node, member.held, announce.wanted))
+        if announce.hashes and swarm.elected == session.node:
             swarm.elected = None
-            post(contract.OriginTried(swarm.number, link.node, True))
-        if link.node in swarm.recovering:
-            swarm.recovering.discard(link.node)
-            post(contract.RecoveryPeerReturned(swarm.number, link.node))
+            post(contract.OriginTried(swarm.number, session.node, True))
+        if session.node in swarm.recovering:
+            swarm.recovering.discard(session.node)
+            post(contract.RecoveryPeerReturned(swarm.number, session.node))
 
-    def _tell_member(self, link: Link, swarm: Swarm, member: Member) -> None:
+    def _tell_member(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
         """The answer to an announcement, and what a member that wants the blob needs to begin."""
         if member.wanted and swarm.layout.count > 1 and self._delivery.leases_pieces:
             # It can connect before its first lease comes.
-            self._driver.telling.introduce(link, SEED_NODE)
-        self._driver.telling.send_opened(link, swarm, member)
+            self._driver.notifier.introduce(session, SEED_NODE)
+        self._driver.notifier.send_opened(session, swarm, member)
         if member.wanted:
-            link.wanting.add(swarm.number)
+            session.wanting.add(swarm.number)
             if not swarm.inline:
                 # The content of a tiny blob comes whole with the first grant, and its hash is told after it: its own
                 # digest is what it is checked by. The next ping names the others, if not.
-                self._driver.telling.send_hashes(link, swarm, member)
-                self._driver.telling.send_holders(link, swarm, member)
+                self._driver.notifier.send_hashes(session, swarm, member)
+                self._driver.notifier.send_holders(session, swarm, member)
         else:
-            link.wanting.discard(swarm.number)
+            session.wanting.discard(swarm.number)
         if swarm.vouched:
-            link.send(Vouched(swarm.number))
-        self._delivery.member_entered(link, swarm, member)
+            session.send(Vouched(swarm.number))
+        self._delivery.member_entered(session, swarm, member)
 
-    def _claim(self, link: Link, swarm: Swarm, announce: Announce) -> None:
+    def _claim(self, session: PeerSession, swarm: OpenSwarm, announce: Announce) -> None:
         """A peer completed the blob alone and says what the piece hashes are.
 
         Taken where they contradict nothing known and no fetch from the origin is about to tell; the digest decides.
         """
         if len(announce.hashes) != 32 * swarm.layout.count or _held(swarm, announce) != swarm.layout.full_mask:
             raise FrameInvalid("Announce: hashes are for a blob that is held whole, 32 bytes a piece")
-        peer = link.info.peer
-        if self._driver.nodes.is_quarantined(peer) or self._completion.is_doubted(peer, swarm.digest):
+        peer = session.info.peer
+        if self._driver.nodes.is_quarantined(peer) or self._verification.is_doubted(peer, swarm.digest):
             return
         if swarm.vouched or swarm.fetches:
             return
         if not swarm.hashes.agrees(0, announce.hashes):
-            logger.warning("hashes_ignored digest=%s peer=%s", swarm.digest.short, short_peer(link.info.peer))
+            logger.warning("hashes_ignored digest=%s peer=%s", swarm.digest.short, short_peer(session.info.peer))
             return
         if swarm.hashes.known != swarm.layout.full_mask:
-            swarm.claimant = link.info.peer
+            swarm.claimant = session.info.peer
             for piece in range(swarm.layout.count):
                 self._driver.learn_hash(swarm, piece, announce.hashes[piece * 32 : piece * 32 + 32])
 
-    def _leave(self, link: Link, digest: Digest) -> None:
-        number = link.announced.pop(digest, 0)
+    def _leave(self, session: PeerSession, digest: Digest) -> None:
+        number = session.announced.pop(digest, 0)
         swarm = self._driver.swarms.numbered(number)
         if swarm is None:
             return
-        member = swarm.leave(link.node)
-        link.wanting.discard(number)
+        member = swarm.leave(session.node)
+        session.wanting.discard(number)
         if member is not None:
-            self._forget_holder(link, swarm)
-            self._driver.post(contract.PeerWithdrew(number, link.node))
-        self._completion.settle(swarm)
+            self._forget_holder(session, swarm)
+            self._driver.post(contract.PeerWithdrew(number, session.node))
+        self._verification.settle(swarm)
 
-    def remember_holder(self, link: Link, swarm: Swarm) -> None:
+    def remember_holder(self, session: PeerSession, swarm: OpenSwarm) -> None:
         """The peer holds something: after a restart it is worth waiting for. Written once."""
-        if link.info.peer not in swarm.recorded:
-            swarm.recorded.add(link.info.peer)
-            self._state.add_holder(swarm.digest, link.info.peer)
+        if session.info.peer not in swarm.recorded:
+            swarm.recorded.add(session.info.peer)
+            self._state.add_holder(swarm.digest, session.info.peer)
 
-    def _forget_holder(self, link: Link, swarm: Swarm) -> None:
-        if link.info.peer in swarm.recorded:
-            swarm.recorded.discard(link.info.peer)
-            self._state.remove_holder(swarm.digest, link.info.peer)
+    def _forget_holder(self, session: PeerSession, swarm: OpenSwarm) -> None:
+        if session.info.peer in swarm.recorded:
+            swarm.recorded.discard(session.info.peer)
+            self._state.remove_holder(swarm.digest, session.info.peer)
 
     async def close(self) -> None:
         """End what waits."""
@@ -384,7 +384,7 @@ def _layout(size_bytes: int, saved: SavedSwarm | None, announce: Announce) -> Pi
     return PieceLayout.of(size_bytes)
 
 
-def _held(swarm: Swarm, announce: Announce) -> int:
+def _held(swarm: OpenSwarm, announce: Announce) -> int:
     """The announced pieces; none of another cut. Raises FrameInvalid."""
     if not announce.held or (announce.size_bytes, announce.piece_size_bytes) != (
         swarm.layout.size_bytes,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from supernode.control.driver import Driver
-    from supernode.control.swarm_registry import Member, Swarm
+    from supernode.control.swarm_registry import OpenSwarm, SwarmMember
     from supernode.session.hello import PeerInfo
-    from supernode.session.session import Link
+    from supernode.session.session import PeerSession
 
 
 class PieceDelivery:
@@ -35,13 +35,13 @@ class PieceDelivery:
         """Why this node cannot have blobs that way; empty if it can."""
         return ""
 
-    def blob_verified(self, swarm: Swarm) -> None:
+    def blob_verified(self, swarm: OpenSwarm) -> None:
         """The supernode holds the blob whole, and its digest has passed."""
 
-    def member_entered(self, link: Link, swarm: Swarm, member: Member) -> None:
+    def member_entered(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
         """A peer announced the blob, and was answered."""
 
-    def refresh(self, link: Link) -> None:
+    def refresh(self, session: PeerSession) -> None:
         """Every few seconds for every session, before a frame leaves."""
 
     def set_upload_rate(self, bytes_s: int) -> None:

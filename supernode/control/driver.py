@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 
     from proto.ids import PeerId
     from proto.machine import Machine
-    from supernode.control.node_registry import NodeBook
-    from supernode.control.notifier import Telling
-    from supernode.control.swarm_registry import Swarm, SwarmBook
+    from supernode.control.node_registry import NodeRegistry
+    from supernode.control.notifier import Notifier
+    from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
     from supernode.metrics import Metrics
     from supernode.seed import Seed
-    from supernode.session.session import Link
+    from supernode.session.session import PeerSession
     from supernode.state.thread import StateThread
 
 logger = logging.getLogger(__name__)
@@ -59,9 +59,9 @@ class Driver:
         self,
         *,
         scheduler: Machine[contract.Event, contract.Command],
-        swarms: SwarmBook,
-        nodes: NodeBook,
-        telling: Telling,
+        swarms: SwarmRegistry,
+        nodes: NodeRegistry,
+        notifier: Notifier,
         seed: Seed,
         state: StateThread,
         metrics: Metrics,
@@ -72,7 +72,7 @@ class Driver:
     ) -> None:
         self.swarms = swarms
         self.nodes = nodes
-        self.telling = telling
+        self.notifier = notifier
         self.seed = seed
         self.clock = clock
         self._scheduler = scheduler
@@ -87,7 +87,7 @@ class Driver:
         self._closed = False
         self._timer: asyncio.TimerHandle | None = None
         # Swarm to the pieces whose hashes became known in this turn.
-        self._fresh_hashes: dict[Swarm, int] = {}
+        self._fresh_hashes: dict[OpenSwarm, int] = {}
         # Leases that the seed itself runs.
         self._seed_leases: dict[int, tuple[int, int]] = {}
 
@@ -174,34 +174,34 @@ class Driver:
         if grant.receiver == SEED:
             self._grant_to_seed(swarm, grant)
             return
-        link = self.nodes.link(grant.receiver)
+        session = self.nodes.session(grant.receiver)
         member = swarm.members.get(grant.receiver)
-        if link is None or member is None:
+        if session is None or member is None:
             return  # its PeerLost or PeerWithdrew is in the inbox
         if grant.source != SEED:
-            source = self.nodes.link(grant.source)
+            source = self.nodes.session(grant.source)
             if source is None or self.nodes.is_quarantined(source.info.peer):
                 reason = FailReason.CONNECTION if source is None else FailReason.CORRUPT
                 self.post(contract.FetchFailed(grant.lease_id, reason))
                 return
-        lease = self._remember_lease(link, grant)
+        lease = self._remember_lease(session, grant)
         if grant.inline and swarm.content is not None and self.fits_inline(swarm, swarm.wanted_by):
-            link.send(InlineBlob(lease, swarm.number, swarm.content))
+            session.send(InlineBlob(lease, swarm.number, swarm.content))
             return
         if not self._is_told(swarm, grant):
-            self.telling.send_hashes(link, swarm, member, 1 << grant.piece)
-        self.telling.introduce(link, grant.source)
+            self.notifier.send_hashes(session, swarm, member, 1 << grant.piece)
+        self.notifier.introduce(session, grant.source)
         expires_ms = max(1, int(grant.expires_in_s * 1000))
         behind = _told_lease(grant.behind)
-        link.send(Grant(lease, swarm.number, grant.piece, grant.source, expires_ms, grant.ahead, behind))
+        session.send(Grant(lease, swarm.number, grant.piece, grant.source, expires_ms, grant.ahead, behind))
 
-    def _is_told(self, swarm: Swarm, grant: contract.GrantLease) -> bool:
+    def _is_told(self, swarm: OpenSwarm, grant: contract.GrantLease) -> bool:
         """Whether the source tells the piece's hash with it: so hashes cost nothing of our own link."""
         source = swarm.members.get(grant.source)
         return grant.source == SEED or (source is not None and source.tells >> grant.piece & 1 == 1)
 
-    def _grant_to_seed(self, swarm: Swarm, grant: contract.GrantLease) -> None:
-        source = self.nodes.link(grant.source)
+    def _grant_to_seed(self, swarm: OpenSwarm, grant: contract.GrantLease) -> None:
+        source = self.nodes.session(grant.source)
         piece_hash = swarm.hashes.hash_of(grant.piece)
         if source is None or piece_hash is None or self.nodes.is_quarantined(source.info.peer):
             reason = FailReason.CONNECTION if source is None else FailReason.CORRUPT
@@ -222,11 +222,11 @@ class Driver:
         """The scheduler's id of a lease, from what peers know it by."""
         return self._epoch << contract.ID_BITS | told
 
-    def _remember_lease(self, link: Link, grant: contract.GrantLease) -> int:
-        while len(link.leases) >= LEASES_PER_PEER_MAX:
-            del link.leases[next(iter(link.leases))]
+    def _remember_lease(self, session: PeerSession, grant: contract.GrantLease) -> int:
+        while len(session.leases) >= LEASES_PER_PEER_MAX:
+            del session.leases[next(iter(session.leases))]
         told = _told_lease(grant.lease_id)
-        link.leases[told] = (grant.swarm, grant.piece, grant.source)
+        session.leases[told] = (grant.swarm, grant.piece, grant.source)
         return told
 
     def _cancel(self, command: contract.CancelLease) -> None:
@@ -235,12 +235,12 @@ class Driver:
         if command.receiver == SEED:
             self.seed.cancel_fetch(command.lease_id)
             return
-        link = self.nodes.link(command.receiver)
+        session = self.nodes.session(command.receiver)
         told = _told_lease(command.lease_id)
-        if link is not None and link.leases.pop(told, None) is not None:
-            link.send(Cancel(told))
+        if session is not None and session.leases.pop(told, None) is not None:
+            session.send(Cancel(told))
 
-    def fits_inline(self, swarm: Swarm, waiting: int) -> bool:
+    def fits_inline(self, swarm: OpenSwarm, waiting: int) -> bool:
         """Whether sending the blob to so many peers inside messages stays within its share of the uplink."""
         size_bytes = swarm.layout.size_bytes
         return size_bytes <= INLINE_BYTES_MAX and waiting * size_bytes <= self._uplink_rate() * INLINE_UPLINK_S
@@ -270,15 +270,15 @@ class Driver:
             swarm.elected = command.peer
             self._set_origin_state(swarm, "unreachable")
 
-    def _set_origin_state(self, swarm: Swarm, state: str) -> None:
+    def _set_origin_state(self, swarm: OpenSwarm, state: str) -> None:
         swarm.origin_state = state
         if state == "fetching":
-            return  # told with the frames that leave anyway, see Telling.refresh()
-        self.telling.send_origin_status(swarm)
+            return  # told with the frames that leave anyway, see Notifier.refresh()
+        self.notifier.send_origin_status(swarm)
 
     # --- what the seed reports (on the loop) ---------------------------------------------------------------------
 
-    def seed_lease_ended(self, lease_id: int, reason: str, elapsed_s: float, stored_bytes: int) -> Swarm | None:
+    def seed_lease_ended(self, lease_id: int, reason: str, elapsed_s: float, stored_bytes: int) -> OpenSwarm | None:
         """A transfer from a peer to the seed ended, `reason` empty on success. Returns the swarm that got a piece."""
         number, piece = self._seed_leases.pop(lease_id)
         swarm = self.swarms.numbered(number)
@@ -294,12 +294,12 @@ class Driver:
             self.post(contract.PieceStored(number, SEED, piece, lease_id, elapsed_s))
         return swarm
 
-    def headway(self, swarm: Swarm, node: int) -> None:
+    def headway(self, swarm: OpenSwarm, node: int) -> None:
         """An elected peer stored a piece from the origin whose hash is its own: it is getting on."""
         if swarm.elected == node:
             self.post(contract.OriginHeadway(swarm.number, node))
 
-    def learn_hash(self, swarm: Swarm, piece: int, piece_hash: bytes) -> None:
+    def learn_hash(self, swarm: OpenSwarm, piece: int, piece_hash: bytes) -> None:
         """A piece's hash became known: pass on who was waiting for it, remember it."""
         if swarm.hashes.known >> piece & 1:
             return
@@ -322,12 +322,12 @@ class Driver:
 
     def quarantine(self, node: int, reason: str) -> None:
         """Name this peer to nobody any more, in this session or a later one."""
-        link = self.nodes.link(node)
-        if link is None:
+        session = self.nodes.session(node)
+        if session is None:
             return
-        logger.warning("peer_quarantined peer=%s reason=%s", link.info.peer.hex()[:8], reason)
-        self.nodes.quarantine(link.info.peer)
-        for number in link.announced.values():
+        logger.warning("peer_quarantined peer=%s reason=%s", session.info.peer.hex()[:8], reason)
+        self.nodes.quarantine(session.info.peer)
+        for number in session.announced.values():
             swarm = self.swarms.numbered(number)
             if swarm is not None:
                 swarm.mistrust(node)

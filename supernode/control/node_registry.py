@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from proto.ids import PeerId
-    from supernode.session.session import Link
+    from supernode.session.session import PeerSession
 
 QUARANTINED_MAX: Final = 10_000
 # Sources that one peer may have quarantined by its word alone: who finds everybody corrupt is corrupt itself.
@@ -21,11 +21,11 @@ ACCUSED_MAX: Final = 2
 AWAITED_MAX: Final = 50_000
 
 
-class NodeBook:
+class NodeRegistry:
     """Numbers count up from 1 and are never reused within an epoch."""
 
     def __init__(self) -> None:
-        self._links: dict[int, Link] = {}
+        self._sessions: dict[int, PeerSession] = {}
         self._by_peer: dict[PeerId, int] = {}
         self._awaited: dict[PeerId, int] = {}
         self._quarantined: OrderedDict[PeerId, None] = OrderedDict()
@@ -47,27 +47,27 @@ class NodeBook:
             number = self._awaited[peer] = self._next()
         return number
 
-    def add(self, link: Link) -> None:
+    def add(self, session: PeerSession) -> None:
         """A session opened."""
-        self._links[link.node] = link
-        self._by_peer[link.info.peer] = link.node
+        self._sessions[session.node] = session
+        self._by_peer[session.info.peer] = session.node
         self._empty.clear()
 
-    def remove(self, link: Link) -> None:
+    def remove(self, session: PeerSession) -> None:
         """A session ended. Idempotent."""
-        self._links.pop(link.node, None)
-        if self._by_peer.get(link.info.peer) == link.node:
-            del self._by_peer[link.info.peer]
-        if not self._links:
+        self._sessions.pop(session.node, None)
+        if self._by_peer.get(session.info.peer) == session.node:
+            del self._by_peer[session.info.peer]
+        if not self._sessions:
             self._empty.set()
 
     async def wait_empty(self) -> None:
         """Return once no session is open."""
         await self._empty.wait()
 
-    def link(self, node: int) -> Link | None:
+    def session(self, node: int) -> PeerSession | None:
         """The open session of a node."""
-        return self._links.get(node)
+        return self._sessions.get(node)
 
     def number_of(self, peer: PeerId) -> int | None:
         """The node of a connected peer."""
@@ -94,10 +94,10 @@ class NodeBook:
         return peer in self._quarantined
 
     def __len__(self) -> int:
-        return len(self._links)
+        return len(self._sessions)
 
-    def __iter__(self) -> Iterator[Link]:
-        return iter(list(self._links.values()))
+    def __iter__(self) -> Iterator[PeerSession]:
+        return iter(list(self._sessions.values()))
 
     def _next(self) -> int:
         self._last += 1

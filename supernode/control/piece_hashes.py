@@ -22,7 +22,7 @@ HASH_BYTES: Final = 32
 RUNS_MAX: Final = 128
 
 
-class HashBook:
+class BlobHashes:
     """BLAKE3 hashes by piece. `known` is the mask of pieces whose hash is here."""
 
     def __init__(self, identity: Identity, digest: Digest, layout: PieceLayout) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from proto.wire.messages import HOLDERS_MAX, Source
-from supernode.control.piece_hashes import HashBook
+from supernode.control.piece_hashes import BlobHashes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Member:
+class SwarmMember:
     """One session's part in a swarm: what it said and what it was told."""
 
     wanted: bool
@@ -41,15 +41,15 @@ class Member:
 
 
 @dataclass(slots=True, eq=False)
-class Swarm:
+class OpenSwarm:
     """All that goes on for one blob."""
 
     number: int
     digest: Digest
     layout: PieceLayout
-    hashes: HashBook
+    hashes: BlobHashes
     sources: list[Source] = field(default_factory=list)
-    members: dict[int, Member] = field(default_factory=dict)
+    members: dict[int, SwarmMember] = field(default_factory=dict)
     vouched: bool = False
     # The supernode's own pieces.
     seed_held: int = 0
@@ -92,16 +92,16 @@ class Swarm:
         """By all members together."""
         return sum(member.held.bit_count() for member in self.members.values())
 
-    def join(self, node: int, *, wanted: bool) -> Member:
+    def join(self, node: int, *, wanted: bool) -> SwarmMember:
         """The member, made on its first announcement."""
         member = self.members.get(node)
         if member is None:
-            member = self.members[node] = Member(wanted)
+            member = self.members[node] = SwarmMember(wanted)
             insort(self._holders, node)
         member.wanted = wanted
         return member
 
-    def leave(self, node: int) -> Member | None:
+    def leave(self, node: int) -> SwarmMember | None:
         """Forget the member; None if it was none."""
         member = self.members.pop(node, None)
         if member is not None:
@@ -123,39 +123,39 @@ class Swarm:
         return tuple(sorted(other for other in ring if other != node)[:HOLDERS_MAX])
 
 
-class SwarmBook:
+class SwarmRegistry:
     """Open swarms by digest and by number. Numbers are never reused within an epoch."""
 
     def __init__(self, identity: Identity) -> None:
         self._identity = identity
-        self._by_digest: dict[Digest, Swarm] = {}
-        self._by_number: dict[int, Swarm] = {}
+        self._by_digest: dict[Digest, OpenSwarm] = {}
+        self._by_number: dict[int, OpenSwarm] = {}
         self._next_number = 1
 
-    def open(self, digest: Digest, layout: PieceLayout) -> Swarm:
+    def open(self, digest: Digest, layout: PieceLayout) -> OpenSwarm:
         """A new swarm; the digest must not be open."""
         assert digest not in self._by_digest
-        swarm = Swarm(self._next_number, digest, layout, HashBook(self._identity, digest, layout))
+        swarm = OpenSwarm(self._next_number, digest, layout, BlobHashes(self._identity, digest, layout))
         self._next_number += 1
         self._by_digest[digest] = swarm
         self._by_number[swarm.number] = swarm
         return swarm
 
-    def close(self, swarm: Swarm) -> None:
+    def close(self, swarm: OpenSwarm) -> None:
         """Forget it; late messages that name its number are ignored."""
         del self._by_digest[swarm.digest]
         del self._by_number[swarm.number]
 
-    def of(self, digest: Digest) -> Swarm | None:
+    def of(self, digest: Digest) -> OpenSwarm | None:
         """The open swarm of a blob."""
         return self._by_digest.get(digest)
 
-    def numbered(self, number: int) -> Swarm | None:
+    def numbered(self, number: int) -> OpenSwarm | None:
         """The open swarm with this number."""
         return self._by_number.get(number)
 
     def __len__(self) -> int:
         return len(self._by_digest)
 
-    def __iter__(self) -> Iterator[Swarm]:
+    def __iter__(self) -> Iterator[OpenSwarm]:
         return iter(self._by_digest.values())

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from proto.errors import LayercastError
     from proto.ids import Digest, PeerId
     from supernode.control.driver import Driver
-    from supernode.control.swarm_registry import Swarm
+    from supernode.control.swarm_registry import OpenSwarm
     from supernode.metrics import Metrics
-    from supernode.origin.public_access import Publicity
+    from supernode.origin.public_access import PublicAccess
     from supernode.state.thread import StateThread
 
 logger = logging.getLogger(__name__)
@@ -34,21 +34,21 @@ VOIDED_S: Final = 600.0
 VOIDED_MAX: Final = 10_000
 
 
-class Completion:
+class Verification:
     """See the module. Implements supernode.seed.SeedEvents. `on_whole` is told of blobs whose digest has passed."""
 
     def __init__(
         self,
         *,
         driver: Driver,
-        publicity: Publicity,
+        public_access: PublicAccess,
         state: StateThread,
         metrics: Metrics,
-        on_whole: Callable[[Swarm], None] | None = None,
+        on_whole: Callable[[OpenSwarm], None] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._driver = driver
-        self._publicity = publicity
+        self._public_access = public_access
         self._state = state
         self._metrics = metrics
         self._on_whole = on_whole
@@ -63,13 +63,13 @@ class Completion:
         times, until = self._voided.get((source, digest), (0, 0.0))
         return times if self._unix_clock() < until else 0
 
-    def check_if_complete(self, swarm: Swarm) -> None:
+    def check_if_complete(self, swarm: OpenSwarm) -> None:
         """Start the digest check once every piece is in the store."""
         if swarm.seed_complete and swarm.layout.count and not swarm.seed_checked and not swarm.checking:
             swarm.checking = True
             self._driver.seed.check(swarm.number, swarm.digest)
 
-    def vouch(self, swarm: Swarm) -> None:
+    def vouch(self, swarm: OpenSwarm) -> None:
         """The blob matched its digest here."""
         swarm.seed_checked = True
         swarm.origin_state = ""
@@ -78,12 +78,12 @@ class Completion:
             return
         swarm.vouched = True
         for node in swarm.members:
-            link = self._driver.nodes.link(node)
-            if link is not None:
+            session = self._driver.nodes.session(node)
+            if session is not None:
                 # Each node goes by its own digest check: a frame for this alone costs more than it tells.
-                link.send_along(Vouched(swarm.number))
+                session.send_along(Vouched(swarm.number))
 
-    def doubt(self, swarm: Swarm) -> None:
+    def doubt(self, swarm: OpenSwarm) -> None:
         """A peer found that the blob does not match, by hashes that another peer claimed and nobody checked here.
 
         Who of them is wrong is not known; the claim is dropped and not taken again, and the origin decides.
@@ -101,7 +101,7 @@ class Completion:
         """Whether this peer's hashes of the blob were in doubt before."""
         return (peer, digest) in self._doubted
 
-    def void(self, swarm: Swarm) -> None:
+    def void(self, swarm: OpenSwarm) -> None:
         """The blob did not match its digest: nothing of it counts, and whoever brought it is remembered."""
         message = f"blob {swarm.digest.short} did not match its digest"
         blamed = "a peer" if swarm.claimant is not None else ", ".join(source.upstream for source in swarm.sources)
@@ -113,16 +113,16 @@ class Completion:
                 self._blame(source, swarm.digest)
         self._drop(swarm, message)
 
-    def _drop(self, swarm: Swarm, message: str) -> None:
+    def _drop(self, swarm: OpenSwarm, message: str) -> None:
         """Every member forgets it, and so do we."""
         self._state.forget_swarm(swarm.digest)
         self._driver.post(contract.SwarmVoided(swarm.number))
         for node in swarm.members:
-            link = self._driver.nodes.link(node)
-            if link is not None:
-                link.send(Voided(swarm.number, message))
-                link.announced.pop(swarm.digest, None)
-                link.wanting.discard(swarm.number)
+            session = self._driver.nodes.session(node)
+            if session is not None:
+                session.send(Voided(swarm.number, message))
+                session.announced.pop(swarm.digest, None)
+                session.wanting.discard(swarm.number)
         swarm.members.clear()
         for fetch_id in swarm.fetches:
             self._driver.seed.cancel_origin(fetch_id)
@@ -130,14 +130,14 @@ class Completion:
         self.settle(swarm)
 
     def _blame(self, source: Source, digest: Digest) -> None:
-        self._publicity.forget(source, digest)
+        self._public_access.forget(source, digest)
         times = self.times_voided(source, digest) + 1
         self._voided[source, digest] = (times, self._unix_clock() + VOIDED_S)
         self._voided.move_to_end((source, digest))
         if len(self._voided) > VOIDED_MAX:
             self._voided.popitem(last=False)
 
-    def settle(self, swarm: Swarm) -> None:
+    def settle(self, swarm: OpenSwarm) -> None:
         """After members came or went: keep the blob while it is wanted, forget the swarm when nobody is left."""
         driver = self._driver
         if driver.swarms.numbered(swarm.number) is not swarm:

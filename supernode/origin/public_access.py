@@ -59,7 +59,7 @@ class Verdict:
 _Key = tuple["Source", "Digest"]
 
 
-class Publicity:
+class PublicAccess:
     """Lives on the event loop. close() and then join() in the end."""
 
     def __init__(

@@ -60,12 +60,12 @@ class Limits:
 
 
 @dataclass(eq=False, slots=True)
-class Link:
+class PeerSession:
     """What the shell knows of an open session; `node` is its number."""
 
     node: int
     info: PeerInfo
-    session: Session
+    channel: WebSocketSession
     # Where this peer fetches from the seed, HOST:PORT.
     seed_address: str
     # Digest to swarm number (0 while the answer is on its way).
@@ -79,34 +79,34 @@ class Link:
 
     def send(self, message: Message) -> None:
         """Put a message into this turn's frame."""
-        self.session.send(message)
+        self.channel.send(message)
 
     def send_along(self, message: Message) -> None:
         """Put a message that nobody waits for into the next frame, with the next ping at the latest."""
-        self.session.send(message, soon=False)
+        self.channel.send(message, soon=False)
 
 
 class SessionOwner(Protocol):
     """What a session tells the shell, always on the event loop and never re-entrantly."""
 
-    def admit(self, session: Session, info: PeerInfo) -> Link:
+    def admit(self, channel: WebSocketSession, info: PeerInfo) -> PeerSession:
         """The peer proved who it is. Raises SessionEnd."""
         ...
 
-    def received(self, link: Link, message: Message) -> None:
+    def received(self, session: PeerSession, message: Message) -> None:
         """Raises FrameInvalid for what breaks the protocol, SessionEnd for what breaks a limit."""
         ...
 
-    def tick(self, link: Link) -> None:
+    def tick(self, session: PeerSession) -> None:
         """A frame is about to leave, and it is time again for what every session is told now and then."""
         ...
 
-    def lost(self, link: Link, reason: str) -> None:
+    def lost(self, session: PeerSession, reason: str) -> None:
         """The session is over; called exactly once after admit()."""
         ...
 
 
-class Session:
+class WebSocketSession:
     """One WebSocket, from the upgrade to its end."""
 
     def __init__(
@@ -159,24 +159,24 @@ class Session:
         await self._socket.prepare(request)
         if request.transport is not None:
             self.local_host = request.transport.get_extra_info("sockname")[0]
-        link: Link | None = None
+        session: PeerSession | None = None
         end = SessionEnd("", "closed by the peer")
         try:
             if refusal is not None:
                 raise refusal
             info, rest = await self._handshake(request.remote or "")
             self._name = short_peer(info.peer)
-            link = self._owner.admit(self, info)
+            session = self._owner.admit(self, info)
             await self._welcome()
-            await self._serve(link, rest)
+            await self._serve(session, rest)
         except SessionEnd as raised:
             end = raised
         except asyncio.CancelledError:
             end = SessionEnd("shutdown", "the supernode is stopping")
             raise
         finally:
-            if link is not None:
-                self._owner.lost(link, end.code or str(end))
+            if session is not None:
+                self._owner.lost(session, end.code or str(end))
             await self._close(end)
         return self._socket
 
@@ -202,10 +202,10 @@ class Session:
 
     # --- open --------------------------------------------------------------------------------------------------
 
-    async def _serve(self, link: Link, first: list[Message]) -> None:
+    async def _serve(self, session: PeerSession, first: list[Message]) -> None:
         tasks: list[asyncio.Future[None]] = [
-            asyncio.create_task(self._read(link, first)),
-            asyncio.create_task(self._write(link)),
+            asyncio.create_task(self._read(session, first)),
+            asyncio.create_task(self._write(session)),
             asyncio.create_task(self._ping()),
         ]
         try:
@@ -220,12 +220,12 @@ class Session:
             if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
                 raise result
 
-    async def _read(self, link: Link, first: list[Message]) -> None:
+    async def _read(self, session: PeerSession, first: list[Message]) -> None:
         batch = first
         taken = 0
         while True:
             for message in batch:
-                self._take(link, message)
+                self._take(session, message)
             taken += 1 + len(batch)
             if taken > MESSAGES_PER_TURN_MAX:
                 # Frames that came together must not keep the loop from everybody else.
@@ -240,12 +240,12 @@ class Session:
         if self._messages > MESSAGES_PER_LOOK_MAX:
             raise SessionEnd("limit", f"more than {MESSAGES_PER_LOOK_MAX} messages in half a ping interval")
 
-    def _take(self, link: Link, message: Message) -> None:
+    def _take(self, session: PeerSession, message: Message) -> None:
         if isinstance(message, Ping):
             self.send(Pong(message.number))
         elif not isinstance(message, Pong):
             try:
-                self._owner.received(link, message)
+                self._owner.received(session, message)
             except FrameInvalid as error:
                 raise SessionEnd("frame", str(error)) from None
 
@@ -264,14 +264,14 @@ class Session:
             logger.warning("session_frame_refused peer=%s error=%s", self._name, received.data)
         raise SessionEnd("", "closed by the peer")
 
-    async def _write(self, link: Link) -> None:
+    async def _write(self, session: PeerSession) -> None:
         while True:
             await self._wake.wait()
             self._said_s = time.monotonic()
             if self._said_s - self._refreshed_s >= QUIET_INTERVALS * self._limits.ping_interval_s:
                 # In a frame that leaves anyway it costs no packet of its own, and no acknowledgement of one.
                 self._refreshed_s = self._said_s
-                self._owner.tick(link)
+                self._owner.tick(session)
             self._wake.clear()
             with self._connected():
                 await self._send(self._outbox.take() or [self._question()])

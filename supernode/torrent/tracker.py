@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from proto.wire.tickets import Identity
     from supernode.config import SupernodeConfig
     from supernode.control.driver import Driver
-    from supernode.control.swarm_registry import Member, Swarm
+    from supernode.control.swarm_registry import OpenSwarm, SwarmMember
     from supernode.session.hello import PeerInfo
-    from supernode.session.session import Link
+    from supernode.session.session import PeerSession
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class TrackedSwarm:
     # Pieces that a node held when it last got one or was helped, all members together then, and when that was.
     gained: dict[int, tuple[int, int, float]] = field(default_factory=dict)
 
-    def is_behind(self, node: int, swarm: Swarm, now: float) -> bool:
+    def is_behind(self, node: int, swarm: OpenSwarm, now: float) -> bool:
         """Since it got a piece, or since this was so last, the others got some each, or nobody gets anything."""
         held, everybody = swarm.members[node].held.bit_count(), swarm.pieces_held
         before = self.gained.get(node)
@@ -134,7 +134,7 @@ class TorrentTracker(PieceDelivery):
         self._makers.shutdown(wait=True, cancel_futures=True)
         self._seeding.close()
 
-    def blob_verified(self, swarm: Swarm) -> None:
+    def blob_verified(self, swarm: OpenSwarm) -> None:
         """See PieceDelivery: make the torrent, if somebody wants the blob."""
         tracked = self._of(swarm)
         if tracked.making or tracked.metainfo or not swarm.wanted_by or swarm.inline:
@@ -143,13 +143,13 @@ class TorrentTracker(PieceDelivery):
             tracked.making = True
             self._makers.submit(self._make, swarm.number, swarm.digest, swarm.layout)
 
-    def member_entered(self, link: Link, swarm: Swarm, member: Member) -> None:
+    def member_entered(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
         """See PieceDelivery."""
         tracked = self._of(swarm)
         if not tracked.metainfo:
             self.blob_verified(swarm)
         elif member.wanted:
-            self._tell(link, swarm, tracked)
+            self._tell(session, swarm, tracked)
 
     def _moved(self, digest: Digest) -> None:
         """From any thread: payload of it went over the wire."""
@@ -165,7 +165,7 @@ class TorrentTracker(PieceDelivery):
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(call)
 
-    def _of(self, swarm: Swarm) -> TrackedSwarm:
+    def _of(self, swarm: OpenSwarm) -> TrackedSwarm:
         found = self._tracked.get(swarm.number)
         if found is None:
             for number in [each for each in self._tracked if self._driver.swarms.numbered(each) is None]:
@@ -214,58 +214,58 @@ class TorrentTracker(PieceDelivery):
         # The first pieces are to come from now on.
         swarm.moved_s = self._driver.clock()
         for node, member in list(swarm.members.items()):
-            link = self._driver.nodes.link(node)
-            if link is not None and member.wanted:
-                self._tell(link, swarm, tracked)
+            session = self._driver.nodes.session(node)
+            if session is not None and member.wanted:
+                self._tell(session, swarm, tracked)
 
-    # --- telling -----------------------------------------------------------------------------------------------
+    # --- notifier -----------------------------------------------------------------------------------------------
 
-    def refresh(self, link: Link) -> None:
+    def refresh(self, session: PeerSession) -> None:
         """See PieceDelivery: who lost neighbours is given others, and so is who gets nothing while others do."""
-        for number in link.wanting:
+        for number in session.wanting:
             swarm, tracked = self._driver.swarms.numbered(number), self._tracked.get(number)
-            member = swarm.members.get(link.node) if swarm is not None else None
+            member = swarm.members.get(session.node) if swarm is not None else None
             if swarm is None or member is None or tracked is None or not tracked.metainfo:
                 continue
             if member.held == swarm.layout.full_mask:
                 continue
-            serving = self._tell(link, swarm, tracked)
-            if tracked.is_behind(link.node, swarm, self._driver.clock()):
+            serving = self._tell(session, swarm, tracked)
+            if tracked.is_behind(session.node, swarm, self._driver.clock()):
                 # The seed first: it has everything.
-                others = serving if SEED_NODE in tracked.neighbours.of(link.node) else [SEED_NODE]
-                self._name(link, swarm, tracked, tracked.neighbours.choose(link.node, others, 1))
+                others = serving if SEED_NODE in tracked.neighbours.of(session.node) else [SEED_NODE]
+                self._name(session, swarm, tracked, tracked.neighbours.choose(session.node, others, 1))
 
-    def _tell(self, link: Link, swarm: Swarm, tracked: TrackedSwarm) -> list[int]:
+    def _tell(self, session: PeerSession, swarm: OpenSwarm, tracked: TrackedSwarm) -> list[int]:
         """The torrent, once a session, and what neighbours the peer lacks. Returns all that could be named."""
-        self._open(link, swarm, tracked)
+        self._open(session, swarm, tracked)
         serving = [SEED_NODE, *(node for node in swarm.members if self._serves(node))]
         full = swarm.layout.full_mask
         complete = [SEED_NODE, *(node for node, member in swarm.members.items() if member.held == full)]
-        tracked.neighbours.keep([link.node, *serving], complete)
-        lacking = tracked.neighbours.lacks(link.node)
-        self._name(link, swarm, tracked, tracked.neighbours.choose(link.node, serving, lacking))
+        tracked.neighbours.keep([session.node, *serving], complete)
+        lacking = tracked.neighbours.lacks(session.node)
+        self._name(session, swarm, tracked, tracked.neighbours.choose(session.node, serving, lacking))
         return serving
 
-    def _name(self, link: Link, swarm: Swarm, tracked: TrackedSwarm, named: list[int]) -> None:
+    def _name(self, session: PeerSession, swarm: OpenSwarm, tracked: TrackedSwarm, named: list[int]) -> None:
         """Those that it is to meet are told of the torrent, too."""
         if not named:
             return
         for node in named:
-            other = self._driver.nodes.link(node)
+            other = self._driver.nodes.session(node)
             if other is not None:
                 self._open(other, swarm, tracked)
-            self._driver.telling.introduce(link, node)
-        link.send(TorrentPeers(swarm.number, tuple(named)))
+            self._driver.notifier.introduce(session, node)
+        session.send(TorrentPeers(swarm.number, tuple(named)))
 
     def _serves(self, node: int) -> bool:
-        link = self._driver.nodes.link(node)
-        if link is None or self._driver.nodes.is_quarantined(link.info.peer):
+        session = self._driver.nodes.session(node)
+        if session is None or self._driver.nodes.is_quarantined(session.info.peer):
             return False
-        return bool(link.info.delivery_address)
+        return bool(session.info.delivery_address)
 
-    def _open(self, link: Link, swarm: Swarm, tracked: TrackedSwarm) -> None:
+    def _open(self, session: PeerSession, swarm: OpenSwarm, tracked: TrackedSwarm) -> None:
         """Once a session: the hashes that each piece must match, then the torrent."""
-        if link.node not in tracked.told:
-            tracked.told.add(link.node)
-            self._driver.telling.send_hashes(link, swarm, swarm.members[link.node])
-            link.send(TorrentOpened(swarm.number, tracked.metainfo))
+        if session.node not in tracked.told:
+            tracked.told.add(session.node)
+            self._driver.notifier.send_hashes(session, swarm, swarm.members[session.node])
+            session.send(TorrentOpened(swarm.number, tracked.metainfo))

@@ -24,11 +24,11 @@ from proto.wire.messages import (
     TorrentOpened,
 )
 from proto.wire.tickets import Identity
-from supernode.control.node_registry import NodeBook
-from supernode.control.notifier import MOVED_LATELY_S, Telling
-from supernode.control.swarm_registry import Swarm, SwarmBook
+from supernode.control.node_registry import NodeRegistry
+from supernode.control.notifier import MOVED_LATELY_S, Notifier
+from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
 from supernode.session.hello import PeerInfo
-from supernode.session.session import Limits, Link, Session
+from supernode.session.session import Limits, PeerSession, WebSocketSession
 from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.support.torrents import Told, torrent_swarms
 from tests.unit.supernode.harness import running_supernode
@@ -61,28 +61,28 @@ class Bench:
     def __init__(self) -> None:
         identity = Identity.generate()
         self.now_s = 1000.0
-        self.nodes, self.swarms = NodeBook(), SwarmBook(identity)
-        self.telling = Telling(self.swarms, self.nodes, identity, clock=lambda: self.now_s)
+        self.nodes, self.swarms = NodeRegistry(), SwarmRegistry(identity)
+        self.telling = Notifier(self.swarms, self.nodes, identity, clock=lambda: self.now_s)
         self.swarm = self.open(b"blob")
         self.ears = Ears()
         info = PeerInfo(identity.peer, "boot", "10.0.0.1:1", "", 4, 4, None, None, "test")
-        self.link = Link(1, info, cast("Session", self.ears), "10.0.0.9:1")
-        self.nodes.add(self.link)
+        self.session = PeerSession(1, info, cast("WebSocketSession", self.ears), "10.0.0.9:1")
+        self.nodes.add(self.session)
         self.join(self.swarm, wanted=True)
 
-    def open(self, content: bytes) -> Swarm:
+    def open(self, content: bytes) -> OpenSwarm:
         swarm = self.swarms.open(Digest.of(content), PieceLayout(1000, 1000))
         swarm.moved_s = self.now_s
         return swarm
 
-    def join(self, swarm: Swarm, *, wanted: bool) -> None:
-        swarm.join(self.link.node, wanted=wanted).ticket_renew_s = float("inf")
+    def join(self, swarm: OpenSwarm, *, wanted: bool) -> None:
+        swarm.join(self.session.node, wanted=wanted).ticket_renew_s = float("inf")
         if wanted:
-            self.link.wanting.add(swarm.number)
+            self.session.wanting.add(swarm.number)
 
     def told(self) -> list[OriginStatus]:
         self.ears.heard.clear()
-        self.telling.refresh(self.link)
+        self.telling.refresh(self.session)
         return [message for message in self.ears.heard if isinstance(message, OriginStatus)]
 
 
@@ -110,16 +110,16 @@ async def test_who_does_not_want_the_blob_is_told_nothing() -> None:
 @pytest.mark.asyncio
 async def test_who_has_a_lease_of_it_needs_no_word() -> None:
     bench = Bench()
-    bench.link.leases[5] = (bench.swarm.number, 0, 2)
+    bench.session.leases[5] = (bench.swarm.number, 0, 2)
     assert bench.told() == []
-    bench.link.leases[5] = (bench.swarm.number + 1, 0, 2)
+    bench.session.leases[5] = (bench.swarm.number + 1, 0, 2)
     assert [status.state for status in bench.told()] == ["sharing"]
 
 
 @pytest.mark.asyncio
 async def test_who_gets_nothing_because_its_transfers_fail_is_not_held_back() -> None:
     bench = Bench()
-    bench.swarm.members[bench.link.node].failing = True
+    bench.swarm.members[bench.session.node].failing = True
     assert bench.told() == []
 
 
@@ -134,7 +134,7 @@ async def test_what_the_origin_does_goes_first(state: str) -> None:
 @pytest.mark.asyncio
 async def test_a_swarm_in_which_nothing_ever_moved_is_not_waited_for() -> None:
     bench = Bench()
-    bench.swarm.moved_s = SwarmBook(Identity.generate()).open(Digest.of(b"new"), PieceLayout(1, 1)).moved_s
+    bench.swarm.moved_s = SwarmRegistry(Identity.generate()).open(Digest.of(b"new"), PieceLayout(1, 1)).moved_s
     assert bench.told() == []
 
 

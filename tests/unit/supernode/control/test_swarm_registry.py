@@ -11,13 +11,13 @@ from proto.ids import Digest
 from proto.pieces import PieceLayout
 from proto.wire.messages import HOLDERS_MAX
 from proto.wire.tickets import Identity
-from supernode.control.swarm_registry import Swarm, SwarmBook
+from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
 
 IDENTITY = Identity.generate()
 
 
-def swarm_of(nodes: set[int]) -> Swarm:
-    swarm = SwarmBook(IDENTITY).open(Digest.of(b"blob"), PieceLayout(1000, 1000))
+def swarm_of(nodes: set[int]) -> OpenSwarm:
+    swarm = SwarmRegistry(IDENTITY).open(Digest.of(b"blob"), PieceLayout(1000, 1000))
     for node in nodes:
         swarm.join(node, wanted=True)
     return swarm

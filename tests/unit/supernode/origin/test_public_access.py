@@ -13,7 +13,7 @@ from benchmarks.harness.processes import WAIT_S
 from proto.errors import ConfigError, LayercastError, UpstreamError, UpstreamKind
 from proto.ids import Digest
 from proto.wire.messages import Source
-from supernode.origin.public_access import Publicity
+from supernode.origin.public_access import PublicAccess
 from supernode.state.sqlite import SqliteState
 from supernode.state.thread import StateThread
 
@@ -51,8 +51,8 @@ class Bench:
         self.state = state
         self.publicity = self.new()
 
-    def new(self) -> Publicity:
-        return Publicity(self.origin.head, self.state, clock=lambda: self.now_s, fresh_s=100.0, stale_s=1000.0)
+    def new(self) -> PublicAccess:
+        return PublicAccess(self.origin.head, self.state, clock=lambda: self.now_s, fresh_s=100.0, stale_s=1000.0)
 
     def fails(self, kind: UpstreamKind, retry_after_s: float | None = None) -> None:
         self.origin.answer = UpstreamError("no", kind, retry_after_s=retry_after_s)

@@ -104,9 +104,9 @@ async def test_a_peer_that_calls_every_source_corrupt_is_not_believed_for_long(
             if len(reasons) == 4:
                 all_four.set()
 
-        link, *sources = sorted(driver.nodes, key=lambda link: link.info.peer != liar.identity.peer)
-        link.leases.update({number: (1, 0, source.node) for number, source in enumerate(sources, start=1)})
-        link.leases[4] = (1, 0, sources[0].node)
+        session, *sources = sorted(driver.nodes, key=lambda session: session.info.peer != liar.identity.peer)
+        session.leases.update({number: (1, 0, source.node) for number, source in enumerate(sources, start=1)})
+        session.leases[4] = (1, 0, sources[0].node)
         monkeypatch.setattr(driver, "post", post)
         await liar.send(*(Failed(number, FetchReason.CORRUPT) for number in (1, 2, 3, 4)))
         await asyncio.wait_for(all_four.wait(), WAIT_S)

@@ -223,20 +223,20 @@ async def test_how_the_origin_does_is_repeated_to_those_who_got_nothing_meanwhil
         assert driver is not None
         swarm = driver.swarms.numbered(opened.swarm)
         assert swarm is not None
-        (link,) = driver.nodes
+        (session,) = driver.nodes
         told: list[Message] = []
-        monkeypatch.setattr(link.session, "send", lambda message: told.append(message))
+        monkeypatch.setattr(session.channel, "send", lambda message: told.append(message))
 
         def statuses() -> int:
             told.clear()
-            driver.telling.refresh(link)
+            driver.notifier.refresh(session)
             return sum(isinstance(message, OriginStatus) for message in told)
 
         swarm.origin_state = "fetching"
         assert (statuses(), statuses()) == (1, 1)
-        swarm.members[link.node].held |= 1
+        swarm.members[session.node].held |= 1
         assert (statuses(), statuses()) == (0, 1)
-        swarm.members[link.node].held |= 2
+        swarm.members[session.node].held |= 2
         swarm.origin_state = "unreachable"
         assert statuses() == 1
 
