@@ -27,7 +27,7 @@ from peer.node.session import Session
 from peer.node.source_cache import SourcesFile
 from peer.node.supernode_connection import Profile, SupernodeLink
 from peer.node.workers import Work
-from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyMetrics, build_app, ignore_image
+from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyMetrics, build_app
 from peer.registry.origins import Origins
 from peer.status import Health, add_status
 from peer.store.disk import DiskStore
@@ -239,7 +239,6 @@ class Peer:
                 pool=pool,
                 metrics=proxy_metrics,
                 on_passed_bytes=self.metrics.passed_through,
-                on_image=driver.image_named if self._config.prefetch else ignore_image,
             )
         )
         if self._status_socket is None:
@@ -321,7 +320,6 @@ class Peer:
         self.metrics.store_bytes.set(self._store.used_bytes)
         if self._driver is not None:
             self.metrics.swarms_open.set(self._driver.downloads)
-            self.metrics.layers_begun_ahead.set(self._driver.layers_begun_ahead)
 
     def _sent_bytes(self) -> int:
         return self._upload.counters.sent_bytes + self._delivery.sent_bytes

@@ -97,9 +97,6 @@ DOWNLOAD_SLOTS = Option("download_slots", parse_int, 8, "transfers from peers at
 PUBLIC_TTL = Option(
     "public_ttl", parse_duration, 3600.0, "how long an origin's word that it gives a blob to anyone is believed"
 )
-PREFETCH = Option(
-    "prefetch", parse_bool, True, "begin an image's next layer while a client still reads those before it"
-)
 P2P = Option("p2p", parse_bool, True, "false: share nothing, pass every pull through", reloadable=True)
 LOG_LEVEL = Option("log_level", parse_log_level, "info", "debug, info, warning or error", reloadable=True)
 LOG_JSON = Option("log_json", parse_bool, False, "log lines as JSON")
@@ -107,15 +104,18 @@ LOG_JSON = Option("log_json", parse_bool, False, "log lines as JSON")
 OPTIONS: Final = (
     SUPERNODE, LISTEN, UPLOAD_LISTEN, TORRENT_LISTEN, ADVERTISE, STATUS_LISTEN, DATA_DIR, DEFAULT_UPSTREAM,
     ALLOW_UPSTREAM, INSECURE_UPSTREAM, ZONE, STORE_SIZE, STORE_FREE_FLOOR, UPLOAD_RATE, DOWNLOAD_RATE, UPLOAD_SLOTS,
-    DOWNLOAD_SLOTS, PUBLIC_TTL, PREFETCH, P2P, LOG_LEVEL, LOG_JSON,
+    DOWNLOAD_SLOTS, PUBLIC_TTL, P2P, LOG_LEVEL, LOG_JSON,
 )  # fmt: skip
+
+# Of earlier releases. A node that no longer starts would cost its pulls more than a line in its log.
+REMOVED: Final = {"prefetch": "layers are no longer begun before a client asks for them"}
 
 SLOTS_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
-    """See the options of the same names. Rates in bytes/s, 0 for no limit; None: not given."""
+    """See the options of the same names. Rates in bytes/s, 0: no limit; None: not given. `warnings`: for the log."""
 
     supernode: str | None
     listen: HostPort
@@ -133,7 +133,6 @@ class PeerConfig:
     upload_slots: int
     download_slots: int
     public_ttl_s: float
-    prefetch: bool
     p2p: bool
     log_level: str
     log_json: bool
@@ -148,6 +147,7 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> PeerConfig:
         OPTIONS,
         argv,
         environ,
+        removed=REMOVED,
     )
     if loaded.get(STORE_SIZE) < 1:
         raise ConfigError(f"{STORE_SIZE.flag} {loaded.get(STORE_SIZE)}: at least 1 byte expected")
@@ -179,7 +179,6 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> PeerConfig:
         upload_slots=loaded.get(UPLOAD_SLOTS),
         download_slots=loaded.get(DOWNLOAD_SLOTS),
         public_ttl_s=loaded.get(PUBLIC_TTL),
-        prefetch=loaded.get(PREFETCH),
         p2p=loaded.get(P2P),
         log_level=loaded.get(LOG_LEVEL),
         log_json=loaded.get(LOG_JSON),

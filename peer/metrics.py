@@ -49,9 +49,6 @@ class Metrics:
             "layercast_supernode_connected", "1 while a session with the supernode is open.", registry=self.registry
         )
         self.swarms_open = Gauge("layercast_swarms_open", "Blobs wanted and not complete.", registry=self.registry)
-        self.layers_begun_ahead = Gauge(
-            "layercast_layers_begun_ahead_total", "Layers begun before a client asked for them.", registry=self.registry
-        )
         self.store_bytes = Gauge("layercast_store_bytes", "Bytes in the store.", registry=self.registry)
         self.digest_checks = Counter(
             "layercast_digest_checks", "Digests of whole blobs compared.", ["result"], registry=self.registry

@@ -27,8 +27,6 @@ class Client:
         self._answered = [False] * count
         self._complete = [False] * count
         self._asked = [False] * count
-        # Whole at the node before it was asked for.
-        self._ahead = [False] * count
         self._next = 0
         self.asked_s: float | None = None
         self.first_byte_s: float | None = None
@@ -47,7 +45,6 @@ class Client:
             return
         if self.asked_s is None:
             self.asked_s = self._world.clock.now
-        peer.name_image()
         unfinished = [blob for blob, complete in enumerate(self._complete) if not complete]
         chosen = unfinished[: self._world.scenario.parallel]
         self._next = chosen[-1] + 1
@@ -68,8 +65,6 @@ class Client:
         """It may read."""
         self._answered[blob] = True
         self._read_on(peer, blob)
-        if self._ahead[blob]:
-            self.blob_complete(peer, blob)
 
     def piece_held(self, peer: Peer, blob: int, piece: int) -> None:
         """A piece more is at the node."""
@@ -87,9 +82,6 @@ class Client:
     def blob_complete(self, peer: Peer, blob: int) -> None:
         """All of it may be read: the last piece is withheld until then."""
         if self._complete[blob]:
-            return
-        if not self._asked[blob]:
-            self._ahead[blob] = True
             return
         self._complete[blob] = True
         peer.close(blob)

@@ -111,10 +111,6 @@ class Peer:
         """The pieces (mask) in the store."""
         return self._endpoint.held[blob]
 
-    def name_image(self) -> None:
-        """The client read the manifest, which names all blobs."""
-        self.post(contract.ImageNamed(SOURCE, tuple(self._blobs)))
-
     def want(self, blob: int) -> None:
         """The client asks for a blob."""
         self.post(BlobWanted(blob + 1, digest_of(blob), SOURCE))

@@ -110,15 +110,7 @@ class ReaderClosed:
     reader: int
 
 
-@dataclass(frozen=True, slots=True)
-class ImageNamed:
-    """A client read a manifest at `source`: it will ask for these layers, in this order, unless it has them."""
-
-    source: Source
-    layers: tuple[Digest, ...]
-
-
-ReaderEvent = BlobWanted | ReaderAt | ReaderClosed | ImageNamed
+ReaderEvent = BlobWanted | ReaderAt | ReaderClosed
 
 
 # --- events: the store ---------------------------------------------------------------------------------------

@@ -39,10 +39,6 @@ class Limits:
     alone_rate_min_bytes_s: int = 256 * 1024
     # What is asked of upstream at once while holders may come up with the rest.
     upstream_window_bytes: int = 32 * 1024 * 1024
-    # Layers that clients read bring the next ones when so much of each is still missing; 0.0 for when they are whole.
-    prefetch_part: float = 0.125
-    # Manifests whose layers' order is known.
-    images_max: int = 64
     # Entries of a blob's history, for story().
     history_max: int = 512
     # What stays of it when the blob is not in use any more.

@@ -7,8 +7,7 @@ Transitions of a piece on this node:
     LEASED  --FetchEnded(reason) / UpstreamEnded, no other transfer--> MISSING
     HELD    --Voided, own digest mismatch, BlobEvicted--> MISSING
 
-Each event goes to one rule (readers, leases, swarms, origin, alone, link,
-prefetch); then the blobs it touched are planned and
+Each event goes to one rule (readers, leases, swarms, origin, alone, link); then the blobs it touched are planned and
 settled. It knows no clock, no sockets and no global randomness, and raises nothing for what comes from outside.
 """
 
@@ -16,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peer.downloader import contract, leases, origin, prefetch, readers, session, standalone, swarms
+from peer.downloader import contract, leases, origin, readers, session, standalone, swarms
 from peer.downloader.blob import StoreState
 from peer.downloader.limits import Limits
 from peer.downloader.state import State
@@ -39,7 +38,6 @@ _RULES: Final[dict[type, Callable[..., Blob | None]]] = {
     contract.ReaderAt: readers.reader_at,
     contract.BlobWanted: readers.blob_wanted,
     contract.ReaderClosed: readers.reader_closed,
-    contract.ImageNamed: prefetch.image_named,
     contract.PublicChecked: readers.public_checked,
     contract.PieceArrived: leases.piece_arrived,
     contract.PayloadCame: leases.payload_came,
@@ -121,8 +119,6 @@ class Downloader:
             if not state.linked:
                 standalone.plan_swaps(state, blob)
             origin.plan_upstream(state, blob)
-        if blob.readers and state.images:
-            prefetch.plan(state, blob)
         state.settle(blob)
 
     # --- time ---------------------------------------------------------------------------------------------------

@@ -31,7 +31,6 @@ def blob_wanted(state: State, event: BlobWanted) -> Blob:
     reader = Reader(event.reader, event.source, state.now + state.limits.size_wait_s)
     blob.readers[event.reader] = reader
     state.reader_blobs[event.reader] = blob
-    state.images.asked(event.digest, event.source)
     state.note(blob, f"wanted by reader {event.reader}")
     if not state.sharing:
         refuse(state, blob, reader, "off", "peer-to-peer is turned off on this node")

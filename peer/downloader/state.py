@@ -21,7 +21,6 @@ from peer.downloader.contract import (
     Send,
     SourcePublic,
 )
-from peer.downloader.images import Images
 from peer.downloader.limits import Limits
 from proto.errors import DigestInvalid
 from proto.ids import Digest
@@ -58,14 +57,10 @@ class State:
     queries: dict[int, tuple[Digest, PeerName]] = field(default_factory=dict)
     leases: dict[int, int] = field(default_factory=dict)
     banned: dict[PeerName, None] = field(default_factory=dict)
-    images: Images = field(init=False)
     out: list[Command] = field(default_factory=list)
     last_id: int = 0
     # When a piece of any blob last came.
     piece_at: float = float("-inf")
-
-    def __post_init__(self) -> None:
-        self.images = Images(self.limits.images_max)
 
     def new_id(self) -> int:
         """Never reused, from 1."""

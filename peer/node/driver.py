@@ -24,7 +24,6 @@ from peer.downloader.contract import (
     Command,
     Event,
     HashesConflict,
-    ImageNamed,
     SharingSwitched,
     StoreOpened,
     StoreRefused,
@@ -100,10 +99,6 @@ class Driver:
     def known_size(self, digest: Digest, source: Source) -> int | None:
         """See BlobProvider."""
         return self._machine.known_size(digest, source, self._clock())
-
-    def image_named(self, source: Source, layers: tuple[Digest, ...]) -> None:
-        """A client read a manifest at `source` that names these layers."""
-        self.post(ImageNamed(source, layers))
 
     # --- the machine -------------------------------------------------------------------------------------------
 
@@ -188,11 +183,6 @@ class Driver:
     def downloads(self) -> int:
         """Blobs that are wanted and not complete."""
         return len(self._machine.state.busy)
-
-    @property
-    def layers_begun_ahead(self) -> int:
-        """Layers that were begun before a client asked for them, since the start."""
-        return self._machine.state.images.brought_count
 
     def _turn(self) -> None:
         self._armed = False

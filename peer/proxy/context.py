@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
     from peer.node.blobs import BlobProvider
     from peer.registry.origins import Origins
-    from proto.ids import Digest
     from proto.oci.upstreams import UpstreamTable
-    from proto.wire.messages import Source
 
 
 class ProxyMetrics:
@@ -46,10 +44,6 @@ def _nothing(_: object) -> None:
     """What is called where nobody listens."""
 
 
-def ignore_image(_: Source, __: tuple[Digest, ...]) -> None:
-    """What a manifest's layers are told where none is to be begun ahead."""
-
-
 @dataclass(frozen=True, slots=True)
 class ProxyLimits:
     """The times and sizes the proxy keeps. All times in seconds."""
@@ -71,7 +65,7 @@ class ProxyDeps:
     """Everything the proxy needs. `pool` is small and for sendfile: its calls end within milliseconds.
 
     `upstreams` returns the table in force, which may change. `on_passed_bytes` (payload received from an origin for
-    one client alone) is called from any thread; `on_image` is told which layers a manifest named that a client read.
+    one client alone) is called from any thread.
     """
 
     provider: BlobProvider
@@ -81,4 +75,3 @@ class ProxyDeps:
     metrics: ProxyMetrics
     limits: ProxyLimits = field(default_factory=ProxyLimits)
     on_passed_bytes: Callable[[int], None] = _nothing
-    on_image: Callable[[Source, tuple[Digest, ...]], None] = ignore_image

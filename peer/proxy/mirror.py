@@ -15,7 +15,7 @@ from aiohttp import web
 from peer.proxy.authorization import ProxyLoop, authorize
 from peer.proxy.blob_response import method_refused, refused
 from peer.proxy.blob_stream import BlobStream
-from peer.proxy.context import ProxyDeps, ProxyLimits, ProxyMetrics, ignore_image
+from peer.proxy.context import ProxyDeps, ProxyLimits, ProxyMetrics
 from peer.proxy.passthrough import PassThrough
 from peer.proxy.relay import forward
 from proto.errors import LayercastError
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from peer.proxy.authorization import Asked
     from proto.oci.routes import Route
 
-__all__ = ["HEADER_LIMIT_BYTES", "ProxyDeps", "ProxyLimits", "ProxyMetrics", "build_app", "ignore_image"]
+__all__ = ["HEADER_LIMIT_BYTES", "ProxyDeps", "ProxyLimits", "ProxyMetrics", "build_app"]
 
 _log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class _Mirror:
         if isinstance(route, BlobRoute):
             answer = self._blobs.head if request.method == "HEAD" else self._blobs.get
             return await answer(request, asked, route)
-        return await forward(request, asked, self._deps.origins, self._deps.limits.forward_s, self._deps.on_image)
+        return await forward(request, asked, self._deps.origins, self._deps.limits.forward_s)
 
 
 def _refusal(error: LayercastError, asked: Asked | None) -> Refusal:

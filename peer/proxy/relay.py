@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from peer.proxy import manifests
-from peer.proxy.context import ignore_image
 from peer.proxy.headers import for_client, for_origin
 from proto.errors import UpstreamError, UpstreamKind
 
@@ -22,29 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peer.proxy.authorization import Asked
-    from peer.proxy.manifests import ManifestReader
     from peer.registry.base import OriginAnswer
     from peer.registry.origins import Origins
-    from proto.ids import Digest
-    from proto.wire.messages import Source
 
 _log = logging.getLogger(__name__)
 
 
-async def forward(
-    request: web.Request,
-    asked: Asked,
-    origins: Origins,
-    limit_s: float,
-    on_image: Callable[[Source, tuple[Digest, ...]], None] = ignore_image,
-) -> web.StreamResponse:
-    """The origin's answer to this very request, sent on. `limit_s` is for all of it; `on_image` is told the layers of
-    an image's manifest.
+async def forward(request: web.Request, asked: Asked, origins: Origins, limit_s: float) -> web.StreamResponse:
+    """The origin's answer to this very request, sent on. `limit_s` is for all of it.
 
     Raises UpstreamError while nothing has been sent, and ConnectionError when the client hung up; a response that
     has begun is cut when the origin breaks off.
     """
-    answer = await _forward(request, asked, origins, limit_s, lambda _: True, on_image)
+    answer = await _forward(request, asked, origins, limit_s, lambda _: True)
     assert answer is not None
     return answer
 
@@ -53,7 +41,7 @@ async def forward_refusal(
     request: web.Request, asked: Asked, origins: Origins, limit_s: float
 ) -> web.StreamResponse | None:
     """The same for what the origin refuses, or leaves to another host; None, and nothing sent, for a success."""
-    return await _forward(request, asked, origins, limit_s, lambda status: status >= 300, ignore_image)
+    return await _forward(request, asked, origins, limit_s, lambda status: status >= 300)
 
 
 async def _forward(
@@ -62,7 +50,6 @@ async def _forward(
     origins: Origins,
     limit_s: float,
     wanted: Callable[[int], bool],
-    on_image: Callable[[Source, tuple[Digest, ...]], None],
 ) -> web.StreamResponse | None:
     response: web.StreamResponse | None = None
     try:
@@ -77,7 +64,7 @@ async def _forward(
                     reason=answer.reason,
                     headers=for_client(asked.request, answer.status, answer.headers),
                 )
-                await _relay(request, answer, response, asked, manifests.reader_of(asked, answer, on_image))
+                await _relay(request, answer, response)
     except TimeoutError:
         if response is None or not response.prepared:
             message = f"{asked.upstream.host} did not answer within {limit_s:.0f} s"
@@ -90,21 +77,10 @@ async def _forward(
     return response
 
 
-async def _relay(
-    request: web.Request,
-    answer: OriginAnswer,
-    response: web.StreamResponse,
-    asked: Asked,
-    manifest: ManifestReader | None,
-) -> None:
+async def _relay(request: web.Request, answer: OriginAnswer, response: web.StreamResponse) -> None:
     await response.prepare(request)
     while chunk := await answer.read():
-        if manifest is not None:
-            manifest.take(chunk)
         await response.write(chunk)
-    if manifest is not None:
-        # Before the client has all of it, and can ask for a layer.
-        manifest.finish()
     await response.write_eof()
 
 

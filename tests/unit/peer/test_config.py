@@ -26,6 +26,11 @@ def test_a_plain_http_default_upstream_is_allowed_by_naming_it() -> None:
     assert config.upstreams.lookup("10.0.0.1:5000").insecure
 
 
+def test_an_option_that_is_gone_is_a_warning() -> None:
+    config = load(["--data-dir", "/x", "--prefetch", "false"], {})
+    assert config.warnings == ("--prefetch: layers are no longer begun before a client asks for them; delete it",)
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

@@ -146,7 +146,7 @@ class World:
         return contract.Received(SwarmOpened(swarm, text, layout.size_bytes, layout.piece_size_bytes, b"t"))
 
     def surprise(self) -> contract.Event:
-        kind = self.rng.randrange(15)
+        kind = self.rng.randrange(14)
         if kind < 3:
             self.last += 1
             self.readers[self.last] = "waiting"
@@ -165,9 +165,6 @@ class World:
             return contract.SharingSwitched(self.rng.random() < 0.7)
         if kind == 8:
             return contract.PayloadCame(self.rng.choice(DIGESTS))
-        if kind == 9:
-            layers = tuple(self.rng.sample(DIGESTS, self.rng.randint(1, len(DIGESTS))))
-            return contract.ImageNamed(self.rng.choice(SOURCES), layers)
         return self.supernode_says() if self.linked else contract.Wakeup()
 
     def flip_link(self) -> contract.Event:

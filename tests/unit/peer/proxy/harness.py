@@ -165,7 +165,6 @@ class Mirror:
     registry: CollectorRegistry
     passed_bytes: list[int]
     # What manifests named: source and layers.
-    images: list[tuple[Source, tuple[Digest, ...]]]
 
     def request(
         self, target: str, *, method: str = "GET", headers: Sequence[tuple[str, str]] = ()
@@ -207,7 +206,6 @@ def running_mirror(
     node = node or ScriptedNode()
     registry = CollectorRegistry()
     passed: list[int] = []
-    images: list[tuple[Source, tuple[Digest, ...]]] = []
     table = UpstreamTable([default, *others], default.host)
     http_client = OriginHttp(OriginTimeouts(connect_s=2.0, read_s=3.0))
     pool = ThreadPoolExecutor(2, "sendfile")
@@ -219,7 +217,6 @@ def running_mirror(
         metrics=ProxyMetrics(registry),
         limits=limits,
         on_passed_bytes=passed.append,
-        on_image=lambda source, layers: images.append((source, layers)),
     )
     ready: list[int] = []
     started = threading.Event()
@@ -251,7 +248,7 @@ def running_mirror(
     thread.start()
     try:
         assert started.wait(WAIT_S)
-        yield Mirror(ready[0], node, registry, passed, images)
+        yield Mirror(ready[0], node, registry, passed)
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(WAIT_S)
