@@ -1,7 +1,7 @@
 """A Layercast cluster of real processes: one supernode and any number of peers, on loopback or in namespaces.
 
-Every address is found out from the ready line, and kept: a program that is killed and started again has the
-address and the data folder that it had.
+A program that is killed and started again has the addresses and the data folder that it had: its ports are reserved
+before its first start (in a namespace of its own they are found out from its ready line, and nobody else is there).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.harness.metrics import Metrics, http_get, scrape
+from benchmarks.harness.ports import ReservedPort
 from benchmarks.harness.processes import WAIT_S, ManagedProcess, wait_until
 from benchmarks.harness.programs import clean_environment
 
@@ -31,7 +32,7 @@ def script(name: str) -> Path:
 class Service:
     """One of our programs. It can be stopped in any way and started again as it was.
 
-    `flags` are those that say where it listens, replaced by what the ready line told; `extra` are the others.
+    `listen_flags` say where it listens; `extra` are the other flags.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Service:
         self._program_name = program_name
         self._env = dict(env or {})
         self._process: ManagedProcess | None = None
+        self._ports: dict[str, ReservedPort] = {}
 
     @property
     def process(self) -> ManagedProcess:
@@ -67,6 +69,16 @@ class Service:
     def listen_flags(self) -> list[str]:
         """Where it listens: any free port at first, then where it was."""
         raise NotImplementedError
+
+    def address(self, name: str, host: str) -> str:
+        """HOST:PORT of what its ready line calls `name`."""
+        if name in self.ready:
+            return self.ready[name]
+        if self.netns is not None:
+            return f"{host}:0"
+        if name not in self._ports:
+            self._ports[name] = ReservedPort(host)
+        return self._ports[name].address
 
     def start(self, timeout_s: float = WAIT_S) -> None:
         """Start it, as it was if it ran before, and wait until it says that it is ready."""
@@ -99,6 +111,8 @@ class Service:
         """Stop it if it runs, in whatever way works."""
         if self._process is not None:
             self._process.close()
+        for port in self._ports.values():
+            port.close()
 
     def metrics(self) -> Metrics:
         """A scrape."""
@@ -118,8 +132,8 @@ class Supernode(Service):
 
     def listen_flags(self) -> list[str]:
         """Any free port at first, then where it was."""
-        free = f"{self._host}:0"
-        return ["--listen", self.ready.get("api", free), "--upload-listen", self.ready.get("upload", free)]
+        host = self._host
+        return ["--listen", self.address("api", host), "--upload-listen", self.address("upload", host)]
 
     @property
     def status_address(self) -> str:
@@ -152,10 +166,10 @@ class Peer(Service):
 
     def listen_flags(self) -> list[str]:
         """Any free ports at first, then where it was. Its status is where this process can scrape it."""
-        flags = ["--listen", self.ready.get("proxy", f"{self._proxy_host}:0")]
-        flags += ["--upload-listen", self.ready.get("upload", f"{self._host}:0")]
+        flags = ["--listen", self.address("proxy", self._proxy_host)]
+        flags += ["--upload-listen", self.address("upload", self._host)]
         if self._host != self._proxy_host:
-            flags += ["--status-listen", self.ready.get("status", f"{self._host}:0")]
+            flags += ["--status-listen", self.address("status", self._host)]
         return flags
 
     @property

@@ -8,6 +8,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.harness.ports import ReservedPort
 from benchmarks.harness.processes import ManagedProcess
 from benchmarks.harness.programs import clean_environment, program
 from benchmarks.origin.push import RegistryWriter
@@ -49,14 +50,27 @@ class Registry:
         self._settings = settings or {}
         self._process: ManagedProcess | None = None
         root.mkdir(parents=True, exist_ok=True)
-        self.address = listen
-        self.start()
+        host, _, port = listen.rpartition(":")
+        # Kept while it is stopped; in a namespace of its own nobody else takes it.
+        self._port = ReservedPort(host) if port == "0" and netns is None else None
+        self.address = listen if self._port is None else self._port.address
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __enter__(self) -> Registry:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop it and let go of its port."""
         self.stop()
+        if self._port is not None:
+            self._port.close()
 
     @property
     def url(self) -> str:

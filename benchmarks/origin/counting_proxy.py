@@ -22,6 +22,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.harness.ports import ReservedPort
 from benchmarks.origin.faults import NO_FAULT, Fault, FaultTable, RateLimit, alter_head, corrupted, made_answer
 from benchmarks.origin.ledger import Ending, Exchange, Ledger
 from benchmarks.origin.wire import (
@@ -72,7 +73,8 @@ class CountingProxy:
         self._numbers = itertools.count()
         self._connections: set[_Connection] = set()
         self.closing = threading.Event()
-        self._bound = listen
+        self._port = ReservedPort(listen[0]) if listen[1] == 0 else None
+        self._bound = listen if self._port is None else (self._port.host, self._port.port)
         self._listener: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
         self.accept()
@@ -140,7 +142,6 @@ class CountingProxy:
         if self._listener is not None:
             return
         self._listener = socket.create_server(self._bound, backlog=1024)
-        self._bound = self._listener.getsockname()[:2]
         self._acceptor = threading.Thread(target=self._accept_loop, args=(self._listener,), name="counting-proxy")
         self._acceptor.start()
 
@@ -150,6 +151,8 @@ class CountingProxy:
         self._faults.clear()
         self._rate.set(None)
         self.refuse()
+        if self._port is not None:
+            self._port.close()
 
     def _accept_loop(self, listener: socket.socket) -> None:
         while True:

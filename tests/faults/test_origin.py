@@ -96,7 +96,7 @@ def test_an_origin_that_stalls_is_asked_again_for_the_rest(
     assert_everyone_gets_it_from_one_fetch(peers, origin, digest)
     stalled, resumed = origin.ledger().of_blob(digest)
     # silent for 10 s means stalled; the rest of the time is the machine's
-    assert 9.0 <= resumed.started_s - stalled.started_s <= 20.0
+    assert 9.0 <= resumed.started_s - stalled.started_s <= 60.0
 
 
 def test_a_slow_first_byte_is_waited_for(peers: list[Peer], origin: ProxyControl, push: Callable[[int], str]) -> None:
@@ -208,4 +208,4 @@ def test_a_blob_that_the_origin_does_not_know_is_refused_in_its_words(peers: lis
     answer = pull(peers[0].proxy, digest)
     assert answer.status == 404
     assert b"BLOB_UNKNOWN" in answer.start
-    assert time.monotonic() - started_s < 10.0
+    assert time.monotonic() - started_s < 18.0
