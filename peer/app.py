@@ -29,7 +29,7 @@ from peer.node.supernode_connection import Profile, SupernodeLink
 from peer.node.workers import Work
 from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyMetrics, build_app
 from peer.registry.origins import Origins
-from peer.status import Health, add_status
+from peer.status import ROUTES, PeerHealth, StatusParts
 from peer.store.disk import DiskStore
 from peer.store.meta import current_boot_id
 from peer.transport.client import HttpTransport
@@ -40,6 +40,7 @@ from proto import VERSION
 from proto.config.values import HostPort
 from proto.errors import ConfigError
 from proto.runtime import resources
+from proto.runtime.http_api import add_routes
 from proto.runtime.service import close_in_time
 from proto.wire.messages import TORRENT
 from proto.wire.tickets import Identity
@@ -76,7 +77,7 @@ class Peer:
         self._reloading = asyncio.Lock()
         self._link: SupernodeLink | None = None
         self.metrics = Metrics()
-        self.health = Health(config.supernode)
+        self.health = PeerHealth(config.supernode)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.proxy_address = self.upload_address = self.status_address = ""
 
@@ -241,11 +242,9 @@ class Peer:
                 on_passed_bytes=self.metrics.passed_through,
             )
         )
-        if self._status_socket is None:
-            add_status(app, self.health, self.metrics)
-        else:
-            status = web.Application()
-            add_status(status, self.health, self.metrics)
+        status = app if self._status_socket is None else web.Application()
+        add_routes(status, ROUTES, StatusParts(self.health, self.metrics))
+        if self._status_socket is not None:
             await self._run_app(status, self._status_socket)
         await self._run_app(app, self._proxy_socket)
 
@@ -339,7 +338,7 @@ class Peer:
 
     async def stop(self) -> bool:
         """End everything within 5 s. False when a thread did not end in time and the process must be left by force."""
-        self.health.stopping()
+        self.health.not_ready("stopping")
         await self._disconnect()
         for task in self._tasks:
             task.cancel()

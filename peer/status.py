@@ -1,32 +1,29 @@
-"""/healthz and /metrics: what an operator's probes and scrapers read. It says how things are and changes nothing."""
+"""The peer's HTTP API for operators: what is answered beside the mirror, on --listen or --status-listen.
+
+To add a route, write its handler here and add its line to ROUTES. It says how things are and changes nothing.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
+from proto.runtime.http_api import COMMON_ROUTES, Health
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peer.metrics import Metrics
+    from proto.runtime.http_api import Route
 
 
-class Health:
+class PeerHealth(Health):
     """Ready or why not; and how it stands with the supernode, without which a node is ready too."""
 
     def __init__(self, supernode: str | None) -> None:
+        super().__init__()
         self._supernode = supernode
-        self._problem = "starting"
         self.connected: Callable[[], bool] = lambda: False
-
-    def ready(self) -> None:
-        """From now on 200."""
-        self._problem = ""
-
-    def stopping(self) -> None:
-        """From now on 503."""
-        self._problem = "stopping"
 
     def supernode_text(self) -> str:
         """One word or a short phrase."""
@@ -34,24 +31,17 @@ class Health:
             return "none configured"
         return "connected" if self.connected() else "not connected"
 
-    def answer(self) -> tuple[int, str]:
-        """(status, body)."""
-        status, first = (503, self._problem) if self._problem else (200, "ready")
+    def details(self) -> str:
         note = "" if self.connected() else ": pulls go on from known peers and from upstream"
-        return status, f"{first}\nsupernode: {self.supernode_text()}{note}\n"
+        return f"supernode: {self.supernode_text()}{note}\n"
 
 
-def add_status(app: web.Application, health: Health, metrics: Metrics) -> None:
-    """Answer /healthz and /metrics in this application."""
+@dataclass(frozen=True, slots=True)
+class StatusParts:
+    """What the handlers may use of a peer."""
 
-    async def healthz(_: web.Request) -> web.Response:
-        status, body = health.answer()
-        return web.Response(status=status, text=body)
+    health: PeerHealth
+    metrics: Metrics
 
-    async def scrape(_: web.Request) -> web.Response:
-        response = web.Response(body=metrics.text())
-        response.headers["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8"
-        return response
 
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/metrics", scrape)
+ROUTES: Final[tuple[Route[StatusParts], ...]] = COMMON_ROUTES

@@ -28,10 +28,13 @@ from proto import VERSION
 from proto.config.values import HostPort
 from proto.errors import ConfigError
 from proto.runtime import resources
+from proto.runtime.http_api import Health, add_routes
 from proto.runtime.service import close_in_time
 from proto.wire.messages import TORRENT
 from proto.wire.tickets import Identity
-from supernode.api.server import Api
+from supernode.api.parts import ApiParts
+from supernode.api.routes import ROUTES
+from supernode.api.sessions import SessionDoor
 from supernode.control.admission import Admission, Policy
 from supernode.control.delivery import PieceDelivery
 from supernode.control.driver import Driver
@@ -76,7 +79,7 @@ class Supernode:
     def __init__(self, config: SupernodeConfig) -> None:
         self.config = config
         self.limits = Limits(sessions_max=config.sessions_max, ping_interval_s=config.ping_interval_s)
-        self._health = "starting"
+        self.health = Health()
         self._runner: web.AppRunner | None = None
         self._driver: Driver | None = None
         # What was made, to be closed in the opposite order, in a thread.
@@ -198,22 +201,23 @@ class Supernode:
             self._seed_address,
             on_tick=delivery.refresh,
         )
-        api = Api(
-            driver=driver,
-            owner=handler,
-            metrics=self.metrics,
-            health=lambda: self._health,
-            scrape=self._scrape,
+        self.metrics.before_scrape(self._scrape)
+        sessions = SessionDoor(
+            handler,
+            self.metrics,
+            self.limits,
             supernode_key=self._identity.peer,
             epoch=self._epoch,
-            limits=self.limits,
             agent=f"layercast/{VERSION}",
             transport=config.transport,
         )
-        self._runner = web.AppRunner(api.build(), access_log=None, handle_signals=False, shutdown_timeout=0.5)
+        app = web.Application()
+        parts = ApiParts(self.health, self.metrics, nodes, swarms, sessions, self._epoch, time.monotonic())
+        add_routes(app, ROUTES, parts)
+        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await self._runner.setup()
         await web.SockSite(self._runner, self._socket, backlog=LISTEN_BACKLOG).start()
-        self._health = ""
+        self.health.ready()
         logger.info("ready epoch=%d key=%s scheduler=%s", self._epoch, self._identity.peer.hex()[:8], scheduler_build())
         return f"supernode api={self.api_address} upload={self.upload_address}"
 
@@ -240,7 +244,7 @@ class Supernode:
 
     async def stop(self) -> bool:
         """End everything within 5 s. False when a thread did not end in time and the process must be left by force."""
-        self._health = "stopping"
+        self.health.not_ready("stopping")
         if self._driver is not None and self._runner is not None:
             await self._end_sessions(self._driver, self._runner)
         return await close_in_time(self._closing)
@@ -260,7 +264,7 @@ class Supernode:
         await runner.cleanup()
 
     def _fail(self) -> None:
-        self._health = "failed"
+        self.health.not_ready("failed")
         if not self.failed.done():
             self.failed.set_result(None)
 

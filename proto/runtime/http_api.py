@@ -1,0 +1,72 @@
+"""What the HTTP APIs of both services share: a table of routes, /healthz and /metrics. Reading changes nothing."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from proto.runtime.metrics import ServiceMetrics
+
+P = TypeVar("P")
+# A path, and what answers a GET of it, given the parts of the service that its handlers may use.
+Route: TypeAlias = "tuple[str, Callable[[P, web.Request], Awaitable[web.StreamResponse]]]"
+
+
+class Health:
+    """Whether the service is ready to work, or why not."""
+
+    def __init__(self) -> None:
+        # Empty: ready.
+        self.problem = "starting"
+
+    def ready(self) -> None:
+        """From now on 200."""
+        self.problem = ""
+
+    def not_ready(self, reason: str) -> None:
+        """From now on 503."""
+        self.problem = reason
+
+    def details(self) -> str:
+        """The lines that follow the first."""
+        return ""
+
+    def answer(self) -> tuple[int, str]:
+        """(status, body)."""
+        return 503 if self.problem else 200, f"{self.problem or 'ready'}\n{self.details()}"
+
+
+class Observed(Protocol):
+    """What the routes that every service has need of it."""
+
+    @property
+    def health(self) -> Health: ...
+    @property
+    def metrics(self) -> ServiceMetrics: ...
+
+
+async def healthz(parts: Observed, _: web.Request) -> web.Response:
+    """For probes: 200, or 503 with the reason."""
+    status, body = parts.health.answer()
+    return web.Response(status=status, text=body)
+
+
+async def metrics(parts: Observed, _: web.Request) -> web.Response:
+    """For Prometheus."""
+    response = web.Response(body=parts.metrics.text())
+    response.headers["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8"
+    return response
+
+
+COMMON_ROUTES: Final[tuple[Route[Observed], ...]] = (("/healthz", healthz), ("/metrics", metrics))
+
+
+def add_routes(app: web.Application, routes: Iterable[Route[P]], parts: P) -> None:
+    """Answer these paths in this application."""
+    for path, handler in routes:
+        app.router.add_get(path, functools.partial(handler, parts))

@@ -1,0 +1,50 @@
+"""The Prometheus metrics that both services have. Counting only; no digest and no peer is ever a label."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.exposition import generate_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class ServiceMetrics:
+    """A registry of its own, so that one process can have several. Safe to use from any thread."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._before_scrape: list[Callable[[], None]] = []
+        self.bytes_received = self._counter("layercast_bytes", "Payload bytes received and used, by source.", "source")
+        self.uploaded_bytes = self._gauge("layercast_uploaded_bytes_total", "Payload bytes sent to peers.")
+        self.origin_requests = self._counter("layercast_origin_requests", "Requests to origins, by method.", "method")
+        self.origin_bytes = self._counter("layercast_origin_bytes", "Payload bytes received from origins.")
+        self.leases = self._counter("layercast_leases", "Leases, by outcome.", "outcome")
+        self.swarms_open = self._gauge("layercast_swarms_open", "Blobs wanted and not complete.")
+        self.store_bytes = self._gauge("layercast_store_bytes", "Bytes in the store.")
+        self.digest_checks = self._counter("layercast_digest_checks", "Digests of whole blobs compared.", "result")
+        # Shown as 0 before the first of a kind.
+        for outcome in ("granted", "stored", "failed", "expired", "cancelled"):
+            self.leases.labels(outcome)
+        for method in ("GET", "HEAD", "TOKEN"):
+            self.origin_requests.labels(method)
+        for result in ("ok", "mismatch"):
+            self.digest_checks.labels(result)
+
+    def before_scrape(self, refresh: Callable[[], None]) -> None:
+        """Call this before each text(), to bring gauges up to date."""
+        self._before_scrape.append(refresh)
+
+    def text(self) -> bytes:
+        """The exposition format, version 0.0.4."""
+        for refresh in self._before_scrape:
+            refresh()
+        return generate_latest(self.registry)
+
+    def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
+        return Counter(name, documentation, labels, registry=self.registry)
+
+    def _gauge(self, name: str, documentation: str) -> Gauge:
+        return Gauge(name, documentation, registry=self.registry)

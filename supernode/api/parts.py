@@ -1,0 +1,26 @@
+"""What the handlers of the HTTP API may use of a supernode. Made once, by the composition root."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from proto.runtime.http_api import Health
+    from supernode.api.sessions import SessionDoor
+    from supernode.control.node_registry import NodeRegistry
+    from supernode.control.swarm_registry import SwarmRegistry
+    from supernode.metrics import Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class ApiParts:
+    """`started_s` is on the monotonic clock."""
+
+    health: Health
+    metrics: Metrics
+    nodes: NodeRegistry
+    swarms: SwarmRegistry
+    sessions: SessionDoor
+    epoch: int
+    started_s: float

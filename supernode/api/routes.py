@@ -1,0 +1,19 @@
+"""Every path of the supernode's HTTP API, and what answers it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proto.runtime.http_api import COMMON_ROUTES
+from supernode.api.sessions import session
+from supernode.api.status import status
+
+if TYPE_CHECKING:
+    from proto.runtime.http_api import Route
+    from supernode.api.parts import ApiParts
+
+ROUTES: Final[tuple[Route[ApiParts], ...]] = (
+    *COMMON_ROUTES,
+    ("/v1/session", session),
+    ("/v1/status", status),
+)

@@ -1,0 +1,43 @@
+"""GET /v1/status: the supernode and its newest swarms, for people and `layercast status`."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from supernode.api.parts import ApiParts
+    from supernode.control.swarm_registry import OpenSwarm
+
+# The newest are listed; the count is always whole.
+_SWARMS_MAX: Final = 200
+
+
+async def status(parts: ApiParts, _: web.Request) -> web.Response:
+    """As JSON."""
+    swarms = list(parts.swarms)
+    return web.json_response(
+        {
+            "epoch": parts.epoch,
+            "uptime_s": round(time.monotonic() - parts.started_s, 1),
+            "ready": not parts.health.problem,
+            "sessions": len(parts.nodes),
+            "swarms_open": len(swarms),
+            "swarms": [_swarm(swarm) for swarm in reversed(swarms[-_SWARMS_MAX:])],
+        }
+    )
+
+
+def _swarm(swarm: OpenSwarm) -> dict[str, Any]:
+    return {
+        "digest": str(swarm.digest),
+        "size_bytes": swarm.layout.size_bytes,
+        "pieces": swarm.layout.count,
+        "seed_pieces": swarm.seed_held.bit_count(),
+        "members": len(swarm.members),
+        "wanted_by": swarm.wanted_by,
+        "vouched": swarm.vouched,
+        "origin": swarm.origin_state or "idle",
+    }
