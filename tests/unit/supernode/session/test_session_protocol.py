@@ -13,6 +13,7 @@ import msgpack
 import pytest
 
 from benchmarks.harness.processes import wait_until
+from proto.ids import short_peer
 from proto.wire import codec
 from proto.wire.messages import (
     Announce,
@@ -303,3 +304,17 @@ async def test_health_status_and_metrics_answer(tmp_path: Path, origin: FakeOrig
     assert (status["sessions"], status["swarms_open"]) == (1, 1)
     assert 'layercast_origin_requests_total{method="HEAD"} 1.0' in metrics
     assert "layercast_sessions_open 1.0" in metrics
+
+
+async def test_the_connected_nodes_are_listed(tmp_path: Path, origin: FakeOrigin) -> None:
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        await peer.announce(origin, origin.add(b"content"))
+        await peer.expect(SwarmOpened)
+        async with (
+            aiohttp.ClientSession(f"http://{supernode.api_address}") as http,
+            http.get("/v1/nodes") as answer,
+        ):
+            (node,) = (await answer.json())["nodes"]
+    assert (node["node"], node["peer"]) == (1, short_peer(peer.identity.peer))
+    assert (node["address"], node["zone"], node["agent"]) == ("127.0.0.1:7", "eu/a/r1", "test")
+    assert (node["blobs_wanted"], node["blobs_announced"]) == (1, 1)

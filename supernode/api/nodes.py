@@ -1,0 +1,30 @@
+"""GET /v1/nodes: the peers connected now, in the order in which they came."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from proto.ids import short_peer
+
+if TYPE_CHECKING:
+    from supernode.api.parts import ApiParts
+    from supernode.session.session import PeerSession
+
+
+async def nodes(parts: ApiParts, _: web.Request) -> web.Response:
+    """As JSON; `node` is the number that the log, the event log and its stories use."""
+    return web.json_response({"nodes": [_node(session) for session in parts.nodes]})
+
+
+def _node(session: PeerSession) -> dict[str, Any]:
+    return {
+        "node": session.node,
+        "peer": short_peer(session.info.peer),
+        "address": session.info.address,
+        "zone": session.info.zone,
+        "agent": session.info.agent,
+        "blobs_wanted": len(session.wanting),
+        "blobs_announced": len(session.announced),
+    }
