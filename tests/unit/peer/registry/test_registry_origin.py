@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
+from benchmarks.origin.oci_registry import OciRegistry
 from peer.registry.blob_body import HttpBody
 from peer.registry.client import OriginHttp
 from proto.errors import UpstreamKind
+from proto.oci.upstreams import UpstreamConfig
+from tests.conformance.origin_suite import HOST, REPOSITORY, OriginSuite
 from tests.support.fake_origin import FakeOrigin, Fault, fake_origin
 from tests.unit.peer.registry.registry_harness import CONTENT, Reader, read_all, reading, refused
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.origin.image import Image
+
+
+class TestRegistryOrigin(OriginSuite):
+    @pytest.fixture
+    def upstream(self, image: Image) -> Iterator[UpstreamConfig]:
+        with OciRegistry({REPOSITORY: image.layout}) as registry:
+            yield UpstreamConfig(HOST, f"http://{registry.address}", configured=True)
 
 
 def test_a_range_is_answered_by_206_with_the_blobs_size(origin: FakeOrigin) -> None:
