@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from peer.registry.base import Origin
     from proto.oci.upstreams import UpstreamConfig
 
-_MODULES: Final[dict[str, str]] = {}
+_MODULES: Final[dict[str, str]] = {
+    "directory": "peer.registry.directory",
+}
 
 
 class OriginKind(Protocol):

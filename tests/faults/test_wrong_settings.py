@@ -119,6 +119,12 @@ def test_a_wrong_value_in_the_environment(tmp_path: Path, program: str) -> None:
         ("p2p = 3.5", ["layercast.toml", "p2p", "3.5"]),
         ('[upstream."registry.example.com"]\nurl = "gopher://x"', ["registry.example.com", "gopher://x", "https"]),
         ('[upstream."registry.example.com"]\nurll = "https://x"', ["registry.example.com", "urll"]),
+        (
+            '[upstream."r.example"]\ndirectory = "/nonexistent/x"',
+            ["r.example", "/nonexistent/x", "No such file", "OCI"],
+        ),
+        ('[upstream."r.example"]\ndirectory = "/proc"', ["r.example", "'/proc'", "rootdirectory", "OCI layout"]),
+        ('[upstream."r.example"]\ndirectory = "/proc"\nurl = "https://x"', ["r.example", "no other key"]),
     ],
 )
 def test_a_wrong_line_in_the_file(tmp_path: Path, text: str, named: list[str]) -> None:
