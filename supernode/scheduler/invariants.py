@@ -78,8 +78,6 @@ def _masks_agree(swarm: Swarm) -> None:
         assert (swarm.number in node.wanting) == bool(member.need), f"masks agree: swarms {node.peer} wants"
         offers = bool(member.have) and not node.quarantined
         assert bool(swarm.holding & node.bit) == offers, f"masks agree: {node.peer} holding"
-        finishing = bool(swarm.finishing & node.bit)
-        assert (member in node.finishing) == finishing, f"masks agree: {node.peer} finishing"
 
 
 def _rarity_agrees(swarm: Swarm) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from supernode.scheduler import finishing, transfer_timing
+from supernode.scheduler import transfer_timing
 from supernode.scheduler.contract import ID_BITS, SEED, CancelLease, Command, FailReason, GrantLease
 from supernode.scheduler.lease import NO_TIMER, Lease
 from supernode.scheduler.link import FILLS
@@ -170,8 +170,6 @@ class Core:
                 member.first_copies += 1
                 self._hold_seed_back(lease)
                 self._let_one_more_follow(lease)
-        if receiver.finishing or len(self.swarms) > 1:
-            finishing.review(self, receiver)
         lease.expires_in_s = self._expiry_s(lease)
         ahead, before = lease.before_up is not None, lease.before_down
         if not ahead and before is None:

@@ -16,7 +16,7 @@ import random
 from typing import TYPE_CHECKING
 
 from proto.pieces import PieceLayout, indices
-from supernode.scheduler import contract, finishing, origin, outcomes, policy, transfer_timing
+from supernode.scheduler import contract, origin, outcomes, policy, transfer_timing
 from supernode.scheduler.contract import SEED, Command, Event
 from supernode.scheduler.lease import Lease
 from supernode.scheduler.leases import Core
@@ -255,7 +255,6 @@ class Scheduler:
         outcomes.lose(core, member, member.have & ~held, "source no longer holds it")
         member.wanted = event.wanted
         swarm.add_copies(member, held)
-        finishing.review(core, node)
         core.wake(node)
         what = "peer %d announced %d pieces, wanted %s"
         core.stories.tell(core.now, swarm.number, WHOLE, what, event.peer, held.bit_count(), event.wanted)
@@ -343,7 +342,6 @@ class Scheduler:
             return
         valid = event.piece is not None and 0 <= event.piece < member.swarm.count
         member.reader = event.piece if valid else None
-        finishing.review(self._core, member.node)
 
     # --- failures --------------------------------------------------------------------------------------------
 

@@ -36,7 +36,6 @@ class Node:
         "down",
         "down_band",
         "faults",
-        "finishing",
         "gets_nothing",
         "gives",
         "hungry_at",
@@ -92,8 +91,6 @@ class Node:
         # Swarm number to membership; `wanting` those with something left to lease, in rotation.
         self.members: dict[int, Member] = {}
         self.wanting: dict[int, Member] = {}
-        # Of those the ones that a client reads and of which little is left; see finishing.
-        self.finishing: list[Member] = []
         # Lease id to lease, inline ones included.
         self.leases_in: dict[int, Lease] = {}
         self.leases_out: dict[int, Lease] = {}
@@ -116,7 +113,6 @@ class PeerBook:
         "_rows",
         "avoided",
         "down_bands",
-        "finishing",
         "free_down",
         "free_up",
         "gained_down",
@@ -152,8 +148,6 @@ class PeerBook:
         self.sunk = 0
         # Some node avoids them as a source.
         self.avoided = 0
-        # Nodes that are about to finish a blob for a client; see finishing.
-        self.finishing = 0
         self.places: dict[str, int] = {}
         # By band the nodes whose uplink's, and whose downlink's, rate is known.
         self.up_bands: dict[int, int] = {}
@@ -194,7 +188,6 @@ class PeerBook:
         self.idle_down &= clear
         self.sunk &= clear
         self.roaming &= clear
-        self.finishing &= clear
         _move(self.up_bands, node, node.up_band, None)
         _move(self.down_bands, node, node.down_band, None)
         for place in node.places:

@@ -5,8 +5,8 @@ comes from masks, insertion order and the machine's own random, never from a set
 1 just in time: link.Link.room, running._openings decide who counts as free. 2 level by level, 5 nearest
 first and 9 slow ones last: taking.choose_source. 3 first copies first: fresh_pieces, Swarm.awaited,
 matching.seed_is_free. 4 rarest first: taking._matched, giving._from_member_tries. 5 first copies to fast uplinks:
-giving._fastest. 6 one inbound copy a rack: covered_pieces and giving._able. 7 readers early: taking._reader_next and
-finishing. 8 the end: taking.race_for_receiver.
+giving._fastest. 6 one inbound copy a rack: covered_pieces and giving._able. 7 readers early: taking._reader_next.
+8 the end: taking.race_for_receiver.
 """
 
 from __future__ import annotations

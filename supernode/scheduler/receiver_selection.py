@@ -41,10 +41,6 @@ def _from_any(core: Core, node: Node, sources: int) -> Choice | None:
     if len(node.wanting) == 1:
         for only in node.wanting.values():
             return _for_member(core, only, sources)
-    for member in node.finishing:
-        found = _for_member(core, member, sources)
-        if found is not None:
-            return found
     for number, member in policy.rarest_swarms([(member, member.need) for member in node.wanting.values()]):
         found = _for_member(core, member, sources)
         if found is not None:

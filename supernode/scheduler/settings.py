@@ -57,9 +57,6 @@ class SchedulerSettings:
     reader_grant_every: int = 4
     # How many pieces from the reader's position on count as next.
     reader_window_pieces: int = 8
-    # Of a blob that a client reads so much is left when its last pieces come before rarer ones of other blobs; one
-    # piece at least.
-    finishing_part: float = 0.0625
     # A second source races for a piece whose remaining time exceeds this many typical piece times.
     race_after_piece_times: float = 2.0
     # With a link at one end that was never measured, or only hoped to be as fast as the origin's, a transfer that is

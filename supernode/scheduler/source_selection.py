@@ -46,12 +46,6 @@ def _to_any(core: Core, node: Node, receivers: int) -> Choice | None:
     if len(node.members) == 1:
         for only in node.members.values():
             return _from_member(core, only, receivers)
-    if core.book.finishing & receivers:
-        for member in node.members.values():
-            finishing = member.swarm.finishing & receivers
-            found = _from_member(core, member, finishing) if finishing else None
-            if found is not None:
-                return found
     useful = [(member, member.have & member.swarm.open_pieces) for member in node.members.values()]
     for _, member in policy.rarest_swarms(useful):
         found = _from_member(core, member, receivers)

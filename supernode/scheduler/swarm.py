@@ -51,7 +51,6 @@ class Swarm:
         "covered",
         "evicted_by_seed",
         "fetching",
-        "finishing",
         "full",
         "held_by_any",
         "holders",
@@ -99,8 +98,6 @@ class Swarm:
         # Nodes that anything can be had from, and that need anything.
         self.holding = 0
         self.wanting = 0
-        # Of the latter those that lack little, and a client of theirs waits for it; see finishing.
-        self.finishing = 0
         self.rarity = Rarity(count)
         # Pieces asked of the origin and not here yet.
         self.fetching = 0
@@ -144,9 +141,6 @@ class Swarm:
             self.rack_nodes[member.node.rack] ^= member.node.bit
             for piece in range(self.count):
                 self.covered[piece] &= ~member.node.bit
-        if member in member.node.finishing:
-            member.node.finishing.remove(member)
-            self.finishing ^= member.node.bit
         del self.members[member.node.peer]
         del self.at_row[member.node.row]
         del member.node.members[self.number]
