@@ -44,6 +44,7 @@ VERSION: Final = 1
 FRAME_BYTES_MAX: Final = 256 * 1024 * 1024
 DIGEST_BYTES: Final = 16
 _FRAME: Final = struct.Struct("<II")
+_SETTINGS: Final = frozenset(known.name for known in dataclasses.fields(SchedulerSettings))
 _CHECK: Final = struct.Struct("<I")
 
 
@@ -353,7 +354,9 @@ class Reader:
 def _header(document: dict[str, object]) -> Header:
     """Raises ValueError, KeyError or TypeError."""
     parameters = dict(_of(dict, document["parameters"]))
-    settings = SchedulerSettings(**_of(dict, parameters.pop("settings")))
+    recorded = _of(dict, parameters.pop("settings"))
+    # A log of a version with rules that this one lacks can be read, and replayed up to the first decision that differs.
+    settings = SchedulerSettings(**{name: value for name, value in recorded.items() if name in _SETTINGS})
     return Header(
         parameters=SchedulerParameters(seed=_whole(parameters.pop("seed")), settings=settings, **parameters),
         program=_of(str, document["program"]),

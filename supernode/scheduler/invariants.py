@@ -30,7 +30,6 @@ def check(scheduler: Scheduler) -> None:
         _racks_agree(swarm)
         _covered_agree(swarm)
         _awaited_agree(swarm)
-        _unmet_agree(core, swarm)
     for node in core.book.nodes.values():
         _slots_kept(node)
         _free_masks_agree(core, node)
@@ -143,16 +142,6 @@ def _awaited_agree(swarm: Swarm) -> None:
     for piece in indices(swarm.awaited):
         assert first_copies.count(piece) == 1, f"first copies first: piece {piece} is awaited and not on its way"
         assert not swarm.holders[piece] & ~swarm.seed.node.bit, f"first copies first: piece {piece} is at a peer"
-
-
-def _unmet_agree(core: Core, swarm: Swarm) -> None:
-    book = core.book
-    assert not book.gained_up, "unmet agrees: a node got upload room and nobody noted it"
-    assert not book.gained_down, "unmet agrees: a node got download room and nobody noted it"
-    for piece in indices(swarm.unsourced):
-        assert not swarm.holders[piece] & book.free_up & ~policy.SEED_BIT, f"unmet agrees: piece {piece} has a source"
-    for piece in indices(swarm.unwanted):
-        assert not swarm.lacking[piece] & book.free_down, f"unmet agrees: piece {piece} has a receiver"
 
 
 def _slots_kept(node: Node) -> None:

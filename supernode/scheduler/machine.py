@@ -16,7 +16,7 @@ import random
 from typing import TYPE_CHECKING
 
 from proto.pieces import PieceLayout, indices
-from supernode.scheduler import contract, origin, outcomes, policy, transfer_timing
+from supernode.scheduler import contract, origin, outcomes, transfer_timing
 from supernode.scheduler.contract import SEED, Command, Event
 from supernode.scheduler.lease import Lease
 from supernode.scheduler.leases import Core
@@ -93,7 +93,6 @@ class Scheduler:
                 self._timer(due)
         if core.dirty_up or core.dirty_down:
             match(core)
-        policy.note_room(core)
         timers.sweep(len(core.leases))
         commands, core.commands = core.commands, []
         return commands

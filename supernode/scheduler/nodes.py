@@ -115,8 +115,6 @@ class PeerBook:
         "down_bands",
         "free_down",
         "free_up",
-        "gained_down",
-        "gained_up",
         "idle_down",
         "idle_up",
         "nodes",
@@ -138,9 +136,6 @@ class PeerBook:
         self._rows: list[int] = []
         self.free_up = 0
         self.free_down = 0
-        # Nodes that got such room since policy.note_room.
-        self.gained_up: list[Node] = []
-        self.gained_down: list[Node] = []
         # No upload, no download running at all.
         self.idle_up = 0
         self.idle_down = 0
@@ -227,8 +222,6 @@ class PeerBook:
         if gives is not node.gives:
             node.gives = gives
             self.free_up ^= node.bit
-            if gives and self.notes_room():
-                self.gained_up.append(node)
         if (link.chains == 0) is not node.sends_nothing:
             node.sends_nothing = not node.sends_nothing
             self.idle_up ^= node.bit
@@ -242,15 +235,9 @@ class PeerBook:
         if takes is not node.takes:
             node.takes = takes
             self.free_down ^= node.bit
-            if takes and self.notes_room():
-                self.gained_down.append(node)
         if (link.chains == 0) is not node.gets_nothing:
             node.gets_nothing = not node.gets_nothing
             self.idle_down ^= node.bit
-
-    def notes_room(self) -> bool:
-        """Whether there are, or were, so many nodes that who gets room is noted; see policy.note_unsourced."""
-        return len(self.rows) > self.settings.many_nodes
 
     def avoid(self, receiver: Node, source: Node) -> None:
         """Let the receiver fetch nothing from this source until make_up."""

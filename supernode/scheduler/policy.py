@@ -32,8 +32,6 @@ TRIES: Final = 12
 _LONG_BITS: Final = 768
 _NEAR_BITS: Final = 60
 _NEAR: Final = (1 << _NEAR_BITS) - 1
-# Of pieces that were looked for in vain, how many are looked at once more, so that the next who lacks them need not.
-_NOTED: Final = 32
 
 
 # A lease to grant: to whom, which piece, from whom.
@@ -69,52 +67,6 @@ def at_most(mask: int, count: int) -> bool:
     if length > _LONG_BITS and (mask >> (length - _LONG_BITS)).bit_count() > count:
         return False
     return mask.bit_count() <= count
-
-
-def note_room(core: Core) -> None:
-    """Nodes got room: what they hold can be had again, what they lack is wanted again."""
-    book = core.book
-    if book.gained_up:
-        for node in book.gained_up:
-            for member in node.members.values():
-                member.swarm.unsourced &= ~member.have
-        book.gained_up.clear()
-    if book.gained_down:
-        for node in book.gained_down:
-            for member in node.wanting.values():
-                member.swarm.unwanted &= ~member.need
-        book.gained_down.clear()
-
-
-def note_unsourced(core: Core, swarm: Swarm, pieces: int) -> None:
-    """None of the pieces was found at a node with room: which of them no such node holds need not be looked for again.
-
-    Each look is at a mask of all nodes, and most receivers lack the same. With few nodes it costs more than it saves.
-    """
-    if not core.book.notes_room():
-        return
-    free = core.book.free_up
-    swarm.unsourced |= _met_by_none(pieces, swarm.holders, free ^ SEED_BIT if free & SEED_BIT else free)
-
-
-def note_unwanted(core: Core, swarm: Swarm, pieces: int) -> None:
-    """The same of pieces that no node with room was found to lack."""
-    if not core.book.notes_room():
-        return
-    swarm.unwanted |= _met_by_none(pieces, swarm.lacking, core.book.free_down)
-
-
-def _met_by_none(pieces: int, nodes_of: list[int], free: int) -> int:
-    """Which of the first few pieces have none of these nodes listed."""
-    found = 0
-    for _ in range(_NOTED):
-        bit = pieces & -pieces
-        if not bit:
-            break
-        if not nodes_of[bit.bit_length() - 1] & free:
-            found |= bit
-        pieces ^= bit
-    return found
 
 
 def lowest(mask: int) -> int:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 def for_receiver(core: Core, node: Node, seed_free: bool) -> Choice | None:
     """The best lease for a node with download room. `seed_free`: the seed may send further copies."""
-    policy.note_room(core)
     sources = _free_sources(core, node)
     if not sources:
         return None
@@ -78,15 +77,10 @@ def _for_member(core: Core, member: Member, sources: int) -> Choice | None:
     need = member.need & swarm.held_by_any
     if swarm.awaited:
         need &= ~swarm.awaited
-    if not sources & policy.SEED_BIT:
-        need &= ~swarm.unsourced
     sources = sources & swarm.holding if need else 0
     if not sources or (swarm.inline and sources & policy.SEED_BIT):
         return None
-    found = _from_near_and_far(core, member, need, sources)
-    if found is None:
-        policy.note_unsourced(core, swarm, need)
-    return found
+    return _from_near_and_far(core, member, need, sources)
 
 
 def _from_near_and_far(core: Core, member: Member, need: int, sources: int) -> Choice | None:

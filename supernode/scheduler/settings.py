@@ -76,7 +76,5 @@ class SchedulerSettings:
     # The supernode's own next try at an origin that failed, doubled up to the maximum.
     origin_backoff_s: float = 5.0
     origin_backoff_max_s: float = 60.0
-    # With more nodes than this, pieces without a source or a receiver are noted: a mask of so many is dear to look at.
-    many_nodes: int = 2000
     # Happenings remembered per swarm for story().
     story_length: int = 1024

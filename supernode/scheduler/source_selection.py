@@ -23,7 +23,6 @@ _CROWD: Final = 16
 
 def for_source(core: Core, node: Node, seed_free: bool) -> Choice | None:
     """The best lease from a node with upload room."""
-    policy.note_room(core)
     if node.peer == SEED:
         return _for_seed(core, node, seed_free)
     receivers = core.book.free_down
@@ -105,7 +104,7 @@ def _from_member(core: Core, member: Member, receivers: int) -> Choice | None:
     if source.quarantined:
         return None
     # Before the masks of nodes, which are longer.
-    useful = member.have & swarm.open_pieces & ~swarm.unwanted
+    useful = member.have & swarm.open_pieces
     if swarm.awaited:
         useful &= ~swarm.awaited
     if source.bit & core.book.sunk:
@@ -114,12 +113,8 @@ def _from_member(core: Core, member: Member, receivers: int) -> Choice | None:
     if not receivers:
         return None
     if policy.at_most(receivers, policy.FEW_NODES):
-        found = _from_member_each(core, member, useful, receivers)
-    else:
-        found = _from_member_tries(core, member, useful, receivers)
-    if found is None:
-        policy.note_unwanted(core, swarm, useful)
-    return found
+        return _from_member_each(core, member, useful, receivers)
+    return _from_member_tries(core, member, useful, receivers)
 
 
 def _from_member_tries(core: Core, member: Member, useful: int, receivers: int) -> Choice | None:

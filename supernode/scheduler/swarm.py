@@ -66,8 +66,6 @@ class Swarm:
         "rack_have",
         "rack_nodes",
         "rarity",
-        "unsourced",
-        "unwanted",
         "wanting",
     )
 
@@ -91,10 +89,6 @@ class Swarm:
         self.leased_to_peers = 0
         # Pieces that no peer holds and whose first copy will soon be at one: the seed sends no further copy of them.
         self.awaited = 0
-        # Pieces that no peer with upload room holds, and that no peer with download room lacks, as far as that was
-        # looked at; for nodes that got room since see policy.note_room.
-        self.unsourced = 0
-        self.unwanted = 0
         # Nodes that anything can be had from, and that need anything.
         self.holding = 0
         self.wanting = 0
@@ -206,8 +200,6 @@ class Swarm:
         if not node.quarantined:
             self.holders[piece] |= node.bit
             self.held_by_any |= bit
-            if node.gives:
-                self.unsourced &= ~bit
             if member.have == bit:
                 self.holding |= node.bit
             if node.rack is not None and not self.rack_have.get(node.rack, 0) & bit:
@@ -240,8 +232,6 @@ class Swarm:
                 self.open_pieces &= ~bit
             changed ^= bit
         if need:
-            if node.takes:
-                self.unwanted &= ~need
             if not self.wanting & node_bit:
                 self.wanting |= node_bit
                 node.wanting[self.number] = member
@@ -258,8 +248,6 @@ class Swarm:
         if counted:
             self.awaited &= ~pieces
         self.held_by_any |= pieces
-        if node.gives:
-            self.unsourced &= ~pieces
         self.holding |= node.bit
         if node.rack is not None:
             self._cover(node.rack, pieces)

@@ -114,6 +114,14 @@ def test_the_header_names_the_machine_with_all_its_settings() -> None:
     assert read(Encoder().begin(header))[0].header == header
 
 
+def test_a_log_of_a_version_with_more_settings_is_read_without_them() -> None:
+    begun = Encoder().begin(HEADER)
+    document = msgpack.unpackb(begun[len(MAGIC) + 1 + 12 :])
+    document["parameters"]["settings"]["many_nodes"] = 2000
+    older = begun[: len(MAGIC) + 1] + format._frame(msgpack.packb(document))
+    assert read(older)[0].header == HEADER
+
+
 def test_the_digest_covers_all_commands_so_far() -> None:
     grant, digest = GrantLease(1, 1, 2, 3, 0, 5.0, False, 0, False), CommandsDigest()
     encoder = Encoder()

@@ -1,14 +1,10 @@
-"""What masks of many nodes make worth while: looking at an end of a mask, noting pieces that none with room has."""
+"""Masks of many nodes: any bit, a single bit and a crowd are told by looking at an end of the mask."""
 
 from __future__ import annotations
 
 import random
 
-from benchmarks.scheduler import Plain
-from benchmarks.scheduler_swarm import ColdSwarm
-from supernode.scheduler import invariants, policy
-from supernode.scheduler.machine import Scheduler
-from supernode.scheduler.settings import SchedulerSettings
+from supernode.scheduler import policy
 
 LENGTHS = (1, 2, 59, 60, 61, 700, 768, 769, 900, 5000)
 
@@ -36,25 +32,3 @@ def test_a_single_bit_and_a_crowd_are_told_of_masks_of_every_length() -> None:
         assert policy.is_one(mask) == (mask.bit_count() == 1)
         for count in (1, 2, 16, 300, 768, 2500):
             assert policy.at_most(mask, count) == (mask.bit_count() <= count)
-
-
-def noted_by(many_nodes: int, peers: int, pieces: int) -> tuple[float, bool]:
-    """How long a cold swarm takes, and whether any piece was ever noted; the rules hold meanwhile."""
-    scheduler = Scheduler(seed=1, epoch=1, settings=SchedulerSettings(many_nodes=many_nodes))
-    swarm = ColdSwarm(Plain(scheduler), peers, pieces)
-    swarm.open()
-    noted = False
-    for part in range(1, 21):
-        swarm.run(peers * pieces * part // 20)
-        invariants.check(scheduler)
-        (inside,) = scheduler.inspect().swarms.values()
-        noted = noted or bool(inside.unsourced or inside.unwanted)
-    return swarm.delivered_at / swarm.bound_s, noted
-
-
-def test_a_swarm_that_notes_pieces_without_a_source_is_as_quick_as_one_that_looks_again() -> None:
-    looking, none = noted_by(2000, 60, 40)
-    noting, some = noted_by(0, 60, 40)
-    assert not none
-    assert some
-    assert noting <= 1.03 * looking

@@ -31,13 +31,12 @@ class SchedulerUnderAnything(RuleBasedStateMachine):
         rate=st.sampled_from([None, 1000.0]),
         zones=st.integers(0, 4),
         held=masks,
-        many_nodes=st.sampled_from([0, 5, 2000]),
     )
-    def start(self, seed: int, slots: int, rate: float | None, zones: int, held: int, many_nodes: int) -> None:
+    def start(self, seed: int, slots: int, rate: float | None, zones: int, held: int) -> None:
         self.scheduler = Scheduler(
             seed=seed,
             epoch=3,
-            settings=SchedulerSettings(many_nodes=many_nodes),
+            settings=SchedulerSettings(),
             seed_upload_slots=slots,
             seed_download_slots=slots,
             seed_upload_rate_bytes_s=rate,
