@@ -18,7 +18,7 @@ from setuptools import setup
 if TYPE_CHECKING:
     from setuptools import Extension
 
-_FOLDERS = ("supernode/scheduler", "peer/downloader", "benchmarks/simulator")
+_FOLDERS = ("supernode/scheduler", "supernode/scheduler/rules", "peer/downloader", "benchmarks/simulator")
 _FILES = ("proto/calendar_queue.py", "proto/pieces.py", "benchmarks/scheduler.py", "benchmarks/scheduler_swarm.py")
 _INTERPRETED = (
     # The event log reads its fields' types, which compiled classes do not tell.

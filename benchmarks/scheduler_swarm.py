@@ -1,8 +1,8 @@
-"""A cold swarm in virtual time for `layercast-bench scheduler`: it keeps the scheduler busy as a real one would.
+"""A cold swarm in virtual time, for `layercast-bench scheduler` and the scheduler's own tests: it keeps the scheduler
+busy as a real one would.
 
-Equal links for nodes, supernode and origin; a transfer runs at min(uplink / its uploads, downlink / its downloads).
+Equal links for nodes and supernode; a transfer runs at min(uplink / its uploads, downlink / its downloads).
 No TCP, no churn, no slots enforced: what the simulator is for. It carries out commands and takes no decision.
-The scheduler learns the rates; nobody declares them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,20 @@ class Transfer:
 class ColdSwarm:
     """`peers` nodes, which want all of `pieces` pieces from time 0 on, and a supernode that has nothing yet."""
 
-    def __init__(self, machine: Machine, peers: int, pieces: int) -> None:
+    def __init__(
+        self,
+        machine: Machine,
+        peers: int,
+        pieces: int,
+        *,
+        origin_bytes_s: float | None = RATE_BYTES_S,
+        declared: bool = False,
+        racks: int = 0,
+    ) -> None:
+        """`origin_bytes_s` None: the supernode has the blob already. `declared`: nodes tell their links' rates; else
+        the scheduler learns them. `racks`: nodes are in so many, else in zones without racks, for a rack takes each
+        piece in once, which this model's links give it nothing for.
+        """
         self.now = 0.0
         self.delivered = 0
         # When a node last had a new piece.
@@ -71,6 +84,11 @@ class ColdSwarm:
         self._machine = machine
         self._peers = peers
         self._pieces = pieces
+        self._origin_bytes_s = origin_bytes_s
+        self._rate_told = RATE_BYTES_S if declared else None
+        self._racks = racks
+        # Leases whose transfers began, in order.
+        self.begun: list[contract.GrantLease] = []
         self._inbox: list[contract.Event] = []
         # (when, order, action, its argument)
         self._queue: list[tuple[float, int, Callable[[Any], None], Any]] = []
@@ -85,15 +103,21 @@ class ColdSwarm:
 
     @property
     def bound_s(self) -> float:
-        """The piece bound, with the hop from the origin."""
-        return (self._pieces + math.floor(math.log2(self._peers)) + 1) * PIECE_BYTES / RATE_BYTES_S
+        """The piece bound, with the hop from the origin, whose link is as fast as all others, if there is one."""
+        hops = math.floor(math.log2(self._peers)) + (self._origin_bytes_s is not None)
+        return (self._pieces + hops) * PIECE_BYTES / RATE_BYTES_S
+
+    def zone(self, peer: int) -> str:
+        """Where the node is."""
+        return f"r/z/{peer % self._racks}" if self._racks else f"r/z{peer // ZONE_NODES}"
 
     def open(self) -> None:
         """Everybody joins and wants the blob."""
         for peer in range(1, self._peers + 1):
-            # Zones and no racks: a rack takes each piece in once, which this model's links give it nothing for.
-            self._inbox.append(contract.PeerJoined(peer, f"r/z{peer // ZONE_NODES}", SLOTS, SLOTS))
-        self._inbox.append(contract.SwarmOpened(_SWARM, self._pieces * PIECE_BYTES, PIECE_BYTES))
+            joined = contract.PeerJoined(peer, self.zone(peer), SLOTS, SLOTS, self._rate_told, self._rate_told)
+            self._inbox.append(joined)
+        held = (1 << self._pieces) - 1 if self._origin_bytes_s is None else 0
+        self._inbox.append(contract.SwarmOpened(_SWARM, self._pieces * PIECE_BYTES, PIECE_BYTES, seed_held=held))
         for peer in range(1, self._peers + 1):
             self._inbox.append(contract.PeerAnnounced(_SWARM, peer, 0, True))
             if peer % READER_EVERY == 0:
@@ -138,7 +162,8 @@ class ColdSwarm:
         heapq.heappush(self._queue, (when, self._order, action, argument))
 
     def _fetch(self, command: contract.FetchFromOrigin) -> None:
-        gap_s = PIECE_BYTES / RATE_BYTES_S
+        assert self._origin_bytes_s is not None, "the supernode has everything, and asks for more"
+        gap_s = PIECE_BYTES / self._origin_bytes_s
         when = self.now
         for piece in indices(command.pieces):
             when += gap_s
@@ -163,6 +188,7 @@ class ColdSwarm:
         self._running[lease.lease_id] = transfer
         self._uploads[lease.source][lease.lease_id] = transfer
         self._downloads[lease.receiver][lease.lease_id] = transfer
+        self.begun.append(lease)
         self._share(lease)
 
     def _share(self, changed: contract.GrantLease) -> None:

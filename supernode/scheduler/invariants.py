@@ -5,45 +5,41 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proto.pieces import indices
-from supernode.scheduler import policy
 from supernode.scheduler.contract import SEED
+from supernode.scheduler.rules import admission, first_copies, rack_copies
 
 if TYPE_CHECKING:
-    from supernode.scheduler.lease import Lease
-    from supernode.scheduler.leases import Core
-    from supernode.scheduler.link import Link
     from supernode.scheduler.machine import Scheduler
-    from supernode.scheduler.nodes import Node
-    from supernode.scheduler.origin import OriginPlan
-    from supernode.scheduler.swarm import Member, Swarm
+    from supernode.scheduler.records import Lease, Link, Member, Node, OriginPlan, Swarm
+    from supernode.scheduler.state import State
 
 
 def check(scheduler: Scheduler) -> None:
     """Raises AssertionError naming the rule that is broken."""
-    core = scheduler.inspect()
-    plans = core.plans
-    for swarm in core.swarms.values():
-        _one_state_each(core, swarm)
+    state = scheduler.inspect()
+    plans = state.plans
+    for swarm in state.swarms.values():
+        _one_state_each(state, swarm)
         _masks_agree(swarm)
         _rarity_agrees(swarm)
-        _origin_spared(core, swarm, plans[swarm.number])
+        _origin_spared(state, swarm, plans[swarm.number])
         _racks_agree(swarm)
-        _covered_agree(swarm)
-        _awaited_agree(swarm)
-    for node in core.book.nodes.values():
+        _in_rack_agree(swarm)
+        _first_copies_agree(swarm)
+    for node in state.nodes.values():
         _slots_kept(node)
-        _free_masks_agree(core, node)
-    for lease in core.leases.values():
-        _source_sound(core, lease)
-        _timed(core, lease)
-    _nobody_starves(core, plans)
-    _bounded(core)
+        _free_masks_agree(state, node)
+    for lease in state.leases.values():
+        _source_sound(state, lease)
+        _timed(state, lease)
+    _nobody_starves(state, plans)
+    _bounded(state)
 
 
-def _one_state_each(core: Core, swarm: Swarm) -> None:
+def _one_state_each(state: State, swarm: Swarm) -> None:
     for peer, member in swarm.members.items():
         where = f"swarm {swarm.number}, peer {peer}"
-        assert core.book.nodes.get(peer) is member.node, f"one state each: {where} is a member without a session"
+        assert state.nodes.get(peer) is member.node, f"one state each: {where} is a member without a session"
         assert not member.have & member.leased, f"one state each: {where} holds what is leased to it"
         assert not member.need & (member.have | member.leased), f"one state each: {where} needs what it has or awaits"
         assert not (member.have | member.leased | member.need) & ~swarm.full, f"one state each: {where}: no such piece"
@@ -51,7 +47,7 @@ def _one_state_each(core: Core, swarm: Swarm) -> None:
         for piece, racing in member.leases.items():
             assert 1 <= len(racing) <= 2, f"one state each: {where}, piece {piece} has {len(racing)} leases"
             assert len({lease.source.peer for lease in racing}) == len(racing), f"{where}: a source races itself"
-            assert all(core.leases.get(lease.number) is lease for lease in racing), f"{where}: a dead lease"
+            assert all(state.leases.get(lease.number) is lease for lease in racing), f"{where}: a dead lease"
             leased |= 1 << piece
         assert leased == member.leased, f"one state each: {where}: leased mask and leases differ"
         if member.wanted and peer != SEED:
@@ -70,7 +66,7 @@ def _masks_agree(swarm: Swarm) -> None:
         assert swarm.holders[piece] == holders, f"masks agree: holders of piece {piece}"
         assert swarm.lacking[piece] == lacking, f"masks agree: nodes lacking piece {piece}"
         assert swarm.held_by_any >> piece & 1 == bool(holders), f"masks agree: piece {piece} held by any"
-        assert swarm.open_pieces >> piece & 1 == bool(lacking), f"masks agree: piece {piece} open"
+        assert swarm.needed_by_any >> piece & 1 == bool(lacking), f"masks agree: piece {piece} open"
     for member in swarm.members.values():
         node = member.node
         assert bool(swarm.wanting & node.bit) == bool(member.need), f"masks agree: {node.peer} wanting"
@@ -98,14 +94,14 @@ def _rarity_agrees(swarm: Swarm) -> None:
         previous = max(copies_of_level)
 
 
-def _origin_spared(core: Core, swarm: Swarm, plan: OriginPlan) -> None:
+def _origin_spared(state: State, swarm: Swarm, plan: OriginPlan) -> None:
     assert bool(swarm.fetching) <= bool(plan.fetch_id), "origin spared: pieces awaited without a fetch"
     assert not swarm.fetching & ~plan.asked, "origin spared: awaiting what was not asked for"
     assert not swarm.fetching & swarm.seed.have, "origin spared: awaiting what the seed has"
 
 
 def _racks_agree(swarm: Swarm) -> None:
-    for rack, pieces in swarm.inbound_of_rack.items():
+    for rack, pieces in swarm.rack_inbound.items():
         for piece in indices(pieces):
             first = [
                 lease
@@ -116,22 +112,22 @@ def _racks_agree(swarm: Swarm) -> None:
             assert len(first) == 1, f"one inbound copy a rack: {len(first)} of piece {piece} into {rack}"
 
 
-def _covered_agree(swarm: Swarm) -> None:
+def _in_rack_agree(swarm: Swarm) -> None:
     nodes: dict[str, int] = {}
     for member in swarm.members.values():
         if member.node.rack is not None:
             nodes[member.node.rack] = nodes.get(member.node.rack, 0) | member.node.bit
-    for piece, covered in enumerate(swarm.covered):
+    for piece, found in enumerate(swarm.in_rack):
         expected = 0
         for rack, members in nodes.items():
             held = bool(swarm.holders[piece] & members)
             assert bool(swarm.rack_have.get(rack, 0) >> piece & 1) == held, f"racks agree: piece {piece} in {rack}"
-            if held or swarm.inbound_of_rack.get(rack, 0) >> piece & 1:
+            if held or swarm.rack_inbound.get(rack, 0) >> piece & 1:
                 expected |= members
-        assert covered == expected, f"racks agree: nodes that piece {piece} is covered for"
+        assert found == expected, f"racks agree: nodes that piece {piece} is covered for"
 
 
-def _awaited_agree(swarm: Swarm) -> None:
+def _first_copies_agree(swarm: Swarm) -> None:
     first_copies = [
         lease.piece
         for member in swarm.members.values()
@@ -139,7 +135,7 @@ def _awaited_agree(swarm: Swarm) -> None:
         for lease in racing
         if lease.first_copy
     ]
-    for piece in indices(swarm.awaited):
+    for piece in indices(swarm.first_copy_pending):
         assert first_copies.count(piece) == 1, f"first copies first: piece {piece} is awaited and not on its way"
         assert not swarm.holders[piece] & ~swarm.seed.node.bit, f"first copies first: piece {piece} is at a peer"
 
@@ -159,94 +155,103 @@ def _slots_kept(node: Node) -> None:
         ahead = [lease for lease in leases if upward and node.peer == SEED and lease.before_up in heads]
         known = {id(lease) for lease in (*heads, *ahead)}
         assert set(followed) <= known, f"slots kept: peer {node.peer} {name}: waits in vain"
-        _open_ends_agree(node, link, [*heads, *ahead], upward)
+        _ending_agree(node, link, [*heads, *ahead], upward)
 
 
-def _open_ends_agree(node: Node, link: Link, heads: list[Lease], upward: bool) -> None:
+def _ending_agree(node: Node, link: Link, heads: list[Lease], upward: bool) -> None:
     expected = {
         lease.number
         for lease in heads
         if (lease.ending_up if upward else lease.ending_down)
-        and not lease.stuck
+        and not lease.stalled
         and (lease.after_up if upward else lease.after_down) is None
     }
-    assert {lease.number for lease in link.open_ends} == expected, f"slots kept: peer {node.peer}: ends to follow"
+    assert {lease.number for lease in link.ending} == expected, f"slots kept: peer {node.peer}: ends to follow"
 
 
-def _free_masks_agree(core: Core, node: Node) -> None:
-    book = core.book
-    up = node.up.room() and not node.quarantined and not node.blocked_up_until
-    assert bool(book.free_up & node.bit) == node.gives == up, f"free masks agree: upload of {node.peer}"
-    down = node.down.room() and not node.blocked_down_until
-    assert bool(book.free_down & node.bit) == node.takes == down, f"free masks agree: download of {node.peer}"
-    assert bool(book.idle_up & node.bit) == (node.up.chains == 0), f"free masks agree: {node.peer} idle"
-    assert bool(book.idle_down & node.bit) == (node.down.chains == 0), f"free masks agree: {node.peer} idle"
-    for row in indices(node.avoid):
-        assert book.at(row).avoided_by & node.bit, f"free masks agree: {node.peer} avoids a source that knows nothing"
-    assert bool(book.avoided & node.bit) == bool(node.avoided_by), f"free masks agree: {node.peer} avoided by any"
-    for row in indices(node.avoided_by):
-        assert book.at(row).avoid & node.bit, f"free masks agree: {node.peer} is avoided by one that does not"
+def _free_masks_agree(state: State, node: Node) -> None:
+    up = admission.room(node.up) and not node.quarantined and not node.upload_blocked_until
+    assert bool(state.upload_room & node.bit) == node.has_upload_room == up, f"free masks agree: upload of {node.peer}"
+    down = admission.room(node.down) and not node.download_blocked_until
+    assert bool(state.download_room & node.bit) == node.has_download_room == down, (
+        f"free masks agree: download of {node.peer}"
+    )
+    assert bool(state.upload_idle & node.bit) == (node.up.chains == 0), f"free masks agree: {node.peer} idle"
+    assert bool(state.download_idle & node.bit) == (node.down.chains == 0), f"free masks agree: {node.peer} idle"
+    for row in indices(node.blocked_sources):
+        assert state.at(row).blocked_receivers & node.bit, (
+            f"free masks agree: {node.peer} avoids a source that knows nothing"
+        )
+    assert bool(state.blocked_sources & node.bit) == bool(node.blocked_receivers), (
+        f"free masks agree: {node.peer} avoided by any"
+    )
+    for row in indices(node.blocked_receivers):
+        assert state.at(row).blocked_sources & node.bit, (
+            f"free masks agree: {node.peer} is avoided by one that does not"
+        )
 
 
-def _source_sound(core: Core, lease: Lease) -> None:
+def _source_sound(state: State, lease: Lease) -> None:
     source, swarm = lease.source, lease.member.swarm
     what = f"sound source: lease {lease.number:x} of piece {lease.piece} from {source.peer}"
-    assert core.book.nodes.get(source.peer) is source, f"{what}: lost"
-    assert core.book.nodes.get(lease.receiver.peer) is lease.receiver, f"{what}: receiver lost"
+    assert state.nodes.get(source.peer) is source, f"{what}: lost"
+    assert state.nodes.get(lease.receiver.peer) is lease.receiver, f"{what}: receiver lost"
     assert not source.quarantined, f"{what}: quarantined"
     assert source is not lease.receiver, f"{what}: itself"
     assert swarm.members[source.peer].have >> lease.piece & 1, f"{what}: not a holder"
     assert lease.member in lease.receiver.members.values(), f"{what}: receiver no member"
 
 
-def _timed(core: Core, lease: Lease) -> None:
+def _timed(state: State, lease: Lease) -> None:
     waits = lease.before_up is not None or lease.before_down is not None
     assert waits == (lease.started_at is None), f"timed: lease {lease.number:x} neither waits nor runs"
     if not waits:
         assert lease.due_s >= 0.0, f"timed: lease {lease.number:x} runs without a deadline"
 
 
-def _nobody_starves(core: Core, plans: dict[int, OriginPlan]) -> None:
+def _nobody_starves(state: State, plans: dict[int, OriginPlan]) -> None:
     """No two nodes with room could serve each other, unless a rule holds them apart and a timer will look again."""
-    timed = core.timers.next_due() is not None
-    for swarm in core.swarms.values():
+    timed = state.timers.next_due() is not None
+    for swarm in state.swarms.values():
         for row in indices(swarm.wanting):
-            node = core.book.at(row)
+            node = state.at(row)
             member = swarm.members[node.peer]
-            _asked_for(core, swarm, plans[swarm.number], member, timed)
-            if not core.book.free_down & node.bit:
+            _asked_for(state, swarm, plans[swarm.number], member, timed)
+            if not state.download_room & node.bit:
                 assert timed, f"nobody starves: {node.peer} has no room and nothing is timed"
                 continue
-            for source_row in indices(core.book.free_up & swarm.holding & ~node.bit & ~node.avoid):
-                source = core.book.at(source_row)
+            for source_row in indices(state.upload_room & swarm.holding & ~node.bit & ~node.blocked_sources):
+                source = state.at(source_row)
                 useful = swarm.members[source.peer].have & member.need
-                if node.rack is not None and node.rack != source.rack and not core.book.roaming & node.bit:
-                    elsewhere = useful & swarm.covered_in(node.rack)
+                if node.rack is not None and node.rack != source.rack and not state.rack_exempt & node.bit:
+                    elsewhere = useful & rack_copies.bound_pieces(state, swarm, node)
                     assert not elsewhere or timed, (
                         f"nobody starves: {node.peer} waits for its rack and nothing is timed"
                     )
                     useful ^= elsewhere
-                if core.book.sunk & source.bit:
+                if state.deprioritized & source.bit:
                     # Left to sound nodes, which end what keeps them.
                     assert not useful or timed, f"nobody starves: {node.peer} could fetch from {source.peer}"
-                    useful &= swarm.rarity.up_to((swarm.holding & core.book.sunk).bit_count())
+                    useful &= swarm.rarity.up_to((swarm.holding & state.deprioritized).bit_count())
                 if source.peer == SEED:
                     assert not useful or timed, f"nobody starves: {node.peer} could fetch from the seed"
                     useful &= swarm.rarity.levels[0] if not swarm.inline else useful
                     # It looks early for first copies, but not to everybody.
-                    useful &= -1 if policy.seed_receivers(core, swarm.wanting & core.book.free_down) & node.bit else 0
+                    useful &= (
+                        -1 if first_copies.receivers_now(state, swarm.wanting & state.download_room) & node.bit else 0
+                    )
                 assert not useful, f"nobody starves: {node.peer} could fetch {useful:x} from {source.peer}"
 
 
-def _asked_for(core: Core, swarm: Swarm, plan: OriginPlan, member: Member, timed: bool) -> None:
+def _asked_for(state: State, swarm: Swarm, plan: OriginPlan, member: Member, timed: bool) -> None:
     absent = member.need & ~swarm.held_by_any & ~swarm.seed.leased
     if member.node.peer == SEED or not absent or plan.fetch_id or plan.elected is not None:
         return
     assert timed, f"nobody starves: piece(s) {absent:x} of swarm {swarm.number} are nowhere and not asked for"
 
 
-def _bounded(core: Core) -> None:
-    assert len(core.timers) <= 4 * len(core.leases) + 1024 + 64, "bounded: stale timers pile up"
-    assert not core.commands, "bounded: commands left behind"
-    assert not core.dirty_up, "bounded: sources left dirty"
-    assert not core.dirty_down, "bounded: receivers left dirty"
+def _bounded(state: State) -> None:
+    assert len(state.timers) <= 4 * len(state.leases) + 1024 + 64, "bounded: stale timers pile up"
+    assert not state.commands, "bounded: commands left behind"
+    assert not state.woken_sources, "bounded: sources left dirty"
+    assert not state.woken_receivers, "bounded: receivers left dirty"

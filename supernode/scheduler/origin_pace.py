@@ -1,9 +1,9 @@
-"""Arrivals: the pace at which pieces come from the origin, so that the seed is free when the next one is ready."""
+"""The pace at which pieces come from the origin, so that the seed is free when the next one is ready."""
 
 from __future__ import annotations
 
 
-class Arrivals:
+class OriginPace:
     """When the next piece from the origin may be expected at the seed."""
 
     __slots__ = ("_asked_at", "_bytes", "gap_s", "last_at", "woken_for")

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from supernode.scheduler.settings import EXACT_COPIES
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_EXACT: Final = 32
 
 
 def level_of(copies: int) -> int:
     """The level of a count of copies; monotonic, equal to the count up to 32."""
-    if copies < _EXACT:
+    if copies < EXACT_COPIES:
         return copies
     octave = copies.bit_length() - 6
-    return _EXACT + 8 * octave + (copies >> (octave + 2)) - 8
+    return EXACT_COPIES + 8 * octave + (copies >> (octave + 2)) - 8
 
 
 # The levels of small counts, by count.

@@ -1,33 +1,28 @@
-"""Every number the scheduler's policy turns on, with its unit and its reason. Nothing else lives here."""
+"""Every figure that the scheduler's rules turn on, with its unit and its reason. Nothing else lives here.
+
+SchedulerSettings are what a test or a replayed log may set otherwise; the constants below are part of the rules
+themselves. The rules are those of docs/scheduling.md.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 
 @dataclass(frozen=True, slots=True)
 class SchedulerSettings:
     """Immutable; the defaults suit a data-centre network of 0.1 to 10 Gbit/s."""
 
-    # A grant is given this part of a transfer before its source's predicted end; its receiver can be chosen a little
+    # --- rule 1, just in time ---
+    # A lease is granted this part of a transfer before its source's predicted end; its receiver can be chosen a little
     # earlier, so that each source finds some to choose from. Longer, and transfers overlap or wait for one another.
     ahead_part: float = 0.05
     choice_factor: float = 1.1
-    # What a grant takes to become a transfer until that is measured, and what part of the measured time (which has the
-    # report's way in it) a grant is given ahead at least.
+    # What a grant takes to become a transfer until that is measured, and what part of the measured time (which
+    # includes the report's way) a lease is granted ahead at least.
     reaction_s: float = 0.002
     reaction_part: float = 0.6
-    # The seed's next first copy is granted this part of a transfer before the end of the one before: its link sets the
-    # pace of all, and a receiver that connects meanwhile, or loses a packet doing so, must not make it idle.
-    seed_ahead_part: float = 0.5
-    # With so many nodes at least, and this part of all at most, that get nothing, one more first
-    # copy is promised behind that.
-    seed_spare_nodes: int = 4
-    seed_spare_part: float = 0.2
-    # More uploads than this share one link no better and make every hop of a rare piece longer.
-    uploads_per_node_max: int = 8
-    # 0: no leases to peers at all, but for inline blobs; their pieces travel otherwise.
-    downloads_per_node_max: int = 8
     # A transfer gets this many times its predicted duration, never less than the minimum: a short stall is no fault.
     expiry_factor: float = 4.0
     expiry_min_s: float = 5.0
@@ -35,10 +30,57 @@ class SchedulerSettings:
     expiry_unknown_s: float = 30.0
     # Twice the time after each lease to a node that expired, up to this.
     expiry_max_s: float = 300.0
-    # How often a transfer is looked at that began before any link was measured.
-    unknown_look_s: float = 0.25
     # The receiver ends a lease at its own deadline and says so; the machine acts alone only this much later.
     expiry_grace_s: float = 1.0
+    # How often a transfer is checked that began before any link was measured.
+    unknown_look_s: float = 0.25
+
+    # --- rule 2, level by level ---
+    # More uploads than this share one link no better and make every hop of a rare piece longer.
+    uploads_per_node_max: int = 8
+    # 0: no leases to peers at all, but for inline blobs; their pieces travel otherwise.
+    downloads_per_node_max: int = 8
+
+    # --- rule 3, first copies first ---
+    # The seed's next first copy is granted this part of a transfer before the end of the one before: its link sets the
+    # pace of all, and a receiver that connects meanwhile, or loses a packet doing so, must not make it idle.
+    seed_ahead_part: float = 0.5
+    # With so many nodes at least, and this part of all at most, that receive nothing, one more first copy is promised
+    # behind that.
+    seed_spare_nodes: int = 4
+    seed_spare_part: float = 0.2
+    # The seed sends no second copy of a piece whose first will be at a peer within this time, or within the typical
+    # piece times of race_after_piece_times if they are longer: that peer passes it on, and the seed's link is kept for
+    # what only it has.
+    first_copy_wait_s: float = 0.1
+
+    # --- rule 5, rates ---
+    # Uplinks whose rates are within this factor count as equally fast: measurements of quick transfers differ as much.
+    alike_factor: float = 4.0
+    # A node below this part of the typical rate, or with this many faults unanswered by successes, is asked last.
+    slow_part: float = 0.25
+    faults_deprioritized: int = 2
+
+    # --- rule 6, one copy into a rack ---
+    # A node that nothing is being sent to, and whose rack has what it lacks, waits so long for its rack: this time, or
+    # so many typical piece times if that is longer. Then it takes from any rack, until it is served.
+    rack_patience_s: float = 0.25
+    rack_patience_piece_times: float = 4.0
+
+    # --- rule 7, readers early ---
+    # One lease in this many to a reading node goes to what its client waits for next, all if nobody competes.
+    reader_grant_every: int = 4
+    # How many pieces from the reader's position on count as next.
+    reader_window_pieces: int = 8
+
+    # --- rule 8, late transfers ---
+    # A second source races for a piece whose remaining time exceeds this many typical piece times.
+    race_after_piece_times: float = 2.0
+    # Over a link that was never measured, or only assumed to be as fast as the origin's, a transfer that is later by
+    # this part of its time counts as one to a slow node, and another begins beside it.
+    unknown_late_part: float = 0.5
+
+    # --- rule 9, faults ---
     # A source that answered BUSY is left alone this long: about the rest of one transfer.
     busy_backoff_s: float = 0.05
     # A source that failed a receiver is not given to that receiver again for this long, doubled each time.
@@ -46,29 +88,10 @@ class SchedulerSettings:
     fault_backoff_max_s: float = 30.0
     # A receiver that reported trouble of its own (disk full) is given nothing for this long.
     local_backoff_s: float = 2.0
-    # A node below this part of the typical rate, or with this many faults unanswered by successes, is asked last.
-    slow_part: float = 0.25
-    faults_sunk: int = 2
     # With this many unanswered faults a node is not counted on for pieces that nobody else has: the origin is asked.
     faults_given_up: int = 4
-    # Uplinks whose rates are within this factor count as equally fast: measurements of quick transfers differ as much.
-    alike_factor: float = 4.0
-    # One grant in this many to a reading node goes to what its client waits for next, all if nobody competes.
-    reader_grant_every: int = 4
-    # How many pieces from the reader's position on count as next.
-    reader_window_pieces: int = 8
-    # A second source races for a piece whose remaining time exceeds this many typical piece times.
-    race_after_piece_times: float = 2.0
-    # With a link at one end that was never measured, or only hoped to be as fast as the origin's, a transfer that is
-    # later by this part of its time is taken for one to a slow node, and another begins beside it.
-    unknown_late_part: float = 0.5
-    # The seed sends no second copy of a piece whose first will be at a peer within this time, or within the typical
-    # piece times above if they are longer: that peer passes it on, and the seed's link is kept for what only it has.
-    first_copy_wait_s: float = 0.1
-    # A node that nothing is being sent to, and whose rack has what it lacks, waits so long for its rack: this time, or
-    # so many typical piece times if that is longer. Then it takes from any rack, until it is served.
-    rack_patience_s: float = 0.25
-    rack_patience_piece_times: float = 4.0
+
+    # --- rule 10, the origin once ---
     # Elected peers before the origin is opened to all.
     elections_max: int = 3
     # An elected peer that stored nothing for this long has failed.
@@ -76,5 +99,63 @@ class SchedulerSettings:
     # The supernode's own next try at an origin that failed, doubled up to the maximum.
     origin_backoff_s: float = 5.0
     origin_backoff_max_s: float = 60.0
+
+    # --- the story ---
     # Happenings remembered per swarm for story().
     story_length: int = 1024
+
+
+# --- rule 2: when a link has room ---------------------------------------------------------------------------------
+
+# A declared rate counts as filled at this part of it (the rest carries headers and control), a learned one, which
+# rises with every quick transfer, sooner.
+FILLED_PART: Final = 0.9
+FILLED_PART_LEARNED: Final = 0.6
+# What a transfer takes of a link while the other end is unknown, bytes/s: more than any link has.
+UNLIMITED_BYTES_S: Final = 1e15
+# From this idle part of a transfer's time on, a grant takes longer to become a transfer than one transfer lasts, and
+# one more must be on its way. How fast the estimate of the idle part follows upwards and downwards.
+IDLE_PART_MAX: Final = 0.03
+IDLE_PART_RISE: Final = 0.5
+IDLE_PART_FALL: Final = 1 / 256
+
+# --- rule 4: how pieces and partners are searched -----------------------------------------------------------------
+
+# Up to this many nodes on the other side, trying each is cheaper than going through pieces.
+FEW_NODES: Final = 4
+# Pieces tried, rarest first, before every node is tried in turn.
+TRIES: Final = 12
+# Receivers compared before one is taken: of a crowd of more than so many, some at random.
+SAMPLE: Final = 3
+CROWD: Final = 16
+# Counts of copies have a level each up to this many, then eight levels an octave, so that a move costs the same at 200
+# peers and at 10,000.
+EXACT_COPIES: Final = 32
+
+# --- rule 5: what transfers teach of links ------------------------------------------------------------------------
+
+# How fast the estimate of what a link carries follows a faster and a slower transfer. Slow downwards: a slow transfer
+# may be the other end's doing.
+RATE_RISE: Final = 0.5
+RATE_FALL: Final = 1 / 16
+# A transfer tells how much this link carries, not only how little it may be, if the other end could have done so many
+# times as much; and so many such transfers tell what may run beside one. One is enough where the other end could have
+# done far more.
+MORE: Final = 1.5
+FAR_MORE: Final = 3.0
+SURE_SAMPLES: Final = 2
+# What is left of an assumed rate with each transfer that was slower.
+ASSUMED_LEFT: Final = 0.7
+# A link counts as shared if more than this part of a second transfer ran on average.
+SHARED_PART: Final = 0.35
+# Links whose bands (of half an octave) are no further apart, twice their rate or half of it, are alike.
+NEAR_BANDS: Final = 2
+# A shorter time says nothing about a link, whoever states it; it would only make its rate infinite.
+BRIEFEST_S: Final = 1e-6
+# How slowly the typical rate, and the measured reaction time, follow one transfer.
+TYPICAL_PART: Final = 1 / 64
+
+# --- timers ---------------------------------------------------------------------------------------------------------
+
+# Of this length a slot of timers has some ten at 200 nodes with 4 MiB pieces and 1 Gbit/s, and some hundreds at 10,000.
+TIMER_SLOTS_PER_S: Final = 1024.0

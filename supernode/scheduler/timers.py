@@ -7,13 +7,10 @@ deadline, so most entries of later slots are stale when their slot comes, and ar
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final
 
 from proto.calendar_queue import Calendar, Entry
-from supernode.scheduler.lease import Lease
-
-# Of this length a slot has some ten timers at 200 nodes with 4 MiB pieces and 1 Gbit/s, and some hundreds at 10,000.
-_SLOTS_PER_S: Final = 1024.0
+from supernode.scheduler.records import Lease
+from supernode.scheduler.settings import TIMER_SLOTS_PER_S
 
 
 class TimerKind(IntEnum):
@@ -42,7 +39,7 @@ class Timers(Calendar):
     __slots__ = ()
 
     def __init__(self) -> None:
-        super().__init__(_SLOTS_PER_S)
+        super().__init__(TIMER_SLOTS_PER_S)
 
     def __len__(self) -> int:
         return self._count

@@ -11,32 +11,41 @@ import pytest
 from benchmarks.simulator.scenarios import equal
 from benchmarks.simulator.world import World
 from proto.pieces import indices
-from supernode.scheduler import policy, receiver_selection, source_selection
+from supernode.scheduler import selection
 from supernode.scheduler.contract import SEED
+from supernode.scheduler.masks import any_bit
 from supernode.scheduler.rarity import Rarity
+from supernode.scheduler.rules import first_copies, readers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from benchmarks.scenario import Scenario
-    from supernode.scheduler.leases import Core
+    from supernode.scheduler.records import Node, Swarm
+    from supernode.scheduler.state import State
 
 
 def choose_at_random_among_peers(patch: pytest.MonkeyPatch, rng: random.Random) -> None:
     """Any piece that the one has and the other lacks, where a peer is the source."""
 
-    def any_matched(_core: Core, _rarity: Rarity, pieces: int, nodes_of: list[int], nodes: int) -> int | None:
-        found = [piece for piece in indices(pieces) if nodes_of[piece] & nodes]
-        return rng.choice(found) if found else None
+    def any_found(
+        state: State, swarm: Swarm, pieces: int, nodes_of: list[int], nodes: int, source: Node | None
+    ) -> tuple[int, int]:
+        found = []
+        for piece in indices(pieces):
+            listed = nodes_of[piece] & nodes
+            if listed and source is not None:
+                listed = selection.able(state, swarm, source, piece, listed)
+            if listed:
+                found.append((piece, listed))
+        return rng.choice(found) if found else (0, 0)
 
     def in_any_order(_: Rarity, candidates: int) -> Iterator[int]:
         pieces = list(indices(candidates))
         rng.shuffle(pieces)
         return (1 << piece for piece in pieces)
 
-    patch.setattr(receiver_selection, "_matched", any_matched)
-    # The quick way goes by the levels of rarity itself; the slow one asks for the rarest, which now is any.
-    patch.setattr(source_selection, "_from_member_tries", source_selection._from_member_each)
+    patch.setattr(selection, "_search", any_found)
     patch.setattr(Rarity, "rarest_first", in_any_order)
     patch.setattr(Rarity, "rarest", lambda _, candidates: candidates)
 
@@ -45,8 +54,8 @@ def choose_at_random(patch: pytest.MonkeyPatch, rng: random.Random) -> None:
     """The same at the seed, too."""
     choose_at_random_among_peers(patch, rng)
     # The rarest of all are those that only the seed has: it sends them first, in their order.
-    patch.setattr(policy, "fresh_pieces", lambda swarm: swarm.members[SEED].have)
-    patch.setattr(policy, "in_order", lambda _, pieces: policy.any_bit(pieces, rng))
+    patch.setattr(first_copies, "fresh_pieces", lambda swarm: swarm.members[SEED].have)
+    patch.setattr(readers, "in_order", lambda _, pieces: any_bit(pieces, rng))
 
 
 def makespan_s(scenario: Scenario) -> float:

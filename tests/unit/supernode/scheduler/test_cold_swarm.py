@@ -1,4 +1,4 @@
-"""Whole swarms from cold to complete in the virtual-time model: near the bound, first copies first, and repeatable."""
+"""Whole swarms from cold to complete in virtual time: near the bound, first copies first, and repeatable."""
 
 from __future__ import annotations
 
@@ -6,72 +6,99 @@ import hashlib
 import os
 import subprocess
 import sys
-from math import floor, log2
+from collections import Counter
 
 import pytest
 
+from benchmarks.scheduler import Plain
+from benchmarks.scheduler_swarm import PIECE_BYTES, RATE_BYTES_S, ColdSwarm
 from supernode.scheduler import contract
+from supernode.scheduler.contract import SEED
 from supernode.scheduler.machine import Scheduler
-from tests.unit.supernode.scheduler.model import Cluster
 
 NODES = 20
 PIECES = 128
-PIECE_BYTES = 1000
-RATE = 1000.0
-# Rounds at equal links (Mundinger, Weber, Weiss): one piece time each.
-PIECE_BOUND = PIECES + floor(log2(NODES))
 
 
-def cluster(*, declared: bool = True, origin: bool = False, seed: int = 1) -> Cluster:
-    scheduler = Scheduler(seed=seed, epoch=1, seed_upload_rate_bytes_s=RATE if declared else None)
-    return Cluster(
-        scheduler,
-        NODES,
-        PIECES,
-        PIECE_BYTES,
-        RATE,
-        origin_rate_bytes_s=RATE if origin else None,
-        control_delay_s=0.005,
-        declared=declared,
-    )
+def complete(
+    *,
+    nodes: int = NODES,
+    pieces: int = PIECES,
+    origin_bytes_s: float | None = None,
+    declared: bool = False,
+    racks: int = 0,
+    seed: int = 1,
+) -> ColdSwarm:
+    """A swarm that has gone from cold to complete."""
+    scheduler = Scheduler(seed=seed, epoch=1, seed_upload_rate_bytes_s=RATE_BYTES_S if declared else None)
+    swarm = ColdSwarm(Plain(scheduler), nodes, pieces, origin_bytes_s=origin_bytes_s, declared=declared, racks=racks)
+    swarm.open()
+    swarm.run(nodes * pieces)
+    return swarm
+
+
+def sent_by(swarm: ColdSwarm) -> Counter[int]:
+    """Transfers by their source."""
+    return Counter(lease.source for lease in swarm.begun)
+
+
+def sent_by_seed(swarm: ColdSwarm) -> list[int]:
+    """Pieces, in order."""
+    return [lease.piece for lease in swarm.begun if lease.source == SEED]
 
 
 @pytest.mark.parametrize("declared", [True, False])
-@pytest.mark.parametrize("origin", [True, False])
-def test_a_cold_swarm_on_equal_links_ends_near_the_piece_bound(declared: bool, origin: bool) -> None:
-    # The piece bound has one hop more where the seed is filled by an origin of the same rate.
-    assert cluster(declared=declared, origin=origin).run() <= 1.15 * (PIECE_BOUND + origin)
+@pytest.mark.parametrize("origin_bytes_s", [None, RATE_BYTES_S])
+def test_a_cold_swarm_on_equal_links_ends_near_the_piece_bound(declared: bool, origin_bytes_s: float | None) -> None:
+    swarm = complete(declared=declared, origin_bytes_s=origin_bytes_s)
+    assert swarm.delivered_at <= 1.15 * swarm.bound_s
 
 
 @pytest.mark.parametrize("declared", [True, False])
 @pytest.mark.parametrize("seed", [1, 2])
 def test_the_seed_sends_every_piece_once_before_any_twice(declared: bool, seed: int) -> None:
-    model = cluster(declared=declared, seed=seed)
-    model.run()
-    assert sorted(model.seed_sent[:PIECES]) == list(range(PIECES))
+    assert sorted(sent_by_seed(complete(declared=declared, seed=seed))[:PIECES]) == list(range(PIECES))
 
 
 def test_every_node_takes_part() -> None:
-    model = cluster()
-    model.run()
-    uploads = [model.sent[peer] for peer in range(1, NODES + 1)]
-    assert min(uploads) > 0.5 * PIECES
-    assert sum(uploads) + len(model.seed_sent) == NODES * PIECES
+    swarm = complete(declared=True)
+    sent = sent_by(swarm)
+    assert min(sent[peer] for peer in range(1, NODES + 1)) > 0.5 * PIECES
+    assert sent.total() == NODES * PIECES
 
 
 def test_racks_take_more_from_their_own_than_chance_would() -> None:
-    scheduler = Scheduler(seed=1, epoch=1, seed_upload_rate_bytes_s=RATE)
-    zones = [f"r/z/{peer % 4}" for peer in range(NODES)]
-    model = Cluster(scheduler, NODES, PIECES, PIECE_BYTES, RATE, declared=True, zones=zones)
-    model.run()
+    swarm = complete(declared=True, racks=4)
+    across = sum(
+        lease.source == SEED or swarm.zone(lease.source) != swarm.zone(lease.receiver) for lease in swarm.begun
+    )
     # Fifteen of the nineteen others are in other racks: sources at random would send 0.79 of all pieces across.
-    assert model.cross_rack < 0.7 * NODES * PIECES
+    assert across < 0.7 * NODES * PIECES
 
 
 def test_a_node_that_joins_a_finished_swarm_is_kept_busy() -> None:
-    scheduler = Scheduler(seed=1, epoch=1)
-    model = Cluster(scheduler, 1, PIECES, PIECE_BYTES, RATE)
-    assert model.run() <= 1.1 * PIECES * PIECE_BYTES / RATE
+    swarm = complete(nodes=1)
+    assert swarm.delivered_at <= 1.1 * PIECES * PIECE_BYTES / RATE_BYTES_S
+
+
+# An origin at an eightieth of the links.
+SLOW_ORIGIN = RATE_BYTES_S / 80
+
+
+def test_two_nodes_swap_what_a_slow_origin_sends() -> None:
+    swarm = complete(nodes=2, pieces=60, origin_bytes_s=SLOW_ORIGIN)
+    assert Counter(sent_by_seed(swarm)) == dict.fromkeys(range(60), 1)
+    sent = sent_by(swarm)
+    assert min(sent[1], sent[2]) >= 0.4 * 60
+
+
+def test_waiting_for_a_first_copy_costs_next_to_no_time() -> None:
+    swarm = complete(nodes=2, pieces=60, origin_bytes_s=SLOW_ORIGIN)
+    assert swarm.delivered_at < 1.01 * 60 * PIECE_BYTES / SLOW_ORIGIN
+
+
+def test_two_nodes_share_what_the_seed_has() -> None:
+    assert set(Counter(sent_by_seed(complete(nodes=2, pieces=60))).values()) == {1}
 
 
 def trace(seed: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from supernode.scheduler.lease import NO_TIMER, Lease
+from supernode.scheduler.records import NO_TIMER, Lease
 from supernode.scheduler.timers import Timer, TimerKind, Timers
 
 # Many in one slot of time, some equal, some slots apart.

@@ -1,14 +1,23 @@
-"""What follows what: a lease names the one before it at its receiver, and the seed looks early for its first copies."""
+"""Rule 3: what only the seed has goes first, and its link is never idle for want of it."""
 
 from __future__ import annotations
 
-from supernode.scheduler import contract
-from supernode.scheduler.contract import SEED, GrantLease
-from supernode.scheduler.machine import Scheduler
-from supernode.scheduler.settings import SchedulerSettings
-from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants
+import pytest
 
-# Of every node and the seed: a piece takes a second.
+from supernode.scheduler import contract
+from supernode.scheduler.contract import (
+    SEED,
+    Command,
+    FetchFromOrigin,
+    GrantLease,
+    OriginEnded,
+)
+from supernode.scheduler.machine import Scheduler
+from supernode.scheduler.rules import admission
+from supernode.scheduler.settings import SchedulerSettings
+from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants, only_grant
+
+# A piece takes a second at this rate, and twenty at that of the slow node.
 RATE = float(PIECE_BYTES)
 
 
@@ -31,25 +40,18 @@ def seed_grants_until(play: Playbook, until_s: float) -> list[tuple[float, Grant
     return found
 
 
-def test_a_lease_names_the_one_that_it_follows_at_its_receiver() -> None:
+def test_first_copies_go_before_second_ones() -> None:
     play = Playbook()
-    play.join(1, 2, 3, rate=RATE)
-    play.open_at_peers(2)
-    play.hold(1, "* ")
-    play.hold(2, " *")
-    first, second = grants(play.want(3))
-    assert (first.source, first.behind) == (1, 0)
-    assert (second.source, second.behind, second.ahead) == (2, first.lease_id, False)
-
-
-def test_what_follows_from_the_same_source_waits_there_alone() -> None:
-    play = Playbook()
-    play.join(1, 3, rate=RATE)
-    play.open_at_peers(2)
-    play.hold(1, "**")
-    first, second = grants(play.want(3))
-    assert (first.ahead, first.behind) == (False, 0)
-    assert (second.ahead, second.behind) == (True, 0)
+    play.join(1, 2, 3)
+    play.open("***")
+    leases = [lease for peer in (1, 2, 3) for lease in grants(play.want(peer))]
+    pieces: list[int] = []
+    while len(pieces) < 3:
+        lease = leases.pop(0)
+        if lease.source == SEED:
+            pieces.append(lease.piece)
+        leases += grants(play.stored(lease, elapsed_s=0.1))
+    assert sorted(pieces) == [0, 1, 2]
 
 
 def test_the_seeds_next_first_copy_is_granted_half_a_transfer_ahead_to_a_node_that_gets_nothing() -> None:
@@ -101,3 +103,65 @@ def test_what_follows_a_promised_copy_is_decided_when_half_of_that_is_over() -> 
     third = [(granted_s, lease) for granted_s, lease in seed_grants_until(play, 1.9) if lease.piece == 2]
     assert [1.49 < granted_s < 1.52 for granted_s, _ in third] == [True]
     assert second.piece == 1
+
+
+def grants_until(play: Playbook, until_s: float) -> list[tuple[float, GrantLease]]:
+    """Leases, with their times, while no transfer ends."""
+    found = []
+    while (due := play.scheduler.next_wakeup()) is not None and due <= until_s:
+        found += [(play.now, lease) for lease in grants(play.wake())]
+    play.now = until_s
+    return found
+
+
+def test_beside_a_first_copy_slower_than_the_origin_sends_the_seed_begins_another() -> None:
+    play = Playbook(Scheduler(seed=1, epoch=1, seed_upload_slots=4))
+    play.join(1, 2, 3)
+    play.open("....")
+    for peer in (1, 2, 3):
+        play.want(peer)
+    first = only_grant(play.seed_gets(0, after_s=1.0))
+    granted = [(play.now, lease) for lease in grants(play.seed_gets(1, after_s=1.0))] + grants_until(play, 4.0)
+    beside = [(at_s, lease) for at_s, lease in granted if not lease.ahead]
+    assert [lease.source for _, lease in beside] == [SEED]
+    ((at_s, second),) = beside
+    assert at_s == pytest.approx(2.5, abs=0.1)
+    assert (second.piece, second.receiver != first.receiver) == (1, True)
+
+
+def test_who_has_room_follows_what_the_seed_is_assumed_to_carry() -> None:
+    # The playbook checks after each event that the book knows who has room.
+    play = Playbook(Scheduler(seed=1, epoch=1, seed_upload_slots=2))
+    play.join(1)
+    play.open("." * 8)
+    play.want(1)
+    only_grant(play.seed_gets(0, after_s=1.0))
+    assert grants_until(play, 3.0) == []
+    state = play.scheduler.inspect()
+    seed = state.nodes[SEED]
+    seed.up.idle_part = 0.0
+    admission.refresh_up(state, seed)
+    assert not seed.has_upload_room
+    granted = [lease for piece in range(1, 8) for lease in grants(play.seed_gets(piece, after_s=0.001))]
+    assert [(lease.source, lease.ahead) for lease in granted][:1] == [(SEED, False)]
+
+
+def fetch_of(commands: list[Command]) -> FetchFromOrigin:
+    """The one fetch among the commands."""
+    (found,) = [command for command in commands if isinstance(command, FetchFromOrigin)]
+    return found
+
+
+def test_time_without_a_fetch_does_not_count_against_the_origin() -> None:
+    play = Playbook(Scheduler(seed=1, epoch=1, seed_upload_slots=4))
+    play.join(1)
+    play.open(".", inline=True)
+    asked = fetch_of(play.want(1))
+    play.stored(only_grant(play.seed_gets(0, after_s=1.0)))
+    play.tell(OriginEnded(asked.fetch_id, 1, True), after_s=1.0)
+    play.open("..", swarm=2)
+    play.now += 3600.0
+    play.want(1, swarm=2)
+    lease = only_grant(play.seed_gets(0, swarm=2, after_s=1.0))
+    assert play.scheduler.inspect().nodes[SEED].up.assumed == RATE
+    assert lease.expires_in_s == SchedulerSettings().expiry_unknown_s

@@ -177,8 +177,8 @@ def test_a_closed_swarm_leaves_nothing_behind() -> None:
     play, fetch = cold()
     play.seed_gets(0, 1)
     play.tell(contract.SwarmClosed(SWARM), contract.OriginEnded(fetch.fetch_id, SWARM, True))
-    core = play.scheduler.inspect()
-    assert (core.swarms, core.plans, core.leases, core.fetches) == ({}, {}, {}, 0)
+    state = play.scheduler.inspect()
+    assert (state.swarms, state.plans, state.leases, state.fetches) == ({}, {}, {}, 0)
     assert play.scheduler.story(SWARM, 0) == []
     assert play.scheduler.next_wakeup() is None
 

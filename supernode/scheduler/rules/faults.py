@@ -1,0 +1,113 @@
+"""Rule 9, faults: a piece whose lease failed comes from elsewhere, and whoever is to blame waits, sinks or is shut out.
+
+A slow or faulty node is asked last; one that served a corrupt piece is asked for nothing any more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proto.pieces import indices
+from supernode.scheduler import copies
+from supernode.scheduler.contract import SEED, CancelLease, FailReason, QuarantinePeer
+from supernode.scheduler.rules import admission, holdings, just_in_time, link_rates
+from supernode.scheduler.story import WHOLE
+from supernode.scheduler.timers import TimerKind
+
+if TYPE_CHECKING:
+    from supernode.scheduler.records import Lease, Node, Swarm
+    from supernode.scheduler.state import State
+
+# Failures that say nothing against the source.
+_NO_FAULT: Final = (FailReason.LOCAL, FailReason.CANCELLED, FailReason.TICKET, FailReason.NOT_HELD, FailReason.BUSY)
+
+
+def succeeded(state: State, lease: Lease) -> None:
+    """The lease ended well: its source's faults count half from now on."""
+    lease.source.faults >>= 1
+    lease.receiver.timeouts = 0
+    rank_source(state, lease.source)
+
+
+def expired(state: State, lease: Lease) -> None:
+    """The lease's time is over and its receiver said nothing."""
+    state.counters["expired"] += 1
+    state.record(lease.member.swarm.number, lease.piece, "lease %x expired", lease.number)
+    state.commands.append(CancelLease(lease.number, lease.receiver.peer, "expired"))
+    failed(state, lease, FailReason.TIMEOUT)
+
+
+def failed(state: State, lease: Lease, reason: FailReason) -> None:
+    """The lease ended without its piece: the piece goes elsewhere, and whoever is to blame waits."""
+    settings = state.settings
+    source, receiver, swarm = lease.source, lease.receiver, lease.member.swarm
+    just_in_time.end(state, lease, stored=False)
+    if reason is FailReason.BUSY:
+        source.upload_blocked_until = state.now + settings.busy_backoff_s
+        state.timers.set(source.upload_blocked_until, TimerKind.NODE_UP, source.peer)
+    elif reason is FailReason.LOCAL:
+        receiver.download_blocked_until = state.now + settings.local_backoff_s
+        state.timers.set(receiver.download_blocked_until, TimerKind.NODE_DOWN, receiver.peer)
+    elif reason is FailReason.NOT_HELD and source.peer in swarm.members:
+        holdings.lose(state, swarm.members[source.peer], 1 << lease.piece, "source does not hold it")
+    if reason is FailReason.TIMEOUT:
+        receiver.timeouts += 1
+    if reason not in _NO_FAULT:
+        source.faults += 1
+        if source.faults >= settings.faults_given_up:
+            _give_up(state, swarm, source)
+    if reason not in (FailReason.BUSY, FailReason.LOCAL, FailReason.CANCELLED):
+        doublings = min(max(source.faults - 1, 0), 16)
+        backoff_s = min(settings.fault_backoff_max_s, settings.fault_backoff_s * 2**doublings)
+        state.block(receiver, source)
+        state.timers.set(state.now + backoff_s, TimerKind.PAIR, receiver.peer, source.peer)
+    rank_source(state, source)
+    admission.refresh_up(state, source)
+    admission.refresh_down(state, receiver)
+    if reason is FailReason.CORRUPT and source.peer != SEED and not source.quarantined:
+        _quarantine(state, source, f"served piece {lease.piece} corrupt")
+    holdings.after_change(state, swarm, source.peer)
+
+
+def rank_source(state: State, node: Node) -> None:
+    """Deprioritize a slow or faulty node as a source, or let it rise again. The seed is what it is.
+
+    One slow transfer deprioritizes nobody: it may have been the other end's doing, and who is asked for nothing stays
+    what it is taken for.
+    """
+    carries = node.up.carries
+    slow = carries is not None and node.up.measured > 1 and carries < link_rates.slow_rate(state)
+    if node.peer != SEED and (slow or node.faults >= state.settings.faults_deprioritized):
+        state.deprioritized |= node.bit
+    elif state.deprioritized & node.bit:
+        state.deprioritized ^= node.bit
+
+
+def _give_up(state: State, swarm: Swarm, source: Node) -> None:
+    """Nobody gets anything from this node: what it alone holds counts as missing, or its receivers wait for ever.
+
+    It counts again when it announces again.
+    """
+    member = swarm.members.get(source.peer)
+    if member is None or source.peer == SEED or source.quarantined:
+        return
+    alone = sum(1 << piece for piece in indices(member.have) if swarm.holders[piece] == source.bit)
+    holdings.lose(state, member, alone, "its only source gives it to nobody")
+
+
+def _quarantine(state: State, node: Node, reason: str) -> None:
+    """Grant nothing from this node any more and count its copies no longer; it may still fetch."""
+    state.counters["quarantined"] += 1
+    state.commands.append(QuarantinePeer(node.peer, reason))
+    for lease in list(node.leases_out.values()):
+        just_in_time.cancel(state, lease, "source quarantined")
+    for lease in node.leases_in.values():
+        # What it is sent is no first copy any more, for nobody will have it from there.
+        state.release_first_copy(lease)
+    for member in node.members.values():
+        copies.ignore(member)
+    node.quarantined = True
+    admission.refresh_up(state, node)
+    for member in node.members.values():
+        state.record(member.swarm.number, WHOLE, "peer %d quarantined: %s", node.peer, reason)
+        holdings.after_change(state, member.swarm, node.peer)

@@ -1,0 +1,153 @@
+"""Rule 3, first copies first: the seed's link goes to pieces that only the seed has, and never idles for want of them.
+
+The seed promises its next first copy half a transfer ahead, to a node that receives nothing. Further copies take what
+is left, and never delay the next piece from the origin by more than half a piece time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from proto.pieces import indices
+from supernode.scheduler.contract import SEED
+from supernode.scheduler.masks import any_bit, at_most
+from supernode.scheduler.rules import admission, link_rates
+from supernode.scheduler.settings import CROWD, SAMPLE
+from supernode.scheduler.timers import TimerKind
+
+if TYPE_CHECKING:
+    from supernode.scheduler.records import Lease, Link, Member, Swarm
+    from supernode.scheduler.state import State
+
+# --- what the seed may send now ------------------------------------------------------------------------------------
+
+
+def fresh_pieces(swarm: Swarm) -> int:
+    """Pieces that the seed has and nobody else holds or is being sent."""
+    return swarm.rarity.levels[0] & swarm.members[SEED].have
+
+
+def receivers_now(state: State, waiting: int) -> int:
+    """Of nodes with download room those that the seed may promise a first copy now; the seed has room, too.
+
+    Behind one that has not begun one more, should the request for that be lost, while there are nodes to spare: some
+    receive nothing, but not so many as where a swarm begins, when others are about to serve them.
+    """
+    up = state.seed.up
+    if admission.room_now(up) or up.ending[0].started_at is not None:
+        return waiting
+    idle = waiting & state.download_idle
+    settings, spare = state.settings, idle.bit_count()
+    return idle if settings.seed_spare_nodes <= spare <= settings.seed_spare_part * len(state.nodes) else 0
+
+
+def seed_promises_early(state: State) -> bool:
+    """Whether the seed, which has room, has it for first copies alone: what it sends now will not end shortly."""
+    up = state.seed.up
+    return not admission.room_now(up) and not up.ending[0].ending_down
+
+
+def further_copy_allowed(state: State) -> bool:
+    """Only if that delays the next piece from the origin by at most half a piece time.
+
+    A piece that is overdue by more than that is waited for no longer.
+    """
+    if not state.fetches:
+        return True
+    up, pace = state.seed.up, state.origin_pace
+    next_at = pace.next_at()
+    speed = link_rates.speed(up)
+    if next_at is None or not speed or admission.room_for_two(up):
+        return True
+    piece_time_s = state.largest_piece_bytes / speed
+    if next_at - state.now >= piece_time_s / 2 or state.now - next_at >= piece_time_s / 2:
+        return True
+    until = next_at + piece_time_s / 2
+    if pace.woken_for != until:
+        pace.woken_for = until
+        state.timers.set(until, TimerKind.NODE_UP, SEED)
+    return False
+
+
+def piece_from_origin(state: State, size_bytes: int) -> None:
+    """A piece came from the origin: the seed's link is assumed to be as fast until transfers tell."""
+    state.origin_pace.arrived(state.now, size_bytes)
+    link_rates.assume_rate(state.seed.up, state.origin_pace.rate(state.now))
+    admission.refresh_up(state, state.seed)
+
+
+# --- once one is granted -------------------------------------------------------------------------------------------
+
+
+def granted(state: State, lease: Lease) -> None:
+    """The seed sends a first copy: other nodes wait for that one, and one more may be promised behind it."""
+    lease.member.first_copies += 1
+    _expect(state, lease)
+    _let_one_more_follow(state, lease)
+
+
+def _expect(state: State, lease: Lease) -> None:
+    """If its receiver can soon pass it on, the seed sends no further copy."""
+    settings = state.settings
+    if lease.duration_s is None:
+        return
+    typical_s = lease.size_bytes / state.typical_rate if state.typical_rate else lease.duration_s
+    if lease.duration_s <= max(settings.first_copy_wait_s, settings.race_after_piece_times * typical_s):
+        lease.first_copy = True
+        lease.member.swarm.first_copy_pending |= 1 << lease.piece
+
+
+def _let_one_more_follow(state: State, lease: Lease) -> None:
+    """A first copy that waits for a running transfer of the seed: its request may be lost, the next one not."""
+    before = lease.before_up
+    if before is not None and before.started_at is not None:
+        lease.ending_up = True
+        lease.source.up.ending.append(lease)
+        admission.refresh_up(state, lease.source)
+
+
+# --- who gets it ---------------------------------------------------------------------------------------------------
+
+
+def choose_receiver(state: State, swarm: Swarm, candidates: int) -> Member:
+    """One that receives nothing now takes it at the full rate, another may share its link."""
+    idle = candidates & state.download_idle
+    if not idle or not seed_promises_early(state):
+        return _fastest(state, swarm, idle or candidates)
+    # It will wait for most of a transfer: of equally fast ones the one that can best afford it.
+    few = at_most(idle, CROWD)
+    rows = list(indices(idle)) if few else [any_bit(idle, state.rng) for _ in range(CROWD)]
+    best = swarm.at_row[rows[0]]
+    for row in rows[1:]:
+        other = swarm.at_row[row]
+        if about_as_fast(state, best.node.up, other.node.up):
+            better = other.have.bit_count() > best.have.bit_count()
+        else:
+            better = link_rates.speed(other.node.up) > link_rates.speed(best.node.up)
+        if better:
+            best = other
+    return best
+
+
+def _fastest(state: State, swarm: Swarm, receivers: int) -> Member:
+    """A first copy goes to a fast uplink, which passes it on soonest: the best of a few at random.
+
+    While the origin still sends, it sets the pace, and of equally fast ones who got fewest is next: so the work of
+    passing on is shared.
+    """
+    best = swarm.at_row[any_bit(receivers, state.rng)]
+    for _ in range(SAMPLE - 1):
+        other = swarm.at_row[any_bit(receivers, state.rng)]
+        if swarm.fetching and about_as_fast(state, best.node.up, other.node.up):
+            better = other.first_copies < best.first_copies
+        else:
+            better = link_rates.speed(other.node.up) > link_rates.speed(best.node.up)
+        if better:
+            best = other
+    return best
+
+
+def about_as_fast(state: State, one: Link, other: Link) -> bool:
+    """Whether the rates of two links are alike as far as known."""
+    slower, faster = sorted((link_rates.speed(one), link_rates.speed(other)))
+    return not slower or faster <= state.settings.alike_factor * slower

@@ -1,0 +1,174 @@
+"""Rule 1, just in time: each transfer is followed by the next without a gap, at its source and at its receiver.
+
+A lease is granted shortly before the transfer ahead of it ends, waits for that one, and starts when it is over. Here a
+lease starts, opens its links for what follows, and ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from supernode.scheduler import copies
+from supernode.scheduler.contract import SEED, CancelLease
+from supernode.scheduler.rules import admission, link_rates, rack_copies
+
+if TYPE_CHECKING:
+    from supernode.scheduler.records import Lease
+    from supernode.scheduler.state import State
+
+# --- start ---------------------------------------------------------------------------------------------------------
+
+
+def expiry_s(state: State, lease: Lease) -> float:
+    """How long the receiver has, from the start of the transfer."""
+    settings = state.settings
+    patience_s = settings.expiry_unknown_s
+    only_assumed = lease.source.up.assumed and lease.source.up.carries is None
+    if lease.duration_s is not None and not only_assumed:
+        patience_s = max(settings.expiry_min_s, settings.expiry_factor * lease.duration_s)
+    if not lease.receiver.timeouts:
+        return patience_s
+    # Time-outs teach nothing of a link but that it needs longer.
+    return min(patience_s * 2.0 ** min(lease.receiver.timeouts, 16), max(patience_s, settings.expiry_max_s))
+
+
+def start_if_free(state: State, lease: Lease) -> None:
+    """Start the transfer if it waits for none: its deadline counts from here."""
+    if lease.before_up is not None or lease.before_down is not None:
+        return
+    lease.started_at = state.now
+    settings = state.settings
+    if lease.inline:
+        state.timers.set_lease(state.now + lease.expires_in_s + settings.expiry_grace_s, lease)
+        return
+    if lease.ending_up and lease.after_up is None:
+        # Nothing was promised behind it while it waited: now that is decided in its time, as for any other, or whoever
+        # just got a piece and is free this instant would wait for all of this one.
+        lease.ending_up = False
+        lease.source.up.ending.remove(lease)
+        admission.refresh_up(state, lease.source)
+    lease.area_up = link_rates.begin(lease.source.up, state.now)
+    lease.area_down = link_rates.begin(lease.receiver.down, state.now)
+    if lease.duration_s is None and state.typical_rate:
+        # Granted when nothing was measured yet.
+        lease.duration_s = lease.size_bytes / state.typical_rate
+    if lease.member.swarm.wanting in (0, lease.receiver.bit):
+        # Nobody competes: its next piece may as well be decided now.
+        open_receiver(state, lease)
+        open_source(state, lease)
+    elif lease.duration_s is None:
+        # Nothing at all is measured yet: nothing is granted behind it until something is.
+        state.timers.set_lease(state.now + settings.unknown_look_s, lease)
+    else:
+        _await_opening(state, lease)
+
+
+# --- what may follow -----------------------------------------------------------------------------------------------
+
+
+def open_receiver(state: State, lease: Lease) -> None:
+    """The transfer is about to end: another may be granted to follow it at its receiver."""
+    lease.ending_down = True
+    lease.receiver.down.ending.append(lease)
+    admission.refresh_down(state, lease.receiver)
+    state.wake_receiver(lease.receiver)
+    if lease.source.peer == SEED:
+        # It was opened for first copies earlier; now for others too.
+        state.wake_source(lease.source)
+    _await_opening(state, lease)
+
+
+def open_source(state: State, lease: Lease) -> None:
+    """The same at its source."""
+    if lease.ending_up:
+        return
+    lease.ending_up = True
+    lease.source.up.ending.append(lease)
+    admission.refresh_up(state, lease.source)
+    state.wake_source(lease.source)
+    _await_opening(state, lease)
+
+
+def _await_opening(state: State, lease: Lease) -> None:
+    """Its next timer: when the link of one end is to be given what comes next, and after both its own end."""
+    if lease.ending_down and lease.ending_up:
+        await_end(state, lease)
+    elif lease.duration_s is not None:
+        assert lease.started_at is not None
+        down_s, up_s = _openings(state, lease)
+        opens_s = up_s if lease.ending_down else down_s if lease.ending_up else min(down_s, up_s)
+        state.timers.set_lease(max(state.now, opens_s), lease)
+
+
+def _openings(state: State, lease: Lease) -> tuple[float, float]:
+    """When a next transfer is looked for to follow this one, whose duration is known: at its receiver, its source.
+
+    The seed's link must not idle while it has first copies to send: it looks earlier, and its request can wait.
+    """
+    assert lease.started_at is not None
+    assert lease.duration_s is not None
+    settings = state.settings
+    end_s = lease.started_at + lease.duration_s
+    ahead_s = settings.ahead_part * lease.duration_s
+    least_s = settings.reaction_part * state.reaction_s
+    if ahead_s <= least_s:
+        ahead_s = least_s
+    down_s = end_s - settings.choice_factor * ahead_s
+    if lease.source.peer == SEED:
+        return down_s, min(end_s - settings.seed_ahead_part * lease.duration_s, down_s)
+    return down_s, end_s - ahead_s
+
+
+def await_end(state: State, lease: Lease) -> None:
+    """Next look at a transfer that is about to end: when it is overdue, and then at its deadline."""
+    assert lease.started_at is not None
+    deadline = lease.started_at + lease.expires_in_s + state.settings.expiry_grace_s
+    if lease.duration_s is not None and not lease.overdue:
+        up = lease.source.up
+        known = link_rates.speed(lease.receiver.down) and link_rates.speed(up) >= up.assumed
+        late_part = state.settings.race_after_piece_times if known else state.settings.unknown_late_part
+        patience_s = (1.0 + late_part) * lease.duration_s
+        if lease.first_copy:
+            # A busy node takes some milliseconds longer: no reason for the seed to send the piece again.
+            patience_s = max(patience_s, state.settings.first_copy_wait_s)
+        deadline = min(deadline, max(lease.started_at + patience_s, state.now + state.reaction_s))
+    else:
+        lease.overdue = True
+    state.timers.set_lease(deadline, lease)
+
+
+# --- end -----------------------------------------------------------------------------------------------------------
+
+
+def end(state: State, lease: Lease, *, stored: bool) -> None:
+    """End the lease: slots pass on to what waited, the piece becomes HELD or (no rival left) MISSING."""
+    state.release_first_copy(lease)
+    last = state.remove_lease(lease)
+    source, receiver = lease.source, lease.receiver
+    if not lease.inline:
+        if lease.started_at is not None:
+            link_rates.end(source.up, state.now)
+            link_rates.end(receiver.down, state.now)
+        following = admission.leave_source(lease)
+        if following is not None:
+            start_if_free(state, following)
+        admission.refresh_up(state, source)
+        following = admission.leave_receiver(lease)
+        if following is not None:
+            start_if_free(state, following)
+        admission.refresh_down(state, receiver)
+    rack_copies.end_reservation(state, lease, stored=stored)
+    if stored:
+        copies.lease_done(lease.member, lease.piece)
+    elif last:
+        copies.lease_back(lease.member, lease.piece)
+    state.wake(receiver)
+    state.wake(source)
+
+
+def cancel(state: State, lease: Lease, reason: str) -> None:
+    """End the lease without its piece and tell the receiver."""
+    end(state, lease, stored=False)
+    state.counters["cancelled"] += 1
+    state.record(lease.member.swarm.number, lease.piece, "lease %x cancelled: %s", lease.number, reason)
+    state.commands.append(CancelLease(lease.number, lease.receiver.peer, reason))

@@ -1,0 +1,236 @@
+"""Rule 5, rates: what a link is believed to carry, learned from each transfer, and who has links about as fast.
+
+A link's rate is declared, or learned: a transfer's rate times the mean number that ran beside it (itself included) is
+what the link carried at least. It is not probed with more than that: shared links make every hop of a rare piece
+longer, and a seed that sends at the rate of one peer's link already keeps a swarm of equal links at its bound.
+Rates are bytes/s, 0.0 where they are not known.
+"""
+
+from __future__ import annotations
+
+from math import log2
+from typing import TYPE_CHECKING
+
+from supernode.scheduler.settings import (
+    ASSUMED_LEFT,
+    BRIEFEST_S,
+    FAR_MORE,
+    IDLE_PART_FALL,
+    IDLE_PART_RISE,
+    MORE,
+    NEAR_BANDS,
+    RATE_FALL,
+    RATE_RISE,
+    SHARED_PART,
+    SURE_SAMPLES,
+    TYPICAL_PART,
+)
+from supernode.scheduler.state import list_under_band
+
+if TYPE_CHECKING:
+    from supernode.scheduler.records import Lease, Link, Node
+    from supernode.scheduler.state import State
+
+# --- what is known of a link ---------------------------------------------------------------------------------------
+
+
+def speed(link: Link) -> float:
+    """Rate of the whole link as far as known."""
+    return link.declared or link.carries or 0.0
+
+
+def assumed_speed(link: Link) -> float:
+    """The same, or what it is assumed to carry if that is more."""
+    return link.declared or max(link.carries or 0.0, link.assumed)
+
+
+def own_speed(link: Link) -> float:
+    """Its rate, but 0.0 while the other ends may have been the bottleneck of all its transfers."""
+    if link.declared is not None:
+        return link.declared
+    return link.carries if link.carries is not None and link.bottleneck_samples >= SURE_SAMPLES else 0.0
+
+
+def trusted_speed(link: Link, slow: float) -> float:
+    """The same, but a rate below `slow` is trusted at once.
+
+    Taken for slower than it is, a node is served beside others, and so it is slower.
+    """
+    return own_speed(link) or (link.carries if link.carries is not None and link.carries < slow else 0.0)
+
+
+def slow_rate(state: State) -> float:
+    """From which rate on downwards a link is slow."""
+    return state.settings.slow_part * (state.typical_rate or 0.0)
+
+
+def assume_rate(link: Link, rate: float) -> None:
+    """It may well carry `rate`, nothing having gone over it yet: so fast comes what it is to send on."""
+    if link.carries is None and link.declared is None:
+        link.assumed = rate
+
+
+# --- like with like ------------------------------------------------------------------------------------------------
+
+
+def band_of(rate: float) -> int:
+    """Rates in bands of half an octave, so that nodes with links about as fast can be found by masks."""
+    return round(2.0 * log2(rate))
+
+
+def own_band(link: Link) -> int | None:
+    """The band that its own rate is in; None while that is not known."""
+    rate = own_speed(link)
+    return band_of(rate) if rate else None
+
+
+def list_bands(state: State, node: Node) -> None:
+    """List the node by how fast its links are, after something was learned of them."""
+    up, down = own_band(node.up), own_band(node.down)
+    if up != node.up_band:
+        list_under_band(state.up_bands, node, node.up_band, up)
+        node.up_band = up
+    if down != node.down_band:
+        list_under_band(state.down_bands, node, node.down_band, down)
+        node.down_band = down
+
+
+def alike(bands: dict[int, int], nodes: int, link: Link) -> int:
+    """Those of the nodes whose links, by their `bands`, are about as fast as this one at the other end.
+
+    With a link that may be faster than it was seen to be, those that are not known to be slower: else it would only
+    ever be seen to be as slow.
+    """
+    if not bands:
+        return nodes
+    own = own_speed(link)
+    rate = own or speed(link)
+    if not rate:
+        return nodes
+    band = band_of(rate)
+    slower = near = 0
+    for other, of_band in bands.items():
+        if other < band - NEAR_BANDS:
+            slower |= of_band
+        elif other <= band + NEAR_BANDS:
+            near |= of_band
+    return nodes & near if own else nodes & ~slower
+
+
+# --- transfers over a link -----------------------------------------------------------------------------------------
+
+
+def transfer_seconds(link: Link, now: float) -> float:
+    """The integral of the number of running transfers, so far."""
+    return link.area + link.running * (now - link.area_at)
+
+
+def begin(link: Link, now: float) -> float:
+    """A transfer began; returns transfer_seconds."""
+    link.area = transfer_seconds(link, now)
+    link.area_at = now
+    link.running += 1
+    return link.area
+
+
+def end(link: Link, now: float) -> None:
+    """A transfer ended."""
+    link.area = transfer_seconds(link, now)
+    link.area_at = now
+    link.running -= 1
+
+
+def note_idle_time(link: Link, granted_at: float, ready_at: float | None, elapsed_s: float, now: float) -> None:
+    """A transfer ended that was granted at `granted_at` and took `elapsed_s`: did it leave the link idle before?
+
+    `ready_at` is when both its ends were free: while the other end was busy, this one was idle for no fault of
+    the grant's.
+    """
+    if granted_at < link.ended_at and ready_at is not None:
+        idle_part = max(0.0, now - elapsed_s - max(link.ended_at, ready_at)) / elapsed_s
+        link.idle_part += (IDLE_PART_RISE if idle_part > link.idle_part else IDLE_PART_FALL) * (
+            idle_part - link.idle_part
+        )
+    link.ended_at = now
+
+
+def learn(link: Link, rate: float, beside: float, beside_there: float, there: float) -> None:
+    """Take in a transfer that ended well: its rate, the mean numbers running here and at its other end, and that
+    link's rate as known before.
+
+    Where the other end was shared or is slower, it may be what limited the transfer: no reason to think less of
+    this one.
+    """
+    carried = rate * beside
+    link.measured += 1
+    if link.assumed:
+        link.assumed = link.assumed * ASSUMED_LEFT if carried < link.assumed else 0.0
+    if link.carries is None:
+        link.carries = carried
+    elif carried > link.carries:
+        if carried > MORE * link.carries:
+            link.bottleneck_samples = 0
+        link.carries += RATE_RISE * (carried - link.carries)
+    elif beside_there <= 1.0 + SHARED_PART and not 0.0 < MORE * there < link.carries:
+        link.carries += RATE_FALL * (carried - link.carries)
+    if there > MORE * rate * beside_there and MORE * carried > link.carries:
+        link.bottleneck_samples += SURE_SAMPLES if there > FAR_MORE * rate * beside_there else 1
+
+
+def learn_from(state: State, lease: Lease, elapsed_s: float) -> None:
+    """A transfer ended well after `elapsed_s`: what it teaches of both its links, and of transfers at large."""
+    source, receiver = lease.source, lease.receiver
+    if elapsed_s <= 0.0 and lease.started_at is not None:
+        elapsed_s = state.now - lease.started_at
+    if elapsed_s < BRIEFEST_S:
+        return
+    rate = lease.size_bytes / elapsed_s
+    if lease.started_at == lease.granted_at:
+        took_s = max(0.0, state.now - elapsed_s - lease.granted_at)
+        state.reaction_s += TYPICAL_PART * (took_s - state.reaction_s)
+    beside_up, beside_down = 1.0, 1.0
+    if lease.started_at is not None:
+        beside_up, beside_down = _beside(state, lease, rate)
+    if lease.member.swarm.wanting not in (0, receiver.bit):
+        # With others to serve, a second transfer on a link delays every hop by more than its idle time costs.
+        source.up.idle_part = 0.0
+        receiver.down.idle_part = 0.0
+    else:
+        note_idle_time(source.up, lease.granted_at, lease.started_at, elapsed_s, state.now)
+        note_idle_time(receiver.down, lease.granted_at, lease.started_at, elapsed_s, state.now)
+    up_speed, down_speed = speed(source.up), speed(receiver.down)
+    learn(source.up, rate, beside_up, beside_down, down_speed)
+    learn(receiver.down, rate, beside_down, beside_up, up_speed)
+    list_bands(state, source)
+    list_bands(state, receiver)
+    typical = state.typical_rate
+    state.typical_rate = rate if typical is None else typical + TYPICAL_PART * (rate - typical)
+
+
+def _beside(state: State, lease: Lease, rate: float) -> tuple[float, float]:
+    """Mean number of transfers like it (of `rate`) at its source and at its receiver since it started, itself
+    included: one whose other end is known to be slower counts for as much less as it is slower.
+    """
+    assert lease.started_at is not None
+    elapsed_s = state.now - lease.started_at
+    up, down = lease.source.up, lease.receiver.down
+    if elapsed_s <= 0.0:
+        return float(up.running), float(down.running)
+    beside_up = (transfer_seconds(up, state.now) - lease.area_up) / elapsed_s
+    beside_down = (transfer_seconds(down, state.now) - lease.area_down) / elapsed_s
+    if up.running > 1:
+        beside_up -= _slower(state, lease, rate, lease.source.leases_out)
+    if down.running > 1:
+        beside_down -= _slower(state, lease, rate, lease.receiver.leases_in)
+    return max(1.0, beside_up), max(1.0, beside_down)
+
+
+def _slower(state: State, lease: Lease, rate: float, leases: dict[int, Lease]) -> float:
+    """By how much those of the leases that run beside it count for less than a transfer like it."""
+    assert lease.started_at is not None
+    less = 0.0
+    for other in leases.values():
+        if other is not lease and other.started_at is not None and other.share < rate:
+            overlap_s = state.now - max(other.started_at, lease.started_at)
+            less += overlap_s / (state.now - lease.started_at) * (1.0 - other.share / rate)
+    return less

@@ -1,0 +1,173 @@
+"""Rule 10, the origin once: the supernode asks it for what no live peer has, one fetch a swarm; where that failed, one
+elected peer may try for all.
+
+Only decides and keeps count; asking is the shell's. A piece is asked for again only when every copy of it is gone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from supernode.scheduler import copies
+from supernode.scheduler.contract import ID_BITS, SEED, FetchFromOrigin, OpenOrigin, TryOrigin
+from supernode.scheduler.story import WHOLE
+from supernode.scheduler.timers import TimerKind
+
+if TYPE_CHECKING:
+    from supernode.scheduler.records import OriginPlan, Swarm
+    from supernode.scheduler.state import State
+
+
+def missing(state: State, swarm: Swarm, plan: OriginPlan) -> int:
+    """Pieces that somebody wants, that no live node holds, and that may be asked for."""
+    absent = swarm.needed_by_any & ~swarm.held_by_any & ~swarm.seed.leased
+    if plan.once_ready and plan.recover_peers and state.now < plan.recover_until:
+        # Nodes may still come back with them.
+        absent &= ~plan.once_ready
+    return absent
+
+
+def review(state: State, swarm: Swarm) -> None:
+    """Ask the origin if it is time to; call after anything that can make a piece missing or a wait end."""
+    plan = state.plans[swarm.number]
+    if plan.fetch_id:
+        return
+    if _election_stands(state, swarm, plan):
+        return
+    if state.now < plan.retry_at:
+        return
+    wanted = missing(state, swarm, plan)
+    if not wanted:
+        return
+    state.last_fetch += 1
+    plan.fetch_id = state.epoch << ID_BITS | state.last_fetch
+    plan.asked = wanted
+    state.origin_pace.asked(state.now, alone=state.fetches == 0)
+    state.fetches += 1
+    swarm.fetching = wanted
+    swarm.evicted_by_seed &= ~wanted
+    copies.refresh_need(swarm.seed)
+    state.counters["origin_fetches"] += 1
+    state.record(swarm.number, WHOLE, "fetch %x of %d pieces", plan.fetch_id, wanted.bit_count())
+    state.commands.append(FetchFromOrigin(plan.fetch_id, swarm.number, wanted))
+
+
+def timer_due(state: State, swarm: Swarm) -> None:
+    """A time that was set for the swarm has come: the end of a wait, or of an elected peer's patience."""
+    plan = state.plans[swarm.number]
+    if plan.elected is not None and state.now < plan.elected_until:
+        state.timers.set(plan.elected_until, TimerKind.SWARM, swarm.number)
+    review(state, swarm)
+
+
+def ended(state: State, swarm: Swarm, ok: bool) -> None:
+    """The fetch in flight ended."""
+    plan = state.plans[swarm.number]
+    left = swarm.fetching
+    plan.fetch_id = 0
+    plan.asked = 0
+    state.fetches -= 1
+    state.origin_pace.pause()
+    swarm.fetching = 0
+    copies.refresh_need(swarm.seed)
+    state.wake(state.seed)
+    state.record(swarm.number, WHOLE, "fetch ended, ok %s, %d pieces left", ok, left.bit_count())
+    if ok and not left:
+        plan.failures = 0
+        plan.retry_at = 0.0
+        plan.tried.clear()
+        plan.opened = False
+    else:
+        state.counters["origin_failures"] += 1
+        _wait(state, swarm, plan)
+        if not ok:
+            _elect(state, swarm, plan)
+    review(state, swarm)
+
+
+def _wait(state: State, swarm: Swarm, plan: OriginPlan) -> None:
+    settings = state.settings
+    # Bounded before the power: an origin may fail for days.
+    delay_s = min(settings.origin_backoff_max_s, settings.origin_backoff_s * 2 ** min(plan.failures, 16))
+    plan.failures += 1
+    plan.retry_at = state.now + delay_s
+    state.timers.set(plan.retry_at, TimerKind.SWARM, swarm.number)
+
+
+# --- elections -----------------------------------------------------------------------------------------------------
+
+
+def _election_stands(state: State, swarm: Swarm, plan: OriginPlan) -> bool:
+    """Whether an elected peer is at it. One that made no headway is given up for the next."""
+    if plan.elected is not None and state.now >= plan.elected_until:
+        state.record(swarm.number, WHOLE, "elected %d made no headway", plan.elected)
+        plan.elected = None
+        _elect(state, swarm, plan)
+    return plan.elected is not None
+
+
+def _elect(state: State, swarm: Swarm, plan: OriginPlan) -> None:
+    """Let one wanting peer try, another than before; once enough have failed, all may."""
+    if plan.opened or plan.elected is not None:
+        return
+    candidates = [
+        member
+        for peer, member in swarm.members.items()
+        if peer != SEED and member.wanted and member.have != swarm.full and peer not in plan.tried
+    ]
+    if not candidates and not plan.tried:
+        return
+    if candidates and len(plan.tried) < state.settings.elections_max:
+        reading = [member for member in candidates if member.reader is not None]
+        member = state.rng.choice(reading or candidates)
+        plan.elected = member.node.peer
+        plan.tried.append(plan.elected)
+        state.counters["elections"] += 1
+        state.record(swarm.number, WHOLE, "elected %d", plan.elected)
+        _extend(state, swarm, plan)
+        state.commands.append(TryOrigin(swarm.number, plan.elected))
+        return
+    plan.opened = True
+    # All ask for themselves now: the supernode leaves the origin to them for a while.
+    _wait(state, swarm, plan)
+    state.counters["origins_opened"] += 1
+    state.record(swarm.number, WHOLE, "origin open to all")
+    state.commands.append(OpenOrigin(swarm.number))
+
+
+def headway(state: State, swarm: Swarm, peer: int) -> None:
+    """A peer stored something that no lease brought: if it is the elected one, its time starts anew."""
+    plan = state.plans[swarm.number]
+    if plan.elected == peer:
+        _extend(state, swarm, plan)
+
+
+def _extend(state: State, swarm: Swarm, plan: OriginPlan) -> None:
+    first = plan.elected_until <= state.now
+    plan.elected_until = state.now + state.settings.elected_stall_s
+    if first:
+        state.timers.set(plan.elected_until, TimerKind.SWARM, swarm.number)
+
+
+def tried(state: State, swarm: Swarm, peer: int, ok: bool) -> None:
+    """A peer's attempt ended, or the peer is gone or wants nothing any more (not ok): it counts if it was elected."""
+    plan = state.plans[swarm.number]
+    if plan.elected != peer:
+        return
+    plan.elected = None
+    plan.elected_until = 0.0
+    state.record(swarm.number, WHOLE, "elected %d ended, ok %s", peer, ok)
+    if ok:
+        plan.tried.clear()
+    else:
+        _elect(state, swarm, plan)
+    review(state, swarm)
+
+
+def forget(state: State, swarm: Swarm) -> None:
+    """Nobody wants anything of the swarm any more."""
+    plan = state.plans[swarm.number]
+    plan.elected = None
+    plan.tried.clear()
+    plan.opened = False
+    plan.once_ready = 0

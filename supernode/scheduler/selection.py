@@ -1,0 +1,287 @@
+"""Rule 4, rarest first: the one place that chooses pieces and partners, from the receiver's and from the source's side.
+
+Pieces in order of their copies held and in flight, ties at random; partners near rather than far (rule 2: idle rather
+than busy). Changes nothing but the rotation of a node's swarms. The order of every choice comes from masks, insertion
+order and the machine's own random, never from a set.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+from proto.pieces import indices
+from supernode.scheduler.masks import any_bit, at_most, is_one
+from supernode.scheduler.records import SEED_BIT
+from supernode.scheduler.rules import first_copies, link_rates, rack_copies, readers
+from supernode.scheduler.settings import CROWD, FEW_NODES, SAMPLE, TRIES
+
+if TYPE_CHECKING:
+    from supernode.scheduler.records import Member, Node, Swarm
+    from supernode.scheduler.state import State
+
+# A lease to grant: to whom, which piece, from whom.
+Choice: TypeAlias = "tuple[Member, int, Node]"
+
+
+def rarest_swarms(candidates: list[tuple[Member, int]]) -> list[tuple[int, Member]]:
+    """Numbers and members, those first of whose pieces (the mask) some has the fewest copies."""
+    ranked = [
+        (member.swarm.rarity.least(pieces), member)
+        for member, pieces in candidates
+        if pieces & member.swarm.held_by_any
+    ]
+    ranked.sort(key=lambda one: one[0])
+    return [(member.swarm.number, member) for _, member in ranked]
+
+
+# --- the search, from both sides -----------------------------------------------------------------------------------
+
+
+def _search(
+    state: State, swarm: Swarm, pieces: int, nodes_of: list[int], nodes: int, source: Node | None
+) -> tuple[int, int]:
+    """The first of the pieces, rarest first and at random within a level, that any of the nodes is listed for, and
+    those nodes; none (0) after some tries. With a `source`, only nodes that may take it from there count.
+    """
+    tries = TRIES
+    rng = state.rng
+    levels, occupied = swarm.rarity.levels, swarm.rarity.occupied
+    while occupied:
+        lowest_level = occupied & -occupied
+        left = levels[lowest_level.bit_length() - 1] & pieces
+        while left:
+            # any_bit, without the call: this is the machine's innermost loop.
+            length = left.bit_length()
+            if left & (left - 1):
+                shift = int(rng.random() * length)
+                above = left >> shift
+                piece = shift + (above & -above).bit_length() - 1
+            else:
+                piece = length - 1
+            found = nodes_of[piece] & nodes
+            if found and source is not None:
+                found = able(state, swarm, source, piece, found)
+            if found:
+                return piece, found
+            tries -= 1
+            if not tries:
+                return 0, 0
+            left ^= 1 << piece
+        occupied ^= lowest_level
+    return 0, 0
+
+
+def able(state: State, swarm: Swarm, source: Node, piece: int, receivers: int) -> int:
+    """Those of the receivers that may take this piece from this source."""
+    in_rack = swarm.in_rack[piece]
+    if in_rack:
+        receivers &= ~in_rack | rack_copies.unbound_nodes(state, swarm, source)
+    if state.blocked_sources & source.bit:
+        # Few are blocked: look at the ones that will be chosen from, not at all.
+        for row in indices(receivers):
+            if state.at(row).blocked_sources & source.bit:
+                receivers ^= 1 << row
+    return receivers
+
+
+def _scarce(state: State, swarm: Swarm) -> int:
+    """Pieces with no more copies than there are slow and faulty nodes: all of them may be there."""
+    return swarm.rarity.up_to((swarm.holding & state.deprioritized).bit_count())
+
+
+# --- what a receiver takes -----------------------------------------------------------------------------------------
+
+
+def for_member(state: State, member: Member, sources: int) -> Choice | None:
+    """The best lease of one swarm for a node with download room, from nodes with upload room."""
+    swarm = member.swarm
+    need = member.need & swarm.held_by_any
+    if swarm.first_copy_pending:
+        need &= ~swarm.first_copy_pending
+    sources = sources & swarm.holding if need else 0
+    if not sources or (swarm.inline and sources & SEED_BIT):
+        return None
+    bound = rack_copies.bound_pieces(state, swarm, member.node)
+    if not bound:
+        return _from_sources(state, member, need, sources)
+    # What the rack has or awaits comes from its own nodes alone.
+    near = sources & swarm.rack_nodes.get(member.node.rack or "", 0)
+    found = _from_sources(state, member, need, near, near=True) if near else None
+    far = sources & ~near
+    return _from_sources(state, member, need & ~bound, far) if found is None and far else found
+
+
+def _from_sources(state: State, member: Member, need: int, sources: int, *, near: bool = False) -> Choice | None:
+    """From a sound source, or from a slow or faulty one what hardly anybody else has, be it in the rack alone."""
+    poor = sources & state.deprioritized
+    if not poor:
+        return _from_alike(state, member, need, sources)
+    sound = sources ^ poor
+    found = _from_alike(state, member, need, sound) if sound else None
+    if found is None and near:
+        # The rack's other nodes lack it, or have no room: those of other racks will not be asked for it.
+        return _from_alike(state, member, need & rack_copies.bound_pieces(state, member.swarm, member.node), poor)
+    return found or _from_alike(state, member, need & _scarce(state, member.swarm), poor)
+
+
+def _from_alike(state: State, member: Member, need: int, sources: int) -> Choice | None:
+    swarm = member.swarm
+    if at_most(sources, FEW_NODES):
+        need &= _held_by(swarm, sources)
+    if not need:
+        return None
+    piece = readers.next_piece(state, member, need, sources)
+    if piece is None:
+        piece, holders = _search(state, swarm, need, swarm.holders, sources, None)
+        if not holders:
+            if need.bit_count() <= TRIES:
+                # Every piece has been tried.
+                return None
+            held = _rarest_held(swarm, need, sources)
+            if not held:
+                return None
+            piece = any_bit(held, state.rng)
+    return member, piece, choose_source(state, member.node, swarm.holders[piece] & sources)
+
+
+def _held_by(swarm: Swarm, sources: int) -> int:
+    held = 0
+    at_row = swarm.at_row
+    while sources:
+        low = sources & -sources
+        held |= at_row[low.bit_length() - 1].have
+        sources ^= low
+    return held
+
+
+def _rarest_held(swarm: Swarm, pieces: int, sources: int) -> int:
+    """The rarest of the pieces that any of the sources has; as a mask, 0 if they have none.
+
+    By way of the sources or of the pieces, whichever are fewer: neither is gone through at 10,000 nodes.
+    """
+    if at_most(sources, pieces.bit_count()):
+        return swarm.rarity.rarest(pieces & _held_by(swarm, sources))
+    holders = swarm.holders
+    for level in swarm.rarity.rarest_first(pieces):
+        held = 0
+        for piece in indices(level):
+            if holders[piece] & sources:
+                held |= 1 << piece
+        if held:
+            return held
+    return 0
+
+
+def choose_source(state: State, receiver: Node, holders: int) -> Node:
+    """The nearest holder; sound rather than slow, a peer rather than the seed, idle rather than busy."""
+    holders = _nearest(state, receiver, holders)
+    if is_one(holders):
+        return state.at(holders.bit_length() - 1)
+    for preferred in (~state.deprioritized, ~SEED_BIT, state.upload_idle):
+        holders = holders & preferred or holders
+    return state.at(any_bit(holders, state.rng))
+
+
+def _nearest(state: State, node: Node, others: int) -> int:
+    """Those of the others in its rack; if there are none, in its zone; in its region; all."""
+    for place in node.places:
+        near = others & state.places[place]
+        if near:
+            return near
+    return others
+
+
+# --- what a source sends -------------------------------------------------------------------------------------------
+
+
+def from_member(state: State, member: Member, receivers: int) -> Choice | None:
+    """The best lease of one swarm from a node with upload room, to nodes with download room."""
+    swarm, source = member.swarm, member.node
+    if source.quarantined:
+        return None
+    # Before the masks of nodes, which are longer.
+    useful = member.have & swarm.needed_by_any
+    if swarm.first_copy_pending:
+        useful &= ~swarm.first_copy_pending
+    if source.bit & state.deprioritized:
+        useful &= _scarce(state, swarm)
+    receivers = receivers & swarm.wanting if useful else 0
+    if not receivers:
+        return None
+    if at_most(receivers, FEW_NODES):
+        return _to_each(state, member, useful, receivers)
+    piece, candidates = _search(state, swarm, useful, swarm.lacking, receivers, source)
+    if candidates:
+        return _neediest(state, swarm, source, candidates), piece, source
+    if useful.bit_count() <= TRIES:
+        # Every piece has been tried.
+        return None
+    return _to_each(state, member, useful, receivers)
+
+
+def _to_each(state: State, member: Member, useful: int, receivers: int) -> Choice | None:
+    """Try every receiver; among the first few that take anything, the one with the rarest piece."""
+    swarm, source = member.swarm, member.node
+    if receivers.bit_count() > useful.bit_count():
+        return _each_piece(state, member, useful, receivers)
+    best: Choice | None = None
+    best_copies = 0
+    found = 0
+    for row in indices(receivers):
+        other = swarm.at_row[row]
+        need = other.need & useful
+        if not need or other.node.blocked_sources & source.bit:
+            continue
+        if other.node.rack != source.rack:
+            need &= ~rack_copies.bound_pieces(state, swarm, other.node)
+        if not need:
+            continue
+        piece = any_bit(swarm.rarity.rarest(need), state.rng)
+        copies = swarm.rarity.counts[piece]
+        if best is None or copies < best_copies:
+            best, best_copies = (other, piece, source), copies
+        found += 1
+        if found == FEW_NODES:
+            break
+    return best
+
+
+def _each_piece(state: State, member: Member, useful: int, receivers: int) -> Choice | None:
+    """Try every piece, rarest first."""
+    swarm, source = member.swarm, member.node
+    for level in swarm.rarity.rarest_first(useful):
+        for piece in indices(level):
+            candidates = swarm.lacking[piece] & receivers
+            if candidates:
+                candidates = able(state, swarm, source, piece, candidates)
+                if candidates:
+                    return _neediest(state, swarm, source, candidates), piece, source
+    return None
+
+
+def _neediest(state: State, swarm: Swarm, source: Node, receivers: int) -> Member:
+    """Of the near receivers, the one that needs longest for what it lacks."""
+    receivers = _nearest(state, source, receivers)
+    if is_one(receivers):
+        return swarm.at_row[receivers.bit_length() - 1]
+    best = swarm.at_row[any_bit(receivers, state.rng)]
+    # Few end their transfers just now; of a crowd, some at random.
+    few = at_most(receivers, CROWD)
+    rows = indices(receivers) if few else (any_bit(receivers, state.rng) for _ in range(SAMPLE - 1))
+    for row in rows:
+        other = swarm.at_row[row]
+        if _needier(state, other, best):
+            best = other
+    return best
+
+
+def _needier(state: State, one: Member, other: Member) -> bool:
+    """By the time that what they lack takes at their own rates; where those are alike by what they lack alone.
+
+    Rates are learned: one believed to be faster than all others would be last in every choice.
+    """
+    lacks_one = one.swarm.count - one.have.bit_count()
+    lacks_other = other.swarm.count - other.have.bit_count()
+    if first_copies.about_as_fast(state, one.node.down, other.node.down):
+        return lacks_one > lacks_other
+    return lacks_one / link_rates.speed(one.node.down) > lacks_other / link_rates.speed(other.node.down)

@@ -1,0 +1,68 @@
+"""Rule 1: what follows what, when it is decided, and how long a receiver has."""
+
+from __future__ import annotations
+
+from supernode.scheduler import contract
+from supernode.scheduler.contract import (
+    CancelLease,
+)
+from supernode.scheduler.machine import Scheduler
+from supernode.scheduler.settings import SchedulerSettings
+from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants, only_grant
+
+# Of every node and the seed: a piece takes a second.
+RATE = float(PIECE_BYTES)
+
+
+def test_a_lone_reader_has_one_transfer_and_one_ahead() -> None:
+    play = Playbook()
+    play.join(1)
+    play.open("...")
+    play.want(1)
+    first = only_grant(play.seed_gets(0))
+    second = only_grant(play.seed_gets(1, after_s=0.9))
+    assert (first.ahead, second.ahead) == (False, True)
+    assert play.seed_gets(2, after_s=0.05) == []
+    third = only_grant(play.stored(first, elapsed_s=1.0))
+    assert (third.piece, third.ahead) == (2, True)
+
+
+def test_after_a_time_out_the_node_gets_twice_the_time() -> None:
+    play = Playbook()
+    play.join(1)
+    play.open("*")
+    first = only_grant(play.want(1))
+    play.wake_until(CancelLease)
+    again = play.wake_until(contract.GrantLease)
+    assert isinstance(again, contract.GrantLease)
+    assert again.expires_in_s == 2 * first.expires_in_s
+
+
+def test_a_lease_names_the_one_that_it_follows_at_its_receiver() -> None:
+    play = Playbook()
+    play.join(1, 2, 3, rate=RATE)
+    play.open_at_peers(2)
+    play.hold(1, "* ")
+    play.hold(2, " *")
+    first, second = grants(play.want(3))
+    assert (first.source, first.behind) == (1, 0)
+    assert (second.source, second.behind, second.ahead) == (2, first.lease_id, False)
+
+
+def test_what_follows_from_the_same_source_waits_there_alone() -> None:
+    play = Playbook()
+    play.join(1, 3, rate=RATE)
+    play.open_at_peers(2)
+    play.hold(1, "**")
+    first, second = grants(play.want(3))
+    assert (first.ahead, first.behind) == (False, 0)
+    assert (second.ahead, second.behind) == (True, 0)
+
+
+def test_a_slow_origin_gives_the_first_transfer_no_more_time() -> None:
+    play = Playbook(Scheduler(seed=1, epoch=1, seed_upload_slots=4))
+    play.join(1)
+    play.open("..")
+    play.want(1)
+    lease = only_grant(play.seed_gets(0, after_s=600.0))
+    assert lease.expires_in_s == SchedulerSettings().expiry_unknown_s
