@@ -188,13 +188,13 @@ class Peer:
     def _open_torrents(self) -> PieceDelivery:
         """From a thread, when a supernode has pieces carried that way. Raises ImportError, ConfigError."""
         # Loaded here alone: a cluster that uses leases needs no libtorrent.
-        from peer.torrent.delivery import DownloaderEvents, open_delivery
+        from peer.torrent.delivery import DownloaderEvents, TorrentDelivery
 
         assert self._driver is not None
         events = DownloaderEvents(
             self._driver.post_threadsafe, lambda size_bytes: self.metrics.received("peer", size_bytes)
         )
-        return open_delivery(self._store, self._config, events)
+        return TorrentDelivery(self._store, self._config, events)
 
     def _inventory(self) -> list[BlobFound]:
         sources = self._sources.load()

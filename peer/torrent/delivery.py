@@ -1,4 +1,4 @@
-"""Pieces by BitTorrent: what this node's shell and the supernode say, passed on to the torrents.
+"""A node's torrents: what the supernode says is passed on to them, what they report goes to the downloader.
 
 The module is imported when a supernode says that pieces travel by
 BitTorrent, not before: it loads libtorrent.
@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from peer.downloader.contract import PayloadCame, PieceArrived, TransportFailed
 from peer.torrent.session import SessionLimits
-from peer.torrent.swarms import TorrentSwarms
-from peer.transport.delivery import PieceDelivery
+from peer.torrent.swarms import SwarmEvents, TorrentSwarms
 from proto.wire.messages import TorrentOpened, TorrentPeers
 
 if TYPE_CHECKING:
@@ -31,8 +30,8 @@ CONNECTIONS_MAX: Final = 200
 logger = logging.getLogger(__name__)
 
 
-class DownloaderEvents:
-    """Implements peer.torrent.swarms.SwarmEvents: `post` brings the downloader an event, from any thread."""
+class DownloaderEvents(SwarmEvents):
+    """`post` brings the downloader an event, `received` counts payload bytes that were stored; from any thread."""
 
     def __init__(self, post: Callable[[Event], None], received: Callable[[int], None]) -> None:
         self._post = post
@@ -53,23 +52,20 @@ class DownloaderEvents:
             self._post(PayloadCame(digest))
 
 
-class TorrentDelivery(PieceDelivery):
-    """See PieceDelivery."""
+class TorrentDelivery(TorrentSwarms):
+    """A node's torrents, which the supernode tells it of. Raises ConfigError when it cannot listen."""
 
-    def __init__(self, swarms: TorrentSwarms) -> None:
-        self._swarms = swarms
+    def __init__(self, store: BlobStore, config: PeerConfig, events: DownloaderEvents) -> None:
+        rates = (config.upload_rate_bytes_s, config.download_rate_bytes_s)
+        limits = SessionLimits(config.upload_slots, CONNECTIONS_MAX, *rates)
+        super().__init__(store, config.torrent_listen, limits, events)
         # Of this session's nodes, HOST:PORT.
         self._addresses: dict[int, str] = {}
-
-    @property
-    def sent_bytes(self) -> int:
-        """See PieceDelivery."""
-        return self._swarms.sent_bytes
 
     def session_begins(self) -> int:
         """See PieceDelivery."""
         self._addresses.clear()
-        return self._swarms.port
+        return self.port
 
     def node_known(self, node: int, address: str) -> None:
         """See PieceDelivery."""
@@ -82,52 +78,7 @@ class TorrentDelivery(PieceDelivery):
         if message.swarm in swarms:
             digest, layout = swarms[message.swarm]
             if isinstance(message, TorrentPeers):
-                known = [self._addresses[node] for node in message.nodes if node in self._addresses]
-                self._swarms.connect(digest, known)
-            elif not self._swarms.offer(digest, layout, message.metainfo):
+                self.connect(digest, [self._addresses[node] for node in message.nodes if node in self._addresses])
+            elif not self.offer(digest, layout, message.metainfo):
                 logger.warning("torrent_ignored digest=%s: its metainfo is not of this blob", digest.short)
         return True
-
-    def blob_opened(self, digest: Digest) -> None:
-        """See PieceDelivery."""
-        self._swarms.fetch(digest)
-
-    def blob_complete(self, digest: Digest) -> None:
-        """See PieceDelivery."""
-        self._swarms.finished(digest)
-
-    def blob_left(self, digest: Digest) -> None:
-        """See PieceDelivery."""
-        self._swarms.leave(digest)
-
-    def blob_voided(self, digest: Digest) -> None:
-        """See PieceDelivery."""
-        self._swarms.forget(digest)
-
-    def reader_moved(self, digest: Digest, piece: int) -> None:
-        """See PieceDelivery."""
-        self._swarms.hurry(digest, piece)
-
-    def give_way(self, digest: Digest) -> None:
-        """See PieceDelivery."""
-        self._swarms.give_way(digest)
-
-    def sharing_ended(self) -> None:
-        """See PieceDelivery."""
-        self._swarms.leave_all()
-
-    def set_rates(self, upload_bytes_s: int, download_bytes_s: int) -> None:
-        """See PieceDelivery."""
-        self._swarms.set_rates(upload_bytes_s, download_bytes_s)
-
-    def close(self) -> None:
-        """See PieceDelivery."""
-        self._swarms.close()
-
-
-def open_delivery(store: BlobStore, config: PeerConfig, events: DownloaderEvents) -> TorrentDelivery:
-    """Listen for torrents. Raises ConfigError."""
-    limits = SessionLimits(
-        config.upload_slots, CONNECTIONS_MAX, config.upload_rate_bytes_s, config.download_rate_bytes_s
-    )
-    return TorrentDelivery(TorrentSwarms(store, config.torrent_listen, limits, events))

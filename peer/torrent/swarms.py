@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import libtorrent
 
@@ -28,6 +28,7 @@ from peer.torrent.adoption import PieceAdoption
 from peer.torrent.joined_blob import JoinedBlob
 from peer.torrent.metainfo_cache import MetainfoCache
 from peer.torrent.session import TorrentSession, sent_payload_bytes
+from peer.transport.delivery import PieceDelivery
 from proto.config.values import HostPort, parse_host_port
 from proto.errors import LocalError
 
@@ -53,24 +54,21 @@ _GIVE_WAY_MAX_S: Final = 10.0
 log = logging.getLogger(__name__)
 
 
-class SwarmEvents(Protocol):
-    """What swarms report, from a thread."""
+class SwarmEvents:
+    """What swarms report, from a thread. As it stands here it is heard by nobody."""
 
     def piece_held(self, digest: Digest, piece: int, size_bytes: int) -> None:
         """A piece of a fetched blob is in the store now."""
-        ...
 
     def fetch_failed(self, digest: Digest, message: str) -> None:
         """Nothing more comes of a fetched blob, which was left; the message is the operator's."""
-        ...
 
     def payload_moved(self, digest: Digest, received_bytes: int, sent_bytes: int) -> None:
         """So much payload went over the wire, wanted or not. About once a second while any does."""
-        ...
 
 
-class TorrentSwarms:
-    """Listens at once; close() ends it. Safe to use from any thread. Raises ConfigError when it cannot listen."""
+class TorrentSwarms(PieceDelivery):
+    """Listens at once. Safe to use from any thread. Raises ConfigError when it cannot listen."""
 
     def __init__(self, store: BlobStore, listen: HostPort, limits: SessionLimits, events: SwarmEvents) -> None:
         self._store = store
@@ -84,8 +82,8 @@ class TorrentSwarms:
             os.close(self._wake_write)
             raise
         self.port: Final = self._session.port
-        # Payload so far, by libtorrent's count.
-        self.sent_bytes = 0
+        # libtorrent's count.
+        self._sent_bytes = 0
         self._known = MetainfoCache()
         self._commands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self._adoption = PieceAdoption(self._do, self._piece_held, self._failed)
@@ -117,36 +115,40 @@ class TorrentSwarms:
         self._known.add_peers(digest, targets)
         self._do(lambda: self._connect(digest, targets))
 
-    def fetch(self, digest: Digest) -> None:
-        """The store has the blob open: fetch what it lacks."""
+    # --- the hooks of peer.transport.delivery, from any thread -------------------------------------------------
+
+    @property
+    def sent_bytes(self) -> int:
+        """See PieceDelivery."""
+        return self._sent_bytes
+
+    def blob_opened(self, digest: Digest) -> None:
+        """See PieceDelivery."""
         self._do(lambda: self._fetch(digest))
 
-    def hurry(self, digest: Digest, piece: int) -> None:
-        """A client waits for this piece."""
-        self._do(lambda: self._hurry(digest, piece))
-
-    def finished(self, digest: Digest) -> None:
-        """The blob's digest passed: serve it, without a pin in the store."""
+    def blob_complete(self, digest: Digest) -> None:
+        """See PieceDelivery: it is served on, without a pin in the store."""
         self._do(lambda: self._finished(digest))
 
-    def leave(self, digest: Digest) -> None:
-        """The blob was given up, or is not in the store any more."""
+    def blob_left(self, digest: Digest) -> None:
+        """See PieceDelivery."""
         self._do(lambda: self._end(digest))
 
-    def forget(self, digest: Digest) -> None:
-        """The blob was something else: leave it, and forget its torrent."""
+    def blob_voided(self, digest: Digest) -> None:
+        """See PieceDelivery."""
         self._known.forget(digest)
-        self.leave(digest)
+        self.blob_left(digest)
 
-    def leave_all(self) -> None:
-        """Leave every blob."""
+    def reader_moved(self, digest: Digest, piece: int) -> None:
+        """See PieceDelivery."""
+        self._do(lambda: self._hurry(digest, piece))
+
+    def sharing_ended(self) -> None:
+        """See PieceDelivery."""
         self._do(self._end_all)
 
     def give_way(self, digest: Digest) -> None:
-        """Blocking: another writer begins with the blob's file. A fetched blob is joined again when none is left.
-
-        Raises LocalError when libtorrent does not let go of the file.
-        """
+        """See PieceDelivery. A blob that is fetched is joined again when nobody writes to it any more."""
         free = threading.Event()
         if self._closed:
             return
@@ -155,11 +157,11 @@ class TorrentSwarms:
             raise LocalError(f"blob {digest.short}: libtorrent does not let go of its file; restart this node")
 
     def set_rates(self, upload_bytes_s: int, download_bytes_s: int) -> None:
-        """Change the limits, 0 for none."""
+        """See PieceDelivery."""
         self._session.set_rates(upload_bytes_s, download_bytes_s)
 
     def close(self) -> None:
-        """Leave everything and join the threads. Idempotent; calls that come later do nothing."""
+        """See PieceDelivery."""
         if self._closed:
             return
         self._do(self._stop)
@@ -311,7 +313,7 @@ class TorrentSwarms:
 
     def _heard(self, alert: libtorrent.alert) -> None:
         if isinstance(alert, libtorrent.session_stats_alert):
-            self.sent_bytes = sent_payload_bytes(alert)
+            self._sent_bytes = sent_payload_bytes(alert)
             return
         if isinstance(alert, libtorrent.state_update_alert):
             self._heard_counters(alert)

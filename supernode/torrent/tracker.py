@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from peer.torrent.metainfo import BLOCK_BYTES, fits_torrent, make_metainfo, piece_root, secret_of
 from peer.torrent.session import SessionLimits
-from peer.torrent.swarms import TorrentSwarms
+from peer.torrent.swarms import SwarmEvents, TorrentSwarms
 from proto.errors import ConfigError, LocalError
 from proto.wire.messages import SEED_NODE, TorrentOpened, TorrentPeers
 from supernode.control.delivery import PieceDelivery
@@ -74,17 +74,11 @@ class TrackedSwarm:
         return behind
 
 
-class SeedEvents:
-    """Implements peer.torrent.swarms.SwarmEvents: the seed fetches nothing. `moved` is told of blobs that are sent."""
+class SeedEvents(SwarmEvents):
+    """The seed fetches nothing: `moved` is told, from any thread, of blobs that it sends."""
 
     def __init__(self, moved: Callable[[Digest], None]) -> None:
         self._moved = moved
-
-    def piece_held(self, digest: Digest, piece: int, size_bytes: int) -> None:
-        """See SwarmEvents."""
-
-    def fetch_failed(self, digest: Digest, message: str) -> None:
-        """See SwarmEvents."""
 
     def payload_moved(self, digest: Digest, received_bytes: int, sent_bytes: int) -> None:
         """See SwarmEvents."""
@@ -109,7 +103,7 @@ class TorrentTracker(PieceDelivery):
         self.port = self._seeding.port
         self._makers = ThreadPoolExecutor(_MAKERS, thread_name_prefix="metainfo")
         # The swarm goes on without us.
-        store.on_evicted(self._seeding.leave)
+        store.on_evicted(self._seeding.blob_left)
 
     @property
     def sent_bytes(self) -> int:

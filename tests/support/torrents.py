@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from peer.torrent.metainfo import BLOCK_BYTES, make_metainfo, piece_root
 from peer.torrent.session import SessionLimits
-from peer.torrent.swarms import TorrentSwarms
+from peer.torrent.swarms import SwarmEvents, TorrentSwarms
 from proto.config.values import HostPort
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Told:
-    """Keeps what swarms report. Implements peer.torrent.swarms.SwarmEvents."""
+class Told(SwarmEvents):
+    """Keeps what swarms report."""
 
     pieces: list[tuple[Digest, int, int]] = field(default_factory=list)
     troubles: list[tuple[Digest, str]] = field(default_factory=list)

@@ -81,7 +81,7 @@ def wanted(node: Side, blob: SomeBlob) -> BlobHandle:
     handle = node.store.open(blob.digest, blob.layout)
     handle.trust_hashes(0, blob.hashes)
     node.told_of(blob)
-    node.swarms.fetch(blob.digest)
+    node.swarms.blob_opened(blob.digest)
     return handle
 
 
@@ -138,7 +138,7 @@ def test_content_that_libtorrent_believes_is_checked_once_more(seed: Side, node:
     handle = node.store.open(blob.digest, blob.layout)
     handle.trust_hashes(0, bytes(32) + blob.hashes[32:])
     node.told_of(blob)
-    node.swarms.fetch(blob.digest)
+    node.swarms.blob_opened(blob.digest)
     node.swarms.connect(blob.digest, [seed.address])
     wait_until(lambda: bool(node.told.troubles), "the trouble", WAIT_S)
     assert not handle.held & 1
@@ -173,7 +173,7 @@ def test_a_blob_that_somebody_writes_is_joined_when_that_ends(seed: Side, node: 
     handle = node.store.open(blob.digest, blob.layout)
     handle.trust_hashes(0, blob.hashes)
     node.store.before_write(node.swarms.give_way)
-    node.swarms.fetch(blob.digest)
+    node.swarms.blob_opened(blob.digest)
     writer = handle.writer(3)
     node.told_of(blob)
     node.swarms.connect(blob.digest, [seed.address])
@@ -250,7 +250,7 @@ def test_a_complete_blob_is_served_without_a_pin_in_the_store(seed: Side, node: 
     node.swarms.connect(blob.digest, [seed.address])
     wait_whole(handle)
     assert handle.check_digest()
-    node.swarms.finished(blob.digest)
+    node.swarms.blob_complete(blob.digest)
     handle.close()
     wait_until(lambda: node.store.remove(blob.digest), "the store may let go of it", WAIT_S)
 
@@ -258,8 +258,8 @@ def test_a_complete_blob_is_served_without_a_pin_in_the_store(seed: Side, node: 
 def test_what_was_forgotten_is_not_joined_again(seed: Side, node: Side, blob: SomeBlob) -> None:
     seeded(seed, blob)
     handle = wanted(node, blob)
-    node.swarms.forget(blob.digest)
-    node.swarms.fetch(blob.digest)
+    node.swarms.blob_voided(blob.digest)
+    node.swarms.blob_opened(blob.digest)
     node.swarms.connect(blob.digest, [seed.address])
     time.sleep(0.5)
     assert handle.held == 0

@@ -217,7 +217,7 @@ async def test_payload_that_the_seed_sends_is_news(tmp_path: Path, origin: FakeO
             handle.trust_hashes(told.first, told.hashes)
         await let_it_rest(supernode, waits)
         assert swarms.offer(digest, layout, metainfo)
-        swarms.fetch(digest)
+        swarms.blob_opened(digest)
         swarms.connect(digest, [seed.delivery_address])
         await waits.heard_sharing()
         handle.close()
