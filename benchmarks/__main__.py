@@ -8,10 +8,6 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 import benchmarks.dataplane.command
 import benchmarks.fanout.command
-import benchmarks.pulls.link
-import benchmarks.pulls.memory
-import benchmarks.pulls.origin
-import benchmarks.pulls.tiny
 import benchmarks.scheduler
 import benchmarks.simulator.command
 from proto.errors import LayercastError
@@ -35,12 +31,8 @@ class Benchmark(Protocol):
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "dataplane": benchmarks.dataplane.command,
     "fanout": benchmarks.fanout.command,
-    "link": benchmarks.pulls.link,
-    "memory": benchmarks.pulls.memory,
-    "origin": benchmarks.pulls.origin,
     "sim": benchmarks.simulator.command,
     "scheduler": benchmarks.scheduler,
-    "tiny": benchmarks.pulls.tiny,
 }
 
 

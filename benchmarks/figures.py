@@ -58,7 +58,9 @@ class ModeRun:
     # Of all processes but the origin and the measuring ones, over GiB delivered to clients; busy: part of all cores.
     cpu_s_per_gib: float | None = None
     cpu_busy: float | None = None
+    # Of a node in the end, shared pages counted for their part (median); the most that any node ever held.
     node_rss_mib: float | None = None
+    node_peak_mib: float | None = None
     supernode_rss_mib: float | None = None
     # 1.0, or the part of the size that was run and scaled up from: every time above is scaled already.
     size_fraction: float = 1.0

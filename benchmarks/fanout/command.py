@@ -26,9 +26,9 @@ from benchmarks.fanout.usage import PREFERRED_NICE
 from benchmarks.fanout.world import Loopback
 from benchmarks.harness.processes import ProcessError
 from benchmarks.harness.programs import ProgramMissing, program
-from benchmarks.pulls.common import console
 from benchmarks.report import check_outputs, publish
 from benchmarks.report.summary import summaries
+from benchmarks.report.terminal import console
 from proto.errors import LocalError
 
 if TYPE_CHECKING:
@@ -159,10 +159,7 @@ def _calibrate(asked: Plan, world: World) -> Goodput:
 def _links(asked: Plan, part: Goodput, room: Room) -> dict[str, object]:
     """What the report says of the links beyond rates."""
     if not asked.shaped:
-        return {
-            "shaped": "by the product's own rate limits, on loopback",
-            "stores": room.remark,
-        }
+        return {"shaped": "by the product's own rate limits, on loopback", "stores": room.remark}
     return {
         "shaped": "by tc tbf, each node in a network namespace",
         "frame_bytes": asked.frame_bytes,

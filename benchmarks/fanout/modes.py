@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.fanout.namespaces import inside
-from benchmarks.fanout.nodes import TORRENT_PORT, Nodes, process_cpu_s
+from benchmarks.fanout.nodes import TORRENT_PORT, Nodes
 from benchmarks.fanout.pulling import Pulled, Pulling
 from benchmarks.fanout.site import Origin, blob_bytes, blob_gets, first_byte_s, origin_problems, repeated_bytes
 from benchmarks.fanout.usage import CoreTime, prefer
 from benchmarks.fanout.watch import SOURCES, Display, Reading, Watcher, samples
 from benchmarks.figures import Mode, ModeRun, NodeTimes
 from benchmarks.harness.cluster import Supernode
-from benchmarks.harness.processes import wait_until
+from benchmarks.harness.processes import cpu_s, wait_until
 from proto.pieces import MIB
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
     log = stage.folder / f"{mode}-clients.log"
 
     def product_cpu_s() -> float:
-        return nodes.cpu_s() + process_cpu_s(supernode.process.pid)
+        return nodes.cpu_s() + cpu_s(supernode.process.pid)
 
     with Pulling(stage.world, nodes.proxies, stage.image, scenario.parallel, log) as pulling:
         measured = _measure(stage, pulling, scenario.arrivals_s(), expected_s, display, product_cpu_s)
@@ -266,6 +266,7 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
         cpu_s_per_gib=measured.product_cpu_s / (delivered / _GIB) if delivered else None,
         cpu_busy=measured.busy,
         node_rss_mib=nodes.median_pss_bytes() / MIB,
+        node_peak_mib=nodes.memory_peak_bytes() / MIB,
         supernode_rss_mib=supernode.process.memory_peak_bytes() / MIB,
         more={
             "received_bytes": exact,
@@ -295,8 +296,8 @@ def _measure(
     pulling.prepare(arrivals_s)
     stage.origin.forget()
     watcher = Watcher(stage.world, expected_s)
-    clients_cpu_s = process_cpu_s(pulling.pid)
-    cpu_s = product_cpu_s()
+    clients_cpu_s = cpu_s(pulling.pid)
+    before_cpu_s = product_cpu_s()
     cores = CoreTime.now()
     began_s = pulling.go()
     watcher.begin(began_s)
@@ -310,11 +311,11 @@ def _measure(
                 pulling.join()
             _show(stage, display, watcher, len(pulling.pulled))
         busy = CoreTime.now().busy_since(cores)
-        cpu_s = product_cpu_s() - cpu_s
+        used_cpu_s = product_cpu_s() - before_cpu_s
     finally:
         readings = watcher.end()
-    clients_cpu_s = process_cpu_s(pulling.pid) - clients_cpu_s
-    return _Measured(pulling.outcome(), readings, busy, cpu_s, clients_cpu_s, began_s)
+    clients_cpu_s = cpu_s(pulling.pid) - clients_cpu_s
+    return _Measured(pulling.outcome(), readings, busy, used_cpu_s, clients_cpu_s, began_s)
 
 
 def _show(stage: Stage, display: Display, watcher: Watcher, done: int) -> None:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import re
 import statistics
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.fanout.helper import Helper
 from benchmarks.fanout.namespaces import inside
+from benchmarks.harness import processes
 from benchmarks.harness.metrics import Metrics, scrape
 from benchmarks.harness.processes import ProcessError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from benchmarks.fanout.world import World
 
@@ -100,11 +100,15 @@ class Nodes:
 
     def cpu_s(self) -> float:
         """CPU seconds that all of them used so far."""
-        return sum(process_cpu_s(pid) for pid in self._pids.values())
+        return sum(processes.cpu_s(pid) for pid in self._pids.values())
 
     def median_pss_bytes(self) -> float:
-        """Proportional set size: pages shared with the zygote count for their part, as they do among forks."""
-        return statistics.median([pss_bytes(pid) for pid in self._pids.values()] or [0])
+        """Pages shared with the zygote count for their part, as they do among forks."""
+        return statistics.median([processes.memory_share_bytes(pid) for pid in self._pids.values()] or [0])
+
+    def memory_peak_bytes(self) -> int:
+        """The most that any of them ever held resident."""
+        return max((processes.memory_peak_bytes(pid) for pid in self._pids.values()), default=0)
 
     def metrics(self, node: int) -> Metrics:
         """A scrape. Raises OSError, ValueError."""
@@ -114,22 +118,3 @@ class Nodes:
         """The end of the node's log, one line."""
         lines = self._log(node).strip().splitlines()
         return lines[-1] if lines else "without a word"
-
-
-def process_cpu_s(pid: int) -> float:
-    """CPU seconds of a process and its ended children; 0.0 if it is no more."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-
-
-def pss_bytes(pid: int) -> int:
-    """0 if it is no more."""
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
-    match = re.search(r"^Pss:\s+(\d+) kB", text, re.MULTILINE)
-    return int(match[1]) * 1024 if match else 0

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, get_args
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from benchmarks.figures import Sample, Source
-from benchmarks.pulls.common import console
+from benchmarks.report.terminal import console
 from proto.pieces import MIB
 
 if TYPE_CHECKING:

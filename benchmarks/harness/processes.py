@@ -16,13 +16,13 @@ import signal
 import subprocess
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.harness.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
 LOG_LINES_MAX: Final = 2000
 # For what must come: far beyond what a busy machine takes, since it costs nothing while things go well.
@@ -173,16 +173,40 @@ class ManagedProcess:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def memory_peak_bytes(self) -> int:
-        """VmHWM: the most memory it ever held resident."""
-        with open(f"/proc/{self.pid}/status", encoding="ascii") as status:
-            line = next(line for line in status if line.startswith("VmHWM:"))
-        return int(line.split()[1]) * 1024
+        """The most memory it ever held resident."""
+        return memory_peak_bytes(self.pid)
 
     def cpu_s(self) -> float:
         """CPU seconds that it used so far, its finished children included."""
-        with open(f"/proc/{self.pid}/stat", encoding="utf-8", errors="replace") as stat:
-            fields = stat.read().rpartition(")")[2].split()
-        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+        return cpu_s(self.pid)
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds that a process used so far, its finished children included; 0.0 if it is no more."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_peak_bytes(pid: int) -> int:
+    """VmHWM: the most memory that a process ever held resident, shared pages included; 0 if it is no more."""
+    return _kib(pid, "status", "VmHWM")
+
+
+def memory_share_bytes(pid: int) -> int:
+    """Proportional set size: a page that several processes share counts for its part; 0 if it is no more."""
+    return _kib(pid, "smaps_rollup", "Pss")
+
+
+def _kib(pid: int, file: str, name: str) -> int:
+    try:
+        text = Path(f"/proc/{pid}/{file}").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    match = re.search(rf"^{name}:\s+(\d+) kB", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else 0
 
 
 def command_line(argv: Sequence[str], *, netns: str | None = None) -> list[str]:

@@ -119,6 +119,7 @@ def _mode(one: Summary) -> dict[str, object]:
         "cpu_s_per_gib": run.cpu_s_per_gib,
         "cpu_busy": run.cpu_busy,
         "node_rss_mib": run.node_rss_mib,
+        "node_peak_mib": run.node_peak_mib,
         "supernode_rss_mib": run.supernode_rss_mib,
         "errors": one.errors,
         "reduction_vs_native": one.reduction_vs_native,

@@ -142,6 +142,7 @@ _FIGURES: tuple[tuple[str, Callable[[Summary], str]], ...] = (
     ("CPU-seconds per GiB delivered", lambda one: text(one.run.cpu_s_per_gib, ".2f")),
     ("cores busy", lambda one: text(one.run.cpu_busy, ".0%")),
     ("memory of a node", lambda one: text(one.run.node_rss_mib, ".0f", " MiB")),
+    ("most memory that a node held", lambda one: text(one.run.node_peak_mib, ".0f", " MiB")),
     ("memory of the supernode", lambda one: text(one.run.supernode_rss_mib, ".0f", " MiB")),
     ("nodes not complete, or failed", lambda one: str(one.errors)),
 )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.pulls.common import checked, whole
+from benchmarks.flags import seed
 from benchmarks.report import machine, print_table, write_json
 from benchmarks.report.publish import check_outputs, publish
 from benchmarks.simulator import flags, replay_command, report, suite
@@ -60,18 +60,18 @@ def run(arguments: argparse.Namespace) -> int:
         return _run_suite(arguments)
     if arguments.scenario is None and arguments.nodes is None:
         raise ConfigError("a SCENARIO (--list tells them), --nodes N, --suite or --replay FILE expected")
-    seed = _seed(arguments.seed or "1")
+    chosen = _seed(arguments.seed or "1")
     if arguments.scenario is None:
         settings = flags.settings(arguments, SimulationSettings())
-        return _run_one(flags.scenario(arguments, seed), settings, (), arguments)
+        return _run_one(flags.scenario(arguments, chosen), settings, (), arguments)
     one = named(arguments.scenario)
     flags.refuse_with_named(arguments, one.name)
-    scenario = replace(one.small if arguments.small else one.full, seed=seed)
+    scenario = replace(one.small if arguments.small else one.full, seed=chosen)
     return _run_one(scenario, flags.settings(arguments, one.settings), one.limits, arguments)
 
 
 def _seed(text: str) -> int:
-    return secrets.randbelow(2**31) if text == _FRESH else checked("--seed", text, whole, 0, "a whole number")
+    return secrets.randbelow(2**31) if text == _FRESH else seed(text)
 
 
 def _run_one(

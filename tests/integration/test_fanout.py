@@ -115,9 +115,9 @@ def test_every_mode_gives_its_figures_and_leaves_nothing(tmp_path: Path, control
     assert not list(tmp_path.glob("lcfan-*"))
 
 
-def test_the_logs_of_all_processes_are_kept(tmp_path: Path) -> None:
+def test_the_logs_of_all_programs_are_kept(tmp_path: Path) -> None:
     logs = tmp_path / "logs"
-    words = ["--nodes", "2", "--size", "512KiB", "--rate", "20mbit", "--mode", "scheduled"]
+    words = ["--nodes", "2", "--size", "512KiB", "--rate", "20mbit", "--mode", "native,scheduled"]
     status, printed = finished(tmp_path, *words, "--logs", str(logs))
     assert status == 0, printed
     for node in range(2):

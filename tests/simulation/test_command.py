@@ -152,7 +152,7 @@ def test_the_list_tells_every_scenario_and_its_limits(capsys: pytest.CaptureFixt
         (["--nodes", "2", "--size", "10", "--pieces", "11"], "--pieces 11: 10 bytes cannot be cut"),
         (["--nodes", "2", "--size", "1TiB"], "--size 1TiB: more than"),
         (["--nodes", "2", "--layers", "126"], "--layers 126: more than the 125 pieces"),
-        (["--nodes", "2", "--racks", "2"], "--racks K and --uplink-rate R"),
+        (["--nodes", "2", "--racks", "2"], "--racks 2: needs --uplink-rate"),
         (["--nodes", "2", "--class", "x"], "--class x: expected PARTS:RATE"),
         (["--nodes", "2", "--arrival", "now"], "--arrival now: expected all or poisson"),
         (["--nodes", "2", "--churn", "0.5:2s:1s"], "--churn 0.5:2s:1s: it ends before it begins"),

@@ -7,12 +7,10 @@ import os
 
 import pytest
 
-import supernode.config
 from benchmarks.__main__ import main
-from benchmarks.fanout import plan as planning
 from benchmarks.fanout.plan import Plan, add_arguments, plan
 from benchmarks.harness import programs
-from proto.errors import ConfigError, LocalError
+from proto.errors import LocalError
 
 ROOT = 0
 SOMEBODY = 1000
@@ -55,10 +53,6 @@ def test_arrivals_and_joiners() -> None:
     assert (arrivals.poisson_per_s, arrivals.joiners) == (2.5, 3)
 
 
-def test_a_piece_size_that_the_product_chooses_anyway_is_no_mistake() -> None:
-    assert asked("--size", "8MiB", "--piece-size", "256KiB").scenario.pieces == 32
-
-
 def test_without_root_it_runs_on_loopback_and_declares_the_rates(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: SOMEBODY)
     found = asked()
@@ -70,13 +64,6 @@ def test_without_root_it_runs_on_loopback_and_declares_the_rates(monkeypatch: py
 def test_what_needs_namespaces_is_refused_without_them(words: str) -> None:
     with pytest.raises(LocalError, match="needs network namespaces"):
         asked("--no-netns", *words.split())
-
-
-def test_a_mode_that_is_not_built_in_is_not_pretended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supernode.config, "OPTIONS", ())
-    assert not planning.torrent_built_in()
-    with pytest.raises(ConfigError, match="not built into"):
-        asked("--mode", "torrent")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +81,6 @@ def test_a_mode_that_is_not_built_in_is_not_pretended(monkeypatch: pytest.Monkey
         ("--mode native,native", "each mode once"),
         ("--layers 0", "at least 1"),
         ("--size 3 --layers 4", "more than the bytes"),
-        ("--piece-size 1MiB", "pieces of 262144 bytes"),
         ("--racks 2", "needs --uplink-rate"),
         ("--uplink-rate 3mbit", "needs --racks"),
         ("--racks 30 --uplink-rate 3mbit", "between 0 and the number of nodes"),

@@ -49,6 +49,7 @@ FULL = replace(
     cpu_s_per_gib=9.0,
     cpu_busy=0.5,
     node_rss_mib=40.0,
+    node_peak_mib=70.0,
     supernode_rss_mib=60.0,
     more={"trace_sha256": "00"},
 )
@@ -114,6 +115,7 @@ def test_a_runs_figures_are_those_of_its_nodes_against_the_bounds() -> None:
         "cpu_s_per_gib": 9.0,
         "cpu_busy": 0.5,
         "node_rss_mib": 40.0,
+        "node_peak_mib": 70.0,
         "supernode_rss_mib": 60.0,
         "errors": 0,
         "reduction_vs_native": None,
