@@ -26,9 +26,8 @@ from benchmarks.fanout.usage import PREFERRED_NICE
 from benchmarks.fanout.world import Loopback
 from benchmarks.harness.processes import ProcessError
 from benchmarks.harness.programs import ProgramMissing, program
-from benchmarks.report import check_outputs, publish
+from benchmarks.report import console
 from benchmarks.report.summary import summaries
-from benchmarks.report.terminal import console
 from proto.errors import LocalError
 
 if TYPE_CHECKING:
@@ -51,8 +50,6 @@ _STATE = Path("/run")
 def run(arguments: argparse.Namespace) -> int:
     """Run every mode; 1 if a node failed, a byte left the origin twice, or --max-x-piece was exceeded."""
     asked = plan(arguments)
-    outputs = asked.outputs
-    check_outputs(json_path=outputs.json_path, html_path=outputs.html_path, plots_dir=outputs.plots_dir)
     _check_programs(asked)
     with _interruptible(), contextlib.ExitStack() as stack:
         try:
@@ -106,8 +103,8 @@ def _measure(asked: Plan, stack: contextlib.ExitStack) -> tuple[Bounds, list[Out
     room = find_room(scenario.nodes, scenario.size_bytes, root, asked.store_dir)
     remove_leftovers([root, Path("/dev/shm"), room.folder, *([_STATE] if asked.shaped else [])])
     folder = _folder(root, stack)
-    if asked.outputs.logs_dir is not None:
-        stack.callback(_keep_logs, folder, asked.outputs.logs_dir)
+    if asked.logs_dir is not None:
+        stack.callback(_keep_logs, folder, asked.logs_dir)
     stores = _folder(room.folder, stack)
     world: World = Loopback(scenario.nodes)
     if asked.shaped:
@@ -177,21 +174,8 @@ def _publish(asked: Plan, limits: Bounds, outcomes: list[Outcome], links: dict[s
     runs = [outcome.run for outcome in outcomes]
     problems = [f"{one.run.mode}: {problem}" for one in outcomes for problem in one.problems]
     problems += exceeded(asked.max_x_piece, summaries(scenario, limits, runs))
-    outputs = asked.outputs
-    try:
-        publish(
-            scenario,
-            limits,
-            runs,
-            title="fan-out over real processes",
-            json_path=outputs.json_path,
-            html_path=outputs.html_path,
-            plots_dir=outputs.plots_dir,
-            links=links,
-            more={"problems": problems},
-        )
-    except OSError as error:
-        raise LocalError(f"the report cannot be written: {error}") from None
+    title, more = "fan-out over real processes", {"problems": problems}
+    asked.outputs.publish(scenario, limits, runs, title=title, links=links, more=more)
     for problem in problems:
         console.print(f"WRONG: {problem}", style="red", markup=False)
     return 1 if problems else 0

@@ -14,9 +14,9 @@ from benchmarks.fanout.pulling import Pulled, Pulling
 from benchmarks.fanout.site import Origin, blob_bytes, blob_gets, first_byte_s, origin_problems, repeated_bytes
 from benchmarks.fanout.usage import CoreTime, prefer
 from benchmarks.fanout.watch import SOURCES, Display, Reading, Watcher, samples
-from benchmarks.figures import Mode, ModeRun, NodeTimes
 from benchmarks.harness.cluster import Supernode
 from benchmarks.harness.processes import cpu_s, wait_until
+from benchmarks.results import Mode, ModeRun, NodeTimes
 from proto.pieces import MIB
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def _supernode_flags(stage: Stage, mode: Mode) -> list[str]:
         flags += ["--upload-rate", f"{round(stage.scenario.supernode_bytes_s)}B/s"]
     if mode == "torrent":
         flags += ["--transport", "torrent", *_torrent_listen(stage.world.supernode)]
-    log = stage.plan.outputs.event_log
+    log = stage.plan.event_log
     if mode == "scheduled" and log is not None:
         flags += ["--event-log", str(log.absolute())]
     return flags
@@ -259,8 +259,8 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
         origin_gets=blob_gets(ledger, stage.image),
         origin_repeated_bytes=repeated_bytes(ledger, stage.image),
         origin_first_byte_s=measured.since_barrier(first_byte_s(ledger, stage.image)),
-        supernode_sent_bytes=int(supernode_scrape.value("layercast_uploaded_bytes_total")),
-        peers_sent_bytes=_sum(scrapes, "layercast_uploaded_bytes_total"),
+        seed_bytes=int(supernode_scrape.value("layercast_uploaded_bytes_total")),
+        peer_bytes=_sum(scrapes, "layercast_uploaded_bytes_total"),
         cross_rack_bytes=traffic.into_racks_bytes if traffic is not None and scenario.racks else None,
         control_bytes=traffic.control_bytes if traffic is not None else None,
         cpu_s_per_gib=measured.product_cpu_s / (delivered / _GIB) if delivered else None,

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 from benchmarks import flags
-from benchmarks.figures import Mode
 from benchmarks.flags import checked, choice, count, number
+from benchmarks.report import Outputs
+from benchmarks.results import Mode
 from benchmarks.scenario import Control, Scenario
 from proto.config.values import parse_size
 from proto.errors import ConfigError, LocalError
@@ -25,17 +26,6 @@ FRAME_MAX_BYTES: Final = 9000
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
-    """What is kept of a run besides its tables."""
-
-    json_path: Path | None
-    html_path: Path | None
-    plots_dir: Path | None
-    logs_dir: Path | None
-    event_log: Path | None
-
-
-@dataclass(frozen=True, slots=True)
 class Plan:
     """A run of every mode. `scenario` has nominal rates; see the flags for the others."""
 
@@ -48,6 +38,8 @@ class Plan:
     max_x_piece: float | None
     store_dir: Path | None
     outputs: Outputs
+    logs_dir: Path | None
+    event_log: Path | None
 
     @property
     def node_rate_bytes_s(self) -> float:
@@ -70,9 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-netns", action="store_true", help="on loopback with the product's own rate limits, as without root")
     add("--store-dir", type=Path, metavar="DIR", help="of the nodes' layers [tmpfs if there is room, else disk]")
     add("--max-x-piece", metavar="X", help="exit 1 if scheduled takes more than X times the piece bound")
-    add("--json", type=Path, metavar="FILE", help="write every figure there")
-    add("--html", type=Path, metavar="FILE", help="write one self-contained page with plots there")
-    add("--plots", type=Path, metavar="DIR", help="write the plots there, as SVG")
+    Outputs.add_arguments(parser)
     add("--logs", type=Path, metavar="DIR", help="keep the logs of all processes there")
     add("--event-log", type=Path, metavar="FILE", help="record the scheduler, for layercast-bench sim --replay")
 
@@ -101,7 +91,9 @@ def plan(arguments: argparse.Namespace) -> Plan:
         native_limit_s=flags.duration("--native-limit", arguments.native_limit, 1.0),
         max_x_piece=None if limit is None else number("--max-x-piece", limit, 1.0, "at least 1"),
         store_dir=arguments.store_dir,
-        outputs=Outputs(arguments.json, arguments.html, arguments.plots, arguments.logs, arguments.event_log),
+        outputs=Outputs.of(arguments),
+        logs_dir=arguments.logs,
+        event_log=arguments.event_log,
     )
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from benchmarks.figures import Sample, Source
-from benchmarks.report.terminal import console
+from benchmarks.report import console
+from benchmarks.results import Sample, Source
 from proto.pieces import MIB
 
 if TYPE_CHECKING:

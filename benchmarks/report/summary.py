@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from benchmarks.bounds import Bounds
-    from benchmarks.figures import ModeRun, NodeTimes
+    from benchmarks.results import ModeRun, NodeTimes
     from benchmarks.scenario import Scenario
 
 # In place of a fate, for nodes that ask when all others are complete.

@@ -5,12 +5,10 @@ from __future__ import annotations
 import secrets
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.flags import seed
-from benchmarks.report import machine, print_table, write_json
-from benchmarks.report.publish import check_outputs, publish
+from benchmarks.report import Outputs, machine, print_table, write_json
 from benchmarks.simulator import flags, replay_command, report, suite
 from benchmarks.simulator.errors import RuleBroken
 from benchmarks.simulator.limits import Verdict, figures, judge
@@ -18,7 +16,7 @@ from benchmarks.simulator.memory import end_with_process, uncollected
 from benchmarks.simulator.scenarios import SCENARIOS, named
 from benchmarks.simulator.settings import SimulationSettings
 from benchmarks.simulator.world import World
-from proto.errors import ConfigError, LocalError
+from proto.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
@@ -42,8 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--small", action="store_true", help="the named scenario in its small size, as in the suite")
     add("--gate", action="store_true", help="exit 1 where a limit of the scenario is not met")
     add("--seed", metavar="S", help="of every random choice, a number or fresh [1; of the suite's second run: fresh]")
-    add("--json", type=Path, metavar="FILE", help="write every figure there")
-    add("--html", type=Path, metavar="FILE", help="write one self-contained page with plots there")
+    Outputs.add_arguments(parser)
     flags.add_arguments(parser)
     replay_command.add_arguments(parser)
 
@@ -55,7 +52,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         _print_scenarios()
         return 0
-    check_outputs(json_path=arguments.json, html_path=arguments.html)
     if arguments.suite:
         return _run_suite(arguments)
     if arguments.scenario is None and arguments.nodes is None:
@@ -75,8 +71,12 @@ def _seed(text: str) -> int:
 
 
 def _run_one(
-    scenario: Scenario, settings: SimulationSettings, limits: tuple[Limit, ...], arguments: argparse.Namespace
+    scenario: Scenario,
+    settings: SimulationSettings,
+    limits: tuple[Limit, ...],
+    arguments: argparse.Namespace,
 ) -> int:
+    outputs = Outputs.of(arguments)
     try:
         with uncollected():
             outcome = World(scenario, settings).run()
@@ -85,7 +85,7 @@ def _run_one(
         print(f"layercast-bench sim: rule broken, seed {scenario.seed}: {error}", file=sys.stderr)
         return 1
     verdicts = judge(limits, [figures(limits, outcome)], small=arguments.small)
-    _show(outcome, verdicts, arguments)
+    _show(outcome, verdicts, outputs)
     for line in outcome.errors[:_ERRORS_SHOWN]:
         print(line, file=sys.stderr)
     if limits:
@@ -93,25 +93,20 @@ def _run_one(
     return 1 if outcome.errors else 0
 
 
-def _show(outcome: Outcome, verdicts: tuple[Verdict, ...], arguments: argparse.Namespace) -> None:
+def _show(outcome: Outcome, verdicts: tuple[Verdict, ...], outputs: Outputs) -> None:
     scenario = outcome.scenario
     more = {
         "simulation": report.simulation(outcome),
         "limits": [suite.verdict_entry(verdict) for verdict in verdicts],
     }
-    try:
-        publish(
-            scenario,
-            outcome.bounds,
-            (report.mode_run(outcome),),
-            title=f"simulated: {scenario.name or 'a scenario of flags'}",
-            json_path=arguments.json,
-            html_path=arguments.html,
-            links=report.links(outcome.settings, scenario),
-            more=more,
-        )
-    except OSError as error:
-        raise LocalError(f"{error.filename}: {error.strerror}") from None
+    outputs.publish(
+        scenario,
+        outcome.bounds,
+        (report.mode_run(outcome),),
+        title=f"simulated: {scenario.name or 'a scenario of flags'}",
+        links=report.links(outcome.settings, scenario),
+        more=more,
+    )
     if verdicts:
         rows = [
             (one.name, suite.shown(one.value), f"{one.at_most:g}", "met" if one.met else "NOT MET") for one in verdicts
@@ -122,12 +117,10 @@ def _show(outcome: Outcome, verdicts: tuple[Verdict, ...], arguments: argparse.N
 
 
 def _run_suite(arguments: argparse.Namespace) -> int:
+    outputs = Outputs.of(arguments)
     results = suite.run_suite(_seed(arguments.seed or _FRESH))
-    if arguments.json is not None:
-        try:
-            write_json(arguments.json, {**suite.document(results), "machine": machine()})
-        except OSError as error:
-            raise LocalError(f"--json {arguments.json}: {error.strerror}") from None
+    if outputs.json_path is not None:
+        write_json(outputs.json_path, {**suite.document(results), "machine": machine()})
     return 1 if any(result.problems for result in results) else 0
 
 

@@ -54,10 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     if story is not None:
         _print_story(story, found)
     if arguments.json is not None:
-        try:
-            write_json(arguments.json, document(found))
-        except OSError as error:
-            raise LocalError(f"--json {arguments.json}: {error.strerror}") from None
+        write_json(arguments.json, document(found))
     return 1 if found.difference is not None or found.broken else 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.figures import ModeRun, NodeTimes
+from benchmarks.results import ModeRun, NodeTimes
 
 if TYPE_CHECKING:
     from benchmarks.scenario import Fate, Scenario
@@ -24,8 +24,8 @@ def mode_run(outcome: Outcome) -> ModeRun:
         origin_bytes=outcome.origin_bytes,
         origin_gets=outcome.origin_gets,
         origin_repeated_bytes=outcome.origin_repeated_bytes,
-        supernode_sent_bytes=round(outcome.seed_sent_bytes),
-        peers_sent_bytes=round(outcome.peers_sent_bytes),
+        seed_bytes=round(outcome.seed_sent_bytes),
+        peer_bytes=round(outcome.peers_sent_bytes),
         cross_rack_bytes=None if outcome.cross_rack_bytes is None else round(outcome.cross_rack_bytes),
         more={"first_copies_s": outcome.first_copies_s, "scheduler": outcome.counters},
     )
@@ -46,7 +46,7 @@ def _times(scenario: Scenario, client: Client, fate: Fate, outcome: Outcome) -> 
 
 
 def fate_name(fate: Fate) -> str:
-    """As benchmarks.figures names it."""
+    """As benchmarks.results names it."""
     if fate.corrupt:
         return "corrupt"
     if fate.slow:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.figures import Sample
+from benchmarks.results import Sample
 
 if TYPE_CHECKING:
     from benchmarks.simulator.client import Client

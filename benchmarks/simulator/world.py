@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     import peer.downloader.contract
     import supernode.scheduler.contract
-    from benchmarks.figures import Sample
+    from benchmarks.results import Sample
     from benchmarks.simulator.sessions import Session
     from proto.machine import Machine
     from proto.wire.messages import Message

@@ -31,9 +31,10 @@ from benchmarks.fanout.modes import Stage, run_mode
 from benchmarks.fanout.namespaces import inside
 from benchmarks.fanout.network import Network
 from benchmarks.fanout.nodes import UPLOAD_PORT
-from benchmarks.fanout.plan import Outputs, Plan
+from benchmarks.fanout.plan import Plan
 from benchmarks.fanout.room import find_room
 from benchmarks.fanout.site import Origin
+from benchmarks.report import Outputs
 from benchmarks.scenario import Scenario, equal_links
 from benchmarks.simulator.settings import SimulationSettings
 from benchmarks.simulator.world import World
@@ -96,7 +97,9 @@ def staged(scenario: Scenario, tmp_path: Path) -> Iterator[tuple[Stage, Network,
             native_limit_s=0.0,
             max_x_piece=None,
             store_dir=None,
-            outputs=Outputs(None, None, None, None, None),
+            outputs=Outputs(),
+            logs_dir=None,
+            event_log=None,
         )
         yield Stage(asked, bounds(scenario, part), network, origin, image, tmp_path, stores), network, part
 

@@ -24,8 +24,8 @@ from benchmarks.fanout.room import find_room, stores_bytes
 from benchmarks.fanout.usage import CoreTime
 from benchmarks.fanout.watch import Reading, samples
 from benchmarks.fanout.world import Traffic, received_payload, sent_payload
-from benchmarks.figures import ModeRun, NodeTimes
 from benchmarks.report.summary import summaries
+from benchmarks.results import ModeRun, NodeTimes
 from benchmarks.scenario import equal_links
 from proto.errors import LocalError
 

@@ -7,13 +7,15 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from html import escape
 from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks.bounds import bounds
-from benchmarks.figures import ModeRun, NodeTimes, Sample
-from benchmarks.report import check_outputs, document, print_report, publish
+from benchmarks.report import Outputs, document, print_report
+from benchmarks.report.plots import INK, PAPER
+from benchmarks.results import ModeRun, NodeTimes, Sample
 from benchmarks.scenario import Arrivals, Faults, NodeClass, equal_links
 from proto.errors import ConfigError
 from proto.pieces import MIB
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from benchmarks.figures import Mode
+    from benchmarks.results import Mode
     from benchmarks.scenario import Scenario
 
 NODES = 4
@@ -43,8 +45,8 @@ SCHEDULED = mode_run("scheduled", (11.0, 11.5, 11.8, 12.0))
 FULL = replace(
     SCHEDULED,
     origin_first_byte_s=0.25,
-    supernode_sent_bytes=SIZE,
-    peers_sent_bytes=3 * SIZE,
+    seed_bytes=SIZE,
+    peer_bytes=3 * SIZE,
     control_bytes=1000,
     cpu_s_per_gib=9.0,
     cpu_busy=0.5,
@@ -64,7 +66,7 @@ def mode_of(scenario: Scenario, run: ModeRun) -> dict[str, object]:
 
 def page_of(tmp_path: Path, title: str, scenario: Scenario, *runs: ModeRun) -> str:
     """The HTML page of these runs."""
-    publish(scenario, bounds(scenario), runs, title=title, html_path=tmp_path / "page.html")
+    Outputs(html_path=tmp_path / "page.html").publish(scenario, bounds(scenario), runs, title=title)
     return (tmp_path / "page.html").read_text()
 
 
@@ -247,13 +249,21 @@ def test_the_page_needs_no_script_and_nothing_from_elsewhere(whole_page: str) ->
     assert set(re.findall(r'href="(.)', whole_page)) <= {"#"}
 
 
-def test_the_page_shows_every_plot_in_light_and_dark(whole_page: str) -> None:
-    assert whole_page.count("<svg") == 3
-    assert "prefers-color-scheme: dark" in whole_page
+def test_the_page_shows_the_report_of_the_terminal_and_every_plot(
+    whole_page: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_report(SCENARIO, bounds(SCENARIO), [NATIVE, SCHEDULED])
+    for line in capsys.readouterr().out.splitlines():
+        assert escape(line.rstrip()) in whole_page
+    assert whole_page.count("<svg") == 2
+
+
+def test_plots_have_the_ink_of_the_page_around_them_be_it_light_or_dark(whole_page: str) -> None:
+    assert "color-scheme: light dark" in whole_page
     plotted = "".join(re.findall(r"<svg.*?</svg>", whole_page, re.DOTALL))
-    for name in ("--ink", "--paper", "--faint"):
-        assert f"var({name})" in plotted
-        assert whole_page.count(f"{name}: #") == 2
+    assert "currentColor" in plotted
+    assert INK not in plotted
+    assert PAPER not in plotted
 
 
 def test_names_in_the_page_are_text_whatever_they_contain(tmp_path: Path) -> None:
@@ -268,13 +278,12 @@ def test_names_in_the_page_are_text_whatever_they_contain(tmp_path: Path) -> Non
 
 def test_plots_are_files_that_say_their_units_and_are_the_same_each_time(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        publish(SCENARIO, bounds(SCENARIO), [NATIVE, SCHEDULED], title="", plots_dir=tmp_path / name)
+        Outputs(plots_dir=tmp_path / name).publish(SCENARIO, bounds(SCENARIO), [NATIVE, SCHEDULED], title="")
     plots = {path.name: path.read_text() for path in sorted((tmp_path / "one").iterdir())}
-    assert set(plots) == {"completion.svg", "distance.svg", "sources.svg"}
+    assert set(plots) == {"completion.svg", "sources.svg"}
     assert plots == {path.name: path.read_text() for path in (tmp_path / "two").iterdir()}
     assert "seconds from the first request" in plots["completion.svg"]
     assert "fluid bound: 8.000 s" in plots["completion.svg"]
-    assert "1.500 x fluid bound" in plots["distance.svg"]
     assert "received, GiB" in plots["sources.svg"]
 
 
@@ -285,17 +294,17 @@ def test_who_shows_no_plot_loads_no_plotting_library() -> None:
 
 def test_the_document_is_kept_where_it_was_asked_for(tmp_path: Path) -> None:
     kept = tmp_path / "figures.json"
-    content = publish(SCENARIO, bounds(SCENARIO), [SCHEDULED], title="", json_path=kept)
-    assert json.loads(kept.read_text()) == json.loads(json.dumps(content))
+    Outputs(json_path=kept).publish(SCENARIO, bounds(SCENARIO), [SCHEDULED], title="")
+    assert json.loads(kept.read_text()) == json.loads(json.dumps(document(SCENARIO, bounds(SCENARIO), [SCHEDULED])))
 
 
 def test_a_place_where_nothing_can_be_kept_is_refused_before_the_run(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
-    check_outputs(json_path=tmp_path / "new.json", html_path=file, plots_dir=tmp_path / "plots")
+    Outputs(tmp_path / "new.json", file, tmp_path / "plots").check()
     with pytest.raises(ConfigError, match="its folder must exist"):
-        check_outputs(json_path=tmp_path / "missing" / "new.json")
+        Outputs(json_path=tmp_path / "missing" / "new.json").check()
     with pytest.raises(ConfigError, match="no file can be written"):
-        check_outputs(html_path=tmp_path)
+        Outputs(html_path=tmp_path).check()
     with pytest.raises(ConfigError, match="this is a file"):
-        check_outputs(plots_dir=file)
+        Outputs(plots_dir=file).check()

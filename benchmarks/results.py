@@ -1,7 +1,7 @@
-"""What a run of a Scenario gave, in either world, and nothing about how to show it (benchmarks.report does).
+"""What a run of a Scenario gave, real or simulated, and nothing about how to show it (benchmarks.report does).
 
 Times are seconds from the start of the run (the barrier after the manifests, or virtual 0), bytes are payload unless
-said. None means: this world or mode cannot measure it; it is left out of tables and null in JSON.
+said. None means: such a run cannot measure it; it is left out of tables and null in JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class ModeRun:
-    """One mode's run."""
+    """One mode's run. Its fields are keys of the JSON document, but for `mode`, `nodes` and `samples`."""
 
     mode: Mode
     nodes: tuple[NodeTimes, ...]
@@ -49,8 +49,9 @@ class ModeRun:
     origin_repeated_bytes: int
     # When the origin's first byte of any blob left it.
     origin_first_byte_s: float | None = None
-    supernode_sent_bytes: int | None = None
-    peers_sent_bytes: int | None = None
+    # What the supernode and all peers together sent.
+    seed_bytes: int | None = None
+    peer_bytes: int | None = None
     # Payload over rack trunks into racks; None without racks.
     cross_rack_bytes: int | None = None
     # Between nodes and the supernode's API, both ways.
@@ -64,5 +65,5 @@ class ModeRun:
     supernode_rss_mib: float | None = None
     # 1.0, or the part of the size that was run and scaled up from: every time above is scaled already.
     size_fraction: float = 1.0
-    # Keys of one world alone, such as the simulator's trace hash.
+    # Keys of real or of simulated runs alone, such as the trace hash.
     more: dict[str, object] = field(default_factory=dict)
