@@ -14,7 +14,7 @@ help: ## list the targets
 
 demo: $(STAMP) ## pull one image through NODES peers at once (NODES=5 SIZE=150MiB)
 	@bash .ci/install-packages demo
-	@$(BIN)/python -m benchmarks.demo --nodes $(NODES) --size $(SIZE)
+	@$(BIN)/python -m benchmarks.cluster.demo --nodes $(NODES) --size $(SIZE)
 
 test: $(STAMP) ## lint, types, import contracts and every test, with real clients and registries
 	@bash .ci/install-packages test

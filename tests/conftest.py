@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
-from benchmarks.harness.programs import PACKAGES, find_program
+from benchmarks.cluster.programs import PACKAGES, find_program
 from tests.support.leaks import Snapshot, TaskWatch
 
 if TYPE_CHECKING:

@@ -6,11 +6,10 @@ A way is a module with two functions: `send(job, started)` serves until its stan
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -30,20 +29,11 @@ class Job:
     digest: str
     size_bytes: int
     piece_size_bytes: int
-    # The keys of the two sides and of the supernode that signs, 32 bytes each in hex.
+    # The key of the supernode that signs, 32 bytes in hex.
     supernode_seed: str
     torrent_file: str
     buffer_bytes: int = 0
     parallel: int = 2
-
-    def to_json(self) -> str:
-        """For the command line of a worker."""
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> Job:
-        """Inverse of to_json."""
-        return cls(**json.loads(text))
 
 
 class Way(Protocol):
@@ -56,23 +46,17 @@ class Way(Protocol):
 
 @dataclass
 class Usage:
-    """Of one process, from its start mark on: all threads, user and system."""
+    """Of one process, from its start mark on: CPU of all threads, user and system, and time."""
 
-    user_s: float
-    system_s: float
+    cpu_s: float
     elapsed_s: float
-
-    @property
-    def cpu_s(self) -> float:
-        """Both."""
-        return self.user_s + self.system_s
 
 
 @dataclass
 class Marks:
-    """Moments in a receiver's work; `begin` leaves out starting Python and importing."""
+    """Moments in the work of one side; `begin` leaves out starting Python and importing."""
 
-    _zero: tuple[float, float, float] = field(default_factory=lambda: _now())
+    _zero: Usage = field(default_factory=lambda: _now())
     parts: dict[str, Usage] = field(default_factory=dict)
 
     def begin(self) -> None:
@@ -81,17 +65,13 @@ class Marks:
 
     def reached(self, name: str) -> None:
         """Everything since begin() counts for `name`."""
-        self.parts[name] = self.usage()
-
-    def usage(self) -> Usage:
-        """Since begin()."""
         now = _now()
-        return Usage(*(after - before for after, before in zip(now, self._zero, strict=True)))
+        self.parts[name] = Usage(now.cpu_s - self._zero.cpu_s, now.elapsed_s - self._zero.elapsed_s)
 
 
-def _now() -> tuple[float, float, float]:
+def _now() -> Usage:
     used = resource.getrusage(resource.RUSAGE_SELF)
-    return used.ru_utime, used.ru_stime, time.monotonic()
+    return Usage(used.ru_utime + used.ru_stime, time.monotonic())
 
 
 def wait_for_end() -> None:

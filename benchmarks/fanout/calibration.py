@@ -9,14 +9,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.fanout.namespaces import inside
-from benchmarks.fanout.world import ETHERNET_BYTES, SEGMENT_HEADER_BYTES
+from benchmarks.cluster.namespaces import inside
+from benchmarks.fanout.site import ETHERNET_BYTES, SEGMENT_HEADER_BYTES
 from proto.errors import LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.fanout.world import Place
+    from benchmarks.fanout.site import Place
 
 _DURATION_S: Final = 5.0
 # By then the losses that end slow start are repaired: what waited behind them would count as come at once.

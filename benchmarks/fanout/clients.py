@@ -19,7 +19,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.fanout.namespaces import enter
+from benchmarks.cluster.namespaces import enter
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

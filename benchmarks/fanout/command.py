@@ -15,17 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.bounds import bounds
+from benchmarks.cluster.cleanup import RunName, clean_up, folders_root
+from benchmarks.cluster.origin import CountedOrigin
+from benchmarks.cluster.processes import ProcessError
+from benchmarks.cluster.programs import ProgramMissing, program
 from benchmarks.fanout.calibration import Goodput, goodput
-from benchmarks.fanout.leftovers import RunName, folders_root, remove_leftovers
-from benchmarks.fanout.modes import Outcome, Stage, run_mode
+from benchmarks.fanout.disk_space import DiskSpace, find_disk_space
+from benchmarks.fanout.modes import Outcome, Stage, give, run_mode
 from benchmarks.fanout.network import Network
 from benchmarks.fanout.plan import Plan, add_arguments, plan
-from benchmarks.fanout.room import Room, find_room
-from benchmarks.fanout.site import Origin
+from benchmarks.fanout.site import Loopback
 from benchmarks.fanout.usage import PREFERRED_NICE
-from benchmarks.fanout.world import Loopback
-from benchmarks.harness.processes import ProcessError
-from benchmarks.harness.programs import ProgramMissing, program
 from benchmarks.report import console
 from benchmarks.report.summary import summaries
 from proto.errors import LocalError
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from benchmarks.bounds import Bounds
-    from benchmarks.fanout.world import World
+    from benchmarks.fanout.site import Site
     from benchmarks.report.summary import Summary
 
 __all__ = ["HELP", "add_arguments", "run"]
@@ -63,11 +63,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _check_programs(asked: Plan) -> None:
     needed = ("docker-registry", "setpriv", *(_PROGRAMS if asked.shaped else ()))
-    for name in needed:
-        try:
+    try:
+        for name in needed:
             program(name)
-        except ProgramMissing as error:
-            raise LocalError(str(error)) from None
+    except ProgramMissing as error:
+        raise LocalError(str(error)) from None
 
 
 @contextlib.contextmanager
@@ -100,26 +100,27 @@ def _measure(asked: Plan, stack: contextlib.ExitStack) -> tuple[Bounds, list[Out
     """Everything between the flags and the report; what it makes is on the stack."""
     scenario = asked.scenario
     root = folders_root()
-    room = find_room(scenario.nodes, scenario.size_bytes, root, asked.store_dir)
-    remove_leftovers([root, Path("/dev/shm"), room.folder, *([_STATE] if asked.shaped else [])])
+    space = find_disk_space(scenario.nodes, scenario.size_bytes, root, asked.store_dir)
+    clean_up([root, Path("/dev/shm"), space.folder, *([_STATE] if asked.shaped else [])])
     folder = _folder(root, stack)
     if asked.logs_dir is not None:
         stack.callback(_keep_logs, folder, asked.logs_dir)
-    stores = _folder(room.folder, stack)
-    world: World = Loopback(scenario.nodes)
+    stores = _folder(space.folder, stack)
+    site: Site = Loopback(scenario.nodes)
     if asked.shaped:
         with console.status(f"making {scenario.nodes + 2} namespaces"):
             network = Network(scenario, asked.control, asked.frame_bytes, _folder(_STATE, stack))
-            world = stack.enter_context(network)
-    part = _calibrate(asked, world)
+            site = stack.enter_context(network)
+    part = _calibrate(asked, site)
     limits = bounds(scenario, part.measured)
     origin_rate = None if asked.shaped else scenario.origin_bytes_s
     with console.status("filling the origin"):
-        origin = stack.enter_context(Origin(world, folder, origin_rate))
-        image = origin.give(scenario.blobs, scenario.seed)
-    stage = Stage(asked, limits, world, origin, image, folder, stores)
+        host, netns = site.origin.host, site.origin.netns
+        origin = stack.enter_context(CountedOrigin(folder, host=host, netns=netns, bytes_per_s=origin_rate))
+        image = give(origin, folder / "image", scenario.blobs, scenario.seed)
+    stage = Stage(asked, limits, site, origin, image, folder, stores)
     outcomes = [run_mode(stage, mode) for mode in asked.modes]
-    return limits, outcomes, _links(asked, part, room)
+    return limits, outcomes, _links(asked, part, space)
 
 
 def _folder(root: Path, stack: contextlib.ExitStack) -> Path:
@@ -136,14 +137,14 @@ def _keep_logs(folder: Path, target: Path) -> None:
         shutil.copyfile(log, kept)
 
 
-def _calibrate(asked: Plan, world: World) -> Goodput:
+def _calibrate(asked: Plan, site: Site) -> Goodput:
     """One plain flow to the first node. On loopback rates are of payload itself."""
     if not asked.shaped:
         return Goodput(1.0, 1.0)
     scenario = asked.scenario
     rate = min(asked.node_rate_bytes_s, scenario.origin_bytes_s)
     with console.status("measuring one plain TCP flow"):
-        found = goodput(world.origin, world.nodes[0], rate, asked.frame_bytes)
+        found = goodput(site.origin, site.nodes[0], rate, asked.frame_bytes)
     if found.doubtful:
         console.print(
             f"one TCP flow had {found.measured:.3f} of its link, where frames allow {found.expected:.3f}: "
@@ -153,10 +154,10 @@ def _calibrate(asked: Plan, world: World) -> Goodput:
     return found
 
 
-def _links(asked: Plan, part: Goodput, room: Room) -> dict[str, object]:
+def _links(asked: Plan, part: Goodput, space: DiskSpace) -> dict[str, object]:
     """What the report says of the links beyond rates."""
     if not asked.shaped:
-        return {"shaped": "by the product's own rate limits, on loopback", "stores": room.remark}
+        return {"shaped": "by the product's own rate limits, on loopback", "stores": space.remark}
     return {
         "shaped": "by tc tbf, each node in a network namespace",
         "frame_bytes": asked.frame_bytes,
@@ -164,7 +165,7 @@ def _links(asked: Plan, part: Goodput, room: Room) -> dict[str, object]:
         "goodput_part_expected": round(part.expected, 4),
         "control": asked.control,
         "supernode_nice": PREFERRED_NICE,
-        "stores": room.remark,
+        "stores": space.remark,
     }
 
 

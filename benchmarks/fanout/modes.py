@@ -8,14 +8,15 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.fanout.namespaces import inside
+from benchmarks.cluster.image import make_exact_image
+from benchmarks.cluster.namespaces import inside
+from benchmarks.cluster.processes import cpu_s, wait_until
+from benchmarks.cluster.services import Supernode
 from benchmarks.fanout.nodes import TORRENT_PORT, Nodes
-from benchmarks.fanout.pulling import Pulled, Pulling
-from benchmarks.fanout.site import Origin, blob_bytes, blob_gets, first_byte_s, origin_problems, repeated_bytes
+from benchmarks.fanout.origin import origin_cost
+from benchmarks.fanout.pulling import REPOSITORY, Pulled, Pulling
 from benchmarks.fanout.usage import CoreTime, prefer
 from benchmarks.fanout.watch import SOURCES, Display, Reading, Watcher, samples
-from benchmarks.harness.cluster import Supernode
-from benchmarks.harness.processes import cpu_s, wait_until
 from benchmarks.results import Mode, ModeRun, NodeTimes
 from proto.pieces import MIB
 
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.bounds import Bounds
+    from benchmarks.cluster.image import Image
+    from benchmarks.cluster.metrics import Metrics
+    from benchmarks.cluster.origin import CountedOrigin
     from benchmarks.fanout.plan import Plan
-    from benchmarks.fanout.world import Place, Traffic, World
-    from benchmarks.harness.metrics import Metrics
-    from benchmarks.origin.image import Image
+    from benchmarks.fanout.site import Place, Site, Traffic
     from benchmarks.scenario import Scenario
 
 _GIB: Final = 1 << 30
@@ -43,8 +45,8 @@ class Stage:
 
     plan: Plan
     limits: Bounds
-    world: World
-    origin: Origin
+    site: Site
+    origin: CountedOrigin
     image: Image
     folder: Path
     stores: Path
@@ -92,6 +94,14 @@ def run_mode(stage: Stage, mode: Mode) -> Outcome:
         return _product(stage, mode, display)
 
 
+def give(origin: CountedOrigin, folder: Path, sizes_bytes: Sequence[int], seed: int) -> Image:
+    """Push an image of layers of these sizes; its files are removed."""
+    image = make_exact_image(folder, sizes_bytes, seed)
+    origin.push(image, REPOSITORY, folder.name)
+    shutil.rmtree(folder)
+    return image
+
+
 # --- native ----------------------------------------------------------------------------------------------------
 
 
@@ -108,26 +118,25 @@ def _native(stage: Stage, display: Display) -> Outcome:
         display.step("filling the origin with a part of the size")
         sizes = [max(1, round(size * wanted)) for size in scenario.blobs]
         fraction = sum(sizes) / scenario.size_bytes
-        image = stage.origin.give(sizes, scenario.seed)
+        image = give(stage.origin, stage.folder / "native-image", sizes, scenario.seed)
     addresses = [stage.origin.address] * scenario.nodes
     arrivals = [None if at_s is None else at_s * fraction for at_s in scenario.arrivals_s()]
     log = stage.folder / "native-clients.log"
-    with Pulling(stage.world, addresses, image, scenario.parallel, log) as pulling:
+    with Pulling(stage.site, addresses, image, scenario.parallel, log) as pulling:
         measured = _measure(stage, pulling, arrivals, stage.limits.native_s * fraction, display, lambda: 0.0)
-    ledger = stage.origin.ledger()
-    received = blob_bytes(ledger, image)
+    cost = origin_cost(stage.origin.ledger(), image)
     traffic = measured.traffic
-    answered_s = measured.since_barrier(first_byte_s(ledger, image))
+    answered_s = measured.since_barrier(cost.first_byte_s)
     run = ModeRun(
         mode="native",
         nodes=_times(scenario, measured.pulled, fraction),
         samples=tuple(
             replace(sample, at_s=sample.at_s / fraction)
-            for sample in samples(measured.readings, {"origin": received}, _completed(measured.pulled))
+            for sample in samples(measured.readings, {"origin": cost.sent_bytes}, _completed(measured.pulled))
         ),
-        origin_bytes=received,
-        origin_gets=blob_gets(ledger, image),
-        origin_repeated_bytes=repeated_bytes(ledger, image),
+        origin_bytes=cost.sent_bytes,
+        origin_gets=cost.gets,
+        origin_repeated_bytes=cost.repeated_bytes,
         origin_first_byte_s=None if answered_s is None else answered_s / fraction,
         cross_rack_bytes=traffic.into_racks_bytes if traffic is not None and scenario.racks else None,
         cpu_busy=measured.busy,
@@ -169,12 +178,12 @@ def _product(stage: Stage, mode: Mode, display: Display) -> Outcome:
 @contextlib.contextmanager
 def _running(stage: Stage, mode: Mode, stores: Path, display: Display) -> Iterator[tuple[Supernode, Nodes]]:
     """Supernode and nodes of a mode, all connected."""
-    scenario, world = stage.scenario, stage.world
+    scenario, site = stage.scenario, stage.site
     folder = stage.folder / mode
     folder.mkdir()
     free = ["--store-free-floor", "0"]
     supernode_flags = ["--insecure-upstream", stage.origin.address, *free, *_supernode_flags(stage, mode)]
-    supernode = _FanoutSupernode(world.supernode, stores / "supernode", supernode_flags)
+    supernode = _FanoutSupernode(site.supernode, stores / "supernode", supernode_flags)
     with contextlib.ExitStack() as stack:
         display.step("starting the supernode")
         stack.callback(_write_log, supernode, folder / "supernode.log")
@@ -185,7 +194,7 @@ def _running(stage: Stage, mode: Mode, stores: Path, display: Display) -> Iterat
         display.step(f"starting {scenario.nodes} nodes")
         flags = ["--supernode", supernode.url, "--default-upstream", f"http://{stage.origin.address}"]
         flags += ["--insecure-upstream", stage.origin.address, *free]
-        nodes = stack.enter_context(Nodes(world, folder, stores, flags, torrent=mode == "torrent"))
+        nodes = stack.enter_context(Nodes(site, folder, stores, flags, torrent=mode == "torrent"))
         nodes.start([_node_flags(stage, mode, node) for node in range(scenario.nodes)])
         display.step("connecting the nodes")
         wait_until(
@@ -207,7 +216,7 @@ def _supernode_flags(stage: Stage, mode: Mode) -> list[str]:
     if not stage.plan.shaped:
         flags += ["--upload-rate", f"{round(stage.scenario.supernode_bytes_s)}B/s"]
     if mode == "torrent":
-        flags += ["--transport", "torrent", *_torrent_listen(stage.world.supernode)]
+        flags += ["--transport", "torrent", *_torrent_listen(stage.site.supernode)]
     log = stage.plan.event_log
     if mode == "scheduled" and log is not None:
         flags += ["--event-log", str(log.absolute())]
@@ -219,7 +228,7 @@ def _torrent_listen(place: Place) -> list[str]:
 
 
 def _node_flags(stage: Stage, mode: Mode, node: int) -> list[str]:
-    flags = _torrent_listen(stage.world.nodes[node]) if mode == "torrent" else []
+    flags = _torrent_listen(stage.site.nodes[node]) if mode == "torrent" else []
     if not stage.plan.shaped:
         links = stage.scenario.class_of(node)
         flags += [
@@ -242,9 +251,9 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
     def product_cpu_s() -> float:
         return nodes.cpu_s() + cpu_s(supernode.process.pid)
 
-    with Pulling(stage.world, nodes.proxies, stage.image, scenario.parallel, log) as pulling:
+    with Pulling(stage.site, nodes.proxies, stage.image, scenario.parallel, log) as pulling:
         measured = _measure(stage, pulling, scenario.arrivals_s(), expected_s, display, product_cpu_s)
-    ledger = stage.origin.ledger()
+    cost = origin_cost(stage.origin.ledger(), stage.image)
     display.step("collecting figures")
     scrapes = _scrapes(nodes, scenario.nodes)
     supernode_scrape = supernode.metrics()
@@ -255,10 +264,10 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
         mode=mode,
         nodes=_times(scenario, measured.pulled, 1.0),
         samples=samples(measured.readings, exact, _completed(measured.pulled)),
-        origin_bytes=blob_bytes(ledger, stage.image),
-        origin_gets=blob_gets(ledger, stage.image),
-        origin_repeated_bytes=repeated_bytes(ledger, stage.image),
-        origin_first_byte_s=measured.since_barrier(first_byte_s(ledger, stage.image)),
+        origin_bytes=cost.sent_bytes,
+        origin_gets=cost.gets,
+        origin_repeated_bytes=cost.repeated_bytes,
+        origin_first_byte_s=measured.since_barrier(cost.first_byte_s),
         seed_bytes=int(supernode_scrape.value("layercast_uploaded_bytes_total")),
         peer_bytes=_sum(scrapes, "layercast_uploaded_bytes_total"),
         cross_rack_bytes=traffic.into_racks_bytes if traffic is not None and scenario.racks else None,
@@ -274,7 +283,7 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
             "clients_cpu_s": measured.clients_cpu_s,
         },
     )
-    problems = [*_node_problems(measured.pulled), *origin_problems(ledger, stage.image)]
+    problems = [*_node_problems(measured.pulled), *cost.problems]
     for node, status in sorted(nodes.look().items()):
         problems.append(f"node {node} ended with status {status}: {nodes.last_words(node)}")
     return Outcome(run, tuple(problems))
@@ -294,8 +303,8 @@ def _measure(
     """From the manifests to the last client's end."""
     display.step("the clients fetch their manifests")
     pulling.prepare(arrivals_s)
-    stage.origin.forget()
-    watcher = Watcher(stage.world, expected_s)
+    stage.origin.proxy.reset()
+    watcher = Watcher(stage.site, expected_s)
     clients_cpu_s = cpu_s(pulling.pid)
     before_cpu_s = product_cpu_s()
     cores = CoreTime.now()
@@ -323,7 +332,7 @@ def _show(stage: Stage, display: Display, watcher: Watcher, done: int) -> None:
     if latest is not None:
         display.show(done, watcher.rate_bytes_s(), lambda: latest.traffic.origin_sent_bytes)
     elif not stage.plan.shaped:
-        display.show(done, None, lambda: blob_bytes(stage.origin.ledger(), stage.image))
+        display.show(done, None, lambda: origin_cost(stage.origin.ledger(), stage.image).sent_bytes)
 
 
 def _scrapes(nodes: Nodes, count: int) -> list[Metrics]:

@@ -8,7 +8,7 @@ Each cable has tc tbf on both ends. Control has a second, unshaped bridge (`own`
 (`shared`); the supernode's end of it is an interface of its own either way, whose counters are the control bytes.
 
 Nothing is connected to the host. Neighbour entries are given beforehand: at scaled-down rates the broadcasts of 40,000
-pairs of nodes that look for each other would be per cents of each link. Names and removal: benchmarks.fanout.leftovers.
+pairs of nodes that look for each other would be per cents of each link. Names and removal: benchmarks.cluster.cleanup.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.fanout.leftovers import RunName, batch, raise_sysctls, remove_namespaces, restore_sysctls
-from benchmarks.fanout.namespaces import device_counters, enter
-from benchmarks.fanout.world import ETHERNET_BYTES, Place, Traffic, received_payload, sent_payload
+from benchmarks.cluster.cleanup import RunName, batch, raise_sysctls, remove_namespaces, restore_sysctls
+from benchmarks.cluster.namespaces import device_counters, enter
+from benchmarks.fanout.site import ETHERNET_BYTES, Place, Traffic, received_payload, sent_payload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,17 +7,17 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.fanout.helper import Helper
-from benchmarks.fanout.namespaces import inside
-from benchmarks.harness import processes
-from benchmarks.harness.metrics import Metrics, scrape
-from benchmarks.harness.processes import ProcessError
+from benchmarks.cluster import processes
+from benchmarks.cluster.helper import Helper
+from benchmarks.cluster.metrics import Metrics, scrape
+from benchmarks.cluster.namespaces import inside
+from benchmarks.cluster.processes import ProcessError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from benchmarks.fanout.world import World
+    from benchmarks.fanout.site import Site
 
 PROXY_PORT: Final = 65001
 UPLOAD_PORT: Final = 65002
@@ -31,8 +31,8 @@ _POLL_S: Final = 0.05
 class Nodes:
     """`layercast-peer` at every node; a context manager. `folder` has a log and a data folder a node."""
 
-    def __init__(self, world: World, folder: Path, stores: Path, flags: Sequence[str], *, torrent: bool) -> None:
-        self._world = world
+    def __init__(self, site: Site, folder: Path, stores: Path, flags: Sequence[str], *, torrent: bool) -> None:
+        self._site = site
         self._folder = folder
         self._stores = stores
         self._flags = list(flags)
@@ -72,7 +72,7 @@ class Nodes:
         self.proxies = [found[node] for node in range(len(extra))]
 
     def _request(self, node: int, words: Sequence[str]) -> dict[str, object]:
-        place = self._world.nodes[node]
+        place = self._site.nodes[node]
         proxy_port, upload_port = (PROXY_PORT, UPLOAD_PORT) if place.netns else (0, 0)
         argv = ["--listen", f"127.0.0.1:{proxy_port}", "--upload-listen", f"{place.host}:{upload_port}"]
         argv += ["--data-dir", str(self._stores / f"node-{node}"), *self._flags, *words]
@@ -112,7 +112,7 @@ class Nodes:
 
     def metrics(self, node: int) -> Metrics:
         """A scrape. Raises OSError, ValueError."""
-        return inside(self._world.nodes[node].netns, lambda: scrape(self.proxies[node]))
+        return inside(self._site.nodes[node].netns, lambda: scrape(self.proxies[node]))
 
     def last_words(self, node: int) -> str:
         """The end of the node's log, one line."""

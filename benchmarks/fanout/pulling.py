@@ -1,4 +1,4 @@
-"""The clients' process as the harness sees it: prepared, set off, and every client's times collected."""
+"""The clients' process as the fan-out sees it: prepared, set off, and every client's times collected."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.fanout.content import MANIFEST, REPOSITORY
-from benchmarks.fanout.helper import Helper
+from benchmarks.cluster.helper import Helper
 from proto.errors import LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from benchmarks.fanout.world import World
-    from benchmarks.origin.image import Image
+    from benchmarks.cluster.image import Image
+    from benchmarks.fanout.site import Site
 
+REPOSITORY: Final = "fanout/image"
 _MANIFESTS_TIMEOUT_S: Final = 60.0
 _MANIFESTS_PER_NODE_S: Final = 1.0
 _POLL_S: Final = 0.2
@@ -34,11 +34,11 @@ class Pulled:
 
 
 class Pulling:
-    """A client at every node of `world`, which pulls `image` from `addresses[node]`; a context manager."""
+    """A client at every node of `site`, which pulls `image` from `addresses[node]`; a context manager."""
 
-    def __init__(self, world: World, addresses: Sequence[str], image: Image, parallel: int, log: Path) -> None:
+    def __init__(self, site: Site, addresses: Sequence[str], image: Image, parallel: int, log: Path) -> None:
         self._nodes = len(addresses)
-        self._world = world
+        self._site = site
         self._addresses = addresses
         self._image = image
         self._parallel = parallel
@@ -60,14 +60,14 @@ class Pulling:
     def prepare(self, arrivals_s: Sequence[float | None]) -> None:
         """Have every client fetch manifest and config, then wait. Raises LocalError: the first client's trouble."""
         clients = [
-            {"node": node, "netns": self._world.nodes[node].netns, "address": address, "arrival_s": arrivals_s[node]}
+            {"node": node, "netns": self._site.nodes[node].netns, "address": address, "arrival_s": arrivals_s[node]}
             for node, address in enumerate(self._addresses)
         ]
         self._helper.send(
             {
                 "repository": REPOSITORY,
                 "manifest": self._image.manifest.digest,
-                "media_type": MANIFEST,
+                "media_type": self._image.manifest.media_type,
                 "layers": [layer.digest for layer in self._image.layers],
                 "parallel": self._parallel,
                 "nodes": clients,

@@ -1,110 +1,82 @@
-"""The origin of a run: docker-registry behind the counting proxy, in the origin's place, with the images in it."""
+"""Where a fan-out runs: places for the origin, the supernode and each node, and what their links carried.
+
+benchmarks.fanout.network builds it from namespaces, loopback() needs nothing. Payload is counted from frames by
+subtracting the headers of a TCP segment from each: pure acknowledgements come to nothing, retransmissions count again.
+"""
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Final, Protocol
 
-from benchmarks.fanout.content import REPOSITORY, make_image
-from benchmarks.fanout.namespaces import inside
-from benchmarks.harness.counting_proxy import CountingProxyProcess
-from benchmarks.harness.programs import ProgramMissing
-from benchmarks.harness.registry import Registry
-from proto.errors import LocalError
+from benchmarks.cluster.services import LOOPBACK
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
-    from benchmarks.fanout.world import World
-    from benchmarks.origin.image import Image
-    from benchmarks.origin.ledger import Ledger
+    from benchmarks.cluster.namespaces import DeviceCounters
 
-
-class Origin:
-    """A context manager. `rate_bytes_s` limits its answers where no link does."""
-
-    def __init__(self, world: World, folder: Path, rate_bytes_s: float | None) -> None:
-        self._place = world.origin
-        self._folder = folder
-        self._stack = contextlib.ExitStack()
-        self._images = 0
-        try:
-            self._registry = self._stack.enter_context(
-                Registry(folder / "registry", listen="127.0.0.1:0", netns=self._place.netns)
-            )
-            self._proxy = self._stack.enter_context(
-                CountingProxyProcess(self._registry.host_port, f"{self._place.host}:0", netns=self._place.netns)
-            )
-        except ProgramMissing as error:
-            self.close()
-            raise LocalError(str(error)) from None
-        except BaseException:
-            self.close()
-            raise
-        self._proxy.set_rate(rate_bytes_s)
-
-    def __enter__(self) -> Origin:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop both programs."""
-        self._stack.close()
-
-    @property
-    def address(self) -> str:
-        """HOST:PORT of the counting proxy."""
-        return self._proxy.address
-
-    def give(self, sizes_bytes: Sequence[int], seed: int) -> Image:
-        """Make an image of layers of these sizes and push it; the files are removed."""
-        self._images += 1
-        image = make_image(self._folder / f"image-{self._images}", sizes_bytes, seed)
-        inside(self._place.netns, lambda: self._registry.push(image, REPOSITORY, f"run-{self._images}"))
-        for layer in image.layers:
-            layer.path.unlink(missing_ok=True)
-        return image
-
-    def forget(self) -> None:
-        """Begin to count afresh."""
-        self._proxy.reset()
-
-    def ledger(self) -> Ledger:
-        """What it sent since `forget`."""
-        return self._proxy.ledger()
+# Ethernet 14, IPv4 20, TCP 20 with its timestamp option 12.
+ETHERNET_BYTES: Final = 14
+SEGMENT_HEADER_BYTES: Final = ETHERNET_BYTES + 20 + 20 + 12
 
 
-def blob_bytes(ledger: Ledger, image: Image) -> int:
-    """Body bytes of the image's layers that left the origin."""
-    return sum(ledger.blob_bytes(layer.digest) for layer in image.layers)
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A namespace (None: this machine's own) and its addresses: on the links that carry payload, and for control."""
+
+    netns: str | None
+    host: str
+    control_host: str
 
 
-def blob_gets(ledger: Ledger, image: Image) -> int:
-    """GETs of the image's layers that the origin answered with some of them."""
-    return sum(ledger.gets(layer.digest) for layer in image.layers)
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Payload bytes by where they passed; `control_bytes` are whole frames, both ways."""
+
+    origin_sent_bytes: int
+    supernode_received_bytes: int
+    supernode_sent_bytes: int
+    nodes_received_bytes: int
+    nodes_sent_bytes: int
+    into_racks_bytes: int
+    control_bytes: int
+
+    def since(self, before: Traffic) -> Traffic:
+        """What has passed after `before`."""
+        return Traffic(*(getattr(self, one.name) - getattr(before, one.name) for one in fields(Traffic)))
 
 
-def repeated_bytes(ledger: Ledger, image: Image) -> int:
-    """Body bytes of the image's layers that left the origin although they had left it before."""
-    return sum(ledger.repeated_bytes(layer.digest) for layer in image.layers)
+class Site(Protocol):
+    """See the module."""
+
+    origin: Place
+    supernode: Place
+    nodes: Sequence[Place]
+
+    def traffic(self) -> Traffic | None:
+        """Since the beginning; None where interfaces are shared with others. From any thread."""
+        ...
 
 
-def first_byte_s(ledger: Ledger, image: Image) -> float | None:
-    """When the first byte of any of the image's layers left the origin, monotonic; None if none did."""
-    times = (ledger.first_byte_s(layer.digest) for layer in image.layers)
-    return min((at_s for at_s in times if at_s is not None), default=None)
+def sent_payload(counters: DeviceCounters) -> int:
+    """Of TCP, over an interface."""
+    return max(0, counters.sent_bytes - SEGMENT_HEADER_BYTES * counters.sent_frames)
 
 
-def origin_problems(ledger: Ledger, image: Image) -> list[str]:
-    """A line for each layer that did not leave the origin exactly once."""
-    problems = []
-    for number, layer in enumerate(image.layers):
-        sent, repeated = ledger.blob_bytes(layer.digest), ledger.repeated_bytes(layer.digest)
-        if sent != layer.size_bytes or repeated:
-            problems.append(
-                f"layer {number}: the origin sent {sent} bytes of {layer.size_bytes}, {repeated} of them again"
-            )
-    return problems
+def received_payload(counters: DeviceCounters) -> int:
+    """Of TCP, over an interface."""
+    return max(0, counters.received_bytes - SEGMENT_HEADER_BYTES * counters.received_frames)
+
+
+class Loopback:
+    """All on 127.0.0.1: no links but the limits that the programs keep themselves."""
+
+    def __init__(self, nodes: int) -> None:
+        here = Place(None, LOOPBACK, LOOPBACK)
+        self.origin = self.supernode = here
+        self.nodes: Sequence[Place] = (here,) * nodes
+
+    def traffic(self) -> Traffic | None:
+        """Loopback's counters hold everybody's bytes."""
+        return None

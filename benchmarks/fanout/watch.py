@@ -16,7 +16,7 @@ from proto.pieces import MIB
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from benchmarks.fanout.world import Traffic, World
+    from benchmarks.fanout.site import Site, Traffic
 
 SOURCES: Final[tuple[Source, ...]] = get_args(Source)
 # Enough for a plot; one reading of 200 interfaces takes 4 ms.
@@ -37,13 +37,13 @@ class Reading:
 class Watcher:
     """Reads the counters in a thread of its own from `begin` to `end`. Without counters it has no readings."""
 
-    def __init__(self, world: World, expected_s: float) -> None:
-        self._world = world
+    def __init__(self, site: Site, expected_s: float) -> None:
+        self._site = site
         self._period_s = min(_PERIOD_MAX_S, max(_PERIOD_MIN_S, expected_s / _SAMPLES_AIMED_AT))
         self._readings: list[Reading] = []
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self._first = world.traffic()
+        self._first = site.traffic()
         self._began_s = 0.0
 
     def begin(self, began_s: float) -> None:
@@ -79,7 +79,7 @@ class Watcher:
             self._read()
 
     def _read(self) -> None:
-        traffic = self._world.traffic()
+        traffic = self._site.traffic()
         assert traffic is not None
         assert self._first is not None
         self._readings.append(Reading(time.monotonic() - self._began_s, traffic.since(self._first)))

@@ -23,7 +23,7 @@ import time
 import traceback
 from typing import Final, NoReturn
 
-from benchmarks.fanout.namespaces import enter
+from benchmarks.cluster.namespaces import enter
 
 _PR_SET_PDEATHSIG: Final = 1
 # A peer promises to end within 5 s of SIGTERM.

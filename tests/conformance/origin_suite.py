@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 from multidict import CIMultiDict
 
-from benchmarks.origin.image import Image, make_random_image
+from benchmarks.cluster.image import Image, make_random_image
 from peer.registry.base import ANYONE, NODE
 from peer.registry.origins import Origins
 from peer.transport.cancellation import Cancellation, FetchCancelled

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
 from proto.errors import RemoteError
 from proto.ids import peer_name

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.cluster import Cluster
-from benchmarks.harness.registry import Registry
-from benchmarks.origin.counting_proxy import CountingProxy
+from benchmarks.cluster.counting_proxy import CountingProxy
+from benchmarks.cluster.registry import Registry
+from benchmarks.cluster.services import Cluster
 from tests.support.pullers import REPOSITORY
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ import msgpack
 import pytest
 import pytest_asyncio
 
-from benchmarks.harness.cluster import Cluster
-from benchmarks.harness.counting_proxy import CountingProxyProcess
-from benchmarks.harness.processes import WAIT_S, wait_until
+from benchmarks.cluster.processes import WAIT_S, wait_until
+from benchmarks.cluster.proxy_process import CountingProxyProcess
+from benchmarks.cluster.services import Cluster
 from peer.transport.wire import bitfield_path, format_request, nonce_path, parse_answer, pieces_path
 from proto.ids import Digest
 from proto.wire import codec
@@ -42,8 +42,8 @@ from tests.unit.supernode.harness import At, BarePeer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from benchmarks.harness.cluster import Peer
-    from benchmarks.harness.registry import Registry
+    from benchmarks.cluster.registry import Registry
+    from benchmarks.cluster.services import Peer
 
 pytestmark = pytest.mark.client("docker-registry")
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.cluster import LOOPBACK, script
-from benchmarks.harness.processes import run, wait_until
-from benchmarks.harness.programs import clean_environment
+from benchmarks.cluster.processes import run, wait_until
+from benchmarks.cluster.programs import clean_environment
+from benchmarks.cluster.services import LOOPBACK, script
 from tests.support.counts import assert_metric, assert_received, assert_sent_to_clients
 from tests.support.descriptors import open_files
 from tests.support.pullers import pull, start_pull
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from benchmarks.harness.cluster import Cluster, Peer
-    from benchmarks.origin.counting_proxy import CountingProxy
+    from benchmarks.cluster.counting_proxy import CountingProxy
+    from benchmarks.cluster.services import Cluster, Peer
 
 pytestmark = pytest.mark.client("docker-registry")
 

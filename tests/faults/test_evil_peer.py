@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import wait_until
+from benchmarks.cluster.processes import wait_until
 from proto.ids import Digest, short_peer
 from proto.pieces import Bitfield, PieceLayout
 from proto.wire.messages import Announce, Source, SwarmOpened
@@ -20,8 +20,8 @@ from tests.unit.supernode.harness import At, BarePeer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benchmarks.harness.cluster import Cluster, Peer
-    from benchmarks.origin.counting_proxy import CountingProxy
+    from benchmarks.cluster.counting_proxy import CountingProxy
+    from benchmarks.cluster.services import Cluster, Peer
 
 pytestmark = pytest.mark.client("docker-registry")
 

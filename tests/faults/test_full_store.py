@@ -14,8 +14,8 @@ from tests.support.tmpfs import fill, small_tmpfs
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benchmarks.harness.cluster import Cluster, Peer
-    from benchmarks.origin.counting_proxy import CountingProxy
+    from benchmarks.cluster.counting_proxy import CountingProxy
+    from benchmarks.cluster.services import Cluster, Peer
 
 pytestmark = pytest.mark.client("docker-registry")
 

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.cluster import Cluster
-from benchmarks.harness.counting_proxy import CountingProxyProcess
-from benchmarks.origin.faults import Fault
+from benchmarks.cluster.faults import Fault
+from benchmarks.cluster.proxy_process import CountingProxyProcess
+from benchmarks.cluster.services import Cluster
 from tests.support.counts import assert_received, assert_received_from_the_swarm
 from tests.support.pullers import pull, start_pull
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from benchmarks.harness.cluster import Peer
-    from benchmarks.harness.registry import Registry
-    from benchmarks.origin.proxy_process import ProxyControl
+    from benchmarks.cluster.proxy_process import ProxyControl
+    from benchmarks.cluster.registry import Registry
+    from benchmarks.cluster.services import Peer
 
 pytestmark = pytest.mark.client("docker-registry")
 

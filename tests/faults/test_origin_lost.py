@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.cluster import LOOPBACK, Cluster
-from benchmarks.harness.processes import wait_until
-from benchmarks.origin.faults import Fault
+from benchmarks.cluster.faults import Fault
+from benchmarks.cluster.processes import wait_until
+from benchmarks.cluster.services import LOOPBACK, Cluster
 from tests.support.blobs import some_blob
 from tests.support.counts import assert_received, assert_received_from_the_swarm
 from tests.support.fake_origin import FakeOrigin, fake_origin
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from benchmarks.origin.counting_proxy import CountingProxy
+    from benchmarks.cluster.counting_proxy import CountingProxy
 
 pytestmark = pytest.mark.client("docker-registry")
 

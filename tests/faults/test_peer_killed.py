@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import wait_until
-from benchmarks.origin.counting_proxy import CountingProxy
+from benchmarks.cluster.counting_proxy import CountingProxy
+from benchmarks.cluster.processes import wait_until
 from proto.pieces import PieceLayout
 from tests.support.counts import assert_received
 from tests.support.held import held_ranges
@@ -19,7 +19,7 @@ from tests.support.pullers import pull, start_pull
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from benchmarks.harness.cluster import Cluster, Supernode
+    from benchmarks.cluster.services import Cluster, Supernode
 
 pytestmark = pytest.mark.client("docker-registry")
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.cluster import Cluster
-from benchmarks.harness.netns import Lab
-from benchmarks.origin.counting_proxy import CountingProxy
-from benchmarks.origin.faults import Fault
-from benchmarks.origin.ledger import union_bytes
+from benchmarks.cluster.counting_proxy import CountingProxy
+from benchmarks.cluster.faults import Fault
+from benchmarks.cluster.lab import Lab
+from benchmarks.cluster.ledger import union_bytes
+from benchmarks.cluster.services import Cluster
 from tests.support.counts import assert_received
 from tests.support.held import held_ranges, overlap_bytes
 from tests.support.pullers import start_pull
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from benchmarks.harness.cluster import Peer
-    from benchmarks.harness.registry import Registry
-    from benchmarks.origin.ledger import Exchange
+    from benchmarks.cluster.ledger import Exchange
+    from benchmarks.cluster.registry import Registry
+    from benchmarks.cluster.services import Peer
     from tests.support.pullers import Pull
 
 pytestmark = [pytest.mark.root, pytest.mark.client("docker-registry", "ip", "tc", "nsenter")]

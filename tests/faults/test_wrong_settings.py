@@ -13,9 +13,9 @@ import pytest
 
 import peer.config
 import supernode.config
-from benchmarks.harness.cluster import LOOPBACK, script
-from benchmarks.harness.processes import run
-from benchmarks.harness.programs import clean_environment
+from benchmarks.cluster.processes import run
+from benchmarks.cluster.programs import clean_environment
+from benchmarks.cluster.services import LOOPBACK, script
 from proto.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.netns import Lab
-from benchmarks.harness.registry import Registry
-from benchmarks.origin.counting_proxy import CountingProxy
-from benchmarks.origin.image import Image, make_random_image
+from benchmarks.cluster.counting_proxy import CountingProxy
+from benchmarks.cluster.image import Image, make_random_image
+from benchmarks.cluster.lab import Lab
+from benchmarks.cluster.registry import Registry
 from tests.support.clients import Containerd, DockerDaemon, Mirror, Podman, Skopeo
 from tests.support.pullers import REPOSITORY
 from tests.support.site import ClientNode, Site

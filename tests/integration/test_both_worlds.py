@@ -25,15 +25,15 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from benchmarks.bounds import bounds
+from benchmarks.cluster.cleanup import RunName
+from benchmarks.cluster.namespaces import inside
+from benchmarks.cluster.origin import CountedOrigin
 from benchmarks.fanout.calibration import goodput
-from benchmarks.fanout.leftovers import RunName
-from benchmarks.fanout.modes import Stage, run_mode
-from benchmarks.fanout.namespaces import inside
+from benchmarks.fanout.disk_space import find_disk_space
+from benchmarks.fanout.modes import Stage, give, run_mode
 from benchmarks.fanout.network import Network
 from benchmarks.fanout.nodes import UPLOAD_PORT
 from benchmarks.fanout.plan import Plan
-from benchmarks.fanout.room import find_room
-from benchmarks.fanout.site import Origin
 from benchmarks.report import Outputs
 from benchmarks.scenario import Scenario, equal_links
 from benchmarks.simulator.settings import SimulationSettings
@@ -77,17 +77,18 @@ def staged(scenario: Scenario, tmp_path: Path) -> Iterator[tuple[Stage, Network,
     """Links and origin of the scenario, and the part of their rates that one plain TCP flow gets."""
     # What carries this process's name is removed by the next fan-out should this one be killed.
     name = str(RunName.own())
-    room = find_room(scenario.nodes, scenario.size_bytes, tmp_path, None)
+    space = find_disk_space(scenario.nodes, scenario.size_bytes, tmp_path, None)
     with contextlib.ExitStack() as stack:
         stores, state = (
             Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=name, dir=folder)))
-            for folder in (room.folder, "/run")
+            for folder in (space.folder, "/run")
         )
         network = stack.enter_context(Network(scenario, "shared", FRAME_BYTES, state))
         rate = scenario.origin_bytes_s
         part = goodput(network.origin, network.nodes[0], rate, FRAME_BYTES).measured
-        origin = stack.enter_context(Origin(network, tmp_path, None))
-        image = origin.give(scenario.blobs, scenario.seed)
+        place = network.origin
+        origin = stack.enter_context(CountedOrigin(tmp_path, host=place.host, netns=place.netns))
+        image = give(origin, tmp_path / "image", scenario.blobs, scenario.seed)
         asked = Plan(
             scenario=scenario,
             modes=("scheduled",),

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from benchmarks.origin.image import Image
+    from benchmarks.cluster.image import Image
     from tests.support.clients import DockerDaemon
 
 pytestmark = [

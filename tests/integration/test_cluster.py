@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.cluster import Cluster
+from benchmarks.cluster.services import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.counting_proxy import CountingProxyProcess
+from benchmarks.cluster.proxy_process import CountingProxyProcess
 from tests.support.clients import Containerd
 from tests.support.site import (
     ClientNode,
@@ -18,7 +18,7 @@ from tests.support.site import (
 )
 
 if TYPE_CHECKING:
-    from benchmarks.origin.image import Image
+    from benchmarks.cluster.image import Image
 
     pass
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.counting_proxy import CountingProxyProcess
-from benchmarks.harness.processes import WAIT_S, wait_until
-from benchmarks.origin.counting_proxy import CountingProxy
-from benchmarks.origin.faults import Fault
+from benchmarks.cluster.counting_proxy import CountingProxy
+from benchmarks.cluster.faults import Fault
+from benchmarks.cluster.processes import WAIT_S, wait_until
+from benchmarks.cluster.proxy_process import CountingProxyProcess
 from tests.support.clients import Containerd, DockerDaemon, Podman, Skopeo
 from tests.support.clients.podman import wrongly_named_files
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from benchmarks.harness.netns import Lab
-    from benchmarks.harness.registry import Registry
-    from benchmarks.origin.image import Image
-    from benchmarks.origin.ledger import Ledger
-    from benchmarks.origin.proxy_process import ProxyControl
+    from benchmarks.cluster.image import Image
+    from benchmarks.cluster.lab import Lab
+    from benchmarks.cluster.ledger import Ledger
+    from benchmarks.cluster.proxy_process import ProxyControl
+    from benchmarks.cluster.registry import Registry
 
 pytestmark = [pytest.mark.root, pytest.mark.client("docker-registry", "ip", "tc", "nsenter", "curl")]
 

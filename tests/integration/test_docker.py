@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.registry import Registry
-from benchmarks.origin.image import Image, make_random_image
+from benchmarks.cluster.image import Image, make_random_image
+from benchmarks.cluster.registry import Registry
 from tests.support.pullers import REPOSITORY
 from tests.support.site import Site, assert_all_came_by_the_swarm, assert_left_the_origin_once
 

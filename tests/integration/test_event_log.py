@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.harness.cluster import Cluster
-from benchmarks.harness.processes import wait_until
+from benchmarks.cluster.processes import wait_until
+from benchmarks.cluster.services import Cluster
 from benchmarks.simulator.replay import Replayer
 from proto.pieces import MIB
 from supernode.event_log.format import Reader

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.netns import NETNS_DIR
-from benchmarks.harness.processes import wait_until
+from benchmarks.cluster.lab import NETNS_DIR
+from benchmarks.cluster.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.fanout.namespaces import enter, inside
+from benchmarks.cluster.namespaces import enter, inside
 from benchmarks.fanout.network import Network
 from benchmarks.scenario import equal_links
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.fanout.world import Place
+    from benchmarks.fanout.site import Place
 
 pytestmark = [pytest.mark.root, pytest.mark.client("ip", "tc")]
 

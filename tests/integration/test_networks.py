@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness import netns
-from benchmarks.harness.netns import NETNS_DIR, Lab, Node, remove_stale_labs
-from benchmarks.harness.processes import ManagedProcess
+from benchmarks.cluster import lab as netns
+from benchmarks.cluster.lab import NETNS_DIR, Lab, Node, remove_stale_labs
+from benchmarks.cluster.processes import ManagedProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,7 @@ def test_a_closed_lab_leaves_no_namespace_and_no_cable() -> None:
 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
     code = (
-        "import time; from benchmarks.harness.netns import Lab;"
+        "import time; from benchmarks.cluster.lab import Lab;"
         "lab = Lab().__enter__(); lab.add_node(); print('ready', f'prefix={lab.prefix}'); time.sleep(60)"
     )
     argv = [sys.executable, "-u", "-c", code]

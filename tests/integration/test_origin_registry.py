@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
-from benchmarks.harness.tls import Authority
-from benchmarks.origin.counting_proxy import CountingProxy
-from benchmarks.origin.image import Image, make_random_image
+from benchmarks.cluster.counting_proxy import CountingProxy
+from benchmarks.cluster.image import Image, make_random_image
+from benchmarks.cluster.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
+from benchmarks.cluster.tls import Authority
 from peer.registry.origins import Origins
 from peer.store.disk import DiskStore
 from peer.transport.cancellation import Cancellation

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.cluster import LOOPBACK, Cluster, Peer
+from benchmarks.cluster.services import LOOPBACK, Cluster, Peer
 from tests.support.counts import assert_becomes, assert_received, assert_sent_to_clients
 from tests.support.pullers import blob_target, get
 from tests.support.site import Site, assert_left_the_origin_once
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from benchmarks.origin.counting_proxy import CountingProxy
-    from benchmarks.origin.image import Image
+    from benchmarks.cluster.counting_proxy import CountingProxy
+    from benchmarks.cluster.image import Image
     from tests.support.clients import DockerDaemon
 
 pytestmark = pytest.mark.client("docker-registry")

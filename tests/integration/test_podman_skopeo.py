@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.cluster import Cluster
-from benchmarks.harness.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S
+from benchmarks.cluster.services import Cluster
 from tests.support.clients.podman import wrongly_named_files
 from tests.support.site import (
     ClientNode,
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from benchmarks.harness.registry import Registry
-    from benchmarks.origin.image import Image
+    from benchmarks.cluster.image import Image
+    from benchmarks.cluster.registry import Registry
     from tests.support.clients import Podman, Skopeo
 
 pytestmark = [pytest.mark.root, pytest.mark.client("docker-registry", "ip", "tc", "nsenter", "curl")]

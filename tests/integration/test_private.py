@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.cluster import Cluster
-from benchmarks.harness.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
-from benchmarks.harness.tls import Authority
-from benchmarks.origin.counting_proxy import CountingProxy
-from benchmarks.origin.image import Image, make_random_image
+from benchmarks.cluster.counting_proxy import CountingProxy
+from benchmarks.cluster.image import Image, make_random_image
+from benchmarks.cluster.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
+from benchmarks.cluster.services import Cluster
+from benchmarks.cluster.tls import Authority
 from tests.support.clients.podman import wrongly_named_files
 from tests.support.counts import assert_received, assert_sent_to_clients
 from tests.support.pullers import Answer, blob_target, get
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from benchmarks.harness.cluster import Peer, Service
-    from benchmarks.harness.netns import Lab
+    from benchmarks.cluster.lab import Lab
+    from benchmarks.cluster.services import Peer, Service
     from tests.support.clients import DockerDaemon, Skopeo
 
 pytestmark = pytest.mark.client("docker-registry")

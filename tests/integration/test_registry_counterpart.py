@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S
-from benchmarks.harness.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
-from benchmarks.harness.tls import Authority
-from benchmarks.origin.image import Image, make_random_image
+from benchmarks.cluster.image import Image, make_random_image
+from benchmarks.cluster.processes import WAIT_S
+from benchmarks.cluster.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
+from benchmarks.cluster.tls import Authority
 from tests.support.tokens import TokenServer
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.cluster import Cluster
-from benchmarks.harness.processes import wait_until
+from benchmarks.cluster.processes import wait_until
+from benchmarks.cluster.services import Cluster
 from tests.support.counts import assert_received
 from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.support.pullers import pull, start_pull
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from benchmarks.harness.cluster import Peer
+    from benchmarks.cluster.services import Peer
     from tests.support.pullers import Answer
 
 MIB = 1 << 20

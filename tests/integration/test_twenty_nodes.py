@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.cluster import Cluster
-from benchmarks.harness.registry import Registry
-from benchmarks.origin.counting_proxy import CountingProxy
-from benchmarks.origin.image import make_random_image
+from benchmarks.cluster.counting_proxy import CountingProxy
+from benchmarks.cluster.image import make_random_image
+from benchmarks.cluster.registry import Registry
+from benchmarks.cluster.services import Cluster
 from tests.support.pullers import start_pull
 from tests.support.site import assert_all_came_by_the_swarm, assert_left_the_origin_once
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.cluster import Cluster, script
-from benchmarks.harness.metrics import scrape
-from benchmarks.harness.processes import WAIT_S, ManagedProcess, ProcessError, run, wait_until
-from benchmarks.harness.programs import clean_environment
+from benchmarks.cluster.metrics import scrape
+from benchmarks.cluster.processes import WAIT_S, ManagedProcess, ProcessError, run, wait_until
+from benchmarks.cluster.programs import clean_environment
+from benchmarks.cluster.services import Cluster, script
 from tests.support.pullers import blob_target, get, start_pull
 from tests.support.site import assert_left_the_origin_once
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from benchmarks.harness.registry import Registry
-    from benchmarks.origin.counting_proxy import CountingProxy
-    from benchmarks.origin.image import Image
+    from benchmarks.cluster.counting_proxy import CountingProxy
+    from benchmarks.cluster.image import Image
+    from benchmarks.cluster.registry import Registry
 
 pytestmark = pytest.mark.client("docker-registry")
 

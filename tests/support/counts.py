@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benchmarks.harness.cluster import Peer, Service
+    from benchmarks.cluster.services import Peer, Service
 
 COUNTED_TIMEOUT_S: Final = 60.0
 _POLL_S: Final = 0.05

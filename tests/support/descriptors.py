@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from benchmarks.harness.processes import ManagedProcess
+    from benchmarks.cluster.processes import ManagedProcess
 
 
 def open_files(process: ManagedProcess) -> int:

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from benchmarks.harness.processes import wait_until
+from benchmarks.cluster.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -10,7 +10,7 @@ from proto.ids import Digest
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from benchmarks.origin.image import Image
+    from benchmarks.cluster.image import Image
 
 
 class RegistryStorage:

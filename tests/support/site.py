@@ -12,20 +12,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.harness.cluster import Cluster
-from benchmarks.origin.counting_proxy import CountingProxy
+from benchmarks.cluster.counting_proxy import CountingProxy
+from benchmarks.cluster.services import Cluster
 from tests.support.counts import assert_becomes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from benchmarks.harness.cluster import Peer
-    from benchmarks.harness.netns import ClientNamespace, Lab
-    from benchmarks.harness.registry import Registry
-    from benchmarks.origin.image import BlobFile, Image
-    from benchmarks.origin.ledger import Ledger
-    from benchmarks.origin.proxy_process import ProxyControl
+    from benchmarks.cluster.image import BlobFile, Image
+    from benchmarks.cluster.lab import ClientNamespace, Lab
+    from benchmarks.cluster.ledger import Ledger
+    from benchmarks.cluster.proxy_process import ProxyControl
+    from benchmarks.cluster.registry import Registry
+    from benchmarks.cluster.services import Peer
 
 
 @dataclass(frozen=True, slots=True)

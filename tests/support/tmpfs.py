@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from benchmarks.harness.processes import run
+from benchmarks.cluster.processes import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

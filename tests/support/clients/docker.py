@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.harness.processes import ManagedProcess, ProcessError, run
-from benchmarks.harness.programs import clean_environment, program
+from benchmarks.cluster.processes import ManagedProcess, ProcessError, run
+from benchmarks.cluster.programs import clean_environment, program
 from tests.support.clients.folders import remove_tree
 
 if TYPE_CHECKING:

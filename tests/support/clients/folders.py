@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.harness.processes import run
+from benchmarks.cluster.processes import run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

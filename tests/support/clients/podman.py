@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.harness.processes import ManagedProcess, run
-from benchmarks.harness.programs import clean_environment, program
+from benchmarks.cluster.processes import ManagedProcess, run
+from benchmarks.cluster.programs import clean_environment, program
 from tests.support.clients.folders import remove_tree
 
 if TYPE_CHECKING:

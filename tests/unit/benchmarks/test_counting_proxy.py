@@ -13,39 +13,37 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.counting_proxy import CountingProxyProcess
-from benchmarks.harness.processes import WAIT_S, wait_until
-from benchmarks.origin.counting_proxy import CountingProxy
-from benchmarks.origin.faults import Fault
-from benchmarks.origin.image import BlobFile, make_random_image
-from benchmarks.origin.oci_registry import OciRegistry
+from benchmarks.cluster.counting_proxy import CountingProxy
+from benchmarks.cluster.faults import Fault
+from benchmarks.cluster.image import BlobFile, make_random_image
+from benchmarks.cluster.processes import WAIT_S, wait_until
+from benchmarks.cluster.proxy_process import CountingProxyProcess
+from tests.support.fake_origin import FakeOrigin, fake_origin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from benchmarks.origin.proxy_process import ProxyControl
+    from benchmarks.cluster.proxy_process import ProxyControl
 
 SIZE_BYTES = 1_000_000
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OciRegistry]:
-    layout = tmp_path_factory.mktemp("layout")
-    make_random_image(layout, [SIZE_BYTES], seed=1)
-    with OciRegistry({"demo": layout}) as running:
-        yield running
+def layer(tmp_path_factory: pytest.TempPathFactory) -> BlobFile:
+    return make_random_image(tmp_path_factory.mktemp("image"), [SIZE_BYTES], seed=1).layers[0]
 
 
 @pytest.fixture(scope="module")
-def layer(tmp_path_factory: pytest.TempPathFactory) -> BlobFile:
-    return make_random_image(tmp_path_factory.mktemp("same"), [SIZE_BYTES], seed=1).layers[0]
+def registry(layer: BlobFile) -> Iterator[FakeOrigin]:
+    with fake_origin() as origin:
+        origin.add(layer.path.read_bytes())
+        yield origin
 
 
 @pytest.fixture
-def proxy(registry: OciRegistry) -> Iterator[CountingProxy]:
-    host, _, port = registry.address.partition(":")
-    with CountingProxy((host, int(port))) as running:
+def proxy(registry: FakeOrigin) -> Iterator[CountingProxy]:
+    with CountingProxy(("127.0.0.1", registry.port)) as running:
         yield running
 
 
@@ -243,9 +241,8 @@ def test_a_rate_and_a_late_first_byte_take_their_time(proxy: CountingProxy, laye
     assert exchange.first_byte_s - exchange.started_s >= 0.2
 
 
-def test_a_proxy_in_another_process_is_steered_alike(registry: OciRegistry, layer: BlobFile) -> None:
-    host, _, port = registry.address.partition(":")
-    with CountingProxyProcess((host, int(port))) as proxy, Client(proxy.address) as client:
+def test_a_proxy_in_another_process_is_steered_alike(registry: FakeOrigin, layer: BlobFile) -> None:
+    with CountingProxyProcess(("127.0.0.1", registry.port)) as proxy, Client(proxy.address) as client:
         proxy.add_fault(Fault(times=1, status=503, body=json.dumps({}), headers=(("Retry-After", "1"),)))
         refused = client.ask("GET", layer, Range="bytes=0-9")
         assert (refused.status, refused.read()) == (503, b"{}")

@@ -1,4 +1,4 @@
-"""The arithmetic of a real fan-out: goodput, buckets, counters, samples, room, the native mode's part, the gate."""
+"""The arithmetic of a real fan-out: goodput, buckets, counters, samples, disk space, the part of native, the gate."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.bounds import bounds
-from benchmarks.fanout import room
+from benchmarks.cluster.image import make_exact_image
+from benchmarks.cluster.namespaces import inside, parse_device_counters
+from benchmarks.fanout import disk_space
 from benchmarks.fanout.calibration import Goodput, steady_rate
 from benchmarks.fanout.command import exceeded
-from benchmarks.fanout.content import make_image
+from benchmarks.fanout.disk_space import find_disk_space, stores_bytes
 from benchmarks.fanout.modes import native_fraction
-from benchmarks.fanout.namespaces import inside, parse_device_counters
 from benchmarks.fanout.network import burst_bytes
-from benchmarks.fanout.room import find_room, stores_bytes
+from benchmarks.fanout.site import Traffic, received_payload, sent_payload
 from benchmarks.fanout.usage import CoreTime
 from benchmarks.fanout.watch import Reading, samples
-from benchmarks.fanout.world import Traffic, received_payload, sent_payload
 from benchmarks.report.summary import summaries
 from benchmarks.results import ModeRun, NodeTimes
 from benchmarks.scenario import equal_links
@@ -94,37 +94,37 @@ def test_native_pulls_everything_unless_that_takes_too_long() -> None:
 
 
 def test_an_image_has_layers_of_exactly_the_asked_sizes_that_nothing_compresses(tmp_path: Path) -> None:
-    image = make_image(tmp_path / "a", [3 * MIB, 1000], seed=5)
+    image = make_exact_image(tmp_path / "a", [3 * MIB, 1000], seed=5)
     assert [layer.size_bytes for layer in image.layers] == [3 * MIB, 1000]
     for blob in image.blobs:
         assert blob.digest == f"sha256:{hashlib.sha256(blob.path.read_bytes()).hexdigest()}"
     assert [one["size"] for one in json.loads(image.manifest.path.read_text())["layers"]] == [3 * MIB, 1000]
-    assert make_image(tmp_path / "b", [3 * MIB, 1000], seed=5).manifest.digest == image.manifest.digest
-    assert make_image(tmp_path / "c", [3 * MIB, 1000], seed=6).manifest.digest != image.manifest.digest
+    assert make_exact_image(tmp_path / "b", [3 * MIB, 1000], seed=5).manifest.digest == image.manifest.digest
+    assert make_exact_image(tmp_path / "c", [3 * MIB, 1000], seed=6).manifest.digest != image.manifest.digest
 
 
 Usage = namedtuple("Usage", "free")
 
 
-def with_room(monkeypatch: pytest.MonkeyPatch, *, memory: int, tmpfs: int, disk: int) -> None:
-    monkeypatch.setattr(room, "available_memory_bytes", lambda: memory * MIB)
+def with_space(monkeypatch: pytest.MonkeyPatch, *, memory: int, tmpfs: int, disk: int) -> None:
+    monkeypatch.setattr(disk_space, "available_memory_bytes", lambda: memory * MIB)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage((tmpfs if path == Path("/dev/shm") else disk) * MIB))
 
 
 def test_stores_are_in_memory_if_they_fit_beside_the_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_room(monkeypatch, memory=24_000, tmpfs=24_000, disk=90_000)
-    assert find_room(100, 64 * MIB, tmp_path, None).in_memory
-    assert find_room(250, 64 * MIB, tmp_path, None).folder == tmp_path
-    assert find_room(100, 64 * MIB, Path("/"), tmp_path).folder == tmp_path
+    with_space(monkeypatch, memory=24_000, tmpfs=24_000, disk=90_000)
+    assert find_disk_space(100, 64 * MIB, tmp_path, None).in_memory
+    assert find_disk_space(250, 64 * MIB, tmp_path, None).folder == tmp_path
+    assert find_disk_space(100, 64 * MIB, Path("/"), tmp_path).folder == tmp_path
 
 
 def test_too_little_room_is_said_before_anything_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with_room(monkeypatch, memory=24_000, tmpfs=24_000, disk=90_000)
+    with_space(monkeypatch, memory=24_000, tmpfs=24_000, disk=90_000)
     assert stores_bytes(200, 1024 * MIB) > 90_000 * MIB
     with pytest.raises(LocalError, match="free"):
-        find_room(200, 1024 * MIB, tmp_path, None)
+        find_disk_space(200, 1024 * MIB, tmp_path, None)
     with pytest.raises(LocalError, match="of memory"):
-        find_room(900, MIB, tmp_path, None)
+        find_disk_space(900, MIB, tmp_path, None)
 
 
 def test_the_gate_is_about_the_scheduled_mode_and_the_piece_bound() -> None:

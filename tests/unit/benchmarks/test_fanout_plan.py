@@ -8,8 +8,8 @@ import os
 import pytest
 
 from benchmarks.__main__ import main
+from benchmarks.cluster import programs
 from benchmarks.fanout.plan import Plan, add_arguments, plan
-from benchmarks.harness import programs
 from proto.errors import LocalError
 
 ROOT = 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.origin.image import Image, ImageBuildError, make_file_image, make_random_image
+from benchmarks.cluster.image import Image, ImageBuildError, make_file_image, make_random_image
 
 if TYPE_CHECKING:
     from pathlib import Path

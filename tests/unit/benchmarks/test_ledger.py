@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.origin.ledger import Exchange, Ledger, union_bytes
+from benchmarks.cluster.ledger import Exchange, Ledger, union_bytes
 
 BLOB = "sha256:" + "a" * 64
 OTHER = "sha256:" + "b" * 64

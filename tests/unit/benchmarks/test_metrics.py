@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.harness.metrics import parse
+from benchmarks.cluster.metrics import parse
 
 TEXT = """\
 # HELP layercast_bytes_total Payload bytes received, by source.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.processes import LOG_LINES_MAX, ManagedProcess, ProcessError, run, wait_until
+from benchmarks.cluster.processes import LOG_LINES_MAX, ManagedProcess, ProcessError, run, wait_until
 
 PYTHON = [sys.executable, "-u", "-c"]
 
@@ -78,7 +78,7 @@ def test_a_paused_program_does_nothing_until_resumed() -> None:
 
 def test_a_child_dies_with_the_process_that_started_it() -> None:
     code = (
-        "import time; from benchmarks.harness.processes import ManagedProcess;"
+        "import time; from benchmarks.cluster.processes import ManagedProcess;"
         "child = ManagedProcess(['sleep', '60']); print('ready', f'child={child.pid}'); time.sleep(60)"
     )
     with ManagedProcess([*PYTHON, code], cwd=Path(__file__).parents[3]) as parent:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.programs import PACKAGES, ProgramMissing, clean_environment, program
+from benchmarks.cluster.programs import PACKAGES, ProgramMissing, clean_environment, program
 
 PACKAGE_LIST = Path(__file__).parents[3] / ".ci" / "packages"
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
-from benchmarks.harness.processes import wait_until
+from benchmarks.cluster.processes import wait_until
 from peer.app import Peer
 from peer.config import load
 from proto.errors import ConfigError

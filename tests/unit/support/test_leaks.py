@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.harness.processes import run
+from benchmarks.cluster.processes import run
 from tests.support import leaks
 from tests.support.leaks import Snapshot, TaskWatch
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S, ManagedProcess, wait_until
+from benchmarks.cluster.processes import WAIT_S, ManagedProcess, wait_until
 from tests.unit.peer.cli.programs import MODULE
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import blake3
 
-from benchmarks.harness.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S
 from peer.downloader.contract import BlobFound
 from peer.downloader.limits import Limits
 from peer.downloader.machine import Downloader

@@ -7,7 +7,7 @@ import contextlib
 import random
 from typing import TYPE_CHECKING
 
-from benchmarks.harness.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S
 from proto.ids import Digest
 from proto.wire.messages import Announce, Grant, Holders, Source
 from tests.unit.peer.node.nodes import LIMITS, PIECE, SWARM, Node, hashes_of, known, opened, running_node

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import WSMsgType, web
 
-from benchmarks.harness.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S
 from proto.wire import codec
 from proto.wire.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Pong, Welcome
 from proto.wire.tickets import Identity, check_hello

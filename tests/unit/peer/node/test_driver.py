@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import wait_until
+from benchmarks.cluster.processes import wait_until
 from peer.downloader.limits import Limits
 from peer.node.blobs import DigestMismatch
 from proto.ids import Digest

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S
 from peer.node.origin_fetch import UpstreamFetch, UpstreamFetcher
 from peer.registry.origins import Origins
 from peer.store.disk import DiskStore

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S, wait_until
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.downloader.contract import BlobFound
 from peer.node.blobs import BlobFailed, NotShared
 from proto.wire.messages import Announce, Failed, Holders, PieceHashes

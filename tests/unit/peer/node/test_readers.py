@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S, wait_until
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 from proto.wire.messages import Announce, BlobChecked, BlobRefused, Source, Stored, Voided
 from tests.unit.peer.node.nodes import PIECE, SWARM, read_all, running_node

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S
 from peer.node.session import FRAME_AIM_BYTES, Session, frames
 from proto.wire.messages import (
     PROTOCOL_VERSION,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import wait_until
+from benchmarks.cluster.processes import wait_until
 from peer.node.source_cache import SCHEMA_VERSION, SourcesFile
 from proto.errors import ConfigError
 from proto.ids import Digest

@@ -8,7 +8,7 @@ from unittest import mock
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S
 from peer.downloader.contract import AskHoldings, Event, Holder, HoldingsKnown
 from peer.metrics import Metrics
 from peer.node.workers import Work

@@ -21,7 +21,7 @@ import uvloop
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 
-from benchmarks.harness.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyLimits, ProxyMetrics, build_app
 from peer.registry.client import OriginHttp

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.harness.processes import WAIT_S, wait_until
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.node.blobs import DigestMismatch
 from peer.proxy.context import ProxyLimits
 from peer.proxy.origin_stream import WITHHELD_BYTES, CheckedBody

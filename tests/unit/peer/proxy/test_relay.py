@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S, wait_until
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.proxy.context import ProxyLimits
 from proto.ids import Digest
 from proto.oci.routes import HOP_HEADER

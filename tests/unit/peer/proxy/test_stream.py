@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.harness.processes import WAIT_S, wait_until
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.node.blobs import BlobFailed, DigestMismatch
 from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, ClientSocket
 from proto.ids import Digest

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.tls import Authority, KeyPair
+from benchmarks.cluster.tls import Authority, KeyPair
 from proto.oci.upstreams import UpstreamConfig
 from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S
-from benchmarks.harness.tls import Authority
+from benchmarks.cluster.processes import WAIT_S
+from benchmarks.cluster.tls import Authority
 from peer.registry.addresses import Endpoint, is_public_address, upstream_endpoint
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts

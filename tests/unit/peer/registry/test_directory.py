@@ -22,7 +22,7 @@ from tests.conformance.origin_suite import EMPTY, HOST, REPOSITORY, TAG, OriginS
 from tests.support.registry_storage import RegistryStorage
 
 if TYPE_CHECKING:
-    from benchmarks.origin.image import Image
+    from benchmarks.cluster.image import Image
 
 
 def directory(place: Path) -> UpstreamConfig:

@@ -6,25 +6,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.origin.oci_registry import OciRegistry
 from peer.registry.blob_body import HttpBody
 from peer.registry.client import OriginHttp
 from proto.errors import UpstreamKind
 from proto.oci.upstreams import UpstreamConfig
 from tests.conformance.origin_suite import HOST, REPOSITORY, OriginSuite
 from tests.support.fake_origin import FakeOrigin, Fault, fake_origin
+from tests.support.layout_registry import LayoutRegistry
 from tests.unit.peer.registry.registry_harness import CONTENT, Reader, read_all, reading, refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.origin.image import Image
+    from benchmarks.cluster.image import Image
 
 
 class TestRegistryOrigin(OriginSuite):
     @pytest.fixture
     def upstream(self, image: Image) -> Iterator[UpstreamConfig]:
-        with OciRegistry({REPOSITORY: image.layout}) as registry:
+        with LayoutRegistry({REPOSITORY: image.layout}) as registry:
             yield UpstreamConfig(HOST, f"http://{registry.address}", configured=True)
 
 

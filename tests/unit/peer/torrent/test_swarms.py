@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S, wait_until
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.store.disk import DiskStore
 from peer.torrent.session import SessionLimits
 from peer.torrent.swarms import TorrentSwarms

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S
 from peer.transport.rates import RateLimiter
 
 

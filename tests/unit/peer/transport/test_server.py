@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import wait_until
+from benchmarks.cluster.processes import wait_until
 from peer.store.base import SignedHashes
 from peer.transport.server import UploadServer
 from peer.transport.wire import bitfield_path, decode_hashes, format_request, hashes_path, nonce_path, pieces_path

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S, wait_until
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.transport.wire import bitfield_path, format_request, nonce_path, pieces_path
 from tests.unit.peer.transport.upload_harness import LARGE, SMALL, Client
 

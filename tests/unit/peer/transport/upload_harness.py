@@ -7,7 +7,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from benchmarks.harness.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S
 from peer.transport.wire import HEAD_END, format_request, nonce_path, parse_answer, pieces_path
 from proto.wire.tickets import Identity, issue_ticket, prove_connection
 from tests.support.blobs import some_blob

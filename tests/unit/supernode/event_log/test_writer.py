@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S, wait_until
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from proto.errors import ConfigError
 from supernode import config
 from supernode.event_log import writer

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from benchmarks.harness.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S
 from proto.errors import ConfigError, LayercastError, UpstreamError, UpstreamKind
 from proto.ids import Digest
 from proto.wire.messages import Source

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S
 from proto.wire.messages import BlobRefused, Failed, FetchReason, Holders, InlineBlob, SwarmOpened
 from proto.wire.tickets import Identity
 from supernode.scheduler.contract import FailReason, FetchFailed

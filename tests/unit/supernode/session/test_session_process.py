@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.cluster import LOOPBACK, Supernode
-from benchmarks.harness.processes import wait_until
-from benchmarks.harness.registry import Registry
+from benchmarks.cluster.processes import wait_until
+from benchmarks.cluster.registry import Registry
+from benchmarks.cluster.services import LOOPBACK, Supernode
 from proto.ids import Digest
 from proto.pieces import MIB
 from proto.wire.messages import BlobRefused, Grant, SwarmOpened, Vouched

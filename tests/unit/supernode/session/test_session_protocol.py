@@ -12,7 +12,7 @@ import aiohttp
 import msgpack
 import pytest
 
-from benchmarks.harness.processes import wait_until
+from benchmarks.cluster.processes import wait_until
 from proto.ids import short_peer
 from proto.wire import codec
 from proto.wire.messages import (

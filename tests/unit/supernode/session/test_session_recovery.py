@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import wait_until
+from benchmarks.cluster.processes import wait_until
 from proto.pieces import MIB, Bitfield, PieceLayout, mask_of
 from proto.wire.messages import (
     Announce,

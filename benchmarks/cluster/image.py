@@ -1,8 +1,9 @@
 """Builds real OCI images on disk, as OCI image layouts, for demos, benchmarks and tests.
 
-Two kinds: `make_file_image` packs files of this machine (compressible, many small files, like a real image),
-`make_random_image` packs incompressible bytes made from a seed, in layers of asked sizes. Both give an image
-that container clients unpack: gzip tar layers and a config with diff_ids. Nothing here talks to a network.
+`make_file_image` packs files of this machine (compressible, many small files, like a real image), `make_random_image`
+packs incompressible bytes made from a seed, in layers of about the asked sizes. Both give an image that container
+clients unpack: gzip tar layers and a config with diff_ids. `make_exact_image` has layers of exactly the asked sizes,
+which no client can unpack. Nothing here talks to a network.
 """
 
 from __future__ import annotations
@@ -187,6 +188,28 @@ def _random_layer(blobs_dir: Path, number: int, size_bytes: int, seed: int, medi
 def _random_chunks(rng: random.Random, size_bytes: int) -> Iterator[bytes]:
     for offset in range(0, size_bytes, _CHUNK_BYTES):
         yield rng.randbytes(min(_CHUNK_BYTES, size_bytes - offset))
+
+
+def make_exact_image(directory: Path, layer_sizes_bytes: Sequence[int], seed: int) -> Image:
+    """An image whose layers are random bytes as they are, for measurements in which a byte more would be too much."""
+    blobs_dir = _open_layout(directory)
+    layers = [
+        _exact_layer(blobs_dir, random.Random(f"{seed} {number} {size_bytes}"), size_bytes)
+        for number, size_bytes in enumerate(layer_sizes_bytes)
+    ]
+    return _finish_image(directory, layers, "oci", with_index=False, ref_name="latest")
+
+
+def _exact_layer(blobs_dir: Path, rng: random.Random, size_bytes: int) -> _Layer:
+    hasher = hashlib.sha256()
+    partial = blobs_dir / "exact.partial"
+    with partial.open("wb") as file:
+        for chunk in _random_chunks(rng, size_bytes):
+            hasher.update(chunk)
+            file.write(chunk)
+    digest = f"sha256:{hasher.hexdigest()}"
+    path = partial.rename(blobs_dir / hasher.hexdigest())
+    return _Layer(BlobFile(digest, size_bytes, "application/vnd.oci.image.layer.v1.tar", path), digest)
 
 
 def make_file_image(

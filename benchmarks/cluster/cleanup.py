@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.harness.netns import NETNS_DIR
-from benchmarks.harness.processes import ProcessError
-from benchmarks.harness.programs import program
+from benchmarks.cluster.lab import NETNS_DIR
+from benchmarks.cluster.processes import ProcessError
+from benchmarks.cluster.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -68,7 +68,7 @@ def folders_root() -> Path:
     return Path(os.environ.get("TMPDIR", "/tmp"))
 
 
-def remove_leftovers(roots: Iterable[Path]) -> None:
+def clean_up(roots: Iterable[Path]) -> None:
     """Remove namespaces and folders (below `roots`) of dead runs, and undo what they changed of this machine."""
     if NETNS_DIR.is_dir():
         remove_namespaces(dead(path.name for path in NETNS_DIR.iterdir()))

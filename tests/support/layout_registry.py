@@ -1,35 +1,30 @@
-"""A read-only registry that serves OCI layouts from disk, for machines without docker-registry.
+"""A read-only registry in threads that serves OCI layouts from disk.
 
-    python -m benchmarks.origin.oci_registry --listen HOST:PORT --repository NAME=LAYOUT [--repository ...]
-
-It prints `ready registry address=HOST:PORT`. GET and HEAD of `/v2/`, manifests (by tag and digest), blobs (with a
-single Range) and tags, errors as the distribution spec writes them. It takes no pushes and asks for no
-credentials; many clients at once are served by a thread each, blobs by sendfile.
+GET and HEAD of `/v2/`, manifests (by tag and digest), blobs (with a single Range) and tags, errors as the distribution
+spec writes them. It takes no pushes and asks for no credentials.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
-import signal
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.origin.image import REF_NAME_ANNOTATION
+from benchmarks.cluster.image import REF_NAME_ANNOTATION
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 _PATH: Final = re.compile(r"/v2/(?P<name>.+)/(?P<kind>blobs|manifests|tags)/(?P<reference>[^/]+)")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-class OciRegistry(ThreadingHTTPServer):
+class LayoutRegistry(ThreadingHTTPServer):
     """Serves `layouts` (repository name to layout directory) from construction until `close`."""
 
     daemon_threads = True
@@ -38,7 +33,7 @@ class OciRegistry(ThreadingHTTPServer):
     def __init__(self, layouts: Mapping[str, Path], listen: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         super().__init__(listen, _Handler)
         self.layouts = dict(layouts)
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="demo-registry")
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="layout-registry")
         self._thread.start()
 
     def __exit__(self, *_: object) -> None:
@@ -63,7 +58,7 @@ class OciRegistry(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    server: OciRegistry
+    server: LayoutRegistry
 
     def do_GET(self) -> None:
         self._route()
@@ -170,23 +165,3 @@ def _span(header: str | None, size_bytes: int) -> tuple[int, int, bool] | None:
         first = int(match[1])
         end = min(size_bytes, int(match[2]) + 1) if match[2] else size_bytes
     return (first, end, True) if first < end else None
-
-
-def main() -> None:
-    """Serve until SIGTERM or SIGINT."""
-    parser = argparse.ArgumentParser(description="A read-only registry over OCI layouts.")
-    parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
-    parser.add_argument("--repository", action="append", required=True, metavar="NAME=LAYOUT")
-    options = parser.parse_args()
-    host, _, port = options.listen.rpartition(":")
-    layouts = {name: Path(layout) for name, _, layout in (entry.partition("=") for entry in options.repository)}
-    stopped = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopped.set())
-    with OciRegistry(layouts, (host, int(port))) as registry:
-        print(f"ready registry address={registry.address}", flush=True)
-        stopped.wait()
-
-
-if __name__ == "__main__":
-    main()

@@ -22,10 +22,8 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.harness.ports import ReservedPort
-from benchmarks.origin.faults import NO_FAULT, Fault, FaultTable, RateLimit, alter_head, corrupted, made_answer
-from benchmarks.origin.ledger import Ending, Exchange, Ledger
-from benchmarks.origin.wire import (
+from benchmarks.cluster.faults import NO_FAULT, Fault, FaultTable, RateLimit, alter_head, corrupted, made_answer
+from benchmarks.cluster.http_messages import (
     Head,
     SocketReader,
     WireError,
@@ -34,6 +32,8 @@ from benchmarks.origin.wire import (
     request_body,
     response_body,
 )
+from benchmarks.cluster.ledger import Ending, Exchange, Ledger
+from benchmarks.cluster.ports import ReservedPort
 
 if TYPE_CHECKING:
     import ssl

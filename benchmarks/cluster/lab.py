@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.harness.processes import ManagedProcess, ProcessError, run
-from benchmarks.harness.programs import program
+from benchmarks.cluster.processes import ManagedProcess, ProcessError, run
+from benchmarks.cluster.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

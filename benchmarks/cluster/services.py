@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.harness.metrics import Metrics, http_get, scrape
-from benchmarks.harness.ports import ReservedPort
-from benchmarks.harness.processes import WAIT_S, ManagedProcess, wait_until
-from benchmarks.harness.programs import clean_environment
+from benchmarks.cluster.metrics import Metrics, http_get, scrape
+from benchmarks.cluster.ports import ReservedPort
+from benchmarks.cluster.processes import WAIT_S, ManagedProcess, wait_until
+from benchmarks.cluster.programs import clean_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from benchmarks.harness.netns import Node
+    from benchmarks.cluster.lab import Node
 
 LOOPBACK: Final = "127.0.0.1"
 

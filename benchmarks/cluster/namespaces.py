@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from benchmarks.harness.netns import NETNS_DIR
+from benchmarks.cluster.lab import NETNS_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Callable

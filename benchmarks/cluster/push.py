@@ -1,4 +1,4 @@
-"""Pushes an image of benchmarks.origin.image, or single blobs, into a registry over the distribution API.
+"""Pushes an image of benchmarks.cluster.image, or single blobs, into a registry over the distribution API.
 
 Files are streamed from disk; nothing is held whole in memory. It knows no token authentication: a caller that
 needs it passes the headers.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from benchmarks.origin.image import Image
+    from benchmarks.cluster.image import Image
 
 _TIMEOUT_S: Final = 60.0
 _SEND_BYTES: Final = 1 << 18

@@ -23,7 +23,7 @@ _NODE_FILES_BYTES: Final = 1 * MIB
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class DiskSpace:
     """A folder for the stores, and whether it is in memory."""
 
     folder: Path
@@ -35,8 +35,8 @@ class Room:
         return "in memory (tmpfs)" if self.in_memory else "on disk"
 
 
-def find_room(nodes: int, size_bytes: int, disk: Path, asked: Path | None) -> Room:
-    """Room for the copies of all nodes and the supernode. Raises LocalError that says what is short."""
+def find_disk_space(nodes: int, size_bytes: int, disk: Path, asked: Path | None) -> DiskSpace:
+    """DiskSpace for the copies of all nodes and the supernode. Raises LocalError that says what is short."""
     memory = available_memory_bytes()
     stores = stores_bytes(nodes, size_bytes)
     processes = nodes * _NODE_BYTES + _LEFT_FREE_BYTES
@@ -46,7 +46,7 @@ def find_room(nodes: int, size_bytes: int, disk: Path, asked: Path | None) -> Ro
         )
     in_tmpfs = _free_bytes(_TMPFS) >= stores and memory >= stores + processes
     if asked is None and in_tmpfs:
-        return Room(_TMPFS, in_memory=True)
+        return DiskSpace(_TMPFS, in_memory=True)
     folder = asked or disk
     on_disk = _free_bytes(folder)
     if on_disk < stores + _LEFT_FREE_BYTES:
@@ -54,7 +54,7 @@ def find_room(nodes: int, size_bytes: int, disk: Path, asked: Path | None) -> Ro
             f"{nodes} copies of {size_bytes // MIB} MiB need {stores // MIB} MiB: {folder} has {on_disk // MIB} free, "
             f"memory {memory // MIB}; take fewer nodes, a smaller --size or another --store-dir"
         )
-    return Room(folder, in_memory=False)
+    return DiskSpace(folder, in_memory=False)
 
 
 def stores_bytes(nodes: int, size_bytes: int) -> int:

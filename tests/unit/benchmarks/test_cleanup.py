@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.fanout import leftovers
-from benchmarks.fanout.leftovers import RunName, dead, raise_sysctls, remove_leftovers, restore_sysctls, run_of
+from benchmarks.cluster import cleanup
+from benchmarks.cluster.cleanup import RunName, clean_up, dead, raise_sysctls, restore_sysctls, run_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,14 +23,14 @@ ME_BEFORE = RunName(os.getpid(), 1)
 def no_namespaces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "netns"
     folder.mkdir()
-    monkeypatch.setattr(leftovers, "NETNS_DIR", folder)
+    monkeypatch.setattr(cleanup, "NETNS_DIR", folder)
     return folder
 
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
     (tmp_path / "sys").mkdir()
-    monkeypatch.setattr(leftovers, "_sysctl", lambda key: tmp_path / "sys" / key)
+    monkeypatch.setattr(cleanup, "_sysctl", lambda key: tmp_path / "sys" / key)
     return lambda key: tmp_path / "sys" / key
 
 
@@ -53,7 +53,7 @@ def test_folders_of_dead_runs_are_removed_and_others_kept(tmp_path: Path, no_nam
     root = tmp_path / "root"
     for name in (f"{NOBODY}abc", f"{RunName.own()}def", "mine"):
         (root / name / "inner").mkdir(parents=True)
-    remove_leftovers([root, root])
+    clean_up([root, root])
     assert sorted(path.name for path in root.iterdir()) == sorted([f"{RunName.own()}def", "mine"])
 
 
@@ -74,5 +74,5 @@ def test_settings_that_a_dead_run_raised_are_restored(
     folder.mkdir(parents=True)
     settings("low").write_text("128\n")
     raise_sysctls(folder, {"low": 1000})
-    remove_leftovers([tmp_path / "root"])
+    clean_up([tmp_path / "root"])
     assert settings("low").read_text() == "128"

@@ -10,12 +10,12 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.origin.wire import Head
+from benchmarks.cluster.http_messages import Head
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from benchmarks.origin.ledger import Exchange
+    from benchmarks.cluster.ledger import Exchange
 
 _SLICE_S: Final = 0.02
 

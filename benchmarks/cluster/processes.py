@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.harness.programs import program
+from benchmarks.cluster.programs import program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

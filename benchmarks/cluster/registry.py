@@ -8,18 +8,18 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.harness.ports import ReservedPort
-from benchmarks.harness.processes import ManagedProcess
-from benchmarks.harness.programs import clean_environment, program
-from benchmarks.origin.push import RegistryWriter
+from benchmarks.cluster.ports import ReservedPort
+from benchmarks.cluster.processes import ManagedProcess
+from benchmarks.cluster.programs import clean_environment, program
+from benchmarks.cluster.push import RegistryWriter
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping
     from pathlib import Path
 
-    from benchmarks.harness.tls import KeyPair
-    from benchmarks.origin.image import Image
+    from benchmarks.cluster.image import Image
+    from benchmarks.cluster.tls import KeyPair
 
 USER: Final = "reader"
 PASSWORD: Final = "secret"  # of a registry that lives as long as a test

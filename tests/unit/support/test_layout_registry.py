@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.harness.processes import WAIT_S
-from benchmarks.origin.image import Image, make_random_image
-from benchmarks.origin.oci_registry import OciRegistry
+from benchmarks.cluster.image import Image, make_random_image
+from benchmarks.cluster.processes import WAIT_S
+from tests.support.layout_registry import LayoutRegistry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
 
 @pytest.fixture
 def connection(image: Image) -> Iterator[http.client.HTTPConnection]:
-    with OciRegistry({"demo/app": image.layout}) as registry:
+    with LayoutRegistry({"demo/app": image.layout}) as registry:
         connection = http.client.HTTPConnection(registry.address, timeout=WAIT_S)
         yield connection
         connection.close()

@@ -13,8 +13,8 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.harness.processes import command_line
-from benchmarks.harness.programs import clean_environment
+from benchmarks.cluster.processes import command_line
+from benchmarks.cluster.programs import clean_environment
 from proto.errors import LocalError
 
 if TYPE_CHECKING:
@@ -26,18 +26,21 @@ _STOP_S: Final = 12.0
 
 
 class Helper:
-    """Runs `python -m MODULE WORDS`; its error output goes to `log`. A context manager, which ends it."""
+    """Runs `python -m MODULE WORDS`, in a network namespace if asked. A context manager, which ends it.
 
-    def __init__(self, module: str, words: Sequence[str], log: Path) -> None:
+    Its error output goes to `log`, or where ours goes.
+    """
+
+    def __init__(self, module: str, words: Sequence[str], log: Path | None = None, *, netns: str | None = None) -> None:
         self._name = module.rpartition(".")[2]
         self._log = log
-        with log.open("wb") as errors:
+        with contextlib.nullcontext() if log is None else log.open("wb") as errors:
             self._process = subprocess.Popen(
-                command_line([sys.executable, "-m", module, *words]),
+                command_line([sys.executable, "-m", module, *words], netns=netns),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
-                env=clean_environment(HOME=str(log.parent)),
+                env=clean_environment(HOME="/nonexistent" if log is None else str(log.parent)),
                 cwd=Path(__file__).parents[2],
                 start_new_session=True,
             )
@@ -76,12 +79,16 @@ class Helper:
             raise self._ended()
         return message
 
+    def end_input(self) -> None:
+        """By which it is told to come to its end."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+
     def close(self) -> None:
         """End its input and wait; kill it, and all that it started, if that does not help."""
         process = self._process
-        assert process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
+        self.end_input()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_S)
         with contextlib.suppress(ProcessLookupError):
@@ -97,5 +104,5 @@ class Helper:
         self._messages.put(None)
 
     def _ended(self) -> LocalError:
-        lines = self._log.read_text(errors="replace").strip().splitlines()
-        return LocalError(f"the {self._name} process ended: {lines[-1] if lines else 'without a word'}")
+        lines = [] if self._log is None else self._log.read_text(errors="replace").strip().splitlines()
+        return LocalError(f"the {self._name} process ended: {lines[-1] if lines else 'see what it said above'}")
