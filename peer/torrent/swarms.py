@@ -10,12 +10,9 @@ Which blobs, and whom to connect to, is decided elsewhere.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import logging
 import os
-import queue
-import select
 import socket
 import threading
 import time
@@ -26,6 +23,7 @@ import libtorrent
 
 from peer.torrent.adoption import PieceAdoption
 from peer.torrent.joined_blob import JoinedBlob
+from peer.torrent.mailbox import Mailbox
 from peer.torrent.metainfo_cache import MetainfoCache
 from peer.torrent.session import TorrentSession, sent_payload_bytes
 from peer.transport.delivery import PieceDelivery
@@ -73,23 +71,20 @@ class TorrentSwarms(PieceDelivery):
     def __init__(self, store: BlobStore, listen: HostPort, limits: SessionLimits, events: SwarmEvents) -> None:
         self._store = store
         self._events = events
-        self._wake_lock = threading.Lock()
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._mailbox = Mailbox()
         try:
-            self._session = TorrentSession(listen, limits, self._wake_write)
+            self._session = TorrentSession(listen, limits, self._mailbox.wake_descriptor)
         except BaseException:
-            os.close(self._wake_read)
-            os.close(self._wake_write)
+            self._mailbox.close()
             raise
         self.port: Final = self._session.port
         # libtorrent's count.
         self._sent_bytes = 0
         self._known = MetainfoCache()
-        self._commands: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
-        self._adoption = PieceAdoption(self._do, self._piece_held, self._failed)
-        # Blobs whose missing pieces are to be fetched; those of them that gave way to another writer.
+        self._adoption = PieceAdoption(self._mailbox.put, self._piece_held, self._failed)
+        # Blobs whose missing pieces are to be fetched; those of them that wait for another writer's end.
         self._fetched: set[Digest] = set()
-        self._gave_way: set[Digest] = set()
+        self._waiting: set[Digest] = set()
         # Longest unused first.
         self._torrents: OrderedDict[Digest, JoinedBlob] = OrderedDict()
         # Until libtorrent has let go of their files.
@@ -106,14 +101,14 @@ class TorrentSwarms(PieceDelivery):
         """A blob's torrent, to be joined when it can be. False, and nothing is done, if it is not of this blob."""
         if not self._known.add(digest, layout, metainfo):
             return False
-        self._do(lambda: self._join(digest))
+        self._mailbox.put(lambda: self._join(digest))
         return True
 
     def connect(self, digest: Digest, addresses: Iterable[str]) -> None:
         """Others (HOST:PORT) that take part."""
         targets = list(addresses)
         self._known.add_peers(digest, targets)
-        self._do(lambda: self._connect(digest, targets))
+        self._mailbox.put(lambda: self._connect(digest, targets))
 
     # --- the hooks of peer.transport.delivery, from any thread -------------------------------------------------
 
@@ -124,15 +119,15 @@ class TorrentSwarms(PieceDelivery):
 
     def blob_opened(self, digest: Digest) -> None:
         """See PieceDelivery."""
-        self._do(lambda: self._fetch(digest))
+        self._mailbox.put(lambda: self._fetch(digest))
 
     def blob_complete(self, digest: Digest) -> None:
         """See PieceDelivery: it is served on, without a pin in the store."""
-        self._do(lambda: self._finished(digest))
+        self._mailbox.put(lambda: self._finished(digest))
 
     def blob_left(self, digest: Digest) -> None:
         """See PieceDelivery."""
-        self._do(lambda: self._end(digest))
+        self._mailbox.put(lambda: self._end(digest))
 
     def blob_voided(self, digest: Digest) -> None:
         """See PieceDelivery."""
@@ -141,18 +136,18 @@ class TorrentSwarms(PieceDelivery):
 
     def reader_moved(self, digest: Digest, piece: int) -> None:
         """See PieceDelivery."""
-        self._do(lambda: self._hurry(digest, piece))
+        self._mailbox.put(lambda: self._hurry(digest, piece))
 
     def sharing_ended(self) -> None:
         """See PieceDelivery."""
-        self._do(self._end_all)
+        self._mailbox.put(self._end_all)
 
     def give_way(self, digest: Digest) -> None:
         """See PieceDelivery. A blob that is fetched is joined again when nobody writes to it any more."""
         free = threading.Event()
         if self._closed:
             return
-        self._do(lambda: self._give_way(digest, free))
+        self._mailbox.put(lambda: self._give_way(digest, free))
         if not free.wait(_GIVE_WAY_MAX_S):
             raise LocalError(f"blob {digest.short}: libtorrent does not let go of its file; restart this node")
 
@@ -164,7 +159,7 @@ class TorrentSwarms(PieceDelivery):
         """See PieceDelivery."""
         if self._closed:
             return
-        self._do(self._stop)
+        self._mailbox.put(self._stop)
         self._thread.join()
         self._adoption.close()
         # Somebody may still wait for a file.
@@ -173,33 +168,21 @@ class TorrentSwarms(PieceDelivery):
         self._session.close()
         for torrent in [*self._torrents.values(), *self._leaving.values()]:
             _let_go(torrent, close=True)
-        with self._wake_lock:
-            os.close(self._wake_read)
-            os.close(self._wake_write)
-            self._wake_write = -1
-
-    def _do(self, command: Callable[[], object]) -> None:
-        self._commands.put(command)
-        with self._wake_lock, contextlib.suppress(BlockingIOError):  # full: it is awake
-            if self._wake_write >= 0:
-                os.write(self._wake_write, b"\0")
+        self._mailbox.close()
 
     # --- the thread --------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._closed:
-            select.select([self._wake_read], [], [], self._adoption.next_due_s(_IDLE_S))
-            with contextlib.suppress(BlockingIOError):
-                while len(os.read(self._wake_read, 4096)) == 4096:
-                    pass
+            self._mailbox.wait(self._adoption.next_due_s(_IDLE_S))
             self._run_commands()
             for alert in self._session.alerts():
                 self._guard(functools.partial(self._heard, alert))
             self._guard(self._look_around)
 
     def _run_commands(self) -> None:
-        while not self._commands.empty():
-            self._guard(self._commands.get())
+        for command in self._mailbox.take():
+            self._guard(command)
 
     def _guard(self, step: Callable[[], object]) -> None:
         try:
@@ -217,7 +200,7 @@ class TorrentSwarms(PieceDelivery):
         if now - self._second_s >= _EACH_SECOND_S:
             self._second_s = now
             self._session.ask_counters()
-            for digest in list(self._gave_way):
+            for digest in list(self._waiting):
                 self._join(digest)
 
     def _stop(self) -> None:
@@ -245,6 +228,8 @@ class TorrentSwarms(PieceDelivery):
         complete = blob.complete or blob.matched
         if complete:
             self._fetched.discard(digest)
+        elif blob.being_written and digest in self._fetched:
+            self._waiting.add(digest)
         if blob.layout != known.layout or (blob.being_written and not complete):
             blob.close()
             return
@@ -261,7 +246,7 @@ class TorrentSwarms(PieceDelivery):
             raise
         torrent = JoinedBlob(digest, known.layout, handle, descriptor, blob, complete)
         self._torrents[digest] = self._of_handle[handle] = torrent
-        self._gave_way.discard(digest)
+        self._waiting.discard(digest)
         if not fetched:
             self._serve(torrent)
         log.debug("torrent_joined digest=%s pieces=%d fetched=%s", digest.short, sum(held), fetched)
@@ -273,7 +258,7 @@ class TorrentSwarms(PieceDelivery):
 
     def _finished(self, digest: Digest) -> None:
         self._fetched.discard(digest)
-        self._gave_way.discard(digest)
+        self._waiting.discard(digest)
         torrent = self._torrents.get(digest)
         if torrent is None:
             self._join(digest)
@@ -302,7 +287,7 @@ class TorrentSwarms(PieceDelivery):
         except (ValueError, OSError) as error:
             log.warning("torrent_peer_ignored %r: %s", address[:80], error)
         else:
-            self._do(lambda: self._connect(digest, [str(HostPort(str(found[0][4][0]), named.port))]))
+            self._mailbox.put(lambda: self._connect(digest, [str(HostPort(str(found[0][4][0]), named.port))]))
 
     def _hurry(self, digest: Digest, piece: int) -> None:
         torrent = self._torrents.get(digest)
@@ -356,7 +341,7 @@ class TorrentSwarms(PieceDelivery):
     def _end(self, digest: Digest) -> None:
         """Leave it for good."""
         self._fetched.discard(digest)
-        self._gave_way.discard(digest)
+        self._waiting.discard(digest)
         if digest in self._torrents:
             self._leave(self._torrents[digest])
         elif digest in self._leaving:
@@ -368,7 +353,7 @@ class TorrentSwarms(PieceDelivery):
 
     def _give_way(self, digest: Digest, free: threading.Event) -> None:
         if digest in self._fetched:
-            self._gave_way.add(digest)
+            self._waiting.add(digest)
         if digest in self._torrents:
             self._leave(self._torrents[digest])
         leaving = self._leaving.get(digest)
