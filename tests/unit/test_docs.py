@@ -1,12 +1,22 @@
-"""The documents name only what exists: files behind links, modules, paths in the tree, options and metrics."""
+"""The documents name only what exists, and all of what they list: modules, messages, routes, metrics, log events."""
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
+
+import peer.metrics
+import supernode.metrics
+from benchmarks.harness.metrics import parse
+from peer.proxy.context import ProxyMetrics
+from peer.transport import wire
+from proto.wire import codec
+from supernode.api.routes import ROUTES
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -16,6 +26,8 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`\n]+)`")
 _MODULE = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+")
 _PATH = re.compile(rf"(?:{'|'.join(PACKAGES)}|docs|\.ci)(?:/[\w.-]+)+/?")
+# Files that are called as a package is.
+_NO_MODULE = re.compile(r".*\.(?:key|toml)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -58,6 +70,56 @@ def test_every_relative_link_leads_somewhere(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_module_and_path_exists(document: Path) -> None:
-    missing = [name for name in names(document, _MODULE) if not exists(name)]
+    modules = [name for name in names(document, _MODULE) if not _NO_MODULE.fullmatch(name)]
+    missing = [name for name in modules if not exists(name)]
     missing += [name for name in names(document, _PATH) if not (ROOT / name).exists()]
     assert missing == []
+
+
+def first_cells(document: str) -> list[str]:
+    """What stands in backticks in the first column of its tables."""
+    lines = (ROOT / "docs" / document).read_text().splitlines()
+    cells = [line.split("|")[1] for line in lines if line.startswith("|")]
+    return [name for cell in cells for name in _CODE.findall(cell)]
+
+
+def test_every_message_is_in_the_table_with_its_fields() -> None:
+    lines = (ROOT / "docs" / "protocol.md").read_text().splitlines()
+    rows = {name: line for line in lines if line.startswith("| `") for name in _CODE.findall(line.split("|")[1])}
+    for message in codec.TAGS:
+        cells = [
+            [re.sub(r" \(.*?\)", "", word) for word in cell.split(", ")] for cell in rows[message.__name__].split(" | ")
+        ]
+        assert [field.name for field in dataclasses.fields(message)] in cells, message.__name__
+
+
+def test_every_route_is_in_a_table() -> None:
+    listed = first_cells("protocol.md")
+    assert [path for path, _ in ROUTES if path not in listed] == []
+    assert wire.nonce_path() in listed
+
+
+def test_every_metric_is_in_the_tables_and_no_other() -> None:
+    node, node_proxy = peer.metrics.Metrics(), CollectorRegistry()
+    proxy = ProxyMetrics(node_proxy)
+    proxy.answered("blob", 200)
+    service = supernode.metrics.Metrics()
+    service.refused.labels("frame")
+    exposed: set[str] = set()
+    for text in (node.text(), service.text()):
+        exposed |= parse(text.decode()).names()
+    exposed |= {sample.name for family in node_proxy.collect() for sample in family.samples}
+    listed = {name for name in first_cells("operations.md") if name.startswith("layercast_")}
+    assert listed == {name for name in exposed if not name.endswith("_created")}
+
+
+def test_every_log_event_in_the_table_is_logged() -> None:
+    sources = "".join(
+        path.read_text() for package in ("proto", "peer", "supernode") for path in (ROOT / package).rglob("*.py")
+    )
+    rows = (ROOT / "docs" / "operations.md").read_text().partition("## Log events")[2].partition("\n## ")[0]
+    events = {name for name in _CODE.findall(rows) if re.fullmatch(r"[a-z]+(?:_[a-z]+)+", name)}
+    assert len(events) > 30
+    assert {
+        event for event in events if f'"{event}' not in sources and f'"%s_{event.partition("_")[2]}' not in sources
+    } == set()
