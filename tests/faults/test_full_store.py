@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.counts import assert_received
+from tests.support.counts import assert_becomes, assert_received
 from tests.support.held import held_bytes
 from tests.support.pullers import pull, start_pull
 from tests.support.tmpfs import fill, small_tmpfs
@@ -84,7 +84,7 @@ def test_a_store_limit_smaller_than_the_layer(cluster: Cluster, push: Callable[[
     assert_gets_its_layer(peer, digest)
     assert held_bytes(peer.data_dir, digest) == 0
     assert_gets_its_layer(peer, small)
-    assert held_bytes(peer.data_dir, small) == MIB
+    assert_becomes(lambda: held_bytes(peer.data_dir, small), MIB)
 
 
 def test_a_store_full_of_older_layers_evicts_them(cluster: Cluster, push: Callable[[int], str]) -> None:
@@ -93,5 +93,5 @@ def test_a_store_full_of_older_layers_evicts_them(cluster: Cluster, push: Callab
     cluster.wait_for_sessions(1)
     for digest in digests:
         assert_gets_its_layer(peer, digest)
-    assert [held_bytes(peer.data_dir, digest) for digest in digests] == [0, 0, 3 * MIB, 3 * MIB]
+    assert_becomes(lambda: [held_bytes(peer.data_dir, digest) for digest in digests], [0, 0, 3 * MIB, 3 * MIB])
     assert_received(peer, seed=4 * 3 * MIB)

@@ -159,5 +159,6 @@ def test_a_node_without_torrents_goes_to_the_origin(cluster: Cluster, origin: Fa
         cluster.wait_for_sessions(1)
         assert_all_got([pull(peer.proxy, digest)], digest)
     assert_received(peer, passthrough=len(content))
+    peer.process.wait_for_line("torrent_unavailable")
     lines = [line for line in peer.process.log() if "torrent_unavailable" in line]
     assert len(lines) == 1

@@ -17,12 +17,13 @@ def held_ranges(data_dir: Path, digest: str) -> list[tuple[int, int]]:
     named = Digest.parse(digest)
     folder = f"{named.algorithm}/{named.hex[:2]}/{named.hex}"
     meta = data_dir / "store" / "meta" / f"{folder}.json"
-    if not meta.exists():
+    try:
+        layout = BlobMeta.read(meta).layout
+        if (data_dir / "store" / "blobs" / folder).exists():
+            return layout.byte_ranges(layout.full_mask)
+        held = (data_dir / "store" / "meta" / f"{folder}.held").read_bytes()
+    except FileNotFoundError:  # none yet, or it is just being evicted or completed: who waits looks again
         return []
-    layout = BlobMeta.read(meta).layout
-    if (data_dir / "store" / "blobs" / folder).exists():
-        return layout.byte_ranges(layout.full_mask)
-    held = (data_dir / "store" / "meta" / f"{folder}.held").read_bytes()
     return layout.byte_ranges(Bitfield.from_bytes(held, layout.count).mask)
 
 

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 import peer.metrics
 import supernode.metrics
-from benchmarks.harness.metrics import parse
+from benchmarks.cluster.metrics import parse
 from peer.proxy.context import ProxyMetrics
 from peer.transport import wire
 from proto.wire import codec

@@ -42,7 +42,7 @@ def code_of(body: bytes) -> str:
 def test_a_manifest_comes_back_byte_for_byte_with_its_headers() -> None:
     with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
         response, body = mirror.request("/v2/library/app/manifests/latest")
-        assert mirror.counted("layercast_requests_total", kind="manifest", status="200") == 1
+        wait_until(lambda: mirror.counted("layercast_requests_total", kind="manifest", status="200") == 1)
     assert body == MANIFEST
     assert response.getheader("Content-Type") == MANIFEST_TYPE
     assert response.getheader("X-Own") == "1"
