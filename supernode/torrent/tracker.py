@@ -54,8 +54,8 @@ class TrackedSwarm:
 
     metainfo: bytes = b""
     making: bool = False
-    # Nodes that were told of the torrent.
-    told: set[int] = field(default_factory=set)
+    # Nodes that know of the torrent.
+    informed: set[int] = field(default_factory=set)
     # Whom to name to whom decides nothing that must be the same twice.
     neighbours: Neighbours = field(default_factory=lambda: Neighbours(random.Random()))
     # Pieces that a node held when it last got one or was helped, all members together then, and when that was.
@@ -86,7 +86,7 @@ class SeedEvents(SwarmEvents):
 
 
 class TorrentTracker(PieceDelivery):
-    """See PieceDelivery. Listens for torrents at once, with the running loop. Raises ConfigError."""
+    """See PieceDelivery. Listens for torrents at once. Raises ConfigError."""
 
     leases_pieces = False
 
@@ -259,7 +259,7 @@ class TorrentTracker(PieceDelivery):
 
     def _open(self, session: PeerSession, swarm: OpenSwarm, tracked: TrackedSwarm) -> None:
         """Once a session: the hashes that each piece must match, then the torrent."""
-        if session.node not in tracked.told:
-            tracked.told.add(session.node)
+        if session.node not in tracked.informed:
+            tracked.informed.add(session.node)
             self._driver.notifier.send_hashes(session, swarm, swarm.members[session.node])
             session.send(TorrentOpened(swarm.number, tracked.metainfo))

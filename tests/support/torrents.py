@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Told(SwarmEvents):
+class RecordedEvents(SwarmEvents):
     """Keeps what swarms report."""
 
     pieces: list[tuple[Digest, int, int]] = field(default_factory=list)
@@ -47,8 +47,8 @@ def metainfo_of(blob: SomeBlob, *, secret: bytes = bytes(32)) -> bytes:
 
 
 def torrent_swarms(
-    store: BlobStore, told: Told, *, upload_rate_bytes_s: int = 0, download_rate_bytes_s: int = 0
+    store: BlobStore, events: RecordedEvents, *, upload_rate_bytes_s: int = 0, download_rate_bytes_s: int = 0
 ) -> TorrentSwarms:
     """On a free port of loopback."""
     limits = SessionLimits(8, 50, upload_rate_bytes_s, download_rate_bytes_s)
-    return TorrentSwarms(store, HostPort("127.0.0.1", 0), limits, told)
+    return TorrentSwarms(store, HostPort("127.0.0.1", 0), limits, events)

@@ -17,7 +17,7 @@ def test_a_torrent_of_the_blob_in_its_cut_is_kept_with_its_peers() -> None:
     cache = MetainfoCache()
     assert cache.add(BLOB.digest, BLOB.layout, metainfo_of(BLOB))
     cache.add_peers(BLOB.digest, ["10.0.0.1:7000"])
-    # Told again, in the next session.
+    # RecordedEvents again, in the next session.
     assert cache.add(BLOB.digest, BLOB.layout, metainfo_of(BLOB))
     known = cache.get(BLOB.digest)
     assert known is not None

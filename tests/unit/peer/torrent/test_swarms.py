@@ -17,7 +17,7 @@ from proto.config.values import HostPort
 from proto.errors import ConfigError
 from proto.pieces import KIB, MIB
 from tests.support.blobs import SomeBlob, fill, some_blob
-from tests.support.torrents import Told, metainfo_of, torrent_swarms
+from tests.support.torrents import RecordedEvents, metainfo_of, torrent_swarms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,13 +34,13 @@ class Side:
 
     store: DiskStore
     swarms: TorrentSwarms
-    told: Told = field(default_factory=Told)
+    events: RecordedEvents = field(default_factory=RecordedEvents)
 
     @property
     def address(self) -> str:
         return f"127.0.0.1:{self.swarms.port}"
 
-    def told_of(self, blob: SomeBlob) -> None:
+    def offer(self, blob: SomeBlob) -> None:
         assert self.swarms.offer(blob.digest, blob.layout, metainfo_of(blob))
 
     def close(self) -> None:
@@ -49,8 +49,8 @@ class Side:
 
 
 def make_side(folder: Path, *, download_rate_bytes_s: int = 0) -> Side:
-    store, told = DiskStore(folder, size_limit_bytes=1 << 30, free_floor_bytes=0), Told()
-    return Side(store, torrent_swarms(store, told, download_rate_bytes_s=download_rate_bytes_s), told)
+    store, events = DiskStore(folder, size_limit_bytes=1 << 30, free_floor_bytes=0), RecordedEvents()
+    return Side(store, torrent_swarms(store, events, download_rate_bytes_s=download_rate_bytes_s), events)
 
 
 @pytest.fixture
@@ -74,13 +74,13 @@ def blob() -> SomeBlob:
 
 def seeded(seed: Side, blob: SomeBlob) -> None:
     fill(seed.store, blob).close()
-    seed.told_of(blob)
+    seed.offer(blob)
 
 
 def wanted(node: Side, blob: SomeBlob) -> BlobHandle:
     handle = node.store.open(blob.digest, blob.layout)
     handle.trust_hashes(0, blob.hashes)
-    node.told_of(blob)
+    node.offer(blob)
     node.swarms.blob_opened(blob.digest)
     return handle
 
@@ -89,14 +89,14 @@ def wait_whole(handle: BlobHandle, timeout_s: float = WAIT_S) -> None:
     wait_until(lambda: handle.held == handle.layout.full_mask, "every piece", timeout_s)
 
 
-def test_a_blob_comes_whole_and_each_piece_is_told_of_once(seed: Side, node: Side, blob: SomeBlob) -> None:
+def test_a_blob_comes_whole_and_each_piece_is_reported_once(seed: Side, node: Side, blob: SomeBlob) -> None:
     seeded(seed, blob)
     handle = wanted(node, blob)
     node.swarms.connect(blob.digest, [seed.address])
     wait_whole(handle)
-    wait_until(lambda: len(node.told.pieces) == blob.layout.count, "the reports", WAIT_S)
-    assert sorted(piece for _, piece, _ in node.told.pieces) == list(range(blob.layout.count))
-    assert sum(size_bytes for _, _, size_bytes in node.told.pieces) == SIZE_BYTES
+    wait_until(lambda: len(node.events.pieces) == blob.layout.count, "the reports", WAIT_S)
+    assert sorted(piece for _, piece, _ in node.events.pieces) == list(range(blob.layout.count))
+    assert sum(size_bytes for _, _, size_bytes in node.events.pieces) == SIZE_BYTES
     assert handle.check_digest()
     handle.close()
 
@@ -107,17 +107,17 @@ def test_what_the_store_holds_is_not_fetched_again(seed: Side, node: Side, blob:
     handle = wanted(node, blob)
     node.swarms.connect(blob.digest, [seed.address])
     wait_whole(handle)
-    assert not {0, 3, 12} & {piece for _, piece, _ in node.told.pieces}
+    assert not {0, 3, 12} & {piece for _, piece, _ in node.events.pieces}
     handle.close()
 
 
 def test_a_node_that_holds_a_part_serves_it(seed: Side, node: Side, blob: SomeBlob) -> None:
     fill(seed.store, blob, [1, 2]).close()
-    seed.told_of(blob)
+    seed.offer(blob)
     handle = wanted(node, blob)
     node.swarms.connect(blob.digest, [seed.address])
     wait_until(lambda: handle.held == 0b110, "two pieces", WAIT_S)
-    assert node.told.troubles == []
+    assert node.events.troubles == []
     handle.close()
 
 
@@ -125,7 +125,7 @@ def test_wrong_bytes_of_a_seed_are_never_held(seed: Side, node: Side, blob: Some
     source = fill(seed.store, blob)
     os.pwrite(source.fileno(), bytes(MIB), 0)
     source.close()
-    seed.told_of(blob)
+    seed.offer(blob)
     handle = wanted(node, blob)
     node.swarms.connect(blob.digest, [seed.address])
     time.sleep(1.0)
@@ -137,12 +137,12 @@ def test_content_that_libtorrent_believes_is_checked_once_more(seed: Side, node:
     seeded(seed, blob)
     handle = node.store.open(blob.digest, blob.layout)
     handle.trust_hashes(0, bytes(32) + blob.hashes[32:])
-    node.told_of(blob)
+    node.offer(blob)
     node.swarms.blob_opened(blob.digest)
     node.swarms.connect(blob.digest, [seed.address])
-    wait_until(lambda: bool(node.told.troubles), "the trouble", WAIT_S)
+    wait_until(lambda: bool(node.events.troubles), "the trouble", WAIT_S)
     assert not handle.held & 1
-    assert "does not match its hash" in node.told.troubles[0][1]
+    assert "does not match its hash" in node.events.troubles[0][1]
     handle.close()
 
 
@@ -163,7 +163,7 @@ def test_a_torrent_gives_way_to_a_writer_and_goes_on_after_it(tmp_path: Path, se
     writer.finish()
     wait_whole(handle)
     assert handle.check_digest()
-    assert node.told.troubles == []
+    assert node.events.troubles == []
     handle.close()
     node.close()
 
@@ -175,7 +175,7 @@ def test_a_blob_that_somebody_writes_is_joined_when_that_ends(seed: Side, node: 
     node.store.before_write(node.swarms.give_way)
     node.swarms.blob_opened(blob.digest)
     writer = handle.writer(3)
-    node.told_of(blob)
+    node.offer(blob)
     node.swarms.connect(blob.digest, [seed.address])
     time.sleep(0.5)
     assert handle.held == 0
@@ -187,28 +187,28 @@ def test_a_blob_that_somebody_writes_is_joined_when_that_ends(seed: Side, node: 
 def test_a_blob_that_is_served_in_part_can_be_fetched(seed: Side, node: Side, blob: SomeBlob) -> None:
     seeded(seed, blob)
     fill(node.store, blob, [1, 2]).close()
-    node.told_of(blob)
+    node.offer(blob)
     handle = wanted(node, blob)
     node.swarms.connect(blob.digest, [seed.address])
     wait_whole(handle)
     handle.close()
 
 
-def test_payload_is_told_of_while_it_moves_before_a_piece_is_whole(tmp_path: Path, seed: Side) -> None:
+def test_payload_is_reported_while_it_moves_before_a_piece_is_whole(tmp_path: Path, seed: Side) -> None:
     # Each piece takes half a minute.
     blob = some_blob(2 * MIB, piece_size_bytes=MIB)
     node = make_side(tmp_path / "slow", download_rate_bytes_s=32 * KIB)
     seeded(seed, blob)
     handle = wanted(node, blob)
     node.swarms.connect(blob.digest, [seed.address])
-    wait_until(lambda: len(node.told.moved) >= 2, "two words of payload", WAIT_S)
+    wait_until(lambda: len(node.events.moved) >= 2, "two words of payload", WAIT_S)
     assert handle.held == 0
-    assert node.told.pieces == []
-    for digest, received_bytes, sent_bytes in list(node.told.moved):
+    assert node.events.pieces == []
+    for digest, received_bytes, sent_bytes in list(node.events.moved):
         assert (digest, sent_bytes) == (blob.digest, 0)
         assert 0 < received_bytes < MIB
-    wait_until(lambda: bool(seed.told.moved), "the other side's word", WAIT_S)
-    digest, received_bytes, sent_bytes = seed.told.moved[0]
+    wait_until(lambda: bool(seed.events.moved), "the other side's word", WAIT_S)
+    digest, received_bytes, sent_bytes = seed.events.moved[0]
     assert (digest, received_bytes) == (blob.digest, 0)
     assert sent_bytes > 0
     handle.close()
@@ -216,19 +216,19 @@ def test_payload_is_told_of_while_it_moves_before_a_piece_is_whole(tmp_path: Pat
 
 
 def received(node: Side) -> int:
-    return sum(received_bytes for _, received_bytes, _ in node.told.moved)
+    return sum(received_bytes for _, received_bytes, _ in node.events.moved)
 
 
-def test_where_nothing_moves_nothing_is_told(seed: Side, node: Side, blob: SomeBlob) -> None:
+def test_where_nothing_moves_nothing_is_reported(seed: Side, node: Side, blob: SomeBlob) -> None:
     seeded(seed, blob)
     handle = wanted(node, blob)
     node.swarms.connect(blob.digest, [seed.address])
     wait_whole(handle)
-    wait_until(lambda: received(node) >= SIZE_BYTES, "all that came is told of", WAIT_S)
-    told = len(node.told.moved)
+    wait_until(lambda: received(node) >= SIZE_BYTES, "all that came is reported", WAIT_S)
+    reports = len(node.events.moved)
     # Two looks at the counters.
     time.sleep(2.5)
-    assert len(node.told.moved) == told
+    assert len(node.events.moved) == reports
     handle.close()
 
 
@@ -269,5 +269,8 @@ def test_what_was_forgotten_is_not_joined_again(seed: Side, node: Side, blob: So
 def test_a_port_that_is_taken_is_said_so(seed: Side) -> None:
     with pytest.raises(ConfigError, match="name one that is free here"):
         TorrentSwarms(
-            seed.store, HostPort("127.0.0.1", seed.swarms.port), SessionLimits(slots=1, connections_max=1), Told()
+            seed.store,
+            HostPort("127.0.0.1", seed.swarms.port),
+            SessionLimits(slots=1, connections_max=1),
+            RecordedEvents(),
         )

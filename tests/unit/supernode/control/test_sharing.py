@@ -30,7 +30,7 @@ from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
 from supernode.session.hello import PeerInfo
 from supernode.session.session import Limits, PeerSession, WebSocketSession
 from tests.support.fake_origin import FakeOrigin, fake_origin
-from tests.support.torrents import Told, torrent_swarms
+from tests.support.torrents import RecordedEvents, torrent_swarms
 from tests.unit.supernode.harness import running_supernode
 from tests.unit.supernode.torrent.test_tracker import FLAGS, TorrentPeer
 
@@ -202,7 +202,7 @@ async def test_pieces_that_members_store_are_news_once(tmp_path: Path, origin: F
 async def test_payload_that_the_seed_sends_is_news(tmp_path: Path, origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     store = DiskStore(tmp_path / "p", size_limit_bytes=1 << 30, free_floor_bytes=0)
-    swarms = torrent_swarms(store, Told(), download_rate_bytes_s=32 * KIB)
+    swarms = torrent_swarms(store, RecordedEvents(), download_rate_bytes_s=32 * KIB)
     async with (
         running_supernode(tmp_path / "s", origin, *FLAGS, limits=OFTEN) as supernode,
         Waiting.connected(supernode) as waits,
