@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from benchmarks.simulator.checkers import told
 from benchmarks.simulator.names import address_of, blob_of, digest_of, peer_id
-from peer.downloader.contract import HashesLearned, InlineGranted, Received
+from peer.downloader.contract import HashesLearned, Received
 from proto.ids import peer_name
-from proto.wire.messages import Grant, NodeKnown, OriginStatus
+from proto.wire.messages import Grant, InlineBlob, NodeKnown, OriginStatus
 from supernode.control.driver import INLINE_UPLINK_S
 from supernode.scheduler.contract import SEED
 
@@ -115,4 +115,4 @@ class Outbox:
             to.held[swarm.blob] = 1
             for arrived in self._tell_arrived:
                 arrived(world.clock.now, session.node, swarm.blob, 0, size)
-            session.peer.post(InlineGranted(grant.lease_id, grant.swarm))
+            session.peer.post(Received(InlineBlob(grant.lease_id, grant.swarm, b"")))

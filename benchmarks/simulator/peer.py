@@ -201,7 +201,7 @@ class Peer:
         rest_s = self._world.scenario.layout(self._blobs[command.digest]).piece_size_bytes / _SHA256_BYTES_S
         self._world.clock.run_after(rest_s, self.post, DigestChecked(command.check, True))
 
-    def _store_inline(self, command: contract.StoreInline) -> None:
+    def _store_content(self, command: contract.StoreContent) -> None:
         self._world.clock.run_after(self._world.settings.hash_s, self.post, FetchEnded(command.fetch, "", 0.0))
 
     def _cancel_fetch(self, command: contract.CancelFetch) -> None:
@@ -281,7 +281,7 @@ _WORK: Final[dict[type, Callable[..., None]]] = {
     contract.PieceHeld: Peer._piece_held,
     contract.OpenInStore: Peer._open_in_store,
     contract.CheckDigest: Peer._check_digest,
-    contract.StoreInline: Peer._store_inline,
+    contract.StoreContent: Peer._store_content,
     contract.FetchUpstream: Peer._fetch_upstream,
     contract.CancelUpstream: Peer._cancel_upstream,
     contract.AnswerReader: Peer._answer_reader,

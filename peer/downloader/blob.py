@@ -16,8 +16,8 @@ from proto.pieces import PieceLayout, first_missing, mask_of
 from proto.wire.messages import NO_READER, Source
 
 if TYPE_CHECKING:
-    from peer.downloader.contract import Holder, InlineGranted
-    from proto.wire.messages import Grant
+    from peer.downloader.contract import Holder
+    from proto.wire.messages import Grant, InlineBlob
 
 
 class PieceState(Enum):
@@ -113,7 +113,7 @@ class Blob:
     announced_held: int = 0
     announced_wanted: bool = False
     unanswered: deque[Source] = field(default_factory=deque)
-    early: list[Grant | InlineGranted] = field(default_factory=list)
+    early: list[Grant | InlineBlob] = field(default_factory=list)
     reader_sent: int = NO_READER
     origin_state: str = ""
     elected: bool = False

@@ -1,12 +1,11 @@
 """Every event the downloader takes and every command it gives. Plain data; see machine.py for what they do.
 
 Blobs are named by digest, everything that was started by an id of the machine's own. What the supernode says comes
-in as the message itself (Received) and goes out as one (Send), except what carries bytes: piece hashes are checked by
-the shell, which then tells HashesLearned, and an inline blob's content stays with the shell. Piece sets are integer
-masks (bit i is piece i).
+in as the message itself (Received) and goes out as one (Send), except piece hashes: the shell checks them and then
+tells HashesLearned. Piece sets are integer masks (bit i is piece i).
 
 Every command that starts something ends in exactly one outcome:
-    OpenInStore -> StoreOpened | StoreRefused          StartFetch, StoreInline -> FetchEnded
+    OpenInStore -> StoreOpened | StoreRefused          StartFetch, StoreContent -> FetchEnded
     FetchUpstream -> UpstreamEnded (UpstreamPiece before it)   CheckPublic -> PublicChecked
     CheckDigest -> DigestChecked                       AskHoldings -> HoldingsKnown
     BlobWanted (an event) -> AnswerReader | RefuseReader, then ReaderClosed from the shell in any case
@@ -45,7 +44,7 @@ class LinkLost:
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """A message of the supernode, except PieceHashes and InlineBlob."""
+    """A message of the supernode, except PieceHashes."""
 
     message: Message
 
@@ -66,21 +65,13 @@ class HashesConflict:
 
 
 @dataclass(frozen=True, slots=True)
-class InlineGranted:
-    """An InlineBlob arrived; the shell keeps its content under the lease."""
-
-    lease: int
-    swarm: int
-
-
-@dataclass(frozen=True, slots=True)
 class SharingSwitched:
     """The operator turned peer-to-peer on or off."""
 
     on: bool
 
 
-LinkEvent = LinkOpened | LinkLost | Received | HashesLearned | HashesConflict | InlineGranted | SharingSwitched
+LinkEvent = LinkOpened | LinkLost | Received | HashesLearned | HashesConflict | SharingSwitched
 
 
 # --- events: readers -----------------------------------------------------------------------------------------
@@ -170,16 +161,12 @@ StoreEvent = BlobFound | StoreOpened | StoreRefused | BlobEvicted | DigestChecke
 
 @dataclass(frozen=True, slots=True)
 class FetchEnded:
-    """A transfer is over; `reason` is empty when the piece is held, else a FetchReason value.
-
-    `matched` says that the whole blob's digest has passed with it and the store keeps it: nothing is left to check.
-    """
+    """A transfer is over; `reason` is empty when the piece is held, else a FetchReason value."""
 
     fetch: int
     reason: str
     elapsed_s: float
     message: str = ""
-    matched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,12 +307,12 @@ class StartFetch:
 
 
 @dataclass(frozen=True, slots=True)
-class StoreInline:
-    """Put the content that came with this lease into the store: the whole blob, whose digest is checked at once."""
+class StoreContent:
+    """A fetch whose bytes are in hand: put the one piece of a tiny blob, which came in a message, into the store."""
 
     fetch: int
     digest: Digest
-    lease: int
+    content: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -427,7 +414,7 @@ class ForgetBlob:
     digest: Digest
 
 
-StoreCommand = OpenInStore | CloseInStore | VoidInStore | CheckDigest | StoreInline
+StoreCommand = OpenInStore | CloseInStore | VoidInStore | CheckDigest | StoreContent
 TransferCommand = StartFetch | CancelFetch | FetchUpstream | CancelUpstream | CheckPublic | AskHoldings
 ReaderCommand = AnswerReader | RefuseReader | PieceHeld | BlobComplete | FailReaders
 Command = Send | StoreCommand | TransferCommand | ReaderCommand | SourcePublic | ForgetBlob

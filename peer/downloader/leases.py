@@ -15,17 +15,16 @@ from peer.downloader.contract import (
     CancelFetch,
     CancelUpstream,
     FetchEnded,
-    InlineGranted,
     PayloadCame,
     PieceArrived,
     PieceHeld,
     StartFetch,
-    StoreInline,
+    StoreContent,
     TransportFailed,
 )
 from peer.downloader.readers import refuse_unanswered
 from peer.downloader.state import leased_elsewhere
-from proto.wire.messages import BlobChecked, Failed, FetchReason, Grant, Stored
+from proto.wire.messages import BlobChecked, Failed, FetchReason, Grant, InlineBlob, Stored
 
 if TYPE_CHECKING:
     from peer.downloader.blob import Blob
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from proto.wire.messages import Cancel
 
 
-def granted(state: State, grant: Grant | InlineGranted) -> Blob | None:
+def granted(state: State, grant: Grant | InlineBlob) -> Blob | None:
     """Begin the transfer, keep it until the store is open, or say why not."""
     blob = state.of_swarm(grant.swarm)
     if blob is None or blob.layout is None or not state.sharing:
@@ -52,7 +51,7 @@ def granted(state: State, grant: Grant | InlineGranted) -> Blob | None:
     return blob
 
 
-def _decline(state: State, blob: Blob, grant: Grant | InlineGranted) -> None:
+def _decline(state: State, blob: Blob, grant: Grant | InlineBlob) -> None:
     """Nobody here wants this blob (any more)."""
     piece = grant.piece if isinstance(grant, Grant) else 0
     if blob.held >> piece & 1:
@@ -68,7 +67,7 @@ def start_early(state: State, blob: Blob) -> None:
         _begin(state, blob, grant)
 
 
-def _begin(state: State, blob: Blob, grant: Grant | InlineGranted) -> None:
+def _begin(state: State, blob: Blob, grant: Grant | InlineBlob) -> None:
     piece = grant.piece if isinstance(grant, Grant) else 0
     if piece < 0 or not blob.full >> piece or grant.lease in state.leases:
         state.send(Failed(grant.lease, FetchReason.PROTOCOL))
@@ -79,9 +78,9 @@ def _begin(state: State, blob: Blob, grant: Grant | InlineGranted) -> None:
     if len(state.owners) >= state.limits.fetches_max:
         state.send(Failed(grant.lease, FetchReason.BUSY))
         return
-    if isinstance(grant, InlineGranted):
+    if isinstance(grant, InlineBlob):
         fetch = _new_fetch(state, blob, Fetch(state.new_id(), piece, grant.lease, None))
-        state.emit(StoreInline(fetch.fetch, blob.digest, grant.lease))
+        state.emit(StoreContent(fetch.fetch, blob.digest, grant.content))
         return
     holder = state.nodes.get(grant.node)
     if holder is None:
@@ -165,8 +164,6 @@ def fetch_ended(state: State, event: FetchEnded) -> Blob | None:
         if fetch.holder is None:
             # Sent by the supernode itself, which knows its hash: it need not be told.
             blob.hashed |= 1 << fetch.piece
-        if event.matched and not (blob.complete or blob.check):
-            completed(state, blob)
         if known is not None:
             known.failures = 0
     else:

@@ -2,7 +2,7 @@
 
 Transitions of a piece on this node:
 
-    MISSING --Grant / own plan (StartFetch, StoreInline, FetchUpstream)--> LEASED
+    MISSING --Grant / own plan (StartFetch, StoreContent, FetchUpstream)--> LEASED
     LEASED  --FetchEnded("") / UpstreamPiece / PieceArrived--> HELD         the hash passed; late successes count
     LEASED  --FetchEnded(reason) / UpstreamEnded, no other transfer--> MISSING
     HELD    --Voided, own digest mismatch, BlobEvicted--> MISSING
@@ -52,7 +52,6 @@ _RULES: Final[dict[type, Callable[..., Blob | None]]] = {
     contract.BlobEvicted: swarms.evicted,
     contract.DigestChecked: swarms.digest_checked,
     contract.HoldingsKnown: standalone.holdings_known,
-    contract.InlineGranted: leases.granted,
     contract.LinkOpened: session.opened,
     contract.LinkLost: session.lost,
     contract.SharingSwitched: session.sharing_switched,
@@ -60,6 +59,7 @@ _RULES: Final[dict[type, Callable[..., Blob | None]]] = {
 # The same for what the supernode says. Messages that are not here mean nothing to a downloader.
 _MESSAGE_RULES: Final[dict[type, Callable[..., Blob | None]]] = {
     messages.Grant: leases.granted,
+    messages.InlineBlob: leases.granted,
     messages.Cancel: leases.cancelled,
     messages.NodeKnown: session.node_known,
     messages.SwarmOpened: swarms.opened,

@@ -30,7 +30,6 @@ from peer.downloader.contract import (
     Wakeup,
 )
 from peer.node.blobs import NotShared
-from peer.node.inline import InlineContents, Landed
 from peer.node.live_blob import LiveBlob, hashes_mask
 from peer.node.readers import Readers
 from peer.transport.delivery import DeliverySlot
@@ -85,7 +84,6 @@ class Driver:
         self._timer: asyncio.TimerHandle | None = None
         self._blobs: dict[Digest, LiveBlob] = {}
         self._readers = Readers(self._blobs, self._delivery, self.post)
-        self.inline = InlineContents(self.post)
         self.supernode_key: bytes | None = None
 
     # --- peer.node.blobs.BlobProvider -------------------------------------------------------------------------------
@@ -251,11 +249,8 @@ class Driver:
         match command:
             case contract.OpenInStore():
                 self._open_in_store(command)
-            case contract.StoreInline(fetch, digest, lease):
-                content = self.inline.wanted(lease, fetch)
-                if content is not None:
-                    post, matched = self.post_threadsafe, self._waker(digest)
-                    self._work.store_inline(fetch, self._handle(digest), content, post, matched)
+            case contract.StoreContent(_, digest):
+                self._work.store_content(command, self._handle(digest), self.post_threadsafe)
             case contract.FetchUpstream():
                 self._work.fetch_upstream(command, self._handle(command.digest), self.post_threadsafe)
             case contract.CancelUpstream(fetch):
@@ -303,8 +298,6 @@ class Driver:
 
     def _send(self, command: contract.Send) -> None:
         message = command.message
-        if isinstance(message, Stored | Failed):
-            self.inline.decline(message.lease)
         if isinstance(message, Stored) and message.lease:
             self._metrics.lease("stored")
         elif isinstance(message, Failed):
@@ -332,17 +325,7 @@ class Driver:
     # --- the store ---------------------------------------------------------------------------------------------
 
     def _open_in_store(self, command: contract.OpenInStore) -> None:
-        found = self.inline.begin(command.digest) if not self.blob(command.digest).early_hashes else None
-        if found is None:
-            self._work.open(command, self._store_opened_threadsafe)
-        else:
-            lease, content = found
-            landed = functools.partial(self._landed_threadsafe, lease)
-            self._work.open_with_content(command, content, self._store_opened_threadsafe, landed)
-
-    def _landed_threadsafe(self, lease: int, outcome: Landed) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for it
-            self._loop.call_soon_threadsafe(self.inline.landed, lease, outcome)
+        self._work.open(command, self._store_opened_threadsafe)
 
     def _store_opened_threadsafe(self, digest: Digest, layout: PieceLayout, opened: BlobHandle | str) -> None:
         """From the store's thread: a handle, or what is wrong."""
@@ -371,11 +354,7 @@ class Driver:
         blob = self.blob(digest)
         blob.handle, blob.layout = opened, opened.layout
         # Before the hashes that waited: a conflict with them voids an open blob alone.
-        if self.inline.is_landing(digest):
-            # As it was opened: of the content that was stored with it the downloader hears by its lease.
-            self.post(StoreOpened(digest, 0, hashed, complete=False))
-        else:
-            self.post(StoreOpened(digest, opened.held, hashed, opened.complete))
+        self.post(StoreOpened(digest, opened.held, hashed, opened.complete))
         early, blob.early_hashes = blob.early_hashes, []
         for signed in early:
             self.learn(blob, signed)

@@ -1,7 +1,6 @@
 """This node's side of the session: who it says it is, whom it believes, and which messages need a look at their bytes.
 
-Signed piece hashes are checked here before the downloader hears of them; an inline blob's content is put aside.
-Everything else goes to the downloader as it came.
+Signed piece hashes are checked here before the downloader hears of them. Everything else goes to it as it came.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peer.downloader.contract import HashesLearned, InlineGranted, LinkLost, LinkOpened, Received
+from peer.downloader.contract import HashesLearned, LinkLost, LinkOpened, Received
 from peer.node.live_blob import HASH_BYTES, hashes_mask
 from peer.store.base import SignedHashes
 from peer.transport.base import PieceSource
@@ -124,11 +123,6 @@ class SupernodeLink:
         match message:
             case PieceHashes():
                 self._hashes_received(message)
-            case InlineBlob(lease, swarm, content):
-                self._metrics.lease("granted")
-                if swarm in self._swarms:
-                    self._driver.inline.put(lease, self._swarms[swarm][0], content)
-                self._driver.post(InlineGranted(lease, swarm))
             case SwarmOpened():
                 self._swarm_opened(message)
                 self._driver.post(Received(message))
@@ -138,7 +132,7 @@ class SupernodeLink:
                 if node == SEED_NODE:
                     self._seed = PieceSource(PeerName(peer), address)
                 self._driver.post(Received(message))
-            case Grant():
+            case Grant() | InlineBlob():
                 self._metrics.lease("granted")
                 self._driver.post(Received(message))
             case _:
@@ -148,7 +142,6 @@ class SupernodeLink:
     def _forget_numbers(self) -> None:
         self._seed = None
         self._swarms.clear()
-        self._driver.inline.clear()
 
     def _remember_key(self, key: bytes) -> None:
         if self._key is not None:

@@ -20,7 +20,6 @@ from peer.downloader.contract import (
     UpstreamPiece,
 )
 from peer.node import peer_hashes
-from peer.node.inline import Landed, store_piece
 from peer.node.origin_fetch import UpstreamFetch
 from peer.registry.base import ANYONE, REFUSAL_REASONS
 from peer.transport.base import PieceFetch, PieceSource
@@ -38,7 +37,15 @@ from proto.wire.messages import FetchReason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.downloader.contract import AskHoldings, CheckPublic, Event, FetchUpstream, OpenInStore, StartFetch
+    from peer.downloader.contract import (
+        AskHoldings,
+        CheckPublic,
+        Event,
+        FetchUpstream,
+        OpenInStore,
+        StartFetch,
+        StoreContent,
+    )
     from peer.metrics import Metrics
     from peer.node.origin_fetch import UpstreamFetcher
     from peer.registry.origins import Origins
@@ -99,70 +106,16 @@ class Work:
             logger.exception("store_open_failed digest=%s", digest.short)
             return "internal error while opening the blob; see the log"
 
-    def open_with_content(
-        self,
-        command: OpenInStore,
-        content: bytes,
-        opened: Callable[[Digest, PieceLayout, BlobHandle | str], None],
-        landed: Callable[[Landed], None],
-    ) -> None:
-        """Pin a tiny blob whose content is here, store that and pass the digest, all in one go.
-
-        `opened` is called as in open(), once the digest has passed or cannot, and `landed` when the disk has it all.
-        """
-        layout = PieceLayout(command.size_bytes, command.piece_size_bytes)
+    def store_content(self, command: StoreContent, handle: BlobHandle, post: Post) -> None:
+        """Put a tiny blob's one piece, which came inside a message, into the store."""
 
         def run() -> None:
-            handle = self._open(command.digest, layout)
-            if isinstance(handle, str):
-                opened(command.digest, layout, handle)
-                landed(Landed(FetchReason.LOCAL, handle, whole=False))
-                return
-            told = False
-
-            def tell() -> None:
-                nonlocal told
-                if not told:
-                    told = True
-                    opened(command.digest, layout, handle)
-
-            outcome = self._store_whole(handle, content, tell)
-            tell()
-            landed(outcome)
+            reason, message = _stored(handle, command.content)
+            if not reason:
+                self._metrics.received("seed", len(command.content))
+            post(FetchEnded(command.fetch, reason, 0.0, message))
 
         self._disk.submit(run)
-
-    def store_inline(
-        self, fetch: int, handle: BlobHandle, content: bytes, post: Post, matched: Callable[[], None]
-    ) -> None:
-        """A tiny blob that came inside a message: its one piece, and the digest in one go.
-
-        A thread's turn for each would cost more than the work. `matched` is called as in check_digest.
-        """
-
-        def run() -> None:
-            outcome = self._store_whole(handle, content, matched)
-            post(FetchEnded(fetch, outcome.reason, 0.0, outcome.message, outcome.whole))
-
-        self._disk.submit(run)
-
-    def _store_whole(self, handle: BlobHandle, content: bytes, matched: Callable[[], None]) -> Landed:
-        reason, message = store_piece(handle, content)
-        if reason:
-            return Landed(reason, message, whole=False)
-        self._metrics.received("seed", len(content))
-        return Landed("", "", self._passes(handle, matched))
-
-    def _passes(self, handle: BlobHandle, matched: Callable[[], None]) -> bool:
-        """False for whatever is wrong: the downloader then has the digest checked, which tells what."""
-        try:
-            matches = handle.check_digest(matched)
-        except Exception:
-            logger.debug("digest_not_passed digest=%s", handle.digest.short, exc_info=True)
-            return False
-        if matches:
-            self._metrics.digest_checks.labels("ok").inc()
-        return matches
 
     def check_digest(self, check: int, handle: BlobHandle, post: Post, matched: Callable[[], None]) -> None:
         """Compare the whole blob's digest. `matched` is called from a thread as soon as it has passed."""
@@ -327,3 +280,24 @@ class Work:
 
 def _same_cut(size_bytes: int, piece_size_bytes: int, layout: PieceLayout) -> bool:
     return (size_bytes, piece_size_bytes) == (layout.size_bytes, layout.piece_size_bytes)
+
+
+def _stored(handle: BlobHandle, content: bytes) -> tuple[str, str]:
+    """Put a one-piece blob's content into the store: (reason, message), empty on success. Blocking."""
+    try:
+        if len(content) != handle.layout.size_bytes:
+            return FetchReason.PROTOCOL, ""
+        writer = handle.writer(0, from_origin=handle.hash_of(0) is None)
+        try:
+            writer.write(memoryview(content))
+            writer.finish()
+        finally:
+            writer.abort()
+    except PieceCorrupt:
+        return FetchReason.CORRUPT, ""
+    except LocalError as error:
+        return FetchReason.LOCAL, str(error)
+    except Exception:
+        logger.exception("content_not_stored digest=%s", handle.digest.short)
+        return FetchReason.LOCAL, "internal error while storing a blob; see the log"
+    return "", ""

@@ -16,18 +16,18 @@ from peer.downloader.contract import (
     FailReaders,
     FetchEnded,
     HashesConflict,
-    InlineGranted,
     LinkLost,
     LinkOpened,
     OpenInStore,
     PieceHeld,
     ReaderAt,
     ReaderClosed,
+    Received,
     RefuseReader,
     Send,
     SharingSwitched,
     StartFetch,
-    StoreInline,
+    StoreContent,
     StoreOpened,
     StoreRefused,
     VoidInStore,
@@ -40,6 +40,7 @@ from proto.wire.messages import (
     Failed,
     FetchReason,
     Grant,
+    InlineBlob,
     ReaderMoved,
     Stored,
     SwarmOpened,
@@ -158,26 +159,17 @@ def test_of_two_sources_of_a_piece_the_first_verified_wins() -> None:
 
 def test_an_inline_blob_goes_into_the_store_like_a_lease() -> None:
     script = Script().linked().open(size=500, hashed=1)
-    (inline,) = of_type(script(InlineGranted(5, SWARM)), StoreInline)
+    (inline,) = of_type(script(Received(InlineBlob(5, SWARM, b"content"))), StoreContent)
     out = script(FetchEnded(inline.fetch, "", 0.0))
     assert out[:2] == [Send(Stored(5, SWARM, 0, 0)), PieceHeld(DIGEST, 0)]
     assert of_type(out, CheckDigest)
 
 
-def test_an_inline_blob_whose_digest_passed_on_the_way_is_complete_at_once() -> None:
-    script = Script().linked().open(size=500, hashed=1)
-    (inline,) = of_type(script(InlineGranted(5, SWARM)), StoreInline)
-    out = script(FetchEnded(inline.fetch, "", 0.0, matched=True))
-    assert of_type(out, CheckDigest) == []
-    assert Send(Stored(5, SWARM, 0, 0)) in out
-    assert Send(BlobChecked(SWARM, True)) in out
-    assert BlobComplete(DIGEST) in out
-
-
 def test_the_hash_of_what_the_supernode_sent_itself_is_not_claimed() -> None:
     script = Script().linked().open(size=500, hashed=0)
-    (inline,) = of_type(script(InlineGranted(5, SWARM)), StoreInline)
-    out = script(FetchEnded(inline.fetch, "", 0.0, matched=True))
+    (inline,) = of_type(script(Received(InlineBlob(5, SWARM, b"content"))), StoreContent)
+    (check,) = of_type(script(FetchEnded(inline.fetch, "", 0.0)), CheckDigest)
+    out = script(DigestChecked(check.check, True))
     assert Send(BlobChecked(SWARM, True)) in out
     assert not any(isinstance(message, Announce) for message in sent(out))
 

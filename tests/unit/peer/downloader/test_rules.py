@@ -114,7 +114,7 @@ class World:
                     return contract.StoreRefused(digest, "full")
                 full = LAYOUTS[DIGESTS.index(digest)].full_mask
                 return contract.StoreOpened(digest, self.store[digest], self.rng.getrandbits(5) & full, False)
-            case contract.StartFetch(fetch) | contract.StoreInline(fetch):
+            case contract.StartFetch(fetch) | contract.StoreContent(fetch):
                 return self.fetch_outcome(fetch, chance)
             case contract.FetchUpstream(fetch, _, _, pieces):
                 if pieces and chance < 0.6:

@@ -72,7 +72,6 @@ async def test_a_tiny_blob_comes_with_its_opening_or_after_it(tmp_path: Path, at
         assert [blob.complete for blob in node.store.inventory()] == [True]
         sample = node.metrics.registry.get_sample_value
         assert sample("layercast_bytes_total", {"source": "seed"}) == len(content)
-        assert not node.driver.inline
 
 
 @pytest.mark.asyncio
@@ -138,11 +137,10 @@ async def test_an_evicted_blob_is_withdrawn(tmp_path: Path) -> None:
 
 
 @pytest.mark.asyncio
-async def test_what_came_with_a_lease_that_was_declined_is_not_kept(tmp_path: Path) -> None:
-    async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
+async def test_content_for_an_unknown_swarm_is_declined(tmp_path: Path) -> None:
+    async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode):
         await supernode.say(InlineBlob(5, 99, b"of no swarm"))
         assert (await supernode.hears(Failed)).lease == 5
-        assert not node.driver.inline
 
 
 @pytest.mark.asyncio
