@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from peer.registry.origins import Origins
     from peer.registry.range_reader import Range
-    from peer.store.base import BlobHandle
+    from peer.store.base import BlobHandle, Chunk
     from proto.wire.messages import Source
 
 logger = logging.getLogger(__name__)
@@ -112,15 +112,17 @@ class UpstreamFetcher:
         blob, piece_size_bytes = fetch.blob, fetch.blob.layout.piece_size_bytes
         origin = self._origins.at(fetch.source.upstream)
         size_bytes = blob.layout.size_bytes
-        reader = RangeReader(origin, fetch.source.repository, blob.digest, size_bytes, self._settings, self._limiter)
+        reader = RangeReader(
+            origin, fetch.source.repository, blob.digest, size_bytes, self._settings, self._limiter, slices=True
+        )
         ahead = fetch.pieces >> fetch.first << fetch.first
         wanted: list[Range] = [*blob.layout.byte_ranges(ahead), *blob.layout.byte_ranges(fetch.pieces & ~ahead)]
         cutter = PieceCutter(blob, lambda piece, _: fetch.piece_done(piece))
 
-        def keep(offset: int, view: memoryview) -> None:
+        def keep(offset: int, chunk: Chunk) -> None:
             if fetch.stop.is_set() and offset % piece_size_bytes == 0:
                 raise FetchCancelled
-            cutter.write(offset, view)
+            cutter.write(offset, chunk)
 
         try:
             reader.read(wanted, keep, fetch.cancel)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from hashlib import _Hash
 
+    from peer.store.base import Chunk
     from proto.ids import Digest
 
 WITHHELD_BYTES: Final = 64 * 1024
@@ -29,8 +30,9 @@ class CheckedBody:
         self._hasher = hasher
         self._withheld = b""
 
-    def write(self, _: int, chunk: memoryview) -> None:
+    def write(self, _: int, chunk: Chunk) -> None:
         """The next bytes. Raises what `send` raises."""
+        assert isinstance(chunk, memoryview), "a client is sent bytes"
         if self._hasher is None:
             self._send(chunk)
             return

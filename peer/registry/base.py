@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from multidict import CIMultiDict, CIMultiDictProxy
 
+    from peer.store.base import FileSlice
     from peer.transport.cancellation import Cancellation
     from proto.ids import Digest
     from proto.oci.routes import RegistryRequest
@@ -84,6 +85,10 @@ class BlobBody(Protocol):
         Raises UpstreamError: unavailable for silence or a body cut short, content for one longer than announced.
         Raises FetchCancelled. What was returned before is good.
         """
+        ...
+
+    def take_slice(self, count: int) -> FileSlice | None:
+        """The next bytes, at most so many, as a slice of the local file that they lie in; None where they do not."""
         ...
 
     def close(self) -> None:

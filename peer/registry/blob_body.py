@@ -55,6 +55,9 @@ class HttpBody:
         self.position += count
         return count
 
+    def take_slice(self, count: int) -> None:
+        """See BlobBody: these come over a network."""
+
     def close(self) -> None:
         """End reading; the connection is kept if the body was read to its end. Idempotent."""
         self._exchange.close()

@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from peer.store.base import FileSlice
 from proto.errors import DigestInvalid, UpstreamError, UpstreamKind
 from proto.ids import Digest
 from proto.oci.routes import BlobRoute, ManifestRoute, Ping, TagsRoute, looks_like_host
@@ -190,6 +191,13 @@ class FileBody:
             raise UpstreamError(f"a blob's file ended at byte {self.position}", UpstreamKind.UNAVAILABLE)
         self.position += count
         return count
+
+    def take_slice(self, count: int) -> FileSlice:
+        """See BlobBody."""
+        self._cancel.check()
+        taken = FileSlice(self._descriptor, self.position, min(count, self._end - self.position))
+        self.position += len(taken)
+        return taken
 
     def close(self) -> None:
         """See BlobBody."""

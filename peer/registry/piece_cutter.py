@@ -7,15 +7,16 @@ the bytes at the pieces' borders and says when a piece is whole. It fetches noth
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
 from proto.errors import PieceCorrupt, UpstreamError, UpstreamKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from peer.store.base import BlobHandle, PieceWriter
+    from peer.store.base import BlobHandle, Chunk, PieceWriter
 
 
 class PieceCutter:
@@ -31,7 +32,7 @@ class PieceCutter:
         self._begun: dict[int, tuple[PieceWriter, int]] = {}
         self._closed = False
 
-    def write(self, offset: int, view: memoryview) -> None:
+    def write(self, offset: int, view: Chunk) -> None:
         """The bytes at `offset`: where a piece begins, or where the last write of it ended.
 
         Raises UpstreamError (content) where a piece differs from the hash it is known by, StoreFull, LocalError.
@@ -41,7 +42,8 @@ class PieceCutter:
             end = self._layout.offset(piece) + self._layout.length(piece)
             part = view[: end - offset]
             writer = self._writer(piece, offset)
-            writer.write(part)
+            with _wrong_content():
+                writer.write(part)
             offset += len(part)
             view = view[len(part) :]
             if offset < end:
@@ -78,8 +80,14 @@ class PieceCutter:
     def _finish(self, piece: int, writer: PieceWriter) -> None:
         with self._lock:
             del self._begun[piece]
-        try:
+        with _wrong_content():
             piece_hash = writer.finish()
-        except PieceCorrupt as error:
-            raise UpstreamError(f"origin sent other bytes than before: {error}", UpstreamKind.CONTENT) from error
         self._on_piece(piece, piece_hash)
+
+
+@contextlib.contextmanager
+def _wrong_content() -> Iterator[None]:
+    try:
+        yield
+    except PieceCorrupt as error:
+        raise UpstreamError(f"origin sent other bytes than before: {error}", UpstreamKind.CONTENT) from error

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peer.registry.base import BlobBody, Caller, Origin
+    from peer.store.base import Chunk
     from peer.transport.cancellation import Cancellation
     from proto.ids import Digest
 
     # Bytes [start, end); None: to the end of a blob whose size nobody told.
     Range = tuple[int, int | None]
     # (offset, bytes): in order within each range. May raise LayercastError, and FetchCancelled to end it all.
-    Sink = Callable[[int, memoryview], None]
+    Sink = Callable[[int, Chunk], None]
 
 # What goes to the sink at once. Chunks end at its multiples, so that the end of every piece is handed on at once.
 CHUNK_BYTES: Final = 256 * KIB
@@ -59,8 +60,13 @@ class RangeReader:
         settings: ReadSettings,
         limiter: RateLimiter | None = None,
         caller: Caller = NODE,
+        *,
+        slices: bool = False,
     ) -> None:
-        """`limiter`: obeyed by all who share it; else this reader obeys what it is told itself."""
+        """`limiter`: obeyed by all who share it; else this reader obeys what it is told itself.
+
+        `slices`: its sinks take slices of files, where an origin has the blob in one.
+        """
         self._origin = origin
         self._repository = repository
         self._digest = digest
@@ -68,6 +74,7 @@ class RangeReader:
         self._settings = settings
         self._limiter = limiter or RateLimiter(settings.retry.retry_after_max_s, settings.clock)
         self._caller = caller
+        self._slices = slices
 
     def open(self, start: int, end: int | None, cancel: Cancellation) -> BlobBody:
         """One request for bytes [start, end). Raises UpstreamError and FetchCancelled."""
@@ -92,9 +99,9 @@ class RangeReader:
         """
         retry, clock = self.new_retry(), self._settings.clock
 
-        def passed(offset: int, view: memoryview) -> None:
-            sink(offset, view)
-            retry.received(len(view), clock())
+        def passed(offset: int, chunk: Chunk) -> None:
+            sink(offset, chunk)
+            retry.received(len(chunk), clock())
 
         while wanted:
             try:
@@ -177,18 +184,26 @@ class RangeReader:
 
         What came before an error is passed on before the error is raised.
         """
-        start, end = wanted[0]
+        in_file = body.take_slice(len(chunk)) if self._slices else None
+        if in_file is not None:
+            self._settings.received(len(in_file))
+            self._hand_on(wanted, in_file, sink)
+            return len(in_file)
         count = 0
         try:
             while count < len(chunk) and (received := self._receive(body, chunk[count:])):
                 count += received
         finally:
             if count:
-                wanted[0] = (start + count, end)
-                if wanted[0][0] == end:
-                    del wanted[0]
-                sink(start, chunk[:count])
+                self._hand_on(wanted, chunk[:count], sink)
         return count
+
+    def _hand_on(self, wanted: list[Range], chunk: Chunk, sink: Sink) -> None:
+        start, end = wanted[0]
+        wanted[0] = (start + len(chunk), end)
+        if wanted[0][0] == end:
+            del wanted[0]
+        sink(start, chunk)
 
     def _receive(self, body: BlobBody, view: memoryview) -> int:
         count = body.readinto(view)

@@ -1,4 +1,4 @@
-"""What a store of blobs offers, to the splitter, the downloader, the upload server and the client's stream.
+"""What a store of blobs offers, to the piece cutter, the downloader, the upload server and the client's stream.
 
 Everything here is blocking and safe to call from any thread. It moves no bytes over a network and knows no scheduling.
 A piece is held only after its hash passed, a blob complete only after its digest did. Piece masks: bit i is piece i.
@@ -35,6 +35,26 @@ class StoredBlob:
     complete: bool
 
 
+@dataclass(frozen=True, slots=True)
+class FileSlice:
+    """Bytes that lie in a file, in place of a view of them: the store may have the kernel copy them or share them."""
+
+    descriptor: int
+    offset: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, part: slice) -> FileSlice:
+        """A part of it, as of a memoryview."""
+        start, stop, _ = part.indices(self.length)
+        return FileSlice(self.descriptor, self.offset + start, max(0, stop - start))
+
+
+Chunk = memoryview | FileSlice
+
+
 class PieceWriter(Protocol):
     """Takes one piece's bytes in order; hashes, writes in place, and advances the blob's digest when it is next."""
 
@@ -43,8 +63,11 @@ class PieceWriter(Protocol):
         """How many bytes of the piece are still to come."""
         ...
 
-    def write(self, chunk: memoryview) -> None:
-        """The next bytes of the piece. Raises StoreFull or LocalError; the piece then stays missing."""
+    def write(self, chunk: Chunk) -> None:
+        """The next bytes of the piece. Raises StoreFull or LocalError; the piece then stays missing.
+
+        Raises PieceCorrupt for a slice of a file that has become shorter.
+        """
         ...
 
     def finish(self) -> bytes:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import blake3
 
+from peer.store.base import FileSlice
 from peer.store.files import CHUNK_BYTES, NO_ROOM, local_error, read_into, write_all
 from proto.errors import PieceCorrupt
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from hashlib import _Hash
     from pathlib import Path
 
+    from peer.store.base import Chunk
     from proto.ids import Digest
     from proto.pieces import PieceLayout
 
@@ -85,17 +87,55 @@ class Writer:
         """See PieceWriter."""
         return self._length - self._written
 
-    def write(self, chunk: memoryview) -> None:
+    def write(self, chunk: Chunk) -> None:
         """See PieceWriter."""
         assert not self._ended
         assert len(chunk) <= self.remaining_bytes
+        if isinstance(chunk, FileSlice):
+            self._write_slice(chunk)
+            return
         for start in range(0, len(chunk), CHUNK_BYTES):
             part = chunk[start : start + CHUNK_BYTES]
-            self._piece_hash.update(part)
-            if self._hasher is not None:
-                self._hasher.update(part)
+            self._hash(part)
             self._put(part)
             self._written += len(part)
+
+    def _hash(self, part: memoryview) -> None:
+        self._piece_hash.update(part)
+        if self._hasher is not None:
+            self._hasher.update(part)
+
+    def _write_slice(self, chunk: FileSlice) -> None:
+        """Copied by the kernel where it can, and hashed from the copy, so that what was checked is what is kept.
+
+        Not linked: whoever writes to a linked file changes a blob whose digest has passed.
+        """
+        buffer = memoryview(bytearray(min(len(chunk), CHUNK_BYTES)))
+        try:
+            for start in range(0, len(chunk), CHUNK_BYTES):
+                part = chunk[start : start + CHUNK_BYTES]
+                view = buffer[: len(part)]
+                if self._copied(part) and read_into(self._blob.descriptor, view, self._offset + self._written):
+                    self._hash(view)
+                    self._written += len(view)
+                elif read_into(part.descriptor, view, part.offset):
+                    self.write(view)
+                else:
+                    raise PieceCorrupt(f"{self._name}: the file that it comes from has become shorter")
+        except OSError as error:
+            raise local_error(error, self._name) from None
+
+    def _copied(self, part: FileSlice) -> bool:
+        """copy_file_range(2): within one filesystem, which may share the blocks. False for any trouble with it."""
+        with self._turn:
+            if self._place is not Place.HERE:
+                return False
+            to = self._offset + self._written
+            try:
+                count = os.copy_file_range(part.descriptor, self._blob.descriptor, len(part), part.offset, to)
+            except OSError:
+                return False
+            return count == len(part)
 
     def finish(self) -> bytes:
         """See PieceWriter."""

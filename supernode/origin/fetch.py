@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peer.registry.range_reader import Range, RangeReader, Sink
+    from peer.store.base import Chunk
     from peer.transport.cancellation import Cancellation
     from supernode.origin.byte_ranges import RangeBook, WindowSettings
 
@@ -132,10 +133,10 @@ class BlobFetch:
             whole = True
             return self._claim_all(stream)
 
-        def passed(offset: int, view: memoryview) -> None:
+        def passed(offset: int, chunk: Chunk) -> None:
             # Not before the size is known to be the right one.
             self._ranges_proven = self._ranges_proven or not whole
-            self._deliver(stream, offset, view)
+            self._deliver(stream, offset, chunk)
 
         with self._lock:
             self._active += 1
@@ -159,18 +160,18 @@ class BlobFetch:
             self._ramp.settle(1)
             return list(self._book.take_all())
 
-    def _deliver(self, stream: _Stream, offset: int, view: memoryview) -> None:
+    def _deliver(self, stream: _Stream, offset: int, chunk: Chunk) -> None:
         try:
-            self._sink(offset, view)
+            self._sink(offset, chunk)
         except LayercastError as error:
             with self._lock:
                 self._sink_error = self._sink_error or error
             raise
         now = self._clock()
         with self._lock:
-            self._retry.received(len(view), now)
+            self._retry.received(len(chunk), now)
             if stream.on_trial and not stream.joined:
                 stream.joined = True
                 self._ramp.joined(now)
-            self._ramp.delivered(len(view), now)
+            self._ramp.delivered(len(chunk), now)
             self._start_further_streams(stream.cancel)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from peer.registry.origins import Origins
     from peer.registry.range_reader import Sink
-    from peer.store.base import BlobHandle
+    from peer.store.base import BlobHandle, Chunk
     from peer.transport.cancellation import Cancellation
     from proto.ids import Digest
     from proto.wire.messages import Source
@@ -97,9 +97,9 @@ class OriginFetcher:
         failures: list[UpstreamError] = []
         sink_errors: list[Exception] = []
 
-        def guarded(offset: int, view: memoryview) -> None:
+        def guarded(offset: int, chunk: Chunk) -> None:
             try:
-                sink(offset, view)
+                sink(offset, chunk)
             except Exception as error:
                 sink_errors.append(error)
                 raise
@@ -109,7 +109,9 @@ class OriginFetcher:
                 return
             try:
                 origin = self._origins.at(source.upstream)
-                reader = RangeReader(origin, source.repository, digest, size_bytes, self._settings, self._limiter)
+                reader = RangeReader(
+                    origin, source.repository, digest, size_bytes, self._settings, self._limiter, slices=True
+                )
                 BlobFetch(reader, book, guarded, self._windows, self._settings.clock).run(cancel)
             except UpstreamError as error:
                 if sink_errors:

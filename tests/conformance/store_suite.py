@@ -5,19 +5,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
-from peer.store.base import SignedHashes, StoredBlob
+from peer.store.base import FileSlice, SignedHashes, StoredBlob
 from proto.errors import LocalError, PieceCorrupt, StoreFull
 from proto.pieces import PieceLayout
 from tests.support.blobs import fill, some_blob, write_piece
 
 if TYPE_CHECKING:
-    from peer.store.base import BlobStore
+    from pathlib import Path
+
+    from peer.store.base import BlobStore, PieceWriter
     from proto.ids import Digest
 
 
@@ -100,6 +103,59 @@ class StoreSuite:
         handle = fill(store, blob, [0, 1, 3, 9])
         found = [handle.available_from(offset) for offset in (0, 1999, 2000, 2500, 3001, 9000, 9499, 9500)]
         assert found == [2000, 2000, 2000, 2500, 4000, 9500, 9500, 9500]
+        handle.close()
+
+    # --- slices of files -----------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("in_kernel", [True, False])
+    def test_a_slice_of_a_file_is_taken_as_its_bytes_are(
+        self, store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_kernel: bool
+    ) -> None:
+        """The kernel copies within a filesystem; what it does not copy is read and written."""
+        copied: list[int] = []
+        real = os.copy_file_range
+
+        def copy_file_range(source: int, target: int, count: int, at: int, to: int) -> int:
+            if not in_kernel:
+                raise OSError(errno.EXDEV, "Invalid cross-device link")
+            copied.append(count)
+            return real(source, target, count, at, to)
+
+        monkeypatch.setattr(os, "copy_file_range", copy_file_range)
+        blob = some_blob(10_000, piece_size_bytes=1000)
+        file = tmp_path / "elsewhere"
+        file.write_bytes(b"before" + blob.content)
+        handle = store.open(blob.digest, blob.layout)
+        with file.open("rb") as opened:
+            for piece in range(10):
+                writer = handle.writer(piece, from_origin=True)
+                slice_ = FileSlice(opened.fileno(), 6 + 1000 * piece, 1000)
+                writer.write(slice_[:300])
+                writer.write(slice_[300:])
+                writer.finish()
+        assert os.pread(handle.fileno(), 10_000, 0) == blob.content
+        assert handle.check_digest()
+        assert sum(copied) == (10_000 if in_kernel else 0)
+        handle.close()
+
+    def test_a_slice_of_a_file_that_was_cut_or_changed_is_no_piece(self, store: BlobStore, tmp_path: Path) -> None:
+        blob = some_blob(10_000, piece_size_bytes=1000)
+        file = tmp_path / "elsewhere"
+        file.write_bytes(bytes(1000) + blob.content[1000:1900])
+
+        def take(writer: PieceWriter, slice_: FileSlice) -> None:
+            writer.write(slice_)
+            writer.finish()
+
+        handle = store.open(blob.digest, blob.layout)
+        handle.trust_hashes(0, blob.hashes)
+        with file.open("rb") as opened:
+            for piece in (0, 1):
+                writer = handle.writer(piece)
+                with pytest.raises(PieceCorrupt):
+                    take(writer, FileSlice(opened.fileno(), 1000 * piece, 1000))
+                writer.abort()
+        assert handle.held == 0
         handle.close()
 
     # --- two writers of one piece ------------------------------------------------------------------------------

@@ -13,11 +13,15 @@ import pytest
 from peer.registry.base import ANYONE, NODE
 from peer.registry.directory import check, media_type_of
 from peer.registry.origins import Origins
+from peer.store.disk import DiskStore
 from peer.transport.cancellation import Cancellation
 from proto.errors import RemoteError, UpstreamError, UpstreamKind
 from proto.ids import Digest
 from proto.oci.routes import parse_request
 from proto.oci.upstreams import UpstreamConfig, UpstreamTable
+from proto.pieces import PieceLayout
+from proto.wire.messages import Source
+from supernode.origin.sources import OriginFetcher
 from tests.conformance.origin_suite import EMPTY, HOST, REPOSITORY, TAG, OriginSuite, answered, image_in, refused
 from tests.support.registry_storage import RegistryStorage
 
@@ -280,6 +284,36 @@ def test_a_file_that_becomes_shorter_while_it_is_read_is_an_error(layout: Path, 
         buffer = memoryview(bytearray(1000))
         assert body.readinto(buffer) == 100
         assert refused(lambda: body.readinto(buffer)).kind is UpstreamKind.UNAVAILABLE
+
+
+def test_a_stores_copy_is_made_by_the_kernel_and_is_its_own(
+    layout: Path, image: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No link: what is written to the folder later changes nothing that was checked."""
+    copied: list[int] = []
+    real = os.copy_file_range
+
+    def copy_file_range(source: int, target: int, count: int, at: int, to: int) -> int:
+        copied.append(count)
+        return real(source, target, count, at, to)
+
+    monkeypatch.setattr(os, "copy_file_range", copy_file_range)
+    blob = image.layers[-1]
+    digest = Digest.parse(blob.digest)
+    file = layout / "blobs" / "sha256" / digest.hex
+    store = DiskStore(tmp_path / "store", size_limit_bytes=1 << 30, free_floor_bytes=0)
+    handle = store.open(digest, PieceLayout.of(blob.size_bytes))
+    OriginFetcher(origins_of(layout)).fetch(
+        handle, (Source(HOST, REPOSITORY),), handle.layout.full_mask, lambda piece, _: None, Cancellation()
+    )
+    assert handle.check_digest()
+    assert sum(copied) == blob.size_bytes
+    assert os.stat(file).st_nlink == 1
+    content = file.read_bytes()
+    file.write_bytes(bytes(len(content)))
+    assert os.pread(handle.fileno(), len(content), 0) == content
+    handle.close()
+    store.close()
 
 
 def test_what_an_operator_named_wrongly_is_told_with_what_is_right(tmp_path: Path) -> None:

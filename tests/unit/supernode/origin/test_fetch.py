@@ -31,6 +31,8 @@ from tests.support.fake_origin import FakeOrigin, Fault, fake_origin
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from peer.store.base import Chunk
+
 PIECE = 64 * KIB
 CONTENT = bytes(i * 31 % 251 for i in range(1000 * 1000))
 LAYOUT = PieceLayout(len(CONTENT), PIECE)
@@ -52,7 +54,8 @@ class Received:
     times: bytearray = field(default_factory=lambda: bytearray(len(CONTENT)))
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def write(self, offset: int, view: memoryview) -> None:
+    def write(self, offset: int, view: Chunk) -> None:
+        assert isinstance(view, memoryview)
         with self.lock:
             self.content[offset : offset + len(view)] = view
             self.times[offset : offset + len(view)] = self.times[offset : offset + len(view)].translate(ONE_MORE)
@@ -312,7 +315,7 @@ def test_a_full_store_ends_every_stream(origin: FakeOrigin) -> None:
     origin.bytes_per_s = 2_000_000.0
     writes: list[int] = []
 
-    def full(offset: int, view: memoryview) -> None:
+    def full(offset: int, view: Chunk) -> None:
         writes.append(offset)
         if len(writes) > 3:
             raise StoreFull("no room")
