@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 HELP = "leases/s of the scheduler on one core, the time of one handle(), and its memory"
 
 _PEERS_MAX: Final = 20_000
-_LEASES_PER_S: Final = 50_000.0
+# Up to so many peers, and the leases/s that are wanted of a compiled scheduler.
+_LEASES_PER_S: Final = ((200, 50_000.0), (_PEERS_MAX, 20_000.0))
 _HANDLE_P99_S: Final = 0.005
 # Up to so many peers, and how far above the piece bound the makespan may lie.
 _X_PIECE: Final = ((200, 1.03), (1000, 1.10), (_PEERS_MAX, 1.15))
@@ -265,7 +266,7 @@ def _print(document: dict[str, object]) -> None:
 
     peers, pieces = document["peers"], document["pieces"]
     x_limit = next(limit for up_to, limit in _X_PIECE if figure("peers") <= up_to)
-    rate_limit = _LEASES_PER_S if figure("peers") <= _X_PIECE[0][0] else _LEASES_PER_S / 2
+    rate_limit = next(limit for up_to, limit in _LEASES_PER_S if figure("peers") <= up_to)
     rows = [
         _row("leases/s on one core", "leases_per_s", figure("leases_per_s"), rate_limit, at_least=True),
         _row("p99 of one handle(), ms", "handle_p99_s", 1e3 * figure("handle_p99_s"), 1e3 * _HANDLE_P99_S),
