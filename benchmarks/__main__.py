@@ -10,6 +10,7 @@ import benchmarks.dataplane.command
 import benchmarks.fanout.command
 import benchmarks.scheduler
 import benchmarks.simulator.command
+import benchmarks.startup
 from proto.errors import LayercastError
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "fanout": benchmarks.fanout.command,
     "sim": benchmarks.simulator.command,
     "scheduler": benchmarks.scheduler,
+    "startup": benchmarks.startup,
 }
 
 

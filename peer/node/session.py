@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import aiohttp
@@ -97,7 +98,8 @@ class Session:
     async def run(self) -> None:
         """Connect, and again after each end, until cancelled."""
         failures = 0
-        async with aiohttp.ClientSession(trust_env=False) as client:
+        connector = aiohttp.TCPConnector(ssl=await _tls(self._url))
+        async with aiohttp.ClientSession(trust_env=False, connector=connector) as client:
             while True:
                 try:
                     await self._once(client)
@@ -269,6 +271,11 @@ def frames(batch: list[Message]) -> list[list[Message]]:
         parts[-1].append(message)
         size += size_of(message)
     return parts
+
+
+async def _tls(url: str) -> ssl.SSLContext | bool:
+    """One of our own for https: that of aiohttp has no certificates (proto.runtime.quick_aiohttp)."""
+    return await asyncio.to_thread(ssl.create_default_context) if url.startswith("https:") else True
 
 
 def _text(error: BaseException) -> str:

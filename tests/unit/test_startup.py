@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # The event loop and all that is made for it, and what only a running service needs.
 HEAVY = {
@@ -29,3 +33,31 @@ def imported_by(code: str) -> set[str]:
 def test_what_only_a_running_service_needs_is_imported_by_nothing_else(program: str, flag: str) -> None:
     code = f"import sys; sys.argv = ['layercast-{program}', '{flag}']; from {program}.__main__ import main; main()"
     assert not imported_by(code) & HEAVY
+
+
+@pytest.mark.parametrize("program", ["peer", "supernode"])
+def test_a_service_imports_nothing_that_it_may_never_use(program: str, tmp_path: Path) -> None:
+    argv = ["--listen", "127.0.0.1:0", "--upload-listen", "127.0.0.1:0", "--data-dir", str(tmp_path)]
+    service = program.title()
+    code = (
+        f"import os, signal; from {program} import app; from {program}.__main__ import run\n"
+        f"begin = app.{service}.start\n"
+        "async def start(self):\n"
+        "    words = await begin(self)\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    return words\n"
+        f"app.{service}.start = start\n"
+        f"assert run({argv!r}) == 0"
+    )
+    assert not imported_by(code) & {"benchmarks", "grpc", "importlib.metadata", "libtorrent", "rich", "urllib3"}
+
+
+def test_aiohttp_is_imported_without_reading_certificates() -> None:
+    code = (
+        "import os, ssl; os.environ['SSL_CERT_FILE'] = 'as it was'; seen = []; make = ssl.create_default_context\n"
+        "ssl.create_default_context = lambda: seen.append(os.environ['SSL_CERT_FILE']) or make()\n"
+        "from proto.runtime.quick_aiohttp import import_quickly; import_quickly()\n"
+        "assert seen == [os.devnull], seen\n"
+        "assert os.environ['SSL_CERT_FILE'] == 'as it was'"
+    )
+    assert "aiohttp" in imported_by(code)

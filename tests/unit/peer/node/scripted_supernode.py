@@ -14,6 +14,7 @@ from proto.wire.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Pin
 from proto.wire.tickets import Identity, check_hello
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import AsyncIterator
 
 MessageT = TypeVar("MessageT")
@@ -86,17 +87,17 @@ class ScriptedSupernode:
 
 
 @contextlib.asynccontextmanager
-async def scripted_supernode() -> AsyncIterator[ScriptedSupernode]:
+async def scripted_supernode(tls: ssl.SSLContext | None = None) -> AsyncIterator[ScriptedSupernode]:
     """Listening on loopback."""
     supernode = ScriptedSupernode()
     app = web.Application()
     app.router.add_get("/v1/session", supernode.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
     host, port = runner.addresses[0][:2]
-    supernode.url = f"http://{host}:{port}"
+    supernode.url = f"http{'s' if tls else ''}://{host}:{port}"
     try:
         yield supernode
     finally:

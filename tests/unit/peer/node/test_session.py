@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S
+from benchmarks.cluster.tls import Authority
 from peer.node.session import FRAME_AIM_BYTES, Session, frames
 from proto.wire.messages import (
     PROTOCOL_VERSION,
@@ -26,6 +27,7 @@ from tests.unit.peer.node.scripted_supernode import ScriptedSupernode, scripted_
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+    from pathlib import Path
 
 
 class Owner:
@@ -80,6 +82,20 @@ async def test_a_session_opens_with_a_proof_of_identity() -> None:
         assert session.is_open
         assert (await supernode.hears(Hello)).peer == owner.identity.peer
     assert owner.events == ["opened", "lost: CancelledError"]
+
+
+@pytest.mark.asyncio
+async def test_a_session_over_tls_trusts_this_machine_s_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    owner = Owner()
+    # aiohttp was imported before, and would use the certificates of that moment.
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.certificate_file))
+    tls = authority.issue(["127.0.0.1"]).server_context()
+    async with scripted_supernode(tls) as supernode, running(supernode, owner) as session:
+        await owner.until(1)
+        assert session.is_open
 
 
 @pytest.mark.asyncio
