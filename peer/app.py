@@ -27,7 +27,7 @@ from peer.node.session import Session
 from peer.node.source_cache import SourcesFile
 from peer.node.supernode_connection import Profile, SupernodeLink
 from peer.node.workers import Work
-from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyMetrics, build_app
+from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyContext, ProxyMetrics, build_app
 from peer.registry.origins import Origins
 from peer.status import ROUTES, PeerHealth, StatusParts
 from peer.store.disk import DiskStore
@@ -233,9 +233,8 @@ class Peer:
         self._closing.callback(pool.shutdown)
         proxy_metrics = ProxyMetrics(self.metrics.registry)
         app = build_app(
-            ProxyDeps(
+            ProxyContext(
                 provider=driver,
-                upstreams=lambda: self._upstreams,
                 origins=self._origins,
                 pool=pool,
                 metrics=proxy_metrics,

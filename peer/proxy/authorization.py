@@ -23,7 +23,7 @@ class ProxyLoop(RemoteError):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class UpstreamRequest:
     """A request that was understood, and the upstream that it may go to."""
 
     request: RegistryRequest
@@ -34,7 +34,7 @@ class Asked:
         return Source(self.upstream.host, route.repository)
 
 
-def authorize(target: str, headers: Container[str], upstreams: UpstreamTable) -> Asked:
+def authorize(target: str, headers: Container[str], upstreams: UpstreamTable) -> UpstreamRequest:
     """Read a request target (path and query as sent) and find its upstream in the allow-list.
 
     Raises NameInvalid, DigestInvalid, PathUnknown, UpstreamNotAllowed or ProxyLoop.
@@ -43,4 +43,4 @@ def authorize(target: str, headers: Container[str], upstreams: UpstreamTable) ->
         raise ProxyLoop("this request came through Layercast already: an upstream leads back to a mirror of ours")
     path, _, query = target.partition("?")
     request = parse_request(path, query, upstreams.default.host)
-    return Asked(request, upstreams.lookup(request.upstream))
+    return UpstreamRequest(request, upstreams.lookup(request.upstream))

@@ -15,7 +15,7 @@ from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 from peer.proxy.blob_response import Part, blob_response, check_empty, refused, unsatisfiable
 from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, take_over
 from peer.proxy.disconnect import attended
-from peer.proxy.relay import forward
+from peer.proxy.relay import relay
 from proto.errors import LocalError
 from proto.oci.ranges import select
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from peer.node.blobs import OpenedBlob
-    from peer.proxy.authorization import Asked
+    from peer.proxy.authorization import UpstreamRequest
     from peer.proxy.client_socket import ClientSocket
-    from peer.proxy.context import ProxyDeps
+    from peer.proxy.context import ProxyContext
     from peer.proxy.passthrough import PassThrough
     from proto.oci.routes import BlobRoute
 
@@ -35,18 +35,18 @@ _log = logging.getLogger(__name__)
 class BlobStream:
     """Serves blobs: from the store and the swarm where they are shared, else in passing."""
 
-    def __init__(self, deps: ProxyDeps, passthrough: PassThrough) -> None:
-        self._deps = deps
+    def __init__(self, context: ProxyContext, passthrough: PassThrough) -> None:
+        self._context = context
         self._passthrough = passthrough
 
-    async def head(self, request: web.Request, asked: Asked, route: BlobRoute) -> web.StreamResponse:
+    async def head(self, request: web.Request, asked: UpstreamRequest, route: BlobRoute) -> web.StreamResponse:
         """Size and existence: known here for what is public, else the origin's answer to this very client."""
-        size = self._deps.provider.known_size(route.digest, asked.source(route))
+        size = self._context.provider.known_size(route.digest, asked.source(route))
         if size is not None:
             return blob_response(asked.request, route.digest, Part(200, 0, size, size))
-        return await forward(request, asked, self._deps.origins, self._deps.limits.forward_s)
+        return await relay(request, asked, self._context.origins, self._context.limits.relay_s)
 
-    async def get(self, request: web.Request, asked: Asked, route: BlobRoute) -> web.StreamResponse:
+    async def get(self, request: web.Request, asked: UpstreamRequest, route: BlobRoute) -> web.StreamResponse:
         """The blob or one range of it. Raises UpstreamError, LocalError or ClientGone while nothing was sent."""
         blob = await self._opened(request, asked, route)
         if blob is None:
@@ -56,10 +56,10 @@ class BlobStream:
         finally:
             blob.close()
 
-    async def _opened(self, request: web.Request, asked: Asked, route: BlobRoute) -> OpenedBlob | None:
+    async def _opened(self, request: web.Request, asked: UpstreamRequest, route: BlobRoute) -> OpenedBlob | None:
         """None where the client is to be passed through."""
-        opening = asyncio.ensure_future(self._deps.provider.open(route.digest, asked.source(route)))
-        limits = self._deps.limits
+        opening = asyncio.ensure_future(self._context.provider.open(route.digest, asked.source(route)))
+        limits = self._context.limits
         try:
             async with asyncio.timeout(limits.open_s):
                 return await attended(
@@ -73,7 +73,9 @@ class BlobStream:
             _log.warning("blob_not_opened %s no size within %.0f s", _names(asked, route), limits.open_s)
         return None
 
-    async def _send(self, request: web.Request, asked: Asked, route: BlobRoute, blob: OpenedBlob) -> web.StreamResponse:
+    async def _send(
+        self, request: web.Request, asked: UpstreamRequest, route: BlobRoute, blob: OpenedBlob
+    ) -> web.StreamResponse:
         size = blob.size_bytes
         selection = select(request.headers.get("Range"), size)
         if selection.status == 416:
@@ -82,7 +84,7 @@ class BlobStream:
         response = blob_response(
             asked.request, route.digest, Part(selection.status, selection.start, selection.end, size)
         )
-        client = await take_over(request, response, self._deps.pool)
+        client = await take_over(request, response, self._context.pool)
         try:
             await self._send_body(request, asked, route, blob, client, (selection.start, selection.end))
         finally:
@@ -93,7 +95,7 @@ class BlobStream:
     async def _send_body(
         self,
         request: web.Request,
-        asked: Asked,
+        asked: UpstreamRequest,
         route: BlobRoute,
         blob: OpenedBlob,
         client: ClientSocket,
@@ -105,7 +107,7 @@ class BlobStream:
         def sent(count: int) -> None:
             nonlocal reached
             reached += count
-            self._deps.metrics.sent(origin, count)
+            self._context.metrics.sent(origin, count)
 
         try:
             while reached < end:
@@ -129,9 +131,9 @@ class BlobStream:
         if blob.complete:
             return blob.size_bytes
         waiting = asyncio.ensure_future(blob.wait_available(offset))
-        return await attended(request, waiting, waiting.cancel, check_s=self._deps.limits.hangup_check_s)
+        return await attended(request, waiting, waiting.cancel, check_s=self._context.limits.hangup_check_s)
 
 
-def _names(asked: Asked, route: BlobRoute) -> str:
+def _names(asked: UpstreamRequest, route: BlobRoute) -> str:
     """What the log calls a request."""
     return f"digest={route.digest.short} upstream={asked.upstream.host}"

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from peer.node.blobs import BlobProvider
     from peer.registry.origins import Origins
-    from proto.oci.upstreams import UpstreamTable
 
 
 class ProxyMetrics:
@@ -49,7 +48,7 @@ class ProxyLimits:
     """The times and sizes the proxy keeps. All times in seconds."""
 
     # docker gives up its ping after 15 s, containerd an answer's headers after 30 s.
-    forward_s: float = 25.0
+    relay_s: float = 25.0
     # The size of a blob is known by then, or the client is passed through (design: one direct try after 20 s).
     open_s: float = 22.0
     # How often a request that waits looks whether its client is still there.
@@ -61,15 +60,13 @@ class ProxyLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class ProxyDeps:
+class ProxyContext:
     """Everything the proxy needs. `pool` is small and for sendfile: its calls end within milliseconds.
 
-    `upstreams` returns the table in force, which may change. `on_passed_bytes` (payload received from an origin for
-    one client alone) is called from any thread.
+    `on_passed_bytes` (payload received from an origin for one client alone) is called from any thread.
     """
 
     provider: BlobProvider
-    upstreams: Callable[[], UpstreamTable]
     origins: Origins
     pool: Executor
     metrics: ProxyMetrics

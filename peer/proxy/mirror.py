@@ -15,9 +15,9 @@ from aiohttp import web
 from peer.proxy.authorization import ProxyLoop, authorize
 from peer.proxy.blob_response import method_refused, refused
 from peer.proxy.blob_stream import BlobStream
-from peer.proxy.context import ProxyDeps, ProxyLimits, ProxyMetrics
+from peer.proxy.context import ProxyContext, ProxyLimits, ProxyMetrics
 from peer.proxy.passthrough import PassThrough
-from peer.proxy.relay import forward
+from peer.proxy.relay import relay
 from proto.errors import LayercastError
 from proto.oci.registry_errors import Refusal, refusal_for
 from proto.oci.routes import HEADER_LIMIT_BYTES, BlobRoute, ManifestRoute, Ping, ReferrersRoute, TagsRoute
@@ -25,10 +25,10 @@ from proto.oci.routes import HEADER_LIMIT_BYTES, BlobRoute, ManifestRoute, Ping,
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from peer.proxy.authorization import Asked
+    from peer.proxy.authorization import UpstreamRequest
     from proto.oci.routes import Route
 
-__all__ = ["HEADER_LIMIT_BYTES", "ProxyDeps", "ProxyLimits", "ProxyMetrics", "build_app"]
+__all__ = ["HEADER_LIMIT_BYTES", "ProxyContext", "ProxyLimits", "ProxyMetrics", "build_app"]
 
 _log = logging.getLogger(__name__)
 
@@ -43,9 +43,9 @@ _KINDS: dict[type[Route], str] = {
 _CLIENT_CLOSED = 499
 
 
-def build_app(deps: ProxyDeps) -> web.Application:
+def build_app(context: ProxyContext) -> web.Application:
     """The application that answers `/v2` and all below it; other routes may be added before it is run."""
-    mirror = _Mirror(deps)
+    mirror = _Mirror(context)
     app = web.Application()
     app.cleanup_ctx.append(mirror.running)
     app.router.add_route("*", "/v2", mirror.handle)
@@ -54,26 +54,26 @@ def build_app(deps: ProxyDeps) -> web.Application:
 
 
 class _Mirror:
-    def __init__(self, deps: ProxyDeps) -> None:
-        self._deps = deps
+    def __init__(self, context: ProxyContext) -> None:
+        self._context = context
 
     async def running(self, _: web.Application) -> AsyncIterator[None]:
         """What needs the event loop, from start to end of the application."""
-        passthrough = PassThrough(self._deps)
-        self._blobs = BlobStream(self._deps, passthrough)
+        passthrough = PassThrough(self._context)
+        self._blobs = BlobStream(self._context, passthrough)
         yield
-        await self._deps.origins.aclose()
+        await self._context.origins.aclose()
         await asyncio.to_thread(passthrough.close)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request and count it."""
         kind, status = "unknown", _CLIENT_CLOSED
-        asked: Asked | None = None
+        asked: UpstreamRequest | None = None
         try:
             if request.method not in ("GET", "HEAD"):
                 response: web.StreamResponse = refused(method_refused(request.method))
             else:
-                asked = authorize(request.raw_path, request.headers, self._deps.upstreams())
+                asked = authorize(request.raw_path, request.headers, self._context.origins.upstreams())
                 kind = _KINDS[type(asked.request.route)]
                 response = await self._answer(request, asked)
             status = response.status
@@ -88,18 +88,18 @@ class _Mirror:
             if request.transport is not None:
                 request.transport.abort()
         finally:
-            self._deps.metrics.answered(kind, status)
+            self._context.metrics.answered(kind, status)
         return response
 
-    async def _answer(self, request: web.Request, asked: Asked) -> web.StreamResponse:
+    async def _answer(self, request: web.Request, asked: UpstreamRequest) -> web.StreamResponse:
         route = asked.request.route
         if isinstance(route, BlobRoute):
             answer = self._blobs.head if request.method == "HEAD" else self._blobs.get
             return await answer(request, asked, route)
-        return await forward(request, asked, self._deps.origins, self._deps.limits.forward_s)
+        return await relay(request, asked, self._context.origins, self._context.limits.relay_s)
 
 
-def _refusal(error: LayercastError, asked: Asked | None) -> Refusal:
+def _refusal(error: LayercastError, asked: UpstreamRequest | None) -> Refusal:
     if isinstance(error, ProxyLoop):
         return Refusal(508, "UNSUPPORTED", str(error))
     return refusal_for(error, asked.request.route if asked is not None else None)

@@ -16,10 +16,10 @@ from aiohttp import HttpVersion11
 
 from peer.node.blobs import DigestMismatch
 from peer.proxy.blob_response import Part, blob_response, check_empty, refused, unsatisfiable
+from peer.proxy.checked_body import CheckedBody, hash_prefix
 from peer.proxy.client_socket import take_over
 from peer.proxy.disconnect import attended
-from peer.proxy.origin_stream import CheckedBody, hash_prefix
-from peer.proxy.relay import forward_refusal
+from peer.proxy.relay import relay_refusal
 from peer.registry.base import Caller
 from peer.registry.range_reader import RangeReader, ReadSettings
 from peer.transport.cancellation import Cancellation
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from peer.node.blobs import OpenedBlob
-    from peer.proxy.authorization import Asked
+    from peer.proxy.authorization import UpstreamRequest
     from peer.proxy.client_socket import ClientSocket
-    from peer.proxy.context import ProxyDeps
+    from peer.proxy.context import ProxyContext
     from peer.registry.base import BlobBody
     from proto.ids import Digest
     from proto.oci.ranges import ByteRange
@@ -48,10 +48,10 @@ _log = logging.getLogger(__name__)
 class PassThrough:
     """One a proxy; close() it with the proxy."""
 
-    def __init__(self, deps: ProxyDeps) -> None:
-        self._deps = deps
-        self._settings = ReadSettings(deps.on_passed_bytes, deps.limits.retry)
-        self._limits = deps.limits
+    def __init__(self, context: ProxyContext) -> None:
+        self._context = context
+        self._settings = ReadSettings(context.on_passed_bytes, context.limits.retry)
+        self._limits = context.limits
         self._threads = ThreadPoolExecutor(self._limits.passages_max, "passage")
         self._open = 0
 
@@ -59,7 +59,7 @@ class PassThrough:
         """Wait for the threads; the responses have ended by now."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    async def get(self, request: web.Request, asked: Asked, route: BlobRoute) -> web.StreamResponse:
+    async def get(self, request: web.Request, asked: UpstreamRequest, route: BlobRoute) -> web.StreamResponse:
         """Answer a GET from the origin. Raises UpstreamError, LocalError and ClientGone while nothing was sent."""
         with self._admitted():
             cancel = Cancellation()
@@ -78,7 +78,7 @@ class PassThrough:
     async def go_on(
         self,
         request: web.Request,
-        asked: Asked,
+        asked: UpstreamRequest,
         route: BlobRoute,
         client: ClientSocket,
         blob: OpenedBlob,
@@ -109,10 +109,12 @@ class PassThrough:
             _log.warning("passage_refused digest=%s reason=%s", route.digest.short, error)
             client.cut()
 
-    def _reader(self, request: web.Request, asked: Asked, route: BlobRoute, size_bytes: int | None) -> RangeReader:
+    def _reader(
+        self, request: web.Request, asked: UpstreamRequest, route: BlobRoute, size_bytes: int | None
+    ) -> RangeReader:
         """The blob at its origin, with the client's own credential (None: as anyone)."""
         return RangeReader(
-            self._deps.origins.of(asked.upstream),
+            self._context.origins.of(asked.upstream),
             route.repository,
             route.digest,
             size_bytes,
@@ -123,7 +125,7 @@ class PassThrough:
     async def _send(
         self,
         request: web.Request,
-        asked: Asked,
+        asked: UpstreamRequest,
         digest: Digest,
         reader: RangeReader,
         part: Part,
@@ -134,7 +136,7 @@ class PassThrough:
         client: ClientSocket | None = None
         try:
             check_empty(digest, part.size_bytes)
-            client = await take_over(request, response, self._deps.pool)
+            client = await take_over(request, response, self._context.pool)
             send: Callable[[memoryview | bytes], None] = client.send
             if part.end is None and request.version >= HttpVersion11:
                 send = _chunked(client)
@@ -151,7 +153,7 @@ class PassThrough:
     def _counted(self, send: Callable[[memoryview | bytes], None]) -> Callable[[memoryview | bytes], None]:
         def send_counted(content: memoryview | bytes) -> None:
             send(content)
-            self._deps.metrics.sent("passthrough", len(content))
+            self._context.metrics.sent("passthrough", len(content))
 
         return send_counted
 
@@ -182,11 +184,11 @@ class PassThrough:
             _log.warning("passage_cut %s", error)
             client.cut()
 
-    async def _refusal(self, request: web.Request, asked: Asked, error: UpstreamError) -> web.StreamResponse:
+    async def _refusal(self, request: web.Request, asked: UpstreamRequest, error: UpstreamError) -> web.StreamResponse:
         """The origin's refusal in its own words, challenge and all; ours where it has none."""
         if error.kind in (UpstreamKind.DENIED, UpstreamKind.UNKNOWN):
             with contextlib.suppress(UpstreamError):
-                answer = await forward_refusal(request, asked, self._deps.origins, self._limits.forward_s)
+                answer = await relay_refusal(request, asked, self._context.origins, self._limits.relay_s)
                 if answer is not None:
                     return answer
         raise error

@@ -19,34 +19,33 @@ from proto.errors import UpstreamError, UpstreamKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.proxy.authorization import Asked
-    from peer.registry.base import OriginAnswer
+    from peer.proxy.authorization import UpstreamRequest
     from peer.registry.origins import Origins
 
 _log = logging.getLogger(__name__)
 
 
-async def forward(request: web.Request, asked: Asked, origins: Origins, limit_s: float) -> web.StreamResponse:
+async def relay(request: web.Request, asked: UpstreamRequest, origins: Origins, limit_s: float) -> web.StreamResponse:
     """The origin's answer to this very request, sent on. `limit_s` is for all of it.
 
     Raises UpstreamError while nothing has been sent, and ConnectionError when the client hung up; a response that
     has begun is cut when the origin breaks off.
     """
-    answer = await _forward(request, asked, origins, limit_s, lambda _: True)
+    answer = await _answer(request, asked, origins, limit_s, lambda _: True)
     assert answer is not None
     return answer
 
 
-async def forward_refusal(
-    request: web.Request, asked: Asked, origins: Origins, limit_s: float
+async def relay_refusal(
+    request: web.Request, asked: UpstreamRequest, origins: Origins, limit_s: float
 ) -> web.StreamResponse | None:
     """The same for what the origin refuses, or leaves to another host; None, and nothing sent, for a success."""
-    return await _forward(request, asked, origins, limit_s, lambda status: status >= 300)
+    return await _answer(request, asked, origins, limit_s, lambda status: status >= 300)
 
 
-async def _forward(
+async def _answer(
     request: web.Request,
-    asked: Asked,
+    asked: UpstreamRequest,
     origins: Origins,
     limit_s: float,
     wanted: Callable[[int], bool],
@@ -64,7 +63,10 @@ async def _forward(
                     reason=answer.reason,
                     headers=for_client(asked.request, answer.status, answer.headers),
                 )
-                await _relay(request, answer, response)
+                await response.prepare(request)
+                while chunk := await answer.read():
+                    await response.write(chunk)
+                await response.write_eof()
     except TimeoutError:
         if response is None or not response.prepared:
             message = f"{asked.upstream.host} did not answer within {limit_s:.0f} s"
@@ -77,14 +79,7 @@ async def _forward(
     return response
 
 
-async def _relay(request: web.Request, answer: OriginAnswer, response: web.StreamResponse) -> None:
-    await response.prepare(request)
-    while chunk := await answer.read():
-        await response.write(chunk)
-    await response.write_eof()
-
-
-def _cut(request: web.Request, asked: Asked, reason: str) -> None:
+def _cut(request: web.Request, asked: UpstreamRequest, reason: str) -> None:
     """End the connection: the client sees a short answer, never one that looks whole."""
     _log.warning("forward_cut upstream=%s reason=%s", asked.upstream.host, reason)
     if request.transport is not None:

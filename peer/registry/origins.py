@@ -33,7 +33,7 @@ class Origins:
         """`upstreams` returns the table in force, which may change. `on_request` is called from any thread with GET,
         HEAD or TOKEN for each request that is made; following a redirect is not a request of its own.
         """
-        self._upstreams = upstreams
+        self.upstreams = upstreams
         self._on_request = on_request
         self._registries = RegistryClients(upstreams, on_request, user_agent, http)
 
@@ -46,7 +46,7 @@ class Origins:
     def at(self, host: str) -> Origin:
         """The origin of that name. Raises UpstreamError (denied) where it is not on the allow-list."""
         try:
-            return self.of(self._upstreams().lookup(host))
+            return self.of(self.upstreams().lookup(host))
         except RemoteError as error:
             raise UpstreamError(str(error), UpstreamKind.DENIED) from error
 

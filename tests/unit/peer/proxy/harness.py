@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.cluster.processes import WAIT_S
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
-from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyDeps, ProxyLimits, ProxyMetrics, build_app
+from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyContext, ProxyLimits, ProxyMetrics, build_app
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 uvloop.new_event_loop().close()
 
 QUICK = ProxyLimits(
-    forward_s=5.0, open_s=5.0, hangup_check_s=0.05, retry=RetrySettings(0.01, 0.05, without_progress_s=0.2)
+    relay_s=5.0, open_s=5.0, hangup_check_s=0.05, retry=RetrySettings(0.01, 0.05, without_progress_s=0.2)
 )
 
 
@@ -209,9 +209,8 @@ def running_mirror(
     table = UpstreamTable([default, *others], default.host)
     http_client = OriginHttp(OriginTimeouts(connect_s=2.0, read_s=3.0))
     pool = ThreadPoolExecutor(2, "sendfile")
-    deps = ProxyDeps(
+    context = ProxyContext(
         provider=node,
-        upstreams=lambda: table,
         origins=Origins(lambda: table, http=http_client),
         pool=pool,
         metrics=ProxyMetrics(registry),
@@ -225,7 +224,7 @@ def running_mirror(
 
     async def serve() -> None:
         runner = web.AppRunner(
-            build_app(deps),
+            build_app(context),
             access_log=None,
             auto_decompress=False,
             max_line_size=HEADER_LIMIT_BYTES,

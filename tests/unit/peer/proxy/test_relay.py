@@ -302,7 +302,7 @@ def test_an_origin_that_stalls_is_given_up_in_time() -> None:
         given_up.wait(WAIT_S)
         return manifest_reply(seen)
 
-    limits = ProxyLimits(forward_s=0.3)
+    limits = ProxyLimits(relay_s=0.3)
     with scripted_origin(stalled) as origin, running_mirror(origin.upstream, limits=limits) as mirror:
         response, body = mirror.request("/v2/a/manifests/b")
         given_up.set()
