@@ -49,7 +49,7 @@ class ProxyLimits:
 
     # docker gives up its ping after 15 s, containerd an answer's headers after 30 s.
     relay_s: float = 25.0
-    # The size of a blob is known by then, or the client is passed through (design: one direct try after 20 s).
+    # The size of a blob is known by then, or the client is passed through (one direct try after 20 s).
     open_s: float = 22.0
     # How often a request that waits looks whether its client is still there.
     hangup_check_s: float = 1.0

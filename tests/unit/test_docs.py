@@ -123,3 +123,9 @@ def test_every_log_event_in_the_table_is_logged() -> None:
     assert {
         event for event in events if f'"{event}' not in sources and f'"%s_{event.partition("_")[2]}' not in sources
     } == set()
+
+
+def test_every_decision_is_in_the_index() -> None:
+    folder = ROOT / "docs" / "decisions"
+    listed = _LINK.findall((folder / "README.md").read_text())
+    assert sorted(listed) == sorted(path.name for path in folder.glob("*.md") if path.name != "README.md")
