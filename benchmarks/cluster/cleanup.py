@@ -6,28 +6,21 @@ removes what was left by `kill -9`, and never touches a run that is alive, be it
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.cluster.lab import NETNS_DIR
-from benchmarks.cluster.processes import ProcessError
-from benchmarks.cluster.programs import program
+from benchmarks.cluster.namespaces import NETNS_DIR, remove_namespaces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
-_NAME: Final = re.compile(r"lcfan-(\d+)-(\d+)-")
+_NAME: Final = re.compile(r"lcrun-(\d+)-(\d+)-")
 _SYSCTLS_FILE: Final = "sysctls.json"
-_END_TIMEOUT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +36,7 @@ class RunName:
         return cls(os.getpid(), _began_ticks(os.getpid()) or 0)
 
     def __str__(self) -> str:
-        return f"lcfan-{self.pid}-{self.began_ticks}-"
+        return f"lcrun-{self.pid}-{self.began_ticks}-"
 
     @property
     def alive(self) -> bool:
@@ -52,7 +45,7 @@ class RunName:
 
 
 def run_of(name: str) -> RunName | None:
-    """Whose a namespace or folder of this name is; None: of no fan-out."""
+    """Whose a namespace or folder of this name is; None: of no run."""
     match = _NAME.match(name)
     return None if match is None else RunName(int(match[1]), int(match[2]))
 
@@ -76,31 +69,6 @@ def clean_up(roots: Iterable[Path]) -> None:
         for name in dead(os.listdir(root)):
             restore_sysctls(root / name)
             shutil.rmtree(root / name, ignore_errors=True)
-
-
-def remove_namespaces(names: Sequence[str]) -> None:
-    """Kill what runs in them, and delete them; those that are gone already are no error."""
-    names = [name for name in names if (NETNS_DIR / name).exists()]
-    if not names:
-        return
-    inodes = {(NETNS_DIR / name).stat().st_ino for name in names}
-    deadline_s = time.monotonic() + _END_TIMEOUT_S
-    while (pids := _processes_in(inodes)) and time.monotonic() < deadline_s:
-        for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        time.sleep(0.02)
-    batch("ip", [f"netns del {name}" for name in names], force=True)
-
-
-def batch(tool: str, commands: Sequence[str], netns: str | None = None, *, force: bool = False) -> None:
-    """Several commands of `ip` or `tc` in one process. `force` goes on after errors. Raises ProcessError."""
-    scope = ["-n", netns] if netns else []
-    go_on = ["-force"] if force else []
-    words = [program(tool), *scope, *go_on, "-batch", "-"]
-    done = subprocess.run(words, input="\n".join(commands) + "\n", capture_output=True, text=True, check=False)
-    if done.returncode != 0 and not force:
-        raise ProcessError(f"{tool} -batch in {netns or 'the host'}: {done.stderr.strip()}")
 
 
 def raise_sysctls(folder: Path, wanted: dict[str, int]) -> None:
@@ -135,14 +103,3 @@ def _began_ticks(pid: int) -> int | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return int(stat.rpartition(")")[2].split()[19])
-
-
-def _processes_in(inodes: set[int]) -> list[int]:
-    """Processes whose network namespace is one of these: one pass over /proc, where `ip netns pids` makes one each."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):  # it has just ended
-                if (entry / "ns" / "net").stat().st_ino in inodes:
-                    found.append(int(entry.name))
-    return found

@@ -1,6 +1,6 @@
 """A counting proxy in a process of its own, in a network namespace if asked, and the handle that steers it.
 
-    python -m benchmarks.cluster.proxy_process UPSTREAM LISTEN [CERTIFICATE KEY]
+    python -m benchmarks.cluster.proxy_process UPSTREAM LISTEN
 
 It prints its address and serves until its input ends. Each line of input calls a method of the proxy, and each line of
 output after the first is what came of it, in JSON.
@@ -11,19 +11,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import signal
-import ssl
 import sys
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from benchmarks.cluster.counting_proxy import Address, CountingProxy
 from benchmarks.cluster.faults import Fault
 from benchmarks.cluster.helper import Helper
 from benchmarks.cluster.ledger import Exchange, Ledger
 from proto.errors import LocalError
-
-if TYPE_CHECKING:
-    from benchmarks.cluster.tls import KeyPair
 
 _ANSWER_TIMEOUT_S: Final = 30.0
 
@@ -37,13 +33,9 @@ class CountingProxyProcess:
         listen: str = "127.0.0.1:0",
         *,
         netns: str | None = None,
-        tls: KeyPair | None = None,
     ) -> None:
         words = [f"{upstream[0]}:{upstream[1]}", listen]
-        if tls is not None:
-            words += [str(tls.certificate_file), str(tls.key_file)]
         self._lock = threading.Lock()
-        self._scheme = "http" if tls is None else "https"
         self._helper = Helper("benchmarks.cluster.proxy_process", words, netns=netns)
         try:
             self.address = str(self._answer())
@@ -60,7 +52,7 @@ class CountingProxyProcess:
     @property
     def url(self) -> str:
         """Its base URL."""
-        return f"{self._scheme}://{self.address}"
+        return f"http://{self.address}"
 
     def close(self) -> None:
         """Stop it."""
@@ -148,14 +140,10 @@ def _say(answer: object) -> None:
 
 def main() -> None:
     """Run the proxy until the input ends."""
-    upstream, listen, *files = sys.argv[1:]
-    tls = None
-    if files:
-        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        tls.load_cert_chain(*files)
+    upstream, listen = sys.argv[1:]
     # A Ctrl-C in the terminal is for whoever steers this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with CountingProxy(_address(upstream), _address(listen), tls) as proxy:
+    with CountingProxy(_address(upstream), _address(listen)) as proxy:
         _say(proxy.address)
         for line in sys.stdin:
             request = json.loads(line)

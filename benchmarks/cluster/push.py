@@ -12,7 +12,6 @@ from typing import IO, TYPE_CHECKING, Final
 from urllib.parse import urlencode, urljoin, urlsplit
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Mapping
     from pathlib import Path
 
@@ -37,18 +36,11 @@ class RegistryWriter:
         base_url: str,
         *,
         headers: Mapping[str, str] | None = None,
-        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._base_url = base_url
         self._headers = dict(headers or {})
-        parts = urlsplit(base_url)
-        if parts.hostname is None:
-            raise PushError(f"registry URL {base_url!r} names no host; write http://HOST:PORT")
-        host, port = parts.hostname, parts.port
-        self._connection: http.client.HTTPConnection = (
-            http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=tls, blocksize=_SEND_BYTES)
-            if parts.scheme == "https"
-            else http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S, blocksize=_SEND_BYTES)
+        self._connection = http.client.HTTPConnection(
+            urlsplit(base_url).netloc, timeout=_TIMEOUT_S, blocksize=_SEND_BYTES
         )
 
     def __enter__(self) -> RegistryWriter:
@@ -109,17 +101,3 @@ class RegistryWriter:
             raise PushError(f"{method} {path} at {self._base_url}: {response.status} {answer[:200]!r}")
         self._location = response.getheader("Location", "")
         return response.status
-
-
-def push_image(
-    image: Image,
-    base_url: str,
-    repository: str,
-    tag: str,
-    *,
-    headers: Mapping[str, str] | None = None,
-    tls: ssl.SSLContext | None = None,
-) -> str:
-    """Push `image` over a connection of its own; return the digest that `tag` names."""
-    with RegistryWriter(base_url, headers=headers, tls=tls) as writer:
-        return writer.push_image(image, repository, tag)

@@ -1,4 +1,4 @@
-"""Debian's docker-registry as an origin: plain, with a password, with tokens, with TLS."""
+"""Debian's docker-registry as an origin: plain, with a password, with tokens."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ from benchmarks.cluster.programs import clean_environment, program
 from benchmarks.cluster.push import RegistryWriter
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Mapping
     from pathlib import Path
 
     from benchmarks.cluster.image import Image
-    from benchmarks.cluster.tls import KeyPair
 
 USER: Final = "reader"
 PASSWORD: Final = "secret"  # of a registry that lives as long as a test
@@ -39,13 +37,11 @@ class Registry:
         *,
         listen: str = "127.0.0.1:0",
         auth: Mapping[str, object] | None = None,
-        tls: KeyPair | None = None,
         netns: str | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> None:
         self.root = root
         self._auth = auth
-        self._tls = tls
         self._netns = netns
         self._settings = settings or {}
         self._process: ManagedProcess | None = None
@@ -75,7 +71,7 @@ class Registry:
     @property
     def url(self) -> str:
         """Its base URL."""
-        return f"{'https' if self._tls else 'http'}://{self.address}"
+        return f"http://{self.address}"
 
     @property
     def host_port(self) -> tuple[str, int]:
@@ -112,9 +108,9 @@ class Registry:
         with self.writer(headers=headers) as writer:
             return writer.push_image(image, repository, tag)
 
-    def writer(self, *, headers: Mapping[str, str] | None = None, tls: ssl.SSLContext | None = None) -> RegistryWriter:
+    def writer(self, *, headers: Mapping[str, str] | None = None) -> RegistryWriter:
         """A connection to push single blobs with. Only from a process that reaches the registry."""
-        return RegistryWriter(self.url, headers=headers, tls=tls)
+        return RegistryWriter(self.url, headers=headers)
 
     def forget_blob(self, digest: str) -> None:
         """Remove a blob's bytes from the storage, links left in place: the registry answers 404 or 500 for it."""
@@ -123,9 +119,6 @@ class Registry:
         shutil.rmtree(blobs / hex_digest[:2] / hex_digest)
 
     def _config(self) -> dict[str, object]:
-        http: dict[str, object] = {"addr": self.address, "secret": "test"}
-        if self._tls is not None:
-            http["tls"] = {"certificate": str(self._tls.certificate_file), "key": str(self._tls.key_file)}
         config: dict[str, object] = {
             "version": 0.1,
             "log": {"level": "info", "accesslog": {"disabled": False}},
@@ -134,7 +127,7 @@ class Registry:
                 "redirect": {"disable": True},
                 "delete": {"enabled": True},
             },
-            "http": http,
+            "http": {"addr": self.address, "secret": "test"},
         }
         if self._auth is not None:
             config["auth"] = self._auth

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from benchmarks.cluster.metrics import Metrics, http_get, scrape
 from benchmarks.cluster.ports import ReservedPort
@@ -19,7 +19,6 @@ from benchmarks.cluster.programs import clean_environment
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from benchmarks.cluster.lab import Node
 
 LOOPBACK: Final = "127.0.0.1"
 
@@ -27,6 +26,13 @@ LOOPBACK: Final = "127.0.0.1"
 def script(name: str) -> Path:
     """The console script of that name, beside this interpreter."""
     return Path(sys.executable).with_name(name)
+
+
+class Node(Protocol):
+    """A network namespace and its address."""
+
+    name: str
+    address: str
 
 
 class Service:

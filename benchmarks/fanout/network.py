@@ -19,8 +19,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.cluster.cleanup import RunName, batch, raise_sysctls, remove_namespaces, restore_sysctls
-from benchmarks.cluster.namespaces import device_counters, enter
+from benchmarks.cluster.cleanup import RunName, raise_sysctls, restore_sysctls
+from benchmarks.cluster.namespaces import batch, device_counters, enter, remove_namespaces
 from benchmarks.fanout.site import ETHERNET_BYTES, Place, Traffic, received_payload, sent_payload
 
 if TYPE_CHECKING:

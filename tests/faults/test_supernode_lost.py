@@ -14,11 +14,11 @@ import pytest
 
 from benchmarks.cluster.counting_proxy import CountingProxy
 from benchmarks.cluster.faults import Fault
-from benchmarks.cluster.lab import Lab
 from benchmarks.cluster.ledger import union_bytes
 from benchmarks.cluster.services import Cluster
 from tests.support.counts import assert_received
 from tests.support.held import held_ranges, overlap_bytes
+from tests.support.networks import Lab, Node
 from tests.support.pullers import start_pull
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def stop(scene: Scene) -> None:
 def silence(scene: Scene) -> None:
     """The link is half open: frames are lost without a word."""
     node = scene.cluster.supernode_node
-    assert node is not None
+    assert isinstance(node, Node)
     node.silence()
 
 

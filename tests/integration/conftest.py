@@ -12,9 +12,9 @@ import pytest
 
 from benchmarks.cluster.counting_proxy import CountingProxy
 from benchmarks.cluster.image import Image, make_random_image
-from benchmarks.cluster.lab import Lab
 from benchmarks.cluster.registry import Registry
 from tests.support.clients import Containerd, DockerDaemon, Mirror, Podman, Skopeo
+from tests.support.networks import Lab
 from tests.support.pullers import REPOSITORY
 from tests.support.site import ClientNode, Site
 

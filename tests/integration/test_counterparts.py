@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.cluster.image import Image
-    from benchmarks.cluster.lab import Lab
     from benchmarks.cluster.ledger import Ledger
     from benchmarks.cluster.proxy_process import ProxyControl
     from benchmarks.cluster.registry import Registry
+    from tests.support.networks import Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.client("docker-registry", "ip", "tc", "nsenter", "curl")]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.cluster.lab import NETNS_DIR
+from benchmarks.cluster.namespaces import NETNS_DIR
 from benchmarks.cluster.processes import wait_until
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def wait_for_transfers(process: subprocess.Popen[str]) -> str:
     for line in process.stdout:
         if "0 of 3 nodes" in line:
             break
-    return f"lcfan-{process.pid}-"
+    return f"lcrun-{process.pid}-"
 
 
 def namespaces(prefix: str) -> list[str]:
@@ -112,7 +112,7 @@ def test_every_mode_gives_its_figures_and_leaves_nothing(tmp_path: Path, control
     assert figures["modes"]["scheduled"]["control_bytes"] > 0
     assert modes != MODES or 0.0 < figures["reduction_vs_native"] < 1.0
     assert figures["problems"] == []
-    assert not list(tmp_path.glob("lcfan-*"))
+    assert not list(tmp_path.glob("lcrun-*"))
 
 
 def test_the_logs_of_all_programs_are_kept(tmp_path: Path) -> None:

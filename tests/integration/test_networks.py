@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.cluster import lab as netns
-from benchmarks.cluster.lab import NETNS_DIR, Lab, Node, remove_stale_labs
+from benchmarks.cluster.cleanup import clean_up
+from benchmarks.cluster.namespaces import NETNS_DIR
 from benchmarks.cluster.processes import ManagedProcess
+from tests.support.networks import Lab, Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,14 +69,15 @@ def test_a_silenced_node_loses_every_frame_until_restored(lab: Lab, tmp_path: Pa
 def test_a_closed_lab_leaves_no_namespace_and_no_cable() -> None:
     with Lab() as network:
         network.add_node().add_client()
-        prefix = network.prefix
-    left = [*NETNS_DIR.iterdir(), *Path("/sys/class/net").iterdir()]
-    assert [path.name for path in left if path.name.startswith(prefix)] == []
+        prefix, device = network.prefix, Path("/sys/class/net", network.host_device)
+        assert device.exists()
+    assert [path.name for path in NETNS_DIR.iterdir() if path.name.startswith(prefix)] == []
+    assert not device.exists()
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
     code = (
-        "import time; from benchmarks.cluster.lab import Lab;"
+        "import time; from tests.support.networks import Lab;"
         "lab = Lab().__enter__(); lab.add_node(); print('ready', f'prefix={lab.prefix}'); time.sleep(60)"
     )
     argv = [sys.executable, "-u", "-c", code]
@@ -84,12 +85,5 @@ def test_what_a_killed_run_left_is_removed(tmp_path: Path) -> None:
         prefix = process.wait_ready()["prefix"]
         assert [path for path in NETNS_DIR.iterdir() if path.name.startswith(prefix)]
         process.kill()
-    remove_stale_labs()
+    clean_up([])
     assert [path for path in NETNS_DIR.iterdir() if path.name.startswith(prefix)] == []
-
-
-def test_a_living_runs_network_is_never_taken_for_a_dead_ones() -> None:
-    # Base 36 uses every letter: a process id that holds x or y must still be read whole.
-    for pid in (os.getpid(), 1, int("2xy", 36)):
-        name = f"lc{netns._base36(pid)}-0yn3c1"
-        assert netns._is_stale(name) is not Path(f"/proc/{pid}").exists()

@@ -13,20 +13,20 @@ from benchmarks.cluster.counting_proxy import CountingProxy
 from benchmarks.cluster.image import Image, make_random_image
 from benchmarks.cluster.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
 from benchmarks.cluster.services import Cluster
-from benchmarks.cluster.tls import Authority
 from tests.support.clients.podman import wrongly_named_files
 from tests.support.counts import assert_received, assert_sent_to_clients
 from tests.support.pullers import Answer, blob_target, get
 from tests.support.site import Site
+from tests.support.tls import Authority
 from tests.support.tokens import TokenServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from benchmarks.cluster.lab import Lab
     from benchmarks.cluster.services import Peer, Service
     from tests.support.clients import DockerDaemon, Skopeo
+    from tests.support.networks import Lab
 
 pytestmark = pytest.mark.client("docker-registry")
 

@@ -1,11 +1,10 @@
-"""The real docker-registry as origins have it: with a password, with tokens, with TLS, stopped and started."""
+"""The real docker-registry as origins have it: with a password, with tokens, stopped and started."""
 
 from __future__ import annotations
 
 import base64
 import http.client
 import json
-import ssl
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from benchmarks.cluster.image import Image, make_random_image
 from benchmarks.cluster.processes import WAIT_S
 from benchmarks.cluster.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
-from benchmarks.cluster.tls import Authority
+from tests.support.tls import Authority
 from tests.support.tokens import TokenServer
 
 if TYPE_CHECKING:
@@ -27,14 +26,8 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     return make_random_image(tmp_path_factory.mktemp("image"), [500, 70_000], seed=1)
 
 
-def get(
-    address: str, path: str, headers: dict[str, str] | None = None, tls: ssl.SSLContext | None = None
-) -> tuple[int, http.client.HTTPMessage, bytes]:
-    connection = (
-        http.client.HTTPConnection(address, timeout=WAIT_S)
-        if tls is None
-        else http.client.HTTPSConnection(address, timeout=5, context=tls)
-    )
+def get(address: str, path: str, headers: dict[str, str] | None = None) -> tuple[int, http.client.HTTPMessage, bytes]:
+    connection = http.client.HTTPConnection(address, timeout=WAIT_S)
     try:
         connection.request("GET", path, headers=headers or {})
         response = connection.getresponse()
@@ -85,16 +78,6 @@ def test_a_wrong_password_gets_no_token(tmp_path: Path) -> None:
         address = tokens.realm.removeprefix("http://").partition("/")[0]
         wrong = base64.b64encode(f"{USER}:wrong".encode()).decode()
         assert get(address, "/token", {"Authorization": f"Basic {wrong}"})[0] == 401
-
-
-def test_it_speaks_tls_with_a_certificate_of_our_authority(tmp_path: Path, image: Image) -> None:
-    authority = Authority(tmp_path)
-    tls = ssl.create_default_context(cafile=str(authority.certificate_file))
-    with Registry(tmp_path / "registry", tls=authority.issue(["127.0.0.1"])) as registry:
-        with registry.writer(tls=tls) as writer:
-            writer.push_image(image, "app", "latest")
-        status, _, body = get(registry.address, f"/v2/app/blobs/{image.layers[0].digest}", tls=tls)
-        assert (status, body) == (200, image.layers[0].path.read_bytes())
 
 
 def test_it_keeps_address_and_images_over_a_restart(tmp_path: Path, image: Image) -> None:

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.cluster.image import BlobFile, Image
-    from benchmarks.cluster.lab import ClientNamespace, Lab
     from benchmarks.cluster.ledger import Ledger
     from benchmarks.cluster.proxy_process import ProxyControl
     from benchmarks.cluster.registry import Registry
     from benchmarks.cluster.services import Peer
+    from tests.support.networks import ClientNamespace, Lab
 
 
 @dataclass(frozen=True, slots=True)

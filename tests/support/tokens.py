@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
     from pathlib import Path
 
-    from benchmarks.cluster.tls import KeyPair
+    from tests.support.tls import KeyPair
 
 SERVICE: Final = "test-registry"
 ISSUER: Final = "test-issuer"

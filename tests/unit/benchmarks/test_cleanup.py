@@ -41,7 +41,7 @@ def test_a_name_tells_its_run() -> None:
 
 
 def test_names_of_others_are_nobodys() -> None:
-    assert [run_of(name) for name in ("lc1a-0yn3", "docker0", "lcfan", "lcfan-x-1-n0")] == [None] * 4
+    assert [run_of(name) for name in ("lc1a-0yn3", "docker0", "lcrun", "lcrun-x-1-n0")] == [None] * 4
 
 
 def test_dead_are_those_whose_process_is_gone_or_is_another_by_now() -> None:

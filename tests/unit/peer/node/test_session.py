@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S
-from benchmarks.cluster.tls import Authority
 from peer.node.session import FRAME_AIM_BYTES, Session, frames
 from proto.wire.messages import (
     PROTOCOL_VERSION,
@@ -23,6 +22,7 @@ from proto.wire.messages import (
     Withdraw,
 )
 from proto.wire.tickets import Identity, sign_hello
+from tests.support.tls import Authority
 from tests.unit.peer.node.scripted_supernode import ScriptedSupernode, scripted_supernode
 
 if TYPE_CHECKING:

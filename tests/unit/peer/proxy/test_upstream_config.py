@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.cluster.tls import Authority, KeyPair
 from proto.oci.upstreams import UpstreamConfig
+from tests.support.tls import Authority, KeyPair
 from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin
 
 if TYPE_CHECKING:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S
-from benchmarks.cluster.tls import Authority
 from peer.registry.addresses import Endpoint, is_public_address, upstream_endpoint
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
@@ -20,6 +19,7 @@ from peer.registry.retry import retry_after_s
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import ConfigError, UpstreamError, UpstreamKind
 from proto.oci.upstreams import UpstreamConfig
+from tests.support.tls import Authority
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

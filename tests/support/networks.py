@@ -7,8 +7,8 @@
     node n1 ----------------------------------+
 
 The bridge has its own namespace, so that firewall rules of the host (dockerd sets FORWARD to DROP) do not meet
-bridged frames. Addresses come from 198.18.0.0/15 (RFC 2544, for tests) and 192.0.2.0/24 (RFC 5737). All names
-begin with `lc` and the process id: what a killed run left behind is removed by the next one.
+bridged frames. Addresses come from 198.18.0.0/15 (RFC 2544, for tests) and 192.0.2.0/24 (RFC 5737). The namespaces
+have names of this run (benchmarks.cluster.cleanup): what a killed run left behind is removed by the next one.
 """
 
 from __future__ import annotations
@@ -16,46 +16,28 @@ from __future__ import annotations
 import ipaddress
 import itertools
 import os
-import re
-import signal
-import subprocess
-import time
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.cluster.cleanup import RunName, clean_up
+from benchmarks.cluster.namespaces import batch, remove_namespaces
 from benchmarks.cluster.processes import ManagedProcess, ProcessError, run
 from benchmarks.cluster.programs import program
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
 
-_PREFIX: Final = re.compile(r"lc([0-9a-z]+)-[0-9a-z]+y")
 _BLOCK: Final = ipaddress.IPv4Network("198.18.0.0/15")
 _NETWORK_PREFIX_LENGTH: Final = 22
 _LINK_BLOCK: Final = ipaddress.IPv4Network("192.0.2.0/24")
-NETNS_DIR: Final = Path("/run/netns")
 _serials = itertools.count()
 
 
 def ip(*words: str, check: bool = True) -> str:
     """Run `ip` in this process's namespace; its output. Raises ProcessError."""
     return run([program("ip"), *words], check=check).stdout
-
-
-def _batch(commands: Sequence[str], netns: str | None = None) -> None:
-    """Several `ip` commands in one process: 200 namespaces take seconds, not a minute."""
-    scope = ["-n", netns] if netns else []
-    done = subprocess.run(
-        [program("ip"), *scope, "-batch", "-"],
-        input="\n".join(commands) + "\n",
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise ProcessError(f"ip -batch in {netns or 'the host'}: {done.stderr}\n" + "\n".join(commands))
 
 
 @dataclass(slots=True)
@@ -156,14 +138,14 @@ class Lab:
     """
 
     mtu: int = 1500
-    prefix: str = field(default_factory=lambda: f"lc{_base36(os.getpid())}-{_base36(next(_serials))}y")
+    serial: int = field(default_factory=lambda: next(_serials))
     nodes: list[Node] = field(default_factory=list)
     host_address: str = ""
     _namespaces: list[str] = field(default_factory=list, repr=False)
     _addresses: Iterator[ipaddress.IPv4Address] = field(default_factory=lambda: iter(()), repr=False)
 
     def __enter__(self) -> Lab:
-        remove_stale_labs()
+        clean_up([])
         try:
             self._build_bridge()
         except BaseException:
@@ -175,6 +157,16 @@ class Lab:
         self.close()
 
     @property
+    def prefix(self) -> str:
+        """Of the names of all its namespaces."""
+        return f"{RunName.own()}{self.serial}-"
+
+    @property
+    def host_device(self) -> str:
+        """This process's end of the cable to the bridge; a device's name has at most 15 characters."""
+        return f"lc{os.getpid()}-{self.serial}h"
+
+    @property
     def hub(self) -> str:
         """The namespace that holds the bridge."""
         return f"{self.prefix}hub"
@@ -183,17 +175,17 @@ class Lab:
         network = _free_network()
         self._addresses = network.hosts()
         self._add_namespace(self.hub)
-        _batch(["link add br0 type bridge", f"link set br0 mtu {self.mtu} up"], self.hub)
+        batch("ip", ["link add br0 type bridge", f"link set br0 mtu {self.mtu} up"], self.hub)
         self.host_address = str(next(self._addresses))
-        here, there = f"{self.prefix}h", f"{self.prefix}p"
-        _batch([f"link add {here} mtu {self.mtu} type veth peer name {there} netns {self.hub}"])
-        _batch([f"link set {there} mtu {self.mtu} master br0 up"], self.hub)
-        _batch([f"addr add {self.host_address}/{_NETWORK_PREFIX_LENGTH} dev {here}", f"link set {here} up"])
+        here, there = self.host_device, "host"
+        batch("ip", [f"link add {here} mtu {self.mtu} type veth peer name {there} netns {self.hub}"])
+        batch("ip", [f"link set {there} mtu {self.mtu} master br0 up"], self.hub)
+        batch("ip", [f"addr add {self.host_address}/{_NETWORK_PREFIX_LENGTH} dev {here}", f"link set {here} up"])
 
     def _add_namespace(self, name: str) -> None:
         ip("netns", "add", name)
         self._namespaces.append(name)
-        _batch(["link set lo up"], name)
+        batch("ip", ["link set lo up"], name)
         # A namespace inherits the host's setting, and dockerd on the host turns forwarding on.
         _set_sysctl(name, "net/ipv4/ip_forward", "0")
 
@@ -203,9 +195,9 @@ class Lab:
         name, device = f"{self.prefix}n{number}", f"n{number}"
         address = str(next(self._addresses))
         self._add_namespace(name)
-        _batch([f"link add eth0 mtu {self.mtu} type veth peer name {device} netns {self.hub}"], name)
-        _batch([f"link set {device} mtu {self.mtu} master br0 up"], self.hub)
-        _batch([f"addr add {address}/{_NETWORK_PREFIX_LENGTH} dev eth0", "link set eth0 up"], name)
+        batch("ip", [f"link add eth0 mtu {self.mtu} type veth peer name {device} netns {self.hub}"], name)
+        batch("ip", [f"link set {device} mtu {self.mtu} master br0 up"], self.hub)
+        batch("ip", [f"addr add {address}/{_NETWORK_PREFIX_LENGTH} dev eth0", "link set eth0 up"], name)
         _set_sysctl(name, "net/ipv4/tcp_slow_start_after_idle", "0")
         node = Node(name=name, address=address, device="eth0", lab=self, bridge_device=device)
         self.nodes.append(node)
@@ -217,49 +209,18 @@ class Lab:
         name, node_device = f"{node.name}c{number}", f"c{number}"
         gateway, address = list(list(_LINK_BLOCK.subnets(new_prefix=30))[number].hosts())
         self._add_namespace(name)
-        _batch([f"link add eth0 type veth peer name {node_device} netns {node.name}"], name)
-        _batch([f"addr add {address}/30 dev eth0", "link set eth0 up"], name)
-        _batch([f"addr add {gateway}/30 dev {node_device}", f"link set {node_device} up"], node.name)
+        batch("ip", [f"link add eth0 type veth peer name {node_device} netns {node.name}"], name)
+        batch("ip", [f"addr add {address}/30 dev eth0", "link set eth0 up"], name)
+        batch("ip", [f"addr add {gateway}/30 dev {node_device}", f"link set {node_device} up"], node.name)
         client = ClientNamespace(name=name, address=str(address), device="eth0", gateway=str(gateway))
         node.clients.append(client)
         return client
 
     def close(self) -> None:
         """Remove all that the lab made, killing what still runs inside."""
-        for name in reversed(self._namespaces):
-            remove_namespace(name)
+        ip("link", "del", self.host_device, check=False)
+        remove_namespaces(self._namespaces)
         self._namespaces.clear()
-        ip("link", "del", f"{self.prefix}h", check=False)
-
-
-def remove_namespace(name: str) -> None:
-    """Kill what runs in a namespace of ours and delete it. Not an error if it is gone."""
-    path = NETNS_DIR / name
-    if not path.exists():
-        return
-    for pid in ip("netns", "pids", name, check=False).split():
-        with suppress(ProcessLookupError):
-            os.kill(int(pid), signal.SIGKILL)
-    deadline_s = time.monotonic() + 5
-    while ip("netns", "pids", name, check=False).split() and time.monotonic() < deadline_s:
-        time.sleep(0.02)
-    ip("netns", "del", name, check=False)
-
-
-def remove_stale_labs() -> None:
-    """Remove the namespaces and cables of runs whose process no longer exists."""
-    if NETNS_DIR.is_dir():
-        for path in sorted(NETNS_DIR.iterdir()):
-            if _is_stale(path.name):
-                remove_namespace(path.name)
-    for path in Path("/sys/class/net").iterdir():
-        if _is_stale(path.name):
-            ip("link", "del", path.name, check=False)
-
-
-def _is_stale(name: str) -> bool:
-    match = _PREFIX.match(name)
-    return match is not None and not Path(f"/proc/{int(match[1], 36)}").exists()
 
 
 def _free_network() -> ipaddress.IPv4Network:
@@ -280,17 +241,8 @@ def _make_neighbours_permanent(netns: str | None, only: str | None = None) -> No
         words = line.split()
         if "lladdr" in words and words[-1] != "PERMANENT" and only in (None, words[0]):
             lladdr = words[words.index("lladdr") + 1]
-            _batch([f"neigh replace {words[0]} lladdr {lladdr} dev {words[2]} nud permanent"], netns)
+            batch("ip", [f"neigh replace {words[0]} lladdr {lladdr} dev {words[2]} nud permanent"], netns)
 
 
 def _set_sysctl(netns: str, key: str, value: str) -> None:
     run(["/bin/sh", "-c", f"echo {value} > /proc/sys/{key}"], netns=netns)
-
-
-def _base36(number: int) -> str:
-    digits = ""
-    while True:
-        number, digit = divmod(number, 36)
-        digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
-        if not number:
-            return digits
