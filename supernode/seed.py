@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from proto.wire.messages import Source
     from proto.wire.tickets import Identity
 
+    # Blocking: brings the pieces of a mask into the store (supernode.origin.sources.OriginFetcher.fetch).
+    OriginFetch = Callable[[BlobHandle, tuple[Source, ...], int, Callable[[int, bytes], None], Cancellation], None]
+
 logger = logging.getLogger(__name__)
 
 # Blobs fetched from origins at the same time; further ones wait. Each keeps one piece in memory at most.
@@ -40,24 +43,6 @@ STORE_THREADS: Final = 4
 CHECK_THREADS: Final = 2
 # A blob up to this size is read back whole, for InlineBlob.
 READ_BACK_BYTES_MAX: Final = 64 * 1024
-
-
-class OriginFetch(Protocol):
-    """Brings pieces of a blob from an origin into the store. Blocking."""
-
-    def __call__(
-        self,
-        handle: BlobHandle,
-        sources: tuple[Source, ...],
-        pieces: int,
-        on_piece: Callable[[int, bytes], None],
-        cancel: Cancellation,
-    ) -> None:
-        """Store the pieces of the mask; `on_piece(piece, hash)` after each, from any thread.
-
-        Raises UpstreamError, LocalError or FetchCancelled; what was stored by then was reported.
-        """
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -10,29 +9,11 @@ from aiohttp import web
 from peer.proxy.headers import namespace_header
 from proto.errors import UpstreamError, UpstreamKind
 from proto.ids import Digest
-from proto.oci.ranges import format_content_range
 from proto.oci.registry_errors import BODY_CONTENT_TYPE, Refusal
 
 if TYPE_CHECKING:
+    from proto.oci.ranges import Part
     from proto.oci.routes import RegistryRequest
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """What of a blob a client gets: bytes [start, end) with status 200 or 206, or none with 416.
-
-    `end` and `size_bytes` are None where the origin told no length.
-    """
-
-    status: int
-    start: int
-    end: int | None
-    size_bytes: int | None
-
-    @property
-    def whole(self) -> bool:
-        """Every byte of the blob is in it."""
-        return self.status != 416 and self.start == 0 and self.end == self.size_bytes
 
 
 def check_empty(digest: Digest, size_bytes: int | None) -> None:
@@ -55,16 +36,16 @@ def blob_response(asked: RegistryRequest, digest: Digest, part: Part) -> web.Str
     }
     if part.end is not None:
         headers["Content-Length"] = str(part.end - part.start)
-        if part.status == 206:
-            total = "*" if part.size_bytes is None else str(part.size_bytes)
-            headers["Content-Range"] = format_content_range(part.start, part.end, 0).removesuffix("0") + total
+    if part.content_range is not None:
+        headers["Content-Range"] = part.content_range
     return web.StreamResponse(status=part.status, headers=headers)
 
 
-def unsatisfiable(size_bytes: int | None) -> Refusal:
+def unsatisfiable(part: Part) -> Refusal:
     """The 416 for a range of which the blob has no byte."""
-    total = "*" if size_bytes is None else str(size_bytes)
-    return Refusal(416, "RANGE_INVALID", f"no byte of that range in {total}", {"Content-Range": f"bytes */{total}"})
+    assert part.content_range is not None
+    message = f"no byte of that range in {part.size_bytes}"
+    return Refusal(416, "RANGE_INVALID", message, {"Content-Range": part.content_range})
 
 
 def refused(refusal: Refusal, asked: RegistryRequest | None = None) -> web.Response:

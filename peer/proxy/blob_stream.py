@@ -12,12 +12,12 @@ import logging
 from typing import TYPE_CHECKING
 
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
-from peer.proxy.blob_response import Part, blob_response, check_empty, refused, unsatisfiable
+from peer.proxy.blob_response import blob_response, check_empty, refused, unsatisfiable
 from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, take_over
 from peer.proxy.disconnect import attended
 from peer.proxy.relay import relay
 from proto.errors import LocalError
-from proto.oci.ranges import select
+from proto.oci.ranges import Part, select
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -77,16 +77,14 @@ class BlobStream:
         self, request: web.Request, asked: UpstreamRequest, route: BlobRoute, blob: OpenedBlob
     ) -> web.StreamResponse:
         size = blob.size_bytes
-        selection = select(request.headers.get("Range"), size)
-        if selection.status == 416:
-            return refused(unsatisfiable(size), asked.request)
+        part = select(request.headers.get("Range"), size)
+        if part.status == 416:
+            return refused(unsatisfiable(part), asked.request)
         check_empty(route.digest, size)
-        response = blob_response(
-            asked.request, route.digest, Part(selection.status, selection.start, selection.end, size)
-        )
+        response = blob_response(asked.request, route.digest, part)
         client = await take_over(request, response, self._context.pool)
         try:
-            await self._send_body(request, asked, route, blob, client, (selection.start, selection.end))
+            await self._send_body(request, asked, route, blob, client, part)
         finally:
             client.close()
         await response.write_eof()
@@ -99,9 +97,10 @@ class BlobStream:
         route: BlobRoute,
         blob: OpenedBlob,
         client: ClientSocket,
-        wanted: tuple[int, int],
+        part: Part,
     ) -> None:
-        reached, end = wanted
+        assert part.end is not None
+        reached, end = part.start, part.end
         origin = "store" if blob.complete else "swarm"
 
         def sent(count: int) -> None:
@@ -125,7 +124,7 @@ class BlobStream:
                 return
             _log.warning("blob_continued_upstream digest=%s at=%d %s", route.digest.short, reached, error)
             rest = Part(206, reached, end, blob.size_bytes)
-            await self._passthrough.go_on(request, asked, route, client, blob, rest, from_start=wanted[0] == 0)
+            await self._passthrough.go_on(request, asked, route, client, blob, rest, from_start=part.start == 0)
 
     async def _available(self, request: web.Request, blob: OpenedBlob, offset: int) -> int:
         if blob.complete:

@@ -34,8 +34,6 @@ _HOP_BY_HOP = frozenset(
 _NOT_FOR_ORIGINS = _HOP_BY_HOP | {"content-length", "cookie", "expect", "host", HOP_HEADER.lower()}
 # Alt-Svc and HSTS speak of the origin's address, which is not ours.
 _NOT_FOR_CLIENTS = _HOP_BY_HOP | {"alt-svc", "strict-transport-security"}
-# What may not follow a redirect to another server.
-_CREDENTIALS = frozenset({"authorization", "cookie"})
 
 
 def for_origin(received: CIMultiDictProxy[str]) -> CIMultiDict[str]:
@@ -44,11 +42,6 @@ def for_origin(received: CIMultiDictProxy[str]) -> CIMultiDict[str]:
     kept = CIMultiDict((n, v) for n, v in received.items() if n.lower() not in _NOT_FOR_ORIGINS | named)
     kept.add(HOP_HEADER, "1")
     return kept
-
-
-def without_credentials(headers: CIMultiDict[str]) -> CIMultiDict[str]:
-    """The same lines for another server than the one they were meant for."""
-    return CIMultiDict((n, v) for n, v in headers.items() if n.lower() not in _CREDENTIALS)
 
 
 def for_client(asked: RegistryRequest, status: int, received: CIMultiDictProxy[str]) -> CIMultiDict[str]:

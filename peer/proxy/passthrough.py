@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aiohttp import HttpVersion11
 
 from peer.node.blobs import DigestMismatch
-from peer.proxy.blob_response import Part, blob_response, check_empty, refused, unsatisfiable
+from peer.proxy.blob_response import blob_response, check_empty, refused, unsatisfiable
 from peer.proxy.checked_body import CheckedBody, hash_prefix
 from peer.proxy.client_socket import take_over
 from peer.proxy.disconnect import attended
@@ -24,7 +24,7 @@ from peer.registry.base import Caller
 from peer.registry.range_reader import RangeReader, ReadSettings
 from peer.transport.cancellation import Cancellation
 from proto.errors import LocalError, UpstreamError, UpstreamKind
-from proto.oci.ranges import parse_range
+from proto.oci.ranges import Part, parse_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -72,7 +72,7 @@ class PassThrough:
             except UpstreamError as error:
                 return await self._refusal(request, asked, error)
             if body is None:
-                return refused(unsatisfiable(part.size_bytes), asked.request)
+                return refused(unsatisfiable(part), asked.request)
             return await self._send(request, asked, route.digest, reader, part, body, cancel)
 
     async def go_on(

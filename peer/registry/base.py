@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from proto.errors import UpstreamKind
 
 if TYPE_CHECKING:
-    from types import TracebackType
+    from typing import Self
 
     from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -73,11 +73,11 @@ class BlobBody(Protocol):
     # Where the next byte that readinto() gives belongs.
     position: int
 
-    def __enter__(self) -> BlobBody: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def readinto(self, view: memoryview) -> int:
         """Receive the next bytes, as many as are there; 0 at the end.

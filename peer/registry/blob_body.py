@@ -7,17 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from peer.registry.base import BlobBody
 from peer.registry.connection import REASON_LENGTH_MAX
 from proto.errors import UpstreamError, UpstreamKind
 from proto.oci.ranges import parse_content_range
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from peer.registry.connection import Exchange
 
 
-class HttpBody:
+class HttpBody(BlobBody):
     """See peer.registry.base.BlobBody."""
 
     def __init__(
@@ -29,14 +28,6 @@ class HttpBody:
         self.end = end
         self.size_bytes = size_bytes
         self.position = start
-
-    def __enter__(self) -> HttpBody:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def readinto(self, view: memoryview) -> int:
         """See BlobBody."""

@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, urlencode
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from peer.registry.base import BlobBody
 from peer.store.base import FileSlice
 from proto.errors import DigestInvalid, UpstreamError, UpstreamKind
 from proto.ids import Digest
@@ -28,7 +29,6 @@ from proto.oci.routes import BlobRoute, ManifestRoute, Ping, TagsRoute, looks_li
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from types import TracebackType
 
     from peer.registry.base import Caller
     from peer.transport.cancellation import Cancellation
@@ -158,7 +158,7 @@ class DirectoryOrigin:
                 raise UpstreamError(f"{where}: {what}: {error.strerror}", UpstreamKind.UNAVAILABLE) from error
 
 
-class FileBody:
+class FileBody(BlobBody):
     """See peer.registry.base.BlobBody. Owns the descriptor."""
 
     def __init__(self, descriptor: int, start: int, end: int, size_bytes: int, cancel: Cancellation) -> None:
@@ -170,14 +170,6 @@ class FileBody:
         self._end = end
         self._descriptor = descriptor
         self._cancel = cancel
-
-    def __enter__(self) -> FileBody:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def readinto(self, view: memoryview) -> int:
         """See BlobBody."""
@@ -299,9 +291,7 @@ class _Folder:
     def __enter__(self) -> _Folder:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         os.close(self._descriptor)
 
     def open(self, *path: str) -> int:

@@ -52,51 +52,48 @@ def parse_range(header: str | None) -> ByteRange | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Selection:
-    """The part of a blob to send: status 200, 206 or 416 and bytes [start, end), nothing for 416."""
+class Part:
+    """What of a blob is sent: status 200 or 206 with bytes [start, end), or 416 with none.
+
+    `end` and `size_bytes` are None where an origin told no length.
+    """
 
     status: int
     start: int
-    end: int
-    size_bytes: int
+    end: int | None
+    size_bytes: int | None
 
     @property
-    def length(self) -> int:
-        """Bytes of the body."""
-        return self.end - self.start
+    def whole(self) -> bool:
+        """Every byte of the blob is in it."""
+        return self.status != 416 and self.start == 0 and self.end == self.size_bytes
 
     @property
     def content_range(self) -> str | None:
-        """The Content-Range header's value, or None for a 200."""
-        if self.status == 200:
-            return None
+        """The Content-Range header's value; None for a 200, and where there is no end to tell."""
+        size = "*" if self.size_bytes is None else str(self.size_bytes)
         if self.status == 416:
-            return f"bytes */{self.size_bytes}"
-        return format_content_range(self.start, self.end, self.size_bytes)
+            return f"bytes */{size}"
+        return None if self.status == 200 or self.end is None else f"bytes {self.start}-{self.end - 1}/{size}"
 
 
-def select(header: str | None, size_bytes: int) -> Selection:
+def select(header: str | None, size_bytes: int) -> Part:
     """What a blob of `size_bytes` answers to this Range header.
 
     An empty blob is sent whole: some clients put a Range on everything, and no range of nothing could be met.
     """
     asked = parse_range(header)
     if asked is None or size_bytes == 0:
-        return Selection(200, 0, size_bytes, size_bytes)
+        return Part(200, 0, size_bytes, size_bytes)
     resolved = asked.resolve(size_bytes)
     if resolved is None:
-        return Selection(416, 0, 0, size_bytes)
-    return Selection(206, resolved[0], resolved[1], size_bytes)
+        return Part(416, 0, 0, size_bytes)
+    return Part(206, resolved[0], resolved[1], size_bytes)
 
 
 def format_range(start: int, end: int | None) -> str:
     """A Range header for bytes [start, end), or for all from `start`."""
     return f"bytes={start}-{'' if end is None else end - 1}"
-
-
-def format_content_range(start: int, end: int, size_bytes: int) -> str:
-    """A Content-Range header for bytes [start, end) of `size_bytes`; start < end."""
-    return f"bytes {start}-{end - 1}/{size_bytes}"
 
 
 @dataclass(frozen=True, slots=True)
