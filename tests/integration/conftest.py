@@ -71,7 +71,7 @@ def dockerd() -> Iterator[Callable[..., DockerDaemon]]:
     """Starts a dockerd: (network namespace, URL of its mirror of docker.io, whether BuildKit uses that too)."""
     with ExitStack() as running:
 
-        def start(netns: str, mirror_url: str, *, builds: bool = False) -> DockerDaemon:
+        def start(netns: str | None, mirror_url: str, *, builds: bool = False) -> DockerDaemon:
             insecure = [mirror_url] if builds else []
             daemon = DockerDaemon(netns=netns, mirrors=[mirror_url], insecure_registries=insecure)
             return running.enter_context(daemon)
@@ -91,22 +91,22 @@ def containerd() -> Iterator[Callable[[str, str], Containerd]]:
 
 
 @pytest.fixture
-def podman() -> Iterator[Callable[[str, str], Podman]]:
-    """Sets up podman: (network namespace, where its mirror of quay.io is: HOST:PORT and a path)."""
+def podman() -> Iterator[Callable[..., Podman]]:
+    """Sets up podman: (network namespace, where the mirror of a registry is: HOST:PORT and a path, the registry)."""
     with ExitStack() as running:
 
-        def start(netns: str, mirror: str) -> Podman:
-            return running.enter_context(Podman([Mirror("quay.io", mirror)], netns=netns))
+        def start(netns: str | None, mirror: str, registry: str = "quay.io") -> Podman:
+            return running.enter_context(Podman([Mirror(registry, mirror)], netns=netns))
 
         yield start
 
 
 @pytest.fixture
-def skopeo() -> Iterator[Callable[[str, str], Skopeo]]:
-    """Sets up skopeo: (network namespace, where its mirror of quay.io is: HOST:PORT and a path)."""
+def skopeo() -> Iterator[Callable[..., Skopeo]]:
+    """Sets up skopeo: (network namespace, where the mirror of a registry is: HOST:PORT and a path, the registry)."""
     with ExitStack() as running:
 
-        def start(netns: str, mirror: str) -> Skopeo:
-            return running.enter_context(Skopeo([Mirror("quay.io", mirror)], netns=netns))
+        def start(netns: str | None, mirror: str, registry: str = "quay.io") -> Skopeo:
+            return running.enter_context(Skopeo([Mirror(registry, mirror)], netns=netns))
 
         yield start

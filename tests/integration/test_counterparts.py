@@ -129,7 +129,7 @@ def test_cri_pulls_through_hosts_toml(
 
 @pytest.mark.client("podman")
 def test_podman_pulls_through_registries_conf(
-    lab: Lab, origin: CountingProxy, image: Image, podman: Callable[[str, str], Podman]
+    lab: Lab, origin: CountingProxy, image: Image, podman: Callable[..., Podman]
 ) -> None:
     client = podman(lab.add_node().name, origin.address)
     assert f"sha256:{client.pull('quay.io/library/random:latest')}" == image.config.digest
@@ -139,7 +139,7 @@ def test_podman_pulls_through_registries_conf(
 
 @pytest.mark.client("skopeo")
 def test_skopeo_copies_through_registries_conf(
-    lab: Lab, origin: CountingProxy, image: Image, skopeo: Callable[[str, str], Skopeo]
+    lab: Lab, origin: CountingProxy, image: Image, skopeo: Callable[..., Skopeo]
 ) -> None:
     folder = skopeo(lab.add_node().name, origin.address).pull("quay.io/library/random:latest")
     manifest = json.loads((folder / "manifest.json").read_text())

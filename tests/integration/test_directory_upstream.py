@@ -10,14 +10,15 @@ import pytest
 from benchmarks.cluster.image import Image, make_random_image
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import LOOPBACK, Cluster, Peer
-from tests.support.clients import DockerDaemon, Mirror, Podman, Skopeo
 from tests.support.counts import assert_metric, assert_received, assert_sent_to_clients
 from tests.support.pullers import blob_target, get
 from tests.support.site import assert_all_came_by_the_swarm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from tests.support.clients import DockerDaemon, Podman, Skopeo
 
 pytestmark = pytest.mark.client("docker-registry")
 
@@ -64,15 +65,16 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
 
 @pytest.mark.client("skopeo", "podman")
 @pytest.mark.root
-def test_skopeo_and_podman_pull_and_the_folder_is_read_once(cluster: Cluster, storage: Path, image: Image) -> None:
+def test_skopeo_and_podman_pull_and_the_folder_is_read_once(
+    cluster: Cluster, storage: Path, image: Image, skopeo: Callable[..., Skopeo], podman: Callable[..., Podman]
+) -> None:
     before = files(storage)
     first, second = cluster.peers
-    with Skopeo([Mirror(NAME, f"{first.proxy}/{NAME}")]) as skopeo:
-        folder = skopeo.pull(f"{NAME}/{REPOSITORY}:latest")
-        manifest = json.loads((folder / "manifest.json").read_text())
-        assert [layer["digest"] for layer in manifest["layers"]] == [layer.digest for layer in image.layers]
-    with Podman([Mirror(NAME, f"{second.proxy}/{NAME}")]) as podman:
-        assert f"sha256:{podman.pull(f'{NAME}/{REPOSITORY}:latest')}" == image.config.digest
+    reference = f"{NAME}/{REPOSITORY}:latest"
+    folder = skopeo(None, f"{first.proxy}/{NAME}", NAME).pull(reference)
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert [layer["digest"] for layer in manifest["layers"]] == [layer.digest for layer in image.layers]
+    assert f"sha256:{podman(None, f'{second.proxy}/{NAME}', NAME).pull(reference)}" == image.config.digest
     for peer in cluster.peers:
         assert_all_came_by_the_swarm(peer, image)
     assert_metric(cluster.supernode, "layercast_bytes_total", image.size_bytes, source="origin")
@@ -81,11 +83,11 @@ def test_skopeo_and_podman_pull_and_the_folder_is_read_once(cluster: Cluster, st
 
 @pytest.mark.client("dockerd", "docker")
 @pytest.mark.root
-def test_dockerd_pulls_through_its_mirror(cluster: Cluster, image: Image) -> None:
+def test_dockerd_pulls_through_its_mirror(cluster: Cluster, image: Image, dockerd: Callable[..., DockerDaemon]) -> None:
     peer = cluster.peers[0]
-    with DockerDaemon(mirrors=[peer.proxy_url]) as daemon:
-        assert daemon.pull("random:latest") == image.top.digest
-        assert daemon.inspect("random:latest")["Id"] == image.config.digest
+    daemon = dockerd(None, peer.proxy_url)
+    assert daemon.pull("random:latest") == image.top.digest
+    assert daemon.inspect("random:latest")["Id"] == image.config.digest
     assert_all_came_by_the_swarm(peer, image)
 
 

@@ -38,7 +38,7 @@ def mirror_of(node: ClientNode) -> str:
 
 @pytest.mark.client("podman")
 def test_podman_pulls_by_registries_conf(
-    site: Site, node: ClientNode, image: Image, podman: Callable[[str, str], Podman]
+    site: Site, node: ClientNode, image: Image, podman: Callable[..., Podman]
 ) -> None:
     client = podman(node.client.name, mirror_of(node))
     assert f"sha256:{client.pull('quay.io/library/random:latest')}" == image.config.digest
@@ -49,7 +49,7 @@ def test_podman_pulls_by_registries_conf(
 
 @pytest.mark.client("skopeo")
 def test_skopeo_copies_by_registries_conf_and_the_second_time_from_the_store(
-    site: Site, node: ClientNode, image: Image, skopeo: Callable[[str, str], Skopeo]
+    site: Site, node: ClientNode, image: Image, skopeo: Callable[..., Skopeo]
 ) -> None:
     client = skopeo(node.client.name, mirror_of(node))
     for _ in range(2):

@@ -161,7 +161,7 @@ def test_of_one_registry_the_public_is_shared_and_the_private_is_not(tmp_path: P
 @pytest.mark.root
 @pytest.mark.client("skopeo", "ip", "tc", "nsenter", "curl")
 def test_skopeo_pulls_a_private_image_with_its_own_login(
-    tmp_path: Path, lab: Lab, locked: Registry, image: Image, skopeo: Callable[[str, str], Skopeo]
+    tmp_path: Path, lab: Lab, locked: Registry, image: Image, skopeo: Callable[..., Skopeo]
 ) -> None:
     with Site(lab, locked, tmp_path, named=["quay.io"]) as site:
         node = site.add_node()

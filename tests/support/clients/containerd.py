@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.cluster.processes import ManagedProcess, ProcessError, run
+from benchmarks.cluster.processes import ProcessError, run
 from benchmarks.cluster.programs import clean_environment, program
 from tests.support.clients.cri import CriImageService
-from tests.support.clients.folders import remove_tree, write_hosts_toml
+from tests.support.clients.folders import Daemon, write_hosts_toml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
-_START_TIMEOUT_S: Final = 30.0
 _CTR_NAMESPACE: Final = "test"
 _CONFIG: Final = """
 version = 2
@@ -30,13 +28,13 @@ state = "{directory}/state"
     bin_dir = "{directory}/cni/bin"
     conf_dir = "{directory}/cni/conf"
   [plugins."io.containerd.grpc.v1.cri".containerd]
-    snapshotter = "{snapshotter}"
+    snapshotter = "overlayfs"
   [plugins."io.containerd.grpc.v1.cri".registry]
     config_path = "{directory}/certs.d"
 """
 
 
-class Containerd:
+class Containerd(Daemon):
     """One containerd, ready from construction; a context manager. `certs_dir` is its certs.d.
 
     `mirrors` maps a registry host ("_default": any) to the URL to pull it through. Needs root.
@@ -47,46 +45,27 @@ class Containerd:
         mirrors: Mapping[str, str],
         *,
         netns: str | None = None,
-        snapshotter: str = "overlayfs",
-        env: Mapping[str, str] | None = None,
     ) -> None:
-        # Short: a Unix socket's path holds at most 107 bytes.
-        self._directory = Path(tempfile.mkdtemp(prefix="lcc"))
-        self._snapshotter = snapshotter
-        self.certs_dir = self._directory / "certs.d"
+        super().__init__("lcc")
+        self.certs_dir = self.directory / "certs.d"
         self.certs_dir.mkdir()
         for host, url in mirrors.items():
             write_hosts_toml(self.certs_dir, host, url)
-        config = self._directory / "config.toml"
-        config.write_text(_CONFIG.format(directory=self._directory, snapshotter=snapshotter))
-        self._environment = clean_environment(HOME=str(self._directory), **(env or {}))
+        config = self.directory / "config.toml"
+        config.write_text(_CONFIG.format(directory=self.directory))
+        self._environment = clean_environment(HOME=str(self.directory))
         self._netns = netns
         argv: list[str | Path] = [program("containerd"), "--config", config]
-        self.process = ManagedProcess(argv, name="containerd", netns=netns, env=self._environment)
-        try:
-            self.process.wait_for_line("containerd successfully booted", _START_TIMEOUT_S)
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> Containerd:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop it and remove its images."""
-        self.process.close()
-        remove_tree(self._directory)
+        ready = "containerd successfully booted"
+        self.run_until_ready(argv, ready, name="containerd", netns=netns, env=self._environment)
 
     def cri(self) -> CriImageService:
         """A connection to its CRI image service; close it."""
-        return CriImageService(self._directory / "s")
+        return CriImageService(self.directory / "s")
 
     def command(self, *words: str | Path) -> list[str | Path]:
         """The ctr command line that talks to this containerd."""
-        return [program("ctr"), "--address", self._directory / "s", "--namespace", _CTR_NAMESPACE, *words]
+        return [program("ctr"), "--address", self.directory / "s", "--namespace", _CTR_NAMESPACE, *words]
 
     def ctr(self, *words: str | Path, timeout_s: float = 120.0) -> str:
         """Run ctr to its end; its output. Raises ProcessError, with the end of the daemon's log.
@@ -100,15 +79,7 @@ class Containerd:
 
     def pull(self, reference: str, timeout_s: float = 120.0) -> None:
         """`ctr images pull` and unpack, through certs.d."""
-        self.ctr(*self._pull_words(reference), timeout_s=timeout_s)
-
-    def start_pull(self, reference: str) -> ManagedProcess:
-        """Begin a pull and return at once."""
-        argv = self.command(*self._pull_words(reference))
-        return ManagedProcess(argv, name="ctr pull", netns=self._netns, env=self._environment)
-
-    def _pull_words(self, reference: str) -> list[str | Path]:
-        return ["images", "pull", "--snapshotter", self._snapshotter, "--hosts-dir", self.certs_dir, reference]
+        self.ctr("images", "pull", "--hosts-dir", self.certs_dir, reference, timeout_s=timeout_s)
 
     def content(self) -> set[str]:
         """Digests of all blobs that ctr's namespace holds, complete ones alone (containerd has checked them)."""

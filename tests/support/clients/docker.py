@@ -5,28 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import tarfile
-import tempfile
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from benchmarks.cluster.processes import ManagedProcess, ProcessError, run
 from benchmarks.cluster.programs import clean_environment, program
-from tests.support.clients.folders import remove_tree
+from tests.support.clients.folders import Daemon
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
-_START_TIMEOUT_S: Final = 60.0
 
-
-class DockerDaemon:
+class DockerDaemon(Daemon):
     """One dockerd (with its own containerd), ready from construction; a context manager.
 
     `mirrors` are the URLs of `registry-mirrors` (docker.io alone). `insecure_registries` are HOST:PORT. BuildKit
     speaks plain http to a mirror only where it is on loopback or listed there too, as http://HOST:PORT: without
-    the scheme it does not find the entry. `env`
-    adds to its environment (HTTPS_PROXY, SSL_CERT_FILE). Images go when it is closed. Needs root.
+    the scheme it does not find the entry. Images go when it is closed. Needs root.
     """
 
     def __init__(
@@ -35,47 +31,25 @@ class DockerDaemon:
         netns: str | None = None,
         mirrors: Sequence[str] = (),
         insecure_registries: Sequence[str] = (),
-        storage_driver: str | None = None,
-        env: Mapping[str, str] | None = None,
     ) -> None:
-        # Short: dockerd puts Unix sockets below it, whose paths hold at most 107 bytes.
-        self._directory = Path(tempfile.mkdtemp(prefix="lcd"))
-        self._netns = netns
-        self._host = f"unix://{self._directory}/s"
-        config = self._directory / "daemon.json"
+        super().__init__("lcd")
+        self._host = f"unix://{self.directory}/s"
+        config = self.directory / "daemon.json"
         config.write_text(
             json.dumps(
                 {
                     "registry-mirrors": list(mirrors),
                     "insecure-registries": list(insecure_registries),
                     "max-download-attempts": 5,
-                    "deprecated-key-path": str(self._directory / "key.json"),
+                    "deprecated-key-path": str(self.directory / "key.json"),
                 }
             )
         )
         argv: list[str | Path] = [program("dockerd"), "--config-file", config, "-H", self._host]
-        argv += ["--data-root", self._directory / "data", "--exec-root", self._directory / "x"]
-        argv += ["--pidfile", self._directory / "pid", "--iptables=false", "--bridge=none"]
-        if storage_driver is not None:
-            argv += ["--storage-driver", storage_driver]
-        environment = clean_environment(HOME=str(self._directory), **(env or {}))
-        self.process = ManagedProcess(argv, name="dockerd", netns=netns, env=environment)
-        try:
-            self.process.wait_for_line("API listen on", _START_TIMEOUT_S)
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> DockerDaemon:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop it and remove its images."""
-        self.process.close()
-        remove_tree(self._directory)
+        argv += ["--data-root", self.directory / "data", "--exec-root", self.directory / "x"]
+        argv += ["--pidfile", self.directory / "pid", "--iptables=false", "--bridge=none"]
+        environment = clean_environment(HOME=str(self.directory))
+        self.run_until_ready(argv, "API listen on", name="dockerd", netns=netns, env=environment)
 
     def command(self, *words: str | Path) -> list[str | Path]:
         """The docker command line that talks to this daemon; run it with `environment()`."""
@@ -83,7 +57,7 @@ class DockerDaemon:
 
     def environment(self, **extra: str) -> dict[str, str]:
         """An environment for `command`, with no login of the caller's."""
-        return clean_environment(HOME=str(self._directory), DOCKER_CONFIG=str(self._directory / "cli"), **extra)
+        return clean_environment(HOME=str(self.directory), DOCKER_CONFIG=str(self.directory / "cli"), **extra)
 
     def docker(self, *words: str | Path, timeout_s: float = 120.0) -> str:
         """Run a docker command to its end; its output. Raises ProcessError, with the end of the daemon's log."""
@@ -116,7 +90,7 @@ class DockerDaemon:
         A container is created, not run, and exported.
         """
         container = self.docker("create", "--network", "none", reference, "/bin/true").strip()
-        archive = self._directory / "export.tar"
+        archive = self.directory / "export.tar"
         try:
             self.docker("export", "--output", archive, container)
             return tar_file_digests(archive)

@@ -1,15 +1,63 @@
-"""Folders that a client daemon leaves mounts and deep trees in, removed all the same."""
+"""The folder that a client has to itself. Daemons leave mounts and deep trees in it; it is removed all the same."""
 
 from __future__ import annotations
 
 import shutil
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from benchmarks.cluster.processes import run
+from benchmarks.cluster.processes import ManagedProcess, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
+
+
+class ClientFolder:
+    """A client with a folder of its own; a context manager, which removes it with all images in it."""
+
+    def __init__(self, prefix: str) -> None:
+        # Short: a Unix socket's path holds at most 107 bytes.
+        self.directory = Path(tempfile.mkdtemp(prefix=prefix))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove the folder. Idempotent."""
+        remove_tree(self.directory)
+
+
+class Daemon(ClientFolder):
+    """A client that is a daemon, which ends when it is closed."""
+
+    _process: ManagedProcess | None = None
+
+    def run_until_ready(
+        self, argv: Sequence[str | Path], ready: str, *, name: str, netns: str | None, env: Mapping[str, str]
+    ) -> None:
+        """Start it and wait for the line in which the regular expression `ready` is found. Raises ProcessError."""
+        self._process = ManagedProcess(argv, name=name, netns=netns, env=env)
+        try:
+            self._process.wait_for_line(ready)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def process(self) -> ManagedProcess:
+        """The daemon."""
+        assert self._process is not None
+        return self._process
+
+    def close(self) -> None:
+        """Stop it and remove the folder. Idempotent."""
+        if self._process is not None:
+            self._process.close()
+        super().close()
 
 
 def remove_tree(directory: Path) -> None:

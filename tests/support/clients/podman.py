@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.cluster.processes import ManagedProcess, run
+from benchmarks.cluster.processes import run
 from benchmarks.cluster.programs import clean_environment, program
-from tests.support.clients.folders import remove_tree
+from tests.support.clients.folders import ClientFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
 class Mirror:
-    """One `[[registry]]` with one mirror: `prefix` is the registry, `location` is HOST:PORT/PATH of the mirror.
-
-    `insecure_origin` lets the registry itself speak plain http too.
-    """
+    """One `[[registry]]` with one mirror: `prefix` is the registry, `location` is HOST:PORT/PATH of the mirror."""
 
     prefix: str
     location: str
-    insecure_origin: bool = False
 
 
 def registries_conf(mirrors: Sequence[Mirror]) -> str:
@@ -36,7 +31,6 @@ def registries_conf(mirrors: Sequence[Mirror]) -> str:
 [[registry]]
 prefix = "{mirror.prefix}"
 location = "{mirror.prefix}"
-insecure = {str(mirror.insecure_origin).lower()}
 [[registry.mirror]]
 location = "{mirror.location}"
 insecure = true
@@ -45,11 +39,11 @@ insecure = true
     )
 
 
-class _ContainersTool:
+class _ContainersTool(ClientFolder):
     """What podman and skopeo share: a folder with the configuration of containers/image."""
 
-    def __init__(self, mirrors: Sequence[Mirror], netns: str | None, env: Mapping[str, str] | None) -> None:
-        self.directory = Path(tempfile.mkdtemp(prefix="lcq"))
+    def __init__(self, mirrors: Sequence[Mirror], *, netns: str | None = None) -> None:
+        super().__init__("lcq")
         self._netns = netns
         (self.directory / "registries.conf").write_text(registries_conf(mirrors))
         (self.directory / "policy.json").write_text(json.dumps({"default": [{"type": "insecureAcceptAnything"}]}))
@@ -61,21 +55,12 @@ class _ContainersTool:
             CONTAINERS_REGISTRIES_CONF=str(self.directory / "registries.conf"),
             REGISTRY_AUTH_FILE=str(self.directory / "auth.json"),
             TMPDIR=str(self.directory),
-            **(env or {}),
         )
-
-    def close(self) -> None:
-        """Remove its images and configuration."""
-        remove_tree(self.directory)
 
     def run(self, *words: str | Path, timeout_s: float = 120.0) -> str:
         """Run it to the end; its output. Raises ProcessError."""
         argv = self.command(*words)
         return run(argv, netns=self._netns, env=self.environment, timeout_s=timeout_s).stdout
-
-    def start(self, *words: str | Path) -> ManagedProcess:
-        """Begin a command and return at once."""
-        return ManagedProcess(self.command(*words), netns=self._netns, env=self.environment)
 
     def command(self, *words: str | Path) -> list[str | Path]:
         """The command line."""
@@ -84,17 +69,6 @@ class _ContainersTool:
 
 class Podman(_ContainersTool):
     """podman with its own vfs storage; a context manager. Needs root."""
-
-    def __init__(
-        self, mirrors: Sequence[Mirror], *, netns: str | None = None, env: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(mirrors, netns, env)
-
-    def __enter__(self) -> Podman:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def command(self, *words: str | Path) -> list[str | Path]:
         """The podman command line, run with `environment`."""
@@ -125,17 +99,6 @@ class Podman(_ContainersTool):
 class Skopeo(_ContainersTool):
     """skopeo; a context manager. It needs no root."""
 
-    def __init__(
-        self, mirrors: Sequence[Mirror], *, netns: str | None = None, env: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(mirrors, netns, env)
-
-    def __enter__(self) -> Skopeo:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def command(self, *words: str | Path) -> list[str | Path]:
         """The skopeo command line, run with `environment`."""
         options: list[str | Path] = ["--policy", self.directory / "policy.json"]
@@ -147,15 +110,8 @@ class Skopeo(_ContainersTool):
     def pull(self, reference: str, timeout_s: float = 120.0) -> Path:
         """Copy an image into a folder of files named by their hex digests; the folder."""
         folder = self.directory / f"image-{len(list(self.directory.glob('image-*')))}"
-        self.run(*self._copy_words(reference, folder), timeout_s=timeout_s)
+        self.run("copy", "--preserve-digests", f"docker://{reference}", f"dir:{folder}", timeout_s=timeout_s)
         return folder
-
-    def start_pull(self, reference: str, folder: Path) -> ManagedProcess:
-        """Begin a copy into `folder` and return at once."""
-        return self.start(*self._copy_words(reference, folder))
-
-    def _copy_words(self, reference: str, folder: Path) -> list[str | Path]:
-        return ["copy", "--preserve-digests", f"docker://{reference}", f"dir:{folder}"]
 
 
 def wrongly_named_files(folder: Path) -> list[str]:
