@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import platform
@@ -35,15 +34,10 @@ from proto.wire.tickets import Identity
 from supernode.api.parts import ApiParts
 from supernode.api.routes import ROUTES
 from supernode.api.sessions import SessionDoor
-from supernode.control.admission import Admission, Policy
+from supernode.control.announcements import Announcements, Policy
+from supernode.control.control import Control
 from supernode.control.delivery import PieceDelivery
 from supernode.control.driver import Driver
-from supernode.control.message_handler import MessageHandler
-from supernode.control.node_registry import NodeRegistry
-from supernode.control.notifier import Notifier
-from supernode.control.piece_hashes import sign_held
-from supernode.control.swarm_registry import SwarmRegistry
-from supernode.control.verification import Verification
 from supernode.event_log.format import Header, SchedulerParameters
 from supernode.event_log.writer import EventLogWriter, RecordedScheduler
 from supernode.metrics import Metrics
@@ -53,6 +47,7 @@ from supernode.scheduler import build as scheduler_build
 from supernode.scheduler.settings import SchedulerSettings
 from supernode.seed import Seed
 from supernode.session.session import Limits
+from supernode.signer import IdentitySigner
 from supernode.state.sqlite import SqliteState
 from supernode.state.thread import StateThread
 
@@ -81,7 +76,6 @@ class Supernode:
         self.limits = Limits(sessions_max=config.sessions_max, ping_interval_s=config.ping_interval_s)
         self.health = Health()
         self._runner: web.AppRunner | None = None
-        self._driver: Driver | None = None
         # What was made, to be closed in the opposite order, in a thread.
         self._closing = contextlib.ExitStack()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -94,6 +88,7 @@ class Supernode:
         config, closing = self.config, self._closing
         closing.callback(os.close, resources.take_folder(config.data_dir))
         self._identity = Identity.load_or_create(config.data_dir / "identity.key")
+        self._signer = IdentitySigner(self._identity)
         state = SqliteState(config.data_dir / "state.sqlite")
         self._epoch = state.next_epoch()
         self._state = StateThread(state)
@@ -106,7 +101,7 @@ class Supernode:
             free_floor_bytes=config.store_free_floor_bytes,
         )
         closing.callback(self._store.close)
-        self._upload = _upload_server(config, self._store, self._identity)
+        self._upload = _upload_server(config, self._store, self._signer)
         closing.callback(self._upload.close)
         self.upload_address = self._upload.address
         self._delivery = _open_delivery(config, self._store, self._identity)
@@ -148,7 +143,7 @@ class Supernode:
         self._origin = OriginFetcher(origins, ReadSettings(self._count_origin_bytes))
         self._heads = Cancellation()
         self._transport = HttpTransport(self._identity, workers=4)
-        self._seed = Seed(self._store, self._transport, self._origin.fetch, self._identity)
+        self._seed = Seed(self._store, self._transport, self._origin.fetch, self._signer)
         self._public_access = PublicAccess(
             lambda source, digest: self._origin.public_size(source, digest, self._heads), self._state
         )
@@ -160,49 +155,24 @@ class Supernode:
             self._seed.cancel_all,
         ):
             self._closing.callback(close)
-        swarms, nodes, delivery = SwarmRegistry(self._identity), NodeRegistry(), self._delivery
-        self._driver = driver = Driver(
-            scheduler=self._scheduler,
-            swarms=swarms,
-            nodes=nodes,
-            notifier=Notifier(swarms, nodes, self._identity, delivery_port=delivery.port),
-            seed=self._seed,
-            state=self._state,
-            metrics=self.metrics,
-            epoch=self._epoch,
-            uplink_rate=lambda: float(self.config.upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S),
-            on_fatal=self._fail,
+        self._driver = driver = Driver(self._scheduler, self._fail)
+        self._control = control = self._make_control(driver)
+        driver.begin(control.commands.carry_out)
+        self._seed.report_to(control.verification)
+        self._announcements = Announcements(
+            control,
+            self._public_access,
+            self._policy,
+            self._delivery,
+            load_swarm=self._state.load_swarm,
+            look=self._seed.look,
+            on_fatal=driver.fail,
         )
-        delivery.begin(driver)
-        verification = Verification(
-            driver=driver,
-            public_access=self._public_access,
-            state=self._state,
-            metrics=self.metrics,
-            on_whole=delivery.blob_verified,
-        )
-        self._seed.report_to(verification)
-        self._admission = Admission(
-            driver=driver,
-            verification=verification,
-            public_access=self._public_access,
-            state=self._state,
-            metrics=self.metrics,
-            policy=self._policy,
-            recover_until=time.monotonic() + config.recovery_s,
-            delivery=delivery,
-        )
-        handler = MessageHandler(
-            driver,
-            self._admission,
-            verification,
-            self.metrics,
-            self.limits,
-            self._seed_address,
-            on_tick=delivery.refresh,
+        handler = control.message_handler(
+            self._announcements, seed_address=self._seed_address, announced_max=self.limits.announced_max
         )
         self.metrics.before_scrape(self._scrape)
-        sessions = SessionDoor(
+        self._door = SessionDoor(
             handler,
             self.metrics,
             self.limits,
@@ -212,7 +182,9 @@ class Supernode:
             transport=config.transport,
         )
         app = web.Application()
-        parts = ApiParts(self.health, self.metrics, nodes, swarms, sessions, self._epoch, time.monotonic())
+        parts = ApiParts(
+            self.health, self.metrics, control.nodes, control.swarms, self._door, self._epoch, time.monotonic()
+        )
         add_routes(app, ROUTES, parts)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await self._runner.setup()
@@ -220,6 +192,21 @@ class Supernode:
         self.health.ready()
         logger.info("ready epoch=%d key=%s scheduler=%s", self._epoch, self._identity.peer.hex()[:8], scheduler_build())
         return f"supernode api={self.api_address} upload={self.upload_address}"
+
+    def _make_control(self, driver: Driver) -> Control:
+        return Control(
+            post=driver.post,
+            clock=time.monotonic,
+            unix_clock=time.time,
+            signer=self._signer,
+            seed=self._seed,
+            state=self._state,
+            observer=self.metrics,
+            delivery=self._delivery,
+            forget_public=self._public_access.forget,
+            uplink_rate=lambda: float(self.config.upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S),
+            recover_until=time.monotonic() + self.config.recovery_s,
+        )
 
     async def reload(self, config: SupernodeConfig) -> None:
         """Take over what may change at run time: the allow-list, the upload rate, the p2p switch.
@@ -245,22 +232,22 @@ class Supernode:
     async def stop(self) -> bool:
         """End everything within 5 s. False when a thread did not end in time and the process must be left by force."""
         self.health.not_ready("stopping")
-        if self._driver is not None and self._runner is not None:
-            await self._end_sessions(self._driver, self._runner)
+        if self._runner is not None:
+            await self._end_sessions(self._runner)
         return await close_in_time(self._closing)
 
-    async def _end_sessions(self, driver: Driver, runner: web.AppRunner) -> None:
+    async def _end_sessions(self, runner: web.AppRunner) -> None:
         for site in list(runner.sites):
             await site.stop()
-        for session in driver.nodes:
+        for session in self._control.nodes:
             session.channel.end("shutdown", "the supernode is stopping")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SESSIONS_END_S):
-                await driver.nodes.wait_empty()
+                await self._door.wait_for_no_session()
         self._heads.cancel()
-        await self._admission.close()
+        await self._announcements.close()
         await self._public_access.close()
-        driver.close()
+        self._driver.close()
         await runner.cleanup()
 
     def _fail(self) -> None:
@@ -298,16 +285,16 @@ def _open_delivery(config: SupernodeConfig, store: DiskStore, identity: Identity
     return TorrentTracker(store, config, identity)
 
 
-def _upload_server(config: SupernodeConfig, store: DiskStore, identity: Identity) -> UploadServer:
+def _upload_server(config: SupernodeConfig, store: DiskStore, signer: IdentitySigner) -> UploadServer:
     try:
         server = UploadServer(
             str(config.upload_listen),
             store,
-            lambda: identity.peer,
+            lambda: signer.peer,
             slots=config.upload_slots,
             rate_limit_bytes_s=config.upload_rate_bytes_s,
             connections_max=UPLOAD_CONNECTIONS_MAX,
-            sign_hash=functools.partial(sign_held, identity),
+            sign_hash=signer.sign_held,
         )
     except ConfigError as error:
         raise ConfigError(f"--upload-listen {config.upload_listen}: {error}") from None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from proto.runtime.metrics import ServiceMetrics
+from supernode.control.observer import ControlObserver
 
 
-class Metrics(ServiceMetrics):
+class Metrics(ServiceMetrics, ControlObserver):
     """Counting only; no digest and no peer is ever a label."""
 
     def __init__(self) -> None:
@@ -14,3 +15,28 @@ class Metrics(ServiceMetrics):
         self.refused = self._counter("layercast_refused", "Sessions refused or ended, by code.", "code")
         for source in ("origin", "peer"):
             self.bytes_received.labels(source)
+
+    def sessions_changed(self, count: int) -> None:
+        """See ControlObserver."""
+        self.sessions_open.set(count)
+
+    def swarms_changed(self, count: int) -> None:
+        """See ControlObserver."""
+        self.swarms_open.set(count)
+
+    def lease_granted(self, lease_id: int, source: int, receiver: int) -> None:
+        """See ControlObserver."""
+        self.leases.labels("granted").inc()
+
+    def lease_ended(self, lease_id: int, outcome: str) -> None:
+        """See ControlObserver."""
+        if outcome:
+            self.leases.labels(outcome).inc()
+
+    def received_from_peer(self, count_bytes: int) -> None:
+        """See ControlObserver."""
+        self.bytes_received.labels("peer").inc(count_bytes)
+
+    def digest_checked(self, *, matches: bool) -> None:
+        """See ControlObserver."""
+        self.digest_checks.labels("ok" if matches else "mismatch").inc()

@@ -13,15 +13,14 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource, Transport
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import LayercastError, LocalError, UpstreamError
 from proto.pieces import PieceLayout, indices, runs
 from proto.wire.messages import FetchReason
-from proto.wire.tickets import TICKET_LIFE_S, issue_ticket
+from supernode.control.seed_work import SeedBlob
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
     from peer.store.base import BlobHandle, BlobStore
     from proto.ids import Digest
     from proto.wire.messages import Source
-    from proto.wire.tickets import Identity
+    from supernode.control.seed_work import SeedEvents
+    from supernode.signer import IdentitySigner
 
     # Blocking: brings the pieces of a mask into the store (supernode.origin.sources.OriginFetcher.fetch).
     OriginFetch = Callable[[BlobHandle, tuple[Source, ...], int, Callable[[int, bytes], None], Cancellation], None]
@@ -45,43 +45,14 @@ CHECK_THREADS: Final = 2
 READ_BACK_BYTES_MAX: Final = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class SeedBlob:
-    """What the store has of a blob. `hashes` are runs (first, concatenated hashes) of exactly the held pieces."""
-
-    layout: PieceLayout
-    held: int
-    complete: bool
-    hashes: tuple[tuple[int, bytes], ...]
-    content: bytes | None
-
-
-class SeedEvents(Protocol):
-    """What the seed reports, always on the event loop."""
-
-    def seed_stored(self, swarm: int, piece: int, piece_hash: bytes, content: bytes | None) -> None:
-        """A piece came from the origin; `content` is the whole blob when it was to be read back."""
-        ...
-
-    def origin_ended(self, fetch_id: int, swarm: int, error: LayercastError | None) -> None: ...
-
-    def seed_lease_ended(self, lease_id: int, reason: str, elapsed_s: float, stored_bytes: int) -> None: ...
-
-    def blob_checked(self, swarm: int, matches: bool | None) -> None:
-        """None: the disk failed, nothing is known."""
-        ...
-
-    def blob_evicted(self, digest: Digest) -> None: ...
-
-
 class Seed:
-    """Created on the loop; close() in a thread."""
+    """Implements SeedWork. Created on the loop; close() in a thread."""
 
-    def __init__(self, store: BlobStore, transport: Transport, fetch: OriginFetch, identity: Identity) -> None:
+    def __init__(self, store: BlobStore, transport: Transport, fetch: OriginFetch, signer: IdentitySigner) -> None:
         self._store = store
         self._transport = transport
         self._fetch = fetch
-        self._identity = identity
+        self._signer = signer
         self._loop = asyncio.get_running_loop()
         self._events: SeedEvents | None = None
         self._lock = threading.Lock()
@@ -132,7 +103,7 @@ class Seed:
             handle.close()
 
     def pin(self, digest: Digest, layout: PieceLayout) -> None:
-        """Somebody wants the blob: what is held of it must not be evicted. Returns at once."""
+        """See SeedWork."""
         self._store_threads.submit(self._pin, digest, layout)
 
     def _pin(self, digest: Digest, layout: PieceLayout) -> None:
@@ -151,7 +122,7 @@ class Seed:
         handle.close()
 
     def unpin(self, digest: Digest) -> None:
-        """Nobody wants it now: it may be evicted. Returns at once."""
+        """See SeedWork."""
         self._store_threads.submit(self._unpin, digest)
 
     def _unpin(self, digest: Digest) -> None:
@@ -173,7 +144,7 @@ class Seed:
         *,
         read_back: bool,
     ) -> None:
-        """Begin; origin_ended() reports the end exactly once. Returns at once."""
+        """See SeedWork."""
         cancel = Cancellation()
         with self._lock:
             self._cancels[fetch_id] = cancel
@@ -188,7 +159,7 @@ class Seed:
                 error = LocalError("internal error while fetching from an origin; see the log")
             with self._lock:
                 self._cancels.pop(fetch_id, None)
-            self._tell(lambda events: events.origin_ended(fetch_id, swarm, error))
+            self._tell(lambda events: events.origin_ended(fetch_id, swarm, ok=error is None))
 
         self._origin_threads.submit(run)
 
@@ -228,7 +199,7 @@ class Seed:
         return None
 
     def cancel_origin(self, fetch_id: int) -> None:
-        """End a fetch now; its origin_ended still comes."""
+        """See SeedWork."""
         with self._lock:
             cancel = self._cancels.get(fetch_id)
         if cancel is not None:
@@ -239,6 +210,7 @@ class Seed:
     def fetch_from_peer(
         self,
         lease_id: int,
+        swarm: int,
         digest: Digest,
         layout: PieceLayout,
         piece: int,
@@ -246,15 +218,16 @@ class Seed:
         source: PieceSource,
         deadline_s: float,
     ) -> None:
-        """Begin a transfer; seed_lease_ended() reports its end exactly once. Returns at once."""
-        ticket = issue_ticket(self._identity, digest, self._identity.peer, time.time() + TICKET_LIFE_S)
+        """See SeedWork."""
+        ticket = self._signer.ticket(digest, self._signer.peer)
         self._store_threads.submit(
-            self._start_transfer, lease_id, digest, layout, piece, piece_hash, source, ticket, deadline_s
+            self._start_transfer, lease_id, swarm, digest, layout, piece, piece_hash, source, ticket, deadline_s
         )
 
     def _start_transfer(
         self,
         lease_id: int,
+        swarm: int,
         digest: Digest,
         layout: PieceLayout,
         piece: int,
@@ -265,12 +238,20 @@ class Seed:
     ) -> None:
         def ended(outcome: FetchOutcome) -> None:
             handle.close()
-            self._report_transfer(outcome)
+            report(outcome)
+
+        def report(outcome: FetchOutcome) -> None:
+            if outcome.message:
+                logger.error("piece_not_stored error=%s", outcome.message)
+            elapsed_s, stored_bytes = outcome.elapsed_s, outcome.stored_bytes
+            self._tell(
+                lambda events: events.seed_lease_ended(lease_id, swarm, piece, outcome.reason, elapsed_s, stored_bytes)
+            )
 
         try:
             handle = self._store.open(digest, layout)
         except LocalError as error:
-            self._report_transfer(FetchOutcome(lease_id, FetchReason.LOCAL, 0.0, 0, message=str(error)))
+            report(FetchOutcome(lease_id, FetchReason.LOCAL, 0.0, 0, message=str(error)))
             return
         try:
             handle.trust_hashes(piece, piece_hash)
@@ -279,23 +260,14 @@ class Seed:
             return
         self._transport.start(PieceFetch(lease_id, handle, piece, source, ticket, deadline_s), ended)
 
-    def _report_transfer(self, outcome: FetchOutcome) -> None:
-        if outcome.message:
-            logger.error("piece_not_stored error=%s", outcome.message)
-        self._tell(
-            lambda events: events.seed_lease_ended(
-                outcome.fetch_id, outcome.reason, outcome.elapsed_s, outcome.stored_bytes
-            )
-        )
-
     def cancel_fetch(self, lease_id: int) -> None:
-        """End a transfer from a peer."""
+        """See SeedWork."""
         self._transport.cancel(lease_id)
 
     # --- the whole blob ------------------------------------------------------------------------------------------
 
     def void(self, digest: Digest) -> None:
-        """Drop what is held of an unfinished blob. Returns at once; what is begun later waits behind it."""
+        """See SeedWork."""
         with self._lock:
             if not self._closing:
                 self._store_threads.submit(self._void, digest)
@@ -309,7 +281,7 @@ class Seed:
                 handle.close()
 
     def check(self, swarm: int, digest: Digest) -> None:
-        """Compare the digest of a blob of which every piece is held; a mismatch drops all of it. Returns at once."""
+        """See SeedWork."""
         self._check_threads.submit(self._check, swarm, digest)
 
     def _check(self, swarm: int, digest: Digest) -> None:

@@ -13,7 +13,7 @@ from benchmarks.simulator.names import address_of, blob_of, digest_of, peer_id
 from peer.downloader.contract import HashesLearned, Received
 from proto.ids import peer_name
 from proto.wire.messages import Grant, InlineBlob, NodeKnown, OriginStatus
-from supernode.control.driver import INLINE_UPLINK_S
+from supernode.control.swarm_registry import INLINE_UPLINK_S
 from supernode.scheduler.contract import SEED
 
 if TYPE_CHECKING:

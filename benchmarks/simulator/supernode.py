@@ -18,9 +18,9 @@ from benchmarks.simulator.sessions import Session, Swarm
 from proto.ids import Digest
 from proto.pieces import Bitfield, indices
 from proto.wire import messages
-from supernode.control.driver import INLINE_BYTES_MAX
 from supernode.control.node_registry import NodeRegistry
 from supernode.control.notifier import MOVED_LATELY_S
+from supernode.control.swarm_registry import INLINE_BYTES_MAX
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
 

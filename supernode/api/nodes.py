@@ -10,7 +10,7 @@ from proto.ids import short_peer
 
 if TYPE_CHECKING:
     from supernode.api.parts import ApiParts
-    from supernode.session.session import PeerSession
+    from supernode.control.peer_session import PeerSession
 
 
 async def nodes(parts: ApiParts, _: web.Request) -> web.Response:

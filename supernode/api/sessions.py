@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -36,6 +37,8 @@ class SessionDoor:
         self._agent = agent
         self._transport = transport
         self._sockets = 0
+        self._no_session = asyncio.Event()
+        self._no_session.set()
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Until the session ends."""
@@ -46,10 +49,17 @@ class SessionDoor:
             self._owner, self._key, self._epoch, self._limits, self._agent, self._metrics, self._transport
         )
         self._sockets += 1
+        self._no_session.clear()
         try:
             return await opened.run(request, refusal)
         finally:
             self._sockets -= 1
+            if not self._sockets:
+                self._no_session.set()
+
+    async def wait_for_no_session(self) -> None:
+        """Return once no session is open."""
+        await self._no_session.wait()
 
 
 async def session(parts: ApiParts, request: web.Request) -> web.StreamResponse:

@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from supernode.control.driver import Driver
-    from supernode.control.swarm_registry import OpenSwarm, SwarmMember
-    from supernode.session.hello import PeerInfo
-    from supernode.session.session import PeerSession
+    from collections.abc import Callable
+
+    from supernode.control.node_registry import NodeRegistry
+    from supernode.control.notifier import Notifier
+    from supernode.control.peer_session import PeerInfo, PeerSession
+    from supernode.control.swarm_registry import OpenSwarm, SwarmMember, SwarmRegistry
 
 
 class PieceDelivery:
@@ -28,8 +30,8 @@ class PieceDelivery:
         """Payload sent to nodes, beside what the upload server counts."""
         return 0
 
-    def begin(self, driver: Driver) -> None:
-        """On the loop, before any other hook: what there is to look at and to tell with."""
+    def begin(self, swarms: SwarmRegistry, nodes: NodeRegistry, notifier: Notifier, clock: Callable[[], float]) -> None:
+        """On the loop, before any other hook: what there is to look at and to notify with. `clock` is monotonic."""
 
     def refusal(self, info: PeerInfo) -> str:
         """Why this node cannot have blobs that way; empty if it can."""

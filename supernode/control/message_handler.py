@@ -1,83 +1,106 @@
-"""What peers say: each message checked against what its sender may say, then made an event for the scheduler.
+"""What peers say: each message checked against what its sender may say, then made an event for the scheduler. Pure.
 
-Announcements go through supernode.control.admission first. Nothing a peer says is believed
-beyond its own pieces and leases.
+Nothing that a peer says is believed beyond its own pieces and leases. How a blob is opened, and a peer let in, takes
+waits: that is left to whoever implements AnnouncementQueue.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from proto.errors import DigestInvalid, FrameInvalid
 from proto.ids import Digest, short_peer
 from proto.runtime.logs import LogLimit
 from proto.wire import messages
 from proto.wire.messages import NO_READER, FetchReason, Message
+from supernode.control.peer_session import PeerSession
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
-from supernode.session.session import Limits, PeerSession, WebSocketSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from supernode.control.admission import Admission
-    from supernode.control.driver import Driver
-    from supernode.control.swarm_registry import OpenSwarm, SwarmMember
+    from supernode.control.delivery import PieceDelivery
+    from supernode.control.membership import Membership, Post
+    from supernode.control.node_registry import NodeRegistry
+    from supernode.control.notifier import Notifier
+    from supernode.control.observer import ControlObserver
+    from supernode.control.peer_session import Channel, PeerInfo
+    from supernode.control.swarm_registry import SwarmRegistry
     from supernode.control.verification import Verification
-    from supernode.metrics import Metrics
-    from supernode.session.hello import PeerInfo
 
 logger = logging.getLogger(__name__)
 
 _REASONS = {reason.value: reason for reason in FailReason}
 
 
+class AnnouncementQueue(Protocol):
+    """Answers a peer's announcements of one blob in their order, at once or later."""
+
+    def announce(self, session: PeerSession, digest: Digest, announce: messages.Announce) -> None:
+        """Raises FrameInvalid."""
+        ...
+
+    def withdraw(self, session: PeerSession, digest: Digest) -> None:
+        """The peer has nothing to do with the blob any more."""
+        ...
+
+
 class MessageHandler:
-    """Implements supernode.session.session.SessionOwner."""
+    """Implements supernode.session.session.SessionOwner. `clock` is monotonic seconds.
+
+    `seed_address` gives our upload address for a peer that reached us at this host. `announced_max`: blobs that one
+    peer may hold or want at a time.
+    """
 
     def __init__(
         self,
-        driver: Driver,
-        admission: Admission,
+        swarms: SwarmRegistry,
+        nodes: NodeRegistry,
+        notifier: Notifier,
+        membership: Membership,
         verification: Verification,
-        metrics: Metrics,
-        limits: Limits,
+        announcements: AnnouncementQueue,
+        *,
+        post: Post,
+        observer: ControlObserver,
+        clock: Callable[[], float],
         seed_address: Callable[[str], str],
-        on_tick: Callable[[PeerSession], None] | None = None,
+        announced_max: int,
+        delivery: PieceDelivery,
     ) -> None:
-        """`seed_address` gives our upload address for a peer that reached us at this host.
-
-        `on_tick` is told of every session every few seconds, before what is refreshed then leaves.
-        """
-        self._driver = driver
-        self._admission = admission
+        self._swarms = swarms
+        self._nodes = nodes
+        self._notifier = notifier
+        self._membership = membership
         self._verification = verification
-        self._metrics = metrics
-        self._limits = limits
+        self._announcements = announcements
+        self._post = post
+        self._observer = observer
+        self._clock = clock
         self._seed_address = seed_address
-        self._on_tick = on_tick
+        self._announced_max = announced_max
+        self._delivery = delivery
         self._mismatches = LogLimit()
 
     # --- sessions ------------------------------------------------------------------------------------------------
 
-    def admit(self, channel: WebSocketSession, info: PeerInfo) -> PeerSession:
+    def admit(self, channel: Channel, info: PeerInfo) -> PeerSession:
         """Give the peer its number. A peer that is back replaces its own older session."""
-        nodes = self._driver.nodes
-        older = nodes.number_of(info.peer)
+        nodes = self._nodes
+        older = nodes.session_of(info.peer)
         if older is not None:
-            replaced = nodes.session(older)
-            assert replaced is not None
-            replaced.channel.end("identity", "another session of this peer was opened")
-            self._forget(replaced, "replaced")
+            older.channel.end("identity", "another session of this peer was opened")
+            self.lost(older, "replaced")
         session = PeerSession(nodes.number_for(info.peer), info, channel, self._seed_address(channel.local_host))
         nodes.add(session)
-        self._metrics.sessions_open.set(len(nodes))
+        self._observer.sessions_changed(len(nodes))
         logger.info(
             "session_opened peer=%s node=%d address=%s zone=%s agent=%s",
             short_peer(info.peer), session.node, info.address, info.zone or "-", info.agent,
         )  # fmt: skip
-        self._driver.post(
+        self._post(
             contract.PeerJoined(
                 session.node,
                 info.zone,
@@ -91,29 +114,12 @@ class MessageHandler:
 
     def lost(self, session: PeerSession, reason: str) -> None:
         """See SessionOwner."""
-        self._forget(session, reason)
+        self._membership.session_over(session, reason)
 
-    def tick(self, session: PeerSession) -> None:
+    def refresh(self, session: PeerSession) -> None:
         """See SessionOwner."""
-        self._driver.notifier.refresh(session)
-        if self._on_tick is not None:
-            self._on_tick(session)
-
-    def _forget(self, session: PeerSession, reason: str) -> None:
-        nodes = self._driver.nodes
-        if nodes.session(session.node) is not session:
-            return
-        nodes.remove(session)
-        self._metrics.sessions_open.set(len(nodes))
-        self._driver.post(contract.PeerLost(session.node, reason))
-        for number in session.announced.values():
-            swarm = self._driver.swarms.numbered(number)
-            if swarm is not None:
-                swarm.leave(session.node)
-                self._verification.settle(swarm)
-        session.announced.clear()
-        session.wanting.clear()
-        session.leases.clear()
+        self._notifier.refresh(session)
+        self._delivery.refresh(session)
 
     # --- messages ------------------------------------------------------------------------------------------------
 
@@ -127,7 +133,7 @@ class MessageHandler:
             case messages.Announce():
                 self._announce(session, message)
             case messages.Withdraw():
-                self._admission.withdraw(session, _digest(message.digest))
+                self._announcements.withdraw(session, _digest(message.digest))
             case messages.ReaderMoved():
                 self._reader_moved(session, message)
             case messages.BlobChecked():
@@ -141,80 +147,62 @@ class MessageHandler:
         digest = _digest(announce.digest)
         if min(announce.size_bytes, announce.piece_size_bytes) < 0:
             raise FrameInvalid("Announce: sizes are not negative")
-        if digest not in session.announced and len(session.announced) >= self._limits.announced_max:
-            message = f"{self._limits.announced_max} blobs are announced already"
+        if digest not in session.announced and len(session.announced) >= self._announced_max:
+            message = f"{self._announced_max} blobs are announced already"
             session.send(messages.BlobRefused(announce.digest, "limit", message))
             return
-        self._admission.announce(session, digest, announce)
-
-    def _part(self, session: PeerSession, number: int) -> tuple[OpenSwarm, SwarmMember] | None:
-        """The swarm and this peer's part in it; None for a swarm that was closed or left meanwhile."""
-        swarm = self._driver.swarms.numbered(number)
-        member = swarm.members.get(session.node) if swarm is not None else None
-        return (swarm, member) if swarm is not None and member is not None else None
+        self._announcements.announce(session, digest, announce)
 
     def _stored(self, session: PeerSession, stored: messages.Stored) -> None:
-        part = self._part(session, stored.swarm)
+        part = self._swarms.part(stored.swarm, session.node)
         if part is None:
             return
         swarm, member = part
         if not 0 <= stored.piece < swarm.layout.count or stored.elapsed_ms < 0:
             raise FrameInvalid(f"Stored: piece {stored.piece} of a blob with {swarm.layout.count}")
         lease = session.leases.pop(stored.lease, None)
-        as_granted = lease is not None and lease[:2] == (stored.swarm, stored.piece)
-        lease_id = self._driver.lease_id(stored.lease) if as_granted else 0
-        if lease_id:
-            self._metrics.leases.labels("stored").inc()
-            if swarm.inline and lease is not None and lease[2] == SEED:
+        lease_id = 0
+        if lease is not None and (lease.swarm, lease.piece) == (stored.swarm, stored.piece):
+            lease_id = lease.lease_id
+            self._observer.lease_ended(lease_id, "stored")
+            if swarm.inline and lease.source == SEED:
                 # It came without. Others may ask this peer for it together with the piece, but nobody waits now.
-                session.untold.add(swarm.number)
-            elif not member.hashes_sent >> stored.piece & 1:
-                # It came with the piece, so it can be passed on with it.
-                member.hashes_sent |= 1 << stored.piece
-                member.tells |= 1 << stored.piece
-        self._admission.remember_holder(session, swarm)
-        member.failing = False
-        if not (member.held | member.unproven) >> stored.piece & 1:
-            # What it said before is no news of the swarm.
-            swarm.moved_s = self._driver.clock()
-        if not swarm.hashes.known >> stored.piece & 1:
-            member.unproven |= 1 << stored.piece
-            self._driver.headway(swarm, session.node)
-            return
-        member.held |= 1 << stored.piece
-        self._driver.post(
-            contract.PieceStored(swarm.number, session.node, stored.piece, lease_id, stored.elapsed_ms / 1000)
-        )
+                session.hashes_due.add(swarm.number)
+            else:
+                member.hash_came_with(stored.piece)
+        self._membership.remember_holder(session, swarm)
+        if swarm.stored_by(member, stored.piece, self._clock()):
+            elapsed_s = stored.elapsed_ms / 1000
+            self._post(contract.PieceStored(swarm.number, session.node, stored.piece, lease_id, elapsed_s))
+        elif swarm.elected == session.node:
+            # From the origin, with a hash that is its own: it is getting on.
+            self._post(contract.OriginHeadway(swarm.number, session.node))
 
     def _failed(self, session: PeerSession, failed: messages.Failed) -> None:
         lease = session.leases.pop(failed.lease, None)
         if lease is None:
             return
-        self._metrics.leases.labels("failed").inc()
+        self._observer.lease_ended(lease.lease_id, "failed")
+        part = self._swarms.part(lease.swarm, session.node)
         if failed.reason == FetchReason.UNHASHED:
-            self._tell_hash(session, *lease[:2])
-            self._driver.post(contract.FetchFailed(self._driver.lease_id(failed.lease), FailReason.CANCELLED))
+            if part is not None:
+                # Its source could not send it.
+                self._notifier.send_hashes(session, *part, 1 << lease.piece)
+            self._post(contract.FetchFailed(lease.lease_id, FailReason.CANCELLED))
             return
         # A reason that a newer peer may know is nobody's fault as far as we can tell.
         reason = _REASONS.get(failed.reason, _REASONS[FetchReason.LOCAL])
-        if reason is FailReason.CORRUPT and not self._believed(session, lease[2]):
+        if reason is FailReason.CORRUPT and not self._believed(session, lease.source):
             # Still a failure of this source, which others may have no trouble with.
             reason = FailReason.PROTOCOL
-        part = self._part(session, lease[0])
         if part is not None:
             part[1].failing = True
-        self._driver.post(contract.FetchFailed(self._driver.lease_id(failed.lease), reason))
-
-    def _tell_hash(self, session: PeerSession, number: int, piece: int) -> None:
-        """Its source could not."""
-        part = self._part(session, number)
-        if part is not None:
-            self._driver.notifier.send_hashes(session, *part, 1 << piece)
+        self._post(contract.FetchFailed(lease.lease_id, reason))
 
     def _believed(self, session: PeerSession, source: int) -> bool:
         """Whether a report of corrupt bytes may have the source quarantined."""
-        accused = self._driver.nodes.session(source)
-        if accused is None or self._driver.nodes.may_accuse(session.info.peer, accused.info.peer):
+        accused = self._nodes.session(source)
+        if accused is None or self._nodes.may_accuse(session.info.peer, accused.info.peer):
             return True
         self._mismatches.log(
             logger, logging.WARNING, "accusation_ignored peer=%s source=%s",
@@ -223,16 +211,16 @@ class MessageHandler:
         return False
 
     def _reader_moved(self, session: PeerSession, moved: messages.ReaderMoved) -> None:
-        part = self._part(session, moved.swarm)
+        part = self._swarms.part(moved.swarm, session.node)
         if part is None:
             return
         if not NO_READER <= moved.piece < max(1, part[0].layout.count):
             raise FrameInvalid(f"ReaderMoved: piece {moved.piece} of a blob with {part[0].layout.count}")
         piece = None if moved.piece == NO_READER else moved.piece
-        self._driver.post(contract.ReaderMoved(moved.swarm, session.node, piece))
+        self._post(contract.ReaderMoved(moved.swarm, session.node, piece))
 
     def _blob_checked(self, session: PeerSession, checked: messages.BlobChecked) -> None:
-        part = self._part(session, checked.swarm)
+        part = self._swarms.part(checked.swarm, session.node)
         if part is None:
             return
         swarm, _ = part
@@ -247,17 +235,16 @@ class MessageHandler:
         session.wanting.discard(swarm.number)
 
     def _origin_tried(self, session: PeerSession, tried: messages.OriginTried) -> None:
-        part = self._part(session, tried.swarm)
+        part = self._swarms.part(tried.swarm, session.node)
         if part is None or part[0].elected != session.node:
             return
         swarm, member = part
         if not tried.reason and member.held | member.unproven == swarm.layout.full_mask and member.unproven:
             # Its own digest check and then its hashes follow; until they are here its pieces are no copies, and the
             # scheduler would ask the origin for them again. If they never come, the attempt counts as stalled.
-            self._driver.headway(swarm, session.node)
-            return
-        swarm.elected = None
-        self._driver.post(contract.OriginTried(tried.swarm, session.node, not tried.reason))
+            self._post(contract.OriginHeadway(tried.swarm, session.node))
+        elif swarm.attempt_ended(session.node):
+            self._post(contract.OriginTried(tried.swarm, session.node, not tried.reason))
 
 
 def _digest(text: str) -> Digest:

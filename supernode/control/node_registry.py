@@ -1,24 +1,23 @@
-"""The numbers of nodes: who is connected, awaited after a restart, quarantined. Plain data on the loop."""
+"""The numbers of nodes: who is connected, expected back after a restart, quarantined. Plain data on the event loop."""
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from proto.wire.messages import SEED_NODE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from proto.ids import PeerId
-    from supernode.session.session import PeerSession
+    from supernode.control.peer_session import PeerSession
 
 QUARANTINED_MAX: Final = 10_000
 # Sources that one peer may have quarantined by its word alone: who finds everybody corrupt is corrupt itself.
 ACCUSED_MAX: Final = 2
-# Peers awaited after a restart keep a number each; beyond this further ones are not awaited.
-AWAITED_MAX: Final = 50_000
+# Peers expected back after a restart keep a number each; beyond this further ones are not expected.
+EXPECTED_MAX: Final = 50_000
 
 
 class NodeRegistry:
@@ -27,51 +26,47 @@ class NodeRegistry:
     def __init__(self) -> None:
         self._sessions: dict[int, PeerSession] = {}
         self._by_peer: dict[PeerId, int] = {}
-        self._awaited: dict[PeerId, int] = {}
+        self._expected: dict[PeerId, int] = {}
         self._quarantined: OrderedDict[PeerId, None] = OrderedDict()
         # Whom each peer said served it corrupt bytes.
         self._accused: OrderedDict[PeerId, set[PeerId]] = OrderedDict()
         self._last = SEED_NODE
-        self._empty = asyncio.Event()
-        self._empty.set()
 
     def number_for(self, peer: PeerId) -> int:
-        """The number for a session of this peer that opens now: the one under which it is awaited, or a new one."""
-        awaited = self._awaited.pop(peer, None)
-        return awaited if awaited is not None else self._next()
+        """The number for a session of this peer that opens now: the one under which it is expected, or a new one."""
+        expected = self._expected.pop(peer, None)
+        return expected if expected is not None else self._next()
 
-    def await_return(self, peer: PeerId) -> int | None:
+    def expect(self, peer: PeerId) -> int | None:
         """The number of a peer recorded before the restart: its session's, or the one that its session will get."""
-        number = self._by_peer.get(peer) or self._awaited.get(peer)
-        if number is None and len(self._awaited) < AWAITED_MAX:
-            number = self._awaited[peer] = self._next()
+        number = self._by_peer.get(peer) or self._expected.get(peer)
+        if number is None and len(self._expected) < EXPECTED_MAX:
+            number = self._expected[peer] = self._next()
         return number
 
     def add(self, session: PeerSession) -> None:
         """A session opened."""
         self._sessions[session.node] = session
         self._by_peer[session.info.peer] = session.node
-        self._empty.clear()
 
     def remove(self, session: PeerSession) -> None:
         """A session ended. Idempotent."""
         self._sessions.pop(session.node, None)
         if self._by_peer.get(session.info.peer) == session.node:
             del self._by_peer[session.info.peer]
-        if not self._sessions:
-            self._empty.set()
-
-    async def wait_empty(self) -> None:
-        """Return once no session is open."""
-        await self._empty.wait()
 
     def session(self, node: int) -> PeerSession | None:
         """The open session of a node."""
         return self._sessions.get(node)
 
-    def number_of(self, peer: PeerId) -> int | None:
-        """The node of a connected peer."""
-        return self._by_peer.get(peer)
+    def session_of(self, peer: PeerId) -> PeerSession | None:
+        """The open session of a peer."""
+        return self._sessions.get(self._by_peer.get(peer, SEED_NODE))
+
+    def sessions_of(self, nodes: Iterable[int]) -> list[PeerSession]:
+        """The open sessions of these nodes, in their order."""
+        found = (self._sessions.get(node) for node in nodes)
+        return [session for session in found if session is not None]
 
     def quarantine(self, peer: PeerId) -> None:
         """Remember a peer that served corrupt bytes, for as long as this process runs."""

@@ -1,64 +1,61 @@
-"""What members are told of a swarm: other nodes, piece hashes, tickets, holders, how the origin does.
+"""What members are sent of a swarm: other nodes, piece hashes, tickets, holders, how the origin does. Pure.
 
-The one writer of what a session knows of these. It decides nothing: leases are granted and cancelled by
-supernode.control.driver, and whether a peer may have a blob at all is supernode.control.admission's to say. Lives on
-the event loop.
+The one writer of what a session has been sent of these. It decides nothing: leases are granted and cancelled by
+command_handler, and whether a peer may have a blob at all is admission's to say.
 """
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Final
 
-from peer.node.live_blob import hashes_mask
 from peer.transport.wire import TOLD_RUN_MAX
 from proto.config.values import HostPort, parse_host_port
 from proto.ids import peer_name
 from proto.wire.messages import SEED_NODE, Holders, NodeKnown, OriginStatus, PieceHashes, SwarmOpened
-from proto.wire.tickets import TICKET_LIFE_S, issue_ticket
 from supernode.control.piece_hashes import HASH_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from proto.wire.tickets import Identity
     from supernode.control.node_registry import NodeRegistry
+    from supernode.control.peer_session import PeerSession
+    from supernode.control.piece_hashes import Signer
     from supernode.control.swarm_registry import OpenSwarm, SwarmMember, SwarmRegistry
-    from supernode.session.session import PeerSession
 
 # Every piece that a blob may have, as a mask.
 ALL_PIECES: Final = -1
-# A swarm moved lately. Longer than a piece takes on a slow link, and than the frames that tell of it are apart; shorter
+# A swarm moved lately. Longer than a piece takes on a slow link, and than the frames that say so are apart; shorter
 # than a peer waits for a swarm without a word (peer.downloader.limits, stall_s): older news is none to wait for.
 MOVED_LATELY_S: Final = 20.0
+# Half of what a ticket lasts (proto.wire.tickets).
+TICKET_RENEW_S: Final = 3600.0
 
 
 class Notifier:
-    """See the module. `delivery_port` is our own delivery's, 0 for none (supernode.control.delivery)."""
+    """See the module. `delivery_port` is our own delivery's, 0 for none (delivery). `clock` is monotonic seconds."""
 
     def __init__(
         self,
         swarms: SwarmRegistry,
         nodes: NodeRegistry,
-        identity: Identity,
+        signer: Signer,
+        clock: Callable[[], float],
         *,
         delivery_port: int = 0,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._swarms = swarms
         self._nodes = nodes
-        self._identity = identity
-        self._delivery_port = delivery_port
+        self._signer = signer
         self._clock = clock
+        self._delivery_port = delivery_port
 
     def introduce(self, session: PeerSession, node: int) -> None:
         """Say who a node is, once a session."""
         if node in session.nodes_known:
             return
         if node == SEED_NODE:
-            known = NodeKnown(
-                SEED_NODE, peer_name(self._identity.peer), session.seed_address, self._seed_delivery(session)
-            )
+            delivery = self._seed_delivery(session)
+            known = NodeKnown(SEED_NODE, peer_name(self._signer.peer), session.seed_address, delivery)
         else:
             other = self._nodes.session(node)
             if other is None:
@@ -79,14 +76,15 @@ class Notifier:
         missing = swarm.hashes.known & ~member.hashes_sent & pieces
         for signed in swarm.hashes.signed_for(missing):
             session.send(PieceHashes(swarm.number, signed.first, signed.hashes, signed.signature))
-            if len(signed.hashes) <= TOLD_RUN_MAX * HASH_BYTES:
-                member.tells |= hashes_mask(signed)
+            count = len(signed.hashes) // HASH_BYTES
+            if count <= TOLD_RUN_MAX:
+                member.passes_on |= ((1 << count) - 1) << signed.first
         member.hashes_sent |= missing
 
     def send_opened(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
         """The answer to an announcement, with a ticket that is good for two hours."""
-        member.ticket_renew_s = self._clock() + TICKET_LIFE_S / 2
-        ticket = issue_ticket(self._identity, swarm.digest, session.info.peer, time.time() + TICKET_LIFE_S)
+        member.ticket_renew_s = self._clock() + TICKET_RENEW_S
+        ticket = self._signer.ticket(swarm.digest, session.info.peer)
         size_bytes, piece_size_bytes = swarm.layout.size_bytes, swarm.layout.piece_size_bytes
         session.send(SwarmOpened(swarm.number, str(swarm.digest), size_bytes, piece_size_bytes, ticket))
 
@@ -109,28 +107,27 @@ class Notifier:
 
     def refresh(self, session: PeerSession) -> None:
         """What is repeated every few seconds for every swarm that this peer waits for, and what could wait till now."""
-        untold, session.untold = session.untold, set()
-        for number in sorted(untold):
-            swarm = self._swarms.numbered(number)
-            member = swarm.members.get(session.node) if swarm is not None else None
-            if swarm is not None and member is not None:
-                self.send_hashes(session, swarm, member)
+        due, session.hashes_due = session.hashes_due, set()
+        for number in sorted(due):
+            part = self._swarms.part(number, session.node)
+            if part is not None:
+                self.send_hashes(session, *part)
         for number in list(session.wanting):
-            swarm = self._swarms.numbered(number)
-            member = swarm.members.get(session.node) if swarm is not None else None
-            if swarm is None or member is None:
+            part = self._swarms.part(number, session.node)
+            if part is None:
                 session.wanting.discard(number)
                 continue
+            swarm, member = part
             if swarm.origin_state:
-                self._refresh_status(session, swarm, member)
+                self._repeat_status(session, swarm, member)
             elif not member.failing and self._is_to_wait(session, swarm):
                 session.send(OriginStatus(number, "sharing", swarm.elected == session.node))
             self.send_holders(session, swarm, member)
             if self._clock() >= member.ticket_renew_s:
                 self.send_opened(session, swarm, member)
 
-    def _refresh_status(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
-        """A piece that it got meanwhile told it that we get on."""
+    def _repeat_status(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
+        """A piece that it got meanwhile says by itself that we get on."""
         status = (swarm.origin_state, swarm.elected == session.node)
         before, member.status_sent = member.status_sent, (member.held, *status)
         if before is None or before[1:] != status or before[0] == member.held:
@@ -138,6 +135,4 @@ class Notifier:
 
     def _is_to_wait(self, session: PeerSession, swarm: OpenSwarm) -> bool:
         """The swarm moves, and this peer has no lease to see that by: it would go upstream, with all its like."""
-        if self._clock() - swarm.moved_s > MOVED_LATELY_S:
-            return False
-        return all(number != swarm.number for number, _, _ in session.leases.values())
+        return self._clock() - swarm.moved_s <= MOVED_LATELY_S and not session.has_lease_in(swarm.number)

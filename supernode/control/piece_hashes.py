@@ -1,32 +1,46 @@
 """The piece hashes of one blob as the supernode knows them, and the signed runs in which they are passed on.
 
 Plain data with one owner, the event loop. It stores nothing and checks no digest: whether the hashes are vouched for is
-the swarm's business.
+the swarm's business. Not to be confused with peer.store.hashes, which keeps a node's own.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from peer.store.base import SignedHashes
 from proto.pieces import PieceLayout, runs
-from proto.wire.tickets import sign_hashes
 
 if TYPE_CHECKING:
-    from peer.store.base import BlobHandle
-    from proto.ids import Digest
-    from proto.wire.tickets import Identity
+    from proto.ids import Digest, PeerId
 
 HASH_BYTES: Final = 32
-# Nodes that were told the same so far are told the same run next. Those signed last are kept.
+# Nodes that were sent the same so far are sent the same run next. Those signed last are kept.
 RUNS_MAX: Final = 128
+
+
+class Signer(Protocol):
+    """The supernode's key. Any thread."""
+
+    @property
+    def peer(self) -> PeerId:
+        """Its public half, which is the seed's identity among the nodes."""
+        ...
+
+    def ticket(self, digest: Digest, peer: PeerId) -> bytes:
+        """Permission for a peer to fetch the blob from others, good for two hours."""
+        ...
+
+    def sign_hashes(self, digest: Digest, layout: PieceLayout, first: int, hashes: bytes) -> bytes:
+        """The signature over a run of piece hashes."""
+        ...
 
 
 class BlobHashes:
     """BLAKE3 hashes by piece. `known` is the mask of pieces whose hash is here."""
 
-    def __init__(self, identity: Identity, digest: Digest, layout: PieceLayout) -> None:
-        self._identity = identity
+    def __init__(self, signer: Signer, digest: Digest, layout: PieceLayout) -> None:
+        self._signer = signer
         self._digest = digest
         self._layout = layout
         self._hashes = bytearray(layout.count * HASH_BYTES)
@@ -60,7 +74,7 @@ class BlobHashes:
         """32 bytes, or None."""
         if not self.known >> piece & 1:
             return None
-        return bytes(self._hashes[piece * HASH_BYTES : (piece + 1) * HASH_BYTES])
+        return self.run(piece, piece)
 
     def run(self, first: int, last: int) -> bytes:
         """The hashes of pieces first..last, all of them known."""
@@ -79,7 +93,7 @@ class BlobHashes:
             while len(self._signed) >= RUNS_MAX:
                 del self._signed[next(iter(self._signed))]
             hashes = self.run(first, last)
-            signature = sign_hashes(self._identity, self._digest, self._layout, first, hashes)
+            signature = self._signer.sign_hashes(self._digest, self._layout, first, hashes)
             signed = self._signed[first, last] = SignedHashes(first, hashes, signature)
         return signed
 
@@ -88,14 +102,3 @@ class BlobHashes:
         self._hashes = bytearray(len(self._hashes))
         self._signed.clear()
         self.known = 0
-
-
-def sign_held(identity: Identity, handle: BlobHandle, piece: int) -> SignedHashes | None:
-    """The supernode's word for a piece that its own store holds, for a peer that fetches it. From any thread.
-
-    Raises LocalError.
-    """
-    piece_hash = handle.hash_of(piece)
-    if piece_hash is None:
-        return None
-    return SignedHashes(piece, piece_hash, sign_hashes(identity, handle.digest, handle.layout, piece, piece_hash))

@@ -1,48 +1,62 @@
-"""The supernode's book of open swarms: digest to number, cut, sources, hashes, and what each member was told.
+"""The supernode's account of each open swarm: cut, sources, hashes, members, and how its origin does. Plain data.
 
-Plain data with one owner, the event loop. It decides nothing: the scheduler does, and the shell around it.
+All transitions are methods here. What follows from them (events, messages, saved state) is for the callers: membership,
+admission, message_handler, command_handler and verification. Lives on the event loop.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from proto.ids import PeerId
 from proto.wire.messages import HOLDERS_MAX, Source
 from supernode.control.piece_hashes import BlobHashes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-    from proto.ids import Digest, PeerId
+    from proto.ids import Digest
     from proto.pieces import PieceLayout
-    from proto.wire.tickets import Identity
+    from supernode.control.piece_hashes import Signer
+    from supernode.control.seed_work import SeedBlob
+    from supernode.state.base import SavedSwarm
+
+# A tiny blob travels in control messages while that takes at most this much of the uplink's time.
+INLINE_UPLINK_S: Final = 0.05
+INLINE_BYTES_MAX: Final = 64 * 1024
 
 
 @dataclass(slots=True)
 class SwarmMember:
-    """One session's part in a swarm: what it said and what it was told."""
+    """One session's part in a swarm: what it said and what it was sent. Not the scheduler's, nor a downloader's."""
 
     wanted: bool
     # What the scheduler knows that it holds.
     held: int = 0
-    # Pieces it says it holds but whose hash is not known here: nobody could check them.
+    # Pieces that it says it holds but whose hash is not known here: nobody could check them.
     unproven: int = 0
-    # Pieces whose hash it knows: we sent it, or it came with the piece. `tells`: those that it can tell with the piece.
+    # Pieces whose hash it knows: we sent it, or it came with the piece; and those whose hash it can pass on with them.
     hashes_sent: int = 0
-    tells: int = 0
+    passes_on: int = 0
     holders_sent: tuple[int, ...] = ()
     ticket_renew_s: float = 0.0
     # Its last lease failed, and nothing came since: it may reach nobody.
     failing: bool = False
-    # What it held when it was last told how the origin does, and what it was told.
+    # What it held when it was last sent how the origin does, and what it was sent.
     status_sent: tuple[int, str, bool] | None = None
+
+    def hash_came_with(self, piece: int) -> None:
+        """It got the piece together with its hash."""
+        if not self.hashes_sent >> piece & 1:
+            self.hashes_sent |= 1 << piece
+            self.passes_on |= 1 << piece
 
 
 @dataclass(slots=True, eq=False)
 class OpenSwarm:
-    """All that goes on for one blob."""
+    """All that goes on for one blob, as the supernode's control sees it."""
 
     number: int
     digest: Digest
@@ -53,29 +67,31 @@ class OpenSwarm:
     vouched: bool = False
     # The supernode's own pieces.
     seed_held: int = 0
-    # An OriginStatus state while a fetch from the origin is not done.
-    origin_state: str = ""
-    # When somebody last stored a piece of it, or the delivery last got on.
-    moved_s: float = float("-inf")
-    elected: int | None = None
-    # Fetches from the origin that run now.
-    fetches: set[int] = field(default_factory=set)
     # The digest of the supernode's own copy is being compared, or was and matched.
     checking: bool = False
     seed_checked: bool = False
     # The store keeps it from eviction because somebody wants it.
     pinned: bool = False
+    # An OriginStatus state while a fetch from the origin is not done, and the fetches that run now.
+    origin_state: str = ""
+    fetches: set[int] = field(default_factory=set)
+    # The member that tries the origin for all.
+    elected: int | None = None
+    # When somebody last stored a piece of it, or the delivery last got on.
+    moved_s: float = float("-inf")
     # Who said what the hashes are, when not the origin.
     claimant: PeerId | None = None
-    # The whole blob, for InlineBlob; only of a tiny one.
+    # The blob travels in messages; and the whole of it, once it is here.
     inline: bool = False
     content: bytes | None = None
     # Peers recorded as holders before the restart, by number, until they announce again.
     recovering: set[int] = field(default_factory=set)
-    # Peers that the state file knows as holders.
+    # Peers that the saved state has as holders.
     recorded: set[PeerId] = field(default_factory=set)
-    # Members that hold or fetch pieces, by number, sorted.
+    # Members that may be named as holders, by number, sorted.
     _holders: list[int] = field(default_factory=list)
+
+    # --- what is so ------------------------------------------------------------------------------------------------
 
     @property
     def wanted_by(self) -> int:
@@ -92,27 +108,20 @@ class OpenSwarm:
         """By all members together."""
         return sum(member.held.bit_count() for member in self.members.values())
 
-    def join(self, node: int, *, wanted: bool) -> SwarmMember:
-        """The member, made on its first announcement."""
-        member = self.members.get(node)
-        if member is None:
-            member = self.members[node] = SwarmMember(wanted)
-            insort(self._holders, node)
-        member.wanted = wanted
-        return member
+    @property
+    def idle(self) -> bool:
+        """Nobody is in it, and nothing of it is under way."""
+        return not (self.members or self.fetches or self.checking)
 
-    def leave(self, node: int) -> SwarmMember | None:
-        """Forget the member; None if it was none."""
-        member = self.members.pop(node, None)
-        if member is not None:
-            self.mistrust(node)
-        return member
+    def fits_inline(self, waiting: int, uplink_bytes_s: float) -> bool:
+        """Whether sending the blob to so many peers inside messages stays within its share of the uplink."""
+        size_bytes = self.layout.size_bytes
+        return size_bytes <= INLINE_BYTES_MAX and waiting * size_bytes <= uplink_bytes_s * INLINE_UPLINK_S
 
-    def mistrust(self, node: int) -> None:
-        """Name this node to nobody any more."""
-        position = bisect_left(self._holders, node)
-        if position < len(self._holders) and self._holders[position] == node:
-            del self._holders[position]
+    def source_sends_hash(self, source: int, piece: int) -> bool:
+        """Whether this node (0: the seed) sends the piece's hash with the piece: so hashes cost nothing of our link."""
+        member = self.members.get(source)
+        return source == 0 or (member is not None and member.passes_on >> piece & 1 == 1)
 
     def holders_for(self, node: int) -> tuple[int, ...]:
         """Up to 20 other members. Each asker gets those that follow it in a ring, so that no node is named to all."""
@@ -122,12 +131,151 @@ class OpenSwarm:
             ring += self._holders[: min(start, HOLDERS_MAX + 1 - len(ring))]
         return tuple(sorted(other for other in ring if other != node)[:HOLDERS_MAX])
 
+    # --- from before -----------------------------------------------------------------------------------------------
+
+    def restore(self, saved: SavedSwarm) -> None:
+        """Take in what was saved of it, of the same cut."""
+        self.vouched = saved.vouched
+        self.recorded.update(PeerId(peer) for peer in saved.holders)
+        for first, hashes in saved.hashes:
+            self.hashes.learn(first, hashes)
+
+    def adopt(self, own: SeedBlob) -> bool:
+        """Take in what the store holds. False if remembered hashes differ: those are dropped."""
+        agrees = all(self.hashes.agrees(first, hashes) for first, hashes in own.hashes)
+        if not agrees:
+            self.hashes.clear()
+            self.vouched = False
+        for first, hashes in own.hashes:
+            self.hashes.learn(first, hashes)
+        self.seed_held = own.held
+        self.content = own.content
+        self.vouched = self.vouched or own.complete
+        self.seed_checked = own.complete
+        return agrees
+
+    # --- members ---------------------------------------------------------------------------------------------------
+
+    def join(self, node: int, *, held: int, wanted: bool) -> SwarmMember:
+        """A node announced what it holds (mask) and whether it wants the rest; the member is made the first time."""
+        member = self.members.get(node)
+        if member is None:
+            member = self.members[node] = SwarmMember(wanted)
+            insort(self._holders, node)
+        member.wanted = wanted
+        member.held = held & self.hashes.known
+        member.unproven = held & ~self.hashes.known
+        return member
+
+    def leave(self, node: int) -> bool:
+        """Forget the member. False if it was none."""
+        if self.members.pop(node, None) is None:
+            return False
+        self.mistrust(node)
+        return True
+
+    def leave_all(self) -> None:
+        """Nobody is in it any more: the blob was voided."""
+        self.members.clear()
+        self._holders.clear()
+        self.fetches.clear()
+
+    def mistrust(self, node: int) -> None:
+        """Name this node to nobody any more."""
+        position = bisect_left(self._holders, node)
+        if position < len(self._holders) and self._holders[position] == node:
+            del self._holders[position]
+
+    def add_sources(self, sources: Iterable[Source]) -> list[Source]:
+        """The blob may be asked there. Returns those that are new."""
+        added = [source for source in sources if source not in self.sources]
+        self.sources += added
+        return added
+
+    # --- pieces ----------------------------------------------------------------------------------------------------
+
+    def stored_by(self, member: SwarmMember, piece: int, now: float) -> bool:
+        """A member stored a piece. Whether its hash is known here; else it counts once it is."""
+        bit = 1 << piece
+        member.failing = False
+        if not (member.held | member.unproven) & bit:
+            # What it said before is no news of the swarm.
+            self.moved_s = now
+        if not self.hashes.known & bit:
+            member.unproven |= bit
+            return False
+        member.held |= bit
+        return True
+
+    def learn_hash(self, piece: int, piece_hash: bytes) -> list[int]:
+        """A piece's hash became known. Returns the nodes that said before that they hold it: now that counts."""
+        self.hashes.learn(piece, piece_hash)
+        bit, proven = 1 << piece, []
+        for node, member in self.members.items():
+            if member.unproven & bit:
+                member.unproven ^= bit
+                member.held |= bit
+                proven.append(node)
+        return proven
+
+    def seed_stored(self, piece: int, now: float, content: bytes | None = None) -> None:
+        """The supernode stored a piece; `content` is the blob where that was read back and is whole."""
+        self.seed_held |= 1 << piece
+        self.moved_s = now
+        if content is not None and self.seed_complete:
+            self.content = content
+
+    def got_on(self, now: float) -> None:
+        """Pieces come, though not by leases."""
+        self.moved_s = now
+
+    def seed_evicted(self) -> int:
+        """The store let go of it. Returns the pieces (mask) that it held."""
+        pieces, self.seed_held, self.content, self.seed_checked = self.seed_held, 0, None, False
+        return pieces
+
+    # --- the origin ------------------------------------------------------------------------------------------------
+
+    def fetch_began(self, fetch_id: int) -> None:
+        """The supernode asks the origin."""
+        self.fetches.add(fetch_id)
+        self.elected = None
+        self.origin_state = "fetching"
+
+    def fetch_ended(self, fetch_id: int, *, ok: bool) -> bool:
+        """A fetch is over. False if it was none of this swarm, or given up before."""
+        if fetch_id not in self.fetches:
+            return False
+        self.fetches.discard(fetch_id)
+        if ok and not self.fetches:
+            self.origin_state = ""
+        return True
+
+    def elect(self, node: int | None) -> None:
+        """This member tries the origin for all; None: everybody may."""
+        self.elected = node
+        self.origin_state = "open" if node is None else "unreachable"
+
+    def attempt_ended(self, node: int) -> bool:
+        """An attempt at the origin is over. Whether it was the elected member's."""
+        if self.elected != node:
+            return False
+        self.elected = None
+        return True
+
+    def digest_matched(self) -> bool:
+        """The supernode's copy is the blob. Whether that is news for the members."""
+        self.seed_checked = True
+        self.origin_state = ""
+        before, self.vouched = self.vouched, True
+        return not before
+
 
 class SwarmRegistry:
     """Open swarms by digest and by number. Numbers are never reused within an epoch."""
 
-    def __init__(self, identity: Identity) -> None:
-        self._identity = identity
+    def __init__(self, signer: Signer) -> None:
+        self._signer = signer
         self._by_digest: dict[Digest, OpenSwarm] = {}
         self._by_number: dict[int, OpenSwarm] = {}
         self._next_number = 1
@@ -135,7 +283,7 @@ class SwarmRegistry:
     def open(self, digest: Digest, layout: PieceLayout) -> OpenSwarm:
         """A new swarm; the digest must not be open."""
         assert digest not in self._by_digest
-        swarm = OpenSwarm(self._next_number, digest, layout, BlobHashes(self._identity, digest, layout))
+        swarm = OpenSwarm(self._next_number, digest, layout, BlobHashes(self._signer, digest, layout))
         self._next_number += 1
         self._by_digest[digest] = swarm
         self._by_number[swarm.number] = swarm
@@ -153,6 +301,12 @@ class SwarmRegistry:
     def numbered(self, number: int) -> OpenSwarm | None:
         """The open swarm with this number."""
         return self._by_number.get(number)
+
+    def part(self, number: int, node: int) -> tuple[OpenSwarm, SwarmMember] | None:
+        """A swarm and this node's part in it; None for a swarm that was closed or left meanwhile."""
+        swarm = self._by_number.get(number)
+        member = swarm.members.get(node) if swarm is not None else None
+        return (swarm, member) if swarm is not None and member is not None else None
 
     def __len__(self) -> int:
         return len(self._by_digest)

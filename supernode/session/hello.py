@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from proto.config.values import HostPort, parse_host_port, parse_zone
 from proto.errors import DigestInvalid, TicketInvalid
-from proto.ids import PeerId, peer_id_from_bytes
+from proto.ids import peer_id_from_bytes
 from proto.wire.messages import PROTOCOL_VERSION
 from proto.wire.tickets import check_hello
+from supernode.control.peer_session import TEXT_MAX, PeerInfo
 
 if TYPE_CHECKING:
     from proto.wire.messages import Hello
 
 SLOTS_MAX: Final = 64
-TEXT_MAX: Final = 256
 
 
 class SessionEnd(Exception):
@@ -24,23 +23,6 @@ class SessionEnd(Exception):
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
-
-
-@dataclass(frozen=True, slots=True)
-class PeerInfo:
-    """What a Hello said, checked. Rates are bytes/s, None when unknown."""
-
-    peer: PeerId
-    boot_id: str
-    address: str
-    zone: str
-    upload_slots: int
-    download_slots: int
-    upload_rate_bytes_s: float | None
-    download_rate_bytes_s: float | None
-    agent: str
-    # Where it takes part in the cluster's transport, HOST:PORT; empty for none.
-    delivery_address: str = ""
 
 
 def read_hello(hello: Hello, remote: str, nonce: bytes, supernode_key: bytes) -> PeerInfo:

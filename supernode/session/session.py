@@ -1,6 +1,6 @@
 """One session with one peer: handshake, frames in and out, pings, and an end with a named reason.
 
-It checks who the peer is and that it keeps the protocol and the limits; what messages mean is the intake's business.
+It checks who the peer is and that it keeps the protocol and the limits; what messages mean is the control's business.
 Each bad frame ends this session and touches nothing else. No payload passes here but a tiny blob inside a message.
 """
 
@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import WSMsgType, web
@@ -21,13 +21,14 @@ from proto.ids import short_peer
 from proto.wire import codec
 from proto.wire.messages import PROTOCOL_VERSION, SCHEDULED, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
 from proto.wire.tickets import NONCE_BYTES
-from supernode.session.hello import TEXT_MAX, PeerInfo, SessionEnd, read_hello
+from supernode.control.peer_session import TEXT_MAX
+from supernode.session.hello import SessionEnd, read_hello
 from supernode.session.outbox import Outbox, frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from proto.ids import Digest
+    from supernode.control.peer_session import Channel, PeerInfo, PeerSession
     from supernode.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -59,46 +60,19 @@ class Limits:
     ping_interval_s: float = 2.0
 
 
-@dataclass(eq=False, slots=True)
-class PeerSession:
-    """What the shell knows of an open session; `node` is its number."""
-
-    node: int
-    info: PeerInfo
-    channel: WebSocketSession
-    # Where this peer fetches from the seed, HOST:PORT.
-    seed_address: str
-    # Digest to swarm number (0 while the answer is on its way).
-    announced: dict[Digest, int] = field(default_factory=dict)
-    wanting: set[int] = field(default_factory=set)
-    nodes_known: set[int] = field(default_factory=set)
-    # Swarms that it holds and was not told the hashes of.
-    untold: set[int] = field(default_factory=set)
-    # Lease as this peer knows it to (swarm, piece, source): what this peer may report on. Bounded, the oldest go first.
-    leases: dict[int, tuple[int, int, int]] = field(default_factory=dict)
-
-    def send(self, message: Message) -> None:
-        """Put a message into this turn's frame."""
-        self.channel.send(message)
-
-    def send_along(self, message: Message) -> None:
-        """Put a message that nobody waits for into the next frame, with the next ping at the latest."""
-        self.channel.send(message, soon=False)
-
-
 class SessionOwner(Protocol):
     """What a session tells the shell, always on the event loop and never re-entrantly."""
 
-    def admit(self, channel: WebSocketSession, info: PeerInfo) -> PeerSession:
-        """The peer proved who it is. Raises SessionEnd."""
+    def admit(self, channel: Channel, info: PeerInfo) -> PeerSession:
+        """The peer proved who it is."""
         ...
 
     def received(self, session: PeerSession, message: Message) -> None:
-        """Raises FrameInvalid for what breaks the protocol, SessionEnd for what breaks a limit."""
+        """Raises FrameInvalid for what breaks the protocol."""
         ...
 
-    def tick(self, session: PeerSession) -> None:
-        """A frame is about to leave, and it is time again for what every session is told now and then."""
+    def refresh(self, session: PeerSession) -> None:
+        """A frame is about to leave, and it is time again for what is repeated every few seconds."""
         ...
 
     def lost(self, session: PeerSession, reason: str) -> None:
@@ -107,7 +81,7 @@ class SessionOwner(Protocol):
 
 
 class WebSocketSession:
-    """One WebSocket, from the upgrade to its end."""
+    """One WebSocket, from the upgrade to its end. Implements supernode.control.peer_session.Channel."""
 
     def __init__(
         self,
@@ -136,7 +110,7 @@ class WebSocketSession:
         self._messages = 0
         self._pings = 0
         self._name = "?"
-        # Our own address as this peer sees it: where it will look for our upload port.
+        # Where this peer will look for our upload port.
         self.local_host = ""
 
     def send(self, message: Message, *, soon: bool = True) -> None:
@@ -271,7 +245,7 @@ class WebSocketSession:
             if self._said_s - self._refreshed_s >= QUIET_INTERVALS * self._limits.ping_interval_s:
                 # In a frame that leaves anyway it costs no packet of its own, and no acknowledgement of one.
                 self._refreshed_s = self._said_s
-                self._owner.tick(session)
+                self._owner.refresh(session)
             self._wake.clear()
             with self._connected():
                 await self._send(self._outbox.take() or [self._question()])

@@ -31,10 +31,10 @@ if TYPE_CHECKING:
     from proto.pieces import PieceLayout
     from proto.wire.tickets import Identity
     from supernode.config import SupernodeConfig
-    from supernode.control.driver import Driver
-    from supernode.control.swarm_registry import OpenSwarm, SwarmMember
-    from supernode.session.hello import PeerInfo
-    from supernode.session.session import PeerSession
+    from supernode.control.node_registry import NodeRegistry
+    from supernode.control.notifier import Notifier
+    from supernode.control.peer_session import PeerInfo, PeerSession
+    from supernode.control.swarm_registry import OpenSwarm, SwarmMember, SwarmRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +110,9 @@ class TorrentTracker(PieceDelivery):
         """See PieceDelivery."""
         return self._seeding.sent_bytes
 
-    def begin(self, driver: Driver) -> None:
+    def begin(self, swarms: SwarmRegistry, nodes: NodeRegistry, notifier: Notifier, clock: Callable[[], float]) -> None:
         """See PieceDelivery."""
-        self._driver = driver
+        self._swarms, self._nodes, self._notifier, self._clock = swarms, nodes, notifier, clock
         self._loop = asyncio.get_running_loop()
 
     def refusal(self, info: PeerInfo) -> str:
@@ -150,9 +150,9 @@ class TorrentTracker(PieceDelivery):
         self._on_loop(lambda: self._note_move(digest))
 
     def _note_move(self, digest: Digest) -> None:
-        swarm = self._driver.swarms.of(digest)
+        swarm = self._swarms.of(digest)
         if swarm is not None:
-            swarm.moved_s = self._driver.clock()
+            swarm.got_on(self._clock())
 
     def _on_loop(self, call: Callable[[], None]) -> None:
         if self._loop is not None:
@@ -162,7 +162,7 @@ class TorrentTracker(PieceDelivery):
     def _of(self, swarm: OpenSwarm) -> TrackedSwarm:
         found = self._tracked.get(swarm.number)
         if found is None:
-            for number in [each for each in self._tracked if self._driver.swarms.numbered(each) is None]:
+            for number in [each for each in self._tracked if self._swarms.numbered(each) is None]:
                 del self._tracked[number]
             found = self._tracked[swarm.number] = TrackedSwarm()
         return found
@@ -198,7 +198,7 @@ class TorrentTracker(PieceDelivery):
         return make_metainfo(digest, layout, roots, secret_of(self._identity, digest))
 
     def _made(self, number: int, metainfo: bytes) -> None:
-        swarm = self._driver.swarms.numbered(number)
+        swarm = self._swarms.numbered(number)
         if swarm is None:
             return
         tracked = self._of(swarm)
@@ -206,25 +206,25 @@ class TorrentTracker(PieceDelivery):
         if not metainfo:
             return
         # The first pieces are to come from now on.
-        swarm.moved_s = self._driver.clock()
+        swarm.got_on(self._clock())
         for node, member in list(swarm.members.items()):
-            session = self._driver.nodes.session(node)
+            session = self._nodes.session(node)
             if session is not None and member.wanted:
                 self._tell(session, swarm, tracked)
 
-    # --- notifier -----------------------------------------------------------------------------------------------
+    # --- what nodes are sent -----------------------------------------------------------------------------------
 
     def refresh(self, session: PeerSession) -> None:
         """See PieceDelivery: who lost neighbours is given others, and so is who gets nothing while others do."""
         for number in session.wanting:
-            swarm, tracked = self._driver.swarms.numbered(number), self._tracked.get(number)
+            swarm, tracked = self._swarms.numbered(number), self._tracked.get(number)
             member = swarm.members.get(session.node) if swarm is not None else None
             if swarm is None or member is None or tracked is None or not tracked.metainfo:
                 continue
             if member.held == swarm.layout.full_mask:
                 continue
             serving = self._tell(session, swarm, tracked)
-            if tracked.is_behind(session.node, swarm, self._driver.clock()):
+            if tracked.is_behind(session.node, swarm, self._clock()):
                 # The seed first: it has everything.
                 others = serving if SEED_NODE in tracked.neighbours.of(session.node) else [SEED_NODE]
                 self._name(session, swarm, tracked, tracked.neighbours.choose(session.node, others, 1))
@@ -245,15 +245,15 @@ class TorrentTracker(PieceDelivery):
         if not named:
             return
         for node in named:
-            other = self._driver.nodes.session(node)
+            other = self._nodes.session(node)
             if other is not None:
                 self._open(other, swarm, tracked)
-            self._driver.notifier.introduce(session, node)
+            self._notifier.introduce(session, node)
         session.send(TorrentPeers(swarm.number, tuple(named)))
 
     def _serves(self, node: int) -> bool:
-        session = self._driver.nodes.session(node)
-        if session is None or self._driver.nodes.is_quarantined(session.info.peer):
+        session = self._nodes.session(node)
+        if session is None or self._nodes.is_quarantined(session.info.peer):
             return False
         return bool(session.info.delivery_address)
 
@@ -261,5 +261,5 @@ class TorrentTracker(PieceDelivery):
         """Once a session: the hashes that each piece must match, then the torrent."""
         if session.node not in tracked.informed:
             tracked.informed.add(session.node)
-            self._driver.notifier.send_hashes(session, swarm, swarm.members[session.node])
+            self._notifier.send_hashes(session, swarm, swarm.members[session.node])
             session.send(TorrentOpened(swarm.number, tracked.metainfo))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import pytest
 
 from peer.downloader.limits import Limits as PeerLimits
 from peer.store.disk import DiskStore
-from proto.ids import Digest
 from proto.pieces import KIB, PieceLayout
 from proto.wire.messages import (
-    Message,
     NodeKnown,
     OriginStatus,
     PieceHashes,
@@ -23,14 +21,12 @@ from proto.wire.messages import (
     SwarmOpened,
     TorrentOpened,
 )
-from proto.wire.tickets import Identity
-from supernode.control.node_registry import NodeRegistry
-from supernode.control.notifier import MOVED_LATELY_S, Notifier
-from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
-from supernode.session.hello import PeerInfo
-from supernode.session.session import Limits, PeerSession, WebSocketSession
+from supernode.control.notifier import MOVED_LATELY_S
+from supernode.control.peer_session import PeerLease
+from supernode.session.session import Limits
 from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.support.torrents import RecordedEvents, torrent_swarms
+from tests.unit.supernode.control.bench import Bench
 from tests.unit.supernode.harness import running_supernode
 from tests.unit.supernode.torrent.test_tracker import FLAGS, TorrentPeer
 
@@ -39,103 +35,77 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from supernode.app import Supernode
+    from supernode.control.swarm_registry import OpenSwarm
 
 CONTENT = random.Random(1).randbytes(700 * KIB)
 # What is repeated with each ping is repeated that much sooner.
 OFTEN = Limits(ping_interval_s=0.1)
 
 
-class Ears:
-    """Stands in for a session: what was sent."""
+class Waiting(Bench):
+    """One node waits in one swarm that moved a moment ago."""
 
     def __init__(self) -> None:
-        self.heard: list[Message] = []
+        super().__init__()
+        self.session = self.join()
+        self.swarm = self.moving(b"blob", wanted=True)
 
-    def send(self, message: Message, *, soon: bool = True) -> None:
-        self.heard.append(message)
-
-
-class Bench:
-    """One node waits in one swarm that moved a moment ago; the clock moves by hand."""
-
-    def __init__(self) -> None:
-        identity = Identity.generate()
-        self.now_s = 1000.0
-        self.nodes, self.swarms = NodeRegistry(), SwarmRegistry(identity)
-        self.telling = Notifier(self.swarms, self.nodes, identity, clock=lambda: self.now_s)
-        self.swarm = self.open(b"blob")
-        self.ears = Ears()
-        info = PeerInfo(identity.peer, "boot", "10.0.0.1:1", "", 4, 4, None, None, "test")
-        self.session = PeerSession(1, info, cast("WebSocketSession", self.ears), "10.0.0.9:1")
-        self.nodes.add(self.session)
-        self.join(self.swarm, wanted=True)
-
-    def open(self, content: bytes) -> OpenSwarm:
-        swarm = self.swarms.open(Digest.of(content), PieceLayout(1000, 1000))
-        swarm.moved_s = self.now_s
+    def moving(self, content: bytes, *, wanted: bool) -> OpenSwarm:
+        swarm = self.open(content)
+        swarm.got_on(self.now_s)
+        self.enter(self.session, swarm, wanted=wanted)
         return swarm
 
-    def join(self, swarm: OpenSwarm, *, wanted: bool) -> None:
-        swarm.join(self.session.node, wanted=wanted).ticket_renew_s = float("inf")
-        if wanted:
-            self.session.wanting.add(swarm.number)
-
-    def told(self) -> list[OriginStatus]:
-        self.ears.heard.clear()
-        self.telling.refresh(self.session)
-        return [message for message in self.ears.heard if isinstance(message, OriginStatus)]
+    def statuses(self) -> list[OriginStatus]:
+        """What the next refresh says."""
+        self.heard(self.session).heard.clear()
+        self.handler.refresh(self.session)
+        return self.heard(self.session).of(OriginStatus)
 
 
-@pytest.mark.asyncio
-async def test_who_waits_is_told_as_long_as_the_swarm_moved_lately() -> None:
-    bench = Bench()
+def test_who_waits_is_told_as_long_as_the_swarm_moved_lately() -> None:
+    bench = Waiting()
     sharing = [OriginStatus(bench.swarm.number, "sharing", False)]
-    assert bench.told() == sharing
+    assert bench.statuses() == sharing
     bench.now_s += MOVED_LATELY_S
-    assert bench.told() == sharing
+    assert bench.statuses() == sharing
     bench.now_s += 0.1
-    assert bench.told() == []
+    assert bench.statuses() == []
     bench.swarm.moved_s = bench.now_s
-    assert bench.told() == sharing
+    assert bench.statuses() == sharing
 
 
-@pytest.mark.asyncio
-async def test_who_does_not_want_the_blob_is_told_nothing() -> None:
-    bench = Bench()
-    other = bench.open(b"other")
-    bench.join(other, wanted=False)
-    assert [status.swarm for status in bench.told()] == [bench.swarm.number]
+def test_who_does_not_want_the_blob_is_told_nothing() -> None:
+    bench = Waiting()
+    bench.moving(b"other", wanted=False)
+    assert [status.swarm for status in bench.statuses()] == [bench.swarm.number]
 
 
-@pytest.mark.asyncio
-async def test_who_has_a_lease_of_it_needs_no_word() -> None:
-    bench = Bench()
-    bench.session.leases[5] = (bench.swarm.number, 0, 2)
-    assert bench.told() == []
-    bench.session.leases[5] = (bench.swarm.number + 1, 0, 2)
-    assert [status.state for status in bench.told()] == ["sharing"]
+def test_who_has_a_lease_of_it_needs_no_word() -> None:
+    bench = Waiting()
+    bench.session.leases[5] = PeerLease(1, bench.swarm.number, 0, 2)
+    assert bench.statuses() == []
+    bench.session.leases[5] = PeerLease(1, bench.swarm.number + 1, 0, 2)
+    assert [status.state for status in bench.statuses()] == ["sharing"]
 
 
-@pytest.mark.asyncio
-async def test_who_gets_nothing_because_its_transfers_fail_is_not_held_back() -> None:
-    bench = Bench()
+def test_who_gets_nothing_because_its_transfers_fail_is_not_held_back() -> None:
+    bench = Waiting()
     bench.swarm.members[bench.session.node].failing = True
-    assert bench.told() == []
+    assert bench.statuses() == []
 
 
-@pytest.mark.asyncio
 @pytest.mark.parametrize("state", ["fetching", "unreachable", "open"])
-async def test_what_the_origin_does_goes_first(state: str) -> None:
-    bench = Bench()
+def test_what_the_origin_does_goes_first(state: str) -> None:
+    bench = Waiting()
     bench.swarm.origin_state = state
-    assert [status.state for status in bench.told()] == [state]
+    assert [status.state for status in bench.statuses()] == [state]
 
 
-@pytest.mark.asyncio
-async def test_a_swarm_in_which_nothing_ever_moved_is_not_waited_for() -> None:
-    bench = Bench()
-    bench.swarm.moved_s = SwarmRegistry(Identity.generate()).open(Digest.of(b"new"), PieceLayout(1, 1)).moved_s
-    assert bench.told() == []
+def test_a_swarm_in_which_nothing_ever_moved_is_not_waited_for() -> None:
+    bench = Waiting()
+    bench.swarm.moved_s = bench.open(b"new").moved_s
+    assert bench.statuses() == []
 
 
 def test_lately_is_shorter_than_a_peer_waits_without_a_word() -> None:
@@ -151,7 +121,7 @@ def origin() -> Iterator[FakeOrigin]:
         yield running
 
 
-class Waiting(TorrentPeer):
+class WaitingPeer(TorrentPeer):
     """One that wants the blob and gets nothing of it."""
 
     def forget(self) -> None:
@@ -165,10 +135,9 @@ class Waiting(TorrentPeer):
             pass
 
 
-async def let_it_rest(supernode: Supernode, peer: Waiting) -> None:
+async def let_it_rest(supernode: Supernode, peer: WaitingPeer) -> None:
     """As if nothing had moved for long; what was said before is forgotten."""
-    assert supernode._driver is not None
-    for swarm in supernode._driver.swarms:
+    for swarm in supernode._control.swarms:
         swarm.moved_s = float("-inf")
     # A frame that left before is here when its successor is.
     await peer.send(Ping(1))
@@ -181,7 +150,7 @@ async def test_pieces_that_members_store_are_news_once(tmp_path: Path, origin: F
     digest = origin.add(CONTENT)
     async with (
         running_supernode(tmp_path, origin, *FLAGS, limits=OFTEN) as supernode,
-        Waiting.connected(supernode) as waits,
+        WaitingPeer.connected(supernode) as waits,
         TorrentPeer.connected(supernode) as stores,
     ):
         await waits.announce(origin, digest)
@@ -205,7 +174,7 @@ async def test_payload_that_the_seed_sends_is_news(tmp_path: Path, origin: FakeO
     swarms = torrent_swarms(store, RecordedEvents(), download_rate_bytes_s=32 * KIB)
     async with (
         running_supernode(tmp_path / "s", origin, *FLAGS, limits=OFTEN) as supernode,
-        Waiting.connected(supernode) as waits,
+        WaitingPeer.connected(supernode) as waits,
     ):
         await waits.announce(origin, digest)
         opened = await waits.expect(SwarmOpened)

@@ -12,14 +12,15 @@ from proto.pieces import PieceLayout
 from proto.wire.messages import HOLDERS_MAX
 from proto.wire.tickets import Identity
 from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
+from supernode.signer import IdentitySigner
 
-IDENTITY = Identity.generate()
+SIGNER = IdentitySigner(Identity.generate())
 
 
 def swarm_of(nodes: set[int]) -> OpenSwarm:
-    swarm = SwarmRegistry(IDENTITY).open(Digest.of(b"blob"), PieceLayout(1000, 1000))
+    swarm = SwarmRegistry(SIGNER).open(Digest.of(b"blob"), PieceLayout(1000, 1000))
     for node in nodes:
-        swarm.join(node, wanted=True)
+        swarm.join(node, held=0, wanted=True)
     return swarm
 
 

@@ -16,7 +16,6 @@ from proto.wire.messages import (
     Failed,
     FetchReason,
     Grant,
-    Message,
     OriginStatus,
     OriginTried,
     Refused,
@@ -212,43 +211,12 @@ async def test_hashes_that_are_not_for_the_whole_blob_are_refused(tmp_path: Path
         assert (await peer.expect(Refused)).code == "frame"
 
 
-async def test_how_the_origin_does_is_repeated_to_those_who_got_nothing_meanwhile(
-    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    digest = origin.add(random.Random(1).randbytes(300_000))
-    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
-        await peer.announce(origin, digest)
-        opened = await peer.expect(SwarmOpened)
-        driver = supernode._driver
-        assert driver is not None
-        swarm = driver.swarms.numbered(opened.swarm)
-        assert swarm is not None
-        (session,) = driver.nodes
-        told: list[Message] = []
-        monkeypatch.setattr(session.channel, "send", lambda message: told.append(message))
-
-        def statuses() -> int:
-            told.clear()
-            driver.notifier.refresh(session)
-            return sum(isinstance(message, OriginStatus) for message in told)
-
-        swarm.origin_state = "fetching"
-        assert (statuses(), statuses()) == (1, 1)
-        swarm.members[session.node].held |= 1
-        assert (statuses(), statuses()) == (0, 1)
-        swarm.members[session.node].held |= 2
-        swarm.origin_state = "unreachable"
-        assert statuses() == 1
-
-
 async def test_who_reports_a_failure_is_known_to_fail_until_a_piece_came(tmp_path: Path, origin: FakeOrigin) -> None:
     digest = origin.add(random.Random(1).randbytes(300_000))
     async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
         await peer.announce(origin, digest)
         number = (await peer.expect(SwarmOpened)).swarm
-        driver = supernode._driver
-        assert driver is not None
-        swarm = driver.swarms.numbered(number)
+        swarm = supernode._control.swarms.numbered(number)
         assert swarm is not None
         (member,) = swarm.members.values()
         first = await peer.expect(Grant)

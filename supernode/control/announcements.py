@@ -1,0 +1,211 @@
+"""Announcements of blobs in their order: whether the blob is public and what is known of it, then the admission.
+
+Answers to one peer's announcements of one digest leave in the order in which they came. Lives on the event loop; the
+checks at origins, the store and the saved state are waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from proto.errors import FrameInvalid, LayercastError, NameInvalid, UpstreamNotAllowed
+from proto.ids import Digest
+from proto.oci.routes import check_repository
+from proto.oci.upstreams import normalise_upstream
+from proto.wire.messages import Announce, BlobRefused, Source, Withdraw
+from supernode.control.peer_session import TEXT_MAX
+from supernode.control.verification import VOIDS_MAX
+from supernode.origin.public_access import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from proto.oci.upstreams import UpstreamTable
+    from supernode.control.control import Control
+    from supernode.control.delivery import PieceDelivery
+    from supernode.control.peer_session import PeerSession
+    from supernode.control.seed_work import SeedBlob
+    from supernode.control.swarm_registry import OpenSwarm
+    from supernode.origin.public_access import PublicAccess
+    from supernode.state.base import SavedSwarm
+
+# Announcements of one digest by one peer that may wait for an answer: one a source is normal.
+WAITING_PER_DIGEST_MAX: Final = 64
+# Open swarms hold hashes, members and the scheduler's masks: about 50 KiB each with 256 pieces.
+SWARMS_MAX: Final = 20_000
+
+
+@dataclass(slots=True)
+class Policy:
+    """What a reload may change."""
+
+    upstreams: UpstreamTable
+    p2p: bool = True
+
+
+class Announcements:
+    """Implements supernode.control.message_handler.Announced. `on_fatal` hears of our own bugs.
+
+    `load_swarm` gives what was saved of a blob, `look` what the store has of it.
+    """
+
+    def __init__(
+        self,
+        control: Control,
+        public_access: PublicAccess,
+        policy: Policy,
+        delivery: PieceDelivery,
+        *,
+        load_swarm: Callable[[Digest], Awaitable[SavedSwarm | None]],
+        look: Callable[[Digest], Awaitable[SeedBlob | None]],
+        on_fatal: Callable[[BaseException | None], None],
+    ) -> None:
+        self._swarms = control.swarms
+        self._nodes = control.nodes
+        self._admission = control.admission
+        self._membership = control.membership
+        self._verification = control.verification
+        self._public_access = public_access
+        self._policy = policy
+        self._delivery = delivery
+        self._load_swarm = load_swarm
+        self._look = look
+        self._on_fatal = on_fatal
+        self._waiting: dict[tuple[PeerSession, Digest], deque[Announce | Withdraw]] = {}
+        self._opening: dict[Digest, asyncio.Task[OpenSwarm]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # --- in their order ------------------------------------------------------------------------------------------
+
+    def announce(self, session: PeerSession, digest: Digest, announce: Announce) -> None:
+        """Answer with SwarmOpened or BlobRefused, at once or later. Raises FrameInvalid."""
+        session.announced.setdefault(digest, 0)
+        self._queue(session, digest, announce)
+
+    def withdraw(self, session: PeerSession, digest: Digest) -> None:
+        """The peer has nothing to do with the blob any more."""
+        if digest in session.announced:
+            self._queue(session, digest, Withdraw(str(digest)))
+
+    def _queue(self, session: PeerSession, digest: Digest, message: Announce | Withdraw) -> None:
+        waiting = self._waiting.get((session, digest))
+        if waiting is not None:
+            if len(waiting) >= WAITING_PER_DIGEST_MAX:
+                raise FrameInvalid(f"{WAITING_PER_DIGEST_MAX} announcements of blob {digest.short} wait already")
+            waiting.append(message)
+            return
+        self._waiting[session, digest] = deque([message])
+        task = asyncio.create_task(self._work_off(session, digest))
+        self._tasks.add(task)
+        task.add_done_callback(self._answered)
+
+    def _answered(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            self._on_fatal(task.exception())
+
+    async def _work_off(self, session: PeerSession, digest: Digest) -> None:
+        waiting = self._waiting[session, digest]
+        try:
+            while waiting:
+                message = waiting.popleft()
+                if isinstance(message, Announce):
+                    await self._answer(session, digest, message)
+                else:
+                    self._membership.leave(session, digest)
+        except FrameInvalid as error:
+            session.channel.end("frame", str(error))
+        finally:
+            del self._waiting[session, digest]
+
+    async def _answer(self, session: PeerSession, digest: Digest, announce: Announce) -> None:
+        verdict, public = await self._verdict(session, digest, announce)
+        if verdict.public:
+            try:
+                swarm = await self._swarm(digest, verdict.size_bytes, announce)
+                if self._nodes.session(session.node) is session:
+                    self._admission.enter(session, swarm, announce, public)
+                self._membership.settle(swarm)
+                return
+            except FrameInvalid:
+                raise
+            except LayercastError as error:
+                verdict = Verdict(0, "unavailable", str(error))
+        if not session.announced.get(digest):
+            session.announced.pop(digest, None)
+        session.send(BlobRefused(announce.digest, verdict.reason, verdict.message[:TEXT_MAX]))
+
+    # --- whether it may be shared --------------------------------------------------------------------------------
+
+    async def _verdict(self, session: PeerSession, digest: Digest, announce: Announce) -> tuple[Verdict, list[Source]]:
+        """The first word of the announced sources that is public, with all that are; else the last refusal."""
+        if not self._policy.p2p:
+            return Verdict(0, "limit", "sharing is switched off"), []
+        if reason := self._delivery.refusal(session.info):
+            return Verdict(0, "limit", reason), []
+        refusal = Verdict(0, "unknown", "no source announced")
+        found: Verdict | None = None
+        public = []
+        for announced in announce.sources:
+            verdict, source = await self._verdict_of(announced, digest)
+            if not verdict.public:
+                refusal = verdict
+            elif found is None or found.size_bytes == verdict.size_bytes:
+                found = found or verdict
+                public.append(source)
+        return found or refusal, public
+
+    async def _verdict_of(self, announced: Source, digest: Digest) -> tuple[Verdict, Source]:
+        try:
+            source = Source(normalise_upstream(announced.upstream), check_repository(announced.repository))
+        except NameInvalid as error:
+            raise FrameInvalid(f"Announce: {error}") from None
+        try:
+            self._policy.upstreams.lookup(source.upstream)
+        except UpstreamNotAllowed:
+            message = f"registry {source.upstream!r} is not an allowed upstream of the supernode"
+            return Verdict(0, "limit", message), source
+        times = self._verification.times_voided(source, digest)
+        if times >= VOIDS_MAX:
+            message = f"origin {source.upstream} sent content that is not blob {digest.short}, {times} times"
+            return Verdict(0, "unavailable", message), source
+        return await self._public_access.check(source, digest), source
+
+    # --- the swarm -----------------------------------------------------------------------------------------------
+
+    async def _swarm(self, digest: Digest, size_bytes: int, announce: Announce) -> OpenSwarm:
+        """The open swarm of this size. Raises LayercastError where there is none and cannot be."""
+        # Looked up again after every wait: the last member of a swarm just opened may have left meanwhile.
+        while (swarm := self._swarms.of(digest)) is None:
+            task = self._opening.get(digest)
+            if task is None:
+                if len(self._swarms) + len(self._opening) >= SWARMS_MAX:
+                    raise LayercastError(f"{SWARMS_MAX} blobs are open already")
+                task = self._opening[digest] = asyncio.create_task(self._open(digest, size_bytes, announce))
+                task.add_done_callback(lambda _: self._opening.pop(digest, None))
+            await asyncio.shield(task)
+        if swarm.layout.size_bytes != size_bytes:
+            raise LayercastError(
+                f"blob {digest.short} has {swarm.layout.size_bytes} bytes here, the origin says {size_bytes}"
+            )
+        return swarm
+
+    async def _open(self, digest: Digest, size_bytes: int, announce: Announce) -> OpenSwarm:
+        if size_bytes == 0 and Digest.of(b"", digest.algorithm) != digest:
+            raise LayercastError(f"the origin says that blob {digest.short} is empty, which it is not")
+        saved = await self._load_swarm(digest)
+        own = await self._look(digest)
+        try:
+            return self._admission.open(digest, size_bytes, announce, saved, own)
+        except FrameInvalid as error:
+            raise LayercastError(str(error)) from None
+
+    async def close(self) -> None:
+        """End what waits."""
+        tasks = [*self._tasks, *self._opening.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

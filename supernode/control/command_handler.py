@@ -1,0 +1,162 @@
+"""Carries out what the scheduler decides: messages to peers, work for the supernode's own store.
+
+Pure: no socket, no disk. One class for the service and the simulator, which give it
+other channels, another store and another clock.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peer.transport.base import PieceSource
+from proto.ids import peer_name
+from proto.wire.messages import Cancel, Grant, InlineBlob
+from supernode.control.peer_session import wire_lease
+from supernode.scheduler import contract
+from supernode.scheduler.contract import SEED, FailReason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from supernode.control.membership import Membership, Post
+    from supernode.control.node_registry import NodeRegistry
+    from supernode.control.notifier import Notifier
+    from supernode.control.observer import ControlObserver
+    from supernode.control.seed_work import SeedWork
+    from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
+
+
+class CommandHandler:
+    """See the module. `uplink_rate` is the supernode's uplink now, bytes/s."""
+
+    def __init__(
+        self,
+        swarms: SwarmRegistry,
+        nodes: NodeRegistry,
+        notifier: Notifier,
+        membership: Membership,
+        *,
+        post: Post,
+        seed: SeedWork,
+        observer: ControlObserver,
+        uplink_rate: Callable[[], float],
+    ) -> None:
+        self._swarms = swarms
+        self._nodes = nodes
+        self._notifier = notifier
+        self._membership = membership
+        self._post = post
+        self._seed = seed
+        self._observer = observer
+        self._uplink_rate = uplink_rate
+
+    def carry_out(self, command: contract.Command) -> None:
+        """One command; what follows from it is posted."""
+        match command:
+            case contract.GrantLease():
+                self._grant(command)
+            case contract.CancelLease():
+                self._cancel(command)
+            case contract.FetchFromOrigin():
+                self._fetch_from_origin(command)
+            case contract.TryOrigin():
+                self._elect(command.swarm, command.peer)
+            case contract.OpenOrigin():
+                self._observer.origin_opened(command.swarm)
+                self._elect(command.swarm, None)
+            case contract.QuarantinePeer():
+                session = self._nodes.session(command.peer)
+                if session is not None:
+                    self._membership.quarantine(session.info.peer, command.reason)
+
+    # --- leases ------------------------------------------------------------------------------------------------
+
+    def _grant(self, grant: contract.GrantLease) -> None:
+        self._observer.lease_granted(grant.lease_id, grant.source, grant.receiver)
+        swarm = self._swarms.numbered(grant.swarm)
+        if swarm is None:
+            return
+        if grant.receiver == SEED:
+            self._grant_to_seed(swarm, grant)
+            return
+        session = self._nodes.session(grant.receiver)
+        member = swarm.members.get(grant.receiver)
+        if session is None or member is None:
+            return  # its PeerLost or PeerWithdrew is on the way
+        if grant.source != SEED and not self._source_stands(grant):
+            return
+        number = session.add_lease(grant)
+        content = swarm.content
+        if grant.inline and content is not None and swarm.fits_inline(swarm.wanted_by, self._uplink_rate()):
+            session.send(InlineBlob(number, swarm.number, content))
+            return
+        if not swarm.source_sends_hash(grant.source, grant.piece):
+            self._notifier.send_hashes(session, swarm, member, 1 << grant.piece)
+        self._notifier.introduce(session, grant.source)
+        expires_ms = max(1, int(grant.expires_in_s * 1000))
+        behind = wire_lease(grant.behind)
+        session.send(Grant(number, swarm.number, grant.piece, grant.source, expires_ms, grant.ahead, behind))
+
+    def _source_stands(self, grant: contract.GrantLease) -> bool:
+        """Whether the source is still there and trusted; if not, the lease fails at once."""
+        source = self._nodes.session(grant.source)
+        if source is not None and not self._nodes.is_quarantined(source.info.peer):
+            return True
+        reason = FailReason.CONNECTION if source is None else FailReason.CORRUPT
+        self._observer.lease_ended(grant.lease_id, "failed")
+        self._post(contract.FetchFailed(grant.lease_id, reason))
+        return False
+
+    def _grant_to_seed(self, swarm: OpenSwarm, grant: contract.GrantLease) -> None:
+        if not self._source_stands(grant):
+            return
+        source = self._nodes.session(grant.source)
+        piece_hash = swarm.hashes.hash_of(grant.piece)
+        if source is None or piece_hash is None:
+            self._observer.lease_ended(grant.lease_id, "failed")
+            self._post(contract.FetchFailed(grant.lease_id, FailReason.CORRUPT))
+            return
+        self._seed.fetch_from_peer(
+            grant.lease_id,
+            swarm.number,
+            swarm.digest,
+            swarm.layout,
+            grant.piece,
+            piece_hash,
+            PieceSource(peer_name(source.info.peer), source.info.address),
+            grant.expires_in_s,
+        )
+
+    def _cancel(self, command: contract.CancelLease) -> None:
+        self._observer.lease_ended(command.lease_id, "expired" if "expir" in command.reason else "cancelled")
+        if command.receiver == SEED:
+            self._seed.cancel_fetch(command.lease_id)
+            return
+        session = self._nodes.session(command.receiver)
+        number = wire_lease(command.lease_id)
+        if session is not None and session.leases.pop(number, None) is not None:
+            session.send(Cancel(number))
+
+    # --- the origin --------------------------------------------------------------------------------------------
+
+    def _fetch_from_origin(self, command: contract.FetchFromOrigin) -> None:
+        swarm = self._swarms.numbered(command.swarm)
+        if swarm is None:
+            return
+        # Members hear of it with the frames that leave anyway, see Notifier.refresh().
+        swarm.fetch_began(command.fetch_id)
+        self._seed.fetch_from_origin(
+            command.fetch_id,
+            swarm.number,
+            swarm.digest,
+            swarm.layout,
+            tuple(swarm.sources),
+            command.pieces,
+            read_back=swarm.inline,
+        )
+
+    def _elect(self, number: int, node: int | None) -> None:
+        swarm = self._swarms.numbered(number)
+        if swarm is not None:
+            swarm.elect(node)
+            self._notifier.send_origin_status(swarm)

@@ -1,0 +1,100 @@
+"""What peers say, and what of it is believed."""
+
+from __future__ import annotations
+
+import pytest
+
+from proto.errors import FrameInvalid
+from proto.ids import Digest
+from proto.wire.messages import BlobChecked, Failed, FetchReason, OriginTried, PieceHashes, Stored, Welcome
+from supernode.scheduler.contract import SEED, FailReason, FetchFailed, OriginHeadway, PieceStored
+from tests.unit.supernode.control.bench import Bench
+
+HASH = b"h" * 32
+
+
+def test_a_peer_that_calls_every_source_corrupt_is_not_believed_for_long() -> None:
+    bench = Bench()
+    liar, *sources = (bench.join() for _ in range(4))
+    swarm = bench.open(b"blob", pieces=4)
+    for number, source in enumerate([*sources, sources[0]], start=1):
+        bench.lease(liar, number, swarm, 0, source.node)
+    bench.events.clear()
+    for number in (1, 2, 3, 4):
+        bench.handler.received(liar, Failed(number, FetchReason.CORRUPT))
+    reasons = [event.reason for event in bench.events if isinstance(event, FetchFailed)]
+    assert reasons == [FailReason.CORRUPT, FailReason.CORRUPT, FailReason.PROTOCOL, FailReason.CORRUPT]
+
+
+def test_a_piece_whose_hash_is_not_known_counts_once_it_is() -> None:
+    bench = Bench()
+    session, swarm = bench.join(), bench.open(b"blob", pieces=2)
+    bench.enter(session, swarm)
+    bench.events.clear()
+    bench.handler.received(session, Stored(0, swarm.number, 1, 5))
+    assert bench.events == []
+    bench.control.verification.seed_stored(swarm.number, 1, HASH, None)
+    stored = PieceStored(swarm.number, session.node, 1)
+    assert bench.events == [stored, PieceStored(swarm.number, SEED, 1)]
+
+
+def test_a_lease_is_reported_with_the_schedulers_own_number() -> None:
+    bench = Bench()
+    session, swarm = bench.join(), bench.open(b"blob", pieces=2)
+    bench.enter(session, swarm)
+    bench.control.membership.learn_hashes(swarm, 0, HASH * 2)
+    bench.lease(session, 7, swarm, 0, SEED)
+    bench.events.clear()
+    bench.handler.received(session, Stored(7, swarm.number, 0, 1500))
+    (lease_id,) = (event.lease_id for event in bench.events if isinstance(event, PieceStored))
+    assert lease_id & 0xFF == 7
+    assert lease_id > 7
+
+
+def test_a_source_that_could_not_send_the_hash_is_not_blamed_and_the_hash_is_sent() -> None:
+    bench = Bench()
+    session, swarm = bench.join(), bench.open(b"blob", pieces=2)
+    bench.enter(session, swarm)
+    bench.control.membership.learn_hashes(swarm, 0, HASH * 2)
+    bench.lease(session, 7, swarm, 1, 99)
+    bench.events.clear()
+    bench.handler.received(session, Failed(7, FetchReason.UNHASHED))
+    assert [event.reason for event in bench.events if isinstance(event, FetchFailed)] == [FailReason.CANCELLED]
+    assert [sent.first for sent in bench.heard(session).of(PieceHashes)] == [1]
+
+
+def test_an_elected_peer_with_all_pieces_but_no_known_hashes_gets_on() -> None:
+    bench = Bench()
+    session, swarm = bench.join(), bench.open(b"blob", pieces=1)
+    bench.enter(session, swarm)
+    swarm.elect(session.node)
+    bench.handler.received(session, Stored(0, swarm.number, 0, 5))
+    bench.events.clear()
+    bench.handler.received(session, OriginTried(swarm.number, ""))
+    assert bench.events == [OriginHeadway(swarm.number, session.node)]
+    assert swarm.elected == session.node
+
+
+def test_whoever_knows_that_the_blob_is_right_waits_for_it_no_more() -> None:
+    bench = Bench()
+    session, swarm = bench.join(), bench.open(b"blob")
+    bench.enter(session, swarm)
+    bench.handler.received(session, BlobChecked(swarm.number, True))
+    assert session.wanting == set()
+
+
+def test_what_is_not_a_peers_to_say_breaks_the_protocol() -> None:
+    bench = Bench()
+    session = bench.join()
+    with pytest.raises(FrameInvalid, match="Welcome is not a peer's to say"):
+        bench.handler.received(session, Welcome(3, 2.0, "x"))
+
+
+def test_a_peer_that_is_back_replaces_its_own_older_session() -> None:
+    bench = Bench()
+    older = bench.join()
+    bench.enter(older, bench.open(b"blob"))
+    newer = bench.handler.admit(bench.heard(older), older.info)
+    assert bench.heard(older).ended == "identity"
+    assert newer.node != older.node
+    assert bench.control.swarms.of(Digest.of(b"blob")) is None
