@@ -1,6 +1,6 @@
 """This node's own fetches from an origin: missing pieces by byte ranges, in threads, straight into the store.
 
-Whether and what to ask is the downloader's word, how to ask the range reader's. No byte passes the event loop.
+The downloader decides what to ask for and when, the range reader how. No byte passes the event loop.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class UpstreamFetch:
 
 
 class UpstreamFetcher:
-    """Up to `workers` fetches at a time; more wait in order. `received` is told of payload bytes, from any thread."""
+    """Up to `workers` fetches at a time; more wait in order. `received` counts payload bytes, from any thread."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class UpstreamFetcher:
         except LayercastError as error:
             reason, message = UpstreamKind.UNAVAILABLE.value, str(error)
         except Exception:
-            # Our own bug: told loudly, but whoever waits for the outcome must get one.
+            # A bug of ours. It is logged, but whoever waits for the outcome must get one.
             logger.exception("upstream_fetch_failed digest=%s", fetch.blob.digest.short)
             reason, message = "local", "internal error while fetching from upstream; see the log"
         with self._lock:
@@ -108,7 +108,7 @@ class UpstreamFetcher:
         fetch.ended(reason, message)
 
     def _fetch(self, fetch: UpstreamFetch) -> None:
-        """All pieces, from `first` on and then those before. Raises what ends it early."""
+        """Fetch all pieces, from `first` on and then those before it. Raises what ends it early."""
         blob, piece_size_bytes = fetch.blob, fetch.blob.layout.piece_size_bytes
         origin = self._origins.at(fetch.source.upstream)
         size_bytes = blob.layout.size_bytes

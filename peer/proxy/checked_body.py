@@ -1,6 +1,6 @@
-"""What of an origin's body may reach a client before its digest has passed. Blocking, no sockets.
+"""Checks a body that passes through to a client. Blocking, no sockets.
 
-A whole body's last 64 KiB are withheld until then: a client never gets a complete wrong blob.
+The last 64 KiB of a whole body are withheld until its digest has passed, so a client never gets a complete wrong blob.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PREFIX_READ_BYTES: Final = 1024 * 1024
 
 
 class CheckedBody:
-    """Sends on what passes. With a `hasher` (it knows all that precedes) the digest decides about the last bytes."""
+    """Sends bytes on. With a `hasher` (which has taken all bytes before these) the last ones wait for the digest."""
 
     def __init__(self, digest: Digest, send: Callable[[memoryview | bytes], None], hasher: _Hash | None) -> None:
         self._digest = digest
@@ -49,7 +49,7 @@ class CheckedBody:
             self._send(chunk[:from_chunk])
 
     def finish(self) -> None:
-        """All has come. Raises DigestMismatch with the last bytes unsent."""
+        """The body is complete. Raises DigestMismatch, and does not send the last bytes then."""
         if self._hasher is None:
             return
         if self._hasher.hexdigest() != self._digest.hex:

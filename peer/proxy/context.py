@@ -40,7 +40,7 @@ class ProxyMetrics:
 
 
 def _nothing(_: object) -> None:
-    """What is called where nobody listens."""
+    """The default of a callback."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class ProxyLimits:
     open_s: float = 22.0
     # How often a request that waits looks whether its client is still there.
     hangup_check_s: float = 1.0
-    # How a body that its origin cut is gone on with.
+    # How a body that its origin cut is resumed.
     retry: RetrySettings = field(default_factory=RetrySettings)
     # Threads that pass bodies through; each is one client. More are told to go to the origin.
     passages_max: int = 128

@@ -160,7 +160,7 @@ class PassThrough:
     def _pump(
         self, reader: RangeReader, part: Part, body: BlobBody | None, checked: CheckedBody, cancel: Cancellation
     ) -> None:
-        """In a thread: the whole way of a body."""
+        """In a thread: read the body and send it."""
         reader.read([(part.start, part.end)], checked.write, cancel, body)
         checked.finish()
 
@@ -185,7 +185,7 @@ class PassThrough:
             client.cut()
 
     async def _refusal(self, request: web.Request, asked: UpstreamRequest, error: UpstreamError) -> web.StreamResponse:
-        """The origin's refusal in its own words, challenge and all; ours where it has none."""
+        """The origin's refusal in its own words, with its challenge. Ours if it gives none."""
         if error.kind in (UpstreamKind.DENIED, UpstreamKind.UNKNOWN):
             with contextlib.suppress(UpstreamError):
                 answer = await relay_refusal(request, asked, self._context.origins, self._limits.relay_s)
@@ -232,7 +232,7 @@ def _open(reader: RangeReader, cancel: Cancellation, range_header: str | None) -
 
 
 def _answered(wanted: ByteRange, body: BlobBody) -> tuple[Part, BlobBody | None]:
-    """What a client gets that asked for a range, from what the origin answered to it."""
+    """What a client gets that asked for a range, by what the origin answered."""
     size = body.size_bytes
     if size == 0 or (size is None and not body.is_range):
         return Part(200, 0, size, size), body
@@ -252,7 +252,7 @@ def _discard(opened: tuple[Part, BlobBody | None]) -> None:
 
 
 def _chunked(client: ClientSocket) -> Callable[[memoryview | bytes], None]:
-    """Send as HTTP chunks; the last chunk is the response's to send, if all went well."""
+    """Send as HTTP chunks. The response sends the last chunk itself, if all went well."""
 
     def send(content: memoryview | bytes) -> None:
         client.send(b"%x\r\n" % len(content))

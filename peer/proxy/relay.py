@@ -1,7 +1,7 @@
-"""Passes small requests through: `/v2/`, manifests, tags, referrers, and the HEAD of a blob we know nothing of.
+"""Passes small requests through: `/v2/`, manifests, tags, referrers, and the HEAD of a blob that is not known here.
 
-Byte for byte, with every header that is meant for the other end. It never changes a body, and never adds an error
-to one that has begun: a response that cannot be finished is cut short.
+Byte for byte, with every header that is meant for the other end. It never changes a body. A response that has begun and
+cannot be finished is cut short; no error is added to it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def relay(request: web.Request, asked: UpstreamRequest, origins: Origins, 
 async def relay_refusal(
     request: web.Request, asked: UpstreamRequest, origins: Origins, limit_s: float
 ) -> web.StreamResponse | None:
-    """The same for what the origin refuses, or leaves to another host; None, and nothing sent, for a success."""
+    """The same if the origin refuses or redirects. If it succeeds: None, and nothing is sent."""
     return await _answer(request, asked, origins, limit_s, lambda status: status >= 300)
 
 

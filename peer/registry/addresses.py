@@ -24,7 +24,7 @@ _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One place to connect to, and how. `trusted`: configured by the operator, so that any address will do."""
+    """One place to connect to, and how. `trusted`: the operator configured it, so its address may be a private one."""
 
     scheme: str
     host: str
@@ -37,12 +37,12 @@ class Endpoint:
 
     @property
     def authority(self) -> str:
-        """What the Host header says: the port only where it is not the scheme's own."""
+        """The value of the Host header: without the port if it is the default of the scheme."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == default_port(self.scheme) else f"{host}:{self.port}"
 
     def same_server(self, other: Endpoint) -> bool:
-        """Whether credentials for the other may be shown here."""
+        """Whether credentials for the other may be sent here."""
         return (self.scheme, self.host, self.port) == (other.scheme, other.host, other.port)
 
 
@@ -105,7 +105,7 @@ def _is_configured(table: UpstreamTable, upstream: UpstreamConfig, scheme: str, 
 
 
 def is_public_address(text: str) -> bool:
-    """Whether an address is one of the public Internet, also when it hides in an IPv6 form of an IPv4 address."""
+    """Whether an address belongs to the public Internet. Sees through IPv6 forms of IPv4 addresses."""
     address = ipaddress.ip_address(text.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         if address.sixtofour is not None or address.teredo is not None or address.is_site_local:
@@ -118,7 +118,7 @@ def is_public_address(text: str) -> bool:
 
 
 def is_private_literal(host: str) -> bool:
-    """Whether a host is an address written out that is no public one."""
+    """Whether a host is a literal address, and not a public one."""
     try:
         return not is_public_address(host)
     except ValueError:

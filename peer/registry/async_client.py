@@ -1,6 +1,6 @@
 """HTTP to origins on the event loop, for what is small. Each answer is the origin's own, unread and not decompressed.
 
-Redirects are followed as far as peer.registry.redirects allows. An answer that a redirect's target refuses is the
+Redirects are followed as far as peer.registry.redirects allows. If the target of a redirect refuses, the answer is the
 redirect itself, which the client may follow with a login of its own.
 """
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
     from proto.oci.upstreams import UpstreamConfig, UpstreamTable
 
 _CONNECTIONS_MAX: Final = 256
-# Nothing is added that the client did not send.
+# No header is added that the client did not send.
 _NOT_ADDED: Final = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 
 
 class PublicResolver(AbstractResolver):
-    """Names to addresses of the public Internet alone; what is connected to is what was checked."""
+    """Resolves names to public addresses only. The address that was checked is the one that is connected to."""
 
     def __init__(self) -> None:
         self._system = ThreadedResolver()
@@ -141,7 +141,7 @@ class AsyncClient:
                 proxy=endpoint.egress_proxy,
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # The class says enough, and the text of some errors repeats a URL with its query.
+            # The class says enough. The text of some errors repeats a URL with its signed query.
             raise UpstreamError(
                 f"{endpoint.authority} cannot be asked: {type(error).__name__}", UpstreamKind.UNAVAILABLE
             ) from error
@@ -162,6 +162,6 @@ def _session(resolver: AbstractResolver | None) -> aiohttp.ClientSession:
         skip_auto_headers=_NOT_ADDED,
         max_line_size=HEADER_LIMIT_BYTES,
         max_field_size=HEADER_LIMIT_BYTES,
-        # The whole exchange has its limit where it is asked for.
+        # The caller limits the time of the whole exchange.
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0),
     )

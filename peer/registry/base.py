@@ -8,9 +8,9 @@ raises says who must act: UpstreamError with its kind, ConfigError for the opera
 A new kind of origin
 --------------------
 1. One file here: a class with the three operations of `Origin`, and a function `check` that says at start-up what is
-   wrong with the place that the operator named. peer.registry.directory is an example.
-2. One line in peer.registry.origins: the key of the `[upstream."HOST"]` section that chooses it.
-3. Its test: a subclass of tests.conformance.origin_suite.OriginSuite, and what is particular to it.
+   wrong with the place that the operator configured. peer.registry.directory is an example.
+2. One line in peer.registry.kinds: the key of the `[upstream."HOST"]` section that chooses it.
+3. Its test: a subclass of tests.conformance.origin_suite.OriginSuite, and tests of what is special about it.
 
 Nobody else knows which kinds there are: the supernode, the node and the proxy ask `Origins.of(upstream)`.
 """
@@ -131,7 +131,7 @@ class Origin(Protocol):
     def open_range(
         self, repository: str, digest: Digest, start: int, end: int | None, caller: Caller, cancel: Cancellation
     ) -> BlobBody:
-        """Ask for bytes [start, end) of a blob (end None: to its end); (0, None) is the whole blob, asked for plainly.
+        """Ask for bytes [start, end) of a blob (end None: to its end). (0, None) asks for the whole blob, unranged.
 
         The caller closes what it gets. Raises UpstreamError of every kind and FetchCancelled. Where the blob has no
         byte at `start`: `content` with status 416, or an empty body if the blob is empty.
@@ -141,7 +141,7 @@ class Origin(Protocol):
     async def manifest(self, method: str, request: RegistryRequest, headers: CIMultiDict[str]) -> OriginAnswer:
         """A manifest, or what else of the API is small: `/v2/`, tag lists, referrers, the HEAD of a blob.
 
-        `headers` are the client's own lines. A GET of a blob is asked here for nothing but its refusal's words: read
-        no body of it. The caller closes the answer. Raises UpstreamError where there is none.
+        `headers` are the client's own lines. A GET of a blob is sent here only to get the words of a refusal; its body
+        is not read. The caller closes the answer. Raises UpstreamError if there is no answer.
         """
         ...

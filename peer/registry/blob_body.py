@@ -1,4 +1,4 @@
-"""A blob's bytes as a registry answers them: which part of the blob they are, and not one byte beside it.
+"""A blob's bytes as a registry sends them: which part of the blob they are, and no byte more.
 
 It trusts no header before comparing it with the others and with what was asked. Digests are checked elsewhere.
 """
@@ -58,7 +58,7 @@ class HttpBody(BlobBody):
 
 
 def http_body(exchange: Exchange, start: int, end: int | None) -> HttpBody:
-    """Make sense of a 200, 206 or 416 to a request for bytes [start, end). Raises UpstreamError (content)."""
+    """The body of a 200, 206 or 416 answer to a request for bytes [start, end). Raises UpstreamError (content)."""
     if exchange.status == 200:
         size = exchange.content_length
         return HttpBody(exchange, 0, size, size, is_range=False)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from peer.registry.addresses import Endpoint, Resolver
     from peer.transport.cancellation import Cancellation
 
-# Registries and their CDNs close idle connections after 60 s or more; ours is gone before.
+# Registries and their CDNs close idle connections after 60 s or more; we close ours earlier.
 IDLE_CONNECTION_S = 30.0
 IDLE_CONNECTIONS_PER_ENDPOINT = 8
 # CDN hosts come and go with redirects; the least recently used ones are closed above this.
@@ -98,7 +98,7 @@ class OriginHttp:
             return self._contexts[key]
 
     def _take_idle(self, endpoint: Endpoint) -> OriginConnection | None:
-        """The most recently used live connection to exactly this endpoint; old ones are closed in passing."""
+        """The most recently used live connection to exactly this endpoint. Also closes old ones."""
         with self._lock:
             oldest_s = self._clock() - IDLE_CONNECTION_S
             stale = [c for c in self._idle if c.idle_since_s < oldest_s or c.is_dropped()]

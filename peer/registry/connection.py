@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # Bodies of redirects and refusals are read to keep the connection, up to here; longer ones cost a new one.
 DRAIN_BYTES_MAX = 64 * 1024
 LENGTH_DIGITS_MAX = 18
-# What a server said, in our error: enough to know it by, and no page of text in a log or a message to a peer.
+# How much of a server's own text goes into our errors: enough to recognise it, too little to fill a log.
 REASON_LENGTH_MAX = 200
 
 
@@ -139,7 +139,7 @@ class Exchange:
         self._cancel = cancel
         self._give_back = give_back
         self._chunked = bool(response.chunked)
-        # None: to the end of the chunks, or of the connection.
+        # None: the body ends with its last chunk, or with the connection.
         self._remaining = response.length
         self._finished = self._remaining == 0
         self._closed = False
@@ -252,7 +252,7 @@ def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """All addresses of a name, in the system's order. Raises OSError."""
+    """All addresses of a name, in the order of the system. Raises OSError."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
@@ -308,8 +308,8 @@ def _start_tls(
 def _connect_through(
     proxy_url: str, endpoint: Endpoint, timeouts: OriginTimeouts, resolver: Resolver, cancel: Cancellation
 ) -> socket.socket:
-    """A connection to the proxy; for https a tunnel through it. The proxy resolves the name, so only an address
-    written out can be checked here."""
+    """A connection to the proxy; for https a tunnel through it. The proxy resolves the name, so only a literal address
+    can be checked here."""
     proxy = urlsplit(proxy_url)
     host, port = proxy.hostname or "", proxy.port or 3128
     if not endpoint.trusted and is_private_literal(endpoint.host):

@@ -1,7 +1,7 @@
-"""The kinds of origins beside registries: which key of an `[upstream."HOST"]` section chooses each, and where it is.
+"""The kinds of origins that are not registries: the key of an `[upstream]` section that chooses each, and its module.
 
-A module of a kind has `check(place)`, which raises ValueError saying what would be right, and
-`open_origin(upstream, on_request)`. It is loaded when an upstream of its kind is configured.
+The module has `check(place)`, which raises ValueError if the value of that key cannot be used, and
+`open_origin(upstream, on_request)`. It is imported only if an upstream of its kind is configured.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MODULES: Final[dict[str, str]] = {
 
 
 class OriginKind(Protocol):
-    """What such a module has."""
+    """What the module of a kind has."""
 
     def check(self, place: str) -> None: ...
 
@@ -38,5 +38,5 @@ def _check(key: str, place: str) -> None:
     kind_of(key).check(place)
 
 
-# For proto.config.upstream_sections: what each key's value must be.
+# For proto.config.upstream_sections: the keys, and the check of each value.
 PLACES: Final[dict[str, Callable[[str], None]]] = {key: functools.partial(_check, key) for key in _MODULES}

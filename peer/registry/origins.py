@@ -1,6 +1,6 @@
-"""The origins of this process: from an upstream's name or configuration to the one that answers for it.
+"""The origins of this process: finds the origin of an upstream by its name or its configuration.
 
-Connections and tokens are shared by all registries, and live from the first request to close().
+All registries share connections and tokens, which live from the first request to close().
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Origins:
         http: OriginHttp | None = None,
     ) -> None:
         """`upstreams` returns the table in force, which may change. `on_request` is called from any thread with GET,
-        HEAD or TOKEN for each request that is made; following a redirect is not a request of its own.
+        HEAD or TOKEN for each request that is made.
         """
         self.upstreams = upstreams
         self._on_request = on_request
@@ -51,7 +51,7 @@ class Origins:
             raise UpstreamError(str(error), UpstreamKind.DENIED) from error
 
     async def aclose(self) -> None:
-        """End what `manifest` keeps open."""
+        """Close what `manifest` keeps open."""
         await self._registries.aclose()
 
     def close(self) -> None:

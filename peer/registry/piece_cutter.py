@@ -1,4 +1,4 @@
-"""An origin's bytes in, verified pieces in the store out: the sink of an origin fetch.
+"""Cuts an origin's bytes into pieces and writes them to the store: the sink of a fetch from an origin.
 
 Several threads write at the same time, each in order within its own window, no two of them within one piece. The
 store hashes each piece as it is written, and the blob's digest with the pieces that are next in order; this cuts
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class PieceCutter:
-    """Writes into one blob, which the caller keeps open; close() in the end, also after errors."""
+    """Writes into one blob, which the caller keeps open. close() it in the end, also after errors."""
 
     def __init__(self, handle: BlobHandle, on_piece: Callable[[int, bytes], None]) -> None:
         """`on_piece(piece, hash)` is called from the thread that wrote the piece's last byte, once it is held."""
@@ -28,7 +28,7 @@ class PieceCutter:
         self._layout = handle.layout
         self._on_piece = on_piece
         self._lock = threading.Lock()
-        # The pieces begun and not ended: the writer, and the offset that its next byte has.
+        # The pieces that are begun: the writer, and the offset of the next byte.
         self._begun: dict[int, tuple[PieceWriter, int]] = {}
         self._closed = False
 
@@ -52,7 +52,7 @@ class PieceCutter:
                 self._finish(piece, writer)
 
     def close(self) -> None:
-        """Forget the pieces that are not whole. Nobody may write any more. Idempotent."""
+        """Drop the pieces that are not complete. Nothing may be written after this. Idempotent."""
         with self._lock:
             self._closed = True
             begun, self._begun = self._begun, {}
@@ -60,7 +60,7 @@ class PieceCutter:
             writer.abort()
 
     def _writer(self, piece: int, offset: int) -> PieceWriter:
-        """Begin the piece, or go on with it."""
+        """The writer of a piece that is begun, or of a new one."""
         with self._lock:
             assert not self._closed
             begun = self._begun.get(piece)

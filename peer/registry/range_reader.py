@@ -1,8 +1,8 @@
-"""Reads byte ranges of one blob from one origin, in order and each byte once: the one loop that does.
+"""Reads byte ranges of one blob from one origin, in order, each byte once. Every reader of origins uses this loop.
 
-A body that is cut is resumed at the byte reached. An origin that answers a range with the whole blob is read once for
-all that is wanted. Blocking; bytes go to a sink as they come. Which ranges to ask for beside each other is the
-business of layers above (supernode.origin.byte_ranges), where bytes belong that of their sinks.
+A body that is cut is resumed at the byte reached. If the origin answers a range with the whole blob, that one body
+serves all ranges that are wanted. Blocking. Bytes go to a sink as they arrive, and the sink decides where they go.
+Which ranges to ask for in parallel is decided in layers above (supernode.origin.byte_ranges).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     # (offset, bytes): in order within each range. May raise LayercastError, and FetchCancelled to end it all.
     Sink = Callable[[int, Chunk], None]
 
-# What goes to the sink at once. Chunks end at its multiples, so that the end of every piece is handed on at once.
+# The most that goes to the sink at a time. Chunks end at its multiples, so the end of a piece is never held back.
 CHUNK_BYTES: Final = 256 * KIB
 
 
@@ -63,9 +63,9 @@ class RangeReader:
         *,
         slices: bool = False,
     ) -> None:
-        """`limiter`: obeyed by all who share it; else this reader obeys what it is told itself.
+        """`limiter` is shared by the readers that obey it together; without one, this reader has its own.
 
-        `slices`: its sinks take slices of files, where an origin has the blob in one.
+        `slices`: the sinks also take slices of files, which some origins give.
         """
         self._origin = origin
         self._repository = repository

@@ -1,4 +1,4 @@
-"""Retry-After, obeyed by all who share a limiter: once one request was limited, none is sent before its time."""
+"""Obeys Retry-After for all who share a limiter: after one request was limited, none is sent before that time."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class RateLimiter:
     """Safe to use from many threads."""
 
     def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """A wait of more than `patience_s` is refused, so that somebody else may try."""
+        """A wait of more than `patience_s` is an error at once, so that another node may try."""
         self._patience_s = patience_s
         self._clock = clock
         self._lock = threading.Lock()
         self._closed_until_s: dict[str, float] = {}
 
     def heed(self, host: str, error: UpstreamError) -> None:
-        """A request to this upstream failed: send it nothing for as long as it asked for, if it did."""
+        """A request to this upstream failed. If it asked for a pause, nothing is sent to it during that time."""
         if error.retry_after_s is None:
             return
         until_s = self._clock() + error.retry_after_s

@@ -1,4 +1,4 @@
-"""Where an origin's redirects and challenges lead, and what may be shown there. Pure; both HTTP clients obey it."""
+"""Where an origin's redirects and challenges lead, and which headers may go there. Pure; both HTTP clients use it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 REDIRECTS_MAX: Final = 5
 REDIRECT_STATUSES: Final = frozenset({301, 302, 303, 307, 308})
-# What may not follow a redirect to another server.
+# Not sent to another server.
 _CREDENTIALS: Final = frozenset({"authorization", "cookie"})
 _URL: Final = re.compile(r"(https?)://([^/?#]+)([^#]*)", re.IGNORECASE)
 
@@ -35,10 +35,10 @@ def redirect_target(
     *,
     anonymous: bool,
 ) -> tuple[Endpoint, str]:
-    """Where the Location that `endpoint` answered for `target` leads. Path and query stay byte for byte: they may be
-    signed.
+    """Where a Location header leads that `endpoint` sent for `target`. Path and query stay byte for byte, as they may
+    be signed.
 
-    Raises UpstreamError: denied for where nobody may be sent, content for what is no URL.
+    Raises UpstreamError: denied if it may not be followed, content if it is no URL.
     """
     if location.startswith("/") and not location.startswith("//"):
         return endpoint, location.partition("#")[0]
@@ -51,7 +51,7 @@ def redirect_target(
 
 
 def url_target(table: UpstreamTable, upstream: UpstreamConfig, url: str, *, anonymous: bool) -> tuple[Endpoint, str]:
-    """The same for a whole URL that an origin named: a redirect's, or its token service's."""
+    """The same for a complete URL: of a redirect, or of a token service."""
     match = _URL.match(url)
     # The message leaves the URL out: a redirect's query is a credential.
     problem = UpstreamError(f"origin {upstream.host} named a URL that is not http(s)", UpstreamKind.CONTENT)
@@ -68,9 +68,9 @@ def url_target(table: UpstreamTable, upstream: UpstreamConfig, url: str, *, anon
 
 
 def lines_for(endpoint: Endpoint, came_from: Endpoint, lines: Iterable[tuple[str, str]]) -> Lines:
-    """The header lines that may go on to where a redirect leads: no credential to another server.
+    """The header lines that may follow a redirect from `came_from` to `endpoint`: no credentials to another server.
 
-    It does not come back either, wherever the next redirect leads.
+    A credential that was dropped does not come back on a later redirect.
     """
     if endpoint.same_server(came_from):
         return list(lines)

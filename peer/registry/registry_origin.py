@@ -50,7 +50,7 @@ _STATUS_KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class _Request:
-    """What is asked, and for whom. `repository` is the one whose token is shown where the caller has no credential."""
+    """What is asked, and for whom. If the caller has no credential, an anonymous token for `repository` is sent."""
 
     method: str
     target: str
@@ -62,7 +62,7 @@ class _Request:
 
 
 class RegistryClients:
-    """What all registries of a process share: connections, anonymous tokens, counters. For many threads."""
+    """What all registries share: connections, anonymous tokens, counters. Safe to use from many threads."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class RegistryClients:
         self._async_client: AsyncClient | None = None
 
     def async_client(self) -> AsyncClient:
-        """The one of the running event loop, made when it is first needed: aiohttp is not for those who never do."""
+        """The client of the running event loop. Made when first needed, because the supernode never needs it."""
         if self._async_client is None:
             from peer.registry.async_client import AsyncClient
 
@@ -207,7 +207,7 @@ class RegistryOrigin:
         return _Request(method, path, repository, caller, cancel, lines, follow=method == "GET")
 
     def _ask(self, request: _Request) -> Exchange:
-        """One request with its challenge answered by an anonymous token, unless the caller has a credential."""
+        """One request. A challenge is answered with an anonymous token, unless the caller has a credential."""
         upstream, tokens, caller = self._upstream, self._clients.tokens, request.caller
         endpoint = upstream_endpoint(upstream, anonymous=caller.anonymous)
         if caller.authorization is not None:

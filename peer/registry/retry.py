@@ -1,7 +1,7 @@
-"""When an origin in trouble is asked again, and when it is given up. Pure: the caller says what time it is and waits.
+"""When a failing origin is asked again, and when it is given up. Pure: the caller tells the time, and waits.
 
-One policy for every reader: the supernode's fetch, a node's own, a body that passes through to a client, and the
-simulator's model of them.
+One policy for every reader: the supernode's fetch, a node's own fetch, a body that passes through to a client, and the
+simulator.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from proto.pieces import KIB
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Asking again may help after these; after the others the answer would be the same.
+# A retry may help after these. After the others the answer would be the same.
 RETRIED: Final = frozenset({UpstreamKind.UNAVAILABLE, UpstreamKind.RATE_LIMITED})
-# An origin that wants longer is asked again after this all the same: a wrong clock must not silence us for days.
+# The longest Retry-After that is believed: a wrong clock must not stop us for days.
 RETRY_AFTER_MAX_S: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class RetrySettings:
-    """`retry_after_max_s`: an origin that wants a longer pause is given up, so that somebody else may try."""
+    """`retry_after_max_s`: an origin that asks for a longer pause is given up, so that another node may try."""
 
     first_delay_s: float = 0.25
     delay_max_s: float = 5.0
-    # Given up after this many failures and this much time without progress: both, so that neither a refused
-    # connection (fails at once) nor a silent one (fails after 10 s) decides by itself.
+    # Given up after this many failures and this much time without progress. Both are needed: a refused connection
+    # fails at once, a silent one only after 10 s.
     failures_min: int = 3
     without_progress_s: float = 5.0
     # Fewer bytes than this between two failures are no progress.
@@ -38,7 +38,7 @@ class RetrySettings:
     retry_after_max_s: float = 20.0
 
 
-# Of a node's own fetch: an origin that wants a longer pause is left to the client to try.
+# For a node's own fetches. If the origin asks for a longer pause, the client gets its answer.
 NODE_RETRY: Final = RetrySettings(retry_after_max_s=10.0)
 
 
@@ -53,12 +53,12 @@ class Retry:
         self._progress_s = now
 
     def received(self, count: int, now: float) -> None:
-        """So many bytes came that are of use."""
+        """Useful bytes arrived."""
         self._received_bytes += count
         self._progress_s = now
 
     def delay_s(self, now: float, retry_after_s: float | None = None) -> float | None:
-        """An attempt failed: seconds until the next, or None to give up. A Retry-After is waited for beside it."""
+        """An attempt failed: seconds until the next one, or None to give up. The rate limiter waits for Retry-After."""
         settings = self._settings
         self._failures = 1 if self._received_bytes >= settings.progress_bytes else self._failures + 1
         self._received_bytes = 0
@@ -71,9 +71,9 @@ class Retry:
 
 
 def retry_after_s(header: str | None, wall_time_s: float | None = None) -> float | None:
-    """What a Retry-After header (seconds or a date) asks for: 0 to 3600 s; None where it is missing or malformed.
+    """The seconds that a Retry-After header (seconds or a date) asks for, 0 to 3600; None if missing or malformed.
 
-    `wall_time_s` is the Unix time that a date is measured from; the clock's where not given.
+    `wall_time_s` is the Unix time that a date is compared with; the current time if not given.
     """
     text = (header or "").strip()
     if text.isascii() and text.isdigit():

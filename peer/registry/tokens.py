@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     # (upstream, url, cancel) -> body of a 200; raises UpstreamError.
     FetchToken = Callable[[UpstreamConfig, str, Cancellation], bytes]
 
-# What the token specification says where `expires_in` is missing.
+# The default of the token specification, used if `expires_in` is missing.
 DEFAULT_LIFETIME_S = 60.0
-# Asked for again after this, whatever it claims: no token service gives as much, and a number may be of any size.
+# The longest lifetime that is believed. No token service gives more.
 LIFETIME_MAX_S = 24 * 3600.0
-# A token is not used in its last seconds: the clocks differ, and the request takes its time.
+# A token is not used in its last seconds, because clocks differ and a request takes time.
 EXPIRY_MARGIN_S = 10.0
-# One per repository asked lately; beyond it the oldest are forgotten.
+# One per repository. Above this the oldest are dropped.
 TOKENS_MAX = 4096
 
 
@@ -61,7 +61,7 @@ class AnonymousTokens:
         self._wanted: dict[tuple[str, str], _TokenKey] = {}
 
     def remembered(self, upstream: UpstreamConfig, repository: str) -> str | None:
-        """A token that is still good for this repository, if one was fetched before."""
+        """A token for this repository that is still valid, or None."""
         with self._lock:
             key = self._wanted.get((upstream.host, repository))
             token = self._tokens.get(key) if key is not None else None
@@ -75,7 +75,7 @@ class AnonymousTokens:
         refused: str | None,
         cancel: Cancellation,
     ) -> str:
-        """The token that a Bearer challenge asks for; `refused` is the one that was just shown in vain.
+        """The token that a Bearer challenge asks for. `refused` is a token that was just sent and not accepted.
 
         Raises UpstreamError: what the token service answered.
         """
@@ -114,7 +114,7 @@ def _parse(upstream: UpstreamConfig, body: bytes, asked_s: float) -> _Token:
     except (ValueError, RecursionError):
         answer = None
     value = (answer.get("token") or answer.get("access_token")) if isinstance(answer, dict) else None
-    # A token goes into a header: what is not printable ASCII is no token.
+    # A token goes into a header, so it must be printable ASCII.
     if not isinstance(value, str) or not value.isascii() or not value.isprintable() or not value:
         raise UpstreamError(f"token service of {upstream.host} answered without a token", UpstreamKind.UNAVAILABLE)
     lifetime = answer.get("expires_in")

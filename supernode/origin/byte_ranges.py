@@ -1,7 +1,7 @@
-"""Which bytes the next request to an origin asks for, and how many requests run beside each other. Pure.
+"""Which bytes the next request to an origin asks for, and how many requests run in parallel. Pure.
 
-A byte that was asked for is not in the book; it comes back only when the response ended without it. So no two
-requests overlap, but for what was lost with a connection.
+A byte that was asked for leaves the book, and returns only if the response ended without it. So no two requests
+overlap, except for bytes that were lost with a connection.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ class WindowSettings:
     A request ends at a multiple of `align_bytes`, which every piece size divides: two streams never share a piece.
     """
 
-    # Large enough that one round trip more per window is lost in its transfer time, small enough that an origin
-    # without ranges is found out, and others can join, before much was read.
+    # Large enough that one round trip more per window does not count. Small enough that an origin without ranges is
+    # noticed, and that other streams can start, before much was read.
     first_bytes: int = 32 * MIB
-    # A stream on trial takes little: what it was given cannot be taken back.
+    # A stream on trial gets little, because what it got cannot be taken back.
     trial_bytes: int = 16 * MIB
-    # Later windows are a share of what is left, up to here: a cut costs nothing, but a signed URL lives minutes.
+    # Later windows are a share of what is left, at most this: a signed URL lives minutes.
     later_bytes_max: int = 256 * MIB
     align_bytes: int = PIECE_SIZE_MAX_BYTES
     streams_max: int = 4
     # One measurement of the rate: at least this much, over at least this time.
     measure_bytes: int = 4 * MIB
     measure_s: float = 0.25
-    # A further stream is kept if all together became this much faster.
+    # A further stream is kept if the total rate grew by this factor.
     gain_min: float = 1.15
 
 
@@ -49,11 +49,11 @@ class RangeBook:
 
     @property
     def pending_bytes(self) -> int:
-        """How many bytes nobody has asked for yet."""
+        """Bytes that were not asked for yet."""
         return sum(end - start for start, end in self._ranges)
 
     def take(self, at_most_bytes: int) -> tuple[int, int] | None:
-        """The lowest bytes of one gap, up to about so many; None when all are taken."""
+        """The lowest bytes of one gap, about `at_most_bytes` of them; None if nothing is left."""
         if not self._ranges:
             return None
         start, gap_end = self._ranges.pop(0)
@@ -66,18 +66,18 @@ class RangeBook:
         return start, end
 
     def take_all(self) -> list[tuple[int, int]]:
-        """Everything, lowest first."""
+        """All that is left, lowest first."""
         taken, self._ranges = self._ranges, []
         return taken
 
     def give_back(self, start: int, end: int) -> None:
-        """These were taken and did not come."""
+        """These bytes were taken and did not arrive."""
         if start < end:
             insort(self._ranges, (start, end))
 
 
 class Ramp:
-    """How many streams to run: one, and one more as long as each made all of them together faster.
+    """How many streams to run: one more, as long as the last one made the total rate grow.
 
     `now` is monotonic seconds. Not safe for threads.
     """
@@ -86,20 +86,20 @@ class Ramp:
         self.target = 1
         self._settings = settings
         self._settled = settings.streams_max <= 1
-        # A stream more was asked for and has no bytes yet: nothing is measured until it has.
+        # A further stream was started and has no bytes yet: nothing is measured until it has.
         self._joining = False
         self._rate_before = 0.0
         self._since_s: float | None = None
         self._bytes = 0
 
     def joined(self, now: float) -> None:
-        """The stream that was tried has its first bytes: from here its effect is measured."""
+        """The stream on trial has its first bytes. Its effect is measured from now on."""
         self._joining = False
         self._since_s = now
         self._bytes = 0
 
     def delivered(self, count: int, now: float) -> None:
-        """So many bytes came, over all streams."""
+        """`count` bytes arrived, over all streams."""
         if self._settled or self._joining:
             return
         if self._since_s is None:
@@ -120,7 +120,7 @@ class Ramp:
             self._joining = True
 
     def settle(self, target: int) -> None:
-        """Try no further streams: they do not help, or the origin does not bear them."""
+        """Start no further streams: they do not help, or the origin does not accept them."""
         self._settled = True
         self.target = max(1, min(self.target, target))
 

@@ -1,4 +1,4 @@
-"""One blob from one source over as many streams as pay off: windows beside each other, a range reader in each.
+"""Fetches one blob from one source over as many parallel streams as help, each with windows of bytes to read.
 
 Threads, no asyncio. The calling thread runs the main stream, which alone retries; further streams give back what they
 could not get and end. Bytes go to the sink as they come, in order within each request, never twice.
@@ -28,7 +28,7 @@ class _Stream:
     def __init__(self, number: int, cancel: Cancellation) -> None:
         self.number = number
         self.cancel = cancel
-        # Its first window decides whether it stays; `joined` once that window's first bytes came.
+        # Its first window decides whether it stays. `joined`: the first bytes of that window arrived.
         self.on_trial = number > 0
         self.joined = False
 
@@ -50,7 +50,7 @@ class BlobFetch:
         self._active = 0
         self._threads: list[threading.Thread] = []
         self._ranges_proven = False
-        # What the sink raised: bytes were lost that nobody will ask for again, so everything ends.
+        # What the sink raised. Its bytes are lost, so the whole fetch ends.
         self._sink_error: LayercastError | None = None
 
     def run(self, cancel: Cancellation) -> None:
@@ -99,7 +99,7 @@ class BlobFetch:
                 stream.on_trial = False
         except (LayercastError, FetchCancelled):
             with self._lock:
-                # Many origins bear only so many connections at a time: the others go on.
+                # Many origins limit the connections at a time. The other streams go on.
                 self._ramp.settle(self._active)
             if self._sink_error is not None:
                 cancel.cancel()
@@ -124,7 +124,7 @@ class BlobFetch:
     # --- one request -------------------------------------------------------------------------------------------
 
     def _read_window(self, stream: _Stream, window: tuple[int, int]) -> None:
-        """Ask for a window and pass it on; whatever did not come is back in the book afterwards."""
+        """Ask for a window and pass it on. What did not arrive is in the book again afterwards."""
         wanted: list[Range] = [window]
         whole = False
 
@@ -134,7 +134,7 @@ class BlobFetch:
             return self._claim_all(stream)
 
         def passed(offset: int, chunk: Chunk) -> None:
-            # Not before the size is known to be the right one.
+            # Not earlier: the size must have been found right.
             self._ranges_proven = self._ranges_proven or not whole
             self._deliver(stream, offset, chunk)
 
@@ -150,7 +150,7 @@ class BlobFetch:
                     self._book.give_back(start, end)
 
     def _claim_all(self, stream: _Stream) -> list[Range]:
-        """The whole blob is coming in one body: take from it all that is missing. Bytes held already are skipped.
+        """The whole blob comes in one body: take all that is missing from it. Bytes that are held are skipped.
 
         Raises UpstreamError where other streams read beside: they got ranges from this origin, this one did not.
         """

@@ -31,14 +31,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# One HEAD per origin connection; an origin that needs more at once would limit us anyway.
+# Checks at a time. An origin that is asked more often at once would limit us anyway.
 THREADS: Final = 16
 WAITING_MAX: Final = 10_000
 REMEMBERED_MAX: Final = 50_000
-# After this a public source is asked again; an origin in trouble does not count against it until STALE_S.
+# After FRESH_S a public source is asked again. If its origin cannot answer, it counts as public until STALE_S.
 FRESH_S: Final = 3600.0
 STALE_S: Final = 24 * 3600.0
-# A refusal answers everybody who asks within this time: 200 nodes ask at once, and clients try again.
+# A refusal is the answer to all questions within this time: 200 nodes ask at once, and clients try again.
 REFUSED_S: Final = 5.0
 
 
@@ -83,7 +83,7 @@ class PublicAccess:
         self._asking: dict[_Key, asyncio.Task[Verdict]] = {}
 
     def known(self, source: Source, digest: Digest) -> Verdict | None:
-        """What may be said without asking anybody, or None."""
+        """The verdict that is remembered, or None."""
         key = (source, digest)
         now = self._clock()
         saved = self._known.get(key)
@@ -109,7 +109,7 @@ class PublicAccess:
         return await asyncio.shield(task)
 
     def forget(self, source: Source, digest: Digest) -> None:
-        """The source sent wrong content: ask it again before it is believed."""
+        """The source sent wrong content: ask it again before it counts as public."""
         self._known.pop((source, digest), None)
         self._state.forget_public(source, digest)
 

@@ -1,7 +1,7 @@
-"""Origins as the supernode asks them: what they give to anyone, and fetching that, each byte once.
+"""Asks origins for the supernode: which blobs they give to anyone, and those blobs' bytes, each once.
 
-Blocking, called from threads. Sources are tried one after the other; what one of them gave is not asked of the
-next. No client's credential is ever here.
+Blocking, called from threads. Sources are tried one after the other, and the next is asked only for what is still
+missing. No client's credential is ever here.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from proto.ids import Digest
     from proto.wire.messages import Source
 
-# Of several sources' errors the one is reported that leaves the most hope.
+# If all sources fail, the first of these kinds is reported: the one that leaves the most hope.
 _BY_HOPE = (
     UpstreamKind.RATE_LIMITED,
     UpstreamKind.UNAVAILABLE,
@@ -37,7 +37,7 @@ _BY_HOPE = (
 
 
 class OriginFetcher:
-    """What the seed and the check for public blobs ask. Safe to use from many threads."""
+    """For the seed, and for the check of public access. Safe to use from many threads."""
 
     def __init__(
         self, origins: Origins, settings: ReadSettings | None = None, windows: WindowSettings | None = None
@@ -45,13 +45,13 @@ class OriginFetcher:
         self._origins = origins
         self._settings = settings or ReadSettings()
         self._windows = windows or WindowSettings()
-        # Of all blobs: an origin that limits one request means all of them.
+        # For all blobs: an origin that limits one request means all of them.
         self._limiter = RateLimiter(self._settings.retry.retry_after_max_s, self._settings.clock)
 
     def public_size(self, source: Source, digest: Digest, cancel: Cancellation) -> int | None:
-        """The size of a blob that the source gives to anyone; None where it gives it and tells no size.
+        """The size of a blob that the source gives to anyone; None if it tells no size.
 
-        Raises UpstreamError: denied or unknown where it does not, else why it cannot be known now.
+        Raises UpstreamError: denied or unknown if it does not, else why that cannot be known now.
         """
         origin = self._origins.at(source.upstream)
         self._limiter.wait(origin.host, cancel)
@@ -89,7 +89,7 @@ class OriginFetcher:
         sink: Sink,
         cancel: Cancellation,
     ) -> None:
-        """Bring half-open byte ranges of a blob of known size to the sink; each byte goes there once.
+        """Bring half-open byte ranges of a blob of known size to the sink, each byte once.
 
         Raises UpstreamError once every source failed, FetchCancelled, and what the sink raises.
         """
