@@ -20,13 +20,13 @@ from peer.downloader.contract import BlobFound
 from peer.downloader.limits import Limits
 from peer.downloader.machine import Downloader
 from peer.metrics import Metrics
-from peer.node.driver import Driver
+from peer.node.node import Node
 from peer.node.origin_fetch import UpstreamFetcher
 from peer.node.rate_meter import RateMeter
 from peer.node.session import Session
-from peer.node.source_cache import SourcesFile
-from peer.node.supernode_connection import Profile, SupernodeLink
-from peer.node.workers import Work
+from peer.node.source_cache import SourceCache
+from peer.node.supernode_connection import Profile, SupernodeConnection
+from peer.node.workers import Workers
 from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyContext, ProxyMetrics, build_app
 from peer.registry.origins import Origins
 from peer.status import ROUTES, PeerHealth, StatusParts
@@ -71,11 +71,11 @@ class Peer:
         self._closing = contextlib.ExitStack()
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
-        self._driver: Driver | None = None
+        self._node: Node | None = None
         self._session: Session | None = None
         self._session_task: asyncio.Task[None] | None = None
         self._reloading = asyncio.Lock()
-        self._link: SupernodeLink | None = None
+        self._connection: SupernodeConnection | None = None
         self.metrics = Metrics()
         self.health = PeerHealth(config.supernode)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -95,7 +95,7 @@ class Peer:
             self._status_socket = resources.listen("--status-listen", config.status_listen, LISTEN_BACKLOG)
             closing.callback(self._status_socket.close)
             self.status_address = resources.bound_address(self._status_socket)
-        self._sources = SourcesFile(config.data_dir / "state.sqlite")
+        self._sources = SourceCache(config.data_dir / "state.sqlite")
         closing.callback(self._sources.close)
         self._store = DiskStore(
             config.data_dir / "store",
@@ -124,31 +124,29 @@ class Peer:
 
     def _supernode_key(self) -> bytes | None:
         """From any thread."""
-        return self._link.supernode_key if self._link is not None else None
+        return self._connection.supernode_key if self._connection is not None else None
 
     async def start(self) -> str:
         """Serve, and return when the node is ready, with the words of its ready line. open() must have been called."""
         config = self._config
-        driver = self._make_driver()
-        self._link = SupernodeLink(
-            driver, self.metrics, self._identity, self._profile(), config.data_dir / "supernode.key", self._delivery
-        )
+        node = self._make_node()
+        self._connection = SupernodeConnection(node, self._identity, self._profile(), config.data_dir / "supernode.key")
         found = await asyncio.to_thread(self._inventory)
-        driver.begin(found, sharing=config.p2p)
+        node.begin(found, sharing=config.p2p)
         self._store.on_evicted(self._evicted)
         self.metrics.before_scrape(self._scrape)
         self._tasks.append(asyncio.create_task(self._each_second()))
         if config.supernode is not None:
-            self._session = Session(config.supernode, self._link)
+            self._session = Session(config.supernode, self._connection)
             self.health.connected = lambda: self._session is not None and self._session.is_open
             if config.p2p:
                 await self._connect(self._session)
-        await self._serve_clients(driver)
+        await self._serve_clients(node)
         self.health.ready()
         logger.info("ready blobs=%d supernode=%s", len(found), self.health.supernode_text())
         return f"peer proxy={self.proxy_address} upload={self.upload_address} status={self.status_address}"
 
-    def _make_driver(self) -> Driver:
+    def _make_node(self) -> Node:
         config, closing = self._config, self._closing
         self._origins = Origins(
             lambda: self._upstreams, on_request=self.metrics.origin_asked, user_agent=f"layercast/{VERSION}"
@@ -164,35 +162,29 @@ class Peer:
         closing.callback(self._delivery.close)
         self._store.before_write(lambda digest: self._delivery.current.give_way(digest))
         fetcher = UpstreamFetcher(self._origins, self.metrics.origin_received)
-        work = Work(
-            self._store,
-            http,
-            fetcher,
-            self._origins,
-            self.metrics,
-        )
-        machine = Downloader(random.Random(), Limits(public_s=config.public_ttl_s))
-        driver = self._driver = Driver(
-            machine,
-            work,
+        workers = Workers(self._store, http, fetcher, self._origins, self.metrics)
+        node = self._node = Node(
+            Downloader(random.Random(), Limits(public_s=config.public_ttl_s)),
+            workers,
             self.metrics,
             send=lambda message: self._session.send(message) if self._session is not None else None,
             on_fatal=self._fail,
+            supernode_key=self._supernode_key,
             on_source=self._sources.remember,
             delivery=self._delivery,
         )
-        for close in (driver.release, self._origins.close, work.close):
+        for close in (node.release, self._origins.close, workers.close):
             closing.callback(close)
-        return driver
+        return node
 
     def _open_torrents(self) -> PieceDelivery:
         """From a thread, when a supernode has pieces carried that way. Raises ImportError, ConfigError."""
         # Loaded here alone: a cluster that uses leases needs no libtorrent.
         from peer.torrent.delivery import DownloaderEvents, TorrentDelivery
 
-        assert self._driver is not None
+        assert self._node is not None
         events = DownloaderEvents(
-            self._driver.post_threadsafe, lambda size_bytes: self.metrics.received("peer", size_bytes)
+            self._node.driver.post_threadsafe, lambda size_bytes: self.metrics.received("peer", size_bytes)
         )
         return TorrentDelivery(self._store, self._config, events)
 
@@ -228,13 +220,13 @@ class Peer:
             agent=f"layercast/{VERSION}",
         )
 
-    async def _serve_clients(self, driver: Driver) -> None:
+    async def _serve_clients(self, node: Node) -> None:
         pool = ThreadPoolExecutor(SENDFILE_THREADS, thread_name_prefix="sendfile")
         self._closing.callback(pool.shutdown)
         proxy_metrics = ProxyMetrics(self.metrics.registry)
         app = build_app(
             ProxyContext(
-                provider=driver,
+                provider=node,
                 origins=self._origins,
                 pool=pool,
                 metrics=proxy_metrics,
@@ -297,9 +289,9 @@ class Peer:
         self._upload.set_rate_limit(config.upload_rate_bytes_s)
         self._download_limiter.set_rate(config.download_rate_bytes_s)
         self._delivery.current.set_rates(config.upload_rate_bytes_s, config.download_rate_bytes_s)
-        if config.p2p != before.p2p and self._driver is not None:
+        if config.p2p != before.p2p and self._node is not None:
             self._upload.set_enabled(config.p2p)
-            self._driver.switch_sharing(config.p2p)
+            self._node.switch_sharing(config.p2p)
             if not config.p2p:
                 self._delivery.current.sharing_ended()
                 await self._disconnect()
@@ -310,14 +302,14 @@ class Peer:
     def _evicted(self, digest: Digest) -> None:
         """From any thread."""
         self._sources.forget(digest)
-        if self._driver is not None:
-            self._driver.evicted(digest)
+        if self._node is not None:
+            self._node.evicted(digest)
 
     def _scrape(self) -> None:
         self.metrics.uploaded_bytes.set(self._sent_bytes())
         self.metrics.store_bytes.set(self._store.used_bytes)
-        if self._driver is not None:
-            self.metrics.swarms_open.set(self._driver.downloads)
+        if self._node is not None:
+            self.metrics.swarms_open.set(self._node.driver.downloads)
 
     def _sent_bytes(self) -> int:
         return self._upload.counters.sent_bytes + self._delivery.sent_bytes
@@ -342,8 +334,8 @@ class Peer:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._driver is not None:
-            self._driver.close()
+        if self._node is not None:
+            self._node.close()
         for runner in self._runners:
             await runner.cleanup()
         return await close_in_time(self._closing)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.simulator.checkers import told
 from benchmarks.simulator.names import address_of, blob_of, digest_of, peer_id
-from peer.downloader.contract import HashesLearned, Received
+from peer.downloader.contract import HashesLearned
 from proto.ids import peer_name
 from proto.wire.messages import Grant, InlineBlob, NodeKnown, OriginStatus
 from supernode.control.swarm_registry import INLINE_UPLINK_S
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from benchmarks.simulator.sessions import Session, Swarm
     from benchmarks.simulator.transfer import Endpoint
     from benchmarks.simulator.world import World
-    from peer.downloader.contract import Event
     from proto.wire.messages import Message
     from supernode.scheduler.contract import GrantLease
 
@@ -37,14 +36,14 @@ class Outbox:
 
     def tell(self, session: Session, message: Message) -> None:
         """With the turn's frame."""
-        self._post(session, Received(message))
+        self._post(session, message)
 
-    def _post(self, session: Session, event: Event) -> None:
+    def _post(self, session: Session, said: Message | HashesLearned) -> None:
         clock = self._world.clock
         if session.frame_s == clock.now:
-            session.frame.append(event)
+            session.frame.append(said)
         else:
-            session.frame, session.frame_s = [event], clock.now
+            session.frame, session.frame_s = [said], clock.now
             clock.run_after(self._half_s, session.peer.receive, session.frame)
 
     def grant(self, session: Session, swarm: Swarm, grant: GrantLease, source_node: int) -> None:
@@ -115,4 +114,4 @@ class Outbox:
             to.held[swarm.blob] = 1
             for arrived in self._tell_arrived:
                 arrived(world.clock.now, session.node, swarm.blob, 0, size)
-            session.peer.post(Received(InlineBlob(grant.lease_id, grant.swarm, b"")))
+            session.peer.receive([InlineBlob(grant.lease_id, grant.swarm, b"")])

@@ -1,7 +1,7 @@
-"""A simulated node: the production downloader, and what its driver does with it, without I/O.
+"""A simulated node: the production's downloader and message handler, with commands carried out at a virtual clock.
 
-Each command is carried out as peer.node.driver and peer.node.workers do. What the node holds is its
-endpoint's, and outlives it.
+Implements peer.node.command_handler.CommandHandler and peer.node.message_handler.NodeKeeper. What the node holds is
+its endpoint's, and outlives it.
 """
 
 from __future__ import annotations
@@ -13,21 +13,35 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.simulator.errors import UnexpectedCommand
 from benchmarks.simulator.names import SOURCE, digest_of, node_of
 from peer.downloader import contract
-from peer.downloader.contract import BlobWanted, DigestChecked, FetchEnded, LinkOpened, ReaderAt, ReaderClosed, Wakeup
+from peer.downloader.contract import (
+    BlobWanted,
+    DigestChecked,
+    FetchEnded,
+    HashesLearned,
+    ReaderAt,
+    ReaderClosed,
+    Wakeup,
+)
+from peer.node.command_handler import methods_of
+from peer.node.message_handler import MessageHandler
+from peer.transport.delivery import DeliverySlot
 from proto.pieces import indices
-from proto.wire.messages import Announce
+from proto.wire.messages import Announce, NodeKnown, PieceHashes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from benchmarks.simulator.client import Client
     from benchmarks.simulator.clock import Call
     from benchmarks.simulator.origin import Fetch
     from benchmarks.simulator.transfer import Endpoint, Transfer
     from benchmarks.simulator.world import World
+    from peer.store.base import SignedHashes
+    from proto.ids import Digest
     from proto.machine import Machine
+    from proto.pieces import PieceLayout
     from proto.wire.messages import Message
 
+# In every simulation pieces come by the supernode's leases.
+_LEASES_ALONE: Final = DeliverySlot()
 # The blob's own digest runs along with the verified prefix; what is left at the end is about one piece.
 _SHA256_BYTES_S = 1.4e9
 
@@ -55,6 +69,8 @@ class Peer:
         "_handling",
         "_inbox",
         "_machine",
+        "_messages",
+        "_methods",
         "_store",
         "_timer",
         "_upstream",
@@ -86,6 +102,8 @@ class Peer:
         # What goes to the supernode next, and when the first of it was said.
         self._frame: list[Message] = []
         self._frame_s = -1.0
+        self._messages = MessageHandler(self, _LEASES_ALONE, self.post)
+        self._methods = methods_of(self)
 
     def begin(self) -> None:
         """The node started: it tells what it has, once the session is open."""
@@ -97,7 +115,7 @@ class Peer:
                 self.post(
                     contract.BlobFound(digest, layout.size_bytes, layout.piece_size_bytes, held, complete, (SOURCE,))
                 )
-        self.post(LinkOpened())
+        self._messages.session_opened()
 
     def leave(self) -> None:
         """The process is no more: nothing is handled, and nothing comes of what was begun."""
@@ -125,14 +143,19 @@ class Peer:
 
     # --- the machine -------------------------------------------------------------------------------------------
 
-    def receive(self, frame: list[contract.Event]) -> None:
+    def receive(self, frame: list[Message | HashesLearned]) -> None:
         """What the supernode said in one turn of its loop arrived."""
         if self._gone:
             return
-        for event in frame:
-            if isinstance(event, contract.HashesLearned):
-                self._store.hashed[self._blobs[event.digest]] |= event.pieces
-        self._inbox += frame
+        # As in one turn of the loop: the machine hears all of the frame before what follows from it.
+        self._handling = True
+        for said in frame:
+            if isinstance(said, HashesLearned):
+                self._store.hashed[self._blobs[said.digest]] |= said.pieces
+                self._inbox.append(said)
+            else:
+                self._messages.received(said)
+        self._handling = False
         self._handle_all()
 
     def post(self, event: contract.Event) -> None:
@@ -146,16 +169,13 @@ class Peer:
             return
         self._handling = True
         inbox, node, machine, now = self._inbox, self.node, self._machine, self._world.clock.now
-        trace = self._world.trace.add
+        methods, trace = self._methods, self._world.trace.add
         while inbox:
             following = inbox.popleft()
             trace(now, node, following)
             for command in machine.handle(following, now):
                 trace(now, node, command)
-                carry_out = _WORK.get(type(command))
-                if carry_out is None:
-                    raise UnexpectedCommand(f"node {node}: {command}")
-                carry_out(self, command)
+                methods[type(command)](command)
         self._handling = False
         self._set_timer()
 
@@ -178,7 +198,7 @@ class Peer:
 
     # --- commands ----------------------------------------------------------------------------------------------
 
-    def _send(self, command: contract.Send) -> None:
+    def send(self, command: contract.Send) -> None:
         """All that is said at one instant goes in one frame, as in one turn of the loop."""
         message = command.message
         if command.with_hashes and isinstance(message, Announce):
@@ -192,48 +212,45 @@ class Peer:
             self._frame, self._frame_s = [message], now
             self._world.send(self.node, self._frame)
 
-    def _open_in_store(self, command: contract.OpenInStore) -> None:
+    def open_in_store(self, command: contract.OpenInStore) -> None:
         blob, store = self._blobs[command.digest], self._store
         held = self._endpoint.held[blob]
         self.post(contract.StoreOpened(command.digest, held, store.hashed[blob], store.complete[blob]))
 
-    def _check_digest(self, command: contract.CheckDigest) -> None:
+    def check_digest(self, command: contract.CheckDigest) -> None:
         rest_s = self._world.scenario.layout(self._blobs[command.digest]).piece_size_bytes / _SHA256_BYTES_S
         self._world.clock.run_after(rest_s, self.post, DigestChecked(command.check, True))
 
-    def _store_content(self, command: contract.StoreContent) -> None:
+    def store_content(self, command: contract.StoreContent) -> None:
         self._world.clock.run_after(self._world.settings.hash_s, self.post, FetchEnded(command.fetch, "", 0.0))
 
-    def _cancel_fetch(self, command: contract.CancelFetch) -> None:
+    def cancel_fetch(self, command: contract.CancelFetch) -> None:
         transfer = self._fetches.get(command.fetch)
         if transfer is not None:
             self._world.transport.cancel(transfer)
 
-    def _cancel_upstream(self, command: contract.CancelUpstream) -> None:
+    def cancel_upstream(self, command: contract.CancelUpstream) -> None:
         if command.fetch in self._upstream:
             self._upstream[command.fetch].stop()
 
-    def _answer_reader(self, command: contract.AnswerReader) -> None:
+    def answer_reader(self, command: contract.AnswerReader) -> None:
         self._client.answered(self, command.reader - 1)
 
-    def _blob_complete(self, command: contract.BlobComplete) -> None:
+    def blob_complete(self, command: contract.BlobComplete) -> None:
         blob = self._blobs[command.digest]
         self._store.complete[blob] = True
         self._client.blob_complete(self, blob)
 
-    def _fail_readers(self, command: contract.FailReaders) -> None:
+    def fail_readers(self, command: contract.FailReaders) -> None:
         self._client.sent_away(self, self._blobs[command.digest], command.message)
 
-    def _refuse_reader(self, command: contract.RefuseReader) -> None:
+    def refuse_reader(self, command: contract.RefuseReader) -> None:
         self._client.sent_away(self, command.reader - 1, command.message)
-
-    def _nothing(self, _: contract.Command) -> None:
-        """What the store and the sources' file keep: nothing here."""
 
     def _blob(self, digest: str) -> int:
         return next(blob for known, blob in self._blobs.items() if str(known) == digest)
 
-    def _fetch(self, command: contract.StartFetch) -> None:
+    def start_fetch(self, command: contract.StartFetch) -> None:
         self._fetches[command.fetch] = self._world.transport.fetch(
             self.node,
             node_of(command.holder.peer),
@@ -250,7 +267,7 @@ class Peer:
         del self._fetches[fetch]
         self.post(FetchEnded(fetch, reason, elapsed_s))
 
-    def _fetch_upstream(self, command: contract.FetchUpstream) -> None:
+    def fetch_upstream(self, command: contract.FetchUpstream) -> None:
         blob, world = self._blobs[command.digest], self._world
 
         def stored(piece: int) -> None:
@@ -266,29 +283,48 @@ class Peer:
         pieces = deque([*indices(ahead), *indices(command.pieces & ~ahead)])
         self._upstream[command.fetch] = world.origin.fetch(self._endpoint, blob, pieces, stored, ended)
 
-    def _piece_held(self, command: contract.PieceHeld) -> None:
+    def piece_held(self, command: contract.PieceHeld) -> None:
         blob = self._blobs[command.digest]
         for claimed in self._world.tell_claimed:
             claimed(self._world.clock.now, self.node, blob, command.piece)
         self._client.piece_held(self, blob, command.piece)
 
+    def close_in_store(self, command: contract.CloseInStore) -> None:
+        """Nothing is evicted here."""
 
-# What each command has done. Beside the class: a compiled class body cannot name its own methods.
-_WORK: Final[dict[type, Callable[..., None]]] = {
-    contract.Send: Peer._send,
-    contract.StartFetch: Peer._fetch,
-    contract.CancelFetch: Peer._cancel_fetch,
-    contract.PieceHeld: Peer._piece_held,
-    contract.OpenInStore: Peer._open_in_store,
-    contract.CheckDigest: Peer._check_digest,
-    contract.StoreContent: Peer._store_content,
-    contract.FetchUpstream: Peer._fetch_upstream,
-    contract.CancelUpstream: Peer._cancel_upstream,
-    contract.AnswerReader: Peer._answer_reader,
-    contract.BlobComplete: Peer._blob_complete,
-    contract.FailReaders: Peer._fail_readers,
-    contract.RefuseReader: Peer._refuse_reader,
-    contract.SourcePublic: Peer._nothing,
-    contract.CloseInStore: Peer._nothing,
-    contract.ForgetBlob: Peer._nothing,
-}
+    def forget_blob(self, command: contract.ForgetBlob) -> None:
+        """Nothing is kept beside the machine."""
+
+    def source_public(self, command: contract.SourcePublic) -> None:
+        """There is one source."""
+
+    def void_in_store(self, command: contract.VoidInStore) -> None:
+        """No content is wrong here but on its way."""
+        raise UnexpectedCommand(f"node {self.node}: {command}")
+
+    def check_public(self, command: contract.CheckPublic) -> None:
+        """No session ends before its node does."""
+        raise UnexpectedCommand(f"node {self.node}: {command}")
+
+    def ask_holdings(self, command: contract.AskHoldings) -> None:
+        """The same."""
+        raise UnexpectedCommand(f"node {self.node}: {command}")
+
+    # --- peer.node.message_handler.NodeKeeper ------------------------------------------------------------------
+
+    def keep_ticket(self, digest: Digest, ticket: bytes) -> None:
+        """Nobody asks for one."""
+
+    def check_hashes(self, digest: Digest, layout: PieceLayout, hashes: PieceHashes) -> None:
+        """All are right."""
+
+    def learn_hashes(self, digest: Digest, signed: SignedHashes) -> bool:
+        """See NodeKeeper."""
+        self._store.hashed[self._blobs[digest]] |= signed.pieces
+        return True
+
+    def connect_to_seed(self, seed: NodeKnown) -> None:
+        """What a connection costs is the transport's."""
+
+    def lease_granted(self) -> None:
+        """The scheduler counts."""

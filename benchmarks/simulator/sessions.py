@@ -8,9 +8,9 @@ from benchmarks.simulator.names import peer_id
 
 if TYPE_CHECKING:
     from benchmarks.simulator.peer import Peer
-    from peer.downloader.contract import Event
+    from peer.downloader.contract import HashesLearned
     from proto.pieces import PieceLayout
-    from proto.wire.messages import Announce
+    from proto.wire.messages import Announce, Message
 
 
 class Session:
@@ -27,7 +27,7 @@ class Session:
         self.known: dict[int, None] = {}
         self.leases: dict[int, tuple[int, int]] = {}
         # What it is told next, and when the first of it was said.
-        self.frame: list[Event] = []
+        self.frame: list[Message | HashesLearned] = []
         self.frame_s = -1.0
 
 

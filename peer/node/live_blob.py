@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 # The end that is withheld until the digest passed is at least this long.
 WITHHELD_BYTES_MIN: Final = 64 * 1024
-HASH_BYTES: Final = 32
 
 
 @dataclass(slots=True, eq=False)
@@ -116,8 +115,3 @@ class BlobReader:
         closed, self._closed = self._closed, None
         if closed is not None:
             closed()
-
-
-def hashes_mask(signed: SignedHashes) -> int:
-    """The pieces (mask) of a run of hashes."""
-    return ((1 << len(signed.hashes) // HASH_BYTES) - 1) << signed.first

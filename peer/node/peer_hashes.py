@@ -6,7 +6,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from peer.downloader.contract import HashesConflict, HashesLearned
-from peer.node.live_blob import HASH_BYTES, hashes_mask
 from peer.transport.wire import decode_hashes
 from proto.errors import FrameInvalid, PieceCorrupt, RemoteError, TicketInvalid
 from proto.wire.tickets import check_hashes
@@ -42,15 +41,14 @@ def ask(
         except (TicketInvalid, PieceCorrupt) as error:
             logger.warning("hashes_ignored digest=%s %s", handle.digest.short, error)
             continue
-        learned |= hashes_mask(signed)
+        learned |= signed.pieces
     return learned
 
 
 def learn_with_piece(handle: BlobHandle, key: bytes, post: Callable[[Event], None], signed: SignedHashes) -> None:
     """Learn a run that came with a piece; see PieceFetch.learn."""
-    count = len(signed.hashes) // HASH_BYTES
-    if signed.first + count > handle.layout.count:
-        raise FrameInvalid(f"a run of {count} hashes from piece {signed.first} does not fit the blob")
+    if signed.first + signed.count > handle.layout.count:
+        raise FrameInvalid(f"a run of {signed.count} hashes from piece {signed.first} does not fit the blob")
     _check(key, handle, signed)
     try:
         handle.learn_hashes(signed)
@@ -59,13 +57,12 @@ def learn_with_piece(handle: BlobHandle, key: bytes, post: Callable[[Event], Non
         logger.warning("hashes_conflict %s", error)
         post(HashesConflict(handle.digest))
         return
-    post(HashesLearned(handle.digest, hashes_mask(signed)))
+    post(HashesLearned(handle.digest, signed.pieces))
 
 
 def _all_known(handle: BlobHandle, signed: SignedHashes) -> bool:
     """Nothing is to be learnt from it: a look is cheaper than a signature."""
-    count = len(signed.hashes) // HASH_BYTES
-    return all(handle.hash_of(signed.first + piece) is not None for piece in range(count))
+    return all(handle.hash_of(signed.first + piece) is not None for piece in range(signed.count))
 
 
 def _check(key: bytes, handle: BlobHandle, signed: SignedHashes) -> None:

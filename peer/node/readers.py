@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 
 from peer.downloader.contract import BlobWanted, Event, ReaderAt, ReaderClosed
 from peer.node.blobs import NotShared
-from peer.node.live_blob import BlobReader, LiveBlob
+from peer.node.live_blob import BlobReader
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
+    from peer.node.live_blob import LiveBlob
+    from peer.node.open_blobs import OpenBlobs
     from peer.transport.delivery import DeliverySlot
     from proto.ids import Digest
     from proto.wire.messages import Source
@@ -26,9 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 class Readers:
-    """Made on a running loop. `blobs` is the driver's, `post` brings the downloader an event."""
+    """Made on a running loop. `post` brings the downloader an event."""
 
-    def __init__(self, blobs: Mapping[Digest, LiveBlob], delivery: DeliverySlot, post: Callable[[Event], None]) -> None:
+    def __init__(self, blobs: OpenBlobs, delivery: DeliverySlot, post: Callable[[Event], None]) -> None:
         self._blobs = blobs
         self._delivery = delivery
         self._post = post
@@ -55,11 +57,10 @@ class Readers:
         digest, answer = self._waiting.get(number, (None, None))
         if digest is None or answer is None or answer.done():
             return  # its client is gone, and ReaderClosed on its way
-        blob = self._blobs[digest]
-        assert blob.handle is not None, "the downloader works on open blobs alone"
+        blob = self._blobs.of(digest)
         reader = BlobReader(
             blob,
-            blob.handle,
+            self._blobs.handle(digest),
             lambda piece: self._reader_at(digest, number, piece),
             lambda: self._reader_closed(digest, number),
         )
@@ -84,7 +85,7 @@ class Readers:
         for _, answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(NotShared("off", "this node is stopping"))
-        for blob in self._blobs.values():
+        for blob in self._blobs:
             for reader in blob.readers.values():
                 reader.fail("this node is stopping", mismatch=False)
             blob.wake()
@@ -94,7 +95,7 @@ class Readers:
         self._post(ReaderAt(number, piece))
 
     def _reader_closed(self, digest: Digest, number: int) -> None:
-        blob = self._blobs.get(digest)
+        blob = self._blobs.find(digest)
         if blob is not None:
             blob.readers.pop(number, None)
         self._post(ReaderClosed(number))

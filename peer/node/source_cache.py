@@ -28,7 +28,7 @@ SCHEMA_VERSION: Final = 1
 SOURCES_PER_BLOB_MAX: Final = 8
 
 
-class SourcesFile:
+class SourceCache:
     """Open on construction. Raises ConfigError where the folder cannot be written, or a newer release wrote it."""
 
     def __init__(self, path: Path) -> None:

@@ -60,7 +60,7 @@ logger = logging.getLogger(__name__)
 QUESTION_TIMEOUT_S: Final = 2.0
 
 
-class Work:
+class Workers:
     """Small pools, so that a long digest check never delays the opening of a blob. close() joins them all."""
 
     def __init__(

@@ -7,13 +7,17 @@ A piece is held only after its hash passed, a blob complete only after its diges
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proto.ids import Digest
     from proto.pieces import PieceLayout
+
+
+# Of a piece's BLAKE3.
+HASH_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,16 @@ class SignedHashes:
     first: int
     hashes: bytes
     signature: bytes
+
+    @property
+    def count(self) -> int:
+        """How many pieces."""
+        return len(self.hashes) // HASH_BYTES
+
+    @property
+    def pieces(self) -> int:
+        """Which (mask)."""
+        return ((1 << self.count) - 1) << self.first
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,6 @@ from peer.transport.wire import TOLD_RUN_MAX
 from proto.config.values import HostPort, parse_host_port
 from proto.ids import peer_name
 from proto.wire.messages import SEED_NODE, Holders, NodeKnown, OriginStatus, PieceHashes, SwarmOpened
-from supernode.control.piece_hashes import HASH_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -76,9 +75,8 @@ class Notifier:
         missing = swarm.hashes.known & ~member.hashes_sent & pieces
         for signed in swarm.hashes.signed_for(missing):
             session.send(PieceHashes(swarm.number, signed.first, signed.hashes, signed.signature))
-            count = len(signed.hashes) // HASH_BYTES
-            if count <= TOLD_RUN_MAX:
-                member.passes_on |= ((1 << count) - 1) << signed.first
+            if signed.count <= TOLD_RUN_MAX:
+                member.passes_on |= signed.pieces
         member.hashes_sent |= missing
 
     def send_opened(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:

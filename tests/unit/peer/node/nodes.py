@@ -15,11 +15,11 @@ from peer.downloader.contract import BlobFound
 from peer.downloader.limits import Limits
 from peer.downloader.machine import Downloader
 from peer.metrics import Metrics
-from peer.node.driver import Driver
+from peer.node.node import Node
 from peer.node.origin_fetch import UpstreamFetcher
 from peer.node.session import Session
-from peer.node.supernode_connection import Profile, SupernodeLink
-from peer.node.workers import Work
+from peer.node.supernode_connection import Profile, SupernodeConnection
+from peer.node.workers import Workers
 from peer.registry.origins import Origins
 from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
@@ -49,7 +49,7 @@ NO_UPSTREAM = Limits(grace_s=10 * WAIT_S, refresh_s=0.2)
 SWARM = 1
 
 
-class Node:
+class RunningNode:
     """One node. `origin` is the only upstream it may ask."""
 
     def __init__(self, folder: Path, origin: FakeOrigin | None, limits: Limits) -> None:
@@ -57,25 +57,26 @@ class Node:
         self.identity = Identity.generate()
         self.metrics = Metrics()
         self.store = DiskStore(folder / "store", size_limit_bytes=64 * MIB, free_floor_bytes=0)
-        self.upload = UploadServer("127.0.0.1:0", self.store, lambda: self.link.supernode_key)
+        self.upload = UploadServer("127.0.0.1:0", self.store, lambda: self.connection.supernode_key)
         upstreams = [origin.upstream] if origin is not None else []
         table = UpstreamTable.build(sections=upstreams)
         self.origins = Origins(lambda: table)
         fetcher = UpstreamFetcher(self.origins, self.metrics.origin_received)
         transport = HttpTransport(self.identity, workers=4)
-        self.work = Work(self.store, transport, fetcher, self.origins, self.metrics)
+        self.workers = Workers(self.store, transport, fetcher, self.origins, self.metrics)
         self.fatal = False
         self.session: Session | None = None
-        self.driver = Driver(
+        self.shell = Node(
             Downloader(random.Random(1), limits),
-            self.work,
+            self.workers,
             self.metrics,
             send=self._send,
             on_fatal=self._broke,
+            supernode_key=lambda: self.connection.supernode_key,
         )
         profile = Profile(self.upload.address, "boot", "", 4, 4, lambda: 0, lambda: 0, "test")
-        self.link = SupernodeLink(self.driver, self.metrics, self.identity, profile, folder / "supernode.key")
-        self.store.on_evicted(self.driver.evicted)
+        self.connection = SupernodeConnection(self.shell, self.identity, profile, folder / "supernode.key")
+        self.store.on_evicted(self.shell.evicted)
 
     def _send(self, message: Message) -> None:
         if self.session is not None:
@@ -95,24 +96,24 @@ class Node:
         assert handle.check_digest()
         handle.close()
         layout = layout_of(content)
-        self.driver.post(
+        self.shell.driver.post(
             BlobFound(digest, layout.size_bytes, PIECE, layout.full_mask, complete=True, sources=tuple(sources))
         )
 
     async def read(self, digest: Digest, source: Source) -> bytes:
         """What a client of the proxy would get."""
-        blob = await self.driver.open(digest, source)
+        blob = await self.shell.open(digest, source)
         try:
             return await read_all(blob)
         finally:
             blob.close()
 
     def close(self) -> None:
-        self.driver.close()
-        self.work.close()
+        self.shell.close()
+        self.workers.close()
         self.origins.close()
         self.upload.close()
-        self.driver.release()
+        self.shell.release()
         self.store.close()
 
 
@@ -136,13 +137,13 @@ async def running_node(
     supernode: ScriptedSupernode | None = None,
     origin: FakeOrigin | None = None,
     limits: Limits = LIMITS,
-) -> AsyncIterator[Node]:
+) -> AsyncIterator[RunningNode]:
     """A node, linked when this returns if there is a supernode."""
-    node = Node(folder, origin, limits)
+    node = RunningNode(folder, origin, limits)
     task: asyncio.Task[None] | None = None
     try:
         if supernode is not None:
-            node.session = Session(supernode.url, node.link, jitter=lambda: 0.02)
+            node.session = Session(supernode.url, node.connection, jitter=lambda: 0.02)
             task = asyncio.create_task(node.session.run())
             await node.session.tried.wait()
         yield node
@@ -154,7 +155,7 @@ async def running_node(
         await asyncio.to_thread(node.close)
 
 
-def opened(supernode: ScriptedSupernode, node: Node, digest: Digest, content: bytes) -> SwarmOpened:
+def opened(supernode: ScriptedSupernode, node: RunningNode, digest: Digest, content: bytes) -> SwarmOpened:
     """The answer to an announcement, with a ticket."""
     ticket = issue_ticket(supernode.identity, digest, node.identity.peer, 1 << 33)
     return SwarmOpened(SWARM, str(digest), len(content), PIECE, ticket)
@@ -176,6 +177,6 @@ def signed_hash(supernode: ScriptedSupernode, handle: BlobHandle, piece: int) ->
     return SignedHashes(piece, piece_hash, signature)
 
 
-def known(number: int, node: Node) -> NodeKnown:
+def known(number: int, node: RunningNode) -> NodeKnown:
     """A node under a number."""
     return NodeKnown(number, peer_name(node.identity.peer), node.upload.address)

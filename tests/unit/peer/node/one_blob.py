@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from benchmarks.cluster.processes import WAIT_S
 from proto.ids import Digest
 from proto.wire.messages import Announce, Grant, Holders, Source
-from tests.unit.peer.node.nodes import LIMITS, PIECE, SWARM, Node, hashes_of, known, opened, running_node
+from tests.unit.peer.node.nodes import LIMITS, PIECE, SWARM, RunningNode, hashes_of, known, opened, running_node
 from tests.unit.peer.node.scripted_supernode import ScriptedSupernode, scripted_supernode
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ SOURCE = Source("docker.io", "library/debian")
 @contextlib.asynccontextmanager
 async def two_nodes(
     folder: Path, origin: FakeOrigin | None = None, limits: Limits = LIMITS
-) -> AsyncIterator[tuple[ScriptedSupernode, Node, Node]]:
+) -> AsyncIterator[tuple[ScriptedSupernode, RunningNode, RunningNode]]:
     """(supernode, a node that holds CONTENT, a node that does not)."""
     async with (
         scripted_supernode() as supernode,
@@ -41,10 +41,10 @@ async def two_nodes(
 
 
 async def begin(
-    supernode: ScriptedSupernode, node: Node, holder: Node | None = None, source: Source = SOURCE
+    supernode: ScriptedSupernode, node: RunningNode, holder: RunningNode | None = None, source: Source = SOURCE
 ) -> BlobReader:
     """A client asks, the supernode opens the swarm and tells the hashes and the other node."""
-    opening = asyncio.create_task(node.driver.open(DIGEST, source))
+    opening = asyncio.create_task(node.shell.open(DIGEST, source))
     await supernode.hears(Announce)
     to = node.identity.peer
     await supernode.say(opened(supernode, node, DIGEST, CONTENT), hashes_of(supernode, DIGEST, CONTENT), to=to)

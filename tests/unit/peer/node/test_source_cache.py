@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import wait_until
-from peer.node.source_cache import SCHEMA_VERSION, SourcesFile
+from peer.node.source_cache import SCHEMA_VERSION, SourceCache
 from proto.errors import ConfigError
 from proto.ids import Digest
 from proto.wire.messages import Source
@@ -22,17 +22,17 @@ HUB, QUAY = Source("docker.io", "library/a"), Source("quay.io", "x/a")
 
 
 def test_sources_come_back_latest_first(tmp_path: Path) -> None:
-    file = SourcesFile(tmp_path / "state.sqlite")
+    file = SourceCache(tmp_path / "state.sqlite")
     for source in (HUB, QUAY, HUB):
         file.remember(A, source)
     file.close()
-    file = SourcesFile(tmp_path / "state.sqlite")
+    file = SourceCache(tmp_path / "state.sqlite")
     assert file.load() == {A: (HUB, QUAY)}
     file.close()
 
 
 def test_what_waits_is_written_together_and_on_demand(tmp_path: Path) -> None:
-    file = SourcesFile(tmp_path / "state.sqlite")
+    file = SourceCache(tmp_path / "state.sqlite")
     file.remember(A, HUB)
     file.remember(B, QUAY)
     with contextlib.closing(sqlite3.connect(tmp_path / "state.sqlite")) as reader:
@@ -43,13 +43,13 @@ def test_what_waits_is_written_together_and_on_demand(tmp_path: Path) -> None:
 
 
 def test_what_left_the_store_is_forgotten(tmp_path: Path) -> None:
-    file = SourcesFile(tmp_path / "state.sqlite")
+    file = SourceCache(tmp_path / "state.sqlite")
     file.remember(A, HUB)
     file.remember(B, HUB)
     file.forget(A)
     file.close()
     file.forget(B)  # too late, and no harm
-    file = SourcesFile(tmp_path / "state.sqlite")
+    file = SourceCache(tmp_path / "state.sqlite")
     assert list(file.load()) == [B]
     file.keep_only([A])
     assert file.load() == {}
@@ -59,7 +59,7 @@ def test_what_left_the_store_is_forgotten(tmp_path: Path) -> None:
 def test_a_damaged_file_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite"
     path.write_bytes(b"no database " * 1000)
-    file = SourcesFile(path)
+    file = SourceCache(path)
     assert file.load() == {}
     file.close()
     assert (tmp_path / "state.sqlite.damaged").exists()
@@ -71,4 +71,4 @@ def test_a_newer_schema_is_refused_by_name(tmp_path: Path) -> None:
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     connection.close()
     with pytest.raises(ConfigError, match=r"state\.sqlite has schema 2"):
-        SourcesFile(path)
+        SourceCache(path)

@@ -11,7 +11,7 @@ import pytest
 from benchmarks.cluster.processes import WAIT_S
 from peer.downloader.contract import AskHoldings, Event, Holder, HoldingsKnown
 from peer.metrics import Metrics
-from peer.node.workers import Work
+from peer.node.workers import Workers
 from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
 from peer.transport.base import RemoteBitfield
@@ -45,7 +45,7 @@ def test_a_question_that_outlasts_the_pin_of_its_blob_opens_no_file_again(tmp_pa
 
     transport.hashes = hashes
     transport.bitfield.return_value = RemoteBitfield(10_000, 1000, 1)
-    work = Work(store, cast("Transport", transport), mock.Mock(), mock.Mock(), Metrics())
+    work = Workers(store, cast("Transport", transport), mock.Mock(), mock.Mock(), Metrics())
     known = threading.Event()
 
     def post(event: Event) -> None:
