@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from peer.registry.kinds import PLACES
+from peer.registry.origins import PLACES
 from proto.config import settings
 from proto.config.settings import Option, default_data_dir
 from proto.config.upstream_sections import upstreams_of

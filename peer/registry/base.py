@@ -9,7 +9,7 @@ A new kind of origin
 --------------------
 1. One file here: a class with the three operations of `Origin`, and a function `check` that says at start-up what is
    wrong with the place that the operator configured. peer.registry.directory is an example.
-2. One line in peer.registry.kinds: the key of the `[upstream."HOST"]` section that chooses it.
+2. One line in peer.registry.origins: the key of the `[upstream."HOST"]` section that chooses it.
 3. Its test: a subclass of tests.conformance.origin_suite.OriginSuite, and tests of what is special about it.
 
 Nobody else knows which kinds there are: the supernode, the node and the proxy ask `Origins.of(upstream)`.
@@ -113,12 +113,12 @@ class OriginAnswer(Protocol):
 
 
 class Origin(Protocol):
-    """One upstream. Safe to use from many threads; `manifest` on the event loop alone."""
+    """One upstream. Safe to use from many threads; `manifest` on the event loop only.
 
-    @property
-    def host(self) -> str:
-        """The upstream's name, as sources and log lines have it."""
-        ...
+    `host` is the upstream's name, as sources and log lines have it.
+    """
+
+    host: str
 
     def stat(self, repository: str, digest: Digest, caller: Caller, cancel: Cancellation) -> int | None:
         """The size of a blob that this caller may read; None where the origin gives it and tells no size.

@@ -60,7 +60,7 @@ def check(place: str) -> None:
 
 
 def open_origin(upstream: UpstreamConfig, on_request: Callable[[str], None]) -> DirectoryOrigin:
-    """See peer.registry.kinds."""
+    """See peer.registry.origins."""
     return DirectoryOrigin(upstream, on_request)
 
 
@@ -68,14 +68,9 @@ class DirectoryOrigin:
     """See peer.registry.base.Origin."""
 
     def __init__(self, upstream: UpstreamConfig, on_request: Callable[[str], None]) -> None:
-        self._host = upstream.host
+        self.host = upstream.host
         self._place = os.path.expanduser(upstream.place)
         self._on_request = on_request
-
-    @property
-    def host(self) -> str:
-        """See Origin."""
-        return self._host
 
     def stat(self, repository: str, digest: Digest, caller: Caller, cancel: Cancellation) -> int | None:
         """See Origin."""
@@ -92,7 +87,7 @@ class DirectoryOrigin:
             size_bytes = os.fstat(descriptor).st_size
             if start >= size_bytes and (start or size_bytes):
                 raise UpstreamError(
-                    f"origin {self._host}: no bytes from {start} in a blob of {size_bytes}",
+                    f"origin {self.host}: no bytes from {start} in a blob of {size_bytes}",
                     UpstreamKind.CONTENT,
                     status=416,
                 )
@@ -122,7 +117,7 @@ class DirectoryOrigin:
             if isinstance(route, Ping):
                 return MadeAnswer("application/json", b"{}")
         # Clients then look for referrers under a tag, as the specification says.
-        raise UpstreamError(f"origin {self._host}: a directory has no referrers", UpstreamKind.UNKNOWN, status=404)
+        raise UpstreamError(f"origin {self.host}: a directory has no referrers", UpstreamKind.UNKNOWN, status=404)
 
     @contextlib.contextmanager
     def _opened(self, repository: str, digest: Digest, cancel: Cancellation) -> Iterator[int]:
@@ -137,7 +132,7 @@ class DirectoryOrigin:
     @contextlib.contextmanager
     def _reading(self, what: str) -> Iterator[_Contents]:
         """What the directory has now. What it lacks is UpstreamError (unknown), what cannot be read `unavailable`."""
-        where = f"origin {self._host}: directory {self._place}"
+        where = f"origin {self.host}: directory {self._place}"
         try:
             folder = _Folder(self._place)
         except OSError as error:

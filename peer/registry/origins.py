@@ -1,14 +1,16 @@
 """The origins of this process: finds the origin of an upstream by its name or its configuration.
 
-All registries share connections and tokens, which live from the first request to close().
+An origin that is no registry is of a kind, which has a key in the `[upstream."HOST"]` sections and a module here. The
+module has `check(place)`, which raises ValueError if the value of that key cannot be used, and
+`open_origin(upstream, on_request)`. It is imported only where an upstream of its kind is configured.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+import importlib
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from peer.registry.kinds import kind_of
-from peer.registry.registry_origin import RegistryClients, RegistryOrigin
 from proto.errors import RemoteError, UpstreamError, UpstreamKind
 
 if TYPE_CHECKING:
@@ -17,6 +19,30 @@ if TYPE_CHECKING:
     from peer.registry.base import Origin
     from peer.registry.client import OriginHttp
     from proto.oci.upstreams import UpstreamConfig, UpstreamTable
+
+_KINDS: Final = {
+    "directory": "peer.registry.directory",
+}
+
+
+class _Kind(Protocol):
+    """The module of a kind."""
+
+    def check(self, place: str) -> None: ...
+
+    def open_origin(self, upstream: UpstreamConfig, on_request: Callable[[str], None]) -> Origin: ...
+
+
+def _kind(key: str) -> _Kind:
+    return cast("_Kind", importlib.import_module(_KINDS[key]))
+
+
+def _check(key: str, place: str) -> None:
+    _kind(key).check(place)
+
+
+# For proto.config.upstream_sections: the keys, and the check of each value.
+PLACES: Final[dict[str, Callable[[str], None]]] = {key: functools.partial(_check, key) for key in _KINDS}
 
 
 class Origins:
@@ -33,15 +59,18 @@ class Origins:
         """`upstreams` returns the table in force, which may change. `on_request` is called from any thread with GET,
         HEAD or TOKEN for each request that is made.
         """
+        from peer.registry.registry_origin import RegistryClients
+
         self.upstreams = upstreams
         self._on_request = on_request
+        # All registries share connections and tokens.
         self._registries = RegistryClients(upstreams, on_request, user_agent, http)
 
     def of(self, upstream: UpstreamConfig) -> Origin:
         """The origin of a configured upstream."""
         if upstream.kind:
-            return kind_of(upstream.kind).open_origin(upstream, self._on_request)
-        return RegistryOrigin(upstream, self._registries)
+            return _kind(upstream.kind).open_origin(upstream, self._on_request)
+        return self._registries.origin(upstream)
 
     def at(self, host: str) -> Origin:
         """The origin of that name. Raises UpstreamError (denied) where it is not on the allow-list."""

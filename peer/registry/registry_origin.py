@@ -93,6 +93,10 @@ class RegistryClients:
             self._async_client = AsyncClient(self.upstreams, self.on_request)
         return self._async_client
 
+    def origin(self, upstream: UpstreamConfig) -> RegistryOrigin:
+        """One registry."""
+        return RegistryOrigin(upstream, self)
+
     async def aclose(self) -> None:
         """End the connections of the event loop."""
         if self._async_client is not None:
@@ -146,13 +150,9 @@ class RegistryOrigin:
     """See peer.registry.base.Origin."""
 
     def __init__(self, upstream: UpstreamConfig, clients: RegistryClients) -> None:
+        self.host = upstream.host
         self._upstream = upstream
         self._clients = clients
-
-    @property
-    def host(self) -> str:
-        """See Origin."""
-        return self._upstream.host
 
     def open_range(
         self, repository: str, digest: Digest, start: int, end: int | None, caller: Caller, cancel: Cancellation

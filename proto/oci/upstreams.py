@@ -202,12 +202,9 @@ class UpstreamTable:
 
 def _from_flag(flag: str, scheme: str, name: str) -> UpstreamConfig:
     try:
-        host = normalise_upstream(name)
-    except NameInvalid as error:
-        raise ConfigError(f"{flag} {name!r}: HOST or HOST:PORT expected") from error
-    if scheme == "https" and host == DOCKER_HUB:
-        return UpstreamConfig(DOCKER_HUB, _DOCKER_HUB_URL)
-    return UpstreamConfig(host, f"{scheme}://{host}", configured=True)
+        return upstream_from_url(f"{scheme}://{name}")
+    except ConfigError:
+        raise ConfigError(f"{flag} {name!r}: HOST or HOST:PORT expected") from None
 
 
 def _normalise_ipv6(bracketed: str, name: str) -> str:

@@ -51,7 +51,7 @@ class BlobFetch:
         self._threads: list[threading.Thread] = []
         self._ranges_proven = False
         # What the sink raised. Its bytes are lost, so the whole fetch ends.
-        self._sink_error: LayercastError | None = None
+        self.sink_error: LayercastError | None = None
 
     def run(self, cancel: Cancellation) -> None:
         """Return when every byte went to the sink. Raises UpstreamError, FetchCancelled, and what the sink raises."""
@@ -72,8 +72,8 @@ class BlobFetch:
             return self._book.pending_bytes > 0
 
     def _check_sink(self) -> None:
-        if self._sink_error is not None:
-            raise self._sink_error
+        if self.sink_error is not None:
+            raise self.sink_error
 
     def _join(self) -> None:
         for thread in self._threads:
@@ -101,7 +101,7 @@ class BlobFetch:
             with self._lock:
                 # Many origins limit the connections at a time. The other streams go on.
                 self._ramp.settle(self._active)
-            if self._sink_error is not None:
+            if self.sink_error is not None:
                 cancel.cancel()
 
     def _take(self, stream: _Stream) -> tuple[int, int] | None:
@@ -165,7 +165,7 @@ class BlobFetch:
             self._sink(offset, chunk)
         except LayercastError as error:
             with self._lock:
-                self._sink_error = self._sink_error or error
+                self.sink_error = self.sink_error or error
             raise
         now = self._clock()
         with self._lock:

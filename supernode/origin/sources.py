@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from peer.registry.origins import Origins
     from peer.registry.range_reader import Sink
-    from peer.store.base import BlobHandle, Chunk
+    from peer.store.base import BlobHandle
     from peer.transport.cancellation import Cancellation
     from proto.ids import Digest
     from proto.wire.messages import Source
@@ -95,26 +95,22 @@ class OriginFetcher:
         """
         book = RangeBook(missing, self._windows.align_bytes)
         failures: list[UpstreamError] = []
-        sink_errors: list[Exception] = []
-
-        def guarded(offset: int, chunk: Chunk) -> None:
-            try:
-                sink(offset, chunk)
-            except Exception as error:
-                sink_errors.append(error)
-                raise
-
         for source in sources:
             if not book.pending_bytes:
                 return
             try:
                 origin = self._origins.at(source.upstream)
-                reader = RangeReader(
-                    origin, source.repository, digest, size_bytes, self._settings, self._limiter, slices=True
-                )
-                BlobFetch(reader, book, guarded, self._windows, self._settings.clock).run(cancel)
             except UpstreamError as error:
-                if sink_errors:
+                failures.append(error)
+                continue
+            reader = RangeReader(
+                origin, source.repository, digest, size_bytes, self._settings, self._limiter, slices=True
+            )
+            fetch = BlobFetch(reader, book, sink, self._windows, self._settings.clock)
+            try:
+                fetch.run(cancel)
+            except UpstreamError as error:
+                if fetch.sink_error is not None:
                     raise
                 failures.append(error)
         if book.pending_bytes:
