@@ -9,11 +9,11 @@ import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from peer.registry.piece_cutter import PieceCutter
 from peer.registry.range_reader import RangeReader, ReadSettings
-from peer.registry.rate_limiter import RateLimiter
+from peer.registry.request_limiter import RequestLimiter
 from peer.registry.retry import NODE_RETRY
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import LayercastError, LocalError, UpstreamError, UpstreamKind
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from proto.wire.messages import Source
 
 logger = logging.getLogger(__name__)
+
+FETCHES_MAX: Final = 4
 
 
 @dataclass(slots=True)
@@ -44,19 +46,13 @@ class UpstreamFetch:
 
 
 class UpstreamFetcher:
-    """Up to `workers` fetches at a time; more wait in order. `received` counts payload bytes, from any thread."""
+    """Up to FETCHES_MAX at a time; more wait in order. `received` counts payload bytes, from any thread."""
 
-    def __init__(
-        self,
-        origins: Origins,
-        received: Callable[[int], None],
-        *,
-        workers: int = 4,
-    ) -> None:
+    def __init__(self, origins: Origins, received: Callable[[int], None]) -> None:
         self._origins = origins
         self._settings = ReadSettings(received, NODE_RETRY)
-        self._limiter = RateLimiter(NODE_RETRY.retry_after_max_s)
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="upstream")
+        self._limiter = RequestLimiter(NODE_RETRY.retry_after_max_s)
+        self._executor = ThreadPoolExecutor(FETCHES_MAX, thread_name_prefix="upstream")
         self._running: dict[int, UpstreamFetch] = {}
         self._lock = threading.Lock()
 

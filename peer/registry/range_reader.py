@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from peer.registry.base import NODE
-from peer.registry.rate_limiter import RateLimiter
+from peer.registry.request_limiter import RequestLimiter
 from peer.registry.retry import RETRIED, Retry, RetrySettings
 from proto.errors import UpstreamError, UpstreamKind
 from proto.pieces import KIB
@@ -37,12 +37,10 @@ CHUNK_BYTES: Final = 256 * KIB
 
 @dataclass(frozen=True, slots=True)
 class ReadSettings:
-    """What several reads share. `received` counts payload bytes, from any thread; `jitter` gives 0 <= x < 1."""
+    """What several reads share. `received` counts payload bytes, from any thread."""
 
     received: Callable[[int], None] = lambda count: None
     retry: RetrySettings = field(default_factory=RetrySettings)
-    clock: Callable[[], float] = time.monotonic
-    jitter: Callable[[], float] = random.random
 
 
 class RangeReader:
@@ -58,7 +56,7 @@ class RangeReader:
         digest: Digest,
         size_bytes: int | None,
         settings: ReadSettings,
-        limiter: RateLimiter | None = None,
+        limiter: RequestLimiter | None = None,
         caller: Caller = NODE,
         *,
         slices: bool = False,
@@ -72,7 +70,7 @@ class RangeReader:
         self._digest = digest
         self._size_bytes = size_bytes
         self._settings = settings
-        self._limiter = limiter or RateLimiter(settings.retry.retry_after_max_s, settings.clock)
+        self._limiter = limiter or RequestLimiter(settings.retry.retry_after_max_s)
         self._caller = caller
         self._slices = slices
 
@@ -89,7 +87,7 @@ class RangeReader:
 
     def new_retry(self) -> Retry:
         """The patience of one fetch."""
-        return Retry(self._settings.retry, self._settings.jitter, self._settings.clock())
+        return Retry(self._settings.retry, random.random, time.monotonic())
 
     def read(self, wanted: list[Range], sink: Sink, cancel: Cancellation, body: BlobBody | None = None) -> None:
         """Bring all of `wanted` to the sink, in this order, with as many requests as that takes.
@@ -97,11 +95,11 @@ class RangeReader:
         `body` is the answer to the first of them, if that was asked already. Raises UpstreamError once the origin is
         given up, FetchCancelled, and what the sink raises; `wanted` then keeps what did not come.
         """
-        retry, clock = self.new_retry(), self._settings.clock
+        retry = self.new_retry()
 
         def passed(offset: int, chunk: Chunk) -> None:
             sink(offset, chunk)
-            retry.received(len(chunk), clock())
+            retry.received(len(chunk), time.monotonic())
 
         while wanted:
             try:
@@ -136,7 +134,7 @@ class RangeReader:
         """Wait until the origin may be asked again after this error; raise it when the origin is given up."""
         if error.kind not in RETRIED:
             raise error
-        delay_s = retry.delay_s(self._settings.clock(), error.retry_after_s)
+        delay_s = retry.delay_s(time.monotonic(), error.retry_after_s)
         if delay_s is None:
             raise error
         cancel.pause(delay_s)

@@ -6,7 +6,6 @@ RegistryClients.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -70,13 +69,12 @@ class RegistryClients:
         on_request: Callable[[str], None],
         user_agent: str,
         http: OriginHttp | None = None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """See peer.registry.origins.Origins."""
         self.upstreams = upstreams
         self.on_request = on_request
         self.http = http or OriginHttp()
-        self.tokens = AnonymousTokens(self._fetch_token, clock)
+        self.tokens = AnonymousTokens(self._fetch_token)
         self.lines = (
             ("User-Agent", user_agent),
             ("Accept", "*/*"),

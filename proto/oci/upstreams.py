@@ -195,10 +195,6 @@ class UpstreamTable:
         """Those that an operator named, in the order of their naming."""
         return [upstream for upstream in self._by_host.values() if upstream.configured]
 
-    def hosts(self) -> list[str]:
-        """All names of the table, sorted."""
-        return sorted(self._by_host)
-
 
 def _from_flag(flag: str, scheme: str, name: str) -> UpstreamConfig:
     try:

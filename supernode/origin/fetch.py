@@ -7,6 +7,7 @@ could not get and end. Bytes go to the sink as they come, in order within each r
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING
 
 from peer.transport.cancellation import FetchCancelled
@@ -14,8 +15,6 @@ from proto.errors import LayercastError, UpstreamError, UpstreamKind
 from supernode.origin.byte_ranges import Ramp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from peer.registry.range_reader import Range, RangeReader, Sink
     from peer.store.base import Chunk
     from peer.transport.cancellation import Cancellation
@@ -36,13 +35,10 @@ class _Stream:
 class BlobFetch:
     """Fetches `book`'s bytes; what is left in the book after an error is still missing. run() once."""
 
-    def __init__(
-        self, reader: RangeReader, book: RangeBook, sink: Sink, windows: WindowSettings, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, reader: RangeReader, book: RangeBook, sink: Sink, windows: WindowSettings) -> None:
         self._reader = reader
         self._book = book
         self._sink = sink
-        self._clock = clock
         # Guards the book, the ramp, the retry, the counts below and the list of threads.
         self._lock = threading.Lock()
         self._ramp = Ramp(windows)
@@ -167,7 +163,7 @@ class BlobFetch:
             with self._lock:
                 self.sink_error = self.sink_error or error
             raise
-        now = self._clock()
+        now = time.monotonic()
         with self._lock:
             self._retry.received(len(chunk), now)
             if stream.on_trial and not stream.joined:

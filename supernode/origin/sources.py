@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from peer.registry.base import ANYONE
 from peer.registry.piece_cutter import PieceCutter
 from peer.registry.range_reader import RangeReader, ReadSettings
-from peer.registry.rate_limiter import RateLimiter
+from peer.registry.request_limiter import RequestLimiter
 from proto.errors import UpstreamError, UpstreamKind
 from supernode.origin.byte_ranges import RangeBook, WindowSettings
 from supernode.origin.fetch import BlobFetch
@@ -46,7 +46,7 @@ class OriginFetcher:
         self._settings = settings or ReadSettings()
         self._windows = windows or WindowSettings()
         # For all blobs: an origin that limits one request means all of them.
-        self._limiter = RateLimiter(self._settings.retry.retry_after_max_s, self._settings.clock)
+        self._limiter = RequestLimiter(self._settings.retry.retry_after_max_s)
 
     def public_size(self, source: Source, digest: Digest, cancel: Cancellation) -> int | None:
         """The size of a blob that the source gives to anyone; None if it tells no size.
@@ -106,7 +106,7 @@ class OriginFetcher:
             reader = RangeReader(
                 origin, source.repository, digest, size_bytes, self._settings, self._limiter, slices=True
             )
-            fetch = BlobFetch(reader, book, sink, self._windows, self._settings.clock)
+            fetch = BlobFetch(reader, book, sink, self._windows)
             try:
                 fetch.run(cancel)
             except UpstreamError as error:

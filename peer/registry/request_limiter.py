@@ -9,18 +9,15 @@ from typing import TYPE_CHECKING
 from proto.errors import UpstreamError, UpstreamKind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from peer.transport.cancellation import Cancellation
 
 
-class RateLimiter:
-    """Safe to use from many threads."""
+class RequestLimiter:
+    """Safe to use from many threads. Not to be confused with peer.transport.rates.RateLimiter, which limits bytes."""
 
-    def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, patience_s: float) -> None:
         """A wait of more than `patience_s` is an error at once, so that another node may try."""
         self._patience_s = patience_s
-        self._clock = clock
         self._lock = threading.Lock()
         self._closed_until_s: dict[str, float] = {}
 
@@ -28,7 +25,7 @@ class RateLimiter:
         """A request to this upstream failed. If it asked for a pause, nothing is sent to it during that time."""
         if error.retry_after_s is None:
             return
-        until_s = self._clock() + error.retry_after_s
+        until_s = time.monotonic() + error.retry_after_s
         with self._lock:
             self._closed_until_s[host] = max(until_s, self._closed_until_s.get(host, 0.0))
 
@@ -45,4 +42,4 @@ class RateLimiter:
 
     def _left_s(self, host: str) -> float:
         with self._lock:
-            return self._closed_until_s.get(host, 0.0) - self._clock()
+            return self._closed_until_s.get(host, 0.0) - time.monotonic()
