@@ -5,13 +5,14 @@ Lives on the event loop; the store's slow calls are the workers'. It decides not
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import operator
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from peer.downloader.contract import Event, HashesConflict, PieceArrived, StoreOpened, StoreRefused
-from peer.node.live_blob import LiveBlob
 from proto.errors import LocalError, PieceCorrupt
 
 if TYPE_CHECKING:
@@ -25,6 +26,24 @@ if TYPE_CHECKING:
     from proto.pieces import PieceLayout
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class LiveBlob:
+    """What the shell keeps of a blob the downloader knows; `handle` is there while it is open in the store."""
+
+    digest: Digest
+    handle: BlobHandle | None = None
+    layout: PieceLayout | None = None
+    ticket: bytes = b""
+    # Checked signed hashes that wait for the store to be open.
+    early_hashes: list[SignedHashes] = field(default_factory=list)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def wake(self) -> None:
+        """Readers look again."""
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
 
 
 class OpenBlobs:

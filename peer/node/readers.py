@@ -1,7 +1,7 @@
-"""Clients that read blobs by the downloader: who waits to be let in, who reads, and what each is told.
+"""Clients that read blobs by the downloader: who waits to be let in, who reads, and what each may be sent.
 
-It tells the downloader who came, where each waits and who is gone, and answers them as it says; it decides nothing, and
-how much of a blob may be sent is peer.node.live_blob's. Lives on the event loop.
+It tells the downloader who came, where each waits and who is gone, and answers them as it says. It decides nothing but
+how much of a blob may leave before its digest was checked. Lives on the event loop.
 """
 
 from __future__ import annotations
@@ -9,22 +9,101 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from peer.downloader.contract import BlobWanted, Event, ReaderAt, ReaderClosed
-from peer.node.blobs import NotShared
-from peer.node.live_blob import BlobReader
+from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.node.live_blob import LiveBlob
-    from peer.node.open_blobs import OpenBlobs
+    from peer.node.open_blobs import LiveBlob, OpenBlobs
+    from peer.store.base import BlobHandle
     from peer.transport.delivery import DeliverySlot
     from proto.ids import Digest
     from proto.wire.messages import Source
 
 logger = logging.getLogger(__name__)
+
+
+# The end that is withheld until the digest passed is at least this long.
+WITHHELD_BYTES_MIN: Final = 64 * 1024
+
+
+class BlobReader:
+    """See peer.node.blobs.OpenedBlob. `waits_for` tells which piece is waited for, `closed` that the client is done."""
+
+    def __init__(
+        self,
+        blob: LiveBlob,
+        handle: BlobHandle,
+        waits_for: Callable[[int], None],
+        closed: Callable[[], None],
+    ) -> None:
+        self.blob = blob
+        self._handle = handle
+        self._waits_for = waits_for
+        self._closed: Callable[[], None] | None = closed
+        self._piece = -1
+        self.failure: BlobFailed | None = None
+        layout = handle.layout
+        last_bytes = layout.length(layout.count - 1) if layout.count else 0
+        self._withheld_from = max(0, layout.size_bytes - max(last_bytes, WITHHELD_BYTES_MIN))
+
+    @property
+    def size_bytes(self) -> int:
+        """See OpenedBlob."""
+        return self._handle.layout.size_bytes
+
+    @property
+    def handle(self) -> BlobHandle:
+        """See OpenedBlob."""
+        return self._handle
+
+    @property
+    def complete(self) -> bool:
+        """See OpenedBlob."""
+        return (self._handle.matched or self._handle.complete) and not self.wrong
+
+    @property
+    def wrong(self) -> bool:
+        """See OpenedBlob."""
+        return isinstance(self.failure, DigestMismatch)
+
+    async def wait_available(self, offset: int) -> int:
+        """See OpenedBlob."""
+        while True:
+            if self.complete:
+                return self.size_bytes
+            if self.failure is not None:
+                raise self.failure
+            end = min(self._handle.available_from(offset), self._withheld_from)
+            changed = self.blob.changed
+            if end > offset:
+                return end
+            self._tell(offset)
+            await changed.wait()
+
+    def _tell(self, offset: int) -> None:
+        layout = self._handle.layout
+        if layout.count:
+            piece = layout.piece_at(min(max(0, offset), layout.size_bytes - 1))
+            if piece != self._piece:
+                self._piece = piece
+                self._waits_for(piece)
+
+    def fail(self, message: str, *, mismatch: bool) -> None:
+        """No more comes for this reader. That the content is wrong stands, whatever replaces it in the store."""
+        if mismatch:
+            self.failure = DigestMismatch(message)
+        elif self.failure is None:
+            self.failure = BlobFailed(message)
+
+    def close(self) -> None:
+        """See OpenedBlob."""
+        closed, self._closed = self._closed, None
+        if closed is not None:
+            closed()
 
 
 class Readers:
@@ -37,6 +116,7 @@ class Readers:
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._waiting: dict[int, tuple[Digest, asyncio.Future[BlobReader]]] = {}
+        self._reading: dict[int, BlobReader] = {}
 
     async def open(self, digest: Digest, source: Source) -> BlobReader:
         """See peer.node.blobs.BlobProvider."""
@@ -47,7 +127,7 @@ class Readers:
         try:
             return await answer
         except BaseException:
-            self._reader_closed(digest, number)
+            self._reader_closed(number)
             raise
         finally:
             self._waiting.pop(number, None)
@@ -62,9 +142,9 @@ class Readers:
             blob,
             self._blobs.handle(digest),
             lambda piece: self._reader_at(digest, number, piece),
-            lambda: self._reader_closed(digest, number),
+            lambda: self._reader_closed(number),
         )
-        blob.readers[number] = reader
+        self._reading[number] = reader
         answer.set_result(reader)
 
     def refuse(self, number: int, reason: str, message: str) -> None:
@@ -76,8 +156,9 @@ class Readers:
     def fail(self, blob: LiveBlob, message: str, *, mismatch: bool) -> None:
         """No more comes for the blob's present readers."""
         logger.warning("readers_failed digest=%s %s", blob.digest.short, message)
-        for reader in blob.readers.values():
-            reader.fail(message, mismatch=mismatch)
+        for reader in self._reading.values():
+            if reader.blob is blob:
+                reader.fail(message, mismatch=mismatch)
         blob.wake()
 
     def close(self) -> None:
@@ -85,17 +166,14 @@ class Readers:
         for _, answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(NotShared("off", "this node is stopping"))
-        for blob in self._blobs:
-            for reader in blob.readers.values():
-                reader.fail("this node is stopping", mismatch=False)
-            blob.wake()
+        for reader in self._reading.values():
+            reader.fail("this node is stopping", mismatch=False)
+            reader.blob.wake()
 
     def _reader_at(self, digest: Digest, number: int, piece: int) -> None:
         self._delivery.current.reader_moved(digest, piece)
         self._post(ReaderAt(number, piece))
 
-    def _reader_closed(self, digest: Digest, number: int) -> None:
-        blob = self._blobs.find(digest)
-        if blob is not None:
-            blob.readers.pop(number, None)
+    def _reader_closed(self, number: int) -> None:
+        self._reading.pop(number, None)
         self._post(ReaderClosed(number))

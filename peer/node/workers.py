@@ -13,26 +13,30 @@ from typing import TYPE_CHECKING, Final
 from peer.downloader.contract import (
     DigestChecked,
     FetchEnded,
+    HashesConflict,
     HashesLearned,
     HoldingsKnown,
     PublicChecked,
     UpstreamEnded,
     UpstreamPiece,
 )
-from peer.node import peer_hashes
 from peer.node.origin_fetch import UpstreamFetch
 from peer.registry.base import ANYONE, REFUSAL_REASONS
 from peer.transport.base import PieceFetch, PieceSource
 from peer.transport.cancellation import Cancellation, FetchCancelled
+from peer.transport.wire import decode_hashes
 from proto.errors import (
+    FrameInvalid,
     LayercastError,
     LocalError,
     PieceCorrupt,
     RemoteError,
+    TicketInvalid,
     UpstreamError,
 )
 from proto.pieces import PieceLayout
 from proto.wire.messages import FetchReason
+from proto.wire.tickets import check_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,7 +196,7 @@ class Workers:
             command.deadline_s,
             ahead=command.ahead,
             behind=command.behind,
-            learn=functools.partial(peer_hashes.learn_with_piece, handle, key, post) if key is not None else None,
+            learn=functools.partial(_learn_with_piece, handle, key, post) if key is not None else None,
         )
         self._transport.start(fetch, done)
 
@@ -219,7 +223,7 @@ class Workers:
                 return
             try:
                 if command.hashes and key is not None:
-                    learned = peer_hashes.ask(self._transport, source, handle, ticket, key, QUESTION_TIMEOUT_S)
+                    learned = _ask_hashes(self._transport, source, handle, ticket, key, QUESTION_TIMEOUT_S)
                     post(HashesLearned(command.digest, learned))
                 remote = self._transport.bitfield(source, command.digest, ticket, QUESTION_TIMEOUT_S)
                 held = remote.held if _same_cut(remote.size_bytes, remote.piece_size_bytes, handle.layout) else 0
@@ -301,3 +305,53 @@ def _stored(handle: BlobHandle, content: bytes) -> tuple[str, str]:
         logger.exception("content_not_stored digest=%s", handle.digest.short)
         return FetchReason.LOCAL, "internal error while storing a blob; see the log"
     return "", ""
+
+
+def _ask_hashes(
+    transport: Transport, source: PieceSource, handle: BlobHandle, ticket: bytes, key: bytes, timeout_s: float
+) -> int:
+    """Ask a peer for the hashes it has, and learn those that are missing here: which (mask). `key`: the supernode's."""
+    try:
+        layout, signed_runs = decode_hashes(transport.hashes(source, handle.digest, ticket, timeout_s))
+    except RemoteError as error:
+        logger.debug("hashes_not_told digest=%s %s", handle.digest.short, error)
+        return 0
+    learned = 0
+    if layout != handle.layout:
+        return 0
+    for signed in signed_runs:
+        if _all_known(handle, signed):
+            continue
+        try:
+            _check_signed(key, handle, signed)
+            handle.learn_hashes(signed)
+        except (TicketInvalid, PieceCorrupt) as error:
+            logger.warning("hashes_ignored digest=%s %s", handle.digest.short, error)
+            continue
+        learned |= signed.pieces
+    return learned
+
+
+def _learn_with_piece(handle: BlobHandle, key: bytes, post: Post, signed: SignedHashes) -> None:
+    """Learn a run that came with a piece; see PieceFetch.learn."""
+    if signed.first + signed.count > handle.layout.count:
+        raise FrameInvalid(f"a run of {signed.count} hashes from piece {signed.first} does not fit the blob")
+    _check_signed(key, handle, signed)
+    try:
+        handle.learn_hashes(signed)
+    except PieceCorrupt as error:
+        # The supernode's word against pieces that are here: whoever passed it on did well.
+        logger.warning("hashes_conflict %s", error)
+        post(HashesConflict(handle.digest))
+        return
+    post(HashesLearned(handle.digest, signed.pieces))
+
+
+def _all_known(handle: BlobHandle, signed: SignedHashes) -> bool:
+    """Nothing is to be learnt from it: a look is cheaper than a signature."""
+    return all(handle.hash_of(signed.first + piece) is not None for piece in range(signed.count))
+
+
+def _check_signed(key: bytes, handle: BlobHandle, signed: SignedHashes) -> None:
+    """Raises TicketInvalid unless the supernode signed these hashes for this blob."""
+    check_hashes(key, handle.digest, handle.layout, signed.first, signed.hashes, signed.signature)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peer.downloader.limits import Limits
-    from peer.node.live_blob import BlobReader
+    from peer.node.readers import BlobReader
     from tests.support.fake_origin import FakeOrigin
 
 CONTENT = random.Random(3).randbytes(4 * PIECE - 77)

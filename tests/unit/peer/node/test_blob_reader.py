@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from peer.node.blobs import BlobFailed, DigestMismatch
-from peer.node.live_blob import BlobReader, LiveBlob
+from peer.node.open_blobs import LiveBlob
+from peer.node.readers import BlobReader
 from peer.store.disk import DiskStore
 from proto.ids import Digest
 from proto.pieces import KIB, MIB, PieceLayout
