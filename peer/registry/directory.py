@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import logging
 import os
 import stat
 from typing import TYPE_CHECKING, Final, Protocol
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from peer.transport.cancellation import Cancellation
     from proto.oci.routes import RegistryRequest
     from proto.oci.upstreams import UpstreamConfig
+
+logger = logging.getLogger(__name__)
 
 _STORAGE: Final = ("docker", "registry", "v2")
 _LAYOUT: Final = "oci-layout"
@@ -132,17 +135,14 @@ class DirectoryOrigin:
     @contextlib.contextmanager
     def _reading(self, what: str) -> Iterator[_Contents]:
         """What the directory has now. What it lacks is UpstreamError (unknown), what cannot be read `unavailable`."""
-        where = f"origin {self.host}: directory {self._place}"
-        try:
-            folder = _Folder(self._place)
-        except OSError as error:
-            raise UpstreamError(f"{where}: {error.strerror}", UpstreamKind.UNAVAILABLE) from error
-        with folder:
+        # Without its path, which is nobody else's business: these errors reach clients and other nodes.
+        where = f"origin {self.host}: its directory"
+        with self._open_folder(where) as folder:
             try:
                 contents = _contents(folder)
             except _Absent:
                 # An empty mount point: that the share is away says nothing of what it has.
-                raise UpstreamError(f"{where}: {_EXPECTED}", UpstreamKind.UNAVAILABLE) from None
+                raise self._away(where, _EXPECTED) from None
             try:
                 yield contents
             except _Absent as error:
@@ -150,7 +150,17 @@ class DirectoryOrigin:
             except (_Damaged, DigestInvalid) as error:
                 raise UpstreamError(f"{where}: {what}: {error}", UpstreamKind.CONTENT) from None
             except OSError as error:
-                raise UpstreamError(f"{where}: {what}: {error.strerror}", UpstreamKind.UNAVAILABLE) from error
+                raise self._away(f"{where}: {what}", str(error.strerror)) from error
+
+    def _open_folder(self, where: str) -> _Folder:
+        try:
+            return _Folder(self._place)
+        except OSError as error:
+            raise self._away(where, str(error.strerror)) from error
+
+    def _away(self, what: str, why: str) -> UpstreamError:
+        logger.warning("directory_unavailable upstream=%s path=%s error=%s", self.host, self._place, why)
+        return UpstreamError(f"{what}: {why}", UpstreamKind.UNAVAILABLE)
 
 
 class FileBody(BlobBody):
