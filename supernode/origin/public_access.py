@@ -82,7 +82,7 @@ class PublicAccess:
         self._refused: OrderedDict[_Key, tuple[Verdict, float]] = OrderedDict()
         self._asking: dict[_Key, asyncio.Task[Verdict]] = {}
 
-    def known(self, source: Source, digest: Digest) -> Verdict | None:
+    def _remembered(self, source: Source, digest: Digest) -> Verdict | None:
         """The verdict that is remembered, or None."""
         key = (source, digest)
         now = self._clock()
@@ -96,7 +96,7 @@ class PublicAccess:
 
     async def check(self, source: Source, digest: Digest) -> Verdict:
         """Whether the source gives the blob to anyone. One HEAD at a time for each; never raises for the origin."""
-        verdict = self.known(source, digest)
+        verdict = self._remembered(source, digest)
         if verdict is not None:
             return verdict
         key = (source, digest)
