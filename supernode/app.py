@@ -183,7 +183,7 @@ class Supernode:
         )
         app = web.Application()
         parts = ApiParts(
-            self.health, self.metrics, control.nodes, control.swarms, self._door, self._epoch, time.monotonic()
+            self.health, self.metrics, control.nodes, control.swarms, self._door.serve, self._epoch, time.monotonic()
         )
         add_routes(app, ROUTES, parts)
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)

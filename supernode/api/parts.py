@@ -6,8 +6,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp import web
+
     from proto.runtime.http_api import Health
-    from supernode.api.sessions import SessionDoor
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.swarm_registry import SwarmRegistry
     from supernode.metrics import Metrics
@@ -21,6 +24,7 @@ class ApiParts:
     metrics: Metrics
     nodes: NodeRegistry
     swarms: SwarmRegistry
-    sessions: SessionDoor
+    # Serves one session's WebSocket until it ends.
+    serve_session: Callable[[web.Request], Awaitable[web.StreamResponse]]
     epoch: int
     started_s: float

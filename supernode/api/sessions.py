@@ -66,4 +66,4 @@ async def session(parts: ApiParts, request: web.Request) -> web.StreamResponse:
     """A peer connects."""
     if parts.health.problem:
         return web.Response(text=f"{parts.health.problem}\n", status=503)
-    return await parts.sessions.serve(request)
+    return await parts.serve_session(request)
