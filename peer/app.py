@@ -37,6 +37,7 @@ from peer.transport.delivery import DeliverySlot, PieceDelivery
 from peer.transport.rates import RateLimiter
 from peer.transport.server import UploadServer
 from proto import VERSION
+from proto.config.settings import reloaded
 from proto.config.values import HostPort
 from proto.errors import ConfigError
 from proto.runtime import resources
@@ -284,7 +285,8 @@ class Peer:
             await self._reload(config)
 
     async def _reload(self, config: PeerConfig) -> None:
-        before, self._config = self._config, config
+        before = self._config
+        self._config = config = reloaded(before, config)
         self._upstreams = config.upstreams
         self._upload.set_rate_limit(config.upload_rate_bytes_s)
         self._download_limiter.set_rate(config.download_rate_bytes_s)

@@ -12,7 +12,6 @@ import os
 import platform
 import secrets
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
@@ -24,6 +23,7 @@ from peer.transport.cancellation import Cancellation
 from peer.transport.client import HttpTransport
 from peer.transport.server import UploadServer
 from proto import VERSION
+from proto.config.settings import reloaded
 from proto.config.values import HostPort
 from proto.errors import ConfigError
 from proto.runtime import resources
@@ -213,12 +213,7 @@ class Supernode:
 
         The scheduler keeps the rate it was started with as its forecast; the upload port holds the new one.
         """
-        self.config = replace(
-            self.config,
-            upstreams=config.upstreams,
-            upload_rate_bytes_s=config.upload_rate_bytes_s,
-            p2p=config.p2p,
-        )
+        self.config = config = reloaded(self.config, config)
         self._policy.upstreams = config.upstreams
         self._policy.p2p = config.p2p
         self._upload.set_rate_limit(config.upload_rate_bytes_s)

@@ -1,18 +1,20 @@
 """Configuration in layers: defaults, a TOML file, the environment, flags, in rising order. Read in each `config` alone.
 
-An Option is declared once and gets its flag, its environment variable and its TOML key from its name. Every value knows
-where it came from (`--print-config`), and a wrong one is refused with its key, its value and what would be right.
+A settings class declares each option once, as a field made by option(), which names its flag, its environment variable
+and its TOML key. Every value knows where it came from (`--print-config`), and a wrong one is refused with its key, its
+value and what would be right.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 from proto import VERSION
 from proto.errors import ConfigError
@@ -20,26 +22,39 @@ from proto.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-T = TypeVar("T")
+ENVIRONMENT_PREFIX: Final = "LAYERCAST_"
+# A field's name ends with its unit; the option's does not, since its value may have one.
+_UNITS: Final = ("_bytes_s", "_bytes", "_s")
+_OPTION: Final = "option"
 
-ENVIRONMENT_PREFIX = "LAYERCAST_"
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What load() makes; derive from it, with an option() a field.
+
+    `upstream_tables`: the `[upstream."HOST"]` tables of the file as they stand there. `warnings` has a line for each
+    setting that was given and does nothing any more, to be logged.
+    """
+
+    upstream_tables: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+S = TypeVar("S", bound=Settings)
 
 
 @dataclass(frozen=True, slots=True)
-class Option(Generic[T]):
-    """One setting. `parse` takes the text and raises ValueError saying what would be right.
+class Option:
+    """One setting, as option() was told of it. `field` is its name in the settings class, `name` anywhere else."""
 
-    A `multiple` option is a tuple: its flag may be repeated, its environment variable is separated by commas,
-    its TOML value is an array. `help` names the unit and the reason of the default.
-    """
-
+    field: str
     name: str
-    parse: Callable[[str], T]
-    default: T | tuple[T, ...] | None
+    parse: Callable[[str], object]
+    default: object
     help: str
-    multiple: bool = False
-    reloadable: bool = False
-    metavar: str = ""
+    multiple: bool
+    reloadable: bool
+    metavar: str
 
     @property
     def flag(self) -> str:
@@ -50,6 +65,48 @@ class Option(Generic[T]):
         return _environment_of(self.name)
 
 
+def option(
+    parse: Callable[[str], object],
+    default: object,
+    help: str,
+    *,
+    multiple: bool = False,
+    reloadable: bool = False,
+    metavar: str = "",
+) -> Any:  # as dataclasses.field(): the annotation beside it has the type
+    """A field that is an option. `parse` takes the text and raises ValueError saying what would be right.
+
+    A `multiple` option is a tuple: its flag may be repeated, its environment variable is separated by commas, its TOML
+    value is an array. A `reloadable` one may change while the program runs. `help` names the unit and the reason of
+    the default.
+    """
+    said = {"parse": parse, "help": help, "multiple": multiple, "reloadable": reloadable, "metavar": metavar}
+    return field(default=default, metadata={_OPTION: said})
+
+
+def options_of(kind: type[Settings]) -> list[Option]:
+    """The class's own first, then those of its base."""
+    fields = [each for each in dataclasses.fields(kind) if _OPTION in each.metadata]
+    fields.sort(key=lambda each: each.name not in kind.__annotations__)
+    return [
+        Option(field=each.name, name=_without_unit(each.name), default=each.default, **each.metadata[_OPTION])
+        for each in fields
+    ]
+
+
+def reloaded(before: S, after: S) -> S:
+    """The settings before, with those of `after` that may change while the program runs."""
+    fields = ["upstream_tables", *(each.field for each in options_of(type(before)) if each.reloadable)]
+    return dataclasses.replace(before, **{name: getattr(after, name) for name in fields})
+
+
+def _without_unit(name: str) -> str:
+    for unit in _UNITS:
+        if name.endswith(unit):
+            return name.removesuffix(unit)
+    return name
+
+
 def _flag_of(name: str) -> str:
     return "--" + name.replace("_", "-")
 
@@ -58,46 +115,21 @@ def _environment_of(name: str) -> str:
     return ENVIRONMENT_PREFIX + name.upper()
 
 
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """The settings in force, and the `[upstream."HOST"]` tables of the file as they stand there.
-
-    `warnings` has a line for each setting that was given and does nothing any more, to be logged.
-    """
-
-    values: Mapping[str, object]
-    origins: Mapping[str, str]
-    upstream_tables: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
-
-    def get(self, option: Option[T]) -> T:
-        """The value of an option that has a default or was given."""
-        return cast("T", self.values[option.name])
-
-    def optional(self, option: Option[T]) -> T | None:
-        """The value, or None."""
-        return cast("T | None", self.values[option.name])
-
-    def many(self, option: Option[T]) -> tuple[T, ...]:
-        """The values of a multiple option."""
-        return cast("tuple[T, ...]", self.values[option.name])
-
-
 def load(
     program: str,
     summary: str,
-    options: Sequence[Option[Any]],  # Any: options of different types stand in one list
+    kind: type[S],
     argv: Sequence[str],
     environ: Mapping[str, str],
     build: str = "",
     removed: Mapping[str, str] | None = None,
-) -> Loaded:
+) -> S:
     """Read all layers. Raises ConfigError; exits for --help, --version and --print-config.
 
     `build`: what --version says beside the version. `removed`: options of earlier releases by name, each with what
     became of it; who still gives one gets a warning, not a service that does not start.
     """
-    removed = removed or {}
+    options, removed = options_of(kind), removed or {}
     arguments = _parser(program, summary, options, build, removed).parse_args(argv)
     path = arguments.config or environ.get(ENVIRONMENT_PREFIX + "CONFIG")
     table = _read_toml(Path(path)) if path else {}
@@ -110,16 +142,12 @@ def load(
     for key in table.keys() - removed.keys():
         if key not in known:
             raise ConfigError(f"{path}: unknown key {key!r}; known keys: {', '.join(sorted(known))}, [upstream.HOST]")
-    values: dict[str, object] = {}
-    origins: dict[str, str] = {}
-    for option in options:
-        value, origin = _resolve(option, table, path or "", environ, getattr(arguments, option.name))
-        values[option.name], origins[option.name] = value, origin
-    loaded = Loaded(values, origins, upstream_tables, warnings)
+    found = [_resolve(option, table, path or "", environ, getattr(arguments, option.name)) for option in options]
     if arguments.print_config:
-        _print_config(loaded)
+        _print_config(options, found, upstream_tables)
         raise SystemExit(0)
-    return loaded
+    values: dict[str, Any] = {option.field: value for option, (value, _) in zip(options, found, strict=True)}
+    return kind(**values, upstream_tables=upstream_tables, warnings=warnings)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -130,7 +158,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(
-    program: str, summary: str, options: Sequence[Option[Any]], build: str, removed: Iterable[str]
+    program: str, summary: str, options: Sequence[Option], build: str, removed: Iterable[str]
 ) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=program,
@@ -198,7 +226,7 @@ def _upstream_tables(raw: object) -> dict[str, Mapping[str, object]]:
 
 
 def _resolve(
-    option: Option[Any], table: Mapping[str, object], path: str, environ: Mapping[str, str], flag: object
+    option: Option, table: Mapping[str, object], path: str, environ: Mapping[str, str], flag: object
 ) -> tuple[object, str]:
     if flag is not None:
         texts = cast("list[str]", flag) if option.multiple else [cast("str", flag)]
@@ -212,7 +240,7 @@ def _resolve(
     return option.default, "default"
 
 
-def _toml_texts(option: Option[Any], raw: object, path: str) -> list[str]:
+def _toml_texts(option: Option, raw: object, path: str) -> list[str]:
     items = raw if option.multiple and isinstance(raw, list) else [raw]
     if option.multiple and not isinstance(raw, list):
         raise ConfigError(f"{path}: {option.name} = {raw!r}: expected an array of strings")
@@ -227,7 +255,7 @@ def _toml_texts(option: Option[Any], raw: object, path: str) -> list[str]:
     return texts
 
 
-def _parse(option: Option[Any], texts: list[str], where: str) -> object:
+def _parse(option: Option, texts: list[str], where: str) -> object:
     parsed = []
     for text in texts:
         try:
@@ -245,10 +273,12 @@ def _shown(value: object) -> str:
     return "(none)" if value is None else str(value)
 
 
-def _print_config(loaded: Loaded) -> None:
-    width = max((len(name) for name in loaded.values), default=0)
-    for name, value in loaded.values.items():
-        sys.stdout.write(f"{name:<{width}} = {_shown(value)}  # {loaded.origins[name]}\n")
-    for host, table in loaded.upstream_tables.items():
+def _print_config(
+    options: Sequence[Option], found: Sequence[tuple[object, str]], upstream_tables: Mapping[str, Mapping[str, object]]
+) -> None:
+    width = max(len(option.name) for option in options)
+    for option, (value, origin) in zip(options, found, strict=True):
+        sys.stdout.write(f"{option.name:<{width}} = {_shown(value)}  # {origin}\n")
+    for host, table in upstream_tables.items():
         keys = ", ".join(sorted(table))
         sys.stdout.write(f'upstream."{host}"  # {keys}\n')

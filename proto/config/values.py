@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+N = TypeVar("N", int, float)
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z/]*)")
 _SIZE_UNITS = {
@@ -94,6 +100,14 @@ def parse_host_port(text: str) -> HostPort:
     return HostPort(host or "0.0.0.0", int(port))
 
 
+def parse_reachable(text: str) -> HostPort:
+    """As parse_host_port(), of one interface and one port: for others to connect to."""
+    address = parse_host_port(text)
+    if address.port == 0 or address.host in ("0.0.0.0", "::"):
+        raise ValueError("expected an address that peers can connect to")
+    return address
+
+
 def parse_url(text: str) -> str:
     """An http or https URL without credentials, path or query; a final slash is dropped."""
     expected = "expected a URL such as https://registry.example.com or http://10.0.0.1:65000"
@@ -130,9 +144,24 @@ def parse_text(text: str) -> str:
     return text.strip()
 
 
-def parse_log_level(text: str) -> str:
-    """debug, info, warning or error."""
-    lowered = text.strip().lower()
-    if lowered not in ("debug", "info", "warning", "error"):
-        raise ValueError("expected debug, info, warning or error")
-    return lowered
+def one_of(*words: str) -> Callable[[str], str]:
+    """Reads one of these words."""
+
+    def parse(text: str) -> str:
+        if text.strip().lower() not in words:
+            raise ValueError(f"expected {', '.join(words[:-1])} or {words[-1]}")
+        return text.strip().lower()
+
+    return parse
+
+
+def within(parse: Callable[[str], N], least: float, most: float, expected: str) -> Callable[[str], N]:
+    """Reads what `parse` does, if it is from `least` to `most`; `expected` says what would be right."""
+
+    def parse_within(text: str) -> N:
+        value = parse(text)
+        if not least <= value <= most:
+            raise ValueError(f"expected {expected}")
+        return value
+
+    return parse_within

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DOCKER_HUB = "docker.io"
 # One origin under three names: what users write, what old clients keep credentials under, and the API's host.
 _DOCKER_HUB_NAMES = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
-_DOCKER_HUB_URL = "https://registry-1.docker.io"
+DOCKER_HUB_URL = "https://registry-1.docker.io"
 
 # The registries that public images come from; each speaks https on 443.
 WELL_KNOWN_HOSTS = (
@@ -131,14 +131,14 @@ def upstream_from_url(url: str) -> UpstreamConfig:
     if parts.scheme not in ("http", "https") or parts.path.strip("/") or parts.query or parts.fragment:
         raise ConfigError(wanted)
     if host == DOCKER_HUB and parts.scheme == "https":
-        return UpstreamConfig(DOCKER_HUB, _DOCKER_HUB_URL)
+        return UpstreamConfig(DOCKER_HUB, DOCKER_HUB_URL)
     return UpstreamConfig(host, f"{parts.scheme}://{host}", configured=True)
 
 
 def well_known_upstreams() -> list[UpstreamConfig]:
     """The public registries that are allowed unless the operator says otherwise."""
     return [
-        UpstreamConfig(host, _DOCKER_HUB_URL if host == DOCKER_HUB else f"https://{host}") for host in WELL_KNOWN_HOSTS
+        UpstreamConfig(host, DOCKER_HUB_URL if host == DOCKER_HUB else f"https://{host}") for host in WELL_KNOWN_HOSTS
     ]
 
 
@@ -159,7 +159,7 @@ class UpstreamTable:
         allow: Iterable[str] = (),
         insecure: Iterable[str] = (),
         sections: Iterable[UpstreamConfig] = (),
-        default_url: str = _DOCKER_HUB_URL,
+        default_url: str = DOCKER_HUB_URL,
     ) -> UpstreamTable:
         """The table of the well-known registries and what flags and `[upstream."HOST"]` sections add.
 

@@ -36,9 +36,9 @@ def test_an_option_that_is_gone_is_a_warning() -> None:
     [
         (["--listen", "nonsense"], "--listen: 'nonsense': expected HOST:PORT"),
         (["--supernode", "ftp://x"], "--supernode: 'ftp://x': expected a URL"),
-        (["--upload-slots", "0"], "--upload-slots 0: 1 to 64 expected"),
-        (["--store-size", "0"], "--store-size 0: at least 1 byte"),
-        (["--advertise", "0.0.0.0:1"], "--advertise 0.0.0.0:1: an address"),
+        (["--upload-slots", "0"], "--upload-slots: '0': expected 1 to 64"),
+        (["--store-size", "0"], "--store-size: '0': expected at least 1 byte"),
+        (["--advertise", "0.0.0.0:1"], "--advertise: '0.0.0.0:1': expected an address"),
         (["--zone", "a/b/c/d"], "--zone: 'a/b/c/d': expected REGION/ZONE/RACK"),
         (["--insecure-upstream", "http://x"], "--insecure-upstream 'http://x'"),
     ],

@@ -216,5 +216,5 @@ async def test_the_torrent_is_the_same_after_a_restart(tmp_path: Path, origin: F
 
 
 def test_a_transport_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ConfigError, match="scheduled or torrent expected"):
+    with pytest.raises(ConfigError, match="--transport: 'pigeon': expected scheduled or torrent"):
         config.load(["--transport", "pigeon"], {})

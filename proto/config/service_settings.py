@@ -1,0 +1,71 @@
+"""The options that both services have: store, uploads, upstreams, log. Each declares its own."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from proto.config.settings import Settings, option
+from proto.config.upstream_sections import upstreams_of
+from proto.config.values import (
+    one_of,
+    parse_bool,
+    parse_int,
+    parse_rate,
+    parse_size,
+    parse_text,
+    within,
+)
+from proto.oci.upstreams import DOCKER_HUB_URL, UpstreamTable
+
+if TYPE_CHECKING:
+    from proto.config.upstream_sections import Places
+
+GIB: Final = 1 << 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceSettings(Settings):
+    """Sizes in bytes, rates in bytes/s, 0 for no limit; None: not given. Raises ConfigError for upstreams."""
+
+    # What the keys of an upstream's section may name beside a registry.
+    PLACES: ClassVar[Places]
+
+    allow_upstream: tuple[str, ...] = option(
+        parse_text, (), "further https registry", multiple=True, reloadable=True, metavar="HOST"
+    )
+    insecure_upstream: tuple[str, ...] = option(
+        parse_text, (), "plain-http registry", multiple=True, reloadable=True, metavar="HOST:PORT"
+    )
+    store_size_bytes: int = option(
+        within(parse_size, 1, math.inf, "at least 1 byte"),
+        50 * GIB,
+        "size limit of the store, bytes: a day's images of a cluster, a node's of some weeks",
+    )
+    store_free_floor_bytes: int = option(
+        parse_size, 2 * GIB, "bytes left free on the store's disk, for logs, state and the machine's own needs"
+    )
+    upload_rate_bytes_s: int = option(
+        parse_rate, 0, "limit of what is sent to peers, bits or bytes a second; 0 for none", reloadable=True
+    )
+    upload_slots: int = option(
+        within(parse_int, 1, math.inf, "at least 1"), 8, "transfers to peers at a time; more share one link no better"
+    )
+    log_level: str = option(
+        one_of("debug", "info", "warning", "error"), "info", "debug, info, warning or error", reloadable=True
+    )
+    log_json: bool = option(parse_bool, False, "log lines as JSON")
+
+    # Where requests go that name no registry.
+    default_upstream: str = DOCKER_HUB_URL
+    upstreams: UpstreamTable = field(init=False)
+
+    def __post_init__(self) -> None:
+        table = UpstreamTable.build(
+            allow=self.allow_upstream,
+            insecure=self.insecure_upstream,
+            sections=upstreams_of(self.upstream_tables, self.PLACES),
+            default_url=self.default_upstream,
+        )
+        object.__setattr__(self, "upstreams", table)
