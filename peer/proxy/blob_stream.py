@@ -12,9 +12,8 @@ import logging
 from typing import TYPE_CHECKING
 
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
-from peer.proxy.blob_response import blob_response, check_empty, refused, unsatisfiable
 from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, take_over
-from peer.proxy.disconnect import attended
+from peer.proxy.heads import blob_response, check_empty, refused, unsatisfiable
 from peer.proxy.relay import relay
 from proto.errors import LocalError
 from proto.oci.ranges import Part, select
@@ -23,11 +22,10 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from peer.node.blobs import OpenedBlob
-    from peer.proxy.authorization import UpstreamRequest
+    from peer.proxy.client_request import ClientRequest
     from peer.proxy.client_socket import ClientSocket
     from peer.proxy.context import ProxyContext
     from peer.proxy.passthrough import PassThrough
-    from proto.oci.routes import BlobRoute
 
 _log = logging.getLogger(__name__)
 
@@ -39,52 +37,50 @@ class BlobStream:
         self._context = context
         self._passthrough = passthrough
 
-    async def head(self, request: web.Request, asked: UpstreamRequest, route: BlobRoute) -> web.StreamResponse:
+    async def head(self, asked: ClientRequest) -> web.StreamResponse:
         """Size and existence: known here for what is public, else the origin's answer to this very client."""
-        size = self._context.provider.known_size(route.digest, asked.source(route))
+        size = self._context.provider.known_size(asked.blob.digest, asked.source)
         if size is not None:
-            return blob_response(asked.request, route.digest, Part(200, 0, size, size))
-        return await relay(request, asked, self._context.origins, self._context.limits.relay_s)
+            return blob_response(asked.registry, asked.blob.digest, Part(200, 0, size, size))
+        return await relay(asked, self._context.origins, self._context.limits.relay_s)
 
-    async def get(self, request: web.Request, asked: UpstreamRequest, route: BlobRoute) -> web.StreamResponse:
+    async def get(self, asked: ClientRequest) -> web.StreamResponse:
         """The blob or one range of it. Raises UpstreamError, LocalError or ClientGone while nothing was sent."""
-        blob = await self._opened(request, asked, route)
+        blob = await self._opened(asked)
         if blob is None:
-            return await self._passthrough.get(request, asked, route)
+            return await self._passthrough.get(asked)
         try:
-            return await self._send(request, asked, route, blob)
+            return await self._send(asked, blob)
         finally:
             blob.close()
 
-    async def _opened(self, request: web.Request, asked: UpstreamRequest, route: BlobRoute) -> OpenedBlob | None:
+    async def _opened(self, asked: ClientRequest) -> OpenedBlob | None:
         """None where the client is to be passed through."""
-        opening = asyncio.ensure_future(self._context.provider.open(route.digest, asked.source(route)))
+        opening = asyncio.ensure_future(self._context.provider.open(asked.blob.digest, asked.source))
         limits = self._context.limits
         try:
             async with asyncio.timeout(limits.open_s):
-                return await attended(
-                    request, opening, opening.cancel, check_s=limits.hangup_check_s, discard=lambda late: late.close()
+                return await asked.wait_for(
+                    opening, opening.cancel, check_s=limits.hangup_check_s, discard=lambda late: late.close()
                 )
         except NotShared as error:
-            _log.info("blob_not_shared %s reason=%s", _names(asked, route), error.reason)
+            _log.info("blob_not_shared %s reason=%s", _names(asked), error.reason)
         except (BlobFailed, LocalError) as error:
-            _log.warning("blob_not_opened %s %s", _names(asked, route), error)
+            _log.warning("blob_not_opened %s %s", _names(asked), error)
         except TimeoutError:
-            _log.warning("blob_not_opened %s no size within %.0f s", _names(asked, route), limits.open_s)
+            _log.warning("blob_not_opened %s no size within %.0f s", _names(asked), limits.open_s)
         return None
 
-    async def _send(
-        self, request: web.Request, asked: UpstreamRequest, route: BlobRoute, blob: OpenedBlob
-    ) -> web.StreamResponse:
+    async def _send(self, asked: ClientRequest, blob: OpenedBlob) -> web.StreamResponse:
         size = blob.size_bytes
-        part = select(request.headers.get("Range"), size)
+        part = select(asked.http.headers.get("Range"), size)
         if part.status == 416:
-            return refused(unsatisfiable(part), asked.request)
-        check_empty(route.digest, size)
-        response = blob_response(asked.request, route.digest, part)
-        client = await take_over(request, response, self._context.pool)
+            return refused(unsatisfiable(part), asked.registry)
+        check_empty(asked.blob.digest, size)
+        response = blob_response(asked.registry, asked.blob.digest, part)
+        client = await take_over(asked.http, response, self._context.pool)
         try:
-            await self._send_body(request, asked, route, blob, client, part)
+            await self._send_body(asked, blob, client, part)
         finally:
             client.close()
         await response.write_eof()
@@ -92,9 +88,7 @@ class BlobStream:
 
     async def _send_body(
         self,
-        request: web.Request,
-        asked: UpstreamRequest,
-        route: BlobRoute,
+        asked: ClientRequest,
         blob: OpenedBlob,
         client: ClientSocket,
         part: Part,
@@ -110,29 +104,29 @@ class BlobStream:
 
         try:
             while reached < end:
-                available = await self._available(request, blob, reached)
+                available = await self._available(asked, blob, reached)
                 if blob.handle.fresh and blob.size_bytes <= AT_ONCE_MAX_BYTES:
                     sent(client.send_at_once(blob.handle.fileno(), reached, min(available, end) - reached))
                 await client.send_file(blob.handle.fileno(), reached, min(available, end) - reached, sent)
         except DigestMismatch as error:
-            _log.error("blob_mismatch digest=%s %s", route.digest.short, error)
+            _log.error("blob_mismatch digest=%s %s", asked.blob.digest.short, error)
             client.cut()
         except (BlobFailed, LocalError) as error:
             if blob.wrong:  # voided while its bytes were leaving: the file was cut under them
-                _log.error("blob_mismatch digest=%s %s", route.digest.short, error)
+                _log.error("blob_mismatch digest=%s %s", asked.blob.digest.short, error)
                 client.cut()
                 return
-            _log.warning("blob_continued_upstream digest=%s at=%d %s", route.digest.short, reached, error)
+            _log.warning("blob_continued_upstream digest=%s at=%d %s", asked.blob.digest.short, reached, error)
             rest = Part(206, reached, end, blob.size_bytes)
-            await self._passthrough.go_on(request, asked, route, client, blob, rest, from_start=part.start == 0)
+            await self._passthrough.go_on(asked, client, blob, rest, from_start=part.start == 0)
 
-    async def _available(self, request: web.Request, blob: OpenedBlob, offset: int) -> int:
+    async def _available(self, asked: ClientRequest, blob: OpenedBlob, offset: int) -> int:
         if blob.complete:
             return blob.size_bytes
         waiting = asyncio.ensure_future(blob.wait_available(offset))
-        return await attended(request, waiting, waiting.cancel, check_s=self._context.limits.hangup_check_s)
+        return await asked.wait_for(waiting, waiting.cancel, check_s=self._context.limits.hangup_check_s)
 
 
-def _names(asked: UpstreamRequest, route: BlobRoute) -> str:
+def _names(asked: ClientRequest) -> str:
     """What the log calls a request."""
-    return f"digest={route.digest.short} upstream={asked.upstream.host}"
+    return f"digest={asked.blob.digest.short} upstream={asked.upstream.host}"

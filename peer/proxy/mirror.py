@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from peer.proxy.authorization import ProxyLoop, authorize
-from peer.proxy.blob_response import method_refused, refused
 from peer.proxy.blob_stream import BlobStream
+from peer.proxy.client_request import ProxyLoop, understand
 from peer.proxy.context import ProxyContext, ProxyLimits, ProxyMetrics
+from peer.proxy.heads import method_refused, refused
 from peer.proxy.passthrough import PassThrough
 from peer.proxy.relay import relay
 from proto.errors import LayercastError
@@ -25,7 +25,7 @@ from proto.oci.routes import HEADER_LIMIT_BYTES, BlobRoute, ManifestRoute, Ping,
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from peer.proxy.authorization import UpstreamRequest
+    from peer.proxy.client_request import ClientRequest
     from proto.oci.routes import Route
 
 __all__ = ["HEADER_LIMIT_BYTES", "ProxyContext", "ProxyLimits", "ProxyMetrics", "build_app"]
@@ -68,17 +68,17 @@ class _Mirror:
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request and count it."""
         kind, status = "unknown", _CLIENT_CLOSED
-        asked: UpstreamRequest | None = None
+        asked: ClientRequest | None = None
         try:
             if request.method not in ("GET", "HEAD"):
                 response: web.StreamResponse = refused(method_refused(request.method))
             else:
-                asked = authorize(request.raw_path, request.headers, self._context.origins.upstreams())
-                kind = _KINDS[type(asked.request.route)]
-                response = await self._answer(request, asked)
+                asked = understand(request, self._context.origins.upstreams())
+                kind = _KINDS[type(asked.registry.route)]
+                response = await self._answer(asked)
             status = response.status
         except LayercastError as error:
-            response = refused(_refusal(error, asked), asked.request if asked is not None else None)
+            response = refused(_refusal(error, asked), asked.registry if asked is not None else None)
             status = response.status
             _log.info("refused kind=%s status=%d %s", kind, status, error)
         except ConnectionError:
@@ -91,15 +91,14 @@ class _Mirror:
             self._context.metrics.answered(kind, status)
         return response
 
-    async def _answer(self, request: web.Request, asked: UpstreamRequest) -> web.StreamResponse:
-        route = asked.request.route
-        if isinstance(route, BlobRoute):
-            answer = self._blobs.head if request.method == "HEAD" else self._blobs.get
-            return await answer(request, asked, route)
-        return await relay(request, asked, self._context.origins, self._context.limits.relay_s)
+    async def _answer(self, asked: ClientRequest) -> web.StreamResponse:
+        if isinstance(asked.registry.route, BlobRoute):
+            answer = self._blobs.head if asked.http.method == "HEAD" else self._blobs.get
+            return await answer(asked)
+        return await relay(asked, self._context.origins, self._context.limits.relay_s)
 
 
-def _refusal(error: LayercastError, asked: UpstreamRequest | None) -> Refusal:
+def _refusal(error: LayercastError, asked: ClientRequest | None) -> Refusal:
     if isinstance(error, ProxyLoop):
         return Refusal(508, "UNSUPPORTED", str(error))
-    return refusal_for(error, asked.request.route if asked is not None else None)
+    return refusal_for(error, asked.registry.route if asked is not None else None)

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 from aiohttp import HttpVersion11
 
 from peer.node.blobs import DigestMismatch
-from peer.proxy.blob_response import blob_response, check_empty, refused, unsatisfiable
 from peer.proxy.checked_body import CheckedBody, hash_prefix
 from peer.proxy.client_socket import take_over
-from peer.proxy.disconnect import attended
+from peer.proxy.heads import blob_response, check_empty, refused, unsatisfiable
 from peer.proxy.relay import relay_refusal
 from peer.registry.base import Caller
 from peer.registry.range_reader import RangeReader, ReadSettings
@@ -32,13 +31,11 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from peer.node.blobs import OpenedBlob
-    from peer.proxy.authorization import UpstreamRequest
+    from peer.proxy.client_request import ClientRequest
     from peer.proxy.client_socket import ClientSocket
     from peer.proxy.context import ProxyContext
     from peer.registry.base import BlobBody
-    from proto.ids import Digest
     from proto.oci.ranges import ByteRange
-    from proto.oci.routes import BlobRoute
 
 Result = TypeVar("Result")
 
@@ -59,27 +56,25 @@ class PassThrough:
         """Wait for the threads; the responses have ended by now."""
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    async def get(self, request: web.Request, asked: UpstreamRequest, route: BlobRoute) -> web.StreamResponse:
+    async def get(self, asked: ClientRequest) -> web.StreamResponse:
         """Answer a GET from the origin. Raises UpstreamError, LocalError and ClientGone while nothing was sent."""
         with self._admitted():
             cancel = Cancellation()
-            reader = self._reader(request, asked, route, None)
-            work = self._thread(_open, reader, cancel, request.headers.get("Range"))
+            reader = self._reader(asked, None)
+            work = self._thread(_open, reader, cancel, asked.http.headers.get("Range"))
             try:
-                part, body = await attended(
-                    request, work, cancel.cancel, check_s=self._limits.hangup_check_s, discard=_discard
+                part, body = await asked.wait_for(
+                    work, cancel.cancel, check_s=self._limits.hangup_check_s, discard=_discard
                 )
             except UpstreamError as error:
-                return await self._refusal(request, asked, error)
+                return await self._refusal(asked, error)
             if body is None:
-                return refused(unsatisfiable(part), asked.request)
-            return await self._send(request, asked, route.digest, reader, part, body, cancel)
+                return refused(unsatisfiable(part), asked.registry)
+            return await self._send(asked, reader, part, body, cancel)
 
     async def go_on(
         self,
-        request: web.Request,
-        asked: UpstreamRequest,
-        route: BlobRoute,
+        asked: ClientRequest,
         client: ClientSocket,
         blob: OpenedBlob,
         part: Part,
@@ -92,57 +87,54 @@ class PassThrough:
         began at the blob's first byte (`from_start`) is never finished without it.
         """
         cancel = Cancellation()
-        reader = self._reader(request, asked, route, part.size_bytes)
+        reader = self._reader(asked, part.size_bytes)
 
         def finish() -> None:
             hasher = None
             if part.end == part.size_bytes and blob.handle.available_from(0) >= part.start:
-                hasher = hash_prefix(route.digest, blob.handle.fileno(), part.start)
+                hasher = hash_prefix(asked.blob.digest, blob.handle.fileno(), part.start)
             elif part.end == part.size_bytes and from_start:
-                raise EOFError(f"what was sent of blob {route.digest.short} is no longer in the store")
-            self._pump(reader, part, None, CheckedBody(route.digest, self._counted(client.send), hasher), cancel)
+                raise EOFError(f"what was sent of blob {asked.blob.digest.short} is no longer in the store")
+            self._pump(reader, part, None, CheckedBody(asked.blob.digest, self._counted(client.send), hasher), cancel)
 
         try:
             with self._admitted():
-                await self._until_sent(request, client, self._thread(finish), cancel)
+                await self._until_sent(asked, client, self._thread(finish), cancel)
         except LocalError as error:
-            _log.warning("passage_refused digest=%s reason=%s", route.digest.short, error)
+            _log.warning("passage_refused digest=%s reason=%s", asked.blob.digest.short, error)
             client.cut()
 
-    def _reader(
-        self, request: web.Request, asked: UpstreamRequest, route: BlobRoute, size_bytes: int | None
-    ) -> RangeReader:
+    def _reader(self, asked: ClientRequest, size_bytes: int | None) -> RangeReader:
         """The blob at its origin, with the client's own credential (None: as anyone)."""
         return RangeReader(
             self._context.origins.of(asked.upstream),
-            route.repository,
-            route.digest,
+            asked.blob.repository,
+            asked.blob.digest,
             size_bytes,
             self._settings,
-            caller=Caller(request.headers.get("Authorization")),
+            caller=Caller(asked.http.headers.get("Authorization")),
         )
 
     async def _send(
         self,
-        request: web.Request,
-        asked: UpstreamRequest,
-        digest: Digest,
+        asked: ClientRequest,
         reader: RangeReader,
         part: Part,
         body: BlobBody,
         cancel: Cancellation,
     ) -> web.StreamResponse:
-        response = blob_response(asked.request, digest, part)
+        digest = asked.blob.digest
+        response = blob_response(asked.registry, digest, part)
         client: ClientSocket | None = None
         try:
             check_empty(digest, part.size_bytes)
-            client = await take_over(request, response, self._context.pool)
+            client = await take_over(asked.http, response, self._context.pool)
             send: Callable[[memoryview | bytes], None] = client.send
-            if part.end is None and request.version >= HttpVersion11:
+            if part.end is None and asked.http.version >= HttpVersion11:
                 send = _chunked(client)
             checked = CheckedBody(digest, self._counted(send), digest.hasher() if part.whole else None)
             work = self._thread(self._pump, reader, part, body, checked, cancel)
-            await self._until_sent(request, client, work, cancel)
+            await self._until_sent(asked, client, work, cancel)
             await response.write_eof()
         finally:
             body.close()
@@ -165,7 +157,7 @@ class PassThrough:
         checked.finish()
 
     async def _until_sent(
-        self, request: web.Request, client: ClientSocket, work: asyncio.Future[None], cancel: Cancellation
+        self, asked: ClientRequest, client: ClientSocket, work: asyncio.Future[None], cancel: Cancellation
     ) -> None:
         """Wait for a body's thread; a body that cannot be finished ends the connection. Raises ClientGone."""
 
@@ -174,7 +166,7 @@ class PassThrough:
             client.cut()
 
         try:
-            await attended(request, work, stop, check_s=self._limits.hangup_check_s)
+            await asked.wait_for(work, stop, check_s=self._limits.hangup_check_s)
         except DigestMismatch as error:
             _log.error("passage_mismatch %s", error)
             client.cut()
@@ -184,11 +176,11 @@ class PassThrough:
             _log.warning("passage_cut %s", error)
             client.cut()
 
-    async def _refusal(self, request: web.Request, asked: UpstreamRequest, error: UpstreamError) -> web.StreamResponse:
+    async def _refusal(self, asked: ClientRequest, error: UpstreamError) -> web.StreamResponse:
         """The origin's refusal in its own words, with its challenge. Ours if it gives none."""
         if error.kind in (UpstreamKind.DENIED, UpstreamKind.UNKNOWN):
             with contextlib.suppress(UpstreamError):
-                answer = await relay_refusal(request, asked, self._context.origins, self._limits.relay_s)
+                answer = await relay_refusal(asked, self._context.origins, self._limits.relay_s)
                 if answer is not None:
                     return answer
         raise error

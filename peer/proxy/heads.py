@@ -1,4 +1,4 @@
-"""Which header lines cross the proxy, each way, and what is put right on the way. Pure; no sockets.
+"""Heads: which header lines cross the proxy, each way, and what our own responses begin with. No bytes of a body.
 
 Lines keep their number and order: docker sends its Accept as six lines, and falls to an old schema when they are
 collapsed or lost.
@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from aiohttp import web
 from multidict import CIMultiDict
 
+from proto.errors import UpstreamError, UpstreamKind
+from proto.ids import Digest
+from proto.oci.registry_errors import BODY_CONTENT_TYPE, Refusal
 from proto.oci.routes import HOP_HEADER, NamedBy, Ping, RegistryRequest, rewrite_link
 from proto.oci.www_authenticate import bearer_challenge, insufficient_scope
 
 if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
+
+    from proto.oci.ranges import Part
 
 # RFC 9110 section 7.6.1, with the older names that are still met.
 _HOP_BY_HOP = frozenset(
@@ -86,3 +92,48 @@ def _named_by_connection(headers: CIMultiDictProxy[str]) -> frozenset[str]:
     return frozenset(
         token.strip().lower() for line in headers.getall("Connection", []) for token in line.split(",") if token.strip()
     )
+
+
+def check_empty(digest: Digest, size_bytes: int | None) -> None:
+    """An empty body has no last byte to withhold: refuse it before the headers if it is wrong.
+
+    Raises UpstreamError (content).
+    """
+    if size_bytes == 0 and digest != Digest.of(b"", digest.algorithm):
+        raise UpstreamError(f"origin says that blob {digest.short} is empty, which it is not", UpstreamKind.CONTENT)
+
+
+def blob_response(asked: RegistryRequest, digest: Digest, part: Part) -> web.StreamResponse:
+    """The head of a 200 or 206; without a length the body will be chunked."""
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Docker-Content-Digest": str(digest),
+        "Docker-Distribution-Api-Version": "registry/2.0",
+        "Accept-Ranges": "bytes",
+        **namespace_header(asked),
+    }
+    if part.end is not None:
+        headers["Content-Length"] = str(part.end - part.start)
+    if part.content_range is not None:
+        headers["Content-Range"] = part.content_range
+    return web.StreamResponse(status=part.status, headers=headers)
+
+
+def unsatisfiable(part: Part) -> Refusal:
+    """The 416 for a range of which the blob has no byte."""
+    assert part.content_range is not None
+    message = f"no byte of that range in {part.size_bytes}"
+    return Refusal(416, "RANGE_INVALID", message, {"Content-Range": part.content_range})
+
+
+def refused(refusal: Refusal, asked: RegistryRequest | None = None) -> web.Response:
+    """A registry error as a response."""
+    headers = dict(refusal.headers)
+    if asked is not None:
+        headers.update(namespace_header(asked))
+    return web.Response(status=refusal.status, body=refusal.body, headers=headers, content_type=BODY_CONTENT_TYPE)
+
+
+def method_refused(method: str) -> Refusal:
+    """The 405 for anything but reading."""
+    return Refusal(405, "UNSUPPORTED", f"{method}: this mirror serves pulls alone", {"Allow": "GET, HEAD"})
