@@ -55,8 +55,8 @@ def check(place: str) -> None:
     try:
         with _Folder(os.path.expanduser(place)) as folder:
             _contents(folder).check()
-    except _Absent:
-        raise ValueError(_EXPECTED) from None
+    except (_Absent, _Damaged, DigestInvalid) as error:
+        raise ValueError(f"{error}; {_EXPECTED}") from None
     except OSError as error:
         remedy = f"; give user {os.geteuid()} the right to read it" if isinstance(error, PermissionError) else ""
         raise ValueError(f"{error.strerror}{remedy}; {_EXPECTED}") from None
@@ -350,7 +350,7 @@ def _open_at(folder: int, name: str, flags: int) -> int:
         if error.errno == errno.ELOOP:
             raise _Absent(f"{name} is a symbolic link, which is not followed") from None
         if error.errno in _ABSENT:
-            raise _Absent("is not there") from None
+            raise _Absent(f"{name} is not there") from None
         raise
 
 
@@ -377,7 +377,7 @@ def _contents(folder: _Folder) -> _Contents:
         return _ImageLayout(folder)
     if folder.has(*_STORAGE):
         return _RegistryStorage(folder)
-    raise _Absent("is neither")
+    raise _Absent("is neither of the two kinds")
 
 
 class _RegistryStorage:
@@ -427,7 +427,7 @@ class _ImageLayout:
     def check(self) -> None:
         """See _Contents."""
         self._folder.names("blobs")
-        self._folder.has("index.json")
+        self.tags("")
 
     def blob(self, repository: str, digest: Digest) -> int:
         """See _Contents."""
@@ -452,7 +452,7 @@ class _ImageLayout:
             entries = json.loads(self._folder.read(_MANIFEST_BYTES_MAX, "index.json"))["manifests"]
             named = [(str(entry.get("annotations", {}).get(_REF_NAME, "")), str(entry["digest"])) for entry in entries]
         except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
-            raise _Damaged("index.json is none") from None
+            raise _Damaged("index.json is no index") from None
         found = []
         for name, digest in named:
             owner, _, tag = name.rpartition(":")

@@ -26,6 +26,8 @@ from tests.conformance.origin_suite import EMPTY, HOST, REPOSITORY, TAG, OriginS
 from tests.support.registry_storage import RegistryStorage
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from benchmarks.cluster.image import Image
 
 
@@ -341,6 +343,20 @@ def test_a_directory_that_may_not_be_read_is_told_with_who_needs_the_right(
     monkeypatch.setattr(os, "listdir", refuse)
     with pytest.raises(ValueError, match=f"Permission denied; give user {os.geteuid()} the right to read it"):
         check(str(storage.root))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda layout: (layout / "index.json").unlink(), "index.json is not there"),
+        (lambda layout: (layout / "index.json").write_text("{"), "index.json is no index"),
+        (lambda layout: shutil.rmtree(layout / "blobs"), "blobs is not there"),
+    ],
+)
+def test_half_a_layout_is_told_with_what_it_lacks(layout: Path, spoil: Callable[[Path], object], why: str) -> None:
+    spoil(layout)
+    with pytest.raises(ValueError, match=why):
+        check(str(layout))
 
 
 def test_a_storage_and_a_layout_are_right(storage: RegistryStorage, layout: Path) -> None:
