@@ -32,10 +32,10 @@ class Fetch:
 
     def __init__(
         self,
-        origin: Origin,
         to: Endpoint,
         blob: int,
         pieces: deque[int],
+        retry: Retry,
         stored: Callable[[int], None],
         ended: Callable[[str], None],
     ) -> None:
@@ -43,14 +43,12 @@ class Fetch:
         self.life = to.life
         self.blob = blob
         self.pieces = pieces
-        self.retry_settings = RetrySettings() if to.number == 0 else NODE_RETRY
-        self.retry = Retry(self.retry_settings, origin.rng.random, origin.now)
+        self.retry = retry
         self.stored = stored
         self.ended = ended
         # Since its last failure.
         self.came_bytes = 0
         self.stopped = False
-        self._origin = origin
 
     def stop(self) -> None:
         """End after the piece in hand."""
@@ -73,17 +71,12 @@ class Origin:
         self._sent = [0] * len(scenario.blobs)
         # Retry-After, obeyed for all blobs by whoever was told it: by node (0: the supernode), the time it ends.
         self._limited_until_s: dict[int, float] = {}
-        self.rng = random.Random(f"origin {scenario.seed}")
+        self._rng = random.Random(f"origin {scenario.seed}")
         self.bytes = 0
         # Of these, past the supernode.
         self.bytes_to_nodes = 0
         self.repeated_bytes = 0
         self.gets = 0
-
-    @property
-    def now(self) -> float:
-        """The simulated time."""
-        return self._clock.now
 
     def fetch(
         self,
@@ -94,13 +87,14 @@ class Origin:
         ended: Callable[[str], None],
     ) -> Fetch:
         """Begin. `stored` is called for each piece once its hash is known."""
-        fetch = Fetch(self, to, blob, pieces, stored, ended)
+        retry = Retry(_settings(to), self._rng.random, self._clock.now)
+        fetch = Fetch(to, blob, pieces, retry, stored, ended)
         self._request(fetch)
         return fetch
 
     def _request(self, fetch: Fetch) -> None:
         wait_s = self._limited_until_s.get(fetch.to.number, 0.0) - self._clock.now
-        if wait_s > fetch.retry_settings.retry_after_max_s:
+        if wait_s > _settings(fetch.to).retry_after_max_s:
             self._end(fetch, REFUSED)
         elif wait_s > 0.0:
             self._clock.after(wait_s, lambda: self._request(fetch))
@@ -189,3 +183,7 @@ class Origin:
 
     def _end(self, fetch: Fetch, reason: str) -> None:
         fetch.ended(reason)
+
+
+def _settings(to: Endpoint) -> RetrySettings:
+    return NODE_RETRY if to.number else RetrySettings()
