@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
-import sys
 import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
+from benchmarks.cluster.processes import WAIT_S
 from proto.ids import Digest
 from proto.oci.ranges import select
 from proto.oci.upstreams import UpstreamConfig
+from tests.support.http_server import HttpServer, QuietHandler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,12 +99,8 @@ class FakeOrigin:
             return self.faults.pop(0) if self.faults else Fault()
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     origin: ClassVar[FakeOrigin]
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
 
     def do_GET(self) -> None:
         with contextlib.suppress(OSError):
@@ -180,7 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_part(fault.surplus, chunked=True)
         if fault.stall_after_bytes is not None:
             self.wfile.flush()
-            self.origin.released.wait(30)
+            self.origin.released.wait(WAIT_S)
         if fault.cut_after_bytes is not None or fault.stall_after_bytes is not None:
             self.close_connection = True
         elif chunked:
@@ -202,53 +197,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = False
-    block_on_close = True
-    request_queue_size = 64
-
-    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
-        self._open: set[socket.socket | tuple[bytes, socket.socket]] = set()
-        super().__init__(address, handler)
-
-    def process_request(
-        self, request: socket.socket | tuple[bytes, socket.socket], client_address: tuple[str, int]
-    ) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def shutdown_request(self, request: socket.socket | tuple[bytes, socket.socket]) -> None:
-        self._open.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(
-        self, request: socket.socket | tuple[bytes, socket.socket], client_address: tuple[str, int]
-    ) -> None:
-        """A connection that broke, at either end, is nothing to print."""
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handle_error(request, client_address)
-
-    def server_close(self) -> None:
-        """Hang up first: a client that keeps its connection would have us wait out the handler's time-out."""
-        for connection in list(self._open):
-            assert isinstance(connection, socket.socket)
-            with contextlib.suppress(OSError):  # it has just ended
-                connection.shutdown(socket.SHUT_RDWR)
-        super().server_close()
-
-
 @contextlib.contextmanager
 def fake_origin(host: str = "127.0.0.1") -> Iterator[FakeOrigin]:
     """A running origin on loopback; all its threads end with the block."""
     origin = FakeOrigin()
-    handler = type("Handler", (_Handler,), {"origin": origin, "timeout": 5})
-    with _Server((host, 0), handler) as server:
-        origin.port = server.server_address[1]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
+    handler = type("Handler", (_Handler,), {"origin": origin})
+    with HttpServer(handler, host) as server:
+        origin.port = server.port
         try:
             yield origin
         finally:
             origin.released.set()
-            server.shutdown()
-            thread.join()

@@ -9,11 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.cluster.image import REF_NAME_ANNOTATION
+from tests.support.http_server import HttpServer, QuietHandler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,39 +23,22 @@ _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _RANGE: Final = re.compile(r"bytes=(\d*)-(\d*)")
 
 
-class LayoutRegistry(ThreadingHTTPServer):
+class LayoutRegistry(HttpServer):
     """Serves `layouts` (repository name to layout directory) from construction until `close`."""
 
-    daemon_threads = True
     request_queue_size = 1024
 
-    def __init__(self, layouts: Mapping[str, Path], listen: tuple[str, int] = ("127.0.0.1", 0)) -> None:
-        super().__init__(listen, _Handler)
+    def __init__(self, layouts: Mapping[str, Path]) -> None:
         self.layouts = dict(layouts)
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="layout-registry")
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(_Handler)
 
     @property
     def address(self) -> str:
         """HOST:PORT where it listens."""
-        host, port = self.socket.getsockname()[:2]
-        return f"{host}:{port}"
-
-    def close(self) -> None:
-        """Stop serving."""
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up in mid-blob is no news."""
+        return f"127.0.0.1:{self.port}"
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     disable_nagle_algorithm = True
     server: LayoutRegistry
 
@@ -65,9 +47,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_HEAD(self) -> None:
         self._route()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Stay quiet: a counting proxy in front keeps the books."""
 
     def _route(self) -> None:
         path = self.path.partition("?")[0]

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import base64
 import json
-import threading
 import time
 import uuid
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qs, urlsplit
 
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding
+
+from tests.support.http_server import HttpServer, QuietHandler
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -38,46 +38,26 @@ class TokenRequest:
     granted: bool
 
 
-class TokenServer(ThreadingHTTPServer):
+class TokenServer(HttpServer):
     """Serves tokens from construction until `close`, at `realm`. `requests` lists what was asked."""
 
-    daemon_threads = True
-
-    def __init__(
-        self,
-        signer: KeyPair,
-        users: Mapping[str, str],
-        public_repositories: Collection[str] = (),
-        listen: tuple[str, int] = ("127.0.0.1", 0),
-    ) -> None:
-        super().__init__(listen, _Handler)
+    def __init__(self, signer: KeyPair, users: Mapping[str, str], public_repositories: Collection[str] = ()) -> None:
         self._signer = signer
         self._users = dict(users)
         self._public = frozenset(public_repositories)
         self.requests: list[TokenRequest] = []
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="token-server")
-        self._thread.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+        super().__init__(_Handler)
 
     @property
     def realm(self) -> str:
         """The URL that a challenge names."""
-        host, port = self.socket.getsockname()[:2]
-        return f"http://{host}:{port}/token"
+        return f"http://127.0.0.1:{self.port}/token"
 
     def registry_auth(self) -> dict[str, object]:
         """The `auth` section of a docker-registry that trusts this server."""
         bundle: Path = self._signer.certificate_file
         token = {"realm": self.realm, "service": SERVICE, "issuer": ISSUER, "rootcertbundle": str(bundle)}
         return {"token": token}
-
-    def close(self) -> None:
-        """Stop serving."""
-        self.shutdown()
-        self._thread.join()
-        self.server_close()
 
     def knows(self, user: str, password: str) -> bool:
         """Whether that is a user's password."""
@@ -112,8 +92,7 @@ class TokenServer(ThreadingHTTPServer):
         return {"type": kind, "name": name, "actions": asked} if asked else None
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     server: TokenServer
 
     def do_GET(self) -> None:
@@ -141,9 +120,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Stay quiet; `TokenServer.requests` keeps the books."""
 
 
 def _b64url(data: bytes) -> str:

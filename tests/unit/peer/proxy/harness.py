@@ -14,7 +14,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, ClassVar, cast
 
 import uvloop
@@ -29,6 +28,7 @@ from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
 from peer.registry.retry import RetrySettings
 from proto.oci.upstreams import UpstreamConfig, UpstreamTable
+from tests.support.http_server import HttpServer, QuietHandler
 
 if TYPE_CHECKING:
     import ssl
@@ -296,12 +296,8 @@ class ScriptedOrigin:
         return UpstreamConfig(self.authority, f"http://{self.authority}", configured=True)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     origin: ClassVar[ScriptedOrigin]
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
 
     def do_GET(self) -> None:
         seen = Seen(self.command, self.path, list(self.headers.items()))
@@ -326,29 +322,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(reply.body)
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = False
-    block_on_close = True
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A handshake that fails is for the client to tell."""
-
-
 @contextlib.contextmanager
 def scripted_origin(
     answer: Callable[[Seen], Reply], *, context: ssl.SSLContext | None = None
 ) -> Iterator[ScriptedOrigin]:
     """A running origin on loopback, with TLS if given a context; its threads end with the block."""
     origin = ScriptedOrigin(answer)
-    handler = type("Handler", (_Handler,), {"origin": origin, "timeout": 2})
-    with _Server(("127.0.0.1", 0), handler) as server:
-        origin.port = server.server_address[1]
-        if context is not None:
-            server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield origin
-        finally:
-            server.shutdown()
-            thread.join()
+    handler = type("Handler", (_Handler,), {"origin": origin})
+    with HttpServer(handler, context=context) as server:
+        origin.port = server.port
+        yield origin

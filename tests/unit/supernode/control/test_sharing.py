@@ -27,7 +27,7 @@ from supernode.session.session import Limits
 from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.support.torrents import RecordedEvents, torrent_swarms
 from tests.unit.supernode.control.bench import Bench
-from tests.unit.supernode.harness import running_supernode
+from tests.unit.supernode.harness import BarePeer, running_supernode
 from tests.unit.supernode.torrent.test_tracker import FLAGS, TorrentPeer
 
 if TYPE_CHECKING:
@@ -135,13 +135,17 @@ class WaitingPeer(TorrentPeer):
             pass
 
 
+async def settled(peer: BarePeer) -> None:
+    """All that was sent either way has arrived: a frame is there when its successor is."""
+    await peer.send(Ping(1))
+    await peer.expect(Pong)
+
+
 async def let_it_rest(supernode: Supernode, peer: WaitingPeer) -> None:
     """As if nothing had moved for long; what was said before is forgotten."""
     for swarm in supernode._control.swarms:
         swarm.moved_s = float("-inf")
-    # A frame that left before is here when its successor is.
-    await peer.send(Ping(1))
-    await peer.expect(Pong)
+    await settled(peer)
     peer.forget()
 
 
@@ -161,6 +165,7 @@ async def test_pieces_that_members_store_are_news_once(tmp_path: Path, origin: F
         await let_it_rest(supernode, waits)
         await stores.send(Stored(0, swarm, 0, 1))
         await waits.heard_sharing()
+        await settled(stores)
         await let_it_rest(supernode, waits)
         await stores.send(Stored(0, swarm, 0, 1))
         await asyncio.sleep(0.5)

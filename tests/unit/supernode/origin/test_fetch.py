@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.cluster.processes import WAIT_S
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
 from peer.registry.range_reader import ReadSettings
+from peer.registry.request_limiter import RequestLimiter
 from peer.registry.retry import RetrySettings
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import StoreFull, UpstreamError, UpstreamKind
@@ -251,7 +253,16 @@ def test_a_length_announced_too_long_is_resumed_and_ends_as_an_error(origin: Fak
     assert caught.value.kind is UpstreamKind.CONTENT
 
 
-def test_retry_after_is_obeyed_for_all_blobs_of_the_upstream(origin: FakeOrigin) -> None:
+def test_retry_after_is_obeyed_for_all_blobs_of_the_upstream(
+    origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heed, heeded = RequestLimiter.heed, threading.Event()
+
+    def noted(limiter: RequestLimiter, host: str, error: UpstreamError) -> None:
+        heed(limiter, host, error)
+        heeded.set()
+
+    monkeypatch.setattr(RequestLimiter, "heed", noted)
     first, second = origin.add(CONTENT), origin.add(CONTENT[::-1])
     origin.faults = [Fault(status=429, headers={"Retry-After": "1"})]
     received = Received(), Received()
@@ -259,9 +270,7 @@ def test_retry_after_is_obeyed_for_all_blobs_of_the_upstream(origin: FakeOrigin)
         started_s = time.monotonic()
         limited = threading.Thread(target=fetch, args=(registry, first, received[0], origin))
         limited.start()
-        while not origin.asked:
-            time.sleep(0.01)
-        time.sleep(0.1)
+        assert heeded.wait(WAIT_S)
         fetch(registry, second, received[1], origin)
         elapsed_s = time.monotonic() - started_s
         limited.join()
