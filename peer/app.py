@@ -39,7 +39,6 @@ from peer.transport.server import UploadServer
 from proto import VERSION
 from proto.config.settings import reloaded
 from proto.config.values import HostPort
-from proto.errors import ConfigError
 from proto.runtime import resources
 from proto.runtime.http_api import add_routes
 from proto.runtime.service import close_in_time
@@ -104,24 +103,16 @@ class Peer:
             free_floor_bytes=config.store_free_floor_bytes,
         )
         closing.callback(self._store.close)
-        self._upload = self._open_upload()
+        self._upload = UploadServer(
+            config.upload_listen,
+            self._store,
+            self._supernode_key,
+            slots=config.upload_slots,
+            rate_limit_bytes_s=config.upload_rate_bytes_s,
+        )
+        self._upload.set_enabled(config.p2p)
         closing.callback(self._upload.close)
         self.upload_address = self._upload.address
-
-    def _open_upload(self) -> UploadServer:
-        config = self._config
-        try:
-            server = UploadServer(
-                str(config.upload_listen),
-                self._store,
-                self._supernode_key,
-                slots=config.upload_slots,
-                rate_limit_bytes_s=config.upload_rate_bytes_s,
-            )
-        except ConfigError as error:
-            raise ConfigError(f"--upload-listen {config.upload_listen}: {error}") from None
-        server.set_enabled(config.p2p)
-        return server
 
     def _supernode_key(self) -> bytes | None:
         """From any thread."""

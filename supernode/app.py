@@ -101,7 +101,16 @@ class Supernode:
             free_floor_bytes=config.store_free_floor_bytes,
         )
         closing.callback(self._store.close)
-        self._upload = _upload_server(config, self._store, self._signer)
+        self._upload = UploadServer(
+            config.upload_listen,
+            self._store,
+            lambda: self._signer.peer,
+            slots=config.upload_slots,
+            rate_limit_bytes_s=config.upload_rate_bytes_s,
+            connections_max=UPLOAD_CONNECTIONS_MAX,
+            sign_hash=self._signer.sign_held,
+        )
+        self._upload.set_enabled(config.p2p)
         closing.callback(self._upload.close)
         self.upload_address = self._upload.address
         self._delivery = _open_delivery(config, self._store, self._identity)
@@ -278,20 +287,3 @@ def _open_delivery(config: SupernodeConfig, store: DiskStore, identity: Identity
     except ImportError as error:
         raise ConfigError(f"--transport torrent: {error}; install the package libtorrent here") from None
     return TorrentTracker(store, config, identity)
-
-
-def _upload_server(config: SupernodeConfig, store: DiskStore, signer: IdentitySigner) -> UploadServer:
-    try:
-        server = UploadServer(
-            str(config.upload_listen),
-            store,
-            lambda: signer.peer,
-            slots=config.upload_slots,
-            rate_limit_bytes_s=config.upload_rate_bytes_s,
-            connections_max=UPLOAD_CONNECTIONS_MAX,
-            sign_hash=signer.sign_held,
-        )
-    except ConfigError as error:
-        raise ConfigError(f"--upload-listen {config.upload_listen}: {error}") from None
-    server.set_enabled(config.p2p)
-    return server

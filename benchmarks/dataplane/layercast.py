@@ -16,6 +16,7 @@ from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
 from peer.transport.client import HttpTransport
 from peer.transport.server import UploadServer
 from peer.transport.wire import decode_hashes
+from proto.config.values import HostPort
 from proto.errors import LocalError
 from proto.ids import Digest, peer_name
 from proto.pieces import PieceLayout
@@ -45,7 +46,7 @@ def send(job: Job, started: Callable[[str], None]) -> None:
     signature = sign_hashes(supernode, digest, handle.layout, 0, hashes)
     handle.learn_hashes(SignedHashes(0, hashes, signature))
     handle.close()
-    server = UploadServer("127.0.0.1:0", store, lambda: supernode.peer)
+    server = UploadServer(HostPort("127.0.0.1", 0), store, lambda: supernode.peer)
     started(server.address)
     wait_for_end()
     server.close()

@@ -274,7 +274,7 @@ def frames(batch: list[Message]) -> list[list[Message]]:
 
 
 async def _tls(url: str) -> ssl.SSLContext | bool:
-    """One of our own for https: that of aiohttp has no certificates (proto.runtime.quick_aiohttp)."""
+    """One of our own for https: that of aiohttp has no certificates (proto.runtime.service)."""
     return await asyncio.to_thread(ssl.create_default_context) if url.startswith("https:") else True
 
 

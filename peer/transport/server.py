@@ -21,15 +21,17 @@ from typing import TYPE_CHECKING, Final
 
 from peer.transport.handler import Answerer, Connection, UploadCounters
 from peer.transport.rates import RateLimiter
-from peer.transport.sockets import set_send_timeout, shut_down, split_address
+from peer.transport.sockets import set_send_timeout, shut_down
 from peer.transport.wire import HEAD_BYTES_MAX, HEAD_END, Asked, Request, format_answer, format_refusal, parse_request
 from proto.errors import ConfigError, FrameInvalid
+from proto.runtime import resources
 from proto.wire.tickets import NONCE_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peer.store.base import BlobHandle, BlobStore, SignedHashes
+    from proto.config.values import HostPort
 
 _SWEEP_S: Final = 1.0
 _READ: Final = select.EPOLLIN | select.EPOLLONESHOT
@@ -43,7 +45,7 @@ log = logging.getLogger(__name__)
 class UploadServer:
     """Listens as soon as it is made; close() ends every thread and connection.
 
-    `listen` is HOST:PORT (port 0: any), `supernode_key` gives the key that tickets are checked with, or None while
+    `listen` may have port 0, for any; `supernode_key` gives the key that tickets are checked with, or None while
     no supernode was met. `slots` transfers go on at once and `queue_max` wait; `rate_limit_bytes_s` is over all of
     them, 0 for none. An idle connection, or one that does not finish its request, is closed after `idle_s`; a
     receiver that takes nothing for `send_timeout_s` is cut off. `sign_hash` signs hashes of pieces where the server is
@@ -52,7 +54,7 @@ class UploadServer:
 
     def __init__(
         self,
-        listen: str,
+        listen: HostPort,
         store: BlobStore,
         supernode_key: Callable[[], bytes | None],
         *,
@@ -81,10 +83,10 @@ class UploadServer:
         self._ahead: deque[tuple[Connection, Request]] = deque()
         self._connections: dict[int, Connection] = {}
         self._queue: queue.SimpleQueue[tuple[Connection, Request] | None] = queue.SimpleQueue()
-        self._listener = _listen(listen)
-        host, port = self._listener.getsockname()[:2]
+        self._listener = resources.listen("--upload-listen", listen, _BACKLOG)
+        self._listener.setblocking(False)
         # HOST:PORT as bound.
-        self.address: Final = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.address: Final = resources.bound_address(self._listener)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
         self._epoll.register(self._listener, select.EPOLLIN)
@@ -317,20 +319,3 @@ class UploadServer:
             return True
         except OSError:
             return False
-
-
-def _listen(address: str) -> socket.socket:
-    host, port = split_address(address)
-    try:
-        if host:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-        elif socket.has_dualstack_ipv6():
-            family = socket.AF_INET6
-            listener = socket.create_server(("", port), family=family, backlog=_BACKLOG, dualstack_ipv6=True)
-        else:
-            listener = socket.create_server(("", port), backlog=_BACKLOG)
-    except OSError as error:
-        raise ConfigError(f"upload address {address}: {error.strerror}; name one that is free here") from None
-    listener.setblocking(False)
-    return listener

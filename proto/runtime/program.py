@@ -57,9 +57,7 @@ def run(
         config = settings()
         # Before the many modules of a service are imported: searching those for garbage is a twelfth of a start.
         gc_tuning.search_less_often()
-        from proto.runtime import quick_aiohttp, service
-
-        quick_aiohttp.import_quickly()
+        from proto.runtime import service
 
         return EXIT_FAILED if service.serve(make, config, settings) else 0
     except LocalError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import os
 import signal
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 
 # Of the 5 s in which a service promises to end.
 _THREADS_END_S: Final = 2.5
+# Where OpenSSL looks for a file of certificates, instead of its default.
+_CERTIFICATES_VARIABLE: Final = "SSL_CERT_FILE"
 
 C = TypeVar("C")
 C_contra = TypeVar("C_contra", contravariant=True)
@@ -46,7 +49,25 @@ class Service(Protocol[C_contra]):
 
 def serve(make: Callable[[C], Service[C]], config: C, settings: Callable[[], C]) -> bool:
     """Until SIGTERM or SIGINT; SIGHUP reloads `settings`. Returns whether the service failed. Raises LocalError."""
+    import_aiohttp()
     return uvloop.run(_serve(make, config, settings))
+
+
+def import_aiohttp() -> None:
+    """Import it before any thread runs, and without the machine's certificates.
+
+    While it is imported it makes two TLS contexts, which reads every certificate twice: a sixth of a peer's start. Who
+    connects with TLS here makes a context of its own (peer.node.session, peer.registry), so those two are never used.
+    """
+    before = os.environ.get(_CERTIFICATES_VARIABLE)
+    os.environ[_CERTIFICATES_VARIABLE] = os.devnull
+    try:
+        importlib.import_module("aiohttp")
+    finally:
+        if before is None:
+            del os.environ[_CERTIFICATES_VARIABLE]
+        else:
+            os.environ[_CERTIFICATES_VARIABLE] = before
 
 
 async def _serve(make: Callable[[C], Service[C]], config: C, settings: Callable[[], C]) -> bool:

@@ -56,7 +56,7 @@ def test_aiohttp_is_imported_without_reading_certificates() -> None:
     code = (
         "import os, ssl; os.environ['SSL_CERT_FILE'] = 'as it was'; seen = []; make = ssl.create_default_context\n"
         "ssl.create_default_context = lambda: seen.append(os.environ['SSL_CERT_FILE']) or make()\n"
-        "from proto.runtime.quick_aiohttp import import_quickly; import_quickly()\n"
+        "from proto.runtime.service import import_aiohttp; import_aiohttp()\n"
         "assert seen == [os.devnull], seen\n"
         "assert os.environ['SSL_CERT_FILE'] == 'as it was'"
     )

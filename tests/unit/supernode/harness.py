@@ -16,6 +16,7 @@ from peer.store.disk import DiskStore
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
 from peer.transport.client import HttpTransport
 from peer.transport.server import UploadServer
+from proto.config.values import HostPort
 from proto.ids import Digest, peer_name_from_bytes
 from proto.pieces import Bitfield, PieceLayout
 from proto.wire import codec
@@ -194,7 +195,7 @@ class RealPeer(BarePeer):
         super().__init__(identity)
         self.key: bytes | None = None
         self.store = DiskStore(folder, size_limit_bytes=1 << 32, free_floor_bytes=0)
-        self.upload = UploadServer("127.0.0.1:0", self.store, lambda: self.key)
+        self.upload = UploadServer(HostPort("127.0.0.1", 0), self.store, lambda: self.key)
         self.upload_address = self.upload.address
         self.transport = HttpTransport(self.identity)
         self.nodes: dict[int, PieceSource] = {}

@@ -25,6 +25,7 @@ from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
 from peer.transport.client import HttpTransport
 from peer.transport.server import UploadServer
+from proto.config.values import HostPort
 from proto.ids import peer_name
 from proto.oci.upstreams import UpstreamTable
 from proto.pieces import KIB, MIB, PieceLayout
@@ -57,7 +58,7 @@ class RunningNode:
         self.identity = Identity.generate()
         self.metrics = Metrics()
         self.store = DiskStore(folder / "store", size_limit_bytes=64 * MIB, free_floor_bytes=0)
-        self.upload = UploadServer("127.0.0.1:0", self.store, lambda: self.connection.supernode_key)
+        self.upload = UploadServer(HostPort("127.0.0.1", 0), self.store, lambda: self.connection.supernode_key)
         upstreams = [origin.upstream] if origin is not None else []
         table = UpstreamTable.build(sections=upstreams)
         self.origins = Origins(lambda: table)

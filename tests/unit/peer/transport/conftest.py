@@ -9,6 +9,7 @@ import pytest
 from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
 from peer.transport.server import UploadServer
+from proto.config.values import HostPort
 from tests.support.blobs import fill
 from tests.unit.peer.transport.upload_harness import LARGE, SMALL, SUPERNODE
 
@@ -41,7 +42,7 @@ def serve(store: DiskStore) -> Iterator[Callable[..., UploadServer]]:
 
     def start(**options: float) -> UploadServer:
         settings = {"slots": 2, "queue_max": 2, **options}
-        servers.append(UploadServer("127.0.0.1:0", store, lambda: SUPERNODE.peer, **settings))  # type: ignore[arg-type]  # ints and floats alike
+        servers.append(UploadServer(HostPort("127.0.0.1", 0), store, lambda: SUPERNODE.peer, **settings))  # type: ignore[arg-type]  # ints and floats alike
         return servers[-1]
 
     yield start

@@ -321,11 +321,12 @@ import sys, time
 from pathlib import Path
 from peer.store.disk import DiskStore
 from peer.transport.server import UploadServer
+from proto.config.values import HostPort
 from tests.support.blobs import fill, some_blob
 store = DiskStore(Path(sys.argv[1]), size_limit_bytes=1 << 30, free_floor_bytes=0)
 fill(store, some_blob(8 << 20, piece_size_bytes=1 << 20)).close()
 key = bytes.fromhex(sys.argv[2])
-server = UploadServer("127.0.0.1:0", store, lambda: key, slots=2, rate_limit_bytes_s=int(sys.argv[3]))
+server = UploadServer(HostPort("127.0.0.1", 0), store, lambda: key, slots=2, rate_limit_bytes_s=int(sys.argv[3]))
 print(server.address, flush=True)
 time.sleep(60)
 """
