@@ -52,7 +52,7 @@ class Program:
 
 
 @dataclass
-class Minder:
+class Supervisor:
     """Owns the programs' processes. `say` prints one line for the operator."""
 
     programs: Sequence[Program]
@@ -64,7 +64,7 @@ class Minder:
         self._ending = False
 
     def run(self, when_ready: Callable[[Mapping[str, str]], None]) -> None:
-        """Start the programs one after the other, then mind them until SIGTERM or SIGINT.
+        """Start the programs one after the other, then supervise them until SIGTERM or SIGINT.
 
         `when_ready` is called once, with every address the programs named. Raises CommandError when a program
         does not come up the first time.

@@ -1,4 +1,4 @@
-"""`layercast up`: a supernode and a peer on this machine, ready as a mirror. Starts and minds them; no more."""
+"""`layercast up`: a supernode and a peer on this machine, ready as a mirror. Starts and supervises them; no more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from peer.cli.contract import CommandError, value
-from peer.cli.supervisor import Minder, Program
+from peer.cli.supervisor import Program, Supervisor
 from proto.config.settings import default_data_dir
 from proto.config.values import HostPort, parse_host_port, parse_path, parse_url
 from proto.errors import ConfigError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _DESCRIPTION = """\
-Start a supernode and a peer on this machine, mind them (what dies is started again), and end both on Ctrl-C or
+Start a supernode and a peer on this machine, supervise them (what dies is started again), and end both on Ctrl-C or
 SIGTERM. The defaults suit one machine: everything listens on loopback. With --supernode-listen 0.0.0.0:65000 and
 --supernode-upload-listen 0.0.0.0:65003 peers of other machines may join.
 """
@@ -92,8 +92,8 @@ def run(arguments: argparse.Namespace) -> int:
             (arguments.data_dir / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"--data-dir {arguments.data_dir}: {error.strerror}") from error
-    minder = Minder(programs(arguments), _say)
-    minder.run(_print_ready)
+    supervisor = Supervisor(programs(arguments), _say)
+    supervisor.run(_print_ready)
     return 0
 
 

@@ -1,6 +1,6 @@
 """What the downloader knows of one blob. A piece is MISSING, LEASED (some transfer is under way) or HELD; nothing else.
 
-Plain state and questions about it; the rules that change it are in readers, leases, alone and origin.
+Plain state and questions about it; the rules that change it are in readers, leases, standalone and origin.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from peer.downloader.sources import Holders
+from peer.downloader.holders import KnownHolders
 from proto.ids import Digest  # noqa: TC001  # compiled, a dataclass looks its fields' types up
 from proto.pieces import PieceLayout, first_missing, mask_of
 from proto.wire.messages import NO_READER, Source
@@ -63,7 +63,7 @@ class Fetch:
     piece: int
     lease: int
     holder: Holder | None
-    alone: bool = False
+    standalone: bool = False
     cancelled: bool = False
     voided: bool = False
 
@@ -81,7 +81,7 @@ class Upstream:
 
 @dataclass(slots=True, eq=False)
 class Blob:
-    """One blob, equal to itself alone. What is only good for one session is reset by unlink()."""
+    """One blob, equal to itself alone. What is only good for one session is reset by end_session()."""
 
     digest: Digest
     # When, of which piece, text, and the text's values: put into words only when somebody asks why.
@@ -101,7 +101,7 @@ class Blob:
     sources: list[Source] = field(default_factory=list)
     fetches: dict[int, Fetch] = field(default_factory=dict)
     upstream: Upstream | None = None
-    holders: Holders = field(default_factory=Holders)
+    holders: KnownHolders = field(default_factory=KnownHolders)
     progress_at: float = 0.0
     # When the supernode last said that the swarm moves.
     moved_at: float = 0.0
@@ -118,7 +118,7 @@ class Blob:
     origin_state: str = ""
     elected: bool = False
 
-    def unlink(self) -> None:
+    def end_session(self) -> None:
         """The session is over: its numbers, leases and questions with it. The ticket outlives it."""
         self.swarm = 0
         self.announced = self.announced_wanted = False

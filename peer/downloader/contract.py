@@ -29,16 +29,16 @@ class Holder:
     address: str
 
 
-# --- events: the link ----------------------------------------------------------------------------------------
+# --- events: the supernode ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class LinkOpened:
+class SupernodeConnected:
     """A session with the supernode is open; its numbers start afresh."""
 
 
 @dataclass(frozen=True, slots=True)
-class LinkLost:
+class SupernodeLost:
     """The session is over: three pings missed, or the connection ended."""
 
 
@@ -71,7 +71,7 @@ class SharingSwitched:
     on: bool
 
 
-LinkEvent = LinkOpened | LinkLost | Received | HashesLearned | HashesConflict | SharingSwitched
+SupernodeEvent = SupernodeConnected | SupernodeLost | Received | HashesLearned | HashesConflict | SharingSwitched
 
 
 # --- events: readers -----------------------------------------------------------------------------------------
@@ -244,7 +244,7 @@ class Wakeup:
     """The time next_wakeup() named has come."""
 
 
-Event = LinkEvent | ReaderEvent | StoreEvent | TransferEvent | Wakeup
+Event = SupernodeEvent | ReaderEvent | StoreEvent | TransferEvent | Wakeup
 
 
 # --- commands ------------------------------------------------------------------------------------------------

@@ -52,12 +52,12 @@ def _check_transfers(state: State, blob: Blob) -> None:
         assert not blob.held >> fetch.piece & 1 or fetch.cancelled, "what is held is not fetched"
         if fetch.lease:
             assert state.leases.get(fetch.lease) == fetch.fetch, "a lease has one transfer"
-    alone = [fetch for fetch in blob.fetches.values() if fetch.alone]
-    assert len(alone) <= state.limits.alone_fetches_max, "transfers without a lease are bounded"
+    unleased = [fetch for fetch in blob.fetches.values() if fetch.standalone]
+    assert len(unleased) <= state.limits.standalone_fetches_max, "transfers without a lease are bounded"
     for known in blob.holders.known.values():
-        mine = [fetch for fetch in alone if fetch.holder is not None and fetch.holder.peer == known.holder.peer]
+        mine = [fetch for fetch in unleased if fetch.holder is not None and fetch.holder.peer == known.holder.peer]
         assert known.transfers <= len(mine), "a holder's transfers are counted"
-        assert known.transfers <= state.limits.alone_fetches_per_holder
+        assert known.transfers <= state.limits.standalone_fetches_per_holder
 
 
 def _check_readers(state: State, blob: Blob) -> None:
@@ -71,7 +71,7 @@ def _check_readers(state: State, blob: Blob) -> None:
 
 
 def _check_session(state: State, blob: Blob) -> None:
-    if state.linked:
+    if state.connected:
         return
     assert not blob.swarm, "numbers end with their session"
     assert not blob.unanswered, "questions end with their session"
@@ -83,7 +83,7 @@ def _check_tables(state: State) -> None:
     limits = state.limits
     assert len(state.queries) <= limits.queries_max, "questions are bounded"
     assert len(state.public) <= limits.public_max, "what is known public is bounded"
-    assert sum(len(blob.fetches) for blob in state.blobs.values()) <= limits.fetches_max + limits.alone_fetches_max
+    assert sum(len(blob.fetches) for blob in state.blobs.values()) <= limits.fetches_max + limits.standalone_fetches_max
     for owned, owner in state.owners.items():
         assert state.blobs.get(owner.digest) is owner, "what is under way belongs to a blob"
         assert owned in _under_way(owner), "nothing is under way that no blob knows"

@@ -95,9 +95,9 @@ def _begin(state: State, blob: Blob, grant: Grant | InlineBlob) -> None:
     state.emit(StartFetch(fetch.fetch, blob.digest, piece, holder, grant.expires_ms / 1000, grant.ahead, behind))
 
 
-def start_alone(state: State, blob: Blob, piece: int, holder: Holder, deadline_s: float) -> None:
+def start_standalone(state: State, blob: Blob, piece: int, holder: Holder, deadline_s: float) -> None:
     """A transfer that no lease stands behind."""
-    fetch = _new_fetch(state, blob, Fetch(state.new_id(), piece, 0, holder, alone=True))
+    fetch = _new_fetch(state, blob, Fetch(state.new_id(), piece, 0, holder, standalone=True))
     blob.holders.known[holder.peer].transfers += 1
     state.note(blob, f"fetch {fetch.fetch} without a lease", piece)
     state.emit(StartFetch(fetch.fetch, blob.digest, piece, holder, deadline_s))
@@ -154,7 +154,7 @@ def fetch_ended(state: State, event: FetchEnded) -> Blob | None:
     lease = fetch.lease
     state.leases.pop(lease, None)
     known = blob.holders.known.get(fetch.holder.peer) if fetch.holder is not None else None
-    if known is not None and fetch.alone:
+    if known is not None and fetch.standalone:
         known.transfers -= 1
     if fetch.voided:
         if lease:
@@ -251,7 +251,7 @@ def _holder_bad(state: State, blob: Blob, fetch: Fetch, reason: str) -> None:
         entry = blob.holders.known.get(peer)
         if entry is not None and reason == FetchReason.NOT_HELD and entry.held is not None:
             entry.held &= ~(1 << fetch.piece)
-        if reason != FetchReason.BUSY or fetch.alone:
+        if reason != FetchReason.BUSY or fetch.standalone:
             blob.holders.failed(peer, state.now, state.limits)
 
 

@@ -26,8 +26,8 @@ class Limits:
     # Transfers at a time, whoever asked for them; the supernode's budget is far below.
     fetches_max: int = 64
     # Without a supernode: transfers at a time, and at a time from one holder.
-    alone_fetches_max: int = 4
-    alone_fetches_per_holder: int = 2
+    standalone_fetches_max: int = 4
+    standalone_fetches_per_holder: int = 2
     queries_max: int = 4
     # How often a holder is asked again what it holds.
     refresh_s: float = 3.0
@@ -35,8 +35,8 @@ class Limits:
     holder_rest_s: float = 0.5
     holder_failures_max: int = 5
     # Without a supernode a transfer may take this long, or its bytes at the slowest rate worth waiting for.
-    alone_deadline_s: float = 30.0
-    alone_rate_min_bytes_s: int = 256 * 1024
+    standalone_deadline_s: float = 30.0
+    standalone_rate_min_bytes_s: int = 256 * 1024
     # What is asked of upstream at once while holders may come up with the rest.
     upstream_window_bytes: int = 32 * 1024 * 1024
     # Entries of a blob's history, for story().

@@ -7,8 +7,9 @@ Transitions of a piece on this node:
     LEASED  --FetchEnded(reason) / UpstreamEnded, no other transfer--> MISSING
     HELD    --Voided, own digest mismatch, BlobEvicted--> MISSING
 
-Each event goes to one rule (readers, leases, swarms, origin, alone, link); then the blobs it touched are planned and
-settled. It knows no clock, no sockets and no global randomness, and raises nothing for what comes from outside.
+Each event goes to one rule (readers, leases, swarms, origin, standalone, session). Then the blobs it touched are
+planned and settled. It knows no clock, no sockets and no global randomness, and raises nothing for what comes from
+outside.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ _RULES: Final[dict[type, Callable[..., Blob | None]]] = {
     contract.BlobEvicted: swarms.evicted,
     contract.DigestChecked: swarms.digest_checked,
     contract.HoldingsKnown: standalone.holdings_known,
-    contract.LinkOpened: session.opened,
-    contract.LinkLost: session.lost,
+    contract.SupernodeConnected: session.opened,
+    contract.SupernodeLost: session.lost,
     contract.SharingSwitched: session.sharing_switched,
 }
 # The same for what the supernode says. Messages that are not here mean nothing to a downloader.
@@ -69,7 +70,7 @@ _MESSAGE_RULES: Final[dict[type, Callable[..., Blob | None]]] = {
     messages.BlobRefused: readers.blob_refused,
 }
 # After these every blob is looked at.
-_CONCERN_ALL: Final = (contract.Wakeup, contract.LinkLost, contract.LinkOpened, contract.SharingSwitched)
+_CONCERN_ALL: Final = (contract.Wakeup, contract.SupernodeLost, contract.SupernodeConnected, contract.SharingSwitched)
 # A transfer or question that ended leaves room for another blob's.
 _LEAVE_ROOM: Final = (contract.FetchEnded, contract.HoldingsKnown)
 
@@ -91,8 +92,8 @@ class Downloader:
         elif isinstance(event, _CONCERN_ALL):
             for each in list(state.blobs.values()):
                 self._follow_up(each)
-        if not state.linked and isinstance(event, _LEAVE_ROOM):
-            for each in standalone.busy_blobs(state):
+        if not state.connected and isinstance(event, _LEAVE_ROOM):
+            for each in list(state.busy):
                 standalone.plan_swaps(state, each)
         commands, state.out = state.out, []
         return commands
@@ -107,7 +108,7 @@ class Downloader:
 
     def _received(self, message: Message) -> Blob | None:
         rule = _MESSAGE_RULES.get(type(message))
-        return rule(self.state, message) if rule is not None and self.state.linked else None
+        return rule(self.state, message) if rule is not None and self.state.connected else None
 
     def _follow_up(self, blob: Blob) -> None:
         """Whatever happened to a blob: time limits, the digest when it is whole, plans, the store's pin."""
@@ -116,7 +117,7 @@ class Downloader:
         if blob.held == blob.full:
             swarms.check_if_whole(state, blob)
         if blob.wanted and not blob.complete:
-            if not state.linked:
+            if not state.connected:
                 standalone.plan_swaps(state, blob)
             origin.plan_upstream(state, blob)
         state.settle(blob)
@@ -130,14 +131,14 @@ class Downloader:
         # Asked once a turn of the loop: a store full of blobs that rest must cost nothing here.
         for blob in state.busy:
             soonest = min(soonest, readers.due_at(state, blob))
-            if not state.linked and blob.store is StoreState.OPEN:
-                soonest = min([soonest, *self._alone_times(blob)])
+            if not state.connected and blob.store is StoreState.OPEN:
+                soonest = min([soonest, *self._standalone_times(blob)])
         for blob in state.reader_blobs.values():
             if blob not in state.busy:
                 soonest = min(soonest, readers.due_at(state, blob))
         return soonest if soonest < _NEVER else None
 
-    def _alone_times(self, blob: Blob) -> list[float]:
+    def _standalone_times(self, blob: Blob) -> list[float]:
         state = self.state
         times = [state.upstream_from] if blob.being_read and state.upstream_from > state.now else []
         if blob.ticketed:

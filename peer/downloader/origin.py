@@ -1,8 +1,8 @@
 """Rules for this node's own fetches from an origin: when it may ask, for which pieces, and what their end means.
 
 With a supernode a node asks only when elected, or when the supernode opened the origin to all. Without one it asks for
-what nobody it knows holds, and not before the grace that counts once from the loss of the link. One fetch a blob at a
-time.
+what nobody it knows holds, and not before the grace that counts once from the loss of the session. One fetch a blob at
+a time.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def may_ask(state: State, blob: Blob) -> bool:
     """Whether this node may ask the origin for this blob now."""
     if not state.sharing:
         return False
-    if state.linked:
+    if state.connected:
         return blob.elected or (blob.origin_state == "open" and blob.being_read)
     return blob.being_read and state.now >= state.upstream_from
 
@@ -64,7 +64,7 @@ def plan_upstream(state: State, blob: Blob) -> None:
     if blob.check or not _has_source(blob):
         return
     pieces = blob.full & ~blob.held & ~blob.leased
-    if not state.linked:
+    if not state.connected:
         # The grace is long enough to have asked every holder once; one that is named later is asked first.
         if blob.ticketed and blob.holders.undecided() and state.now < state.upstream_from + state.limits.refresh_s:
             return
@@ -74,7 +74,7 @@ def plan_upstream(state: State, blob: Blob) -> None:
             _tried(state, blob, "")
         return
     first = blob.first_read if blob.first_read != NO_READER else first_missing(~pieces)
-    if not state.linked and blob.holders.known:
+    if not state.connected and blob.holders.known:
         pieces = _window(state, blob, pieces, first)
     upstream = Upstream(state.new_id(), pieces, blob.elected)
     blob.upstream = upstream
@@ -119,7 +119,7 @@ def upstream_ended(state: State, event: UpstreamEnded) -> Blob | None:
     elif event.reason and event.reason != CANCELLED:
         _tried(state, blob, event.reason)
         state.fail_readers(blob, f"upstream: {event.reason}")
-        if not state.linked:
+        if not state.connected:
             blob.wanted = any(not reader.failed for reader in blob.readers.values())
     elif blob.all_held:
         _tried(state, blob, "")

@@ -45,7 +45,7 @@ def blob_wanted(state: State, event: BlobWanted) -> Blob:
 
 def ask(state: State, blob: Blob, source: Source) -> None:
     """Find out whether the blob is public at the source, and its size."""
-    if state.linked:
+    if state.connected:
         if source not in blob.unanswered:
             blob.wanted = blob.wanted or not blob.complete
             state.announce(blob, source)
@@ -64,7 +64,7 @@ def admit(state: State, blob: Blob, source: Source) -> None:
     if reading and not blob.complete and not blob.wanted:
         blob.wanted = True
         blob.progress_at = state.now
-    if state.linked and blob.wanted and not blob.complete and not blob.announced_wanted and not blob.unanswered:
+    if state.connected and blob.wanted and not blob.complete and not blob.announced_wanted and not blob.unanswered:
         state.announce(blob, source)
     if reading:
         state.open_store(blob)
@@ -129,7 +129,7 @@ def public_checked(state: State, event: PublicChecked) -> Blob | None:
     if not reason:
         state.mark_public(blob, source)
         admit(state, blob, source)
-    elif not (state.linked and source in blob.unanswered):
+    elif not (state.connected and source in blob.unanswered):
         source_refused(state, blob, source, reason, event.message or "the blob's size is not one we serve")
     return blob
 
@@ -194,7 +194,7 @@ def stalled_at(state: State, blob: Blob) -> float:
     # Others of the swarm have their turn, or other blobs have this node's link.
     busy_at = max(blob.moved_at, state.piece_at)
     start = max(blob.progress_at, min(busy_at, blob.progress_at + state.limits.patience_s))
-    if not state.linked and state.ever_linked:
+    if not state.connected and state.ever_connected:
         start = max(start, state.upstream_from)
     return start + state.limits.stall_s
 

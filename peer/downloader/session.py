@@ -1,4 +1,4 @@
-"""Rules for the link to the supernode as a whole: opened, lost, nodes' numbers, sharing switched on and off."""
+"""Rules for the session with the supernode as a whole: opened, lost, nodes' numbers, sharing switched on and off."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from proto.errors import DigestInvalid
 from proto.ids import peer_name_from_bytes
 
 if TYPE_CHECKING:
-    from peer.downloader.contract import LinkLost, LinkOpened, SharingSwitched
+    from peer.downloader.contract import SharingSwitched, SupernodeConnected, SupernodeLost
     from peer.downloader.state import State
     from proto.wire.messages import NodeKnown, Source
 
 
-def opened(state: State, _: LinkOpened) -> None:
+def opened(state: State, _: SupernodeConnected) -> None:
     """Announce everything; stop asking upstream."""
-    state.linked = state.ever_linked = True
+    state.connected = state.ever_connected = True
     for blob in list(state.blobs.values()):
         origin.stop_upstream(state, blob)
         asking: dict[Source, None] = {
@@ -33,17 +33,17 @@ def opened(state: State, _: LinkOpened) -> None:
                 state.announce(blob, source)
 
 
-def lost(state: State, _: LinkLost) -> None:
+def lost(state: State, _: SupernodeLost) -> None:
     """The session's numbers are void; what this node has and whom it knows stay."""
-    if not state.linked:
+    if not state.connected:
         return
-    state.linked = False
+    state.connected = False
     state.upstream_from = state.now + state.limits.grace_s + state.rng.uniform(0.0, state.limits.grace_jitter_s)
     state.nodes.clear()
     state.swarms.clear()
     state.leases.clear()
     for blob in list(state.blobs.values()):
-        blob.unlink()
+        blob.end_session()
         for reader in list(blob.readers.values()):
             if not reader.admitted and not reader.failed:
                 readers.ask(state, blob, reader.source)

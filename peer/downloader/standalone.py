@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from peer.downloader.blob import StoreState
 from peer.downloader.contract import AskHoldings, HoldingsKnown
-from peer.downloader.leases import start_alone
+from peer.downloader.leases import start_standalone
 
 if TYPE_CHECKING:
     from peer.downloader.blob import Blob
@@ -30,7 +30,7 @@ def holders_named(state: State, event: Holders) -> Blob | None:
 
 def plan_swaps(state: State, blob: Blob) -> None:
     """Questions that are due, then transfers, within the limits."""
-    if state.linked or not state.sharing or not blob.ticketed or blob.store is not StoreState.OPEN or blob.all_held:
+    if state.connected or not state.sharing or not blob.ticketed or blob.store is not StoreState.OPEN or blob.all_held:
         return
     for entry in blob.holders.due(state.now):
         if len(state.queries) >= state.limits.queries_max:
@@ -44,21 +44,16 @@ def plan_swaps(state: State, blob: Blob) -> None:
 
 def _start_transfers(state: State, blob: Blob) -> None:
     assert blob.layout is not None
-    room = state.limits.alone_fetches_max - sum(len(other.fetches) for other in busy_blobs(state))
+    room = state.limits.standalone_fetches_max - sum(len(other.fetches) for other in state.busy)
     while room > 0:
         missing = blob.hashed & ~blob.held & ~blob.leased
         chosen = blob.holders.choose(missing, blob.first_read, state.now, state.limits, state.rng) if missing else None
         if chosen is None:
             return
         piece, entry = chosen
-        slowest_s = blob.layout.length(piece) / state.limits.alone_rate_min_bytes_s
-        start_alone(state, blob, piece, entry.holder, max(state.limits.alone_deadline_s, slowest_s))
+        slowest_s = blob.layout.length(piece) / state.limits.standalone_rate_min_bytes_s
+        start_standalone(state, blob, piece, entry.holder, max(state.limits.standalone_deadline_s, slowest_s))
         room -= 1
-
-
-def busy_blobs(state: State) -> list[Blob]:
-    """Wanted and not complete."""
-    return list(state.busy)
 
 
 def holdings_known(state: State, event: HoldingsKnown) -> Blob | None:

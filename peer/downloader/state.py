@@ -40,9 +40,9 @@ class State:
     limits: Limits = field(default_factory=Limits)
     now: float = 0.0
     sharing: bool = True
-    linked: bool = False
-    ever_linked: bool = False
-    # After the loss of the link: when this node may ask upstream.
+    connected: bool = False
+    ever_connected: bool = False
+    # After the loss of the session: when this node may ask upstream.
     upstream_from: float = 0.0
     blobs: dict[Digest, Blob] = field(default_factory=dict)
     # Wanted and not complete: what the plans look at.
@@ -72,7 +72,7 @@ class State:
 
     def send(self, message: Message) -> None:
         """To the supernode, if there is one now."""
-        if self.linked:
+        if self.connected:
             self.out.append(Send(message))
 
     def blob(self, digest: Digest) -> Blob:
@@ -155,7 +155,7 @@ class State:
         Each is answered, in order, by SwarmOpened or BlobRefused; without a source it would be refused.
         """
         source = source or next(iter(blob.sources), None)
-        if not self.linked or source is None:
+        if not self.connected or source is None:
             return
         layout = blob.layout
         held = Bitfield(layout.count, blob.held).to_bytes() if layout is not None else b""
@@ -174,7 +174,7 @@ class State:
         if blob.full == 1:
             return
         first = blob.first_read
-        if self.linked and blob.swarm and first != blob.reader_sent:
+        if self.connected and blob.swarm and first != blob.reader_sent:
             blob.reader_sent = first
             self.send(ReaderMoved(blob.swarm, first))
 

@@ -115,7 +115,6 @@ class Driver:
     # --- questions ----------------------------------------------------------------------------------------------
 
     def known_size(self, digest: Digest, source: Source) -> int | None:
-        """See peer.node.blobs.BlobProvider."""
         return self._machine.known_size(digest, source, self._clock())
 
     def story(self, digest: Digest, piece: int | None = None) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from peer.downloader.contract import HashesLearned, LinkLost, LinkOpened, Received
+from peer.downloader.contract import HashesLearned, Received, SupernodeConnected, SupernodeLost
 from peer.store.base import HASH_BYTES, SignedHashes
 from proto.errors import DigestInvalid, FrameInvalid, TicketInvalid
 from proto.ids import Digest
@@ -63,12 +63,12 @@ class MessageHandler:
     def session_opened(self) -> None:
         """Numbers start anew."""
         self._forget_numbers()
-        self._post(LinkOpened())
+        self._post(SupernodeConnected())
 
     def session_lost(self) -> None:
         """Its numbers mean nothing any more."""
         self._forget_numbers()
-        self._post(LinkLost())
+        self._post(SupernodeLost())
 
     def _forget_numbers(self) -> None:
         self._seed = None

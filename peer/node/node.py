@@ -69,13 +69,11 @@ class Node:
     # --- peer.node.blobs.BlobProvider --------------------------------------------------------------------------
 
     async def open(self, digest: Digest, source: Source) -> BlobReader:
-        """See BlobProvider."""
         if self.driver.closed:
             raise NotShared("off", "this node is stopping")
         return await self._readers.open(digest, source)
 
     def known_size(self, digest: Digest, source: Source) -> int | None:
-        """See BlobProvider."""
         return self.driver.known_size(digest, source)
 
     # --- from start to end -------------------------------------------------------------------------------------

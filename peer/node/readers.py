@@ -52,26 +52,21 @@ class BlobReader:
 
     @property
     def size_bytes(self) -> int:
-        """See OpenedBlob."""
         return self._handle.layout.size_bytes
 
     @property
     def handle(self) -> BlobHandle:
-        """See OpenedBlob."""
         return self._handle
 
     @property
     def complete(self) -> bool:
-        """See OpenedBlob."""
         return (self._handle.matched or self._handle.complete) and not self.wrong
 
     @property
     def wrong(self) -> bool:
-        """See OpenedBlob."""
         return isinstance(self.failure, DigestMismatch)
 
     async def wait_available(self, offset: int) -> int:
-        """See OpenedBlob."""
         while True:
             if self.complete:
                 return self.size_bytes
@@ -100,7 +95,6 @@ class BlobReader:
             self.failure = BlobFailed(message)
 
     def close(self) -> None:
-        """See OpenedBlob."""
         closed, self._closed = self._closed, None
         if closed is not None:
             closed()
@@ -119,7 +113,6 @@ class Readers:
         self._reading: dict[int, BlobReader] = {}
 
     async def open(self, digest: Digest, source: Source) -> BlobReader:
-        """See peer.node.blobs.BlobProvider."""
         number = next(self._numbers)
         answer: asyncio.Future[BlobReader] = self._loop.create_future()
         self._waiting[number] = (digest, answer)

@@ -66,7 +66,6 @@ class SupernodeConnection:
     # --- the session -------------------------------------------------------------------------------------------
 
     def hello(self, challenge: Challenge) -> Hello:
-        """See SessionOwner."""
         profile = self._profile
         return Hello(
             version=PROTOCOL_VERSION,
@@ -84,7 +83,6 @@ class SupernodeConnection:
         )
 
     def opened(self, challenge: Challenge) -> None:
-        """See SessionOwner."""
         if challenge.supernode != self._key:
             self._remember_key(challenge.supernode)
         self._node.metrics.supernode_connected.set(1)
@@ -92,13 +90,11 @@ class SupernodeConnection:
         self._messages.session_opened()
 
     def lost(self, reason: str) -> None:
-        """See SessionOwner."""
         self._node.metrics.supernode_connected.set(0)
         logger.debug("link_lost reason=%s", reason)
         self._messages.session_lost()
 
     def received(self, message: Message) -> None:
-        """See SessionOwner."""
         self._messages.received(message)
 
     def _remember_key(self, key: bytes) -> None:
@@ -118,25 +114,20 @@ class SupernodeConnection:
     # --- peer.node.message_handler.NodeKeeper ------------------------------------------------------------------
 
     def keep_ticket(self, digest: Digest, ticket: bytes) -> None:
-        """See NodeKeeper."""
         self._node.blobs.of(digest).ticket = ticket
 
     def check_hashes(self, digest: Digest, layout: PieceLayout, hashes: PieceHashes) -> None:
-        """See NodeKeeper."""
         if self._key is None:
             raise TicketInvalid("no supernode was ever met")
         check_hashes(self._key, digest, layout, hashes.first, hashes.hashes, hashes.signature)
 
     def learn_hashes(self, digest: Digest, signed: SignedHashes) -> bool:
-        """See NodeKeeper."""
         return self._node.blobs.learn_hashes(digest, signed)
 
     def connect_to_seed(self, seed: NodeKnown) -> None:
-        """See NodeKeeper."""
         self._node.workers.connect(PieceSource(PeerName(seed.peer), seed.address))
 
     def lease_granted(self) -> None:
-        """See NodeKeeper."""
         self._node.metrics.lease("granted")
 
 

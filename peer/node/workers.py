@@ -201,11 +201,9 @@ class Workers:
         self._transport.start(fetch, done)
 
     def connect(self, source: PieceSource) -> None:
-        """See Transport.connect."""
         self._transport.connect(source)
 
     def cancel_fetch(self, fetch: int) -> None:
-        """See Transport.cancel."""
         self._transport.cancel(fetch)
 
     def ask_holdings(self, command: AskHoldings, ticket: bytes, key: bytes | None, post: Post) -> None:

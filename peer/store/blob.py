@@ -224,11 +224,9 @@ class Blob:
         return self._paths.partial.parent
 
     def make_room(self, size_bytes: int) -> bool:
-        """See WriterHost."""
         return self._host.make_room(size_bytes)
 
     def begin(self, piece: int, *, from_origin: bool) -> Writer:
-        """See BlobHandle.writer."""
         length = self.layout.length(piece)
         if not self.held >> piece & 1:
             self._host.want_room(self, length)
@@ -316,7 +314,6 @@ class Blob:
         return True
 
     def leave(self, writer: Writer) -> None:
-        """See WriterHost."""
         with self._lock:
             if self._owners.get(writer.piece) is writer:
                 del self._owners[writer.piece]
@@ -363,7 +360,6 @@ class Blob:
                 pass
 
     def check_digest(self, on_match: Callable[[], None] | None = None) -> bool:
-        """See BlobHandle."""
         with self._check_lock:
             if self.complete:
                 return True

@@ -73,7 +73,6 @@ class DiskStore:
         self._root.close()
 
     def inventory(self) -> list[StoredBlob]:
-        """See BlobStore."""
         with self._lock:
             blobs = list(self._blobs.values())
         found = []
@@ -86,7 +85,6 @@ class DiskStore:
         return found
 
     def get(self, digest: Digest, *, used: bool = True) -> DiskBlobHandle | None:
-        """See BlobStore."""
         blob = self._acquire(digest)
         if blob is None:
             return None
@@ -109,7 +107,6 @@ class DiskStore:
         return DiskBlobHandle(self, blob)
 
     def remove(self, digest: Digest) -> bool:
-        """See BlobStore."""
         with self._lock:
             blob = self._blobs.get(digest)
             if blob is None or blob.pins:
@@ -146,7 +143,6 @@ class DiskStore:
                 blob.unload()
 
     def about_to_write(self, blob: Blob) -> None:
-        """See BlobHost."""
         for callback in self._before_write:
             callback(blob.digest)
 
@@ -172,7 +168,6 @@ class DiskStore:
         return freed > 0
 
     def request_digest(self, blob: Blob) -> None:
-        """See BlobHost."""
         self._digests.request(blob)
 
     # --- the index ---------------------------------------------------------------------------------------------

@@ -26,36 +26,29 @@ class DiskBlobHandle:
 
     @property
     def digest(self) -> Digest:
-        """See BlobHandle."""
         return self._blob.digest
 
     @property
     def layout(self) -> PieceLayout:
-        """See BlobHandle."""
         return self._blob.layout
 
     @property
     def held(self) -> int:
-        """See BlobHandle."""
         return self._blob.held
 
     @property
     def complete(self) -> bool:
-        """See BlobHandle."""
         return self._blob.complete
 
     @property
     def matched(self) -> bool:
-        """See BlobHandle."""
         return self._blob.matched
 
     @property
     def fresh(self) -> bool:
-        """See BlobHandle."""
         return self._blob.fresh
 
     def fileno(self) -> int:
-        """See BlobHandle."""
         return self._blob.descriptor
 
     def learn_hashes(self, signed: SignedHashes) -> None:
@@ -68,20 +61,16 @@ class DiskBlobHandle:
 
     @property
     def signed_hashes(self) -> tuple[SignedHashes, ...]:
-        """See BlobHandle."""
         return self._blob.signed_hashes
 
     def signed_run(self, piece: int, pieces_max: int) -> SignedHashes | None:
-        """See BlobHandle."""
         return self._blob.signed_run(piece, pieces_max)
 
     def hash_of(self, piece: int) -> bytes | None:
-        """See BlobHandle."""
         return self._blob.expected_hash(piece)
 
     @property
     def being_written(self) -> bool:
-        """See BlobHandle."""
         return self._blob.writers > 0
 
     def writer(self, piece: int, *, from_origin: bool = False) -> Writer:
@@ -89,11 +78,9 @@ class DiskBlobHandle:
         return self._blob.begin(piece, from_origin=from_origin)
 
     def adopt(self, piece: int) -> bool:
-        """See BlobHandle."""
         return self._blob.adopt(piece)
 
     def available_from(self, offset: int) -> int:
-        """See BlobHandle."""
         layout = self._blob.layout
         if offset >= layout.size_bytes:
             return offset
@@ -109,7 +96,6 @@ class DiskBlobHandle:
         self._blob.void()
 
     def close(self) -> None:
-        """See BlobHandle."""
         if self._open:
             self._open = False
             self._host.unpin(self._blob)

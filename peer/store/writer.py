@@ -84,11 +84,9 @@ class Writer:
 
     @property
     def remaining_bytes(self) -> int:
-        """See PieceWriter."""
         return self._length - self._written
 
     def write(self, chunk: Chunk) -> None:
-        """See PieceWriter."""
         assert not self._ended
         assert len(chunk) <= self.remaining_bytes
         if isinstance(chunk, FileSlice):
@@ -138,7 +136,6 @@ class Writer:
             return count == len(part)
 
     def finish(self) -> bytes:
-        """See PieceWriter."""
         assert not self._ended
         try:
             if self.remaining_bytes:
@@ -168,7 +165,6 @@ class Writer:
             self.abort()
 
     def abort(self) -> None:
-        """See PieceWriter."""
         if self._ended:
             return
         self._ended = True

@@ -1,6 +1,7 @@
-"""Stand-ins for the supernode and the peer, and a minder over them: `python -m tests.unit.peer.cli.programs ROLE ...`.
+"""Stand-ins for the supernode and the peer, supervised: `python -m tests.unit.peer.cli.programs ROLE ...`.
 
-As `minded DIRECTORY BEHAVIOUR`, runs two of them under a Minder. Each stand-in writes its pid into the directory.
+As `supervised DIRECTORY BEHAVIOUR`, runs two of them under a Supervisor. Each stand-in writes its pid
+into the directory.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peer.cli.contract import CommandError
-from peer.cli.supervisor import Minder, Program
+from peer.cli.supervisor import Program, Supervisor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ def stand_in(name: str, directory: Path, behaviour: str, told: str) -> None:
         time.sleep(60)
 
 
-def minded(directory: Path, behaviour: str) -> int:
+def supervised(directory: Path, behaviour: str) -> int:
     """Mind two stand-ins; the second behaves as told and hears the first one's address."""
 
     def program(name: str, how: str) -> Program:
@@ -52,7 +53,7 @@ def minded(directory: Path, behaviour: str) -> int:
         print(line, flush=True)
 
     try:
-        Minder(programs, say).run(lambda addresses: print(f"all ready {addresses['second.api']}", flush=True))
+        Supervisor(programs, say).run(lambda addresses: print(f"all ready {addresses['second.api']}", flush=True))
     except CommandError as error:
         print(error, flush=True)
         return 1
@@ -60,6 +61,6 @@ def minded(directory: Path, behaviour: str) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "minded":
-        sys.exit(minded(Path(sys.argv[2]), sys.argv[3]))
+    if sys.argv[1] == "supervised":
+        sys.exit(supervised(Path(sys.argv[2]), sys.argv[3]))
     stand_in(sys.argv[2], Path(sys.argv[3]), sys.argv[4], sys.argv[5])

@@ -6,7 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
 from peer.downloader import contract, invariants
-from peer.downloader.contract import BlobFound, BlobWanted, LinkOpened, Received, StoreOpened
+from peer.downloader.contract import BlobFound, BlobWanted, Received, StoreOpened, SupernodeConnected
 from peer.downloader.machine import Downloader
 from proto.ids import Digest, PeerName
 from proto.pieces import KIB, PieceLayout
@@ -70,8 +70,8 @@ class Script:
 
     # --- the usual beginnings ----------------------------------------------------------------------------------
 
-    def linked(self) -> Script:
-        self(LinkOpened())
+    def connected(self) -> Script:
+        self(SupernodeConnected())
         self.receive(*(NodeKnown(n, peer_id(n + 1), f"10.0.0.{n}:65002") for n in range(4)))
         return self
 

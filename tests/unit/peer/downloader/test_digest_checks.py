@@ -24,7 +24,7 @@ LIMITS = Limits()
 
 
 def test_the_outcome_of_a_check_that_a_void_overtook_says_nothing() -> None:
-    script = Script().linked().open(held=0b1110)
+    script = Script().connected().open(held=0b1110)
     (fetch,) = of_type(script.grant(11, 0), StartFetch)
     (check,) = of_type(script(FetchEnded(fetch.fetch, "", 0.1)), CheckDigest)
     assert of_type(script.receive(Voided(SWARM, "no match")), VoidInStore)
@@ -41,7 +41,7 @@ def test_the_outcome_of_a_check_that_a_void_overtook_says_nothing() -> None:
 
 
 def test_a_digest_that_cannot_be_checked_is_tried_again_for_a_later_client_alone() -> None:
-    script = Script().linked().open(held=0b1110)
+    script = Script().connected().open(held=0b1110)
     (fetch,) = of_type(script.grant(11, 0), StartFetch)
     (check,) = of_type(script(FetchEnded(fetch.fetch, "", 0.1)), CheckDigest)
     failed = script(DigestChecked(check.check, False, "the disk is in trouble"))
@@ -54,7 +54,7 @@ def test_a_digest_that_cannot_be_checked_is_tried_again_for_a_later_client_alone
 
 
 def test_a_complete_blob_that_nobody_reads_keeps_the_end_of_its_history_alone() -> None:
-    script = Script().linked().open(held=0b1110)
+    script = Script().connected().open(held=0b1110)
     for lease in range(20):
         (fetch,) = of_type(script.grant(100 + lease, 0), StartFetch)
         script(FetchEnded(fetch.fetch, FetchReason.TIMEOUT, 0.1))

@@ -22,7 +22,7 @@ OPENED = SwarmOpened(SWARM, str(DIGEST), SIZE, PIECE, TICKET)
 
 
 def test_a_swarm_is_waited_for_while_the_supernode_says_that_it_moves() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     script(ReaderAt(1, 0))
     for _ in range(10):
         assert of_type(script.wait(25.0), FailReaders) == []
@@ -32,7 +32,7 @@ def test_a_swarm_is_waited_for_while_the_supernode_says_that_it_moves() -> None:
 
 
 def test_a_swarm_that_moves_is_not_waited_for_without_end_where_nothing_comes() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     script(ReaderAt(1, 0))
     for _ in range(15):
         assert of_type(script.wait(20.0), FailReaders) == []
@@ -43,7 +43,7 @@ def test_a_swarm_that_moves_is_not_waited_for_without_end_where_nothing_comes() 
 
 
 def test_a_blob_waits_its_turn_while_pieces_of_others_come() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     script(ReaderAt(1, 0))
     script(BlobWanted(2, OTHER, SOURCE))
     script.receive(SwarmOpened(SWARM + 1, str(OTHER), SIZE, PIECE, TICKET))
@@ -57,7 +57,7 @@ def test_a_blob_waits_its_turn_while_pieces_of_others_come() -> None:
 
 
 def test_a_swarm_is_waited_for_while_parts_of_pieces_come() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     script(ReaderAt(1, 0))
     for _ in range(10):
         assert of_type(script.wait(25.0), FailReaders) == []
@@ -67,7 +67,7 @@ def test_a_swarm_is_waited_for_while_parts_of_pieces_come() -> None:
 
 
 def test_payload_of_a_blob_that_is_not_known_or_not_open_means_nothing() -> None:
-    script = Script().linked()
+    script = Script().connected()
     assert script(PayloadCame(DIGEST)) == []
     script(BlobWanted(1, DIGEST, SOURCE))
     script.receive(OPENED)
@@ -75,7 +75,7 @@ def test_payload_of_a_blob_that_is_not_known_or_not_open_means_nothing() -> None
 
 
 def test_a_state_that_is_not_known_is_no_reason_to_wait() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     script(ReaderAt(1, 0))
     script.wait(29.0)
     assert script.receive(OriginStatus(SWARM, "dreaming", False)) == []
@@ -83,7 +83,7 @@ def test_a_state_that_is_not_known_is_no_reason_to_wait() -> None:
 
 
 def test_a_swarm_that_moves_stops_no_fetch_of_this_nodes_own() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
     assert script.receive(OriginStatus(SWARM, "sharing", True)) == []
     assert script.receive(OriginStatus(SWARM, "fetching", False)) == [CancelUpstream(upstream.fetch)]

@@ -20,7 +20,7 @@ from tests.unit.peer.downloader.script import DIGEST, PIECE, SIZE, SOURCE, SWARM
 
 
 def test_a_slow_origin_is_waited_for_while_the_supernode_says_that_it_is_fetching() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     script(ReaderAt(1, 0))
     for _ in range(60):
         assert of_type(script.wait(2.0), FailReaders) == []
@@ -29,7 +29,7 @@ def test_a_slow_origin_is_waited_for_while_the_supernode_says_that_it_is_fetchin
 
 
 def test_an_elected_node_asks_upstream_and_reports_the_end() -> None:
-    script = Script().linked().open(held=0b0010)
+    script = Script().connected().open(held=0b0010)
     (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
     assert (upstream.source, upstream.pieces, upstream.first) == (SOURCE, 0b1101, 0)
     assert script(UpstreamPiece(upstream.fetch, 0)) == [Send(Stored(0, SWARM, 0, 0)), PieceHeld(DIGEST, 0)]
@@ -40,7 +40,7 @@ def test_an_elected_node_asks_upstream_and_reports_the_end() -> None:
 
 
 def test_a_blob_fetched_alone_is_announced_with_own_hashes() -> None:
-    script = Script().linked().open(hashed=0)
+    script = Script().connected().open(hashed=0)
     (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
     script(*(UpstreamPiece(upstream.fetch, piece) for piece in range(4)), UpstreamEnded(upstream.fetch, ""))
     (check,) = of_type(script.all, CheckDigest)
@@ -49,7 +49,7 @@ def test_a_blob_fetched_alone_is_announced_with_own_hashes() -> None:
 
 
 def test_a_failed_election_is_reported_and_readers_see_for_themselves() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
     out = script(UpstreamEnded(upstream.fetch, "unavailable"))
     assert Send(OriginTried(SWARM, "unavailable")) in out
@@ -57,7 +57,7 @@ def test_a_failed_election_is_reported_and_readers_see_for_themselves() -> None:
 
 
 def test_an_origin_open_to_all_is_asked_only_where_a_client_reads() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     script(ReaderClosed(1))
     assert of_type(script.receive(OriginStatus(SWARM, "open", False)), FetchUpstream) == []
     assert of_type(script(BlobWanted(2, DIGEST, SOURCE)), FetchUpstream)

@@ -49,7 +49,7 @@ class World:
         self.readers: dict[int, str] = {}
         self.leases: dict[int, str] = {}
         self.swarms: dict[int, Digest] = {}
-        self.linked = False
+        self.connected = False
         self.last = 0
         self.store = dict.fromkeys(DIGESTS, 0)
 
@@ -78,7 +78,7 @@ class World:
                 assert self.readers[reader] == "waiting", "one answer a reader"
                 self.readers[reader] = "answered"
             case contract.Send(Stored(lease=lease)) | contract.Send(Failed(lease=lease)):
-                assert self.linked
+                assert self.connected
                 if lease:
                     assert self.leases.pop(lease) == "open", "one end a lease"
             case contract.Send(Announce()):
@@ -130,7 +130,7 @@ class World:
             case contract.AskHoldings(query):
                 return contract.HoldingsKnown(query, None if chance < 0.3 else self.rng.getrandbits(5))
             case contract.Send(Announce(digest=text)):
-                return self.answer(text, chance) if self.linked else None
+                return self.answer(text, chance) if self.connected else None
         raise AssertionError(f"no outcome for {command}")
 
     def fetch_outcome(self, fetch: int, chance: float) -> contract.Event:
@@ -165,13 +165,13 @@ class World:
             return contract.SharingSwitched(self.rng.random() < 0.7)
         if kind == 8:
             return contract.PayloadCame(self.rng.choice(DIGESTS))
-        return self.supernode_says() if self.linked else contract.Wakeup()
+        return self.supernode_says() if self.connected else contract.Wakeup()
 
     def flip_link(self) -> contract.Event:
-        self.linked = not self.linked
+        self.connected = not self.connected
         self.leases.clear()
         self.swarms.clear()
-        return contract.LinkOpened() if self.linked else contract.LinkLost()
+        return contract.SupernodeConnected() if self.connected else contract.SupernodeLost()
 
     def supernode_says(self) -> contract.Event:
         swarm = self.rng.choice(list(self.swarms) or [99])

@@ -16,8 +16,6 @@ from peer.downloader.contract import (
     FetchUpstream,
     HashesLearned,
     HoldingsKnown,
-    LinkLost,
-    LinkOpened,
     OpenInStore,
     PublicChecked,
     ReaderAt,
@@ -25,6 +23,8 @@ from peer.downloader.contract import (
     RefuseReader,
     StartFetch,
     StoreOpened,
+    SupernodeConnected,
+    SupernodeLost,
     UpstreamEnded,
     UpstreamPiece,
 )
@@ -48,11 +48,11 @@ LIMITS = Limits()
 
 
 def lost(held: int = 0, hashed: int = 0b1111, seed: int = 1) -> tuple[Script, list[AskHoldings]]:
-    """A client reads, the supernode had named two holders, the link is lost."""
-    script = Script(seed).linked().open(held=held, hashed=hashed)
+    """A client reads, the supernode had named two holders, the session is lost."""
+    script = Script(seed).connected().open(held=held, hashed=hashed)
     script(ReaderAt(1, 0))
     script.receive(Holders(SWARM, (1, 2)))
-    return script, of_type(script(LinkLost()), AskHoldings)
+    return script, of_type(script(SupernodeLost()), AskHoldings)
 
 
 def test_known_holders_are_asked_what_they_have() -> None:
@@ -62,9 +62,9 @@ def test_known_holders_are_asked_what_they_have() -> None:
 
 def test_pieces_that_holders_have_are_fetched_from_them_within_limits() -> None:
     script, (first, second) = lost()
-    assert len(of_type(script(HoldingsKnown(first.query, 0b1111)), StartFetch)) == LIMITS.alone_fetches_per_holder
+    assert len(of_type(script(HoldingsKnown(first.query, 0b1111)), StartFetch)) == LIMITS.standalone_fetches_per_holder
     script(HoldingsKnown(second.query, 0b1111))
-    assert len(of_type(script.all, StartFetch)) == LIMITS.alone_fetches_max
+    assert len(of_type(script.all, StartFetch)) == LIMITS.standalone_fetches_max
 
 
 def test_the_reader_s_piece_comes_first_and_then_the_rarest() -> None:
@@ -111,15 +111,15 @@ def test_upstream_is_asked_only_for_what_nobody_known_holds() -> None:
 
 
 def test_nobody_reading_means_nothing_asked_of_upstream() -> None:
-    script = Script().linked().open()
-    script(LinkLost(), ReaderClosed(1))
+    script = Script().connected().open()
+    script(SupernodeLost(), ReaderClosed(1))
     assert of_type(script.wait(60.0), FetchUpstream) == []
 
 
 def test_on_reconnect_upstream_is_left_alone_and_everything_announced() -> None:
     script, _ = lost(held=0b0001)
     (fetch,) = of_type(script.wait(25.0), FetchUpstream)
-    out = script(LinkOpened())
+    out = script(SupernodeConnected())
     assert CancelUpstream(fetch.fetch) in out
     assert [m.held for m in sent(out) if isinstance(m, Announce)] == [b"\1"]
     script(UpstreamPiece(fetch.fetch, 1), UpstreamEnded(fetch.fetch, "cancelled"))
@@ -172,9 +172,9 @@ def test_a_stored_blob_is_read_without_a_supernode_once_its_source_is_known_publ
 
 
 def test_clients_that_wait_for_an_answer_when_the_link_is_lost_get_one_from_an_own_check() -> None:
-    script = Script().linked()
+    script = Script().connected()
     script(BlobWanted(1, DIGEST, SOURCE))
-    assert of_type(script(LinkLost()), CheckPublic)
+    assert of_type(script(SupernodeLost()), CheckPublic)
 
 
 def test_a_failed_upstream_fetch_sends_readers_on_and_is_tried_anew_for_the_next() -> None:
@@ -189,5 +189,5 @@ def test_a_failed_upstream_fetch_sends_readers_on_and_is_tried_anew_for_the_next
 def test_what_was_fetched_alone_is_announced_with_hashes_when_the_supernode_is_back() -> None:
     script = Script()
     script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)))
-    (announce,) = script(LinkOpened())
+    (announce,) = script(SupernodeConnected())
     assert getattr(announce, "with_hashes", False)

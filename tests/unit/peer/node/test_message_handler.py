@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peer.downloader.contract import Event, HashesLearned, LinkLost, LinkOpened, Received
+from peer.downloader.contract import Event, HashesLearned, Received, SupernodeConnected, SupernodeLost
 from peer.node.message_handler import MessageHandler
 from peer.transport.delivery import DeliverySlot
 from proto.errors import TicketInvalid
@@ -120,7 +120,7 @@ def test_numbers_end_with_their_session() -> None:
     script.hears(SEED, swarm_opened())
     script.handler.session_lost()
     script.handler.session_opened()
-    assert script.events[-2:] == [LinkLost(), LinkOpened()]
+    assert script.events[-2:] == [SupernodeLost(), SupernodeConnected()]
     assert script.hears(PieceHashes(SWARM, 0, bytes(32), b"")) == []
     script.given.clear()
     script.hears(swarm_opened())

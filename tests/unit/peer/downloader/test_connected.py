@@ -16,8 +16,6 @@ from peer.downloader.contract import (
     FailReaders,
     FetchEnded,
     HashesConflict,
-    LinkLost,
-    LinkOpened,
     OpenInStore,
     PieceHeld,
     ReaderAt,
@@ -30,6 +28,8 @@ from peer.downloader.contract import (
     StoreContent,
     StoreOpened,
     StoreRefused,
+    SupernodeConnected,
+    SupernodeLost,
     VoidInStore,
 )
 from proto.wire.messages import (
@@ -64,7 +64,7 @@ OPENED = SwarmOpened(SWARM, str(DIGEST), SIZE, PIECE, TICKET)
 
 
 def test_the_first_client_makes_an_announcement_and_reads_once_the_store_is_open() -> None:
-    script = Script().linked()
+    script = Script().connected()
     assert script(BlobWanted(1, DIGEST, SOURCE)) == [Send(Announce(str(DIGEST), (SOURCE,), True, 0, 0, b""))]
     assert of_type(script.receive(OPENED), OpenInStore) == [OpenInStore(DIGEST, SIZE, PIECE)]
     assert script(StoreOpened(DIGEST, 0, 0, False)) == [AnswerReader(1)]
@@ -73,12 +73,12 @@ def test_the_first_client_makes_an_announcement_and_reads_once_the_store_is_open
 
 
 def test_a_second_client_of_a_public_source_reads_at_once() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     assert script(BlobWanted(2, DIGEST, SOURCE)) == [AnswerReader(2)]
 
 
 def test_a_client_of_another_source_waits_for_the_word_about_that_source() -> None:
-    script = Script().linked().open(held=0b0001)
+    script = Script().connected().open(held=0b0001)
     assert sent(script(BlobWanted(2, DIGEST, OTHER_SOURCE))) == [
         Announce(str(DIGEST), (OTHER_SOURCE,), True, SIZE, PIECE, b"\1")
     ]
@@ -88,7 +88,7 @@ def test_a_client_of_another_source_waits_for_the_word_about_that_source() -> No
 
 
 def test_answers_belong_to_announcements_in_their_order() -> None:
-    script = Script().linked()
+    script = Script().connected()
     script(BlobWanted(1, DIGEST, SOURCE), BlobWanted(2, DIGEST, OTHER_SOURCE))
     assert of_type(script.receive(BlobRefused(str(DIGEST), "unknown", "404")), RefuseReader)[0].reader == 1
     script.receive(OPENED)
@@ -96,7 +96,7 @@ def test_answers_belong_to_announcements_in_their_order() -> None:
 
 
 def test_a_lease_becomes_a_fetch_and_its_success_a_report() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     (fetch,) = of_type(script.grant(11, 2), StartFetch)
     assert (fetch.piece, fetch.holder.address, fetch.deadline_s) == (2, "10.0.0.1:65002", 5.0)
     assert script.machine.state.blobs[DIGEST].piece_state(2) is PieceState.LEASED
@@ -105,14 +105,14 @@ def test_a_lease_becomes_a_fetch_and_its_success_a_report() -> None:
 
 
 def test_a_failed_lease_is_reported_with_its_reason() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     (fetch,) = of_type(script.grant(11, 2), StartFetch)
     assert script(FetchEnded(fetch.fetch, FetchReason.CORRUPT, 0.1)) == [Send(Failed(11, "corrupt"))]
     assert script.machine.state.blobs[DIGEST].piece_state(2) is PieceState.MISSING
 
 
 def test_leases_that_come_before_the_store_is_open_wait_for_it() -> None:
-    script = Script().linked()
+    script = Script().connected()
     script(BlobWanted(1, DIGEST, SOURCE))
     script.receive(OPENED)
     assert script.grant(11, 0) == []
@@ -122,14 +122,14 @@ def test_leases_that_come_before_the_store_is_open_wait_for_it() -> None:
 
 
 def test_a_lease_on_an_unknown_swarm_node_or_piece_is_refused() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     assert script.receive(Grant(1, 99, 0, 1, 5000)) == [Send(Failed(1, "protocol"))]
     assert script.receive(Grant(2, SWARM, 0, 99, 5000)) == [Send(Failed(2, "protocol"))]
     assert script.receive(Grant(3, SWARM, 4, 1, 5000)) == [Send(Failed(3, "protocol"))]
 
 
 def test_a_piece_whose_hash_is_not_known_is_fetched_for_its_hash_may_come_with_it() -> None:
-    script = Script().linked().open(hashed=0b0111)
+    script = Script().connected().open(hashed=0b0111)
     (fetch,) = of_type(script.grant(11, 3), StartFetch)
     assert script(FetchEnded(fetch.fetch, "unhashed", 0.1)) == [Send(Failed(11, "unhashed"))]
     (again,) = of_type(script.grant(12, 3), StartFetch)
@@ -137,19 +137,19 @@ def test_a_piece_whose_hash_is_not_known_is_fetched_for_its_hash_may_come_with_i
 
 
 def test_a_lease_on_a_held_piece_is_a_success_at_once() -> None:
-    script = Script().linked().open(held=0b0100)
+    script = Script().connected().open(held=0b0100)
     assert script.grant(11, 2) == [Send(Stored(11, SWARM, 2, 0))]
 
 
 def test_a_cancelled_lease_needs_no_outcome_but_its_late_success_counts() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     (fetch,) = of_type(script.grant(11, 2), StartFetch)
     assert script.receive(Cancel(11)) == [CancelFetch(fetch.fetch)]
     assert script(FetchEnded(fetch.fetch, "", 0.1)) == [Send(Stored(0, SWARM, 2, 100)), PieceHeld(DIGEST, 2)]
 
 
 def test_of_two_sources_of_a_piece_the_first_verified_wins() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     (slow,) = of_type(script.grant(11, 2, node=1), StartFetch)
     (fast,) = of_type(script.grant(12, 2, node=2), StartFetch)
     out = script(FetchEnded(fast.fetch, "", 0.1))
@@ -158,7 +158,7 @@ def test_of_two_sources_of_a_piece_the_first_verified_wins() -> None:
 
 
 def test_an_inline_blob_goes_into_the_store_like_a_lease() -> None:
-    script = Script().linked().open(size=500, hashed=1)
+    script = Script().connected().open(size=500, hashed=1)
     (inline,) = of_type(script(Received(InlineBlob(5, SWARM, b"content"))), StoreContent)
     out = script(FetchEnded(inline.fetch, "", 0.0))
     assert out[:2] == [Send(Stored(5, SWARM, 0, 0)), PieceHeld(DIGEST, 0)]
@@ -166,7 +166,7 @@ def test_an_inline_blob_goes_into_the_store_like_a_lease() -> None:
 
 
 def test_the_hash_of_what_the_supernode_sent_itself_is_not_claimed() -> None:
-    script = Script().linked().open(size=500, hashed=0)
+    script = Script().connected().open(size=500, hashed=0)
     (inline,) = of_type(script(Received(InlineBlob(5, SWARM, b"content"))), StoreContent)
     (check,) = of_type(script(FetchEnded(inline.fetch, "", 0.0)), CheckDigest)
     out = script(DigestChecked(check.check, True))
@@ -184,7 +184,7 @@ def complete(script: Script) -> Script:
 
 
 def test_a_blob_is_complete_after_its_own_digest_check_and_unpinned_when_nobody_reads() -> None:
-    script = complete(Script().linked().open())
+    script = complete(Script().connected().open())
     assert BlobComplete(DIGEST) in script.all
     assert Send(BlobChecked(SWARM, True)) in script.all
     assert not of_type(script.all, CloseInStore)
@@ -194,13 +194,13 @@ def test_a_blob_is_complete_after_its_own_digest_check_and_unpinned_when_nobody_
 
 
 def test_a_download_goes_on_without_its_client() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     assert script(ReaderClosed(1)) == []
     assert of_type(script.grant(11, 0), StartFetch)
 
 
 def test_an_empty_blob_is_complete_after_its_check() -> None:
-    script = Script().linked()
+    script = Script().connected()
     script(BlobWanted(1, DIGEST, SOURCE))
     script.receive(SwarmOpened(SWARM, str(DIGEST), 0, PIECE, TICKET))
     (check,) = of_type(script(StoreOpened(DIGEST, 0, 0, False)), CheckDigest)
@@ -208,7 +208,7 @@ def test_an_empty_blob_is_complete_after_its_check() -> None:
 
 
 def test_an_own_mismatch_voids_the_blob_and_ends_its_readers() -> None:
-    script = Script().linked().open(held=0b1111)
+    script = Script().connected().open(held=0b1111)
     (check,) = of_type(script.all, CheckDigest)
     out = script(DigestChecked(check.check, False))
     assert Send(BlobChecked(SWARM, False)) in out
@@ -218,7 +218,7 @@ def test_an_own_mismatch_voids_the_blob_and_ends_its_readers() -> None:
 
 
 def test_what_the_supernode_voids_is_dropped_and_late_pieces_of_it_count_for_nothing() -> None:
-    script = Script().linked().open(held=0b0001)
+    script = Script().connected().open(held=0b0001)
     (fetch,) = of_type(script.grant(11, 1), StartFetch)
     out = script.receive(Voided(SWARM, "no match"))
     assert VoidInStore(DIGEST) in out
@@ -230,19 +230,19 @@ def test_what_the_supernode_voids_is_dropped_and_late_pieces_of_it_count_for_not
 
 
 def test_after_a_void_a_new_client_starts_afresh() -> None:
-    script = Script().linked().open(held=0b0001)
+    script = Script().connected().open(held=0b0001)
     script.receive(Voided(SWARM, "no match"))
     out = script(BlobWanted(2, DIGEST, SOURCE))
     assert Announce(str(DIGEST), (SOURCE,), True, SIZE, PIECE, b"\0") in sent(out)
 
 
 def test_hashes_that_contradict_held_pieces_void_them() -> None:
-    script = Script().linked().open(held=0b0001)
+    script = Script().connected().open(held=0b0001)
     assert VoidInStore(DIGEST) in script(HashesConflict(DIGEST))
 
 
 def test_the_store_in_trouble_sends_readers_on_and_returns_leases() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     (first,) = of_type(script.grant(11, 0), StartFetch)
     (second,) = of_type(script.grant(12, 1), StartFetch)
     out = script(FetchEnded(first.fetch, FetchReason.LOCAL, 0.1, "no space left"))
@@ -254,7 +254,7 @@ def test_the_store_in_trouble_sends_readers_on_and_returns_leases() -> None:
 
 
 def test_a_store_without_room_refuses_the_clients() -> None:
-    script = Script().linked()
+    script = Script().connected()
     script(BlobWanted(1, DIGEST, SOURCE))
     script.receive(OPENED)
     out = script(StoreRefused(DIGEST, "store full"))
@@ -263,7 +263,7 @@ def test_a_store_without_room_refuses_the_clients() -> None:
 
 
 def test_the_reader_s_piece_is_told_when_it_changes() -> None:
-    script = Script().linked().open(held=0b0001)
+    script = Script().connected().open(held=0b0001)
     assert script(ReaderAt(1, 0)) == [Send(ReaderMoved(SWARM, 1))]
     assert script(ReaderAt(1, 1)) == []
     assert script(ReaderAt(1, 3)) == [Send(ReaderMoved(SWARM, 3))]
@@ -271,19 +271,19 @@ def test_the_reader_s_piece_is_told_when_it_changes() -> None:
 
 
 def test_a_blob_of_one_piece_has_no_place_to_tell() -> None:
-    script = Script().linked().open(size=500)
+    script = Script().connected().open(size=500)
     assert script(ReaderAt(1, 0), ReaderClosed(1)) == []
 
 
 def test_the_earliest_of_several_readers_counts() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     script(BlobWanted(2, DIGEST, SOURCE), ReaderAt(1, 3))
     assert script(ReaderAt(2, 1)) == [Send(ReaderMoved(SWARM, 1))]
     assert script(ReaderClosed(2)) == [Send(ReaderMoved(SWARM, 3))]
 
 
 def test_no_size_in_time_sends_the_client_on() -> None:
-    script = Script().linked()
+    script = Script().connected()
     script(BlobWanted(1, DIGEST, SOURCE))
     assert of_type(script.wait(19.9), RefuseReader) == []
     assert [refused.reason for refused in of_type(script.wait(0.2), RefuseReader)] == ["link"]
@@ -292,7 +292,7 @@ def test_no_size_in_time_sends_the_client_on() -> None:
 def test_a_restarted_node_announces_what_it_has_and_wants_it_when_asked() -> None:
     script = Script()
     script(BlobFound(DIGEST, SIZE, PIECE, 0b0011, False, (SOURCE,)))
-    assert sent(script(LinkOpened())) == [Announce(str(DIGEST), (SOURCE,), False, SIZE, PIECE, b"\3")]
+    assert sent(script(SupernodeConnected())) == [Announce(str(DIGEST), (SOURCE,), False, SIZE, PIECE, b"\3")]
     script.receive(OPENED)
     out = script(BlobWanted(1, DIGEST, SOURCE))
     assert sent(out) == [Announce(str(DIGEST), (SOURCE,), True, SIZE, PIECE, b"\3")]
@@ -301,14 +301,14 @@ def test_a_restarted_node_announces_what_it_has_and_wants_it_when_asked() -> Non
 
 def test_an_evicted_blob_is_withdrawn() -> None:
     script = Script()
-    script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)), LinkOpened())
+    script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)), SupernodeConnected())
     script.receive(OPENED)
     assert sent(script(BlobEvicted(DIGEST))) == [Withdraw(str(DIGEST))]
 
 
 def test_a_store_hit_for_an_unknown_source_asks_first() -> None:
     script = Script()
-    script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)), LinkOpened())
+    script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)), SupernodeConnected())
     script.receive(OPENED)
     out = script(BlobWanted(1, DIGEST, OTHER_SOURCE))
     assert of_type(out, AnswerReader) == []
@@ -316,22 +316,22 @@ def test_a_store_hit_for_an_unknown_source_asks_first() -> None:
 
 
 def test_permission_to_read_expires_and_is_asked_anew() -> None:
-    script = complete(Script().linked().open())
+    script = complete(Script().connected().open())
     script(ReaderClosed(1))
     script.now += 3601
     assert sent(script(BlobWanted(2, DIGEST, SOURCE)))
 
 
 def test_after_a_reconnect_everything_is_announced_with_its_bitfield() -> None:
-    script = Script().linked().open(held=0b0001)
+    script = Script().connected().open(held=0b0001)
     (fetch,) = of_type(script.grant(11, 1), StartFetch)
-    script(LinkLost())
+    script(SupernodeLost())
     assert script(FetchEnded(fetch.fetch, "", 0.1)) == [PieceHeld(DIGEST, 1)]
-    assert sent(script(LinkOpened())) == [Announce(str(DIGEST), (SOURCE,), True, SIZE, PIECE, b"\3")]
+    assert sent(script(SupernodeConnected())) == [Announce(str(DIGEST), (SOURCE,), True, SIZE, PIECE, b"\3")]
 
 
 def test_sharing_switched_off_sends_clients_on_and_refuses_new_ones() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     (fetch,) = of_type(script.grant(11, 1), StartFetch)
     out = script(SharingSwitched(False))
     assert CancelFetch(fetch.fetch) in out
@@ -340,7 +340,7 @@ def test_sharing_switched_off_sends_clients_on_and_refuses_new_ones() -> None:
 
 
 def test_the_story_of_a_piece_says_what_happened_to_it() -> None:
-    script = Script().linked().open()
+    script = Script().connected().open()
     (fetch,) = of_type(script.grant(11, 2), StartFetch)
     script(FetchEnded(fetch.fetch, FetchReason.TIMEOUT, 5.0))
     story = "\n".join(script.machine.story(DIGEST, 2))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Known:
+class KnownHolder:
     """A holder as we know it. `held` is None until it was asked."""
 
     holder: Holder
@@ -34,16 +34,16 @@ class Known:
 
 
 @dataclass(slots=True)
-class Holders:
+class KnownHolders:
     """The holders of one blob, oldest first, at most twice HOLDERS_MAX."""
 
-    known: dict[PeerName, Known] = field(default_factory=dict)
+    known: dict[PeerName, KnownHolder] = field(default_factory=dict)
 
     def learn(self, holder: Holder) -> None:
         """Add or renew; the least recently named that is idle goes when there are too many."""
         found = self.known.pop(holder.peer, None)
         if found is None:
-            found = Known(holder)
+            found = KnownHolder(holder)
         elif found.holder is not holder:
             found.holder = holder
         self.known[holder.peer] = found
@@ -57,7 +57,7 @@ class Holders:
         """Never ask it for this blob again until it is named anew."""
         self.known.pop(peer, None)
 
-    def due(self, now: float) -> Iterator[Known]:
+    def due(self, now: float) -> Iterator[KnownHolder]:
         """Those to be asked what they hold."""
         return (entry for entry in self.known.values() if not entry.query and entry.ask_at <= now)
 
@@ -97,12 +97,12 @@ class Holders:
 
     def choose(
         self, missing: int, reader_piece: int, now: float, limits: Limits, rng: Random
-    ) -> tuple[int, Known] | None:
+    ) -> tuple[int, KnownHolder] | None:
         """The next (piece, holder) among `missing` (mask), or None when no free holder has any of it."""
         free = [
             entry
             for entry in self.known.values()
-            if entry.held and entry.rest_until <= now and entry.transfers < limits.alone_fetches_per_holder
+            if entry.held and entry.rest_until <= now and entry.transfers < limits.standalone_fetches_per_holder
         ]
         wanted = [entry for entry in free if (entry.held or 0) & missing]
         if not wanted:
@@ -115,7 +115,7 @@ class Holders:
         return piece, rng.choice([entry for entry in having if entry.transfers == least])
 
 
-def _rarest(masks: Iterable[int], wanted: list[Known], missing: int) -> int:
+def _rarest(masks: Iterable[int], wanted: list[KnownHolder], missing: int) -> int:
     """Of the missing pieces that `wanted` can give, those with the fewest copies among all masks."""
     can_get = 0
     for entry in wanted:
