@@ -31,7 +31,7 @@ from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyContext, ProxyMetrics, bu
 from peer.registry.origins import Origins
 from peer.status import ROUTES, PeerHealth, StatusParts
 from peer.store.disk import DiskStore
-from peer.store.meta import current_boot_id
+from peer.store.side_files import current_boot_id
 from peer.transport.client import HttpTransport
 from peer.transport.delivery import DeliverySlot, PieceDelivery
 from peer.transport.rates import RateLimiter

@@ -7,10 +7,11 @@ cancelled transfer gives its slot and its share of the links back at once.
 from __future__ import annotations
 
 from math import ceil, log2
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from benchmarks.simulator.checkers import told
 from benchmarks.simulator.transfer import Endpoint, Transfer
+from peer.transport.request_lead import PART_MIN
 from proto.wire.messages import FetchReason
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
     from benchmarks.simulator.network import Network
     from benchmarks.simulator.settings import SimulationSettings
     from benchmarks.simulator.transfer import Ended
-
-# The least of peer.transport.request_lead: with this part of its piece left a transfer is nearly over.
-_TAIL_PART: Final = 16
 
 
 class Transport:
@@ -164,7 +162,7 @@ class Transport:
         transfer.ramp = None
         path = self._network.path(transfer.source.number, transfer.receiver.number)
         size = float(self._lengths[transfer.blob][transfer.piece])
-        left, tail = size - transfer.moved_bytes, size / _TAIL_PART
+        left, tail = size - transfer.moved_bytes, size * PART_MIN
         if transfer.followers and left > tail:
             transfer.flow = self._links.start(path, left - tail, self._nearly, transfer, left - tail)
             return

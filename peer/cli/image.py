@@ -126,7 +126,7 @@ def choose(index: bytes, wanted: Platform) -> Descriptor:
 
 
 def media_type_of(manifest: bytes, content_type: str) -> str:
-    """What kind of manifest it is: its own word first, then the response's."""
+    """What kind of manifest it is: its own field first, then the response's header."""
     own = _document(manifest).get("mediaType")
     return own if isinstance(own, str) else content_type.partition(";")[0].strip()
 

@@ -1,4 +1,4 @@
-"""`layercast status`: what a peer and a supernode say of themselves, for people. Reads only."""
+"""`layercast status`: the health and metrics of a peer and a supernode, for people. Reads only."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ every one, is not ready.
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one service said. `error` is empty when it answered."""
+    """One service's answer. `error` is empty if there is one."""
 
     url: str
     ready: bool = False

@@ -33,7 +33,7 @@ _TICK_S: Final = 0.2
 
 @dataclass
 class Program:
-    """One program: `arguments(addresses)` gives what follows `python -m`, from what programs said when ready."""
+    """One program. `arguments` returns what follows `python -m`, from the addresses that programs named so far."""
 
     name: str
     arguments: Callable[[Mapping[str, str]], Sequence[str]]
@@ -174,7 +174,7 @@ class Supervisor:
             self._forget(program)
 
     def _forget(self, program: Program) -> None:
-        with contextlib.suppress(KeyError):  # its output had ended, and was let go of then
+        with contextlib.suppress(KeyError):  # unregistered already when its output ended
             self._selector.unregister(program.output)
         program.output.close()
         program.process = None

@@ -95,7 +95,7 @@ class Blob:
     wanted: bool = False
     store: StoreState = StoreState.CLOSED
     check: int = 0
-    # The blob was dropped since the check began: its outcome says nothing.
+    # The blob was dropped since the check began: its outcome does not count.
     check_voided: bool = False
     readers: dict[int, Reader] = field(default_factory=dict)
     sources: list[Source] = field(default_factory=list)
@@ -103,7 +103,7 @@ class Blob:
     upstream: Upstream | None = None
     holders: KnownHolders = field(default_factory=KnownHolders)
     progress_at: float = 0.0
-    # When the supernode last said that the swarm moves.
+    # When the supernode last reported that the swarm moves.
     moved_at: float = 0.0
     rest_until: float = 0.0
     # --- of this session alone ---
@@ -132,7 +132,7 @@ class Blob:
             fetch.lease = 0
 
     def cut(self, layout: PieceLayout | None) -> None:
-        """Take a cut, or let go of it."""
+        """Set the cut, or clear it."""
         self.layout = layout
         self.full = layout.full_mask if layout is not None else 0
 

@@ -146,7 +146,7 @@ class BlobEvicted:
 
 @dataclass(frozen=True, slots=True)
 class DigestChecked:
-    """The blob's own digest was compared. `trouble`: it could not be (disk), and matches says nothing."""
+    """The blob's own digest was compared. `trouble`: it could not be (disk), and `matches` means nothing."""
 
     check: int
     matches: bool
@@ -179,7 +179,7 @@ class PieceArrived:
 
 @dataclass(frozen=True, slots=True)
 class PayloadCame:
-    """Such a transport received bytes of the blob since it last said so: not a piece yet, but it is getting on."""
+    """Such a transport received bytes of the blob since its last report: progress, but no whole piece yet."""
 
     digest: Digest
 
@@ -221,7 +221,7 @@ class PublicChecked:
 
 @dataclass(frozen=True, slots=True)
 class HoldingsKnown:
-    """What a holder says it has, in our layout; None when it could not be asked. HashesLearned came before it."""
+    """The pieces (mask) that a holder reports; None if it could not be asked. Comes after HashesLearned."""
 
     query: int
     held: int | None

@@ -1,4 +1,4 @@
-"""Whom to ask for a blob's pieces when no supernode says: the holders we heard of, what they have, which piece first.
+"""Whom to ask for a blob's pieces without a supernode: the known holders, what they have, which piece first.
 
 Rarest first among what is known, a reader's own piece before that; a holder that fails rests, one that lies is dropped.
 """

@@ -162,7 +162,7 @@ def fetch_ended(state: State, event: FetchEnded) -> Blob | None:
     elif not event.reason:
         piece_held(state, blob, fetch.piece, lease, event.elapsed_s)
         if fetch.holder is None:
-            # Sent by the supernode itself, which knows its hash: it need not be told.
+            # The supernode sent it and knows its hash: no need to announce it.
             blob.hashed |= 1 << fetch.piece
         if known is not None:
             known.failures = 0
@@ -237,7 +237,7 @@ def completed(state: State, blob: Blob) -> None:
 
 
 def _holder_bad(state: State, blob: Blob, fetch: Fetch, reason: str) -> None:
-    """What a failure says of the holder, should we have to do without the supernode."""
+    """What a failure means for the holder, for the time when there is no supernode."""
     if fetch.holder is None:
         return
     peer = fetch.holder.peer
@@ -256,7 +256,7 @@ def _holder_bad(state: State, blob: Blob, fetch: Fetch, reason: str) -> None:
 
 
 def store_trouble(state: State, blob: Blob, message: str) -> None:
-    """No room, or the disk fails: nothing more of this blob for a while; its clients go on from upstream."""
+    """No room, or the disk fails: this blob rests for a while, and its clients continue from upstream."""
     state.note(blob, f"store trouble: {message}")
     blob.rest_until = state.now + state.limits.store_rest_s
     give_up(state, blob, "store", message)

@@ -14,10 +14,10 @@ class Limits:
     grace_jitter_s: float = 10.0
     # containerd gives up on headers after 30 s.
     size_wait_s: float = 20.0
-    # How long an origin's word that a blob is public is believed.
+    # For how long a check that a blob is public counts.
     public_s: float = 3600.0
-    # A reader that nothing moves for (no transfer or payload, no word of the origin or a swarm that moves) goes on from
-    # upstream by itself.
+    # A reader without progress (no transfer, no payload, no report of the origin or of a swarm that moves) continues
+    # from upstream by itself.
     stall_s: float = 30.0
     # The same where the swarm moves, or other blobs come: it may be others' turn, or this node may reach nobody.
     patience_s: float = 300.0

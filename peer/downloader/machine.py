@@ -57,7 +57,7 @@ _RULES: Final[dict[type, Callable[..., Blob | None]]] = {
     contract.SupernodeLost: session.lost,
     contract.SharingSwitched: session.sharing_switched,
 }
-# The same for what the supernode says. Messages that are not here mean nothing to a downloader.
+# The same for the supernode's messages. The downloader ignores all others.
 _MESSAGE_RULES: Final[dict[type, Callable[..., Blob | None]]] = {
     messages.Grant: leases.granted,
     messages.InlineBlob: leases.granted,

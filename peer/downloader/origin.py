@@ -26,7 +26,7 @@ LOCAL: Final = "local"
 
 
 def origin_status(state: State, event: OriginStatus) -> Blob | None:
-    """How the supernode's own fetch goes, or the swarm after it; a word of either is progress."""
+    """How the supernode's own fetch goes, or the swarm after it. A report of either is progress."""
     blob = state.of_swarm(event.swarm)
     if blob is None:
         return None
@@ -103,7 +103,7 @@ def upstream_piece(state: State, event: UpstreamPiece) -> Blob | None:
 
 
 def upstream_ended(state: State, event: UpstreamEnded) -> Blob | None:
-    """This node's own fetch is over: go on, or let the clients see for themselves."""
+    """This node's own fetch is over: plan on, or send the clients to the origin."""
     blob = state.owners.pop(event.fetch, None)
     upstream = blob.upstream if blob is not None else None
     if blob is None or upstream is None or upstream.fetch != event.fetch:

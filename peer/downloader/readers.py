@@ -179,7 +179,7 @@ def set_layout(state: State, blob: Blob, size_bytes: int, piece_size_bytes: int 
 
 
 def overdue(state: State, blob: Blob) -> None:
-    """Clients that waited too long for an answer, or for the next piece, go on from their origin."""
+    """Clients that waited too long for an answer, or for the next piece, continue from their origin."""
     for reader in blob.readers.values():
         if not reader.answered and not reader.failed and reader.deadline <= state.now:
             refuse(state, blob, reader, "link", "no word of this blob's size in time")

@@ -50,7 +50,7 @@ def lost(state: State, _: SupernodeLost) -> None:
 
 
 def node_known(state: State, message: NodeKnown) -> None:
-    """What a number of this session stands for."""
+    """Which node a number of this session is."""
     try:
         holder = Holder(peer_name_from_bytes(message.peer), message.address)
     except DigestInvalid:
@@ -59,7 +59,7 @@ def node_known(state: State, message: NodeKnown) -> None:
 
 
 def sharing_switched(state: State, event: SharingSwitched) -> None:
-    """Off: clients go on from their origins, and nothing moves between peers."""
+    """Off: clients continue from their origins, and nothing moves between peers."""
     state.sharing = event.on
     if event.on:
         return

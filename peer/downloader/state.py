@@ -103,7 +103,7 @@ class State:
         return self.public.get((digest, source), -1.0) >= self.now
 
     def mark_public(self, blob: Blob, source: Source) -> None:
-        """An origin gives this blob to anyone; believed for limits.public_s."""
+        """An origin gives this blob to anyone; valid for limits.public_s."""
         self.public.pop((blob.digest, source), None)
         self.public[blob.digest, source] = self.now + self.limits.public_s
         if len(self.public) > self.limits.public_max:
@@ -147,7 +147,7 @@ class State:
         elif blob.swarm and blob.announced_wanted and not blob.complete:
             self.announce(blob, None)
 
-    # --- what the supernode is told ---------------------------------------------------------------------------
+    # --- messages to the supernode ----------------------------------------------------------------------------
 
     def announce(self, blob: Blob, source: Source | None) -> None:
         """What we hold and want, naming one source (None: the last one known to be public).
@@ -169,7 +169,7 @@ class State:
     def tell_reader_moved(self, blob: Blob) -> None:
         """Only when the earliest missing piece that is waited for changed.
 
-        Of a blob of one piece that says no more than its announcement did.
+        For a blob of one piece it would repeat the announcement.
         """
         if blob.full == 1:
             return
@@ -179,7 +179,7 @@ class State:
             self.send(ReaderMoved(blob.swarm, first))
 
     def fail_readers(self, blob: Blob, message: str, *, mismatch: bool = False) -> None:
-        """Present readers are told that no more comes; they close in their own time."""
+        """Tell present readers that no more comes; they close in their own time."""
         if blob.being_read:
             self.note(blob, f"readers failed: {message}")
             self.emit(FailReaders(blob.digest, mismatch, message))

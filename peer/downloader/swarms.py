@@ -65,7 +65,7 @@ def opened(state: State, event: SwarmOpened) -> Blob | None:
 
 
 def _other_cut(state: State, blob: Blob) -> None:
-    """The swarm's cut is not ours: a complete blob is for our clients alone then, an unfinished one is let go."""
+    """The swarm's cut is not ours: a complete blob then serves our own clients alone, an unfinished one is dropped."""
     state.note(blob, "the swarm is cut in other pieces")
     if blob.complete:
         return
@@ -133,7 +133,7 @@ def store_refused(state: State, event: StoreRefused) -> Blob | None:
 
 
 def evicted(state: State, event: BlobEvicted) -> Blob | None:
-    """Gone from the store. One that is being opened again tells its own state when it is."""
+    """Gone from the store. If it is being opened again, StoreOpened brings its state."""
     blob = state.blobs.get(event.digest)
     if blob is None or blob.store is not StoreState.CLOSED:
         return blob

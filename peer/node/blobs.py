@@ -1,4 +1,4 @@
-"""What the proxy asks of the rest of the node: open a blob, wait for its bytes, say how far the client has read.
+"""What the proxy asks of the rest of the node: open a blob, wait for its bytes, report how far the client has read.
 
 The downloader's driver implements it; the proxy knows nothing of swarms, leases or supernodes.
 """
@@ -27,7 +27,7 @@ class NotShared(LayercastError):
 
 
 class BlobFailed(LayercastError):
-    """The swarm cannot bring the bytes this client waits for: go on at the byte reached from upstream."""
+    """The swarm cannot bring the bytes this client waits for: continue from upstream at the byte reached."""
 
 
 class DigestMismatch(BlobFailed):

@@ -95,7 +95,7 @@ class Node:
         self.driver.post_threadsafe(BlobEvicted(digest))
 
     def close(self) -> None:
-        """Nothing is handled any more; who waits is sent to its origin."""
+        """Handle nothing any more; clients that wait are sent to their origin."""
         self.driver.close()
         self.blobs.stop()
         self._readers.close()

@@ -224,7 +224,7 @@ class Session:
             await asyncio.sleep(interval_s / 4)
             now_s = asyncio.get_running_loop().time()
             if now_s - self._heard_s > PING_AFTER_INTERVALS * interval_s:
-                # The supernode pings too where it says nothing else: what it says in time needs no question.
+                # The supernode pings too if it sends nothing else: as long as something comes, nobody need ask.
                 number += 1
                 self.send(Ping(number))
             if self._outbox_bytes > OUTBOX_BYTES_MAX:

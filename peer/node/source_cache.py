@@ -1,4 +1,4 @@
-"""Where stored blobs were once publicly to be had, remembered over a restart so that they can be announced again.
+"""At which origins stored blobs were public, remembered over a restart so that they can be announced again.
 
 SQLite with a schema version, written by one thread, many entries at a time: nobody waits for them. It gives no
 permission: what is public is asked anew. A damaged file is set aside and begun anew, for nothing in it is worth failing

@@ -1,4 +1,4 @@
-"""This node's side of the session: who it says it is, and which supernode it believes.
+"""This node's side of the session: its own identity, and the supernode's key that it trusts.
 
 What the messages mean is the message handler's.
 """
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a Hello says of this node. Rates in bytes/s, 0 when not known; an empty host of the address: as seen."""
+    """This node in a Hello. Rates in bytes/s, 0 if unknown. An address without a host: as the supernode sees it."""
 
     upload_address: str
     boot_id: str

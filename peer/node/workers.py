@@ -96,7 +96,7 @@ class Workers:
     # --- the store ---------------------------------------------------------------------------------------------
 
     def open(self, command: OpenInStore, opened: Callable[[Digest, PieceLayout, BlobHandle | str], None]) -> None:
-        """Pin a blob, or say what is wrong."""
+        """Pin a blob; `opened` is called with its handle or with what is wrong."""
         layout = PieceLayout(command.size_bytes, command.piece_size_bytes)
 
         self._disk.submit(lambda: opened(command.digest, layout, self._open(command.digest, layout)))
@@ -209,7 +209,7 @@ class Workers:
     def ask_holdings(self, command: AskHoldings, ticket: bytes, key: bytes | None, post: Post) -> None:
         """What a peer holds; first the signed hashes it has, where we miss some.
 
-        Under a pin of its own: the downloader waits for no answer before it lets go of a blob.
+        Under a pin of its own: the downloader may close the blob before the answer comes.
         """
         source = PieceSource(command.holder.peer, command.holder.address)
 
@@ -338,7 +338,7 @@ def _learn_with_piece(handle: BlobHandle, key: bytes, post: Post, signed: Signed
     try:
         handle.learn_hashes(signed)
     except PieceCorrupt as error:
-        # The supernode's word against pieces that are here: whoever passed it on did well.
+        # The supernode contradicts pieces that are held here: the peer that passed the hash on did nothing wrong.
         logger.warning("hashes_conflict %s", error)
         post(HashesConflict(handle.digest))
         return

@@ -59,7 +59,7 @@ class ClientSocket:
         return self._transport.is_closing()
 
     async def send_file(self, file_fd: int, offset: int, count: int, sent: Callable[[int], None]) -> None:
-        """Send `count` bytes of an open file from `offset` on; `sent` is told of each part that left.
+        """Send `count` bytes of an open file from `offset` on; `sent` is called with the length of each part that left.
 
         Raises ClientGone, also for a client that stalls longer than STALL_LIMIT_S, and LocalError for the file.
         """
@@ -75,7 +75,7 @@ class ClientSocket:
     def send_at_once(self, file_fd: int, offset: int, count: int) -> int:
         """Send what the socket takes now, on the event loop: for bytes that are in memory, AT_ONCE_MAX_BYTES at most.
 
-        Returns the bytes that left. Trouble is met again, and told, by send_file.
+        Returns the bytes that left. Errors are left to send_file, which meets them again.
         """
         try:
             return os.sendfile(self._socket.fileno(), file_fd, offset, count)

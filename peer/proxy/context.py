@@ -55,7 +55,7 @@ class ProxyLimits:
     hangup_check_s: float = 1.0
     # How a body that its origin cut is resumed.
     retry: RetrySettings = field(default_factory=RetrySettings)
-    # Threads that pass bodies through; each is one client. More are told to go to the origin.
+    # Threads that pass bodies through; each is one client. Further clients are sent to the origin.
     passages_max: int = 128
 
 

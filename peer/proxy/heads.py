@@ -69,7 +69,7 @@ def for_client(asked: RegistryRequest, status: int, received: CIMultiDictProxy[s
 
 
 def challenges_for(asked: RegistryRequest, challenges: list[str]) -> list[str]:
-    """The origin's challenges, told so that a client that named the registry in the path can follow.
+    """The origin's challenges, reworded so that a client that named the registry in the path can follow.
 
     podman asks its first token for the path with the prefix in it, and asks again with the right scope only when
     it is told `insufficient_scope` and the scope that would do.

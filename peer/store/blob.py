@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from peer.store.digest import PrefixDigest, hash_piece
 from peer.store.files import CHUNK_BYTES, create, local_error, sync
 from peer.store.hashes import HashBook
-from peer.store.held_file import HeldFile
-from peer.store.meta import BlobMeta, MetaCorrupt
+from peer.store.side_files import BlobMeta, HeldFile, MetaCorrupt
 from peer.store.writer import Place, Writer
 from proto.errors import FrameInvalid, LocalError
 
@@ -240,7 +239,7 @@ class Blob:
 
     @contextlib.contextmanager
     def _hand(self) -> Iterator[None]:
-        """What a writer takes, to be given back by leave(), or here if there comes to be none."""
+        """What a writer takes, returned by leave(), or here if no writer comes of it."""
         self._host.pin(self)
         with self._lock:
             self.writers += 1
@@ -282,7 +281,7 @@ class Blob:
                 writer = Writer(self, piece, self._generation, Place.NOWHERE, self._prefix.ahead(piece))
                 self._owners[piece] = writer
                 self.writers += 1
-            self._host.pin(self)  # which the writer's end gives back
+            self._host.pin(self)  # the writer unpins it at its end
             writer.take_what_is_there()
             return writer.fresh
         finally:

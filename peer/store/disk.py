@@ -20,8 +20,8 @@ from peer.store.blob import Blob
 from peer.store.digest import DigestThread
 from peer.store.files import local_error
 from peer.store.handle import DiskBlobHandle
-from peer.store.meta import BlobMeta, MetaCorrupt, current_boot_id
 from peer.store.paths import StoreRoot
+from peer.store.side_files import BlobMeta, MetaCorrupt, current_boot_id
 from proto.errors import ConfigError, LocalError, StoreFull
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What says nothing of a blob's files.
+# Errors that are no sign of damaged files.
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
@@ -193,7 +193,7 @@ class DiskStore:
     def _acquire(self, digest: Digest) -> Blob | None:
         """Pin and load what is there. A blob whose files fail is dropped; nothing else suffers.
 
-        Where this process has run out of descriptors or memory the blob stays, and is not to be had now.
+        Where this process has run out of descriptors or memory the blob stays, and cannot be opened now.
         """
         with self._lock:
             blob = self._blobs.get(digest)

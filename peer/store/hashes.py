@@ -74,7 +74,7 @@ class HashBook:
 
     @property
     def signed(self) -> tuple[SignedHashes, ...]:
-        """The runs with a signature, by first piece; of a run inside another nothing is said."""
+        """The runs with a signature, by first piece, without runs that lie inside another."""
         runs: list[SignedHashes] = []
         end = 0
         for first, count in sorted(self._signed, key=lambda run: (run[0], -run[1])):

@@ -17,7 +17,7 @@ from peer.transport.base import FetchOutcome, RemoteBitfield
 from peer.transport.connection import AnswerLate, ConnectionLost, HttpConnection
 from peer.transport.pool import ConnectionPool
 from peer.transport.queries import ask
-from peer.transport.request_lead import Tail
+from peer.transport.request_lead import RequestLead
 from peer.transport.wire import bitfield_path, decode_bitfield, hashes_path, pieces_path
 from proto.errors import ConfigError, LocalError, PieceCorrupt, RemoteError
 from proto.ids import short_peer
@@ -113,7 +113,7 @@ class HttpTransport:
         self._changed = threading.Condition(lock)
         # Fetches that wait for others to be nearly over; with the same lock, and few.
         self._turns = threading.Condition(lock)
-        self._tail = Tail()
+        self._lead = RequestLead()
         self._tasks: dict[int, _Task] = {}
         self._queue: deque[_Task | _Connect] = deque()
         self._threads: list[threading.Thread] = []
@@ -162,7 +162,7 @@ class HttpTransport:
         return RemoteBitfield(0, 0, 0) if body is None else decode_bitfield(body)
 
     def hashes(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> bytes:
-        """See Transport; http_wire.decode_hashes takes it apart. Raises PeerBusy, TicketInvalid or RemoteError."""
+        """See Transport; wire.decode_hashes takes it apart. Raises PeerBusy, TicketInvalid or RemoteError."""
         body = ask(self._pool, source, hashes_path(digest), ticket, timeout_s)
         if body is None:
             raise RemoteError(f"peer {short_peer(source.peer)} holds nothing of blob {digest.short}")
@@ -324,7 +324,7 @@ class HttpTransport:
         answer, rest = connection.read_head(buffer, self._slot_wait_s)
         task.started_s = time.monotonic()
         if not fetch.ahead:
-            self._tail.answered(task.started_s - asked_s)
+            self._lead.answered(task.started_s - asked_s)
         if answer.status != 200:
             clean = self._skip_refusal(connection, answer, rest, buffer)
             raise _Failed(_REASON_OF_STATUS.get(answer.status, FetchReason.PROTOCOL), clean=clean)
@@ -338,7 +338,7 @@ class HttpTransport:
             self._receive(task, connection, writer, rest, buffer)
             writer.finish()
             task.fresh = writer.fresh
-            self._tail.received(length, time.monotonic() - task.started_s)
+            self._lead.received(length, time.monotonic() - task.started_s)
         finally:
             writer.abort()
         return answer.keep_alive
@@ -363,11 +363,11 @@ class HttpTransport:
                 self._limiter.take(len(rest))
             task.received_bytes += len(rest)
             writer.write(rest)
-        tail_bytes = self._tail.size_bytes(task.fetch.blob.layout.length(task.fetch.piece))
+        lead_bytes = self._lead.size_bytes(task.fetch.blob.layout.length(task.fetch.piece))
         while remaining := writer.remaining_bytes:
             size = min(remaining, len(buffer))
-            if remaining > tail_bytes:
-                size = min(size, remaining - tail_bytes)
+            if remaining > lead_bytes:
+                size = min(size, remaining - lead_bytes)
             elif not task.nearly_over:
                 self._tell_nearly_over(task)
             if self._limiter is not None and self._limiter.limited:

@@ -1,6 +1,6 @@
 """One keep-alive connection to a peer's upload server: connect, nonce, request, head. Blocking, one thread at a time.
 
-Only shut_down() may come from another thread. Which connection, which piece and what an end means: http_client.
+Only shut_down() may come from another thread. Which connection, which piece, what an end means: client.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Answering one request for pieces, bitfield or hashes: ticket, look-up, bytes. Which request and when: http_server."""
+"""Answering one request for pieces, bitfield or hashes: ticket, look-up, bytes. Which request and when: server."""
 
 from __future__ import annotations
 

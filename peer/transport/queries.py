@@ -1,6 +1,6 @@
 """Questions to other peers about a blob: one request and its small answer, on the caller's own thread.
 
-What the answer means is the caller's; pieces are http_client's.
+What the answer means is the caller's; pieces are peer.transport.client's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""UploadServer: the port where other peers fetch pieces. Connections, admission and threads; answers: http_serve.
+"""UploadServer: the port where other peers fetch pieces. Connections, admission and threads; answers: handler.
 
 One thread waits in epoll for idle connections and reads request heads; `slots` worker threads send. A request that
 finds every slot taken waits in a short queue, first come first served, and beyond that is refused as busy. One that
