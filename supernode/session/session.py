@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PINGS_MISSED_MAX: Final = 3
 # Nothing was said or heard for so long: a ping. A piece on a slow link takes about an interval, and needs none.
 QUIET_INTERVALS: Final = 1.5
 # A peer on the other side of the world answers the challenge within a second; what takes longer is no peer.
@@ -58,6 +57,8 @@ class Limits:
     # A peer that does not read is ended beyond this; the hashes of a very large blob are 2 MiB.
     outbox_bytes_max: int = 16 * 1024 * 1024
     ping_interval_s: float = 2.0
+    # Silence of so many intervals ends a session.
+    pings_missed_max: int = 3
 
 
 class SessionOwner(Protocol):
@@ -273,7 +274,7 @@ class WebSocketSession:
             await asyncio.sleep(interval_s / 2)
             now_s = time.monotonic()
             silent_s = now_s - self._heard_s
-            if silent_s > PINGS_MISSED_MAX * interval_s:
+            if silent_s > self._limits.pings_missed_max * interval_s:
                 raise SessionEnd("", f"silent for {silent_s:.1f} s")
             self._messages = 0
             if silent_s >= QUIET_INTERVALS * interval_s:

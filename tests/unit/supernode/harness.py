@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import aiohttp
@@ -79,13 +79,18 @@ REPOSITORY = "library/thing"
 
 @contextlib.asynccontextmanager
 async def running_supernode(
-    data_dir: Path, origin: FakeOrigin, *flags: str, limits: Limits | None = None
+    data_dir: Path, origin: FakeOrigin, *flags: str, limits: Limits | None = None, patient: bool = True
 ) -> AsyncIterator[Supernode]:
-    """A supernode on free ports of loopback whose one registry is `origin`."""
+    """A supernode on free ports of loopback whose one registry is `origin`.
+
+    `patient`: it ends no session for silence, which a busy machine has it hear where pings are a moment apart.
+    """
     argv = ["--listen", "127.0.0.1:0", "--upload-listen", "127.0.0.1:0", "--data-dir", str(data_dir)]
     argv += ["--insecure-upstream", origin.authority, "--store-free-floor", "0", *flags]
     supernode = Supernode(config.load(argv, {}))
     supernode.limits = limits or supernode.limits
+    if patient:
+        supernode.limits = replace(supernode.limits, pings_missed_max=int(WAIT_S / supernode.limits.ping_interval_s))
     try:
         supernode.open()
         await supernode.start()

@@ -199,7 +199,7 @@ async def test_messages_about_unknown_swarms_and_leases_are_passed_over(tmp_path
 
 async def test_a_silent_peer_is_ended_after_three_pings(tmp_path: Path, origin: FakeOrigin) -> None:
     async with (
-        running_supernode(tmp_path / "s", origin, "--ping-interval", "100ms") as supernode,
+        running_supernode(tmp_path / "s", origin, "--ping-interval", "100ms", patient=False) as supernode,
         BarePeer.connected(supernode) as peer,
     ):
         peer.answer_pings = False
@@ -209,10 +209,11 @@ async def test_a_silent_peer_is_ended_after_three_pings(tmp_path: Path, origin: 
 async def test_a_peer_that_answers_stays(tmp_path: Path, origin: FakeOrigin) -> None:
     digest = origin.add(b"content")
     async with (
-        running_supernode(tmp_path / "s", origin, "--ping-interval", "100ms") as supernode,
+        running_supernode(tmp_path / "s", origin, "--ping-interval", "500ms", patient=False) as supernode,
         BarePeer.connected(supernode) as peer,
     ):
-        await asyncio.sleep(0.8)
+        # Four intervals.
+        await asyncio.sleep(2.0)
         await peer.announce(origin, digest)
         await peer.expect(SwarmOpened)
 
