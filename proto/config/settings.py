@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import os
 import sys
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
@@ -210,6 +209,8 @@ def default_data_dir() -> Path:
 
 
 def _read_toml(path: Path) -> dict[str, object]:
+    import tomllib  # most programs are given no file
+
     try:
         with path.open("rb") as file:
             return tomllib.load(file)

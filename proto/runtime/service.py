@@ -85,9 +85,7 @@ async def _serve(make: Callable[[C], Service[C]], config: C, settings: Callable[
         task.add_done_callback(reloads.discard)
 
     try:
-        service.open()
-        words = await service.start()
-        gc_tuning.leave_alone_what_is_there()
+        words = await _start(service)
         loop.add_signal_handler(signal.SIGHUP, reload)
         print(f"ready {words}", flush=True)
         await ended.wait()
@@ -99,6 +97,14 @@ async def _serve(make: Callable[[C], Service[C]], config: C, settings: Callable[
         logging.shutdown()
         os._exit(int(failed))
     return failed
+
+
+async def _start(service: Service[C]) -> str:
+    try:
+        service.open()
+        return await service.start()
+    finally:
+        gc_tuning.resume()
 
 
 async def _reload(service: Service[C], settings: Callable[[], C]) -> None:

@@ -8,6 +8,7 @@ anything else raises FrameInvalid.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import types
 import typing
 from dataclasses import dataclass
@@ -78,7 +79,12 @@ def _fields_of(cls: type) -> list[_Field]:
     ]
 
 
-_FIELDS: Final = {cls: _fields_of(cls) for cls in TAGS}
+@functools.cache
+def _fields() -> dict[type, list[_Field]]:
+    """Of every message, found when the first is encoded or decoded."""
+    return {cls: _fields_of(cls) for cls in TAGS}
+
+
 # What goes out as it is.
 _PLAIN: Final = frozenset({int, str, bytes, bool, float})
 _CLASSES: Final = {tag: cls for cls, tag in TAGS.items()}
@@ -112,7 +118,7 @@ def weight(message: Message) -> int:
 
 def _row(message: Message) -> list[object]:
     cls = type(message)
-    fields = _FIELDS[cls]
+    fields = _fields()[cls]
     row: list[object] = [TAGS[cls]]
     for field in fields:
         value = getattr(message, field.name)
@@ -162,7 +168,7 @@ def _message(row: object) -> Message | None:
     if cls is None:
         return None
     values: list[object] = []
-    for position, field in enumerate(_FIELDS[cls], start=1):
+    for position, field in enumerate(_fields()[cls], start=1):
         if position >= len(row):
             if field.default is None:
                 raise FrameInvalid(f"{cls.__name__}.{field.name} is missing")
