@@ -27,7 +27,8 @@ from peer.node.session import Session
 from peer.node.source_cache import SourceCache
 from peer.node.supernode_connection import Profile, SupernodeConnection
 from peer.node.workers import Workers
-from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyContext, ProxyMetrics, build_app
+from peer.proxy.context import ProxyContext, ProxyMetrics
+from peer.proxy.mirror import build_app
 from peer.registry.origins import Origins
 from peer.status import ROUTES, PeerHealth, StatusParts
 from peer.store.disk import DiskStore
@@ -39,6 +40,7 @@ from peer.transport.server import UploadServer
 from proto import VERSION
 from proto.config.settings import reloaded
 from proto.config.values import HostPort
+from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.runtime import resources
 from proto.runtime.http_api import add_routes
 from proto.runtime.service import close_in_time

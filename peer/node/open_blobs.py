@@ -16,7 +16,7 @@ from peer.downloader.contract import Event, HashesConflict, PieceArrived, StoreO
 from proto.errors import LocalError, PieceCorrupt
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from peer.downloader.contract import OpenInStore
     from peer.node.workers import Workers
@@ -62,13 +62,6 @@ class OpenBlobs:
         self._call_threadsafe = call_threadsafe
         self._blobs: dict[Digest, LiveBlob] = {}
         self._closed = False
-
-    def __iter__(self) -> Iterator[LiveBlob]:
-        return iter(self._blobs.values())
-
-    def find(self, digest: Digest) -> LiveBlob | None:
-        """The blob, if the downloader knows it."""
-        return self._blobs.get(digest)
 
     def of(self, digest: Digest) -> LiveBlob:
         """The blob; made when it is new."""

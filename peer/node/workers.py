@@ -300,7 +300,7 @@ def _stored(handle: BlobHandle, content: bytes) -> tuple[str, str]:
     except LocalError as error:
         return FetchReason.LOCAL, str(error)
     except Exception:
-        logger.exception("content_not_stored digest=%s", handle.digest.short)
+        logger.exception("inline_blob_failed digest=%s", handle.digest.short)
         return FetchReason.LOCAL, "internal error while storing a blob; see the log"
     return "", ""
 

@@ -14,21 +14,19 @@ from aiohttp import web
 
 from peer.proxy.blob_stream import BlobStream
 from peer.proxy.client_request import ProxyLoop, understand
-from peer.proxy.context import ProxyContext, ProxyLimits, ProxyMetrics
 from peer.proxy.heads import method_refused, refused
 from peer.proxy.passthrough import PassThrough
 from peer.proxy.relay import relay
 from proto.errors import LayercastError
 from proto.oci.registry_errors import Refusal, refusal_for
-from proto.oci.routes import HEADER_LIMIT_BYTES, BlobRoute, ManifestRoute, Ping, ReferrersRoute, TagsRoute
+from proto.oci.routes import BlobRoute, ManifestRoute, Ping, ReferrersRoute, TagsRoute
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from peer.proxy.client_request import ClientRequest
+    from peer.proxy.context import ProxyContext
     from proto.oci.routes import Route
-
-__all__ = ["HEADER_LIMIT_BYTES", "ProxyContext", "ProxyLimits", "ProxyMetrics", "build_app"]
 
 _log = logging.getLogger(__name__)
 

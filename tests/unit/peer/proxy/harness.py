@@ -22,11 +22,13 @@ from prometheus_client import CollectorRegistry
 
 from benchmarks.cluster.processes import WAIT_S
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
-from peer.proxy.mirror import HEADER_LIMIT_BYTES, ProxyContext, ProxyLimits, ProxyMetrics, build_app
+from peer.proxy.context import ProxyContext, ProxyLimits, ProxyMetrics
+from peer.proxy.mirror import build_app
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
 from peer.registry.retry import RetrySettings
+from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.oci.upstreams import UpstreamConfig, UpstreamTable
 from tests.support.http_server import HttpServer, QuietHandler
 
