@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 uvloop.new_event_loop().close()
 
 QUICK = ProxyLimits(
-    relay_s=5.0, open_s=5.0, hangup_check_s=0.05, retry=RetrySettings(0.01, 0.05, without_progress_s=0.2)
+    relay_s=WAIT_S, open_s=WAIT_S, hangup_check_s=0.05, retry=RetrySettings(0.01, 0.05, without_progress_s=0.2)
 )
 
 
@@ -209,7 +209,7 @@ def running_mirror(
     registry = CollectorRegistry()
     passed: list[int] = []
     table = UpstreamTable([default, *others], default.host)
-    http_client = OriginHttp(OriginTimeouts(connect_s=2.0, read_s=3.0))
+    http_client = OriginHttp(OriginTimeouts(connect_s=WAIT_S, read_s=WAIT_S))
     pool = ThreadPoolExecutor(2, "sendfile")
     context = ProxyContext(
         provider=node,

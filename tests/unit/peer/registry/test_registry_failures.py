@@ -109,7 +109,7 @@ def test_a_body_cut_short_gives_its_bytes_and_then_an_error(origin: FakeOrigin) 
 def test_silence_within_a_body_loses_no_byte_received(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.faults = [Fault(stall_after_bytes=70_000)]
-    with reading(origin, read_s=0.3) as reader, reader.open(origin.upstream, digest) as response:
+    with reading(origin, read_s=2.0) as reader, reader.open(origin.upstream, digest) as response:
         buffer = memoryview(bytearray(len(CONTENT)))
         error = refused(lambda: read_on(response, buffer))
         assert error.kind is UpstreamKind.UNAVAILABLE
