@@ -56,10 +56,11 @@ class Head:
 
 
 class SocketReader:
-    """Reads messages from one socket. One user at a time."""
+    """Reads messages from one socket, at most `read_bytes` at a time. One user at a time."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, read_bytes: int = _READ_BYTES) -> None:
         self._sock = sock
+        self._read_bytes = read_bytes
         self._pending = b""
 
     def read_head(self) -> Head | None:
@@ -67,7 +68,7 @@ class SocketReader:
         while b"\r\n\r\n" not in self._pending:
             if len(self._pending) > HEAD_MAX_BYTES:
                 raise WireError(f"a head of more than {HEAD_MAX_BYTES} bytes")
-            received = self._sock.recv(_READ_BYTES)
+            received = self._sock.recv(self._read_bytes)
             if not received:
                 if self._pending:
                     raise WireError("the connection ended within a head")
@@ -80,6 +81,11 @@ class SocketReader:
         first_line, *lines = raw.decode("latin-1").split("\r\n")
         headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
         return Head(first_line, headers)
+
+    def take_pending(self) -> bytes:
+        """What came with the head beyond it. Whoever takes it reads the rest from the socket."""
+        pending, self._pending = self._pending, b""
+        return pending
 
     def read_sized(self, size_bytes: int) -> Iterator[bytes]:
         """Exactly `size_bytes`, in the parts in which they come. Raises WireError if fewer come."""
@@ -101,18 +107,18 @@ class SocketReader:
 
     def read_to_end(self) -> Iterator[bytes]:
         """All until the other side closes."""
-        while part := self._take(_READ_BYTES):
+        while part := self._take(self._read_bytes):
             yield part
 
     def _take(self, most_bytes: int) -> bytes:
         if self._pending:
             part, self._pending = self._pending[:most_bytes], self._pending[most_bytes:]
             return part
-        return self._sock.recv(min(most_bytes, _READ_BYTES))
+        return self._sock.recv(min(most_bytes, self._read_bytes))
 
     def _read_line(self) -> bytes:
         while b"\r\n" not in self._pending:
-            received = self._sock.recv(_READ_BYTES)
+            received = self._sock.recv(self._read_bytes)
             if not received:
                 raise WireError("the connection ended within a chunked body")
             self._pending += received

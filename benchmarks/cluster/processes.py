@@ -54,17 +54,7 @@ class ManagedProcess:
         self.name = name or os.path.basename(self.argv[0])
         self._log: collections.deque[str] = collections.deque(maxlen=LOG_LINES_MAX)
         self._changed = threading.Condition()
-        self._process = subprocess.Popen(
-            command_line(self.argv, netns=netns),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=None if env is None else dict(env),
-            cwd=cwd,
-            start_new_session=True,
-            text=True,
-            errors="replace",
-        )
+        self._process = _popen(self.argv, netns, env, cwd, subprocess.STDOUT)
         self._reader = threading.Thread(target=self._read_output, name=f"log-of-{self.name}")
         self._reader.start()
 
@@ -234,17 +224,7 @@ def run(
     the process group is gone.
     """
     words = [str(part) for part in argv]
-    with subprocess.Popen(
-        command_line(words, netns=netns),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=None if env is None else dict(env),
-        cwd=cwd,
-        start_new_session=True,
-        text=True,
-        errors="replace",
-    ) as process:
+    with _popen(words, netns, env, cwd, subprocess.PIPE) as process:
         try:
             out, err = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
@@ -257,6 +237,22 @@ def run(
     if check and process.returncode != 0:
         raise ProcessError(f"{shlex.join(words)}: exit status {process.returncode}\n{out}{err}")
     return subprocess.CompletedProcess(words, process.returncode, out, err)
+
+
+def _popen(
+    argv: Sequence[str], netns: str | None, env: Mapping[str, str] | None, cwd: Path | None, stderr: int
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command_line(argv, netns=netns),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        env=env,
+        cwd=cwd,
+        start_new_session=True,
+        text=True,
+        errors="replace",
+    )
 
 
 def wait_until(

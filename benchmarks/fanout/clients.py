@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.cluster.http_messages import Head, SocketReader, WireError
 from benchmarks.cluster.namespaces import enter
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _READ_BYTES: Final = 256 << 10
 # The kernel wakes a reader at so many bytes, where so many are still to come.
 _WAKE_BYTES: Final = 64 << 10
-_HEAD_MAX_BYTES: Final = 16 << 10
+_HEAD_BYTES: Final = 16 << 10
 _STACK_BYTES: Final = 256 << 10
 _CONNECT_S: Final = 30.0
 
@@ -183,13 +184,12 @@ class Connection:
             self._socket.close()
             self._socket = None
 
-    def ask(self, path: str, accept: str = "*/*") -> tuple[socket.socket, int, bytearray]:
+    def ask(self, path: str, accept: str = "*/*") -> tuple[socket.socket, int, bytes]:
         """Send a GET: where its body comes, its length, and what of it came with the head. Raises PullError, OSError.
 
         All of the body must be read before the next request.
         """
-        lines = (f"GET {path} HTTP/1.1", f"Host: {self._address}", f"Accept: {accept}", "", "")
-        request = "\r\n".join(lines).encode()
+        request = Head(f"GET {path} HTTP/1.1", [("Host", self._address), ("Accept", accept)]).encode()
         if self._socket is not None:
             try:
                 return self._exchange(self._socket, path, request)
@@ -198,24 +198,21 @@ class Connection:
         self._socket = _connected(self._address)
         return self._exchange(self._socket, path, request)
 
-    def _exchange(self, kept: socket.socket, path: str, request: bytes) -> tuple[socket.socket, int, bytearray]:
+    def _exchange(self, kept: socket.socket, path: str, request: bytes) -> tuple[socket.socket, int, bytes]:
         kept.sendall(request)
-        data = bytearray()
-        while (end := data.find(b"\r\n\r\n")) < 0:
-            part = kept.recv(_HEAD_MAX_BYTES)
-            if not part and not data:
-                raise ConnectionError("hung up before its answer")
-            if not part or len(data) > _HEAD_MAX_BYTES:
-                raise PullError(f"GET {path}: no proper answer")
-            data += part
-        first, *headers = bytes(data[:end]).decode("latin-1").split("\r\n")
-        status = first.split(" ", 2)[1]
-        fields = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in headers)}
-        if status != "200" or "content-length" not in fields:
-            raise PullError(f"GET {path}: answered {first!r}")
-        if fields.get("connection", "").lower() == "close":
+        reader = SocketReader(kept, _HEAD_BYTES)
+        try:
+            head = reader.read_head()
+        except WireError as error:
+            raise PullError(f"GET {path}: {error}") from None
+        if head is None:
+            raise ConnectionError("hung up before its answer")
+        size = head.get("Content-Length")
+        if head.first_line.split(" ", 2)[1] != "200" or size is None:
+            raise PullError(f"GET {path}: answered {head.first_line!r}")
+        if head.wants_close():
             self._socket = None  # and whoever reads the body has the last reference to it
-        return kept, int(fields["content-length"]), data[end + 4 :]
+        return kept, int(size), reader.take_pending()
 
 
 def fetch(connection: Connection, path: str, accept: str = "*/*") -> bytes:
@@ -226,7 +223,7 @@ def fetch(connection: Connection, path: str, accept: str = "*/*") -> bytes:
         if not part:
             raise PullError(f"GET {path}: the answer ended early")
         body += part
-    return bytes(body)
+    return body
 
 
 def pull_blob(connection: Connection, path: str, digest: str, pull: Pull) -> None:
@@ -234,7 +231,7 @@ def pull_blob(connection: Connection, path: str, digest: str, pull: Pull) -> Non
     hasher = hashlib.new(digest.partition(":")[0])
     source, size_bytes, body = connection.ask(path)
     if not body and size_bytes:
-        body = bytearray(source.recv(_READ_BYTES))
+        body = source.recv(_READ_BYTES)
     if body:
         pull.first_byte()
     hasher.update(body)

@@ -13,15 +13,15 @@ from benchmarks.cluster.namespaces import inside
 from benchmarks.cluster.processes import cpu_s, wait_until
 from benchmarks.cluster.services import Supernode
 from benchmarks.fanout.nodes import TORRENT_PORT, Nodes
-from benchmarks.fanout.origin import origin_cost
-from benchmarks.fanout.pulling import REPOSITORY, Pulled, Pulling
+from benchmarks.fanout.origin import OriginCost, origin_cost
+from benchmarks.fanout.pulling import REPOSITORY, Pulling
 from benchmarks.fanout.usage import CoreTime, prefer
 from benchmarks.fanout.watch import SOURCES, Display, Reading, Watcher, samples
-from benchmarks.results import Mode, ModeRun, NodeTimes
+from benchmarks.results import Mode, ModeRun, NodeTimes, Source
 from proto.pieces import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from benchmarks.bounds import Bounds
@@ -69,7 +69,7 @@ class Outcome:
 class _Measured:
     """Between the barrier and the last client's end."""
 
-    pulled: list[Pulled]
+    nodes: tuple[NodeTimes, ...]
     readings: list[Reading]
     busy: float
     product_cpu_s: float
@@ -77,9 +77,15 @@ class _Measured:
     # Of the barrier, monotonic.
     began_s: float
 
-    def since_barrier(self, at_s: float | None) -> float | None:
-        """Of a monotonic time; None stays None."""
-        return None if at_s is None else at_s - self.began_s
+    @property
+    def completed_s(self) -> list[float]:
+        """Of the clients that are complete."""
+        return [one.completed_s for one in self.nodes if one.completed_s is not None]
+
+    @property
+    def problems(self) -> list[str]:
+        """A line for each client that failed."""
+        return [f"node {one.node}: {one.error}" for one in self.nodes if one.error]
 
     @property
     def traffic(self) -> Traffic | None:
@@ -122,28 +128,36 @@ def _native(stage: Stage, display: Display) -> Outcome:
     addresses = [stage.origin.address] * scenario.nodes
     arrivals = [None if at_s is None else at_s * fraction for at_s in scenario.arrivals_s()]
     log = stage.folder / "native-clients.log"
-    with Pulling(stage.site, addresses, image, scenario.parallel, log) as pulling:
+    with Pulling(stage.site, scenario, addresses, image, log) as pulling:
         measured = _measure(stage, pulling, arrivals, stage.limits.native_s * fraction, display, lambda: 0.0)
     cost = origin_cost(stage.origin.ledger(), image)
-    traffic = measured.traffic
-    answered_s = measured.since_barrier(cost.first_byte_s)
-    run = ModeRun(
-        mode="native",
-        nodes=_times(scenario, measured.pulled, fraction),
-        samples=tuple(
-            replace(sample, at_s=sample.at_s / fraction)
-            for sample in samples(measured.readings, {"origin": cost.sent_bytes}, _completed(measured.pulled))
-        ),
-        origin_bytes=cost.sent_bytes,
-        origin_gets=cost.gets,
-        origin_repeated_bytes=cost.repeated_bytes,
-        origin_first_byte_s=None if answered_s is None else answered_s / fraction,
-        cross_rack_bytes=traffic.into_racks_bytes if traffic is not None and scenario.racks else None,
-        cpu_busy=measured.busy,
+    run = _mode_run(stage, "native", measured, cost, {"origin": cost.sent_bytes})
+    if fraction < 1.0:
+        run = _scaled(run, fraction)
+    return Outcome(run, tuple(measured.problems))
+
+
+def _scaled(run: ModeRun, fraction: float) -> ModeRun:
+    """The times of the whole size, from a run of this part of it."""
+
+    def whole(at_s: float | None) -> float | None:
+        return None if at_s is None else at_s / fraction
+
+    return replace(
+        run,
         size_fraction=fraction,
-        more={"clients_cpu_s": measured.clients_cpu_s},
+        nodes=tuple(
+            replace(
+                one,
+                asked_s=one.asked_s / fraction,
+                first_byte_s=whole(one.first_byte_s),
+                completed_s=whole(one.completed_s),
+            )
+            for one in run.nodes
+        ),
+        samples=tuple(replace(sample, at_s=sample.at_s / fraction) for sample in run.samples),
+        origin_first_byte_s=whole(run.origin_first_byte_s),
     )
-    return Outcome(run, tuple(_node_problems(measured.pulled)))
 
 
 # --- through Layercast -----------------------------------------------------------------------------------------
@@ -251,39 +265,31 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
     def product_cpu_s() -> float:
         return nodes.cpu_s() + cpu_s(supernode.process.pid)
 
-    with Pulling(stage.site, nodes.proxies, stage.image, scenario.parallel, log) as pulling:
+    with Pulling(stage.site, scenario, nodes.proxies, stage.image, log) as pulling:
         measured = _measure(stage, pulling, scenario.arrivals_s(), expected_s, display, product_cpu_s)
     cost = origin_cost(stage.origin.ledger(), stage.image)
     display.step("collecting figures")
     scrapes = _scrapes(nodes, scenario.nodes)
-    supernode_scrape = supernode.metrics()
     exact = {one: _sum(scrapes, "layercast_bytes_total", source=one) for one in SOURCES}
+    delivered = scenario.size_bytes * len(measured.completed_s)
     traffic = measured.traffic
-    delivered = scenario.size_bytes * len(_completed(measured.pulled))
-    run = ModeRun(
-        mode=mode,
-        nodes=_times(scenario, measured.pulled, 1.0),
-        samples=samples(measured.readings, exact, _completed(measured.pulled)),
-        origin_bytes=cost.sent_bytes,
-        origin_gets=cost.gets,
-        origin_repeated_bytes=cost.repeated_bytes,
-        origin_first_byte_s=measured.since_barrier(cost.first_byte_s),
-        seed_bytes=int(supernode_scrape.value("layercast_uploaded_bytes_total")),
+    common = _mode_run(stage, mode, measured, cost, exact)
+    run = replace(
+        common,
+        seed_bytes=int(supernode.metrics().value("layercast_uploaded_bytes_total")),
         peer_bytes=_sum(scrapes, "layercast_uploaded_bytes_total"),
-        cross_rack_bytes=traffic.into_racks_bytes if traffic is not None and scenario.racks else None,
         control_bytes=traffic.control_bytes if traffic is not None else None,
         cpu_s_per_gib=measured.product_cpu_s / (delivered / _GIB) if delivered else None,
-        cpu_busy=measured.busy,
         node_rss_mib=nodes.median_pss_bytes() / MIB,
         node_peak_mib=nodes.memory_peak_bytes() / MIB,
         supernode_rss_mib=supernode.process.memory_peak_bytes() / MIB,
         more={
+            **common.more,
             "received_bytes": exact,
             "discarded_bytes": _sum(scrapes, "layercast_discarded_bytes_total"),
-            "clients_cpu_s": measured.clients_cpu_s,
         },
     )
-    problems = [*_node_problems(measured.pulled), *cost.problems]
+    problems = [*measured.problems, *cost.problems]
     for node, status in sorted(nodes.look().items()):
         problems.append(f"node {node} ended with status {status}: {nodes.last_words(node)}")
     return Outcome(run, tuple(problems))
@@ -314,17 +320,36 @@ def _measure(
     regular = sum(at_s is not None for at_s in arrivals_s)
     joined = regular == len(arrivals_s)
     try:
-        for _ in pulling.finishing(time.monotonic() + patience_s):
-            if not joined and len(pulling.pulled) >= regular:
+        for ended in pulling.finishing(time.monotonic() + patience_s):
+            if not joined and ended >= regular:
                 joined = True
                 pulling.join()
-            _show(stage, display, watcher, len(pulling.pulled))
+            _show(stage, display, watcher, ended)
         busy = CoreTime.now().busy_since(cores)
         used_cpu_s = product_cpu_s() - before_cpu_s
     finally:
         readings = watcher.end()
     clients_cpu_s = cpu_s(pulling.pid) - clients_cpu_s
     return _Measured(pulling.outcome(), readings, busy, used_cpu_s, clients_cpu_s, began_s)
+
+
+def _mode_run(
+    stage: Stage, mode: Mode, measured: _Measured, cost: OriginCost, received: Mapping[Source, int]
+) -> ModeRun:
+    """What is known of every mode; `received` are the bytes that all nodes got, by source."""
+    traffic, answered_s = measured.traffic, cost.first_byte_s
+    return ModeRun(
+        mode=mode,
+        nodes=measured.nodes,
+        samples=samples(measured.readings, received, measured.completed_s),
+        origin_bytes=cost.sent_bytes,
+        origin_gets=cost.gets,
+        origin_repeated_bytes=cost.repeated_bytes,
+        origin_first_byte_s=None if answered_s is None else answered_s - measured.began_s,
+        cross_rack_bytes=traffic.into_racks_bytes if traffic is not None and stage.scenario.racks else None,
+        cpu_busy=measured.busy,
+        more={"clients_cpu_s": measured.clients_cpu_s},
+    )
 
 
 def _show(stage: Stage, display: Display, watcher: Watcher, done: int) -> None:
@@ -347,28 +372,3 @@ def _scrapes(nodes: Nodes, count: int) -> list[Metrics]:
 
 def _sum(scrapes: Sequence[Metrics], name: str, **labels: str) -> int:
     return int(sum(one.value(name, **labels) for one in scrapes))
-
-
-def _times(scenario: Scenario, pulled: Sequence[Pulled], fraction: float) -> tuple[NodeTimes, ...]:
-    def whole(at_s: float | None) -> float | None:
-        return None if at_s is None else at_s / fraction
-
-    return tuple(
-        NodeTimes(
-            node=one.node,
-            class_name=scenario.class_of(one.node).name,
-            asked_s=one.asked_s / fraction,
-            first_byte_s=whole(one.first_byte_s),
-            completed_s=whole(one.completed_s),
-            error=one.error,
-        )
-        for one in pulled
-    )
-
-
-def _completed(pulled: Sequence[Pulled]) -> list[float]:
-    return [one.completed_s for one in pulled if one.completed_s is not None]
-
-
-def _node_problems(pulled: Sequence[Pulled]) -> list[str]:
-    return [f"node {one.node}: {one.error}" for one in pulled if one.error]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.cluster.helper import Helper
+from benchmarks.results import NodeTimes
 from proto.errors import LocalError
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from benchmarks.cluster.image import Image
     from benchmarks.fanout.site import Site
+    from benchmarks.scenario import Scenario
 
 REPOSITORY: Final = "fanout/image"
 _MANIFESTS_TIMEOUT_S: Final = 60.0
@@ -22,28 +23,16 @@ _MANIFESTS_PER_NODE_S: Final = 1.0
 _POLL_S: Final = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Pulled:
-    """One client. Seconds after the barrier; None: never."""
-
-    node: int
-    asked_s: float
-    first_byte_s: float | None
-    completed_s: float | None
-    error: str = ""
-
-
 class Pulling:
     """A client at every node of `site`, which pulls `image` from `addresses[node]`; a context manager."""
 
-    def __init__(self, site: Site, addresses: Sequence[str], image: Image, parallel: int, log: Path) -> None:
-        self._nodes = len(addresses)
+    def __init__(self, site: Site, scenario: Scenario, addresses: Sequence[str], image: Image, log: Path) -> None:
         self._site = site
+        self._scenario = scenario
         self._addresses = addresses
         self._image = image
-        self._parallel = parallel
         self._began_s = 0.0
-        self.pulled: dict[int, Pulled] = {}
+        self._ended: dict[int, NodeTimes] = {}
         self._helper = Helper("benchmarks.fanout.clients", [], log)
 
     def __enter__(self) -> Pulling:
@@ -69,16 +58,16 @@ class Pulling:
                 "manifest": self._image.manifest.digest,
                 "media_type": self._image.manifest.media_type,
                 "layers": [layer.digest for layer in self._image.layers],
-                "parallel": self._parallel,
+                "parallel": self._scenario.parallel,
                 "nodes": clients,
             }
         )
-        deadline_s = time.monotonic() + _MANIFESTS_TIMEOUT_S + _MANIFESTS_PER_NODE_S * self._nodes
-        waiting = self._nodes
+        deadline_s = time.monotonic() + _MANIFESTS_TIMEOUT_S + _MANIFESTS_PER_NODE_S * self._scenario.nodes
+        waiting = self._scenario.nodes
         while waiting:
             message = self._helper.receive(max(0.0, deadline_s - time.monotonic()))
             if message is None:
-                raise LocalError(f"{waiting} of {self._nodes} clients did not get their manifests in time")
+                raise LocalError(f"{waiting} of {self._scenario.nodes} clients did not get their manifests in time")
             if message.get("error"):
                 raise LocalError(f"node {message['node']}, manifest: {message['error']}")
             waiting -= 1
@@ -97,23 +86,22 @@ class Pulling:
         """Joiners may ask now."""
         self._helper.send({"join": True})
 
-    def finishing(self, until_s: float) -> Iterator[None]:
-        """Collect the clients' ends in `pulled`; yields often. Ends when all have ended, or at `until_s`."""
-        while len(self.pulled) < self._nodes and time.monotonic() < until_s:
+    def finishing(self, until_s: float) -> Iterator[int]:
+        """Collect the clients' ends; yields how many there are, often. Ends when all have ended, or at `until_s`."""
+        while len(self._ended) < self._scenario.nodes and time.monotonic() < until_s:
             message = self._helper.receive(_POLL_S)
             while message is not None:
                 self._note(message)
                 message = self._helper.receive(0.0)
-            yield
+            yield len(self._ended)
 
-    def outcome(self) -> list[Pulled]:
-        """Every client, those that did not end included."""
-        elapsed_s = time.monotonic() - self._began_s
-        missing = Pulled(0, 0.0, None, None, f"not complete after {elapsed_s:.0f} s")
-        return [
-            self.pulled.get(node, Pulled(node, missing.asked_s, None, None, missing.error))
-            for node in range(self._nodes)
-        ]
+    def outcome(self) -> tuple[NodeTimes, ...]:
+        """Every client, those that did not end included. Seconds after the barrier."""
+        missing = f"not complete after {time.monotonic() - self._began_s:.0f} s"
+        return tuple(
+            self._ended.get(node) or NodeTimes(node, self._class_name(node), 0.0, None, None, error=missing)
+            for node in range(self._scenario.nodes)
+        )
 
     def _note(self, message: dict[str, object]) -> None:
         node, error = message["node"], str(message["error"])
@@ -121,7 +109,13 @@ class Pulling:
         asked_s, first_byte_s, completed_s = (
             self._since(message[key]) for key in ("asked_s", "first_byte_s", "completed_s")
         )
-        self.pulled[node] = Pulled(node, asked_s or 0.0, first_byte_s, None if error else completed_s, error)
+        completed_s = None if error else completed_s
+        self._ended[node] = NodeTimes(
+            node, self._class_name(node), asked_s or 0.0, first_byte_s, completed_s, error=error
+        )
+
+    def _class_name(self, node: int) -> str:
+        return self._scenario.class_of(node).name
 
     def _since(self, at_s: object) -> float | None:
         assert isinstance(at_s, int | float)

@@ -1,4 +1,4 @@
-"""What is seen of a run while it lasts: interface counters for the samples, a bar or lines for who waits for it."""
+"""What is seen of a run while it lasts: interface counters for the samples, a line for who waits for it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, get_args
-
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from benchmarks.report import console
 from benchmarks.results import Sample, Source
@@ -116,44 +114,37 @@ def _counted(traffic: Traffic) -> dict[Source, int]:
 
 
 class Display:
-    """A bar for the mode on a terminal, a plain line now and then elsewhere; a context manager."""
+    """How far a mode is: a line that changes on a terminal, a plain line now and then elsewhere; a context manager."""
 
     def __init__(self, mode: str, nodes: int) -> None:
         self._mode = mode
         self._nodes = nodes
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
+        self._status = console.status(mode) if console.is_terminal else None
         self._began_s = time.monotonic()
         self._next_line_s = 0.0
 
     def __enter__(self) -> Display:
-        if console.is_terminal:
-            texts = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[state]}"))
-            self._progress = Progress(*texts, TimeElapsedColumn(), console=console)
-            self._progress.start()
-            self._task = self._progress.add_task(self._mode, total=self._nodes, state="")
+        if self._status is not None:
+            self._status.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+        if self._status is not None:
+            self._status.stop()
 
     def step(self, text: str) -> None:
-        """What is being prepared."""
-        if self._progress is not None:
-            self._progress.update(self._task, state=text)
+        """What is being done."""
+        if self._status is not None:
+            self._status.update(f"{self._mode}: {text}")
         else:
             console.print(f"{self._mode}: {text}", markup=False)
 
     def show(self, done: int, rate_bytes_s: float | None, origin_bytes: Callable[[], int]) -> None:
         """How far it is."""
         elapsed_s = time.monotonic() - self._began_s
-        if self._progress is None and elapsed_s < self._next_line_s and done < self._nodes:
+        if self._status is None and elapsed_s < self._next_line_s and done < self._nodes:
             return
         self._next_line_s = elapsed_s + _LINE_EVERY_S
         rate = "" if rate_bytes_s is None else f", {rate_bytes_s * 8 / 1e6:.0f} Mbit/s in all"
-        text = f"{done} of {self._nodes} nodes{rate}, origin {origin_bytes() / MIB:.1f} MiB"
-        if self._progress is not None:
-            self._progress.update(self._task, completed=done, state=text)
-        else:
-            console.print(f"{self._mode}: {elapsed_s:.0f} s, {text}", markup=False)
+        origin = f", origin {origin_bytes() / MIB:.1f} MiB"
+        self.step(f"{elapsed_s:.0f} s, {done} of {self._nodes} nodes{rate}{origin}")
