@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.cluster.programs import PACKAGES, ProgramMissing, clean_environment, program
 
-PACKAGE_LIST = Path(__file__).parents[3] / ".ci" / "packages"
+PACKAGE_LIST = Path(__file__).parents[4] / ".ci" / "packages"
 
 
 def test_the_install_script_knows_the_same_packages() -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.cluster.image import Image, ImageBuildError, make_file_image, make_random_image
+from benchmarks.cluster.image import Image, ImageBuildError, make_exact_image, make_file_image, make_random_image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,3 +95,13 @@ def test_a_machine_without_a_readable_file_is_refused(tmp_path: Path) -> None:
     empty.mkdir()
     with pytest.raises(ImageBuildError, match="no readable file"):
         make_file_image(tmp_path / "image", 1_000, 1, roots=[empty])
+
+
+def test_an_image_has_layers_of_exactly_the_asked_sizes_that_nothing_compresses(tmp_path: Path) -> None:
+    image = make_exact_image(tmp_path / "a", [3_000_000, 1000], seed=5)
+    assert [layer.size_bytes for layer in image.layers] == [3_000_000, 1000]
+    for blob in image.blobs:
+        assert blob.digest == digest_of(blob.path.read_bytes())
+    assert [one["size"] for one in json.loads(image.manifest.path.read_text())["layers"]] == [3_000_000, 1000]
+    assert make_exact_image(tmp_path / "b", [3_000_000, 1000], seed=5).manifest.digest == image.manifest.digest
+    assert make_exact_image(tmp_path / "c", [3_000_000, 1000], seed=6).manifest.digest != image.manifest.digest
