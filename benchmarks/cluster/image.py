@@ -20,26 +20,16 @@ import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-Flavour = Literal["oci", "docker"]
-
-MEDIA_TYPES: Final[dict[Flavour, dict[str, str]]] = {
-    "oci": {
-        "index": "application/vnd.oci.image.index.v1+json",
-        "manifest": "application/vnd.oci.image.manifest.v1+json",
-        "config": "application/vnd.oci.image.config.v1+json",
-        "layer": "application/vnd.oci.image.layer.v1.tar+gzip",
-    },
-    "docker": {
-        "index": "application/vnd.docker.distribution.manifest.list.v2+json",
-        "manifest": "application/vnd.docker.distribution.manifest.v2+json",
-        "config": "application/vnd.docker.container.image.v1+json",
-        "layer": "application/vnd.docker.image.rootfs.diff.tar.gzip",
-    },
+MEDIA_TYPES: Final = {
+    "index": "application/vnd.oci.image.index.v1+json",
+    "manifest": "application/vnd.oci.image.manifest.v1+json",
+    "config": "application/vnd.oci.image.config.v1+json",
+    "layer": "application/vnd.oci.image.layer.v1.tar+gzip",
 }
 REF_NAME_ANNOTATION: Final = "org.opencontainers.image.ref.name"
 CREATED: Final = "2024-01-01T00:00:00Z"
@@ -157,7 +147,6 @@ def make_random_image(
     layer_sizes_bytes: Sequence[int],
     seed: int,
     *,
-    flavour: Flavour = "oci",
     with_index: bool = False,
     ref_name: str = "latest",
 ) -> Image:
@@ -169,10 +158,10 @@ def make_random_image(
     blobs_dir = _open_layout(directory)
     rng = random.Random(seed)
     layers = [
-        _random_layer(blobs_dir, number, size_bytes, rng.getrandbits(64), MEDIA_TYPES[flavour]["layer"])
+        _random_layer(blobs_dir, number, size_bytes, rng.getrandbits(64), MEDIA_TYPES["layer"])
         for number, size_bytes in enumerate(layer_sizes_bytes)
     ]
-    return _finish_image(directory, layers, flavour, with_index=with_index, ref_name=ref_name)
+    return _finish_image(directory, layers, with_index=with_index, ref_name=ref_name)
 
 
 def _random_layer(blobs_dir: Path, number: int, size_bytes: int, seed: int, media_type: str) -> _Layer:
@@ -197,7 +186,7 @@ def make_exact_image(directory: Path, layer_sizes_bytes: Sequence[int], seed: in
         _exact_layer(blobs_dir, random.Random(f"{seed} {number} {size_bytes}"), size_bytes)
         for number, size_bytes in enumerate(layer_sizes_bytes)
     ]
-    return _finish_image(directory, layers, "oci", with_index=False, ref_name="latest")
+    return _finish_image(directory, layers, with_index=False, ref_name="latest")
 
 
 def _exact_layer(blobs_dir: Path, rng: random.Random, size_bytes: int) -> _Layer:
@@ -217,17 +206,13 @@ def make_file_image(
     size_bytes: int,
     layer_count: int,
     *,
-    flavour: Flavour = "oci",
-    ref_name: str = "latest",
     roots: Sequence[Path] | None = None,
-    progress: Callable[[int], None] | None = None,
 ) -> Image:
     """An image of this machine's own files, at least `size_bytes` of compressed layers, in the layout `directory`.
 
     Files are taken in the order of their paths below `roots` (/usr/lib, /usr/bin, the Python library, /usr/share),
     so one machine gives one image. Each layer is half as large as the one before it, the last two equal. A
-    machine that has too few files gives them more than once, under another top directory. `progress` is
-    called, from several threads, with the compressed bytes just written.
+    machine that has too few files gives them more than once, under another top directory.
 
     Raises ImageBuildError if there is not one readable file below `roots`.
     """
@@ -239,16 +224,13 @@ def make_file_image(
         with _LayerWriter(blobs_dir, level=1) as writer:
             files = _endless_files(shares[number], f"layer-{number}")
             while writer.size_bytes < targets_bytes[number]:
-                before_bytes = writer.size_bytes
                 writer.add_file(*next(files))
-                if progress is not None:
-                    progress(writer.size_bytes - before_bytes)
-            return writer.finish(MEDIA_TYPES[flavour]["layer"])
+            return writer.finish(MEDIA_TYPES["layer"])
 
     # zlib and sha256 release the GIL, and they are nearly all of the work
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         layers = list(pool.map(build, range(layer_count)))
-    return _finish_image(directory, layers, flavour, with_index=False, ref_name=ref_name)
+    return _finish_image(directory, layers, with_index=False, ref_name="latest")
 
 
 def default_roots() -> list[Path]:
@@ -317,14 +299,11 @@ def _open_layout(directory: Path) -> Path:
     return blobs_dir
 
 
-def _finish_image(
-    directory: Path, layers: Sequence[_Layer], flavour: Flavour, *, with_index: bool, ref_name: str
-) -> Image:
+def _finish_image(directory: Path, layers: Sequence[_Layer], *, with_index: bool, ref_name: str) -> Image:
     """Write config, manifest and index.json around `layers`."""
-    types = MEDIA_TYPES[flavour]
     config = _write_json(
         directory,
-        types["config"],
+        MEDIA_TYPES["config"],
         {
             "architecture": "amd64",
             "os": "linux",
@@ -336,10 +315,10 @@ def _finish_image(
     )
     manifest = _write_json(
         directory,
-        types["manifest"],
+        MEDIA_TYPES["manifest"],
         {
             "schemaVersion": 2,
-            "mediaType": types["manifest"],
+            "mediaType": MEDIA_TYPES["manifest"],
             "config": config.descriptor(),
             "layers": [layer.blob.descriptor() for layer in layers],
         },
@@ -348,7 +327,9 @@ def _finish_image(
     if with_index:
         entry = {**manifest.descriptor(), "platform": {"architecture": "amd64", "os": "linux"}}
         top = _write_json(
-            directory, types["index"], {"schemaVersion": 2, "mediaType": types["index"], "manifests": [entry]}
+            directory,
+            MEDIA_TYPES["index"],
+            {"schemaVersion": 2, "mediaType": MEDIA_TYPES["index"], "manifests": [entry]},
         )
     named = {**top.descriptor(), "annotations": {REF_NAME_ANNOTATION: ref_name}}
     (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [named]}))

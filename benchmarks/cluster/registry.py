@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from benchmarks.cluster.image import Image
 
+_HOST: Final = "127.0.0.1"
 USER: Final = "reader"
 PASSWORD: Final = "secret"  # of a registry that lives as long as a test
 _PASSWORD_BCRYPT: Final = "$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"
@@ -27,7 +28,7 @@ _PASSWORD_BCRYPT: Final = "$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYU
 class Registry:
     """One docker-registry with its storage below `root`; a context manager.
 
-    `listen` with port 0 takes a free port. `auth` is the section of its configuration: `password_auth(root)`, or
+    It listens on loopback, on a free port. `auth` is the section of its configuration: `password_auth(root)`, or
     TokenServer.registry_auth(). It keeps its address and its storage over `stop` and `start`.
     """
 
@@ -35,21 +36,17 @@ class Registry:
         self,
         root: Path,
         *,
-        listen: str = "127.0.0.1:0",
         auth: Mapping[str, object] | None = None,
         netns: str | None = None,
-        settings: Mapping[str, object] | None = None,
     ) -> None:
         self.root = root
         self._auth = auth
         self._netns = netns
-        self._settings = settings or {}
         self._process: ManagedProcess | None = None
         root.mkdir(parents=True, exist_ok=True)
-        host, _, port = listen.rpartition(":")
         # Kept while it is stopped; in a namespace of its own nobody else takes it.
-        self._port = ReservedPort(host) if port == "0" and netns is None else None
-        self.address = listen if self._port is None else self._port.address
+        self._port = ReservedPort(_HOST) if netns is None else None
+        self.address = f"{_HOST}:0" if self._port is None else self._port.address
         try:
             self.start()
         except BaseException:
@@ -131,7 +128,7 @@ class Registry:
         }
         if self._auth is not None:
             config["auth"] = self._auth
-        return {**config, **self._settings}
+        return config
 
 
 def password_auth(root: Path) -> dict[str, object]:

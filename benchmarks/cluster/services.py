@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from benchmarks.cluster.metrics import Metrics, http_get, scrape
+from benchmarks.cluster.namespaces import inside
 from benchmarks.cluster.ports import ReservedPort
 from benchmarks.cluster.processes import WAIT_S, ManagedProcess, wait_until
 from benchmarks.cluster.programs import clean_environment
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
 
 LOOPBACK: Final = "127.0.0.1"
@@ -49,7 +50,6 @@ class Service:
         extra: Sequence[str],
         *,
         netns: str | None = None,
-        env: Mapping[str, str] | None = None,
     ) -> None:
         self.name = name
         self.data_dir = data_dir
@@ -57,7 +57,6 @@ class Service:
         self.netns = netns
         self.ready: dict[str, str] = {}
         self._program_name = program_name
-        self._env = dict(env or {})
         self._process: ManagedProcess | None = None
         self._ports: dict[str, ReservedPort] = {}
 
@@ -96,7 +95,7 @@ class Service:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         argv: list[str | Path] = [script(self._program_name), *self.listen_flags()]
         argv += ["--data-dir", self.data_dir, *self.extra]
-        environment = clean_environment(HOME=str(self.data_dir), **self._env)
+        environment = clean_environment(HOME=str(self.data_dir))
         self._process = ManagedProcess(argv, name=self.name, netns=self.netns, env=environment)
 
     def wait_ready(self, timeout_s: float = WAIT_S) -> None:
@@ -121,8 +120,8 @@ class Service:
             port.close()
 
     def metrics(self) -> Metrics:
-        """A scrape."""
-        return scrape(self.status_address)
+        """A scrape, from within its namespace."""
+        return inside(self.netns, lambda: scrape(self.status_address))
 
     def healthz(self) -> tuple[int, bytes]:
         """Status and body of /healthz."""
@@ -130,16 +129,19 @@ class Service:
 
 
 class Supernode(Service):
-    """`layercast-supernode`; `host` is the address it listens on."""
+    """`layercast-supernode`; `host` is the address it listens on, `upload_host` that for pieces, if another."""
 
-    def __init__(self, data_dir: Path, host: str, extra: Sequence[str], *, netns: str | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, host: str, extra: Sequence[str], *, netns: str | None = None, upload_host: str = ""
+    ) -> None:
         super().__init__("supernode", "layercast-supernode", data_dir, extra, netns=netns)
         self._host = host
+        self._upload_host = upload_host or host
 
     def listen_flags(self) -> list[str]:
         """Any free port at first, then where it was."""
-        host = self._host
-        return ["--listen", self.address("api", host), "--upload-listen", self.address("upload", host)]
+        upload = self.address("upload", self._upload_host)
+        return ["--listen", self.address("api", self._host), "--upload-listen", upload]
 
     @property
     def status_address(self) -> str:

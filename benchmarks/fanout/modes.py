@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.cluster.image import make_exact_image
-from benchmarks.cluster.namespaces import inside
 from benchmarks.cluster.processes import cpu_s, wait_until
 from benchmarks.cluster.services import Supernode
 from benchmarks.fanout.nodes import TORRENT_PORT, Nodes
@@ -163,22 +162,6 @@ def _scaled(run: ModeRun, fraction: float) -> ModeRun:
 # --- through Layercast -----------------------------------------------------------------------------------------
 
 
-class _FanoutSupernode(Supernode):
-    """`layercast-supernode` with its API at the control address and its uploads at the other."""
-
-    def __init__(self, place: Place, data_dir: Path, extra: Sequence[str]) -> None:
-        super().__init__(data_dir, place.control_host, extra, netns=place.netns)
-        self._place = place
-
-    def listen_flags(self) -> list[str]:
-        """Any free ports."""
-        return ["--listen", f"{self._place.control_host}:0", "--upload-listen", f"{self._place.host}:0"]
-
-    def metrics(self) -> Metrics:
-        """A scrape, from within."""
-        return inside(self.netns, super().metrics)
-
-
 def _product(stage: Stage, mode: Mode, display: Display) -> Outcome:
     stores = stage.stores / mode
     stores.mkdir()
@@ -197,7 +180,10 @@ def _running(stage: Stage, mode: Mode, stores: Path, display: Display) -> Iterat
     folder.mkdir()
     free = ["--store-free-floor", "0"]
     supernode_flags = ["--insecure-upstream", stage.origin.address, *free, *_supernode_flags(stage, mode)]
-    supernode = _FanoutSupernode(site.supernode, stores / "supernode", supernode_flags)
+    place = site.supernode
+    supernode = Supernode(
+        stores / "supernode", place.control_host, supernode_flags, netns=place.netns, upload_host=place.host
+    )
     with contextlib.ExitStack() as stack:
         display.step("starting the supernode")
         stack.callback(_write_log, supernode, folder / "supernode.log")

@@ -81,7 +81,7 @@ def test_a_child_dies_with_the_process_that_started_it() -> None:
         "import time; from benchmarks.cluster.processes import ManagedProcess;"
         "child = ManagedProcess(['sleep', '60']); print('ready', f'child={child.pid}'); time.sleep(60)"
     )
-    with ManagedProcess([*PYTHON, code], cwd=Path(__file__).parents[3]) as parent:
+    with ManagedProcess([*PYTHON, code], cwd=Path(__file__).parents[4]) as parent:
         child = int(parent.wait_ready()["child"])
         os.kill(parent.pid, signal.SIGKILL)
         wait_until(lambda: not alive(child), "the end of the orphan")
