@@ -26,7 +26,11 @@ class CountedOrigin:
         self._netns = netns
         with contextlib.ExitStack() as stack:
             self._registry = stack.enter_context(Registry(folder / "registry", netns=netns))
-            self.proxy = stack.enter_context(CountingProxyProcess(self._registry.host_port, f"{host}:0", netns=netns))
+            self.proxy = stack.enter_context(
+                CountingProxyProcess(
+                    self._registry.host_port, f"{host}:0", netns=netns, log=folder / "counting-proxy.log"
+                )
+            )
             self.proxy.set_rate(bytes_per_s)
             self._running = stack.pop_all()
         self.address = self.proxy.address

@@ -13,13 +13,16 @@ import json
 import signal
 import sys
 import threading
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from benchmarks.cluster.counting_proxy import Address, CountingProxy
 from benchmarks.cluster.faults import Fault
 from benchmarks.cluster.helper import Helper
 from benchmarks.cluster.ledger import Exchange, Ledger
 from proto.errors import LocalError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _ANSWER_TIMEOUT_S: Final = 30.0
 
@@ -33,10 +36,11 @@ class CountingProxyProcess:
         listen: str = "127.0.0.1:0",
         *,
         netns: str | None = None,
+        log: Path | None = None,
     ) -> None:
         words = [f"{upstream[0]}:{upstream[1]}", listen]
         self._lock = threading.Lock()
-        self._helper = Helper("benchmarks.cluster.proxy_process", words, netns=netns)
+        self._helper = Helper("benchmarks.cluster.proxy_process", words, log, netns=netns)
         try:
             self.address = str(self._answer())
         except BaseException:
