@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from proto.runtime.metrics import ServiceMetrics
 from supernode.control.observer import ControlObserver
+
+if TYPE_CHECKING:
+    from proto.ids import PeerId
 
 
 class Metrics(ServiceMetrics, ControlObserver):
@@ -24,7 +29,7 @@ class Metrics(ServiceMetrics, ControlObserver):
         """See ControlObserver."""
         self.swarms_open.set(count)
 
-    def lease_granted(self, lease_id: int, source: int, receiver: int) -> None:
+    def lease_granted(self, lease_id: int, source: PeerId, receiver: PeerId, *, inline: bool) -> None:
         """See ControlObserver."""
         self.leases.labels("granted").inc()
 

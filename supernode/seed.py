@@ -20,7 +20,7 @@ from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import LayercastError, LocalError, UpstreamError
 from proto.pieces import PieceLayout, indices, runs
 from proto.wire.messages import FetchReason
-from supernode.control.seed_work import SeedBlob
+from supernode.control.swarm_registry import SeedBlob
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from proto.ids import Digest
     from proto.wire.messages import Source
     from supernode.control.seed_work import SeedEvents
+    from supernode.control.swarm_registry import OpenSwarm
+    from supernode.scheduler.contract import GrantLease
     from supernode.signer import IdentitySigner
 
     # Blocking: brings the pieces of a mask into the store (supernode.origin.sources.OriginFetcher.fetch).
@@ -133,50 +135,34 @@ class Seed:
 
     # --- from the origin -----------------------------------------------------------------------------------------
 
-    def fetch_from_origin(
-        self,
-        fetch_id: int,
-        swarm: int,
-        digest: Digest,
-        layout: PieceLayout,
-        sources: tuple[Source, ...],
-        pieces: int,
-        *,
-        read_back: bool,
-    ) -> None:
+    def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
         """See SeedWork."""
         cancel = Cancellation()
         with self._lock:
             self._cancels[fetch_id] = cancel
+        sources, read_back = tuple(swarm.sources), swarm.inline
 
         def run() -> None:
             error: LayercastError | None
             try:
-                error = self._fetch_pieces(swarm, digest, layout, sources, pieces, read_back, cancel)
+                error = self._fetch_pieces(swarm, sources, pieces, read_back, cancel)
             except Exception:
                 # Our own bug: told loudly, but whoever waits for the end must hear of it.
-                logger.exception("origin_fetch_failed digest=%s", digest.short)
+                logger.exception("origin_fetch_failed digest=%s", swarm.digest.short)
                 error = LocalError("internal error while fetching from an origin; see the log")
             with self._lock:
                 self._cancels.pop(fetch_id, None)
-            self._tell(lambda events: events.origin_ended(fetch_id, swarm, ok=error is None))
+            self._tell(lambda events: events.origin_ended(fetch_id, swarm.number, ok=error is None))
 
         self._origin_threads.submit(run)
 
     def _fetch_pieces(
-        self,
-        swarm: int,
-        digest: Digest,
-        layout: PieceLayout,
-        sources: tuple[Source, ...],
-        pieces: int,
-        read_back: bool,
-        cancel: Cancellation,
+        self, swarm: OpenSwarm, sources: tuple[Source, ...], pieces: int, read_back: bool, cancel: Cancellation
     ) -> LayercastError | None:
-        started_s = time.monotonic()
+        started_s, digest = time.monotonic(), swarm.digest
         try:
             cancel.check()
-            handle = self._store.open(digest, layout)
+            handle = self._store.open(digest, swarm.layout)
         except FetchCancelled:
             return LocalError("cancelled")
         except LocalError as error:
@@ -184,7 +170,7 @@ class Seed:
 
         def stored(piece: int, piece_hash: bytes) -> None:
             content = _read_back(handle) if read_back else None
-            self._tell(lambda events: events.seed_stored(swarm, piece, piece_hash, content))
+            self._tell(lambda events: events.seed_stored(swarm.number, piece, piece_hash, content))
 
         try:
             self._fetch(handle, sources, pieces, stored, cancel)
@@ -207,35 +193,16 @@ class Seed:
 
     # --- from peers ----------------------------------------------------------------------------------------------
 
-    def fetch_from_peer(
-        self,
-        lease_id: int,
-        swarm: int,
-        digest: Digest,
-        layout: PieceLayout,
-        piece: int,
-        piece_hash: bytes,
-        source: PieceSource,
-        deadline_s: float,
-    ) -> None:
+    def fetch_from_peer(self, grant: GrantLease, swarm: OpenSwarm, piece_hash: bytes, source: PieceSource) -> None:
         """See SeedWork."""
-        ticket = self._signer.ticket(digest, self._signer.peer)
-        self._store_threads.submit(
-            self._start_transfer, lease_id, swarm, digest, layout, piece, piece_hash, source, ticket, deadline_s
-        )
+        ticket = self._signer.ticket(swarm.digest, self._signer.peer)
+        self._store_threads.submit(self._start_transfer, grant, swarm, piece_hash, source, ticket)
 
     def _start_transfer(
-        self,
-        lease_id: int,
-        swarm: int,
-        digest: Digest,
-        layout: PieceLayout,
-        piece: int,
-        piece_hash: bytes,
-        source: PieceSource,
-        ticket: bytes,
-        deadline_s: float,
+        self, grant: GrantLease, swarm: OpenSwarm, piece_hash: bytes, source: PieceSource, ticket: bytes
     ) -> None:
+        lease_id, piece = grant.lease_id, grant.piece
+
         def ended(outcome: FetchOutcome) -> None:
             handle.close()
             report(outcome)
@@ -243,13 +210,13 @@ class Seed:
         def report(outcome: FetchOutcome) -> None:
             if outcome.message:
                 logger.error("piece_not_stored error=%s", outcome.message)
-            elapsed_s, stored_bytes = outcome.elapsed_s, outcome.stored_bytes
+            reason, elapsed_s, stored_bytes = outcome.reason, outcome.elapsed_s, outcome.stored_bytes
             self._tell(
-                lambda events: events.seed_lease_ended(lease_id, swarm, piece, outcome.reason, elapsed_s, stored_bytes)
+                lambda events: events.seed_lease_ended(lease_id, swarm.number, piece, reason, elapsed_s, stored_bytes)
             )
 
         try:
-            handle = self._store.open(digest, layout)
+            handle = self._store.open(swarm.digest, swarm.layout)
         except LocalError as error:
             report(FetchOutcome(lease_id, FetchReason.LOCAL, 0.0, 0, message=str(error)))
             return
@@ -258,7 +225,7 @@ class Seed:
         except LayercastError as error:
             ended(FetchOutcome(lease_id, FetchReason.LOCAL, 0.0, 0, message=str(error)))
             return
-        self._transport.start(PieceFetch(lease_id, handle, piece, source, ticket, deadline_s), ended)
+        self._transport.start(PieceFetch(lease_id, handle, piece, source, ticket, grant.expires_in_s), ended)
 
     def cancel_fetch(self, lease_id: int) -> None:
         """See SeedWork."""
@@ -280,9 +247,9 @@ class Seed:
             finally:
                 handle.close()
 
-    def check(self, swarm: int, digest: Digest) -> None:
+    def check(self, swarm: OpenSwarm) -> None:
         """See SeedWork."""
-        self._check_threads.submit(self._check, swarm, digest)
+        self._check_threads.submit(self._check, swarm.number, swarm.digest)
 
     def _check(self, swarm: int, digest: Digest) -> None:
         matches: bool | None = None

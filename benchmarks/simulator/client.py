@@ -10,17 +10,20 @@ from typing import TYPE_CHECKING
 from proto.pieces import first_missing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.simulator.environment import Environment
     from benchmarks.simulator.peer import Peer
-    from benchmarks.simulator.world import World
 
 
 class Client:
     """One a node. Times are virtual seconds."""
 
-    def __init__(self, node: int, world: World) -> None:
+    def __init__(self, node: int, environment: Environment, on_ended: Callable[[Client], None]) -> None:
         self.node = node
-        self._world = world
-        count = len(world.scenario.blobs)
+        self._environment = environment
+        self._on_ended = on_ended
+        count = len(environment.scenario.blobs)
         # What it may read of each blob: pieces that the node's peer said are held, and which comes next.
         self._held = [0] * count
         self._reads = [0] * count
@@ -44,9 +47,9 @@ class Client:
         if self.ended:
             return
         if self.asked_s is None:
-            self.asked_s = self._world.clock.now
+            self.asked_s = self._environment.clock.now
         unfinished = [blob for blob, complete in enumerate(self._complete) if not complete]
-        chosen = unfinished[: self._world.scenario.parallel]
+        chosen = unfinished[: self._environment.scenario.parallel]
         self._next = chosen[-1] + 1
         for blob in chosen:
             self._answered[blob] = False
@@ -74,9 +77,9 @@ class Client:
 
     def _read_on(self, peer: Peer, blob: int) -> None:
         self._reads[blob] = first_missing(self._held[blob], self._reads[blob])
-        if self._reads[blob] and self.first_byte_s is None and self._world.scenario.layout(blob).count > 1:
-            self.first_byte_s = self._world.clock.now
-        if self._reads[blob] < self._world.scenario.layout(blob).count:
+        if self._reads[blob] and self.first_byte_s is None and self._environment.scenario.layout(blob).count > 1:
+            self.first_byte_s = self._environment.clock.now
+        if self._reads[blob] < self._environment.scenario.layout(blob).count:
             peer.read_at(blob, self._reads[blob])
 
     def blob_complete(self, peer: Peer, blob: int) -> None:
@@ -85,16 +88,16 @@ class Client:
             return
         self._complete[blob] = True
         peer.close(blob)
-        now = self._world.clock.now
+        now = self._environment.clock.now
         if self.first_byte_s is None:
             self.first_byte_s = now
         if self.ended:
             return
         if all(self._complete):
             self.completed_s = now
-            for checker in self._world.checkers:
+            for checker in self._environment.checkers:
                 checker.completed(now, self.node)
-            self._world.client_ended(self)
+            self._on_ended(self)
         elif self._next < len(self._complete):
             following = self._next
             self._next += 1
@@ -105,4 +108,4 @@ class Client:
         peer.close(blob)
         if not self.ended:
             self.error = message
-            self._world.client_ended(self)
+            self._on_ended(self)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from benchmarks.simulator.errors import UnexpectedCommand
 from benchmarks.simulator.names import SOURCE, digest_of, node_of
@@ -29,11 +29,12 @@ from proto.pieces import indices
 from proto.wire.messages import Announce, NodeKnown, PieceHashes
 
 if TYPE_CHECKING:
-    from benchmarks.simulator.client import Client
+    from collections.abc import Callable
+
     from benchmarks.simulator.clock import Call
+    from benchmarks.simulator.environment import Environment
     from benchmarks.simulator.origin import Fetch
     from benchmarks.simulator.transfer import Endpoint, Transfer
-    from benchmarks.simulator.world import World
     from peer.store.base import SignedHashes
     from proto.ids import Digest
     from proto.machine import Machine
@@ -44,6 +45,26 @@ if TYPE_CHECKING:
 _LEASES_ALONE: Final = DeliverySlot()
 # The blob's own digest runs along with the verified prefix; what is left at the end is about one piece.
 _SHA256_BYTES_S = 1.4e9
+
+
+class PeerClient(Protocol):
+    """What a node's client is told of the blobs that it asked for."""
+
+    def answered(self, peer: Peer, blob: int) -> None:
+        """It may read."""
+        ...
+
+    def piece_held(self, peer: Peer, blob: int, piece: int) -> None:
+        """A piece more is at the node."""
+        ...
+
+    def blob_complete(self, peer: Peer, blob: int) -> None:
+        """All of it may be read."""
+        ...
+
+    def sent_away(self, peer: Peer, blob: int, message: str) -> None:
+        """The node cannot bring it."""
+        ...
 
 
 class Store:
@@ -62,6 +83,7 @@ class Peer:
         "_blobs",
         "_client",
         "_endpoint",
+        "_environment",
         "_fetches",
         "_frame",
         "_frame_s",
@@ -71,23 +93,25 @@ class Peer:
         "_machine",
         "_messages",
         "_methods",
+        "_send_frame",
         "_store",
         "_timer",
         "_upstream",
-        "_world",
         "node",
     )
 
     def __init__(
         self,
-        world: World,
+        environment: Environment,
         machine: Machine[contract.Event, contract.Command],
         endpoint: Endpoint,
         store: Store,
-        client: Client,
+        client: PeerClient,
+        send: Callable[[int, list[Message]], None],
     ) -> None:
         self.node = endpoint.number
-        self._world = world
+        self._environment = environment
+        self._send_frame = send
         self._machine = machine
         self._endpoint = endpoint
         self._store = store
@@ -98,7 +122,7 @@ class Peer:
         self._timer: Call | None = None
         self._fetches: dict[int, Transfer] = {}
         self._upstream: dict[int, Fetch] = {}
-        self._blobs = world.blobs
+        self._blobs = environment.blobs
         # What goes to the supernode next, and when the first of it was said.
         self._frame: list[Message] = []
         self._frame_s = -1.0
@@ -110,7 +134,7 @@ class Peer:
         for digest, blob in self._blobs.items():
             held = self._endpoint.held[blob]
             if held:
-                layout = self._world.scenario.layout(blob)
+                layout = self._environment.scenario.layout(blob)
                 complete = self._store.complete[blob]
                 self.post(
                     contract.BlobFound(digest, layout.size_bytes, layout.piece_size_bytes, held, complete, (SOURCE,))
@@ -143,18 +167,14 @@ class Peer:
 
     # --- the machine -------------------------------------------------------------------------------------------
 
-    def receive(self, frame: list[Message | HashesLearned]) -> None:
+    def receive(self, frame: list[Message]) -> None:
         """What the supernode said in one turn of its loop arrived."""
         if self._gone:
             return
         # As in one turn of the loop: the machine hears all of the frame before what follows from it.
         self._handling = True
-        for said in frame:
-            if isinstance(said, HashesLearned):
-                self._store.hashed[self._blobs[said.digest]] |= said.pieces
-                self._inbox.append(said)
-            else:
-                self._messages.received(said)
+        for message in frame:
+            self._messages.received(message)
         self._handling = False
         self._handle_all()
 
@@ -168,8 +188,8 @@ class Peer:
         if self._handling:
             return
         self._handling = True
-        inbox, node, machine, now = self._inbox, self.node, self._machine, self._world.clock.now
-        methods, trace = self._methods, self._world.trace.add
+        inbox, node, machine, now = self._inbox, self.node, self._machine, self._environment.clock.now
+        methods, trace = self._methods, self._environment.trace.add
         while inbox:
             following = inbox.popleft()
             trace(now, node, following)
@@ -186,12 +206,12 @@ class Peer:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._world.clock.at(max(due, self._world.clock.now + 0.001), self._wake)
+        self._timer = self._environment.clock.at(max(due, self._environment.clock.now + 0.001), self._wake)
 
     def _wake(self) -> None:
         self._timer = None
         due = self._machine.next_wakeup()
-        if due is not None and due <= self._world.clock.now:
+        if due is not None and due <= self._environment.clock.now:
             self.post(Wakeup())
         else:
             self._set_timer()
@@ -204,13 +224,13 @@ class Peer:
         if command.with_hashes and isinstance(message, Announce):
             # What they are matters to nobody here, only that they are told.
             blob = self._blob(message.digest)
-            message = replace(message, hashes=bytes(32 * self._world.scenario.layout(blob).count))
-        now = self._world.clock.now
+            message = replace(message, hashes=bytes(32 * self._environment.scenario.layout(blob).count))
+        now = self._environment.clock.now
         if self._frame_s == now:
             self._frame.append(message)
         else:
             self._frame, self._frame_s = [message], now
-            self._world.send(self.node, self._frame)
+            self._send_frame(self.node, self._frame)
 
     def open_in_store(self, command: contract.OpenInStore) -> None:
         blob, store = self._blobs[command.digest], self._store
@@ -218,16 +238,17 @@ class Peer:
         self.post(contract.StoreOpened(command.digest, held, store.hashed[blob], store.complete[blob]))
 
     def check_digest(self, command: contract.CheckDigest) -> None:
-        rest_s = self._world.scenario.layout(self._blobs[command.digest]).piece_size_bytes / _SHA256_BYTES_S
-        self._world.clock.run_after(rest_s, self.post, DigestChecked(command.check, True))
+        rest_s = self._environment.scenario.layout(self._blobs[command.digest]).piece_size_bytes / _SHA256_BYTES_S
+        self._environment.clock.run_after(rest_s, self.post, DigestChecked(command.check, True))
 
     def store_content(self, command: contract.StoreContent) -> None:
-        self._world.clock.run_after(self._world.settings.hash_s, self.post, FetchEnded(command.fetch, "", 0.0))
+        hash_s = self._environment.settings.hash_s
+        self._environment.clock.run_after(hash_s, self.post, FetchEnded(command.fetch, "", 0.0))
 
     def cancel_fetch(self, command: contract.CancelFetch) -> None:
         transfer = self._fetches.get(command.fetch)
         if transfer is not None:
-            self._world.transport.cancel(transfer)
+            self._environment.transport.cancel(transfer)
 
     def cancel_upstream(self, command: contract.CancelUpstream) -> None:
         if command.fetch in self._upstream:
@@ -251,7 +272,7 @@ class Peer:
         return next(blob for known, blob in self._blobs.items() if str(known) == digest)
 
     def start_fetch(self, command: contract.StartFetch) -> None:
-        self._fetches[command.fetch] = self._world.transport.fetch(
+        self._fetches[command.fetch] = self._environment.transport.fetch(
             self.node,
             node_of(command.holder.peer),
             self._blobs[command.digest],
@@ -264,15 +285,24 @@ class Peer:
         )
 
     def _fetch_ended(self, fetch: int, reason: str, elapsed_s: float) -> None:
-        del self._fetches[fetch]
+        transfer = self._fetches.pop(fetch)
+        if not reason:
+            self._learn_hash(transfer.blob, transfer.piece)
         self.post(FetchEnded(fetch, reason, elapsed_s))
 
+    def _learn_hash(self, blob: int, piece: int) -> None:
+        """Where it was not known before, it came with the piece."""
+        if not self._store.hashed[blob] >> piece & 1:
+            self._store.hashed[blob] |= 1 << piece
+            self.post(HashesLearned(digest_of(blob), 1 << piece))
+
     def fetch_upstream(self, command: contract.FetchUpstream) -> None:
-        blob, world = self._blobs[command.digest], self._world
+        blob, environment = self._blobs[command.digest], self._environment
 
         def stored(piece: int) -> None:
-            for checker in world.checkers:
-                checker.arrived(world.clock.now, self.node, blob, piece, world.scenario.layout(blob).length(piece))
+            size_bytes = environment.scenario.layout(blob).length(piece)
+            for checker in environment.checkers:
+                checker.arrived(environment.clock.now, self.node, blob, piece, size_bytes)
             self.post(contract.UpstreamPiece(command.fetch, piece))
 
         def ended(reason: str) -> None:
@@ -281,12 +311,12 @@ class Peer:
 
         ahead = command.pieces >> command.first << command.first
         pieces = deque([*indices(ahead), *indices(command.pieces & ~ahead)])
-        self._upstream[command.fetch] = world.origin.fetch(self._endpoint, blob, pieces, stored, ended)
+        self._upstream[command.fetch] = environment.origin.fetch(self._endpoint, blob, pieces, stored, ended)
 
     def piece_held(self, command: contract.PieceHeld) -> None:
         blob = self._blobs[command.digest]
-        for claimed in self._world.tell_claimed:
-            claimed(self._world.clock.now, self.node, blob, command.piece)
+        for claimed in self._environment.tell_claimed:
+            claimed(self._environment.clock.now, self.node, blob, command.piece)
         self._client.piece_held(self, blob, command.piece)
 
     def close_in_store(self, command: contract.CloseInStore) -> None:

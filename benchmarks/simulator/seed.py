@@ -1,87 +1,135 @@
-"""What the simulated supernode fetches itself: gaps from peers, ranges from the origin. Stands in for supernode.seed.
+"""The simulated supernode's own store: gaps from peers, ranges from the origin, the digest. No threads, no disk.
 
-Told by benchmarks.simulator.supernode what to fetch; what came of it is posted as the scheduler's events.
+Stands in for supernode.seed: implements supernode.control.seed_work.SeedWork. What comes of it is reported by way of
+the supernode's queue, as by way of its loop.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from proto.pieces import indices
-from supernode.scheduler import contract
-from supernode.scheduler.contract import SEED, FailReason
+from benchmarks.simulator.names import node_of
+from proto.pieces import indices, runs
+from supernode.control.swarm_registry import SeedBlob
+from supernode.scheduler.contract import SEED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benchmarks.simulator.sessions import Swarm
+    from benchmarks.simulator.environment import Environment
+    from benchmarks.simulator.origin import Fetch
     from benchmarks.simulator.transfer import Transfer
-    from benchmarks.simulator.world import World
+    from peer.transport.base import PieceSource
+    from proto.ids import Digest
+    from proto.pieces import PieceLayout
+    from supernode.control.seed_work import SeedEvents
+    from supernode.control.swarm_registry import OpenSwarm
+    from supernode.scheduler.contract import GrantLease
+
+# What the hash of any piece is here: nobody looks at it.
+ANY_HASH: Final = bytes(32)
+# The digest runs along with the pieces that come in order; what is left at the end is about one piece.
+_SHA256_BYTES_S: Final = 1.4e9
 
 
 class Seed:
-    """`learn_hash(swarm, number, piece)` is told of each piece from the origin, `lease_ended` of a lease's id."""
+    """`queue(work, *arguments)` has work done in its turn; `held_by_live(digest)` is for the checkers."""
 
     def __init__(
-        self,
-        world: World,
-        post: Callable[[contract.Event], None],
-        learn_hash: Callable[[Swarm, int, int], None],
-        lease_ended: Callable[[int], None],
+        self, environment: Environment, queue: Callable[..., None], held_by_live: Callable[[Digest], int]
     ) -> None:
-        self._world = world
-        self._post = post
-        self._learn_hash = learn_hash
-        self._lease_ended = lease_ended
-        self._endpoint = world.transport.endpoints[SEED]
-        self._fetches: dict[int, Transfer] = {}
+        self._environment = environment
+        self._queue = queue
+        self._held_by_live = held_by_live
+        self._endpoint = environment.transport.endpoints[SEED]
+        self._events: SeedEvents | None = None
+        self._transfers: dict[int, Transfer] = {}
+        self._fetches: dict[int, Fetch] = {}
+        self._checked: dict[Digest, None] = {}
 
-    def fetch_from_peer(self, grant: contract.GrantLease, swarm: Swarm, source_node: int) -> None:
-        """A lease whose receiver is the seed."""
+    def report_to(self, events: SeedEvents) -> None:
+        """Whom to tell; before any other call."""
+        self._events = events
+
+    def look(self, digest: Digest, layout: PieceLayout) -> SeedBlob | None:
+        """What the store has of a blob."""
+        held = self._endpoint.held[self._environment.blobs[digest]]
+        if not held:
+            return None
+        hashes = tuple((first, ANY_HASH * (last + 1 - first)) for first, last in runs(held))
+        return SeedBlob(layout, held, digest in self._checked, hashes, None)
+
+    def pin(self, digest: Digest, layout: PieceLayout) -> None:
+        """See SeedWork. Nothing is ever evicted here."""
+
+    def unpin(self, digest: Digest) -> None:
+        """See SeedWork."""
+
+    def void(self, digest: Digest) -> None:
+        """See SeedWork. No content is ever wrong as a whole here."""
+
+    def check(self, swarm: OpenSwarm) -> None:
+        """See SeedWork."""
+        assert self._events is not None
+        self._checked[swarm.digest] = None
+        rest_s = swarm.layout.piece_size_bytes / _SHA256_BYTES_S
+        self._environment.clock.run_after(rest_s, self._queue, self._events.blob_checked, swarm.number, True)
+
+    # --- from peers --------------------------------------------------------------------------------------------
+
+    def fetch_from_peer(self, grant: GrantLease, swarm: OpenSwarm, piece_hash: bytes, source: PieceSource) -> None:
+        """See SeedWork."""
+        lease_id, piece = grant.lease_id, grant.piece
 
         def ended(_: int, reason: str, elapsed_s: float) -> None:
-            del self._fetches[grant.lease_id]
-            self._lease_ended(grant.lease_id)
-            if reason:
-                self._post(contract.FetchFailed(grant.lease_id, FailReason(reason)))
-            else:
-                swarm.seed_held |= 1 << grant.piece
-                swarm.moved_s = self._world.clock.now
-                self._post(contract.PieceStored(grant.swarm, SEED, grant.piece, grant.lease_id, elapsed_s))
+            assert self._events is not None
+            del self._transfers[lease_id]
+            stored_bytes = 0 if reason else swarm.layout.length(piece)
+            self._queue(self._events.seed_lease_ended, lease_id, swarm.number, piece, reason, elapsed_s, stored_bytes)
 
-        self._fetches[grant.lease_id] = self._world.transport.fetch(
-            SEED, source_node, swarm.blob, grant.piece, grant.expires_in_s, ended, grant.lease_id
+        blob = self._environment.blobs[swarm.digest]
+        self._transfers[lease_id] = self._environment.transport.fetch(
+            SEED, node_of(source.peer), blob, piece, grant.expires_in_s, ended, lease_id
         )
 
-    def cancel(self, lease: int) -> None:
-        """End it, unless it is over."""
-        transfer = self._fetches.get(lease)
+    def cancel_fetch(self, lease_id: int) -> None:
+        """See SeedWork."""
+        transfer = self._transfers.get(lease_id)
         if transfer is not None:
-            self._lease_ended(lease)
-            self._world.transport.cancel(transfer)
+            self._environment.transport.cancel(transfer)
 
-    def fetch_from_origin(self, command: contract.FetchFromOrigin, swarm: Swarm, held_by_live: int) -> None:
-        """`held_by_live` is for the checkers: pieces (mask) that need not be asked for."""
-        world = self._world
-        for checker in world.checkers:
-            checker.origin_asked(world.clock.now, swarm.blob, command.pieces, held_by_live)
+    # --- from the origin -----------------------------------------------------------------------------------------
+
+    def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
+        """See SeedWork."""
+        environment, layout = self._environment, swarm.layout
+        blob = environment.blobs[swarm.digest]
+        for checker in environment.checkers:
+            checker.origin_asked(environment.clock.now, blob, pieces, self._held_by_live(swarm.digest))
+        content = bytes(layout.size_bytes) if swarm.inline else None
 
         def stored(piece: int) -> None:
-            for checker in world.checkers:
-                checker.arrived(world.clock.now, SEED, swarm.blob, piece, swarm.layout.length(piece))
-                checker.claimed(world.clock.now, SEED, swarm.blob, piece)
-            swarm.seed_held |= 1 << piece
-            swarm.moved_s = world.clock.now
-            self._learn_hash(swarm, command.swarm, piece)
-            self._post(contract.PieceStored(command.swarm, SEED, piece))
+            assert self._events is not None
+            for checker in environment.checkers:
+                checker.arrived(environment.clock.now, SEED, blob, piece, layout.length(piece))
+                checker.claimed(environment.clock.now, SEED, blob, piece)
+            self._queue(self._events.seed_stored, swarm.number, piece, ANY_HASH, content)
 
         def ended(reason: str) -> None:
-            if not reason:
-                swarm.origin_state = ""
-            for checker in world.checkers:
-                checker.origin_ended(world.clock.now, swarm.blob, command.pieces)
-            self._post(contract.OriginEnded(command.fetch_id, command.swarm, not reason))
+            del self._fetches[fetch_id]
+            for checker in environment.checkers:
+                checker.origin_ended(environment.clock.now, blob, pieces)
+            self._queue(self._report_end, fetch_id, swarm.number, not reason)
 
-        pieces = deque(indices(command.pieces))
-        world.origin.fetch(self._endpoint, swarm.blob, pieces, stored, ended)
+        self._fetches[fetch_id] = environment.origin.fetch(self._endpoint, blob, deque(indices(pieces)), stored, ended)
+
+    def _report_end(self, fetch_id: int, swarm: int, ok: bool) -> None:
+        assert self._events is not None
+        self._events.origin_ended(fetch_id, swarm, ok=ok)
+
+    def cancel_origin(self, fetch_id: int) -> None:
+        """See SeedWork."""
+        fetch = self._fetches.get(fetch_id)
+        if fetch is not None:
+            fetch.stop()

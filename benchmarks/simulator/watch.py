@@ -8,7 +8,7 @@ from benchmarks.results import Sample
 
 if TYPE_CHECKING:
     from benchmarks.simulator.client import Client
-    from benchmarks.simulator.world import World
+    from benchmarks.simulator.environment import Environment
 
 # How often the checkers are told who waits; far below the patience of any.
 _LOOK_S = 0.5
@@ -17,8 +17,9 @@ _LOOK_S = 0.5
 class Watch:
     """Reads only; what it does changes nothing of a run."""
 
-    def __init__(self, world: World, sample_every_s: float) -> None:
-        self._world = world
+    def __init__(self, environment: Environment, clients: dict[int, Client], sample_every_s: float) -> None:
+        self._environment = environment
+        self._clients = clients
         self._sample_every_s = sample_every_s
         self._since_s: dict[int, float] = {}
         self._came_bytes: dict[int, float] = {}
@@ -35,44 +36,44 @@ class Watch:
 
     def _sample(self) -> None:
         self._take()
-        self._world.clock.run_after(self._sample_every_s, self._sample)
+        self._environment.clock.run_after(self._sample_every_s, self._sample)
 
     def _take(self) -> None:
-        world = self._world
-        transport = world.transport
-        origin_bytes = world.origin.bytes_to_nodes
+        environment = self._environment
+        transport = environment.transport
+        origin_bytes = environment.origin.bytes_to_nodes
         self.samples.append(
             Sample(
-                world.clock.now,
+                environment.clock.now,
                 {
                     "origin": origin_bytes,
                     "seed": round(transport.seed_bytes),
                     "peer": round(transport.peer_bytes),
                 },
-                sum(client.completed_s is not None for client in world.clients.values()),
+                sum(client.completed_s is not None for client in self._clients.values()),
             )
         )
 
     def _look(self) -> None:
-        world = self._world
-        now = world.clock.now
-        sound = [one for one in world.transport.endpoints if one.alive and not one.corrupt]
-        held = [0] * len(world.scenario.blobs)
+        environment = self._environment
+        now = environment.clock.now
+        sound = [one for one in environment.transport.endpoints if one.alive and not one.corrupt]
+        held = [0] * len(environment.scenario.blobs)
         for endpoint in sound:
             for blob, mask in enumerate(endpoint.held):
                 held[blob] |= mask
-        for node, client in world.clients.items():
+        for node, client in self._clients.items():
             if self._stands_still(node, client, held):
                 since_s = self._since_s.setdefault(node, now)
-                for checker in world.checkers:
+                for checker in environment.checkers:
                     checker.waited(now, node, since_s)
             else:
                 self._since_s.pop(node, None)
-        world.clock.run_after(_LOOK_S, self._look)
+        environment.clock.run_after(_LOOK_S, self._look)
 
     def _stands_still(self, node: int, client: Client, held: list[int]) -> bool:
         """Whether it wants what others hold, and no piece came to it since the last look."""
-        endpoint = self._world.transport.endpoints[node]
+        endpoint = self._environment.transport.endpoints[node]
         came_bytes, self._came_bytes[node] = self._came_bytes.get(node, 0.0), endpoint.received_bytes
         if client.ended or not endpoint.alive or came_bytes != endpoint.received_bytes:
             return False

@@ -7,21 +7,14 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.bounds import Bounds, bounds
+from benchmarks.bounds import Bounds  # noqa: TC001  # compiled, a dataclass looks its fields' types up
 from benchmarks.scenario import Scenario  # noqa: TC001  # compiled, a dataclass looks its fields' types up
-from benchmarks.simulator import faults
-from benchmarks.simulator.checkers import Checker, all_checkers, told
 from benchmarks.simulator.client import Client
-from benchmarks.simulator.clock import Clock
+from benchmarks.simulator.environment import Environment
 from benchmarks.simulator.memory import uncollected
-from benchmarks.simulator.names import digest_of
-from benchmarks.simulator.network import Network
-from benchmarks.simulator.origin import Origin
 from benchmarks.simulator.peer import Peer, Store
-from benchmarks.simulator.settings import SimulationSettings
+from benchmarks.simulator.settings import SimulationSettings  # noqa: TC001  # the same
 from benchmarks.simulator.supernode import Supernode
-from benchmarks.simulator.trace import Trace
-from benchmarks.simulator.transport import Transport
 from benchmarks.simulator.watch import Watch
 from peer.downloader.machine import Downloader
 from supernode.scheduler.machine import Scheduler
@@ -32,9 +25,11 @@ if TYPE_CHECKING:
     import peer.downloader.contract
     import supernode.scheduler.contract
     from benchmarks.results import Sample
-    from benchmarks.simulator.sessions import Session
+    from benchmarks.scenario import Fate
+    from benchmarks.simulator.checkers import Checker
     from proto.machine import Machine
     from proto.wire.messages import Message
+    from supernode.control.peer_session import PeerSession
 
     SchedulerMachine = Machine[supernode.scheduler.contract.Event, supernode.scheduler.contract.Command]
     DownloaderMachine = Machine[peer.downloader.contract.Event, peer.downloader.contract.Command]
@@ -93,7 +88,7 @@ def production_downloader(scenario: Scenario, node: int) -> Downloader:
     return Downloader(random.Random(scenario.seed * 1_000_003 + node))
 
 
-class World:
+class World(Environment):
     """One run of a scenario. The factories exist so that tests can put broken machines in."""
 
     def __init__(
@@ -104,36 +99,24 @@ class World:
         make_scheduler: Callable[[Scenario, SimulationSettings], SchedulerMachine] = production_scheduler,
         make_downloader: Callable[[Scenario, int], DownloaderMachine] = production_downloader,
     ) -> None:
-        self.scenario = scenario
-        self.settings = settings or SimulationSettings()
-        self.bounds = bounds(scenario)
-        self.checkers = all_checkers() if checkers is None else checkers
-        self.tell_claimed = told(self.checkers, "claimed")
-        # Shared by all peers.
-        self.blobs = {digest_of(blob): blob for blob in range(len(scenario.blobs))}
-        self.clock = Clock()
-        self.trace = Trace()
-        self.network = Network(self.clock, scenario, self.settings)
-        self.links = self.network.links
-        self.transport = Transport(self.clock, self.network, scenario, self.settings, self.checkers)
-        self.origin = Origin(self.clock, self.network, scenario, self.settings)
+        super().__init__(scenario, settings, checkers)
         self._scheduler = make_scheduler(scenario, self.settings)
         self._make_downloader = make_downloader
         self.supernode = Supernode(self, self._scheduler)
         numbers = range(1, scenario.nodes + 1)
         self._stores = {node: Store(len(scenario.blobs)) for node in numbers}
-        self.clients = {node: Client(node, self) for node in numbers}
+        self.clients = {node: Client(node, self, self._client_ended) for node in numbers}
         # Whose client has begun or should have; and which peers run, with their sessions.
         self._due: dict[int, None] = {}
-        self._sessions: dict[int, Session] = {}
-        self._gone: dict[int, None] = {}
+        self._peers: dict[int, Peer] = {}
+        self._sessions: dict[int, PeerSession] = {}
         self._waiting = dict.fromkeys(numbers)
         self._joiners = [node for node, asks_s in enumerate(scenario.arrivals_s(), start=1) if asks_s is None]
-        self._watch = Watch(self, max(self.bounds.fluid_s, 1e-3) / _SAMPLES)
+        self._watch = Watch(self, self.clients, max(self.bounds.fluid_s, 1e-3) / _SAMPLES)
 
     # --- nodes ---------------------------------------------------------------------------------------------------
 
-    def start_peer(self, node: int) -> None:
+    def _start_peer(self, node: int) -> None:
         """The node's process starts and opens its session; its client goes on, if it has begun."""
         scenario = self.scenario
         peer = Peer(
@@ -142,29 +125,46 @@ class World:
             self.transport.endpoints[node],
             self._stores[node],
             self.clients[node],
+            self._send,
         )
         links, rack = scenario.class_of(node - 1), scenario.rack_of(node - 1)
         zone = "" if rack is None else f"region/zone/rack-{rack}"
         rates = (links.up_bytes_s or None, links.down_bytes_s or None) if scenario.declared else (None, None)
+        self._peers[node] = peer
         self._sessions[node] = self.supernode.join(peer, zone, *rates)
         peer.begin()
         if node in self._due:
             self.clients[node].begin(peer)
 
-    def stop_peer(self, node: int) -> Session:
-        """The node's process is no more; its session, which nobody else knows to be over."""
-        session = self._sessions.pop(node)
-        session.peer.leave()
-        return session
+    def _schedule_faults(self) -> None:
+        """All departures and returns. Everybody else learns of one only as of a process that was killed."""
+        for number, fate in enumerate(self.scenario.fates(), start=1):
+            self.transport.endpoints[number].corrupt = fate.corrupt
+            if fate.leaves_s is not None:
+                self.clock.run_at(fate.leaves_s, self._leave, number, fate)
+            if fate.returns_s is not None:
+                self.clock.run_at(fate.returns_s, self._come_back, number)
 
-    def client_ended(self, client: Client) -> None:
+    def _leave(self, node: int, fate: Fate) -> None:
+        """The node's process is no more, or its machine without power; nobody else knows yet."""
+        settings = self.settings
+        self.transport.leave(node)
+        self._peers.pop(node).leave()
+        if settings.power_loss:
+            notice_s, reason = settings.pings_missed_max * settings.ping_interval_s, "pings missed"
+        else:
+            notice_s, reason = settings.round_trip_s / 2, "connection lost"
+        self.clock.run_after(notice_s, self.supernode.lost, self._sessions.pop(node), reason)
+        if fate.returns_s is None:
+            self._settle(node)
+
+    def _come_back(self, node: int) -> None:
+        self.transport.come_back(node)
+        self._start_peer(node)
+
+    def _client_ended(self, client: Client) -> None:
         """It has all, or was sent away."""
         self._settle(client.node)
-
-    def client_gone(self, node: int) -> None:
-        """The node does not come back."""
-        self._gone[node] = None
-        self._settle(node)
 
     def _settle(self, node: int) -> None:
         self._waiting.pop(node, None)
@@ -177,11 +177,11 @@ class World:
 
     def _begin_client(self, node: int) -> None:
         self._due[node] = None
-        session = self._sessions.get(node)
-        if session is not None:
-            self.clients[node].begin(session.peer)
+        peer = self._peers.get(node)
+        if peer is not None:
+            self.clients[node].begin(peer)
 
-    def send(self, node: int, frame: list[Message]) -> None:
+    def _send(self, node: int, frame: list[Message]) -> None:
         """Bring a peer's messages to the supernode; what is added to the frame at this instant goes along."""
         session = self._sessions.get(node)
         if session is not None:
@@ -195,13 +195,13 @@ class World:
         for checker in self.checkers:
             checker.opened(self.scenario, self.settings)
         for node in self.clients:
-            self.start_peer(node)
+            self._start_peer(node)
         for node, asks_s in enumerate(self.scenario.arrivals_s(), start=1):
             if asks_s == 0.0:
                 self._begin_client(node)
             elif asks_s is not None:
                 self.clock.run_at(asks_s, self._begin_client, node)
-        faults.schedule(self)
+        self._schedule_faults()
         self._watch.begin()
         until_s = self._stuck_s()
         with uncollected():

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from supernode.control.notifier import Notifier
     from supernode.control.observer import ControlObserver
     from supernode.control.peer_session import PeerSession
-    from supernode.control.seed_work import SeedBlob
-    from supernode.control.swarm_registry import OpenSwarm, SwarmMember, SwarmRegistry
+    from supernode.control.swarm_registry import OpenSwarm, SeedBlob, SwarmMember, SwarmRegistry
     from supernode.control.verification import Verification
     from supernode.state.base import SavedSwarm
 

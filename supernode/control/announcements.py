@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from supernode.control.control import Control
     from supernode.control.delivery import PieceDelivery
     from supernode.control.peer_session import PeerSession
-    from supernode.control.seed_work import SeedBlob
-    from supernode.control.swarm_registry import OpenSwarm
+    from supernode.control.swarm_registry import OpenSwarm, SeedBlob
     from supernode.origin.public_access import PublicAccess
     from supernode.state.base import SavedSwarm
 

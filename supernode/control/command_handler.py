@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
     from supernode.control.observer import ControlObserver
+    from supernode.control.peer_session import PeerSession
+    from supernode.control.piece_hashes import Signer
     from supernode.control.seed_work import SeedWork
     from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
 
@@ -37,6 +39,7 @@ class CommandHandler:
         membership: Membership,
         *,
         post: Post,
+        signer: Signer,
         seed: SeedWork,
         observer: ControlObserver,
         uplink_rate: Callable[[], float],
@@ -46,6 +49,7 @@ class CommandHandler:
         self._notifier = notifier
         self._membership = membership
         self._post = post
+        self._signer = signer
         self._seed = seed
         self._observer = observer
         self._uplink_rate = uplink_rate
@@ -62,7 +66,6 @@ class CommandHandler:
             case contract.TryOrigin():
                 self._elect(command.swarm, command.peer)
             case contract.OpenOrigin():
-                self._observer.origin_opened(command.swarm)
                 self._elect(command.swarm, None)
             case contract.QuarantinePeer():
                 session = self._nodes.session(command.peer)
@@ -72,7 +75,6 @@ class CommandHandler:
     # --- leases ------------------------------------------------------------------------------------------------
 
     def _grant(self, grant: contract.GrantLease) -> None:
-        self._observer.lease_granted(grant.lease_id, grant.source, grant.receiver)
         swarm = self._swarms.numbered(grant.swarm)
         if swarm is None:
             return
@@ -83,13 +85,19 @@ class CommandHandler:
         member = swarm.members.get(grant.receiver)
         if session is None or member is None:
             return  # its PeerLost or PeerWithdrew is on the way
-        if grant.source != SEED and not self._source_stands(grant):
+        if grant.source == SEED:
+            source = self._signer.peer
+        elif (standing := self._standing_source(grant)) is not None:
+            source = standing.info.peer
+        else:
             return
         number = session.add_lease(grant)
         content = swarm.content
         if grant.inline and content is not None and swarm.fits_inline(swarm.wanted_by, self._uplink_rate()):
+            self._observer.lease_granted(grant.lease_id, source, session.info.peer, inline=True)
             session.send(InlineBlob(number, swarm.number, content))
             return
+        self._observer.lease_granted(grant.lease_id, source, session.info.peer, inline=False)
         if not swarm.source_sends_hash(grant.source, grant.piece):
             self._notifier.send_hashes(session, swarm, member, 1 << grant.piece)
         self._notifier.introduce(session, grant.source)
@@ -97,35 +105,25 @@ class CommandHandler:
         behind = wire_lease(grant.behind)
         session.send(Grant(number, swarm.number, grant.piece, grant.source, expires_ms, grant.ahead, behind))
 
-    def _source_stands(self, grant: contract.GrantLease) -> bool:
-        """Whether the source is still there and trusted; if not, the lease fails at once."""
+    def _standing_source(self, grant: contract.GrantLease) -> PeerSession | None:
+        """The source, where it is still there and trusted; if not, the lease fails at once."""
         source = self._nodes.session(grant.source)
         if source is not None and not self._nodes.is_quarantined(source.info.peer):
-            return True
-        reason = FailReason.CONNECTION if source is None else FailReason.CORRUPT
-        self._observer.lease_ended(grant.lease_id, "failed")
-        self._post(contract.FetchFailed(grant.lease_id, reason))
-        return False
+            return source
+        self._post(contract.FetchFailed(grant.lease_id, FailReason.CORRUPT if source else FailReason.CONNECTION))
+        return None
 
     def _grant_to_seed(self, swarm: OpenSwarm, grant: contract.GrantLease) -> None:
-        if not self._source_stands(grant):
+        source = self._standing_source(grant)
+        if source is None:
             return
-        source = self._nodes.session(grant.source)
         piece_hash = swarm.hashes.hash_of(grant.piece)
-        if source is None or piece_hash is None:
-            self._observer.lease_ended(grant.lease_id, "failed")
+        if piece_hash is None:
             self._post(contract.FetchFailed(grant.lease_id, FailReason.CORRUPT))
             return
-        self._seed.fetch_from_peer(
-            grant.lease_id,
-            swarm.number,
-            swarm.digest,
-            swarm.layout,
-            grant.piece,
-            piece_hash,
-            PieceSource(peer_name(source.info.peer), source.info.address),
-            grant.expires_in_s,
-        )
+        self._observer.lease_granted(grant.lease_id, source.info.peer, self._signer.peer, inline=False)
+        name = peer_name(source.info.peer)
+        self._seed.fetch_from_peer(grant, swarm, piece_hash, PieceSource(name, source.info.address))
 
     def _cancel(self, command: contract.CancelLease) -> None:
         self._observer.lease_ended(command.lease_id, "expired" if "expir" in command.reason else "cancelled")
@@ -145,18 +143,12 @@ class CommandHandler:
             return
         # Members hear of it with the frames that leave anyway, see Notifier.refresh().
         swarm.fetch_began(command.fetch_id)
-        self._seed.fetch_from_origin(
-            command.fetch_id,
-            swarm.number,
-            swarm.digest,
-            swarm.layout,
-            tuple(swarm.sources),
-            command.pieces,
-            read_back=swarm.inline,
-        )
+        self._seed.fetch_from_origin(command.fetch_id, swarm, command.pieces)
 
     def _elect(self, number: int, node: int | None) -> None:
         swarm = self._swarms.numbered(number)
         if swarm is not None:
+            if node is None:
+                self._observer.origin_opened(swarm.digest)
             swarm.elect(node)
             self._notifier.send_origin_status(swarm)

@@ -65,6 +65,7 @@ class Control:
             self.notifier,
             self.membership,
             post=post,
+            signer=signer,
             seed=seed,
             observer=observer,
             uplink_rate=uplink_rate,

@@ -26,6 +26,8 @@ ALL_PIECES: Final = -1
 # A swarm moved lately. Longer than a piece takes on a slow link, and than the frames that say so are apart; shorter
 # than a peer waits for a swarm without a word (peer.downloader.limits, stall_s): older news is none to wait for.
 MOVED_LATELY_S: Final = 20.0
+# What is repeated goes with a frame of each session after so many ping intervals (supernode.session).
+REFRESH_INTERVALS: Final = 1.5
 # Half of what a ticket lasts (proto.wire.tickets).
 TICKET_RENEW_S: Final = 3600.0
 

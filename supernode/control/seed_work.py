@@ -5,25 +5,14 @@ Implemented by supernode.seed with threads, disk and network, and by the simulat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from peer.transport.base import PieceSource
     from proto.ids import Digest
     from proto.pieces import PieceLayout
-    from proto.wire.messages import Source
-
-
-@dataclass(frozen=True, slots=True)
-class SeedBlob:
-    """What the store has of a blob. `hashes` are runs (first, concatenated hashes) of exactly the held pieces."""
-
-    layout: PieceLayout
-    held: int
-    complete: bool
-    hashes: tuple[tuple[int, bytes], ...]
-    content: bytes | None
+    from supernode.control.swarm_registry import OpenSwarm
+    from supernode.scheduler.contract import GrantLease
 
 
 class SeedWork(Protocol):
@@ -37,35 +26,18 @@ class SeedWork(Protocol):
         """Nobody wants it now: it may be evicted."""
         ...
 
-    def fetch_from_origin(
-        self,
-        fetch_id: int,
-        swarm: int,
-        digest: Digest,
-        layout: PieceLayout,
-        sources: tuple[Source, ...],
-        pieces: int,
-        *,
-        read_back: bool,
-    ) -> None:
-        """Fetch the pieces of the mask; origin_ended() reports the end exactly once."""
+    def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
+        """Fetch the pieces of the mask from the swarm's sources; origin_ended() reports the end exactly once.
+
+        The content of a tiny blob (`swarm.inline`) comes with seed_stored().
+        """
         ...
 
     def cancel_origin(self, fetch_id: int) -> None:
         """End a fetch now; its origin_ended() still comes."""
         ...
 
-    def fetch_from_peer(
-        self,
-        lease_id: int,
-        swarm: int,
-        digest: Digest,
-        layout: PieceLayout,
-        piece: int,
-        piece_hash: bytes,
-        source: PieceSource,
-        deadline_s: float,
-    ) -> None:
+    def fetch_from_peer(self, grant: GrantLease, swarm: OpenSwarm, piece_hash: bytes, source: PieceSource) -> None:
         """Begin a transfer; seed_lease_ended() reports its end exactly once."""
         ...
 
@@ -73,7 +45,7 @@ class SeedWork(Protocol):
         """End a transfer from a peer."""
         ...
 
-    def check(self, swarm: int, digest: Digest) -> None:
+    def check(self, swarm: OpenSwarm) -> None:
         """Compare the digest of a blob of which every piece is held; a mismatch drops all of it."""
         ...
 

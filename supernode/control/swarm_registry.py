@@ -20,12 +20,22 @@ if TYPE_CHECKING:
     from proto.ids import Digest
     from proto.pieces import PieceLayout
     from supernode.control.piece_hashes import Signer
-    from supernode.control.seed_work import SeedBlob
     from supernode.state.base import SavedSwarm
 
 # A tiny blob travels in control messages while that takes at most this much of the uplink's time.
 INLINE_UPLINK_S: Final = 0.05
 INLINE_BYTES_MAX: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SeedBlob:
+    """What the store has of a blob. `hashes` are runs (first, concatenated hashes) of exactly the held pieces."""
+
+    layout: PieceLayout
+    held: int
+    complete: bool
+    hashes: tuple[tuple[int, bytes], ...]
+    content: bytes | None
 
 
 @dataclass(slots=True)

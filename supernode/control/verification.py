@@ -81,7 +81,7 @@ class Verification:
         """Start the digest check once every piece is in the store."""
         if swarm.seed_complete and swarm.layout.count and not swarm.seed_checked and not swarm.checking:
             swarm.checking = True
-            self._seed.check(swarm.number, swarm.digest)
+            self._seed.check(swarm)
 
     def doubt(self, swarm: OpenSwarm) -> None:
         """A peer found that the blob does not match, by hashes that another peer claimed and nobody checked here.

@@ -21,6 +21,7 @@ from proto.ids import short_peer
 from proto.wire import codec
 from proto.wire.messages import PROTOCOL_VERSION, SCHEDULED, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
 from proto.wire.tickets import NONCE_BYTES
+from supernode.control.notifier import REFRESH_INTERVALS
 from supernode.control.peer_session import TEXT_MAX
 from supernode.session.hello import SessionEnd, read_hello
 from supernode.session.outbox import Outbox, frames
@@ -243,7 +244,7 @@ class WebSocketSession:
         while True:
             await self._wake.wait()
             self._said_s = time.monotonic()
-            if self._said_s - self._refreshed_s >= QUIET_INTERVALS * self._limits.ping_interval_s:
+            if self._said_s - self._refreshed_s >= REFRESH_INTERVALS * self._limits.ping_interval_s:
                 # In a frame that leaves anyway it costs no packet of its own, and no acknowledgement of one.
                 self._refreshed_s = self._said_s
                 self._owner.refresh(session)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from peer.transport.base import PieceSource
     from proto.ids import PeerId
     from supernode.control.swarm_registry import OpenSwarm
+    from supernode.scheduler.contract import GrantLease
 
 M = TypeVar("M")
 
@@ -59,26 +60,20 @@ class SeedCalls:
     def unpin(self, digest: Digest) -> None:
         self.calls.append(("unpin", digest))
 
-    def fetch_from_origin(
-        self, fetch_id: int, swarm: int, digest: Digest, layout: PieceLayout, sources: tuple[Source, ...], pieces: int,
-        *, read_back: bool,
-    ) -> None:  # fmt: skip
-        self.calls.append(("fetch_from_origin", fetch_id, pieces, read_back))
+    def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
+        self.calls.append(("fetch_from_origin", fetch_id, pieces))
 
     def cancel_origin(self, fetch_id: int) -> None:
         self.calls.append(("cancel_origin", fetch_id))
 
-    def fetch_from_peer(
-        self, lease_id: int, swarm: int, digest: Digest, layout: PieceLayout, piece: int, piece_hash: bytes,
-        source: PieceSource, deadline_s: float,
-    ) -> None:  # fmt: skip
-        self.calls.append(("fetch_from_peer", lease_id, piece, source.address))
+    def fetch_from_peer(self, grant: GrantLease, swarm: OpenSwarm, piece_hash: bytes, source: PieceSource) -> None:
+        self.calls.append(("fetch_from_peer", grant.lease_id, grant.piece, source.address))
 
     def cancel_fetch(self, lease_id: int) -> None:
         self.calls.append(("cancel_fetch", lease_id))
 
-    def check(self, swarm: int, digest: Digest) -> None:
-        self.calls.append(("check", swarm))
+    def check(self, swarm: OpenSwarm) -> None:
+        self.calls.append(("check", swarm.number))
 
     def void(self, digest: Digest) -> None:
         self.calls.append(("void", digest))

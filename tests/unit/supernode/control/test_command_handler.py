@@ -107,7 +107,7 @@ def test_members_hear_at_once_of_an_election_and_its_end_but_not_of_a_fetch() ->
     bench = Granting()
     number = bench.swarm.number
     bench.control.commands.carry_out(FetchFromOrigin(EPOCH + 1, number, 0b11))
-    assert bench.seed.calls[-1] == ("fetch_from_origin", EPOCH + 1, 0b11, False)
+    assert bench.seed.calls[-1] == ("fetch_from_origin", EPOCH + 1, 0b11)
     assert bench.heard(bench.one).of(OriginStatus) == []
     bench.control.commands.carry_out(TryOrigin(number, bench.one.node))
     assert bench.heard(bench.one).of(OriginStatus) == [OriginStatus(number, "unreachable", True)]

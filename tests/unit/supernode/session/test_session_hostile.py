@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from proto.ids import Digest
-    from supernode.control.seed_work import SeedBlob
+    from supernode.control.swarm_registry import SeedBlob
 
 pytestmark = pytest.mark.asyncio
 
