@@ -26,6 +26,7 @@ from peer.node.rate_meter import RateMeter
 from peer.node.session import Session
 from peer.node.source_cache import SourceCache
 from peer.node.supernode_connection import Profile, SupernodeConnection
+from peer.node.supernode_key import SupernodeKey
 from peer.node.workers import Workers
 from peer.proxy.context import ProxyContext, ProxyMetrics
 from peer.proxy.mirror import build_app
@@ -77,7 +78,6 @@ class Peer:
         self._session: Session | None = None
         self._session_task: asyncio.Task[None] | None = None
         self._reloading = asyncio.Lock()
-        self._connection: SupernodeConnection | None = None
         self.metrics = Metrics()
         self.health = PeerHealth(config.supernode)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -89,6 +89,7 @@ class Peer:
         closing.callback(os.close, resources.take_folder(config.data_dir))
         resources.raise_descriptor_limit(DESCRIPTORS)
         self._identity = Identity.load_or_create(config.data_dir / "identity.key")
+        self._supernode_key = SupernodeKey(config.data_dir / "supernode.key")
         self._proxy_socket = resources.listen("--listen", config.listen, LISTEN_BACKLOG)
         closing.callback(self._proxy_socket.close)
         self.proxy_address = self.status_address = resources.bound_address(self._proxy_socket)
@@ -108,7 +109,7 @@ class Peer:
         self._upload = UploadServer(
             config.upload_listen,
             self._store,
-            self._supernode_key,
+            self._supernode_key.get,
             slots=config.upload_slots,
             rate_limit_bytes_s=config.upload_rate_bytes_s,
         )
@@ -116,22 +117,17 @@ class Peer:
         closing.callback(self._upload.close)
         self.upload_address = self._upload.address
 
-    def _supernode_key(self) -> bytes | None:
-        """From any thread."""
-        return self._connection.supernode_key if self._connection is not None else None
-
     async def start(self) -> str:
         """Serve, and return when the node is ready, with the words of its ready line. open() must have been called."""
         config = self._config
         node = self._make_node()
-        self._connection = SupernodeConnection(node, self._identity, self._profile(), config.data_dir / "supernode.key")
         found = await asyncio.to_thread(self._inventory)
         node.begin(found, sharing=config.p2p)
         self._store.on_evicted(self._evicted)
         self.metrics.before_scrape(self._scrape)
         self._tasks.append(asyncio.create_task(self._each_second()))
         if config.supernode is not None:
-            self._session = Session(config.supernode, self._connection)
+            self._session = Session(config.supernode, SupernodeConnection(node, self._identity, self._profile()))
             self.health.connected = lambda: self._session is not None and self._session.is_open
             if config.p2p:
                 await self._connect(self._session)

@@ -12,11 +12,15 @@ from typing import TYPE_CHECKING, Final
 from peer.downloader.contract import BlobEvicted, BlobFound, SharingSwitched
 from peer.node.blobs import NotShared
 from peer.node.driver import Driver
+from peer.node.message_handler import MessageHandler
 from peer.node.open_blobs import OpenBlobs
 from peer.node.readers import Readers
+from peer.transport.base import PieceSource
 from peer.transport.delivery import DeliverySlot
-from proto.ids import Digest, PeerId, peer_name
+from proto.errors import TicketInvalid
+from proto.ids import Digest, PeerId, PeerName, peer_name
 from proto.wire.messages import Announce, Failed, Stored
+from proto.wire.tickets import check_hashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,8 +29,11 @@ if TYPE_CHECKING:
     from peer.downloader.machine import Downloader
     from peer.metrics import Metrics
     from peer.node.readers import BlobReader
+    from peer.node.supernode_key import SupernodeKey
     from peer.node.workers import Workers
-    from proto.wire.messages import Message, Source
+    from peer.store.base import SignedHashes
+    from proto.pieces import PieceLayout
+    from proto.wire.messages import Message, NodeKnown, PieceHashes, Source
 
 logger = logging.getLogger(__name__)
 
@@ -34,12 +41,10 @@ _LEASE_OUTCOMES: Final = {"cancelled": "cancelled", "timeout": "expired"}
 
 
 class Node:
-    """Implements peer.node.blobs.BlobProvider and peer.node.command_handler.CommandHandler.
+    """Implements peer.node.blobs.BlobProvider, command_handler.CommandHandler and message_handler.NodeKeeper.
 
-    `send` is the session's; `on_fatal` is called once if the downloader breaks.
-
-    `supernode_key` returns the public key of the supernode that was met last, None for none. `on_source` is told where
-    a blob is public.
+    `send` is the session's; `on_fatal` is called once if the downloader breaks. `on_source` is called with where a
+    blob is public.
     """
 
     def __init__(
@@ -50,21 +55,22 @@ class Node:
         *,
         send: Callable[[Message], None],
         on_fatal: Callable[[], None],
-        supernode_key: Callable[[], bytes | None],
+        supernode_key: SupernodeKey,
         on_source: Callable[[Digest, Source], None] = lambda digest, source: None,
         delivery: DeliverySlot | None = None,
     ) -> None:
-        self.workers = workers
-        self.metrics = metrics
+        self._workers = workers
+        self._metrics = metrics
         self.delivery = delivery or DeliverySlot()
         self._send = send
         self._on_fatal = on_fatal
-        self._supernode_key = supernode_key
+        self.supernode_key = supernode_key
         self._on_source = on_source
         self.driver = Driver(machine, self._failed)
-        self.blobs = OpenBlobs(workers, self.delivery, self.driver.post, self.driver.call_threadsafe)
-        self._readers = Readers(self.blobs, self.delivery, self.driver.post)
-        self.driver.begin(self, self.blobs.is_stale)
+        self._blobs = OpenBlobs(workers, self.delivery, self.driver.post, self.driver.call_threadsafe)
+        self._readers = Readers(self._blobs, self.delivery, self.driver.post)
+        self._messages = MessageHandler(self, self.delivery, self.driver.post)
+        self.driver.begin(self, self._blobs.is_stale)
 
     # --- peer.node.blobs.BlobProvider --------------------------------------------------------------------------
 
@@ -97,16 +103,53 @@ class Node:
     def close(self) -> None:
         """Handle nothing any more; clients that wait are sent to their origin."""
         self.driver.close()
-        self.blobs.stop()
+        self._blobs.stop()
         self._readers.close()
 
     def release(self) -> None:
         """After every thread has ended: close the files."""
-        self.blobs.release()
+        self._blobs.release()
 
     def _failed(self) -> None:
         self.close()
         self._on_fatal()
+
+    # --- the session with the supernode ------------------------------------------------------------------------
+
+    def session_opened(self) -> None:
+        """Its numbers start anew. A delivery that was just selected hears of the blobs that are open."""
+        self._metrics.supernode_connected.set(1)
+        self._blobs.tell_delivery()
+        self._messages.session_opened()
+
+    def session_lost(self) -> None:
+        """Its numbers mean nothing any more."""
+        self._metrics.supernode_connected.set(0)
+        self._messages.session_lost()
+
+    def received(self, message: Message) -> None:
+        """A message other than the session's own."""
+        self._messages.received(message)
+
+    # --- peer.node.message_handler.NodeKeeper ------------------------------------------------------------------
+
+    def keep_ticket(self, digest: Digest, ticket: bytes) -> None:
+        self._blobs.of(digest).ticket = ticket
+
+    def check_hashes(self, digest: Digest, layout: PieceLayout, hashes: PieceHashes) -> None:
+        key = self.supernode_key.value
+        if key is None:
+            raise TicketInvalid("no supernode was ever met")
+        check_hashes(key, digest, layout, hashes.first, hashes.hashes, hashes.signature)
+
+    def learn_hashes(self, digest: Digest, signed: SignedHashes) -> bool:
+        return self._blobs.learn_hashes(digest, signed)
+
+    def connect_to_seed(self, seed: NodeKnown) -> None:
+        self._workers.connect(PieceSource(PeerName(seed.peer), seed.address))
+
+    def lease_granted(self) -> None:
+        self._metrics.lease("granted")
 
     # --- peer.node.command_handler.CommandHandler ---------------------------------------------------------------
 
@@ -114,54 +157,54 @@ class Node:
         """To the supernode; counts how leases end."""
         message = command.message
         if isinstance(message, Stored) and message.lease:
-            self.metrics.lease("stored")
+            self._metrics.lease("stored")
         elif isinstance(message, Failed):
-            self.metrics.lease(_LEASE_OUTCOMES.get(message.reason, "failed"))
+            self._metrics.lease(_LEASE_OUTCOMES.get(message.reason, "failed"))
         elif command.with_hashes and isinstance(message, Announce):
-            message = replace(message, hashes=self.workers.all_hashes(Digest.parse(message.digest)))
+            message = replace(message, hashes=self._workers.all_hashes(Digest.parse(message.digest)))
         self._send(message)
 
     # --- the store ---------------------------------------------------------------------------------------------
 
     def open_in_store(self, command: contract.OpenInStore) -> None:
-        self.blobs.open(command)
+        self._blobs.open(command)
 
     def close_in_store(self, command: contract.CloseInStore) -> None:
-        self.blobs.close(command.digest)
+        self._blobs.close(command.digest)
 
     def void_in_store(self, command: contract.VoidInStore) -> None:
-        self.blobs.void(command.digest)
+        self._blobs.void(command.digest)
 
     def check_digest(self, command: contract.CheckDigest) -> None:
-        handle, waker = self.blobs.handle(command.digest), self.blobs.waker(command.digest)
-        self.workers.check_digest(command.check, handle, self.driver.post_threadsafe, waker)
+        handle, waker = self._blobs.handle(command.digest), self._blobs.waker(command.digest)
+        self._workers.check_digest(command.check, handle, self.driver.post_threadsafe, waker)
 
     def store_content(self, command: contract.StoreContent) -> None:
-        self.workers.store_content(command, self.blobs.handle(command.digest), self.driver.post_threadsafe)
+        self._workers.store_content(command, self._blobs.handle(command.digest), self.driver.post_threadsafe)
 
     # --- transfers ---------------------------------------------------------------------------------------------
 
     def start_fetch(self, command: contract.StartFetch) -> None:
-        key = self._supernode_key()
+        key = self.supernode_key.value
         from_seed = key is not None and command.holder.peer == peer_name(PeerId(key))
-        handle, ticket = self.blobs.handle(command.digest), self.blobs.of(command.digest).ticket
-        self.workers.fetch(command, handle, ticket, key, from_seed, self.driver.post_threadsafe)
+        handle, ticket = self._blobs.handle(command.digest), self._blobs.of(command.digest).ticket
+        self._workers.fetch(command, handle, ticket, key, from_seed, self.driver.post_threadsafe)
 
     def cancel_fetch(self, command: contract.CancelFetch) -> None:
-        self.workers.cancel_fetch(command.fetch)
+        self._workers.cancel_fetch(command.fetch)
 
     def fetch_upstream(self, command: contract.FetchUpstream) -> None:
-        self.workers.fetch_upstream(command, self.blobs.handle(command.digest), self.driver.post_threadsafe)
+        self._workers.fetch_upstream(command, self._blobs.handle(command.digest), self.driver.post_threadsafe)
 
     def cancel_upstream(self, command: contract.CancelUpstream) -> None:
-        self.workers.cancel_upstream(command.fetch)
+        self._workers.cancel_upstream(command.fetch)
 
     def check_public(self, command: contract.CheckPublic) -> None:
-        self.workers.check_public(command, self.driver.post_threadsafe)
+        self._workers.check_public(command, self.driver.post_threadsafe)
 
     def ask_holdings(self, command: contract.AskHoldings) -> None:
-        ticket = self.blobs.of(command.digest).ticket
-        self.workers.ask_holdings(command, ticket, self._supernode_key(), self.driver.post_threadsafe)
+        ticket = self._blobs.of(command.digest).ticket
+        self._workers.ask_holdings(command, ticket, self.supernode_key.value, self.driver.post_threadsafe)
 
     # --- readers -----------------------------------------------------------------------------------------------
 
@@ -172,15 +215,15 @@ class Node:
         self._readers.refuse(command.reader, command.reason, command.message)
 
     def fail_readers(self, command: contract.FailReaders) -> None:
-        self._readers.fail(self.blobs.of(command.digest), command.message, mismatch=command.mismatch)
+        self._readers.fail(self._blobs.of(command.digest), command.message, mismatch=command.mismatch)
 
     def piece_held(self, command: contract.PieceHeld) -> None:
-        self.blobs.of(command.digest).wake()
+        self._blobs.of(command.digest).wake()
 
     def blob_complete(self, command: contract.BlobComplete) -> None:
         digest = command.digest
-        logger.info("blob_complete digest=%s bytes=%d", digest.short, self.blobs.handle(digest).layout.size_bytes)
-        self.blobs.of(digest).wake()
+        logger.info("blob_complete digest=%s bytes=%d", digest.short, self._blobs.handle(digest).layout.size_bytes)
+        self._blobs.of(digest).wake()
         self.delivery.current.blob_complete(digest)
 
     # --- what is remembered ------------------------------------------------------------------------------------
@@ -189,4 +232,4 @@ class Node:
         self._on_source(command.digest, command.source)
 
     def forget_blob(self, command: contract.ForgetBlob) -> None:
-        self.blobs.forget(command.digest)
+        self._blobs.forget(command.digest)

@@ -19,6 +19,7 @@ from peer.node.node import Node
 from peer.node.origin_fetch import UpstreamFetcher
 from peer.node.session import Session
 from peer.node.supernode_connection import Profile, SupernodeConnection
+from peer.node.supernode_key import SupernodeKey
 from peer.node.workers import Workers
 from peer.registry.origins import Origins
 from peer.store.base import SignedHashes
@@ -58,7 +59,8 @@ class RunningNode:
         self.identity = Identity.generate()
         self.metrics = Metrics()
         self.store = DiskStore(folder / "store", size_limit_bytes=64 * MIB, free_floor_bytes=0)
-        self.upload = UploadServer(HostPort("127.0.0.1", 0), self.store, lambda: self.connection.supernode_key)
+        key = SupernodeKey(folder / "supernode.key")
+        self.upload = UploadServer(HostPort("127.0.0.1", 0), self.store, key.get)
         upstreams = [origin.upstream] if origin is not None else []
         table = UpstreamTable.build(sections=upstreams)
         self.origins = Origins(lambda: table)
@@ -73,10 +75,10 @@ class RunningNode:
             self.metrics,
             send=self._send,
             on_fatal=self._broke,
-            supernode_key=lambda: self.connection.supernode_key,
+            supernode_key=key,
         )
         profile = Profile(self.upload.address, "boot", "", 4, 4, lambda: 0, lambda: 0, "test")
-        self.connection = SupernodeConnection(self.shell, self.identity, profile, folder / "supernode.key")
+        self.connection = SupernodeConnection(self.shell, self.identity, profile)
         self.store.on_evicted(self.shell.evicted)
 
     def _send(self, message: Message) -> None:
