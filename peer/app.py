@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # How long a start waits for the supernode's first answer: after that the node is ready without it.
-FIRST_LINK_S: Final = 2.0
+FIRST_SESSION_S: Final = 2.0
 SAMPLE_S: Final = 1.0
 DESCRIPTORS: Final = 8192
 LISTEN_BACKLOG: Final = 1024
@@ -139,7 +139,7 @@ class Peer:
     def _make_node(self) -> Node:
         config, closing = self._config, self._closing
         self._origins = Origins(
-            lambda: self._upstreams, on_request=self.metrics.origin_asked, user_agent=f"layercast/{VERSION}"
+            lambda: self._upstreams, on_request=self.metrics.count_origin_request, user_agent=f"layercast/{VERSION}"
         )
         self._download_limiter = RateLimiter(config.download_rate_bytes_s)
         http = HttpTransport(
@@ -169,7 +169,7 @@ class Peer:
 
     def _open_torrents(self) -> PieceDelivery:
         """From a thread, when a supernode has pieces carried that way. Raises ImportError, ConfigError."""
-        # Loaded here alone: a cluster that uses leases needs no libtorrent.
+        # Imported only here: a cluster that uses leases needs no libtorrent.
         from peer.torrent.delivery import DownloaderEvents, TorrentDelivery
 
         assert self._node is not None
@@ -246,12 +246,12 @@ class Peer:
     # --- the supernode -----------------------------------------------------------------------------------------
 
     async def _connect(self, session: Session) -> None:
-        """Begin to keep the link, and wait a little for its first answer."""
+        """Start to keep a session open, and wait up to FIRST_SESSION_S for the first answer."""
         session.tried.clear()
         task = self._session_task = asyncio.create_task(session.run(), name="session")
         task.add_done_callback(self._session_ended)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(FIRST_LINK_S):
+            async with asyncio.timeout(FIRST_SESSION_S):
                 await session.tried.wait()
 
     def _session_ended(self, task: asyncio.Task[None]) -> None:
@@ -260,7 +260,7 @@ class Peer:
             self._fail()
 
     async def _disconnect(self) -> None:
-        """End the link and wait for its end."""
+        """End the session and wait for its end."""
         task, self._session_task = self._session_task, None
         if task is not None:
             task.cancel()
@@ -269,7 +269,7 @@ class Peer:
     # --- while it runs -----------------------------------------------------------------------------------------
 
     async def reload(self, config: PeerConfig) -> None:
-        """Take over what may change at run time: allow-lists, rate limits, the p2p switch."""
+        """Apply the options that may change at run time: allow-lists, rate limits, the p2p switch."""
         async with self._reloading:
             await self._reload(config)
 

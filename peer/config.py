@@ -1,4 +1,4 @@
-"""The peer's settings, each default with its reason beside it. Read here alone."""
+"""The peer's settings, each default with its reason beside it. Read nowhere else."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-# Of earlier releases. A node that no longer starts would cost its pulls more than a line in its log.
+# Options of earlier releases: one that is still set is a warning, since a node needs its peer to start.
 REMOVED: Final = {"prefetch": "layers are no longer begun before a client asks for them"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeerConfig(ServiceSettings):
-    """Beside those of every service; rates in bytes/s, 0 for no limit; None: not given."""
+    """In addition to ServiceSettings. Rates in bytes/s, 0 for no limit; None: not set."""
 
     PLACES = origins.PLACES
 
@@ -56,11 +56,11 @@ class PeerConfig(ServiceSettings):
     advertise: HostPort | None = option(
         parse_reachable,
         None,
-        "upload address that others are told; unless given, the host at which the supernode sees this node",
+        "upload address that other nodes use; by default the host at which the supernode sees this node",
         metavar="HOST:PORT",
     )
     status_listen: HostPort | None = option(
-        parse_host_port, None, "/healthz and /metrics; unless given, as --listen", metavar="HOST:PORT"
+        parse_host_port, None, "/healthz and /metrics; by default as --listen", metavar="HOST:PORT"
     )
     data_dir: Path = option(
         parse_path, default_data_dir() / "peer", "folder of the store, the state file and the key; one process each"
@@ -82,9 +82,7 @@ class PeerConfig(ServiceSettings):
     download_slots: int = option(
         within(parse_int, 1, 64, "1 to 64"), 8, "transfers from peers at a time; each has a thread and 256 KiB"
     )
-    public_ttl_s: float = option(
-        parse_duration, 3600.0, "how long an origin's word that it gives a blob to anyone is believed"
-    )
+    public_ttl_s: float = option(parse_duration, 3600.0, "how long a blob counts as public after its origin was asked")
     p2p: bool = option(parse_bool, True, "false: share nothing, pass every pull through", reloadable=True)
 
 

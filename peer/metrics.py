@@ -48,10 +48,10 @@ class Metrics(ServiceMetrics):
         self.origin_bytes.inc(size_bytes)
 
     def passed_through(self, size_bytes: int) -> None:
-        """Payload came from an origin for one client alone."""
+        """Payload came from an origin for one client and was not stored."""
         self.received("passthrough", size_bytes)
         self.origin_bytes.inc(size_bytes)
 
-    def origin_asked(self, method: str) -> None:
+    def count_origin_request(self, method: str) -> None:
         """A request went to an origin."""
         self.origin_requests.labels(method).inc()

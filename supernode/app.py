@@ -61,7 +61,7 @@ logger = logging.getLogger(__name__)
 # Peers of a whole cluster reconnect at once after a restart.
 LISTEN_BACKLOG: Final = 4096
 UPLOAD_CONNECTIONS_MAX: Final = 4096
-# What the uplink is taken to carry while no rate is configured: 1 Gbit/s.
+# The assumed rate of the uplink while none is configured: 1 Gbit/s.
 UPLINK_ASSUMED_BYTES_S: Final = 125_000_000
 SESSIONS_END_S: Final = 1.5
 # SQLite and sockets of origins, uploads and files beside the sessions.
@@ -218,9 +218,9 @@ class Supernode:
         )
 
     async def reload(self, config: SupernodeConfig) -> None:
-        """Take over what may change at run time: the allow-list, the upload rate, the p2p switch.
+        """Apply the options that may change at run time: the allow-list, the upload rate, the p2p switch.
 
-        The scheduler keeps the rate it was started with as its forecast; the upload port holds the new one.
+        The upload port keeps to the new rate; the scheduler goes on planning with the rate it was started with.
         """
         self.config = config = reloaded(self.config, config)
         self._policy.upstreams = config.upstreams
@@ -228,8 +228,8 @@ class Supernode:
         self._upload.set_rate_limit(config.upload_rate_bytes_s)
         self._delivery.set_upload_rate(config.upload_rate_bytes_s)
         if config.p2p:
-            # Switched off, new announcements are refused, but a pull under way still ends well: nobody else may hold
-            # what it lacks, and who was told to wait for us would wait for ever.
+            # Switched off, new announcements are refused, but uploads go on: a pull under way may need pieces that only
+            # this store holds.
             self._upload.set_enabled(True)
         logger.info("reloaded p2p=%s upload_rate_bytes_s=%d", config.p2p, config.upload_rate_bytes_s)
 
@@ -260,7 +260,7 @@ class Supernode:
             self.failed.set_result(None)
 
     def _seed_address(self, local_host: str) -> str:
-        """Where a peer that reached us at this address of ours finds the upload port."""
+        """The upload address for a peer that reached us at this address."""
         if self.config.advertise is not None:
             return str(self.config.advertise)
         host, _, port = self.upload_address.rpartition(":")
@@ -282,7 +282,7 @@ def _open_delivery(config: SupernodeConfig, store: DiskStore, identity: Identity
     if config.transport != TORRENT:
         return PieceDelivery()
     try:
-        # Loaded here alone: a cluster that uses leases needs no libtorrent.
+        # Imported only here: a cluster that uses leases needs no libtorrent.
         from supernode.torrent.tracker import TorrentTracker
     except ImportError as error:
         raise ConfigError(f"--transport torrent: {error}; install the package libtorrent here") from None

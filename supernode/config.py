@@ -1,4 +1,4 @@
-"""The supernode's settings, each default with its reason beside it. Read here alone."""
+"""The supernode's settings, each default with its reason beside it. Read nowhere else."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 # The header takes a few of them.
 EVENT_LOG_BYTES_MIN: Final = 64 << 10
 
-# Of earlier releases. A supernode that no longer starts would cost a cluster more than a line in its log.
+# Options of earlier releases: one that is still set is a warning, since a cluster needs its supernode to start.
 REMOVED: Final = {"datagrams": "control goes by TCP alone, datagrams are gone"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class SupernodeConfig(ServiceSettings):
-    """Beside those of every service. Without an upload rate 1 Gbit/s is assumed where it matters; None: not given."""
+    """In addition to ServiceSettings. None: not set. Without an upload rate, 1 Gbit/s is assumed where it matters."""
 
     PLACES = origins.PLACES
 
@@ -63,7 +63,7 @@ class SupernodeConfig(ServiceSettings):
     advertise: HostPort | None = option(
         parse_reachable,
         None,
-        "upload address that peers are told; unless given, the address at which each peer reached --listen",
+        "upload address that peers are sent; by default the address at which each peer reached --listen",
         metavar="HOST:PORT",
     )
     data_dir: Path = option(
@@ -81,12 +81,12 @@ class SupernodeConfig(ServiceSettings):
         "seconds; silence of 1.5 is a ping, of 3 the end of a session (peers rely on 2 s)",
     )
     recovery_s: float = option(
-        parse_duration, 5.0, "seconds after a start in which peers may return before the origin is asked again"
+        parse_duration, 5.0, "seconds after a start in which peers may return before the origin is used again"
     )
     event_log: Path | None = option(
         parse_path,
         None,
-        "record what the scheduler is told and decides in this file, to be replayed by layercast-bench sim --replay",
+        "record the scheduler's events and decisions in this file, for layercast-bench sim --replay",
         metavar="FILE",
     )
     event_log_size_bytes: int = option(

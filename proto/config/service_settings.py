@@ -27,7 +27,7 @@ GIB: Final = 1 << 30
 
 @dataclass(frozen=True, kw_only=True)
 class ServiceSettings(Settings):
-    """Sizes in bytes, rates in bytes/s, 0 for no limit; None: not given. Raises ConfigError for upstreams."""
+    """Sizes in bytes, rates in bytes/s, 0 for no limit; None: not set. Raises ConfigError for a wrong upstream."""
 
     # What the keys of an upstream's section may name beside a registry.
     PLACES: ClassVar[Places]

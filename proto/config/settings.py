@@ -1,4 +1,4 @@
-"""Configuration in layers: defaults, a TOML file, the environment, flags, in rising order. Read in each `config` alone.
+"""Configuration in layers: defaults, then a TOML file, then the environment, then flags; the last one wins.
 
 A settings class declares each option once, as a field made by option(), which names its flag, its environment variable
 and its TOML key. Every value knows where it came from (`--print-config`), and a wrong one is refused with its key, its
@@ -32,7 +32,7 @@ class Settings:
     """What load() makes; derive from it, with an option() a field.
 
     `upstream_tables`: the `[upstream."HOST"]` tables of the file as they stand there. `warnings` has a line for each
-    setting that was given and does nothing any more, to be logged.
+    setting that no longer has an effect, to be logged.
     """
 
     upstream_tables: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -44,7 +44,7 @@ S = TypeVar("S", bound=Settings)
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One setting, as option() was told of it. `field` is its name in the settings class, `name` anywhere else."""
+    """One setting. `field` is its name in the settings class, `name` its name everywhere else."""
 
     field: str
     name: str
@@ -126,7 +126,7 @@ def load(
     """Read all layers. Raises ConfigError; exits for --help, --version and --print-config.
 
     `build`: what --version says beside the version. `removed`: options of earlier releases by name, each with what
-    became of it; who still gives one gets a warning, not a service that does not start.
+    became of it; one that is still set is a warning, and the service starts.
     """
     options, removed = options_of(kind), removed or {}
     arguments = _parser(program, summary, options, build, removed).parse_args(argv)
@@ -190,7 +190,7 @@ def _given(
     environ: Mapping[str, str],
     flags: Mapping[str, object],
 ) -> Iterator[tuple[str, str]]:
-    """Those of the names that any layer sets, with where: for options that are gone."""
+    """Which of these names any layer still sets, and where."""
     for name in names:
         if flags[name] is not None:
             yield name, _flag_of(name)
@@ -201,7 +201,7 @@ def _given(
 
 
 def default_data_dir() -> Path:
-    """Where the programs keep their folders unless told: /var/lib/layercast for root, else the user's data folder."""
+    """The default folder of both programs: /var/lib/layercast for root, else the user's data folder."""
     if os.geteuid() == 0:
         return Path("/var/lib/layercast")
     base = os.environ.get("XDG_DATA_HOME")

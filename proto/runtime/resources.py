@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def take_folder(data_dir: Path) -> int:
-    """Make the folder and hold it for this process alone; returns the lock's descriptor. Raises ConfigError."""
+    """Make the folder and lock it for this process; returns the lock's descriptor. Raises ConfigError."""
     try:
         data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

@@ -39,7 +39,7 @@ class SavedSwarm:
 
 @dataclass(frozen=True, slots=True)
 class SavedPublic:
-    """When a source was last found to give a blob to anyone, and its size."""
+    """When a source last served a blob to anonymous clients, and the blob's size."""
 
     size_bytes: int
     checked_unix_s: float
@@ -86,7 +86,7 @@ class State(Protocol):
         """The source was found public for the blob just now; replaces what was saved before."""
 
     def forget_public(self, source: Source, digest: Digest) -> None:
-        """The source gives it to nobody unknown any more, or sent wrong content. Idempotent."""
+        """The source no longer serves it to anonymous clients, or sent wrong content. Idempotent."""
 
     def close(self) -> None:
         """Idempotent."""
