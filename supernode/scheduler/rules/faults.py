@@ -78,7 +78,11 @@ def rank_source(state: State, node: Node) -> None:
     carries = node.up.carries
     slow = carries is not None and node.up.measured > 1 and carries < link_rates.slow_rate(state)
     if node.peer != SEED and (slow or node.faults >= state.settings.faults_deprioritized):
-        state.deprioritized |= node.bit
+        if not state.deprioritized & node.bit:
+            state.deprioritized |= node.bit
+            # Pieces that no other node has now may be fetched from the deprioritized ones: see selection.
+            for member in node.members.values():
+                state.wake_receivers(member.swarm.wanting & state.download_room)
     elif state.deprioritized & node.bit:
         state.deprioritized ^= node.bit
 

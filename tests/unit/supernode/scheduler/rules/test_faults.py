@@ -129,3 +129,17 @@ def test_two_slow_transfers_deprioritize_a_node_one_does_not() -> None:
     link_rates.learn(node.up, SLOW_RATE, 1.0, 1.0, 0.0)
     faults.rank_source(state, node)
     assert state.deprioritized == node.bit
+
+
+def test_who_becomes_slow_wakes_those_that_may_now_fetch_from_slow_nodes() -> None:
+    play = Playbook()
+    play.join(1, 2, 3)
+    play.open_at_peers(8)
+    play.hold(1, "********")
+    play.hold(2, "********")
+    play.want(3)
+    state = play.scheduler.inspect()
+    state.download_room |= state.nodes[3].bit
+    state.nodes[1].faults = state.settings.faults_deprioritized
+    faults.rank_source(state, state.nodes[1])
+    assert state.nodes[3].woken_as_receiver
