@@ -28,7 +28,6 @@ def first_circle(graph: grimp.ImportGraph) -> list[str]:
     return []
 
 
-@pytest.mark.xfail(reason="nine modules of benchmarks.simulator import each other in a circle")
 def test_no_module_imports_itself_by_way_of_others(graph: grimp.ImportGraph) -> None:
     assert first_circle(graph) == []
 
