@@ -76,6 +76,11 @@ def test_every_module_and_path_exists(document: Path) -> None:
     assert missing == []
 
 
+def product_sources() -> str:
+    """All product code."""
+    return "".join(path.read_text() for package in PACKAGES[:3] for path in (ROOT / package).rglob("*.py"))
+
+
 def first_cells(document: str) -> list[str]:
     """What stands in backticks in the first column of its tables."""
     lines = (ROOT / "docs" / document).read_text().splitlines()
@@ -114,9 +119,7 @@ def test_every_metric_is_in_the_tables_and_no_other() -> None:
 
 
 def test_every_log_event_in_the_table_is_logged() -> None:
-    sources = "".join(
-        path.read_text() for package in ("proto", "peer", "supernode") for path in (ROOT / package).rglob("*.py")
-    )
+    sources = product_sources()
     rows = (ROOT / "docs" / "operations.md").read_text().partition("## Log events")[2].partition("\n## ")[0]
     events = {name for name in _CODE.findall(rows) if re.fullmatch(r"[a-z]+(?:_[a-z]+)+", name)}
     assert len(events) > 30
@@ -129,3 +132,9 @@ def test_every_decision_is_in_the_index() -> None:
     folder = ROOT / "docs" / "decisions"
     listed = _LINK.findall((folder / "README.md").read_text())
     assert sorted(listed) == sorted(path.name for path in folder.glob("*.md") if path.name != "README.md")
+
+
+def test_every_class_in_the_glossary_exists() -> None:
+    sources = product_sources()
+    named = {name for name in _CODE.findall((ROOT / "docs" / "glossary.md").read_text()) if name.isidentifier()}
+    assert {name for name in named if name[0].isupper() and not re.search(rf"^class {name}\b", sources, re.M)} == set()
