@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 from peer.registry import origins
 from proto.config import settings
-from proto.config.service_settings import ServiceSettings
+from proto.config.service_settings import ServiceSettings, address
 from proto.config.settings import default_data_dir, option
 from proto.config.values import (
     HostPort,
-    parse_bool,
     parse_duration,
-    parse_host_port,
     parse_int,
     parse_path,
     parse_rate,
-    parse_reachable,
     parse_url,
     parse_zone,
     within,
@@ -41,27 +38,13 @@ class PeerConfig(ServiceSettings):
     supernode: str | None = option(
         parse_url, None, "URL of the supernode; without one, a pull-through cache", metavar="URL"
     )
-    listen: HostPort = option(
-        parse_host_port, HostPort("127.0.0.1", 65001), "proxy for this node's clients", metavar="HOST:PORT"
-    )
-    upload_listen: HostPort = option(
-        parse_host_port, HostPort("0.0.0.0", 65002), "where peers fetch pieces", metavar="HOST:PORT"
-    )
-    torrent_listen: HostPort = option(
-        parse_host_port,
+    listen: HostPort = address(HostPort("127.0.0.1", 65001), "proxy for this node's clients")
+    upload_listen: HostPort = address(HostPort("0.0.0.0", 65002), "where peers fetch pieces")
+    torrent_listen: HostPort = address(
         HostPort("0.0.0.0", 65004),
         'where peers fetch pieces if the supernode has transport = "torrent"; unused otherwise',
-        metavar="HOST:PORT",
     )
-    advertise: HostPort | None = option(
-        parse_reachable,
-        None,
-        "upload address that other nodes use; by default the host at which the supernode sees this node",
-        metavar="HOST:PORT",
-    )
-    status_listen: HostPort | None = option(
-        parse_host_port, None, "/healthz and /metrics; by default as --listen", metavar="HOST:PORT"
-    )
+    status_listen: HostPort | None = address(None, "/healthz and /metrics; by default as --listen")
     data_dir: Path = option(
         parse_path, default_data_dir() / "peer", "folder of the store, the state file and the key; one process each"
     )
@@ -83,7 +66,6 @@ class PeerConfig(ServiceSettings):
         within(parse_int, 1, 64, "1 to 64"), 8, "transfers from peers at a time; each has a thread and 256 KiB"
     )
     public_ttl_s: float = option(parse_duration, 3600.0, "how long a blob counts as public after its origin was asked")
-    p2p: bool = option(parse_bool, True, "false: share nothing, pass every pull through", reloadable=True)
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> PeerConfig:

@@ -8,17 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from peer.registry import origins
 from proto.config import settings
-from proto.config.service_settings import ServiceSettings
+from proto.config.service_settings import ServiceSettings, address
 from proto.config.settings import default_data_dir, option
 from proto.config.values import (
     HostPort,
     one_of,
-    parse_bool,
     parse_duration,
-    parse_host_port,
     parse_int,
     parse_path,
-    parse_reachable,
     parse_size,
     within,
 )
@@ -42,36 +39,22 @@ class SupernodeConfig(ServiceSettings):
 
     PLACES = origins.PLACES
 
-    listen: HostPort = option(
-        parse_host_port, HostPort("0.0.0.0", 65000), "sessions, /healthz, /metrics", metavar="HOST:PORT"
-    )
-    upload_listen: HostPort = option(
-        parse_host_port, HostPort("0.0.0.0", 65003), "where peers fetch pieces", metavar="HOST:PORT"
-    )
+    listen: HostPort = address(HostPort("0.0.0.0", 65000), "sessions, /healthz, /metrics")
+    upload_listen: HostPort = address(HostPort("0.0.0.0", 65003), "where peers fetch pieces")
     transport: str = option(
         one_of(SCHEDULED, TORRENT),
         SCHEDULED,
         "how pieces travel between all nodes: scheduled, by leases of this supernode, or torrent, by BitTorrent",
         metavar="NAME",
     )
-    torrent_listen: HostPort = option(
-        parse_host_port,
-        HostPort("0.0.0.0", 65005),
-        'where peers fetch pieces with transport = "torrent"; unused otherwise',
-        metavar="HOST:PORT",
-    )
-    advertise: HostPort | None = option(
-        parse_reachable,
-        None,
-        "upload address that peers are sent; by default the address at which each peer reached --listen",
-        metavar="HOST:PORT",
+    torrent_listen: HostPort = address(
+        HostPort("0.0.0.0", 65005), 'where peers fetch pieces with transport = "torrent"; unused otherwise'
     )
     data_dir: Path = option(
         parse_path,
         default_data_dir() / "supernode",
         "folder of the store, the state file and the key; one process each",
     )
-    p2p: bool = option(parse_bool, True, "false: refuse to share, so that peers pass pulls through", reloadable=True)
     sessions_max: int = option(
         within(parse_int, 1, math.inf, "at least 1"), 20_000, "peers connected at a time; about 30 KiB of memory each"
     )

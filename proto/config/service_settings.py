@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from proto.config.settings import Settings, option
 from proto.config.upstream_sections import upstreams_of
 from proto.config.values import (
     one_of,
     parse_bool,
+    parse_host_port,
     parse_int,
     parse_rate,
+    parse_reachable,
     parse_size,
     parse_text,
     within,
@@ -21,8 +23,14 @@ from proto.oci.upstreams import DOCKER_HUB_URL, UpstreamTable
 
 if TYPE_CHECKING:
     from proto.config.upstream_sections import Places
+    from proto.config.values import HostPort
 
 GIB: Final = 1 << 30
+
+
+def address(default: HostPort | None, help: str) -> Any:
+    """An option that is an address to listen at; port 0 is any free one."""
+    return option(parse_host_port, default, help, metavar="HOST:PORT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +40,13 @@ class ServiceSettings(Settings):
     # What the keys of an upstream's section may name beside a registry.
     PLACES: ClassVar[Places]
 
+    advertise: HostPort | None = option(
+        parse_reachable,
+        None,
+        "upload address that other nodes use; by default the host where peer and supernode reach each other",
+        metavar="HOST:PORT",
+    )
+    p2p: bool = option(parse_bool, True, "false: share nothing, let pulls pass through", reloadable=True)
     allow_upstream: tuple[str, ...] = option(
         parse_text, (), "further https registry", multiple=True, reloadable=True, metavar="HOST"
     )
