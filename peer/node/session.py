@@ -17,6 +17,7 @@ import aiohttp
 from proto.errors import FrameInvalid
 from proto.wire import codec
 from proto.wire.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
+from proto.wire.outbox import Outbox, frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,9 +34,6 @@ OPEN_TIMEOUT_S: Final = 5.0
 CLOSE_TIMEOUT_S: Final = 0.5
 # Twenty thousand announcements of large blobs after a reconnect stay below it; beyond, the supernode does not read.
 OUTBOX_BYTES_MAX: Final = 64 * 1024 * 1024
-# Well below codec.FRAME_BYTES_MAX, so that the rough sizes below need not be exact.
-FRAME_AIM_BYTES: Final = 1024 * 1024
-FRAME_MESSAGES_MAX: Final = 4096
 # Giving way to others after each frame would be a turn of the loop for each.
 MESSAGES_PER_TURN_MAX: Final = 64
 
@@ -75,8 +73,7 @@ class Session:
         self._url = url.rstrip("/") + "/v1/session"
         self._owner = owner
         self._jitter = jitter or (lambda: random.uniform(0.0, RECONNECT_JITTER_S))
-        self._outbox: list[Message] = []
-        self._outbox_bytes = 0
+        self._outbox = Outbox()
         self._wake = asyncio.Event()
         self._open = self._was_open = False
         self._heard_s = 0.0
@@ -91,8 +88,7 @@ class Session:
     def send(self, message: Message) -> None:
         """Queue a message for the open session; without one it is dropped."""
         if self._open:
-            self._outbox.append(message)
-            self._outbox_bytes += size_of(message)
+            self._outbox.add(message)
             self._wake.set()
 
     async def run(self) -> None:
@@ -135,8 +131,7 @@ class Session:
     async def _serve(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             challenge, welcome, rest = await self._open_session(socket)
-        self._outbox.clear()
-        self._outbox_bytes = 0
+        self._outbox.take()
         self._open = self._was_open = True
         self._heard_s = asyncio.get_running_loop().time()
         logger.info("supernode_connected url=%s epoch=%d agent=%s", self._url, challenge.epoch, welcome.agent)
@@ -213,10 +208,8 @@ class Session:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            batch, self._outbox = self._outbox, []
-            self._outbox_bytes = 0
-            for part in frames(batch):
-                await socket.send_bytes(codec.encode(part))
+            for frame in frames(self._outbox.take()):
+                await socket.send_bytes(frame)
 
     async def _ping(self, interval_s: float) -> None:
         number = 0
@@ -227,8 +220,8 @@ class Session:
                 # The supernode pings too if it sends nothing else: as long as something comes, nobody need ask.
                 number += 1
                 self.send(Ping(number))
-            if self._outbox_bytes > OUTBOX_BYTES_MAX:
-                raise SessionLost(f"the supernode does not read: {self._outbox_bytes} bytes wait for it")
+            if self._outbox.bytes_waiting > OUTBOX_BYTES_MAX:
+                raise SessionLost(f"the supernode does not read: {self._outbox.bytes_waiting} bytes wait for it")
 
     async def _watch(self, silence_max_s: float) -> None:
         """Ends when nothing was heard for so long."""
@@ -253,24 +246,6 @@ async def _frame(socket: aiohttp.ClientWebSocketResponse) -> list[Message]:
 def _refused(message: Refused) -> SessionLost:
     lasting = message.code in ("version", "identity", "frame")
     return SessionLost(f"refused ({message.code}): {message.message}", REFUSED_PAUSE_S if lasting else 0.0)
-
-
-def size_of(message: Message) -> int:
-    """About how many bytes a message takes in a frame: its fields of bytes, and a little."""
-    return 160 + len(getattr(message, "held", b"")) + len(getattr(message, "hashes", b""))
-
-
-def frames(batch: list[Message]) -> list[list[Message]]:
-    """A batch cut so that each part fits a frame."""
-    parts: list[list[Message]] = []
-    size = FRAME_AIM_BYTES
-    for message in batch:
-        if size + size_of(message) > FRAME_AIM_BYTES or len(parts[-1]) >= FRAME_MESSAGES_MAX:
-            parts.append([])
-            size = 0
-        parts[-1].append(message)
-        size += size_of(message)
-    return parts
 
 
 async def _tls(url: str) -> ssl.SSLContext | bool:

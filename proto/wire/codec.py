@@ -101,21 +101,6 @@ def encode(batch: Iterable[Message]) -> bytes:
     return frame
 
 
-def weight(message: Message) -> int:
-    """About how many bytes the message takes on the wire and in memory; never less than on the wire."""
-    if isinstance(message, messages.PieceHashes):
-        return 160 + len(message.hashes)
-    if isinstance(message, messages.InlineBlob):
-        return 64 + len(message.content)
-    if isinstance(message, messages.SwarmOpened):
-        return 512
-    if isinstance(message, messages.TorrentOpened):
-        return 64 + len(message.metainfo)
-    if isinstance(message, messages.Holders | messages.TorrentPeers):
-        return 64 + 9 * len(message.nodes)
-    return 128
-
-
 def _row(message: Message) -> list[object]:
     cls = type(message)
     fields = _fields()[cls]

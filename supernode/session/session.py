@@ -20,11 +20,11 @@ from proto.errors import FrameInvalid
 from proto.ids import short_peer
 from proto.wire import codec
 from proto.wire.messages import PROTOCOL_VERSION, SCHEDULED, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
+from proto.wire.outbox import Outbox, frames
 from proto.wire.tickets import NONCE_BYTES
 from supernode.control.notifier import REFRESH_INTERVALS
 from supernode.control.peer_session import TEXT_MAX
 from supernode.session.hello import SessionEnd, read_hello
-from supernode.session.outbox import Outbox, frames
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S
-from peer.node.session import FRAME_AIM_BYTES, Session, frames
+from peer.node.session import Session
 from proto.wire.messages import (
     PROTOCOL_VERSION,
-    Announce,
     Challenge,
     Hello,
     Message,
@@ -181,11 +180,3 @@ async def test_an_unreachable_supernode_is_tried_and_said_so() -> None:
     assert not session.is_open
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-
-
-def test_a_large_batch_is_cut_into_frames() -> None:
-    announce = Announce("sha256:" + "0" * 64, (), False, 1, 1, bytes(FRAME_AIM_BYTES // 2))
-    parts = frames([announce] * 5)
-    assert [len(part) for part in parts] == [1] * 5
-    assert [len(part) for part in frames([Vouched(n) for n in range(5000)])] == [4096, 904]
-    assert frames([]) == []

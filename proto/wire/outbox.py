@@ -1,11 +1,10 @@
-"""Messages waiting for one peer, with their weight; and how a batch becomes frames. No I/O."""
+"""Messages waiting for the other side of a session, with their weight; and how a batch becomes frames. No I/O."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from proto.wire import codec
-from proto.wire.codec import weight
+from proto.wire import codec, messages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,3 +47,20 @@ def frames(batch: list[Message]) -> Iterator[bytes]:
             part, part_bytes = [], 0
     if part:
         yield codec.encode(part)
+
+
+def weight(message: Message) -> int:
+    """About how many bytes the message takes on the wire and in memory; never less than on the wire."""
+    if isinstance(message, messages.Announce):
+        return 160 + 64 * len(message.sources) + len(message.held) + len(message.hashes)
+    if isinstance(message, messages.PieceHashes):
+        return 160 + len(message.hashes)
+    if isinstance(message, messages.InlineBlob):
+        return 64 + len(message.content)
+    if isinstance(message, messages.SwarmOpened):
+        return 512
+    if isinstance(message, messages.TorrentOpened):
+        return 64 + len(message.metainfo)
+    if isinstance(message, messages.Holders | messages.TorrentPeers):
+        return 64 + 9 * len(message.nodes)
+    return 128
