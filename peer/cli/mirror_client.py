@@ -112,7 +112,7 @@ class MirrorClient:
         if response.status == 401:
             challenge = bearer_challenge(response.headers.getlist("WWW-Authenticate"))
             response.drain_conn()
-            if challenge is not None and challenge.realm is not None:
+            if challenge is not None and challenge.get("realm") is not None:
                 self._authorization = {"Authorization": f"Bearer {self._token(challenge)}"}
                 response = self._send(target, headers)
         if response.status in (200, 206):
@@ -136,10 +136,11 @@ class MirrorClient:
             ) from error
 
     def _token(self, challenge: Challenge) -> str:
-        scope = challenge.scope or f"repository:{self._image.repository}:pull"
-        query = urlencode({key: text for key, text in (("service", challenge.service), ("scope", scope)) if text})
+        scope = challenge.get("scope") or f"repository:{self._image.repository}:pull"
+        fields = {"service": challenge.get("service"), "scope": scope}
+        query = urlencode({key: text for key, text in fields.items() if text})
         try:
-            response = self._pool.request("GET", f"{challenge.realm}?{query}", preload_content=False)
+            response = self._pool.request("GET", f"{challenge.get('realm')}?{query}", preload_content=False)
             answer = json.loads(response.read(_TOKEN_BYTES_MAX))
             response.release_conn()
         except (urllib3.exceptions.HTTPError, ValueError) as error:

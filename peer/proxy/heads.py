@@ -77,7 +77,7 @@ def challenges_for(asked: RegistryRequest, challenges: list[str]) -> list[str]:
     if asked.named_by is not NamedBy.PREFIX or isinstance(asked.route, Ping):
         return challenges
     bearer = bearer_challenge(challenges)
-    if bearer is None or (bearer.error == "insufficient_scope" and bearer.scope):
+    if bearer is None or (bearer.get("error") == "insufficient_scope" and bearer.get("scope")):
         return challenges
     return [str(insufficient_scope(bearer, asked.route.repository))]
 

@@ -17,7 +17,7 @@ import json
 import logging
 import os
 import stat
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlencode
 
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -354,56 +354,33 @@ def _open_at(folder: int, name: str, flags: int) -> int:
         raise
 
 
-class _Contents(Protocol):
-    """What either form of a directory has. Each raises _Absent, _Damaged, DigestInvalid and OSError."""
-
-    def check(self) -> None:
-        """Look whether it can be read."""
-        ...
-
-    def blob(self, repository: str, digest: Digest) -> int:
-        """A descriptor of its file, for the caller to close."""
-        ...
-
-    def manifest(self, repository: str, reference: str | Digest) -> tuple[Digest, bytes]: ...
-
-    def tags(self, repository: str) -> list[str]:
-        """In any order."""
-        ...
-
-
-def _contents(folder: _Folder) -> _Contents:
-    if folder.has(_LAYOUT):
-        return _ImageLayout(folder)
-    if folder.has(*_STORAGE):
-        return _RegistryStorage(folder)
-    raise _Absent("is neither of the two kinds")
-
-
 class _RegistryStorage:
-    """`blobs` has the bytes; a link in a repository says that a blob or manifest belongs there, and its digest."""
+    """`blobs` has the bytes; a link in a repository says that a blob or manifest belongs there, and its digest.
+
+    As of _ImageLayout, each method raises _Absent, _Damaged, DigestInvalid and OSError.
+    """
 
     def __init__(self, folder: _Folder) -> None:
         self._folder = folder
 
     def check(self) -> None:
-        """See _Contents."""
+        """Look whether it can be read."""
         self._folder.names(*_STORAGE, "repositories")
         self._folder.names(*_STORAGE, "blobs")
 
     def blob(self, repository: str, digest: Digest) -> int:
-        """See _Contents."""
+        """A descriptor of its file, for the caller to close."""
         return self._folder.open(*self._data(self._link(repository, "_layers", digest.algorithm, digest.hex)))
 
     def manifest(self, repository: str, reference: str | Digest) -> tuple[Digest, bytes]:
-        """See _Contents."""
+        """Of a tag or a digest."""
         if isinstance(reference, str):
             reference = self._link(repository, "_manifests", "tags", reference, "current")
         linked = self._link(repository, "_manifests", "revisions", reference.algorithm, reference.hex)
         return reference, self._folder.read(_MANIFEST_BYTES_MAX, *self._data(linked))
 
     def tags(self, repository: str) -> list[str]:
-        """See _Contents."""
+        """In any order."""
         return self._folder.names(*self._repository(repository), "_manifests", "tags")
 
     def _repository(self, repository: str) -> tuple[str, ...]:
@@ -425,16 +402,13 @@ class _ImageLayout:
         self._folder = folder
 
     def check(self) -> None:
-        """See _Contents."""
         self._folder.names("blobs")
         self.tags("")
 
     def blob(self, repository: str, digest: Digest) -> int:
-        """See _Contents."""
         return self._folder.open("blobs", digest.algorithm, digest.hex)
 
     def manifest(self, repository: str, reference: str | Digest) -> tuple[Digest, bytes]:
-        """See _Contents."""
         if isinstance(reference, str):
             named = [digest for tag, digest in self._entries(repository) if tag == reference]
             if not named:
@@ -443,7 +417,6 @@ class _ImageLayout:
         return reference, self._folder.read(_MANIFEST_BYTES_MAX, "blobs", reference.algorithm, reference.hex)
 
     def tags(self, repository: str) -> list[str]:
-        """See _Contents."""
         return list({tag for tag, _ in self._entries(repository)})
 
     def _entries(self, repository: str) -> list[tuple[str, Digest]]:
@@ -460,3 +433,14 @@ class _ImageLayout:
             if tag and (rest if looks_like_host(host) else owner) in ("", repository):
                 found.append((tag, Digest.parse(digest)))
         return found
+
+
+_Contents = _RegistryStorage | _ImageLayout
+
+
+def _contents(folder: _Folder) -> _Contents:
+    if folder.has(_LAYOUT):
+        return _ImageLayout(folder)
+    if folder.has(*_STORAGE):
+        return _RegistryStorage(folder)
+    raise _Absent("is neither of the two kinds")

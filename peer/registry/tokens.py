@@ -79,8 +79,8 @@ class AnonymousTokens:
 
         Raises UpstreamError: what the token service answered.
         """
-        scope = challenge.scope or f"repository:{repository}:pull"
-        key = _TokenKey(upstream.host, challenge.realm or "", challenge.service or "", scope)
+        scope = challenge.get("scope") or f"repository:{repository}:pull"
+        key = _TokenKey(upstream.host, challenge.get("realm") or "", challenge.get("service") or "", scope)
         with self._lock:
             self._wanted[upstream.host, repository] = key
             _forget_oldest(self._wanted)

@@ -35,11 +35,10 @@ _MARKER = re.compile(r".*/(blobs|manifests|tags|referrers)/", re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """`/v2/`: is this a registry, and does it want a login."""
+    """`/v2/`: is this a registry, and does it want a login. `path`, as of all routes, is what an origin is asked."""
 
     @property
     def path(self) -> str:
-        """The path to ask an origin for."""
         return "/v2/"
 
 
@@ -52,7 +51,6 @@ class BlobRoute:
 
     @property
     def path(self) -> str:
-        """The path to ask an origin for."""
         return f"/v2/{self.repository}/blobs/{self.digest}"
 
 
@@ -65,7 +63,6 @@ class ManifestRoute:
 
     @property
     def path(self) -> str:
-        """The path to ask an origin for."""
         return f"/v2/{self.repository}/manifests/{self.reference}"
 
 
@@ -77,7 +74,6 @@ class TagsRoute:
 
     @property
     def path(self) -> str:
-        """The path to ask an origin for."""
         return f"/v2/{self.repository}/tags/list"
 
 
@@ -90,7 +86,6 @@ class ReferrersRoute:
 
     @property
     def path(self) -> str:
-        """The path to ask an origin for."""
         return f"/v2/{self.repository}/referrers/{self.digest}"
 
 

@@ -27,30 +27,9 @@ class Challenge:
     scheme: str
     parameters: dict[str, str] = field(default_factory=dict)
 
-    @property
-    def is_bearer(self) -> bool:
-        """Whether a token from `realm` is wanted."""
-        return self.scheme == "bearer"
-
-    @property
-    def realm(self) -> str | None:
-        """For Bearer, the URL of the token service."""
-        return self.parameters.get("realm")
-
-    @property
-    def service(self) -> str | None:
-        """The name under which the token service knows the registry."""
-        return self.parameters.get("service")
-
-    @property
-    def scope(self) -> str | None:
-        """What the token must allow, `repository:NAME:pull`; several are parted by blanks."""
-        return self.parameters.get("scope")
-
-    @property
-    def error(self) -> str | None:
-        """Why the credential that was sent did not do, for example `insufficient_scope`."""
-        return self.parameters.get("error")
+    def get(self, name: str) -> str | None:
+        """A parameter: `realm` (for Bearer, the URL of the token service), `service`, `scope`, `error`."""
+        return self.parameters.get(name)
 
     def __str__(self) -> str:
         quoted = (f'{name}="{_escape(value)}"' for name, value in self.parameters.items())
@@ -68,7 +47,7 @@ def parse_challenges(headers: Iterable[str]) -> list[Challenge]:
 
 def bearer_challenge(headers: Iterable[str]) -> Challenge | None:
     """The first Bearer challenge that names a realm, or None."""
-    return next((c for c in parse_challenges(headers) if c.is_bearer and c.realm), None)
+    return next((c for c in parse_challenges(headers) if c.scheme == "bearer" and c.get("realm")), None)
 
 
 def insufficient_scope(challenge: Challenge, repository: str) -> Challenge:

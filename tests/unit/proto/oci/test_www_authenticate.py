@@ -28,14 +28,14 @@ def test_commas_inside_quotes_part_nothing() -> None:
     header = 'Bearer realm="https://auth.example/token?a=1,2",service="r",scope="repository:a/b:pull,push"'
     challenge = bearer_challenge([header])
     assert challenge is not None
-    assert challenge.realm == "https://auth.example/token?a=1,2"
-    assert (challenge.service, challenge.scope) == ("r", "repository:a/b:pull,push")
+    assert challenge.get("realm") == "https://auth.example/token?a=1,2"
+    assert (challenge.get("service"), challenge.get("scope")) == ("r", "repository:a/b:pull,push")
 
 
 def test_several_challenges_in_one_line_are_told_apart() -> None:
     found = parse_challenges(['Basic realm="r", Negotiate, NTLM TlRM==, Bearer realm=https, error="invalid_token"'])
     assert [challenge.scheme for challenge in found] == ["basic", "negotiate", "ntlm", "bearer"]
-    assert found[3].error == "invalid_token"
+    assert found[3].get("error") == "invalid_token"
 
 
 def test_a_bearer_without_a_realm_is_of_no_use() -> None:
