@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import random
 import shutil
 from typing import TYPE_CHECKING
@@ -26,6 +27,7 @@ from proto.wire.messages import (
     Vouched,
 )
 from proto.wire.tickets import Identity
+from supernode.scheduler.settings import SchedulerSettings
 from supernode.state.sqlite import SqliteState
 from tests.support.blobs import SomeBlob, fill, some_blob
 from tests.support.fake_origin import Fault, fake_origin
@@ -267,8 +269,12 @@ async def test_pieces_whose_hash_nobody_knows_are_no_copies_yet(tmp_path: Path, 
 
 
 async def test_what_an_elected_peer_brought_is_not_asked_of_the_origin_again(
-    tmp_path: Path, origin: FakeOrigin
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    backoff_s = 0.2
+    monkeypatch.setattr(
+        "supernode.app.SchedulerSettings", functools.partial(SchedulerSettings, origin_backoff_s=backoff_s)
+    )
     blob = some_blob(MIB, piece_size_bytes=MIB // 4)
     origin.add(blob.content)
     origin.faults = [Fault(), Fault(status=404)]
@@ -286,7 +292,7 @@ async def test_what_an_elected_peer_brought_is_not_asked_of_the_origin_again(
         await elected.send(*(Stored(0, status.swarm, piece, 0) for piece in range(blob.layout.count)))
         await elected.send(OriginTried(status.swarm, ""))
         # Longer than the scheduler waits before it tries a failed origin again.
-        await asyncio.sleep(5.5)
+        await asyncio.sleep(3 * backoff_s)
         handle = elected.swarms[status.swarm][0]
         await elected.announce(origin, blob.digest, wanted=False, handle=handle, hashes=blob.hashes)
         await other.completed(blob.digest)
