@@ -38,6 +38,7 @@ from supernode.control.announcements import Announcements, Policy
 from supernode.control.control import Control
 from supernode.control.delivery import PieceDelivery
 from supernode.control.driver import Driver
+from supernode.control.ports import ControlPorts
 from supernode.event_log.format import Header, SchedulerParameters
 from supernode.event_log.writer import EventLogWriter, RecordedScheduler
 from supernode.metrics import Metrics
@@ -165,7 +166,7 @@ class Supernode:
         ):
             self._closing.callback(close)
         self._driver = driver = Driver(self._scheduler, self._fail)
-        self._control = control = self._make_control(driver)
+        self._control = control = Control(self._ports(driver))
         driver.begin(control.commands.carry_out)
         self._seed.report_to(control.verification)
         self._announcements = Announcements(
@@ -202,8 +203,8 @@ class Supernode:
         logger.info("ready epoch=%d key=%s scheduler=%s", self._epoch, self._identity.peer.hex()[:8], scheduler_build())
         return f"supernode api={self.api_address} upload={self.upload_address}"
 
-    def _make_control(self, driver: Driver) -> Control:
-        return Control(
+    def _ports(self, driver: Driver) -> ControlPorts:
+        return ControlPorts(
             post=driver.post,
             clock=time.monotonic,
             unix_clock=time.time,

@@ -19,6 +19,7 @@ from supernode.control.delivery import PieceDelivery
 from supernode.control.notifier import REFRESH_INTERVALS
 from supernode.control.observer import ControlObserver
 from supernode.control.peer_session import PeerInfo
+from supernode.control.ports import ControlPorts
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED
 from supernode.state.base import SavedSwarm
@@ -55,17 +56,19 @@ class Supernode:
         scenario, settings = environment.scenario, environment.settings
         uplink_bytes_s = (scenario.declared and scenario.supernode_bytes_s) or settings.uplink_assumed_bytes_s
         self._control = control = Control(
-            post=self._events.append,
-            clock=lambda: environment.clock.now,
-            unix_clock=lambda: environment.clock.now,
-            signer=_StandInSigner(),
-            seed=seed,
-            state=_Forgetful(),
-            observer=_Watcher(environment),
-            delivery=PieceDelivery(),
-            forget_public=lambda source, digest: None,
-            uplink_rate=lambda: uplink_bytes_s,
-            recover_until=0.0,
+            ControlPorts(
+                post=self._events.append,
+                clock=lambda: environment.clock.now,
+                unix_clock=lambda: environment.clock.now,
+                signer=_StandInSigner(),
+                seed=seed,
+                state=_Forgetful(),
+                observer=_Watcher(environment),
+                delivery=PieceDelivery(),
+                forget_public=lambda source, digest: None,
+                uplink_rate=lambda: uplink_bytes_s,
+                recover_until=0.0,
+            )
         )
         seed.report_to(control.verification)
         self._seed = seed

@@ -17,15 +17,14 @@ from supernode.control.piece_hashes import HASH_BYTES
 from supernode.scheduler import contract
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from proto.ids import Digest
-    from supernode.control.delivery import PieceDelivery
-    from supernode.control.membership import Membership, Post, SwarmState
+    from supernode.control.membership import Membership
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
-    from supernode.control.observer import ControlObserver
     from supernode.control.peer_session import PeerSession
+    from supernode.control.ports import ControlPorts
     from supernode.control.swarm_registry import OpenSwarm, SeedBlob, SwarmMember, SwarmRegistry
     from supernode.control.verification import Verification
     from supernode.state.base import SavedSwarm
@@ -34,38 +33,23 @@ logger = logging.getLogger(__name__)
 
 
 class Admission:
-    """See the module. `clock` is monotonic seconds; `recover_until`, by it, ends the wait for peers after a restart."""
+    """See the module."""
 
     def __init__(
         self,
+        ports: ControlPorts,
         swarms: SwarmRegistry,
         nodes: NodeRegistry,
         notifier: Notifier,
         membership: Membership,
         verification: Verification,
-        *,
-        post: Post,
-        state: SwarmState,
-        observer: ControlObserver,
-        clock: Callable[[], float],
-        unix_clock: Callable[[], float],
-        uplink_rate: Callable[[], float],
-        recover_until: float,
-        delivery: PieceDelivery,
     ) -> None:
+        self._ports = ports
         self._swarms = swarms
         self._nodes = nodes
         self._notifier = notifier
         self._membership = membership
         self._verification = verification
-        self._post = post
-        self._state = state
-        self._observer = observer
-        self._clock = clock
-        self._unix_clock = unix_clock
-        self._uplink_rate = uplink_rate
-        self._recover_until = recover_until
-        self._delivery = delivery
 
     # --- opening a swarm -------------------------------------------------------------------------------------------
 
@@ -84,19 +68,19 @@ class Admission:
         if saved is not None and saved.piece_size_bytes != layout.piece_size_bytes:
             saved = None
         swarm = self._swarms.open(digest, layout)
-        self._observer.swarms_changed(len(self._swarms))
+        self._ports.observer.swarms_changed(len(self._swarms))
         if saved is not None:
             swarm.restore(saved)
         if own is not None and not swarm.adopt(own):
             logger.error("state_contradicts_store digest=%s: remembered hashes dropped", digest.short)
-        self._state.save_swarm(digest, layout.size_bytes, layout.piece_size_bytes, self._unix_clock())
+        self._ports.state.save_swarm(digest, layout.size_bytes, layout.piece_size_bytes, self._ports.unix_clock())
         if own is not None and own.hashes:
-            self._state.add_hashes(digest, own.hashes)
+            self._ports.state.add_hashes(digest, own.hashes)
         if not layout.count:
             swarm.vouched = True
             return swarm
-        swarm.inline = swarm.fits_inline(1, self._uplink_rate())
-        self._tell_scheduler(swarm, saved if self._clock() < self._recover_until else None)
+        swarm.inline = swarm.fits_inline(1, self._ports.uplink_rate())
+        self._tell_scheduler(swarm, saved if self._ports.clock() < self._ports.recover_until else None)
         self._verification.check_if_complete(swarm)
         return swarm
 
@@ -105,14 +89,14 @@ class Admission:
         if recovering is not None:
             numbers = (self._nodes.expect(PeerId(peer)) for peer in recovering.holders)
             swarm.recovering = {number for number in numbers if number is not None}
-        self._post(
+        self._ports.post(
             contract.SwarmOpened(
                 swarm.number,
                 layout.size_bytes,
                 layout.piece_size_bytes,
                 seed_held=swarm.seed_held,
                 once_ready=swarm.hashes.known & ~swarm.seed_held if recovering is not None else 0,
-                recover_until=self._recover_until,
+                recover_until=self._ports.recover_until,
                 recover_peers=tuple(sorted(swarm.recovering)),
                 inline=swarm.inline,
             )
@@ -132,7 +116,7 @@ class Admission:
         if quarantined:
             held = 0
         for source in swarm.add_sources(public):
-            self._state.add_source(swarm.digest, source)
+            self._ports.state.add_source(swarm.digest, source)
         session.announced[swarm.digest] = swarm.number
         if announce.hashes:
             self._claim(session, swarm, announce)
@@ -146,16 +130,16 @@ class Admission:
         self._answer(session, swarm, member)
         if not swarm.layout.count:
             return
-        self._post(contract.PeerAnnounced(swarm.number, session.node, member.held, announce.wanted))
+        self._ports.post(contract.PeerAnnounced(swarm.number, session.node, member.held, announce.wanted))
         if announce.hashes and swarm.attempt_ended(session.node):
-            self._post(contract.OriginTried(swarm.number, session.node, True))
+            self._ports.post(contract.OriginTried(swarm.number, session.node, True))
         if session.node in swarm.recovering:
             swarm.recovering.discard(session.node)
-            self._post(contract.RecoveryPeerReturned(swarm.number, session.node))
+            self._ports.post(contract.RecoveryPeerReturned(swarm.number, session.node))
 
     def _answer(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
         """The answer to an announcement, and what a member that wants the blob needs to begin."""
-        if member.wanted and swarm.layout.count > 1 and self._delivery.leases_pieces:
+        if member.wanted and swarm.layout.count > 1 and self._ports.delivery.leases_pieces:
             # It can connect before its first lease comes.
             self._notifier.introduce(session, SEED_NODE)
         self._notifier.send_opened(session, swarm, member)
@@ -170,7 +154,7 @@ class Admission:
             session.wanting.discard(swarm.number)
         if swarm.vouched:
             session.send(Vouched(swarm.number))
-        self._delivery.member_entered(session, swarm, member)
+        self._ports.delivery.member_entered(session, swarm, member)
 
     def _claim(self, session: PeerSession, swarm: OpenSwarm, announce: Announce) -> None:
         """A peer completed the blob by itself and says what the piece hashes are.

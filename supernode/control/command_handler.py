@@ -16,43 +16,30 @@ from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from supernode.control.membership import Membership, Post
+    from supernode.control.membership import Membership
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
-    from supernode.control.observer import ControlObserver
     from supernode.control.peer_session import PeerSession
-    from supernode.control.piece_hashes import Signer
-    from supernode.control.seed_work import SeedWork
+    from supernode.control.ports import ControlPorts
     from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
 
 
 class CommandHandler:
-    """See the module. `uplink_rate` is the supernode's uplink now, bytes/s."""
+    """See the module."""
 
     def __init__(
         self,
+        ports: ControlPorts,
         swarms: SwarmRegistry,
         nodes: NodeRegistry,
         notifier: Notifier,
         membership: Membership,
-        *,
-        post: Post,
-        signer: Signer,
-        seed: SeedWork,
-        observer: ControlObserver,
-        uplink_rate: Callable[[], float],
     ) -> None:
+        self._ports = ports
         self._swarms = swarms
         self._nodes = nodes
         self._notifier = notifier
         self._membership = membership
-        self._post = post
-        self._signer = signer
-        self._seed = seed
-        self._observer = observer
-        self._uplink_rate = uplink_rate
 
     def carry_out(self, command: contract.Command) -> None:
         """One command; what follows from it is posted."""
@@ -86,18 +73,18 @@ class CommandHandler:
         if session is None or member is None:
             return  # its PeerLost or PeerWithdrew is on the way
         if grant.source == SEED:
-            source = self._signer.peer
+            source = self._ports.signer.peer
         elif (standing := self._standing_source(grant)) is not None:
             source = standing.info.peer
         else:
             return
         number = session.add_lease(grant)
         content = swarm.content
-        if grant.inline and content is not None and swarm.fits_inline(swarm.wanted_by, self._uplink_rate()):
-            self._observer.lease_granted(grant.lease_id, source, session.info.peer, inline=True)
+        if grant.inline and content is not None and swarm.fits_inline(swarm.wanted_by, self._ports.uplink_rate()):
+            self._ports.observer.lease_granted(grant.lease_id, source, session.info.peer, inline=True)
             session.send(InlineBlob(number, swarm.number, content))
             return
-        self._observer.lease_granted(grant.lease_id, source, session.info.peer, inline=False)
+        self._ports.observer.lease_granted(grant.lease_id, source, session.info.peer, inline=False)
         if not swarm.source_sends_hash(grant.source, grant.piece):
             self._notifier.send_hashes(session, swarm, member, 1 << grant.piece)
         self._notifier.introduce(session, grant.source)
@@ -110,7 +97,7 @@ class CommandHandler:
         source = self._nodes.session(grant.source)
         if source is not None and not self._nodes.is_quarantined(source.info.peer):
             return source
-        self._post(contract.FetchFailed(grant.lease_id, FailReason.CORRUPT if source else FailReason.CONNECTION))
+        self._ports.post(contract.FetchFailed(grant.lease_id, FailReason.CORRUPT if source else FailReason.CONNECTION))
         return None
 
     def _grant_to_seed(self, swarm: OpenSwarm, grant: contract.GrantLease) -> None:
@@ -119,16 +106,16 @@ class CommandHandler:
             return
         piece_hash = swarm.hashes.hash_of(grant.piece)
         if piece_hash is None:
-            self._post(contract.FetchFailed(grant.lease_id, FailReason.CORRUPT))
+            self._ports.post(contract.FetchFailed(grant.lease_id, FailReason.CORRUPT))
             return
-        self._observer.lease_granted(grant.lease_id, source.info.peer, self._signer.peer, inline=False)
+        self._ports.observer.lease_granted(grant.lease_id, source.info.peer, self._ports.signer.peer, inline=False)
         name = peer_name(source.info.peer)
-        self._seed.fetch_from_peer(grant, swarm, piece_hash, PieceSource(name, source.info.address))
+        self._ports.seed.fetch_from_peer(grant, swarm, piece_hash, PieceSource(name, source.info.address))
 
     def _cancel(self, command: contract.CancelLease) -> None:
-        self._observer.lease_ended(command.lease_id, "expired" if "expir" in command.reason else "cancelled")
+        self._ports.observer.lease_ended(command.lease_id, "expired" if "expir" in command.reason else "cancelled")
         if command.receiver == SEED:
-            self._seed.cancel_fetch(command.lease_id)
+            self._ports.seed.cancel_fetch(command.lease_id)
             return
         session = self._nodes.session(command.receiver)
         number = wire_lease(command.lease_id)
@@ -143,12 +130,12 @@ class CommandHandler:
             return
         # Members hear of it with the frames that leave anyway, see Notifier.refresh().
         swarm.fetch_began(command.fetch_id)
-        self._seed.fetch_from_origin(command.fetch_id, swarm, command.pieces)
+        self._ports.seed.fetch_from_origin(command.fetch_id, swarm, command.pieces)
 
     def _elect(self, number: int, node: int | None) -> None:
         swarm = self._swarms.numbered(number)
         if swarm is not None:
             if node is None:
-                self._observer.origin_opened(swarm.digest)
+                self._ports.observer.origin_opened(swarm.digest)
             swarm.elect(node)
             self._notifier.send_origin_status(swarm)

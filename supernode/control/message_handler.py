@@ -21,12 +21,11 @@ from supernode.scheduler.contract import SEED, FailReason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from supernode.control.delivery import PieceDelivery
-    from supernode.control.membership import Membership, Post
+    from supernode.control.membership import Membership
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
-    from supernode.control.observer import ControlObserver
     from supernode.control.peer_session import Channel, PeerInfo
+    from supernode.control.ports import ControlPorts
     from supernode.control.swarm_registry import SwarmRegistry
     from supernode.control.verification import Verification
 
@@ -48,7 +47,7 @@ class AnnouncementQueue(Protocol):
 
 
 class MessageHandler:
-    """Implements supernode.session.session.SessionOwner. `clock` is monotonic seconds.
+    """Implements supernode.session.session.SessionOwner.
 
     `seed_address` gives our upload address for a peer that reached us at this host. `announced_max`: blobs that one
     peer may hold or want at a time.
@@ -56,32 +55,25 @@ class MessageHandler:
 
     def __init__(
         self,
+        ports: ControlPorts,
         swarms: SwarmRegistry,
         nodes: NodeRegistry,
         notifier: Notifier,
         membership: Membership,
         verification: Verification,
         announcements: AnnouncementQueue,
-        *,
-        post: Post,
-        observer: ControlObserver,
-        clock: Callable[[], float],
         seed_address: Callable[[str], str],
         announced_max: int,
-        delivery: PieceDelivery,
     ) -> None:
+        self._ports = ports
         self._swarms = swarms
         self._nodes = nodes
         self._notifier = notifier
         self._membership = membership
         self._verification = verification
         self._announcements = announcements
-        self._post = post
-        self._observer = observer
-        self._clock = clock
         self._seed_address = seed_address
         self._announced_max = announced_max
-        self._delivery = delivery
         self._mismatches = LogLimit()
 
     # --- sessions ------------------------------------------------------------------------------------------------
@@ -95,12 +87,12 @@ class MessageHandler:
             self.lost(older, "replaced")
         session = PeerSession(nodes.number_for(info.peer), info, channel, self._seed_address(channel.local_host))
         nodes.add(session)
-        self._observer.sessions_changed(len(nodes))
+        self._ports.observer.sessions_changed(len(nodes))
         logger.info(
             "session_opened peer=%s node=%d address=%s zone=%s agent=%s",
             short_peer(info.peer), session.node, info.address, info.zone or "-", info.agent,
         )  # fmt: skip
-        self._post(
+        self._ports.post(
             contract.PeerJoined(
                 session.node,
                 info.zone,
@@ -119,7 +111,7 @@ class MessageHandler:
     def refresh(self, session: PeerSession) -> None:
         """See SessionOwner."""
         self._notifier.refresh(session)
-        self._delivery.refresh(session)
+        self._ports.delivery.refresh(session)
 
     # --- messages ------------------------------------------------------------------------------------------------
 
@@ -164,31 +156,31 @@ class MessageHandler:
         lease_id = 0
         if lease is not None and (lease.swarm, lease.piece) == (stored.swarm, stored.piece):
             lease_id = lease.lease_id
-            self._observer.lease_ended(lease_id, "stored")
+            self._ports.observer.lease_ended(lease_id, "stored")
             if swarm.inline and lease.source == SEED:
                 # It came without. Others may ask this peer for it together with the piece, but nobody waits now.
                 session.hashes_due.add(swarm.number)
             else:
                 member.hash_came_with(stored.piece)
         self._membership.remember_holder(session, swarm)
-        if swarm.stored_by(member, stored.piece, self._clock()):
+        if swarm.stored_by(member, stored.piece, self._ports.clock()):
             elapsed_s = stored.elapsed_ms / 1000
-            self._post(contract.PieceStored(swarm.number, session.node, stored.piece, lease_id, elapsed_s))
+            self._ports.post(contract.PieceStored(swarm.number, session.node, stored.piece, lease_id, elapsed_s))
         elif swarm.elected == session.node:
             # From the origin, with a hash that is its own: it is getting on.
-            self._post(contract.OriginHeadway(swarm.number, session.node))
+            self._ports.post(contract.OriginHeadway(swarm.number, session.node))
 
     def _failed(self, session: PeerSession, failed: messages.Failed) -> None:
         lease = session.leases.pop(failed.lease, None)
         if lease is None:
             return
-        self._observer.lease_ended(lease.lease_id, "failed")
+        self._ports.observer.lease_ended(lease.lease_id, "failed")
         part = self._swarms.part(lease.swarm, session.node)
         if failed.reason == FetchReason.UNHASHED:
             if part is not None:
                 # Its source could not send it.
                 self._notifier.send_hashes(session, *part, 1 << lease.piece)
-            self._post(contract.FetchFailed(lease.lease_id, FailReason.CANCELLED))
+            self._ports.post(contract.FetchFailed(lease.lease_id, FailReason.CANCELLED))
             return
         # A reason that a newer peer may know is nobody's fault as far as we can tell.
         reason = _REASONS.get(failed.reason, _REASONS[FetchReason.LOCAL])
@@ -197,7 +189,7 @@ class MessageHandler:
             reason = FailReason.PROTOCOL
         if part is not None:
             part[1].failing = True
-        self._post(contract.FetchFailed(lease.lease_id, reason))
+        self._ports.post(contract.FetchFailed(lease.lease_id, reason))
 
     def _believed(self, session: PeerSession, source: int) -> bool:
         """Whether a report of corrupt bytes may have the source quarantined."""
@@ -217,7 +209,7 @@ class MessageHandler:
         if not NO_READER <= moved.piece < max(1, part[0].layout.count):
             raise FrameInvalid(f"ReaderMoved: piece {moved.piece} of a blob with {part[0].layout.count}")
         piece = None if moved.piece == NO_READER else moved.piece
-        self._post(contract.ReaderMoved(moved.swarm, session.node, piece))
+        self._ports.post(contract.ReaderMoved(moved.swarm, session.node, piece))
 
     def _blob_checked(self, session: PeerSession, checked: messages.BlobChecked) -> None:
         part = self._swarms.part(checked.swarm, session.node)
@@ -242,9 +234,9 @@ class MessageHandler:
         if not tried.reason and member.held | member.unproven == swarm.layout.full_mask and member.unproven:
             # Its own digest check and then its hashes follow; until they are here its pieces are no copies, and the
             # scheduler would ask the origin for them again. If they never come, the attempt counts as stalled.
-            self._post(contract.OriginHeadway(tried.swarm, session.node))
+            self._ports.post(contract.OriginHeadway(tried.swarm, session.node))
         elif swarm.attempt_ended(session.node):
-            self._post(contract.OriginTried(tried.swarm, session.node, not tried.reason))
+            self._ports.post(contract.OriginTried(tried.swarm, session.node, not tried.reason))
 
 
 def _digest(text: str) -> Digest:

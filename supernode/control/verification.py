@@ -15,14 +15,10 @@ from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from proto.ids import Digest, PeerId
-    from supernode.control.delivery import PieceDelivery
-    from supernode.control.membership import Membership, Post, SwarmState
+    from supernode.control.membership import Membership
     from supernode.control.node_registry import NodeRegistry
-    from supernode.control.observer import ControlObserver
-    from supernode.control.seed_work import SeedWork
+    from supernode.control.ports import ControlPorts
     from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
 
 logger = logging.getLogger(__name__)
@@ -34,35 +30,13 @@ VOIDED_MAX: Final = 10_000
 
 
 class Verification:
-    """Implements SeedEvents. `clock` is monotonic seconds.
+    """Implements SeedEvents."""
 
-    `forget_public` makes a source be asked anew whether it gives a blob to anyone.
-    """
-
-    def __init__(
-        self,
-        swarms: SwarmRegistry,
-        nodes: NodeRegistry,
-        membership: Membership,
-        *,
-        post: Post,
-        seed: SeedWork,
-        state: SwarmState,
-        observer: ControlObserver,
-        clock: Callable[[], float],
-        forget_public: Callable[[Source, Digest], None],
-        delivery: PieceDelivery,
-    ) -> None:
+    def __init__(self, ports: ControlPorts, swarms: SwarmRegistry, nodes: NodeRegistry, membership: Membership) -> None:
+        self._ports = ports
         self._swarms = swarms
         self._nodes = nodes
         self._membership = membership
-        self._post = post
-        self._seed = seed
-        self._state = state
-        self._observer = observer
-        self._clock = clock
-        self._forget_public = forget_public
-        self._delivery = delivery
         # (source, digest) to how often it was voided and until when that counts.
         self._voided: OrderedDict[tuple[Source, Digest], tuple[int, float]] = OrderedDict()
         # Whose claimed hashes of which blob proved useless.
@@ -71,7 +45,7 @@ class Verification:
     def times_voided(self, source: Source, digest: Digest) -> int:
         """How often this source's content was not the blob, lately."""
         times, until = self._voided.get((source, digest), (0, 0.0))
-        return times if self._clock() < until else 0
+        return times if self._ports.clock() < until else 0
 
     def is_doubted(self, peer: PeerId, digest: Digest) -> bool:
         """Whether this peer's hashes of the blob were in doubt before."""
@@ -81,7 +55,7 @@ class Verification:
         """Start the digest check once every piece is in the store."""
         if swarm.seed_complete and swarm.layout.count and not swarm.seed_checked and not swarm.checking:
             swarm.checking = True
-            self._seed.check(swarm)
+            self._ports.seed.check(swarm)
 
     def doubt(self, swarm: OpenSwarm) -> None:
         """A peer found that the blob does not match, by hashes that another peer claimed and nobody checked here.
@@ -95,12 +69,12 @@ class Verification:
             self._doubted.popitem(last=False)
         logger.warning("claim_doubted digest=%s peer=%s", swarm.digest.short, short_peer(swarm.claimant))
         self._membership.drop_all(swarm, f"blob {swarm.digest.short}: a peer's hashes are in doubt")
-        self._seed.void(swarm.digest)
+        self._ports.seed.void(swarm.digest)
 
     def _vouch(self, swarm: OpenSwarm) -> None:
         """The blob matched its digest here."""
         news = swarm.digest_matched()
-        self._state.vouch(swarm.digest, swarm.hashes.run(0, swarm.layout.count - 1))
+        self._ports.state.vouch(swarm.digest, swarm.hashes.run(0, swarm.layout.count - 1))
         if news:
             for session in self._nodes.sessions_of(swarm.members):
                 # Each node goes by its own digest check: a frame for this alone costs more than it says.
@@ -119,9 +93,9 @@ class Verification:
         self._membership.drop_all(swarm, message)
 
     def _blame(self, source: Source, digest: Digest) -> None:
-        self._forget_public(source, digest)
+        self._ports.forget_public(source, digest)
         times = self.times_voided(source, digest) + 1
-        self._voided[source, digest] = (times, self._clock() + VOIDED_S)
+        self._voided[source, digest] = (times, self._ports.clock() + VOIDED_S)
         self._voided.move_to_end((source, digest))
         if len(self._voided) > VOIDED_MAX:
             self._voided.popitem(last=False)
@@ -134,15 +108,15 @@ class Verification:
         if found is None:
             return
         self._membership.learn_hashes(found, piece, piece_hash)
-        found.seed_stored(piece, self._clock(), content)
-        self._post(contract.PieceStored(swarm, SEED, piece))
+        found.seed_stored(piece, self._ports.clock(), content)
+        self._ports.post(contract.PieceStored(swarm, SEED, piece))
         self.check_if_complete(found)
 
     def origin_ended(self, fetch_id: int, swarm: int, *, ok: bool) -> None:
         """See SeedEvents."""
         found = self._swarms.numbered(swarm)
         if found is not None and found.fetch_ended(fetch_id, ok=ok):
-            self._post(contract.OriginEnded(fetch_id, swarm, ok))
+            self._ports.post(contract.OriginEnded(fetch_id, swarm, ok))
             self._membership.settle(found)
 
     def seed_lease_ended(
@@ -150,22 +124,22 @@ class Verification:
     ) -> None:
         """See SeedEvents."""
         if reason:
-            self._observer.lease_ended(lease_id, "failed")
-            self._post(contract.FetchFailed(lease_id, FailReason(reason)))
+            self._ports.observer.lease_ended(lease_id, "failed")
+            self._ports.post(contract.FetchFailed(lease_id, FailReason(reason)))
             return
-        self._observer.lease_ended(lease_id, "stored")
-        self._observer.received_from_peer(stored_bytes)
+        self._ports.observer.lease_ended(lease_id, "stored")
+        self._ports.observer.received_from_peer(stored_bytes)
         found = self._swarms.numbered(swarm)
         if found is not None:
-            found.seed_stored(piece, self._clock())
-            self._post(contract.PieceStored(swarm, SEED, piece, lease_id, elapsed_s))
+            found.seed_stored(piece, self._ports.clock())
+            self._ports.post(contract.PieceStored(swarm, SEED, piece, lease_id, elapsed_s))
             self.check_if_complete(found)
 
     def blob_checked(self, swarm: int, matches: bool | None) -> None:
         """See SeedEvents."""
         found = self._swarms.numbered(swarm)
         if matches is not None:
-            self._observer.digest_checked(matches=matches)
+            self._ports.observer.digest_checked(matches=matches)
         if found is None:
             return
         found.checking = False
@@ -174,11 +148,11 @@ class Verification:
             return
         if matches:
             self._vouch(found)
-            self._delivery.blob_verified(found)
+            self._ports.delivery.blob_verified(found)
         self._membership.settle(found)
 
     def blob_evicted(self, digest: Digest) -> None:
         """See SeedEvents."""
         found = self._swarms.of(digest)
         if found is not None and found.seed_held:
-            self._post(contract.PieceEvicted(found.number, SEED, found.seed_evicted()))
+            self._ports.post(contract.PieceEvicted(found.number, SEED, found.seed_evicted()))

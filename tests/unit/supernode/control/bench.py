@@ -12,6 +12,7 @@ from supernode.control.control import Control
 from supernode.control.delivery import PieceDelivery
 from supernode.control.observer import ControlObserver
 from supernode.control.peer_session import PeerInfo, PeerLease, PeerSession
+from supernode.control.ports import ControlPorts
 from supernode.scheduler import contract
 from supernode.signer import IdentitySigner
 
@@ -118,17 +119,19 @@ class Bench:
         self.ears: dict[int, Ears] = {}
         self.blamed: list[Source] = []
         self.control = Control(
-            post=self.events.append,
-            clock=lambda: self.now_s,
-            unix_clock=lambda: self.now_s,
-            signer=IdentitySigner(Identity.generate()),
-            seed=self.seed,
-            state=self.saved,
-            observer=ControlObserver(),
-            delivery=PieceDelivery(),
-            forget_public=lambda source, digest: self.blamed.append(source),
-            uplink_rate=lambda: UPLINK_BYTES_S,
-            recover_until=0.0,
+            ControlPorts(
+                post=self.events.append,
+                clock=lambda: self.now_s,
+                unix_clock=lambda: self.now_s,
+                signer=IdentitySigner(Identity.generate()),
+                seed=self.seed,
+                state=self.saved,
+                observer=ControlObserver(),
+                delivery=PieceDelivery(),
+                forget_public=lambda source, digest: self.blamed.append(source),
+                uplink_rate=lambda: UPLINK_BYTES_S,
+                recover_until=0.0,
+            )
         )
         self.handler = self.control.message_handler(self, seed_address=lambda host: f"{host}:65003", announced_max=100)
 
