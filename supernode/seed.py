@@ -147,7 +147,7 @@ class Seed:
             try:
                 error = self._fetch_pieces(swarm, sources, pieces, read_back, cancel)
             except Exception:
-                # Our own bug: told loudly, but whoever waits for the end must hear of it.
+                # Our own bug: logged loudly, but whoever waits for the end must hear of it.
                 logger.exception("origin_fetch_failed digest=%s", swarm.digest.short)
                 error = LocalError("internal error while fetching from an origin; see the log")
             with self._lock:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmarks.simulator.checkers import told
+from benchmarks.simulator.checkers import listeners
 from proto.wire.messages import InlineBlob
 from supernode.scheduler.contract import SEED
 
@@ -33,7 +33,7 @@ class PeerChannel:
         self._digest_of = digest_of
         self._half_s = environment.settings.round_trip_s / 2
         self._seed = environment.transport.endpoints[SEED]
-        self._tell_arrived = told(environment.checkers, "arrived")
+        self._on_arrived = listeners(environment.checkers, "arrived")
         # What the peer is sent next, and when the first of it was said; and what waits for a frame to go with.
         self._frame: list[Message] = []
         self._frame_s = -1.0
@@ -80,6 +80,6 @@ class PeerChannel:
         environment.transport.seed_bytes += size
         if to.alive:
             to.held[blob] = 1
-            for arrived in self._tell_arrived:
+            for arrived in self._on_arrived:
                 arrived(environment.clock.now, self.peer.node, blob, 0, size)
             self.peer.receive([InlineBlob(message.lease, message.swarm, b"")])

@@ -34,7 +34,7 @@ class Checker:
         """The scheduler gave a lease."""
 
     def lease_ended(self, now: float, lease: int) -> None:
-        """It was told its outcome, or took the lease back."""
+        """It learned the outcome, or took the lease back."""
 
     def origin_asked(self, now: float, blob: int, pieces: int, held_by_live: int) -> None:
         """The scheduler asked the origin for these pieces (mask) while live sources that it knew held those."""
@@ -69,7 +69,7 @@ class Checker:
         """
 
     def ended(self, now: float, nameless: Sequence[int]) -> None:
-        """The run is over, and all else told; these live nodes are neither complete nor have an error."""
+        """The run is over, after all other calls; these live nodes are neither complete nor have an error."""
 
 
 class BytesConserved(Checker):
@@ -270,7 +270,7 @@ class NobodyStarves(Checker):
             )
 
 
-def told(checkers: Sequence[Checker], what: str) -> list[Callable[..., None]]:
+def listeners(checkers: Sequence[Checker], what: str) -> list[Callable[..., None]]:
     """Of the checkers those that look at `what` at all: the method of that name."""
     return [getattr(one, what) for one in checkers if getattr(type(one), what) is not getattr(Checker, what)]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from benchmarks.bounds import bounds
-from benchmarks.simulator.checkers import all_checkers, told
+from benchmarks.simulator.checkers import all_checkers, listeners
 from benchmarks.simulator.clock import Clock
 from benchmarks.simulator.names import digest_of
 from benchmarks.simulator.network import Network
@@ -34,7 +34,7 @@ class Environment:
         self.settings = settings or SimulationSettings()
         self.bounds = bounds(scenario)
         self.checkers = all_checkers() if checkers is None else checkers
-        self.tell_claimed = told(self.checkers, "claimed")
+        self.on_claimed = listeners(self.checkers, "claimed")
         # Index of each blob in the scenario.
         self.blobs = {digest_of(blob): blob for blob in range(len(scenario.blobs))}
         self.clock = Clock()

@@ -28,7 +28,7 @@ def blob_of(swarm: int) -> int:
 
 @cache
 def peer_id(node: int) -> PeerId:
-    """A stand-in for the node's public key, which begins with what peers are told of it."""
+    """A stand-in for the node's public key, of which peers get the beginning as its name."""
     return PeerId(node.to_bytes(PEER_NAME_BYTES, "big").ljust(PEER_ID_BYTES, b"\0"))
 
 

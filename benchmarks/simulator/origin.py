@@ -69,7 +69,7 @@ class Origin:
         self._refused_left = scenario.origin.refused
         self._read_s = OriginTimeouts().read_s
         self._sent = [0] * len(scenario.blobs)
-        # Retry-After, obeyed for all blobs by whoever was told it: by node (0: the supernode), the time it ends.
+        # Retry-After, obeyed for all blobs by the node that got it: by node (0: the supernode), the time it ends.
         self._limited_until_s: dict[int, float] = {}
         self._rng = random.Random(f"origin {scenario.seed}")
         self.bytes = 0

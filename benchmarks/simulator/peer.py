@@ -48,7 +48,7 @@ _SHA256_BYTES_S = 1.4e9
 
 
 class PeerClient(Protocol):
-    """What a node's client is told of the blobs that it asked for."""
+    """A node's client, as it hears of the blobs that it asked for."""
 
     def answered(self, peer: Peer, blob: int) -> None:
         """It may read."""
@@ -222,7 +222,7 @@ class Peer:
         """All that is said at one instant goes in one frame, as in one turn of the loop."""
         message = command.message
         if command.with_hashes and isinstance(message, Announce):
-            # What they are matters to nobody here, only that they are told.
+            # Nobody here looks at them; that they are sent matters.
             blob = self._blob(message.digest)
             message = replace(message, hashes=bytes(32 * self._environment.scenario.layout(blob).count))
         now = self._environment.clock.now
@@ -315,7 +315,7 @@ class Peer:
 
     def piece_held(self, command: contract.PieceHeld) -> None:
         blob = self._blobs[command.digest]
-        for claimed in self._environment.tell_claimed:
+        for claimed in self._environment.on_claimed:
             claimed(self._environment.clock.now, self.node, blob, command.piece)
         self._client.piece_held(self, blob, command.piece)
 

@@ -124,8 +124,8 @@ def _all() -> tuple[Named, ...]:
         _named("cold", "equal links, everybody asks at 0", lambda one: one, cold, one_fetch),
         _named("fine", "cold, in twice as many pieces", lambda one: one, fine, one_fetch, pieces=2 * PIECES),
         _named("image", "five layers, three at a time", image, limits.x_fluid(1.10, small=1.75), limits.origin_gets(5)),
-        _named("mixed", "half of the nodes at a quarter of the rate, which nobody is told", mixed, survivors),
-        _named("declared", "mixed, and the rates are told", lambda one: replace(mixed(one), declared=True), survivors),
+        _named("mixed", "half of the nodes at a quarter of the rate, which no peer declares", mixed, survivors),
+        _named("declared", "mixed, with declared rates", lambda one: replace(mixed(one), declared=True), survivors),
         _named("churn", "30 % leave in the first half of the fluid time", lambda one: leaving(one, 0.3), survivors),
         _named("return", "churn, and they come back after a second", lambda one: leaving(one, 0.3, 1.0), survivors),
         _named(

@@ -1,4 +1,4 @@
-"""What only a simulation has to be told: latencies, service times, slots, how exact. No scenario, no policy.
+"""What only a simulation needs to know: latencies, service times, slots, how exact. No scenario, no policy.
 
 Whatever the product has a default for is that default here.
 """
@@ -30,7 +30,7 @@ class SimulationSettings:
     connect_round_trips: int = 0
     # A source gives a receiver up that took nothing for so long.
     send_wait_s: float = 10.0
-    # What the supernode takes its own uplink for where it was not told.
+    # What the supernode assumes of its own uplink where no rate is configured.
     uplink_assumed_bytes_s: float = 125e6
     # How often the supernode tells waiting nodes how the origin does; so many missed end a session.
     ping_interval_s: float = 2.0

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.simulator.channel import PeerChannel
-from benchmarks.simulator.checkers import told
+from benchmarks.simulator.checkers import listeners
 from benchmarks.simulator.names import SOURCE, address_of, node_of, peer_id
 from benchmarks.simulator.seed import Seed
 from proto.ids import peer_name
@@ -237,24 +237,24 @@ class _Watcher(ControlObserver):
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._tell_granted = told(environment.checkers, "granted")
-        self._tell_ended = told(environment.checkers, "lease_ended")
-        self._tell_opened = told(environment.checkers, "origin_opened")
+        self._on_granted = listeners(environment.checkers, "granted")
+        self._on_ended = listeners(environment.checkers, "lease_ended")
+        self._on_opened = listeners(environment.checkers, "origin_opened")
 
     def lease_granted(self, lease_id: int, source: PeerId, receiver: PeerId, *, inline: bool) -> None:
         """See ControlObserver."""
         if not inline:
-            for granted in self._tell_granted:
+            for granted in self._on_granted:
                 granted(self._environment.clock.now, lease_id, _node(source), _node(receiver))
 
     def lease_ended(self, lease_id: int, outcome: str) -> None:
         """See ControlObserver."""
-        for ended in self._tell_ended:
+        for ended in self._on_ended:
             ended(self._environment.clock.now, lease_id)
 
     def origin_opened(self, digest: Digest) -> None:
         """See ControlObserver."""
-        for opened in self._tell_opened:
+        for opened in self._on_opened:
             opened(self._environment.clock.now, self._environment.blobs[digest])
 
 

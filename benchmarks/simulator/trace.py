@@ -1,4 +1,4 @@
-"""What happened, as one hash: equal for two runs exactly if the machines were told and said the same at equal times."""
+"""What happened, as one hash: equal for two runs exactly if the machines got and gave the same at equal times."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import ceil, log2
 from typing import TYPE_CHECKING
 
-from benchmarks.simulator.checkers import told
+from benchmarks.simulator.checkers import listeners
 from benchmarks.simulator.transfer import Endpoint, Transfer
 from peer.transport.request_lead import PART_MIN
 from proto.wire.messages import FetchReason
@@ -42,8 +42,8 @@ class Transport:
         self._settings = settings
         layouts = [scenario.layout(blob) for blob in range(len(scenario.blobs))]
         self._lengths = [[layout.length(piece) for piece in range(layout.count)] for layout in layouts]
-        self._tell_began = told(checkers, "began")
-        self._tell_arrived = told(checkers, "arrived")
+        self._on_began = listeners(checkers, "began")
+        self._on_arrived = listeners(checkers, "arrived")
         # Pieces of each blob that some peer holds (mask), and when the last of them first came to one.
         self.spread = [0] * len(scenario.blobs)
         self.spread_s = 0.0
@@ -137,7 +137,7 @@ class Transport:
         # The answer's head comes first: time taken and deadline count from there, not from the wait for a slot.
         transfer.began_s = now + transfer.half_s
         transfer.late_s = transfer.began_s + transfer.deadline_s
-        for began in self._tell_began:
+        for began in self._on_began:
             began(now, source.number, source.running)
         if transfer.rested and self._settings.slow_start:
             transfer.ramp = self._clock.after(self._ramp_s(transfer), self._flow, transfer)
@@ -199,7 +199,7 @@ class Transport:
             if not self.spread[blob] >> transfer.piece & 1:
                 self.spread[blob] |= 1 << transfer.piece
                 self.spread_s = self._clock.now
-        for arrived in self._tell_arrived:
+        for arrived in self._on_arrived:
             arrived(self._clock.now, receiver.number, blob, transfer.piece, size)
         self._end(transfer, "")
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from benchmarks.simulator.client import Client
     from benchmarks.simulator.environment import Environment
 
-# How often the checkers are told who waits; far below the patience of any.
+# How often the checkers hear who waits; far below the patience of any.
 _LOOK_S = 0.5
 
 

@@ -72,7 +72,7 @@ class Outcome:
 
     @property
     def errors(self) -> tuple[str, ...]:
-        """What clients were told that were sent away, and who knows nothing; empty as it should be."""
+        """Why clients were sent away, and which nodes do not know why they wait; empty as it should be."""
         named = [f"node {client.node}: {client.error}" for client in self.clients if client.error]
         return (*named, *(f"node {node}: not complete, and nobody said why" for node in self.nameless))
 

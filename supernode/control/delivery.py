@@ -1,7 +1,7 @@
 """How pieces reach the members of a swarm beside inline blobs: by the scheduler's leases, or by what members run.
 
 A delivery that members run among themselves lives in a package of its own and overrides these hooks. It decides neither
-what is public nor who is a member: it is told of swarms and members when both are settled.
+what is public nor who is a member: it hears of swarms and members when both are settled.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class PieceDelivery:
     """The hooks, called on the event loop. As they stand here leases bring everything."""
 
-    # Whether the scheduler leases pieces to nodes; if not, it sees to the supernode's own copy alone.
+    # Whether the scheduler leases pieces to nodes; if not, it only sees to the supernode's own copy.
     leases_pieces = True
     # The delivery's own port of this supernode, 0 for none.
     port = 0

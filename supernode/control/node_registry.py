@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from supernode.control.peer_session import PeerSession
 
 QUARANTINED_MAX: Final = 10_000
-# Sources that one peer may have quarantined by its word alone: who finds everybody corrupt is corrupt itself.
+# Sources that one peer may have quarantined without another witness: who finds everybody corrupt is corrupt itself.
 ACCUSED_MAX: Final = 2
 # Peers expected back after a restart keep a number each; beyond this further ones are not expected.
 EXPECTED_MAX: Final = 50_000

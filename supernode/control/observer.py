@@ -18,7 +18,7 @@ class ControlObserver:
         """A swarm opened or was closed."""
 
     def lease_granted(self, lease_id: int, source: PeerId, receiver: PeerId, *, inline: bool) -> None:
-        """The receiver was told of a lease; `inline`: with the content, so that it takes no slot."""
+        """A lease was sent to its receiver; `inline`: with the content, so that it takes no slot."""
 
     def lease_ended(self, lease_id: int, outcome: str) -> None:
         """`outcome`: stored, failed, cancelled or expired; empty where the receiver's session is over."""

@@ -51,7 +51,7 @@ class Channel(Protocol):
         ...
 
     def end(self, code: str, message: str) -> None:
-        """End the session with a Refused code; empty: nobody is left to be told. Idempotent."""
+        """End the session with a Refused code; empty: nothing is sent. Idempotent."""
         ...
 
 

@@ -77,7 +77,7 @@ class Verification:
         self._ports.state.vouch(swarm.digest, swarm.hashes.run(0, swarm.layout.count - 1))
         if news:
             for session in self._nodes.sessions_of(swarm.members):
-                # Each node goes by its own digest check: a frame for this alone costs more than it says.
+                # Each node goes by its own digest check: this is not worth a frame of its own.
                 session.send_later(Vouched(swarm.number))
 
     def _void(self, swarm: OpenSwarm) -> None:

@@ -1,4 +1,4 @@
-"""Records what the scheduler is told and answers, in a file, from a thread. It decides nothing and changes nothing.
+"""Records the scheduler's events and commands in a file, from a thread. It decides nothing and changes nothing.
 
 The loop puts entries in a queue; the thread packs and appends them a few times a second, so a `kill -9` costs what the
 last moment brought. A full disk, the size limit or a disk that hangs ends the recording, never the service.

@@ -126,7 +126,7 @@ class WebSocketSession:
             self._wake.set()
 
     def end(self, code: str, message: str) -> None:
-        """End the session; the peer is told `Refused(code, message)` unless code is empty. Idempotent."""
+        """End the session, with `Refused(code, message)` unless code is empty. Idempotent."""
         if not self._end.done():
             self._end.set_result(SessionEnd(code, message))
 
