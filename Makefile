@@ -44,7 +44,7 @@ lint: $(STAMP) ## ruff, mypy strict, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-venv: $(STAMP) ## .venv with the locked dependencies
+venv: $(STAMP) bytecode ## .venv with the locked dependencies
 
 # With PYTHONDONTWRITEBYTECODE set, each of the many processes that these targets start would compile its modules: 0.13 s.
 bytecode: $(STAMP)
