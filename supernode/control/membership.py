@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from proto.ids import short_peer
+from proto.pieces import runs
 from proto.wire.messages import Voided
 from supernode.control.piece_hashes import HASH_BYTES
 from supernode.scheduler import contract
@@ -108,17 +109,18 @@ class Membership:
 
     def learn_hashes(self, swarm: OpenSwarm, first: int, hashes: bytes) -> None:
         """Hashes of pieces first, first+1, ... became known: kept, and who said that it holds them is believed now."""
-        fresh = []
+        fresh = 0
         for position in range(len(hashes) // HASH_BYTES):
             piece = first + position
             if swarm.hashes.known >> piece & 1:
                 continue
             piece_hash = hashes[position * HASH_BYTES : (position + 1) * HASH_BYTES]
-            fresh.append((piece, piece_hash))
+            fresh |= 1 << piece
             for node in swarm.learn_hash(piece, piece_hash):
                 self._ports.post(contract.PieceStored(swarm.number, node, piece))
         if fresh:
-            self._ports.state.add_hashes(swarm.digest, fresh)
+            added = [(begin, swarm.hashes.run(begin, end)) for begin, end in runs(fresh)]
+            self._ports.state.add_hashes(swarm.digest, added)
 
     def remember_holder(self, session: PeerSession, swarm: OpenSwarm) -> None:
         """The peer holds something: after a restart it is worth waiting for. Written once."""

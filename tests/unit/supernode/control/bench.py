@@ -85,6 +85,7 @@ class Saved:
 
     def __init__(self) -> None:
         self.operations: list[str] = []
+        self.hashes: list[tuple[int, bytes]] = []
 
     def save_swarm(self, digest: Digest, size_bytes: int, piece_size_bytes: int, now_unix_s: float) -> None:
         self.operations.append("save_swarm")
@@ -94,6 +95,7 @@ class Saved:
 
     def add_hashes(self, digest: Digest, added: Sequence[tuple[int, bytes]]) -> None:
         self.operations.append("add_hashes")
+        self.hashes += added
 
     def vouch(self, digest: Digest, hashes: bytes) -> None:
         self.operations.append("vouch")

@@ -1,0 +1,77 @@
+"""What follows when members come and go, and when it becomes known what they hold."""
+
+from __future__ import annotations
+
+from proto.ids import Digest
+from proto.wire.messages import Holders, Voided
+from supernode.scheduler.contract import PeerLost, PeerWithdrew, PieceStored, SwarmClosed, SwarmVoided
+from tests.unit.supernode.control.bench import Bench
+
+HASH = b"h" * 32
+BLOB = Digest.of(b"blob")
+
+
+def test_hashes_that_become_known_together_are_saved_as_one_run() -> None:
+    bench = Bench()
+    swarm = bench.open(b"blob", pieces=5)
+    bench.control.membership.learn_hashes(swarm, 2, HASH)
+    bench.control.membership.learn_hashes(swarm, 0, HASH * 5)
+    assert bench.saved.hashes == [(2, HASH), (0, HASH * 2), (3, HASH * 2)]
+
+
+def test_the_blob_is_kept_while_it_is_wanted_and_the_swarm_while_anybody_is_in_it() -> None:
+    bench = Bench()
+    session, swarm = bench.join(), bench.open(b"blob")
+    bench.enter(session, swarm)
+    bench.control.membership.settle(swarm)
+    assert bench.seed.calls == [("pin", BLOB)]
+    bench.enter(session, swarm, wanted=False)
+    bench.control.membership.settle(swarm)
+    assert bench.seed.calls[1:] == [("unpin", BLOB)]
+    bench.events.clear()
+    bench.control.membership.leave(session, BLOB)
+    assert bench.events == [PeerWithdrew(swarm.number, session.node), SwarmClosed(swarm.number)]
+    assert bench.control.swarms.of(BLOB) is None
+
+
+def test_a_lost_session_ends_once() -> None:
+    bench = Bench()
+    session, swarm = bench.join(), bench.open(b"blob")
+    bench.enter(session, swarm)
+    bench.events.clear()
+    for _ in range(2):
+        bench.handler.lost(session, "silent")
+    assert bench.events == [PeerLost(session.node, "silent"), SwarmClosed(swarm.number)]
+    assert bench.saved.operations.count("remove_holder") == 0
+
+
+def test_a_quarantined_member_is_named_to_nobody() -> None:
+    bench = Bench()
+    one, bad = bench.join(), bench.join()
+    swarm = bench.open(b"blob", pieces=2)
+    bench.enter(bad, swarm)
+    bench.control.membership.quarantine(bad.info.peer, "served corrupt bytes")
+    bench.enter(one, swarm)
+    assert [holders.nodes for holders in bench.heard(one).of(Holders)] in ([], [()])
+
+
+def test_a_voided_blob_is_forgotten_by_all_and_its_fetches_end() -> None:
+    bench = Bench()
+    session, swarm = bench.join(), bench.open(b"blob", pieces=2)
+    bench.enter(session, swarm)
+    swarm.fetch_began(9)
+    bench.events.clear()
+    bench.control.membership.drop_all(swarm, "wrong")
+    assert bench.heard(session).of(Voided) == [Voided(swarm.number, "wrong")]
+    assert bench.seed.calls[-1] == ("cancel_origin", 9)
+    assert bench.events == [SwarmVoided(swarm.number), SwarmClosed(swarm.number)]
+    assert session.announced == {}
+
+
+def test_what_a_member_said_to_hold_counts_once_the_hash_is_known() -> None:
+    bench = Bench()
+    session, swarm = bench.join(), bench.open(b"blob", pieces=2)
+    swarm.join(session.node, held=0b10, wanted=True)
+    bench.events.clear()
+    bench.control.membership.learn_hashes(swarm, 0, HASH * 2)
+    assert bench.events == [PieceStored(swarm.number, session.node, 1)]
