@@ -24,18 +24,17 @@ from proto.wire.messages import (
 from supernode.control.notifier import MOVED_LATELY_S
 from supernode.control.peer_session import PeerLease
 from supernode.session.session import Limits
-from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.support.torrents import RecordedEvents, torrent_swarms
 from tests.unit.supernode.control.bench import Bench
 from tests.unit.supernode.harness import BarePeer, running_supernode
 from tests.unit.supernode.torrent.test_tracker import FLAGS, TorrentPeer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from supernode.app import Supernode
     from supernode.control.swarm_registry import OpenSwarm
+    from tests.support.fake_origin import FakeOrigin
 
 CONTENT = random.Random(1).randbytes(700 * KIB)
 # What is repeated with each ping is repeated that much sooner.
@@ -113,12 +112,6 @@ def test_lately_is_shorter_than_a_peer_waits_without_a_word() -> None:
 
 
 # --- what counts as moving ------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def origin() -> Iterator[FakeOrigin]:
-    with fake_origin() as running:
-        yield running
 
 
 class WaitingPeer(TorrentPeer):

@@ -110,12 +110,6 @@ def fetch(
     registry.fetch_ranges(sources, digest, len(CONTENT), wanted, received.write, cancel or Cancellation())
 
 
-@pytest.fixture
-def origin() -> Iterator[FakeOrigin]:
-    with fake_origin() as running:
-        yield running
-
-
 WHOLE = [(0, len(CONTENT))]
 
 

@@ -31,18 +31,11 @@ from tests.support.fake_origin import Fault, fake_origin
 from tests.unit.supernode.harness import BarePeer, real_peer, running_supernode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.fake_origin import FakeOrigin
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest.fixture
-def origin() -> Iterator[FakeOrigin]:
-    with fake_origin() as origin:
-        yield origin
 
 
 def content_of(size_bytes: int, seed: int = 1) -> bytes:

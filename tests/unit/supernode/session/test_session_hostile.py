@@ -10,23 +10,16 @@ import pytest
 from benchmarks.cluster.processes import WAIT_S
 from proto.wire.messages import BlobRefused, Holders, InlineBlob, SwarmOpened
 from proto.wire.tickets import Identity
-from tests.support.fake_origin import FakeOrigin, Fault, fake_origin
+from tests.support.fake_origin import FakeOrigin, Fault
 from tests.unit.supernode.harness import BarePeer, running_supernode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from proto.ids import Digest
     from supernode.control.swarm_registry import SeedBlob
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest.fixture
-def origin() -> Iterator[FakeOrigin]:
-    with fake_origin() as origin:
-        yield origin
 
 
 async def test_who_leaves_while_a_blob_is_opened_takes_it_from_nobody_else(

@@ -32,23 +32,15 @@ from proto.wire.messages import (
 )
 from proto.wire.tickets import Identity, sign_hello
 from supernode.session.session import Limits
-from tests.support.fake_origin import fake_origin
 from tests.unit.supernode.harness import BarePeer, running_supernode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from supernode.app import Supernode
     from tests.support.fake_origin import FakeOrigin
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest.fixture
-def origin() -> Iterator[FakeOrigin]:
-    with fake_origin() as origin:
-        yield origin
 
 
 async def refused_hello(supernode: Supernode, **changes: Any) -> Refused:

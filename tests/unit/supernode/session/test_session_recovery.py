@@ -34,18 +34,11 @@ from tests.support.fake_origin import Fault, fake_origin
 from tests.unit.supernode.harness import REPOSITORY, BarePeer, RealPeer, real_peer, running_supernode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.support.fake_origin import FakeOrigin
 
 pytestmark = pytest.mark.asyncio
-
-
-@pytest.fixture
-def origin() -> Iterator[FakeOrigin]:
-    with fake_origin() as origin:
-        yield origin
 
 
 async def test_leases_are_told_without_the_epoch(tmp_path: Path, origin: FakeOrigin) -> None:

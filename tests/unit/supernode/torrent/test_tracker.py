@@ -27,14 +27,14 @@ from proto.wire.messages import (
 )
 from supernode import config
 from supernode.torrent.neighbours import CHOSEN, SEED_NEIGHBOURS
-from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.unit.supernode.harness import BarePeer, running_supernode
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from supernode.app import Supernode
+    from tests.support.fake_origin import FakeOrigin
 
 FLAGS = ("--transport", "torrent", "--torrent-listen", "127.0.0.1:0")
 CONTENT = random.Random(1).randbytes(700 * KIB)
@@ -45,12 +45,6 @@ class TorrentPeer(BarePeer):
 
     def hello(self) -> Hello:
         return replace(super().hello(), delivery_port=7000)
-
-
-@pytest.fixture
-def origin() -> Iterator[FakeOrigin]:
-    with fake_origin() as running:
-        yield running
 
 
 @contextlib.asynccontextmanager
