@@ -83,7 +83,7 @@ def print_report(
     console = console or _terminal()
     figures = summaries(scenario, limits, runs)
     for line in (*([title] if title else []), *_assumptions(scenario, limits, links)):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
     print_table("physical limits", ("", "time", "x fluid"), _bound_rows(limits), console)
     print_table("results", ("", *(one.run.mode for one in figures)), _figure_rows(figures), console)
     for one in figures:
@@ -91,7 +91,7 @@ def print_report(
             name = f"{one.run.mode}: nodes by class and fate, from their own requests"
             print_table(name, _GROUPS, _group_rows(one), console)
     for line in _remarks(figures):
-        console.print(line, markup=False, highlight=False)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _terminal() -> Console:
