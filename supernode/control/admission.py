@@ -133,8 +133,7 @@ class Admission:
         self._ports.post(contract.PeerAnnounced(swarm.number, session.node, member.held, announce.wanted))
         if announce.hashes and swarm.attempt_ended(session.node):
             self._ports.post(contract.OriginTried(swarm.number, session.node, True))
-        if session.node in swarm.recovering:
-            swarm.recovering.discard(session.node)
+        if swarm.returned(session.node):
             self._ports.post(contract.RecoveryPeerReturned(swarm.number, session.node))
 
     def _answer(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:

@@ -78,10 +78,8 @@ class Membership:
         """After members came or went: keep the blob while it is wanted, forget the swarm when nobody is left."""
         if self._swarms.numbered(swarm.number) is not swarm:
             return
-        wanted = swarm.layout.count > 0 and swarm.wanted_by > 0
-        if wanted != swarm.pinned:
-            swarm.pinned = wanted
-            if wanted:
+        if swarm.wanted_changed():
+            if swarm.pinned:
                 self._ports.seed.pin(swarm.digest, swarm.layout)
             else:
                 self._ports.seed.unpin(swarm.digest)
@@ -124,12 +122,10 @@ class Membership:
 
     def remember_holder(self, session: PeerSession, swarm: OpenSwarm) -> None:
         """The peer holds something: after a restart it is worth waiting for. Written once."""
-        if session.info.peer not in swarm.recorded:
-            swarm.recorded.add(session.info.peer)
+        if swarm.record_holder(session.info.peer, holds=True):
             self._ports.state.add_holder(swarm.digest, session.info.peer)
 
     def forget_holder(self, session: PeerSession, swarm: OpenSwarm) -> None:
         """The peer holds nothing of it."""
-        if session.info.peer in swarm.recorded:
-            swarm.recorded.discard(session.info.peer)
+        if swarm.record_holder(session.info.peer, holds=False):
             self._ports.state.remove_holder(swarm.digest, session.info.peer)

@@ -196,6 +196,27 @@ class OpenSwarm:
         if position < len(self._holders) and self._holders[position] == node:
             del self._holders[position]
 
+    def returned(self, node: int) -> bool:
+        """A node announced. Whether it was recorded as a holder before the restart, and expected back."""
+        expected = node in self.recovering
+        self.recovering.discard(node)
+        return expected
+
+    def record_holder(self, peer: PeerId, *, holds: bool) -> bool:
+        """Whether what the saved state has of this peer must change for it."""
+        if (peer in self.recorded) is holds:
+            return False
+        if holds:
+            self.recorded.add(peer)
+        else:
+            self.recorded.discard(peer)
+        return True
+
+    def wanted_changed(self) -> bool:
+        """Whether somebody wants it now and nobody did before, or the other way round; `pinned` says which."""
+        before, self.pinned = self.pinned, self.layout.count > 0 and self.wanted_by > 0
+        return before is not self.pinned
+
     def add_sources(self, sources: Iterable[Source]) -> list[Source]:
         """The blob may be asked there. Returns those that are new."""
         added = [source for source in sources if source not in self.sources]
@@ -272,6 +293,17 @@ class OpenSwarm:
             return False
         self.elected = None
         return True
+
+    def check_due(self) -> bool:
+        """Whether the digest is to be compared now: every piece is here, and that was not begun or done before."""
+        if not self.seed_complete or not self.layout.count or self.seed_checked or self.checking:
+            return False
+        self.checking = True
+        return True
+
+    def check_ended(self) -> None:
+        """The digest was compared, or could not be."""
+        self.checking = False
 
     def digest_matched(self) -> bool:
         """The supernode's copy is the blob. Whether that is news for the members."""

@@ -53,8 +53,7 @@ class Verification:
 
     def check_if_complete(self, swarm: OpenSwarm) -> None:
         """Start the digest check once every piece is in the store."""
-        if swarm.seed_complete and swarm.layout.count and not swarm.seed_checked and not swarm.checking:
-            swarm.checking = True
+        if swarm.check_due():
             self._ports.seed.check(swarm)
 
     def doubt(self, swarm: OpenSwarm) -> None:
@@ -142,7 +141,7 @@ class Verification:
             self._ports.observer.digest_checked(matches=matches)
         if found is None:
             return
-        found.checking = False
+        found.check_ended()
         if matches is False:
             self._void(found)
             return
