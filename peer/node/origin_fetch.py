@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from peer.registry.origins import Origins
     from peer.registry.range_reader import Range
-    from peer.store.base import BlobHandle, Chunk
+    from peer.store.base import Chunk
+    from peer.store.handle import BlobHandle
     from proto.wire.messages import Source
 
 logger = logging.getLogger(__name__)

@@ -53,7 +53,9 @@ if TYPE_CHECKING:
     from peer.metrics import Metrics
     from peer.node.origin_fetch import UpstreamFetcher
     from peer.registry.origins import Origins
-    from peer.store.base import BlobHandle, BlobStore, SignedHashes
+    from peer.store.base import SignedHashes
+    from peer.store.disk import DiskStore
+    from peer.store.handle import BlobHandle
     from peer.transport.base import FetchOutcome, Transport
     from proto.ids import Digest
 
@@ -69,7 +71,7 @@ class Workers:
 
     def __init__(
         self,
-        store: BlobStore,
+        store: DiskStore,
         transport: Transport,
         fetcher: UpstreamFetcher,
         origins: Origins,

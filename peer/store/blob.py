@@ -17,7 +17,7 @@ from peer.store.digest import PrefixDigest, hash_piece
 from peer.store.files import CHUNK_BYTES, create, local_error, sync
 from peer.store.hashes import HashBook
 from peer.store.side_files import BlobMeta, HeldFile, MetaCorrupt
-from peer.store.writer import Place, Writer
+from peer.store.writer import PieceWriter, Place
 from proto.errors import FrameInvalid, LocalError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Blob:
         self._check_lock = threading.Lock()
         self._catch_lock = threading.Lock()
         self._prefix = PrefixDigest(digest)
-        self._owners: dict[int, Writer] = {}
+        self._owners: dict[int, PieceWriter] = {}
         # Writers in hand, of any piece.
         self.writers = 0
         # Grows with each void() and unload(): what was begun before must not mark anything after.
@@ -225,7 +225,7 @@ class Blob:
     def make_room(self, size_bytes: int) -> bool:
         return self._host.make_room(size_bytes)
 
-    def begin(self, piece: int, *, from_origin: bool) -> Writer:
+    def begin(self, piece: int, *, from_origin: bool) -> PieceWriter:
         length = self.layout.length(piece)
         if not self.held >> piece & 1:
             self._host.want_room(self, length)
@@ -254,7 +254,7 @@ class Blob:
             self.writers -= 1
         self._host.unpin(self)
 
-    def _begin(self, piece: int) -> Writer:
+    def _begin(self, piece: int) -> PieceWriter:
         if self.held >> piece & 1:
             place = Place.NOWHERE
         elif piece in self._owners:
@@ -262,7 +262,7 @@ class Blob:
         else:
             place = Place.HERE
         hasher = self._prefix.ahead(piece) if place is Place.HERE else None
-        writer = Writer(self, piece, self._generation, place, hasher)
+        writer = PieceWriter(self, piece, self._generation, place, hasher)
         if place is Place.HERE:
             self._owners[piece] = writer
         return writer
@@ -278,7 +278,7 @@ class Blob:
                     return False
                 if piece in self._owners or self._book.of(piece) is None:
                     raise LocalError(f"piece {piece} of blob {self.digest.short}: in hand, or of unknown hash")
-                writer = Writer(self, piece, self._generation, Place.NOWHERE, self._prefix.ahead(piece))
+                writer = PieceWriter(self, piece, self._generation, Place.NOWHERE, self._prefix.ahead(piece))
                 self._owners[piece] = writer
                 self.writers += 1
             self._host.pin(self)  # the writer unpins it at its end
@@ -287,7 +287,7 @@ class Blob:
         finally:
             self._host.unpin(self)
 
-    def commit(self, writer: Writer, piece_hash: bytes, hasher: _Hash | None) -> bool:
+    def commit(self, writer: PieceWriter, piece_hash: bytes, hasher: _Hash | None) -> bool:
         """See WriterHost. Raises LocalError."""
         piece = writer.piece
         with self._lock:
@@ -312,7 +312,7 @@ class Blob:
             self._host.request_digest(self)
         return True
 
-    def leave(self, writer: Writer) -> None:
+    def leave(self, writer: PieceWriter) -> None:
         with self._lock:
             if self._owners.get(writer.piece) is writer:
                 del self._owners[writer.piece]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.store.base import BlobHandle, SignedHashes
+    from peer.store.base import SignedHashes
+    from peer.store.handle import BlobHandle
     from proto.ids import Digest, PeerName
 
 

@@ -29,7 +29,9 @@ from proto.wire.tickets import Ticket, check_connection, read_ticket
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.store.base import BlobHandle, BlobStore, SignedHashes
+    from peer.store.base import SignedHashes
+    from peer.store.disk import DiskStore
+    from peer.store.handle import BlobHandle
     from peer.transport.rates import RateLimiter
     from proto.ids import Digest
 
@@ -101,7 +103,7 @@ class Answerer:
 
     def __init__(
         self,
-        store: BlobStore,
+        store: DiskStore,
         supernode_key: Callable[[], bytes | None],
         limiter: RateLimiter,
         counters: UploadCounters,

@@ -23,7 +23,8 @@ from proto.wire.tickets import Identity, issue_ticket
 from tests.support.blobs import SomeBlob, fill, some_blob
 
 if TYPE_CHECKING:
-    from peer.store.base import BlobHandle, BlobStore
+    from peer.store.disk import DiskStore
+    from peer.store.handle import BlobHandle
     from peer.transport.base import Transport
 
 
@@ -45,8 +46,8 @@ class Wire:
     supernode: Identity
     downloader: Identity
     uploader: Identity
-    source_store: BlobStore
-    target_store: BlobStore
+    source_store: DiskStore
+    target_store: DiskStore
     server: Uploader
     transport: Transport
     outcomes: queue.Queue[FetchOutcome] = field(default_factory=queue.Queue)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peer.node.blobs import OpenedBlob
-    from peer.store.base import BlobHandle
+    from peer.store.handle import BlobHandle
     from proto.ids import Digest
     from proto.wire.messages import Message
     from tests.support.fake_origin import FakeOrigin
