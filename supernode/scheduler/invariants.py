@@ -83,7 +83,7 @@ def _rarity_agrees(swarm: Swarm) -> None:
             if peer != SEED and not member.node.quarantined
         )
         assert counted == copies, f"rarity agrees: piece {piece} has {copies} copies, counted {counted}"
-    levels = list(swarm.rarity.rarest_first(swarm.full))
+    levels = [level for level in swarm.rarity.levels if level]
     assert sum(level.bit_count() for level in levels) == swarm.layout.count, (
         "rarity agrees: a piece on two levels or none"
     )
@@ -124,7 +124,7 @@ def _in_rack_agree(swarm: Swarm) -> None:
             assert bool(swarm.rack_have.get(rack, 0) >> piece & 1) == held, f"racks agree: piece {piece} in {rack}"
             if held or swarm.rack_inbound.get(rack, 0) >> piece & 1:
                 expected |= members
-        assert found == expected, f"racks agree: nodes that piece {piece} is covered for"
+        assert found == expected, f"racks agree: nodes that piece {piece} is bound to their rack for"
 
 
 def _first_copies_agree(swarm: Swarm) -> None:
@@ -136,7 +136,7 @@ def _first_copies_agree(swarm: Swarm) -> None:
         if lease.first_copy
     ]
     for piece in indices(swarm.first_copy_pending):
-        assert first_copies.count(piece) == 1, f"first copies first: piece {piece} is awaited and not on its way"
+        assert first_copies.count(piece) == 1, f"first copies first: piece {piece} is pending and not on its way"
         assert not swarm.holders[piece] & ~swarm.seed.node.bit, f"first copies first: piece {piece} is at a peer"
 
 
@@ -180,15 +180,13 @@ def _free_masks_agree(state: State, node: Node) -> None:
     assert bool(state.download_idle & node.bit) == (node.down.chains == 0), f"free masks agree: {node.peer} idle"
     for row in indices(node.blocked_sources):
         assert state.at(row).blocked_receivers & node.bit, (
-            f"free masks agree: {node.peer} avoids a source that knows nothing"
+            f"free masks agree: {node.peer} is blocked from a source that knows nothing"
         )
     assert bool(state.blocked_sources & node.bit) == bool(node.blocked_receivers), (
-        f"free masks agree: {node.peer} avoided by any"
+        f"free masks agree: {node.peer} blocked for any"
     )
     for row in indices(node.blocked_receivers):
-        assert state.at(row).blocked_sources & node.bit, (
-            f"free masks agree: {node.peer} is avoided by one that does not"
-        )
+        assert state.at(row).blocked_sources & node.bit, f"free masks agree: {node.peer} blocks one that does not know"
 
 
 def _source_sound(state: State, lease: Lease) -> None:

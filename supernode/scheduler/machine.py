@@ -62,8 +62,9 @@ class Scheduler:
     ) -> None:
         rng = seed if isinstance(seed, random.Random) else random.Random(seed)
         self.settings = settings or SchedulerSettings()
-        self._state = State(rng, self.settings, epoch)
-        self._join(SEED, "", Link(seed_upload_slots, seed_upload_rate_bytes_s), Link(seed_download_slots, None))
+        up, down = Link(seed_upload_slots, seed_upload_rate_bytes_s), Link(seed_download_slots, None)
+        self._state = State(rng, self.settings, epoch, up, down)
+        self._joined(self._state.seed)
         self._handlers: dict[type, Callable[..., None]] = {
             contract.PieceStored: self._piece_stored,
             contract.FetchFailed: self._fetch_failed,
@@ -170,10 +171,10 @@ class Scheduler:
         up = Link(max(0, min(event.upload_slots, settings.uploads_per_node_max)), event.upload_rate_bytes_s or None)
         # A node that wants something must be able to fetch it; one that uploads nothing is only a poor neighbour.
         slots = min(max(1, event.download_slots), settings.downloads_per_node_max)
-        self._join(event.peer, event.zone, up, Link(slots, event.download_rate_bytes_s or None))
+        down = Link(slots, event.download_rate_bytes_s or None)
+        self._joined(self._state.join(event.peer, event.zone, up, down))
 
-    def _join(self, peer: int, zone: str, up: Link, down: Link) -> None:
-        node = self._state.join(peer, zone, up, down)
+    def _joined(self, node: Node) -> None:
         link_rates.list_bands(self._state, node)
         admission.refresh(self._state, node)
 

@@ -6,12 +6,9 @@ The seed's copy is never counted: level 0 is what no peer has and no peer is bei
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from supernode.scheduler.settings import EXACT_COPIES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 def level_of(copies: int) -> int:
@@ -83,7 +80,7 @@ class Rarity:
         raise AssertionError("no candidate is a piece")
 
     def rarest(self, candidates: int) -> int:
-        """The first of rarest_first; 0 if there are no candidates."""
+        """Those of the candidates that are on the lowest level; 0 if there are none."""
         occupied = self.occupied
         levels = self.levels
         while occupied:
@@ -93,14 +90,3 @@ class Rarity:
                 return found
             occupied ^= low
         return 0
-
-    def rarest_first(self, candidates: int) -> Iterator[int]:
-        """The candidates as non-empty masks, one a level, rarest first."""
-        occupied = self.occupied
-        levels = self.levels
-        while occupied:
-            low = occupied & -occupied
-            found = levels[low.bit_length() - 1] & candidates
-            if found:
-                yield found
-            occupied ^= low

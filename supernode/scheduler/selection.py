@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from proto.pieces import indices
 from supernode.scheduler.masks import any_bit, at_most, is_one
 from supernode.scheduler.records import SEED_BIT
-from supernode.scheduler.rules import first_copies, link_rates, rack_copies, readers
+from supernode.scheduler.rules import rack_copies, readers
 from supernode.scheduler.settings import CROWD, FEW_NODES, SAMPLE, TRIES
 
 if TYPE_CHECKING:
@@ -40,10 +40,36 @@ def rarest_swarms(candidates: list[tuple[Member, int]]) -> list[tuple[int, Membe
 def _search(
     state: State, swarm: Swarm, pieces: int, nodes_of: list[int], nodes: int, source: Node | None
 ) -> tuple[int, int]:
-    """The first of the pieces, rarest first and at random within a level, that any of the nodes is listed for, and
-    those nodes; none (0) after some tries. With a `source`, only nodes that may take it from there count.
+    """The first of the pieces, rarest first, that any of the nodes is listed for, and those nodes; none (0) if there is
+    no such piece. With a `source`, only nodes that may take it from there count.
     """
-    tries = TRIES
+    if at_most(nodes, FEW_NODES):
+        pieces &= _pieces_of(swarm, nodes, source)
+    piece, found = _try(state, swarm, pieces, nodes_of, nodes, source, TRIES)
+    if found or at_most(pieces, TRIES):
+        return piece, found
+    # Neither all nodes nor all pieces are gone through where there are many.
+    if at_most(nodes, pieces.bit_count()):
+        pieces &= _pieces_of(swarm, nodes, source)
+    return _try(state, swarm, pieces, nodes_of, nodes, source, swarm.count)
+
+
+def _pieces_of(swarm: Swarm, nodes: int, source: Node | None) -> int:
+    """What any of the nodes holds; with a `source`, what any of them needs."""
+    found = 0
+    at_row = swarm.at_row
+    while nodes:
+        low = nodes & -nodes
+        member = at_row[low.bit_length() - 1]
+        found |= member.have if source is None else member.need
+        nodes ^= low
+    return found
+
+
+def _try(
+    state: State, swarm: Swarm, pieces: int, nodes_of: list[int], nodes: int, source: Node | None, tries: int
+) -> tuple[int, int]:
+    """So many of the pieces, rarest first and at random within a level."""
     rng = state.rng
     levels, occupied = swarm.rarity.levels, swarm.rarity.occupied
     while occupied:
@@ -126,50 +152,14 @@ def _from_sources(state: State, member: Member, need: int, sources: int, *, near
 
 def _from_alike(state: State, member: Member, need: int, sources: int) -> Choice | None:
     swarm = member.swarm
-    if at_most(sources, FEW_NODES):
-        need &= _held_by(swarm, sources)
     if not need:
         return None
     piece = readers.next_piece(state, member, need, sources)
     if piece is None:
         piece, holders = _search(state, swarm, need, swarm.holders, sources, None)
         if not holders:
-            if need.bit_count() <= TRIES:
-                # Every piece has been tried.
-                return None
-            held = _rarest_held(swarm, need, sources)
-            if not held:
-                return None
-            piece = any_bit(held, state.rng)
+            return None
     return member, piece, choose_source(state, member.node, swarm.holders[piece] & sources)
-
-
-def _held_by(swarm: Swarm, sources: int) -> int:
-    held = 0
-    at_row = swarm.at_row
-    while sources:
-        low = sources & -sources
-        held |= at_row[low.bit_length() - 1].have
-        sources ^= low
-    return held
-
-
-def _rarest_held(swarm: Swarm, pieces: int, sources: int) -> int:
-    """The rarest of the pieces that any of the sources has; as a mask, 0 if they have none.
-
-    By way of the sources or of the pieces, whichever are fewer: neither is gone through at 10,000 nodes.
-    """
-    if at_most(sources, pieces.bit_count()):
-        return swarm.rarity.rarest(pieces & _held_by(swarm, sources))
-    holders = swarm.holders
-    for level in swarm.rarity.rarest_first(pieces):
-        held = 0
-        for piece in indices(level):
-            if holders[piece] & sources:
-                held |= 1 << piece
-        if held:
-            return held
-    return 0
 
 
 def choose_source(state: State, receiver: Node, holders: int) -> Node:
@@ -209,28 +199,20 @@ def from_member(state: State, member: Member, receivers: int) -> Choice | None:
     if not receivers:
         return None
     if at_most(receivers, FEW_NODES):
-        return _to_each(state, member, useful, receivers)
+        return _to_few(state, member, useful, receivers)
     piece, candidates = _search(state, swarm, useful, swarm.lacking, receivers, source)
-    if candidates:
-        return _neediest(state, swarm, source, candidates), piece, source
-    if useful.bit_count() <= TRIES:
-        # Every piece has been tried.
-        return None
-    return _to_each(state, member, useful, receivers)
+    return (_neediest(state, swarm, source, candidates), piece, source) if candidates else None
 
 
-def _to_each(state: State, member: Member, useful: int, receivers: int) -> Choice | None:
-    """Try every receiver; among the first few that take anything, the one with the rarest piece."""
+def _to_few(state: State, member: Member, useful: int, receivers: int) -> Choice | None:
+    """Of a few receivers the one with the rarest piece. By way of pieces, who lacks the most would mostly win."""
     swarm, source = member.swarm, member.node
-    if receivers.bit_count() > useful.bit_count():
-        return _each_piece(state, member, useful, receivers)
     best: Choice | None = None
     best_copies = 0
-    found = 0
     for row in indices(receivers):
         other = swarm.at_row[row]
         need = other.need & useful
-        if not need or other.node.blocked_sources & source.bit:
+        if other.node.blocked_sources & source.bit:
             continue
         if other.node.rack != source.rack:
             need &= ~rack_copies.bound_pieces(state, swarm, other.node)
@@ -240,27 +222,11 @@ def _to_each(state: State, member: Member, useful: int, receivers: int) -> Choic
         copies = swarm.rarity.counts[piece]
         if best is None or copies < best_copies:
             best, best_copies = (other, piece, source), copies
-        found += 1
-        if found == FEW_NODES:
-            break
     return best
 
 
-def _each_piece(state: State, member: Member, useful: int, receivers: int) -> Choice | None:
-    """Try every piece, rarest first."""
-    swarm, source = member.swarm, member.node
-    for level in swarm.rarity.rarest_first(useful):
-        for piece in indices(level):
-            candidates = swarm.lacking[piece] & receivers
-            if candidates:
-                candidates = able(state, swarm, source, piece, candidates)
-                if candidates:
-                    return _neediest(state, swarm, source, candidates), piece, source
-    return None
-
-
 def _neediest(state: State, swarm: Swarm, source: Node, receivers: int) -> Member:
-    """Of the near receivers, the one that needs longest for what it lacks."""
+    """Of the near receivers, the one that lacks the most."""
     receivers = _nearest(state, source, receivers)
     if is_one(receivers):
         return swarm.at_row[receivers.bit_length() - 1]
@@ -270,18 +236,6 @@ def _neediest(state: State, swarm: Swarm, source: Node, receivers: int) -> Membe
     rows = indices(receivers) if few else (any_bit(receivers, state.rng) for _ in range(SAMPLE - 1))
     for row in rows:
         other = swarm.at_row[row]
-        if _needier(state, other, best):
+        if other.have.bit_count() < best.have.bit_count():
             best = other
     return best
-
-
-def _needier(state: State, one: Member, other: Member) -> bool:
-    """By the time that what they lack takes at their own rates; where those are alike by what they lack alone.
-
-    Rates are learned: one believed to be faster than all others would be last in every choice.
-    """
-    lacks_one = one.swarm.count - one.have.bit_count()
-    lacks_other = other.swarm.count - other.have.bit_count()
-    if first_copies.about_as_fast(state, one.node.down, other.node.down):
-        return lacks_one > lacks_other
-    return lacks_one / link_rates.speed(one.node.down) > lacks_other / link_rates.speed(other.node.down)

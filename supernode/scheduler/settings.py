@@ -121,9 +121,9 @@ IDLE_PART_FALL: Final = 1 / 256
 
 # --- rule 4: how pieces and partners are searched -----------------------------------------------------------------
 
-# Up to this many nodes on the other side, trying each is cheaper than going through pieces.
+# Of up to this many nodes on the other side it is cheaper to look first at what they have or need.
 FEW_NODES: Final = 4
-# Pieces tried, rarest first, before every node is tried in turn.
+# Pieces tried, rarest first, before what the nodes on the other side have or need is looked at.
 TRIES: Final = 12
 # Receivers compared before one is taken: of a crowd of more than so many, some at random.
 SAMPLE: Final = 3

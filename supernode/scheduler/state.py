@@ -78,6 +78,7 @@ class State:
         "reaction_s",
         "rng",
         "rows",
+        "seed",
         "settings",
         "stories",
         "swarms",
@@ -90,7 +91,9 @@ class State:
         "woken_sources",
     )
 
-    def __init__(self, rng: random.Random, settings: SchedulerSettings, epoch: int) -> None:
+    def __init__(
+        self, rng: random.Random, settings: SchedulerSettings, epoch: int, seed_up: Link, seed_down: Link
+    ) -> None:
         self.rng = rng
         self.settings = settings
         self.epoch = epoch
@@ -137,11 +140,8 @@ class State:
         self.woken_sources: list[Node] = []
         self.woken_receivers: list[Node] = []
         self.origin_pace = OriginPace()
-
-    @property
-    def seed(self) -> Node:
-        """The supernode's own store."""
-        return self.nodes[SEED]
+        # The supernode's own store.
+        self.seed = self.join(SEED, "", seed_up, seed_down)
 
     # --- nodes -----------------------------------------------------------------------------------------------
 

@@ -18,8 +18,6 @@ from supernode.scheduler.rarity import Rarity
 from supernode.scheduler.rules import first_copies, readers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from benchmarks.scenario import Scenario
     from supernode.scheduler.records import Node, Swarm
     from supernode.scheduler.state import State
@@ -40,13 +38,8 @@ def choose_at_random_among_peers(patch: pytest.MonkeyPatch, rng: random.Random) 
                 found.append((piece, listed))
         return rng.choice(found) if found else (0, 0)
 
-    def in_any_order(_: Rarity, candidates: int) -> Iterator[int]:
-        pieces = list(indices(candidates))
-        rng.shuffle(pieces)
-        return (1 << piece for piece in pieces)
-
     patch.setattr(selection, "_search", any_found)
-    patch.setattr(Rarity, "rarest_first", in_any_order)
+    # With few receivers the rarest pieces of each are asked for, which now are any.
     patch.setattr(Rarity, "rarest", lambda _, candidates: candidates)
 
 

@@ -120,7 +120,7 @@ def choose_receiver(state: State, swarm: Swarm, candidates: int) -> Member:
     best = swarm.at_row[rows[0]]
     for row in rows[1:]:
         other = swarm.at_row[row]
-        if about_as_fast(state, best.node.up, other.node.up):
+        if _about_as_fast(state, best.node.up, other.node.up):
             better = other.have.bit_count() > best.have.bit_count()
         else:
             better = link_rates.speed(other.node.up) > link_rates.speed(best.node.up)
@@ -138,7 +138,7 @@ def _fastest(state: State, swarm: Swarm, receivers: int) -> Member:
     best = swarm.at_row[any_bit(receivers, state.rng)]
     for _ in range(SAMPLE - 1):
         other = swarm.at_row[any_bit(receivers, state.rng)]
-        if swarm.fetching and about_as_fast(state, best.node.up, other.node.up):
+        if swarm.fetching and _about_as_fast(state, best.node.up, other.node.up):
             better = other.first_copies < best.first_copies
         else:
             better = link_rates.speed(other.node.up) > link_rates.speed(best.node.up)
@@ -147,7 +147,7 @@ def _fastest(state: State, swarm: Swarm, receivers: int) -> Member:
     return best
 
 
-def about_as_fast(state: State, one: Link, other: Link) -> bool:
+def _about_as_fast(state: State, one: Link, other: Link) -> bool:
     """Whether the rates of two links are alike as far as known."""
     slower, faster = sorted((link_rates.speed(one), link_rates.speed(other)))
     return not slower or faster <= state.settings.alike_factor * slower

@@ -21,7 +21,7 @@ def test_more_copies_are_never_on_a_lower_level(copies: int) -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), st.booleans()), max_size=300))
-def test_rarest_first_orders_by_count(changes: list[tuple[int, bool]]) -> None:
+def test_levels_order_pieces_by_count(changes: list[tuple[int, bool]]) -> None:
     rarity = Rarity(8)
     counts = [0] * 8
     for piece, more in changes:
@@ -33,7 +33,7 @@ def test_rarest_first_orders_by_count(changes: list[tuple[int, bool]]) -> None:
             counts[piece] -= 1
     seen = 0
     last = -1
-    for level in rarity.rarest_first(0b11111111):
+    for level in filter(None, rarity.levels):
         of_level = [level_of(counts[piece]) for piece in range(8) if level >> piece & 1]
         assert len(set(of_level)) == 1
         assert of_level[0] > last

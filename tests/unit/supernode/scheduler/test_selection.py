@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
-
 from tests.unit.supernode.scheduler.support import Playbook, grants, only_grant, routes
 
 
@@ -28,17 +26,14 @@ def test_a_peer_passes_on_what_it_has_just_stored() -> None:
     assert routes(play.stored(first)) == [(0, first.receiver, 3 - first.receiver)]
 
 
-@pytest.mark.parametrize(
-    ("rate", "receiver"), [(1900.0, 3), (9000.0, 2)], ids=["like rates: who lacks more", "unlike: who needs longer"]
-)
-def test_of_two_nodes_the_needier_one_gets_the_piece(rate: float, receiver: int) -> None:
+def test_of_many_nodes_the_one_that_lacks_the_most_gets_the_piece() -> None:
     play = Playbook()
-    play.join(1, 2, rate=1000.0)
-    play.join(3, rate=rate)
+    play.join(1, 2, 3, 4, 5, 6, rate=1000.0)
+    # Has room for one more beside what the others send it.
+    play.join(7, rate=1900.0)
     play.open_at_peers(4)
-    # Node 3 lacks one more, and takes less time for each.
-    for peer, held in ((2, "*   "), (3, "")):
+    for peer, held in ((2, "*   "), (3, "*   "), (4, "*   "), (5, "*   "), (6, "*   "), (7, "")):
         play.hold(peer, held)
         play.want(peer, held)
     first = grants(play.hold(1, "   *"))[0]
-    assert (first.source, first.receiver) == (1, receiver)
+    assert (first.source, first.receiver) == (1, 7)
