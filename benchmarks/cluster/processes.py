@@ -28,6 +28,7 @@ LOG_LINES_MAX: Final = 2000
 # For what must come: far beyond what a busy machine takes, since it costs nothing while things go well.
 WAIT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 30.0
+_IF_STILL_OURS: Final = 'test "$PPID" = "$0" && exec "$@"'
 _KEY_VALUE: Final = re.compile(r"(\w+)=(\S+)")
 
 
@@ -202,9 +203,10 @@ def _kib(pid: int, file: str, name: str) -> int:
 def command_line(argv: Sequence[str], *, netns: str | None = None) -> list[str]:
     """`argv` such that it dies with the thread that starts it, in the network namespace `netns` if given.
 
+    The shell looks whether this process was still there when the signal was set, for otherwise none would ever come.
     nsenter, not `ip netns exec`, which mounts another /sys and so hides the cgroups that dockerd needs.
     """
-    tied = [program("setpriv"), "--pdeathsig", "KILL", "--"]
+    tied = [program("setpriv"), "--pdeathsig", "KILL", "--", "/bin/sh", "-c", _IF_STILL_OURS, str(os.getpid())]
     entered = [program("nsenter"), f"--net=/run/netns/{netns}", "--"] if netns else []
     return [*tied, *entered, *argv]
 
