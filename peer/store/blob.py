@@ -13,6 +13,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, Protocol
 
+from peer.store.base import SignedHashes
 from peer.store.digest import PrefixDigest, hash_piece
 from peer.store.files import CHUNK_BYTES, create, local_error, sync
 from peer.store.hashes import HashBook
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from hashlib import _Hash
     from pathlib import Path
 
-    from peer.store.base import SignedHashes
     from peer.store.paths import BlobPaths
     from proto.ids import Digest
 
@@ -71,7 +71,7 @@ class Blob:
         # Begun, and not unloaded since.
         self.fresh = False
         self._host = host
-        self._paths = paths
+        self.paths = paths
         self._lock = threading.Lock()
         self._check_lock = threading.Lock()
         self._catch_lock = threading.Lock()
@@ -90,26 +90,26 @@ class Blob:
     def scan(self) -> None:
         """Take held and complete from the files, at start. Raises MetaCorrupt, OSError."""
         size = self.layout.size_bytes
-        if self._paths.complete.exists():
-            if self._paths.complete.stat().st_size != size:
+        if self.paths.complete.exists():
+            if self.paths.complete.stat().st_size != size:
                 raise MetaCorrupt("its file has another size")
             self.complete, self.held = True, self.layout.full_mask
             return
-        if not self._paths.partial.exists() or self._paths.partial.stat().st_size > size:
+        if not self.paths.partial.exists() or self.paths.partial.stat().st_size > size:
             raise MetaCorrupt("its file is missing or too long")
         try:
-            self.held = HeldFile.read(self._paths.held, self.layout.count)
+            self.held = HeldFile.read(self.paths.held, self.layout.count)
         except (FileNotFoundError, FrameInvalid):
             raise MetaCorrupt("its bitfield is torn") from None
 
     def create(self) -> None:
         """Begin the blob's files, which stay open; the meta file comes last and makes them count. Raises OSError."""
-        self._paths.make_folders()
+        self.paths.make_folders()
         try:
-            self._data = create(self._paths.partial)
-            self._loaded_book = HashBook.begin(self.digest, self.layout.count, self._paths.hashes)
-            self._held_file = HeldFile.begin(self._paths.held, self.layout.count)
-            BlobMeta(self.layout, self.boot_id).write(self._paths.meta)
+            self._data = create(self.paths.partial)
+            self._loaded_book = HashBook.begin(self.digest, self.layout.count, self.paths.hashes)
+            self._held_file = HeldFile.begin(self.paths.held, self.layout.count)
+            BlobMeta(self.layout, self.boot_id).write(self.paths.meta)
         except BaseException:
             self.unload()
             raise
@@ -118,10 +118,10 @@ class Blob:
     def load(self, boot_id: str) -> None:
         """Open the files; after a restart of the machine verify what a partial blob holds. Raises OSError."""
         try:
-            path = self._paths.complete if self.complete else self._paths.partial
+            path = self.paths.complete if self.complete else self.paths.partial
             self._data = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             if not self.complete:
-                self._held_file = HeldFile.open(self._paths.held, self.layout.count)
+                self._held_file = HeldFile.open(self.paths.held, self.layout.count)
                 self._check_held(self._held_file, boot_id)
         except BaseException:
             self.unload()
@@ -146,15 +146,11 @@ class Blob:
 
     def touch(self, now_ns: int) -> None:
         """The blob was used now: the order of eviction after a restart. Raises OSError."""
-        os.utime(self._paths.meta, ns=(now_ns, now_ns))
+        os.utime(self.paths.meta, ns=(now_ns, now_ns))
 
     def last_use_ns(self) -> int:
         """Raises OSError."""
-        return self._paths.meta.stat().st_mtime_ns
-
-    def unlink(self) -> None:
-        """Delete every file. Raises OSError."""
-        self._paths.unlink_all()
+        return self.paths.meta.stat().st_mtime_ns
 
     def _check_held(self, held_file: HeldFile, boot_id: str) -> None:
         held = self.held & self._book.known
@@ -170,7 +166,7 @@ class Blob:
             held_file.sync()
             self.boot_id = boot_id
             used_ns = self.last_use_ns()
-            BlobMeta(self.layout, boot_id).write(self._paths.meta)
+            BlobMeta(self.layout, boot_id).write(self.paths.meta)
             self.touch(used_ns)
 
     # --- hashes ------------------------------------------------------------------------------------------------
@@ -179,13 +175,13 @@ class Blob:
     def _book(self) -> HashBook:
         """Read when it is first needed: sending a piece of a complete blob needs no hash. Raises OSError."""
         if self._loaded_book is None:
-            self._loaded_book = HashBook.load(self.digest, self.layout.count, self._paths.hashes)
+            self._loaded_book = HashBook.load(self.digest, self.layout.count, self.paths.hashes)
         return self._loaded_book
 
-    def learn(self, first: int, hashes: bytes, signature: bytes) -> None:
-        """Raises PieceCorrupt when a held piece has another hash, LocalError."""
+    def learn(self, run: SignedHashes) -> None:
+        """See BlobHandle. Raises PieceCorrupt when a held piece has another hash, LocalError."""
         with self._lock, self._hash_trouble():
-            self._book.learn(first, hashes, signature, self.held)
+            self._book.learn(run, self.held)
 
     @property
     def signed_hashes(self) -> tuple[SignedHashes, ...]:
@@ -220,7 +216,7 @@ class Blob:
     @property
     def aside_folder(self) -> Path:
         """Where unnamed files may be made, on the blob's own disk."""
-        return self._paths.partial.parent
+        return self.paths.partial.parent
 
     def make_room(self, size_bytes: int) -> bool:
         return self._host.make_room(size_bytes)
@@ -269,23 +265,18 @@ class Blob:
 
     def adopt(self, piece: int) -> bool:
         """See BlobHandle: a writer that finds its bytes in place."""
-        self._host.pin(self)
-        try:
+        if self.held >> piece & 1:
+            return False
+        with self._hand():
             # The transport asked nobody for the room it took.
             self._host.want_room(self, 0)
             with self._lock:
-                if self.held >> piece & 1:
-                    return False
                 if piece in self._owners or self._book.of(piece) is None:
                     raise LocalError(f"piece {piece} of blob {self.digest.short}: in hand, or of unknown hash")
                 writer = PieceWriter(self, piece, self._generation, Place.NOWHERE, self._prefix.ahead(piece))
                 self._owners[piece] = writer
-                self.writers += 1
-            self._host.pin(self)  # the writer unpins it at its end
-            writer.take_what_is_there()
-            return writer.fresh
-        finally:
-            self._host.unpin(self)
+        writer.take_what_is_there()
+        return writer.fresh
 
     def commit(self, writer: PieceWriter, piece_hash: bytes, hasher: _Hash | None) -> bool:
         """See WriterHost. Raises LocalError."""
@@ -301,7 +292,7 @@ class Blob:
                     owner.settle()
                 writer.copy_into_place()
             try:
-                self._book.learn(piece, piece_hash, b"", self.held)
+                self._book.learn(SignedHashes(piece, piece_hash, b""), self.held)
                 self._mark(piece)
             except OSError as error:
                 raise local_error(error, f"piece {piece} of blob {self.digest.short}") from None
@@ -380,16 +371,16 @@ class Blob:
     def _settle_for_good(self, generation: int) -> bool:
         """Bytes and hashes first, the name after. False for a blob that was voided meanwhile."""
         os.fdatasync(self._data)
-        sync(self._paths.meta)
+        sync(self.paths.meta)
         with self._lock:
             if generation != self._generation:
                 return False
             self._book.sync()
-            self._paths.partial.rename(self._paths.complete)
+            self.paths.partial.rename(self.paths.complete)
             self.complete = True
-        for folder in (self._paths.complete.parent, self._paths.partial.parent, self._paths.meta.parent):
+        for folder in (self.paths.complete.parent, self.paths.partial.parent, self.paths.meta.parent):
             sync(folder)
-        self._paths.held.unlink(missing_ok=True)
+        self.paths.held.unlink(missing_ok=True)
         return True
 
     def void(self) -> None:

@@ -9,18 +9,22 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from peer.store.files import CHUNK_BYTES, read_into
 from proto.errors import LocalError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from hashlib import _Hash
 
     import blake3
 
     from proto.ids import Digest
     from proto.pieces import PieceLayout
+
+    # Hashes the next held piece of a blob; False when there is none, or nobody uses the blob. Raises LocalError.
+    CatchUp = Callable[[memoryview], bool]
 
 
 class PrefixDigest:
@@ -66,29 +70,21 @@ def hash_piece(
     return True
 
 
-class Catchable(Protocol):
-    """A blob whose digest may lag behind its pieces."""
-
-    def catch_up(self, buffer: memoryview) -> bool:
-        """Hash the next piece that is held; False when there is none, or nobody uses the blob. Raises LocalError."""
-        ...
-
-
 class DigestThread:
     """Brings the digests of blobs up to their verified prefix, a piece at a time."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Catchable] = deque()
+        self._waiting: deque[CatchUp] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def request(self, blob: Catchable) -> None:
-        """The blob has a piece to hash."""
+    def request(self, catch_up: CatchUp) -> None:
+        """A blob has a piece to hash, by this method of its own."""
         with self._changed:
-            if self._closed or blob in self._waiting:
+            if self._closed or catch_up in self._waiting:
                 return
-            self._waiting.append(blob)
+            self._waiting.append(catch_up)
             self._changed.notify()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="store-digest", daemon=True)
@@ -109,8 +105,8 @@ class DigestThread:
                 self._changed.wait_for(lambda: self._waiting or self._closed)
                 if self._closed:
                     return
-                blob = self._waiting.popleft()
+                catch_up = self._waiting.popleft()
             # Disk trouble comes up again, and is reported, where the caller asks for the digest.
             with contextlib.suppress(LocalError):
-                while not self._closed and blob.catch_up(buffer):
+                while not self._closed and catch_up(buffer):
                     pass

@@ -175,7 +175,7 @@ class DiskStore:
         return freed > 0
 
     def request_digest(self, blob: Blob) -> None:
-        self._digests.request(blob)
+        self._digests.request(blob.catch_up)
 
     # --- the index ---------------------------------------------------------------------------------------------
 
@@ -324,7 +324,7 @@ class DiskStore:
         self._unfinished.pop(blob, None)
         self._used_bytes -= blob.layout.size_bytes
         try:
-            blob.unlink()
+            blob.paths.unlink_all()
         except OSError as error:
             log.warning("store: blob %s not deleted: %s", blob.digest.short, error.strerror)
 

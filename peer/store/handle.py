@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from peer.store.base import SignedHashes
 from proto.pieces import first_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.store.base import SignedHashes
     from peer.store.blob import Blob, BlobHost
     from peer.store.writer import PieceWriter
     from proto.ids import Digest
@@ -60,11 +60,11 @@ class BlobHandle:
 
         Raises PieceCorrupt when a held piece has another hash (void the blob), LocalError.
         """
-        self._blob.learn(signed.first, signed.hashes, signed.signature)
+        self._blob.learn(signed)
 
     def trust_hashes(self, first: int, hashes: bytes) -> None:
         """The same without a signature: computed here from the origin's own bytes."""
-        self._blob.learn(first, hashes, b"")
+        self._blob.learn(SignedHashes(first, hashes, b""))
 
     @property
     def signed_hashes(self) -> tuple[SignedHashes, ...]:

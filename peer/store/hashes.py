@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 import blake3
 
-from peer.store.base import SignedHashes
+from peer.store.base import HASH_BYTES, SignedHashes
 from peer.store.digest import hash_piece
 from peer.store.files import CHUNK_BYTES, create, write_all
 from proto.errors import PieceCorrupt
@@ -27,14 +27,13 @@ if TYPE_CHECKING:
     from proto.ids import Digest
     from proto.pieces import PieceLayout
 
-HASH_BYTES: Final = 32
 _MAGIC: Final = b"LCH1"
 _HEAD: Final = struct.Struct(">4sIIB")
 _CRC: Final = struct.Struct(">I")
 
 
-def _encode(first: int, hashes: bytes, signature: bytes) -> bytes:
-    body = _HEAD.pack(_MAGIC, first, len(hashes) // HASH_BYTES, len(signature)) + hashes + signature
+def _encode(run: SignedHashes) -> bytes:
+    body = _HEAD.pack(_MAGIC, run.first, run.count, len(run.signature)) + run.hashes + run.signature
     return body + _CRC.pack(zlib.crc32(body))
 
 
@@ -107,22 +106,23 @@ class HashBook:
                 pieces &= ~(1 << piece)
         return pieces
 
-    def learn(self, first: int, hashes: bytes, signature: bytes, held: int) -> None:
-        """Keep a run. Raises PieceCorrupt when it contradicts a piece that is held, OSError; then nothing is kept."""
-        count = len(hashes) // HASH_BYTES
-        if len(hashes) % HASH_BYTES or first < 0 or first + count > self._count:
-            raise PieceCorrupt(
-                f"blob {self._digest.short}: {len(hashes)} bytes of hashes from piece {first} do not fit"
-            )
-        if len(signature) not in (0, SIGNATURE_BYTES):
-            raise PieceCorrupt(f"blob {self._digest.short}: a signature of {len(signature)} bytes on piece hashes")
-        if not count or self._covered(first, hashes, signature):
+    def learn(self, run: SignedHashes, held: int) -> None:
+        """Keep a run, whose signature may be empty.
+
+        Raises PieceCorrupt when it contradicts a piece that is held, OSError; then nothing is kept.
+        """
+        size_bytes = len(run.hashes)
+        if size_bytes % HASH_BYTES or run.first < 0 or run.first + run.count > self._count:
+            raise PieceCorrupt(f"blob {self._digest.short}: {size_bytes} bytes of hashes from {run.first} do not fit")
+        if len(run.signature) not in (0, SIGNATURE_BYTES):
+            raise PieceCorrupt(f"blob {self._digest.short}: a signature of {len(run.signature)} bytes on piece hashes")
+        if self._covered(run):
             return
-        self._refuse_contradiction(first, hashes, held)
-        record = _encode(first, hashes, signature)
+        self._refuse_contradiction(run, held)
+        record = _encode(run)
         write_all(self._descriptor, record, self._end_bytes)
         self._end_bytes += len(record)
-        self._keep(first, hashes, signature)
+        self._keep(run)
 
     def clear(self) -> None:
         """Forget all. Raises OSError."""
@@ -150,30 +150,28 @@ class HashBook:
             return False
         if _CRC.unpack_from(raw, end)[0] != zlib.crc32(raw[start:end]):
             return False
-        self._keep(first, raw[start + _HEAD.size : middle], raw[middle:end])
+        self._keep(SignedHashes(first, raw[start + _HEAD.size : middle], raw[middle:end]))
         self._end_bytes = end + _CRC.size
         return True
 
-    def _keep(self, first: int, hashes: bytes, signature: bytes) -> None:
-        count = len(hashes) // HASH_BYTES
-        self._hashes[first * HASH_BYTES : first * HASH_BYTES + len(hashes)] = hashes
-        mask = ((1 << count) - 1) << first
-        self.known |= mask
-        if signature:
-            self._signed[first, count] = SignedHashes(first, hashes, signature)
-            self._signed_mask |= mask
+    def _keep(self, run: SignedHashes) -> None:
+        start = run.first * HASH_BYTES
+        self._hashes[start : start + len(run.hashes)] = run.hashes
+        self.known |= run.pieces
+        if run.signature:
+            self._signed[run.first, run.count] = run
+            self._signed_mask |= run.pieces
 
-    def _covered(self, first: int, hashes: bytes, signature: bytes) -> bool:
+    def _covered(self, run: SignedHashes) -> bool:
         """Nothing in it is new: each hash is known, and signed in this run or others if this one is."""
-        start = first * HASH_BYTES
-        wanted = ((1 << len(hashes) // HASH_BYTES) - 1) << first
-        there = self._signed_mask if signature else self.known
-        return there & wanted == wanted and self._hashes[start : start + len(hashes)] == hashes
+        start = run.first * HASH_BYTES
+        there = self._signed_mask if run.signature else self.known
+        return there & run.pieces == run.pieces and self._hashes[start : start + len(run.hashes)] == run.hashes
 
-    def _refuse_contradiction(self, first: int, hashes: bytes, held: int) -> None:
-        for index in range(len(hashes) // HASH_BYTES):
-            piece = first + index
-            if held >> piece & 1 and self.of(piece) != hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES]:
+    def _refuse_contradiction(self, run: SignedHashes, held: int) -> None:
+        for index in range(run.count):
+            piece = run.first + index
+            if held >> piece & 1 and self.of(piece) != run.hashes[index * HASH_BYTES : (index + 1) * HASH_BYTES]:
                 raise PieceCorrupt(
                     f"blob {self._digest.short}: piece {piece} is held with another hash than this one: void the blob"
                 )
