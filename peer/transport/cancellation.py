@@ -6,11 +6,13 @@ It knows nothing of what the work is. Cancelling is final.
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 from typing import TYPE_CHECKING
 
+from peer.transport.sockets import shut_down
+
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Iterator
 
 
@@ -74,12 +76,3 @@ class Cancellation:
         finally:
             with self._lock:
                 self._children.discard(child)
-
-
-def shut_down(sock: socket.socket) -> None:
-    """Wake whoever blocks on this socket.
-
-    The plain socket's method also for TLS: SSLSocket.shutdown drops the TLS state under the reader's feet.
-    """
-    with contextlib.suppress(OSError):
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)

@@ -6,6 +6,7 @@ from the socket into it and from it straight into the store's writer, which hash
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -17,6 +18,7 @@ from peer.transport.base import FetchOutcome, RemoteBitfield
 from peer.transport.connection import AnswerLate, ConnectionLost, HttpConnection
 from peer.transport.pool import ConnectionPool
 from peer.transport.queries import ask
+from peer.transport.rates import RateLimiter
 from peer.transport.request_lead import RequestLead
 from peer.transport.wire import bitfield_path, decode_bitfield, hashes_path, pieces_path
 from proto.errors import ConfigError, LocalError, PieceCorrupt, RemoteError
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
 
     from peer.store.writer import PieceWriter
     from peer.transport.base import PieceFetch, PieceSource
-    from peer.transport.rates import RateLimiter
     from peer.transport.wire import Answer
     from proto.ids import Digest
     from proto.wire.tickets import Identity
@@ -62,13 +63,6 @@ class _Task:
     started_s: float = 0.0
     received_bytes: int = 0
     fresh: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Connect:
-    """A connection to open ahead of use."""
-
-    address: str
 
 
 class _Failed(Exception):
@@ -108,14 +102,15 @@ class HttpTransport:
         self._workers = workers
         self._buffer_bytes = buffer_bytes
         self._slot_wait_s = slot_wait_s
-        self._limiter = limiter
+        self._limiter = limiter or RateLimiter()
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
         # Fetches that wait for others to be nearly over; with the same lock, and few.
         self._turns = threading.Condition(lock)
         self._lead = RequestLead()
         self._tasks: dict[int, _Task] = {}
-        self._queue: deque[_Task | _Connect] = deque()
+        # Fetches, and addresses to open a connection to ahead of use.
+        self._queue: deque[_Task | str] = deque()
         self._threads: list[threading.Thread] = []
         self._free_threads = 0
         self._closed = False
@@ -129,7 +124,7 @@ class HttpTransport:
             self._tasks[fetch.fetch_id] = task
             self._enqueue(task)
 
-    def _enqueue(self, task: _Task | _Connect) -> None:
+    def _enqueue(self, task: _Task | str) -> None:
         self._queue.append(task)
         if len(self._queue) > self._free_threads and len(self._threads) < self._workers:
             name = f"download-{len(self._threads)}"
@@ -154,7 +149,7 @@ class HttpTransport:
         """See Transport."""
         with self._changed:
             if not self._closed and not self._pool.has(source.address):
-                self._enqueue(_Connect(source.address))
+                self._enqueue(source.address)
 
     def bitfield(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> RemoteBitfield:
         """See Transport. Raises PeerBusy, TicketInvalid or RemoteError."""
@@ -197,8 +192,8 @@ class HttpTransport:
                 if not self._queue:
                     return
                 task = self._queue.popleft()
-            if isinstance(task, _Connect):
-                self._open(task.address, buffer)
+            if isinstance(task, str):
+                self._open(task, buffer)
                 continue
             outcome = self._carry_out(task, buffer)
             with self._changed:
@@ -245,44 +240,35 @@ class HttpTransport:
         address = task.fetch.source.address
         while True:
             connection = self._pool.take(address)
+            keep = False
             try:
                 self._attach(task, connection)
                 if not connection.used:
-                    self._pool.open(connection, buffer)
+                    connection.open(buffer)
                 self._await_turn(task)
                 keep = self._fetch_over(task, connection, buffer)
+                return
             except ConnectionLost as lost:
-                self._detach(task)
-                connection.close()
                 # A warm connection may have been closed by the other side while it was idle.
-                if lost.early and connection.used and not task.cancelled:
-                    continue
-                raise
+                if not (lost.early and connection.used and not task.cancelled):
+                    raise
             except _Failed as failure:
-                self._detach(task)
-                self._pool.give(connection, keep=failure.clean and not task.cancelled)
+                keep = failure.clean
                 raise
-            except BaseException:
+            finally:
+                # After this nobody can shut it down any more, so that another fetch may have it.
                 self._detach(task)
-                connection.close()
-                raise
-            # After this nobody can shut it down any more, so that another fetch may have it.
-            self._detach(task)
-            self._pool.give(connection, keep=keep and not task.cancelled)
-            return
+                self._pool.give(connection, keep=keep and not task.cancelled)
 
     def _open(self, address: str, buffer: memoryview) -> None:
         connection = self._pool.take(address)
-        if connection.used:
-            self._pool.give(connection, keep=True)
-            return
-        try:
-            self._pool.open(connection, buffer)
-        except (ConnectionLost, AnswerLate, RemoteError):
-            # Whoever needs it tries again, and tells.
-            connection.close()
-        else:
-            self._pool.give(connection, keep=True)
+        keep = connection.used
+        # Whoever needs it tries again, and tells.
+        with contextlib.suppress(ConnectionLost, AnswerLate, RemoteError):
+            if not keep:
+                connection.open(buffer)
+                keep = True
+        self._pool.give(connection, keep=keep)
 
     def _attach(self, task: _Task, connection: HttpConnection) -> None:
         with self._changed:
@@ -359,8 +345,7 @@ class HttpTransport:
         give_up_s = task.started_s + task.fetch.deadline_s
         if rest:
             # What came with the answer's head counts too: a quarter of a small piece and more.
-            if self._limiter is not None:
-                self._limiter.take(len(rest))
+            self._limiter.take(len(rest))
             task.received_bytes += len(rest)
             writer.write(rest)
         lead_bytes = self._lead.size_bytes(task.fetch.blob.layout.length(task.fetch.piece))
@@ -370,7 +355,7 @@ class HttpTransport:
                 size = min(size, remaining - lead_bytes)
             elif not task.nearly_over:
                 self._tell_nearly_over(task)
-            if self._limiter is not None and self._limiter.limited:
+            if self._limiter.limited:
                 size = min(size, self._limiter.chunk_bytes)
                 self._limiter.take(size)
             count = connection.read_body(buffer[:size], give_up_s)

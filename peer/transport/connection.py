@@ -9,9 +9,10 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
-from peer.transport.sockets import set_receive_timeout, set_send_timeout, set_wake_threshold, shut_down, split_address
+from peer.transport.sockets import set_receive_timeout, set_send_timeout, set_wake_threshold, shut_down
 from peer.transport.wire import HEAD_BYTES_MAX, HEAD_END, Answer, format_request, nonce_path, parse_answer
-from proto.errors import ConfigError, FrameInvalid
+from proto.config.values import parse_host_port
+from proto.errors import FrameInvalid
 from proto.wire.tickets import NONCE_BYTES, prove_connection
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ class AnswerLate(Exception):
 class HttpConnection:
     """Not connected until open()."""
 
-    def __init__(self, address: str, identity: Identity) -> None:
+    def __init__(self, address: str, identity: Identity, connect_timeout_s: float) -> None:
         self.address = address
+        self._connect_timeout_s = connect_timeout_s
         self.used = False
         self.idle_since_s = 0.0
         self._identity = identity
@@ -48,25 +50,25 @@ class HttpConnection:
         self._sock: socket.socket | None = None
         self._stopped = False
 
-    def open(self, timeout_s: float, buffer: memoryview) -> None:
+    def open(self, buffer: memoryview) -> None:
         """Connect and fetch the nonce, one round trip each. Raises ConnectionLost, AnswerLate, FrameInvalid."""
         try:
-            host, port = split_address(self.address)
-        except ConfigError as error:
-            raise FrameInvalid(str(error)) from None
+            where = parse_host_port(self.address)
+        except ValueError as error:
+            raise FrameInvalid(f"address {self.address!r}: {error}") from None
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
             family, kind, protocol, _, target = found[0]
             self._sock = socket.socket(family, kind, protocol)
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            set_send_timeout(self._sock, timeout_s)
+            set_send_timeout(self._sock, self._connect_timeout_s)
             if self._stopped:
                 raise ConnectionLost(early=True)
             self._sock.connect(target)
         except OSError:
             raise ConnectionLost(early=True) from None
         self._send(format_request(nonce_path(), self.address))
-        answer, rest = self.read_head(buffer, timeout_s)
+        answer, rest = self.read_head(buffer, self._connect_timeout_s)
         if answer.status != 204 or len(answer.nonce) != NONCE_BYTES or len(rest):
             raise FrameInvalid(f"{self.address} gave no nonce")
         self._nonce = answer.nonce

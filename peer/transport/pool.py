@@ -1,4 +1,4 @@
-"""Keep-alive connections that are idle now, by address. It opens and hands them out; it sends no request itself."""
+"""Keep-alive connections that are idle now, by address. It hands them out, and sends no request itself."""
 
 from __future__ import annotations
 
@@ -36,20 +36,15 @@ class ConnectionPool:
             if found is not None:
                 self._idle.remove(found)
         _close_all(stale)
-        return found or HttpConnection(address, self._identity)
+        return found or HttpConnection(address, self._identity, self._connect_timeout_s)
 
     def has(self, address: str) -> bool:
         """Whether one is idle now."""
         with self._lock:
             return any(each.address == address for each in self._idle)
 
-    def open(self, connection: HttpConnection, buffer: memoryview) -> None:
-        """Connect. Raises as HttpConnection.open."""
-        connection.open(self._connect_timeout_s, buffer)
-
     def give(self, connection: HttpConnection, *, keep: bool) -> None:
         """Back from its user: kept warm, or closed."""
-        stale = []
         with self._lock:
             if keep and not self._closed:
                 connection.used = True

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from peer.transport.base import PieceSource
     from peer.transport.connection import HttpConnection
     from peer.transport.pool import ConnectionPool
+    from peer.transport.wire import Answer
 
 _BUFFER_BYTES: Final = 64 * KIB
 
@@ -29,27 +30,26 @@ def ask(pool: ConnectionPool, source: PieceSource, path: str, ticket: bytes, tim
     peer = short_peer(source.peer)
     while True:
         connection = pool.take(source.address)
+        keep = False
         try:
             if not connection.used:
-                pool.open(connection, buffer)
-            return _ask_over(pool, connection, path, ticket, give_up_s, buffer)
+                connection.open(buffer)
+            connection.request(path, ticket)
+            answer, body = _read_answer(connection, give_up_s, buffer)
+            keep = answer.keep_alive
         except ConnectionLost as lost:
-            connection.close()
             # A warm connection may have been closed by the other side while it was idle.
-            if not (lost.early and connection.used):
-                raise RemoteError(f"peer {peer}: connection lost") from None
+            if lost.early and connection.used:
+                continue
+            raise RemoteError(f"peer {peer}: connection lost") from None
         except AnswerLate:
-            connection.close()
             raise RemoteError(f"peer {peer}: no answer within {timeout_s:g} s") from None
-        except BaseException:
-            connection.close()
-            raise
+        finally:
+            pool.give(connection, keep=keep)
+        return _checked(answer.status, body, source.address)
 
 
-def _ask_over(
-    pool: ConnectionPool, connection: HttpConnection, path: str, ticket: bytes, give_up_s: float, buffer: memoryview
-) -> bytes | None:
-    connection.request(path, ticket)
+def _read_answer(connection: HttpConnection, give_up_s: float, buffer: memoryview) -> tuple[Answer, bytes]:
     answer, rest = connection.read_head(buffer, give_up_s - time.monotonic())
     if answer.length_bytes > HASHES_BYTES_MAX or len(rest) > answer.length_bytes:
         raise FrameInvalid(f"an answer of {answer.length_bytes} bytes: at most {HASHES_BYTES_MAX}")
@@ -59,13 +59,16 @@ def _ask_over(
     filled = len(rest)
     while filled < len(body):
         filled += connection.read_body(view[filled:], give_up_s)
-    pool.give(connection, keep=answer.keep_alive)
-    if answer.status == 404:
+    return answer, bytes(body)
+
+
+def _checked(status: int, body: bytes, address: str) -> bytes | None:
+    if status == 404:
         return None
-    if answer.status == 503:
-        raise PeerBusy(f"{connection.address} is busy: ask another peer")
-    if answer.status == 403:
-        raise TicketInvalid(f"{connection.address} refused our ticket: announce again")
-    if answer.status != 200:
-        raise FrameInvalid(f"{connection.address} answered {answer.status}")
-    return bytes(body)
+    if status == 503:
+        raise PeerBusy(f"{address} is busy: ask another peer")
+    if status == 403:
+        raise TicketInvalid(f"{address} refused our ticket: announce again")
+    if status != 200:
+        raise FrameInvalid(f"{address} answered {status}")
+    return body

@@ -1,4 +1,4 @@
-"""What both ends of the piece protocol do with sockets: addresses and kernel timeouts. No HTTP here.
+"""What both ends of the piece protocol do with sockets: kernel timeouts and their like. No HTTP here.
 
 The sockets stay truly blocking: a timeout set through Python would make them non-blocking underneath and defeat
 MSG_WAITALL, so the kernel's own SO_RCVTIMEO and SO_SNDTIMEO are used.
@@ -10,17 +10,7 @@ import contextlib
 import socket
 import struct
 
-from proto.errors import ConfigError
-
 _TIMEVAL = struct.Struct("ll")
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """HOST:PORT or [IPV6]:PORT; an empty host means every interface. Raises ConfigError."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535 or ("[" in host) != ("]" in host):
-        raise ConfigError(f"address {address!r}: expected HOST:PORT")
-    return host.strip("[]"), int(port)
 
 
 def set_send_timeout(sock: socket.socket, seconds: float) -> None:
@@ -44,9 +34,12 @@ def set_unsent_limit(sock: socket.socket, size_bytes: int) -> None:
 
 
 def shut_down(sock: socket.socket) -> None:
-    """Wake whoever is blocked in this socket, from another thread; harmless when it is closed already."""
+    """Wake whoever is blocked in this socket, from another thread; harmless when it is closed already.
+
+    The plain socket's method also for TLS: SSLSocket.shutdown drops the TLS state under the reader's feet.
+    """
     with contextlib.suppress(OSError):
-        sock.shutdown(socket.SHUT_RDWR)
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
 
 
 def _timeval(seconds: float) -> bytes:
