@@ -52,11 +52,6 @@ class ClientRequest:
         """Whether the client has closed its connection."""
         return self.http.transport is None or self.http.transport.is_closing()
 
-    def cut(self) -> None:
-        """End the connection: the client sees a short answer, never one that looks whole."""
-        if self.http.transport is not None:
-            self.http.transport.abort()
-
     async def wait_for(
         self,
         work: asyncio.Future[T],

@@ -18,7 +18,7 @@ from proto.oci.routes import HOP_HEADER, NamedBy, Ping, RegistryRequest, rewrite
 from proto.oci.www_authenticate import bearer_challenge, insufficient_scope
 
 if TYPE_CHECKING:
-    from multidict import CIMultiDictProxy
+    from multidict import CIMultiDictProxy, MultiMapping
 
     from proto.oci.ranges import Part
 
@@ -50,7 +50,7 @@ def for_origin(received: CIMultiDictProxy[str]) -> CIMultiDict[str]:
     return kept
 
 
-def for_client(asked: RegistryRequest, status: int, received: CIMultiDictProxy[str]) -> CIMultiDict[str]:
+def for_client(asked: RegistryRequest, status: int, received: MultiMapping[str]) -> CIMultiDict[str]:
     """An origin's header lines as they go on to the client: `Link` stays on this host, the challenge fits the path."""
     named = _named_by_connection(received)
     kept: CIMultiDict[str] = CIMultiDict()
@@ -87,7 +87,7 @@ def namespace_header(asked: RegistryRequest) -> dict[str, str]:
     return {"OCI-Namespace": asked.upstream} if asked.named_by is NamedBy.NS else {}
 
 
-def _named_by_connection(headers: CIMultiDictProxy[str]) -> frozenset[str]:
+def _named_by_connection(headers: MultiMapping[str]) -> frozenset[str]:
     """Header names that the sender declared to be for the next hop only."""
     return frozenset(
         token.strip().lower() for line in headers.getall("Connection", []) for token in line.split(",") if token.strip()

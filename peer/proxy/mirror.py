@@ -60,7 +60,6 @@ class _Mirror:
         passthrough = PassThrough(self._context)
         self._blobs = BlobStream(self._context, passthrough)
         yield
-        await self._context.origins.aclose()
         await asyncio.to_thread(passthrough.close)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:

@@ -25,7 +25,7 @@ from proto.errors import UpstreamKind
 if TYPE_CHECKING:
     from typing import Self
 
-    from multidict import CIMultiDict, CIMultiDictProxy
+    from multidict import CIMultiDict
 
     from peer.store.base import FileSlice
     from peer.transport.cancellation import Cancellation
@@ -96,20 +96,14 @@ class BlobBody(Protocol):
         ...
 
 
-class OriginAnswer(Protocol):
-    """An answer in the origin's own words: status, header lines in their order, and a body that is read once."""
+@dataclass(slots=True)
+class OriginAnswer:
+    """An answer in the origin's own words: status, header lines in their order, and all of its body."""
 
     status: int
     reason: str | None
-    headers: CIMultiDictProxy[str]
-
-    async def read(self) -> bytes:
-        """The next bytes of the body, b"" at its end. Raises UpstreamError (unavailable) where it is cut."""
-        ...
-
-    def close(self) -> None:
-        """End reading. Idempotent."""
-        ...
+    headers: CIMultiDict[str]
+    body: bytes = b""
 
 
 class Origin(Protocol):
@@ -141,7 +135,7 @@ class Origin(Protocol):
     async def manifest(self, method: str, request: RegistryRequest, headers: CIMultiDict[str]) -> OriginAnswer:
         """A manifest, or what else of the API is small: `/v2/`, tag lists, referrers, the HEAD of a blob.
 
-        `headers` are the client's own lines. A GET of a blob is sent here only to get the words of a refusal; its body
-        is not read. The caller closes the answer. Raises UpstreamError if there is no answer.
+        `headers` are the client's own lines. A GET of a blob is sent here only to get the words of a refusal; its
+        bytes are left out. Raises UpstreamError if there is no whole answer.
         """
         ...

@@ -68,8 +68,9 @@ class OriginConnection:
         self._http.auto_open = 0  # it must never connect by itself, to an address nobody checked
         self._http.sock = sock
         # A proxy is sent the whole URL of a plain-http request.
-        proxied = endpoint.egress_proxy is not None and endpoint.scheme == "http"
-        self._target_prefix = f"http://{endpoint.authority}" if proxied else ""
+        proxy = endpoint.egress_proxy if endpoint.scheme == "http" else None
+        self._target_prefix = f"http://{endpoint.authority}" if proxy is not None else ""
+        self._proxy_lines = _proxy_credential(proxy) if proxy is not None else []
 
     @classmethod
     def open(
@@ -105,7 +106,7 @@ class OriginConnection:
         # The target goes out byte for byte: a signature may cover it.
         self._http.putrequest(method, self._target_prefix + target, skip_host=True, skip_accept_encoding=True)
         self._http.putheader("Host", self.endpoint.authority)
-        for name, value in headers:
+        for name, value in [*self._proxy_lines, *headers]:
             self._http.putheader(name, value)
         self._http.endheaders()
         return self._http.getresponse()
@@ -133,6 +134,7 @@ class Exchange:
         give_back: Callable[[OriginConnection], None],
     ) -> None:
         self.status = response.status
+        self.reason = response.reason
         self.endpoint = connection.endpoint
         self._connection = connection
         self._response = response
@@ -161,6 +163,14 @@ class Exchange:
     def headers(self, name: str) -> list[str]:
         """All lines of that name."""
         return self._response.headers.get_all(name, [])
+
+    @property
+    def lines(self) -> list[tuple[str, str]]:
+        """All header lines in their order, read as UTF-8 where http.client reads Latin-1."""
+        return [
+            (name, " ".join(value.splitlines()).encode("latin-1").decode("utf-8", "surrogateescape"))
+            for name, value in self._response.headers.items()
+        ]
 
     def readinto(self, view: memoryview) -> int:
         """Receive what is there, at least one byte; 0 at the end of the body.
@@ -203,16 +213,14 @@ class Exchange:
 
     def read_all(self, limit_bytes: int) -> bytes:
         """The whole body. Raises UpstreamError (content) where it is longer than the limit."""
-        body = bytearray(limit_bytes + 1)
-        length = 0
-        with memoryview(body) as view:
-            while count := self.readinto(view[length:]):
-                length += count
-        if length > limit_bytes:
-            raise UpstreamError(
-                f"{self.endpoint.host}: sent more than {limit_bytes} bytes where less was due", UpstreamKind.CONTENT
-            )
-        return bytes(body[:length])
+        body, view = bytearray(), memoryview(bytearray(DRAIN_BYTES_MAX))
+        while count := self.readinto(view):
+            body += view[:count]
+            if len(body) > limit_bytes:
+                raise UpstreamError(
+                    f"{self.endpoint.host}: sent more than {limit_bytes} bytes where less was due", UpstreamKind.CONTENT
+                )
+        return bytes(body)
 
     def drain(self) -> None:
         """Read a short body that nobody needs, so that the connection can be used again; then close."""
@@ -319,7 +327,7 @@ def _connect_through(
         if endpoint.scheme == "http":
             return sock
         try:
-            sock.sendall(_connect_request(endpoint, proxy.username, proxy.password))
+            sock.sendall(_connect_request(endpoint, proxy_url))
             response = http.client.HTTPResponse(sock, method="CONNECT")
             response.begin()
             response.close()
@@ -332,10 +340,17 @@ def _connect_through(
     return sock
 
 
-def _connect_request(endpoint: Endpoint, user: str | None, password: str | None) -> bytes:
+def _proxy_credential(proxy_url: str) -> list[tuple[str, str]]:
+    """The header line with the user and password of a proxy's URL, where it has them."""
+    proxy = urlsplit(proxy_url)
+    if proxy.username is None:
+        return []
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
+    return [("Proxy-Authorization", f"Basic {base64.b64encode(pair).decode()}")]
+
+
+def _connect_request(endpoint: Endpoint, proxy_url: str) -> bytes:
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     lines = [f"CONNECT {host}:{endpoint.port} HTTP/1.1", f"Host: {host}:{endpoint.port}"]
-    if user is not None:
-        pair = f"{unquote(user)}:{unquote(password or '')}".encode()
-        lines.append(f"Proxy-Authorization: Basic {base64.b64encode(pair).decode()}")
+    lines += [f"{name}: {value}" for name, value in _proxy_credential(proxy_url)]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

@@ -20,9 +20,9 @@ import stat
 from typing import TYPE_CHECKING, Final
 from urllib.parse import parse_qsl, urlencode
 
-from multidict import CIMultiDict, CIMultiDictProxy
+from multidict import CIMultiDict
 
-from peer.registry.base import BlobBody
+from peer.registry.base import BlobBody, OriginAnswer
 from peer.store.base import FileSlice
 from proto.errors import DigestInvalid, UpstreamError, UpstreamKind
 from proto.ids import Digest
@@ -97,15 +97,15 @@ class DirectoryOrigin:
             end = size_bytes if end is None else min(end, size_bytes)
             return FileBody(os.dup(descriptor), start, end, size_bytes, cancel)
 
-    async def manifest(self, method: str, request: RegistryRequest, headers: CIMultiDict[str]) -> MadeAnswer:
+    async def manifest(self, method: str, request: RegistryRequest, headers: CIMultiDict[str]) -> OriginAnswer:
         """See Origin."""
         self._on_request(method)
         answer = await asyncio.to_thread(self._answer, request)
         if method == "HEAD":
-            answer.content = b""
+            answer.body = b""
         return answer
 
-    def _answer(self, request: RegistryRequest) -> MadeAnswer:
+    def _answer(self, request: RegistryRequest) -> OriginAnswer:
         route = request.route
         with self._reading(route.path) as contents:
             if isinstance(route, ManifestRoute):
@@ -114,11 +114,11 @@ class DirectoryOrigin:
                 descriptor = contents.blob(route.repository, route.digest)
                 size_bytes = os.fstat(descriptor).st_size
                 os.close(descriptor)
-                return MadeAnswer("application/octet-stream", b"", size_bytes, route.digest)
+                return _made("application/octet-stream", b"", size_bytes, route.digest)
             if isinstance(route, TagsRoute):
                 return _tags_answer(request, route.repository, contents.tags(route.repository))
             if isinstance(route, Ping):
-                return MadeAnswer("application/json", b"{}")
+                return _made("application/json", b"{}")
         # Clients then look for referrers under a tag, as the specification says.
         raise UpstreamError(f"origin {self.host}: a directory has no referrers", UpstreamKind.UNKNOWN, status=404)
 
@@ -203,32 +203,16 @@ class FileBody(BlobBody):
             self._descriptor = -1
 
 
-class MadeAnswer:
-    """See peer.registry.base.OriginAnswer. `size_bytes`: of a blob whose bytes do not come this way."""
-
-    def __init__(
-        self, media_type: str, content: bytes, size_bytes: int | None = None, digest: Digest | None = None
-    ) -> None:
-        self.status = 200
-        self.reason: str | None = "OK"
-        self.content = content
-        lines = {
-            "Content-Type": media_type,
-            "Content-Length": str(len(content) if size_bytes is None else size_bytes),
-            "Docker-Distribution-Api-Version": "registry/2.0",
-        }
-        if digest is not None:
-            lines["Docker-Content-Digest"] = str(digest)
-        self.lines = CIMultiDict(lines)
-        self.headers = CIMultiDictProxy(self.lines)
-
-    async def read(self) -> bytes:
-        """See OriginAnswer."""
-        content, self.content = self.content, b""
-        return content
-
-    def close(self) -> None:
-        """See OriginAnswer."""
+def _made(media_type: str, content: bytes, size_bytes: int | None = None, digest: Digest | None = None) -> OriginAnswer:
+    """`size_bytes`: of a blob whose bytes do not come this way."""
+    lines = {
+        "Content-Type": media_type,
+        "Content-Length": str(len(content) if size_bytes is None else size_bytes),
+        "Docker-Distribution-Api-Version": "registry/2.0",
+    }
+    if digest is not None:
+        lines["Docker-Content-Digest"] = str(digest)
+    return OriginAnswer(200, "OK", CIMultiDict(lines), content)
 
 
 def media_type_of(content: bytes) -> str | None:
@@ -254,25 +238,25 @@ def media_type_of(content: bytes) -> str | None:
     return None
 
 
-def _manifest_answer(digest: Digest, content: bytes) -> MadeAnswer:
+def _manifest_answer(digest: Digest, content: bytes) -> OriginAnswer:
     media_type = media_type_of(content)
     if media_type is None:
         raise _Absent("is no manifest")
     if Digest.of(content, digest.algorithm) != digest:
         raise _Damaged(f"does not match its digest {digest.short}")
-    return MadeAnswer(media_type, content, digest=digest)
+    return _made(media_type, content, digest=digest)
 
 
-def _tags_answer(request: RegistryRequest, repository: str, tags: list[str]) -> MadeAnswer:
+def _tags_answer(request: RegistryRequest, repository: str, tags: list[str]) -> OriginAnswer:
     """One page of the list: `n` tags after `last`, with a Link to the next."""
     query = dict(parse_qsl(request.query))
     limit = int(query["n"]) if query.get("n", "").isdecimal() and len(query["n"]) < 6 else _TAGS_PAGE
     left = sorted(tag for tag in tags if tag > query.get("last", ""))
     page = left[:limit]
-    answer = MadeAnswer("application/json", json.dumps({"name": repository, "tags": page}).encode())
+    answer = _made("application/json", json.dumps({"name": repository, "tags": page}).encode())
     if page and len(page) < len(left):
         following = urlencode({"n": limit, "last": page[-1]})
-        answer.lines["Link"] = f'<{request.route.path}?{following}>; rel="next"'
+        answer.headers["Link"] = f'<{request.route.path}?{following}>; rel="next"'
     return answer
 
 

@@ -46,7 +46,7 @@ PLACES: Final[dict[str, Callable[[str], None]]] = {key: functools.partial(_check
 
 
 class Origins:
-    """Safe to use from many threads. aclose() on the loop where manifests were asked for, then close()."""
+    """Safe to use from many threads. close() it in the end."""
 
     def __init__(
         self,
@@ -78,10 +78,6 @@ class Origins:
             return self.of(self.upstreams().lookup(host))
         except RemoteError as error:
             raise UpstreamError(str(error), UpstreamKind.DENIED) from error
-
-    async def aclose(self) -> None:
-        """Close what `manifest` keeps open."""
-        await self._registries.aclose()
 
     def close(self) -> None:
         """Close idle connections; those in use are closed when their bodies end."""

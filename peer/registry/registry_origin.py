@@ -14,6 +14,7 @@ from peer.registry.base import ANYONE
 from peer.registry.blob_body import HttpBody, http_body
 from peer.registry.client import OriginHttp
 from peer.registry.redirects import REDIRECT_STATUSES, REDIRECTS_MAX, lines_for, redirect_target, url_target
+from peer.registry.relayed import RelayClient
 from peer.registry.retry import retry_after_s
 from peer.registry.tokens import AnonymousTokens
 from proto.errors import UpstreamError, UpstreamKind
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from multidict import CIMultiDict
 
     from peer.registry.addresses import Endpoint
-    from peer.registry.async_client import AsyncClient
     from peer.registry.base import Caller, OriginAnswer
     from peer.registry.connection import Exchange
     from peer.transport.cancellation import Cancellation
@@ -81,28 +81,15 @@ class RegistryClients:
             ("Accept-Encoding", "identity"),
             (HOP_HEADER, "1"),
         )
-        self._async_client: AsyncClient | None = None
-
-    def async_client(self) -> AsyncClient:
-        """The client of the running event loop. Made when first needed, because the supernode never needs it."""
-        if self._async_client is None:
-            from peer.registry.async_client import AsyncClient
-
-            self._async_client = AsyncClient(self.upstreams, self.on_request)
-        return self._async_client
+        self.relayed = RelayClient(upstreams, on_request, http)
 
     def origin(self, upstream: UpstreamConfig) -> RegistryOrigin:
         """One registry."""
         return RegistryOrigin(upstream, self)
 
-    async def aclose(self) -> None:
-        """End the connections of the event loop."""
-        if self._async_client is not None:
-            await self._async_client.close()
-            self._async_client = None
-
     def close(self) -> None:
         """Close idle connections."""
+        self.relayed.close()
         self.http.close()
 
     def ask(
@@ -190,7 +177,10 @@ class RegistryOrigin:
 
     async def manifest(self, method: str, request: RegistryRequest, headers: CIMultiDict[str]) -> OriginAnswer:
         """See Origin."""
-        return await self._clients.async_client().ask(method, self._upstream, request.origin_target, headers)
+        wants_body = not isinstance(request.route, BlobRoute)
+        return await self._clients.relayed.ask(
+            method, self._upstream, request.origin_target, headers, wants_body=wants_body
+        )
 
     def _blob_request(
         self,

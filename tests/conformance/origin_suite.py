@@ -69,16 +69,11 @@ def answered(origins: Origins, method: str, target: str) -> Answered:
     async def ask() -> Answered:
         headers = CIMultiDict(("Accept", media_type) for media_type in ACCEPTED)
         try:
-            with contextlib.closing(await origins.at(HOST).manifest(method, request, headers)) as answer:
-                body = b""
-                while part := await answer.read():
-                    body += part
-                return Answered(answer.status, answer.headers, body)
+            answer = await origins.at(HOST).manifest(method, request, headers)
+            return Answered(answer.status, answer.headers, answer.body)
         except UpstreamError as error:
             refusal = refusal_for(error, request.route)
             return Answered(refusal.status, refusal.headers, b"" if method == "HEAD" else refusal.body)
-        finally:
-            await origins.aclose()
 
     return asyncio.run(ask())
 

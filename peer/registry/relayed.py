@@ -1,0 +1,105 @@
+"""A client's own small request, as a registry answers it: each answer is the registry's own, and not decompressed.
+
+Redirects are followed as far as peer.registry.redirects allows. If the target of a redirect refuses, the answer is the
+redirect itself, which the client may follow with a login of its own. Asked in threads, awaited on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from multidict import CIMultiDict
+
+from peer.registry.addresses import upstream_endpoint
+from peer.registry.base import OriginAnswer
+from peer.registry.client import OriginHttp
+from peer.registry.connection import OriginTimeouts
+from peer.registry.redirects import REDIRECT_STATUSES, REDIRECTS_MAX, lines_for, redirect_target
+from peer.transport.cancellation import Cancellation
+from proto.errors import UpstreamError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peer.registry.connection import Exchange
+    from peer.registry.redirects import Lines
+    from proto.oci.upstreams import UpstreamConfig, UpstreamTable
+
+# Requests at a time; more wait their turn.
+THREADS_MAX: Final = 64
+# Registries take manifests of 4 MiB.
+BODY_BYTES_MAX: Final = 32 * 1024 * 1024
+# The proxy limits the whole exchange, and sooner: a registry that first asks another may be silent for long.
+TIMEOUTS: Final = OriginTimeouts(connect_s=10.0, read_s=30.0)
+
+
+class RelayClient:
+    """Connections to all registries. ask() on an event loop; close() joins the threads."""
+
+    def __init__(
+        self, upstreams: Callable[[], UpstreamTable], on_request: Callable[[str], None], http: OriginHttp | None
+    ) -> None:
+        """`on_request` is told the method of each request that leaves for a registry."""
+        self._upstreams = upstreams
+        self._on_request = on_request
+        self._http = http or OriginHttp(TIMEOUTS)
+        self._threads = ThreadPoolExecutor(THREADS_MAX, "relay")
+
+    def close(self) -> None:
+        """End all connections."""
+        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._http.close()
+
+    async def ask(
+        self, method: str, upstream: UpstreamConfig, target: str, headers: CIMultiDict[str], *, wants_body: bool
+    ) -> OriginAnswer:
+        """The registry's answer to this request. Raises UpstreamError.
+
+        Without `wants_body` that of a success is left out.
+        """
+        cancel = Cancellation()
+        # Values go out byte for byte: the web server read them as UTF-8, and the connection writes Latin-1.
+        lines = [(n, v.encode("utf-8", "surrogateescape").decode("latin-1")) for n, v in headers.items()]
+
+        def run() -> OriginAnswer:
+            with contextlib.closing(self._ask(method, upstream, target, lines, cancel)) as exchange:
+                body = exchange.read_all(BODY_BYTES_MAX) if wants_body or exchange.status >= 300 else b""
+                return OriginAnswer(exchange.status, exchange.reason, CIMultiDict(exchange.lines), body)
+
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+        except asyncio.CancelledError:
+            cancel.cancel()
+            raise
+
+    def _ask(self, method: str, upstream: UpstreamConfig, target: str, lines: Lines, cancel: Cancellation) -> Exchange:
+        """In a thread. The first answer is kept open until a better one is there."""
+        endpoint = upstream_endpoint(upstream, anonymous=False)
+        self._on_request(method)
+        first = answer = self._http.send(endpoint, method, target, lines, cancel)
+        try:
+            for _ in range(REDIRECTS_MAX):
+                location = answer.header("Location")
+                if answer.status not in REDIRECT_STATUSES or location is None:
+                    break
+                leads_to, target = redirect_target(
+                    self._upstreams(), upstream, endpoint, target, location, anonymous=False
+                )
+                endpoint, lines = leads_to, lines_for(leads_to, endpoint, lines)
+                if answer is not first:
+                    answer.close()
+                self._on_request(method)
+                answer = self._http.send(endpoint, method, target, lines, cancel)
+        except UpstreamError:
+            return first  # the client may get there by itself
+        except BaseException:
+            first.close()
+            raise
+        refused = answer.status >= 400 or answer.status in REDIRECT_STATUSES
+        kept, other = (first, answer) if refused else (answer, first)
+        if other is not kept:
+            other.close()
+        return kept
