@@ -19,13 +19,12 @@ from aiohttp import web
 from peer.downloader.contract import BlobFound
 from peer.downloader.limits import Limits
 from peer.downloader.machine import Downloader
-from peer.metrics import Metrics
+from peer.metrics import Metrics, RateMeter
 from peer.node.node import Node
 from peer.node.origin_fetch import UpstreamFetcher
-from peer.node.rate_meter import RateMeter
 from peer.node.session import Session
 from peer.node.source_cache import SourceCache
-from peer.node.supernode_connection import Profile, SupernodeConnection
+from peer.node.supernode_connection import SupernodeConnection
 from peer.node.supernode_key import SupernodeKey
 from peer.node.workers import Workers
 from peer.proxy.context import ProxyContext, ProxyMetrics
@@ -45,7 +44,7 @@ from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.runtime import resources
 from proto.runtime.http_api import add_routes
 from proto.runtime.service import close_in_time
-from proto.wire.messages import TORRENT
+from proto.wire.messages import PROTOCOL_VERSION, TORRENT, Hello
 from proto.wire.tickets import Identity
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ class Peer:
         self.metrics.before_scrape(self._scrape)
         self._tasks.append(asyncio.create_task(self._each_second()))
         if config.supernode is not None:
-            self._session = Session(config.supernode, SupernodeConnection(node, self._identity, self._profile()))
+            self._session = Session(config.supernode, SupernodeConnection(node, self._identity, self._hello))
             self.health.connected = lambda: self._session is not None and self._session.is_open
             if config.p2p:
                 await self._connect(self._session)
@@ -194,19 +193,23 @@ class Peer:
         self._sources.keep_only(event.digest for event in found)
         return found
 
-    def _profile(self) -> Profile:
+    def _hello(self) -> Hello:
+        """What the supernode hears of this node, but for the proof."""
         config = self._config
         advertised = config.advertise or HostPort("", int(self.upload_address.rpartition(":")[2]))
         if config.advertise is None and config.upload_listen.host not in ("0.0.0.0", "::"):
             advertised = HostPort(config.upload_listen.host, advertised.port)
-        return Profile(
-            upload_address=str(advertised),
+        return Hello(
+            version=PROTOCOL_VERSION,
+            peer=self._identity.peer,
             boot_id=current_boot_id(),
+            proof=b"",
+            upload_address=str(advertised),
             zone=config.zone,
             upload_slots=config.upload_slots,
             download_slots=config.download_slots,
-            upload_rate_bytes_s=lambda: self._config.upload_rate_bytes_s,
-            download_rate_bytes_s=lambda: self._config.download_rate_bytes_s,
+            upload_rate_bytes_s=config.upload_rate_bytes_s,
+            download_rate_bytes_s=config.download_rate_bytes_s,
             agent=f"layercast/{VERSION}",
         )
 

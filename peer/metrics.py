@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from typing import Final
 
 from proto.runtime.metrics import ServiceMetrics
+
+# How long a rate that is shown looks back.
+SMOOTHING_S: Final = 3.0
 
 
 class Metrics(ServiceMetrics):
@@ -55,3 +60,21 @@ class Metrics(ServiceMetrics):
     def count_origin_request(self, method: str) -> None:
         """A request went to an origin."""
         self.origin_requests.labels(method).inc()
+
+
+class RateMeter:
+    """How fast bytes went by lately: feed it a growing total now and then; `bytes_s` fades with SMOOTHING_S."""
+
+    def __init__(self) -> None:
+        self.bytes_s = 0.0
+        self._last: tuple[float, float] | None = None
+
+    def sample(self, total_bytes: float, now: float) -> float:
+        """Take a reading; returns the smoothed rate in bytes a second."""
+        if self._last is not None and now > self._last[1]:
+            elapsed_s = now - self._last[1]
+            rate = (total_bytes - self._last[0]) / elapsed_s
+            weight = 1.0 - math.exp(-elapsed_s / SMOOTHING_S)
+            self.bytes_s += weight * (rate - self.bytes_s)
+        self._last = (total_bytes, now)
+        return self.bytes_s

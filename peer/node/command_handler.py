@@ -5,7 +5,8 @@ See peer.downloader.contract for what each command asks for, and for the one out
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+import re
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from peer.downloader import contract
 
@@ -56,25 +57,6 @@ class CommandHandler(Protocol):
 
 
 def methods_of(handler: CommandHandler) -> dict[type[contract.Command], Callable[[Any], None]]:
-    """The handler's method for each class of command."""
-    return {
-        contract.Send: handler.send,
-        contract.OpenInStore: handler.open_in_store,
-        contract.CloseInStore: handler.close_in_store,
-        contract.VoidInStore: handler.void_in_store,
-        contract.CheckDigest: handler.check_digest,
-        contract.StoreContent: handler.store_content,
-        contract.StartFetch: handler.start_fetch,
-        contract.CancelFetch: handler.cancel_fetch,
-        contract.FetchUpstream: handler.fetch_upstream,
-        contract.CancelUpstream: handler.cancel_upstream,
-        contract.CheckPublic: handler.check_public,
-        contract.AskHoldings: handler.ask_holdings,
-        contract.AnswerReader: handler.answer_reader,
-        contract.RefuseReader: handler.refuse_reader,
-        contract.FailReaders: handler.fail_readers,
-        contract.PieceHeld: handler.piece_held,
-        contract.BlobComplete: handler.blob_complete,
-        contract.SourcePublic: handler.source_public,
-        contract.ForgetBlob: handler.forget_blob,
-    }
+    """The handler's method for each class of command: that of its name, in small letters."""
+    kinds = get_args(contract.Command)
+    return {kind: getattr(handler, re.sub("(?!^)([A-Z])", r"_\1", kind.__name__).lower()) for kind in kinds}

@@ -146,7 +146,7 @@ class Node:
         return self._blobs.learn_hashes(digest, signed)
 
     def connect_to_seed(self, seed: NodeKnown) -> None:
-        self._workers.connect(PieceSource(PeerName(seed.peer), seed.address))
+        self._workers.transport.connect(PieceSource(PeerName(seed.peer), seed.address))
 
     def lease_granted(self) -> None:
         self._metrics.lease("granted")
@@ -191,13 +191,13 @@ class Node:
         self._workers.fetch(command, handle, ticket, key, from_seed, self.driver.post_threadsafe)
 
     def cancel_fetch(self, command: contract.CancelFetch) -> None:
-        self._workers.cancel_fetch(command.fetch)
+        self._workers.transport.cancel(command.fetch)
 
     def fetch_upstream(self, command: contract.FetchUpstream) -> None:
-        self._workers.fetch_upstream(command, self._blobs.handle(command.digest), self.driver.post_threadsafe)
+        self._workers.fetcher.start(command, self._blobs.handle(command.digest), self.driver.post_threadsafe)
 
     def cancel_upstream(self, command: contract.CancelUpstream) -> None:
-        self._workers.cancel_upstream(command.fetch)
+        self._workers.fetcher.stop(command.fetch)
 
     def check_public(self, command: contract.CheckPublic) -> None:
         self._workers.check_public(command, self.driver.post_threadsafe)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from peer.downloader.contract import UpstreamEnded, UpstreamPiece
 from peer.registry.piece_cutter import PieceCutter
 from peer.registry.range_reader import RangeReader, ReadSettings
 from peer.registry.request_limiter import RequestLimiter
@@ -21,11 +22,11 @@ from proto.errors import LayercastError, LocalError, UpstreamError, UpstreamKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from peer.downloader.contract import Event, FetchUpstream
     from peer.registry.origins import Origins
     from peer.registry.range_reader import Range
     from peer.store.base import Chunk
     from peer.store.handle import BlobHandle
-    from proto.wire.messages import Source
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +34,10 @@ FETCHES_MAX: Final = 4
 
 
 @dataclass(slots=True)
-class UpstreamFetch:
-    """One fetch. `piece_done` and `ended` are called from its thread; `ended` exactly once, with (reason, message)."""
-
+class _Running:
+    command: FetchUpstream
     blob: BlobHandle
-    source: Source
-    pieces: int
-    first: int
-    piece_done: Callable[[int], None]
-    ended: Callable[[str, str], None]
+    post: Callable[[Event], None]
     stop: threading.Event = field(default_factory=threading.Event)
     cancel: Cancellation = field(default_factory=Cancellation)
 
@@ -54,14 +50,15 @@ class UpstreamFetcher:
         self._settings = ReadSettings(received, NODE_RETRY)
         self._limiter = RequestLimiter(NODE_RETRY.retry_after_max_s)
         self._executor = ThreadPoolExecutor(FETCHES_MAX, thread_name_prefix="upstream")
-        self._running: dict[int, UpstreamFetch] = {}
+        self._running: dict[int, _Running] = {}
         self._lock = threading.Lock()
 
-    def start(self, number: int, fetch: UpstreamFetch) -> None:
-        """Begin; never raises for what the origin does."""
+    def start(self, command: FetchUpstream, blob: BlobHandle, post: Callable[[Event], None]) -> None:
+        """Begin. `post` is called from a thread with each UpstreamPiece, and exactly once with UpstreamEnded."""
+        fetch = _Running(command, blob, post)
         with self._lock:
-            self._running[number] = fetch
-        self._executor.submit(self._run, number, fetch)
+            self._running[command.fetch] = fetch
+        self._executor.submit(self._run, fetch)
 
     def stop(self, number: int) -> None:
         """End after the piece in hand; reason `cancelled`."""
@@ -79,7 +76,7 @@ class UpstreamFetcher:
             fetch.cancel.cancel()
         self._executor.shutdown(wait=True)
 
-    def _run(self, number: int, fetch: UpstreamFetch) -> None:
+    def _run(self, fetch: _Running) -> None:
         reason, message = "", ""
         try:
             self._fetch(fetch)
@@ -96,28 +93,26 @@ class UpstreamFetcher:
             logger.exception("upstream_fetch_failed digest=%s", fetch.blob.digest.short)
             reason, message = "local", "internal error while fetching from upstream; see the log"
         with self._lock:
-            del self._running[number]
+            del self._running[fetch.command.fetch]
         if message:
             logger.warning(
                 "upstream_fetch digest=%s upstream=%s reason=%s %s",
-                fetch.blob.digest.short, fetch.source.upstream, reason, message,
+                fetch.blob.digest.short, fetch.command.source.upstream, reason, message,
             )  # fmt: skip
-        fetch.ended(reason, message)
+        fetch.post(UpstreamEnded(fetch.command.fetch, reason, message))
 
-    def _fetch(self, fetch: UpstreamFetch) -> None:
+    def _fetch(self, fetch: _Running) -> None:
         """Fetch all pieces, from `first` on and then those before it. Raises what ends it early."""
-        blob, piece_size_bytes = fetch.blob, fetch.blob.layout.piece_size_bytes
-        origin = self._origins.at(fetch.source.upstream)
-        size_bytes = blob.layout.size_bytes
-        reader = RangeReader(
-            origin, fetch.source.repository, blob.digest, size_bytes, self._settings, self._limiter, slices=True
-        )
-        ahead = fetch.pieces >> fetch.first << fetch.first
-        wanted: list[Range] = [*blob.layout.byte_ranges(ahead), *blob.layout.byte_ranges(fetch.pieces & ~ahead)]
-        cutter = PieceCutter(blob, lambda piece, _: fetch.piece_done(piece))
+        command, blob, layout = fetch.command, fetch.blob, fetch.blob.layout
+        origin = self._origins.at(command.source.upstream)
+        repository, size_bytes = command.source.repository, layout.size_bytes
+        reader = RangeReader(origin, repository, blob.digest, size_bytes, self._settings, self._limiter, slices=True)
+        ahead = command.pieces >> command.first << command.first
+        wanted: list[Range] = [*layout.byte_ranges(ahead), *layout.byte_ranges(command.pieces & ~ahead)]
+        cutter = PieceCutter(blob, lambda piece, _: fetch.post(UpstreamPiece(command.fetch, piece)))
 
         def keep(offset: int, chunk: Chunk) -> None:
-            if fetch.stop.is_set() and offset % piece_size_bytes == 0:
+            if fetch.stop.is_set() and offset % layout.piece_size_bytes == 0:
                 raise FetchCancelled
             cutter.write(offset, chunk)
 

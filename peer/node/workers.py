@@ -17,10 +17,7 @@ from peer.downloader.contract import (
     HashesLearned,
     HoldingsKnown,
     PublicChecked,
-    UpstreamEnded,
-    UpstreamPiece,
 )
-from peer.node.origin_fetch import UpstreamFetch
 from peer.registry.base import ANYONE, REFUSAL_REASONS
 from peer.transport.base import PieceFetch, PieceSource
 from peer.transport.cancellation import Cancellation, FetchCancelled
@@ -45,7 +42,6 @@ if TYPE_CHECKING:
         AskHoldings,
         CheckPublic,
         Event,
-        FetchUpstream,
         OpenInStore,
         StartFetch,
         StoreContent,
@@ -67,7 +63,10 @@ QUESTION_TIMEOUT_S: Final = 2.0
 
 
 class Workers:
-    """Small pools, so that a long digest check never delays the opening of a blob. close() joins them all."""
+    """Small pools, so that a long digest check never delays the opening of a blob. close() joins them all.
+
+    `transport` and `fetcher` have threads of their own, and end with these.
+    """
 
     def __init__(
         self,
@@ -78,8 +77,8 @@ class Workers:
         metrics: Metrics,
     ) -> None:
         self._store = store
-        self._transport = transport
-        self._fetcher = fetcher
+        self.transport = transport
+        self.fetcher = fetcher
         self._origins = origins
         self._metrics = metrics
         self._disk = ThreadPoolExecutor(2, thread_name_prefix="store")
@@ -90,8 +89,8 @@ class Workers:
     def close(self) -> None:
         """End everything that can be ended, and join the threads."""
         self._cancel.cancel()
-        self._fetcher.close()
-        self._transport.close()
+        self.fetcher.close()
+        self.transport.close()
         for pool in (self._questions, self._disk, self._checks):
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -200,13 +199,7 @@ class Workers:
             behind=command.behind,
             learn=functools.partial(_learn_with_piece, handle, key, post) if key is not None else None,
         )
-        self._transport.start(fetch, done)
-
-    def connect(self, source: PieceSource) -> None:
-        self._transport.connect(source)
-
-    def cancel_fetch(self, fetch: int) -> None:
-        self._transport.cancel(fetch)
+        self.transport.start(fetch, done)
 
     def ask_holdings(self, command: AskHoldings, ticket: bytes, key: bytes | None, post: Post) -> None:
         """What a peer holds; first the signed hashes it has, where we miss some.
@@ -223,9 +216,9 @@ class Workers:
                 return
             try:
                 if command.hashes and key is not None:
-                    learned = _ask_hashes(self._transport, source, handle, ticket, key, QUESTION_TIMEOUT_S)
+                    learned = _ask_hashes(self.transport, source, handle, ticket, key, QUESTION_TIMEOUT_S)
                     post(HashesLearned(command.digest, learned))
-                remote = self._transport.bitfield(source, command.digest, ticket, QUESTION_TIMEOUT_S)
+                remote = self.transport.bitfield(source, command.digest, ticket, QUESTION_TIMEOUT_S)
                 held = remote.held if _same_cut(remote.size_bytes, remote.piece_size_bytes, handle.layout) else 0
             except (RemoteError, LocalError) as error:
                 logger.debug("holder_not_asked digest=%s %s", command.digest.short, error)
@@ -262,24 +255,6 @@ class Workers:
             post(PublicChecked(command.check, size, reason, message))
 
         self._questions.submit(run)
-
-    def fetch_upstream(self, command: FetchUpstream, handle: BlobHandle, post: Post) -> None:
-        """Missing pieces from the origin itself."""
-        self._fetcher.start(
-            command.fetch,
-            UpstreamFetch(
-                handle,
-                command.source,
-                command.pieces,
-                command.first,
-                lambda piece: post(UpstreamPiece(command.fetch, piece)),
-                lambda reason, message: post(UpstreamEnded(command.fetch, reason, message)),
-            ),
-        )
-
-    def cancel_upstream(self, fetch: int) -> None:
-        """After the piece in hand."""
-        self._fetcher.stop(fetch)
 
 
 def _same_cut(size_bytes: int, piece_size_bytes: int, layout: PieceLayout) -> bool:

@@ -18,7 +18,7 @@ from peer.metrics import Metrics
 from peer.node.node import Node
 from peer.node.origin_fetch import UpstreamFetcher
 from peer.node.session import Session
-from peer.node.supernode_connection import Profile, SupernodeConnection
+from peer.node.supernode_connection import SupernodeConnection
 from peer.node.supernode_key import SupernodeKey
 from peer.node.workers import Workers
 from peer.registry.origins import Origins
@@ -30,7 +30,7 @@ from proto.config.values import HostPort
 from proto.ids import peer_name
 from proto.oci.upstreams import UpstreamTable
 from proto.pieces import KIB, MIB, PieceLayout
-from proto.wire.messages import NodeKnown, PieceHashes, Source, SwarmOpened
+from proto.wire.messages import PROTOCOL_VERSION, Hello, NodeKnown, PieceHashes, Source, SwarmOpened
 from proto.wire.tickets import Identity, issue_ticket, sign_hashes
 
 if TYPE_CHECKING:
@@ -77,8 +77,8 @@ class RunningNode:
             on_fatal=self._broke,
             supernode_key=key,
         )
-        profile = Profile(self.upload.address, "boot", "", 4, 4, lambda: 0, lambda: 0, "test")
-        self.connection = SupernodeConnection(self.shell, self.identity, profile)
+        hello = Hello(PROTOCOL_VERSION, self.identity.peer, "boot", b"", self.upload.address, "", 4, 4, 0, 0, "test")
+        self.connection = SupernodeConnection(self.shell, self.identity, lambda: hello)
         self.store.on_evicted(self.shell.evicted)
 
     def _send(self, message: Message) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S
-from peer.node.origin_fetch import UpstreamFetch, UpstreamFetcher
+from peer.downloader.contract import FetchUpstream, UpstreamEnded, UpstreamPiece
+from peer.node.origin_fetch import UpstreamFetcher
 from peer.registry.origins import Origins
 from peer.store.disk import DiskStore
 from proto.oci.upstreams import UpstreamTable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from peer.downloader.contract import Event
     from peer.store.handle import BlobHandle
 
 PIECE = 256 * KIB
@@ -38,9 +40,12 @@ class Run:
     reason: str = "?"
     ended: threading.Event = field(default_factory=threading.Event)
 
-    def end(self, reason: str, _: str) -> None:
-        self.reason = reason
-        self.ended.set()
+    def take(self, event: Event) -> None:
+        if isinstance(event, UpstreamPiece):
+            self.pieces.append(event.piece)
+        elif isinstance(event, UpstreamEnded):
+            self.reason = event.reason
+            self.ended.set()
 
 
 class Node:
@@ -56,7 +61,7 @@ class Node:
     def begin(self, pieces: int, first: int = 0) -> Run:
         run = Run(self.store.open(self.digest, PieceLayout(len(CONTENT), PIECE)))
         source = Source(self.origin.authority, "name")
-        self.fetcher.start(1, UpstreamFetch(run.handle, source, pieces, first, run.pieces.append, run.end))
+        self.fetcher.start(FetchUpstream(1, self.digest, source, pieces, first), run.handle, run.take)
         return run
 
     def fetch(self, pieces: int, first: int = 0) -> Run:
