@@ -53,10 +53,6 @@ class KnownHolders:
             if oldest is not None:
                 del self.known[oldest]
 
-    def drop(self, peer: PeerName) -> None:
-        """Never ask it for this blob again until it is named anew."""
-        self.known.pop(peer, None)
-
     def due(self, now: float) -> Iterator[KnownHolder]:
         """Those to be asked what they hold."""
         return (entry for entry in self.known.values() if not entry.query and entry.ask_at <= now)

@@ -23,7 +23,6 @@ from peer.downloader.contract import (
     TransportFailed,
 )
 from peer.downloader.readers import refuse_unanswered
-from peer.downloader.state import leased_elsewhere
 from proto.wire.messages import BlobChecked, Failed, FetchReason, Grant, InlineBlob, Stored
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 
 def granted(state: State, grant: Grant | InlineBlob) -> Blob | None:
     """Begin the transfer, keep it until the store is open, or say why not."""
-    blob = state.of_swarm(grant.swarm)
+    blob = state.swarms.get(grant.swarm)
     if blob is None or blob.layout is None or not state.sharing:
         state.send(Failed(grant.lease, FetchReason.PROTOCOL))
         return blob
@@ -140,6 +139,11 @@ def stop_all(state: State, blob: Blob) -> None:
     """Cancel everything of a blob that moves bytes."""
     for fetch in blob.fetches.values():
         stop(state, blob, fetch)
+    stop_upstream(state, blob)
+
+
+def stop_upstream(state: State, blob: Blob) -> None:
+    """End this node's own fetch from the origin after the piece in hand."""
     if blob.upstream is not None and not blob.upstream.cancelled:
         blob.upstream.cancelled = True
         state.emit(CancelUpstream(blob.upstream.fetch))
@@ -218,8 +222,9 @@ def piece_held(state: State, blob: Blob, piece: int, lease: int, elapsed_s: floa
         return
     state.note(blob, "held", piece)
     state.emit(PieceHeld(blob.digest, piece))
-    for other in leased_elsewhere(blob, 0, piece):
-        stop(state, blob, blob.fetches[other])
+    for other in blob.fetches.values():
+        if other.piece == piece:
+            stop(state, blob, other)
     state.tell_reader_moved(blob)
 
 
@@ -244,9 +249,9 @@ def _holder_bad(state: State, blob: Blob, fetch: Fetch, reason: str) -> None:
     if reason == FetchReason.CORRUPT:
         state.banned[peer] = None
         for other in state.blobs.values():
-            other.holders.drop(peer)
+            other.holders.known.pop(peer, None)
     elif reason == FetchReason.TICKET:
-        blob.holders.drop(peer)
+        blob.holders.known.pop(peer, None)
     else:
         entry = blob.holders.known.get(peer)
         if entry is not None and reason == FetchReason.NOT_HELD and entry.held is not None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from peer.downloader.blob import Blob
     from peer.downloader.contract import Command, Event
     from proto.ids import Digest
-    from proto.wire.messages import Message, Source
+    from proto.wire.messages import Source
 
 _NEVER: Final = float("inf")
 
@@ -86,7 +86,12 @@ class Downloader:
         state = self.state
         if now > state.now:
             state.now = now
-        blob = self._apply(event)
+        blob: Blob | None = None
+        if isinstance(event, contract.Received):
+            rule = _MESSAGE_RULES.get(type(event.message)) if state.connected else None
+            blob = rule(state, event.message) if rule is not None else None
+        elif (rule := _RULES.get(type(event))) is not None:
+            blob = rule(state, event)
         if blob is not None:
             self._follow_up(blob)
         elif isinstance(event, _CONCERN_ALL):
@@ -97,18 +102,6 @@ class Downloader:
                 standalone.plan_swaps(state, each)
         commands, state.out = state.out, []
         return commands
-
-    def _apply(self, event: Event) -> Blob | None:
-        """Carry the event to its rule; the blob it concerned, if it was one."""
-        state = self.state
-        if isinstance(event, contract.Received):
-            return self._received(event.message)
-        rule = _RULES.get(type(event))
-        return rule(state, event) if rule is not None else None
-
-    def _received(self, message: Message) -> Blob | None:
-        rule = _MESSAGE_RULES.get(type(message))
-        return rule(self.state, message) if rule is not None and self.state.connected else None
 
     def _follow_up(self, blob: Blob) -> None:
         """Whatever happened to a blob: time limits, the digest when it is whole, plans, the store's pin."""
@@ -154,7 +147,14 @@ class Downloader:
 
     def story(self, digest: Digest, piece: int | None = None) -> list[str]:
         """Why a blob, or one piece of it, stands as it does: lines of `time text`, oldest first."""
-        return self.state.story(digest, piece)
+        blob = self.state.blobs.get(digest)
+        if blob is None:
+            return []
+        return [
+            f"{when:.3f} {'' if about is None else f'piece {about}: '}{text % values if values else text}"
+            for when, about, text, values in blob.history
+            if piece is None or about is None or about == piece
+        ]
 
     def known_size(self, digest: Digest, source: Source, now: float) -> int | None:
         """The size in bytes where the blob is known to be public at that source and its size is known."""

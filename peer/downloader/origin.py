@@ -10,9 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from peer.downloader.blob import StoreState, Upstream
-from peer.downloader.contract import CancelUpstream, FetchUpstream, UpstreamEnded, UpstreamPiece
-from peer.downloader.leases import piece_held, store_trouble
-from peer.downloader.state import pieces_text
+from peer.downloader.contract import FetchUpstream, UpstreamEnded, UpstreamPiece
+from peer.downloader.leases import piece_held, stop_upstream, store_trouble
 from proto.errors import UpstreamKind
 from proto.pieces import first_missing, mask_of
 from proto.wire.messages import NO_READER, OriginStatus, OriginTried
@@ -27,7 +26,7 @@ LOCAL: Final = "local"
 
 def origin_status(state: State, event: OriginStatus) -> Blob | None:
     """How the supernode's own fetch goes, or the swarm after it. A report of either is progress."""
-    blob = state.of_swarm(event.swarm)
+    blob = state.swarms.get(event.swarm)
     if blob is None:
         return None
     if event.state != blob.origin_state or event.elected != blob.elected:
@@ -79,7 +78,7 @@ def plan_upstream(state: State, blob: Blob) -> None:
     upstream = Upstream(state.new_id(), pieces, blob.elected)
     blob.upstream = upstream
     state.owners[upstream.fetch] = blob
-    state.note(blob, f"upstream fetch {upstream.fetch} of pieces {pieces_text(pieces)}")
+    state.note(blob, f"upstream fetch {upstream.fetch} of {pieces.bit_count()} pieces from {first} on")
     state.emit(FetchUpstream(upstream.fetch, blob.digest, blob.sources[0], pieces, first))
 
 
@@ -131,10 +130,3 @@ def _tried(state: State, blob: Blob, reason: str) -> None:
     if blob.elected and blob.swarm:
         state.send(OriginTried(blob.swarm, reason))
     blob.elected = False
-
-
-def stop_upstream(state: State, blob: Blob) -> None:
-    """Somebody else does it: stop after the piece in hand."""
-    if blob.upstream is not None and not blob.upstream.cancelled:
-        blob.upstream.cancelled = True
-        state.emit(CancelUpstream(blob.upstream.fetch))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peer.downloader import leases, origin, readers
+from peer.downloader import leases, readers
 from peer.downloader.contract import Holder
 from proto.errors import DigestInvalid
 from proto.ids import peer_name_from_bytes
@@ -19,7 +19,7 @@ def opened(state: State, _: SupernodeConnected) -> None:
     """Announce everything; stop asking upstream."""
     state.connected = state.ever_connected = True
     for blob in list(state.blobs.values()):
-        origin.stop_upstream(state, blob)
+        leases.stop_upstream(state, blob)
         asking: dict[Source, None] = {
             reader.source: None
             for reader in blob.readers.values()

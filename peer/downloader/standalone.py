@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def holders_named(state: State, event: Holders) -> Blob | None:
     """The supernode names whom to ask if it is lost."""
-    blob = state.of_swarm(event.swarm)
+    blob = state.swarms.get(event.swarm)
     if blob is not None:
         for node in event.nodes:
             holder = state.nodes.get(node)

@@ -24,7 +24,7 @@ from peer.downloader.contract import (
 from peer.downloader.limits import Limits
 from proto.errors import DigestInvalid
 from proto.ids import Digest
-from proto.pieces import Bitfield, indices
+from proto.pieces import Bitfield
 from proto.wire.messages import Announce, ReaderMoved, Withdraw
 
 if TYPE_CHECKING:
@@ -89,9 +89,6 @@ class State:
             return self.blobs.get(Digest.parse(text))
         except DigestInvalid:
             return None
-
-    def of_swarm(self, swarm: int) -> Blob | None:
-        return self.swarms.get(swarm)
 
     def note(self, blob: Blob, text: str, piece: int | None = None, *values: object) -> None:
         """A line of the blob's history: `text`, with its values where it has any (`text % values`)."""
@@ -187,30 +184,3 @@ class State:
             if reader.answered:
                 reader.failed = True
         self.tell_reader_moved(blob)
-
-    def story(self, digest: Digest, piece: int | None) -> list[str]:
-        """Why things stand as they do: the blob's history, or one piece's and what concerned them all."""
-        blob = self.blobs.get(digest)
-        if blob is None:
-            return []
-        return [
-            f"{when:.3f} {'' if about is None else f'piece {about}: '}{text % values if values else text}"
-            for when, about, text, values in blob.history
-            if piece is None or about is None or about == piece
-        ]
-
-
-def leased_elsewhere(blob: Blob, fetch: int, piece: int) -> list[int]:
-    """Other live transfers of the same piece."""
-    return [
-        other.fetch
-        for other in blob.fetches.values()
-        if other.fetch != fetch and other.piece == piece and not other.cancelled
-    ]
-
-
-def pieces_text(mask: int) -> str:
-    """A mask for a history line: how many and the lowest."""
-    if not mask:
-        return "none"
-    return f"{mask.bit_count()} from {next(indices(mask))}"

@@ -178,8 +178,7 @@ def digest_checked(state: State, event: DigestChecked) -> Blob | None:
 
 def voided(state: State, event: Voided) -> Blob | None:
     """The blob did not match at the supernode. What this node checked itself stands."""
-    blob = state.of_swarm(event.swarm)
-    state.swarms.pop(event.swarm, None)
+    blob = state.swarms.pop(event.swarm, None)
     if blob is None:
         return None
     blob.swarm = 0
