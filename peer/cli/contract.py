@@ -10,7 +10,6 @@ from proto.errors import LocalError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FAILED = 1
 MISMATCH = 3
 
 T = TypeVar("T")
@@ -19,7 +18,7 @@ T = TypeVar("T")
 class CommandError(LocalError):
     """A command cannot go on; the message is the one line the operator reads."""
 
-    def __init__(self, message: str, exit_code: int = FAILED) -> None:
+    def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
         self.exit_code = exit_code
 

@@ -34,7 +34,7 @@ class OciLayout:
     @contextmanager
     def writing(self, digest: Digest) -> Iterator[IO[bytes]]:
         """A file to write the blob to; it gets its name when the block ends well. Raises CommandError."""
-        path = self._path(digest)
+        path = self._directory / "blobs" / digest.algorithm / digest.hex
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = tempfile.NamedTemporaryFile(dir=path.parent, prefix=".incoming-", delete=False)  # noqa: SIM115
@@ -56,6 +56,3 @@ class OciLayout:
         entry = {**manifest.as_json(), "annotations": {"org.opencontainers.image.ref.name": tag}}
         index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry]}
         (self._directory / "index.json").write_text(json.dumps(index, indent=2))
-
-    def _path(self, digest: Digest) -> Path:
-        return self._directory / "blobs" / digest.algorithm / digest.hex

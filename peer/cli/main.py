@@ -54,12 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         code = arguments.run(arguments)
-    except CommandError as error:
-        print(f"layercast {arguments.command}: {error}", file=sys.stderr)
-        return error.exit_code
     except LayercastError as error:
         print(f"layercast {arguments.command}: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code if isinstance(error, CommandError) else 1
     except KeyboardInterrupt:
         print(f"layercast {arguments.command}: interrupted", file=sys.stderr)
         return 130

@@ -50,10 +50,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Print a table for each; the exit code says whether they are ready. Raises CommandError."""
-    asked = [("peer", arguments.peer), ("supernode", arguments.supernode)]
-    usual = {"peer": DEFAULT_PEER, "supernode": DEFAULT_SUPERNODE}
-    named = any(url is not None for _, url in asked)
-    reports = [(name, read(url or usual[name])) for name, url in asked if url is not None or not named]
+    asked = {"peer": arguments.peer, "supernode": arguments.supernode}
+    named = {name: url for name, url in asked.items() if url is not None}
+    urls = named or {"peer": DEFAULT_PEER, "supernode": DEFAULT_SUPERNODE}
+    reports = [(name, read(url)) for name, url in urls.items()]
     if all(report.error for _, report in reports):
         raise CommandError("; ".join(f"{name} {report.url}: {report.error}" for name, report in reports))
     console = Console()

@@ -7,6 +7,8 @@ thread, because the tie between parent and child is to the thread that started i
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import functools
 import os
 import selectors
 import signal
@@ -29,6 +31,7 @@ _BACKOFF_MAX_S: Final = 30.0
 # A program that ran this long was well: its next restart is quick again.
 _WELL_AFTER_S: Final = 60.0
 _TICK_S: Final = 0.2
+_PR_SET_PDEATHSIG: Final = 1
 
 
 @dataclass
@@ -96,10 +99,12 @@ class Supervisor:
                 signal.signal(number, handler)
 
     def _start(self, program: Program) -> None:
-        words = [str(os.getpid()), *program.arguments(self.addresses)]
         program.ready, program.partial, program.started_s = False, b"", time.monotonic()
         program.process = subprocess.Popen(
-            [sys.executable, "-m", "peer.cli.child", *words], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+            [sys.executable, "-m", *program.arguments(self.addresses)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            preexec_fn=functools.partial(_end_with_parent, ctypes.CDLL(None, use_errno=True), os.getpid()),
         )
         os.set_blocking(program.output.fileno(), False)
         self._selector.register(program.output, selectors.EVENT_READ, program)
@@ -178,3 +183,11 @@ class Supervisor:
             self._selector.unregister(program.output)
         program.output.close()
         program.process = None
+
+
+def _end_with_parent(libc: ctypes.CDLL, parent: int) -> None:
+    """In a child, before its program: Linux sends it SIGTERM when its parent dies, however that dies."""
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent:
+        os._exit(1)

@@ -16,7 +16,6 @@ from proto.oci.upstreams import upstream_from_url
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 _DESCRIPTION = """\
 Start a supernode and a peer on this machine, supervise them (what dies is started again), and end both on Ctrl-C or
@@ -92,8 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
             (arguments.data_dir / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CommandError(f"--data-dir {arguments.data_dir}: {error.strerror}") from error
-    supervisor = Supervisor(programs(arguments), _say)
-    supervisor.run(_print_ready)
+    Supervisor(programs(arguments), _say).run(_print_ready)
     return 0
 
 
@@ -101,22 +99,23 @@ def programs(arguments: argparse.Namespace) -> list[Program]:
     """The two programs' command lines. Raises CommandError for a registry URL that is none."""
     upstreams = upstream_flags(arguments.registry)
     default = arguments.default_upstream
-    default_flags = ["--default-upstream", default] if default is not None else []
+    default_flags = []
     if default is not None:
-        upstreams = [*upstreams, *upstream_flags([default])]
-    data_dir: Path = arguments.data_dir
+        upstreams += upstream_flags([default])
+        default_flags = ["--default-upstream", default]
 
-    def supernode(addresses: Mapping[str, str]) -> Sequence[str]:
-        api = _settled(addresses, "supernode.api", arguments.supernode_listen)
-        upload = _settled(addresses, "supernode.upload", arguments.supernode_upload_listen)
-        words = ["supernode", "--listen", api, "--upload-listen", upload, "--data-dir", str(data_dir / "supernode")]
-        return [*words, *upstreams]
+    def words(name: str, addresses: Mapping[str, str], listening: str, listen: HostPort, upload: HostPort) -> list[str]:
+        """The addresses are those it had before, so that a restart keeps a port that was chosen for it."""
+        flags = ["--listen", addresses.get(f"{name}.{listening}", str(listen))]
+        flags += ["--upload-listen", addresses.get(f"{name}.upload", str(upload))]
+        return [name, *flags, "--data-dir", str(arguments.data_dir / name), *upstreams]
 
-    def peer(addresses: Mapping[str, str]) -> Sequence[str]:
-        proxy = _settled(addresses, "peer.proxy", arguments.listen)
-        upload = _settled(addresses, "peer.upload", arguments.upload_listen)
-        words = ["peer", "--supernode", f"http://{reachable(addresses['supernode.api'])}", "--listen", proxy]
-        return [*words, "--upload-listen", upload, "--data-dir", str(data_dir / "peer"), *default_flags, *upstreams]
+    def supernode(addresses: Mapping[str, str]) -> list[str]:
+        return words("supernode", addresses, "api", arguments.supernode_listen, arguments.supernode_upload_listen)
+
+    def peer(addresses: Mapping[str, str]) -> list[str]:
+        flags = ["--supernode", f"http://{reachable(addresses['supernode.api'])}", *default_flags]
+        return [*words("peer", addresses, "proxy", arguments.listen, arguments.upload_listen), *flags]
 
     return [Program("supernode", supernode), Program("peer", peer)]
 
@@ -139,11 +138,6 @@ def reachable(address: str) -> str:
     parsed = parse_host_port(address)
     wildcard: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     return str(HostPort(wildcard.get(parsed.host, parsed.host), parsed.port))
-
-
-def _settled(addresses: Mapping[str, str], key: str, wanted: HostPort) -> str:
-    """The address a program had before, so that a restart keeps a port that was chosen for it."""
-    return addresses.get(key, str(wanted))
 
 
 def _say(line: str) -> None:
