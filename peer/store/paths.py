@@ -8,8 +8,7 @@
     meta/ALG/ab/HEX.hashes     piece hashes and who signed them, appended (peer.store.hashes)
     meta/ALG/ab/HEX.held       one bit a piece, only while the blob is partial
 
-A schema newer than ours is refused. There is none older than 1; should one be found, the store is a cache and is
-begun afresh.
+Another schema than ours is refused; there is none older.
 """
 
 from __future__ import annotations
@@ -17,11 +16,10 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from peer.store.files import DIR_MODE, FILE_MODE
+from peer.store.files import DIR_MODE, FILE_MODE, replace, sync
 from proto.errors import ConfigError, DigestInvalid
 from proto.ids import HEX_LENGTHS, Digest
 
@@ -126,24 +124,16 @@ class StoreRoot:
             raise ConfigError(f"store {self.root}: its schema file cannot be read ({error})") from None
         if not text.isdecimal():
             raise ConfigError(f"store {self.root}: schema {text[:20]!r} is no number; is this folder a store?")
-        if int(text) > SCHEMA:
-            raise ConfigError(f"store {self.root} has schema {text}, newer than our {SCHEMA}: use a newer Layercast")
-        if int(text) < SCHEMA:
-            log.warning("store %s has the old schema %s: beginning afresh", self.root, text)
-            for kind in _KINDS:
-                shutil.rmtree(self.root / kind, ignore_errors=True)
-            self._begin(path)
+        if int(text) != SCHEMA:
+            raise ConfigError(f"store {self.root} has schema {text}, ours is {SCHEMA}: use a newer Layercast")
 
     def _begin(self, path: Path) -> None:
         """Only in a folder that holds nothing foreign: what is below it will be deleted some day."""
         foreign = sorted(entry.name for entry in self.root.iterdir() if entry.name not in ("lock", "schema"))
         if foreign:
             raise ConfigError(f"store {self.root} holds {foreign[0]!r} and no schema file: name an empty folder")
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(f"{SCHEMA}\n")
-            file.flush()
-            os.fsync(file.fileno())
+        replace(path, f"{SCHEMA}\n".encode())
+        sync(path)
 
     def _make_kinds(self) -> None:
         for kind in _KINDS:

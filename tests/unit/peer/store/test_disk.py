@@ -218,15 +218,6 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
         open_store(tmp_path)
 
 
-def test_an_older_schema_is_begun_afresh(tmp_path: Path) -> None:
-    partial_store(tmp_path)
-    (tmp_path / "schema").write_text("0\n")
-    store = open_store(tmp_path)
-    assert store.inventory() == []
-    store.close()
-    assert (tmp_path / "schema").read_text() == "1\n"
-
-
 @pytest.mark.parametrize("content", ["", "one", "-1"])
 def test_a_schema_file_that_makes_no_sense_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "schema").write_text(content)
