@@ -112,7 +112,7 @@ class Peer:
             slots=config.upload_slots,
             rate_limit_bytes_s=config.upload_rate_bytes_s,
         )
-        self._upload.set_enabled(config.p2p)
+        self._upload.enabled = config.p2p
         closing.callback(self._upload.close)
         self.upload_address = self._upload.address
 
@@ -284,7 +284,7 @@ class Peer:
         self._download_limiter.set_rate(config.download_rate_bytes_s)
         self._delivery.current.set_rates(config.upload_rate_bytes_s, config.download_rate_bytes_s)
         if config.p2p != before.p2p and self._node is not None:
-            self._upload.set_enabled(config.p2p)
+            self._upload.enabled = config.p2p
             self._node.switch_sharing(config.p2p)
             if not config.p2p:
                 self._delivery.current.sharing_ended()

@@ -111,7 +111,7 @@ class Supernode:
             connections_max=UPLOAD_CONNECTIONS_MAX,
             sign_hash=self._signer.sign_held,
         )
-        self._upload.set_enabled(config.p2p)
+        self._upload.enabled = config.p2p
         closing.callback(self._upload.close)
         self.upload_address = self._upload.address
         self._delivery = _open_delivery(config, self._store, self._identity)
@@ -231,7 +231,7 @@ class Supernode:
         if config.p2p:
             # Switched off, new announcements are refused, but uploads go on: a pull under way may need pieces that only
             # this store holds.
-            self._upload.set_enabled(True)
+            self._upload.enabled = True
         logger.info("reloaded p2p=%s upload_rate_bytes_s=%d", config.p2p, config.upload_rate_bytes_s)
 
     async def stop(self) -> bool:

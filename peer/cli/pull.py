@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Final
 
 from rich.console import Console
@@ -117,16 +118,11 @@ def _fetch_all(client: MirrorClient, blobs: list[Descriptor], layout: OciLayout 
 
 
 def _fetch(client: MirrorClient, blob: Descriptor, layout: OciLayout | None, progress: Progress, task: TaskID) -> None:
-    def advance(chunk: bytes) -> None:
-        progress.advance(task, len(chunk))
-
-    if layout is None:
-        client.blob(blob, advance)
-        return
-    with layout.writing(blob.digest) as file:
+    with layout.writing(blob.digest) if layout is not None else nullcontext() as file:
 
         def keep(chunk: bytes) -> None:
-            file.write(chunk)
-            advance(chunk)
+            if file is not None:
+                file.write(chunk)
+            progress.advance(task, len(chunk))
 
         client.blob(blob, keep)

@@ -218,8 +218,8 @@ class Workers:
                 if command.hashes and key is not None:
                     learned = _ask_hashes(self.transport, source, handle, ticket, key, QUESTION_TIMEOUT_S)
                     post(HashesLearned(command.digest, learned))
-                remote = self.transport.bitfield(source, command.digest, ticket, QUESTION_TIMEOUT_S)
-                held = remote.held if _same_cut(remote.size_bytes, remote.piece_size_bytes, handle.layout) else 0
+                told = self.transport.bitfield(source, command.digest, ticket, QUESTION_TIMEOUT_S)
+                held = told[1] if told is not None and told[0] == handle.layout else 0
             except (RemoteError, LocalError) as error:
                 logger.debug("holder_not_asked digest=%s %s", command.digest.short, error)
             except Exception:
@@ -255,10 +255,6 @@ class Workers:
             post(PublicChecked(command.check, size, reason, message))
 
         self._questions.submit(run)
-
-
-def _same_cut(size_bytes: int, piece_size_bytes: int, layout: PieceLayout) -> bool:
-    return (size_bytes, piece_size_bytes) == (layout.size_bytes, layout.piece_size_bytes)
 
 
 def _stored(handle: BlobHandle, content: bytes) -> tuple[str, str]:

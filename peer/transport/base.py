@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from peer.store.base import SignedHashes
     from peer.store.handle import BlobHandle
     from proto.ids import Digest, PeerName
+    from proto.pieces import PieceLayout
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +60,6 @@ class FetchOutcome:
     message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RemoteBitfield:
-    """A peer's answer to "what do you hold": empty `held` and size 0 when it knows nothing of the blob."""
-
-    size_bytes: int
-    piece_size_bytes: int
-    held: int
-
-
 class Transport(Protocol):
     """Threads of its own; `done` is called exactly once per fetch, from one of them, also after cancel()."""
 
@@ -83,8 +75,10 @@ class Transport(Protocol):
         """Something will soon be fetched from there: a connection may be opened now. Never waits, tells no outcome."""
         ...
 
-    def bitfield(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> RemoteBitfield:
-        """Blocking. Raises RemoteError."""
+    def bitfield(
+        self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float
+    ) -> tuple[PieceLayout, int] | None:
+        """Blocking: a peer's layout and mask of the blob, None when it knows nothing of it. Raises RemoteError."""
         ...
 
     def hashes(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> bytes:

@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from peer.transport.base import FetchOutcome, RemoteBitfield
+from peer.transport.base import FetchOutcome
 from peer.transport.connection import AnswerLate, ConnectionLost, HttpConnection
 from peer.transport.pool import ConnectionPool
 from peer.transport.queries import ask
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from peer.transport.base import PieceFetch, PieceSource
     from peer.transport.wire import Answer
     from proto.ids import Digest
+    from proto.pieces import PieceLayout
     from proto.wire.tickets import Identity
 
 # Measured with benchmarks/dataplane: 64 KiB and 256 KiB cost more (see peer.store.files.CHUNK_BYTES).
@@ -151,10 +152,12 @@ class HttpTransport:
             if not self._closed and not self._pool.has(source.address):
                 self._enqueue(source.address)
 
-    def bitfield(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> RemoteBitfield:
+    def bitfield(
+        self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float
+    ) -> tuple[PieceLayout, int] | None:
         """See Transport. Raises PeerBusy, TicketInvalid or RemoteError."""
         body = ask(self._pool, source, bitfield_path(digest), ticket, timeout_s)
-        return RemoteBitfield(0, 0, 0) if body is None else decode_bitfield(body)
+        return None if body is None else decode_bitfield(body)
 
     def hashes(self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float) -> bytes:
         """See Transport; wire.decode_hashes takes it apart. Raises PeerBusy, TicketInvalid or RemoteError."""

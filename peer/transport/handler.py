@@ -66,36 +66,24 @@ class UploadCounters:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._sent_bytes = 0
-        self._served: Counter[str] = Counter()
-        self._refused: Counter[str] = Counter()
-
-    @property
-    def sent_bytes(self) -> int:
-        """Payload bytes of pieces."""
-        return self._sent_bytes
-
-    def served(self) -> dict[str, int]:
-        """Answers with success: pieces, bitfield, hashes, nonce."""
-        with self._lock:
-            return dict(self._served)
-
-    def refused(self) -> dict[str, int]:
-        """Refusals: busy, no_key, ticket, not_held, malformed, off, store, connections, stalled, gone."""
-        with self._lock:
-            return dict(self._refused)
+        # Payload bytes of pieces.
+        self.sent_bytes = 0
+        # Answers with success: pieces, bitfield, hashes, nonce.
+        self.served: Counter[str] = Counter()
+        # Refusals: busy, no_key, ticket, not_held, malformed, off, store, connections, stalled, gone.
+        self.refused: Counter[str] = Counter()
 
     def add_served(self, what: str, size_bytes: int = 0) -> None:
         """One success."""
         with self._lock:
-            self._served[what] += 1
-            self._sent_bytes += size_bytes
+            self.served[what] += 1
+            self.sent_bytes += size_bytes
 
     def add_refused(self, reason: str, size_bytes: int = 0) -> None:
         """One refusal; `size_bytes` of payload may have left before."""
         with self._lock:
-            self._refused[reason] += 1
-            self._sent_bytes += size_bytes
+            self.refused[reason] += 1
+            self.sent_bytes += size_bytes
 
 
 class Answerer:

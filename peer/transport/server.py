@@ -77,7 +77,8 @@ class UploadServer:
         self._connections_max = connections_max
         self._idle_s = idle_s
         self._send_timeout_s = send_timeout_s
-        self._enabled = True
+        # The switch for sharing: off means 404 to everything new; what is under way ends well.
+        self.enabled = True
         self._closed = False
         self._admitted = 0
         self._admission = threading.Lock()
@@ -109,10 +110,6 @@ class UploadServer:
     def active(self) -> int:
         """Requests being served or waiting for a slot."""
         return self._admitted
-
-    def set_enabled(self, enabled: bool) -> None:
-        """The switch for sharing: off means 404 to everything new; what is under way ends well."""
-        self._enabled = enabled
 
     def set_rate_limit(self, rate_bytes_s: int) -> None:
         """Bytes a second over all connections, 0 for none."""
@@ -217,7 +214,7 @@ class UploadServer:
             self.counters.add_served("nonce")
             answer = format_answer(204, 0, nonce=connection.nonce, keep_alive=request.keep_alive)
             self._send_now(connection, answer, keep_alive=request.keep_alive)
-        elif not self._enabled:
+        elif not self.enabled:
             self._refuse(connection, 404, "off", "sharing is switched off at this peer", keep_alive=request.keep_alive)
         elif not self._admit():
             self._refuse(connection, 503, "busy", "every slot is taken", keep_alive=request.keep_alive)

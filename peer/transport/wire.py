@@ -34,8 +34,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from peer.store.base import SignedHashes
-from peer.transport.base import RemoteBitfield
+from peer.store.base import HASH_BYTES, SignedHashes
 from proto.errors import DigestInvalid, FrameInvalid
 from proto.ids import Digest
 from proto.pieces import PIECE_COUNT_MAX, PIECE_SIZE_MAX_BYTES, Bitfield, PieceLayout
@@ -69,8 +68,7 @@ _REASONS: Final = {
 }
 _LAYOUT: Final = struct.Struct(">QQ")
 _RUN: Final = struct.Struct(">II")
-_HASH_BYTES: Final = 32
-_TOLD_BYTES_MAX: Final = 8 + TOLD_RUN_MAX * _HASH_BYTES + SIGNATURE_BYTES
+_TOLD_BYTES_MAX: Final = 8 + TOLD_RUN_MAX * HASH_BYTES + SIGNATURE_BYTES
 _TARGET = re.compile(r"/v1/blobs/([a-z0-9]+:[0-9a-f]+)/(?:(bitfield|hashes)|pieces/([0-9]{1,6})-([0-9]{1,6}))")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -225,18 +223,15 @@ def encode_bitfield(layout: PieceLayout, held: int) -> bytes:
     return _LAYOUT.pack(layout.size_bytes, layout.piece_size_bytes) + Bitfield(layout.count, held).to_bytes()
 
 
-def decode_bitfield(body: bytes) -> RemoteBitfield:
+def decode_bitfield(body: bytes) -> tuple[PieceLayout, int]:
     """Inverse of encode_bitfield. Raises FrameInvalid."""
     layout = _decode_layout(body)
-    held = Bitfield.from_bytes(body[_LAYOUT.size :], layout.count).mask
-    return RemoteBitfield(layout.size_bytes, layout.piece_size_bytes, held)
+    return layout, Bitfield.from_bytes(body[_LAYOUT.size :], layout.count).mask
 
 
 def encode_hashes(layout: PieceLayout, runs: tuple[SignedHashes, ...]) -> bytes:
     """The body of a hashes answer."""
-    parts = [_LAYOUT.pack(layout.size_bytes, layout.piece_size_bytes)]
-    parts += map(_encode_run, runs)
-    return b"".join(parts)
+    return _LAYOUT.pack(layout.size_bytes, layout.piece_size_bytes) + b"".join(map(_encode_run, runs))
 
 
 def decode_hashes(body: bytes) -> tuple[PieceLayout, tuple[SignedHashes, ...]]:
@@ -246,15 +241,14 @@ def decode_hashes(body: bytes) -> tuple[PieceLayout, tuple[SignedHashes, ...]]:
     at = _LAYOUT.size
     while at < len(body):
         run, at = _decode_run(body, at)
-        count = len(run.hashes) // _HASH_BYTES
-        if run.first + count > layout.count:
-            raise FrameInvalid(f"a run of {count} hashes from piece {run.first} does not fit")
+        if run.first + run.count > layout.count:
+            raise FrameInvalid(f"a run of {run.count} hashes from piece {run.first} does not fit")
         runs.append(run)
     return layout, tuple(runs)
 
 
 def _encode_run(run: SignedHashes) -> bytes:
-    return _RUN.pack(run.first, len(run.hashes) // _HASH_BYTES) + run.hashes + run.signature
+    return _RUN.pack(run.first, run.count) + run.hashes + run.signature
 
 
 def _decode_run(raw: bytes, at: int) -> tuple[SignedHashes, int]:
@@ -262,7 +256,7 @@ def _decode_run(raw: bytes, at: int) -> tuple[SignedHashes, int]:
     if len(raw) - at < _RUN.size:
         raise FrameInvalid("a run of hashes is torn")
     first, count = _RUN.unpack_from(raw, at)
-    middle = at + _RUN.size + count * _HASH_BYTES
+    middle = at + _RUN.size + count * HASH_BYTES
     end = middle + SIGNATURE_BYTES
     if not count or end > len(raw):
         raise FrameInvalid(f"a run of {count} hashes from piece {first} does not fit")

@@ -150,5 +150,5 @@ async def test_a_node_connects_to_the_seed_before_it_is_granted_anything(tmp_pat
         blob = await begin(supernode, node)
         # The seed counts an answer after it has sent it.
         served = seed.upload.counters.served
-        await asyncio.to_thread(wait_until, lambda: served() == {"nonce": 1}, "a connection to the seed")
+        await asyncio.to_thread(wait_until, lambda: served == {"nonce": 1}, "a connection to the seed")
         blob.close()

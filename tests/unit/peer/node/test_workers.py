@@ -14,7 +14,6 @@ from peer.metrics import Metrics
 from peer.node.workers import Workers
 from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
-from peer.transport.base import RemoteBitfield
 from peer.transport.wire import encode_hashes
 from proto.ids import peer_name
 from proto.pieces import MIB
@@ -44,7 +43,7 @@ def test_a_question_that_outlasts_the_pin_of_its_blob_opens_no_file_again(tmp_pa
         return encode_hashes(BLOB.layout, (SignedHashes(0, BLOB.hashes, signature),))
 
     transport.hashes = hashes
-    transport.bitfield.return_value = RemoteBitfield(10_000, 1000, 1)
+    transport.bitfield.return_value = (BLOB.layout, 1)
     work = Workers(store, cast("Transport", transport), mock.Mock(), mock.Mock(), Metrics())
     known = threading.Event()
 

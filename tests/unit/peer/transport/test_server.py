@@ -36,7 +36,7 @@ def test_pieces_come_as_asked(serve: Callable[..., UploadServer]) -> None:
         # Known on this connection now: the proof is not needed again.
         answer, body = client.ask(pieces_path(SMALL.digest, 0, 0), ticket)
         assert (answer.status, body) == (200, SMALL.content[:4096])
-    wait_until(lambda: server.counters.served().get("pieces") == 2)
+    wait_until(lambda: server.counters.served.get("pieces") == 2)
     wait_until(lambda: server.counters.sent_bytes == 10_000)
 
 
@@ -152,7 +152,7 @@ def test_nonsense_gets_400_and_the_connection_ends(serve: Callable[..., UploadSe
         answer, body = client.answer()
         assert (answer.status, answer.keep_alive, body.count(b"\n")) == (400, False, 1)
         assert client.is_closed()
-    wait_until(lambda: server.counters.refused() == {"malformed": 1})
+    wait_until(lambda: server.counters.refused == {"malformed": 1})
     wait_until(lambda: server.connections == 0)
 
 
@@ -163,7 +163,7 @@ def test_a_head_without_end_is_cut_off(serve: Callable[..., UploadServer]) -> No
             for _ in range(1000):
                 client.send(b"A" * 1024)
         assert client.is_closed()
-    wait_until(lambda: server.counters.refused() == {"malformed": 1})
+    wait_until(lambda: server.counters.refused == {"malformed": 1})
 
 
 def test_a_head_that_comes_a_byte_at_a_time_is_understood(serve: Callable[..., UploadServer]) -> None:
@@ -188,9 +188,9 @@ def test_switched_off_it_serves_nothing_until_switched_on(serve: Callable[..., U
     server = serve()
     with Client(server) as client:
         ticket = client.ticket()
-        server.set_enabled(False)
+        server.enabled = False
         assert client.ask(bitfield_path(SMALL.digest), *ticket)[0].status == 404
-        server.set_enabled(True)
+        server.enabled = True
         assert client.ask(bitfield_path(SMALL.digest), *ticket)[0].status == 200
 
 

@@ -38,7 +38,7 @@ def test_beyond_slots_and_queue_it_is_busy_and_the_connection_stays(serve: Calla
         assert second.answer()[1] == LARGE.content
         wait_until(lambda: server.active == 0)
         assert third.ask(bitfield_path(SMALL.digest), *third_ticket)[0].status == 200
-    wait_until(lambda: server.counters.refused() == {"busy": 1})
+    wait_until(lambda: server.counters.refused == {"busy": 1})
 
 
 def test_slots_are_given_in_the_order_of_asking(serve: Callable[..., UploadServer]) -> None:
@@ -94,7 +94,7 @@ def test_who_hangs_up_while_waiting_takes_no_slot(serve: Callable[..., UploadSer
             wait_until(lambda: server.active == 2)
         assert first.answer()[0].status == 200
         wait_until(lambda: server.active == 0 and server.connections == 1)
-    wait_until(lambda: server.counters.served().get("pieces") == 1)
+    wait_until(lambda: server.counters.served.get("pieces") == 1)
 
 
 def test_a_receiver_that_takes_nothing_loses_its_slot(serve: Callable[..., UploadServer]) -> None:
@@ -103,7 +103,7 @@ def test_a_receiver_that_takes_nothing_loses_its_slot(serve: Callable[..., Uploa
         stuck.begin_large()
         wait_until(lambda: server.active == 1)
         wait_until(lambda: server.active == 0)
-        wait_until(lambda: server.counters.refused() == {"gone": 1})
+        wait_until(lambda: server.counters.refused == {"gone": 1})
 
 
 def test_more_connections_than_allowed_are_refused(serve: Callable[..., UploadServer]) -> None:
@@ -114,7 +114,7 @@ def test_more_connections_than_allowed_are_refused(serve: Callable[..., UploadSe
         with Client(server) as second:
             assert second.is_closed()
         assert first.answer()[0].status == 200
-    wait_until(lambda: server.counters.refused() == {"connections": 1})
+    wait_until(lambda: server.counters.refused == {"connections": 1})
 
 
 def test_the_connection_idle_the_longest_makes_room_for_a_new_one(serve: Callable[..., UploadServer]) -> None:
@@ -126,7 +126,7 @@ def test_the_connection_idle_the_longest_makes_room_for_a_new_one(serve: Callabl
             assert third.ask(nonce_path())[0].status == 204
             assert second.is_closed()
             assert first.ask(nonce_path())[0].status == 204
-    wait_until(lambda: server.counters.refused() == {})
+    wait_until(lambda: server.counters.refused == {})
 
 
 def test_the_rate_limit_is_over_all_connections(serve: Callable[..., UploadServer]) -> None:
