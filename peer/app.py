@@ -219,7 +219,7 @@ class Peer:
         proxy_metrics = ProxyMetrics(self.metrics.registry)
         app = build_app(
             ProxyContext(
-                provider=node,
+                provider=node.readers,
                 origins=self._origins,
                 pool=pool,
                 metrics=proxy_metrics,

@@ -1,4 +1,4 @@
-"""Digest, PeerId and SwarmId: the names things have on both sides. Parsing and printing only."""
+"""Digest and PeerId: the names things have on both sides. Parsing and printing only."""
 
 from __future__ import annotations
 
@@ -60,10 +60,6 @@ class Digest:
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"
-
-
-# A swarm is all that goes on for one blob, and is named by it.
-SwarmId = Digest
 
 
 def peer_id_from_bytes(raw: bytes) -> PeerId:

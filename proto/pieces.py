@@ -1,4 +1,4 @@
-"""PieceLayout and Bitfield: how a blob is cut, and which of its pieces somebody has. Pure arithmetic, no I/O."""
+"""PieceLayout and masks: how a blob is cut, and which of its pieces somebody has. Pure arithmetic, no I/O."""
 
 from __future__ import annotations
 
@@ -133,35 +133,14 @@ def first_missing(mask: int, start: int = 0) -> int:
     return start + (~shifted & (shifted + 1)).bit_length() - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Bitfield:
-    """Which of `count` pieces are held, as an integer mask (bit i is piece i) with a wire form."""
+def mask_to_bytes(mask: int, count: int) -> bytes:
+    """A bitfield's wire form, little-endian: piece i is bit i%8 of byte i//8; ceil(count/8) bytes."""
+    return mask.to_bytes((count + 7) // 8, "little")
 
-    count: int
-    mask: int
 
-    def __post_init__(self) -> None:
-        if self.count < 0 or self.count > PIECE_COUNT_MAX:
-            raise FrameInvalid(f"bitfield of {self.count} pieces: 0 to {PIECE_COUNT_MAX}")
-        if self.mask < 0 or self.mask >> self.count:
-            raise FrameInvalid(f"bitfield with bits beyond its {self.count} pieces")
-
-    def to_bytes(self) -> bytes:
-        """Little-endian: piece i is bit i%8 of byte i//8. ceil(count/8) bytes."""
-        return self.mask.to_bytes((self.count + 7) // 8, "little")
-
-    @classmethod
-    def from_bytes(cls, raw: bytes, count: int) -> Bitfield:
-        """Inverse of to_bytes. Raises FrameInvalid on a wrong length or bits beyond `count`."""
-        if count < 0 or len(raw) != (count + 7) // 8:
-            raise FrameInvalid(f"bitfield of {len(raw)} bytes for {count} pieces")
-        return cls(count, int.from_bytes(raw, "little"))
-
-    @property
-    def complete(self) -> bool:
-        """Every piece is held."""
-        return self.mask.bit_count() == self.count
-
-    def has(self, piece: int) -> bool:
-        """Whether the piece is held."""
-        return bool(self.mask >> piece & 1)
+def mask_from_bytes(raw: bytes, count: int) -> int:
+    """Inverse of mask_to_bytes. Raises FrameInvalid on a wrong length or bits beyond `count`."""
+    mask = int.from_bytes(raw, "little")
+    if count < 0 or len(raw) != (count + 7) // 8 or mask >> count:
+        raise FrameInvalid(f"bitfield of {len(raw)} bytes does not fit {count} pieces")
+    return mask

@@ -24,7 +24,7 @@ from peer.downloader.contract import (
 from peer.downloader.limits import Limits
 from proto.errors import DigestInvalid
 from proto.ids import Digest
-from proto.pieces import Bitfield
+from proto.pieces import mask_to_bytes
 from proto.wire.messages import Announce, ReaderMoved, Withdraw
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ class State:
         if not self.connected or source is None:
             return
         layout = blob.layout
-        held = Bitfield(layout.count, blob.held).to_bytes() if layout is not None else b""
+        held = mask_to_bytes(blob.held, layout.count) if layout is not None else b""
         size, piece_size = (layout.size_bytes, layout.piece_size_bytes) if layout is not None else (0, 0)
         wanted = blob.wanted and not blob.complete
         message = Announce(str(blob.digest), (source,), wanted, size, piece_size, held)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from peer.downloader.contract import BlobEvicted, BlobFound, SharingSwitched
-from peer.node.blobs import NotShared
 from peer.node.driver import Driver
 from peer.node.message_handler import MessageHandler
 from peer.node.open_blobs import OpenBlobs
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from peer.downloader import contract
     from peer.downloader.machine import Downloader
     from peer.metrics import Metrics
-    from peer.node.readers import BlobReader
     from peer.node.supernode_key import SupernodeKey
     from peer.node.workers import Workers
     from peer.store.base import SignedHashes
@@ -41,7 +39,7 @@ _LEASE_OUTCOMES: Final = {"cancelled": "cancelled", "timeout": "expired"}
 
 
 class Node:
-    """Implements peer.node.blobs.BlobProvider, command_handler.CommandHandler and message_handler.NodeKeeper.
+    """Implements peer.node.command_handler.CommandHandler and message_handler.NodeKeeper; clients read by `readers`.
 
     `send` is the session's; `on_fatal` is called once if the downloader breaks. `on_source` is called with where a
     blob is public.
@@ -68,19 +66,9 @@ class Node:
         self._on_source = on_source
         self.driver = Driver(machine, self._failed)
         self._blobs = OpenBlobs(workers, self.delivery, self.driver.post, self.driver.call_threadsafe)
-        self._readers = Readers(self._blobs, self.delivery, self.driver.post)
+        self.readers = Readers(self._blobs, self.delivery, self.driver)
         self._messages = MessageHandler(self, self.delivery, self.driver.post)
         self.driver.begin(self, self._blobs.is_stale)
-
-    # --- peer.node.blobs.BlobProvider --------------------------------------------------------------------------
-
-    async def open(self, digest: Digest, source: Source) -> BlobReader:
-        if self.driver.closed:
-            raise NotShared("off", "this node is stopping")
-        return await self._readers.open(digest, source)
-
-    def known_size(self, digest: Digest, source: Source) -> int | None:
-        return self.driver.known_size(digest, source)
 
     # --- from start to end -------------------------------------------------------------------------------------
 
@@ -104,7 +92,7 @@ class Node:
         """Handle nothing any more; clients that wait are sent to their origin."""
         self.driver.close()
         self._blobs.stop()
-        self._readers.close()
+        self.readers.close()
 
     def release(self) -> None:
         """After every thread has ended: close the files."""
@@ -209,13 +197,13 @@ class Node:
     # --- readers -----------------------------------------------------------------------------------------------
 
     def answer_reader(self, command: contract.AnswerReader) -> None:
-        self._readers.answer(command.reader)
+        self.readers.answer(command.reader)
 
     def refuse_reader(self, command: contract.RefuseReader) -> None:
-        self._readers.refuse(command.reader, command.reason, command.message)
+        self.readers.refuse(command.reader, command.reason, command.message)
 
     def fail_readers(self, command: contract.FailReaders) -> None:
-        self._readers.fail(self._blobs.of(command.digest), command.message, mismatch=command.mismatch)
+        self.readers.fail(self._blobs.of(command.digest), command.message, mismatch=command.mismatch)
 
     def piece_held(self, command: contract.PieceHeld) -> None:
         self._blobs.of(command.digest).wake()

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from peer.downloader.contract import UpstreamEnded, UpstreamPiece
 from peer.registry.piece_cutter import PieceCutter
-from peer.registry.range_reader import RangeReader, ReadSettings
-from peer.registry.request_limiter import RequestLimiter
+from peer.registry.range_reader import RangeReader, ReadSettings, RequestLimiter
 from peer.registry.retry import NODE_RETRY
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import LayercastError, LocalError, UpstreamError, UpstreamKind

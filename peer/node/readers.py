@@ -11,12 +11,13 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Final
 
-from peer.downloader.contract import BlobWanted, Event, ReaderAt, ReaderClosed
+from peer.downloader.contract import BlobWanted, ReaderAt, ReaderClosed
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from peer.node.driver import Driver
     from peer.node.open_blobs import LiveBlob, OpenBlobs
     from peer.store.handle import BlobHandle
     from peer.transport.delivery import DeliverySlot
@@ -101,22 +102,27 @@ class BlobReader:
 
 
 class Readers:
-    """Made on a running loop. `post` brings the downloader an event."""
+    """Implements peer.node.blobs.BlobProvider. Made on a running loop."""
 
-    def __init__(self, blobs: OpenBlobs, delivery: DeliverySlot, post: Callable[[Event], None]) -> None:
+    def __init__(self, blobs: OpenBlobs, delivery: DeliverySlot, driver: Driver) -> None:
         self._blobs = blobs
         self._delivery = delivery
-        self._post = post
+        self._driver = driver
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._waiting: dict[int, tuple[Digest, asyncio.Future[BlobReader]]] = {}
         self._reading: dict[int, BlobReader] = {}
 
+    def known_size(self, digest: Digest, source: Source) -> int | None:
+        return self._driver.known_size(digest, source)
+
     async def open(self, digest: Digest, source: Source) -> BlobReader:
+        if self._driver.closed:
+            raise NotShared("off", "this node is stopping")
         number = next(self._numbers)
         answer: asyncio.Future[BlobReader] = self._loop.create_future()
         self._waiting[number] = (digest, answer)
-        self._post(BlobWanted(number, digest, source))
+        self._driver.post(BlobWanted(number, digest, source))
         try:
             return await answer
         except BaseException:
@@ -165,8 +171,8 @@ class Readers:
 
     def _reader_at(self, digest: Digest, number: int, piece: int) -> None:
         self._delivery.current.reader_moved(digest, piece)
-        self._post(ReaderAt(number, piece))
+        self._driver.post(ReaderAt(number, piece))
 
     def _reader_closed(self, number: int) -> None:
         self._reading.pop(number, None)
-        self._post(ReaderClosed(number))
+        self._driver.post(ReaderClosed(number))

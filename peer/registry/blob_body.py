@@ -30,7 +30,6 @@ class HttpBody(BlobBody):
         self.position = start
 
     def readinto(self, view: memoryview) -> int:
-        """See BlobBody."""
         if self.end is not None and self.position >= self.end:
             if self._exchange.readinto(memoryview(bytearray(1))):
                 raise self._contradiction("sent more bytes than it announced")

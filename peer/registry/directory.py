@@ -76,7 +76,6 @@ class DirectoryOrigin:
         self._on_request = on_request
 
     def stat(self, repository: str, digest: Digest, caller: Caller, cancel: Cancellation) -> int | None:
-        """See Origin."""
         self._on_request("HEAD")
         with self._opened(repository, digest, cancel) as descriptor:
             return os.fstat(descriptor).st_size
@@ -84,7 +83,6 @@ class DirectoryOrigin:
     def open_range(
         self, repository: str, digest: Digest, start: int, end: int | None, caller: Caller, cancel: Cancellation
     ) -> FileBody:
-        """See Origin."""
         self._on_request("GET")
         with self._opened(repository, digest, cancel) as descriptor:
             size_bytes = os.fstat(descriptor).st_size
@@ -98,7 +96,6 @@ class DirectoryOrigin:
             return FileBody(os.dup(descriptor), start, end, size_bytes, cancel)
 
     async def manifest(self, method: str, request: RegistryRequest, headers: CIMultiDict[str]) -> OriginAnswer:
-        """See Origin."""
         self._on_request(method)
         answer = await asyncio.to_thread(self._answer, request)
         if method == "HEAD":
@@ -177,7 +174,6 @@ class FileBody(BlobBody):
         self._cancel = cancel
 
     def readinto(self, view: memoryview) -> int:
-        """See BlobBody."""
         self._cancel.check()
         view = view[: self._end - self.position]
         try:
@@ -190,14 +186,12 @@ class FileBody(BlobBody):
         return count
 
     def take_slice(self, count: int) -> FileSlice:
-        """See BlobBody."""
         self._cancel.check()
         taken = FileSlice(self._descriptor, self.position, min(count, self._end - self.position))
         self.position += len(taken)
         return taken
 
     def close(self) -> None:
-        """See BlobBody."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

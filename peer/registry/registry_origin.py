@@ -142,7 +142,6 @@ class RegistryOrigin:
     def open_range(
         self, repository: str, digest: Digest, start: int, end: int | None, caller: Caller, cancel: Cancellation
     ) -> HttpBody:
-        """See Origin."""
         lines = (("Range", format_range(start, end)),) if start or end is not None else ()
         exchange = self._ask(self._blob_request("GET", repository, digest, caller, cancel, lines))
         if exchange.status not in (200, 206, 416):
@@ -176,7 +175,6 @@ class RegistryOrigin:
             exchange.close()
 
     async def manifest(self, method: str, request: RegistryRequest, headers: CIMultiDict[str]) -> OriginAnswer:
-        """See Origin."""
         wants_body = not isinstance(request.route, BlobRoute)
         return await self._clients.relayed.ask(
             method, self._upstream, request.origin_target, headers, wants_body=wants_body

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from peer.store.files import create, replace, write_all
 from proto.errors import FrameInvalid
-from proto.pieces import Bitfield, PieceLayout
+from proto.pieces import PieceLayout, mask_from_bytes, mask_to_bytes
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -73,7 +73,7 @@ class HeldFile:
     @staticmethod
     def read(path: Path, count: int) -> int:
         """The mask on disk. Raises FrameInvalid for a torn one, OSError."""
-        return Bitfield.from_bytes(path.read_bytes(), count).mask
+        return mask_from_bytes(path.read_bytes(), count)
 
     @classmethod
     def begin(cls, path: Path, count: int) -> HeldFile:
@@ -97,7 +97,7 @@ class HeldFile:
 
     def write(self, held: int) -> None:
         """The whole mask. Raises OSError."""
-        write_all(self._descriptor, Bitfield(self._count, held).to_bytes(), 0)
+        write_all(self._descriptor, mask_to_bytes(held, self._count), 0)
 
     def sync(self) -> None:
         """Make it durable. Raises OSError."""

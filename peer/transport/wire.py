@@ -5,7 +5,7 @@ read. Not goals: other methods, request bodies, chunked answers, pipelining, HTT
 
     GET /v1/nonce                                   204, Layercast-Nonce: base64url of 32 bytes, this connection's own
     GET /v1/blobs/{digest}/pieces/{first}-{last}    200, the bytes of these pieces (both inclusive)
-    GET /v1/blobs/{digest}/bitfield                 200, size u64, piece size u64, then the Bitfield's wire form
+    GET /v1/blobs/{digest}/bitfield                 200, size u64, piece size u64, then the mask
     GET /v1/blobs/{digest}/hashes                   200, size u64, piece size u64, then runs of: first u32,
                                                     count u32, count x 32 bytes of hash, 64 bytes of signature
 
@@ -37,7 +37,7 @@ from typing import Final
 from peer.store.base import HASH_BYTES, SignedHashes
 from proto.errors import DigestInvalid, FrameInvalid
 from proto.ids import Digest
-from proto.pieces import PIECE_COUNT_MAX, PIECE_SIZE_MAX_BYTES, Bitfield, PieceLayout
+from proto.pieces import PIECE_COUNT_MAX, PIECE_SIZE_MAX_BYTES, PieceLayout, mask_from_bytes, mask_to_bytes
 from proto.wire.tickets import NONCE_BYTES, SIGNATURE_BYTES, TICKET_BYTES_MAX
 
 # A ticket and its proof take under 1 KiB; curl adds a few hundred bytes.
@@ -220,13 +220,13 @@ def parse_answer(head: bytes) -> Answer:
 
 def encode_bitfield(layout: PieceLayout, held: int) -> bytes:
     """The body of a bitfield answer."""
-    return _LAYOUT.pack(layout.size_bytes, layout.piece_size_bytes) + Bitfield(layout.count, held).to_bytes()
+    return _LAYOUT.pack(layout.size_bytes, layout.piece_size_bytes) + mask_to_bytes(held, layout.count)
 
 
 def decode_bitfield(body: bytes) -> tuple[PieceLayout, int]:
     """Inverse of encode_bitfield. Raises FrameInvalid."""
     layout = _decode_layout(body)
-    return layout, Bitfield.from_bytes(body[_LAYOUT.size :], layout.count).mask
+    return layout, mask_from_bytes(body[_LAYOUT.size :], layout.count)
 
 
 def encode_hashes(layout: PieceLayout, runs: tuple[SignedHashes, ...]) -> bytes:

@@ -33,7 +33,7 @@ class Refusal:
     @property
     def body(self) -> bytes:
         """The JSON body of the specification."""
-        return error_body(self.code, self.message)
+        return json.dumps({"errors": [{"code": self.code, "message": self.message, "detail": None}]}).encode()
 
 
 # What each class of ours is to a client. The most derived class that is listed decides.
@@ -68,11 +68,6 @@ def refusal_for(error: errors.LayercastError, route: Route | None = None) -> Ref
         return _upstream_refusal(error, route)
     status, code = next(_BY_CLASS[cls] for cls in type(error).__mro__ if cls in _BY_CLASS)
     return Refusal(status, code, str(error))
-
-
-def error_body(code: str, message: str) -> bytes:
-    """`{"errors": [{"code", "message", "detail"}]}`, encoded."""
-    return json.dumps({"errors": [{"code": code, "message": message, "detail": None}]}).encode()
 
 
 def _upstream_refusal(error: errors.UpstreamError, route: Route | None) -> Refusal:

@@ -117,7 +117,7 @@ class Announce:
     """What this peer holds of a blob and whether it wants the rest. Sent again after every reconnect.
 
     `sources`: where its clients asked for it. `size_bytes` and `piece_size_bytes` are 0 while unknown, and
-    `held` (Bitfield wire form) is then empty. `hashes` is empty, or the concatenated BLAKE3 hashes (32 bytes
+    `held` (a mask as bytes) is then empty. `hashes` is empty, or the concatenated BLAKE3 hashes (32 bytes
     a piece) of a blob that this peer completed alone and whose digest it checked.
     """
 

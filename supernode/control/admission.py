@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from proto.errors import FrameInvalid
 from proto.ids import PeerId, short_peer
-from proto.pieces import PIECE_SIZE_MAX_BYTES, PIECE_SIZE_MIN_BYTES, Bitfield, PieceLayout
+from proto.pieces import PIECE_SIZE_MAX_BYTES, PIECE_SIZE_MIN_BYTES, PieceLayout, mask_from_bytes
 from proto.wire.messages import SEED_NODE, Announce, Source, Vouched
 from supernode.control.piece_hashes import HASH_BYTES
 from supernode.scheduler import contract
@@ -193,4 +193,4 @@ def _held(swarm: OpenSwarm, announce: Announce) -> int:
         swarm.layout.piece_size_bytes,
     ):
         return 0
-    return Bitfield.from_bytes(announce.held, swarm.layout.count).mask
+    return mask_from_bytes(announce.held, swarm.layout.count)

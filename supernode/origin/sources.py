@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from peer.registry.base import ANYONE
 from peer.registry.piece_cutter import PieceCutter
-from peer.registry.range_reader import RangeReader, ReadSettings
-from peer.registry.request_limiter import RequestLimiter
+from peer.registry.range_reader import RangeReader, ReadSettings, RequestLimiter
 from proto.errors import UpstreamError, UpstreamKind
 from supernode.origin.byte_ranges import RangeBook, WindowSettings
 from supernode.origin.fetch import BlobFetch

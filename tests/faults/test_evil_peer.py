@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.cluster.processes import wait_until
 from proto.ids import Digest, short_peer
-from proto.pieces import Bitfield, PieceLayout
+from proto.pieces import PieceLayout, mask_to_bytes
 from proto.wire.messages import Announce, Source, SwarmOpened
 from tests.support.counts import assert_received, assert_received_from_the_swarm
 from tests.support.evil_uploads import EvilUploads
@@ -32,7 +32,7 @@ LAYOUT = PieceLayout.of(SIZE_BYTES)
 
 def claim(upstream: str, digest: str) -> Announce:
     """It holds every piece and wants none."""
-    held = Bitfield(LAYOUT.count, LAYOUT.full_mask).to_bytes()
+    held = mask_to_bytes(LAYOUT.full_mask, LAYOUT.count)
     sources = (Source(upstream, REPOSITORY),)
     return Announce(digest, sources, False, LAYOUT.size_bytes, LAYOUT.piece_size_bytes, held)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from peer.store.side_files import BlobMeta
 from proto.ids import Digest
-from proto.pieces import Bitfield
+from proto.pieces import mask_from_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,7 +24,7 @@ def held_ranges(data_dir: Path, digest: str) -> list[tuple[int, int]]:
         held = (data_dir / "store" / "meta" / f"{folder}.held").read_bytes()
     except FileNotFoundError:  # none yet, or it is just being evicted or completed: who waits looks again
         return []
-    return layout.byte_ranges(Bitfield.from_bytes(held, layout.count).mask)
+    return layout.byte_ranges(mask_from_bytes(held, layout.count))
 
 
 def held_bytes(data_dir: Path, digest: str) -> int:

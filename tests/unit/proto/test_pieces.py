@@ -1,4 +1,4 @@
-"""PieceLayout and Bitfield: every byte lies in exactly one piece, and masks mean what they say."""
+"""PieceLayout and masks: every byte lies in exactly one piece, and masks mean what they say."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from proto.pieces import (
     KIB,
     MIB,
     PIECE_COUNT_MAX,
-    Bitfield,
     PieceLayout,
     first_missing,
     indices,
+    mask_from_bytes,
     mask_of,
+    mask_to_bytes,
     piece_size_for,
     runs,
 )
@@ -72,7 +73,7 @@ def test_byte_ranges_hold_exactly_the_bytes_of_the_mask(layout: PieceLayout, dat
 def test_a_zero_byte_blob_has_no_pieces_and_is_complete() -> None:
     layout = PieceLayout.of(0)
     assert layout.count == 0
-    assert Bitfield(layout.count, 0).complete
+    assert layout.full_mask == 0
 
 
 def test_a_blob_cut_too_finely_is_refused() -> None:
@@ -105,11 +106,11 @@ def test_first_missing_ends_the_contiguous_prefix(mask: int, start: int) -> None
 
 @given(st.integers(0, 300), st.data())
 def test_a_bitfield_survives_the_wire(count: int, data: st.DataObject) -> None:
-    field = Bitfield(count, data.draw(st.integers(0, (1 << count) - 1)))
-    assert Bitfield.from_bytes(field.to_bytes(), count) == field
+    mask = data.draw(st.integers(0, (1 << count) - 1))
+    assert mask_from_bytes(mask_to_bytes(mask, count), count) == mask
 
 
 @pytest.mark.parametrize(("raw", "count"), [(b"", 1), (b"\x00\x00", 8), (b"\x02", 1), (b"\xff", 7)])
 def test_a_bitfield_of_the_wrong_length_or_with_stray_bits_is_refused(raw: bytes, count: int) -> None:
     with pytest.raises(FrameInvalid):
-        Bitfield.from_bytes(raw, count)
+        mask_from_bytes(raw, count)

@@ -18,7 +18,7 @@ from peer.transport.client import HttpTransport
 from peer.transport.server import UploadServer
 from proto.config.values import HostPort
 from proto.ids import Digest, peer_name_from_bytes
-from proto.pieces import Bitfield, PieceLayout
+from proto.pieces import PieceLayout, mask_to_bytes
 from proto.wire import codec
 from proto.wire.messages import (
     PROTOCOL_VERSION,
@@ -187,7 +187,7 @@ class BarePeer:
             await self.send(Announce(str(digest), sources, wanted, 0, 0, b"", hashes))
             return
         layout = handle.layout
-        held = Bitfield(layout.count, handle.held).to_bytes()
+        held = mask_to_bytes(handle.held, layout.count)
         await self.send(
             Announce(str(digest), sources, wanted, layout.size_bytes, layout.piece_size_bytes, held, hashes)
         )

@@ -105,7 +105,7 @@ class RunningNode:
 
     async def read(self, digest: Digest, source: Source) -> bytes:
         """What a client of the proxy would get."""
-        blob = await self.shell.open(digest, source)
+        blob = await self.shell.readers.open(digest, source)
         try:
             return await read_all(blob)
         finally:

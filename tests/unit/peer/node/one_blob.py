@@ -44,7 +44,7 @@ async def begin(
     supernode: ScriptedSupernode, node: RunningNode, holder: RunningNode | None = None, source: Source = SOURCE
 ) -> BlobReader:
     """A client asks, the supernode opens the swarm and tells the hashes and the other node."""
-    opening = asyncio.create_task(node.shell.open(DIGEST, source))
+    opening = asyncio.create_task(node.shell.readers.open(DIGEST, source))
     await supernode.hears(Announce)
     to = node.identity.peer
     await supernode.say(opened(supernode, node, DIGEST, CONTENT), hashes_of(supernode, DIGEST, CONTENT), to=to)

@@ -35,7 +35,7 @@ async def test_signed_hashes_are_learnt_from_holders_too(tmp_path: Path) -> None
     async with two_nodes(tmp_path, limits=NO_UPSTREAM) as (supernode, holder, node):
         other = await begin(supernode, holder)  # the holder hears the signed hashes
         other.close()
-        opening = asyncio.create_task(node.shell.open(DIGEST, SOURCE))
+        opening = asyncio.create_task(node.shell.readers.open(DIGEST, SOURCE))
         await supernode.hears(Announce, 2)
         await supernode.say(
             opened(supernode, node, DIGEST, CONTENT), known(1, holder), Holders(SWARM, (1,)), to=node.identity.peer
@@ -50,7 +50,7 @@ async def test_signed_hashes_are_learnt_from_holders_too(tmp_path: Path) -> None
 @pytest.mark.asyncio
 async def test_hashes_that_the_supernode_did_not_sign_are_ignored(tmp_path: Path) -> None:
     async with two_nodes(tmp_path) as (supernode, holder, node):
-        opening = asyncio.create_task(node.shell.open(DIGEST, SOURCE))
+        opening = asyncio.create_task(node.shell.readers.open(DIGEST, SOURCE))
         await supernode.hears(Announce)
         hashes = hashes_of(supernode, DIGEST, CONTENT)
         forged = PieceHashes(SWARM, 0, bytes(len(hashes.hashes)), hashes.signature)
@@ -72,7 +72,7 @@ async def test_hashes_come_with_the_pieces_from_who_was_told_them(tmp_path: Path
         for piece in range(handle.layout.count):
             handle.learn_hashes(signed_hash(supernode, handle, piece))
         handle.close()
-        opening = asyncio.create_task(node.shell.open(DIGEST, SOURCE))
+        opening = asyncio.create_task(node.shell.readers.open(DIGEST, SOURCE))
         await supernode.hears(Announce)
         await supernode.say(
             opened(supernode, node, DIGEST, CONTENT), known(1, holder), *grants(*range(4)), to=node.identity.peer
@@ -92,7 +92,7 @@ async def test_a_hash_that_comes_with_a_piece_is_believed_for_the_supernodes_sig
         signed = signed_hash(supernode, handle, 0)
         handle.learn_hashes(dataclasses.replace(signed, signature=holder.identity.sign(signed.hashes)))
         handle.close()
-        opening = asyncio.create_task(node.shell.open(DIGEST, SOURCE))
+        opening = asyncio.create_task(node.shell.readers.open(DIGEST, SOURCE))
         await supernode.hears(Announce)
         await supernode.say(
             opened(supernode, node, DIGEST, CONTENT), known(1, holder), *grants(0), to=node.identity.peer
@@ -114,7 +114,7 @@ async def test_pieces_that_contradict_the_signed_hashes_are_dropped_however_earl
         writer.finish()
         handle.close()
         node.shell.driver.post(BlobFound(DIGEST, len(CONTENT), PIECE, 0b0001, complete=False, sources=(SOURCE,)))
-        opening = asyncio.create_task(node.shell.open(DIGEST, SOURCE))
+        opening = asyncio.create_task(node.shell.readers.open(DIGEST, SOURCE))
         await supernode.hears(Announce)
         to = node.identity.peer
         await supernode.say(opened(supernode, node, DIGEST, CONTENT), hashes_of(supernode, DIGEST, CONTENT), to=to)

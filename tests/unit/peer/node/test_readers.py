@@ -42,8 +42,8 @@ async def test_several_clients_read_one_download(tmp_path: Path) -> None:
         await supernode.say(*grants(0, 1, 2, 3), to=node.identity.peer)
         assert await asyncio.gather(*others) == [CONTENT] * 5
         blob.close()
-        assert node.shell.known_size(DIGEST, SOURCE) == len(CONTENT)
-        assert node.shell.known_size(DIGEST, Source("quay.io", "x")) is None
+        assert node.shell.readers.known_size(DIGEST, SOURCE) == len(CONTENT)
+        assert node.shell.readers.known_size(DIGEST, Source("quay.io", "x")) is None
 
 
 @pytest.mark.asyncio
@@ -57,7 +57,7 @@ async def test_a_client_that_hangs_up_stops_nothing(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_the_supernode_s_no_is_the_client_s(tmp_path: Path) -> None:
     async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
-        opening = asyncio.create_task(node.shell.open(DIGEST, SOURCE))
+        opening = asyncio.create_task(node.shell.readers.open(DIGEST, SOURCE))
         await supernode.hears(Announce)
         await supernode.say(BlobRefused(str(DIGEST), "private", "wants a credential"))
         with pytest.raises(NotShared) as refused:
@@ -81,7 +81,7 @@ async def test_a_void_ends_readers_and_drops_everything(tmp_path: Path) -> None:
 @pytest.mark.asyncio
 async def test_a_client_that_gives_up_waiting_leaves_nothing_behind(tmp_path: Path) -> None:
     async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
-        opening = asyncio.create_task(node.shell.open(DIGEST, SOURCE))
+        opening = asyncio.create_task(node.shell.readers.open(DIGEST, SOURCE))
         await supernode.hears(Announce)
         opening.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -98,7 +98,7 @@ async def test_sharing_switched_off_sends_clients_to_their_origin(tmp_path: Path
         with pytest.raises(BlobFailed):
             await read_all(blob)
         with pytest.raises(NotShared) as refused:
-            await node.shell.open(DIGEST, SOURCE)
+            await node.shell.readers.open(DIGEST, SOURCE)
         assert refused.value.reason == "off"
         blob.close()
 
@@ -113,4 +113,4 @@ async def test_a_stopping_node_lets_nobody_wait(tmp_path: Path) -> None:
         with pytest.raises(BlobFailed):
             await waiting
         with pytest.raises(NotShared):
-            await node.shell.open(DIGEST, SOURCE)
+            await node.shell.readers.open(DIGEST, SOURCE)

@@ -65,7 +65,7 @@ async def test_a_private_blob_is_not_shared_without_a_supernode(tmp_path: Path, 
     origin.head_status = 401
     async with running_node(tmp_path / "a", origin=origin) as node:
         with pytest.raises(NotShared) as refused:
-            await node.shell.open(DIGEST, Source(origin.authority, "name"))
+            await node.shell.readers.open(DIGEST, Source(origin.authority, "name"))
         assert refused.value.reason == "private"
 
 
@@ -73,7 +73,7 @@ async def test_a_private_blob_is_not_shared_without_a_supernode(tmp_path: Path, 
 async def test_wrong_content_ends_its_readers_and_is_dropped(tmp_path: Path, origin: FakeOrigin) -> None:
     origin.blobs[str(DIGEST)] = b"\0" + CONTENT[1:]
     async with running_node(tmp_path / "a", origin=origin) as node:
-        blob = await node.shell.open(DIGEST, Source(origin.authority, "name"))
+        blob = await node.shell.readers.open(DIGEST, Source(origin.authority, "name"))
         with pytest.raises(DigestMismatch):
             await read_all(blob)
         assert blob.handle.held == 0
@@ -83,7 +83,7 @@ async def test_wrong_content_ends_its_readers_and_is_dropped(tmp_path: Path, ori
 @pytest.mark.asyncio
 async def test_an_elected_node_asks_the_origin_for_all(tmp_path: Path, origin: FakeOrigin) -> None:
     async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode, origin) as node:
-        opening = asyncio.create_task(node.shell.open(DIGEST, Source(origin.authority, "name")))
+        opening = asyncio.create_task(node.shell.readers.open(DIGEST, Source(origin.authority, "name")))
         await supernode.hears(Announce)
         await supernode.say(opened(supernode, node, DIGEST, CONTENT))
         blob = await opening

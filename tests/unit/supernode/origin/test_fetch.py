@@ -16,8 +16,7 @@ from benchmarks.cluster.processes import WAIT_S
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
-from peer.registry.range_reader import ReadSettings
-from peer.registry.request_limiter import RequestLimiter
+from peer.registry.range_reader import ReadSettings, RequestLimiter
 from peer.registry.retry import RetrySettings
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import StoreFull, UpstreamError, UpstreamKind

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import wait_until
-from proto.pieces import MIB, Bitfield, PieceLayout, mask_of
+from proto.pieces import MIB, PieceLayout, mask_of, mask_to_bytes
 from proto.wire.messages import (
     Announce,
     Failed,
@@ -200,7 +200,7 @@ async def test_hashes_that_are_not_for_the_whole_blob_are_refused(tmp_path: Path
     blob = some_blob(MIB, piece_size_bytes=MIB // 4)
     origin.add(blob.content)
     async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
-        held = Bitfield(4, mask_of([0, 1])).to_bytes()
+        held = mask_to_bytes(mask_of([0, 1]), 4)
         sources = (Source(origin.authority, REPOSITORY),)
         await peer.send(Announce(str(blob.digest), sources, False, MIB, MIB // 4, held, blob.hashes))
         assert (await peer.expect(Refused)).code == "frame"
@@ -296,7 +296,7 @@ async def test_the_cut_that_peers_already_have_is_kept(tmp_path: Path, origin: F
     digest = origin.add(random.Random(1).randbytes(MIB))
     layout = PieceLayout(MIB, MIB // 2)
     async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
-        held = Bitfield(2, 1).to_bytes()
+        held = mask_to_bytes(1, 2)
         sources = (Source(origin.authority, REPOSITORY),)
         await peer.send(Announce(str(digest), sources, True, MIB, layout.piece_size_bytes, held))
         assert (await peer.expect(SwarmOpened)).piece_size_bytes == layout.piece_size_bytes
