@@ -40,7 +40,8 @@ class Program:
 
     name: str
     arguments: Callable[[Mapping[str, str]], Sequence[str]]
-    process: subprocess.Popen[bytes] | None = None
+    process: subprocess.Popen[bytes] = field(init=False)
+    running: bool = False
     started_s: float = 0.0
     restart_s: float = 0.0
     backoff_s: float = _BACKOFF_FIRST_S
@@ -49,7 +50,6 @@ class Program:
 
     @property
     def output(self) -> IO[bytes]:
-        assert self.process is not None
         assert self.process.stdout is not None
         return self.process.stdout
 
@@ -106,6 +106,7 @@ class Supervisor:
             stdout=subprocess.PIPE,
             preexec_fn=functools.partial(_end_with_parent, ctypes.CDLL(None, use_errno=True), os.getpid()),
         )
+        program.running = True
         os.set_blocking(program.output.fileno(), False)
         self._selector.register(program.output, selectors.EVENT_READ, program)
 
@@ -113,7 +114,6 @@ class Supervisor:
         deadline_s = time.monotonic() + READY_TIMEOUT_S
         while not program.ready and not self._ending:
             self._read(_TICK_S)
-            assert program.process is not None
             status = program.process.poll()
             if status is not None and not program.ready:
                 raise CommandError(
@@ -148,7 +148,7 @@ class Supervisor:
     def _restart_the_dead(self) -> None:
         now_s = time.monotonic()
         for program in self.programs:
-            if program.process is None:
+            if not program.running:
                 if now_s >= program.restart_s:
                     self._start(program)
                 continue
@@ -163,13 +163,11 @@ class Supervisor:
             program.backoff_s = min(_BACKOFF_MAX_S, program.backoff_s * 2)
 
     def _end_all(self) -> None:
-        running = [program for program in self.programs if program.process is not None]
+        running = [program for program in self.programs if program.running]
         for program in running:
-            assert program.process is not None
             program.process.terminate()
         deadline_s = time.monotonic() + END_TIMEOUT_S
         for program in running:
-            assert program.process is not None
             try:
                 program.process.wait(max(0.0, deadline_s - time.monotonic()))
             except subprocess.TimeoutExpired:
@@ -182,7 +180,7 @@ class Supervisor:
         with contextlib.suppress(KeyError):  # unregistered already when its output ended
             self._selector.unregister(program.output)
         program.output.close()
-        program.process = None
+        program.running = False
 
 
 def _end_with_parent(libc: ctypes.CDLL, parent: int) -> None:

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from peer.store.base import SignedHashes
 from peer.store.digest import PrefixDigest, hash_piece
-from peer.store.files import CHUNK_BYTES, create, local_error, sync
+from peer.store.files import CHUNK_BYTES, create, local_error, open_read_write, sync
 from peer.store.hashes import HashBook
 from peer.store.side_files import BlobMeta, HeldFile, MetaCorrupt
 from peer.store.writer import PieceWriter, Place
 from proto.errors import FrameInvalid, LocalError
+from proto.pieces import mask_from_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,7 +99,7 @@ class Blob:
         if not self.paths.partial.exists() or self.paths.partial.stat().st_size > size:
             raise MetaCorrupt("its file is missing or too long")
         try:
-            self.held = HeldFile.read(self.paths.held, self.layout.count)
+            self.held = mask_from_bytes(self.paths.held.read_bytes(), self.layout.count)
         except (FileNotFoundError, FrameInvalid):
             raise MetaCorrupt("its bitfield is torn") from None
 
@@ -107,8 +108,9 @@ class Blob:
         self.paths.make_folders()
         try:
             self._data = create(self.paths.partial)
-            self._loaded_book = HashBook.begin(self.digest, self.layout.count, self.paths.hashes)
-            self._held_file = HeldFile.begin(self.paths.held, self.layout.count)
+            self._loaded_book = HashBook(self.digest, self.layout.count, create(self.paths.hashes))
+            self._held_file = HeldFile(self.layout.count, create(self.paths.held))
+            self._held_file.write(0)
             BlobMeta(self.layout, self.boot_id).write(self.paths.meta)
         except BaseException:
             self.unload()
@@ -119,9 +121,9 @@ class Blob:
         """Open the files; after a restart of the machine verify what a partial blob holds. Raises OSError."""
         try:
             path = self.paths.complete if self.complete else self.paths.partial
-            self._data = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            self._data = open_read_write(path)
             if not self.complete:
-                self._held_file = HeldFile.open(self.paths.held, self.layout.count)
+                self._held_file = HeldFile(self.layout.count, open_read_write(self.paths.held))
                 self._check_held(self._held_file, boot_id)
         except BaseException:
             self.unload()

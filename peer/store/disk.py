@@ -167,10 +167,12 @@ class DiskStore:
         evicted: list[Digest] = []
         with self._lock:
             freed = 0
-            while freed < size_bytes and (oldest := self._oldest_unpinned()) is not None:
-                freed += oldest.layout.bytes_in(oldest.held)
-                evicted.append(oldest.digest)
-                self._forget(oldest)
+            for blob in [blob for blob in self._blobs.values() if not blob.pins]:
+                if freed >= size_bytes:
+                    break
+                freed += blob.layout.bytes_in(blob.held)
+                evicted.append(blob.digest)
+                self._forget(blob)
         self._tell(evicted)
         return freed > 0
 
@@ -302,9 +304,6 @@ class DiskStore:
     def _free_bytes(self) -> int:
         status = os.statvfs(self._root.root)
         return status.f_bavail * status.f_frsize
-
-    def _oldest_unpinned(self) -> Blob | None:
-        return next((blob for blob in self._blobs.values() if not blob.pins), None)
 
     def _touch(self, blob: Blob) -> None:
         with self._lock:

@@ -49,8 +49,12 @@ def read_into(descriptor: int, view: memoryview, offset: int) -> bool:
 
 def create(path: Path) -> int:
     """A fresh, empty file open for reading and writing."""
-    flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-    return os.open(path, flags, FILE_MODE)
+    return open_read_write(path, os.O_CREAT | os.O_TRUNC)
+
+
+def open_read_write(path: Path, flags: int = 0) -> int:
+    """For reading and writing."""
+    return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, FILE_MODE)
 
 
 def replace(path: Path, content: bytes) -> None:

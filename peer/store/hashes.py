@@ -16,7 +16,7 @@ import blake3
 
 from peer.store.base import HASH_BYTES, SignedHashes
 from peer.store.digest import hash_piece
-from peer.store.files import CHUNK_BYTES, create, write_all
+from peer.store.files import CHUNK_BYTES, open_read_write, write_all
 from proto.errors import PieceCorrupt
 from proto.pieces import indices
 from proto.wire.tickets import SIGNATURE_BYTES
@@ -38,7 +38,7 @@ def _encode(run: SignedHashes) -> bytes:
 
 
 class HashBook:
-    """Not safe for concurrent use: the blob's lock guards it."""
+    """Begins empty, as its file is. Not safe for concurrent use: the blob's lock guards it."""
 
     def __init__(self, digest: Digest, count: int, descriptor: int) -> None:
         self._digest = digest
@@ -52,14 +52,9 @@ class HashBook:
         self._signed_mask = 0
 
     @classmethod
-    def begin(cls, digest: Digest, count: int, path: Path) -> HashBook:
-        """With an empty file. Raises OSError."""
-        return cls(digest, count, create(path))
-
-    @classmethod
     def load(cls, digest: Digest, count: int, path: Path) -> HashBook:
         """From what is there; a torn end is cut off. Raises OSError."""
-        book = cls(digest, count, os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        book = cls(digest, count, open_read_write(path, os.O_CREAT))
         try:
             raw = path.read_bytes()
             while book._take_record(raw):

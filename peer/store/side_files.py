@@ -11,9 +11,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from peer.store.files import create, replace, write_all
+from peer.store.files import replace, write_all
 from proto.errors import FrameInvalid
-from proto.pieces import PieceLayout, mask_from_bytes, mask_to_bytes
+from proto.pieces import PieceLayout, mask_to_bytes
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -69,27 +69,6 @@ class HeldFile:
     def __init__(self, count: int, descriptor: int) -> None:
         self._count = count
         self._descriptor = descriptor
-
-    @staticmethod
-    def read(path: Path, count: int) -> int:
-        """The mask on disk. Raises FrameInvalid for a torn one, OSError."""
-        return mask_from_bytes(path.read_bytes(), count)
-
-    @classmethod
-    def begin(cls, path: Path, count: int) -> HeldFile:
-        """With no piece. Raises OSError."""
-        held_file = cls(count, create(path))
-        try:
-            held_file.write(0)
-        except BaseException:
-            held_file.close()
-            raise
-        return held_file
-
-    @classmethod
-    def open(cls, path: Path, count: int) -> HeldFile:
-        """As it is. Raises OSError."""
-        return cls(count, os.open(path, os.O_RDWR | os.O_CLOEXEC))
 
     def add(self, piece: int, held: int) -> None:
         """The piece is held, as the mask `held` says of it and all others. Raises OSError."""

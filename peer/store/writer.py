@@ -206,15 +206,13 @@ class PieceWriter:
         return f"piece {self.piece} of blob {self._blob.digest.short}"
 
     def _put(self, part: memoryview) -> None:
-        try:
-            self._put_once(part)
-        except OSError as error:
-            if error.errno not in NO_ROOM or not self._blob.make_room(len(part)):
-                raise local_error(error, self._name) from None
+        while True:
             try:
                 self._put_once(part)
-            except OSError as again:
-                raise local_error(again, self._name) from None
+                return
+            except OSError as error:
+                if error.errno not in NO_ROOM or not self._blob.make_room(len(part)):
+                    raise local_error(error, self._name) from None
 
     def _put_once(self, part: memoryview) -> None:
         """The lock is not held while room is made."""
