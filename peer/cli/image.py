@@ -96,10 +96,6 @@ class Descriptor:
     # Foreign layers are fetched from their own URLs, if at all; a registry does not have them.
     foreign: bool = False
 
-    def as_json(self) -> dict[str, object]:
-        """As it stands in an index."""
-        return {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size_bytes}
-
 
 def blobs_of(manifest: bytes) -> list[Descriptor]:
     """Config and layers, each digest once, in order. Raises CommandError."""

@@ -53,6 +53,11 @@ class OciLayout:
 
     def name(self, manifest: Descriptor, tag: str) -> None:
         """Have the layout's index lead to this manifest alone."""
-        entry = {**manifest.as_json(), "annotations": {"org.opencontainers.image.ref.name": tag}}
+        entry = {
+            "mediaType": manifest.media_type,
+            "digest": str(manifest.digest),
+            "size": manifest.size_bytes,
+            "annotations": {"org.opencontainers.image.ref.name": tag},
+        }
         index = {"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [entry]}
         (self._directory / "index.json").write_text(json.dumps(index, indent=2))

@@ -31,7 +31,6 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a digest did not match.
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="layercast",
         description=_DESCRIPTION,

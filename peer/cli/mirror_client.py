@@ -43,7 +43,6 @@ class MirrorClient:
         self._authorization: dict[str, str] = {}
 
     def close(self) -> None:
-        """End all connections."""
         self._pool.clear()
 
     def manifest(self, reference: str | Digest) -> tuple[bytes, str]:

@@ -43,7 +43,6 @@ the mirror's store. Anonymous: an image that wants a login is refused.
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the command and its options."""
     parser = commands.add_parser("pull", help="pull an image through the mirror", description=_DESCRIPTION)
     parser.add_argument("image", metavar="IMAGE", help="for example alpine:3.20 or quay.io/org/name@sha256:...")
     parser.add_argument(

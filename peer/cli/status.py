@@ -40,7 +40,6 @@ class Report:
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the command and its options."""
     parser = commands.add_parser("status", help="how the peer and the supernode are", description=_DESCRIPTION)
     url = value(parse_url)
     parser.add_argument("--peer", type=url, metavar="URL", help=f"a peer's status address [default: {DEFAULT_PEER}]")

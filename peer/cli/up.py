@@ -49,7 +49,6 @@ look         layercast status --peer http://{status} --supernode http://{superno
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Declare the command and its options."""
     parser = commands.add_parser("up", help="run a supernode and a peer on this machine", description=_DESCRIPTION)
     url = value(parse_url)
     for flag, default, purpose in _LISTENERS:

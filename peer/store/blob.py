@@ -131,7 +131,6 @@ class Blob:
         self.loaded = True
 
     def unload(self) -> None:
-        """Close the files."""
         with self._lock:
             if self._loaded_book is not None:
                 self._loaded_book.close()
@@ -180,33 +179,19 @@ class Blob:
             self._loaded_book = HashBook.load(self.digest, self.layout.count, self.paths.hashes)
         return self._loaded_book
 
-    def learn(self, run: SignedHashes) -> None:
-        """See BlobHandle. Raises PieceCorrupt when a held piece has another hash, LocalError."""
-        with self._lock, self._hash_trouble():
-            self._book.learn(run, self.held)
-
-    @property
-    def signed_hashes(self) -> tuple[SignedHashes, ...]:
-        """See BlobHandle. Raises LocalError."""
-        with self._lock, self._hash_trouble():
-            return self._book.signed
-
-    def signed_run(self, piece: int, pieces_max: int) -> SignedHashes | None:
-        """See BlobHandle. Raises LocalError."""
-        with self._lock, self._hash_trouble():
-            return self._book.signed_run(piece, pieces_max)
+    @contextlib.contextmanager
+    def hash_book(self) -> Iterator[HashBook]:
+        """Under the blob's lock. Raises LocalError for trouble with the disk."""
+        with self._lock:
+            try:
+                yield self._book
+            except OSError as error:
+                raise local_error(error, f"hashes of blob {self.digest.short}") from None
 
     def expected_hash(self, piece: int) -> bytes | None:
         """32 bytes, or None. Raises LocalError."""
-        with self._lock, self._hash_trouble():
-            return self._book.of(piece)
-
-    @contextlib.contextmanager
-    def _hash_trouble(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise local_error(error, f"hashes of blob {self.digest.short}") from None
+        with self.hash_book() as book:
+            return book.of(piece)
 
     # --- writing (peer.store.writer.WriterHost) ----------------------------------------------------------------
 

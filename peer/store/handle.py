@@ -60,20 +60,23 @@ class BlobHandle:
 
         Raises PieceCorrupt when a held piece has another hash (void the blob), LocalError.
         """
-        self._blob.learn(signed)
+        with self._blob.hash_book() as book:
+            book.learn(signed, self._blob.held)
 
     def trust_hashes(self, first: int, hashes: bytes) -> None:
         """The same without a signature: computed here from the origin's own bytes."""
-        self._blob.learn(SignedHashes(first, hashes, b""))
+        self.learn_hashes(SignedHashes(first, hashes, b""))
 
     @property
     def signed_hashes(self) -> tuple[SignedHashes, ...]:
         """Raises LocalError."""
-        return self._blob.signed_hashes
+        with self._blob.hash_book() as book:
+            return book.signed
 
     def signed_run(self, piece: int, pieces_max: int) -> SignedHashes | None:
         """A signed run of at most so many pieces with this one among them, the shortest first; None without one."""
-        return self._blob.signed_run(piece, pieces_max)
+        with self._blob.hash_book() as book:
+            return book.signed_run(piece, pieces_max)
 
     def hash_of(self, piece: int) -> bytes | None:
         """The BLAKE3 hash expected of the piece, or None."""

@@ -131,7 +131,6 @@ class HashBook:
         os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Close the file."""
         os.close(self._descriptor)
 
     def _take_record(self, raw: bytes) -> bool:

@@ -83,5 +83,4 @@ class HeldFile:
         os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Close the file."""
         os.close(self._descriptor)

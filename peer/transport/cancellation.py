@@ -31,7 +31,6 @@ class Cancellation:
 
     @property
     def cancelled(self) -> bool:
-        """Whether cancel() was called."""
         return self._event.is_set()
 
     def cancel(self) -> None:

@@ -135,7 +135,6 @@ class HttpTransport:
         self._changed.notify()
 
     def cancel(self, fetch_id: int) -> None:
-        """See Transport."""
         with self._changed:
             task = self._tasks.get(fetch_id)
             if task is None:
@@ -147,7 +146,6 @@ class HttpTransport:
                 self._queue.appendleft(task)
 
     def connect(self, source: PieceSource) -> None:
-        """See Transport."""
         with self._changed:
             if not self._closed and not self._pool.has(source.address):
                 self._enqueue(source.address)
@@ -167,7 +165,6 @@ class HttpTransport:
         return body
 
     def close(self) -> None:
-        """See Transport."""
         with self._changed:
             self._closed = True
             for task in self._tasks.values():

@@ -74,7 +74,6 @@ class UploadCounters:
         self.refused: Counter[str] = Counter()
 
     def add_served(self, what: str, size_bytes: int = 0) -> None:
-        """One success."""
         with self._lock:
             self.served[what] += 1
             self.sent_bytes += size_bytes

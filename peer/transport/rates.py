@@ -24,7 +24,6 @@ class RateLimiter:
 
     @property
     def limited(self) -> bool:
-        """Whether there is a limit now."""
         return self._rate > 0
 
     @property

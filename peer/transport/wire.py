@@ -109,29 +109,24 @@ class Answer:
 
 
 def nonce_path() -> str:
-    """Where a connection's nonce is."""
     return "/v1/nonce"
 
 
 def pieces_path(digest: Digest, first: int, last: int) -> str:
-    """Where pieces first to last are."""
     return f"/v1/blobs/{digest}/pieces/{first}-{last}"
 
 
 def bitfield_path(digest: Digest) -> str:
-    """Where the bitfield is."""
     return f"/v1/blobs/{digest}/bitfield"
 
 
 def hashes_path(digest: Digest) -> str:
-    """Where the signed hashes are."""
     return f"/v1/blobs/{digest}/hashes"
 
 
 def format_request(
     path: str, host: str, ticket: bytes = b"", proof: bytes = b"", *, ahead: bool = False, hash_wanted: bool = False
 ) -> bytes:
-    """The whole of a request."""
     lines = [f"GET {path} HTTP/1.1", f"Host: {host}"]
     if ticket:
         lines += [f"{_TICKET}: {_to_text(ticket)}", f"{_PROOF}: {_to_text(proof)}"]
@@ -219,7 +214,6 @@ def parse_answer(head: bytes) -> Answer:
 
 
 def encode_bitfield(layout: PieceLayout, held: int) -> bytes:
-    """The body of a bitfield answer."""
     return _LAYOUT.pack(layout.size_bytes, layout.piece_size_bytes) + mask_to_bytes(held, layout.count)
 
 
@@ -230,7 +224,6 @@ def decode_bitfield(body: bytes) -> tuple[PieceLayout, int]:
 
 
 def encode_hashes(layout: PieceLayout, runs: tuple[SignedHashes, ...]) -> bytes:
-    """The body of a hashes answer."""
     return _LAYOUT.pack(layout.size_bytes, layout.piece_size_bytes) + b"".join(map(_encode_run, runs))
 
 
