@@ -24,7 +24,6 @@ from peer.node.node import Node
 from peer.node.origin_fetch import UpstreamFetcher
 from peer.node.session import Session
 from peer.node.source_cache import SourceCache
-from peer.node.supernode_connection import SupernodeConnection
 from peer.node.supernode_key import SupernodeKey
 from peer.node.workers import Workers
 from peer.proxy.context import ProxyContext, ProxyMetrics
@@ -45,13 +44,14 @@ from proto.runtime import resources
 from proto.runtime.http_api import add_routes
 from proto.runtime.service import close_in_time
 from proto.wire.messages import PROTOCOL_VERSION, TORRENT, Hello
-from proto.wire.tickets import Identity
+from proto.wire.tickets import Identity, sign_hello
 
 if TYPE_CHECKING:
     import socket
 
     from peer.config import PeerConfig
     from proto.ids import Digest
+    from proto.wire.messages import Challenge
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class Peer:
         self.metrics.before_scrape(self._scrape)
         self._tasks.append(asyncio.create_task(self._each_second()))
         if config.supernode is not None:
-            self._session = Session(config.supernode, SupernodeConnection(node, self._identity, self._hello))
+            self._session = Session(config.supernode, node)
             self.health.connected = lambda: self._session is not None and self._session.is_open
             if config.p2p:
                 await self._connect(self._session)
@@ -157,6 +157,7 @@ class Peer:
             workers,
             self.metrics,
             send=lambda message: self._session.send(message) if self._session is not None else None,
+            hello=self._hello,
             on_fatal=self._fail,
             supernode_key=self._supernode_key,
             on_source=self._sources.remember,
@@ -193,8 +194,8 @@ class Peer:
         self._sources.keep_only(event.digest for event in found)
         return found
 
-    def _hello(self) -> Hello:
-        """What the supernode hears of this node, but for the proof."""
+    def _hello(self, challenge: Challenge) -> Hello:
+        """Who this node is. An address without a host: as the supernode sees it."""
         config = self._config
         advertised = config.advertise or HostPort("", int(self.upload_address.rpartition(":")[2]))
         if config.advertise is None and config.upload_listen.host not in ("0.0.0.0", "::"):
@@ -203,7 +204,7 @@ class Peer:
             version=PROTOCOL_VERSION,
             peer=self._identity.peer,
             boot_id=current_boot_id(),
-            proof=b"",
+            proof=sign_hello(self._identity, challenge.nonce, challenge.supernode),
             upload_address=str(advertised),
             zone=config.zone,
             upload_slots=config.upload_slots,
@@ -211,6 +212,7 @@ class Peer:
             upload_rate_bytes_s=config.upload_rate_bytes_s,
             download_rate_bytes_s=config.download_rate_bytes_s,
             agent=f"layercast/{VERSION}",
+            delivery_port=self._delivery.select(challenge.transport),
         )
 
     async def _serve_clients(self, node: Node) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from peer.node.workers import Workers
     from peer.store.base import SignedHashes
     from proto.pieces import PieceLayout
-    from proto.wire.messages import Message, NodeKnown, PieceHashes, Source
+    from proto.wire.messages import Challenge, Hello, Message, NodeKnown, PieceHashes, Source
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,10 @@ _LEASE_OUTCOMES: Final = {"cancelled": "cancelled", "timeout": "expired"}
 
 
 class Node:
-    """Implements peer.node.command_handler.CommandHandler and message_handler.NodeKeeper; clients read by `readers`.
+    """Implements peer.node's command_handler.CommandHandler, message_handler.NodeKeeper and session.SessionOwner.
 
-    `send` is the session's; `on_fatal` is called once if the downloader breaks. `on_source` is called with where a
-    blob is public.
+    Clients read by `readers`. `send` is the session's, `hello` answers its challenge; `on_fatal` is called once
+    if the downloader breaks. `on_source` is called with where a blob is public.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Node:
         metrics: Metrics,
         *,
         send: Callable[[Message], None],
+        hello: Callable[[Challenge], Hello],
         on_fatal: Callable[[], None],
         supernode_key: SupernodeKey,
         on_source: Callable[[Digest, Source], None] = lambda digest, source: None,
@@ -61,6 +62,7 @@ class Node:
         self._metrics = metrics
         self.delivery = delivery or DeliverySlot()
         self._send = send
+        self.hello = hello
         self._on_fatal = on_fatal
         self.supernode_key = supernode_key
         self._on_source = on_source
@@ -102,16 +104,18 @@ class Node:
         self.close()
         self._on_fatal()
 
-    # --- the session with the supernode ------------------------------------------------------------------------
+    # --- peer.node.session.SessionOwner -------------------------------------------------------------------------
 
-    def session_opened(self) -> None:
-        """Its numbers start anew. A delivery that was just selected hears of the blobs that are open."""
+    def opened(self, challenge: Challenge) -> None:
+        """Numbers start anew. A delivery that was just selected hears of the blobs that are open."""
+        self.supernode_key.trust(challenge.supernode)
         self._metrics.supernode_connected.set(1)
         self._blobs.tell_delivery()
         self._messages.session_opened()
 
-    def session_lost(self) -> None:
+    def lost(self, reason: str) -> None:
         """Its numbers mean nothing any more."""
+        logger.debug("link_lost reason=%s", reason)
         self._metrics.supernode_connected.set(0)
         self._messages.session_lost()
 

@@ -18,7 +18,6 @@ from peer.metrics import Metrics
 from peer.node.node import Node
 from peer.node.origin_fetch import UpstreamFetcher
 from peer.node.session import Session
-from peer.node.supernode_connection import SupernodeConnection
 from peer.node.supernode_key import SupernodeKey
 from peer.node.workers import Workers
 from peer.registry.origins import Origins
@@ -31,7 +30,7 @@ from proto.ids import peer_name
 from proto.oci.upstreams import UpstreamTable
 from proto.pieces import KIB, MIB, PieceLayout
 from proto.wire.messages import PROTOCOL_VERSION, Hello, NodeKnown, PieceHashes, Source, SwarmOpened
-from proto.wire.tickets import Identity, issue_ticket, sign_hashes
+from proto.wire.tickets import Identity, issue_ticket, sign_hashes, sign_hello
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from peer.node.blobs import OpenedBlob
     from peer.store.handle import BlobHandle
     from proto.ids import Digest
-    from proto.wire.messages import Message
+    from proto.wire.messages import Challenge, Message
     from tests.support.fake_origin import FakeOrigin
     from tests.unit.peer.node.scripted_supernode import ScriptedSupernode
 
@@ -74,12 +73,15 @@ class RunningNode:
             self.workers,
             self.metrics,
             send=self._send,
+            hello=self._hello,
             on_fatal=self._broke,
             supernode_key=key,
         )
-        hello = Hello(PROTOCOL_VERSION, self.identity.peer, "boot", b"", self.upload.address, "", 4, 4, 0, 0, "test")
-        self.connection = SupernodeConnection(self.shell, self.identity, lambda: hello)
         self.store.on_evicted(self.shell.evicted)
+
+    def _hello(self, challenge: Challenge) -> Hello:
+        proof = sign_hello(self.identity, challenge.nonce, challenge.supernode)
+        return Hello(PROTOCOL_VERSION, self.identity.peer, "boot", proof, self.upload.address, "", 4, 4, 0, 0, "test")
 
     def _send(self, message: Message) -> None:
         if self.session is not None:
@@ -146,7 +148,7 @@ async def running_node(
     task: asyncio.Task[None] | None = None
     try:
         if supernode is not None:
-            node.session = Session(supernode.url, node.connection, jitter=lambda: 0.02)
+            node.session = Session(supernode.url, node.shell, jitter=lambda: 0.02)
             task = asyncio.create_task(node.session.run())
             await node.session.tried.wait()
         yield node
