@@ -1,7 +1,6 @@
 """Blobs that are not shared: from the origin to the one client that asked, with that client's own credential.
 
-Bodies move in threads (passage); here are the heads, the refusals and the limits. Also finishes responses whose
-swarm failed them, from the byte reached. Nothing is stored.
+Bodies move in threads. Also finishes responses whose swarm failed them, from the byte reached. Nothing is stored.
 """
 
 from __future__ import annotations
@@ -9,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from aiohttp import HttpVersion11
 
 from peer.node.blobs import DigestMismatch
-from peer.proxy.checked_body import CheckedBody, hash_prefix
 from peer.proxy.client_socket import take_over
 from peer.proxy.heads import blob_response, check_empty, refused, unsatisfiable
 from peer.proxy.relay import relay_refusal
@@ -27,6 +26,7 @@ from proto.oci.ranges import Part, parse_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from hashlib import _Hash
 
     from aiohttp import web
 
@@ -35,11 +35,17 @@ if TYPE_CHECKING:
     from peer.proxy.client_socket import ClientSocket
     from peer.proxy.context import ProxyContext
     from peer.registry.base import BlobBody
+    from peer.store.base import Chunk
+    from proto.ids import Digest
     from proto.oci.ranges import ByteRange
 
 Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
+
+# Of a whole body this much is kept back until its digest has passed: no client gets a complete wrong blob.
+WITHHELD_BYTES: Final = 64 * 1024
+_PREFIX_READ_BYTES: Final = 1024 * 1024
 
 
 class PassThrough:
@@ -252,3 +258,55 @@ def _chunked(client: ClientSocket) -> Callable[[memoryview | bytes], None]:
         client.send(b"\r\n")
 
     return send
+
+
+class CheckedBody:
+    """Sends bytes on. With a `hasher` (which has taken all bytes before these) the last ones wait for the digest."""
+
+    def __init__(self, digest: Digest, send: Callable[[memoryview | bytes], None], hasher: _Hash | None) -> None:
+        self._digest = digest
+        self._send = send
+        self._hasher = hasher
+        self._withheld = b""
+
+    def write(self, _: int, chunk: Chunk) -> None:
+        """The next bytes. Raises what `send` raises."""
+        assert isinstance(chunk, memoryview), "a client is sent bytes"
+        if self._hasher is None:
+            self._send(chunk)
+            return
+        self._hasher.update(chunk)
+        release = len(self._withheld) + len(chunk) - WITHHELD_BYTES
+        if release <= 0:
+            self._withheld += chunk
+            return
+        held, from_chunk = self._withheld, max(0, release - len(self._withheld))
+        self._withheld = held[release:] + bytes(chunk[from_chunk:])
+        if held[:release]:
+            self._send(held[:release])
+        if from_chunk:
+            self._send(chunk[:from_chunk])
+
+    def finish(self) -> None:
+        """The body is complete. Raises DigestMismatch, and does not send the last bytes then."""
+        if self._hasher is None:
+            return
+        if self._hasher.hexdigest() != self._digest.hex:
+            raise DigestMismatch(
+                f"origin sent other bytes than blob {self._digest.short}: its registry must be checked"
+            )
+        if self._withheld:
+            self._send(self._withheld)
+
+
+def hash_prefix(digest: Digest, file_fd: int, length: int) -> _Hash:
+    """The running hash of the first `length` bytes of a file. Raises OSError, and EOFError for a shorter file."""
+    hasher = digest.hasher()
+    offset = 0
+    while offset < length:
+        content = os.pread(file_fd, min(_PREFIX_READ_BYTES, length - offset), offset)
+        if not content:
+            raise EOFError(f"file of blob {digest.short} ends at byte {offset}")
+        hasher.update(content)
+        offset += len(content)
+    return hasher

@@ -32,7 +32,7 @@ class HttpBody(BlobBody):
     def readinto(self, view: memoryview) -> int:
         if self.end is not None and self.position >= self.end:
             if self._exchange.readinto(memoryview(bytearray(1))):
-                raise self._contradiction("sent more bytes than it announced")
+                raise _content_error(self._exchange, "sent more bytes than it announced")
             return 0
         if self.end is not None:
             view = view[: self.end - self.position]
@@ -51,9 +51,6 @@ class HttpBody(BlobBody):
     def close(self) -> None:
         """End reading; the connection is kept if the body was read to its end. Idempotent."""
         self._exchange.close()
-
-    def _contradiction(self, what: str) -> UpstreamError:
-        return UpstreamError(f"{self._exchange.endpoint.host}: {what}", UpstreamKind.CONTENT)
 
 
 def http_body(exchange: Exchange, start: int, end: int | None) -> HttpBody:

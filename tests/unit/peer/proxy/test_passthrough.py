@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.node.blobs import DigestMismatch
-from peer.proxy.checked_body import WITHHELD_BYTES, CheckedBody
 from peer.proxy.context import ProxyLimits
+from peer.proxy.passthrough import WITHHELD_BYTES, CheckedBody
 from proto.ids import Digest
 from tests.support.fake_origin import Fault, fake_origin
 from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin
