@@ -31,12 +31,9 @@ EVENTS_PER_TURN_MAX: Final = 512
 class Driver:
     """Made on a running loop. begin() comes before the first event; `on_fatal` is called once if the machine breaks."""
 
-    def __init__(
-        self, machine: Downloader, on_fatal: Callable[[], None], clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, machine: Downloader, on_fatal: Callable[[], None]) -> None:
         self._machine = machine
         self._on_fatal = on_fatal
-        self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[Event] = deque()
         self._armed = False
@@ -87,7 +84,7 @@ class Driver:
         if self.closed:
             return
         try:
-            now = self._clock()
+            now = time.monotonic()
             for _ in range(min(len(self._inbox), EVENTS_PER_TURN_MAX)):
                 event = self._inbox.popleft()
                 if self._stale(event):
@@ -115,7 +112,7 @@ class Driver:
     # --- questions ----------------------------------------------------------------------------------------------
 
     def known_size(self, digest: Digest, source: Source) -> int | None:
-        return self._machine.known_size(digest, source, self._clock())
+        return self._machine.known_size(digest, source, time.monotonic())
 
     def story(self, digest: Digest, piece: int | None = None) -> list[str]:
         """Why a blob, or one piece of it, stands as it does."""

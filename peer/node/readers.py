@@ -42,7 +42,7 @@ class BlobReader:
         closed: Callable[[], None],
     ) -> None:
         self.blob = blob
-        self._handle = handle
+        self.handle = handle
         self._waits_for = waits_for
         self._closed: Callable[[], None] | None = closed
         self._piece = -1
@@ -53,15 +53,11 @@ class BlobReader:
 
     @property
     def size_bytes(self) -> int:
-        return self._handle.layout.size_bytes
-
-    @property
-    def handle(self) -> BlobHandle:
-        return self._handle
+        return self.handle.layout.size_bytes
 
     @property
     def complete(self) -> bool:
-        return (self._handle.matched or self._handle.complete) and not self.wrong
+        return (self.handle.matched or self.handle.complete) and not self.wrong
 
     @property
     def wrong(self) -> bool:
@@ -73,7 +69,7 @@ class BlobReader:
                 return self.size_bytes
             if self.failure is not None:
                 raise self.failure
-            end = min(self._handle.available_from(offset), self._withheld_from)
+            end = min(self.handle.available_from(offset), self._withheld_from)
             changed = self.blob.changed
             if end > offset:
                 return end
@@ -81,7 +77,7 @@ class BlobReader:
             await changed.wait()
 
     def _tell(self, offset: int) -> None:
-        layout = self._handle.layout
+        layout = self.handle.layout
         if layout.count:
             piece = layout.piece_at(min(max(0, offset), layout.size_bytes - 1))
             if piece != self._piece:

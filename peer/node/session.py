@@ -75,19 +75,15 @@ class Session:
         self._jitter = jitter or (lambda: random.uniform(0.0, RECONNECT_JITTER_S))
         self._outbox = Outbox()
         self._wake = asyncio.Event()
-        self._open = self._was_open = False
+        # Whether messages can be sent now.
+        self.is_open = self._was_open = False
         self._heard_s = 0.0
         # Set once the first attempt ended, either way: a node is ready then.
         self.tried = asyncio.Event()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether messages can be sent now."""
-        return self._open
-
     def send(self, message: Message) -> None:
         """Queue a message for the open session; without one it is dropped."""
-        if self._open:
+        if self.is_open:
             self._outbox.add(message)
             self._wake.set()
 
@@ -132,7 +128,7 @@ class Session:
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             challenge, welcome, rest = await self._open_session(socket)
         self._outbox.take()
-        self._open = self._was_open = True
+        self.is_open = self._was_open = True
         self._heard_s = asyncio.get_running_loop().time()
         logger.info("supernode_connected url=%s epoch=%d agent=%s", self._url, challenge.epoch, welcome.agent)
         reason = "stopped"
@@ -153,7 +149,7 @@ class Session:
             reason = _text(error)
             raise
         finally:
-            self._open = False
+            self.is_open = False
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -53,11 +53,6 @@ class ClientSocket:
         self._socket = socket.socket(original.family, original.type, original.proto, fileno=os.dup(original.fileno()))
         self._socket.settimeout(0)
 
-    @property
-    def gone(self) -> bool:
-        """Whether the client is known to have hung up."""
-        return self._transport.is_closing()
-
     async def send_file(self, file_fd: int, offset: int, count: int, sent: Callable[[int], None]) -> None:
         """Send `count` bytes of an open file from `offset` on; `sent` is called with the length of each part that left.
 

@@ -39,10 +39,6 @@ class ProxyMetrics:
         self.requests.labels(kind, str(status)).inc()
 
 
-def _nothing(_: object) -> None:
-    """The default of a callback."""
-
-
 @dataclass(frozen=True, slots=True)
 class ProxyLimits:
     """The times and sizes the proxy keeps. All times in seconds."""
@@ -70,5 +66,5 @@ class ProxyContext:
     origins: Origins
     pool: Executor
     metrics: ProxyMetrics
+    on_passed_bytes: Callable[[int], None]
     limits: ProxyLimits = field(default_factory=ProxyLimits)
-    on_passed_bytes: Callable[[int], None] = _nothing

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING
 from peer.registry.connection import Exchange, OriginConnection, OriginTimeouts, origin_errors, resolve, tls_context
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from peer.registry.addresses import Endpoint, Resolver
     from peer.transport.cancellation import Cancellation
 
@@ -30,16 +28,9 @@ IDLE_CONNECTIONS_MAX = 64
 class OriginHttp:
     """Sends requests and hands out responses. Safe to use from many threads."""
 
-    def __init__(
-        self,
-        timeouts: OriginTimeouts | None = None,
-        *,
-        resolver: Resolver = resolve,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, timeouts: OriginTimeouts | None = None, *, resolver: Resolver = resolve) -> None:
         self._timeouts = timeouts or OriginTimeouts()
         self._resolver = resolver
-        self._clock = clock
         self._lock = threading.Lock()
         self._idle: list[OriginConnection] = []  # least recently used first
         self._contexts: dict[tuple[object, ...], ssl.SSLContext] = {}
@@ -100,7 +91,7 @@ class OriginHttp:
     def _take_idle(self, endpoint: Endpoint) -> OriginConnection | None:
         """The most recently used live connection to exactly this endpoint. Also closes old ones."""
         with self._lock:
-            oldest_s = self._clock() - IDLE_CONNECTION_S
+            oldest_s = time.monotonic() - IDLE_CONNECTION_S
             stale = [c for c in self._idle if c.idle_since_s < oldest_s or c.is_dropped()]
             self._idle = [c for c in self._idle if c not in stale]
             found = next((c for c in reversed(self._idle) if c.endpoint == endpoint), None)
@@ -111,7 +102,7 @@ class OriginHttp:
         return found
 
     def _give_back(self, connection: OriginConnection) -> None:
-        connection.idle_since_s = self._clock()
+        connection.idle_since_s = time.monotonic()
         surplus: list[OriginConnection] = []
         with self._lock:
             if self._closed:

@@ -94,8 +94,11 @@ class RelayClient:
                 self._on_request(method)
                 answer = self._http.send(endpoint, method, target, lines, cancel)
         except UpstreamError:
+            if answer is not first:
+                answer.close()
             return first  # the client may get there by itself
         except BaseException:
+            answer.close()
             first.close()
             raise
         refused = answer.status >= 400 or answer.status in REDIRECT_STATUSES

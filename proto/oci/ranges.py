@@ -32,11 +32,6 @@ class ByteRange:
         end = size_bytes if self.last is None else min(self.last + 1, size_bytes)
         return (start, end) if start < end else None
 
-    def __str__(self) -> str:
-        if self.suffix is not None:
-            return f"bytes=-{self.suffix}"
-        return f"bytes={self.first}-{'' if self.last is None else self.last}"
-
 
 def parse_range(header: str | None) -> ByteRange | None:
     """Read a Range header; None means that it is to be ignored."""
