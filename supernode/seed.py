@@ -25,8 +25,7 @@ from supernode.control.swarm_registry import SeedBlob
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.store.disk import DiskStore
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle, BlobStore
     from proto.ids import Digest
     from proto.wire.messages import Source
     from supernode.control.seed_work import SeedEvents
@@ -51,7 +50,7 @@ READ_BACK_BYTES_MAX: Final = 64 * 1024
 class Seed:
     """Implements SeedWork. Created on the loop; close() in a thread."""
 
-    def __init__(self, store: DiskStore, transport: Transport, fetch: OriginFetch, signer: IdentitySigner) -> None:
+    def __init__(self, store: BlobStore, transport: Transport, fetch: OriginFetch, signer: IdentitySigner) -> None:
         self._store = store
         self._transport = transport
         self._fetch = fetch

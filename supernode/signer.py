@@ -9,7 +9,7 @@ from peer.store.base import SignedHashes
 from proto.wire.tickets import TICKET_LIFE_S, issue_ticket, sign_hashes
 
 if TYPE_CHECKING:
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
     from proto.ids import Digest, PeerId
     from proto.pieces import PieceLayout
     from proto.wire.tickets import Identity

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.dataplane.contract import Job
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
 
 _HOUR_S = 3600.0
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from proto.errors import LayercastError
 
 if TYPE_CHECKING:
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
     from proto.ids import Digest
     from proto.wire.messages import Source
 

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
     from peer.downloader.contract import OpenInStore
     from peer.node.workers import Workers
-    from peer.store.base import SignedHashes
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle, SignedHashes
     from peer.transport.delivery import DeliverySlot
     from proto.ids import Digest
     from proto.pieces import PieceLayout

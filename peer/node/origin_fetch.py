@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from peer.downloader.contract import Event, FetchUpstream
     from peer.registry.origins import Origins
     from peer.registry.range_reader import Range
-    from peer.store.base import Chunk
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle, Chunk
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from peer.node.driver import Driver
     from peer.node.open_blobs import LiveBlob, OpenBlobs
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
     from peer.transport.delivery import DeliverySlot
     from proto.ids import Digest
     from proto.wire.messages import Source

@@ -49,9 +49,7 @@ if TYPE_CHECKING:
     from peer.metrics import Metrics
     from peer.node.origin_fetch import UpstreamFetcher
     from peer.registry.origins import Origins
-    from peer.store.base import SignedHashes
-    from peer.store.disk import DiskStore
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle, BlobStore, SignedHashes
     from peer.transport.base import FetchOutcome, Transport
     from proto.ids import Digest
 
@@ -70,7 +68,7 @@ class Workers:
 
     def __init__(
         self,
-        store: DiskStore,
+        store: BlobStore,
         transport: Transport,
         fetcher: UpstreamFetcher,
         origins: Origins,

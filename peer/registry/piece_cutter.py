@@ -16,9 +16,7 @@ from proto.errors import PieceCorrupt, UpstreamError, UpstreamKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from peer.store.base import Chunk
-    from peer.store.handle import BlobHandle
-    from peer.store.writer import PieceWriter
+    from peer.store.base import BlobHandle, Chunk, PieceWriter
 
 
 class PieceCutter:

@@ -1,11 +1,17 @@
-"""The records that a store takes and gives. Its operations: peer.store.disk, peer.store.handle, peer.store.writer."""
+"""What a store of blobs offers, to the piece cutter, the downloader, the upload server and the client's stream.
+
+Everything here is blocking and safe to call from any thread. It moves no bytes over a network and knows no scheduling.
+A piece is held only after its hash passed, a blob complete only after its digest did. Piece masks: bit i is piece i.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from proto.ids import Digest
     from proto.pieces import PieceLayout
 
@@ -61,3 +67,173 @@ class FileSlice:
 
 
 Chunk = memoryview | FileSlice
+
+
+class PieceWriter(Protocol):
+    """Takes one piece's bytes in order; hashes, writes in place, and advances the blob's digest when it is next."""
+
+    @property
+    def remaining_bytes(self) -> int:
+        """How many bytes of the piece are still to come."""
+        ...
+
+    def write(self, chunk: Chunk) -> None:
+        """The next bytes of the piece. Raises StoreFull or LocalError; the piece then stays missing.
+
+        Raises PieceCorrupt for a slice of a file that has become shorter.
+        """
+        ...
+
+    def finish(self) -> bytes:
+        """All bytes are in: check the hash and mark the piece held (durable against kill -9).
+
+        Returns its BLAKE3 hash (32 bytes). Raises PieceCorrupt; the piece then stays missing.
+        """
+        ...
+
+    @property
+    def fresh(self) -> bool:
+        """After finish(): whether this copy made the piece held; False when another one had been first."""
+        ...
+
+    def abort(self) -> None:
+        """Forget what was written. Idempotent, and harmless after finish()."""
+        ...
+
+
+class BlobHandle(Protocol):
+    """A blob in the store, pinned against eviction until close()."""
+
+    @property
+    def digest(self) -> Digest: ...
+
+    @property
+    def layout(self) -> PieceLayout: ...
+
+    @property
+    def held(self) -> int:
+        """Mask of the pieces held now."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """The digest was checked here and the file has its final name."""
+        ...
+
+    @property
+    def matched(self) -> bool:
+        """The digest was checked here; the file may still be on its way to disk and to its final name."""
+        ...
+
+    @property
+    def fresh(self) -> bool:
+        """It was begun under the pins that hold it now: its bytes, if they are few, are still in memory."""
+        ...
+
+    @property
+    def being_written(self) -> bool:
+        """A piece of it is in a writer's hand, or being adopted."""
+        ...
+
+    def fileno(self) -> int:
+        """The data file, for sendfile and pread, valid until close() (renaming does not disturb it)."""
+        ...
+
+    def learn_hashes(self, signed: SignedHashes) -> None:
+        """Keep hashes whose signature the caller checked; later writers of these pieces are held to them.
+
+        Raises PieceCorrupt when a held piece has another hash (void the blob), LocalError.
+        """
+        ...
+
+    def trust_hashes(self, first: int, hashes: bytes) -> None:
+        """The same without a signature: computed here from the origin's own bytes. Raises as learn_hashes."""
+        ...
+
+    @property
+    def signed_hashes(self) -> tuple[SignedHashes, ...]:
+        """The signed runs by first piece, without those that lie inside another. Raises LocalError."""
+        ...
+
+    def signed_run(self, piece: int, pieces_max: int) -> SignedHashes | None:
+        """The shortest signed run of at most so many pieces that has this one, or None. Raises LocalError."""
+        ...
+
+    def hash_of(self, piece: int) -> bytes | None:
+        """The BLAKE3 hash expected of the piece, or None. Raises LocalError."""
+        ...
+
+    def writer(self, piece: int, *, from_origin: bool = False) -> PieceWriter:
+        """Start a piece, once before_write() let it. It keeps its own pin: it must come to finish() or abort().
+
+        Raises LocalError when the piece's hash is not known, but for `from_origin` (hash computed).
+        """
+        ...
+
+    def adopt(self, piece: int) -> bool:
+        """A transport wrote the piece's bytes into the file itself (fileno()): check them and mark the piece held.
+
+        True when this made it held. Raises PieceCorrupt (it stays missing), and LocalError also where its hash is not
+        known or a writer has it in hand. Nobody else may write to the file while such a transport does: see
+        BlobStore.before_write().
+        """
+        ...
+
+    def available_from(self, offset: int) -> int:
+        """The end (exclusive) of the held bytes that run on from `offset` without a gap; `offset` when none."""
+        ...
+
+    def check_digest(self, on_match: Callable[[], None] | None = None) -> bool:
+        """All pieces held: compare the blob's digest (reads only what was not hashed in passing).
+
+        `on_match` is called when it has passed, before the disk is waited for: readers need not wait for that.
+        True: fsync, rename, complete. False: the blob does not match; call void(). May take seconds: use a thread.
+        Raises LocalError when pieces are missing or the disk is in trouble.
+        """
+        ...
+
+    def void(self) -> None:
+        """Drop every piece and hash. A complete blob, whose digest was checked here, is left alone."""
+        ...
+
+    def close(self) -> None:
+        """Unpin. Idempotent."""
+        ...
+
+
+class BlobStore(Protocol):
+    """Blobs on one disk, within a size limit and above a free-disk floor."""
+
+    def inventory(self) -> list[StoredBlob]:
+        """What is held, verified as far as needed after a machine restart."""
+        ...
+
+    def get(self, digest: Digest, *, used: bool = True) -> BlobHandle | None:
+        """Pin what is there, partial or complete. Not `used`: its turn of eviction stays what it was."""
+        ...
+
+    def open(self, digest: Digest, layout: PieceLayout) -> BlobHandle:
+        """Pin what is there, or begin it. A complete blob comes with its own layout, whatever was asked for.
+
+        A partial one of another layout is dropped. Raises StoreFull, or LocalError: disk trouble, or it is pinned.
+        """
+        ...
+
+    def remove(self, digest: Digest) -> bool:
+        """Evict by hand; False when it is pinned or absent."""
+        ...
+
+    @property
+    def used_bytes(self) -> int: ...
+
+    def on_evicted(self, callback: Callable[[Digest], None]) -> None:
+        """Called from any thread after a blob left the store, with no lock of the store held."""
+        ...
+
+    def before_write(self, callback: Callable[[Digest], None]) -> None:
+        """Called from any thread before a writer begins, with `being_written` already set; it may wait.
+
+        A transport that writes to the file itself gives way there; a LocalError that it raises refuses the writer.
+        No lock of the store is held.
+        """
+        ...

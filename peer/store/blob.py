@@ -18,7 +18,7 @@ from peer.store.digest import PrefixDigest, hash_piece
 from peer.store.files import CHUNK_BYTES, create, local_error, open_read_write, sync
 from peer.store.hashes import HashBook
 from peer.store.side_files import BlobMeta, HeldFile, MetaCorrupt
-from peer.store.writer import PieceWriter, Place
+from peer.store.writer import Place, Writer
 from proto.errors import FrameInvalid, LocalError
 from proto.pieces import mask_from_bytes
 
@@ -77,7 +77,7 @@ class Blob:
         self._check_lock = threading.Lock()
         self._catch_lock = threading.Lock()
         self._prefix = PrefixDigest(digest)
-        self._owners: dict[int, PieceWriter] = {}
+        self._owners: dict[int, Writer] = {}
         # Writers in hand, of any piece.
         self.writers = 0
         # Grows with each void() and unload(): what was begun before must not mark anything after.
@@ -208,7 +208,7 @@ class Blob:
     def make_room(self, size_bytes: int) -> bool:
         return self._host.make_room(size_bytes)
 
-    def begin(self, piece: int, *, from_origin: bool) -> PieceWriter:
+    def begin(self, piece: int, *, from_origin: bool) -> Writer:
         length = self.layout.length(piece)
         if not self.held >> piece & 1:
             self._host.want_room(self, length)
@@ -237,7 +237,7 @@ class Blob:
             self.writers -= 1
         self._host.unpin(self)
 
-    def _begin(self, piece: int) -> PieceWriter:
+    def _begin(self, piece: int) -> Writer:
         if self.held >> piece & 1:
             place = Place.NOWHERE
         elif piece in self._owners:
@@ -245,7 +245,7 @@ class Blob:
         else:
             place = Place.HERE
         hasher = self._prefix.ahead(piece) if place is Place.HERE else None
-        writer = PieceWriter(self, piece, self._generation, place, hasher)
+        writer = Writer(self, piece, self._generation, place, hasher)
         if place is Place.HERE:
             self._owners[piece] = writer
         return writer
@@ -260,12 +260,12 @@ class Blob:
             with self._lock:
                 if piece in self._owners or self._book.of(piece) is None:
                     raise LocalError(f"piece {piece} of blob {self.digest.short}: in hand, or of unknown hash")
-                writer = PieceWriter(self, piece, self._generation, Place.NOWHERE, self._prefix.ahead(piece))
+                writer = Writer(self, piece, self._generation, Place.NOWHERE, self._prefix.ahead(piece))
                 self._owners[piece] = writer
         writer.take_what_is_there()
         return writer.fresh
 
-    def commit(self, writer: PieceWriter, piece_hash: bytes, hasher: _Hash | None) -> bool:
+    def commit(self, writer: Writer, piece_hash: bytes, hasher: _Hash | None) -> bool:
         """See WriterHost. Raises LocalError."""
         piece = writer.piece
         with self._lock:
@@ -290,7 +290,7 @@ class Blob:
             self._host.request_digest(self)
         return True
 
-    def leave(self, writer: PieceWriter) -> None:
+    def leave(self, writer: Writer) -> None:
         with self._lock:
             if self._owners.get(writer.piece) is writer:
                 del self._owners[writer.piece]

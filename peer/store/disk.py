@@ -19,7 +19,7 @@ from peer.store.base import StoredBlob
 from peer.store.blob import Blob
 from peer.store.digest import DigestThread
 from peer.store.files import local_error
-from peer.store.handle import BlobHandle
+from peer.store.handle import DiskBlobHandle
 from peer.store.paths import StoreRoot
 from peer.store.side_files import BlobMeta, MetaCorrupt, current_boot_id
 from proto.errors import ConfigError, LocalError, StoreFull
@@ -38,9 +38,8 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class DiskStore:
-    """Blobs on one disk. Blocking, and safe to call from any thread. Call close() in the end.
+    """See peer.store.base.BlobStore. Call close() in the end.
 
-    A piece is held only after its hash passed, a blob complete only after its digest did.
     `size_limit_bytes` bounds the sum of the blobs' full sizes, `free_floor_bytes` is left free on the disk.
     Raises ConfigError when the folder cannot be used.
     """
@@ -74,7 +73,6 @@ class DiskStore:
         self._root.close()
 
     def inventory(self) -> list[StoredBlob]:
-        """What is held, verified as far as needed after a restart of the machine."""
         with self._lock:
             blobs = list(self._blobs.values())
         found = []
@@ -86,20 +84,15 @@ class DiskStore:
             found.append(StoredBlob(blob.digest, blob.layout, blob.held, blob.complete))
         return found
 
-    def get(self, digest: Digest, *, used: bool = True) -> BlobHandle | None:
-        """Pin what is there, partial or complete. Not `used`: its turn of eviction stays what it was."""
+    def get(self, digest: Digest, *, used: bool = True) -> DiskBlobHandle | None:
         blob = self._acquire(digest)
         if blob is None:
             return None
         if used:
             self._touch(blob)
-        return BlobHandle(self, blob)
+        return DiskBlobHandle(self, blob)
 
-    def open(self, digest: Digest, layout: PieceLayout) -> BlobHandle:
-        """Pin what is there, or begin it. A complete blob comes with its own layout, whatever was asked for.
-
-        A partial one of another layout is dropped. Raises StoreFull, or LocalError: disk trouble, or it is pinned.
-        """
+    def open(self, digest: Digest, layout: PieceLayout) -> DiskBlobHandle:
         blob = self._acquire(digest)
         if blob is not None and not blob.complete and blob.layout != layout:
             self._drop_other_layout(blob)
@@ -107,10 +100,9 @@ class DiskStore:
         if blob is None:
             blob = self._begin(digest, layout)
         self._touch(blob)
-        return BlobHandle(self, blob)
+        return DiskBlobHandle(self, blob)
 
     def remove(self, digest: Digest) -> bool:
-        """Evict by hand; False when it is pinned or absent."""
         with self._lock:
             blob = self._blobs.get(digest)
             if blob is None or blob.pins:
@@ -125,14 +117,9 @@ class DiskStore:
         return self._used_bytes
 
     def on_evicted(self, callback: Callable[[Digest], None]) -> None:
-        """Called from any thread after a blob left the store, with no lock of the store held."""
         self._callbacks.append(callback)
 
     def before_write(self, callback: Callable[[Digest], None]) -> None:
-        """Called from any thread before a writer begins, with `being_written` already set; it may wait.
-
-        A transport that writes to the file itself gives way there; a LocalError that it raises refuses the writer.
-        """
         self._before_write.append(callback)
 
     # --- for blobs (peer.store.blob.BlobHost) ------------------------------------------------------------------

@@ -54,22 +54,21 @@ class WriterHost(Protocol):
 
     def expected_hash(self, piece: int) -> bytes | None: ...
 
-    def commit(self, writer: PieceWriter, piece_hash: bytes, hasher: _Hash | None) -> bool:
+    def commit(self, writer: Writer, piece_hash: bytes, hasher: _Hash | None) -> bool:
         """Mark the verified piece held; False when it was."""
         ...
 
-    def leave(self, writer: PieceWriter) -> None:
+    def leave(self, writer: Writer) -> None:
         """The writer is at its end, whichever."""
         ...
 
 
-class PieceWriter:
-    """Takes one piece's bytes in order. Used by one thread; settle() alone is called from others."""
+class Writer:
+    """See peer.store.base.PieceWriter. Used by one thread; settle() alone is called from others."""
 
     def __init__(self, blob: WriterHost, piece: int, generation: int, place: Place, hasher: _Hash | None) -> None:
         self.piece = piece
         self.generation = generation
-        # After finish(): whether this copy made the piece held. Not, where another one had been first.
         self.fresh = False
         self._blob = blob
         self._place = place
@@ -85,14 +84,9 @@ class PieceWriter:
 
     @property
     def remaining_bytes(self) -> int:
-        """How many bytes of the piece are still to come."""
         return self._length - self._written
 
     def write(self, chunk: Chunk) -> None:
-        """The next bytes of the piece. Raises StoreFull or LocalError; the piece then stays missing.
-
-        Raises PieceCorrupt for a slice of a file that has become shorter.
-        """
         assert not self._ended
         assert len(chunk) <= self.remaining_bytes
         if isinstance(chunk, FileSlice):
@@ -142,10 +136,6 @@ class PieceWriter:
             return count == len(part)
 
     def finish(self) -> bytes:
-        """All bytes are in: check the hash and mark the piece held (durable against kill -9).
-
-        Returns its BLAKE3 hash (32 bytes). Raises PieceCorrupt; the piece then stays missing.
-        """
         assert not self._ended
         try:
             if self.remaining_bytes:
@@ -175,7 +165,6 @@ class PieceWriter:
             self.abort()
 
     def abort(self) -> None:
-        """Forget what was written. Idempotent, and harmless after finish()."""
         if self._ended:
             return
         self._ended = True

@@ -15,7 +15,7 @@ from proto.errors import LocalError, PieceCorrupt
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
     from peer.torrent.joined_blob import JoinedBlob
 
 _THREADS: Final = 2

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from peer.config import PeerConfig
     from peer.downloader.contract import Event
-    from peer.store.disk import DiskStore
+    from peer.store.base import BlobStore
     from proto.ids import Digest
     from proto.pieces import PieceLayout
     from proto.wire.messages import Message
@@ -55,7 +55,7 @@ class DownloaderEvents(SwarmEvents):
 class TorrentDelivery(TorrentSwarms):
     """A node's torrents, which the supernode tells it of. Raises ConfigError when it cannot listen."""
 
-    def __init__(self, store: DiskStore, config: PeerConfig, events: DownloaderEvents) -> None:
+    def __init__(self, store: BlobStore, config: PeerConfig, events: DownloaderEvents) -> None:
         rates = (config.upload_rate_bytes_s, config.download_rate_bytes_s)
         limits = SessionLimits(config.upload_slots, CONNECTIONS_MAX, *rates)
         super().__init__(store, config.torrent_listen, limits, events)

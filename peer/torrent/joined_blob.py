@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import libtorrent
 
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
     from proto.ids import Digest
     from proto.pieces import PieceLayout
 

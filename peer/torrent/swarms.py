@@ -33,7 +33,7 @@ from proto.errors import LocalError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from peer.store.disk import DiskStore
+    from peer.store.base import BlobStore
     from peer.torrent.session import SessionLimits
     from proto.ids import Digest
     from proto.pieces import PieceLayout
@@ -68,7 +68,7 @@ class SwarmEvents:
 class TorrentSwarms(PieceDelivery):
     """Listens at once. Safe to use from any thread. Raises ConfigError when it cannot listen."""
 
-    def __init__(self, store: DiskStore, listen: HostPort, limits: SessionLimits, events: SwarmEvents) -> None:
+    def __init__(self, store: BlobStore, listen: HostPort, limits: SessionLimits, events: SwarmEvents) -> None:
         self._store = store
         self._events = events
         self._mailbox = Mailbox()

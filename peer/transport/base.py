@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.store.base import SignedHashes
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle, SignedHashes
     from proto.ids import Digest, PeerName
     from proto.pieces import PieceLayout
 

@@ -29,7 +29,7 @@ from proto.wire.messages import FetchReason
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.store.writer import PieceWriter
+    from peer.store.base import PieceWriter
     from peer.transport.base import PieceFetch, PieceSource
     from peer.transport.wire import Answer
     from proto.ids import Digest

@@ -29,9 +29,7 @@ from proto.wire.tickets import Ticket, check_connection, read_ticket
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.store.base import SignedHashes
-    from peer.store.disk import DiskStore
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle, BlobStore, SignedHashes
     from peer.transport.rates import RateLimiter
     from proto.ids import Digest
 
@@ -90,7 +88,7 @@ class Answerer:
 
     def __init__(
         self,
-        store: DiskStore,
+        store: BlobStore,
         supernode_key: Callable[[], bytes | None],
         limiter: RateLimiter,
         counters: UploadCounters,

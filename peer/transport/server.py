@@ -30,9 +30,7 @@ from proto.wire.tickets import NONCE_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.store.base import SignedHashes
-    from peer.store.disk import DiskStore
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle, BlobStore, SignedHashes
     from proto.config.values import HostPort
 
 _SWEEP_S: Final = 1.0
@@ -57,7 +55,7 @@ class UploadServer:
     def __init__(
         self,
         listen: HostPort,
-        store: DiskStore,
+        store: BlobStore,
         supernode_key: Callable[[], bytes | None],
         *,
         slots: int = 8,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from peer.registry.origins import Origins
     from peer.registry.range_reader import Sink
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
     from peer.transport.cancellation import Cancellation
     from proto.ids import Digest
     from proto.wire.messages import Source

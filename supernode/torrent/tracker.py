@@ -26,7 +26,7 @@ from supernode.torrent.neighbours import Neighbours
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.store.disk import DiskStore
+    from peer.store.base import BlobStore
     from proto.ids import Digest
     from proto.pieces import PieceLayout
     from proto.wire.tickets import Identity
@@ -90,7 +90,7 @@ class TorrentTracker(PieceDelivery):
 
     leases_pieces = False
 
-    def __init__(self, store: DiskStore, config: SupernodeConfig, identity: Identity) -> None:
+    def __init__(self, store: BlobStore, config: SupernodeConfig, identity: Identity) -> None:
         self._store = store
         self._identity = identity
         self._loop: asyncio.AbstractEventLoop | None = None

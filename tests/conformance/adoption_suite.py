@@ -14,14 +14,14 @@ from proto.errors import LocalError, PieceCorrupt
 from tests.support.blobs import some_blob, write_piece
 
 if TYPE_CHECKING:
-    from peer.store.disk import DiskStore
+    from peer.store.base import BlobStore
     from proto.ids import Digest
 
 
 class AdoptionSuite:
     """Inherit."""
 
-    def test_a_piece_that_is_in_the_file_already_can_be_adopted(self, store: DiskStore) -> None:
+    def test_a_piece_that_is_in_the_file_already_can_be_adopted(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=4096)
         handle = store.open(blob.digest, blob.layout)
         handle.trust_hashes(0, blob.hashes)
@@ -33,7 +33,7 @@ class AdoptionSuite:
         assert handle.check_digest()
         handle.close()
 
-    def test_wrong_bytes_are_not_adopted(self, store: DiskStore) -> None:
+    def test_wrong_bytes_are_not_adopted(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=4096)
         handle = store.open(blob.digest, blob.layout)
         handle.trust_hashes(0, blob.hashes)
@@ -46,7 +46,7 @@ class AdoptionSuite:
         assert handle.held == 1
         handle.close()
 
-    def test_what_no_hash_is_known_of_is_not_adopted(self, store: DiskStore) -> None:
+    def test_what_no_hash_is_known_of_is_not_adopted(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=4096)
         handle = store.open(blob.digest, blob.layout)
         os.pwrite(handle.fileno(), blob.piece(0), 0)
@@ -54,7 +54,7 @@ class AdoptionSuite:
             handle.adopt(0)
         handle.close()
 
-    def test_a_piece_that_a_writer_has_in_hand_is_not_adopted(self, store: DiskStore) -> None:
+    def test_a_piece_that_a_writer_has_in_hand_is_not_adopted(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=4096)
         handle = store.open(blob.digest, blob.layout)
         handle.trust_hashes(0, blob.hashes)
@@ -64,7 +64,7 @@ class AdoptionSuite:
         writer.abort()
         handle.close()
 
-    def test_a_writer_waits_for_who_writes_to_the_file_itself(self, store: DiskStore) -> None:
+    def test_a_writer_waits_for_who_writes_to_the_file_itself(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=4096)
         handle = store.open(blob.digest, blob.layout)
         handle.trust_hashes(0, blob.hashes)
@@ -84,7 +84,7 @@ class AdoptionSuite:
         assert not handle.being_written
         handle.close()
 
-    def test_a_writer_is_refused_where_the_file_is_not_given_up(self, store: DiskStore) -> None:
+    def test_a_writer_is_refused_where_the_file_is_not_given_up(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=4096)
         handle = store.open(blob.digest, blob.layout)
         handle.trust_hashes(0, blob.hashes)

@@ -20,8 +20,7 @@ from tests.support.blobs import fill, some_blob, write_piece
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from peer.store.disk import DiskStore
-    from peer.store.writer import PieceWriter
+    from peer.store.base import BlobStore, PieceWriter
     from proto.ids import Digest
 
 
@@ -30,7 +29,7 @@ class StoreSuite:
 
     # --- pieces ------------------------------------------------------------------------------------------------
 
-    def test_a_piece_that_matches_its_hash_is_held(self, store: DiskStore) -> None:
+    def test_a_piece_that_matches_its_hash_is_held(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = store.open(blob.digest, blob.layout)
         handle.trust_hashes(0, blob.hashes)
@@ -43,7 +42,7 @@ class StoreSuite:
         assert os.pread(handle.fileno(), 1000, 4000) == blob.piece(4)
         handle.close()
 
-    def test_a_piece_that_does_not_match_stays_missing(self, store: DiskStore) -> None:
+    def test_a_piece_that_does_not_match_stays_missing(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = store.open(blob.digest, blob.layout)
         handle.trust_hashes(0, blob.hashes)
@@ -56,7 +55,7 @@ class StoreSuite:
         assert handle.held == 1
         handle.close()
 
-    def test_a_piece_that_ends_short_stays_missing(self, store: DiskStore) -> None:
+    def test_a_piece_that_ends_short_stays_missing(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = store.open(blob.digest, blob.layout)
         writer = handle.writer(0, from_origin=True)
@@ -66,7 +65,7 @@ class StoreSuite:
         assert handle.held == 0
         handle.close()
 
-    def test_an_aborted_piece_stays_missing_and_abort_may_be_repeated(self, store: DiskStore) -> None:
+    def test_an_aborted_piece_stays_missing_and_abort_may_be_repeated(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = store.open(blob.digest, blob.layout)
         writer = handle.writer(0, from_origin=True)
@@ -77,14 +76,14 @@ class StoreSuite:
         write_piece(handle, blob, 0)
         handle.close()
 
-    def test_a_piece_from_a_peer_needs_a_known_hash(self, store: DiskStore) -> None:
+    def test_a_piece_from_a_peer_needs_a_known_hash(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = store.open(blob.digest, blob.layout)
         with pytest.raises(LocalError):
             handle.writer(0)
         handle.close()
 
-    def test_the_origin_too_is_held_to_a_hash_that_is_known(self, store: DiskStore) -> None:
+    def test_the_origin_too_is_held_to_a_hash_that_is_known(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = store.open(blob.digest, blob.layout)
         handle.trust_hashes(0, bytes(32))
@@ -92,14 +91,14 @@ class StoreSuite:
             write_piece(handle, blob, 0)
         handle.close()
 
-    def test_the_hash_of_a_piece_from_the_origin_is_known_after(self, store: DiskStore) -> None:
+    def test_the_hash_of_a_piece_from_the_origin_is_known_after(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = fill(store, blob, [7])
         assert handle.hash_of(7) == blob.hashes[7 * 32 : 8 * 32]
         assert handle.hash_of(6) is None
         handle.close()
 
-    def test_available_bytes_run_to_the_first_gap(self, store: DiskStore) -> None:
+    def test_available_bytes_run_to_the_first_gap(self, store: BlobStore) -> None:
         blob = some_blob(9_500, piece_size_bytes=1000)
         handle = fill(store, blob, [0, 1, 3, 9])
         found = [handle.available_from(offset) for offset in (0, 1999, 2000, 2500, 3001, 9000, 9499, 9500)]
@@ -110,7 +109,7 @@ class StoreSuite:
 
     @pytest.mark.parametrize("in_kernel", [True, False])
     def test_a_slice_of_a_file_is_taken_as_its_bytes_are(
-        self, store: DiskStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_kernel: bool
+        self, store: BlobStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_kernel: bool
     ) -> None:
         """The kernel copies within a filesystem; what it does not copy is read and written."""
         copied: list[int] = []
@@ -139,7 +138,7 @@ class StoreSuite:
         assert sum(copied) == (10_000 if in_kernel else 0)
         handle.close()
 
-    def test_a_slice_of_a_file_that_was_cut_or_changed_is_no_piece(self, store: DiskStore, tmp_path: Path) -> None:
+    def test_a_slice_of_a_file_that_was_cut_or_changed_is_no_piece(self, store: BlobStore, tmp_path: Path) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         file = tmp_path / "elsewhere"
         file.write_bytes(bytes(1000) + blob.content[1000:1900])
@@ -161,7 +160,7 @@ class StoreSuite:
 
     # --- two writers of one piece ------------------------------------------------------------------------------
 
-    def test_the_first_verified_of_two_writers_wins(self, store: DiskStore) -> None:
+    def test_the_first_verified_of_two_writers_wins(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = store.open(blob.digest, blob.layout)
         handle.trust_hashes(0, blob.hashes)
@@ -176,7 +175,7 @@ class StoreSuite:
         handle.close()
 
     @pytest.mark.parametrize("corrupt_first", [True, False])
-    def test_a_corrupt_writer_never_disturbs_a_verified_piece(self, store: DiskStore, corrupt_first: bool) -> None:
+    def test_a_corrupt_writer_never_disturbs_a_verified_piece(self, store: BlobStore, corrupt_first: bool) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = store.open(blob.digest, blob.layout)
         handle.trust_hashes(0, blob.hashes)
@@ -191,7 +190,7 @@ class StoreSuite:
         assert (handle.held, os.pread(handle.fileno(), 1000, 0)) == (1, blob.piece(0))
         handle.close()
 
-    def test_many_threads_writing_the_same_pieces(self, store: DiskStore) -> None:
+    def test_many_threads_writing_the_same_pieces(self, store: BlobStore) -> None:
         blob = some_blob(100_000, piece_size_bytes=10_000)
         handle = store.open(blob.digest, blob.layout)
         handle.trust_hashes(0, blob.hashes)
@@ -217,7 +216,7 @@ class StoreSuite:
     @pytest.mark.parametrize("order", [range(10), range(9, -1, -1), [1, 0, 3, 2, 5, 4, 7, 6, 9, 8]])
     @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
     def test_a_blob_is_complete_once_its_digest_matches(
-        self, store: DiskStore, order: list[int], algorithm: str
+        self, store: BlobStore, order: list[int], algorithm: str
     ) -> None:
         blob = some_blob(9_999, piece_size_bytes=1000, algorithm=algorithm)
         handle = fill(store, blob, order)
@@ -226,7 +225,7 @@ class StoreSuite:
         assert handle.check_digest()
         handle.close()
 
-    def test_a_blob_with_another_digest_is_not_complete(self, store: DiskStore) -> None:
+    def test_a_blob_with_another_digest_is_not_complete(self, store: BlobStore) -> None:
         blob, other = some_blob(10_000, piece_size_bytes=1000), some_blob(10_000, seed=2, piece_size_bytes=1000)
         handle = store.open(other.digest, other.layout)
         for piece in range(10):
@@ -239,13 +238,13 @@ class StoreSuite:
         assert handle.check_digest()
         handle.close()
 
-    def test_the_digest_of_a_blob_with_gaps_cannot_be_checked(self, store: DiskStore) -> None:
+    def test_the_digest_of_a_blob_with_gaps_cannot_be_checked(self, store: BlobStore) -> None:
         handle = fill(store, some_blob(10_000, piece_size_bytes=1000), [0])
         with pytest.raises(LocalError):
             handle.check_digest()
         handle.close()
 
-    def test_an_empty_blob_is_a_blob(self, store: DiskStore) -> None:
+    def test_an_empty_blob_is_a_blob(self, store: BlobStore) -> None:
         blob = some_blob(0)
         handle = store.open(blob.digest, blob.layout)
         assert (handle.held, handle.available_from(0)) == (0, 0)
@@ -255,7 +254,7 @@ class StoreSuite:
 
     # --- voiding -----------------------------------------------------------------------------------------------
 
-    def test_void_drops_every_piece_and_hash(self, store: DiskStore) -> None:
+    def test_void_drops_every_piece_and_hash(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = fill(store, blob, [0, 5])
         handle.learn_hashes(SignedHashes(0, blob.hashes, bytes(64)))
@@ -263,7 +262,7 @@ class StoreSuite:
         assert (handle.held, handle.hash_of(0), handle.signed_hashes) == (0, None, ())
         handle.close()
 
-    def test_a_writer_from_before_a_void_marks_nothing(self, store: DiskStore) -> None:
+    def test_a_writer_from_before_a_void_marks_nothing(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = fill(store, blob, [0])
         writer = handle.writer(1, from_origin=True)
@@ -276,7 +275,7 @@ class StoreSuite:
 
     # --- hashes ------------------------------------------------------------------------------------------------
 
-    def test_signed_hashes_are_kept_as_they_came(self, store: DiskStore) -> None:
+    def test_signed_hashes_are_kept_as_they_came(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = store.open(blob.digest, blob.layout)
         first = SignedHashes(0, blob.hashes[: 4 * 32], b"a" * 64)
@@ -288,7 +287,7 @@ class StoreSuite:
         assert handle.hash_of(9) == blob.hashes[9 * 32 :]
         handle.close()
 
-    def test_a_longer_run_of_signed_hashes_replaces_those_inside_it(self, store: DiskStore) -> None:
+    def test_a_longer_run_of_signed_hashes_replaces_those_inside_it(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = store.open(blob.digest, blob.layout)
         handle.learn_hashes(SignedHashes(2, blob.hashes[2 * 32 : 3 * 32], b"a" * 64))
@@ -297,7 +296,7 @@ class StoreSuite:
         assert handle.signed_hashes == (whole,)
         handle.close()
 
-    def test_the_shortest_run_with_a_piece_is_what_goes_with_it(self, store: DiskStore) -> None:
+    def test_the_shortest_run_with_a_piece_is_what_goes_with_it(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = store.open(blob.digest, blob.layout)
 
@@ -316,7 +315,7 @@ class StoreSuite:
         assert handle.signed_run(6, 4) is None
         handle.close()
 
-    def test_hashes_that_contradict_a_held_piece_are_refused(self, store: DiskStore) -> None:
+    def test_hashes_that_contradict_a_held_piece_are_refused(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = fill(store, blob, [0])
         with pytest.raises(PieceCorrupt):
@@ -325,7 +324,7 @@ class StoreSuite:
         handle.close()
 
     @pytest.mark.parametrize(("first", "size"), [(10, 32), (9, 64), (0, 31), (-1, 32)])
-    def test_hashes_that_do_not_fit_are_refused(self, store: DiskStore, first: int, size: int) -> None:
+    def test_hashes_that_do_not_fit_are_refused(self, store: BlobStore, first: int, size: int) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = store.open(blob.digest, blob.layout)
         with pytest.raises(PieceCorrupt):
@@ -334,7 +333,7 @@ class StoreSuite:
 
     # --- the index ---------------------------------------------------------------------------------------------
 
-    def test_the_inventory_lists_partial_and_complete_blobs(self, store: DiskStore) -> None:
+    def test_the_inventory_lists_partial_and_complete_blobs(self, store: BlobStore) -> None:
         whole, part = some_blob(5_000, piece_size_bytes=1000), some_blob(3_000, piece_size_bytes=1000, seed=2)
         fill(store, whole).close()
         fill(store, part, [1]).close()
@@ -343,11 +342,11 @@ class StoreSuite:
             StoredBlob(whole.digest, whole.layout, 0b11111, True),
         ]
 
-    def test_what_is_not_there_cannot_be_got(self, store: DiskStore) -> None:
+    def test_what_is_not_there_cannot_be_got(self, store: BlobStore) -> None:
         assert store.get(some_blob(1).digest) is None
         assert not store.remove(some_blob(1).digest)
 
-    def test_opening_again_finds_what_is_there(self, store: DiskStore) -> None:
+    def test_opening_again_finds_what_is_there(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         fill(store, blob, [3]).close()
         handle = store.open(blob.digest, blob.layout)
@@ -358,14 +357,14 @@ class StoreSuite:
         assert got.held == 1 << 3
         got.close()
 
-    def test_another_layout_drops_a_partial_blob(self, store: DiskStore) -> None:
+    def test_another_layout_drops_a_partial_blob(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         fill(store, blob, [3]).close()
         handle = store.open(blob.digest, PieceLayout(10_000, 5000))
         assert (handle.held, handle.layout.count) == (0, 2)
         handle.close()
 
-    def test_another_layout_is_refused_while_the_blob_is_in_use(self, store: DiskStore) -> None:
+    def test_another_layout_is_refused_while_the_blob_is_in_use(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         handle = fill(store, blob, [3])
         with pytest.raises(LocalError):
@@ -373,7 +372,7 @@ class StoreSuite:
         assert handle.held == 1 << 3
         handle.close()
 
-    def test_a_complete_blob_keeps_its_layout(self, store: DiskStore) -> None:
+    def test_a_complete_blob_keeps_its_layout(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)
         fill(store, blob).close()
         handle = store.open(blob.digest, PieceLayout(10_000, 5000))
@@ -382,7 +381,7 @@ class StoreSuite:
 
     # --- room --------------------------------------------------------------------------------------------------
 
-    def test_the_least_recently_used_blob_is_evicted(self, small_store: DiskStore) -> None:
+    def test_the_least_recently_used_blob_is_evicted(self, small_store: BlobStore) -> None:
         evicted: list[Digest] = []
         small_store.on_evicted(evicted.append)
         old, used, new = (some_blob(4_000, seed=seed) for seed in (1, 2, 3))
@@ -396,7 +395,7 @@ class StoreSuite:
         assert {line.digest for line in small_store.inventory()} == {used.digest, new.digest}
         assert small_store.used_bytes == 8_000
 
-    def test_what_is_in_use_is_never_evicted(self, small_store: DiskStore) -> None:
+    def test_what_is_in_use_is_never_evicted(self, small_store: BlobStore) -> None:
         one, two, three = (some_blob(5_000, seed=seed) for seed in (1, 2, 3))
         handle = fill(small_store, one)
         fill(small_store, two).close()
@@ -406,7 +405,7 @@ class StoreSuite:
         assert os.pread(handle.fileno(), 5_000, 0) == one.content
         handle.close()
 
-    def test_a_blob_in_use_by_a_writer_alone_is_not_evicted(self, small_store: DiskStore) -> None:
+    def test_a_blob_in_use_by_a_writer_alone_is_not_evicted(self, small_store: BlobStore) -> None:
         blob, other = some_blob(6_000, piece_size_bytes=6000), some_blob(6_000, seed=2)
         handle = small_store.open(blob.digest, blob.layout)
         writer = handle.writer(0, from_origin=True)
@@ -417,14 +416,14 @@ class StoreSuite:
         writer.finish()
         small_store.open(other.digest, other.layout).close()
 
-    def test_no_room_is_said_at_once_and_costs_nobody_a_blob(self, small_store: DiskStore) -> None:
+    def test_no_room_is_said_at_once_and_costs_nobody_a_blob(self, small_store: BlobStore) -> None:
         blob = some_blob(5_000)
         fill(small_store, blob).close()
         with pytest.raises(StoreFull):
             small_store.open(some_blob(10_001).digest, PieceLayout(10_001, 1024))
         assert [line.digest for line in small_store.inventory()] == [blob.digest]
 
-    def test_a_blob_removed_by_hand_is_gone(self, store: DiskStore) -> None:
+    def test_a_blob_removed_by_hand_is_gone(self, store: BlobStore) -> None:
         evicted: list[Digest] = []
         store.on_evicted(evicted.append)
         blob = some_blob(5_000)
@@ -433,7 +432,7 @@ class StoreSuite:
         assert (store.get(blob.digest), store.used_bytes, evicted) == (None, 0, [blob.digest])
         store.open(blob.digest, blob.layout).close()
 
-    def test_closing_a_handle_twice_unpins_once(self, store: DiskStore) -> None:
+    def test_closing_a_handle_twice_unpins_once(self, store: BlobStore) -> None:
         blob = some_blob(5_000)
         first, second = fill(store, blob), store.get(blob.digest)
         assert second is not None

@@ -23,8 +23,7 @@ from proto.wire.tickets import Identity, issue_ticket
 from tests.support.blobs import SomeBlob, fill, some_blob
 
 if TYPE_CHECKING:
-    from peer.store.disk import DiskStore
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle, BlobStore
     from peer.transport.base import Transport
 
 
@@ -46,8 +45,8 @@ class Wire:
     supernode: Identity
     downloader: Identity
     uploader: Identity
-    source_store: DiskStore
-    target_store: DiskStore
+    source_store: BlobStore
+    target_store: BlobStore
     server: Uploader
     transport: Transport
     outcomes: queue.Queue[FetchOutcome] = field(default_factory=queue.Queue)

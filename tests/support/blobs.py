@@ -14,8 +14,7 @@ from proto.pieces import PieceLayout
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from peer.store.disk import DiskStore
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle, BlobStore
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def write_piece(handle: BlobHandle, blob: SomeBlob, piece: int) -> None:
         writer.abort()
 
 
-def fill(store: DiskStore, blob: SomeBlob, pieces: Iterable[int] | None = None) -> BlobHandle:
+def fill(store: BlobStore, blob: SomeBlob, pieces: Iterable[int] | None = None) -> BlobHandle:
     """Put these pieces into the store, or all of them and check the digest; the handle is the caller's to close."""
     handle = store.open(blob.digest, blob.layout)
     for piece in range(blob.layout.count) if pieces is None else pieces:

@@ -12,7 +12,7 @@ from peer.torrent.swarms import SwarmEvents, TorrentSwarms
 from proto.config.values import HostPort
 
 if TYPE_CHECKING:
-    from peer.store.disk import DiskStore
+    from peer.store.base import BlobStore
     from proto.ids import Digest
     from tests.support.blobs import SomeBlob
 
@@ -47,7 +47,7 @@ def metainfo_of(blob: SomeBlob, *, secret: bytes = bytes(32)) -> bytes:
 
 
 def torrent_swarms(
-    store: DiskStore, events: RecordedEvents, *, upload_rate_bytes_s: int = 0, download_rate_bytes_s: int = 0
+    store: BlobStore, events: RecordedEvents, *, upload_rate_bytes_s: int = 0, download_rate_bytes_s: int = 0
 ) -> TorrentSwarms:
     """On a free port of loopback."""
     limits = SessionLimits(8, 50, upload_rate_bytes_s, download_rate_bytes_s)

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
     from supernode.session.session import Limits
     from tests.support.fake_origin import FakeOrigin
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peer.node.blobs import OpenedBlob
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
     from proto.ids import Digest
     from proto.wire.messages import Challenge, Message
     from tests.support.fake_origin import FakeOrigin

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peer.downloader.contract import Event
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
 
 PIECE = 256 * KIB
 CONTENT = random.Random(7).randbytes(4 * PIECE - 100)

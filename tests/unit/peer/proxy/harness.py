@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator, Sequence
 
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
     from proto.ids import Digest
     from proto.wire.messages import Source
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
 
 CONTENT = bytes(i * 7 % 253 for i in range(10_300))
 LAYOUT = PieceLayout(len(CONTENT), 1024)

@@ -18,7 +18,7 @@ from proto.errors import LocalError, PieceCorrupt, StoreFull
 from tests.support.blobs import SomeBlob, some_blob, write_piece
 
 if TYPE_CHECKING:
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
     from proto.ids import Digest
 
 LIMIT_BYTES = 10_000

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
     from tests.support.blobs import SomeBlob
 
 MIB = 1 << 20

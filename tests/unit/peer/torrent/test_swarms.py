@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
 
 SIZE_BYTES = 3 * MIB + 5
 

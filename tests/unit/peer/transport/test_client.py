@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from peer.store.handle import BlobHandle
+    from peer.store.base import BlobHandle
 
 BLOB = some_blob(100_000, piece_size_bytes=100_000)
 DOWNLOADER = Identity.generate()
