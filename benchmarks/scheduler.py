@@ -34,7 +34,7 @@ HELP = "leases/s of the scheduler on one core, the time of one handle(), and its
 
 _PEERS_MAX: Final = 20_000
 # Up to so many peers, and the leases/s that are wanted of a compiled scheduler.
-_LEASES_PER_S: Final = ((200, 50_000.0), (_PEERS_MAX, 20_000.0))
+_LEASES_PER_S: Final = ((200, 50_000.0), (_PEERS_MAX, 25_000.0))
 _HANDLE_P99_S: Final = 0.005
 # Up to so many peers, and how far above the piece bound the makespan may lie.
 _X_PIECE: Final = ((200, 1.03), (1000, 1.10), (_PEERS_MAX, 1.15))
