@@ -1,4 +1,4 @@
-"""What is distributed to whom, over which links, and what goes wrong: one description for both worlds.
+"""What is distributed to whom, over which links, and what goes wrong: for real and simulated runs alike.
 
 The fan-out over real processes (benchmarks.fanout) and the simulator (benchmarks.simulator) run the same Scenario. It
 computes nothing but what follows from it alone: each node's class, rack and fate. Rates are bytes/s, 0.0 means that

@@ -1,7 +1,7 @@
 """What must hold in every simulated run, watched from outside: each rule is a checker, and raises when it is broken.
 
-Checkers see what the world did and what the machines claimed. They change nothing. Faults are none of their business,
-but for which nodes the bounds are over.
+Checkers see what the simulation did and what the machines claimed. They change nothing. Faults are none of their
+business, but for which nodes the bounds are over.
 """
 
 from __future__ import annotations

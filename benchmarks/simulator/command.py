@@ -15,7 +15,7 @@ from benchmarks.simulator.limits import Verdict, figures, judge
 from benchmarks.simulator.memory import end_with_process, uncollected
 from benchmarks.simulator.scenarios import SCENARIOS, named
 from benchmarks.simulator.settings import SimulationSettings
-from benchmarks.simulator.world import World
+from benchmarks.simulator.simulation import Simulation
 from proto.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from benchmarks.scenario import Scenario
     from benchmarks.simulator.limits import Limit
-    from benchmarks.simulator.world import Outcome
+    from benchmarks.simulator.simulation import Outcome
 
 HELP = "simulate a fan-out with the production scheduler and downloaders, at a virtual clock"
 
@@ -79,7 +79,7 @@ def _run_one(
     outputs = Outputs.of(arguments)
     try:
         with uncollected():
-            outcome = World(scenario, settings).run()
+            outcome = Simulation(scenario, settings).run()
             end_with_process()
     except RuleBroken as error:
         print(f"layercast-bench sim: rule broken, seed {scenario.seed}: {error}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """What every part of a simulated run stands in: clock, links, pieces on their way, origin, checkers, trace. No node.
 
-Made first, and given to the supernode, to peers and their clients; none of these knows the world that holds them all.
+Made first, and given to the supernode, to peers and their clients; none of these knows the simulation that holds all
+of them.
 """
 
 from __future__ import annotations

@@ -8,4 +8,4 @@ class RuleBroken(AssertionError):
 
 
 class UnexpectedCommand(AssertionError):
-    """A machine asked for what no event of this world leads to."""
+    """A machine asked for what no event of a simulation leads to."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.report.summary import Summary
-    from benchmarks.simulator.world import Outcome
+    from benchmarks.simulator.simulation import Outcome
 
 
 # Seeds whose mean is judged where one seed tells too little: it varies by a quarter of what a seed does.

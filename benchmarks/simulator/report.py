@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from benchmarks.scenario import Fate, Scenario
     from benchmarks.simulator.client import Client
     from benchmarks.simulator.settings import SimulationSettings
-    from benchmarks.simulator.world import Outcome
+    from benchmarks.simulator.simulation import Outcome
 
 
 def mode_run(outcome: Outcome) -> ModeRun:

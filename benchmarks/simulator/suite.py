@@ -13,7 +13,7 @@ from typing import Final
 from benchmarks.simulator.errors import RuleBroken
 from benchmarks.simulator.limits import Figures, Verdict, figures, judge, seeds
 from benchmarks.simulator.scenarios import SCENARIOS
-from benchmarks.simulator.world import World
+from benchmarks.simulator.simulation import Simulation
 
 FIXED_SEED: Final = 1
 
@@ -51,7 +51,7 @@ def run_one(name: str, seed: int) -> Result:
     hashes = []
     for each in range(seed, seed + seeds(one.limits)):
         try:
-            outcome = World(replace(one.small, seed=each), one.settings).run()
+            outcome = Simulation(replace(one.small, seed=each), one.settings).run()
         except RuleBroken as error:
             return Result(one.name, seed, time.process_time() - began_s, (), (), f"seed {each}: {error}")
         runs.append(figures(one.limits, outcome))

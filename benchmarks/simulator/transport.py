@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Transport:
-    """All transfers of the world."""
+    """All transfers of a simulation."""
 
     def __init__(
         self,

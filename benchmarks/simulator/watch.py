@@ -1,4 +1,4 @@
-"""Looks at a world now and then: samples for the report, and who has waited since when for the checkers."""
+"""Looks at a simulation now and then: samples for the report, and who has waited since when for the checkers."""
 
 from __future__ import annotations
 

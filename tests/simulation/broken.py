@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from benchmarks.simulator.names import digest_of
-from benchmarks.simulator.world import production_downloader, production_scheduler
+from benchmarks.simulator.simulation import production_downloader, production_scheduler
 from peer.downloader.contract import BlobComplete, PieceHeld, StoreOpened
 from supernode.scheduler.contract import FetchFromOrigin, GrantLease
 

@@ -20,16 +20,16 @@ from benchmarks.simulator.checkers import (
 from benchmarks.simulator.errors import RuleBroken
 from benchmarks.simulator.links import Links
 from benchmarks.simulator.settings import SimulationSettings
+from benchmarks.simulator.simulation import Simulation
 from benchmarks.simulator.transport import Transport
-from benchmarks.simulator.world import World
 from proto.pieces import KIB
 from tests.simulation import broken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from benchmarks.simulator.simulation import DownloaderMachine, SchedulerMachine
     from benchmarks.simulator.transfer import Transfer
-    from benchmarks.simulator.world import DownloaderMachine, SchedulerMachine
 
 RATE = 1e6
 SETTINGS = SimulationSettings()
@@ -48,7 +48,7 @@ def test_a_checker_trips_on_the_scheduler_that_breaks_its_rule(
     checker: Callable[[], Checker], machine: Callable[[Scenario, SimulationSettings], SchedulerMachine], text: str
 ) -> None:
     with pytest.raises(RuleBroken, match=text):
-        World(SCENARIO, SETTINGS, [checker()], make_scheduler=machine).run()
+        Simulation(SCENARIO, SETTINGS, [checker()], make_scheduler=machine).run()
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_a_checker_trips_on_the_downloader_that_breaks_its_rule(
     checker: Callable[[], Checker], machine: Callable[[Scenario, int], DownloaderMachine], text: str
 ) -> None:
     with pytest.raises(RuleBroken, match=text):
-        World(SCENARIO, SETTINGS, [checker()], make_downloader=machine).run()
+        Simulation(SCENARIO, SETTINGS, [checker()], make_downloader=machine).run()
 
 
 @pytest.mark.parametrize("checker", [BytesConserved, BoundsKept, OriginOnce, SlotsKept, AllEnd, NobodyStarves])
 def test_the_production_machines_pass_every_checker(checker: Callable[[], Checker]) -> None:
-    assert World(SCENARIO, SETTINGS, [checker()]).run().errors == ()
+    assert Simulation(SCENARIO, SETTINGS, [checker()]).run().errors == ()
 
 
 def test_a_last_node_before_the_piece_bound_is_told_from_one_before_its_own_links() -> None:
@@ -106,7 +106,7 @@ def test_a_source_that_sends_more_at_a_time_than_it_has_slots_is_found() -> None
         checker.began(0.0, 1, SETTINGS.slots + 1)
 
 
-# --- parts of the world that break a rule --------------------------------------------------------------------------
+# --- parts of the simulation that break a rule ---------------------------------------------------------------------
 
 LEAVING = replace(SCENARIO, faults=Faults(churn_part=0.5, churn_to_s=0.5))
 
@@ -122,14 +122,14 @@ def test_a_transport_that_loses_what_was_cut_short_is_found(monkeypatch: pytest.
 
     monkeypatch.setattr(Transport, "_stop_flow", forgetful)
     with pytest.raises(RuleBroken, match=r"node \d received .* bytes, its link carried"):
-        World(LEAVING, SETTINGS, [BytesConserved()]).run()
+        Simulation(LEAVING, SETTINGS, [BytesConserved()]).run()
 
 
 def test_links_that_are_faster_than_the_scenario_says_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     add = Links.add
     monkeypatch.setattr(Links, "add", lambda self, rate_bytes_s: add(self, 2 * rate_bytes_s))
     with pytest.raises(RuleBroken, match="its links need"):
-        World(SCENARIO, SETTINGS, [BoundsKept()]).run()
+        Simulation(SCENARIO, SETTINGS, [BoundsKept()]).run()
 
 
 def test_a_node_to_which_only_broken_pieces_come_is_starved(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +143,7 @@ def test_a_node_to_which_only_broken_pieces_come_is_starved(monkeypatch: pytest.
 
     monkeypatch.setattr(Transport, "fetch", too_late)
     with pytest.raises(RuleBroken, match="node 3 starves"):
-        World(SCENARIO, SETTINGS, [NobodyStarves()]).run()
+        Simulation(SCENARIO, SETTINGS, [NobodyStarves()]).run()
 
 
 def test_a_request_of_each_node_at_an_origin_that_all_may_ask_is_nothing_to_object_to() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.simulator.scenarios import equal
-from benchmarks.simulator.world import World
+from benchmarks.simulator.simulation import Simulation
 from proto.pieces import indices
 from supernode.scheduler import selection
 from supernode.scheduler.contract import SEED
@@ -53,7 +53,7 @@ def choose_at_random(patch: pytest.MonkeyPatch, rng: random.Random) -> None:
 
 def makespan_s(scenario: Scenario) -> float:
     """When the last node was complete; all of them must be."""
-    outcome = World(scenario).run()
+    outcome = Simulation(scenario).run()
     assert len(outcome.completed_s) == scenario.nodes
     return outcome.completed_s[-1]
 

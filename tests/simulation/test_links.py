@@ -10,7 +10,7 @@ from benchmarks.simulator.clock import Clock
 from benchmarks.simulator.links import Flow, Links
 
 
-def world(capacities: list[float], paths: list[tuple[int, ...]], *, exact: bool) -> tuple[Clock, Links, list[Flow]]:
+def shared(capacities: list[float], paths: list[tuple[int, ...]], *, exact: bool) -> tuple[Clock, Links, list[Flow]]:
     clock = Clock()
     links = Links(clock, exact=exact)
     for capacity in capacities:
@@ -22,12 +22,12 @@ def world(capacities: list[float], paths: list[tuple[int, ...]], *, exact: bool)
 
 def test_what_one_flow_cannot_take_the_others_get() -> None:
     # Links 0 and 1 are sources, 2 and 3 receivers; the second receiver is slow.
-    _, _, flows = world([10.0, 10.0, 10.0, 2.0], [(0, 2), (0, 3), (1, 3)], exact=True)
+    _, _, flows = shared([10.0, 10.0, 10.0, 2.0], [(0, 2), (0, 3), (1, 3)], exact=True)
     assert [flow.rate_bytes_s for flow in flows] == pytest.approx([9.0, 1.0, 1.0])
 
 
 def test_the_local_share_leaves_that_unused() -> None:
-    _, _, flows = world([10.0, 10.0, 10.0, 2.0], [(0, 2), (0, 3), (1, 3)], exact=False)
+    _, _, flows = shared([10.0, 10.0, 10.0, 2.0], [(0, 2), (0, 3), (1, 3)], exact=False)
     assert [flow.rate_bytes_s for flow in flows] == pytest.approx([5.0, 1.0, 1.0])
 
 
@@ -41,7 +41,7 @@ def test_every_flow_has_a_full_link_on_which_nobody_has_more(
 ) -> None:
     half = len(capacities) // 2
     paths: list[tuple[int, ...]] = [(source % half, half + receiver % half) for source, receiver in pairs]
-    _, _, flows = world(capacities, paths, exact=True)
+    _, _, flows = shared(capacities, paths, exact=True)
     carried = {link: sum(flow.rate_bytes_s for flow in flows if link in flow.links) for link in range(len(capacities))}
     assert all(carried[link] <= capacities[link] * (1 + 1e-9) for link in carried)
     for flow in flows:
@@ -73,7 +73,7 @@ def test_a_trunk_is_shared_by_all_that_pass_it(exact: bool) -> None:
     # Two racks: uplinks 0 to 3, trunk out 4, trunk in 5, downlinks 6 to 9.
     capacities = [10.0] * 4 + [8.0, 8.0] + [10.0] * 4
     paths: list[tuple[int, ...]] = [(node, 4, 5, 6 + node) for node in range(4)]
-    _, links, flows = world(capacities, paths, exact=exact)
+    _, links, flows = shared(capacities, paths, exact=exact)
     assert [flow.rate_bytes_s for flow in flows] == pytest.approx([2.0] * 4)
     assert links.flows_on(4) == 4
 
@@ -113,6 +113,6 @@ def test_an_end_that_was_put_off_comes_when_the_last_byte_is_through(exact: bool
 
 
 def test_what_a_flow_more_would_get() -> None:
-    _, links, _ = world([10.0, 30.0, 8.0], [(0, 1), (0, 1)], exact=False)
+    _, links, _ = shared([10.0, 30.0, 8.0], [(0, 1), (0, 1)], exact=False)
     assert links.share_of_next((0, 1)) == pytest.approx(10.0 / 3)
     assert links.share_of_next((1, 2)) == pytest.approx(8.0)

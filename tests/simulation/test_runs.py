@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.scenario import Arrivals, Faults, NodeClass, OriginBehaviour, equal_links
 from benchmarks.simulator.settings import SimulationSettings
-from benchmarks.simulator.world import World
+from benchmarks.simulator.simulation import Simulation
 
 PIECE_BYTES = 1_000_000
 RATE = 1_000_000.0
@@ -34,7 +34,7 @@ MESS = replace(
 
 def trace(scenario: str, seed: int) -> str:
     """The trace hash of a small run."""
-    return World(replace({"plain": SMALL, "mess": MESS}[scenario], seed=seed)).run().trace_hash
+    return Simulation(replace({"plain": SMALL, "mess": MESS}[scenario], seed=seed)).run().trace_hash
 
 
 @pytest.mark.parametrize("scenario", ["plain", "mess"])
@@ -55,7 +55,7 @@ def test_equal_seeds_give_equal_traces_whatever_the_hash_seed(scenario: str) -> 
 
 
 def test_every_node_ends_complete_and_the_origin_sends_the_blob_once() -> None:
-    outcome = World(SMALL).run()
+    outcome = Simulation(SMALL).run()
     assert len(outcome.completed_s) == SMALL.nodes
     assert not outcome.errors
     assert outcome.origin_bytes == SMALL.size_bytes
@@ -63,13 +63,13 @@ def test_every_node_ends_complete_and_the_origin_sends_the_blob_once() -> None:
 
 
 def test_both_ways_of_sharing_come_to_about_the_same_makespan() -> None:
-    exact = World(SMALL).run().completed_s[-1]
-    local = World(SMALL, SimulationSettings(exact_nodes_max=0)).run().completed_s[-1]
+    exact = Simulation(SMALL).run().completed_s[-1]
+    local = Simulation(SMALL, SimulationSettings(exact_nodes_max=0)).run().completed_s[-1]
     assert local == pytest.approx(exact, rel=0.1)
 
 
 @pytest.mark.parametrize(("nodes", "pieces"), [(1, 1), (1, 5), (3, 1)])
 def test_the_smallest_swarms_end_complete(nodes: int, pieces: int) -> None:
-    outcome = World(replace(SMALL, nodes=nodes, blobs=(pieces * PIECE_BYTES - 1,))).run()
+    outcome = Simulation(replace(SMALL, nodes=nodes, blobs=(pieces * PIECE_BYTES - 1,))).run()
     assert len(outcome.completed_s) == nodes
     assert all(client.first_byte_s is not None for client in outcome.clients)

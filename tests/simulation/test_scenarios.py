@@ -11,7 +11,7 @@ from benchmarks.scenario import Arrivals, Faults, NodeClass, OriginBehaviour, Sc
 from benchmarks.simulator.checkers import Checker
 from benchmarks.simulator.scenarios import SCENARIOS
 from benchmarks.simulator.settings import SimulationSettings
-from benchmarks.simulator.world import Outcome, World, production_scheduler
+from benchmarks.simulator.simulation import Outcome, Simulation, production_scheduler
 from supernode.scheduler.contract import Command, Event, PeerLost
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ SMALL = replace(equal_links(12, (30 * PIECE_BYTES,), RATE), piece_size_bytes=PIE
 
 def run(scenario: Scenario, settings: SimulationSettings | None = None) -> Outcome:
     """Under every checker."""
-    return World(scenario, settings).run()
+    return Simulation(scenario, settings).run()
 
 
 def completed(outcome: Outcome, node: int) -> float:
@@ -169,8 +169,10 @@ def test_a_loss_of_power_is_noticed_by_time_alone() -> None:
 def losses_s(scenario: Scenario, settings: SimulationSettings) -> list[float]:
     """When the scheduler was told of each lost peer."""
     heard: list[float] = []
-    world = World(scenario, settings, make_scheduler=lambda *parts: HearsOfLosses(heard, production_scheduler(*parts)))
-    world.run()
+    simulation = Simulation(
+        scenario, settings, make_scheduler=lambda *parts: HearsOfLosses(heard, production_scheduler(*parts))
+    )
+    simulation.run()
     return heard
 
 
@@ -200,8 +202,8 @@ def test_slow_nodes_are_slow_whatever_they_declared_and_the_others_are_not() -> 
 
 def test_a_corrupt_node_is_found_out_and_asked_no_more() -> None:
     scenario = replace(SMALL, faults=Faults(corrupt_part=0.1))
-    world = World(scenario)
-    outcome = world.run()
+    simulation = Simulation(scenario)
+    outcome = simulation.run()
     assert outcome.counters["quarantined"] == 1
     # Whoever was fetching from it when the first report came, and nobody later.
     assert 1 <= outcome.counters["failed_corrupt"] <= SimulationSettings().slots
@@ -252,5 +254,5 @@ class Counts(Checker):
 
 def test_checkers_hear_of_every_piece_at_every_node_and_the_seed() -> None:
     counts = Counts()
-    World(SMALL, checkers=[counts]).run()
+    Simulation(SMALL, checkers=[counts]).run()
     assert counts.arrived_pieces == (SMALL.nodes + 1) * 30

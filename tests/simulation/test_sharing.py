@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.scenario import NodeClass, Scenario, equal_links
 from benchmarks.simulator.settings import SimulationSettings
-from benchmarks.simulator.world import World
+from benchmarks.simulator.simulation import Simulation
 
 RATE = 1e8
 PIECE = 4_000_000
@@ -28,4 +28,4 @@ def test_the_local_share_ends_within_3_per_cent_of_the_exact_one(scenario: Scena
 
 
 def _makespan_s(scenario: Scenario, exact_nodes_max: int) -> float:
-    return World(scenario, SimulationSettings(exact_nodes_max=exact_nodes_max), ()).run().completed_s[-1]
+    return Simulation(scenario, SimulationSettings(exact_nodes_max=exact_nodes_max), ()).run().completed_s[-1]

@@ -34,7 +34,7 @@ SCENARIO = replace(equal_links(NODES, (SIZE,), float(MIB)), piece_size_bytes=MIB
 
 
 def mode_run(mode: Mode, completed_s: Sequence[float | None]) -> ModeRun:
-    """Nodes that asked at 0 and were complete at these times, and nothing that not every world can measure."""
+    """Nodes that asked at 0 and were complete at these times, and nothing that not every run can measure."""
     nodes = tuple(NodeTimes(node, "node", 0.0, 1.0, at_s) for node, at_s in enumerate(completed_s))
     samples = (Sample(0.0, {}, 0), Sample(12.0, {"seed": SIZE, "peer": 3 * SIZE}, NODES))
     return ModeRun(mode, nodes, samples, origin_bytes=SIZE, origin_gets=1, origin_repeated_bytes=0)
@@ -153,7 +153,7 @@ def test_what_was_run_with_a_part_of_the_size_is_compared_to_that_part() -> None
     assert mode_of(SCENARIO, quarter)["origin_x_size"] == pytest.approx(NODES)
 
 
-def test_what_a_world_cannot_measure_is_null_and_left_out_of_tables(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_run_cannot_measure_is_null_and_left_out_of_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert mode_of(SCENARIO, SCHEDULED)["cpu_busy"] is None
     print_report(SCENARIO, bounds(SCENARIO), [SCHEDULED])
     bare = capsys.readouterr().out
@@ -180,7 +180,7 @@ def test_an_unlimited_link_is_null() -> None:
     assert content["links"]["goodputs"]["origin_bytes_s"] is None
 
 
-def test_a_worlds_own_links_and_sections_are_added() -> None:
+def test_a_runs_own_links_and_sections_are_added() -> None:
     content = document(
         SCENARIO, bounds(SCENARIO), [SCHEDULED], links={"round_trip_s": 0.001}, more={"simulation": {"seed": 1}}
     )

@@ -1,4 +1,4 @@
-"""One Scenario in both worlds: what the simulator says of 20 nodes on shaped links, real nodes must take as well.
+"""One Scenario, simulated and real: what the simulator says of 20 nodes on shaped links, real nodes must take as well.
 
 The simulator is told what was measured, and nothing that was fitted: the links' rates are the goodput of one plain TCP
 flow, its round trip is the mean time to the answer of a question without payload between two nodes during the real run,
@@ -37,7 +37,7 @@ from benchmarks.fanout.plan import Plan
 from benchmarks.report import Outputs
 from benchmarks.scenario import Scenario, equal_links
 from benchmarks.simulator.settings import SimulationSettings
-from benchmarks.simulator.world import World
+from benchmarks.simulator.simulation import Simulation
 from peer.transport.wire import nonce_path
 from proto.pieces import MIB
 
@@ -158,7 +158,7 @@ def real_run(stage: Stage, network: Network) -> Real:
 
 
 def simulated_s(scenario: Scenario, part: float, round_trip_s: float) -> float:
-    """The median of some seeds, for what chance alone does is no difference between the worlds."""
+    """The median of some seeds, for what chance alone does is no difference between the two."""
     (nodes,) = scenario.classes
     measured = replace(
         scenario,
@@ -167,7 +167,7 @@ def simulated_s(scenario: Scenario, part: float, round_trip_s: float) -> float:
         supernode_bytes_s=scenario.supernode_bytes_s * part,
     )
     settings = SimulationSettings(round_trip_s=round_trip_s, connect_round_trips=CONNECT_ROUND_TRIPS)
-    return statistics.median(World(replace(measured, seed=seed), settings).run().completed_s[-1] for seed in SEEDS)
+    return statistics.median(Simulation(replace(measured, seed=seed), settings).run().completed_s[-1] for seed in SEEDS)
 
 
 def test_a_real_run_takes_as_long_as_the_simulator_says(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def production_downloader(scenario: Scenario, node: int) -> Downloader:
     return Downloader(random.Random(scenario.seed * 1_000_003 + node))
 
 
-class World(Environment):
+class Simulation(Environment):
     """One run of a scenario. The factories exist so that tests can put broken machines in."""
 
     def __init__(
