@@ -23,7 +23,7 @@ from benchmarks.report import machine, print_table, write_json
 from benchmarks.scheduler_swarm import PIECE_BYTES, RATE_BYTES_S, READER_EVERY, ColdSwarm
 from proto.errors import ConfigError
 from proto.pieces import PIECE_COUNT_MAX
-from proto.runtime import gc_tuning
+from proto.runtime.program import GARBAGE_THRESHOLDS
 from supernode.scheduler import build as scheduler_build
 from supernode.scheduler.machine import Scheduler
 
@@ -182,7 +182,7 @@ def _scheduler(arguments: argparse.Namespace) -> Scheduler:
 
 
 def _timed_pass(arguments: argparse.Namespace) -> dict[str, object]:
-    gc_tuning.search_less_often()
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     timed = Timed(_scheduler(arguments))
     swarm = ColdSwarm(timed, arguments.peers, arguments.pieces)
     gc.collect()

@@ -26,7 +26,7 @@ from peer.node.session import Session
 from peer.node.source_cache import SourceCache
 from peer.node.supernode_key import SupernodeKey
 from peer.node.workers import Workers
-from peer.proxy.context import ProxyContext, ProxyMetrics
+from peer.proxy.client_request import ProxyContext
 from peer.proxy.mirror import build_app
 from peer.registry.origins import Origins
 from peer.status import ROUTES, PeerHealth, StatusParts
@@ -170,13 +170,11 @@ class Peer:
     def _open_torrents(self) -> PieceDelivery:
         """From a thread, when a supernode has pieces carried that way. Raises ImportError, ConfigError."""
         # Imported only here: a cluster that uses leases needs no libtorrent.
-        from peer.torrent.delivery import DownloaderEvents, TorrentDelivery
+        from peer.torrent.delivery import TorrentDelivery
 
         assert self._node is not None
-        events = DownloaderEvents(
-            self._node.driver.post_threadsafe, lambda size_bytes: self.metrics.received("peer", size_bytes)
-        )
-        return TorrentDelivery(self._store, self._config, events)
+        post = self._node.driver.post_threadsafe
+        return TorrentDelivery(self._store, self._config, post, lambda count: self.metrics.received("peer", count))
 
     def _inventory(self) -> list[BlobFound]:
         sources = self._sources.load()
@@ -218,16 +216,7 @@ class Peer:
     async def _serve_clients(self, node: Node) -> None:
         pool = ThreadPoolExecutor(SENDFILE_THREADS, thread_name_prefix="sendfile")
         self._closing.callback(pool.shutdown)
-        proxy_metrics = ProxyMetrics(self.metrics.registry)
-        app = build_app(
-            ProxyContext(
-                provider=node.readers,
-                origins=self._origins,
-                pool=pool,
-                metrics=proxy_metrics,
-                on_passed_bytes=self.metrics.passed_through,
-            )
-        )
+        app = build_app(ProxyContext(node.readers, self._origins, pool, self.metrics))
         status = app if self._status_socket is None else web.Application()
         add_routes(status, ROUTES, StatusParts(self.health, self.metrics))
         if self._status_socket is not None:
@@ -305,7 +294,7 @@ class Peer:
         self.metrics.uploaded_bytes.set(self._sent_bytes())
         self.metrics.store_bytes.set(self._store.used_bytes)
         if self._node is not None:
-            self.metrics.swarms_open.set(self._node.driver.downloads)
+            self.metrics.swarms_open.set(len(self._node.machine.state.busy))
 
     def _sent_bytes(self) -> int:
         return self._upload.counters.sent_bytes + self._delivery.sent_bytes

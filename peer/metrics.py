@@ -29,21 +29,20 @@ class Metrics(ServiceMetrics):
             "layercast_discarded_bytes",
             "Payload bytes from peers that came to no use: second copies, and transfers that failed.",
         )
-        # Looked up once: labels() takes longer than counting.
-        self._received = {
-            source: self.bytes_received.labels(source) for source in ("peer", "seed", "origin", "passthrough")
-        }
-        self._leases = {
-            outcome: self.leases.labels(outcome) for outcome in ("granted", "stored", "failed", "expired", "cancelled")
-        }
+        self.client_bytes = self._counter("layercast_client_bytes", "Payload bytes sent to local clients.", "from")
+        self.requests = self._counter("layercast_requests", "Requests of local clients, by subject.", "kind", "status")
+        for origin in ("swarm", "store", "passthrough"):
+            self.client_bytes.labels(origin)
+        for source in ("peer", "seed", "origin", "passthrough"):
+            self.bytes_received.labels(source)
 
     def lease(self, outcome: str) -> None:
         """A lease was `granted`, or ended `stored`, `failed`, `expired` or `cancelled`."""
-        self._leases[outcome].inc()
+        self.leases.labels(outcome).inc()
 
     def received(self, source: str, size_bytes: int) -> None:
         """Payload came from `peer`, `seed`, `origin` or `passthrough`."""
-        self._received[source].inc(size_bytes)
+        self.bytes_received.labels(source).inc(size_bytes)
         with self._received_lock:
             self.received_total_bytes += size_bytes
 
@@ -57,9 +56,13 @@ class Metrics(ServiceMetrics):
         self.received("passthrough", size_bytes)
         self.origin_bytes.inc(size_bytes)
 
-    def count_origin_request(self, method: str) -> None:
-        """A request went to an origin."""
-        self.origin_requests.labels(method).inc()
+    def sent(self, origin: str, size_bytes: int) -> None:
+        """Payload went to a client from `swarm`, `store` or `passthrough`."""
+        self.client_bytes.labels(origin).inc(size_bytes)
+
+    def answered(self, kind: str, status: int) -> None:
+        """A request was answered, or was given up after its headers."""
+        self.requests.labels(kind, str(status)).inc()
 
 
 class RateMeter:

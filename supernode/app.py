@@ -27,6 +27,7 @@ from proto.config.settings import reloaded
 from proto.config.values import HostPort
 from proto.errors import ConfigError
 from proto.runtime import resources
+from proto.runtime.driver import Driver
 from proto.runtime.http_api import Health, add_routes
 from proto.runtime.service import close_in_time
 from proto.wire.messages import TORRENT
@@ -37,7 +38,6 @@ from supernode.api.sessions import SessionDoor
 from supernode.control.announcements import Announcements, Policy
 from supernode.control.control import Control
 from supernode.control.delivery import PieceDelivery
-from supernode.control.driver import Driver
 from supernode.control.ports import ControlPorts
 from supernode.event_log.format import Header, SchedulerParameters
 from supernode.event_log.writer import EventLogWriter, RecordedScheduler
@@ -45,9 +45,10 @@ from supernode.metrics import Metrics
 from supernode.origin.public_access import PublicAccess
 from supernode.origin.sources import OriginFetcher
 from supernode.scheduler import build as scheduler_build
+from supernode.scheduler.contract import Wakeup
 from supernode.scheduler.settings import SchedulerSettings
 from supernode.seed import Seed
-from supernode.session.session import Limits
+from supernode.session.session import Limits, Terms
 from supernode.signer import IdentitySigner
 from supernode.state.sqlite import SqliteState
 from supernode.state.thread import StateThread
@@ -147,7 +148,7 @@ class Supernode:
         self._policy = Policy(config.upstreams, config.p2p)
         origins = Origins(
             lambda: self._policy.upstreams,
-            on_request=lambda method: self.metrics.origin_requests.labels(method).inc(),
+            on_request=self.metrics.count_origin_request,
             user_agent=f"layercast/{VERSION}",
         )
         self._origin = OriginFetcher(origins, ReadSettings(self._count_origin_bytes))
@@ -165,32 +166,22 @@ class Supernode:
             self._seed.cancel_all,
         ):
             self._closing.callback(close)
-        self._driver = driver = Driver(self._scheduler, self._fail)
-        self._control = control = Control(self._ports(driver))
-        driver.begin(control.commands.carry_out)
+        self._driver: Driver[Event, Command] = Driver(self._scheduler, Wakeup(), self._fail)
+        self._control = control = Control(self._ports())
+        self._driver.begin(control.commands.carry_out)
         self._seed.report_to(control.verification)
         self._announcements = Announcements(
             control,
             self._public_access,
             self._policy,
             self._delivery,
-            load_swarm=self._state.load_swarm,
-            look=self._seed.look,
-            on_fatal=driver.fail,
-        )
-        handler = control.message_handler(
-            self._announcements, seed_address=self._seed_address, announced_max=self.limits.announced_max
+            self._state.load_swarm,
+            self._seed.look,
+            self._driver.fail,
         )
         self.metrics.before_scrape(self._scrape)
-        self._door = SessionDoor(
-            handler,
-            self.metrics,
-            self.limits,
-            supernode_key=self._identity.peer,
-            epoch=self._epoch,
-            agent=f"layercast/{VERSION}",
-            transport=config.transport,
-        )
+        terms = Terms(self._identity.peer, self._epoch, f"layercast/{VERSION}", config.transport, self.limits)
+        self._door = SessionDoor(control.message_handler(self._announcements), self.metrics, terms)
         app = web.Application()
         parts = ApiParts(
             self.health, self.metrics, control.nodes, control.swarms, self._door.serve, self._epoch, time.monotonic()
@@ -203,9 +194,9 @@ class Supernode:
         logger.info("ready epoch=%d key=%s scheduler=%s", self._epoch, self._identity.peer.hex()[:8], scheduler_build())
         return f"supernode api={self.api_address} upload={self.upload_address}"
 
-    def _ports(self, driver: Driver) -> ControlPorts:
+    def _ports(self) -> ControlPorts:
         return ControlPorts(
-            post=driver.post,
+            post=self._driver.post,
             clock=time.monotonic,
             unix_clock=time.time,
             signer=self._signer,
@@ -216,6 +207,8 @@ class Supernode:
             forget_public=self._public_access.forget,
             uplink_rate=lambda: float(self.config.upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S),
             recover_until=time.monotonic() + self.config.recovery_s,
+            seed_address=self._seed_address,
+            announced_max=self.limits.announced_max,
         )
 
     async def reload(self, config: SupernodeConfig) -> None:
@@ -255,7 +248,8 @@ class Supernode:
         self._driver.close()
         await runner.cleanup()
 
-    def _fail(self) -> None:
+    def _fail(self, error: BaseException | None) -> None:
+        logger.critical("supernode_failed: a bug of ours, the process ends", exc_info=error)
         self.health.not_ready("failed")
         if not self.failed.done():
             self.failed.set_result(None)

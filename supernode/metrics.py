@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proto.runtime.metrics import ServiceMetrics
-from supernode.control.observer import ControlObserver
+from supernode.control.ports import ControlObserver
 
 if TYPE_CHECKING:
     from proto.ids import PeerId
@@ -22,26 +22,20 @@ class Metrics(ServiceMetrics, ControlObserver):
             self.bytes_received.labels(source)
 
     def sessions_changed(self, count: int) -> None:
-        """See ControlObserver."""
         self.sessions_open.set(count)
 
     def swarms_changed(self, count: int) -> None:
-        """See ControlObserver."""
         self.swarms_open.set(count)
 
     def lease_granted(self, lease_id: int, source: PeerId, receiver: PeerId, *, inline: bool) -> None:
-        """See ControlObserver."""
         self.leases.labels("granted").inc()
 
     def lease_ended(self, lease_id: int, outcome: str) -> None:
-        """See ControlObserver."""
         if outcome:
             self.leases.labels(outcome).inc()
 
     def received_from_peer(self, count_bytes: int) -> None:
-        """See ControlObserver."""
         self.bytes_received.labels("peer").inc(count_bytes)
 
     def digest_checked(self, *, matches: bool) -> None:
-        """See ControlObserver."""
         self.digest_checks.labels("ok" if matches else "mismatch").inc()

@@ -1,7 +1,7 @@
 """Peer zero: the supernode's own store, what fills it (the origin, or peers), and the digest of whole blobs.
 
 Everything that touches disk or payload runs in threads here; what comes of it is reported on the event loop, through
-SeedEvents. It decides nothing: which pieces are fetched from where is the scheduler's business.
+Verification. It decides nothing: which pieces are fetched from where is the scheduler's business.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from peer.store.base import BlobHandle, BlobStore
     from proto.ids import Digest
     from proto.wire.messages import Source
-    from supernode.control.seed_work import SeedEvents
     from supernode.control.swarm_registry import OpenSwarm
+    from supernode.control.verification import Verification
     from supernode.scheduler.contract import GrantLease
     from supernode.signer import IdentitySigner
 
@@ -56,7 +56,7 @@ class Seed:
         self._fetch = fetch
         self._signer = signer
         self._loop = asyncio.get_running_loop()
-        self._events: SeedEvents | None = None
+        self._events: Verification | None = None
         self._lock = threading.Lock()
         self._closing = False
         self._pins: dict[Digest, BlobHandle] = {}
@@ -66,11 +66,11 @@ class Seed:
         self._origin_threads = ThreadPoolExecutor(ORIGIN_FETCHES_MAX, thread_name_prefix="origin")
         store.on_evicted(lambda digest: self._tell(lambda events: events.blob_evicted(digest)))
 
-    def report_to(self, events: SeedEvents) -> None:
+    def report_to(self, events: Verification) -> None:
         """Whom to tell; before any other call."""
         self._events = events
 
-    def _tell(self, call: Callable[[SeedEvents], None]) -> None:
+    def _tell(self, call: Callable[[Verification], None]) -> None:
         """From any thread: run `call` on the loop, unless that has ended."""
         events = self._events
         if events is not None:

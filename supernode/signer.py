@@ -23,15 +23,12 @@ class IdentitySigner:
 
     @property
     def peer(self) -> PeerId:
-        """See Signer."""
         return self._identity.peer
 
     def ticket(self, digest: Digest, peer: PeerId) -> bytes:
-        """See Signer."""
         return issue_ticket(self._identity, digest, peer, time.time() + TICKET_LIFE_S)
 
     def sign_hashes(self, digest: Digest, layout: PieceLayout, first: int, hashes: bytes) -> bytes:
-        """See Signer."""
         return sign_hashes(self._identity, digest, layout, first, hashes)
 
     def sign_held(self, handle: BlobHandle, piece: int) -> SignedHashes | None:

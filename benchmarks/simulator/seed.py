@@ -1,6 +1,6 @@
 """The simulated supernode's own store: gaps from peers, ranges from the origin, the digest. No threads, no disk.
 
-Stands in for supernode.seed: implements supernode.control.seed_work.SeedWork. What comes of it is reported by way of
+Stands in for supernode.seed: implements supernode.control.ports.SeedWork. What comes of it is reported by way of
 the supernode's queue, as by way of its loop.
 """
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from peer.transport.base import PieceSource
     from proto.ids import Digest
     from proto.pieces import PieceLayout
-    from supernode.control.seed_work import SeedEvents
     from supernode.control.swarm_registry import OpenSwarm
+    from supernode.control.verification import Verification
     from supernode.scheduler.contract import GrantLease
 
 # What the hash of any piece is here: nobody looks at it.
@@ -43,12 +43,12 @@ class Seed:
         self._queue = queue
         self._held_by_live = held_by_live
         self._endpoint = environment.transport.endpoints[SEED]
-        self._events: SeedEvents | None = None
+        self._events: Verification | None = None
         self._transfers: dict[int, Transfer] = {}
         self._fetches: dict[int, Fetch] = {}
         self._checked: dict[Digest, None] = {}
 
-    def report_to(self, events: SeedEvents) -> None:
+    def report_to(self, events: Verification) -> None:
         """Whom to tell; before any other call."""
         self._events = events
 

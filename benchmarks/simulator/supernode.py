@@ -17,9 +17,8 @@ from proto.ids import peer_name
 from supernode.control.control import Control
 from supernode.control.delivery import PieceDelivery
 from supernode.control.notifier import REFRESH_INTERVALS
-from supernode.control.observer import ControlObserver
 from supernode.control.peer_session import PeerInfo
-from supernode.control.ports import ControlPorts
+from supernode.control.ports import ControlObserver, ControlPorts
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED
 from supernode.state.base import SavedSwarm
@@ -68,13 +67,13 @@ class Supernode:
                 forget_public=lambda source, digest: None,
                 uplink_rate=lambda: uplink_bytes_s,
                 recover_until=0.0,
+                seed_address=lambda _: address_of(SEED),
+                announced_max=_ANNOUNCED_MAX,
             )
         )
         seed.report_to(control.verification)
         self._seed = seed
-        self._handler = control.message_handler(
-            self, seed_address=lambda _: address_of(SEED), announced_max=_ANNOUNCED_MAX
-        )
+        self._handler = control.message_handler(self)
         self._refresh_every_s = REFRESH_INTERVALS * settings.ping_interval_s
         environment.clock.run_after(self._refresh_every_s, self._refresh)
 

@@ -43,7 +43,7 @@ BOXES = (
     Box("supernode.origin", "fetches each blob once", 860, 130, 200),
     Box("supernode.state", "what outlives a restart", 1100, 130, 200),
     Box("supernode.session", "one WebSocket a peer", 860, 240, 200),
-    Box("supernode.control", "messages, admission, driver", 1100, 240, 200),
+    Box("supernode.control", "messages, admission, members", 1100, 240, 200),
     Box("supernode.seed", "its own store: peer zero", 860, 350, 200),
     Box("supernode.scheduler", "who gets what from whom", 1100, 350, 200, pure=True),
     Box("supernode.torrent", "tracker, loaded on demand", 860, 460, 200),

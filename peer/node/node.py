@@ -9,8 +9,8 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from peer.downloader.contract import BlobEvicted, BlobFound, SharingSwitched
-from peer.node.driver import Driver
+from peer.downloader.contract import BlobEvicted, BlobFound, SharingSwitched, Wakeup
+from peer.node.command_handler import methods_of
 from peer.node.message_handler import MessageHandler
 from peer.node.open_blobs import OpenBlobs
 from peer.node.readers import Readers
@@ -18,6 +18,7 @@ from peer.transport.base import PieceSource
 from peer.transport.delivery import DeliverySlot
 from proto.errors import TicketInvalid
 from proto.ids import Digest, PeerId, PeerName, peer_name
+from proto.runtime.driver import Driver
 from proto.wire.messages import Announce, Failed, Stored
 from proto.wire.tickets import check_hashes
 
@@ -66,11 +67,13 @@ class Node:
         self._on_fatal = on_fatal
         self.supernode_key = supernode_key
         self._on_source = on_source
-        self.driver = Driver(machine, self._failed)
+        self.machine = machine
+        self.driver: Driver[contract.Event, contract.Command] = Driver(machine, Wakeup(), self._failed)
         self._blobs = OpenBlobs(workers, self.delivery, self.driver.post, self.driver.call_threadsafe)
-        self.readers = Readers(self._blobs, self.delivery, self.driver)
+        self.readers = Readers(self._blobs, self.delivery, self.driver, machine)
         self._messages = MessageHandler(self, self.delivery, self.driver.post)
-        self.driver.begin(self, self._blobs.is_stale)
+        self._methods = methods_of(self)
+        self.driver.begin(self._carry_out, self._blobs.is_stale)
 
     # --- from start to end -------------------------------------------------------------------------------------
 
@@ -100,7 +103,11 @@ class Node:
         """After every thread has ended: close the files."""
         self._blobs.release()
 
-    def _failed(self) -> None:
+    def _carry_out(self, command: contract.Command) -> None:
+        self._methods[type(command)](command)
+
+    def _failed(self, error: BaseException | None) -> None:
+        logger.critical("downloader_failed: a bug of ours, the process ends", exc_info=error)
         self.close()
         self._on_fatal()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from typing import TYPE_CHECKING, Final
 
 from peer.downloader.contract import BlobWanted, ReaderAt, ReaderClosed
@@ -17,11 +18,13 @@ from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.node.driver import Driver
+    from peer.downloader.contract import Command, Event
+    from peer.downloader.machine import Downloader
     from peer.node.open_blobs import LiveBlob, OpenBlobs
     from peer.store.base import BlobHandle
     from peer.transport.delivery import DeliverySlot
     from proto.ids import Digest
+    from proto.runtime.driver import Driver
     from proto.wire.messages import Source
 
 logger = logging.getLogger(__name__)
@@ -100,17 +103,20 @@ class BlobReader:
 class Readers:
     """Implements peer.node.blobs.BlobProvider. Made on a running loop."""
 
-    def __init__(self, blobs: OpenBlobs, delivery: DeliverySlot, driver: Driver) -> None:
+    def __init__(
+        self, blobs: OpenBlobs, delivery: DeliverySlot, driver: Driver[Event, Command], machine: Downloader
+    ) -> None:
         self._blobs = blobs
         self._delivery = delivery
         self._driver = driver
+        self._machine = machine
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
         self._waiting: dict[int, tuple[Digest, asyncio.Future[BlobReader]]] = {}
         self._reading: dict[int, BlobReader] = {}
 
     def known_size(self, digest: Digest, source: Source) -> int | None:
-        return self._driver.known_size(digest, source)
+        return self._machine.known_size(digest, source, time.monotonic())
 
     async def open(self, digest: Digest, source: Source) -> BlobReader:
         if self._driver.closed:

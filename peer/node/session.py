@@ -1,6 +1,6 @@
 """The session with the supernode: connect, prove who we are, carry messages both ways, notice its end, connect again.
 
-Messages sent in one turn of the loop leave in one frame. What they mean is the driver's business; nothing is kept
+Messages sent in one turn of the loop leave in one frame. What they mean is the node's business; nothing is kept
 over the end of a session.
 """
 

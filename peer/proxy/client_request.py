@@ -1,31 +1,59 @@
 """One request of a client: what it asks for, which upstream that may come from, and whether the client still waits.
 
-What may be *given* to a client is the origin's to say, each time; here is only whom we ask at all. No bytes of a body.
+With what the program that mounts the proxy gives to it. What may be *given* to a client is the origin's to say, each
+time; here is only whom we ask at all. No bytes of a body.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from peer.proxy.client_socket import ClientGone
-from proto.errors import RemoteError
-from proto.oci.routes import HOP_HEADER, BlobRoute, RegistryRequest, parse_request
+from peer.registry.retry import RetrySettings
+from proto.oci.routes import BlobRoute, RegistryRequest
 from proto.wire.messages import Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Executor
 
     from aiohttp import web
 
-    from proto.oci.upstreams import UpstreamConfig, UpstreamTable
+    from peer.metrics import Metrics
+    from peer.node.blobs import BlobProvider
+    from peer.registry.origins import Origins
+    from proto.oci.upstreams import UpstreamConfig
 
 T = TypeVar("T")
 
 
-class ProxyLoop(RemoteError):
-    """The request has already been through a proxy of ours: following it would never end."""
+@dataclass(frozen=True, slots=True)
+class ProxyLimits:
+    """The times and sizes the proxy keeps. All times in seconds."""
+
+    # docker gives up its ping after 15 s, containerd an answer's headers after 30 s.
+    relay_s: float = 25.0
+    # The size of a blob is known by then, or the client is passed through (one direct try after 20 s).
+    open_s: float = 22.0
+    # How often a request that waits looks whether its client is still there.
+    hangup_check_s: float = 1.0
+    # How a body that its origin cut is resumed.
+    retry: RetrySettings = field(default_factory=RetrySettings)
+    # Threads that pass bodies through; each is one client. Further clients are sent to the origin.
+    passages_max: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyContext:
+    """Everything the proxy needs. `pool` is small and for sendfile: its calls end within milliseconds."""
+
+    provider: BlobProvider
+    origins: Origins
+    pool: Executor
+    metrics: Metrics
+    limits: ProxyLimits = field(default_factory=ProxyLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +63,7 @@ class ClientRequest:
     http: web.Request
     registry: RegistryRequest
     upstream: UpstreamConfig
+    context: ProxyContext
 
     @property
     def blob(self) -> BlobRoute:
@@ -53,12 +82,7 @@ class ClientRequest:
         return self.http.transport is None or self.http.transport.is_closing()
 
     async def wait_for(
-        self,
-        work: asyncio.Future[T],
-        stop: Callable[[], object],
-        *,
-        check_s: float,
-        discard: Callable[[T], object] | None = None,
+        self, work: asyncio.Future[T], stop: Callable[[], object], discard: Callable[[T], object] | None = None
     ) -> T:
         """The result of `work`. When the client hangs up, or this wait is cancelled, `stop` is called to end the work.
 
@@ -68,7 +92,7 @@ class ClientRequest:
         gone = False
         try:
             while not work.done():
-                await asyncio.wait({work}, timeout=check_s)
+                await asyncio.wait({work}, timeout=self.context.limits.hangup_check_s)
                 if not gone and not work.done() and self.hung_up:
                     gone = True
                     stop()
@@ -86,15 +110,3 @@ class ClientRequest:
 def _drop(work: asyncio.Future[T], discard: Callable[[T], object] | None) -> None:
     if not work.cancelled() and work.exception() is None and discard is not None:
         discard(work.result())
-
-
-def understand(http: web.Request, upstreams: UpstreamTable) -> ClientRequest:
-    """Read a request's target (path and query as sent) and find its upstream in the allow-list.
-
-    Raises NameInvalid, DigestInvalid, PathUnknown, UpstreamNotAllowed or ProxyLoop.
-    """
-    if HOP_HEADER in http.headers:
-        raise ProxyLoop("this request came through Layercast already: an upstream leads back to a mirror of ours")
-    path, _, query = http.raw_path.partition("?")
-    request = parse_request(path, query, upstreams.default.host)
-    return ClientRequest(http, request, upstreams.lookup(request.upstream))

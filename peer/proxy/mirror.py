@@ -2,6 +2,10 @@
 
 Mounted by the peer's app with `build_app`, on a server whose header limits are 64 KiB and that does not decompress.
 Every refusal before the headers is a registry error body; afterwards a response is only ever cut short.
+
+A shared blob leaves by sendfile from the store as far as the node may hand it out, and waits there for more. When the
+swarm fails, the same response goes on from the origin at the byte reached; when the blob itself is wrong it ends
+short. What may be sent is the provider's word; nothing is decided about swarms here.
 """
 
 from __future__ import annotations
@@ -12,20 +16,22 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from peer.proxy.blob_stream import BlobStream
-from peer.proxy.client_request import ProxyLoop, understand
-from peer.proxy.heads import method_refused, refused
-from peer.proxy.passthrough import PassThrough
-from peer.proxy.relay import relay
-from proto.errors import LayercastError
+from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
+from peer.proxy.client_request import ClientRequest
+from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, take_over
+from peer.proxy.heads import blob_response, check_empty, method_refused, refused, unsatisfiable
+from peer.proxy.passthrough import PassThrough, relay
+from proto.errors import LayercastError, LocalError, RemoteError
+from proto.oci.ranges import Part, select
 from proto.oci.registry_errors import Refusal, refusal_for
-from proto.oci.routes import BlobRoute, ManifestRoute, Ping, ReferrersRoute, TagsRoute
+from proto.oci.routes import HOP_HEADER, BlobRoute, ManifestRoute, Ping, ReferrersRoute, TagsRoute, parse_request
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from peer.proxy.client_request import ClientRequest
-    from peer.proxy.context import ProxyContext
+    from peer.node.blobs import OpenedBlob
+    from peer.proxy.client_request import ProxyContext
+    from peer.proxy.client_socket import ClientSocket
     from proto.oci.routes import Route
 
 _log = logging.getLogger(__name__)
@@ -39,6 +45,10 @@ _KINDS: dict[type[Route], str] = {
 }
 # A client that hung up before it had an answer; the number that web servers log for this.
 _CLIENT_CLOSED = 499
+
+
+class ProxyLoop(RemoteError):
+    """The request has already been through a proxy of ours: following it would never end."""
 
 
 def build_app(context: ProxyContext) -> web.Application:
@@ -57,10 +67,9 @@ class _Mirror:
 
     async def running(self, _: web.Application) -> AsyncIterator[None]:
         """What needs the event loop, from start to end of the application."""
-        passthrough = PassThrough(self._context)
-        self._blobs = BlobStream(self._context, passthrough)
+        self._passthrough = PassThrough(self._context)
         yield
-        await asyncio.to_thread(passthrough.close)
+        await asyncio.to_thread(self._passthrough.close)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request and count it."""
@@ -70,7 +79,7 @@ class _Mirror:
             if request.method not in ("GET", "HEAD"):
                 response: web.StreamResponse = refused(method_refused(request.method))
             else:
-                asked = understand(request, self._context.origins.upstreams())
+                asked = self._understand(request)
                 kind = _KINDS[type(asked.registry.route)]
                 response = await self._answer(asked)
             status = response.status
@@ -88,11 +97,111 @@ class _Mirror:
             self._context.metrics.answered(kind, status)
         return response
 
+    def _understand(self, http: web.Request) -> ClientRequest:
+        """Read a request's target (path and query as sent) and find its upstream in the allow-list.
+
+        Raises NameInvalid, DigestInvalid, PathUnknown, UpstreamNotAllowed or ProxyLoop.
+        """
+        if HOP_HEADER in http.headers:
+            raise ProxyLoop("this request came through Layercast already: an upstream leads back to a mirror of ours")
+        path, _, query = http.raw_path.partition("?")
+        upstreams = self._context.origins.upstreams()
+        request = parse_request(path, query, upstreams.default.host)
+        return ClientRequest(http, request, upstreams.lookup(request.upstream), self._context)
+
     async def _answer(self, asked: ClientRequest) -> web.StreamResponse:
-        if isinstance(asked.registry.route, BlobRoute):
-            answer = self._blobs.head if asked.http.method == "HEAD" else self._blobs.get
-            return await answer(asked)
-        return await relay(asked, self._context.origins, self._context.limits.relay_s)
+        """Raises UpstreamError, LocalError or ClientGone while nothing was sent."""
+        if not isinstance(asked.registry.route, BlobRoute):
+            return await relay(asked)
+        if asked.http.method == "HEAD":
+            return await self._head(asked)
+        blob = await self._opened(asked)
+        if blob is None:
+            return await self._passthrough.get(asked)
+        try:
+            return await self._send(asked, blob)
+        finally:
+            blob.close()
+
+    # --- a blob --------------------------------------------------------------------------------------------------
+
+    async def _head(self, asked: ClientRequest) -> web.StreamResponse:
+        """Size and existence: known here for what is public, else the origin's answer to this very client."""
+        size = self._context.provider.known_size(asked.blob.digest, asked.source)
+        if size is not None:
+            return blob_response(asked.registry, asked.blob.digest, Part(200, 0, size, size))
+        return await relay(asked)
+
+    async def _opened(self, asked: ClientRequest) -> OpenedBlob | None:
+        """None where the client is to be passed through."""
+        opening = asyncio.ensure_future(self._context.provider.open(asked.blob.digest, asked.source))
+        open_s = self._context.limits.open_s
+        try:
+            async with asyncio.timeout(open_s):
+                return await asked.wait_for(opening, opening.cancel, discard=lambda late: late.close())
+        except NotShared as error:
+            _log.info("blob_not_shared %s reason=%s", _names(asked), error.reason)
+        except (BlobFailed, LocalError) as error:
+            _log.warning("blob_not_opened %s %s", _names(asked), error)
+        except TimeoutError:
+            _log.warning("blob_not_opened %s no size within %.0f s", _names(asked), open_s)
+        return None
+
+    async def _send(self, asked: ClientRequest, blob: OpenedBlob) -> web.StreamResponse:
+        """The blob or one range of it."""
+        size = blob.size_bytes
+        part = select(asked.http.headers.get("Range"), size)
+        if part.status == 416:
+            return refused(unsatisfiable(part), asked.registry)
+        check_empty(asked.blob.digest, size)
+        response = blob_response(asked.registry, asked.blob.digest, part)
+        client = await take_over(asked.http, response, self._context.pool)
+        try:
+            await self._send_body(asked, blob, client, part)
+        finally:
+            client.close()
+        await response.write_eof()
+        return response
+
+    async def _send_body(self, asked: ClientRequest, blob: OpenedBlob, client: ClientSocket, part: Part) -> None:
+        assert part.end is not None
+        reached, end = part.start, part.end
+        origin = "store" if blob.complete else "swarm"
+
+        def sent(count: int) -> None:
+            nonlocal reached
+            reached += count
+            self._context.metrics.sent(origin, count)
+
+        try:
+            while reached < end:
+                available = await _available(asked, blob, reached)
+                if blob.handle.fresh and blob.size_bytes <= AT_ONCE_MAX_BYTES:
+                    sent(client.send_at_once(blob.handle.fileno(), reached, min(available, end) - reached))
+                await client.send_file(blob.handle.fileno(), reached, min(available, end) - reached, sent)
+        except DigestMismatch as error:
+            _log.error("blob_mismatch digest=%s %s", asked.blob.digest.short, error)
+            client.cut()
+        except (BlobFailed, LocalError) as error:
+            if blob.wrong:  # voided while its bytes were leaving: the file was cut under them
+                _log.error("blob_mismatch digest=%s %s", asked.blob.digest.short, error)
+                client.cut()
+                return
+            _log.warning("blob_continued_upstream digest=%s at=%d %s", asked.blob.digest.short, reached, error)
+            rest = Part(206, reached, end, blob.size_bytes)
+            await self._passthrough.go_on(asked, client, blob, rest, from_start=part.start == 0)
+
+
+async def _available(asked: ClientRequest, blob: OpenedBlob, offset: int) -> int:
+    if blob.complete:
+        return blob.size_bytes
+    waiting = asyncio.ensure_future(blob.wait_available(offset))
+    return await asked.wait_for(waiting, waiting.cancel)
+
+
+def _names(asked: ClientRequest) -> str:
+    """What the log calls a request."""
+    return f"digest={asked.blob.digest.short} upstream={asked.upstream.host}"
 
 
 def _refusal(error: LayercastError, asked: ClientRequest | None) -> Refusal:

@@ -1,6 +1,8 @@
-"""Blobs that are not shared: from the origin to the one client that asked, with that client's own credential.
+"""What the origin gives to one client alone, with that client's own credential. Nothing is stored.
 
-Bodies move in threads. Also finishes responses whose swarm failed them, from the byte reached. Nothing is stored.
+Small answers (`/v2/`, manifests, tags, referrers, the HEAD of a blob) go byte for byte, with every header that is meant
+for the other end, and none is begun before all of it is here. Bodies of blobs that are not shared move in threads. So
+does the rest of a response whose swarm failed it, from the byte reached.
 """
 
 from __future__ import annotations
@@ -12,12 +14,11 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from aiohttp import HttpVersion11
+from aiohttp import HttpVersion11, web
 
 from peer.node.blobs import DigestMismatch
-from peer.proxy.client_socket import take_over
-from peer.proxy.heads import blob_response, check_empty, refused, unsatisfiable
-from peer.proxy.relay import relay_refusal
+from peer.proxy.client_socket import ClientGone, take_over
+from peer.proxy.heads import blob_response, check_empty, for_client, for_origin, refused, unsatisfiable
 from peer.registry.base import Caller
 from peer.registry.range_reader import RangeReader, ReadSettings
 from peer.transport.cancellation import Cancellation
@@ -28,12 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from hashlib import _Hash
 
-    from aiohttp import web
-
     from peer.node.blobs import OpenedBlob
-    from peer.proxy.client_request import ClientRequest
+    from peer.proxy.client_request import ClientRequest, ProxyContext
     from peer.proxy.client_socket import ClientSocket
-    from peer.proxy.context import ProxyContext
     from peer.registry.base import BlobBody
     from peer.store.base import Chunk
     from proto.ids import Digest
@@ -48,14 +46,33 @@ WITHHELD_BYTES: Final = 64 * 1024
 _PREFIX_READ_BYTES: Final = 1024 * 1024
 
 
+async def relay(asked: ClientRequest) -> web.Response:
+    """The origin's answer to this very request, within the time for all of it. Raises UpstreamError and ClientGone."""
+    limit_s = asked.context.limits.relay_s
+    try:
+        async with asyncio.timeout(limit_s):
+            headers = for_origin(asked.http.headers)
+            answer = await asked.context.origins.of(asked.upstream).manifest(asked.http.method, asked.registry, headers)
+    except TimeoutError:
+        message = f"{asked.upstream.host} did not answer within {limit_s:.0f} s"
+        raise UpstreamError(message, UpstreamKind.UNAVAILABLE) from None
+    if asked.hung_up:
+        raise ClientGone("client hung up before its answer")
+    return web.Response(
+        status=answer.status,
+        reason=answer.reason,
+        body=answer.body,
+        headers=for_client(asked.registry, answer.status, answer.headers),
+    )
+
+
 class PassThrough:
     """One a proxy; close() it with the proxy."""
 
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
-        self._settings = ReadSettings(context.on_passed_bytes, context.limits.retry)
-        self._limits = context.limits
-        self._threads = ThreadPoolExecutor(self._limits.passages_max, "passage")
+        self._settings = ReadSettings(context.metrics.passed_through, context.limits.retry)
+        self._threads = ThreadPoolExecutor(context.limits.passages_max, "passage")
         self._open = 0
 
     def close(self) -> None:
@@ -69,9 +86,7 @@ class PassThrough:
             reader = self._reader(asked, None)
             work = self._thread(_open, reader, cancel, asked.http.headers.get("Range"))
             try:
-                part, body = await asked.wait_for(
-                    work, cancel.cancel, check_s=self._limits.hangup_check_s, discard=_discard
-                )
+                part, body = await asked.wait_for(work, cancel.cancel, discard=_discard)
             except UpstreamError as error:
                 return await self._refusal(asked, error)
             if body is None:
@@ -79,13 +94,7 @@ class PassThrough:
             return await self._send(asked, reader, part, body, cancel)
 
     async def go_on(
-        self,
-        asked: ClientRequest,
-        client: ClientSocket,
-        blob: OpenedBlob,
-        part: Part,
-        *,
-        from_start: bool,
+        self, asked: ClientRequest, client: ClientSocket, blob: OpenedBlob, part: Part, *, from_start: bool
     ) -> None:
         """Finish a response that has sent all before `part`, from the origin; what cannot be finished is cut.
 
@@ -122,12 +131,7 @@ class PassThrough:
         )
 
     async def _send(
-        self,
-        asked: ClientRequest,
-        reader: RangeReader,
-        part: Part,
-        body: BlobBody,
-        cancel: Cancellation,
+        self, asked: ClientRequest, reader: RangeReader, part: Part, body: BlobBody, cancel: Cancellation
     ) -> web.StreamResponse:
         digest = asked.blob.digest
         response = blob_response(asked.registry, digest, part)
@@ -172,7 +176,7 @@ class PassThrough:
             client.cut()
 
         try:
-            await asked.wait_for(work, stop, check_s=self._limits.hangup_check_s)
+            await asked.wait_for(work, stop)
         except DigestMismatch as error:
             _log.error("passage_mismatch %s", error)
             client.cut()
@@ -186,8 +190,8 @@ class PassThrough:
         """The origin's refusal in its own words, with its challenge. Ours if it gives none."""
         if error.kind in (UpstreamKind.DENIED, UpstreamKind.UNKNOWN):
             with contextlib.suppress(UpstreamError):
-                answer = await relay_refusal(asked, self._context.origins, self._limits.relay_s)
-                if answer is not None:
+                answer = await relay(asked)
+                if answer.status >= 300:
                     return answer
         raise error
 
@@ -196,7 +200,7 @@ class PassThrough:
 
     @contextlib.contextmanager
     def _admitted(self) -> Iterator[None]:
-        if self._open >= self._limits.passages_max:
+        if self._open >= self._context.limits.passages_max:
             raise LocalError(f"{self._open} bodies are being passed through, which is this node's limit")
         self._open += 1
         try:

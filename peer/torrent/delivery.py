@@ -30,49 +30,33 @@ CONNECTIONS_MAX: Final = 200
 logger = logging.getLogger(__name__)
 
 
-class DownloaderEvents(SwarmEvents):
-    """`post` brings the downloader an event, `received` counts payload bytes that were stored; from any thread."""
+class TorrentDelivery(TorrentSwarms, SwarmEvents):
+    """A node's torrents, which the supernode tells it of. Raises ConfigError when it cannot listen.
 
-    def __init__(self, post: Callable[[Event], None], received: Callable[[int], None]) -> None:
+    `post` brings the downloader an event, `count` counts payload bytes that were stored; from any thread.
+    """
+
+    def __init__(
+        self, store: BlobStore, config: PeerConfig, post: Callable[[Event], None], count: Callable[[int], None]
+    ) -> None:
         self._post = post
-        self._received = received
-
-    def piece_held(self, digest: Digest, piece: int, size_bytes: int) -> None:
-        """See SwarmEvents."""
-        self._received(size_bytes)
-        self._post(PieceArrived(digest, piece))
-
-    def fetch_failed(self, digest: Digest, message: str) -> None:
-        """See SwarmEvents."""
-        self._post(TransportFailed(digest, message))
-
-    def payload_moved(self, digest: Digest, received_bytes: int, sent_bytes: int) -> None:
-        """See SwarmEvents."""
-        if received_bytes:
-            self._post(PayloadCame(digest))
-
-
-class TorrentDelivery(TorrentSwarms):
-    """A node's torrents, which the supernode tells it of. Raises ConfigError when it cannot listen."""
-
-    def __init__(self, store: BlobStore, config: PeerConfig, events: DownloaderEvents) -> None:
-        rates = (config.upload_rate_bytes_s, config.download_rate_bytes_s)
-        limits = SessionLimits(config.upload_slots, CONNECTIONS_MAX, *rates)
-        super().__init__(store, config.torrent_listen, limits, events)
+        self._count = count
         # Of this session's nodes, HOST:PORT.
         self._addresses: dict[int, str] = {}
+        rates = (config.upload_rate_bytes_s, config.download_rate_bytes_s)
+        limits = SessionLimits(config.upload_slots, CONNECTIONS_MAX, *rates)
+        super().__init__(store, config.torrent_listen, limits, self)
+
+    # --- what the supernode says -------------------------------------------------------------------------------
 
     def session_begins(self) -> int:
-        """See PieceDelivery."""
         self._addresses.clear()
         return self.port
 
     def node_known(self, node: int, address: str) -> None:
-        """See PieceDelivery."""
         self._addresses[node] = address
 
     def received(self, message: Message, swarms: Mapping[int, tuple[Digest, PieceLayout]]) -> bool:
-        """See PieceDelivery."""
         if not isinstance(message, TorrentOpened | TorrentPeers):
             return False
         if message.swarm in swarms:
@@ -82,3 +66,16 @@ class TorrentDelivery(TorrentSwarms):
             elif not self.offer(digest, layout, message.metainfo):
                 logger.warning("torrent_ignored digest=%s: its metainfo is not of this blob", digest.short)
         return True
+
+    # --- what the torrents report, from a thread ---------------------------------------------------------------
+
+    def piece_held(self, digest: Digest, piece: int, size_bytes: int) -> None:
+        self._count(size_bytes)
+        self._post(PieceArrived(digest, piece))
+
+    def fetch_failed(self, digest: Digest, message: str) -> None:
+        self._post(TransportFailed(digest, message))
+
+    def payload_moved(self, digest: Digest, received_bytes: int, sent_bytes: int) -> None:
+        if received_bytes:
+            self._post(PayloadCame(digest))

@@ -1,10 +1,10 @@
-"""What the torrent thread knows of one joined blob. Plain data, touched by that thread alone."""
+"""What the torrent thread knows of one blob, told of or joined. Plain data, touched by that thread alone."""
 
 from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proto.config.values import parse_host_port
 
@@ -16,6 +16,22 @@ if TYPE_CHECKING:
     from peer.store.base import BlobHandle
     from proto.ids import Digest
     from proto.pieces import PieceLayout
+
+# More connections serve nobody.
+_PEERS_MAX: Final = 100
+
+
+@dataclass(slots=True)
+class KnownTorrent:
+    """A blob's cut, its metainfo, and whom to connect to (HOST:PORT)."""
+
+    layout: PieceLayout
+    metainfo: bytes
+    peers: list[str]
+
+    def add_peers(self, addresses: list[str]) -> None:
+        """Others that take part."""
+        self.peers = [*self.peers, *addresses][-_PEERS_MAX:]
 
 
 @dataclass(slots=True, eq=False)

@@ -8,7 +8,9 @@ has. The `layercast` key makes the info-hash a secret that only the supernode ca
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import libtorrent
 
 from peer.store.files import read_into
 from proto.errors import LocalError
@@ -22,9 +24,6 @@ BLOCK_BYTES: Final = 16 * 1024
 _HASH_BYTES: Final = 32
 _NO_BLOCK: Final = bytes(_HASH_BYTES)
 _SECRET: Final = b"layercast torrent 1\0"
-
-# What a torrent file is made of (BEP 3).
-Bencodable = int | bytes | dict[bytes, "Bencodable"]
 
 
 def fits_torrent(layout: PieceLayout) -> bool:
@@ -60,8 +59,8 @@ def make_metainfo(digest: Digest, layout: PieceLayout, roots: list[bytes], secre
     absent = _root([_NO_BLOCK], layout.piece_size_bytes // BLOCK_BYTES, _NO_BLOCK)
     root = _root(roots, _power_of_two(len(roots)), absent)
     name = digest.hex.encode()
-    layers: dict[bytes, Bencodable] = {root: b"".join(roots)} if layout.count > 1 else {}
-    info: dict[bytes, Bencodable] = {
+    layers = {root: b"".join(roots)} if layout.count > 1 else {}
+    info = {
         b"file tree": {name: {b"": {b"length": layout.size_bytes, b"pieces root": root}}},
         b"layercast": secret,
         b"meta version": 2,
@@ -70,16 +69,8 @@ def make_metainfo(digest: Digest, layout: PieceLayout, roots: list[bytes], secre
         # No peer exchange, no table of peers: only whom the supernode names (BEP 27).
         b"private": 1,
     }
-    return bencode({b"info": info, b"piece layers": layers})
-
-
-def bencode(value: Bencodable) -> bytes:
-    """BEP 3; keys sorted as it demands."""
-    if isinstance(value, int):
-        return b"i%de" % value
-    if isinstance(value, bytes):
-        return b"%d:%b" % (len(value), value)
-    return b"d%be" % b"".join(bencode(key) + bencode(value[key]) for key in sorted(value))
+    metainfo: dict[bytes, Any] = {b"info": info, b"piece layers": layers}
+    return libtorrent.bencode(metainfo)
 
 
 def _power_of_two(count: int) -> int:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from proto.config.values import HostPort
+    from proto.ids import Digest
+    from proto.pieces import PieceLayout
 
 # Binding takes a millisecond; what takes longer has failed.
 _LISTEN_WAIT_S: Final = 2.0
@@ -178,3 +180,21 @@ class TorrentSession:
 def sent_payload_bytes(alert: libtorrent.session_stats_alert) -> int:
     """Since the session began."""
     return int(alert.values["net.sent_payload_bytes"])
+
+
+def is_torrent_of(metainfo: bytes, digest: Digest, layout: PieceLayout) -> bool:
+    """Whether this is a v2 torrent of exactly one file, which has the blob's name, size and cut."""
+    try:
+        info = libtorrent.load_torrent_buffer(metainfo).ti
+    except RuntimeError:
+        return False
+    if info is None or not info.info_hashes().has_v2() or info.info_hashes().has_v1():
+        return False
+    files = info.layout()
+    pad = libtorrent.file_storage.flag_pad_file
+    real = [index for index in range(files.num_files()) if not files.file_flags(index) & pad]
+    return (
+        real == [0]
+        and (info.name(), files.file_size(0)) == (digest.hex, layout.size_bytes)
+        and (info.piece_length(), info.num_pieces()) == (layout.piece_size_bytes, layout.count)
+    )

@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Final
 import libtorrent
 
 from peer.torrent.adoption import PieceAdoption
-from peer.torrent.joined_blob import JoinedBlob
+from peer.torrent.joined_blob import JoinedBlob, KnownTorrent
 from peer.torrent.mailbox import Mailbox
-from peer.torrent.metainfo_cache import MetainfoCache
-from peer.torrent.session import TorrentSession, sent_payload_bytes
+from peer.torrent.session import TorrentSession, is_torrent_of, sent_payload_bytes
 from peer.transport.delivery import PieceDelivery
 from proto.config.values import HostPort, parse_host_port
 from proto.errors import LocalError
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
     from proto.ids import Digest
     from proto.pieces import PieceLayout
 
+# Metainfo is 32 bytes a piece; these are a node's blobs of some weeks. The one told longest ago is dropped first.
+_KNOWN_MAX: Final = 4096
 # Blobs that are served and not fetched, at a time; each has an open file. The longest unused goes first.
 _SERVED_MAX: Final = 512
 _EACH_SECOND_S: Final = 1.0
@@ -80,7 +81,8 @@ class TorrentSwarms(PieceDelivery):
         self.port: Final = self._session.port
         # libtorrent's count.
         self._sent_bytes = 0
-        self._known = MetainfoCache()
+        # What the supernode told of, kept for when the blobs are joined.
+        self._known: OrderedDict[Digest, KnownTorrent] = OrderedDict()
         self._adoption = PieceAdoption(self._mailbox.put, self._piece_held, self._failed)
         # Blobs whose missing pieces are to be fetched; those of them that wait for another writer's end.
         self._fetched: set[Digest] = set()
@@ -99,26 +101,23 @@ class TorrentSwarms(PieceDelivery):
 
     def offer(self, digest: Digest, layout: PieceLayout, metainfo: bytes) -> bool:
         """A blob's torrent, to be joined when it can be. False, and nothing is done, if it is not of this blob."""
-        if not self._known.add(digest, layout, metainfo):
+        if not is_torrent_of(metainfo, digest, layout):
             return False
-        self._mailbox.put(lambda: self._join(digest))
+        self._mailbox.put(lambda: self._told(digest, layout, metainfo))
         return True
 
     def connect(self, digest: Digest, addresses: Iterable[str]) -> None:
         """Others (HOST:PORT) that take part."""
         targets = list(addresses)
-        self._known.add_peers(digest, targets)
-        self._mailbox.put(lambda: self._connect(digest, targets))
+        self._mailbox.put(lambda: self._met(digest, targets))
 
     # --- the hooks of peer.transport.delivery, from any thread -------------------------------------------------
 
     @property
     def sent_bytes(self) -> int:
-        """See PieceDelivery."""
         return self._sent_bytes
 
     def blob_opened(self, digest: Digest) -> None:
-        """See PieceDelivery."""
         self._mailbox.put(lambda: self._fetch(digest))
 
     def blob_complete(self, digest: Digest) -> None:
@@ -126,20 +125,16 @@ class TorrentSwarms(PieceDelivery):
         self._mailbox.put(lambda: self._finished(digest))
 
     def blob_left(self, digest: Digest) -> None:
-        """See PieceDelivery."""
         self._mailbox.put(lambda: self._end(digest))
 
     def blob_voided(self, digest: Digest) -> None:
-        """See PieceDelivery."""
-        self._known.forget(digest)
+        self._mailbox.put(lambda: self._known.pop(digest, None))
         self.blob_left(digest)
 
     def reader_moved(self, digest: Digest, piece: int) -> None:
-        """See PieceDelivery."""
         self._mailbox.put(lambda: self._hurry(digest, piece))
 
     def sharing_ended(self) -> None:
-        """See PieceDelivery."""
         self._mailbox.put(self._end_all)
 
     def give_way(self, digest: Digest) -> None:
@@ -152,11 +147,9 @@ class TorrentSwarms(PieceDelivery):
             raise LocalError(f"blob {digest.short}: libtorrent does not let go of its file; restart this node")
 
     def set_rates(self, upload_bytes_s: int, download_bytes_s: int) -> None:
-        """See PieceDelivery."""
         self._session.set_rates(upload_bytes_s, download_bytes_s)
 
     def close(self) -> None:
-        """See PieceDelivery."""
         if self._closed:
             return
         self._mailbox.put(self._stop)
@@ -207,6 +200,18 @@ class TorrentSwarms(PieceDelivery):
         self._closed = True
 
     # --- joining -----------------------------------------------------------------------------------------------
+
+    def _told(self, digest: Digest, layout: PieceLayout, metainfo: bytes) -> None:
+        known = self._known.pop(digest, None)
+        self._known[digest] = KnownTorrent(layout, metainfo, known.peers if known is not None else [])
+        while len(self._known) > _KNOWN_MAX:
+            self._known.popitem(last=False)
+        self._join(digest)
+
+    def _met(self, digest: Digest, addresses: list[str]) -> None:
+        if digest in self._known:
+            self._known[digest].add_peers(addresses)
+        self._connect(digest, addresses)
 
     def _join(self, digest: Digest) -> None:
         leaving, torrent = self._leaving.get(digest), self._torrents.get(digest)

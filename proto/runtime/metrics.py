@@ -33,6 +33,10 @@ class ServiceMetrics:
         for result in ("ok", "mismatch"):
             self.digest_checks.labels(result)
 
+    def count_origin_request(self, method: str) -> None:
+        """A request went to an origin: GET, HEAD or TOKEN."""
+        self.origin_requests.labels(method).inc()
+
     def before_scrape(self, refresh: Callable[[], None]) -> None:
         """Call this before each text(), to bring gauges up to date."""
         self._before_scrape.append(refresh)

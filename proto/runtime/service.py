@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import os
@@ -12,7 +13,6 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import uvloop
 
 from proto.errors import ConfigError
-from proto.runtime import gc_tuning
 
 if TYPE_CHECKING:
     import contextlib
@@ -104,7 +104,9 @@ async def _start(service: Service[C]) -> str:
         service.open()
         return await service.start()
     finally:
-        gc_tuning.resume()
+        # What is there by now stays until the process ends, and is never searched.
+        gc.freeze()
+        gc.enable()
 
 
 async def _reload(service: Service[C], settings: Callable[[], C]) -> None:

@@ -8,34 +8,22 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from supernode.session.hello import SessionEnd
-from supernode.session.session import Limits, SessionOwner, WebSocketSession
+from supernode.session.session import WebSocketSession
 
 if TYPE_CHECKING:
     from supernode.api.parts import ApiParts
+    from supernode.control.message_handler import MessageHandler
     from supernode.metrics import Metrics
+    from supernode.session.session import Terms
 
 
 class SessionDoor:
     """Opens sessions and counts their sockets, from before the handshake on."""
 
-    def __init__(
-        self,
-        owner: SessionOwner,
-        metrics: Metrics,
-        limits: Limits,
-        *,
-        supernode_key: bytes,
-        epoch: int,
-        agent: str,
-        transport: str,
-    ) -> None:
-        self._owner = owner
+    def __init__(self, handler: MessageHandler, metrics: Metrics, terms: Terms) -> None:
+        self._handler = handler
         self._metrics = metrics
-        self._limits = limits
-        self._key = supernode_key
-        self._epoch = epoch
-        self._agent = agent
-        self._transport = transport
+        self._terms = terms
         self._sockets = 0
         self._no_session = asyncio.Event()
         self._no_session.set()
@@ -43,11 +31,10 @@ class SessionDoor:
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """Until the session ends."""
         refusal = None
-        if self._sockets >= self._limits.sessions_max:
-            refusal = SessionEnd("limit", f"{self._limits.sessions_max} sessions are open already")
-        opened = WebSocketSession(
-            self._owner, self._key, self._epoch, self._limits, self._agent, self._metrics, self._transport
-        )
+        sessions_max = self._terms.limits.sessions_max
+        if self._sockets >= sessions_max:
+            refusal = SessionEnd("limit", f"{sessions_max} sessions are open already")
+        opened = WebSocketSession(self._handler, self._metrics, self._terms)
         self._sockets += 1
         self._no_session.clear()
         try:

@@ -7,6 +7,7 @@ announcements.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proto.errors import FrameInvalid
@@ -32,24 +33,16 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False, slots=True)
 class Admission:
-    """See the module."""
+    """Opens swarms and lets peers in."""
 
-    def __init__(
-        self,
-        ports: ControlPorts,
-        swarms: SwarmRegistry,
-        nodes: NodeRegistry,
-        notifier: Notifier,
-        membership: Membership,
-        verification: Verification,
-    ) -> None:
-        self._ports = ports
-        self._swarms = swarms
-        self._nodes = nodes
-        self._notifier = notifier
-        self._membership = membership
-        self._verification = verification
+    _ports: ControlPorts
+    _swarms: SwarmRegistry
+    _nodes: NodeRegistry
+    _notifier: Notifier
+    _membership: Membership
+    _verification: Verification
 
     # --- opening a swarm -------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from proto.errors import FrameInvalid, LayercastError, NameInvalid, UpstreamNotAllowed
@@ -45,37 +45,23 @@ class Policy:
     p2p: bool = True
 
 
+@dataclass(eq=False, slots=True)
 class Announcements:
-    """Implements supernode.control.message_handler.Announced. `on_fatal` hears of our own bugs.
+    """Implements supernode.control.message_handler.AnnouncementQueue. `_on_fatal` hears of our own bugs.
 
-    `load_swarm` gives what was saved of a blob, `look` what the store has of it.
+    `_load_swarm` gives what was saved of a blob, `_look` what the store has of it.
     """
 
-    def __init__(
-        self,
-        control: Control,
-        public_access: PublicAccess,
-        policy: Policy,
-        delivery: PieceDelivery,
-        *,
-        load_swarm: Callable[[Digest], Awaitable[SavedSwarm | None]],
-        look: Callable[[Digest], Awaitable[SeedBlob | None]],
-        on_fatal: Callable[[BaseException | None], None],
-    ) -> None:
-        self._swarms = control.swarms
-        self._nodes = control.nodes
-        self._admission = control.admission
-        self._membership = control.membership
-        self._verification = control.verification
-        self._public_access = public_access
-        self._policy = policy
-        self._delivery = delivery
-        self._load_swarm = load_swarm
-        self._look = look
-        self._on_fatal = on_fatal
-        self._waiting: dict[tuple[PeerSession, Digest], deque[Announce | Withdraw]] = {}
-        self._opening: dict[Digest, asyncio.Task[OpenSwarm]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+    _control: Control
+    _public_access: PublicAccess
+    _policy: Policy
+    _delivery: PieceDelivery
+    _load_swarm: Callable[[Digest], Awaitable[SavedSwarm | None]]
+    _look: Callable[[Digest], Awaitable[SeedBlob | None]]
+    _on_fatal: Callable[[BaseException | None], None]
+    _waiting: dict[tuple[PeerSession, Digest], deque[Announce | Withdraw]] = field(default_factory=dict)
+    _opening: dict[Digest, asyncio.Task[OpenSwarm]] = field(default_factory=dict)
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     # --- in their order ------------------------------------------------------------------------------------------
 
@@ -114,7 +100,7 @@ class Announcements:
                 if isinstance(message, Announce):
                     await self._answer(session, digest, message)
                 else:
-                    self._membership.leave(session, digest)
+                    self._control.membership.leave(session, digest)
         except FrameInvalid as error:
             session.channel.end("frame", str(error))
         finally:
@@ -125,9 +111,9 @@ class Announcements:
         if verdict.public:
             try:
                 swarm = await self._swarm(digest, verdict.size_bytes, announce)
-                if self._nodes.session(session.node) is session:
-                    self._admission.enter(session, swarm, announce, public)
-                self._membership.settle(swarm)
+                if self._control.nodes.session(session.node) is session:
+                    self._control.admission.enter(session, swarm, announce, public)
+                self._control.membership.settle(swarm)
                 return
             except FrameInvalid:
                 raise
@@ -167,7 +153,7 @@ class Announcements:
         except UpstreamNotAllowed:
             message = f"registry {source.upstream!r} is not an allowed upstream of the supernode"
             return Verdict(0, "limit", message), source
-        times = self._verification.times_voided(source, digest)
+        times = self._control.verification.times_voided(source, digest)
         if times >= VOIDS_MAX:
             message = f"origin {source.upstream} sent content that is not blob {digest.short}, {times} times"
             return Verdict(0, "unavailable", message), source
@@ -178,10 +164,10 @@ class Announcements:
     async def _swarm(self, digest: Digest, size_bytes: int, announce: Announce) -> OpenSwarm:
         """The open swarm of this size. Raises LayercastError where there is none and cannot be."""
         # Looked up again after every wait: the last member of a swarm just opened may have left meanwhile.
-        while (swarm := self._swarms.of(digest)) is None:
+        while (swarm := self._control.swarms.of(digest)) is None:
             task = self._opening.get(digest)
             if task is None:
-                if len(self._swarms) + len(self._opening) >= SWARMS_MAX:
+                if len(self._control.swarms) + len(self._opening) >= SWARMS_MAX:
                     raise LayercastError(f"{SWARMS_MAX} blobs are open already")
                 task = self._opening[digest] = asyncio.create_task(self._open(digest, size_bytes, announce))
                 task.add_done_callback(lambda _: self._opening.pop(digest, None))
@@ -198,7 +184,7 @@ class Announcements:
         saved = await self._load_swarm(digest)
         own = await self._look(digest)
         try:
-            return self._admission.open(digest, size_bytes, announce, saved, own)
+            return self._control.admission.open(digest, size_bytes, announce, saved, own)
         except FrameInvalid as error:
             raise LayercastError(str(error)) from None
 

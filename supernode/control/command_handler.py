@@ -6,6 +6,7 @@ other channels, another store and another clock.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from peer.transport.base import PieceSource
@@ -24,22 +25,15 @@ if TYPE_CHECKING:
     from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
 
 
+@dataclass(eq=False, slots=True)
 class CommandHandler:
-    """See the module."""
+    """One a supernode."""
 
-    def __init__(
-        self,
-        ports: ControlPorts,
-        swarms: SwarmRegistry,
-        nodes: NodeRegistry,
-        notifier: Notifier,
-        membership: Membership,
-    ) -> None:
-        self._ports = ports
-        self._swarms = swarms
-        self._nodes = nodes
-        self._notifier = notifier
-        self._membership = membership
+    _ports: ControlPorts
+    _swarms: SwarmRegistry
+    _nodes: NodeRegistry
+    _notifier: Notifier
+    _membership: Membership
 
     def carry_out(self, command: contract.Command) -> None:
         """One command; what follows from it is posted."""

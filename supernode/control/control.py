@@ -18,8 +18,6 @@ from supernode.control.swarm_registry import SwarmRegistry
 from supernode.control.verification import Verification
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from supernode.control.message_handler import AnnouncementQueue
     from supernode.control.ports import ControlPorts
 
@@ -31,25 +29,15 @@ class Control:
         self._ports = ports
         self.swarms = swarms = SwarmRegistry(ports.signer)
         self.nodes = nodes = NodeRegistry()
-        self.notifier = Notifier(swarms, nodes, ports.signer, ports.clock, delivery_port=ports.delivery.port)
+        self.notifier = Notifier(swarms, nodes, ports.signer, ports.clock, ports.delivery.port)
         self.membership = Membership(ports, swarms, nodes)
         self.commands = CommandHandler(ports, swarms, nodes, self.notifier, self.membership)
         self.verification = Verification(ports, swarms, nodes, self.membership)
         self.admission = Admission(ports, swarms, nodes, self.notifier, self.membership, self.verification)
         ports.delivery.begin(swarms, nodes, self.notifier, ports.clock)
 
-    def message_handler(
-        self, announcements: AnnouncementQueue, *, seed_address: Callable[[str], str], announced_max: int
-    ) -> MessageHandler:
+    def message_handler(self, announcements: AnnouncementQueue) -> MessageHandler:
         """What takes the peers' sessions and messages; made after the queue, which uses the parts above."""
         return MessageHandler(
-            self._ports,
-            self.swarms,
-            self.nodes,
-            self.notifier,
-            self.membership,
-            self.verification,
-            announcements,
-            seed_address,
-            announced_max,
+            self._ports, self.swarms, self.nodes, self.notifier, self.membership, self.verification, announcements
         )

@@ -6,6 +6,7 @@ A swarm is open as long as somebody is in it or something of it is under way. Ho
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proto.ids import short_peer
@@ -24,13 +25,13 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+@dataclass(eq=False, slots=True)
 class Membership:
-    """See the module."""
+    """One a supernode."""
 
-    def __init__(self, ports: ControlPorts, swarms: SwarmRegistry, nodes: NodeRegistry) -> None:
-        self._ports = ports
-        self._swarms = swarms
-        self._nodes = nodes
+    _ports: ControlPorts
+    _swarms: SwarmRegistry
+    _nodes: NodeRegistry
 
     # --- leaving ---------------------------------------------------------------------------------------------------
 

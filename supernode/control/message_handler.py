@@ -7,6 +7,7 @@ waits: that is left to whoever implements AnnouncementQueue.
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from proto.errors import DigestInvalid, FrameInvalid
@@ -19,8 +20,6 @@ from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from supernode.control.membership import Membership
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
@@ -46,46 +45,29 @@ class AnnouncementQueue(Protocol):
         ...
 
 
+@dataclass(eq=False, slots=True)
 class MessageHandler:
-    """Implements supernode.session.session.SessionOwner.
+    """One a supernode. Called on the event loop, never re-entrantly."""
 
-    `seed_address` gives our upload address for a peer that reached us at this host. `announced_max`: blobs that one
-    peer may hold or want at a time.
-    """
-
-    def __init__(
-        self,
-        ports: ControlPorts,
-        swarms: SwarmRegistry,
-        nodes: NodeRegistry,
-        notifier: Notifier,
-        membership: Membership,
-        verification: Verification,
-        announcements: AnnouncementQueue,
-        seed_address: Callable[[str], str],
-        announced_max: int,
-    ) -> None:
-        self._ports = ports
-        self._swarms = swarms
-        self._nodes = nodes
-        self._notifier = notifier
-        self._membership = membership
-        self._verification = verification
-        self._announcements = announcements
-        self._seed_address = seed_address
-        self._announced_max = announced_max
-        self._mismatches = LogLimit()
+    _ports: ControlPorts
+    _swarms: SwarmRegistry
+    _nodes: NodeRegistry
+    _notifier: Notifier
+    _membership: Membership
+    _verification: Verification
+    _announcements: AnnouncementQueue
+    _mismatches: LogLimit = field(default_factory=LogLimit)
 
     # --- sessions ------------------------------------------------------------------------------------------------
 
     def admit(self, channel: Channel, info: PeerInfo) -> PeerSession:
-        """Give the peer its number. A peer that is back replaces its own older session."""
+        """The peer proved who it is: give it its number. A peer that is back replaces its own older session."""
         nodes = self._nodes
         older = nodes.session_of(info.peer)
         if older is not None:
             older.channel.end("identity", "another session of this peer was opened")
             self.lost(older, "replaced")
-        session = PeerSession(nodes.number_for(info.peer), info, channel, self._seed_address(channel.local_host))
+        session = PeerSession(nodes.number_for(info.peer), info, channel, self._ports.seed_address(channel.local_host))
         nodes.add(session)
         self._ports.observer.sessions_changed(len(nodes))
         logger.info(
@@ -105,18 +87,18 @@ class MessageHandler:
         return session
 
     def lost(self, session: PeerSession, reason: str) -> None:
-        """See SessionOwner."""
+        """The session is over; called exactly once after admit()."""
         self._membership.session_over(session, reason)
 
     def refresh(self, session: PeerSession) -> None:
-        """See SessionOwner."""
+        """A frame is about to leave, and it is time again for what is repeated every few seconds."""
         self._notifier.refresh(session)
         self._ports.delivery.refresh(session)
 
     # --- messages ------------------------------------------------------------------------------------------------
 
     def received(self, session: PeerSession, message: Message) -> None:
-        """See SessionOwner."""
+        """Raises FrameInvalid for what breaks the protocol."""
         match message:
             case messages.Stored():
                 self._stored(session, message)
@@ -139,8 +121,8 @@ class MessageHandler:
         digest = _digest(announce.digest)
         if min(announce.size_bytes, announce.piece_size_bytes) < 0:
             raise FrameInvalid("Announce: sizes are not negative")
-        if digest not in session.announced and len(session.announced) >= self._announced_max:
-            message = f"{self._announced_max} blobs are announced already"
+        if digest not in session.announced and len(session.announced) >= self._ports.announced_max:
+            message = f"{self._ports.announced_max} blobs are announced already"
             session.send(messages.BlobRefused(announce.digest, "limit", message))
             return
         self._announcements.announce(session, digest, announce)

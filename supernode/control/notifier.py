@@ -6,6 +6,7 @@ command_handler, and whether a peer may have a blob at all is admission's to say
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from peer.transport.wire import TOLD_RUN_MAX
@@ -32,23 +33,15 @@ REFRESH_INTERVALS: Final = 1.5
 TICKET_RENEW_S: Final = 3600.0
 
 
+@dataclass(eq=False, slots=True)
 class Notifier:
-    """See the module. `delivery_port` is our own delivery's, 0 for none (delivery). `clock` is monotonic seconds."""
+    """`_delivery_port` is our own delivery's, 0 for none (delivery). `_clock` is monotonic seconds."""
 
-    def __init__(
-        self,
-        swarms: SwarmRegistry,
-        nodes: NodeRegistry,
-        signer: Signer,
-        clock: Callable[[], float],
-        *,
-        delivery_port: int = 0,
-    ) -> None:
-        self._swarms = swarms
-        self._nodes = nodes
-        self._signer = signer
-        self._clock = clock
-        self._delivery_port = delivery_port
+    _swarms: SwarmRegistry
+    _nodes: NodeRegistry
+    _signer: Signer
+    _clock: Callable[[], float]
+    _delivery_port: int
 
     def introduce(self, session: PeerSession, node: int) -> None:
         """Say who a node is, once a session."""

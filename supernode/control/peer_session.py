@@ -86,10 +86,6 @@ class PeerSession:
         """Put a message into this turn's frame."""
         self.channel.send(message)
 
-    def send_later(self, message: Message) -> None:
-        """Put a message that nobody waits for into the next frame, with the next ping at the latest."""
-        self.channel.send(message, soon=False)
-
     def add_lease(self, grant: GrantLease) -> int:
         """Remember a lease. Returns the number that the peer knows it by."""
         while len(self.leases) >= LEASES_PER_PEER_MAX:

@@ -1,4 +1,7 @@
-"""What the control has of the world outside: clocks, inbox, store, saved state, key. Made by who runs it."""
+"""What the control has of the world outside: clocks, inbox, store, saved state, key, and who watches it.
+
+Made by who runs it: the service, with threads, disk and network, and the simulator without.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,13 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from peer.transport.base import PieceSource
     from proto.ids import Digest, PeerId
+    from proto.pieces import PieceLayout
     from proto.wire.messages import Source
     from supernode.control.delivery import PieceDelivery
-    from supernode.control.observer import ControlObserver
     from supernode.control.piece_hashes import Signer
-    from supernode.control.seed_work import SeedWork
+    from supernode.control.swarm_registry import OpenSwarm
     from supernode.scheduler import contract
 
 
@@ -29,12 +33,77 @@ class SwarmState(Protocol):
     def forget_swarm(self, digest: Digest) -> None: ...
 
 
+class SeedWork(Protocol):
+    """What the supernode's own store (peer zero) does. Every call returns at once.
+
+    What comes of it is reported to Verification, always on the event loop and never from within a call.
+    """
+
+    def pin(self, digest: Digest, layout: PieceLayout) -> None:
+        """Somebody wants the blob: what is held of it must not be evicted."""
+
+    def unpin(self, digest: Digest) -> None:
+        """Nobody wants it now: it may be evicted."""
+
+    def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
+        """Fetch the pieces of the mask from the swarm's sources; origin_ended() reports the end exactly once.
+
+        The content of a tiny blob (`swarm.inline`) comes with seed_stored().
+        """
+
+    def cancel_origin(self, fetch_id: int) -> None:
+        """End a fetch now; its origin_ended() still comes."""
+
+    def fetch_from_peer(
+        self, grant: contract.GrantLease, swarm: OpenSwarm, piece_hash: bytes, source: PieceSource
+    ) -> None:
+        """Begin a transfer; seed_lease_ended() reports its end exactly once."""
+
+    def cancel_fetch(self, lease_id: int) -> None:
+        """End a transfer from a peer."""
+
+    def check(self, swarm: OpenSwarm) -> None:
+        """Compare the digest of a blob of which every piece is held; a mismatch drops all of it."""
+
+    def void(self, digest: Digest) -> None:
+        """Drop what is held of an unfinished blob; what is begun later waits behind it."""
+
+
+class ControlObserver:
+    """Who watches: the service's metrics, the simulator's checkers. Changes nothing; each method may be left as here.
+
+    Lease ids are the scheduler's; the seed has the supernode's own key.
+    """
+
+    def sessions_changed(self, count: int) -> None:
+        """A session opened or ended."""
+
+    def swarms_changed(self, count: int) -> None:
+        """A swarm opened or was closed."""
+
+    def lease_granted(self, lease_id: int, source: PeerId, receiver: PeerId, *, inline: bool) -> None:
+        """A lease was sent to its receiver; `inline`: with the content, so that it takes no slot."""
+
+    def lease_ended(self, lease_id: int, outcome: str) -> None:
+        """`outcome`: stored, failed, cancelled or expired; empty where the receiver's session is over."""
+
+    def received_from_peer(self, count_bytes: int) -> None:
+        """The seed got payload from a node."""
+
+    def origin_opened(self, digest: Digest) -> None:
+        """Every node may ask the origin for itself from now on."""
+
+    def digest_checked(self, *, matches: bool) -> None:
+        """The digest of a whole blob was compared."""
+
+
 @dataclass(frozen=True, slots=True)
 class ControlPorts:
     """`clock` is monotonic, `unix_clock` Unix seconds, `uplink_rate` the supernode's uplink now, bytes/s.
 
     `post` queues an event for the scheduler. `recover_until`, by `clock`, ends the wait for peers after a restart.
-    `forget_public` has a source asked anew whether it gives a blob to anyone.
+    `forget_public` has a source asked anew whether it gives a blob to anyone. `seed_address` gives our upload address
+    for a peer that reached us at this host. `announced_max`: blobs that one peer may hold or want at a time.
     """
 
     post: Callable[[contract.Event], None]
@@ -48,3 +117,5 @@ class ControlPorts:
     forget_public: Callable[[Source, Digest], None]
     uplink_rate: Callable[[], float]
     recover_until: float
+    seed_address: Callable[[str], str]
+    announced_max: int

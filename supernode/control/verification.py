@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from proto.ids import short_peer
@@ -29,18 +30,18 @@ VOIDED_S: Final = 600.0
 VOIDED_MAX: Final = 10_000
 
 
+@dataclass(eq=False, slots=True)
 class Verification:
-    """Implements SeedEvents."""
+    """One a supernode."""
 
-    def __init__(self, ports: ControlPorts, swarms: SwarmRegistry, nodes: NodeRegistry, membership: Membership) -> None:
-        self._ports = ports
-        self._swarms = swarms
-        self._nodes = nodes
-        self._membership = membership
-        # (source, digest) to how often it was voided and until when that counts.
-        self._voided: OrderedDict[tuple[Source, Digest], tuple[int, float]] = OrderedDict()
-        # Whose claimed hashes of which blob proved useless.
-        self._doubted: OrderedDict[tuple[PeerId, Digest], None] = OrderedDict()
+    _ports: ControlPorts
+    _swarms: SwarmRegistry
+    _nodes: NodeRegistry
+    _membership: Membership
+    # (source, digest) to how often it was voided and until when that counts.
+    _voided: OrderedDict[tuple[Source, Digest], tuple[int, float]] = field(default_factory=OrderedDict)
+    # Whose claimed hashes of which blob proved useless.
+    _doubted: OrderedDict[tuple[PeerId, Digest], None] = field(default_factory=OrderedDict)
 
     def times_voided(self, source: Source, digest: Digest) -> int:
         """How often this source's content was not the blob, lately."""
@@ -77,7 +78,7 @@ class Verification:
         if news:
             for session in self._nodes.sessions_of(swarm.members):
                 # Each node goes by its own digest check: this is not worth a frame of its own.
-                session.send_later(Vouched(swarm.number))
+                session.channel.send(Vouched(swarm.number), soon=False)
 
     def _void(self, swarm: OpenSwarm) -> None:
         """The blob did not match its digest: nothing of it counts, and whoever brought it is remembered."""
@@ -102,7 +103,7 @@ class Verification:
     # --- what the seed reports -----------------------------------------------------------------------------------
 
     def seed_stored(self, swarm: int, piece: int, piece_hash: bytes, content: bytes | None) -> None:
-        """See SeedEvents."""
+        """A piece came from the origin; `content` is the whole blob where it was to be read back."""
         found = self._swarms.numbered(swarm)
         if found is None:
             return
@@ -112,7 +113,7 @@ class Verification:
         self.check_if_complete(found)
 
     def origin_ended(self, fetch_id: int, swarm: int, *, ok: bool) -> None:
-        """See SeedEvents."""
+        """A fetch from the origin is over."""
         found = self._swarms.numbered(swarm)
         if found is not None and found.fetch_ended(fetch_id, ok=ok):
             self._ports.post(contract.OriginEnded(fetch_id, swarm, ok))
@@ -121,7 +122,7 @@ class Verification:
     def seed_lease_ended(
         self, lease_id: int, swarm: int, piece: int, reason: str, elapsed_s: float, stored_bytes: int
     ) -> None:
-        """See SeedEvents."""
+        """A transfer from a peer is over; `reason` is a FetchReason, empty on success."""
         if reason:
             self._ports.observer.lease_ended(lease_id, "failed")
             self._ports.post(contract.FetchFailed(lease_id, FailReason(reason)))
@@ -135,7 +136,7 @@ class Verification:
             self.check_if_complete(found)
 
     def blob_checked(self, swarm: int, matches: bool | None) -> None:
-        """See SeedEvents."""
+        """The digest was compared. None: the disk failed, nothing is known."""
         found = self._swarms.numbered(swarm)
         if matches is not None:
             self._ports.observer.digest_checked(matches=matches)
@@ -151,7 +152,7 @@ class Verification:
         self._membership.settle(found)
 
     def blob_evicted(self, digest: Digest) -> None:
-        """See SeedEvents."""
+        """The store let go of a blob."""
         found = self._swarms.of(digest)
         if found is not None and found.seed_held:
             self._ports.post(contract.PieceEvicted(found.number, SEED, found.seed_evicted()))

@@ -146,7 +146,6 @@ class RecordedScheduler:
         return commands
 
     def next_wakeup(self) -> float | None:
-        """See Machine."""
         self._log.turn_ended()
         return self._machine.next_wakeup()
 

@@ -12,14 +12,14 @@ import logging
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import WSMsgType, web
 
 from proto.errors import FrameInvalid
 from proto.ids import short_peer
 from proto.wire import codec
-from proto.wire.messages import PROTOCOL_VERSION, SCHEDULED, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
+from proto.wire.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
 from proto.wire.outbox import Outbox, frames
 from proto.wire.tickets import NONCE_BYTES
 from supernode.control.notifier import REFRESH_INTERVALS
@@ -29,7 +29,8 @@ from supernode.session.hello import SessionEnd, read_hello
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from supernode.control.peer_session import Channel, PeerInfo, PeerSession
+    from supernode.control.message_handler import MessageHandler
+    from supernode.control.peer_session import PeerInfo, PeerSession
     from supernode.metrics import Metrics
 
 logger = logging.getLogger(__name__)
@@ -62,46 +63,28 @@ class Limits:
     pings_missed_max: int = 3
 
 
-class SessionOwner(Protocol):
-    """What a session tells the shell, always on the event loop and never re-entrantly."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What every session is opened with. `supernode_key` is the public one, `transport` how pieces travel."""
 
-    def admit(self, channel: Channel, info: PeerInfo) -> PeerSession:
-        """The peer proved who it is."""
-        ...
-
-    def received(self, session: PeerSession, message: Message) -> None:
-        """Raises FrameInvalid for what breaks the protocol."""
-        ...
-
-    def refresh(self, session: PeerSession) -> None:
-        """A frame is about to leave, and it is time again for what is repeated every few seconds."""
-        ...
-
-    def lost(self, session: PeerSession, reason: str) -> None:
-        """The session is over; called exactly once after admit()."""
-        ...
+    supernode_key: bytes
+    epoch: int
+    agent: str
+    transport: str
+    limits: Limits
 
 
 class WebSocketSession:
-    """One WebSocket, from the upgrade to its end. Implements supernode.control.peer_session.Channel."""
+    """One WebSocket, from the upgrade to its end. Implements supernode.control.peer_session.Channel.
 
-    def __init__(
-        self,
-        owner: SessionOwner,
-        supernode_key: bytes,
-        epoch: int,
-        limits: Limits,
-        agent: str,
-        metrics: Metrics,
-        transport: str = SCHEDULED,
-    ) -> None:
-        self._owner = owner
+    It tells the handler of what goes on, always on the event loop and never re-entrantly.
+    """
+
+    def __init__(self, handler: MessageHandler, metrics: Metrics, terms: Terms) -> None:
+        self._handler = handler
         self._metrics = metrics
-        self._key = supernode_key
-        self._epoch = epoch
-        self._limits = limits
-        self._agent = agent
-        self._transport = transport
+        self._terms = terms
+        self._limits = terms.limits
         self._socket = web.WebSocketResponse(
             max_msg_size=WEBSOCKET_BYTES_MAX, compress=False, timeout=CLOSE_TIMEOUT_S, autoping=True
         )
@@ -142,7 +125,7 @@ class WebSocketSession:
                 raise refusal
             info, rest = await self._handshake(request.remote or "")
             self._name = short_peer(info.peer)
-            session = self._owner.admit(self, info)
+            session = self._handler.admit(self, info)
             await self._welcome()
             await self._serve(session, rest)
         except SessionEnd as raised:
@@ -152,7 +135,7 @@ class WebSocketSession:
             raise
         finally:
             if session is not None:
-                self._owner.lost(session, end.code or str(end))
+                self._handler.lost(session, end.code or str(end))
             await self._close(end)
         return self._socket
 
@@ -160,7 +143,8 @@ class WebSocketSession:
 
     async def _handshake(self, remote: str) -> tuple[PeerInfo, list[Message]]:
         nonce = os.urandom(NONCE_BYTES)
-        challenge = Challenge(PROTOCOL_VERSION, nonce, self._key, self._epoch, self._transport)
+        terms = self._terms
+        challenge = Challenge(PROTOCOL_VERSION, nonce, terms.supernode_key, terms.epoch, terms.transport)
         await self._socket.send_bytes(codec.encode([challenge]))
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
@@ -169,10 +153,10 @@ class WebSocketSession:
             raise SessionEnd("identity", f"no Hello within {HELLO_TIMEOUT_S:.0f} s") from None
         if not batch or not isinstance(batch[0], Hello):
             raise SessionEnd("frame", "a session begins with Hello")
-        return read_hello(batch[0], remote, nonce, self._key), batch[1:]
+        return read_hello(batch[0], remote, nonce, terms.supernode_key), batch[1:]
 
     async def _welcome(self) -> None:
-        welcome = Welcome(PROTOCOL_VERSION, self._limits.ping_interval_s, self._agent)
+        welcome = Welcome(PROTOCOL_VERSION, self._limits.ping_interval_s, self._terms.agent)
         with self._connected():
             await self._socket.send_bytes(codec.encode([welcome]))
 
@@ -221,7 +205,7 @@ class WebSocketSession:
             self.send(Pong(message.number))
         elif not isinstance(message, Pong):
             try:
-                self._owner.received(session, message)
+                self._handler.received(session, message)
             except FrameInvalid as error:
                 raise SessionEnd("frame", str(error)) from None
 
@@ -247,7 +231,7 @@ class WebSocketSession:
             if self._said_s - self._refreshed_s >= REFRESH_INTERVALS * self._limits.ping_interval_s:
                 # In a frame that leaves anyway it costs no packet of its own, and no acknowledgement of one.
                 self._refreshed_s = self._said_s
-                self._owner.refresh(session)
+                self._handler.refresh(session)
             self._wake.clear()
             with self._connected():
                 await self._send(self._outbox.take() or [self._question()])

@@ -74,19 +74,8 @@ class TrackedSwarm:
         return behind
 
 
-class SeedEvents(SwarmEvents):
-    """The seed fetches nothing: `moved` is told, from any thread, of blobs that it sends."""
-
-    def __init__(self, moved: Callable[[Digest], None]) -> None:
-        self._moved = moved
-
-    def payload_moved(self, digest: Digest, received_bytes: int, sent_bytes: int) -> None:
-        """See SwarmEvents."""
-        self._moved(digest)
-
-
-class TorrentTracker(PieceDelivery):
-    """See PieceDelivery. Listens for torrents at once. Raises ConfigError."""
+class TorrentTracker(PieceDelivery, SwarmEvents):
+    """Listens for torrents at once. Raises ConfigError."""
 
     leases_pieces = False
 
@@ -97,7 +86,7 @@ class TorrentTracker(PieceDelivery):
         self._tracked: dict[int, TrackedSwarm] = {}
         limits = SessionLimits(config.upload_slots, SEED_CONNECTIONS_MAX, config.upload_rate_bytes_s)
         try:
-            self._seeding = TorrentSwarms(store, config.torrent_listen, limits, SeedEvents(self._moved))
+            self._seeding = TorrentSwarms(store, config.torrent_listen, limits, self)
         except ConfigError as error:
             raise ConfigError(f"--torrent-listen {config.torrent_listen}: {error}") from None
         self.port = self._seeding.port
@@ -107,24 +96,19 @@ class TorrentTracker(PieceDelivery):
 
     @property
     def sent_bytes(self) -> int:
-        """See PieceDelivery."""
         return self._seeding.sent_bytes
 
     def begin(self, swarms: SwarmRegistry, nodes: NodeRegistry, notifier: Notifier, clock: Callable[[], float]) -> None:
-        """See PieceDelivery."""
         self._swarms, self._nodes, self._notifier, self._clock = swarms, nodes, notifier, clock
         self._loop = asyncio.get_running_loop()
 
     def refusal(self, info: PeerInfo) -> str:
-        """See PieceDelivery."""
         return "" if info.delivery_address else "pieces travel by BitTorrent in this cluster, which this node cannot"
 
     def set_upload_rate(self, bytes_s: int) -> None:
-        """See PieceDelivery."""
         self._seeding.set_rates(bytes_s, 0)
 
     def close(self) -> None:
-        """See PieceDelivery."""
         self._makers.shutdown(wait=True, cancel_futures=True)
         self._seeding.close()
 
@@ -138,15 +122,14 @@ class TorrentTracker(PieceDelivery):
             self._makers.submit(self._make, swarm.number, swarm.digest, swarm.layout)
 
     def member_entered(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
-        """See PieceDelivery."""
         tracked = self._of(swarm)
         if not tracked.metainfo:
             self.blob_verified(swarm)
         elif member.wanted:
             self._tell(session, swarm, tracked)
 
-    def _moved(self, digest: Digest) -> None:
-        """From any thread: payload of it went over the wire."""
+    def payload_moved(self, digest: Digest, received_bytes: int, sent_bytes: int) -> None:
+        """From any thread: the seed sent of it, and fetches nothing."""
         self._on_loop(lambda: self._note_move(digest))
 
     def _note_move(self, digest: Digest) -> None:

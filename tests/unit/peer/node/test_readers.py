@@ -87,7 +87,7 @@ async def test_a_client_that_gives_up_waiting_leaves_nothing_behind(tmp_path: Pa
         with pytest.raises(asyncio.CancelledError):
             await opening
         await supernode.say(BlobRefused(str(DIGEST), "unknown", ""))
-        await asyncio.to_thread(wait_until, lambda: not node.shell.driver.story(DIGEST), "the blob is forgotten")
+        await asyncio.to_thread(wait_until, lambda: not node.shell.machine.story(DIGEST), "the blob is forgotten")
 
 
 @pytest.mark.asyncio

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, ClassVar, cast
 
 import uvloop
 from aiohttp import web
-from prometheus_client import CollectorRegistry
 
 from benchmarks.cluster.processes import WAIT_S
+from peer.metrics import Metrics
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
-from peer.proxy.context import ProxyContext, ProxyLimits, ProxyMetrics
+from peer.proxy.client_request import ProxyContext, ProxyLimits
 from peer.proxy.mirror import build_app
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
@@ -35,6 +35,8 @@ from tests.support.http_server import HttpServer, QuietHandler
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator, Sequence
+
+    from prometheus_client import CollectorRegistry
 
     from peer.store.base import BlobHandle
     from proto.ids import Digest
@@ -165,7 +167,6 @@ class Mirror:
     port: int
     node: ScriptedNode
     registry: CollectorRegistry
-    passed_bytes: list[int]
     # What manifests named: source and layers.
 
     def request(
@@ -206,8 +207,7 @@ def running_mirror(
 ) -> Iterator[Mirror]:
     """A mirror whose default upstream is the first; ends with every thread and socket of its own."""
     node = node or ScriptedNode()
-    registry = CollectorRegistry()
-    passed: list[int] = []
+    metrics = Metrics()
     table = UpstreamTable([default, *others], default.host)
     http_client = OriginHttp(OriginTimeouts(connect_s=WAIT_S, read_s=WAIT_S))
     pool = ThreadPoolExecutor(2, "sendfile")
@@ -215,9 +215,8 @@ def running_mirror(
         provider=node,
         origins=Origins(lambda: table, http=http_client),
         pool=pool,
-        metrics=ProxyMetrics(registry),
+        metrics=metrics,
         limits=limits,
-        on_passed_bytes=passed.append,
     )
     ready: list[int] = []
     started = threading.Event()
@@ -249,7 +248,7 @@ def running_mirror(
     thread.start()
     try:
         assert started.wait(WAIT_S)
-        yield Mirror(ready[0], node, registry, passed)
+        yield Mirror(ready[0], node, metrics.registry)
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(WAIT_S)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
-from peer.proxy.context import ProxyLimits
+from peer.proxy.client_request import ProxyLimits
 from proto.ids import Digest
 from proto.oci.routes import HOP_HEADER
 from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin

@@ -12,7 +12,7 @@ from benchmarks.cluster.processes import wait_until
 from peer import config
 from peer.downloader.contract import PayloadCame, PieceArrived
 from peer.store.disk import DiskStore
-from peer.torrent.delivery import DownloaderEvents, TorrentDelivery
+from peer.torrent.delivery import TorrentDelivery
 from proto.pieces import KIB, MIB
 from proto.wire.messages import TorrentOpened, TorrentPeers, Vouched
 from tests.support.blobs import fill, some_blob
@@ -42,7 +42,7 @@ def make_node(folder: Path) -> Node:
     events: list[Event] = []
     received: list[int] = []
     flags = ["--supernode", "http://127.0.0.1:1", "--torrent-listen", "127.0.0.1:0", "--data-dir", str(folder)]
-    delivery = TorrentDelivery(store, config.load(flags, {}), DownloaderEvents(events.append, received.append))
+    delivery = TorrentDelivery(store, config.load(flags, {}), events.append, received.append)
     return Node(store, delivery, events, received)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import libtorrent
 import pytest
 
-from peer.torrent.metainfo import bencode, fits_torrent, secret_of
+from peer.torrent.metainfo import fits_torrent, secret_of
 from proto.ids import Digest
 from proto.pieces import KIB, PieceLayout
 from proto.wire.tickets import Identity
@@ -79,7 +79,3 @@ def test_it_names_the_blob_by_its_digest() -> None:
     assert info is not None
     assert Digest.parse(f"sha256:{info.name()}") == blob.digest
     assert info.priv()
-
-
-def test_bencoding_sorts_keys() -> None:
-    assert bencode({b"b": 1, b"a": {b"": b"x"}}) == b"d1:ad0:1:xe1:bi1ee"

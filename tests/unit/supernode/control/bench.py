@@ -10,9 +10,8 @@ from proto.wire.messages import Announce, Message, Source
 from proto.wire.tickets import Identity
 from supernode.control.control import Control
 from supernode.control.delivery import PieceDelivery
-from supernode.control.observer import ControlObserver
 from supernode.control.peer_session import PeerInfo, PeerLease, PeerSession
-from supernode.control.ports import ControlPorts
+from supernode.control.ports import ControlObserver, ControlPorts
 from supernode.scheduler import contract
 from supernode.signer import IdentitySigner
 
@@ -133,9 +132,11 @@ class Bench:
                 forget_public=lambda source, digest: self.blamed.append(source),
                 uplink_rate=lambda: UPLINK_BYTES_S,
                 recover_until=0.0,
+                seed_address=lambda host: f"{host}:65003",
+                announced_max=100,
             )
         )
-        self.handler = self.control.message_handler(self, seed_address=lambda host: f"{host}:65003", announced_max=100)
+        self.handler = self.control.message_handler(self)
 
     def join(self) -> PeerSession:
         """A peer connects."""

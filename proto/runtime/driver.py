@@ -1,0 +1,118 @@
+"""Runs a state machine on the event loop: events in, commands out, batched per turn of the loop. Its only writer.
+
+It decides nothing and carries nothing out; everything in a turn happens without a wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proto.machine import Machine
+
+logger = logging.getLogger(__name__)
+
+E = TypeVar("E")
+C = TypeVar("C")
+
+# Events per turn; more wait for the next one, so that sockets are served in between.
+EVENTS_PER_TURN_MAX: Final = 512
+# An event loop's timers may fire a little early.
+_TIMER_MIN_S: Final = 0.001
+
+
+class Driver(Generic[E, C]):
+    """Made on a running loop. `wakeup` is the event that the machine asks for by next_wakeup().
+
+    `on_fatal` is called once when the machine, or what carries out its commands, breaks: that is our own bug.
+    """
+
+    def __init__(self, machine: Machine[E, C], wakeup: E, on_fatal: Callable[[BaseException | None], None]) -> None:
+        self._machine = machine
+        self._wakeup = wakeup
+        self._on_fatal = on_fatal
+        self._loop = asyncio.get_running_loop()
+        self._inbox: deque[E] = deque()
+        self._armed = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.closed = False
+
+    def begin(self, carry_out: Callable[[C], None], stale: Callable[[E], bool] = lambda _: False) -> None:
+        """Commands go there, from before the first event on. An event that is `stale` at its turn is dropped."""
+        self._carry_out, self._stale = carry_out, stale
+
+    def post(self, event: E) -> None:
+        """Queue an event for this turn of the loop."""
+        if self.closed:
+            return
+        self._inbox.append(event)
+        self._arm()
+
+    def post_threadsafe(self, event: E) -> None:
+        """The same from any thread; handled as soon as the loop wakes."""
+        if not self.call_threadsafe(self._take, event):
+            logger.debug("event_dropped %s", type(event).__name__)
+
+    def call_threadsafe(self, call: Callable[..., object], *arguments: object) -> bool:
+        """Have the loop call this. False where it is closed: the process ends, and nobody waits for it."""
+        try:
+            self._loop.call_soon_threadsafe(call, *arguments)
+        except RuntimeError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Nothing is handled any more."""
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def fail(self, error: BaseException | None) -> None:
+        """Something that cannot happen did: stop rather than go on with a broken picture."""
+        self.close()
+        self._on_fatal(error)
+
+    def _arm(self) -> None:
+        if not self._armed:
+            self._armed = True
+            self._loop.call_soon(self._turn)
+
+    def _take(self, event: E) -> None:
+        if self.closed:
+            return
+        self._inbox.append(event)
+        if not self._armed:
+            self._turn()
+
+    def _turn(self) -> None:
+        self._armed = False
+        if self.closed:
+            return
+        try:
+            now = time.monotonic()
+            for _ in range(min(len(self._inbox), EVENTS_PER_TURN_MAX)):
+                event = self._inbox.popleft()
+                if self._stale(event):
+                    continue
+                for command in self._machine.handle(event, now):
+                    self._carry_out(command)
+            self._set_timer(now)
+        except Exception as error:
+            self.fail(error)
+            return
+        if self._inbox:
+            self._arm()
+
+    def _set_timer(self, now: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = self._machine.next_wakeup()
+        if due is not None:
+            self._timer = self._loop.call_later(max(_TIMER_MIN_S, due - now), self.post, self._wakeup)
