@@ -38,10 +38,12 @@ from peer.transport.rates import RateLimiter
 from peer.transport.server import UploadServer
 from proto import VERSION
 from proto.config.settings import reloaded
-from proto.config.values import HostPort
+from proto.config.values import HostPort, parse_host_port
+from proto.ids import peer_name
 from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.runtime import resources
 from proto.runtime.http_api import add_routes
+from proto.runtime.resources import numeric_address
 from proto.runtime.service import close_in_time
 from proto.wire.messages import PROTOCOL_VERSION, TORRENT, Hello
 from proto.wire.tickets import Identity, sign_hello
@@ -109,6 +111,7 @@ class Peer:
             config.upload_listen,
             self._store,
             self._supernode_key.get,
+            peer_name(self._identity.peer),
             slots=config.upload_slots,
             rate_limit_bytes_s=config.upload_rate_bytes_s,
         )
@@ -195,9 +198,11 @@ class Peer:
     def _hello(self, challenge: Challenge) -> Hello:
         """Who this node is. An address without a host: as the supernode sees it."""
         config = self._config
-        advertised = config.advertise or HostPort("", int(self.upload_address.rpartition(":")[2]))
-        if config.advertise is None and config.upload_listen.host not in ("0.0.0.0", "::"):
-            advertised = HostPort(config.upload_listen.host, advertised.port)
+        bound = parse_host_port(self.upload_address)
+        unspecified = bound.host in ("0.0.0.0", "::")
+        advertised = numeric_address(config.advertise) if config.advertise is not None else None
+        if advertised is None:
+            advertised = HostPort("", bound.port) if unspecified else bound
         return Hello(
             version=PROTOCOL_VERSION,
             peer=self._identity.peer,
@@ -293,6 +298,7 @@ class Peer:
     def _scrape(self) -> None:
         self.metrics.uploaded_bytes.set(self._sent_bytes())
         self.metrics.store_bytes.set(self._store.used_bytes)
+        self.metrics.uploads_refused(dict(self._upload.counters.refused))
         if self._node is not None:
             self.metrics.swarms_open.set(len(self._node.machine.state.busy))
 

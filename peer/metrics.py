@@ -29,6 +29,11 @@ class Metrics(ServiceMetrics):
             "layercast_discarded_bytes",
             "Payload bytes from peers that came to no use: second copies, and transfers that failed.",
         )
+        self.piece_failures = self._counter(
+            "layercast_piece_failures", "Transfers of pieces that failed at this node, by reason.", "reason"
+        )
+        for reason in ("busy", "connection", "corrupt", "local", "not_held", "ticket", "timeout"):
+            self.piece_failures.labels(reason)
         self.client_bytes = self._counter("layercast_client_bytes", "Payload bytes sent to local clients.", "from")
         self.requests = self._counter("layercast_requests", "Requests of local clients, by subject.", "kind", "status")
         for origin in ("swarm", "store", "passthrough"):

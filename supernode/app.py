@@ -24,8 +24,8 @@ from peer.transport.client import HttpTransport
 from peer.transport.server import UploadServer
 from proto import VERSION
 from proto.config.settings import reloaded
-from proto.config.values import HostPort
 from proto.errors import ConfigError
+from proto.ids import peer_name
 from proto.runtime import resources
 from proto.runtime.driver import Driver
 from proto.runtime.http_api import Health, add_routes
@@ -48,6 +48,7 @@ from supernode.scheduler import build as scheduler_build
 from supernode.scheduler.contract import Wakeup
 from supernode.scheduler.settings import SchedulerSettings
 from supernode.seed import Seed
+from supernode.seed_address import LOOK_UP_EVERY_S, SeedAddress
 from supernode.session.session import Limits, Terms
 from supernode.signer import IdentitySigner
 from supernode.state.sqlite import SqliteState
@@ -75,12 +76,17 @@ class Supernode:
 
     def __init__(self, config: SupernodeConfig) -> None:
         self.config = config
-        self.limits = Limits(sessions_max=config.sessions_max, ping_interval_s=config.ping_interval_s)
+        self.limits = Limits(
+            sessions_max=config.sessions_max,
+            ping_interval_s=config.ping_interval_s,
+            advertise_allow=config.advertise_allow,
+        )
         self.health = Health()
         self._runner: web.AppRunner | None = None
         # What was made, to be closed in the opposite order, in a thread.
         self._closing = contextlib.ExitStack()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._looking_up: asyncio.Task[None] | None = None
         self.metrics = Metrics()
         self.api_address = ""
         self.upload_address = ""
@@ -107,6 +113,7 @@ class Supernode:
             config.upload_listen,
             self._store,
             lambda: self._signer.peer,
+            peer_name(self._signer.peer),
             slots=config.upload_slots,
             rate_limit_bytes_s=config.upload_rate_bytes_s,
             connections_max=UPLOAD_CONNECTIONS_MAX,
@@ -115,6 +122,8 @@ class Supernode:
         self._upload.enabled = config.p2p
         closing.callback(self._upload.close)
         self.upload_address = self._upload.address
+        self._seed_address = SeedAddress(config.advertise, self.upload_address)
+        self._seed_address.look_up()
         self._delivery = _open_delivery(config, self._store, self._identity)
         closing.callback(self._delivery.close)
         self.api_address = resources.bound_address(self._socket)
@@ -190,6 +199,8 @@ class Supernode:
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await self._runner.setup()
         await web.SockSite(self._runner, self._socket, backlog=LISTEN_BACKLOG).start()
+        if self._seed_address.is_name:
+            self._looking_up = asyncio.create_task(self._follow_name())
         self.health.ready()
         logger.info("ready epoch=%d key=%s scheduler=%s", self._epoch, self._identity.peer.hex()[:8], scheduler_build())
         return f"supernode api={self.api_address} upload={self.upload_address}"
@@ -207,7 +218,7 @@ class Supernode:
             forget_public=self._public_access.forget,
             uplink_rate=lambda: float(self.config.upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S),
             recover_until=time.monotonic() + self.config.recovery_s,
-            seed_address=self._seed_address,
+            seed_address=self._seed_address.seen_at,
             announced_max=self.limits.announced_max,
         )
 
@@ -242,6 +253,8 @@ class Supernode:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SESSIONS_END_S):
                 await self._door.wait_for_no_session()
+        if self._looking_up is not None:
+            self._looking_up.cancel()
         self._heads.cancel()
         await self._announcements.close()
         await self._public_access.close()
@@ -254,14 +267,10 @@ class Supernode:
         if not self.failed.done():
             self.failed.set_result(None)
 
-    def _seed_address(self, local_host: str) -> str:
-        """The upload address for a peer that reached us at this address."""
-        if self.config.advertise is not None:
-            return str(self.config.advertise)
-        host, _, port = self.upload_address.rpartition(":")
-        if host.strip("[]") not in ("0.0.0.0", "::"):
-            return self.upload_address
-        return str(HostPort(local_host.removeprefix("::ffff:"), int(port)))
+    async def _follow_name(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_UP_EVERY_S)
+            await asyncio.to_thread(self._seed_address.look_up)
 
     def _count_origin_bytes(self, count: int) -> None:
         self.metrics.origin_bytes.inc(count)
@@ -270,6 +279,7 @@ class Supernode:
     def _scrape(self) -> None:
         self.metrics.uploaded_bytes.set(self._upload.counters.sent_bytes + self._delivery.sent_bytes)
         self.metrics.store_bytes.set(self._store.used_bytes)
+        self.metrics.uploads_refused(dict(self._upload.counters.refused))
 
 
 def _open_delivery(config: SupernodeConfig, store: DiskStore, identity: Identity) -> PieceDelivery:

@@ -12,9 +12,11 @@ from proto.config.service_settings import ServiceSettings, address
 from proto.config.settings import default_data_dir, option
 from proto.config.values import (
     HostPort,
+    Network,
     one_of,
     parse_duration,
     parse_int,
+    parse_network,
     parse_path,
     parse_size,
     within,
@@ -54,6 +56,13 @@ class SupernodeConfig(ServiceSettings):
         parse_path,
         default_data_dir() / "supernode",
         "folder of the store, the state file and the key; one process each",
+    )
+    advertise_allow: tuple[Network, ...] = option(
+        parse_network,
+        (),
+        "network in which peers may serve pieces although they connect from elsewhere (--advertise of a peer)",
+        multiple=True,
+        metavar="NETWORK",
     )
     sessions_max: int = option(
         within(parse_int, 1, math.inf, "at least 1"), 20_000, "peers connected at a time; about 30 KiB of memory each"

@@ -46,7 +46,7 @@ def send(job: Job, started: Callable[[str], None]) -> None:
     signature = sign_hashes(supernode, digest, handle.layout, 0, hashes)
     handle.learn_hashes(SignedHashes(0, hashes, signature))
     handle.close()
-    server = UploadServer(HostPort("127.0.0.1", 0), store, lambda: supernode.peer)
+    server = UploadServer(HostPort("127.0.0.1", 0), store, lambda: supernode.peer, peer_name(supernode.peer))
     started(server.address)
     wait_for_end()
     server.close()

@@ -35,7 +35,7 @@ def peer_id(node: int) -> PeerId:
 @cache
 def address_of(node: int) -> str:
     """Where its pieces are fetched from."""
-    return f"node-{node}:65002"
+    return f"10.{node >> 16 & 255}.{node >> 8 & 255}.{node & 255}:65002"
 
 
 def node_of(peer: PeerName) -> int:

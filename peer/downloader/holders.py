@@ -1,6 +1,7 @@
 """Whom to ask for a blob's pieces without a supernode: the known holders, what they have, which piece first.
 
-Rarest first among what is known, a reader's own piece before that; a holder that fails rests, one that lies is dropped.
+Rarest first among what is known, a reader's own piece before that. A holder that fails, or refuses, rests and is asked
+last; one that lies is dropped.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class KnownHolders:
         if entry is None:
             return
         entry.failures += 1
-        entry.rest_until = now + limits.holder_rest_s * entry.failures
+        doublings = min(entry.failures, limits.holder_failures_max) - 1
+        entry.rest_until = now + limits.holder_rest_s * 2**doublings
         if entry.failures >= limits.holder_failures_max:
             # It may come back: asked again, late, and holds nothing until it answered.
             entry.held = 0
@@ -107,8 +109,8 @@ class KnownHolders:
         if piece < 0 or not any((entry.held or 0) & missing & 1 << piece for entry in wanted):
             piece = _random_bit(_rarest((entry.held or 0 for entry in self.known.values()), wanted, missing), rng)
         having = [entry for entry in wanted if (entry.held or 0) >> piece & 1]
-        least = min(entry.transfers for entry in having)
-        return piece, rng.choice([entry for entry in having if entry.transfers == least])
+        best = min((entry.failures, entry.transfers) for entry in having)
+        return piece, rng.choice([entry for entry in having if (entry.failures, entry.transfers) == best])
 
 
 def _rarest(masks: Iterable[int], wanted: list[KnownHolder], missing: int) -> int:

@@ -247,11 +247,9 @@ def _holder_bad(state: State, blob: Blob, fetch: Fetch, reason: str) -> None:
         return
     peer = fetch.holder.peer
     if reason == FetchReason.CORRUPT:
-        state.banned[peer] = None
+        state.ban(peer)
         for other in state.blobs.values():
             other.holders.known.pop(peer, None)
-    elif reason == FetchReason.TICKET:
-        blob.holders.known.pop(peer, None)
     else:
         entry = blob.holders.known.get(peer)
         if entry is not None and reason == FetchReason.NOT_HELD and entry.held is not None:

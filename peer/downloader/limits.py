@@ -31,9 +31,11 @@ class Limits:
     queries_max: int = 4
     # How often a holder is asked again what it holds.
     refresh_s: float = 3.0
-    # A holder that failed rests this long, times the failures in a row.
+    # A holder that failed rests this long, twice that the next time, and so on up to this many times.
     holder_rest_s: float = 0.5
     holder_failures_max: int = 5
+    # A holder that sent corrupt bytes: its disk or memory may be mended meanwhile, and each try costs a piece.
+    ban_s: float = 600.0
     # Without a supernode a transfer may take this long, or its bytes at the slowest rate worth waiting for.
     standalone_deadline_s: float = 30.0
     standalone_rate_min_bytes_s: int = 256 * 1024

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from peer.downloader import leases, readers
 from peer.downloader.contract import Holder
+from proto.config.values import parse_numeric
 from proto.errors import DigestInvalid
 from proto.ids import peer_name_from_bytes
 
@@ -50,10 +51,10 @@ def lost(state: State, _: SupernodeLost) -> None:
 
 
 def node_known(state: State, message: NodeKnown) -> None:
-    """Which node a number of this session is."""
+    """Which node a number of this session is. One without a numeric address cannot be asked: it stays unknown."""
     try:
-        holder = Holder(peer_name_from_bytes(message.peer), message.address)
-    except DigestInvalid:
+        holder = Holder(peer_name_from_bytes(message.peer), str(parse_numeric(message.address)))
+    except (DigestInvalid, ValueError):
         return
     state.nodes[message.node] = holder
 

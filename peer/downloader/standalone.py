@@ -23,7 +23,7 @@ def holders_named(state: State, event: Holders) -> Blob | None:
     if blob is not None:
         for node in event.nodes:
             holder = state.nodes.get(node)
-            if holder is not None and holder.peer not in state.banned:
+            if holder is not None and not state.is_banned(holder.peer):
                 blob.holders.learn(holder)
     return blob
 

@@ -56,7 +56,8 @@ class State:
     public: dict[tuple[Digest, Source], float] = field(default_factory=dict)
     queries: dict[int, tuple[Digest, PeerName]] = field(default_factory=dict)
     leases: dict[int, int] = field(default_factory=dict)
-    banned: dict[PeerName, None] = field(default_factory=dict)
+    # Who sent this node corrupt bytes, and until when it is asked for nothing.
+    banned: dict[PeerName, float] = field(default_factory=dict)
     out: list[Command] = field(default_factory=list)
     last_id: int = 0
     # When a piece of any blob last came.
@@ -74,6 +75,14 @@ class State:
         """To the supernode, if there is one now."""
         if self.connected:
             self.out.append(Send(message))
+
+    def ban(self, peer: PeerName) -> None:
+        """It sent corrupt bytes: nothing is asked of it by our own plans for limits.ban_s."""
+        self.banned = {other: until for other, until in self.banned.items() if until > self.now}
+        self.banned[peer] = self.now + self.limits.ban_s
+
+    def is_banned(self, peer: PeerName) -> bool:
+        return self.banned.get(peer, -1.0) > self.now
 
     def blob(self, digest: Digest) -> Blob:
         """The blob's entry, made when it is new."""

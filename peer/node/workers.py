@@ -180,6 +180,8 @@ class Workers:
         def done(outcome: FetchOutcome) -> None:
             self._metrics.received(source, outcome.stored_bytes)
             self._metrics.discarded_bytes.inc(outcome.discarded_bytes)
+            if outcome.reason:
+                self._metrics.piece_failures.labels(outcome.reason).inc()
             post(FetchEnded(command.fetch, outcome.reason, outcome.elapsed_s, outcome.message))
 
         holder = PieceSource(command.holder.peer, command.holder.address)

@@ -6,7 +6,6 @@ from the socket into it and from it straight into the store's writer, which hash
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -263,11 +262,16 @@ class HttpTransport:
     def _open(self, address: str, buffer: memoryview) -> None:
         connection = self._pool.take(address)
         keep = connection.used
-        # Whoever needs it tries again, and tells.
-        with contextlib.suppress(ConnectionLost, AnswerLate, RemoteError):
+        try:
             if not keep:
                 connection.open(buffer)
                 keep = True
+        except (ConnectionLost, AnswerLate, RemoteError) as error:
+            # Whoever needs it tries again, and tells.
+            log.debug("no connection to %s: %s", address, error)
+        except Exception:
+            # Our own bug must not cost this thread.
+            log.exception("connection to %s", address)
         self._pool.give(connection, keep=keep)
 
     def _attach(self, task: _Task, connection: HttpConnection) -> None:
@@ -306,7 +310,7 @@ class HttpTransport:
         path = pieces_path(fetch.blob.digest, fetch.piece, fetch.piece)
         asked_s = time.monotonic()
         hash_wanted = fetch.learn is not None and fetch.blob.hash_of(fetch.piece) is None
-        connection.request(path, fetch.ticket, ahead=fetch.ahead, hash_wanted=hash_wanted)
+        connection.request(path, fetch.source.peer, fetch.ticket, ahead=fetch.ahead, hash_wanted=hash_wanted)
         answer, rest = connection.read_head(buffer, self._slot_wait_s)
         task.started_s = time.monotonic()
         if not fetch.ahead:

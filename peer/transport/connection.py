@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Final
 
 from peer.transport.sockets import set_receive_timeout, set_send_timeout, set_wake_threshold, shut_down
 from peer.transport.wire import HEAD_BYTES_MAX, HEAD_END, Answer, format_request, nonce_path, parse_answer
-from proto.config.values import parse_host_port
+from proto.config.values import parse_numeric
 from proto.errors import FrameInvalid
 from proto.wire.tickets import NONCE_BYTES, prove_connection
 
 if TYPE_CHECKING:
+    from proto.ids import PeerName
     from proto.wire.tickets import Identity
 
 _PROOFS_MAX: Final = 64
@@ -46,18 +47,21 @@ class HttpConnection:
         self.idle_since_s = 0.0
         self._identity = identity
         self._nonce = b""
-        self._proofs: dict[bytes, bytes] = {}
+        self._proofs: dict[tuple[PeerName, bytes], bytes] = {}
         self._sock: socket.socket | None = None
         self._stopped = False
 
     def open(self, buffer: memoryview) -> None:
-        """Connect and fetch the nonce, one round trip each. Raises ConnectionLost, AnswerLate, FrameInvalid."""
+        """Connect and fetch the nonce, one round trip each. Raises ConnectionLost, AnswerLate, FrameInvalid.
+
+        Only to a numeric address: a name server that does not answer would hold this thread.
+        """
         try:
-            where = parse_host_port(self.address)
+            where = parse_numeric(self.address)
         except ValueError as error:
             raise FrameInvalid(f"address {self.address!r}: {error}") from None
         try:
-            found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM)
+            found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
             family, kind, protocol, _, target = found[0]
             self._sock = socket.socket(family, kind, protocol)
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -73,16 +77,20 @@ class HttpConnection:
             raise FrameInvalid(f"{self.address} gave no nonce")
         self._nonce = answer.nonce
 
-    def request(self, path: str, ticket: bytes, *, ahead: bool = False, hash_wanted: bool = False) -> None:
-        """Send a request with the ticket. `ahead`: another transfer of the peer comes first. Raises ConnectionLost.
+    def request(
+        self, path: str, server: PeerName, ticket: bytes, *, ahead: bool = False, hash_wanted: bool = False
+    ) -> None:
+        """Send a request with the ticket, which only this server can use. Raises ConnectionLost.
 
+        `ahead`: another transfer of the peer comes first.
         `hash_wanted`: the piece's signed hash is to come with it.
         """
-        proof = self._proofs.get(ticket)
+        proof = self._proofs.get((server, ticket))
         if proof is None:
             while len(self._proofs) >= _PROOFS_MAX:
                 del self._proofs[next(iter(self._proofs))]
-            proof = self._proofs[ticket] = prove_connection(self._identity, self._nonce, ticket)
+            proof = prove_connection(self._identity, server, self._nonce, ticket)
+            self._proofs[server, ticket] = proof
         self._send(format_request(path, self.address, ticket, proof, ahead=ahead, hash_wanted=hash_wanted))
 
     def read_head(self, buffer: memoryview, timeout_s: float) -> tuple[Answer, memoryview]:

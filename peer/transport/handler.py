@@ -31,12 +31,11 @@ if TYPE_CHECKING:
 
     from peer.store.base import BlobHandle, BlobStore, SignedHashes
     from peer.transport.rates import RateLimiter
-    from proto.ids import Digest
+    from peer.transport.upload_turns import Turn
+    from proto.ids import PeerName
 
 # A peer downloads a few blobs at a time over one connection; the oldest checked ticket is forgotten beyond this.
 _TICKETS_MAX: Final = 64
-# Slower receivers are cut off: they would hold a slot that others wait for.
-_RATE_MIN_BYTES_S: Final = 16 * 1024
 # The kernel would take in a megabyte and more at once, and the next transfer begin while that much is still to leave:
 # both would share the link, and two links at their receivers. This part of a transfer may, within limits.
 _UNSENT_PART: Final = 16
@@ -48,15 +47,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class Connection:
-    """One connection to the upload server. Owned by the epoll thread while idle, by a worker while served."""
+    """One connection to the upload server. Owned by the epoll thread but while it is served: then by a worker."""
 
     sock: socket.socket
-    # When the server gives up on it, monotonic seconds.
+    # From where it comes.
+    address: str
+    # When the server gives up on it if it asks for nothing, monotonic seconds.
     deadline_s: float
     received: bytearray = field(default_factory=bytearray)
     nonce: bytes = b""
     tickets: dict[tuple[bytes, bytes], Ticket] = field(default_factory=dict)
-    serving: bool = False
+    # Its request that waits or is served.
+    turn: Turn | None = None
 
 
 class UploadCounters:
@@ -68,7 +70,7 @@ class UploadCounters:
         self.sent_bytes = 0
         # Answers with success: pieces, bitfield, hashes, nonce.
         self.served: Counter[str] = Counter()
-        # Refusals: busy, no_key, ticket, not_held, malformed, off, store, connections, stalled, gone.
+        # Refusals: busy, no_key, ticket, not_held, malformed, off, store, connections, stalled, share, gone.
         self.refused: Counter[str] = Counter()
 
     def add_served(self, what: str, size_bytes: int = 0) -> None:
@@ -90,30 +92,46 @@ class Answerer:
         self,
         store: BlobStore,
         supernode_key: Callable[[], bytes | None],
+        name: PeerName,
         limiter: RateLimiter,
         counters: UploadCounters,
-        send_timeout_s: float,
         sign_hash: Callable[[BlobHandle, int], SignedHashes | None] | None = None,
     ) -> None:
         """`sign_hash` gives the signed hash of a piece that is held; without it, as the store has it from others."""
         self._sign_hash = sign_hash or (lambda handle, piece: handle.signed_run(piece, TOLD_RUN_MAX))
         self._store = store
         self._supernode_key = supernode_key
+        self._name = name
         self._limiter = limiter
         self._counters = counters
-        self._send_timeout_s = send_timeout_s
         self._refusals = LogLimit()
+
+    def ticket_of(self, connection: Connection, request: Request) -> Ticket | None:
+        """What a request may have, checked; None while no supernode is known. Raises TicketInvalid.
+
+        Signatures once per connection and ticket, digest and expiry every time.
+        """
+        assert request.digest is not None
+        key = self._supernode_key()
+        if key is None:
+            return None
+        if not request.ticket:
+            raise TicketInvalid("a ticket is needed: send Layercast-Ticket and Layercast-Proof")
+        ticket = connection.tickets.get((key, request.ticket))
+        if ticket is None:
+            if not connection.nonce:
+                raise TicketInvalid("this connection has no nonce yet: ask for /v1/nonce first")
+            ticket = read_ticket(request.ticket, key)
+            check_connection(ticket.peer, self._name, connection.nonce, request.ticket, request.proof)
+            while len(connection.tickets) >= _TICKETS_MAX:
+                del connection.tickets[next(iter(connection.tickets))]
+            connection.tickets[key, request.ticket] = ticket
+        ticket.check(request.digest, time.time())
+        return ticket
 
     def answer(self, connection: Connection, request: Request) -> bool:
         """Send everything; False when the connection must end. Raises OSError when the receiver is gone."""
         assert request.digest is not None
-        key = self._supernode_key()
-        if key is None:
-            return self._refuse(connection, request, 503, "no_key", "no supernode known yet: come back later")
-        try:
-            _check_ticket(connection, request, request.digest, key)
-        except TicketInvalid as error:
-            return self._refuse(connection, request, 403, "ticket", str(error))
         try:
             handle = self._store.get(request.digest)
         except LocalError as error:
@@ -130,7 +148,6 @@ class Answerer:
                 body = encode_hashes(handle.layout, handle.signed_hashes)
         finally:
             handle.close()
-        self._expect(connection, len(body))
         connection.sock.sendall(format_answer(200, len(body), keep_alive=request.keep_alive) + body)
         self._counters.add_served(request.asked.value)
         return request.keep_alive
@@ -149,7 +166,6 @@ class Answerer:
         size = layout.offset(last) + layout.length(last) - offset
         if size > ANSWER_BYTES_MAX:
             return self._refuse(connection, request, 400, "malformed", f"{size} bytes asked for at once")
-        self._expect(connection, size)
         set_unsent_limit(connection.sock, min(max(size // _UNSENT_PART, _UNSENT_BYTES_MIN), _UNSENT_BYTES_MAX))
         signed = self._sign_hash(handle, first) if request.hash_wanted and first == last else None
         head = format_answer(200, size, hashes=signed, keep_alive=request.keep_alive)
@@ -174,12 +190,7 @@ class Answerer:
         if self._limiter.limited:
             size = min(size, self._limiter.chunk_bytes)
             self._limiter.take(size)
-            # Waiting for credit is no fault of the receiver.
-            self._expect(connection, size)
         return os.sendfile(connection.sock.fileno(), descriptor, offset, size)
-
-    def _expect(self, connection: Connection, size_bytes: int) -> None:
-        connection.deadline_s = time.monotonic() + self._send_timeout_s + size_bytes / _RATE_MIN_BYTES_S
 
     def _refuse(self, connection: Connection, request: Request, status: int, reason: str, message: str) -> bool:
         self._counters.add_refused(reason)
@@ -187,20 +198,3 @@ class Answerer:
         keep_alive = request.keep_alive and status != 400
         connection.sock.sendall(format_refusal(status, message, keep_alive=keep_alive))
         return keep_alive
-
-
-def _check_ticket(connection: Connection, request: Request, digest: Digest, supernode_key: bytes) -> None:
-    """Signatures once per connection and ticket, digest and expiry every time. Raises TicketInvalid."""
-    if not request.ticket:
-        raise TicketInvalid("a ticket is needed: send Layercast-Ticket and Layercast-Proof")
-    known = (supernode_key, request.ticket)
-    ticket = connection.tickets.get(known)
-    if ticket is None:
-        if not connection.nonce:
-            raise TicketInvalid("this connection has no nonce yet: ask for /v1/nonce first")
-        ticket = read_ticket(request.ticket, supernode_key)
-        check_connection(ticket.peer, connection.nonce, request.ticket, request.proof)
-        while len(connection.tickets) >= _TICKETS_MAX:
-            del connection.tickets[next(iter(connection.tickets))]
-        connection.tickets[known] = ticket
-    ticket.check(digest, time.time())

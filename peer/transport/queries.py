@@ -34,7 +34,7 @@ def ask(pool: ConnectionPool, source: PieceSource, path: str, ticket: bytes, tim
         try:
             if not connection.used:
                 connection.open(buffer)
-            connection.request(path, ticket)
+            connection.request(path, source.peer, ticket)
             answer, body = _read_answer(connection, give_up_s, buffer)
             keep = answer.keep_alive
         except ConnectionLost as lost:

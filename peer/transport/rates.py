@@ -27,6 +27,11 @@ class RateLimiter:
         return self._rate > 0
 
     @property
+    def rate_bytes_s(self) -> int:
+        """0 for no limit."""
+        return self._rate
+
+    @property
     def chunk_bytes(self) -> int:
         """How many bytes to take at a time, so that several transfers share the rate evenly."""
         return max(_BURST_MIN_BYTES, min(_CHUNK_MAX_BYTES, int(self._rate * _BURST_S)))

@@ -1,9 +1,9 @@
-"""UploadServer: the port where other peers fetch pieces. Connections, admission and threads; answers: handler.
+"""UploadServer: the port where other peers fetch pieces. Answers: handler; whose turn it is: upload_turns.
 
-One thread waits in epoll for idle connections and reads request heads; `slots` worker threads send. A request that
-finds every slot taken waits in a short queue, first come first served, and beyond that is refused as busy. One that
-says it was granted ahead waits until a transfer ends, or begins at once if there is none.
-No payload byte passes through Python.
+One thread waits in epoll for idle connections, reads request heads and checks tickets; `slots` worker threads send.
+Whoever finds every slot taken waits, or is refused as busy; slots and places are shared among addresses and peers.
+One that says it was granted ahead waits until a transfer ends, or begins at once if there is none. A receiver that lets
+its transfer trickle keeps nobody else from theirs. No payload byte passes through Python.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import queue
 import select
 import socket
 import threading
 import time
-from collections import deque
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from peer.transport.handler import Answerer, Connection, UploadCounters
+from peer.transport.pace import Pace
 from peer.transport.rates import RateLimiter
-from peer.transport.sockets import set_send_timeout, shut_down
+from peer.transport.sockets import progress, set_send_timeout, shut_down
+from peer.transport.upload_turns import BESIDE_SLOW_FACTOR, Turn, UploadTurns
 from peer.transport.wire import HEAD_BYTES_MAX, HEAD_END, Asked, Request, format_answer, format_refusal, parse_request
-from proto.errors import ConfigError, FrameInvalid
+from proto.errors import ConfigError, FrameInvalid, TicketInvalid
 from proto.runtime import resources
 from proto.wire.tickets import NONCE_BYTES
 
@@ -32,12 +33,16 @@ if TYPE_CHECKING:
 
     from peer.store.base import BlobHandle, BlobStore, SignedHashes
     from proto.config.values import HostPort
+    from proto.ids import PeerName
 
 _SWEEP_S: Final = 1.0
 _READ: Final = select.EPOLLIN | select.EPOLLONESHOT
+_HANG_UP: Final = select.EPOLLRDHUP | select.EPOLLONESHOT
 _BACKLOG: Final = 512
 # Without descriptors the listener stays readable: do not spin meanwhile.
 _ACCEPT_PAUSE_S: Final = 0.02
+# With so many transfers at once a rate limit may leave this part of the rate to one of them.
+_SHARE_PART: Final = 1 / 4
 
 log = logging.getLogger(__name__)
 
@@ -46,10 +51,11 @@ class UploadServer:
     """Listens as soon as it is made; close() ends every thread and connection.
 
     `listen` may have port 0, for any; `supernode_key` gives the key that tickets are checked with, or None while
-    no supernode was met. `slots` transfers go on at once and `queue_max` wait; `rate_limit_bytes_s` is over all of
-    them, 0 for none. An idle connection, or one that does not finish its request, is closed after `idle_s`; a
-    receiver that takes nothing for `send_timeout_s` is cut off. `sign_hash` signs hashes of pieces where the server is
-    the supernode's; a peer passes on what it was told. Raises ConfigError when it cannot listen.
+    no supernode was met; `name` is this node's, which downloaders' proofs must name. `slots` transfers go on at once
+    (more beside those whose receivers are slow) and `queue_max` wait; `rate_limit_bytes_s` is over all of them, 0 for
+    none. An idle connection, or one that does not finish its request, is closed after `idle_s`; a receiver that takes
+    nothing for `send_timeout_s`, or less than a floor over such a time, is cut off. `sign_hash` signs hashes of pieces
+    where the server is the supernode's; a peer passes on what it was told. Raises ConfigError when it cannot listen.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class UploadServer:
         listen: HostPort,
         store: BlobStore,
         supernode_key: Callable[[], bytes | None],
+        name: PeerName,
         *,
         slots: int = 8,
         queue_max: int = 8,
@@ -70,20 +77,22 @@ class UploadServer:
             raise ConfigError(f"upload slots {slots}, queue {queue_max}, connections {connections_max}: too few")
         self.counters: Final = UploadCounters()
         self._limiter = RateLimiter(rate_limit_bytes_s)
-        self._answerer = Answerer(store, supernode_key, self._limiter, self.counters, send_timeout_s, sign_hash)
-        self._admitted_max = slots + queue_max
+        self._answerer = Answerer(store, supernode_key, name, self._limiter, self.counters, sign_hash)
         self._connections_max = connections_max
         self._idle_s = idle_s
         self._send_timeout_s = send_timeout_s
         # The switch for sharing: off means 404 to everything new; what is under way ends well.
         self.enabled = True
         self._closed = False
-        self._admitted = 0
-        self._admission = threading.Lock()
-        # Admitted requests that wait for the end of a transfer, in order of arrival.
-        self._ahead: deque[tuple[Connection, Request]] = deque()
+        # Guards the turns, what they are for, and the number of idle workers.
+        self._changed = threading.Condition()
+        self._turns = UploadTurns(slots, queue_max)
+        self._asked: dict[Turn, tuple[Connection, Request]] = {}
+        self._workers_idle = 0
+        self._workers_max = slots * BESIDE_SLOW_FACTOR
+        # Of transfers that go on; the epoll thread's own.
+        self._paces: dict[Turn, Pace] = {}
         self._connections: dict[int, Connection] = {}
-        self._queue: queue.SimpleQueue[tuple[Connection, Request] | None] = queue.SimpleQueue()
         self._listener = resources.listen("--upload-listen", listen, _BACKLOG)
         self._listener.setblocking(False)
         # HOST:PORT as bound.
@@ -92,12 +101,11 @@ class UploadServer:
         self._epoll = select.epoll()
         self._epoll.register(self._listener, select.EPOLLIN)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
-        self._threads = [threading.Thread(target=self._watch, name="upload-epoll", daemon=True)]
-        self._threads += [
-            threading.Thread(target=self._work, name=f"upload-{number}", daemon=True) for number in range(slots)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._workers: list[threading.Thread] = []
+        for _ in range(slots):
+            self._start_worker()
+        self._watcher = threading.Thread(target=self._watch, name="upload-epoll", daemon=True)
+        self._watcher.start()
 
     @property
     def connections(self) -> int:
@@ -106,8 +114,8 @@ class UploadServer:
 
     @property
     def active(self) -> int:
-        """Requests being served or waiting for a slot."""
-        return self._admitted
+        """Requests being served or waiting for their turn."""
+        return len(self._turns)
 
     def set_rate_limit(self, rate_bytes_s: int) -> None:
         """Bytes a second over all connections, 0 for none."""
@@ -117,14 +125,15 @@ class UploadServer:
         """End everything now; transfers are cut off."""
         if self._closed:
             return
-        self._closed = True
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
         os.eventfd_write(self._wake_fd, 1)
         self._limiter.set_rate(0)
+        self._watcher.join()
         for connection in list(self._connections.values()):
             shut_down(connection.sock)
-        for _ in self._threads[1:]:
-            self._queue.put(None)
-        for thread in self._threads:
+        for thread in self._workers:
             thread.join()
         for connection in list(self._connections.values()):
             self._drop(connection)
@@ -140,8 +149,12 @@ class UploadServer:
             for descriptor, _ in self._epoll.poll(_SWEEP_S):
                 if descriptor == self._listener.fileno():
                     self._accept()
-                elif descriptor in self._connections:
-                    self._read(self._connections[descriptor])
+                elif (connection := self._connections.get(descriptor)) is None:
+                    continue
+                elif connection.turn is None:
+                    self._read(connection)
+                else:
+                    self._hung_up(connection)
             if time.monotonic() - swept_s >= _SWEEP_S:
                 swept_s = time.monotonic()
                 self._sweep(swept_s)
@@ -149,7 +162,7 @@ class UploadServer:
     def _accept(self) -> None:
         while True:
             try:
-                sock, _ = self._listener.accept()
+                sock, remote = self._listener.accept()
             except BlockingIOError:
                 return
             except OSError:
@@ -164,15 +177,16 @@ class UploadServer:
             sock.setblocking(True)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             set_send_timeout(sock, self._send_timeout_s)
-            self._connections[sock.fileno()] = Connection(sock, time.monotonic() + self._idle_s)
+            self._connections[sock.fileno()] = Connection(sock, remote[0], time.monotonic() + self._idle_s)
             self._epoll.register(sock, _READ)
 
     def _drop_idle(self) -> bool:
-        """Make room for one more: the connection that was idle the longest goes, if any is."""
-        idle = [each for each in self._connections.values() if not each.serving]
+        """Make room for one more: of the address with most connections the one that was idle the longest goes."""
+        idle = [each for each in self._connections.values() if each.turn is None]
         if not idle:
             return False
-        self._drop(min(idle, key=lambda each: each.deadline_s))
+        open_from = Counter(each.address for each in self._connections.values())
+        self._drop(min(idle, key=lambda each: (-open_from[each.address], each.deadline_s)))
         return True
 
     def _read(self, connection: Connection) -> None:
@@ -207,41 +221,53 @@ class UploadServer:
             self._refuse(connection, 400, "malformed", str(error), keep_alive=False)
             return
         connection.deadline_s = time.monotonic() + self._idle_s
+        keep_alive = request.keep_alive
         if request.asked is Asked.NONCE:
             connection.nonce = connection.nonce or os.urandom(NONCE_BYTES)
             self.counters.add_served("nonce")
-            answer = format_answer(204, 0, nonce=connection.nonce, keep_alive=request.keep_alive)
-            self._send_now(connection, answer, keep_alive=request.keep_alive)
-        elif not self.enabled:
-            self._refuse(connection, 404, "off", "sharing is switched off at this peer", keep_alive=request.keep_alive)
-        elif not self._admit():
-            self._refuse(connection, 503, "busy", "every slot is taken", keep_alive=request.keep_alive)
-        else:
-            connection.serving = True
-            self._line_up(connection, request)
+            answer = format_answer(204, 0, nonce=connection.nonce, keep_alive=keep_alive)
+            self._send_now(connection, answer, keep_alive=keep_alive)
+            return
+        if not self.enabled:
+            self._refuse(connection, 404, "off", "sharing is switched off at this peer", keep_alive=keep_alive)
+            return
+        try:
+            ticket = self._answerer.ticket_of(connection, request)
+        except TicketInvalid as error:
+            self._refuse(connection, 403, "ticket", str(error), keep_alive=keep_alive)
+            return
+        if ticket is None:
+            self._refuse(connection, 503, "no_key", "no supernode known yet: come back later", keep_alive=keep_alive)
+            return
+        self._line_up(connection, request, Turn(connection.address, ticket.peer, time.monotonic(), request.ahead))
 
-    def _admit(self) -> bool:
-        with self._admission:
-            if self._admitted >= self._admitted_max:
-                return False
-            self._admitted += 1
-            return True
+    def _line_up(self, connection: Connection, request: Request, turn: Turn) -> None:
+        """Have it served when its turn comes, or refuse it or whoever has more than their share."""
+        with self._changed:
+            connection.turn = turn
+            self._asked[turn] = (connection, request)
+            crowded_out = self._turns.ask(turn)
+            refused = self._asked.pop(crowded_out) if crowded_out is not None else None
+            if turn in self._asked and self._turns.waits(turn):
+                # Whoever hangs up meanwhile gives its place back. Before a worker can take it: that watches for more.
+                self._watch_for(connection, _HANG_UP)
+            if self._turns.ready:
+                self._add_worker()
+                self._changed.notify()
+        if refused is not None:
+            other, its_request = refused
+            other.turn = None
+            self._refuse(other, 503, "busy", "every slot is taken", keep_alive=its_request.keep_alive)
 
-    def _line_up(self, connection: Connection, request: Request) -> None:
-        """For a free slot, or behind the transfers that are under way."""
-        with self._admission:
-            if request.ahead and self._admitted - len(self._ahead) > 1:
-                self._ahead.append((connection, request))
+    def _hung_up(self, connection: Connection) -> None:
+        """While it waited for its turn; what is being served its worker sees."""
+        with self._changed:
+            turn = connection.turn
+            if turn is None or turn.running:
                 return
-        self._queue.put((connection, request))
-
-    def _transfer_over(self) -> None:
-        """Its slot is free, and the first request that waited for this may go."""
-        with self._admission:
-            self._admitted -= 1
-            following = self._ahead.popleft() if self._ahead else None
-        if following is not None:
-            self._queue.put(following)
+            self._turns.over(turn)
+            self._asked.pop(turn, None)
+        self._drop(connection)
 
     def _refuse(self, connection: Connection, status: int, reason: str, message: str, *, keep_alive: bool) -> None:
         self.counters.add_refused(reason)
@@ -261,20 +287,51 @@ class UploadServer:
 
     def _sweep(self, now_s: float) -> None:
         for connection in list(self._connections.values()):
-            if now_s <= connection.deadline_s:
-                continue
-            if connection.serving:
-                # Its worker finds out and drops it.
-                self.counters.add_refused("stalled")
-                shut_down(connection.sock)
-            else:
+            if connection.turn is None and now_s > connection.deadline_s:
                 self._drop(connection)
+        with self._changed:
+            running = {turn: asked[0] for turn, asked in self._asked.items() if turn.running}
+        stalled = self._measure(running, now_s)
+        with self._changed:
+            overdue = self._turns.look(now_s)
+            if self._turns.ready:
+                self._add_worker()
+                self._changed.notify_all()
+        for reason, turns in (("stalled", stalled), ("share", [overdue] if overdue is not None else [])):
+            for turn in turns:
+                # Its worker finds out and drops it.
+                self.counters.add_refused(reason)
+                if turn in running:
+                    shut_down(running[turn].sock)
+
+    def _measure(self, running: dict[Turn, Connection], now_s: float) -> list[Turn]:
+        """Who is slow; returns those that do not get on at all."""
+        self._paces = {turn: pace for turn, pace in self._paces.items() if turn in running}
+        limit = self._limiter.rate_bytes_s
+        share_bytes_s = _SHARE_PART * limit / len(running) if limit and running else float("inf")
+        stalled = []
+        for turn, connection in running.items():
+            reading = progress(connection.sock)
+            if reading is None:
+                continue
+            pace = self._paces.get(turn)
+            if pace is None:
+                self._paces[turn] = Pace(reading, now_s, self._send_timeout_s)
+                continue
+            pace.take(reading, now_s, share_bytes_s)
+            turn.slow = pace.slow
+            if pace.stalled:
+                stalled.append(turn)
+        return stalled
 
     def _await_request(self, connection: Connection) -> None:
         """Watch it again; from any thread, the last thing its owner does with it."""
-        connection.serving = False
+        connection.turn = None
+        self._watch_for(connection, _READ)
+
+    def _watch_for(self, connection: Connection, events: int) -> None:
         with contextlib.suppress(OSError):
-            self._epoll.modify(connection.sock, _READ)
+            self._epoll.modify(connection.sock, events)
 
     def _drop(self, connection: Connection) -> None:
         # First out of the table: the number is free for a new connection once it is closed.
@@ -283,19 +340,40 @@ class UploadServer:
 
     # --- the workers -------------------------------------------------------------------------------------------
 
+    def _add_worker(self) -> None:
+        """One more where all are busy with receivers that are slow."""
+        if not self._workers_idle and len(self._workers) < self._workers_max:
+            self._start_worker()
+
+    def _start_worker(self) -> None:
+        thread = threading.Thread(target=self._work, name=f"upload-{len(self._workers)}", daemon=True)
+        self._workers.append(thread)
+        thread.start()
+
     def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
-            connection, request = item
+        while (turn := self._next()) is not None:
+            connection, request = self._asked[turn]
             keep = False
             try:
                 keep = not self._closed and self._still_there(connection) and self._serve(connection, request)
             finally:
-                self._transfer_over()
+                with self._changed:
+                    self._turns.over(turn)
+                    del self._asked[turn]
                 if keep:
                     connection.deadline_s = time.monotonic() + self._idle_s
                     self._await_request(connection)
                 else:
                     self._drop(connection)
+
+    def _next(self) -> Turn | None:
+        """The turn that comes now; None once the server is closed."""
+        with self._changed:
+            self._workers_idle += 1
+            while not self._closed and not self._turns.ready:
+                self._changed.wait()
+            self._workers_idle -= 1
+            return None if self._closed else self._turns.take()
 
     def _serve(self, connection: Connection, request: Request) -> bool:
         try:

@@ -10,7 +10,13 @@ import contextlib
 import socket
 import struct
 
+from peer.transport.pace import Progress
+
 _TIMEVAL = struct.Struct("ll")
+_U64 = struct.Struct("Q")
+_BYTES_ACKED_AT = 120
+_RWND_LIMITED_AT = 176
+_TCP_INFO_BYTES = _RWND_LIMITED_AT + _U64.size
 
 
 def set_send_timeout(sock: socket.socket, seconds: float) -> None:
@@ -31,6 +37,19 @@ def set_wake_threshold(sock: socket.socket, size_bytes: int) -> None:
 def set_unsent_limit(sock: socket.socket, size_bytes: int) -> None:
     """A sender waits while so many bytes have not left: what it counts as sent is on its way but for these."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size_bytes)
+
+
+def progress(sock: socket.socket) -> Progress | None:
+    """How the other end takes what it is sent (struct tcp_info of linux/tcp.h); None where the kernel does not tell."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    except OSError:
+        return None
+    if len(info) < _TCP_INFO_BYTES:
+        return None
+    (acknowledged_bytes,) = _U64.unpack_from(info, _BYTES_ACKED_AT)
+    (receiver_full_us,) = _U64.unpack_from(info, _RWND_LIMITED_AT)
+    return Progress(acknowledged_bytes, receiver_full_us / 1e6)
 
 
 def shut_down(sock: socket.socket) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 N = TypeVar("N", int, float)
+Network: TypeAlias = IPv4Network | IPv6Network
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z/]*)")
 _SIZE_UNITS = {
@@ -106,6 +109,30 @@ def parse_reachable(text: str) -> HostPort:
     if address.port == 0 or address.host in ("0.0.0.0", "::"):
         raise ValueError("expected an address that peers can connect to")
     return address
+
+
+def parse_numeric(text: str) -> HostPort:
+    """As parse_reachable(), of a numeric address: no name server is asked for it."""
+    address = parse_reachable(text)
+    try:
+        plain_address(address.host)
+    except ValueError:
+        raise ValueError("expected a numeric address such as 10.0.0.7:65002") from None
+    return address
+
+
+def plain_address(host: str) -> IPv4Address | IPv6Address:
+    """A numeric address; one of IPv4 that comes in the form of IPv6 as what it is. Raises ValueError."""
+    address = ipaddress.ip_address(host)
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def parse_network(text: str) -> Network:
+    """`10.0.0.0/8`, `fd00::/8`, or one address."""
+    try:
+        return ipaddress.ip_network(text.strip())
+    except ValueError:
+        raise ValueError("expected a network such as 10.0.0.0/8, or an address") from None
 
 
 def parse_url(text: str) -> str:

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.exposition import generate_latest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 
 class ServiceMetrics:
@@ -23,6 +23,9 @@ class ServiceMetrics:
         self.origin_bytes = self._counter("layercast_origin_bytes", "Payload bytes received from origins.")
         self.leases = self._counter("layercast_leases", "Leases, by outcome.", "outcome")
         self.swarms_open = self._gauge("layercast_swarms_open", "Blobs wanted and not complete.")
+        self.upload_refused = self._gauge(
+            "layercast_upload_refused_total", "Requests of peers refused or cut off, by reason.", "reason"
+        )
         self.store_bytes = self._gauge("layercast_store_bytes", "Bytes in the store.")
         self.digest_checks = self._counter("layercast_digest_checks", "Digests of whole blobs compared.", "result")
         # Shown as 0 before the first of a kind.
@@ -30,6 +33,8 @@ class ServiceMetrics:
             self.leases.labels(outcome)
         for method in ("GET", "HEAD", "TOKEN"):
             self.origin_requests.labels(method)
+        for reason in ("busy", "ticket", "not_held", "stalled", "share"):
+            self.upload_refused.labels(reason)
         for result in ("ok", "mismatch"):
             self.digest_checks.labels(result)
 
@@ -41,6 +46,11 @@ class ServiceMetrics:
         """Call this before each text(), to bring gauges up to date."""
         self._before_scrape.append(refresh)
 
+    def uploads_refused(self, by_reason: Mapping[str, int]) -> None:
+        """So many requests of peers, since the service began."""
+        for reason, count in by_reason.items():
+            self.upload_refused.labels(reason).set(count)
+
     def text(self) -> bytes:
         """The exposition format, version 0.0.4."""
         for refresh in self._before_scrape:
@@ -50,5 +60,5 @@ class ServiceMetrics:
     def _counter(self, name: str, documentation: str, *labels: str) -> Counter:
         return Counter(name, documentation, labels, registry=self.registry)
 
-    def _gauge(self, name: str, documentation: str) -> Gauge:
-        return Gauge(name, documentation, registry=self.registry)
+    def _gauge(self, name: str, documentation: str, *labels: str) -> Gauge:
+        return Gauge(name, documentation, labels, registry=self.registry)

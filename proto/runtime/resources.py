@@ -64,3 +64,13 @@ def raise_descriptor_limit(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (best, hard))
     if best < wanted:
         logger.info("descriptor_limit wanted=%d allowed=%d: raise it with ulimit -n", wanted, best)
+
+
+def numeric_address(address: HostPort) -> HostPort | None:
+    """Blocking: the first numeric address that the host's name stands for; None, and a log line, where it has none."""
+    try:
+        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        logger.error("advertise_unresolved address=%s error=%s: --advertise must name this machine", address, error)
+        return None
+    return HostPort(str(found[0][4][0]), address.port)

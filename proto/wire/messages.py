@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PROTOCOL_VERSION = 3
+PROTOCOL_VERSION = 4
 
 # The supernode's own number among the nodes: the seed, peer zero.
 SEED_NODE = 0

@@ -1,7 +1,8 @@
 """Identities, tickets and signatures (Ed25519): who a peer is, what it may download, which hashes are the supernode's.
 
 A PeerId is a public key. The supernode signs (digest, downloader, expiry); the downloader signs the nonce of the
-connection it shows the ticket on, so that a ticket seen on the wire is useless to anybody else. No key and no proof
+connection it shows the ticket on together with the name of whom it shows it to, so that neither a ticket nor a proof
+is of use to anybody else, a server that passes them on included. No key and no proof
 is ever logged. Each signed text starts with a label of its own, so that no signature can pass for another kind.
 """
 
@@ -21,6 +22,7 @@ from proto.ids import Digest, PeerId, peer_id_from_bytes
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from proto.ids import PeerName
     from proto.pieces import PieceLayout
 
 NONCE_BYTES: Final = 32
@@ -33,7 +35,7 @@ TICKET_LIFE_S: Final = 2 * 3600.0
 TICKET_BYTES_MAX: Final = 512
 
 _TICKET = b"layercast ticket 1\0"
-_CONNECTION = b"layercast connection 1\0"
+_CONNECTION = b"layercast connection 2\0"
 _HELLO = b"layercast hello 1\0"
 _HASHES = b"layercast hashes 1\0"
 
@@ -127,14 +129,14 @@ def read_ticket(raw: bytes, supernode_key: bytes) -> Ticket:
         raise TicketInvalid("ticket names no valid digest") from None
 
 
-def prove_connection(identity: Identity, nonce: bytes, ticket: bytes) -> bytes:
-    """The downloader's proof that the ticket is its own, on the connection that gave the nonce."""
-    return identity.sign(_CONNECTION + nonce + ticket)
+def prove_connection(identity: Identity, server: PeerName, nonce: bytes, ticket: bytes) -> bytes:
+    """The downloader's proof to this server that the ticket is its own, on the connection that gave the nonce."""
+    return identity.sign(_CONNECTION + server + nonce + ticket)
 
 
-def check_connection(peer: PeerId, nonce: bytes, ticket: bytes, proof: bytes) -> None:
-    """Raises TicketInvalid unless `peer` signed this connection's nonce with this ticket."""
-    _verify(peer, proof, _CONNECTION + nonce + ticket, "ticket proof")
+def check_connection(peer: PeerId, server: PeerName, nonce: bytes, ticket: bytes, proof: bytes) -> None:
+    """Raises TicketInvalid unless `peer` signed this connection's nonce with this ticket for this server."""
+    _verify(peer, proof, _CONNECTION + server + nonce + ticket, "ticket proof")
 
 
 def sign_hello(identity: Identity, nonce: bytes, supernode_key: bytes) -> bytes:

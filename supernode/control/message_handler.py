@@ -57,6 +57,7 @@ class MessageHandler:
     _verification: Verification
     _announcements: AnnouncementQueue
     _mismatches: LogLimit = field(default_factory=LogLimit)
+    _addresses: LogLimit = field(default_factory=LogLimit)
 
     # --- sessions ------------------------------------------------------------------------------------------------
 
@@ -74,6 +75,12 @@ class MessageHandler:
             "session_opened peer=%s node=%d address=%s zone=%s agent=%s",
             short_peer(info.peer), session.node, info.address, info.zone or "-", info.agent,
         )  # fmt: skip
+        if info.address_refused:
+            self._addresses.log(
+                logger, logging.WARNING,
+                "address_not_allowed peer=%s advertises=%r seen_at=%s: asked for nothing; see --advertise-allow",
+                short_peer(info.peer), info.address_refused, info.address,
+            )  # fmt: skip
         self._ports.post(
             contract.PeerJoined(
                 session.node,

@@ -34,6 +34,8 @@ class PeerInfo:
     upload_rate_bytes_s: float | None
     download_rate_bytes_s: float | None
     agent: str
+    # The upload address that it announced, where nobody may be sent there.
+    address_refused: str = ""
     # Where it takes part in the cluster's transport, HOST:PORT; empty for none.
     delivery_address: str = ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from proto.config.values import HostPort, parse_host_port, parse_zone
+from proto.config.values import HostPort, parse_host_port, parse_zone, plain_address
 from proto.errors import DigestInvalid, TicketInvalid
 from proto.ids import peer_id_from_bytes
 from proto.wire.messages import PROTOCOL_VERSION
@@ -12,6 +12,9 @@ from proto.wire.tickets import check_hello
 from supernode.control.peer_session import TEXT_MAX, PeerInfo
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proto.config.values import Network
     from proto.wire.messages import Hello
 
 SLOTS_MAX: Final = 64
@@ -25,8 +28,14 @@ class SessionEnd(Exception):
         self.code = code
 
 
-def read_hello(hello: Hello, remote: str, nonce: bytes, supernode_key: bytes) -> PeerInfo:
-    """Check a Hello. Raises SessionEnd with code version, identity or frame."""
+def read_hello(
+    hello: Hello, remote: str, nonce: bytes, supernode_key: bytes, advertise_allow: Sequence[Network] = ()
+) -> PeerInfo:
+    """Check a Hello. Raises SessionEnd with code version, identity or frame.
+
+    A peer whose pieces are to be fetched from another address than it connects from, and from none of
+    `advertise_allow`, may fetch and is asked for nothing.
+    """
     if hello.version != PROTOCOL_VERSION:
         raise SessionEnd("version", f"protocol version {hello.version}: this supernode speaks {PROTOCOL_VERSION}")
     try:
@@ -35,7 +44,7 @@ def read_hello(hello: Hello, remote: str, nonce: bytes, supernode_key: bytes) ->
     except (DigestInvalid, TicketInvalid) as error:
         raise SessionEnd("identity", str(error)) from None
     try:
-        address = _address(hello.upload_address, remote)
+        address, refused = _address(hello.upload_address, remote, advertise_allow)
         zone = parse_zone(hello.zone)
     except ValueError as error:
         raise SessionEnd("frame", f"Hello: {error}") from None
@@ -47,7 +56,8 @@ def read_hello(hello: Hello, remote: str, nonce: bytes, supernode_key: bytes) ->
         boot_id=hello.boot_id,
         address=str(address),
         zone=zone,
-        upload_slots=min(hello.upload_slots, SLOTS_MAX),
+        address_refused=refused,
+        upload_slots=0 if refused else min(hello.upload_slots, SLOTS_MAX),
         download_slots=min(hello.download_slots, SLOTS_MAX),
         upload_rate_bytes_s=float(hello.upload_rate_bytes_s) or None,
         download_rate_bytes_s=float(hello.download_rate_bytes_s) or None,
@@ -56,9 +66,18 @@ def read_hello(hello: Hello, remote: str, nonce: bytes, supernode_key: bytes) ->
     )
 
 
-def _address(announced: str, remote: str) -> HostPort:
-    """HOST:PORT as the peer said it; without a host of its own, where we see the peer."""
+def _address(announced: str, remote: str, advertise_allow: Sequence[Network]) -> tuple[HostPort, str]:
+    """Where the peer serves pieces, and what it said where that may not be told to others. Raises ValueError."""
     address = parse_host_port(announced)
     if address.port == 0 or len(announced) > TEXT_MAX:
         raise ValueError("upload_address: HOST:PORT with a port above 0 expected")
-    return HostPort(remote, address.port) if address.host in ("0.0.0.0", "::") else address
+    seen = HostPort(str(plain_address(remote)), address.port)
+    if address.host in ("0.0.0.0", "::"):
+        return seen, ""
+    try:
+        host = plain_address(address.host)
+    except ValueError:
+        return seen, announced
+    if str(host) == seen.host or any(host in network for network in advertise_allow):
+        return HostPort(str(host), address.port), ""
+    return seen, announced

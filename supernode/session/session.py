@@ -29,6 +29,7 @@ from supernode.session.hello import SessionEnd, read_hello
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from proto.config.values import Network
     from supernode.control.message_handler import MessageHandler
     from supernode.control.peer_session import PeerInfo, PeerSession
     from supernode.metrics import Metrics
@@ -61,6 +62,8 @@ class Limits:
     ping_interval_s: float = 2.0
     # Silence of so many intervals ends a session.
     pings_missed_max: int = 3
+    # Networks in which peers may serve pieces though they connect from elsewhere.
+    advertise_allow: tuple[Network, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +156,7 @@ class WebSocketSession:
             raise SessionEnd("identity", f"no Hello within {HELLO_TIMEOUT_S:.0f} s") from None
         if not batch or not isinstance(batch[0], Hello):
             raise SessionEnd("frame", "a session begins with Hello")
-        return read_hello(batch[0], remote, nonce, terms.supernode_key), batch[1:]
+        return read_hello(batch[0], remote, nonce, terms.supernode_key, self._limits.advertise_allow), batch[1:]
 
     async def _welcome(self) -> None:
         welcome = Welcome(PROTOCOL_VERSION, self._limits.ping_interval_s, self._terms.agent)

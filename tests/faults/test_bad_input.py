@@ -19,7 +19,7 @@ from benchmarks.cluster.processes import WAIT_S, wait_until
 from benchmarks.cluster.proxy_process import CountingProxyProcess
 from benchmarks.cluster.services import Cluster
 from peer.transport.wire import bitfield_path, format_request, nonce_path, parse_answer, pieces_path
-from proto.ids import Digest
+from proto.ids import Digest, peer_name
 from proto.wire import codec
 from proto.wire.messages import (
     PROTOCOL_VERSION,
@@ -317,6 +317,7 @@ async def test_no_ticket_but_the_right_one_opens_the_upload_port(
     supernode = Identity.load_or_create(cluster.supernode.data_dir / "identity.key")
     soon_s, past_s = time.time() + 600.0, time.time() - TICKET_LEEWAY_S - 1.0
     upload = peer.ready["upload"]
+    server = peer_name(Identity.load_or_create(peer.data_dir / "identity.key").peer)
     refused = {
         "none": (b"", "a ticket is needed"),
         "garbage": (b"\x00" * 200, "does not match"),
@@ -329,10 +330,12 @@ async def test_no_ticket_but_the_right_one_opens_the_upload_port(
     for name, (shown, reason) in refused.items():
         for path in (pieces_path(digest, 0, 0), bitfield_path(digest)):
             with UploadClient(upload) as client:
-                status, body = client.ask(path, shown, prove_connection(me, client.nonce, shown) if shown else b"")
+                status, body = client.ask(
+                    path, shown, prove_connection(me, server, client.nonce, shown) if shown else b""
+                )
                 assert (status, reason in body.decode()) == (403, True), (name, body)
     with UploadClient(upload) as mine, UploadClient(upload) as thief:
-        proof = prove_connection(me, mine.nonce, ticket)
+        proof = prove_connection(me, server, mine.nonce, ticket)
         status, piece = mine.ask(pieces_path(digest, 0, 0), ticket, proof)
         assert status == 200
         assert len(piece) == 256 << 10

@@ -17,7 +17,7 @@ from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
 from peer.transport.client import HttpTransport
 from peer.transport.server import UploadServer
 from proto.config.values import HostPort
-from proto.ids import Digest, peer_name_from_bytes
+from proto.ids import Digest, peer_name, peer_name_from_bytes
 from proto.pieces import PieceLayout, mask_to_bytes
 from proto.wire import codec
 from proto.wire.messages import (
@@ -200,7 +200,9 @@ class RealPeer(BarePeer):
         super().__init__(identity)
         self.key: bytes | None = None
         self.store = DiskStore(folder, size_limit_bytes=1 << 32, free_floor_bytes=0)
-        self.upload = UploadServer(HostPort("127.0.0.1", 0), self.store, lambda: self.key)
+        self.upload = UploadServer(
+            HostPort("127.0.0.1", 0), self.store, lambda: self.key, peer_name(self.identity.peer)
+        )
         self.upload_address = self.upload.address
         self.transport = HttpTransport(self.identity)
         self.nodes: dict[int, PieceSource] = {}

@@ -182,7 +182,7 @@ class World:
             return contract.Received(Grant(self.last, swarm, self.rng.randrange(6), self.rng.randrange(4), 5000))
         if kind == 3:
             node = self.rng.randrange(4)
-            return contract.Received(NodeKnown(node, peer_id(node + 1), f"h:{node + 1}"))
+            return contract.Received(NodeKnown(node, peer_id(node + 1), f"10.0.0.{node + 1}:65002"))
         if kind == 4 and self.leases:
             lease = self.rng.choice(list(self.leases))
             del self.leases[lease]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
+import pytest
+
 from peer.downloader.contract import (
     AnswerReader,
     AskHoldings,
@@ -140,6 +144,25 @@ def test_a_busy_holder_rests_before_it_is_asked_again() -> None:
     fetches = of_type(script(HoldingsKnown(first.query, 0b0001)), StartFetch)
     assert of_type(script(FetchEnded(fetches[0].fetch, FetchReason.BUSY, 0.0)), StartFetch) == []
     assert of_type(script.wait(0.6), StartFetch)
+
+
+@pytest.mark.parametrize("reason", [FetchReason.BUSY, FetchReason.TICKET, FetchReason.CONNECTION])
+def test_a_holder_that_always_refuses_rests_ever_longer_and_is_asked_last(reason: str) -> None:
+    script, (first, second) = lost()
+    refusing = first.holder.peer
+    script(HoldingsKnown(first.query, 0b1111))
+    script(HoldingsKnown(second.query, 0b1111))
+    asked: Counter[bytes] = Counter()
+    answered = 0
+    for _ in range(40):
+        fetches = of_type(script.all, StartFetch)
+        for fetch in fetches[answered:]:
+            asked[fetch.holder.peer] += 1
+            if fetch.holder.peer == refusing:
+                script(FetchEnded(fetch.fetch, reason, 0.0))
+        answered = len(fetches)
+        script.wait(0.25)
+    assert 2 <= asked[refusing] <= 6
 
 
 def test_a_node_that_never_had_a_link_checks_by_itself_and_fetches_the_whole_blob_once() -> None:

@@ -59,7 +59,7 @@ class RunningNode:
         self.metrics = Metrics()
         self.store = DiskStore(folder / "store", size_limit_bytes=64 * MIB, free_floor_bytes=0)
         key = SupernodeKey(folder / "supernode.key")
-        self.upload = UploadServer(HostPort("127.0.0.1", 0), self.store, key.get)
+        self.upload = UploadServer(HostPort("127.0.0.1", 0), self.store, key.get, peer_name(self.identity.peer))
         upstreams = [origin.upstream] if origin is not None else []
         table = UpstreamTable.build(sections=upstreams)
         self.origins = Origins(lambda: table)

@@ -11,7 +11,7 @@ from peer.store.disk import DiskStore
 from peer.transport.server import UploadServer
 from proto.config.values import HostPort
 from tests.support.blobs import fill
-from tests.unit.peer.transport.upload_harness import LARGE, SMALL, SUPERNODE
+from tests.unit.peer.transport.upload_harness import LARGE, SMALL, SUPERNODE, UPLOADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,7 +42,7 @@ def serve(store: DiskStore) -> Iterator[Callable[..., UploadServer]]:
 
     def start(**options: float) -> UploadServer:
         settings = {"slots": 2, "queue_max": 2, **options}
-        servers.append(UploadServer(HostPort("127.0.0.1", 0), store, lambda: SUPERNODE.peer, **settings))  # type: ignore[arg-type]  # ints and floats alike
+        servers.append(UploadServer(HostPort("127.0.0.1", 0), store, lambda: SUPERNODE.peer, UPLOADER, **settings))  # type: ignore[arg-type]  # ints and floats alike
         return servers[-1]
 
     yield start

@@ -162,7 +162,7 @@ def test_a_server_without_a_nonce_fails_the_fetch(
     assert download.outcome().reason in (FetchReason.PROTOCOL, FetchReason.CONNECTION)
 
 
-@pytest.mark.parametrize("address", ["", "nowhere", "127.0.0.1:99999", "[::1:5"])
+@pytest.mark.parametrize("address", ["", "nowhere", "127.0.0.1:99999", "[::1:5", "a..b:80", "localhost:80"])
 def test_an_address_that_makes_no_sense_is_the_remotes_fault(download: Download, address: str) -> None:
     download.start(address)
     assert download.outcome().reason == FetchReason.PROTOCOL
@@ -322,11 +322,13 @@ from pathlib import Path
 from peer.store.disk import DiskStore
 from peer.transport.server import UploadServer
 from proto.config.values import HostPort
+from proto.ids import PeerName
 from tests.support.blobs import fill, some_blob
 store = DiskStore(Path(sys.argv[1]), size_limit_bytes=1 << 30, free_floor_bytes=0)
 fill(store, some_blob(8 << 20, piece_size_bytes=1 << 20)).close()
 key = bytes.fromhex(sys.argv[2])
-server = UploadServer(HostPort("127.0.0.1", 0), store, lambda: key, slots=2, rate_limit_bytes_s=int(sys.argv[3]))
+name, rate = PeerName(bytes.fromhex(sys.argv[4])), int(sys.argv[3])
+server = UploadServer(HostPort("127.0.0.1", 0), store, lambda: key, name, slots=2, rate_limit_bytes_s=rate)
 print(server.address, flush=True)
 time.sleep(60)
 """
@@ -337,8 +339,8 @@ def test_two_processes_and_one_of_them_killed_in_mid_piece(tmp_path: Path, kille
     supernode = Identity.generate()
     blob = some_blob(8 << 20, piece_size_bytes=1 << 20)
     ticket = issue_ticket(supernode, blob.digest, DOWNLOADER.peer, time.time() + 60)
-    rate = str(1 << 20 if killed else 0)
-    command = [sys.executable, "-c", SERVER, str(tmp_path / "source"), supernode.peer.hex(), rate]
+    rate, uploader = str(1 << 20 if killed else 0), peer_name(Identity.generate().peer)
+    command = [sys.executable, "-c", SERVER, str(tmp_path / "source"), supernode.peer.hex(), rate, uploader.hex()]
     store = DiskStore(tmp_path / "target", size_limit_bytes=1 << 30, free_floor_bytes=0)
     transport = HttpTransport(DOWNLOADER, workers=2)
     handle = store.open(blob.digest, blob.layout)
@@ -346,7 +348,7 @@ def test_two_processes_and_one_of_them_killed_in_mid_piece(tmp_path: Path, kille
     outcomes: queue.Queue[FetchOutcome] = queue.Queue()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        source = PieceSource(peer_name(DOWNLOADER.peer), process.stdout.readline().strip())
+        source = PieceSource(uploader, process.stdout.readline().strip())
         for piece in range(blob.layout.count):
             transport.start(PieceFetch(piece, handle, piece, source, ticket, 60.0), outcomes.put)
         if killed:

@@ -16,7 +16,7 @@ from peer.transport.wire import bitfield_path, decode_hashes, format_request, ha
 from proto.config.values import HostPort, parse_host_port
 from proto.errors import ConfigError, LocalError
 from tests.support.blobs import fill, some_blob
-from tests.unit.peer.transport.upload_harness import LARGE, SMALL, Client
+from tests.unit.peer.transport.upload_harness import LARGE, SMALL, UPLOADER, Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,7 @@ def test_without_a_ticket_nothing_is_told(serve: Callable[..., UploadServer]) ->
 
 
 def test_without_a_supernode_nothing_is_served(store: DiskStore) -> None:
-    server = UploadServer(HostPort("127.0.0.1", 0), store, lambda: None, slots=1, queue_max=1)
+    server = UploadServer(HostPort("127.0.0.1", 0), store, lambda: None, UPLOADER, slots=1, queue_max=1)
     with Client(server) as client:
         assert client.ask(bitfield_path(SMALL.digest), *client.ticket())[0].status == 503
     server.close()
@@ -208,7 +208,7 @@ def test_closing_cuts_transfers_off(serve: Callable[..., UploadServer]) -> None:
 
 def test_an_address_in_use_is_a_configuration_error(serve: Callable[..., UploadServer], store: DiskStore) -> None:
     with pytest.raises(ConfigError, match="--upload-listen"):
-        UploadServer(parse_host_port(serve().address), store, lambda: None)
+        UploadServer(parse_host_port(serve().address), store, lambda: None, UPLOADER)
 
 
 def test_a_client_that_sends_nonsense_for_ever_does_not_fill_the_log(

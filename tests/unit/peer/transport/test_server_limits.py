@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import socket
 import struct
+import threading
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +14,7 @@ import pytest
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.transport.wire import bitfield_path, format_request, nonce_path, pieces_path
+from proto.wire.tickets import Identity
 from tests.unit.peer.transport.upload_harness import LARGE, SMALL, Client
 
 if TYPE_CHECKING:
@@ -103,7 +106,7 @@ def test_a_receiver_that_takes_nothing_loses_its_slot(serve: Callable[..., Uploa
         stuck.begin_large()
         wait_until(lambda: server.active == 1)
         wait_until(lambda: server.active == 0)
-        wait_until(lambda: server.counters.refused == {"gone": 1})
+        wait_until(lambda: server.counters.refused["gone"] == 1)
 
 
 def test_more_connections_than_allowed_are_refused(serve: Callable[..., UploadServer]) -> None:
@@ -158,3 +161,90 @@ def test_an_upload_is_over_only_when_little_of_it_is_left_unsent(serve: Callable
         unsent = struct.unpack("i", fcntl.ioctl(connection.sock, _SIOCOUTQNSD, bytes(4)))[0]
         # One more buffer of the kernel's may be added while less than that is unsent.
         assert 0 < unsent < 2 * unsent_max + 64 * 1024
+
+
+def trickle(client: Client, over: threading.Event, size_bytes: int = 4096) -> None:
+    """Take a little ten times a second. 4 KiB are more than the floor, and less than any link carries."""
+    client.sock.settimeout(0.1)
+    while not over.wait(0.1):
+        with contextlib.suppress(OSError):
+            client.sock.recv(size_bytes)
+
+
+def test_one_address_with_a_trickle_and_requests_ahead_keeps_nobody_from_a_slot(
+    serve: Callable[..., UploadServer],
+) -> None:
+    server = serve(slots=2, queue_max=2)
+    stranger = Identity.generate()
+    over = threading.Event()
+    with contextlib.ExitStack() as closing:
+
+        def attacker() -> Client:
+            return closing.enter_context(
+                Client(server, receive_buffer_bytes=4096, downloader=stranger, address="127.0.0.2")
+            )
+
+        slow = attacker()
+        slow.begin_large()
+        wait_until(lambda: server.active == 1)
+        thread = threading.Thread(target=trickle, args=(slow, over))
+        thread.start()
+        for _ in range(15):
+            ahead = attacker()
+            ahead.send(format_request(pieces_path(LARGE.digest, 0, 0), "test", *ahead.ticket(LARGE.digest), ahead=True))
+        wait_until(lambda: server.active >= 4)
+        with Client(server) as honest:
+            for _ in range(5):
+                assert honest.ask(pieces_path(SMALL.digest, 0, 0), *honest.ticket())[0].status == 200
+        over.set()
+        thread.join()
+
+
+def test_a_receiver_that_lets_its_transfer_trickle_keeps_nobody_from_a_slot(serve: Callable[..., UploadServer]) -> None:
+    server = serve(slots=1, queue_max=1, send_timeout_s=60.0)
+    over = threading.Event()
+    with Client(server, receive_buffer_bytes=4096) as slow, Client(server) as other:
+        slow.begin_large()
+        wait_until(lambda: server.active == 1)
+        thread = threading.Thread(target=trickle, args=(slow, over))
+        thread.start()
+        assert other.ask(pieces_path(SMALL.digest, 0, 0), *other.ticket())[0].status == 200
+        assert server.counters.refused == {}
+        over.set()
+        thread.join()
+
+
+def test_a_transfer_below_the_floor_is_cut_off(serve: Callable[..., UploadServer]) -> None:
+    server = serve(slots=1, send_timeout_s=1.0)
+    over = threading.Event()
+    with Client(server, receive_buffer_bytes=4096) as slow:
+        slow.begin_large()
+        wait_until(lambda: server.active == 1)
+        thread = threading.Thread(target=trickle, args=(slow, over, 512))
+        thread.start()
+        wait_until(lambda: server.active == 0)
+        over.set()
+        thread.join()
+    assert server.counters.refused["stalled"] + server.counters.refused["gone"] >= 1
+
+
+def test_who_hangs_up_while_waiting_gives_its_place_back_at_once(serve: Callable[..., UploadServer]) -> None:
+    server = serve(slots=1, queue_max=1)
+    with Client(server) as first:
+        first.begin_large()
+        wait_until(lambda: server.active == 1)
+        with Client(server) as second:
+            second.begin_large()
+            wait_until(lambda: server.active == 2)
+        wait_until(lambda: server.active == 1 and server.connections == 1)
+        assert first.answer()[0].status == 200
+
+
+def test_connections_of_one_address_make_room_for_another(serve: Callable[..., UploadServer]) -> None:
+    server = serve(connections_max=3)
+    with Client(server) as mine, Client(server, address="127.0.0.2") as first, Client(server, address="127.0.0.2"):
+        assert mine.ask(nonce_path())[0].status == 204
+        assert first.ask(nonce_path())[0].status == 204
+        with Client(server, address="127.0.0.3") as third:
+            assert third.ask(nonce_path())[0].status == 204
+            assert mine.ask(nonce_path())[0].status == 204

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from benchmarks.cluster.processes import WAIT_S
 from peer.transport.wire import HEAD_END, format_request, nonce_path, parse_answer, pieces_path
+from proto.ids import peer_name
 from proto.wire.tickets import Identity, issue_ticket, prove_connection
 from tests.support.blobs import some_blob
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 SUPERNODE = Identity.generate()
 DOWNLOADER = Identity.generate()
+UPLOADER = peer_name(Identity.generate().peer)
 SMALL = some_blob(10_000, piece_size_bytes=4096)
 # More than the sockets between can hold: its sender must wait for its receiver.
 LARGE = some_blob(16 << 20, piece_size_bytes=16 << 20, seed=2)
@@ -26,9 +28,18 @@ LARGE = some_blob(16 << 20, piece_size_bytes=16 << 20, seed=2)
 class Client:
     """A few lines of HTTP."""
 
-    def __init__(self, server: UploadServer, *, receive_buffer_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        server: UploadServer,
+        *,
+        receive_buffer_bytes: int = 0,
+        downloader: Identity = DOWNLOADER,
+        address: str = "127.0.0.1",
+    ) -> None:
         host, port = server.address.split(":")
+        self.downloader = downloader
         self.sock = socket.socket()
+        self.sock.bind((address, 0))
         if receive_buffer_bytes:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         self.sock.settimeout(WAIT_S)
@@ -76,8 +87,8 @@ class Client:
         """A ticket and its proof for this connection."""
         if not self.nonce:
             self.nonce = self.ask(nonce_path())[0].nonce
-        ticket = issue_ticket(SUPERNODE, blob_digest, DOWNLOADER.peer, time.time() + 60)  # type: ignore[arg-type]  # a Digest
-        return ticket, prove_connection(DOWNLOADER, self.nonce, ticket)
+        ticket = issue_ticket(SUPERNODE, blob_digest, self.downloader.peer, time.time() + 60)  # type: ignore[arg-type]  # a Digest
+        return ticket, prove_connection(self.downloader, UPLOADER, self.nonce, ticket)
 
     def begin_large(self) -> None:
         """Take up a slot: ask for the large piece and read nothing of it."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proto.errors import ConfigError, TicketInvalid
-from proto.ids import Digest
+from proto.ids import Digest, peer_name
 from proto.pieces import PieceLayout
 from proto.wire.tickets import (
     TICKET_LEEWAY_S,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SUPERNODE = Identity.generate()
 ALICE = Identity.generate()
 MALLORY = Identity.generate()
+BOB = peer_name(Identity.generate().peer)
 BLOB = Digest.of(b"a layer")
 NONCE = b"n" * 32
 
@@ -74,12 +75,19 @@ def test_a_ticket_of_the_wrong_size_is_refused(raw: bytes) -> None:
 
 def test_a_ticket_seen_on_the_wire_is_useless_on_another_connection() -> None:
     ticket = issue_ticket(SUPERNODE, BLOB, ALICE.peer, 1000)
-    proof = prove_connection(ALICE, NONCE, ticket)
-    check_connection(ALICE.peer, NONCE, ticket, proof)
+    proof = prove_connection(ALICE, BOB, NONCE, ticket)
+    check_connection(ALICE.peer, BOB, NONCE, ticket, proof)
     with pytest.raises(TicketInvalid):
-        check_connection(ALICE.peer, b"m" * 32, ticket, proof)
+        check_connection(ALICE.peer, BOB, b"m" * 32, ticket, proof)
     with pytest.raises(TicketInvalid):
-        check_connection(ALICE.peer, NONCE, ticket, prove_connection(MALLORY, NONCE, ticket))
+        check_connection(ALICE.peer, BOB, NONCE, ticket, prove_connection(MALLORY, BOB, NONCE, ticket))
+
+
+def test_a_proof_is_good_for_the_server_that_it_names_alone() -> None:
+    ticket = issue_ticket(SUPERNODE, BLOB, ALICE.peer, 1000)
+    proof = prove_connection(ALICE, BOB, NONCE, ticket)
+    with pytest.raises(TicketInvalid):
+        check_connection(ALICE.peer, peer_name(MALLORY.peer), NONCE, ticket, proof)
 
 
 def test_a_hello_proves_the_identity_to_this_supernode_alone() -> None:

@@ -1,0 +1,128 @@
+"""Members gone bad: each has a session and tickets like everybody, and holds up, misleads or uses up the others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.cluster.processes import WAIT_S
+from peer.transport.wire import HEAD_END, format_request, nonce_path, parse_answer, pieces_path
+from proto.ids import Digest, peer_name
+from proto.pieces import PieceLayout, mask_to_bytes
+from proto.wire.messages import Announce, Source, SwarmOpened
+from proto.wire.tickets import prove_connection
+from tests.support.counts import assert_received
+from tests.support.pullers import REPOSITORY, pull
+from tests.unit.supernode.harness import At, BarePeer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from benchmarks.cluster.counting_proxy import CountingProxy
+    from benchmarks.cluster.services import Cluster
+
+pytestmark = [pytest.mark.client("docker-registry"), pytest.mark.asyncio]
+
+MIB = 1 << 20
+SIZE_BYTES = 16 * MIB
+LAYOUT = PieceLayout.of(SIZE_BYTES)
+BAD_HOST = "127.0.0.2"
+
+
+def announce(origin: CountingProxy, digest: str, *, wanted: bool, held: bool) -> Announce:
+    sources = (Source(origin.address, REPOSITORY),)
+    mask = mask_to_bytes(LAYOUT.full_mask if held else 0, LAYOUT.count)
+    return Announce(digest, sources, wanted, LAYOUT.size_bytes, LAYOUT.piece_size_bytes, mask)
+
+
+class Slots:
+    """Connections of one bad member to one upload port: a transfer that trickles, and requests that wait ahead."""
+
+    def __init__(self, member: BarePeer, address: str, supernode_key: bytes, digest: str, ticket: bytes) -> None:
+        self._member = member
+        self._address = address
+        self._server = peer_name(supernode_key)  # type: ignore[arg-type]  # a PeerId
+        self._path = pieces_path(Digest.parse(digest), 0, 0)
+        self._ticket = ticket
+        self._over = threading.Event()
+        self._sockets: list[socket.socket] = []
+
+    @contextlib.contextmanager
+    def taken(self, requests_ahead: int) -> Iterator[None]:
+        trickle = threading.Thread(target=self._trickle, args=(self._ask(ahead=False),))
+        trickle.start()
+        for _ in range(requests_ahead):
+            self._ask(ahead=True)
+        try:
+            yield
+        finally:
+            self._over.set()
+            trickle.join()
+            for sock in self._sockets:
+                sock.close()
+
+    def _ask(self, *, ahead: bool) -> socket.socket:
+        host, _, port = self._address.rpartition(":")
+        sock = socket.socket()
+        self._sockets.append(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(WAIT_S)
+        sock.bind((BAD_HOST, 0))
+        sock.connect((host, int(port)))
+        sock.sendall(format_request(nonce_path(), "bad"))
+        head = b""
+        while not head.endswith(HEAD_END):
+            head += sock.recv(4096)
+        nonce = parse_answer(head.removesuffix(HEAD_END)).nonce
+        proof = prove_connection(self._member.identity, self._server, nonce, self._ticket)
+        sock.sendall(format_request(self._path, "bad", self._ticket, proof, ahead=ahead))
+        return sock
+
+    def _trickle(self, sock: socket.socket) -> None:
+        sock.settimeout(0.1)
+        while not self._over.is_set():
+            with contextlib.suppress(OSError):
+                sock.recv(2048)
+            time.sleep(0.05)
+
+
+async def test_one_with_a_trickle_and_requests_ahead_takes_no_slot_from_others(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    first, second = push(SIZE_BYTES), push(SIZE_BYTES)
+    victims = cluster.add_peers([None, None])
+    async with BarePeer.connected(At(cluster.supernode.ready["api"])) as bad:
+        assert (await asyncio.to_thread(pull, victims[0].proxy, first)).sha256 == first
+        await bad.send(announce(origin, first, wanted=False, held=False))
+        ticket = (await bad.expect(SwarmOpened)).ticket
+        seed = cluster.supernode.ready["upload"]
+        with Slots(bad, seed, bad.challenge.supernode, first, ticket).taken(requests_ahead=15):
+            for victim in victims:
+                assert (await asyncio.to_thread(pull, victim.proxy, second)).sha256 == second
+    assert origin.ledger().gets(second) == 1
+    assert_received(cluster, origin=0, passthrough=0)
+
+
+@pytest.mark.parametrize("address", ["a..b:80", "nobody.invalid:80", "127.0.0.9:22"])
+async def test_one_that_announces_a_strange_address_is_asked_for_nothing(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str], address: str
+) -> None:
+    digest = push(SIZE_BYTES)
+    victims = cluster.add_peers([None, None])
+    bad = BarePeer()
+    bad.upload_address = address
+    async with bad.link(At(cluster.supernode.ready["api"])):
+        assert (await asyncio.to_thread(pull, victims[0].proxy, digest)).sha256 == digest
+        await bad.send(announce(origin, digest, wanted=False, held=True))
+        await bad.expect(SwarmOpened)
+        assert (await asyncio.to_thread(pull, victims[1].proxy, digest)).sha256 == digest
+        cluster.supernode.process.wait_for_line("address_not_allowed")
+    assert origin.ledger().gets(digest) == 1
+    assert_received(cluster, origin=0, passthrough=0)
+    assert victims[1].metrics().value("layercast_piece_failures_total", reason="local") == 0
