@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING
@@ -21,12 +20,9 @@ from typing import TYPE_CHECKING
 from proto.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from benchmarks.scenario import Fate, NodeClass, Scenario
-
-# From a link's nominal rate to the goodput of one plain TCP flow over it, or the same factor for every rate.
-Goodputs = Mapping[float, float] | float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +46,8 @@ class Bounds:
     """Times in seconds that no schedule can beat; `torrent_s` alone is an expectation. See the functions beside."""
 
     links: Links
+    # Of one plain TCP flow, as a part of its link's nominal rate.
+    goodput: float
     fluid_s: float
     piece_s: float
     native_s: float
@@ -115,15 +113,18 @@ class _Case:
     needing: Sequence[_Node]
 
 
-def bounds(scenario: Scenario, goodputs: Goodputs = 1.0) -> Bounds:
-    """All limits of the scenario. Raises ConfigError where a goodput of one of its rates is missing or not positive."""
-    links = _links(scenario, goodputs)
+def bounds(scenario: Scenario, goodput: float = 1.0) -> Bounds:
+    """All limits of the scenario, whose links carry that part of their rates. Raises ConfigError if it is nothing."""
+    if not goodput > 0.0:
+        raise ConfigError(f"goodput {goodput:g}: it must be positive")
+    links = _links(scenario, goodput)
     case = _case(scenario, links)
     lengths = _piece_lengths(scenario)
     fluid_s = _fluid_s(case, case.size_bytes)
     racks = {node.rack for node in case.needing} - {None}
     return Bounds(
         links=links,
+        goodput=goodput,
         fluid_s=fluid_s,
         piece_s=max(fluid_s, _piece_s(case, lengths)),
         native_s=_native_s(case),
@@ -136,28 +137,15 @@ def bounds(scenario: Scenario, goodputs: Goodputs = 1.0) -> Bounds:
     )
 
 
-def goodput(rate_bytes_s: float, goodputs: Goodputs) -> float:
-    """Of a link of this nominal rate; infinite for 0.0, an unlimited link, unless its goodput was measured as well."""
-    if isinstance(goodputs, Mapping):
-        found = goodputs.get(rate_bytes_s, math.inf if rate_bytes_s == 0.0 else None)
-        if found is None:
-            raise ConfigError(f"no goodput was measured for links of {rate_bytes_s:g} bytes/s")
-    else:
-        found = rate_bytes_s * goodputs if rate_bytes_s != 0.0 else math.inf
-    if not found > 0.0:
-        raise ConfigError(f"goodput {found:g} of links of {rate_bytes_s:g} bytes/s: it must be positive")
-    return found
+def _links(scenario: Scenario, goodput: float) -> Links:
+    def carries(rate_bytes_s: float) -> float:
+        return rate_bytes_s * goodput if rate_bytes_s else math.inf
 
-
-def _links(scenario: Scenario, goodputs: Goodputs) -> Links:
     return Links(
-        origin_bytes_s=goodput(scenario.origin_bytes_s, goodputs),
-        supernode_bytes_s=goodput(scenario.supernode_bytes_s, goodputs),
-        classes={
-            one.name: (goodput(one.up_bytes_s, goodputs), goodput(one.down_bytes_s, goodputs))
-            for one in scenario.classes
-        },
-        trunk_bytes_s=goodput(scenario.trunk_bytes_s, goodputs) if scenario.racks else None,
+        origin_bytes_s=carries(scenario.origin_bytes_s),
+        supernode_bytes_s=carries(scenario.supernode_bytes_s),
+        classes={one.name: (carries(one.up_bytes_s), carries(one.down_bytes_s)) for one in scenario.classes},
+        trunk_bytes_s=carries(scenario.trunk_bytes_s) if scenario.racks else None,
     )
 
 

@@ -19,7 +19,7 @@ from benchmarks.dataplane.content import hash_costs, make_source
 from benchmarks.dataplane.transfer import Measured, transfer
 from benchmarks.flags import checked, count, whole
 from benchmarks.report import Outputs, console, machine, print_table, write_json
-from benchmarks.report.units import size as size_text
+from benchmarks.report.terminal import size as size_text
 from proto.config.values import parse_size
 from proto.errors import ConfigError
 from proto.pieces import KIB, MIB

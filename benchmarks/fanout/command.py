@@ -11,6 +11,7 @@ import shutil
 import signal
 import tempfile
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,17 +27,15 @@ from benchmarks.fanout.network import Network
 from benchmarks.fanout.plan import Plan, add_arguments, plan
 from benchmarks.fanout.site import Loopback
 from benchmarks.fanout.usage import PREFERRED_NICE
-from benchmarks.report import console
-from benchmarks.report.summary import summaries
+from benchmarks.report import Report, console
 from proto.errors import LocalError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from benchmarks.bounds import Bounds
     from benchmarks.fanout.site import Site
-    from benchmarks.report.summary import Summary
 
 __all__ = ["HELP", "add_arguments", "run"]
 
@@ -171,21 +170,19 @@ def _links(asked: Plan, part: Goodput, space: DiskSpace) -> dict[str, object]:
 
 def _publish(asked: Plan, limits: Bounds, outcomes: list[Outcome], links: dict[str, object]) -> int:
     """Show and keep the figures; the exit status."""
-    scenario = asked.scenario
     runs = [outcome.run for outcome in outcomes]
     problems = [f"{one.run.mode}: {problem}" for one in outcomes for problem in one.problems]
-    problems += exceeded(asked.max_x_piece, summaries(scenario, limits, runs))
-    title, more = "fan-out over real processes", {"problems": problems}
-    asked.outputs.publish(scenario, limits, runs, title=title, links=links, more=more)
+    report = Report(asked.scenario, limits, runs, "fan-out over real processes", links)
+    problems += exceeded(asked.max_x_piece, report)
+    asked.outputs.publish(replace(report, more={"problems": problems}))
     for problem in problems:
         console.print(f"WRONG: {problem}", style="red", markup=False)
     return 1 if problems else 0
 
 
-def exceeded(limit: float | None, figures: Sequence[Summary]) -> list[str]:
+def exceeded(limit: float | None, report: Report) -> list[str]:
     """A line if the scheduled mode took more than `limit` times the piece bound."""
-    return [
-        f"scheduled: {one.x_piece:.3f} times the piece bound, at most {limit:g}"
-        for one in figures
-        if one.run.mode == "scheduled" and limit is not None and one.x_piece is not None and one.x_piece > limit
-    ]
+    scheduled = report.of("scheduled")
+    if limit is None or scheduled is None or scheduled.x_piece is None or scheduled.x_piece <= limit:
+        return []
+    return [f"scheduled: {scheduled.x_piece:.3f} times the piece bound, at most {limit:g}"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks.report.document import document, machine, write_json
-from benchmarks.report.outputs import Outputs
+from benchmarks.report.outputs import Outputs, document, machine, write_json
+from benchmarks.report.summary import Report
 from benchmarks.report.terminal import console, print_report, print_table
 
-__all__ = ["Outputs", "console", "document", "machine", "print_report", "print_table", "write_json"]
+__all__ = ["Outputs", "Report", "console", "document", "machine", "print_report", "print_table", "write_json"]

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmarks.report.summary import completed_s
-from benchmarks.report.units import seconds, size
+from benchmarks.report.terminal import seconds, size
 from proto.errors import ConfigError
 from proto.pieces import MIB
 
@@ -22,11 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from benchmarks.bounds import Bounds
+    from benchmarks.report.summary import Report
     from benchmarks.results import Mode, ModeRun, Source
-    from benchmarks.scenario import Scenario
 
-INK, PAPER = "#1f2328", "#ffffff"
 _MODES: dict[Mode, tuple[str, str]] = {
     "native": ("#009e73", "dashdot"),
     "torrent": ("#d55e00", "dashed"),
@@ -42,16 +38,6 @@ _SOURCES: dict[Source, tuple[str, str]] = {
 # Above such a ratio of the longest to the shortest time a linear axis would hide the shortest.
 _LINEAR_MAX = 4.0
 _GIB = 1024 * MIB
-_WIDTH_IN = 8.0
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """`svg` is one element with its namespaces, as a file of its own needs them."""
-
-    name: str
-    caption: str
-    svg: str
 
 
 def require_matplotlib() -> None:
@@ -62,20 +48,16 @@ def require_matplotlib() -> None:
         raise ConfigError("plots need matplotlib: pip install 'layercast[plots]'") from error
 
 
-def draw(scenario: Scenario, limits: Bounds, runs: Sequence[ModeRun]) -> tuple[Plot, ...]:
-    """Every plot for which the runs have figures. Raises ConfigError without matplotlib."""
-    plots = []
-    finished = [run for run in runs if completed_s(scenario, run)]
-    sampled = [run for run in runs if run.samples]
+def draw(report: Report) -> dict[str, str]:
+    """Every plot for which the runs have figures: its name, and one SVG element. Raises ConfigError."""
+    plots = {}
+    finished = [run for run in report.runs if report.completed_s(run)]
+    sampled = [run for run in report.runs if run.samples]
     if finished:
-        caption = "Nodes that the bounds are over, complete over time, and the times that no schedule can beat."
-        svg = _svg("completion", 4.2, lambda figure: _completion(figure, scenario, limits, finished))
-        plots.append(Plot("completion", caption, svg))
+        plots["completion"] = _svg("completion", 4.2, lambda figure: _completion(figure, report, finished))
     if sampled:
-        caption = "Bytes that all nodes have received, by where they came from."
-        svg = _svg("sources", 1.2 + 2.1 * len(sampled), lambda figure: _sources(figure, scenario, sampled))
-        plots.append(Plot("sources", caption, svg))
-    return tuple(plots)
+        plots["sources"] = _svg("sources", 1.2 + 2.1 * len(sampled), lambda figure: _sources(figure, report, sampled))
+    return plots
 
 
 def _svg(name: str, height_in: float, fill: Callable[[Figure], None]) -> str:
@@ -90,14 +72,6 @@ def _svg(name: str, height_in: float, fill: Callable[[Figure], None]) -> str:
             "svg.fonttype": "none",
             "svg.hashsalt": name,
             "font.family": "sans-serif",
-            "text.color": INK,
-            "axes.edgecolor": INK,
-            "axes.labelcolor": INK,
-            "xtick.color": INK,
-            "ytick.color": INK,
-            "axes.facecolor": PAPER,
-            "figure.facecolor": PAPER,
-            "savefig.facecolor": PAPER,
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": True,
@@ -107,16 +81,16 @@ def _svg(name: str, height_in: float, fill: Callable[[Figure], None]) -> str:
     )
     written = io.StringIO()
     with style:
-        figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
+        figure = Figure(figsize=(8.0, height_in), layout="constrained")
         fill(figure)
         figure.savefig(written, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     # Without the document type, whose address a strict reader would want to load.
     return re.sub(r"\s+\n", "\n", written.getvalue()[written.getvalue().index("<svg") :])
 
 
-def _completion(figure: Figure, scenario: Scenario, limits: Bounds, runs: Sequence[ModeRun]) -> None:
-    axes = figure.subplots()
-    times = {run.mode: completed_s(scenario, run) for run in runs}
+def _completion(figure: Figure, report: Report, runs: Sequence[ModeRun]) -> None:
+    axes, limits = figure.subplots(), report.limits
+    times = {run.mode: report.completed_s(run) for run in runs}
     for mode, done_s in times.items():
         colour, dash = _MODES[mode]
         label = f"{mode}: last node at {seconds(done_s[-1])}"
@@ -125,7 +99,7 @@ def _completion(figure: Figure, scenario: Scenario, limits: Bounds, runs: Sequen
     if "native" in times:
         bounds.append(("native bound", limits.native_s, "dashed"))
     for name, at_s, dash in bounds:
-        axes.axvline(at_s, color=INK, ls=dash, lw=1.1, label=f"{name}: {seconds(at_s)}")
+        axes.axvline(at_s, color="black", ls=dash, lw=1.1, label=f"{name}: {seconds(at_s)}")
     last_s = [limits.fluid_s, *(done_s[-1] for done_s in times.values())]
     axes.set_xlabel("seconds from the first request")
     if max(last_s) > _LINEAR_MAX * min(last_s) > 0.0:
@@ -140,19 +114,19 @@ def _completion(figure: Figure, scenario: Scenario, limits: Bounds, runs: Sequen
     figure.legend(loc="outside upper left", ncols=2)
 
 
-def _sources(figure: Figure, scenario: Scenario, runs: Sequence[ModeRun]) -> None:
+def _sources(figure: Figure, report: Report, runs: Sequence[ModeRun]) -> None:
     rows = figure.subplots(len(runs), squeeze=False)
     for axes, run in zip(rows[:, 0], runs, strict=True):
-        _stack(axes, scenario, run)
+        _stack(axes, report.scenario.nodes * report.scenario.size_bytes, run)
     rows[-1, 0].set_xlabel("seconds from the first request")
 
 
-def _stack(axes: Axes, scenario: Scenario, run: ModeRun) -> None:
-    for_sources = [source for source in _SOURCES if any(sample.received_bytes.get(source) for sample in run.samples)]
+def _stack(axes: Axes, wanted_bytes: int, run: ModeRun) -> None:
     # Where a part of the size was run, bytes are scaled up as its times are.
     series = {
         source: [sample.received_bytes.get(source, 0) / run.size_fraction for sample in run.samples]
-        for source in for_sources
+        for source in _SOURCES
+        if any(sample.received_bytes.get(source) for sample in run.samples)
     }
     if series:
         axes.stackplot(
@@ -161,10 +135,10 @@ def _stack(axes: Axes, scenario: Scenario, run: ModeRun) -> None:
             labels=[f"{_SOURCES[source][1]}: {size(values[-1])}" for source, values in series.items()],
             colors=[_SOURCES[source][0] for source in series],
         )
-    wanted = scenario.nodes * scenario.size_bytes
-    axes.axhline(wanted / _GIB, color=INK, lw=1.1, ls="dotted", label=f"a copy for each node: {size(wanted)}")
+    copies = f"a copy for each node: {size(wanted_bytes)}"
+    axes.axhline(wanted_bytes / _GIB, color="black", lw=1.1, ls="dotted", label=copies)
     axes.set_title(run.mode, loc="left", fontweight="bold")
     axes.set_xlim(0.0, run.samples[-1].at_s or 1.0)
-    axes.set_ylim(0.0, 1.05 * wanted / _GIB)
+    axes.set_ylim(0.0, 1.05 * wanted_bytes / _GIB)
     axes.set_ylabel("received, GiB")
     axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))

@@ -1,4 +1,7 @@
-"""Figures on the terminal: a scenario's runs, what was assumed first, without which a ratio means nothing."""
+"""Figures on the terminal: a scenario's runs, what was assumed first, without which a ratio means nothing.
+
+A figure that is not known is an empty cell.
+"""
 
 from __future__ import annotations
 
@@ -9,25 +12,46 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from benchmarks.report.summary import quantile, ratio, summaries
-from benchmarks.report.units import rate, seconds, size, text
+from benchmarks.report.summary import quantile, ratio
+from proto.pieces import MIB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from benchmarks.bounds import Bounds
-    from benchmarks.report.summary import Summary
-    from benchmarks.results import ModeRun
-    from benchmarks.scenario import Scenario
+    from benchmarks.report.summary import Group, Report, Summary
 
 # Wide enough for a log file, where there is no terminal to ask.
 WIDTH: Final = 120
 # For progress and complaints, apart from the figures.
 console: Final = Console(stderr=True, highlight=False)
 
-Row = tuple[str, ...]
-
 _GROUPS: Final = ("class, fate", "nodes", "complete", "p50", "p99", "bound", "p99 / bound")
+
+
+def text(value: float | None, form: str, unit: str = "") -> str:
+    """In this format, with a unit after it."""
+    return "" if value is None else f"{value:{form}}{unit}"
+
+
+def seconds(value: float | None) -> str:
+    """To the millisecond."""
+    return text(value, ",.3f", " s")
+
+
+def size(value: float | None) -> str:
+    """In the largest binary unit that is not above it."""
+    if value is None:
+        return ""
+    for unit, unit_bytes in (("GiB", MIB * 1024), ("MiB", MIB), ("KiB", 1024)):
+        if value >= unit_bytes:
+            return f"{value / unit_bytes:.4g} {unit}"
+    return f"{value:.0f} B"
+
+
+def _rate(bytes_s: float) -> str:
+    return f"{bytes_s * 8 / 1e6:g} Mbit/s" if bytes_s else "unlimited"
+
+
 # The name of each figure and how it is written; times and ratios first.
 _FIGURES: Final[tuple[tuple[str, Callable[[Summary], str]], ...]] = (
     ("last node", lambda one: seconds(one.makespan_s)),
@@ -40,8 +64,8 @@ _FIGURES: Final[tuple[tuple[str, Callable[[Summary], str]], ...]] = (
     ("last node / fluid bound", lambda one: text(one.x_fluid, ".3f")),
     ("last node / piece bound", lambda one: text(one.x_piece, ".3f")),
     ("less time than native", lambda one: text(one.reduction_vs_native, ".2%")),
-    ("own time / own bound, p50", lambda one: text(_own(one, 0.5), ".3f")),
-    ("own time / own bound, p99", lambda one: text(_own(one, 0.99), ".3f")),
+    ("own time / own bound, p50", lambda one: text(quantile(sorted(one.own_x_bound.values()), 0.5), ".3f")),
+    ("own time / own bound, p99", lambda one: text(quantile(sorted(one.own_x_bound.values()), 0.99), ".3f")),
     ("origin bytes / size", lambda one: text(one.origin_x_size, ".3f")),
     ("origin bytes sent twice", lambda one: size(one.run.origin_repeated_bytes)),
     ("origin requests per blob", lambda one: text(one.origin_gets_per_blob, "g")),
@@ -70,28 +94,26 @@ def print_table(
     (console or _terminal()).print(table)
 
 
-def print_report(
-    scenario: Scenario,
-    limits: Bounds,
-    runs: Sequence[ModeRun],
-    *,
-    title: str = "",
-    links: Mapping[str, object] | None = None,
-    console: Console | None = None,
-) -> None:
-    """All figures of all modes; `links` are those given to document()."""
-    console = console or _terminal()
-    figures = summaries(scenario, limits, runs)
-    for line in (*([title] if title else []), *_assumptions(scenario, limits, links)):
+def print_report(report: Report, console: Console | None = None) -> None:
+    """All figures of all modes."""
+    console, figures = console or _terminal(), report.figures
+    for line in (*([report.title] if report.title else []), *_assumptions(report)):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    print_table("physical limits", ("", "time", "x fluid"), _bound_rows(limits), console)
-    print_table("results", ("", *(one.run.mode for one in figures)), _figure_rows(figures), console)
+    print_table("physical limits", ("", "time", "x fluid"), _bound_rows(report), console)
+    rows = [(name, *(write(one) for one in figures)) for name, write in _FIGURES]
+    # A figure that no mode has is left out.
+    known = [row for row in rows if any(row[1:])]
+    print_table("results", ("", *(one.run.mode for one in figures)), known, console)
     for one in figures:
+        mode, part = one.run.mode, one.run.size_fraction
         if one.groups:
-            name = f"{one.run.mode}: nodes by class and fate, from their own requests"
-            print_table(name, _GROUPS, _group_rows(one), console)
-    for line in _remarks(figures):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+            name = f"{mode}: nodes by class and fate, from their own requests"
+            print_table(name, _GROUPS, map(_group_row, one.groups), console)
+        if part != 1.0:
+            console.print(f"{mode}: run with {part:.4g} of the size, its times scaled up", soft_wrap=True)
+        if one.errors:
+            complaint = f"{mode}: {one.errors} nodes failed or are not complete; the times are those of the others"
+            console.print(complaint, soft_wrap=True)
 
 
 def _terminal() -> Console:
@@ -99,31 +121,25 @@ def _terminal() -> Console:
     return found if found.is_terminal else Console(width=WIDTH)
 
 
-def _assumptions(scenario: Scenario, limits: Bounds, links: Mapping[str, object] | None) -> list[str]:
+def _assumptions(report: Report) -> list[str]:
     """What the figures rest on, a line each: sizes, links as set and as measured, requests and faults."""
+    scenario, parts = report.scenario, sum(one.parts for one in report.scenario.classes)
     blobs = f" as {len(scenario.blobs)} blobs, {scenario.parallel} at a time," if len(scenario.blobs) > 1 else ""
     largest = max(scenario.layout(blob).length(0) for blob in range(len(scenario.blobs)))
-    pieces = f"{scenario.pieces} pieces of up to {size(largest)}"
-    lines = [f"{scenario.nodes} nodes, {size(scenario.size_bytes)}{blobs} in {pieces}"]
-    goodputs = limits.links
-    ends = [
-        f"origin {rate(scenario.origin_bytes_s, goodputs.origin_bytes_s)}",
-        f"supernode {rate(scenario.supernode_bytes_s, goodputs.supernode_bytes_s)}",
-    ]
-    parts = sum(one.parts for one in scenario.classes)
+    ends = [f"origin {_rate(scenario.origin_bytes_s)}", f"supernode {_rate(scenario.supernode_bytes_s)}"]
     for one in scenario.classes:
-        up, down = goodputs.classes[one.name]
-        ways = rate(one.up_bytes_s, up)
-        if (one.up_bytes_s, up) != (one.down_bytes_s, down):
-            ways = f"up {ways}, down {rate(one.down_bytes_s, down)}"
         share = "" if len(scenario.classes) == 1 else f" ({one.parts} of {parts})"
-        ends.append(f"{one.name}{share} {ways}")
-    lines.append(f"links: {'; '.join(ends)}; {'declared' if scenario.declared else 'not declared'} to the supernode")
-    if goodputs.trunk_bytes_s is not None:
-        trunk = rate(scenario.trunk_bytes_s, goodputs.trunk_bytes_s)
-        lines.append(f"{scenario.racks} racks, each behind a trunk of {trunk} each way; origin and supernode outside")
-    if links:
-        lines.append(", ".join(f"{name} {value}" for name, value in links.items()))
+        down = "" if one.up_bytes_s == one.down_bytes_s else f" up, {_rate(one.down_bytes_s)} down"
+        ends.append(f"{one.name}{share} {_rate(one.up_bytes_s)}{down}")
+    if scenario.racks:
+        ends.append(f"{scenario.racks} racks, trunks of {_rate(scenario.trunk_bytes_s)}, origin and supernode outside")
+    ends.append(f"{'declared' if scenario.declared else 'not declared'} to the supernode")
+    if report.limits.goodput != 1.0:
+        ends.append(f"goodput {report.limits.goodput:.4f} of each")
+    pieces = f"{scenario.pieces} pieces of up to {size(largest)}"
+    lines = [f"{scenario.nodes} nodes, {size(scenario.size_bytes)}{blobs} in {pieces}", f"links: {'; '.join(ends)}"]
+    if report.links:
+        lines.append(", ".join(f"{name} {value}" for name, value in report.links.items()))
     for name, section in (("requests", scenario.arrivals), ("origin", scenario.origin), ("faults", scenario.faults)):
         usual = asdict(type(section)())
         unusual = [f"{key} {value:g}" for key, value in asdict(section).items() if value != usual[key]]
@@ -132,8 +148,9 @@ def _assumptions(scenario: Scenario, limits: Bounds, links: Mapping[str, object]
     return lines
 
 
-def _bound_rows(limits: Bounds) -> list[Row]:
+def _bound_rows(report: Report) -> list[tuple[str, ...]]:
     """Each limit, its time, and the time over the fluid bound."""
+    limits = report.limits
     bounds: list[tuple[str, float | None]] = [
         ("fluid bound", limits.fluid_s),
         ("piece bound, with the origin's hop", limits.piece_s),
@@ -142,53 +159,15 @@ def _bound_rows(limits: Bounds) -> list[Row]:
         ("whole blob at the supernode first (torrent)", limits.torrent_s),
     ]
     if len(limits.class_s) > 1:
-        bounds.extend((f"downlink of {name}", time_s) for name, time_s in limits.class_s.items())
-    rows: list[Row] = [
-        (name, seconds(time_s), text(ratio(time_s, limits.fluid_s), ".3f"))
-        for name, time_s in bounds
-        if time_s is not None
+        bounds += [(f"downlink of {name}", time_s) for name, time_s in limits.class_s.items()]
+    found = [
+        (name, seconds(at_s), text(ratio(at_s, limits.fluid_s), ".3f")) for name, at_s in bounds if at_s is not None
     ]
-    if limits.reduction_vs_native is not None:
-        rows.append(("less time than native, at most", f"{limits.reduction_vs_native:.2%}", ""))
-    return rows
+    return [*found, ("less time than native, at most", text(limits.reduction_vs_native, ".2%"), "")]
 
 
-def _figure_rows(figures: Sequence[Summary]) -> list[Row]:
-    """A row a figure, a column a mode; a figure that no mode has is left out."""
-    rows = [(name, *(write(one) for one in figures)) for name, write in _FIGURES]
-    return [row for row in rows if any(row[1:])]
-
-
-def _group_rows(one: Summary) -> list[Row]:
+def _group_row(group: Group) -> tuple[str, ...]:
     """The columns of _GROUPS."""
-    return [
-        (
-            f"{group.class_name}, {group.fate}" if group.fate else group.class_name,
-            str(group.nodes),
-            str(group.complete),
-            seconds(group.p50_s),
-            seconds(group.p99_s),
-            seconds(group.bound_s),
-            text(group.x_bound, ".3f"),
-        )
-        for group in one.groups
-    ]
-
-
-def _remarks(figures: Sequence[Summary]) -> list[str]:
-    """What the reader must know beyond the figures, a line each."""
-    lines = []
-    for one in figures:
-        run = one.run
-        if run.size_fraction != 1.0:
-            lines.append(f"{run.mode}: run with {run.size_fraction:.4g} of the size, its times scaled up")
-        if one.errors:
-            lines.append(
-                f"{run.mode}: {one.errors} nodes failed or are not complete; the times are those of the others"
-            )
-    return lines
-
-
-def _own(one: Summary, part: float) -> float | None:
-    ratios = sorted(each.x_bound for each in one.own if each.x_bound is not None)
-    return quantile(ratios, part) if ratios else None
+    name = f"{group.class_name}, {group.fate}" if group.fate else group.class_name
+    times = (seconds(group.p50_s), seconds(group.p99_s), seconds(group.bound_s))
+    return (name, str(group.nodes), str(group.complete), *times, text(group.x_bound, ".3f"))

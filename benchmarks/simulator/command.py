@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.flags import seed
-from benchmarks.report import Outputs, machine, print_table, write_json
+from benchmarks.report import Outputs, Report, machine, print_table, write_json
 from benchmarks.simulator import flags, replay_command, report, suite
 from benchmarks.simulator.errors import RuleBroken
 from benchmarks.simulator.limits import Verdict, figures, judge
@@ -99,14 +99,9 @@ def _show(outcome: Outcome, verdicts: tuple[Verdict, ...], outputs: Outputs) -> 
         "simulation": report.simulation(outcome),
         "limits": [suite.verdict_entry(verdict) for verdict in verdicts],
     }
-    outputs.publish(
-        scenario,
-        outcome.bounds,
-        (report.mode_run(outcome),),
-        title=f"simulated: {scenario.name or 'a scenario of flags'}",
-        links=report.links(outcome.settings, scenario),
-        more=more,
-    )
+    title = f"simulated: {scenario.name or 'a scenario of flags'}"
+    links = report.links(outcome.settings, scenario)
+    outputs.publish(Report(scenario, outcome.bounds, (report.mode_run(outcome),), title, links, more))
     if verdicts:
         rows = [
             (one.name, suite.shown(one.value), f"{one.at_most:g}", "met" if one.met else "NOT MET") for one in verdicts

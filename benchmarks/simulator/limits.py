@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from benchmarks.report.summary import JOINER, summaries
+from benchmarks.report.summary import JOINER, Report
 from benchmarks.simulator.report import mode_run
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def seeds(limits: Sequence[Limit]) -> int:
 
 def figures(limits: Sequence[Limit], outcome: Outcome) -> Figures:
     """What the limits are about, of one run."""
-    summary = summaries(outcome.scenario, outcome.bounds, (mode_run(outcome),))[0]
+    (summary,) = Report(outcome.scenario, outcome.bounds, (mode_run(outcome),)).figures
     return [limit.figure(summary, outcome) for limit in limits]
 
 
@@ -109,8 +109,7 @@ def own(at_most: float, *, joiners: bool) -> Limit:
 
     def figure(one: Summary, outcome: Outcome) -> list[tuple[str, float | None]]:
         first = outcome.scenario.nodes - outcome.scenario.arrivals.joiners if joiners else 0
-        ratios = [each.x_bound for each in one.own if each.node >= first and each.x_bound is not None]
-        return [("", max(ratios, default=None))]
+        return [("", max((x_bound for node, x_bound in one.own_x_bound.items() if node >= first), default=None))]
 
     name = f"worst {JOINER} / its own bound" if joiners else "worst node / its own bound"
     return Limit(name, at_most, figure)
