@@ -8,19 +8,20 @@ transfers carried out, outside the clocks. The garbage collector runs as in the 
 
 from __future__ import annotations
 
-import argparse
 import cProfile
 import gc
 import pstats
-import sys
 import time
 import tracemalloc
 from array import array
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.report import machine, print_table, write_json
-from benchmarks.scheduler_swarm import PIECE_BYTES, RATE_BYTES_S, READER_EVERY, ColdSwarm
+from benchmarks.flags import count, seed
+from benchmarks.report import Outputs, console, machine, print_table, write_json
+from benchmarks.report.summary import quantile
+from benchmarks.scheduler_swarm import PIECE_BYTES, RATE_BYTES_S, READER_EVERY, ColdSwarm, handle_all
 from proto.errors import ConfigError
 from proto.pieces import PIECE_COUNT_MAX
 from proto.runtime.program import GARBAGE_THRESHOLDS
@@ -28,6 +29,9 @@ from supernode.scheduler import build as scheduler_build
 from supernode.scheduler.machine import Scheduler
 
 if TYPE_CHECKING:
+    import argparse
+
+    from benchmarks.scheduler_swarm import Turn
     from supernode.scheduler.contract import Command, Event
 
 HELP = "leases/s of the scheduler on one core, the time of one handle(), and its memory"
@@ -42,40 +46,31 @@ _PROFILE_ROWS: Final = 30
 
 
 class Timed:
-    """The scheduler under a clock that counts the CPU time of all turns."""
+    """Counts the CPU time of all turns of a scheduler."""
 
     def __init__(self, scheduler: Scheduler) -> None:
-        self.scheduler = scheduler
+        self._scheduler = scheduler
         self.cpu_ns = 0
 
     def turn(self, events: list[Event], now: float) -> list[Command]:
-        """See Machine."""
-        handle = self.scheduler.handle
-        commands: list[Command] = []
+        """Handle them all, and look when to come back as the service does."""
         began_cpu = time.process_time_ns()
-        for event in events:
-            commands += handle(event, now)
+        commands = handle_all(self._scheduler, events, now)
+        self._scheduler.next_wakeup()
         self.cpu_ns += time.process_time_ns() - began_cpu
         return commands
 
-    def next_wakeup(self) -> float | None:
-        """See Machine. Timed like the rest."""
-        began_cpu = time.process_time_ns()
-        due = self.scheduler.next_wakeup()
-        self.cpu_ns += time.process_time_ns() - began_cpu
-        return due
-
 
 class Clocked:
-    """The scheduler under a clock that keeps the wall time of every handle()."""
+    """Keeps the wall time of every handle() of a scheduler."""
 
     def __init__(self, scheduler: Scheduler) -> None:
-        self.scheduler = scheduler
+        self._scheduler = scheduler
         self.handles_ns = array("q")
 
     def turn(self, events: list[Event], now: float) -> list[Command]:
-        """See Machine."""
-        handle, clock, keep = self.scheduler.handle, time.perf_counter_ns, self.handles_ns.append
+        """Handle them all."""
+        handle, clock, keep = self._scheduler.handle, time.perf_counter_ns, self.handles_ns.append
         commands: list[Command] = []
         for event in events:
             began = clock()
@@ -84,113 +79,84 @@ class Clocked:
             commands += given
         return commands
 
-    def next_wakeup(self) -> float | None:
-        """See Machine."""
-        return self.scheduler.next_wakeup()
-
-
-class Plain:
-    """The scheduler without a clock, under a profiler if there is one."""
-
-    def __init__(self, scheduler: Scheduler, profile: cProfile.Profile | None = None) -> None:
-        self.scheduler = scheduler
-        self._profile = profile
-
-    def turn(self, events: list[Event], now: float) -> list[Command]:
-        """See Machine."""
-        if self._profile is None:
-            return self._handle_all(events, now)
-        return self._profile.runcall(self._handle_all, events, now)
-
-    def next_wakeup(self) -> float | None:
-        """See Machine."""
-        return self.scheduler.next_wakeup()
-
-    def _handle_all(self, events: list[Event], now: float) -> list[Command]:
-        commands: list[Command] = []
-        for event in events:
-            commands += self.scheduler.handle(event, now)
-        return commands
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags."""
-    parser.add_argument("--peers", type=peer_count, default=200, metavar="N", help="nodes that want the blob (200)")
-    parser.add_argument("--pieces", type=piece_count, default=125, metavar="M", help="pieces of the blob (125)")
-    parser.add_argument("--seed", type=int, default=1, metavar="S", help="of the scheduler's random (1)")
+    parser.add_argument("--peers", metavar="N", help="nodes that want the blob [200]")
+    parser.add_argument("--pieces", metavar="M", help="pieces of the blob [125]")
+    parser.add_argument("--seed", default="1", metavar="S", help="of the scheduler's random [1]")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure there")
     parser.add_argument("--profile", action="store_true", help="say where the time goes, function by function")
 
 
-def peer_count(text: str) -> int:
-    """1 to 20000. Raises ArgumentTypeError."""
-    return _count(text, _PEERS_MAX)
+@dataclass(frozen=True, slots=True)
+class Size:
+    """What a swarm is measured with."""
 
+    peers: int
+    pieces: int
+    seed: int
 
-def piece_count(text: str) -> int:
-    """1 to 65536. Raises ArgumentTypeError."""
-    return _count(text, PIECE_COUNT_MAX)
+    def scheduler(self) -> Scheduler:
+        """A fresh one."""
+        return Scheduler(seed=self.seed, epoch=1)
 
+    def swarm(self, scheduler: Scheduler, turn: Turn | None = None) -> ColdSwarm:
+        """Everybody has joined and wants the blob. What the set-up left is collected before."""
+        swarm = ColdSwarm(scheduler, self.peers, self.pieces, turn=turn)
+        gc.collect()
+        swarm.open()
+        return swarm
 
-def _count(text: str, largest: int) -> int:
-    # A length first: int() of a very long text is refused with an error of its own.
-    if not (text.isascii() and text.isdecimal()) or len(text) > 9 or not 1 <= int(text) <= largest:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1 to {largest}")
-    return int(text)
+    @property
+    def deliveries(self) -> int:
+        """Pieces that all nodes need together."""
+        return self.peers * self.pieces
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Measure, print, keep."""
-    if arguments.json is not None and not arguments.json.absolute().parent.is_dir():
-        raise ConfigError(f"--json {arguments.json}: its folder does not exist; make it first")
+    """Measure, print, keep. Raises ConfigError and LocalError."""
+    peers = count("--peers", arguments.peers, 200, 1, _PEERS_MAX)
+    size = Size(peers, count("--pieces", arguments.pieces, 125, 1, PIECE_COUNT_MAX), seed(arguments.seed))
+    Outputs(json_path=arguments.json).check()
     if arguments.profile and scheduler_build() == "compiled":
         raise ConfigError("--profile: of a compiled scheduler no functions are seen; run the interpreted one")
-    document = _document(arguments)
-    _tell("timing")
-    document |= _timed_pass(arguments)
-    _tell("timing each handle()")
-    document |= _clocked_pass(arguments)
-    _tell("tracing memory")
-    document["bytes_per_peer_and_piece"] = _memory_pass(arguments)
+    document = _document(size)
+    console.print("timing")
+    document |= _timed_pass(size)
+    console.print("timing each handle()")
+    document |= _clocked_pass(size)
+    console.print("tracing memory")
+    document["bytes_per_peer_and_piece"] = _memory_pass(size)
     _print(document)
     if arguments.profile:
-        _tell("profiling")
-        _profile_pass(arguments)
+        console.print("profiling")
+        _profile_pass(size)
     if arguments.json is not None:
-        try:
-            write_json(arguments.json, document)
-        except OSError as error:
-            raise ConfigError(f"--json {arguments.json}: {error.strerror}; name a file that can be written") from None
+        write_json(arguments.json, document)
     return 0
 
 
-def _document(arguments: argparse.Namespace) -> dict[str, object]:
+def _document(size: Size) -> dict[str, object]:
     return {
         "benchmark": "scheduler",
         "machine": machine(),
-        "peers": arguments.peers,
-        "pieces": arguments.pieces,
-        "seed": arguments.seed,
+        **asdict(size),
         "build": scheduler_build(),
         "links": {"rate_bytes_s": RATE_BYTES_S, "piece_bytes": PIECE_BYTES, "declared": False},
         "reader_every": READER_EVERY,
     }
 
 
-def _scheduler(arguments: argparse.Namespace) -> Scheduler:
-    return Scheduler(seed=arguments.seed, epoch=1)
-
-
-def _timed_pass(arguments: argparse.Namespace) -> dict[str, object]:
+def _timed_pass(size: Size) -> dict[str, object]:
     gc.set_threshold(*GARBAGE_THRESHOLDS)
-    timed = Timed(_scheduler(arguments))
-    swarm = ColdSwarm(timed, arguments.peers, arguments.pieces)
-    gc.collect()
+    scheduler = size.scheduler()
+    timed = Timed(scheduler)
     began, began_cpu = time.perf_counter(), time.process_time()
-    swarm.open()
-    swarm.run(arguments.peers * arguments.pieces)
+    swarm = size.swarm(scheduler, timed.turn)
+    swarm.run(size.deliveries)
     elapsed_s, cpu_s = time.perf_counter() - began, time.process_time() - began_cpu
-    counters = timed.scheduler.counters
+    counters = scheduler.counters
     return {
         "leases": counters["granted"],
         "raced": counters["raced"],
@@ -206,55 +172,39 @@ def _timed_pass(arguments: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def _clocked_pass(arguments: argparse.Namespace) -> dict[str, object]:
-    clocked = Clocked(_scheduler(arguments))
-    swarm = ColdSwarm(clocked, arguments.peers, arguments.pieces)
-    gc.collect()
-    swarm.open()
-    swarm.run(arguments.peers * arguments.pieces)
+def _clocked_pass(size: Size) -> dict[str, object]:
+    scheduler = size.scheduler()
+    clocked = Clocked(scheduler)
+    size.swarm(scheduler, clocked.turn).run(size.deliveries)
     handles_s = [nanoseconds / 1e9 for nanoseconds in sorted(clocked.handles_ns)]
     return {
         "handles": len(handles_s),
-        "handle_p50_s": _part(handles_s, 0.5),
-        "handle_p99_s": _part(handles_s, 0.99),
+        "handle_p50_s": quantile(handles_s, 0.5),
+        "handle_p99_s": quantile(handles_s, 0.99),
         "handle_max_s": handles_s[-1],
     }
 
 
-def _part(ordered: list[float], part: float) -> float:
-    """The smallest value that at least this part of all does not exceed."""
-    return ordered[max(0, -int(-part * len(ordered) // 1) - 1)]
-
-
-def _memory_pass(arguments: argparse.Namespace) -> float:
+def _memory_pass(size: Size) -> float:
     """Bytes that the scheduler holds when half of all pieces are delivered, by peers and pieces.
 
     That is what is left of the run when all but the scheduler is let go: compiled modules name no lines to count by.
     """
-    deliveries: int = arguments.peers * arguments.pieces
     gc.collect()
     tracemalloc.start()
     try:
-        return _held_half_way(_scheduler(arguments), arguments.peers, arguments.pieces) / deliveries
+        scheduler = size.scheduler()
+        size.swarm(scheduler).run(size.deliveries // 2)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] / size.deliveries
     finally:
         tracemalloc.stop()
 
 
-def _held_half_way(scheduler: Scheduler, peers: int, pieces: int) -> int:
-    swarm = ColdSwarm(Plain(scheduler), peers, pieces)
-    swarm.open()
-    swarm.run(peers * pieces // 2)
-    del swarm
-    gc.collect()
-    # The caller holds the scheduler until this returns.
-    return tracemalloc.get_traced_memory()[0]
-
-
-def _profile_pass(arguments: argparse.Namespace) -> None:
-    profile = cProfile.Profile()
-    swarm = ColdSwarm(Plain(_scheduler(arguments), profile), arguments.peers, arguments.pieces)
-    swarm.open()
-    swarm.run(arguments.peers * arguments.pieces)
+def _profile_pass(size: Size) -> None:
+    profile, scheduler = cProfile.Profile(), size.scheduler()
+    swarm = size.swarm(scheduler, lambda events, now: profile.runcall(handle_all, scheduler, events, now))
+    swarm.run(size.deliveries)
     pstats.Stats(profile).strip_dirs().sort_stats("tottime").print_stats(_PROFILE_ROWS)
 
 
@@ -289,7 +239,3 @@ def _row(what: str, name: str, value: float, limit: float, *, at_least: bool = F
     sign = ">=" if at_least else "<="
     verdict = "reached" if reached else "NOT REACHED"
     return what, f"{value:,.{digits}f}", f"{sign} {limit:,.{min(digits, 2)}f}", verdict
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

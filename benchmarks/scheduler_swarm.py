@@ -10,7 +10,9 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 from proto.errors import LocalError
 from proto.pieces import MIB, first_missing, indices
@@ -18,7 +20,7 @@ from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from proto.machine import Machine
 
 RATE_BYTES_S: Final = 125e6
 PIECE_BYTES: Final = 4 * MIB
@@ -33,16 +35,18 @@ READER_EVERY: Final = 4
 _SWARM: Final = 1
 
 
-class Machine(Protocol):
-    """A scheduler, as it is driven here."""
+# Takes all events of one turn of the loop and the time: every command that they give rise to, in order.
+Turn = Callable[[list[contract.Event], float], list[contract.Command]]
 
-    def turn(self, events: list[contract.Event], now: float) -> list[contract.Command]:
-        """Take all events of one turn of the loop; every command they give rise to, in order."""
-        ...
 
-    def next_wakeup(self) -> float | None:
-        """When to come back at the latest."""
-        ...
+def handle_all(
+    machine: Machine[contract.Event, contract.Command], events: list[contract.Event], now: float
+) -> list[contract.Command]:
+    """One turn of the loop."""
+    commands: list[contract.Command] = []
+    for event in events:
+        commands += machine.handle(event, now)
+    return commands
 
 
 class Transfer:
@@ -65,23 +69,26 @@ class ColdSwarm:
 
     def __init__(
         self,
-        machine: Machine,
+        machine: Machine[contract.Event, contract.Command],
         peers: int,
         pieces: int,
         *,
+        turn: Turn | None = None,
         origin_bytes_s: float | None = RATE_BYTES_S,
         declared: bool = False,
         racks: int = 0,
     ) -> None:
-        """`origin_bytes_s` None: the supernode has the blob already. `declared`: nodes tell their links' rates; else
-        the scheduler learns them. `racks`: nodes are in so many, else in zones without racks, for a rack takes each
-        piece in once, which this model's links give it nothing for.
+        """`turn` is how the machine is handed its events, if not by handle_all(). `origin_bytes_s` None: the supernode
+        has the blob already. `declared`: nodes tell their links' rates; else the scheduler learns them. `racks`: nodes
+        are in so many, else in zones without racks, for a rack takes each piece in once, which this model's links give
+        it nothing for.
         """
         self.now = 0.0
         self.delivered = 0
         # When a node last had a new piece.
         self.delivered_at = 0.0
         self._machine = machine
+        self._handle = turn or partial(handle_all, machine)
         self._peers = peers
         self._pieces = pieces
         self._origin_bytes_s = origin_bytes_s
@@ -147,7 +154,7 @@ class ColdSwarm:
 
     def _hand_over(self) -> None:
         events, self._inbox = self._inbox, []
-        for command in self._machine.turn(events, self.now):
+        for command in self._handle(events, self.now):
             if isinstance(command, contract.GrantLease):
                 self._at(self.now + CONTROL_DELAY_S, self._granted, command)
             elif isinstance(command, contract.CancelLease):

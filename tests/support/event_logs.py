@@ -12,8 +12,6 @@ from supernode.scheduler.contract import SwarmClosed
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from supernode.scheduler.contract import Command, Event
-
 PARAMETERS = SchedulerParameters(seed=2**64 - 1, epoch=3)
 HEADER = Header(PARAMETERS, "0.1.0", "3.11.0", 1_700_000_000.0)
 PEERS = 6
@@ -21,25 +19,12 @@ PIECES = 12
 LIMIT_BYTES = 1 << 24
 
 
-class _Turns:
-    """A machine as ColdSwarm drives it."""
-
-    def __init__(self, machine: RecordedScheduler) -> None:
-        self._machine = machine
-
-    def turn(self, events: list[Event], now: float) -> list[Command]:
-        return [command for event in events for command in self._machine.handle(event, now)]
-
-    def next_wakeup(self) -> float | None:
-        return self._machine.next_wakeup()
-
-
 def record_cold_swarm(path: Path, *, closed: bool = False) -> None:
     """PEERS nodes fetch PIECES pieces, from cold to complete; then the swarm closes, if it is to."""
     log = EventLogWriter(path, HEADER, size_limit_bytes=LIMIT_BYTES)
     try:
         machine = RecordedScheduler(PARAMETERS.build(), log)
-        swarm = ColdSwarm(_Turns(machine), PEERS, PIECES)
+        swarm = ColdSwarm(machine, PEERS, PIECES)
         swarm.open()
         swarm.run(PEERS * PIECES)
         # ColdSwarm counts a piece when it has arrived; the turn that hears of the last ones is still to come.

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.scheduler import Plain
 from benchmarks.scheduler_swarm import ColdSwarm
 from supernode.scheduler import invariants
 from supernode.scheduler.machine import Scheduler
@@ -38,7 +37,7 @@ def test_a_profile_names_the_scheduler_s_functions(capsys: pytest.CaptureFixture
 
 
 def test_one_peer_alone_takes_what_the_origin_sends() -> None:
-    swarm = ColdSwarm(Plain(Scheduler(seed=1, epoch=1)), 1, 8)
+    swarm = ColdSwarm(Scheduler(seed=1, epoch=1), 1, 8)
     swarm.open()
     swarm.run(8)
     assert swarm.bound_s <= swarm.delivered_at <= 1.1 * swarm.bound_s
@@ -48,7 +47,7 @@ def test_a_swarm_runs_the_same_way_every_time_and_ends_sound() -> None:
     ends = set()
     for _ in range(2):
         scheduler = Scheduler(seed=3, epoch=1)
-        swarm = ColdSwarm(Plain(scheduler), PEERS, PIECES)
+        swarm = ColdSwarm(scheduler, PEERS, PIECES)
         swarm.open()
         swarm.run(PEERS * PIECES)
         invariants.check(scheduler)
@@ -57,28 +56,18 @@ def test_a_swarm_runs_the_same_way_every_time_and_ends_sound() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("words", "complaint"),
     [
-        (["--peers", "0"], "from 1 to 20000"),
-        (["--peers", "many"], "from 1 to 20000"),
-        (["--peers", "20001"], "from 1 to 20000"),
-        (["--pieces", "-1"], "from 1 to 65536"),
-        (["--pieces", "9" * 5000], "from 1 to 65536"),
-        (["--seed", "x"], "invalid int"),
-        (["--what"], "unrecognized"),
+        ("--peers 0", "--peers 0: expected at least 1"),
+        ("--peers many", "--peers many: expected a whole number"),
+        ("--peers 20001", "--peers 20001: at most 20000"),
+        ("--pieces 65537", "--pieces 65537: at most 65536"),
+        ("--seed x", "--seed x: expected a whole number"),
+        ("--json /no/such/folder/figures.json", "its folder must exist"),
     ],
 )
-def test_a_bad_argument_gets_one_line(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["scheduler", *arguments])
-    assert ended.value.code == 2
+def test_what_makes_no_sense_gets_one_line(words: str, complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["scheduler", *words.split()]) == 1
     shown = capsys.readouterr().err
     assert complaint in shown
-    assert shown.count("\n") == 1
-
-
-def test_figures_that_could_not_be_kept_are_refused_before_any_work(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["scheduler", "--json", "/no/such/folder/figures.json"]) == 1
-    shown = capsys.readouterr().err
-    assert "--json" in shown
     assert shown.count("\n") == 1

@@ -10,7 +10,6 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.scheduler import Plain
 from benchmarks.scheduler_swarm import PIECE_BYTES, RATE_BYTES_S, ColdSwarm
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED
@@ -31,7 +30,7 @@ def complete(
 ) -> ColdSwarm:
     """A swarm that has gone from cold to complete."""
     scheduler = Scheduler(seed=seed, epoch=1, seed_upload_rate_bytes_s=RATE_BYTES_S if declared else None)
-    swarm = ColdSwarm(Plain(scheduler), nodes, pieces, origin_bytes_s=origin_bytes_s, declared=declared, racks=racks)
+    swarm = ColdSwarm(scheduler, nodes, pieces, origin_bytes_s=origin_bytes_s, declared=declared, racks=racks)
     swarm.open()
     swarm.run(nodes * pieces)
     return swarm
