@@ -103,11 +103,8 @@ class Workers:
     def _open(self, digest: Digest, layout: PieceLayout) -> BlobHandle | str:
         try:
             return self._store.open(digest, layout)
-        except LocalError as error:
-            return str(error)
-        except Exception:
-            logger.exception("store_open_failed digest=%s", digest.short)
-            return "internal error while opening the blob; see the log"
+        except Exception as error:
+            return _trouble(error, "store_open_failed", digest)
 
     def store_content(self, command: StoreContent, handle: BlobHandle, post: Post) -> None:
         """Put a tiny blob's one piece, which came inside a message, into the store."""
@@ -127,11 +124,8 @@ class Workers:
             matches, trouble = False, ""
             try:
                 matches = handle.check_digest(matched)
-            except LocalError as error:
-                trouble = str(error)
-            except Exception:
-                logger.exception("digest_check_failed digest=%s", handle.digest.short)
-                trouble = "internal error while checking the digest; see the log"
+            except Exception as error:
+                trouble = _trouble(error, "digest_check_failed", handle.digest)
             if not trouble:
                 self._metrics.digest_checks.labels("ok" if matches else "mismatch").inc()
             post(DigestChecked(check, matches, trouble))
@@ -220,10 +214,9 @@ class Workers:
                     post(HashesLearned(command.digest, learned))
                 told = self.transport.bitfield(source, command.digest, ticket, QUESTION_TIMEOUT_S)
                 held = told[1] if told is not None and told[0] == handle.layout else 0
-            except (RemoteError, LocalError) as error:
-                logger.debug("holder_not_asked digest=%s %s", command.digest.short, error)
-            except Exception:
-                logger.exception("question_failed digest=%s", command.digest.short)
+            except Exception as error:
+                trouble = _trouble(error, "question_failed", command.digest)
+                logger.debug("holder_not_asked digest=%s %s", command.digest.short, trouble)
             finally:
                 handle.close()
             post(HoldingsKnown(command.query, held))
@@ -247,11 +240,8 @@ class Workers:
                     size, reason = told, ""
             except UpstreamError as error:
                 reason, message = REFUSAL_REASONS[error.kind], str(error)
-            except (LayercastError, FetchCancelled) as error:
-                message = str(error)
-            except Exception:
-                logger.exception("public_check_failed digest=%s", command.digest.short)
-                message = "internal error while asking the origin; see the log"
+            except Exception as error:
+                message = _trouble(error, "public_check_failed", command.digest)
             post(PublicChecked(command.check, size, reason, message))
 
         self._questions.submit(run)
@@ -270,12 +260,17 @@ def _stored(handle: BlobHandle, content: bytes) -> tuple[str, str]:
             writer.abort()
     except PieceCorrupt:
         return FetchReason.CORRUPT, ""
-    except LocalError as error:
-        return FetchReason.LOCAL, str(error)
-    except Exception:
-        logger.exception("inline_blob_failed digest=%s", handle.digest.short)
-        return FetchReason.LOCAL, "internal error while storing a blob; see the log"
+    except Exception as error:
+        return FetchReason.LOCAL, _trouble(error, "inline_blob_failed", handle.digest)
     return "", ""
+
+
+def _trouble(error: Exception, event: str, digest: Digest) -> str:
+    """What went wrong. A bug of ours is logged as this event, but whoever waits for the outcome gets one, too."""
+    if isinstance(error, LayercastError | FetchCancelled):
+        return str(error)
+    logger.error("%s digest=%s", event, digest.short, exc_info=error)
+    return "internal error; see the log"
 
 
 def _ask_hashes(
