@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Final, Protocol, cast
 import aiohttp
 
 from proto.errors import FrameInvalid
+from proto.runtime.tasks import until_one_fails
 from proto.wire import codec
 from proto.wire.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
-from proto.wire.outbox import Outbox, frames
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +73,7 @@ class Session:
         self._url = url.rstrip("/") + "/v1/session"
         self._owner = owner
         self._jitter = jitter or (lambda: random.uniform(0.0, RECONNECT_JITTER_S))
-        self._outbox = Outbox()
+        self._outbox = codec.Outbox()
         self._wake = asyncio.Event()
         # Whether messages can be sent now.
         self.is_open = self._was_open = False
@@ -131,28 +131,22 @@ class Session:
         self.is_open = self._was_open = True
         self._heard_s = asyncio.get_running_loop().time()
         logger.info("supernode_connected url=%s epoch=%d agent=%s", self._url, challenge.epoch, welcome.agent)
+        interval_s = max(0.05, welcome.ping_interval_s)
         reason = "stopped"
-        tasks: list[asyncio.Future[None]] = []
         try:
             self._owner.opened(challenge)
             self.tried.set()
-            tasks = [
-                asyncio.create_task(self._read(socket, rest)),
-                asyncio.create_task(self._write(socket)),
-                asyncio.create_task(self._ping(max(0.05, welcome.ping_interval_s))),
-                asyncio.create_task(self._watch(PINGS_MISSED_MAX * max(0.05, welcome.ping_interval_s))),
-            ]
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-        except BaseException as error:
+            await until_one_fails(
+                self._read(socket, rest),
+                self._write(socket),
+                self._ping(interval_s),
+                self._watch(PINGS_MISSED_MAX * interval_s),
+            )
+        except Exception as error:
             reason = _text(error)
             raise
         finally:
             self.is_open = False
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
             self._owner.lost(reason)
 
     async def _open_session(self, socket: aiohttp.ClientWebSocketResponse) -> tuple[Challenge, Welcome, list[Message]]:
@@ -204,7 +198,7 @@ class Session:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            for frame in frames(self._outbox.take()):
+            for frame in codec.frames(self._outbox.take()):
                 await socket.send_bytes(frame)
 
     async def _ping(self, interval_s: float) -> None:

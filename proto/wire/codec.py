@@ -1,4 +1,4 @@
-"""Messages to frames and back: msgpack arrays, checked field by field. It trusts nothing that it decodes.
+"""Messages to frames and back: msgpack arrays, checked field by field. It trusts nothing that it decodes. No I/O.
 
 A frame is an array of messages, a message `[tag, field, ...]`. Extra fields and unknown tags are skipped (a newer
 peer), missing trailing fields take their default (an older one, or one that left out what is the default anyway),
@@ -21,11 +21,14 @@ from proto.wire import messages
 from proto.wire.messages import Message, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 # Large enough for the hashes and bitfield of 65,536 pieces; a frame beyond it is refused before decoding.
 FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
 MESSAGES_MAX: Final = 16_384
+# A frame is closed beyond these; well below the codec's limits, so that one large message more still fits.
+FRAME_WEIGHT_BYTES: Final = 1024 * 1024
+FRAME_MESSAGES: Final = 4096
 TEXT_BYTES_MAX: Final = 4096
 BYTES_MAX: Final = 3 * 1024 * 1024
 SOURCES_MAX: Final = 16
@@ -188,3 +191,56 @@ def _check_tuple(name: str, item_kind: object, value: object) -> tuple[object, .
     if len(value) > limit:
         raise FrameInvalid(f"{name} has {len(value)} entries: at most {limit}")
     return tuple(_check(name, item_kind, item) for item in value)
+
+
+# --- what waits for the other side ------------------------------------------------------------------------------
+
+
+class Outbox:
+    """Messages that wait for one session. `bytes_waiting` is their weight, until they are taken."""
+
+    def __init__(self) -> None:
+        self._messages: list[Message] = []
+        self.bytes_waiting = 0
+
+    def add(self, message: Message) -> None:
+        """Append in order."""
+        self._messages.append(message)
+        self.bytes_waiting += weight(message)
+
+    def take(self) -> list[Message]:
+        """Everything, in order."""
+        taken, self._messages = self._messages, []
+        self.bytes_waiting = 0
+        return taken
+
+
+def frames(batch: list[Message]) -> Iterator[bytes]:
+    """The batch as frames within the codec's limits, in order."""
+    part: list[Message] = []
+    part_bytes = 0
+    for message in batch:
+        part.append(message)
+        part_bytes += weight(message)
+        if part_bytes >= FRAME_WEIGHT_BYTES or len(part) >= FRAME_MESSAGES:
+            yield encode(part)
+            part, part_bytes = [], 0
+    if part:
+        yield encode(part)
+
+
+def weight(message: Message) -> int:
+    """About how many bytes the message takes on the wire and in memory; never less than on the wire."""
+    if isinstance(message, messages.Announce):
+        return 160 + 64 * len(message.sources) + len(message.held) + len(message.hashes)
+    if isinstance(message, messages.PieceHashes):
+        return 160 + len(message.hashes)
+    if isinstance(message, messages.InlineBlob):
+        return 64 + len(message.content)
+    if isinstance(message, messages.SwarmOpened):
+        return 512
+    if isinstance(message, messages.TorrentOpened):
+        return 64 + len(message.metainfo)
+    if isinstance(message, messages.Holders | messages.TorrentPeers):
+        return 64 + 9 * len(message.nodes)
+    return 128

@@ -18,9 +18,9 @@ from aiohttp import WSMsgType, web
 
 from proto.errors import FrameInvalid
 from proto.ids import short_peer
+from proto.runtime.tasks import until_one_fails
 from proto.wire import codec
 from proto.wire.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
-from proto.wire.outbox import Outbox, frames
 from proto.wire.tickets import NONCE_BYTES
 from supernode.control.notifier import REFRESH_INTERVALS
 from supernode.control.peer_session import TEXT_MAX
@@ -91,7 +91,7 @@ class WebSocketSession:
         self._socket = web.WebSocketResponse(
             max_msg_size=WEBSOCKET_BYTES_MAX, compress=False, timeout=CLOSE_TIMEOUT_S, autoping=True
         )
-        self._outbox = Outbox()
+        self._outbox = codec.Outbox()
         self._wake = asyncio.Event()
         self._end: asyncio.Future[SessionEnd] = asyncio.get_running_loop().create_future()
         self._heard_s = self._said_s = self._refreshed_s = time.monotonic()
@@ -130,7 +130,7 @@ class WebSocketSession:
             self._name = short_peer(info.peer)
             session = self._handler.admit(self, info)
             await self._welcome()
-            await self._serve(session, rest)
+            await until_one_fails(self._read(session, rest), self._write(session), self._ping(), self._ended())
         except SessionEnd as raised:
             end = raised
         except asyncio.CancelledError:
@@ -164,24 +164,6 @@ class WebSocketSession:
             await self._socket.send_bytes(codec.encode([welcome]))
 
     # --- open --------------------------------------------------------------------------------------------------
-
-    async def _serve(self, session: PeerSession, first: list[Message]) -> None:
-        tasks: list[asyncio.Future[None]] = [
-            asyncio.create_task(self._read(session, first)),
-            asyncio.create_task(self._write(session)),
-            asyncio.create_task(self._ping()),
-        ]
-        try:
-            ended = asyncio.ensure_future(self._ended())
-            tasks.append(ended)
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
-            if isinstance(result, BaseException) and not isinstance(result, asyncio.CancelledError):
-                raise result
 
     async def _read(self, session: PeerSession, first: list[Message]) -> None:
         batch = first
@@ -240,7 +222,7 @@ class WebSocketSession:
                 await self._send(self._outbox.take() or [self._question()])
 
     async def _send(self, batch: list[Message]) -> None:
-        for frame in frames(batch):
+        for frame in codec.frames(batch):
             await self._socket.send_bytes(frame)
 
     def _question(self) -> Ping:

@@ -16,7 +16,6 @@ NAMED_IN = {
     "supernode/config.py",
     "proto/wire/codec.py",
     "proto/wire/messages.py",
-    "proto/wire/outbox.py",
 }
 
 

@@ -80,7 +80,7 @@ async def test_a_session_opens_with_a_proof_of_identity() -> None:
         await owner.until(1)
         assert session.is_open
         assert (await supernode.hears(Hello)).peer == owner.identity.peer
-    assert owner.events == ["opened", "lost: CancelledError"]
+    assert owner.events == ["opened", "lost: stopped"]
 
 
 @pytest.mark.asyncio

@@ -117,3 +117,23 @@ def test_a_frame_over_the_limit_is_not_sent() -> None:
 def test_a_deep_nest_is_refused() -> None:
     with pytest.raises(FrameInvalid):
         codec.decode(b"\x91" * 100_000)
+
+
+def messages_a_frame(batch: list[messages.Message]) -> list[int]:
+    return [len(codec.decode(frame)) for frame in codec.frames(batch)]
+
+
+def test_a_large_batch_is_cut_into_frames() -> None:
+    announce = messages.Announce("sha256:" + "0" * 64, (), False, 1, 1, bytes(codec.FRAME_WEIGHT_BYTES // 2))
+    assert messages_a_frame([announce] * 5) == [2, 2, 1]
+    assert messages_a_frame([messages.Vouched(number) for number in range(5000)]) == [4096, 904]
+    assert messages_a_frame([]) == []
+
+
+def test_bytes_wait_until_they_are_taken() -> None:
+    outbox = codec.Outbox()
+    outbox.add(messages.Announce("sha256:" + "0" * 64, (), False, 1, 1, b"held", b"hashes"))
+    outbox.add(messages.Vouched(1))
+    assert outbox.bytes_waiting > 10
+    assert len(outbox.take()) == 2
+    assert (outbox.bytes_waiting, outbox.take()) == (0, [])
