@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.cluster.image import make_exact_image
 from benchmarks.cluster.processes import cpu_s, wait_until
 from benchmarks.cluster.services import Supernode
+from benchmarks.fanout.network import Network
 from benchmarks.fanout.nodes import TORRENT_PORT, Nodes
 from benchmarks.fanout.origin import OriginCost, origin_cost
 from benchmarks.fanout.pulling import REPOSITORY, Pulling
+from benchmarks.fanout.trouble import CoreHogs, happening
 from benchmarks.fanout.usage import CoreTime, prefer
 from benchmarks.fanout.watch import SOURCES, Display, Reading, Watcher, samples
 from benchmarks.results import Mode, ModeRun, NodeTimes, Source
@@ -206,6 +208,26 @@ def _running(stage: Stage, mode: Mode, stores: Path, display: Display) -> Iterat
         yield supernode, nodes
 
 
+def _trouble_calls(stage: Stage, supernode: Supernode) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Begins and ends what `--trouble` asks for."""
+    trouble = stage.plan.trouble
+    if trouble is None or trouble.kind in ("stop", "kill"):
+        kill = trouble is not None and trouble.kind == "kill"
+        return supernode.kill if kill else supernode.process.pause, supernode.process.resume
+    if trouble.kind == "cores":
+        hogs = CoreHogs()
+        return hogs.begin, hogs.end
+    assert isinstance(stage.site, Network), "the plan refuses it elsewhere"
+    return stage.site.cut, stage.site.mend
+
+
+def _seed_bytes(supernode: Supernode) -> int | None:
+    """What its own store sent; not known of one that was killed."""
+    if not supernode.process.running:
+        return None
+    return int(supernode.metrics().value("layercast_uploaded_bytes_total"))
+
+
 def _write_log(supernode: Supernode, path: Path) -> None:
     """The end of what it printed, beside the nodes' own logs."""
     path.write_text("".join(f"{line}\n" for line in supernode.process.log()))
@@ -252,7 +274,9 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
         return nodes.cpu_s() + cpu_s(supernode.process.pid)
 
     with Pulling(stage.site, scenario, nodes.proxies, stage.image, log) as pulling:
-        measured = _measure(stage, pulling, scenario.arrivals_s(), expected_s, display, product_cpu_s)
+        begin, end = _trouble_calls(stage, supernode)
+        with happening(stage.plan.trouble if mode == "scheduled" else None, begin, end):
+            measured = _measure(stage, pulling, scenario.arrivals_s(), expected_s, display, product_cpu_s)
     cost = origin_cost(stage.origin.ledger(), stage.image)
     display.step("collecting figures")
     scrapes = _scrapes(nodes, scenario.nodes)
@@ -262,7 +286,7 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
     common = _mode_run(stage, mode, measured, cost, exact)
     run = replace(
         common,
-        seed_bytes=int(supernode.metrics().value("layercast_uploaded_bytes_total")),
+        seed_bytes=_seed_bytes(supernode),
         peer_bytes=_sum(scrapes, "layercast_uploaded_bytes_total"),
         control_bytes=traffic.control_bytes if traffic is not None else None,
         cpu_s_per_gib=measured.product_cpu_s / (delivered / _GIB) if delivered else None,

@@ -125,7 +125,7 @@ class Network:
         _set("net/ipv6/conf/all/disable_ipv6", 1)
         scenario, mtu = self._scenario, self._mtu
         lines = []
-        for bridge in ("core", "control", *(f"r{rack}" for rack in range(scenario.racks))):
+        for bridge in self._bridges():
             lines += [f"link add {bridge} type bridge", f"link set {bridge} mtu {mtu} up"]
         for rack in range(scenario.racks):
             lines += [f"link add t{rack} mtu {mtu} type veth peer name u{rack} mtu {mtu}"]
@@ -178,6 +178,22 @@ class Network:
         rate = f"{round(rate_bytes_s * 8)}bit"
         queue = f"limit {_DEEP_FRAMES * (self._mtu + ETHERNET_BYTES)}" if deep else f"latency {LATENCY_S * 1000:g}ms"
         return f"qdisc replace dev {device} root tbf rate {rate} burst {burst} {queue}"
+
+    # --- trouble -----------------------------------------------------------------------------------------------
+
+    def cut(self) -> None:
+        """No frame passes from now on."""
+        self._set_bridges("down")
+
+    def mend(self) -> None:
+        """Frames pass again."""
+        self._set_bridges("up")
+
+    def _set_bridges(self, state: str) -> None:
+        self._in_hub.submit(batch, "ip", [f"link set {bridge} {state}" for bridge in self._bridges()]).result()
+
+    def _bridges(self) -> Iterator[str]:
+        yield from ("core", "control", *(f"r{rack}" for rack in range(self._scenario.racks)))
 
     # --- counting ----------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 from benchmarks import flags
+from benchmarks.fanout.trouble import FORM, Trouble
 from benchmarks.flags import checked, choice, count, number
 from benchmarks.report import Outputs
 from benchmarks.results import Mode
@@ -36,6 +37,7 @@ class Plan:
     shaped: bool
     native_limit_s: float
     max_x_piece: float | None
+    trouble: Trouble | None
     store_dir: Path | None
     outputs: Outputs
     logs_dir: Path | None
@@ -62,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-netns", action="store_true", help="on loopback with the product's own rate limits, as without root")
     add("--store-dir", type=Path, metavar="DIR", help="of the nodes' layers [tmpfs if there is room, else disk]")
     add("--max-x-piece", metavar="X", help="exit 1 if scheduled takes more than X times the piece bound")
+    add("--trouble", metavar="T", help=f"in mode scheduled: {FORM}")
     Outputs.add_arguments(parser)
     add("--logs", type=Path, metavar="DIR", help="keep the logs of all processes there")
     add("--event-log", type=Path, metavar="FILE", help="record the scheduler, for layercast-bench sim --replay")
@@ -90,6 +93,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
         shaped=shaped,
         native_limit_s=flags.duration("--native-limit", arguments.native_limit, 1.0),
         max_x_piece=None if limit is None else number("--max-x-piece", limit, 1.0, "at least 1"),
+        trouble=None if arguments.trouble is None else Trouble.parse(arguments.trouble),
         store_dir=arguments.store_dir,
         outputs=Outputs.of(arguments),
         logs_dir=arguments.logs,
@@ -121,6 +125,7 @@ def _refuse_without_namespaces(arguments: argparse.Namespace, scenario: Scenario
     asked = {
         "--racks": bool(scenario.racks),
         "--frames": arguments.frames is not None,
+        "--trouble": arguments.trouble is not None,
         "--control shared": arguments.control == "shared",
     }
     for flag, wanted in asked.items():
