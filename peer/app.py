@@ -156,7 +156,7 @@ class Peer:
         fetcher = UpstreamFetcher(self._origins, self.metrics.origin_received)
         workers = Workers(self._store, http, fetcher, self._origins, self.metrics)
         node = self._node = Node(
-            Downloader(random.Random(), Limits(public_s=config.public_ttl_s)),
+            Downloader(random.Random(), peer_name(self._identity.peer), Limits(public_s=config.public_ttl_s)),
             workers,
             self.metrics,
             send=lambda message: self._session.send(message) if self._session is not None else None,

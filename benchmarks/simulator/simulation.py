@@ -12,11 +12,13 @@ from benchmarks.scenario import Scenario  # noqa: TC001  # compiled, a dataclass
 from benchmarks.simulator.client import Client
 from benchmarks.simulator.environment import Environment
 from benchmarks.simulator.memory import uncollected
+from benchmarks.simulator.names import peer_id
 from benchmarks.simulator.peer import Peer, Store
 from benchmarks.simulator.settings import SimulationSettings  # noqa: TC001  # the same
 from benchmarks.simulator.supernode import Supernode
 from benchmarks.simulator.watch import Watch
 from peer.downloader.machine import Downloader
+from proto.ids import peer_name
 from supernode.scheduler.machine import Scheduler
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def production_scheduler(scenario: Scenario, settings: SimulationSettings) -> Sc
 
 def production_downloader(scenario: Scenario, node: int) -> Downloader:
     """As peer.app makes it."""
-    return Downloader(random.Random(scenario.seed * 1_000_003 + node))
+    return Downloader(random.Random(scenario.seed * 1_000_003 + node), peer_name(peer_id(node)))
 
 
 class Simulation(Environment):

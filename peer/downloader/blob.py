@@ -101,8 +101,15 @@ class Blob:
     sources: list[Source] = field(default_factory=list)
     fetches: dict[int, Fetch] = field(default_factory=dict)
     upstream: Upstream | None = None
-    holders: KnownHolders = field(default_factory=KnownHolders)
+    holders: KnownHolders = field(init=False)
     progress_at: float = 0.0
+    # Without a supernode: the pieces (mask) that this node or a holder it knows has, and when they last became more.
+    found: int = 0
+    found_at: float = 0.0
+    # Some pieces came from peers without a signed hash.
+    unproven: bool = False
+    # Nothing came for long although a supernode is there, and no peer has sent anything since.
+    starved: bool = False
     # When the supernode last reported that the swarm moves.
     moved_at: float = 0.0
     rest_until: float = 0.0
@@ -118,6 +125,9 @@ class Blob:
     origin_state: str = ""
     elected: bool = False
 
+    def __post_init__(self) -> None:
+        self.holders = KnownHolders(self.digest)
+
     def end_session(self) -> None:
         """The session is over: its numbers, leases and questions with it. The ticket outlives it."""
         self.swarm = 0
@@ -127,7 +137,7 @@ class Blob:
         self.early.clear()
         self.reader_sent = NO_READER
         self.origin_state = ""
-        self.elected = False
+        self.elected = self.starved = False
         for fetch in self.fetches.values():
             fetch.lease = 0
 

@@ -39,7 +39,9 @@ class SupernodeConnected:
 
 @dataclass(frozen=True, slots=True)
 class SupernodeLost:
-    """The session is over: three pings missed, or the connection ended."""
+    """The session is over: the connection ended, or (`silent`) three pings were missed."""
+
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,7 +296,7 @@ class StartFetch:
     """Fetch a piece from a peer into the store.
 
     `ahead`: the holder is to send once another of its transfers has ended. `behind`: it is to be asked when this fetch
-    of our own is nearly over; 0 for at once.
+    of our own is nearly over; 0 for at once. `unproven`: take it also without a hash that the supernode signed.
     """
 
     fetch: int
@@ -304,6 +306,7 @@ class StartFetch:
     deadline_s: float
     ahead: bool = False
     behind: int = 0
+    unproven: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from peer.downloader.contract import Holder  # noqa: TC001  # compiled, a dataclass looks its fields' types up
+from proto.ids import Digest  # noqa: TC001  # the same
+from proto.owners import OWNERS_MAX, place
 from proto.pieces import indices
 from proto.wire.messages import HOLDERS_MAX
 
@@ -32,24 +34,32 @@ class KnownHolder:
     rest_until: float = 0.0
     failures: int = 0
     transfers: int = 0
+    # Its place among those that would ask the origin (proto.owners).
+    place: bytes = b""
 
 
 @dataclass(slots=True)
 class KnownHolders:
     """The holders of one blob, oldest first, at most twice HOLDERS_MAX."""
 
+    digest: Digest
     known: dict[PeerName, KnownHolder] = field(default_factory=dict)
 
     def learn(self, holder: Holder) -> None:
-        """Add or renew; the least recently named that is idle goes when there are too many."""
+        """Add or renew; the least recently named that is idle, and no owner, goes when there are too many."""
         found = self.known.pop(holder.peer, None)
         if found is None:
-            found = KnownHolder(holder)
+            found = KnownHolder(holder, place=place(self.digest, holder.peer))
         elif found.holder is not holder:
             found.holder = holder
         self.known[holder.peer] = found
         if len(self.known) > 2 * HOLDERS_MAX:
-            idle = (peer for peer, entry in self.known.items() if not entry.transfers and not entry.query)
+            last = sorted(entry.place for entry in self.known.values())[OWNERS_MAX - 1]
+            idle = (
+                peer
+                for peer, entry in self.known.items()
+                if entry.place > last and not entry.transfers and not entry.query
+            )
             oldest = next(idle, None)
             if oldest is not None:
                 del self.known[oldest]
@@ -79,6 +89,11 @@ class KnownHolders:
         for entry in self.known.values():
             union |= entry.held or 0
         return union
+
+    def owners(self, own: PeerName) -> list[PeerName]:
+        """Who asks the origin for this blob: of this node and the holders that answered last time."""
+        placed = [(entry.place, entry.holder.peer) for entry in self.known.values() if not entry.failures]
+        return [peer for _, peer in sorted([*placed, (place(self.digest, own), own)])[:OWNERS_MAX]]
 
     def undecided(self) -> bool:
         """Some holder was never asked, or its first answer is still to come."""

@@ -99,7 +99,9 @@ def start_standalone(state: State, blob: Blob, piece: int, holder: Holder, deadl
     fetch = _new_fetch(state, blob, Fetch(state.new_id(), piece, 0, holder, standalone=True))
     blob.holders.known[holder.peer].transfers += 1
     state.note(blob, f"fetch {fetch.fetch} without a lease", piece)
-    state.emit(StartFetch(fetch.fetch, blob.digest, piece, holder, deadline_s))
+    unproven = not blob.hashed >> piece & 1
+    blob.unproven |= unproven
+    state.emit(StartFetch(fetch.fetch, blob.digest, piece, holder, deadline_s, unproven=unproven))
 
 
 def _new_fetch(state: State, blob: Blob, fetch: Fetch) -> Fetch:
@@ -165,6 +167,7 @@ def fetch_ended(state: State, event: FetchEnded) -> Blob | None:
             state.send(Failed(lease, FetchReason.CANCELLED))
     elif not event.reason:
         piece_held(state, blob, fetch.piece, lease, event.elapsed_s)
+        blob.starved = False
         if fetch.holder is None:
             # The supernode sent it and knows its hash: no need to announce it.
             blob.hashed |= 1 << fetch.piece
@@ -221,6 +224,8 @@ def piece_held(state: State, blob: Blob, piece: int, lease: int, elapsed_s: floa
     if not new:
         return
     state.note(blob, "held", piece)
+    if not state.connected:
+        state.note_found(blob)
     state.emit(PieceHeld(blob.digest, piece))
     for other in blob.fetches.values():
         if other.piece == piece:

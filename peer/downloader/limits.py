@@ -9,16 +9,23 @@ from dataclasses import dataclass
 class Limits:
     """Times in seconds and counts; the reason stands beside each default."""
 
-    # A supernode's restart takes seconds; then this node is on its own, at a moment of its own.
-    grace_s: float = 10.0
+    # A supernode's restart takes seconds; then the nodes are on their own.
+    grace_s: float = 6.0
+    # One that is silent may only be slow: its host has other work, or the network is down.
+    silent_grace_s: float = 45.0
+    # Where a node knows nobody to share the origin with, each begins at a moment of its own.
     grace_jitter_s: float = 10.0
+    # A node whose turn at the origin it is may be dead or refused there: the next one tries when so long nothing came.
+    turn_s: float = 10.0
     # containerd gives up on headers after 30 s.
     size_wait_s: float = 20.0
     # For how long a check that a blob is public counts.
     public_s: float = 3600.0
-    # A reader without progress (no transfer, no payload, no report of the origin or of a swarm that moves) continues
-    # from upstream by itself.
+    # A reader waits so long without progress: no transfer, no payload, no word that the origin or the swarm moves.
     stall_s: float = 30.0
+    # With a supernode the blob's owners ask the origin then, for all; who has nothing after so long goes there alone.
+    # Longer than the turns of all owners.
+    starved_s: float = 90.0
     # The same where the swarm moves, or other blobs come: it may be others' turn, or this node may reach nobody.
     patience_s: float = 300.0
     # After the store failed, clients go straight upstream for this long.
@@ -39,11 +46,10 @@ class Limits:
     # Without a supernode a transfer may take this long, or its bytes at the slowest rate worth waiting for.
     standalone_deadline_s: float = 30.0
     standalone_rate_min_bytes_s: int = 256 * 1024
-    # What is asked of upstream at once while holders may come up with the rest.
-    upstream_window_bytes: int = 32 * 1024 * 1024
     # Entries of a blob's history, for story().
     history_max: int = 512
     # What stays of it when the blob is not in use any more.
     history_idle_max: int = 16
-    # Remembered (blob, source) pairs.
+    # Remembered (blob, source) pairs, and blobs that peers once made wrong.
     public_max: int = 65_536
+    distrusted_max: int = 1024

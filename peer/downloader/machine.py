@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from peer.downloader.blob import Blob
     from peer.downloader.contract import Command, Event
-    from proto.ids import Digest
+    from proto.ids import Digest, PeerName
     from proto.wire.messages import Source
 
 _NEVER: Final = float("inf")
@@ -76,10 +76,10 @@ _LEAVE_ROOM: Final = (contract.FetchEnded, contract.HoldingsKnown)
 
 
 class Downloader:
-    """One a node. `rng` is its own; the same events and seed give the same commands."""
+    """One a node, whose `name` and `rng` are its own; the same events and seed give the same commands."""
 
-    def __init__(self, rng: Random, limits: Limits | None = None) -> None:
-        self.state = State(rng, limits or Limits())
+    def __init__(self, rng: Random, name: PeerName, limits: Limits | None = None) -> None:
+        self.state = State(rng, name, limits or Limits())
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take one event; the commands are to be carried out in order."""
@@ -124,8 +124,11 @@ class Downloader:
         # Asked once a turn of the loop: a store full of blobs that rest must cost nothing here.
         for blob in state.busy:
             soonest = min(soonest, readers.due_at(state, blob))
-            if not state.connected and blob.store is StoreState.OPEN:
-                soonest = min([soonest, *self._standalone_times(blob)])
+            if blob.store is StoreState.OPEN:
+                if blob.being_read:
+                    soonest = min(soonest, origin.next_turn_at(state, blob))
+                if not state.connected:
+                    soonest = min([soonest, *self._standalone_times(blob)])
         for blob in state.reader_blobs.values():
             if blob not in state.busy:
                 soonest = min(soonest, readers.due_at(state, blob))
@@ -133,14 +136,12 @@ class Downloader:
 
     def _standalone_times(self, blob: Blob) -> list[float]:
         state = self.state
-        times = [state.upstream_from] if blob.being_read and state.upstream_from > state.now else []
+        times: list[float] = []
         if blob.ticketed:
             question, rest = blob.holders.next_time(), blob.holders.next_rest_end(state.now)
             if question is not None and len(state.queries) < state.limits.queries_max:
                 times.append(question)
             times += [rest] if rest is not None else []
-            if blob.being_read and state.now < state.upstream_from + state.limits.refresh_s:
-                times.append(state.upstream_from + state.limits.refresh_s)
         return times
 
     # --- questions ----------------------------------------------------------------------------------------------

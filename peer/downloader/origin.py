@@ -1,24 +1,29 @@
 """Rules for this node's own fetches from an origin: when it may ask, for which pieces, and what their end means.
 
-With a supernode a node asks only when elected, or when the supernode opened the origin to all. Without one it asks for
-what nobody it knows holds, and not before the grace that counts once from the loss of the session. One fetch a blob at
-a time.
+With a supernode a node asks when it is elected. The nodes share the origin out when the supernode opened it to all,
+when nothing comes although the supernode is there, and without one after a grace that counts from the session's end.
+The owners of a blob (proto.owners) then ask for spans of what nobody they know holds, and all others take it from
+them. Who comes next in a span's order tries it when nothing of the blob turned up for a while. One fetch a blob at a
+time.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from peer.downloader.blob import StoreState, Upstream
 from peer.downloader.contract import FetchUpstream, UpstreamEnded, UpstreamPiece
 from peer.downloader.leases import piece_held, stop_upstream, store_trouble
 from proto.errors import UpstreamKind
-from proto.pieces import first_missing, mask_of
+from proto.owners import place, span_pieces
+from proto.pieces import first_missing
 from proto.wire.messages import NO_READER, OriginStatus, OriginTried
 
 if TYPE_CHECKING:
     from peer.downloader.blob import Blob
     from peer.downloader.state import State
+    from proto.ids import Digest, PeerName
 
 CANCELLED: Final = "cancelled"
 LOCAL: Final = "local"
@@ -31,6 +36,8 @@ def origin_status(state: State, event: OriginStatus) -> Blob | None:
         return None
     if event.state != blob.origin_state or event.elected != blob.elected:
         state.note(blob, f"origin {event.state}{' and this node is elected' if event.elected else ''}")
+    if event.state == "open" != blob.origin_state:
+        blob.found_at = state.now
     blob.origin_state, blob.elected = event.state, event.elected
     if event.state == "sharing":
         blob.moved_at = state.now
@@ -52,8 +59,8 @@ def may_ask(state: State, blob: Blob) -> bool:
     if not state.sharing:
         return False
     if state.connected:
-        return blob.elected or (blob.origin_state == "open" and blob.being_read)
-    return blob.being_read and state.now >= state.upstream_from
+        return blob.elected or ((blob.origin_state == "open" or blob.starved) and blob.being_read)
+    return blob.being_read and state.now >= asks_from(state, blob)
 
 
 def plan_upstream(state: State, blob: Blob) -> None:
@@ -64,17 +71,14 @@ def plan_upstream(state: State, blob: Blob) -> None:
         return
     pieces = blob.full & ~blob.held & ~blob.leased
     if not state.connected:
-        # The grace is long enough to have asked every holder once; one that is named later is asked first.
-        if blob.ticketed and blob.holders.undecided() and state.now < state.upstream_from + state.limits.refresh_s:
-            return
-        pieces &= ~(blob.holders.reachable() & blob.hashed)
+        pieces &= ~(blob.holders.reachable() & state.takeable(blob))
+    if blob.holders.known and not blob.elected:
+        pieces = _span_in_turn(state, blob, pieces)
     if not pieces:
         if blob.elected and blob.all_held:
             _tried(state, blob, "")
         return
     first = blob.first_read if blob.first_read != NO_READER else first_missing(~pieces)
-    if not state.connected and blob.holders.known:
-        pieces = _window(state, blob, pieces, first)
     upstream = Upstream(state.new_id(), pieces, blob.elected)
     blob.upstream = upstream
     state.owners[upstream.fetch] = blob
@@ -82,12 +86,54 @@ def plan_upstream(state: State, blob: Blob) -> None:
     state.emit(FetchUpstream(upstream.fetch, blob.digest, blob.sources[0], pieces, first))
 
 
-def _window(state: State, blob: Blob, pieces: int, first: int) -> int:
-    """Only the next few, from the reader's place: the holders may come up with the rest meanwhile."""
+def asks_from(state: State, blob: Blob) -> float:
+    """Without a supernode: when this node may ask the origin at all."""
+    if not blob.holders.known:
+        return state.upstream_from + state.jitter_s
+    # The grace is long enough to have asked every holder once; one that is named later is asked first.
+    waits = blob.ticketed and blob.holders.undecided()
+    return state.upstream_from + (state.limits.refresh_s if waits else 0.0)
+
+
+def next_turn_at(state: State, blob: Blob) -> float:
+    """The next time at which a turn at the origin can come to this node by time alone."""
+    first = asks_from(state, blob) if not state.connected else 0.0
+    if state.now < first:
+        return first
+    if not blob.holders.known or not may_ask(state, blob):
+        return float("inf")
+    return _turns_begin(state, blob) + (_turn(state, blob) + 1) * state.limits.turn_s
+
+
+def _turns_begin(state: State, blob: Blob) -> float:
+    return max(blob.found_at, blob.progress_at if state.connected else state.upstream_from)
+
+
+def _turn(state: State, blob: Blob) -> int:
+    """Whose turn it is: 0 is the first in a span's order, 1 the next, who comes when nothing turned up, and so on."""
+    return int((state.now - _turns_begin(state, blob)) / state.limits.turn_s + 1e-9)
+
+
+def _span_in_turn(state: State, blob: Blob, pieces: int) -> int:
+    """Of these pieces (mask) the first span, from the reader's place, at which this node's turn has come."""
     assert blob.layout is not None
-    count = max(1, state.limits.upstream_window_bytes // blob.layout.piece_size_bytes)
-    ordered = [piece for piece in range(first, blob.layout.count) if pieces >> piece & 1][:count]
-    return mask_of(ordered) or pieces
+    owners, turn, length = blob.holders.owners(state.name), _turn(state, blob), span_pieces(blob.layout.count)
+    if state.name not in owners and turn < len(owners):
+        return 0
+    spans = -(-blob.layout.count // length)
+    begin = max(0, blob.first_read) // length
+    for span in (*range(begin, spans), *range(begin)):
+        wanted: int = pieces & ((1 << length) - 1 << span * length)
+        if not wanted:
+            continue
+        order = sorted(owners, key=partial(_place, blob.digest, span))
+        if state.name not in owners or order.index(state.name) <= turn:
+            return wanted
+    return 0
+
+
+def _place(digest: Digest, span: int, owner: PeerName) -> bytes:
+    return place(digest, owner, span)
 
 
 def upstream_piece(state: State, event: UpstreamPiece) -> Blob | None:

@@ -183,12 +183,17 @@ def overdue(state: State, blob: Blob) -> None:
     for reader in blob.readers.values():
         if not reader.answered and not reader.failed and reader.deadline <= state.now:
             refuse(state, blob, reader, "link", "no word of this blob's size in time")
-    if not blob.fetches and stalled_at(state, blob) <= state.now:
+    if blob.fetches or stalled_at(state, blob) > state.now:
+        return
+    if state.connected and not blob.starved:
+        state.note(blob, f"nothing came for {state.now - blob.progress_at:.0f} s: the owners ask the origin")
+        blob.starved, blob.found_at = True, state.now
+    else:
         state.fail_readers(blob, f"nothing came for {state.now - blob.progress_at:.0f} s")
 
 
 def stalled_at(state: State, blob: Blob) -> float:
-    """When readers of a blob for which nothing happens are sent upstream."""
+    """When something is done for a blob that nothing happens for: its owners ask the origin, then readers go there."""
     if blob.fetches or blob.complete or blob.upstream or blob.check or blob.first_read == NO_READER:
         return float("inf")
     # Others of the swarm have their turn, or other blobs have this node's link.
@@ -196,7 +201,7 @@ def stalled_at(state: State, blob: Blob) -> float:
     start = max(blob.progress_at, min(busy_at, blob.progress_at + state.limits.patience_s))
     if not state.connected and state.ever_connected:
         start = max(start, state.upstream_from)
-    return start + state.limits.stall_s
+    return start + state.limits.stall_s + (state.limits.starved_s if blob.starved else 0.0)
 
 
 def due_at(state: State, blob: Blob) -> float:

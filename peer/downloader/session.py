@@ -34,17 +34,20 @@ def opened(state: State, _: SupernodeConnected) -> None:
                 state.announce(blob, source)
 
 
-def lost(state: State, _: SupernodeLost) -> None:
+def lost(state: State, event: SupernodeLost) -> None:
     """The session's numbers are void; what this node has and whom it knows stay."""
     if not state.connected:
         return
     state.connected = False
-    state.upstream_from = state.now + state.limits.grace_s + state.rng.uniform(0.0, state.limits.grace_jitter_s)
+    limits = state.limits
+    state.upstream_from = state.now + (limits.silent_grace_s if event.silent else limits.grace_s)
+    state.jitter_s = state.rng.uniform(0.0, limits.grace_jitter_s)
     state.nodes.clear()
     state.swarms.clear()
     state.leases.clear()
     for blob in list(state.blobs.values()):
         blob.end_session()
+        state.note_found(blob)
         for reader in list(blob.readers.values()):
             if not reader.admitted and not reader.failed:
                 readers.ask(state, blob, reader.source)

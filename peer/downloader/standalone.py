@@ -1,6 +1,8 @@
 """Rules for going on without a supernode: ask the holders we know what they have, and swap with them.
 
-Only pieces whose hash a supernode once signed come from peers. Asking upstream for the rest is origin.plan_upstream.
+A piece whose hash no supernode signed, because a peer got it from the origin since, is taken too: this node's own
+digest check tells. After one that failed only signed ones are (State.takeable). Asking upstream is
+origin.plan_upstream.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def _start_transfers(state: State, blob: Blob) -> None:
     assert blob.layout is not None
     room = state.limits.standalone_fetches_max - sum(len(other.fetches) for other in state.busy)
     while room > 0:
-        missing = blob.hashed & ~blob.held & ~blob.leased
+        missing = state.takeable(blob) & ~blob.held & ~blob.leased
         chosen = blob.holders.choose(missing, blob.first_read, state.now, state.limits, state.rng) if missing else None
         if chosen is None:
             return
@@ -69,4 +71,5 @@ def holdings_known(state: State, event: HoldingsKnown) -> Blob | None:
     else:
         entry.held = event.held & blob.full
         entry.failures = 0
+        state.note_found(blob)
     return blob

@@ -37,13 +37,17 @@ class State:
     """Dictionaries keep the order things came in: nothing here iterates over a set."""
 
     rng: Random
+    # This node's own.
+    name: PeerName
     limits: Limits = field(default_factory=Limits)
     now: float = 0.0
     sharing: bool = True
     connected: bool = False
     ever_connected: bool = False
-    # After the loss of the session: when this node may ask upstream.
+    # After the loss of the session: when the nodes may ask upstream, and by how much this one, where it knows no other,
+    # begins later.
     upstream_from: float = 0.0
+    jitter_s: float = 0.0
     blobs: dict[Digest, Blob] = field(default_factory=dict)
     # Wanted and not complete: what the plans look at.
     busy: dict[Blob, None] = field(default_factory=dict)
@@ -58,6 +62,8 @@ class State:
     leases: dict[int, int] = field(default_factory=dict)
     # Who sent this node corrupt bytes, and until when it is asked for nothing.
     banned: dict[PeerName, float] = field(default_factory=dict)
+    # Blobs of which only pieces with a signed hash come from peers: others made them wrong once.
+    proven_only: dict[Digest, None] = field(default_factory=dict)
     out: list[Command] = field(default_factory=list)
     last_id: int = 0
     # When a piece of any blob last came.
@@ -152,6 +158,24 @@ class State:
             self.emit(ForgetBlob(blob.digest))
         elif blob.swarm and blob.announced_wanted and not blob.complete:
             self.announce(blob, None)
+
+    def takeable(self, blob: Blob) -> int:
+        """Pieces (mask) that may come from peers without a supernode."""
+        return blob.hashed if blob.digest in self.proven_only else blob.full
+
+    def distrust(self, blob: Blob) -> None:
+        """Pieces without a signed hash made it wrong: of this blob none are taken any more."""
+        blob.unproven = False
+        self.proven_only[blob.digest] = None
+        if len(self.proven_only) > self.limits.distrusted_max:
+            del self.proven_only[next(iter(self.proven_only))]
+
+    def note_found(self, blob: Blob) -> None:
+        """Without a supernode: what nodes known here hold of it may have become more."""
+        found = blob.held | (blob.holders.reachable() & self.takeable(blob))
+        if found & ~blob.found:
+            blob.found_at = self.now
+        blob.found = found
 
     # --- messages to the supernode ----------------------------------------------------------------------------
 

@@ -172,6 +172,8 @@ def digest_checked(state: State, event: DigestChecked) -> Blob | None:
     else:
         if blob.swarm:
             state.send(BlobChecked(blob.swarm, False))
+        if blob.unproven:
+            state.distrust(blob)
         void(state, blob, "the blob's content does not match its digest")
     return blob
 

@@ -65,10 +65,10 @@ class MessageHandler:
         self._forget_numbers()
         self._post(SupernodeConnected())
 
-    def session_lost(self) -> None:
-        """Its numbers mean nothing any more."""
+    def session_lost(self, *, silent: bool) -> None:
+        """Its numbers mean nothing any more. `silent`: the supernode said nothing more; else the connection ended."""
         self._forget_numbers()
-        self._post(SupernodeLost())
+        self._post(SupernodeLost(silent))
 
     def _forget_numbers(self) -> None:
         self._seed = None

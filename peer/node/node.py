@@ -120,11 +120,11 @@ class Node:
         self._blobs.tell_delivery()
         self._messages.session_opened()
 
-    def lost(self, reason: str) -> None:
+    def lost(self, reason: str, *, silent: bool) -> None:
         """Its numbers mean nothing any more."""
         logger.debug("link_lost reason=%s", reason)
         self._metrics.supernode_connected.set(0)
-        self._messages.session_lost()
+        self._messages.session_lost(silent=silent)
 
     def received(self, message: Message) -> None:
         """A message other than the session's own."""

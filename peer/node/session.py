@@ -39,11 +39,12 @@ MESSAGES_PER_TURN_MAX: Final = 64
 
 
 class SessionLost(Exception):
-    """The session is over; `pause_s` before the next attempt."""
+    """The session is over; `pause_s` before the next attempt. `silent`: nothing was heard, and nothing ended it."""
 
-    def __init__(self, reason: str, pause_s: float = 0.0) -> None:
+    def __init__(self, reason: str, pause_s: float = 0.0, *, silent: bool = False) -> None:
         super().__init__(reason)
         self.pause_s = pause_s
+        self.silent = silent
 
 
 class SessionOwner(Protocol):
@@ -61,8 +62,8 @@ class SessionOwner(Protocol):
         """A message other than the session's own."""
         ...
 
-    def lost(self, reason: str) -> None:
-        """Called exactly once after opened()."""
+    def lost(self, reason: str, *, silent: bool) -> None:
+        """Called exactly once after opened(). `silent`: the supernode said nothing more; else the connection ended."""
         ...
 
 
@@ -132,7 +133,7 @@ class Session:
         self._heard_s = asyncio.get_running_loop().time()
         logger.info("supernode_connected url=%s epoch=%d agent=%s", self._url, challenge.epoch, welcome.agent)
         interval_s = max(0.05, welcome.ping_interval_s)
-        reason = "stopped"
+        reason, silent = "stopped", False
         try:
             self._owner.opened(challenge)
             self.tried.set()
@@ -144,10 +145,11 @@ class Session:
             )
         except Exception as error:
             reason = _text(error)
+            silent = isinstance(error, SessionLost) and error.silent
             raise
         finally:
             self.is_open = False
-            self._owner.lost(reason)
+            self._owner.lost(reason, silent=silent)
 
     async def _open_session(self, socket: aiohttp.ClientWebSocketResponse) -> tuple[Challenge, Welcome, list[Message]]:
         batch = await _frame(socket)
@@ -218,7 +220,7 @@ class Session:
         while True:
             left_s = self._heard_s + silence_max_s - asyncio.get_running_loop().time()
             if left_s <= 0:
-                raise SessionLost(f"the supernode is silent for {silence_max_s:.1f} s")
+                raise SessionLost(f"the supernode is silent for {silence_max_s:.1f} s", silent=True)
             await asyncio.sleep(left_s)
 
 

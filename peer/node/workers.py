@@ -191,6 +191,7 @@ class Workers:
             command.deadline_s,
             ahead=command.ahead,
             behind=command.behind,
+            unproven=command.unproven,
             learn=functools.partial(_learn_with_piece, handle, key, post) if key is not None else None,
         )
         self.transport.start(fetch, done)

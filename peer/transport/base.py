@@ -30,7 +30,7 @@ class PieceFetch:
 
     `learn` takes the piece's hash as the supernode signed it, where the store does not know it and the source tells it
     with the piece: it checks the signature and gives the hash to the store. From any thread; raises RemoteError or
-    LocalError.
+    LocalError. `unproven`: take the piece also where nobody signed its hash; the blob's digest will tell.
     """
 
     fetch_id: int
@@ -42,6 +42,7 @@ class PieceFetch:
     ahead: bool = False
     behind: int = 0
     learn: Callable[[SignedHashes], None] | None = None
+    unproven: bool = False
 
 
 @dataclass(frozen=True, slots=True)

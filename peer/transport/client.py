@@ -323,7 +323,7 @@ class HttpTransport:
             raise _Failed(FetchReason.PROTOCOL)
         if hash_wanted:
             _learn(fetch, answer)
-        writer = fetch.blob.writer(fetch.piece)
+        writer = fetch.blob.writer(fetch.piece, from_origin=fetch.unproven and fetch.blob.hash_of(fetch.piece) is None)
         try:
             self._receive(task, connection, writer, rest, buffer)
             writer.finish()
@@ -372,5 +372,5 @@ def _learn(fetch: PieceFetch, answer: Answer) -> None:
     assert fetch.learn is not None
     if answer.hashes is not None:
         fetch.learn(answer.hashes)
-    if fetch.blob.hash_of(fetch.piece) is None:
+    if not fetch.unproven and fetch.blob.hash_of(fetch.piece) is None:
         raise _Failed(FetchReason.UNHASHED)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from proto.errors import FrameInvalid
-from proto.ids import PeerId, short_peer
+from proto.ids import PeerId, peer_name, short_peer
 from proto.pieces import PIECE_SIZE_MAX_BYTES, PIECE_SIZE_MIN_BYTES, PieceLayout, mask_from_bytes
 from proto.wire.messages import SEED_NODE, Announce, Source, Vouched
 from supernode.control.piece_hashes import HASH_BYTES
@@ -113,7 +113,7 @@ class Admission:
         session.announced[swarm.digest] = swarm.number
         if announce.hashes:
             self._claim(session, swarm, announce)
-        member = swarm.join(session.node, held=held, wanted=announce.wanted)
+        member = swarm.join(session.node, peer_name(session.info.peer), held=held, wanted=announce.wanted)
         if quarantined:
             swarm.mistrust(session.node)
         if held:

@@ -10,7 +10,8 @@ from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from proto.ids import PeerId
+from proto.ids import PeerId, PeerName
+from proto.owners import owners
 from proto.wire.messages import HOLDERS_MAX, Source
 from supernode.control.piece_hashes import BlobHashes
 
@@ -42,6 +43,7 @@ class SeedBlob:
 class SwarmMember:
     """One session's part in a swarm: what it said and what it was sent. Not the scheduler's, nor a downloader's."""
 
+    name: PeerName
     wanted: bool
     # What the scheduler knows that it holds.
     held: int = 0
@@ -100,6 +102,8 @@ class OpenSwarm:
     recorded: set[PeerId] = field(default_factory=set)
     # Members that may be named as holders, by number, sorted.
     _holders: list[int] = field(default_factory=list)
+    # The owners among them, once somebody asked.
+    _owner_nodes: list[int] | None = None
 
     # --- what is so ------------------------------------------------------------------------------------------------
 
@@ -134,12 +138,20 @@ class OpenSwarm:
         return source == 0 or (member is not None and member.passes_on >> piece & 1 == 1)
 
     def holders_for(self, node: int) -> tuple[int, ...]:
-        """Up to 20 other members. Each asker gets those that follow it in a ring, so that no node is named to all."""
+        """Up to 20 other members: the blob's owners (proto.owners), then those that follow the asker in a ring."""
         start = bisect_left(self._holders, node)
         ring = self._holders[start : start + HOLDERS_MAX + 1]
         if len(ring) <= HOLDERS_MAX:
             ring += self._holders[: min(start, HOLDERS_MAX + 1 - len(ring))]
-        return tuple(sorted(other for other in ring if other != node)[:HOLDERS_MAX])
+        named = dict.fromkeys([*self._owners(), *ring])
+        named.pop(node, None)
+        return tuple(named)[:HOLDERS_MAX]
+
+    def _owners(self) -> list[int]:
+        if self._owner_nodes is None:
+            nodes = {self.members[node].name: node for node in self._holders}
+            self._owner_nodes = [nodes[name] for name in owners(self.digest, nodes)]
+        return self._owner_nodes
 
     # --- from before -----------------------------------------------------------------------------------------------
 
@@ -166,12 +178,13 @@ class OpenSwarm:
 
     # --- members ---------------------------------------------------------------------------------------------------
 
-    def join(self, node: int, *, held: int, wanted: bool) -> SwarmMember:
+    def join(self, node: int, name: PeerName, *, held: int, wanted: bool) -> SwarmMember:
         """A node announced what it holds (mask) and whether it wants the rest; the member is made the first time."""
         member = self.members.get(node)
         if member is None:
-            member = self.members[node] = SwarmMember(wanted)
+            member = self.members[node] = SwarmMember(name, wanted)
             insort(self._holders, node)
+            self._owner_nodes = None
         member.wanted = wanted
         member.held = held & self.hashes.known
         member.unproven = held & ~self.hashes.known
@@ -188,6 +201,7 @@ class OpenSwarm:
         """Nobody is in it any more: the blob was voided."""
         self.members.clear()
         self._holders.clear()
+        self._owner_nodes = None
         self.fetches.clear()
 
     def mistrust(self, node: int) -> None:
@@ -195,6 +209,7 @@ class OpenSwarm:
         position = bisect_left(self._holders, node)
         if position < len(self._holders) and self._holders[position] == node:
             del self._holders[position]
+            self._owner_nodes = None
 
     def returned(self, node: int) -> bool:
         """A node announced. Whether it was recorded as a holder before the restart, and expected back."""

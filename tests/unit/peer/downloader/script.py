@@ -34,8 +34,8 @@ def peer_id(number: int) -> PeerName:
 class Script:
     """Feeds one machine; the clock moves by hand."""
 
-    def __init__(self, seed: int = 1, limits: Limits | None = None) -> None:
-        self.machine = Downloader(Random(seed), limits)
+    def __init__(self, seed: int = 1, limits: Limits | None = None, own: int = 9) -> None:
+        self.machine = Downloader(Random(seed), peer_id(own), limits)
         self.now = 100.0
         self.all: list[contract.Command] = []
 

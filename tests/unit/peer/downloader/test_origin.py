@@ -23,9 +23,9 @@ def test_a_slow_origin_is_waited_for_while_the_supernode_says_that_it_is_fetchin
     script = Script().connected().open()
     script(ReaderAt(1, 0))
     for _ in range(60):
-        assert of_type(script.wait(2.0), FailReaders) == []
+        assert of_type(script.wait(2.0), FetchUpstream) == []
         script.receive(OriginStatus(SWARM, "fetching", False))
-    assert of_type(script.wait(31.0), FailReaders)
+    assert of_type(script.wait(31.0), FetchUpstream)
 
 
 def test_an_elected_node_asks_upstream_and_reports_the_end() -> None:

@@ -40,7 +40,7 @@ class World:
 
     def __init__(self, seed: int, steps: int) -> None:
         self.rng = Random(seed)
-        self.machine = Downloader(Random(seed + 1))
+        self.machine = Downloader(Random(seed + 1), peer_id(9))
         self.now = 0.0
         self.steps = steps
         self.log: list[contract.Command] = []

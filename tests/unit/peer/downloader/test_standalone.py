@@ -18,7 +18,6 @@ from peer.downloader.contract import (
     FailReaders,
     FetchEnded,
     FetchUpstream,
-    HashesLearned,
     HoldingsKnown,
     OpenInStore,
     PublicChecked,
@@ -51,12 +50,14 @@ from tests.unit.peer.downloader.script import (
 LIMITS = Limits()
 
 
-def lost(held: int = 0, hashed: int = 0b1111, seed: int = 1) -> tuple[Script, list[AskHoldings]]:
+def lost(
+    held: int = 0, hashed: int = 0b1111, *, own: int = 9, silent: bool = False, holders: tuple[int, ...] = (1, 2)
+) -> tuple[Script, list[AskHoldings]]:
     """A client reads, the supernode had named two holders, the session is lost."""
-    script = Script(seed).connected().open(held=held, hashed=hashed)
+    script = Script(own=own).connected().open(held=held, hashed=hashed)
     script(ReaderAt(1, 0))
-    script.receive(Holders(SWARM, (1, 2)))
-    return script, of_type(script(SupernodeLost()), AskHoldings)
+    script.receive(Holders(SWARM, holders))
+    return script, of_type(script(SupernodeLost(silent)), AskHoldings)
 
 
 def test_known_holders_are_asked_what_they_have() -> None:
@@ -81,10 +82,21 @@ def test_the_reader_s_piece_comes_first_and_then_the_rarest() -> None:
     assert len({fetch.piece for fetch in fetches}) == len(fetches) == 3
 
 
-def test_a_piece_without_a_signed_hash_is_never_taken_from_a_peer() -> None:
-    script, (first, _) = lost(hashed=0)
-    assert of_type(script(HoldingsKnown(first.query, 0b1111)), StartFetch) == []
-    assert of_type(script(HashesLearned(DIGEST, 0b0010)), StartFetch)[0].piece == 1
+def test_a_piece_without_a_signed_hash_is_taken_as_unproven() -> None:
+    script, (first, _) = lost(hashed=0b0001)
+    fetches = of_type(script(HoldingsKnown(first.query, 0b0011)), StartFetch)
+    assert {fetch.piece: fetch.unproven for fetch in fetches} == {0: False, 1: True}
+
+
+def test_after_unproven_pieces_made_a_blob_wrong_only_signed_ones_are_taken() -> None:
+    script, (first, _) = lost(held=0b1110, hashed=0)
+    (fetch,) = of_type(script(HoldingsKnown(first.query, 0b0001)), StartFetch)
+    (check,) = of_type(script(FetchEnded(fetch.fetch, "", 0.1)), CheckDigest)
+    script(DigestChecked(check.check, False))
+    script(BlobWanted(2, DIGEST, SOURCE), StoreOpened(DIGEST, 0, 0b0010, False))
+    later = of_type(script.wait(LIMITS.refresh_s), AskHoldings)
+    fetches = of_type(script(HoldingsKnown(later[0].query, 0b1111)), StartFetch)
+    assert [fetch.piece for fetch in fetches] == [1]
 
 
 def test_holders_are_asked_again_and_again() -> None:
@@ -96,22 +108,86 @@ def test_holders_are_asked_again_and_again() -> None:
 def test_upstream_is_asked_after_a_grace_that_counts_from_the_loss() -> None:
     script, (first, second) = lost()
     script(HoldingsKnown(first.query, None), HoldingsKnown(second.query, 0))
-    assert of_type(script.wait(9.9), FetchUpstream) == []
-    asked = of_type(script.wait(10.2), FetchUpstream)
-    assert [fetch.pieces for fetch in asked] == [0b1111]
+    assert of_type(script.wait(LIMITS.grace_s - 0.1), FetchUpstream) == []
+    assert of_type(script.wait(3 * LIMITS.turn_s), FetchUpstream)
 
 
-def test_the_grace_differs_from_node_to_node() -> None:
-    moments = {round(lost(seed=seed)[0].machine.state.upstream_from, 3) for seed in range(8)}
+def test_a_silent_supernode_may_be_slow_and_is_waited_for_longer() -> None:
+    script, (first, second) = lost(silent=True)
+    script(HoldingsKnown(first.query, 0), HoldingsKnown(second.query, 0))
+    assert of_type(script.wait(LIMITS.silent_grace_s - 0.1), FetchUpstream) == []
+    assert of_type(script.wait(3 * LIMITS.turn_s), FetchUpstream)
+
+
+def test_nodes_that_know_nobody_begin_at_moments_of_their_own() -> None:
+    moments = set()
+    for seed in range(8):
+        script = Script(seed).connected().open()
+        script(ReaderAt(1, 0), SupernodeLost())
+        script.wait(LIMITS.grace_s + LIMITS.grace_jitter_s)
+        moments.add(script.machine.story(DIGEST)[-1].split()[0])
     assert len(moments) == 8
-    assert all(110.0 <= moment <= 120.0 for moment in moments)
+
+
+def alone_among(own: int) -> Script:
+    """One of the nodes 2, 3 and 4, which know each other and hold nothing, when the grace is over."""
+    script, queries = lost(own=own, holders=tuple(peer - 1 for peer in (2, 3, 4) if peer != own))
+    script(*(HoldingsKnown(query.query, 0) for query in queries))
+    script.wait(LIMITS.grace_s)
+    return script
+
+
+def fetched_upstream(script: Script) -> int:
+    """The pieces (mask) that this node asks of upstream in one request after the other, each of which succeeds."""
+    asked = 0
+    while (upstream := script.machine.state.blobs[DIGEST].upstream) is not None:
+        assert not asked & upstream.pieces
+        asked |= upstream.pieces
+        pieces = [piece for piece in range(4) if upstream.pieces >> piece & 1]
+        script(*(UpstreamPiece(upstream.fetch, piece) for piece in pieces), UpstreamEnded(upstream.fetch, ""))
+    return asked
+
+
+def test_nodes_that_know_each_other_share_the_origin_out() -> None:
+    asked = [fetched_upstream(alone_among(own)) for own in (2, 3, 4)]
+    assert sum(asked) == asked[0] | asked[1] | asked[2] == 0b1111, "each piece by one of them"
+
+
+def test_who_comes_next_tries_what_its_owner_does_not_come_up_with() -> None:
+    script = alone_among(2)
+    asked = [fetched_upstream(script)]
+    for _ in range(2):
+        script.wait(LIMITS.turn_s + 0.1)
+        asked.append(fetched_upstream(script))
+    assert asked[0] != 0b1111
+    assert sum(asked) == 0b1111
+
+
+def test_pieces_that_turn_up_at_holders_put_the_next_one_s_turn_off() -> None:
+    script = alone_among(2)
+    missing = 0b1111 & ~fetched_upstream(script)
+    script.wait(LIMITS.turn_s - 1.0)
+    query = of_type(script.all, AskHoldings)[-1]
+    script(HoldingsKnown(query.query, missing & -missing))
+    script.wait(LIMITS.turn_s - 1.0)
+    assert fetched_upstream(script) == 0
+
+
+def test_a_holder_that_does_not_answer_has_no_turn() -> None:
+    script, queries = lost(own=2, holders=(2, 3))
+    script(*(HoldingsKnown(query.query, None) for query in queries))
+    script.wait(LIMITS.grace_s + LIMITS.refresh_s)
+    assert fetched_upstream(script) == 0b1111
 
 
 def test_upstream_is_asked_only_for_what_nobody_known_holds() -> None:
     script, (first, second) = lost()
     script(HoldingsKnown(first.query, 0b0110), HoldingsKnown(second.query, 0b0010))
-    (fetch,) = of_type(script.wait(20.0), FetchUpstream)
-    assert fetch.pieces == 0b1001
+    asked = 0
+    for _ in range(6):
+        script.wait(LIMITS.turn_s)
+        asked |= fetched_upstream(script)
+    assert asked == 0b1001
 
 
 def test_nobody_reading_means_nothing_asked_of_upstream() -> None:

@@ -69,7 +69,7 @@ class RunningNode:
         self.fatal = False
         self.session: Session | None = None
         self.shell = Node(
-            Downloader(random.Random(1), limits),
+            Downloader(random.Random(1), peer_name(self.identity.peer), limits),
             self.workers,
             self.metrics,
             send=self._send,

@@ -118,7 +118,7 @@ def test_the_seed_is_connected_to_for_a_blob_of_several_pieces() -> None:
 def test_numbers_end_with_their_session() -> None:
     script = Script()
     script.hears(SEED, swarm_opened())
-    script.handler.session_lost()
+    script.handler.session_lost(silent=False)
     script.handler.session_opened()
     assert script.events[-2:] == [SupernodeLost(), SupernodeConnected()]
     assert script.hears(PieceHashes(SWARM, 0, bytes(32), b"")) == []

@@ -47,7 +47,7 @@ class Owner:
     def received(self, message: Message) -> None:
         self._note(message)
 
-    def lost(self, reason: str) -> None:
+    def lost(self, reason: str, *, silent: bool) -> None:
         self._note(f"lost: {reason}")
 
     def _note(self, event: object) -> None:

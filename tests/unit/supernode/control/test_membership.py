@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from proto.ids import Digest
+from proto.ids import Digest, peer_name
 from proto.wire.messages import Holders, Voided
 from supernode.scheduler.contract import PeerLost, PeerWithdrew, PieceStored, SwarmClosed, SwarmVoided
 from tests.unit.supernode.control.bench import Bench
@@ -71,7 +71,7 @@ def test_a_voided_blob_is_forgotten_by_all_and_its_fetches_end() -> None:
 def test_what_a_member_said_to_hold_counts_once_the_hash_is_known() -> None:
     bench = Bench()
     session, swarm = bench.join(), bench.open(b"blob", pieces=2)
-    swarm.join(session.node, held=0b10, wanted=True)
+    swarm.join(session.node, peer_name(session.info.peer), held=0b10, wanted=True)
     bench.events.clear()
     bench.control.membership.learn_hashes(swarm, 0, HASH * 2)
     assert bench.events == [PieceStored(swarm.number, session.node, 1)]

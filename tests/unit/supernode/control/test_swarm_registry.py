@@ -7,7 +7,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proto.ids import Digest
+from proto.ids import Digest, PeerName
+from proto.owners import owners
 from proto.pieces import PieceLayout
 from proto.wire.messages import HOLDERS_MAX
 from proto.wire.tickets import Identity
@@ -17,10 +18,14 @@ from supernode.signer import IdentitySigner
 SIGNER = IdentitySigner(Identity.generate())
 
 
+def name_of(node: int) -> PeerName:
+    return PeerName(node.to_bytes(12, "big"))
+
+
 def swarm_of(nodes: set[int]) -> OpenSwarm:
     swarm = SwarmRegistry(SIGNER).open(Digest.of(b"blob"), PieceLayout(1000, 1000))
     for node in nodes:
-        swarm.join(node, held=0, wanted=True)
+        swarm.join(node, name_of(node), held=0, wanted=True)
     return swarm
 
 
@@ -32,11 +37,21 @@ def test_everybody_else_or_twenty(nodes: set[int], asker: int) -> None:
     assert len(set(named)) == len(named)
 
 
-def test_no_node_is_named_to_all() -> None:
+def test_owners_are_named_to_all_and_the_others_evenly() -> None:
     nodes = set(range(1, 101))
     swarm = swarm_of(nodes)
     named = Counter(other for node in nodes for other in swarm.holders_for(node))
-    assert set(named.values()) == {HOLDERS_MAX}
+    owned_by = owners(swarm.digest, [name_of(node) for node in nodes])
+    assert {name_of(node) for node, count in named.items() if count == 99} == set(owned_by)
+    assert max(count for count in named.values() if count < 99) <= HOLDERS_MAX
+
+
+def test_an_owner_that_leaves_is_replaced() -> None:
+    swarm = swarm_of(set(range(1, 31)))
+    first = swarm.holders_for(1)[0]
+    swarm.leave(first)
+    assert first not in swarm.holders_for(1)
+    assert len(swarm.holders_for(1)) == HOLDERS_MAX
 
 
 def test_a_mistrusted_node_is_named_to_nobody() -> None:
