@@ -30,12 +30,6 @@ class Checker:
     def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
         """Before anything else."""
 
-    def granted(self, now: float, lease: int, source: int, receiver: int) -> None:
-        """The scheduler gave a lease."""
-
-    def lease_ended(self, now: float, lease: int) -> None:
-        """It learned the outcome, or took the lease back."""
-
     def origin_asked(self, now: float, blob: int, pieces: int, held_by_live: int) -> None:
         """The scheduler asked the origin for these pieces (mask) while live sources that it knew held those."""
 
@@ -44,9 +38,6 @@ class Checker:
 
     def origin_opened(self, now: float, blob: int) -> None:
         """Every node may ask for itself from now on."""
-
-    def began(self, now: float, source: int, running: int) -> None:
-        """A source began a transfer; so many run there now."""
 
     def arrived(self, now: float, node: int, blob: int, piece: int, size_bytes: float) -> None:
         """All of a transfer's bytes are at the node, and its hash passed."""
@@ -191,42 +182,6 @@ class OriginOnce(Checker):
         self._open[blob] = True
 
 
-class SlotsKept(Checker):
-    """A source runs no more transfers than it has slots; a node has at most one lease ahead for each slot."""
-
-    def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
-        """See Checker."""
-        self._slots = settings.slots
-        self._leases: dict[int, tuple[int, int]] = {}
-        # By node.
-        self._out = [0] * (scenario.nodes + 1)
-        self._in = [0] * (scenario.nodes + 1)
-
-    def granted(self, now: float, lease: int, source: int, receiver: int) -> None:
-        """See Checker."""
-        self._leases[lease] = (source, receiver)
-        self._out[source] += 1
-        self._in[receiver] += 1
-        if self._out[source] > 2 * self._slots or self._in[receiver] > 2 * self._slots:
-            way, node, count = ("from", source, self._out[source])
-            if count <= 2 * self._slots:
-                way, node, count = ("to", receiver, self._in[receiver])
-            raise RuleBroken(f"at {now:.6f} {count} leases {way} node {node}, which has {self._slots} slots")
-
-    def lease_ended(self, now: float, lease: int) -> None:
-        """See Checker."""
-        ends = self._leases.pop(lease, None)
-        if ends is not None:
-            source, receiver = ends
-            self._out[source] -= 1
-            self._in[receiver] -= 1
-
-    def began(self, now: float, source: int, running: int) -> None:
-        """See Checker."""
-        if running > self._slots:
-            raise RuleBroken(f"at {now:.6f} node {source} sends {running} pieces at a time with {self._slots} slots")
-
-
 class AllEnd(Checker):
     """Every live node ends with all its blobs, or with an error that says why not."""
 
@@ -277,4 +232,4 @@ def listeners(checkers: Sequence[Checker], what: str) -> list[Callable[..., None
 
 def all_checkers() -> tuple[Checker, ...]:
     """Fresh ones, for one run."""
-    return (BytesConserved(), BoundsKept(), OriginOnce(), SlotsKept(), AllEnd(), NobodyStarves())
+    return (BytesConserved(), BoundsKept(), OriginOnce(), AllEnd(), NobodyStarves())

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks import flags
 from benchmarks.flags import checked, count, duration, number, whole
-from benchmarks.scenario import Faults, NodeClass, OriginBehaviour, Scenario
+from benchmarks.scenario import Faults, NodeClass, Scenario
 from proto.config.values import parse_size
 from proto.errors import ConfigError
 from proto.pieces import MIB, PIECE_COUNT_MAX
@@ -36,26 +36,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     flags.add_scenario_arguments(group)
     add("--class", dest="classes", action="append", metavar="PARTS:R[:DOWN]", help="nodes with links of their own")
     add("--declared", action="store_true", default=None, help="nodes tell their rates, as with upload_rate set")
-    add("--first-byte", metavar="T", help="after which an answer of the origin begins [0s]")
-    add("--stall", metavar="T", help="for which the origin stands still half way [0s]")
-    add("--refuse", metavar="N[:T]", help="requests the origin answers 429, with Retry-After [0:1s]")
     add("--churn", metavar="PART[:FROM:TO]", help="of the nodes leave, between those times [0:0s:1s]")
-    add("--churn-back", metavar="T", help="after which they come back [never]")
     add("--slow", metavar="PART[:FACTOR]", help="of the nodes have that part of their links [0:0.05]")
     add("--corrupt", metavar="PART", help="of the nodes serve wrong bytes [0]")
     group = parser.add_argument_group("the simulation itself")
     add = group.add_argument
     add("--round-trip", metavar="T", help="between any two nodes [1ms]")
-    add("--rack-round-trip", metavar="T", help="between nodes of one rack [as --round-trip]")
-    add("--service", metavar="T", help="of the supernode, an event [0.02ms]")
-    add("--power-loss", action="store_true", help="nodes that leave lose their power: nobody closes their connections")
-    add("--slow-start", action="store_true", help="connections that rested begin slowly")
 
 
 # What a named scenario says itself.
 _SHARED: Final = ("nodes", "pieces", "size", "layers", "parallel", "rate", "classes", "origin_rate", "supernode_rate",
-                  "declared", "racks", "uplink_rate", "arrival", "joiners", "first_byte", "stall", "refuse", "churn",
-                  "churn_back", "slow", "corrupt")  # fmt: skip
+                  "declared", "racks", "uplink_rate", "arrival", "joiners", "churn", "slow",
+                  "corrupt")  # fmt: skip
 
 
 def refuse_with_named(arguments: argparse.Namespace, name: str) -> None:
@@ -71,17 +63,10 @@ def scenario(arguments: argparse.Namespace, seed: int) -> Scenario:
     blobs, piece_size_bytes = _cut(arguments.pieces, arguments.size, count("--layers", arguments.layers, 1, 1))
     rate = arguments.rate or _RATE
     common = flags.scenario(arguments, blobs, rate, nodes_max=NODES_MAX, least_bytes_s=_RATE_MIN_BYTES_S)
-    refused, _, retry_after = (arguments.refuse or "0").partition(":")
     return replace(
         common,
         classes=_classes(arguments.classes) or common.classes,
         piece_size_bytes=piece_size_bytes,
-        origin=OriginBehaviour(
-            first_byte_s=duration("--first-byte", arguments.first_byte),
-            stall_s=duration("--stall", arguments.stall),
-            refused=checked("--refuse", refused, whole, 0, "a number of requests"),
-            retry_after_s=duration("--refuse", retry_after or "1s"),
-        ),
         faults=_faults(arguments),
         declared=bool(arguments.declared),
         seed=seed,
@@ -90,17 +75,8 @@ def scenario(arguments: argparse.Namespace, seed: int) -> Scenario:
 
 def settings(arguments: argparse.Namespace, given: SimulationSettings) -> SimulationSettings:
     """`given`, with what flags change. Raises ConfigError."""
-    round_trip, rack_round_trip, service = arguments.round_trip, arguments.rack_round_trip, arguments.service
-    return replace(
-        given,
-        round_trip_s=given.round_trip_s if round_trip is None else duration("--round-trip", round_trip),
-        rack_round_trip_s=(
-            given.rack_round_trip_s if rack_round_trip is None else duration("--rack-round-trip", rack_round_trip)
-        ),
-        service_s=given.service_s if service is None else duration("--service", service),
-        power_loss=given.power_loss or arguments.power_loss,
-        slow_start=given.slow_start or arguments.slow_start,
-    )
+    round_trip = arguments.round_trip
+    return given if round_trip is None else replace(given, round_trip_s=duration("--round-trip", round_trip))
 
 
 def _cut(pieces_text: str | None, size_text: str | None, layers: int) -> tuple[tuple[int, ...], int]:
@@ -148,7 +124,6 @@ def _faults(arguments: argparse.Namespace) -> Faults:
         churn_part=number("--churn", churn, 0.0, _PART),
         churn_from_s=from_s,
         churn_to_s=to_s,
-        churn_back_after_s=duration("--churn-back", arguments.churn_back),
         slow_part=number("--slow", slow, 0.0, _PART),
         slow_factor=slow_factor,
         corrupt_part=number("--corrupt", arguments.corrupt or "0", 0.0, _PART),

@@ -60,7 +60,6 @@ class Links:
     def __init__(self, clock: Clock, *, exact: bool) -> None:
         self._clock = clock
         self._exact = exact
-        # To be changed by set_capacity alone.
         self.capacity_bytes_s: list[float] = []
         # Of each link: its capacity per open flow.
         self._share_bytes_s: list[float] = []
@@ -77,19 +76,6 @@ class Links:
         self._flows.append({})
         self.carried_bytes.append(0.0)
         return len(self._flows) - 1
-
-    def flows_on(self, link: int) -> int:
-        """Open flows of a link."""
-        return len(self._flows[link])
-
-    def set_capacity(self, link: int, capacity_bytes_s: float) -> None:
-        """From now on; 0.0 is a link on which nothing moves."""
-        self.capacity_bytes_s[link] = capacity_bytes_s
-        self._touch((link,))
-
-    def share_of_next(self, links: tuple[int, ...]) -> float:
-        """The rate that a flow more over these links would have by its local share."""
-        return min(self.capacity_bytes_s[link] / (len(self._flows[link]) + 1) for link in links)
 
     def start(self, links: tuple[int, ...], size_bytes: float, done: Callable[..., None], *args: object) -> Flow:
         """Begin to move bytes; `done(*args)` is called when they are through."""
@@ -208,7 +194,7 @@ class Links:
         flow.progress(now)
         flow.rate_bytes_s = rate_bytes_s
         if rate_bytes_s <= 0.0:
-            # Nothing moves before the next change: a link is down, or a share of nothing left was rounded.
+            # Nothing moves before the next change: a share of nothing left was rounded.
             if flow.end is not None:
                 flow.end.cancel()
                 flow.end = None

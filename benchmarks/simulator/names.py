@@ -1,4 +1,4 @@
-"""What simulated nodes and blobs are called on the wire. Blob b of a scenario is swarm b + 1; node 0 is the seed."""
+"""What simulated nodes and blobs are called on the wire. Node 0 is the seed."""
 
 from __future__ import annotations
 
@@ -14,16 +14,6 @@ SOURCE = Source("registry.example.com", "simulated/image")
 def digest_of(blob: int) -> Digest:
     """A stand-in for the digest of the scenario's blob with this index."""
     return Digest.of(f"the simulated blob {blob}".encode())
-
-
-def swarm_of(blob: int) -> int:
-    """The supernode's number for the blob."""
-    return blob + 1
-
-
-def blob_of(swarm: int) -> int:
-    """The index of the blob."""
-    return swarm - 1
 
 
 @cache

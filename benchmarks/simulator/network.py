@@ -19,7 +19,6 @@ class Network:
     """Nodes by number; 0 is the supernode, which is in no rack, like the origin."""
 
     def __init__(self, clock: Clock, scenario: Scenario, settings: SimulationSettings) -> None:
-        self._settings = settings
         self.links = links = Links(clock, exact=scenario.nodes <= settings.exact_nodes_max)
         self.origin = links.add(scenario.origin_bytes_s or UNLIMITED_BYTES_S)
         self.up: list[int] = []
@@ -55,13 +54,6 @@ class Network:
         out = () if rack is None else (self.trunks_up[rack],)
         into = () if other is None else (self.trunks_down[other],)
         return out + into
-
-    def round_trip_s(self, source: int, receiver: int) -> float:
-        """Between two nodes."""
-        if not self.trunks_up:
-            return self._settings.round_trip_s
-        rack = self._racks[source]
-        return self._settings.round_trip(same_rack=rack is not None and rack == self._racks[receiver])
 
     @property
     def cross_rack_bytes(self) -> float | None:

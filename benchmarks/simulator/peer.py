@@ -79,27 +79,6 @@ class Store:
 class Peer:
     """See the module."""
 
-    __slots__ = (
-        "_blobs",
-        "_client",
-        "_endpoint",
-        "_environment",
-        "_fetches",
-        "_frame",
-        "_frame_s",
-        "_gone",
-        "_handling",
-        "_inbox",
-        "_machine",
-        "_messages",
-        "_methods",
-        "_send_frame",
-        "_store",
-        "_timer",
-        "_upstream",
-        "node",
-    )
-
     def __init__(
         self,
         environment: Environment,

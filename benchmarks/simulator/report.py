@@ -58,7 +58,6 @@ def links(settings: SimulationSettings, scenario: Scenario) -> dict[str, object]
     """What the simulation knows of the links beyond the scenario."""
     return {
         "round_trip_s": settings.round_trip_s,
-        "rack_round_trip_s": settings.round_trip(same_rack=True),
         "service_s": settings.service_s,
         "sharing": "exact" if scenario.nodes <= settings.exact_nodes_max else "local",
     }
@@ -72,7 +71,6 @@ def simulation(outcome: Outcome) -> dict[str, object]:
         "hash_s": settings.hash_s,
         "slots": settings.slots,
         "power_loss": settings.power_loss,
-        "slow_start": settings.slow_start,
         "trace_sha256": outcome.trace_hash,
         "trace_entries": outcome.trace_entries,
         "wall_s": outcome.wall_s,
@@ -81,10 +79,9 @@ def simulation(outcome: Outcome) -> dict[str, object]:
 
 def assumptions(settings: SimulationSettings) -> str:
     """Of the simulation itself, as a line."""
-    start = "with slow start" if settings.slow_start else "without slow start"
     return (
         f"{settings.round_trip_s * 1e3:g} ms round trip, {settings.service_s * 1e6:g} us of supernode service an event,"
-        f" {settings.hash_s * 1e3:g} ms to a piece's hash, {settings.slots} upload slots, {start}"
+        f" {settings.hash_s * 1e3:g} ms to a piece's hash, {settings.slots} upload slots"
     )
 
 

@@ -13,8 +13,6 @@ class SimulationSettings:
     """Times in seconds. The round trip is that between any two nodes, and to supernode and origin."""
 
     round_trip_s: float = 0.001
-    # Between two nodes of one rack; None: as between any others.
-    rack_round_trip_s: float | None = None
     # Of the supernode, an event; one at a time.
     service_s: float = 20e-6
     # From a piece's last byte to its hash. Hashing runs beside the transfer, so this is the last 1 MiB's.
@@ -37,14 +35,5 @@ class SimulationSettings:
     pings_missed_max: int = 3
     # Nodes that leave lose their power: nobody closes their connections. Otherwise their process ends.
     power_loss: bool = False
-    # Whether a connection that is new, or rested for longer than that, sends a window of so many bytes in its first
-    # round trip and doubles it with each (RFC 6928: ten segments; Linux: after the least retransmission time-out).
-    slow_start: bool = False
-    slow_start_window_bytes: int = 10 * 1448
-    slow_start_idle_s: float = 0.2
     # Up to so many nodes links are shared exactly; above, by the local share.
     exact_nodes_max: int = 200
-
-    def round_trip(self, *, same_rack: bool) -> float:
-        """Between two nodes."""
-        return self.rack_round_trip_s if same_rack and self.rack_round_trip_s is not None else self.round_trip_s

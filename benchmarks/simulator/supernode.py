@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.simulator.channel import PeerChannel
 from benchmarks.simulator.checkers import listeners
-from benchmarks.simulator.names import SOURCE, address_of, node_of, peer_id
+from benchmarks.simulator.names import SOURCE, address_of, peer_id
 from benchmarks.simulator.seed import Seed
-from proto.ids import peer_name
 from supernode.control.control import Control
 from supernode.control.delivery import PieceDelivery
 from supernode.control.notifier import REFRESH_INTERVALS
@@ -232,30 +231,13 @@ class _Forgetful:
 
 
 class _Watcher(ControlObserver):
-    """Has the checkers look at what the control does. They know nodes, not the numbers of their sessions."""
+    """Has the checkers look at what the control does."""
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._on_granted = listeners(environment.checkers, "granted")
-        self._on_ended = listeners(environment.checkers, "lease_ended")
         self._on_opened = listeners(environment.checkers, "origin_opened")
-
-    def lease_granted(self, lease_id: int, source: PeerId, receiver: PeerId, *, inline: bool) -> None:
-        """See ControlObserver."""
-        if not inline:
-            for granted in self._on_granted:
-                granted(self._environment.clock.now, lease_id, _node(source), _node(receiver))
-
-    def lease_ended(self, lease_id: int, outcome: str) -> None:
-        """See ControlObserver."""
-        for ended in self._on_ended:
-            ended(self._environment.clock.now, lease_id)
 
     def origin_opened(self, digest: Digest) -> None:
         """See ControlObserver."""
         for opened in self._on_opened:
             opened(self._environment.clock.now, self._environment.blobs[digest])
-
-
-def _node(peer: PeerId) -> int:
-    return node_of(peer_name(peer))

@@ -6,7 +6,6 @@ cancelled transfer gives its slot and its share of the links back at once.
 
 from __future__ import annotations
 
-from math import ceil, log2
 from typing import TYPE_CHECKING
 
 from benchmarks.simulator.checkers import listeners
@@ -42,7 +41,6 @@ class Transport:
         self._settings = settings
         layouts = [scenario.layout(blob) for blob in range(len(scenario.blobs))]
         self._lengths = [[layout.length(piece) for piece in range(layout.count)] for layout in layouts]
-        self._on_began = listeners(checkers, "began")
         self._on_arrived = listeners(checkers, "arrived")
         # Pieces of each blob that some peer holds (mask), and when the last of them first came to one.
         self.spread = [0] * len(scenario.blobs)
@@ -68,17 +66,16 @@ class Transport:
         """Begin; `ended` is called once with `number`, but never for a receiver that left meanwhile."""
         clock, settings = self._clock, self._settings
         to, whence = self.endpoints[receiver], self.endpoints[source]
-        half_s = self._network.round_trip_s(source, receiver) / 2
-        transfer = Transfer(to, whence, blob, piece, deadline_s, clock.now, half_s, ended, number, ahead)
+        half_s = settings.round_trip_s / 2
+        transfer = Transfer(to, whence, whence.life, blob, piece, deadline_s, clock.now, half_s, ended, number, ahead)
         to.transfers[transfer] = whence.transfers[transfer] = None
-        used_s = to.warm.get(source)
-        transfer.rested = used_s is None or clock.now > used_s + settings.slow_start_idle_s
-        to.warm[source] = clock.now
-        reachable = used_s is not None or whence.alive
+        connected = source in to.connected
+        to.connected.add(source)
+        reachable = connected or whence.alive
         transfer.late_s = clock.now + (settings.slot_wait_s if reachable else settings.connect_wait_s)
         # One call for both time limits; that of the transfer itself will not end before this.
         transfer.deadline = clock.at(min(transfer.late_s, clock.now + deadline_s), self._late, transfer, reachable)
-        connecting_s = 0.0 if used_s is not None else settings.connect_round_trips * 2 * half_s
+        connecting_s = 0.0 if connected else settings.connect_round_trips * 2 * half_s
         if behind is None:
             clock.run_after(connecting_s + half_s, self._asked, transfer)
         else:
@@ -137,29 +134,9 @@ class Transport:
         # The answer's head comes first: time taken and deadline count from there, not from the wait for a slot.
         transfer.began_s = now + transfer.half_s
         transfer.late_s = transfer.began_s + transfer.deadline_s
-        for began in self._on_began:
-            began(now, source.number, source.running)
-        if transfer.rested and self._settings.slow_start:
-            transfer.ramp = self._clock.after(self._ramp_s(transfer), self._flow, transfer)
-        else:
-            self._flow(transfer)
-
-    def _ramp_s(self, transfer: Transfer) -> float:
-        """By how much later its last byte leaves than if it had its share of the links from the start.
-
-        The window doubles each round trip until share or end is reached; until then the rounds are paid whole, less
-        what they carry at the share. The share is that of the beginning.
-        """
-        path = self._network.path(transfer.source.number, transfer.receiver.number)
-        size, window = self._lengths[transfer.blob][transfer.piece], self._settings.slow_start_window_bytes
-        round_trip_s, share = 2 * transfer.half_s, self._links.share_of_next(path)
-        if share <= 0.0 or share * round_trip_s <= window:
-            return 0.0
-        rounds = min(ceil(log2(share * round_trip_s / window)), ceil(log2(size / window + 1)))
-        return max(0.0, rounds * round_trip_s - min(size, window * ((1 << rounds) - 1)) / share)
+        self._flow(transfer)
 
     def _flow(self, transfer: Transfer) -> None:
-        transfer.ramp = None
         path = self._network.path(transfer.source.number, transfer.receiver.number)
         size = float(self._lengths[transfer.blob][transfer.piece])
         left, tail = size - transfer.moved_bytes, size * PART_MIN
@@ -189,7 +166,6 @@ class Transport:
             self._end(transfer, FetchReason.CORRUPT)
             return
         receiver.received_bytes += size
-        receiver.warm[source.number] = self._clock.now
         receiver.held[blob] |= 1 << transfer.piece
         if receiver.number:
             if source.number:
@@ -226,10 +202,6 @@ class Transport:
 
     def _stop_flow(self, transfer: Transfer) -> bool:
         """No byte of it moves any more; whether it was being sent until now."""
-        if transfer.ramp is not None:
-            transfer.ramp.cancel()
-            transfer.ramp = None
-            return True
         if transfer.flow is None:
             return False
         moved = transfer.moved_bytes + self._links.stop(transfer.flow)
@@ -277,7 +249,7 @@ class Transport:
                 self._stop_flow(transfer)
         endpoint.waiting.clear()
         endpoint.running = 0
-        endpoint.warm.clear()
+        endpoint.connected.clear()
 
     def _abandon(self, transfer: Transfer) -> None:
         """Its receiver is gone. The source notices when what it sends is refused, or not taken."""

@@ -44,15 +44,6 @@ class AsksTheOriginTwice(Scheduling):
         return [command]
 
 
-class CountsNoSlots(Scheduling):
-    """Every grant comes many times over, each under a number of its own."""
-
-    def changed(self, command: up.Command) -> list[up.Command]:
-        if isinstance(command, GrantLease):
-            return [command, *(replace(command, lease_id=-(command.lease_id * 100 + copy)) for copy in range(20))]
-        return [command]
-
-
 class StarvesOne(Scheduling):
     """One node's grants are lost."""
 

@@ -15,7 +15,6 @@ from benchmarks.simulator.checkers import (
     Checker,
     NobodyStarves,
     OriginOnce,
-    SlotsKept,
 )
 from benchmarks.simulator.errors import RuleBroken
 from benchmarks.simulator.links import Links
@@ -40,7 +39,6 @@ SCENARIO = replace(equal_links(6, (12 * 64 * KIB - 5,), RATE), piece_size_bytes=
     ("checker", "machine", "text"),
     [
         (OriginOnce, broken.AsksTheOriginTwice, "asked again for pieces"),
-        (SlotsKept, broken.CountsNoSlots, "which has 8 slots"),
         (NobodyStarves, broken.StarvesOne, "node 3 starves"),
     ],
 )
@@ -67,7 +65,7 @@ def test_a_checker_trips_on_the_downloader_that_breaks_its_rule(
         Simulation(SCENARIO, SETTINGS, [checker()], make_downloader=machine).run()
 
 
-@pytest.mark.parametrize("checker", [BytesConserved, BoundsKept, OriginOnce, SlotsKept, AllEnd, NobodyStarves])
+@pytest.mark.parametrize("checker", [BytesConserved, BoundsKept, OriginOnce, AllEnd, NobodyStarves])
 def test_the_production_machines_pass_every_checker(checker: Callable[[], Checker]) -> None:
     assert Simulation(SCENARIO, SETTINGS, [checker()]).run().errors == ()
 
@@ -96,14 +94,6 @@ def test_a_link_that_carried_more_than_it_can_is_found() -> None:
     checker.carried(1.0, "one uplink", 1e6, 1e6)
     with pytest.raises(RuleBroken, match="one uplink carried"):
         checker.carried(1.0, "one uplink", 1e6, 1.001e6)
-
-
-def test_a_source_that_sends_more_at_a_time_than_it_has_slots_is_found() -> None:
-    checker = SlotsKept()
-    checker.opened(SCENARIO, SETTINGS)
-    checker.began(0.0, 1, SETTINGS.slots)
-    with pytest.raises(RuleBroken, match="sends 9 pieces at a time"):
-        checker.began(0.0, 1, SETTINGS.slots + 1)
 
 
 # --- parts of the simulation that break a rule ---------------------------------------------------------------------

@@ -65,7 +65,6 @@ def test_bytes_are_conserved_over_starts_ends_and_cancellations() -> None:
     # Half the link each for a second, then all of it for the first: 50 + 50 bytes.
     assert ended == pytest.approx([50.0, 1.5])
     assert links.carried_bytes == pytest.approx([150.0, 100.0, 50.0])
-    assert links.flows_on(0) == 0
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -73,23 +72,8 @@ def test_a_trunk_is_shared_by_all_that_pass_it(exact: bool) -> None:
     # Two racks: uplinks 0 to 3, trunk out 4, trunk in 5, downlinks 6 to 9.
     capacities = [10.0] * 4 + [8.0, 8.0] + [10.0] * 4
     paths: list[tuple[int, ...]] = [(node, 4, 5, 6 + node) for node in range(4)]
-    _, links, flows = shared(capacities, paths, exact=exact)
+    _, _, flows = shared(capacities, paths, exact=exact)
     assert [flow.rate_bytes_s for flow in flows] == pytest.approx([2.0] * 4)
-    assert links.flows_on(4) == 4
-
-
-@pytest.mark.parametrize("exact", [True, False])
-def test_a_link_can_become_slower_stand_still_and_come_back(exact: bool) -> None:
-    clock = Clock()
-    links = Links(clock, exact=exact)
-    up, down = links.add(100.0), links.add(100.0)
-    ended: list[float] = []
-    links.start((up, down), 400.0, lambda: ended.append(clock.now))
-    for at_s, capacity_bytes_s in ((1.0, 50.0), (2.0, 0.0), (5.0, 100.0)):
-        clock.run_at(at_s, links.set_capacity, up, capacity_bytes_s)
-    clock.run(100.0)
-    # 100 bytes, 50, none for three seconds, and the other 250.
-    assert ended == pytest.approx([7.5])
 
 
 @pytest.mark.parametrize("exact", [True, False])
@@ -110,9 +94,3 @@ def test_an_end_that_was_put_off_comes_when_the_last_byte_is_through(exact: bool
     clock.run(100.0)
     # Both at half the link's rate from 0.5 s to 1.0 s; then the first has it for itself.
     assert ended == pytest.approx({"second": 1.0, "first": 1.25})
-
-
-def test_what_a_flow_more_would_get() -> None:
-    _, links, _ = shared([10.0, 30.0, 8.0], [(0, 1), (0, 1)], exact=False)
-    assert links.share_of_next((0, 1)) == pytest.approx(10.0 / 3)
-    assert links.share_of_next((1, 2)) == pytest.approx(8.0)

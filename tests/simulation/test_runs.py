@@ -6,12 +6,18 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks.scenario import Arrivals, Faults, NodeClass, OriginBehaviour, equal_links
 from benchmarks.simulator.settings import SimulationSettings
-from benchmarks.simulator.simulation import Simulation
+from benchmarks.simulator.simulation import Simulation, production_scheduler
+from supernode.scheduler import invariants
+
+if TYPE_CHECKING:
+    from benchmarks.scenario import Scenario
+    from supernode.scheduler.contract import Command, Event
 
 PIECE_BYTES = 1_000_000
 RATE = 1_000_000.0
@@ -66,6 +72,29 @@ def test_both_ways_of_sharing_come_to_about_the_same_makespan() -> None:
     exact = Simulation(SMALL).run().completed_s[-1]
     local = Simulation(SMALL, SimulationSettings(exact_nodes_max=0)).run().completed_s[-1]
     assert local == pytest.approx(exact, rel=0.1)
+
+
+class Checked:
+    """The production scheduler, which must keep its own rules now and then."""
+
+    def __init__(self, scenario: Scenario, settings: SimulationSettings) -> None:
+        self._machine = production_scheduler(scenario, settings)
+        self._events = 0
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        commands = self._machine.handle(event, now)
+        self._events += 1
+        if self._events % 50 == 0:
+            invariants.check(self._machine)
+        return commands
+
+    def next_wakeup(self) -> float | None:
+        return self._machine.next_wakeup()
+
+
+@pytest.mark.parametrize("scenario", [SMALL, MESS], ids=["plain", "mess"])
+def test_the_scheduler_keeps_its_rules_in_a_whole_run(scenario: Scenario) -> None:
+    assert Simulation(scenario, make_scheduler=Checked).run().errors == ()
 
 
 @pytest.mark.parametrize(("nodes", "pieces"), [(1, 1), (1, 5), (3, 1)])

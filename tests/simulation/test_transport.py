@@ -1,4 +1,4 @@
-"""Simulated transfers: connections that begin slowly, and time limits before and after the answer."""
+"""Simulated transfers: time limits before and after the answer, and requests that follow one another."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from proto.wire.messages import FetchReason
 RATE = 1e8
 PIECE = 1_000_000
 SCENARIO = replace(equal_links(3, (4 * PIECE,), RATE), piece_size_bytes=PIECE)
-# At this rate 100 kB are on their way; the window is a tenth of it.
-SLOW = SimulationSettings(slow_start=True, slow_start_window_bytes=10_000, slow_start_idle_s=0.2)
 
 
 class Wires:
@@ -39,39 +37,9 @@ class Wires:
         self.clock.run(1e9)
         return self.elapsed_s
 
-    def rest(self, seconds: float) -> None:
-        """Nothing happens for so long."""
-        self.clock.run_after(seconds, self.clock.stop)
-        self.clock.run(1e9)
-
-
-def test_a_new_connection_pays_the_rounds_until_its_window_fills_the_link() -> None:
-    lasting_s = Wires(SimulationSettings()).fetch(0)
-    # Windows of 10, 20, 40 and 80 kB: four round trips for what the link carries in 1.5.
-    assert Wires(SLOW).fetch(0) == pytest.approx(lasting_s + 4 * 0.001 - 150_000 / RATE)
-
-
-def test_a_warm_connection_does_not_begin_slowly_and_one_that_rested_does() -> None:
-    wires, lasting_s = Wires(SLOW), Wires(SimulationSettings()).fetch(0)
-    first_s = wires.fetch(0)
-    assert wires.fetch(1) == pytest.approx(lasting_s)
-    wires.rest(0.1)
-    assert wires.fetch(2) == pytest.approx(lasting_s)
-    wires.rest(0.3)
-    assert wires.fetch(3) == pytest.approx(first_s)
-
-
-def test_what_is_cancelled_before_its_bytes_flow_gives_its_slot_back() -> None:
-    wires = Wires(SLOW)
-    transfer = wires.transport.fetch(2, 1, 0, 0, 10.0, wires._ended, 7)
-    wires.clock.run_after(0.001, wires.transport.cancel, transfer)
-    wires.clock.run(1e9)
-    assert wires.outcomes == [(7, FetchReason.CANCELLED)]
-    assert wires.transport.endpoints[1].running == 0
-
 
 def test_the_deadline_counts_from_the_answer_and_not_from_the_wait_for_a_slot() -> None:
-    wires = Wires(SimulationSettings(slots=1, slow_start=False))
+    wires = Wires(SimulationSettings(slots=1))
     lasting_s = PIECE / RATE
     wires.transport.fetch(3, 1, 0, 0, 10.0, wires._ended, 100)
     wires.fetch(1, deadline_s=lasting_s + 0.005)
