@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from proto.ids import Digest
     from proto.pieces import PieceLayout
 
-# Binding takes a millisecond; what takes longer has failed.
-_LISTEN_WAIT_S: Final = 2.0
+# Binding takes a millisecond, and what fails says so; on a machine that starts many nodes at once it waits its turn.
+_LISTEN_WAIT_S: Final = 10.0
 _POLL_S: Final = 0.001
 # Blocks on their way to the disk; beyond it a download waits for the disk.
 _DISK_QUEUE_BYTES: Final = 16 * 1024 * 1024
