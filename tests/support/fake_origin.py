@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
-from benchmarks.cluster.processes import WAIT_S
 from proto.ids import Digest
 from proto.oci.ranges import select
 from proto.oci.upstreams import UpstreamConfig
@@ -21,6 +20,9 @@ from tests.support.http_server import HttpServer, QuietHandler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# A stalled answer stands still for longer than any test waits for anything.
+STALL_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class FakeOrigin:
     faults: list[Fault] = field(default_factory=list)
     asked: list[Asked] = field(default_factory=list)
     bytes_per_s: float | None = None
+    # Answers that stand still by a fault right now; they end, short, when `released` is set.
+    stalled: int = 0
     released: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
     port: int = 0
@@ -174,14 +178,21 @@ class _Handler(QuietHandler):
         if fault.surplus:
             self._send_part(fault.surplus, chunked=True)
         if fault.stall_after_bytes is not None:
-            self.wfile.flush()
-            self.origin.released.wait(WAIT_S)
+            self._stall()
         if fault.cut_after_bytes is not None or fault.stall_after_bytes is not None:
             self.close_connection = True
         elif chunked:
             self.wfile.write(b"0\r\n\r\n")
         if fault.content_length is not None:
             self.close_connection = True
+
+    def _stall(self) -> None:
+        origin = self.origin
+        with origin.lock:
+            origin.stalled += 1
+        origin.released.wait(STALL_S)
+        with origin.lock:
+            origin.stalled -= 1
 
     def _send_part(self, part: bytes, *, chunked: bool) -> None:
         self.wfile.write(b"%x\r\n%s\r\n" % (len(part), part) if chunked else part)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import itertools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
@@ -108,6 +109,9 @@ class BarePeer:
         self.answer_pings = True
         self.pings = 0
         self._queue: asyncio.Queue[Message | None] = asyncio.Queue()
+        # Our own pings, by their number.
+        self._questions = itertools.count(1 << 20)
+        self._answers: dict[int, asyncio.Future[None]] = {}
         self.challenge: Challenge
         self.upload_address = ":7"
 
@@ -153,6 +157,14 @@ class BarePeer:
                 if isinstance(message, kind):
                     return message
 
+    async def heard(self) -> None:
+        """Wait until the supernode has taken all that was sent before; what it had said until then is in `seen`."""
+        number = next(self._questions)
+        answered = self._answers[number] = asyncio.get_running_loop().create_future()
+        await self.send(Ping(number))
+        async with asyncio.timeout(WAIT_S):
+            await answered
+
     async def ended(self) -> None:
         """Wait until the supernode closed the session."""
         async with asyncio.timeout(WAIT_S):
@@ -171,6 +183,9 @@ class BarePeer:
             self.pings += 1
             if self.answer_pings:
                 await self.send(Pong(message.number))
+            return
+        if isinstance(message, Pong) and message.number in self._answers:
+            self._answers.pop(message.number).set_result(None)
             return
         self.seen.append(message)
         self._queue.put_nowait(message)
@@ -204,7 +219,7 @@ class RealPeer(BarePeer):
             HostPort("127.0.0.1", 0), self.store, lambda: self.key, peer_name(self.identity.peer)
         )
         self.upload_address = self.upload.address
-        self.transport = HttpTransport(self.identity)
+        self.transport = HttpTransport(self.identity, connect_timeout_s=WAIT_S, slot_wait_s=WAIT_S)
         self.nodes: dict[int, PieceSource] = {}
         self.swarms: dict[int, tuple[BlobHandle, bytes]] = {}
         self.sources: list[int] = []

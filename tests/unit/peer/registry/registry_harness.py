@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.cluster.processes import WAIT_S
 from peer.registry.base import ANYONE, Caller
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
@@ -55,8 +56,8 @@ class Reader:
 
 
 @contextlib.contextmanager
-def reading(*origins: FakeOrigin, read_s: float = 5.0) -> Iterator[Reader]:
-    http = OriginHttp(OriginTimeouts(connect_s=5.0, read_s=read_s))
+def reading(*origins: FakeOrigin, read_s: float = WAIT_S) -> Iterator[Reader]:
+    http = OriginHttp(OriginTimeouts(connect_s=WAIT_S, read_s=read_s))
     with contextlib.closing(Reader([origin.upstream for origin in origins], http)) as reader:
         yield reader
 

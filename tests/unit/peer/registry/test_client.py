@@ -69,7 +69,7 @@ def get(http: OriginHttp, endpoint: Endpoint) -> bytes:
 
 @pytest.fixture
 def http() -> Iterator[OriginHttp]:
-    opened = OriginHttp(OriginTimeouts(connect_s=5, read_s=5))
+    opened = OriginHttp(OriginTimeouts(connect_s=WAIT_S, read_s=WAIT_S))
     yield opened
     opened.close()
 

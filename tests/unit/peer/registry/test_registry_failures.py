@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import UpstreamKind
 from proto.ids import Digest
@@ -110,6 +111,7 @@ def test_silence_within_a_body_loses_no_byte_received(origin: FakeOrigin) -> Non
     digest = origin.add(CONTENT)
     origin.faults = [Fault(stall_after_bytes=70_000)]
     with reading(origin, read_s=2.0) as reader, reader.open(origin.upstream, digest) as response:
+        wait_until(lambda: origin.stalled == 1)
         buffer = memoryview(bytearray(len(CONTENT)))
         error = refused(lambda: read_on(response, buffer))
         assert error.kind is UpstreamKind.UNAVAILABLE
@@ -154,14 +156,17 @@ def test_cancelling_wakes_a_reader(origin: FakeOrigin) -> None:
     origin.faults = [Fault(stall_after_bytes=10)]
     cancel = Cancellation()
     with (
-        reading(origin, read_s=30) as reader,
+        reading(origin, read_s=10 * WAIT_S) as reader,
         reader.open(origin.upstream, digest, cancel=cancel) as response,
     ):
+        wait_until(lambda: origin.stalled == 1)
         timer = threading.Timer(0.1, cancel.cancel)
         timer.start()
         buffer = memoryview(bytearray(100))
         with pytest.raises(FetchCancelled):
             read_on(response, buffer)
+        # The origin has not moved meanwhile.
+        assert origin.stalled == 1
         timer.join()
 
 

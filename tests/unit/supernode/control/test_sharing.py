@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.cluster.processes import wait_until
 from peer.downloader.limits import Limits as PeerLimits
 from peer.store.disk import DiskStore
 from proto.pieces import KIB, PieceLayout
@@ -15,8 +16,6 @@ from proto.wire.messages import (
     NodeKnown,
     OriginStatus,
     PieceHashes,
-    Ping,
-    Pong,
     Stored,
     SwarmOpened,
     TorrentOpened,
@@ -26,7 +25,7 @@ from supernode.control.peer_session import PeerLease
 from supernode.session.session import Limits
 from tests.support.torrents import RecordedEvents, torrent_swarms
 from tests.unit.supernode.control.bench import Bench
-from tests.unit.supernode.harness import BarePeer, running_supernode
+from tests.unit.supernode.harness import running_supernode
 from tests.unit.supernode.torrent.test_tracker import FLAGS, TorrentPeer
 
 if TYPE_CHECKING:
@@ -128,17 +127,11 @@ class WaitingPeer(TorrentPeer):
             pass
 
 
-async def settled(peer: BarePeer) -> None:
-    """All that was sent either way has arrived: a frame is there when its successor is."""
-    await peer.send(Ping(1))
-    await peer.expect(Pong)
-
-
 async def let_it_rest(supernode: Supernode, peer: WaitingPeer) -> None:
     """As if nothing had moved for long; what was said before is forgotten."""
     for swarm in supernode._control.swarms:
         swarm.moved_s = float("-inf")
-    await settled(peer)
+    await peer.heard()
     peer.forget()
 
 
@@ -158,10 +151,13 @@ async def test_pieces_that_members_store_are_news_once(tmp_path: Path, origin: F
         await let_it_rest(supernode, waits)
         await stores.send(Stored(0, swarm, 0, 1))
         await waits.heard_sharing()
-        await settled(stores)
+        await stores.heard()
         await let_it_rest(supernode, waits)
         await stores.send(Stored(0, swarm, 0, 1))
-        await asyncio.sleep(0.5)
+        await stores.heard()
+        # Each frame that leaves brings what is repeated, the next but one surely.
+        pings = waits.pings
+        await asyncio.to_thread(wait_until, lambda: waits.pings >= pings + 2)
         assert waits.of(OriginStatus) == []
 
 

@@ -68,7 +68,7 @@ def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
 def test_what_was_handed_over_is_on_disk_soon_and_not_only_at_the_end(tmp_path: Path) -> None:
     log = log_writer(tmp_path / "a.log")
     log.add(1.0, STORED, [])
-    wait_until(lambda: len(read(tmp_path / "a.log")[1]) == 1, "the entry in the file", 10.0)
+    wait_until(lambda: len(read(tmp_path / "a.log")[1]) == 1, "the entry in the file")
     assert read(tmp_path / "a.log")[0] == ""
     log.close()
 
@@ -92,7 +92,7 @@ def test_at_the_size_limit_recording_stops_with_one_warning(tmp_path: Path, capl
     log = log_writer(tmp_path / "a.log", limit_bytes=64 << 10)
     for number in range(20_000):
         log.add(float(number), STORED, [])
-    wait_until(lambda: log.stopped, "the end of the recording", 10.0)
+    wait_until(lambda: log.stopped, "the end of the recording")
     log.add(1e9, STORED, [])
     log.turn_ended()
     log.close()
@@ -120,7 +120,7 @@ def test_on_a_full_disk_recording_stops_with_one_warning_and_what_was_whole_can_
     log = log_writer(tmp_path / "a.log", write=write)
     for number in range(5000):
         log.add(float(number), STORED, [])
-    wait_until(lambda: log.stopped, "the end of the recording", 10.0)
+    wait_until(lambda: log.stopped, "the end of the recording")
     log.add(1e9, STORED, [])
     log.close()
     ended, entries = read(tmp_path / "a.log")
@@ -159,7 +159,7 @@ def test_an_event_that_cannot_be_kept_ends_the_recording_alone(
 ) -> None:
     log = log_writer(tmp_path / "a.log")
     log.add(1.0, PeerJoined(1, "\ud800", 4, 4), [])
-    wait_until(lambda: log.stopped, "the end of the recording", 10.0)
+    wait_until(lambda: log.stopped, "the end of the recording")
     log.close()
     (warning,) = warnings(caplog)
     assert "an event cannot be kept" in warning

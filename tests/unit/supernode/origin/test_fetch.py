@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.cluster.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
@@ -41,8 +41,9 @@ WINDOWS = WindowSettings(
     first_bytes=12 * PIECE, trial_bytes=PIECE, align_bytes=PIECE, measure_bytes=PIECE, measure_s=0.001, gain_min=0.0
 )
 ONE_STREAM = WindowSettings(first_bytes=4 * PIECE, align_bytes=PIECE, streams_max=1)
-QUICK = RetrySettings(first_delay_s=0.01, delay_max_s=0.05, without_progress_s=0.2)
-PATIENT = RetrySettings(first_delay_s=0.001, delay_max_s=0.01)
+PATIENT = RetrySettings(first_delay_s=0.001, delay_max_s=0.01, without_progress_s=WAIT_S)
+# For origins that are to be given up.
+SHORT = RetrySettings(first_delay_s=0.01, delay_max_s=0.05, without_progress_s=0.2)
 
 ONE_MORE = bytes([*range(1, 256), 255])
 
@@ -88,10 +89,10 @@ def joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 @contextlib.contextmanager
 def origin_of(
-    *origins: FakeOrigin, windows: WindowSettings = ONE_STREAM, retry: RetrySettings = QUICK, read_s: float = WAIT_S
+    *origins: FakeOrigin, windows: WindowSettings = ONE_STREAM, retry: RetrySettings = PATIENT, read_s: float = WAIT_S
 ) -> Iterator[OriginFetcher]:
     table = UpstreamTable.build(sections=[origin.upstream for origin in origins])
-    http = OriginHttp(OriginTimeouts(read_s=read_s))
+    http = OriginHttp(OriginTimeouts(connect_s=WAIT_S, read_s=read_s))
     with contextlib.closing(Origins(lambda: table, http=http)) as known:
         yield OriginFetcher(known, ReadSettings(retry=retry), windows)
 
@@ -138,7 +139,7 @@ def test_a_flaky_origin_is_resumed_at_the_byte_reached(
     pieces: int, faults: list[Fault], windows: WindowSettings, chunked: bool
 ) -> None:
     missing, received = LAYOUT.byte_ranges(pieces), Received()
-    with fake_origin() as origin, origin_of(origin, windows=windows, retry=PATIENT) as registry:
+    with fake_origin() as origin, origin_of(origin, windows=windows) as registry:
         origin.faults, origin.chunked = list(faults), chunked
         fetch(registry, origin.add(CONTENT), received, origin, missing=missing)
     received.assert_exactly(missing)
@@ -189,10 +190,20 @@ def test_a_stall_is_ended_and_resumed(origin: FakeOrigin) -> None:
 
 def test_further_streams_open_only_after_a_206_and_where_they_pay(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
-    origin.bytes_per_s = 2_000_000.0
+    # The first window comes little by little, and is not over before the second is asked for.
+    origin.bytes_per_s = 1_000_000.0
+    origin.faults = [Fault(stall_after_bytes=11 * PIECE)]
+
+    def go_on_at_the_second() -> None:
+        wait_until(lambda: len(origin.asked) >= 2)
+        origin.released.set()
+
+    releaser = threading.Thread(target=go_on_at_the_second)
+    releaser.start()
     received = Received()
     with origin_of(origin, windows=WINDOWS) as registry:
         fetch(registry, digest, received, origin)
+    releaser.join()
     received.assert_exactly(WHOLE)
     assert asked_ranges(origin)[:2] == [(0, 12 * PIECE), (12 * PIECE, 13 * PIECE)]
 
@@ -289,7 +300,7 @@ def test_a_long_retry_after_is_reported_at_once(origin: FakeOrigin) -> None:
 def test_the_next_source_goes_on_where_the_first_refuses(origin: FakeOrigin, status: int) -> None:
     digest = origin.add(CONTENT)
     received = Received()
-    with fake_origin() as bad, origin_of(origin, bad) as registry:
+    with fake_origin() as bad, origin_of(origin, bad, retry=SHORT) as registry:
         bad.add(CONTENT)
         bad.faults = [Fault(cut_after_bytes=150_000), *[Fault(status=status)] * 40]
         fetch(registry, digest, received, bad, origin)
@@ -300,7 +311,7 @@ def test_the_next_source_goes_on_where_the_first_refuses(origin: FakeOrigin, sta
 def test_an_origin_that_stays_down_is_an_error_within_its_time(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.faults = [Fault(status=503)] * 100
-    with origin_of(origin) as registry, pytest.raises(UpstreamError) as caught:
+    with origin_of(origin, retry=SHORT) as registry, pytest.raises(UpstreamError) as caught:
         fetch(registry, digest, Received(), origin)
     assert caught.value.kind is UpstreamKind.UNAVAILABLE
     assert 3 <= len(origin.asked) < 40
@@ -331,13 +342,18 @@ def test_cancelling_ends_a_fetch_at_once(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.faults = [Fault(stall_after_bytes=1000)]
     cancel = Cancellation()
-    timer = threading.Timer(0.2, cancel.cancel)
-    timer.start()
-    started_s = time.monotonic()
-    with origin_of(origin, read_s=WAIT_S) as registry, pytest.raises(FetchCancelled):
+
+    def cancel_when_it_stalls() -> None:
+        wait_until(lambda: bool(origin.stalled))
+        cancel.cancel()
+
+    canceller = threading.Thread(target=cancel_when_it_stalls)
+    canceller.start()
+    with origin_of(origin, read_s=10 * WAIT_S) as registry, pytest.raises(FetchCancelled):
         fetch(registry, digest, Received(), origin, cancel=cancel)
-    assert time.monotonic() - started_s < 10
-    timer.join()
+    # The origin has not moved meanwhile.
+    assert origin.stalled == 1
+    canceller.join()
 
 
 def test_the_size_of_a_public_blob_is_told(origin: FakeOrigin) -> None:

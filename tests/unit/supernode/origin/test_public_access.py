@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
-from benchmarks.cluster.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from proto.errors import ConfigError, LayercastError, UpstreamError, UpstreamKind
 from proto.ids import Digest
 from proto.wire.messages import Source
@@ -75,7 +75,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
 async def test_many_ask_and_the_origin_is_asked_once(bench: Bench) -> None:
     bench.origin.may_answer.clear()
     asking = [asyncio.create_task(bench.publicity.check(SOURCE, BLOB)) for _ in range(50)]
-    await asyncio.sleep(0.05)
+    await asyncio.to_thread(wait_until, lambda: bench.origin.asked > 0)
     bench.origin.may_answer.set()
     assert {(await each).size_bytes for each in asking} == {1000}
     assert bench.origin.asked == 1

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.cluster.processes import WAIT_S
-from proto.wire.messages import BlobRefused, Holders, InlineBlob, SwarmOpened
+from benchmarks.cluster.processes import WAIT_S, wait_until
+from proto.ids import peer_name
+from proto.wire.messages import BlobRefused, Holders, InlineBlob, NodeKnown, SwarmOpened
 from proto.wire.tickets import Identity
 from tests.support.fake_origin import FakeOrigin, Fault
 from tests.unit.supernode.harness import BarePeer, running_supernode
@@ -40,8 +41,8 @@ async def test_who_leaves_while_a_blob_is_opened_takes_it_from_nobody_else(
             await first.announce(origin, digest)
             await asyncio.wait_for(looking.wait(), WAIT_S)
             await second.announce(origin, digest)
-            await asyncio.sleep(0.1)
-        await asyncio.sleep(0.1)
+            await second.heard()
+        await asyncio.to_thread(wait_until, lambda: len(supernode._control.nodes) == 1, "the end of the first session")
         may_open.set()
         assert (await second.expect(InlineBlob)).content == b"x" * 1000
 
@@ -51,16 +52,18 @@ async def test_a_quarantined_peer_that_comes_back_is_named_to_nobody(tmp_path: P
     identity = Identity.generate()
     async with (
         running_supernode(tmp_path / "s", origin, "--ping-interval", "50ms") as supernode,
+        BarePeer.connected(supernode) as good,
         BarePeer.connected(supernode) as other,
     ):
         supernode._control.membership.quarantine(identity.peer, "served corrupt bytes")
         async with BarePeer.connected(supernode, identity) as bad:
-            await bad.announce(origin, digest)
-            await bad.expect(SwarmOpened)
-            await other.announce(origin, digest)
-            await other.expect(SwarmOpened)
-            await asyncio.sleep(0.2)
-            assert all(not holders.nodes for holders in other.of(Holders))
+            for peer in (bad, good, other):
+                await peer.announce(origin, digest)
+                await peer.expect(SwarmOpened)
+            while not (named := await other.expect(Holders)).nodes:
+                pass
+            assert len(named.nodes) == 1
+            assert peer_name(identity.peer) not in {known.peer for known in other.of(NodeKnown)}
 
 
 async def test_an_origins_nonsense_refuses_the_blob_and_ends_no_session(tmp_path: Path, origin: FakeOrigin) -> None:

@@ -200,12 +200,14 @@ async def test_a_silent_peer_is_ended_after_three_pings(tmp_path: Path, origin: 
 
 async def test_a_peer_that_answers_stays(tmp_path: Path, origin: FakeOrigin) -> None:
     digest = origin.add(b"content")
+    # Silence of five seconds would end it.
+    limits = Limits(ping_interval_s=0.5, pings_missed_max=10)
     async with (
-        running_supernode(tmp_path / "s", origin, "--ping-interval", "500ms", patient=False) as supernode,
+        running_supernode(tmp_path / "s", origin, limits=limits, patient=False) as supernode,
         BarePeer.connected(supernode) as peer,
     ):
-        # Four intervals.
-        await asyncio.sleep(2.0)
+        # They are an interval and a half apart, or more: it has said nothing but its answers for longer than that.
+        await asyncio.to_thread(wait_until, lambda: peer.pings >= 8)
         await peer.announce(origin, digest)
         await peer.expect(SwarmOpened)
 
@@ -215,13 +217,14 @@ async def test_a_session_that_is_busy_both_ways_is_not_pinged(tmp_path: Path, or
         running_supernode(tmp_path / "s", origin, "--ping-interval", "100ms") as supernode,
         BarePeer.connected(supernode) as peer,
     ):
-        silences = 0
+        silences, before_s = 0, time.monotonic()
         for number in range(60):
-            started_s = time.monotonic()
             await peer.send(Ping(number))
             await peer.expect(Pong)
             await asyncio.sleep(0.01)
-            silences += time.monotonic() - started_s >= 0.05
+            now_s = time.monotonic()
+            silences += now_s - before_s >= 0.05
+            before_s = now_s
         # Without the rule it is six or more. A machine that stands still makes a silence, which is asked about.
         assert peer.pings <= silences
         await asyncio.to_thread(wait_until, lambda: peer.pings >= silences + 2)

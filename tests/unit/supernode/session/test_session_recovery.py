@@ -27,6 +27,7 @@ from proto.wire.messages import (
     Vouched,
 )
 from proto.wire.tickets import Identity
+from supernode.scheduler.machine import Scheduler
 from supernode.scheduler.settings import SchedulerSettings
 from supernode.state.sqlite import SqliteState
 from tests.support.blobs import SomeBlob, fill, some_blob
@@ -257,17 +258,16 @@ async def test_pieces_whose_hash_nobody_knows_are_no_copies_yet(tmp_path: Path, 
         await second.announce(origin, digest)
         await second.expect(SwarmOpened)
         await first.send(Stored(0, status.swarm, 0, 0))
-        await asyncio.sleep(0.3)
+        await first.heard()
+        # Whatever it led to has left for the second by now.
+        await second.heard()
         assert second.of(Grant) == []
 
 
 async def test_what_an_elected_peer_brought_is_not_asked_of_the_origin_again(
     tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backoff_s = 0.2
-    monkeypatch.setattr(
-        "supernode.app.SchedulerSettings", functools.partial(SchedulerSettings, origin_backoff_s=backoff_s)
-    )
+    monkeypatch.setattr("supernode.app.SchedulerSettings", functools.partial(SchedulerSettings, origin_backoff_s=0.2))
     blob = some_blob(MIB, piece_size_bytes=MIB // 4)
     origin.add(blob.content)
     origin.faults = [Fault(), Fault(status=404)]
@@ -284,8 +284,12 @@ async def test_what_an_elected_peer_brought_is_not_asked_of_the_origin_again(
         await asyncio.to_thread(lambda: fill(elected.store, blob).close())
         await elected.send(*(Stored(0, status.swarm, piece, 0) for piece in range(blob.layout.count)))
         await elected.send(OriginTried(status.swarm, ""))
-        # Longer than the scheduler waits before it tries a failed origin again.
-        await asyncio.sleep(3 * backoff_s)
+        await elected.heard()
+        scheduler = supernode._scheduler
+        assert isinstance(scheduler, Scheduler)
+        state = scheduler.inspect()
+        # It looked whether to try the failed origin again.
+        await asyncio.to_thread(wait_until, lambda: state.now >= state.plans[status.swarm].retry_at)
         handle = elected.swarms[status.swarm][0]
         await elected.announce(origin, blob.digest, wanted=False, handle=handle, hashes=blob.hashes)
         await other.completed(blob.digest)

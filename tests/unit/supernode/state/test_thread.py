@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.cluster.processes import WAIT_S
 from supernode.state import thread as thread_module
 from supernode.state.base import StateError
 from supernode.state.sqlite import SqliteState
@@ -35,7 +36,7 @@ class _Hanging(SqliteState):
         self.go_on = threading.Event()
 
     def forget_swarm(self, digest: Digest) -> None:
-        self.go_on.wait(10)
+        self.go_on.wait(WAIT_S)
 
 
 @pytest.mark.asyncio
