@@ -17,6 +17,7 @@ import pytest
 from multidict import CIMultiDict
 
 from benchmarks.cluster.image import Image, make_random_image
+from benchmarks.cluster.processes import WAIT_S
 from peer.registry.base import ANYONE, NODE
 from peer.registry.origins import Origins
 from peer.transport.cancellation import Cancellation, FetchCancelled
@@ -178,7 +179,7 @@ class OriginSuite:
         start_together = threading.Barrier(4)
 
         def read(_: int) -> bytes:
-            start_together.wait(10)
+            start_together.wait(WAIT_S)
             return read_all(origin.open_range(REPOSITORY, Digest.parse(blob.digest), 0, None, NODE, Cancellation()))
 
         with ThreadPoolExecutor(4) as pool:

@@ -67,7 +67,7 @@ class Wire:
         return handle
 
     def start(
-        self, handle: BlobHandle, piece: int, ticket: bytes, *, fetch_id: int = 1, deadline_s: float = 10.0
+        self, handle: BlobHandle, piece: int, ticket: bytes, *, fetch_id: int = 1, deadline_s: float = WAIT_S
     ) -> None:
         """Begin a fetch whose outcome comes into `outcomes`."""
         fetch = PieceFetch(fetch_id, handle, piece, self.source, ticket, deadline_s)
@@ -206,19 +206,19 @@ class TransportSuite:
     def test_the_bitfield_of_a_source(self, wire: Wire) -> None:
         blob = some_blob(160_000, piece_size_bytes=16384)
         fill(wire.source_store, blob, [0, 3]).close()
-        found = wire.transport.bitfield(wire.source, blob.digest, wire.ticket(blob), 5.0)
+        found = wire.transport.bitfield(wire.source, blob.digest, wire.ticket(blob), WAIT_S)
         assert found == (blob.layout, 0b1001)
 
     def test_there_is_no_bitfield_of_an_unknown_blob(self, wire: Wire) -> None:
         blob = some_blob(10_000, piece_size_bytes=16384)
-        found = wire.transport.bitfield(wire.source, blob.digest, wire.ticket(blob), 5.0)
+        found = wire.transport.bitfield(wire.source, blob.digest, wire.ticket(blob), WAIT_S)
         assert found is None
 
     def test_a_source_that_is_gone_has_no_bitfield(self, wire: Wire) -> None:
         blob = some_blob(10_000, piece_size_bytes=16384)
         wire.server.close()
         with pytest.raises(RemoteError):
-            wire.transport.bitfield(wire.source, blob.digest, wire.ticket(blob), 5.0)
+            wire.transport.bitfield(wire.source, blob.digest, wire.ticket(blob), WAIT_S)
 
     def test_every_start_has_one_outcome_under_cancels_from_another_thread(self, wire: Wire) -> None:
         blob = some_blob(1_600_000, piece_size_bytes=16384)

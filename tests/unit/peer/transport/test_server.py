@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.cluster.processes import wait_until
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.store.base import SignedHashes
 from peer.transport.server import UploadServer
 from peer.transport.wire import bitfield_path, decode_hashes, format_request, hashes_path, nonce_path, pieces_path
@@ -65,7 +65,7 @@ def test_a_ticket_expires_on_an_open_connection(
     with Client(serve()) as client:
         ticket, proof = client.ticket()
         assert client.ask(bitfield_path(SMALL.digest), ticket, proof)[0].status == 200
-        later_s = time.time() + 3600
+        later_s = time.time() + 7200
         monkeypatch.setattr("peer.transport.handler.time.time", lambda: later_s)
         assert client.ask(bitfield_path(SMALL.digest), ticket, proof)[0].status == 403
 
@@ -125,7 +125,7 @@ def test_curl_can_ask(serve: Callable[..., UploadServer]) -> None:
         check=True,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=WAIT_S,
     )
     assert "204 No Content" in done.stdout
     assert "Layercast-Nonce: " in done.stdout

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.cluster.processes import WAIT_S
 from peer.store.disk import DiskStore
 from peer.transport.client import HttpTransport
 from peer.transport.server import UploadServer
@@ -27,7 +28,7 @@ def wire(tmp_path: Path) -> Iterator[Wire]:
     server = UploadServer(
         HostPort("127.0.0.1", 0), source, lambda: supernode.peer, peer_name(uploader.peer), slots=4, queue_max=1000
     )
-    transport = HttpTransport(downloader, workers=4)
+    transport = HttpTransport(downloader, workers=4, connect_timeout_s=WAIT_S, slot_wait_s=WAIT_S)
     yield Wire(supernode, downloader, uploader, source, target, server, transport)
     transport.close()
     server.close()

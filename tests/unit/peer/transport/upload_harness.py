@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -76,6 +77,14 @@ class Client:
             raise EOFError
         return chunk
 
+    def wait_for_bytes(self) -> None:
+        """Until some are there to be read."""
+        self.sock.recv(1, socket.MSG_PEEK)
+
+    def has_bytes(self) -> bool:
+        """Whether some are there to be read."""
+        return bool(select.select([self.sock], [], [], 0)[0])
+
     def is_closed(self) -> bool:
         """Wait for the end of the connection."""
         with contextlib.suppress(ConnectionResetError):
@@ -87,7 +96,7 @@ class Client:
         """A ticket and its proof for this connection."""
         if not self.nonce:
             self.nonce = self.ask(nonce_path())[0].nonce
-        ticket = issue_ticket(SUPERNODE, blob_digest, self.downloader.peer, time.time() + 60)  # type: ignore[arg-type]  # a Digest
+        ticket = issue_ticket(SUPERNODE, blob_digest, self.downloader.peer, time.time() + 3600)  # type: ignore[arg-type]  # a Digest
         return ticket, prove_connection(self.downloader, UPLOADER, self.nonce, ticket)
 
     def begin_large(self) -> None:
