@@ -11,7 +11,6 @@ import http.client
 import socket
 import tempfile
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -45,8 +44,8 @@ if TYPE_CHECKING:
 # libuv opens one pipe a process with its first loop and keeps it: before a test looks what it leaves behind.
 uvloop.new_event_loop().close()
 
-QUICK = ProxyLimits(
-    relay_s=WAIT_S, open_s=WAIT_S, hangup_check_s=0.05, retry=RetrySettings(0.01, 0.05, without_progress_s=0.2)
+PATIENT = ProxyLimits(
+    relay_s=WAIT_S, open_s=WAIT_S, hangup_check_s=0.05, retry=RetrySettings(0.01, 0.05, without_progress_s=WAIT_S)
 )
 
 
@@ -202,7 +201,7 @@ def running_mirror(
     default: UpstreamConfig,
     *others: UpstreamConfig,
     node: ScriptedNode | None = None,
-    limits: ProxyLimits = QUICK,
+    limits: ProxyLimits = PATIENT,
     uv: bool = True,
 ) -> Iterator[Mirror]:
     """A mirror whose default upstream is the first; ends with every thread and socket of its own."""
@@ -277,7 +276,6 @@ class Reply:
     headers: Sequence[tuple[str, str]] = ()
     body: bytes = b""
     declared: int | None = -1
-    delay_s: float = 0.0
 
 
 @dataclass
@@ -304,7 +302,6 @@ class _Handler(QuietHandler):
         seen = Seen(self.command, self.path, list(self.headers.items()))
         self.origin.seen.append(seen)
         reply = self.origin.answer(seen)
-        time.sleep(reply.delay_s)
         with contextlib.suppress(OSError):
             self._send(reply)
 

@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import random
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -225,7 +224,7 @@ def test_a_slow_client_does_not_hold_up_the_event_loop(pair: tuple[FakeOrigin, M
     digest = origin.add(big)
     with mirror.connect() as client:
         client.sendall(f"GET /v2/name/blobs/{digest} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
-        time.sleep(0.3)
+        wait_until(lambda: mirror.counted("layercast_client_bytes_total", **{"from": "passthrough"}) > 0)
         assert mirror.request(PATH)[1] == CONTENT
         with client.makefile("rb") as stream:
             while stream.readline() != b"\r\n":

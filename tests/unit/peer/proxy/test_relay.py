@@ -8,7 +8,6 @@ import logging
 import socket
 import struct
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -334,13 +333,14 @@ def test_a_proxy_from_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatc
 
 def test_a_tls_greeting_on_the_plain_port_is_ended_at_once() -> None:
     hello = bytes.fromhex("16030100f1010000ed0303") + bytes(range(200))
-    with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
-        started_s = time.monotonic()
-        with mirror.connect() as client:
-            client.sendall(hello)
-            assert _read_to_end(client) is not None
-        # Clients that try TLS first wait 10 s for an answer.
-        assert time.monotonic() - started_s < 8
+    with (
+        scripted_origin(manifest_reply) as origin,
+        running_mirror(origin.upstream) as mirror,
+        mirror.connect() as client,
+    ):
+        client.sendall(hello)
+        # Clients that try TLS first wait for an answer.
+        _read_to_end(client)
 
 
 def test_a_head_of_tls_greeting_that_never_ends_is_ended_too(mirror_alone: Mirror) -> None:
@@ -380,7 +380,8 @@ def test_a_client_that_hangs_up_before_its_answer_is_no_error(caplog: pytest.Log
             client.sendall(b"GET /v2/library/app/manifests/latest HTTP/1.1\r\nHost: mirror\r\n\r\n")
             wait_until(lambda: len(origin.seen) == 1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        time.sleep(0.1)
+        # The mirror hears of its end before it can answer another.
+        assert mirror.request("/v2/x/blobs/bad")[0].status == 400
         hung_up.set()
         wait_until(lambda: mirror.counted("layercast_requests_total", kind="manifest", status="499") == 1)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

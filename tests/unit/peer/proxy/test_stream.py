@@ -8,7 +8,7 @@ import hashlib
 import http.client
 import random
 import socket
-import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.node.blobs import BlobFailed, DigestMismatch
 from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, ClientSocket
+from peer.registry.retry import RetrySettings
 from proto.ids import Digest
 from tests.support.fake_origin import Fault, fake_origin
-from tests.unit.peer.proxy.harness import Mirror, ScriptedBlob, ScriptedNode, _Handle, running_mirror, send
+from tests.unit.peer.proxy.harness import PATIENT, Mirror, ScriptedBlob, ScriptedNode, _Handle, running_mirror, send
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -211,7 +212,7 @@ def test_twenty_clients_at_once_get_all_of_it(origin_and_mirror: tuple[FakeOrigi
         results = [clients.submit(mirror.request, path_of(content)) for _ in range(20)]
         wait_until(lambda: blob.readers == 20)
         blob.move(4 * MIB)
-        time.sleep(0.05)
+        wait_until(lambda: blob.waited_for.count(4 * MIB) == 20)
         blob.move(6 * MIB)
         wanted = hashlib.sha256(content).digest()
         assert all(hashlib.sha256(result.result()[1]).digest() == wanted for result in results)
@@ -221,12 +222,12 @@ def test_twenty_clients_at_once_get_all_of_it(origin_and_mirror: tuple[FakeOrigi
 def test_a_slow_client_keeps_no_thread_from_the_others(origin_and_mirror: tuple[FakeOrigin, Mirror]) -> None:
     _, mirror = origin_and_mirror
     big, small = content_of(24 * MIB, seed=1), content_of(MIB, seed=2)
-    share(mirror, big)
+    taken = share(mirror, big)
     share(mirror, small)
     slow = [mirror.connect() for _ in range(4)]  # twice the threads there are
     for client in slow:
         client.sendall(f"GET {path_of(big)} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
-    time.sleep(0.3)
+    wait_until(lambda: taken.readers == len(slow))
     assert mirror.request(path_of(small))[1] == small
     for client in slow:
         with client, client.makefile("rb") as stream:
@@ -317,9 +318,10 @@ def test_a_wrong_blob_ends_short_and_asks_nobody(origin_and_mirror: tuple[FakeOr
 
 def test_a_failed_swarm_and_a_failed_origin_end_the_body_short() -> None:
     content = content_of(MIB)
-    with fake_origin() as origin, running_mirror(origin.upstream) as mirror:
+    retry = RetrySettings(0.01, 0.05, without_progress_s=0.2)
+    with fake_origin() as origin, running_mirror(origin.upstream, limits=replace(PATIENT, retry=retry)) as mirror:
         origin.add(content)
-        origin.faults += [Fault(status=503)] * 9
+        origin.faults += [Fault(status=503)] * 100
         blob = share(mirror, content, available=1000, complete=False)
         blob.move(failure=BlobFailed("no source left"))
         _, body = mirror.request(path_of(content))
