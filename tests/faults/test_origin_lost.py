@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks.cluster.faults import Fault
-from benchmarks.cluster.processes import wait_until
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from benchmarks.cluster.services import LOOPBACK, Cluster
 from tests.support.blobs import some_blob
 from tests.support.counts import assert_received, assert_received_from_the_swarm
@@ -68,10 +67,9 @@ def test_an_unreachable_origin_is_a_registry_error_before_clients_give_up(tmp_pa
         started = [Pull(peer.proxy, target) for target in targets]
         for running in started:
             with running:
-                answer = running.result()
+                # 25 s are allowed (containerd waits 30 for headers), TCP alone would take over 120.
+                answer = running.result(WAIT_S)
                 assert_registry_error(answer.status, answer.start)
-                # 25 s are allowed (containerd waits 30 for headers), TCP alone would take over 120
-                assert answer.elapsed_s < 60.0
 
 
 def test_an_origin_that_is_gone_for_a_while_is_asked_for_the_rest_alone(
@@ -80,12 +78,17 @@ def test_an_origin_that_is_gone_for_a_while_is_asked_for_the_rest_alone(
     digest = push(SIZE_BYTES)
     peers = cluster.add_peers([None, None])
     cluster.wait_for_sessions(2)
-    origin.set_rate(3 * MIB)
+    # It cannot have sent all before it goes.
+    origin.add_fault(Fault(path_contains=digest, method="GET", stall_after_bytes=4 * MIB, times=1))
     pulls = [start_pull(peer.proxy, digest) for peer in peers]
     try:
         pulls[0].wait_for_bytes(2 * MIB)
         origin.refuse()
-        time.sleep(3.0)
+        asked = cluster.supernode.metrics().value("layercast_origin_requests_total")
+        wait_until(
+            lambda: cluster.supernode.metrics().value("layercast_origin_requests_total") >= asked + 2,
+            "requests in vain",
+        )
         origin.accept()
         for running in pulls:
             answer = running.result()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.__main__ import main
-from benchmarks.cluster.processes import wait_until
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from benchmarks.cluster.services import Cluster
 from benchmarks.simulator.replay import Replayer
 from proto.pieces import MIB
@@ -57,12 +57,13 @@ def test_a_recorded_pull_of_real_peers_replays_to_the_same_commands(
     tmp_path: Path, origin: FakeOrigin, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digest = str(origin.add(random.Random(3).randbytes(SIZE_BYTES)))
+    log, kept = tmp_path / "events.log", tmp_path / "figures.json"
     with recording(tmp_path, origin) as cluster:
         cluster.add_peers([None] * PEERS)
         cluster.wait_for_sessions(PEERS)
         pull_everywhere(cluster, digest)
+        wait_until(lambda: stored_at_peers(log) == PEERS * PIECES, "every piece in the log")
         assert cluster.supernode.stop() == 0
-    log, kept = tmp_path / "events.log", tmp_path / "figures.json"
     assert log.stat().st_mode & 0o777 == 0o600
     arguments = ["sim", "--replay", str(log), "--check-every", "1", "--story", "1:3", "--json", str(kept)]
     assert main(arguments) == 0
@@ -122,7 +123,7 @@ def test_a_supernode_that_may_not_write_its_log_says_so_and_does_not_start(tmp_p
     cluster = recording(tmp_path, origin)
     try:
         cluster.supernode.spawn()
-        assert cluster.supernode.process.wait(60.0) == 2
+        assert cluster.supernode.process.wait(WAIT_S) == 2
         errors = cluster.supernode.process.log_tail()
     finally:
         cluster.close()

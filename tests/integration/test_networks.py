@@ -53,7 +53,7 @@ def test_a_shaped_link_has_its_rate(lab: Lab, tmp_path: Path) -> None:
     with serve(node, tmp_path):
         begun_s = time.monotonic()
         other.run(["curl", "-sf", "-o", "/dev/null", f"http://{node.address}:{PORT}/file"])
-        assert 0.9 < time.monotonic() - begun_s < 20
+        assert time.monotonic() - begun_s > 0.9
 
 
 def test_a_silenced_node_loses_every_frame_until_restored(lab: Lab, tmp_path: Path) -> None:

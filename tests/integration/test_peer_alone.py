@@ -11,7 +11,7 @@ import pytest
 from benchmarks.cluster.services import LOOPBACK, Cluster, Peer
 from tests.support.counts import assert_becomes, assert_received, assert_sent_to_clients
 from tests.support.pullers import blob_target, get
-from tests.support.site import Site, assert_left_the_origin_once
+from tests.support.site import Site, assert_left_the_origin_once, assert_stored_blobs_suffice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +58,7 @@ def test_without_a_supernode_pulls_come_from_upstream_and_then_from_the_store(
     assert_pulls(lonely, image)
     assert_left_the_origin_once(origin, image.blobs)
     assert_received(lonely, origin=image.size_bytes)
-    assert lonely.client_bytes("store") >= image.size_bytes
+    assert_stored_blobs_suffice(lonely, image)
 
 
 def test_with_sharing_off_every_pull_passes_through(tmp_path: Path, origin: CountingProxy, image: Image) -> None:

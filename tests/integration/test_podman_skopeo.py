@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -63,13 +62,11 @@ def test_skopeo_copies_by_registries_conf_and_the_second_time_from_the_store(
 
 
 def test_a_tls_hello_is_answered_by_a_close_at_once(tmp_path: Path, registry: Registry) -> None:
-    # `insecure` makes these clients try TLS first; they would wait 10 s for an answer that does not come.
+    # `insecure` makes these clients try TLS first; they would wait for an answer that does not come.
     hello = bytes.fromhex("1603010005010000010303")
     with Cluster(tmp_path, registry.address) as cluster:
         host, _, port = cluster.add_peer().proxy.rpartition(":")
-        begun_s = time.monotonic()
         with socket.create_connection((host, int(port)), timeout=WAIT_S) as client:
             client.sendall(hello)
             while client.recv(4096):
                 pass
-        assert time.monotonic() - begun_s < 8

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.cluster.faults import Fault
 from benchmarks.cluster.metrics import scrape
 from benchmarks.cluster.processes import WAIT_S, ManagedProcess, ProcessError, run, wait_until
 from benchmarks.cluster.programs import clean_environment
 from benchmarks.cluster.services import Cluster, script
+from proto.pieces import MIB
 from tests.support.counts import assert_becomes
 from tests.support.pullers import blob_target, get, start_pull
 from tests.support.site import assert_left_the_origin_once
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from benchmarks.cluster.registry import Registry
 
 pytestmark = pytest.mark.client("docker-registry")
-
-# Five are promised; the rest is for a machine that has other work.
-ENDS_WITHIN_S = 15.0
 
 
 @pytest.fixture
@@ -54,7 +52,7 @@ def figures(status_address: str) -> tuple[int, int, int]:
 def test_an_image_is_pulled_through_what_up_started(
     up: ManagedProcess, origin: CountingProxy, image: Image, tmp_path: Path
 ) -> None:
-    ready = up.wait_ready(30)
+    ready = up.wait_ready()
     mirror, layout = f"http://{ready['proxy']}", tmp_path / "layout"
     said = layercast("pull", "random:latest", "--via", mirror, "--output", layout)
     assert f"digest={image.manifest.digest} blobs={len(image.blobs)} bytes={image.size_bytes} " in said
@@ -69,16 +67,14 @@ def test_an_image_is_pulled_through_what_up_started(
 
 
 def test_a_pull_of_what_the_origin_does_not_have_fails_with_one_line(up: ManagedProcess) -> None:
-    ready = up.wait_ready(30)
+    ready = up.wait_ready()
     with pytest.raises(ProcessError, match=r"exit status 1\nlayercast pull: .*library/absent"):
         layercast("pull", "absent:latest", "--via", f"http://{ready['proxy']}")
 
 
 def test_sigterm_ends_up_and_both_its_programs(up: ManagedProcess) -> None:
-    ready = up.wait_ready(30)
-    begun_s = time.monotonic()
+    ready = up.wait_ready()
     assert up.terminate() == 0
-    assert time.monotonic() - begun_s < ENDS_WITHIN_S
     for address in (ready["proxy"], ready["supernode"]):
         with pytest.raises(ConnectionRefusedError):
             get(address, "/healthz")
@@ -87,18 +83,17 @@ def test_sigterm_ends_up_and_both_its_programs(up: ManagedProcess) -> None:
 def test_sigterm_ends_peer_and_supernode_in_mid_pull(
     registry: Registry, origin: CountingProxy, image: Image, tmp_path: Path
 ) -> None:
-    origin.set_rate(200_000)
     blob = image.layers[-1]
+    # The pull would never end.
+    origin.add_fault(Fault(path_contains=blob.digest, method="GET", stall_after_bytes=MIB))
     with Cluster(tmp_path, origin.address) as cluster:
         peer = cluster.add_peer()
         with start_pull(peer.proxy, blob.digest) as pull:
             pull.wait_for_bytes(1)
             for service in (peer, cluster.supernode):
-                begun_s = time.monotonic()
                 assert service.stop() == 0
-                assert time.monotonic() - begun_s < ENDS_WITHIN_S
             assert not pull.result(WAIT_S).complete
         peer.start()
         assert get(peer.proxy, "/v2/").status == 200
-        origin.set_rate(None)
+        origin.clear_faults()
         wait_until(lambda: get(peer.proxy, blob_target(blob.digest)).sha256 == blob.digest, "the pull again")

@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
+from benchmarks.cluster.processes import WAIT_S
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.cluster.services import Peer, Service
 
-COUNTED_TIMEOUT_S: Final = 60.0
+COUNTED_TIMEOUT_S: Final = WAIT_S
 _POLL_S: Final = 0.05
 
 _Value = TypeVar("_Value")
