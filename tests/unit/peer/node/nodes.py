@@ -64,7 +64,7 @@ class RunningNode:
         table = UpstreamTable.build(sections=upstreams)
         self.origins = Origins(lambda: table)
         fetcher = UpstreamFetcher(self.origins, self.metrics.origin_received)
-        transport = HttpTransport(self.identity, workers=4)
+        transport = HttpTransport(self.identity, workers=4, connect_timeout_s=WAIT_S, slot_wait_s=WAIT_S)
         self.workers = Workers(self.store, transport, fetcher, self.origins, self.metrics)
         self.fatal = False
         self.session: Session | None = None

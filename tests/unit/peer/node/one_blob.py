@@ -55,4 +55,4 @@ async def begin(
 
 
 def grants(*pieces: int) -> list[Grant]:
-    return [Grant(100 + piece, SWARM, piece, 1, 10_000) for piece in pieces]
+    return [Grant(100 + piece, SWARM, piece, 1, int(10 * WAIT_S * 1000)) for piece in pieces]

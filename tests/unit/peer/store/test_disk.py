@@ -177,7 +177,7 @@ def test_a_store_in_use_is_refused_to_a_second_process(tmp_path: Path) -> None:
         "DiskStore(Path(sys.argv[1]), size_limit_bytes=1, free_floor_bytes=0)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], check=False, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, str(tmp_path)], check=False, capture_output=True, text=True, timeout=WAIT_S
     )
     assert "ConfigError" in done.stderr
     assert "in use by another process" in done.stderr

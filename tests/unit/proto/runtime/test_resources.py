@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.cluster.processes import WAIT_S
 from proto.config.values import HostPort
 from proto.errors import ConfigError
 from proto.runtime import resources
@@ -33,7 +34,7 @@ def test_a_data_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 def test_who_connects_before_the_service_is_ready_waits() -> None:
     with (
         resources.listen("--listen", HostPort("127.0.0.1", 0), backlog=8) as listener,
-        socket.create_connection(listener.getsockname(), timeout=5.0),
+        socket.create_connection(listener.getsockname(), timeout=WAIT_S),
     ):
         assert resources.bound_address(listener) == f"127.0.0.1:{listener.getsockname()[1]}"
 
