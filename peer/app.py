@@ -29,7 +29,7 @@ from peer.node.workers import Workers
 from peer.proxy.client_request import ProxyContext
 from peer.proxy.mirror import build_app
 from peer.registry.origins import Origins
-from peer.status import ROUTES, PeerHealth, StatusParts
+from peer.status import ROUTES, PeerHealth
 from peer.store.disk import DiskStore
 from peer.store.side_files import current_boot_id
 from peer.transport.client import HttpTransport
@@ -42,7 +42,7 @@ from proto.config.values import HostPort, parse_host_port
 from proto.ids import peer_name
 from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.runtime import resources
-from proto.runtime.http_api import add_routes
+from proto.runtime.http_api import ServiceParts, add_routes
 from proto.runtime.resources import numeric_address
 from proto.runtime.service import close_in_time
 from proto.wire.messages import PROTOCOL_VERSION, TORRENT, Hello
@@ -223,7 +223,7 @@ class Peer:
         self._closing.callback(pool.shutdown)
         app = build_app(ProxyContext(node.readers, self._origins, pool, self.metrics))
         status = app if self._status_socket is None else web.Application()
-        add_routes(status, ROUTES, StatusParts(self.health, self.metrics))
+        add_routes(status, ROUTES, ServiceParts(self.health, self.metrics))
         if self._status_socket is not None:
             await self._run_app(status, self._status_socket)
         await self._run_app(app, self._proxy_socket)

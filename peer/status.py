@@ -5,7 +5,6 @@ To add a route, write its handler here and add its line to ROUTES. It says how t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from proto.runtime.http_api import COMMON_ROUTES, Health
@@ -13,8 +12,7 @@ from proto.runtime.http_api import COMMON_ROUTES, Health
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.metrics import Metrics
-    from proto.runtime.http_api import Route
+    from proto.runtime.http_api import Route, ServiceParts
 
 
 class PeerHealth(Health):
@@ -36,12 +34,4 @@ class PeerHealth(Health):
         return f"supernode: {self.supernode_text()}{note}\n"
 
 
-@dataclass(frozen=True, slots=True)
-class StatusParts:
-    """What the handlers may use of a peer."""
-
-    health: PeerHealth
-    metrics: Metrics
-
-
-ROUTES: Final[tuple[Route[StatusParts], ...]] = COMMON_ROUTES
+ROUTES: Final[tuple[Route[ServiceParts], ...]] = COMMON_ROUTES

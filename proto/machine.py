@@ -16,8 +16,6 @@ class Machine(Protocol[EventT, CommandT]):
 
     def handle(self, event: EventT, now: float) -> list[CommandT]:
         """Take one event; return the commands it gives rise to, in the order they must be carried out."""
-        ...
 
     def next_wakeup(self) -> float | None:
         """When the shell must call handle(Wakeup()) at the latest, or None."""
-        ...

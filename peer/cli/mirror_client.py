@@ -91,16 +91,10 @@ class MirrorClient:
         headers = urllib3.HTTPHeaderDict({"Range": format_range(position, None)} if position else {})
         response = self._get(self._image.path("blobs", blob.digest), headers)
         try:
-            if position and response.status == 206:
-                got = parse_content_range(response.headers.get("Content-Range"))
-                if got is None or got.start != position:
-                    raise CommandError(f"blob {blob.digest.short}: mirror answered another range")
-                position = 0
-            for chunk in response.stream(_CHUNK_BYTES, decode_content=False):
-                dropped = min(position, len(chunk))  # a 200 to a range: what came before comes again
-                position -= dropped
-                if dropped < len(chunk):
-                    yield chunk[dropped:]
+            got = parse_content_range(response.headers.get("Content-Range"))
+            if position and (got is None or got.start != position):
+                raise CommandError(f"blob {blob.digest.short}: mirror answered another range")
+            yield from response.stream(_CHUNK_BYTES, decode_content=False)
         finally:
             # A body not read to its end leaves the connection unusable; close() of one that was is harmless.
             response.close() if response.length_remaining else response.release_conn()

@@ -43,17 +43,14 @@ class OpenedBlob(Protocol):
     @property
     def handle(self) -> BlobHandle:
         """Pinned; the file to send from."""
-        ...
 
     @property
     def complete(self) -> bool:
         """The digest was checked here: any byte may be sent."""
-        ...
 
     @property
     def wrong(self) -> bool:
         """What this client was sent came of content that does not match: it gets no further byte."""
-        ...
 
     async def wait_available(self, offset: int) -> int:
         """The end (exclusive) of the bytes that may be sent from `offset` on; always above it.
@@ -61,11 +58,9 @@ class OpenedBlob(Protocol):
         Until the digest has passed here, the last piece (at least 64 KiB) is withheld. Says at the same time
         that the client waits for this offset. Raises BlobFailed or DigestMismatch.
         """
-        ...
 
     def close(self) -> None:
         """The client is served or gone. The download goes on: it belongs to the swarm. Idempotent."""
-        ...
 
 
 class BlobProvider(Protocol):
@@ -73,8 +68,6 @@ class BlobProvider(Protocol):
 
     async def open(self, digest: Digest, source: Source) -> OpenedBlob:
         """Returns once the size is known and the origin is known to give this blob to anyone. Raises NotShared."""
-        ...
 
     def known_size(self, digest: Digest, source: Source) -> int | None:
         """The size, when the blob is already known to be public at that very source and its size is known."""
-        ...

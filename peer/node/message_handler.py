@@ -30,23 +30,18 @@ class NodeKeeper(Protocol):
 
     def keep_ticket(self, digest: Digest, ticket: bytes) -> None:
         """Other nodes give the blob's pieces for it."""
-        ...
 
     def check_hashes(self, digest: Digest, layout: PieceLayout, hashes: messages.PieceHashes) -> None:
         """Raises TicketInvalid unless the supernode signed them for this blob."""
-        ...
 
     def learn_hashes(self, digest: Digest, signed: SignedHashes) -> bool:
         """Keep checked hashes with the blob; False where they are of no use."""
-        ...
 
     def connect_to_seed(self, seed: messages.NodeKnown) -> None:
         """Its pieces set the pace of all: none of them shall wait for a connection."""
-        ...
 
     def lease_granted(self) -> None:
         """Count it."""
-        ...
 
 
 class MessageHandler:

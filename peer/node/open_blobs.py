@@ -46,22 +46,16 @@ class LiveBlob:
         changed.set()
 
 
+@dataclass(slots=True, eq=False)
 class OpenBlobs:
-    """By digest. `post` queues an event for the downloader; `call_threadsafe` has the event loop call something."""
+    """By digest. `_post` queues an event for the downloader; `_call_threadsafe` has the event loop call something."""
 
-    def __init__(
-        self,
-        workers: Workers,
-        delivery: DeliverySlot,
-        post: Callable[[Event], None],
-        call_threadsafe: Callable[..., bool],
-    ) -> None:
-        self._workers = workers
-        self._delivery = delivery
-        self._post = post
-        self._call_threadsafe = call_threadsafe
-        self._blobs: dict[Digest, LiveBlob] = {}
-        self._closed = False
+    _workers: Workers
+    _delivery: DeliverySlot
+    _post: Callable[[Event], None]
+    _call_threadsafe: Callable[..., bool]
+    _blobs: dict[Digest, LiveBlob] = field(default_factory=dict)
+    _closed: bool = False
 
     def of(self, digest: Digest) -> LiveBlob:
         """The blob; made when it is new."""

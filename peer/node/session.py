@@ -52,19 +52,15 @@ class SessionOwner(Protocol):
 
     def hello(self, challenge: Challenge) -> Hello:
         """Answer the challenge; called in a thread. Raises TicketInvalid where this supernode is not to be trusted."""
-        ...
 
     def opened(self, challenge: Challenge) -> None:
         """Welcome came: messages may flow."""
-        ...
 
     def received(self, message: Message) -> None:
         """A message other than the session's own."""
-        ...
 
     def lost(self, reason: str, *, silent: bool) -> None:
         """Called exactly once after opened(). `silent`: the supernode said nothing more; else the connection ended."""
-        ...
 
 
 class Session:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING, Final, Protocol, TypeAlias, TypeVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
 from aiohttp import web
 
@@ -41,29 +42,28 @@ class Health:
         return 503 if self.problem else 200, f"{self.problem or 'ready'}\n{self.details()}"
 
 
-class Observed(Protocol):
-    """What the routes that every service has need of it."""
+@dataclass(frozen=True, slots=True)
+class ServiceParts:
+    """What handlers may use of a service; one with more routes derives its own."""
 
-    @property
-    def health(self) -> Health: ...
-    @property
-    def metrics(self) -> ServiceMetrics: ...
+    health: Health
+    metrics: ServiceMetrics
 
 
-async def healthz(parts: Observed, _: web.Request) -> web.Response:
+async def healthz(parts: ServiceParts, _: web.Request) -> web.Response:
     """For probes: 200, or 503 with the reason."""
     status, body = parts.health.answer()
     return web.Response(status=status, text=body)
 
 
-async def metrics(parts: Observed, _: web.Request) -> web.Response:
+async def metrics(parts: ServiceParts, _: web.Request) -> web.Response:
     """For Prometheus."""
     response = web.Response(body=parts.metrics.text())
     response.headers["Content-Type"] = "text/plain; version=0.0.4; charset=utf-8"
     return response
 
 
-COMMON_ROUTES: Final[tuple[Route[Observed], ...]] = (("/healthz", healthz), ("/metrics", metrics))
+COMMON_ROUTES: Final[tuple[Route[ServiceParts], ...]] = (("/healthz", healthz), ("/metrics", metrics))
 
 
 def add_routes(app: web.Application, routes: Iterable[Route[P]], parts: P) -> None:

@@ -5,23 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from proto.runtime.http_api import ServiceParts
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from aiohttp import web
 
-    from proto.runtime.http_api import Health
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.swarm_registry import SwarmRegistry
-    from supernode.metrics import Metrics
 
 
 @dataclass(frozen=True, slots=True)
-class ApiParts:
+class ApiParts(ServiceParts):
     """`started_s` is on the monotonic clock."""
 
-    health: Health
-    metrics: Metrics
     nodes: NodeRegistry
     swarms: SwarmRegistry
     # Serves one session's WebSocket until it ends.

@@ -38,11 +38,9 @@ class AnnouncementQueue(Protocol):
 
     def announce(self, session: PeerSession, digest: Digest, announce: messages.Announce) -> None:
         """Raises FrameInvalid."""
-        ...
 
     def withdraw(self, session: PeerSession, digest: Digest) -> None:
         """The peer has nothing to do with the blob any more."""
-        ...
 
 
 @dataclass(eq=False, slots=True)

@@ -46,15 +46,12 @@ class Channel(Protocol):
     @property
     def local_host(self) -> str:
         """Our own address as this peer sees it."""
-        ...
 
     def send(self, message: Message, *, soon: bool = True) -> None:
         """Queue a message; what is queued in one turn leaves in one frame. Not `soon`: with the next frame."""
-        ...
 
     def end(self, code: str, message: str) -> None:
         """End the session with a Refused code; empty: nothing is sent. Idempotent."""
-        ...
 
 
 class PeerLease(NamedTuple):

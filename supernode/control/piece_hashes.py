@@ -25,15 +25,12 @@ class Signer(Protocol):
     @property
     def peer(self) -> PeerId:
         """Its public half, which is the seed's identity among the nodes."""
-        ...
 
     def ticket(self, digest: Digest, peer: PeerId) -> bytes:
         """Permission for a peer to fetch the blob from others, good for two hours."""
-        ...
 
     def sign_hashes(self, digest: Digest, layout: PieceLayout, first: int, hashes: bytes) -> bytes:
         """The signature over a run of piece hashes."""
-        ...
 
 
 class BlobHashes:
