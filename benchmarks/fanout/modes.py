@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.cluster.image import make_exact_image
 from benchmarks.cluster.processes import cpu_s, wait_until
 from benchmarks.cluster.services import Supernode
-from benchmarks.fanout.network import Network
+from benchmarks.fanout.network import DATA_NETWORK, Network
 from benchmarks.fanout.nodes import TORRENT_PORT, Nodes
 from benchmarks.fanout.origin import OriginCost, origin_cost
 from benchmarks.fanout.pulling import REPOSITORY, Pulling
@@ -237,6 +237,9 @@ def _supernode_flags(stage: Stage, mode: Mode) -> list[str]:
     flags = []
     if not stage.plan.shaped:
         flags += ["--upload-rate", f"{round(stage.scenario.supernode_bytes_s)}B/s"]
+    else:
+        # Control has addresses of its own, and nodes are seen at those.
+        flags += ["--advertise-allow", str(DATA_NETWORK)]
     if mode == "torrent":
         flags += ["--transport", "torrent", *_torrent_listen(stage.site.supernode)]
     log = stage.plan.event_log

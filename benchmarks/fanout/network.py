@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from benchmarks.scenario import Control, Scenario
 
 # RFC 2544 keeps these for tests of networks.
-_DATA: Final = ipaddress.IPv4Network("198.18.0.0/16")
+DATA_NETWORK: Final = ipaddress.IPv4Network("198.18.0.0/16")
 _CONTROL: Final = ipaddress.IPv4Network("198.19.0.0/16")
 _ORIGIN_NUMBER: Final = 1
 _SUPERNODE_NUMBER: Final = 2
@@ -66,7 +66,7 @@ class Network:
         self._in_supernode = ThreadPoolExecutor(1, "supernode", lambda: enter(f"{self._run}s"))
 
     def _place(self, name: str, number: int) -> Place:
-        return Place(f"{self._run}{name}", str(_DATA[number]), str(_CONTROL[number]))
+        return Place(f"{self._run}{name}", str(DATA_NETWORK[number]), str(_CONTROL[number]))
 
     def __enter__(self) -> Network:
         try:
@@ -150,7 +150,7 @@ class Network:
         One segment a packet: at scaled-down rates the bursts of some segments that TCP hands down otherwise overrun a
         queue of 50 ms within the sender: a fifth is sent twice, and flows that share the link starve each other.
         """
-        lines = ["link set lo up", f"addr add {place.host}/{_DATA.prefixlen} dev eth0"]
+        lines = ["link set lo up", f"addr add {place.host}/{DATA_NETWORK.prefixlen} dev eth0"]
         lines += ["link set dev eth0 gso_max_segs 1 up"]
         device = "ctl"
         if self._control == "shared" and place is self.supernode:
@@ -162,7 +162,7 @@ class Network:
         for _, _, other, _, _ in self._ports():
             if other == number:
                 continue
-            lines.append(f"neigh add {_DATA[other]} lladdr {_mac(0, other)} dev eth0 nud permanent")
+            lines.append(f"neigh add {DATA_NETWORK[other]} lladdr {_mac(0, other)} dev eth0 nud permanent")
             if _SUPERNODE_NUMBER in (number, other):
                 mac = _mac(1 if self._control == "own" or other == _SUPERNODE_NUMBER else 0, other)
                 lines.append(f"neigh add {_CONTROL[other]} lladdr {mac} dev {device} nud permanent")
