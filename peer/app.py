@@ -19,7 +19,9 @@ from aiohttp import web
 from peer.downloader.contract import BlobFound
 from peer.downloader.limits import Limits
 from peer.downloader.machine import Downloader
+from peer.membership.way import MemberWay, OpenWay
 from peer.metrics import Metrics, RateMeter
+from peer.node.clock import SupernodeClock
 from peer.node.node import Node
 from peer.node.origin_fetch import UpstreamFetcher
 from peer.node.session import Session
@@ -91,6 +93,8 @@ class Peer:
         resources.raise_descriptor_limit(DESCRIPTORS)
         self._identity = Identity.load_or_create(config.data_dir / "identity.key")
         self._supernode_key = SupernodeKey(config.data_dir / "supernode.key")
+        self._clock = SupernodeClock()
+        self._way = self._open_way()
         self._proxy_socket = resources.listen("--listen", config.listen, LISTEN_BACKLOG)
         closing.callback(self._proxy_socket.close)
         self.proxy_address = self.status_address = resources.bound_address(self._proxy_socket)
@@ -114,10 +118,23 @@ class Peer:
             peer_name(self._identity.peer),
             slots=config.upload_slots,
             rate_limit_bytes_s=config.upload_rate_bytes_s,
+            clock=self._clock.now,
         )
         self._upload.enabled = config.p2p
         closing.callback(self._upload.close)
         self.upload_address = self._upload.address
+
+    def _open_way(self) -> MemberWay | OpenWay | None:
+        """To the supernode, if there is one. Raises ConfigError."""
+        config = self._config
+        if config.supernode is None:
+            return None
+        if config.open:
+            logger.warning(
+                "membership_open: the supernode is believed as it comes, without certificates; for trials alone"
+            )
+            return OpenWay(config.supernode)
+        return MemberWay(config.supernode, config.data_dir, self._identity, config.join or config.join_file)
 
     async def start(self) -> str:
         """Serve, and return when the node is ready, with the words of its ready line. open() must have been called."""
@@ -128,9 +145,11 @@ class Peer:
         self._store.on_evicted(self._evicted)
         self.metrics.before_scrape(self._scrape)
         self._tasks.append(asyncio.create_task(self._each_second()))
-        if config.supernode is not None:
-            self._session = Session(config.supernode, node)
-            self.health.connected = lambda: self._session is not None and self._session.is_open
+        if self._way is not None:
+            session = self._session = Session(self._way, node)
+            self.health.connected = lambda: session.is_open
+            self.health.problem_of_session = lambda: session.problem
+            self._tasks.append(asyncio.create_task(self._way.keep_renewed()))
             if config.p2p:
                 await self._connect(self._session)
         await self._serve_clients(node)
@@ -163,6 +182,7 @@ class Peer:
             hello=self._hello,
             on_fatal=self._fail,
             supernode_key=self._supernode_key,
+            clock=self._clock,
             on_source=self._sources.remember,
             delivery=self._delivery,
         )

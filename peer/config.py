@@ -11,6 +11,7 @@ from proto.config.service_settings import ServiceSettings, address
 from proto.config.settings import default_data_dir, option
 from proto.config.values import (
     HostPort,
+    parse_bool,
     parse_duration,
     parse_int,
     parse_path,
@@ -19,11 +20,15 @@ from proto.config.values import (
     parse_zone,
     within,
 )
+from proto.errors import ConfigError
 from proto.oci.upstreams import DOCKER_HUB_URL
+from proto.wire.join import parse_join_token
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from proto.wire.join import JoinToken
 
 # Options of earlier releases: one that is still set is a warning, since a node needs its peer to start.
 REMOVED: Final = {"prefetch": "layers are no longer begun before a client asks for them"}
@@ -37,6 +42,19 @@ class PeerConfig(ServiceSettings):
 
     supernode: str | None = option(
         parse_url, None, "URL of the supernode; without one, a pull-through cache", metavar="URL"
+    )
+    join: JoinToken | None = option(
+        parse_join_token,
+        None,
+        "token with which this node becomes a member, once; better in --join-file, since processes are listed",
+        metavar="TOKEN",
+        secret=True,
+    )
+    join_file: Path | None = option(
+        parse_path, None, "file that holds the token; read only while this node has no certificate", metavar="FILE"
+    )
+    open: bool = option(
+        parse_bool, False, "use a supernode that was started with --open: no certificates, no TLS; for trials"
     )
     listen: HostPort = address(HostPort("127.0.0.1", 65001), "proxy for this node's clients")
     upload_listen: HostPort = address(HostPort("0.0.0.0", 65002), "where peers fetch pieces")
@@ -66,6 +84,11 @@ class PeerConfig(ServiceSettings):
         within(parse_int, 1, 64, "1 to 64"), 8, "transfers from peers at a time; each has a thread and 256 KiB"
     )
     public_ttl_s: float = option(parse_duration, 3600.0, "how long a blob counts as public after its origin was asked")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.open and (self.join is not None or self.join_file is not None):
+            raise ConfigError("--open: a node without certificates needs no join token; give one of the two")
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> PeerConfig:

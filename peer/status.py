@@ -22,6 +22,8 @@ class PeerHealth(Health):
         super().__init__()
         self._supernode = supernode
         self.connected: Callable[[], bool] = lambda: False
+        # Why not, if not.
+        self.problem_of_session: Callable[[], str] = lambda: ""
 
     def supernode_text(self) -> str:
         """One word or a short phrase."""
@@ -30,8 +32,11 @@ class PeerHealth(Health):
         return "connected" if self.connected() else "not connected"
 
     def details(self) -> str:
-        note = "" if self.connected() else ": pulls go on from known peers and from upstream"
-        return f"supernode: {self.supernode_text()}{note}\n"
+        if self.connected():
+            return f"supernode: {self.supernode_text()}\n"
+        problem = self.problem_of_session()
+        why = f"why: {problem}\n" if problem else ""
+        return f"supernode: {self.supernode_text()}: pulls go on from known peers and from upstream\n{why}"
 
 
 ROUTES: Final[tuple[Route[ServiceParts], ...]] = COMMON_ROUTES

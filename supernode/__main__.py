@@ -1,9 +1,12 @@
-"""`layercast-supernode`: names the program, its settings and its service. Everything else is supernode.app."""
+"""`layercast-supernode`: names the program, its settings and its service. Everything else is supernode.app.
+
+`layercast-supernode token|node|ca ...` are the operator's commands about members (supernode.membership.commands).
+"""
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from proto.runtime import program
 from supernode.config import load
@@ -14,6 +17,8 @@ if TYPE_CHECKING:
     from supernode.app import Supernode
     from supernode.config import SupernodeConfig
 
+COMMANDS: Final = ("token", "node", "ca")
+
 
 def main() -> None:
     """The console script."""
@@ -21,7 +26,11 @@ def main() -> None:
 
 
 def run(argv: Sequence[str]) -> int:
-    """Serve until SIGTERM or SIGINT; returns the exit code."""
+    """One command, or serve until SIGTERM or SIGINT; returns the exit code."""
+    if argv and argv[0] in COMMANDS:
+        from supernode.membership import commands
+
+        return commands.run(argv)
     return program.run("layercast-supernode", argv, load, _make)
 
 

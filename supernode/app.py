@@ -30,10 +30,13 @@ from proto.runtime import resources
 from proto.runtime.driver import Driver
 from proto.runtime.http_api import Health, add_routes
 from proto.runtime.service import close_in_time
+from proto.wire.join import REQUEST_BYTES_MAX
 from proto.wire.messages import TORRENT
 from proto.wire.tickets import Identity
+from supernode.api.access import Access
+from supernode.api.listener import HEAD_LINE_BYTES_MAX, Listener
 from supernode.api.parts import ApiParts
-from supernode.api.routes import ROUTES
+from supernode.api.routes import CHANGES, ROUTES
 from supernode.api.sessions import SessionDoor
 from supernode.control.announcements import Announcements, Policy
 from supernode.control.control import Control
@@ -41,6 +44,8 @@ from supernode.control.delivery import PieceDelivery
 from supernode.control.ports import ControlPorts
 from supernode.event_log.format import Header, SchedulerParameters
 from supernode.event_log.writer import EventLogWriter, RecordedScheduler
+from supernode.membership.admission import revoked_text
+from supernode.membership.members import Members
 from supernode.metrics import Metrics
 from supernode.origin.public_access import PublicAccess
 from supernode.origin.sources import OriginFetcher
@@ -55,6 +60,7 @@ from supernode.state.sqlite import SqliteState
 from supernode.state.thread import StateThread
 
 if TYPE_CHECKING:
+    from proto.ids import PeerId
     from proto.machine import Machine
     from supernode.config import SupernodeConfig
     from supernode.scheduler.contract import Command, Event
@@ -83,6 +89,10 @@ class Supernode:
         )
         self.health = Health()
         self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
+        self._watching: asyncio.Task[None] | None = None
+        # None with --open.
+        self.members: Members | None = None
         # What was made, to be closed in the opposite order, in a thread.
         self._closing = contextlib.ExitStack()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -97,6 +107,13 @@ class Supernode:
         closing.callback(os.close, resources.take_folder(config.data_dir))
         self._identity = Identity.load_or_create(config.data_dir / "identity.key")
         self._signer = IdentitySigner(self._identity)
+        if config.open:
+            logger.warning("membership_open: whoever reaches --listen may join and read; for trials alone")
+        else:
+            members = Members(config.data_dir, self._identity)
+            members.open()
+            closing.callback(members.close)
+            self.members = members
         state = SqliteState(config.data_dir / "state.sqlite")
         self._epoch = state.next_epoch()
         self._state = StateThread(state)
@@ -190,20 +207,55 @@ class Supernode:
         )
         self.metrics.before_scrape(self._scrape)
         terms = Terms(self._identity.peer, self._epoch, f"layercast/{VERSION}", config.transport, self.limits)
-        self._door = SessionDoor(control.message_handler(self._announcements), self.metrics, terms)
-        app = web.Application()
-        parts = ApiParts(
-            self.health, self.metrics, control.nodes, control.swarms, self._door.serve, self._epoch, time.monotonic()
-        )
-        add_routes(app, ROUTES, parts)
-        self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
-        await self._runner.setup()
-        await web.SockSite(self._runner, self._socket, backlog=LISTEN_BACKLOG).start()
+        self._door = SessionDoor(control.message_handler(self._announcements), self.metrics, terms, self.members)
+        await self._serve_api()
         if self._seed_address.is_name:
             self._looking_up = asyncio.create_task(self._follow_name())
         self.health.ready()
         logger.info("ready epoch=%d key=%s scheduler=%s", self._epoch, self._identity.peer.hex()[:8], scheduler_build())
         return f"supernode api={self.api_address} upload={self.upload_address}"
+
+    async def _serve_api(self) -> None:
+        control, members = self._control, self.members
+        parts = ApiParts(
+            self.health,
+            self.metrics,
+            control.nodes,
+            control.swarms,
+            self._door.serve,
+            self._epoch,
+            time.monotonic(),
+            members,
+            lambda result: self.metrics.joins.labels(result).inc(),
+        )
+        decide = Access(members).middleware(lambda request: listener.spoke(request))
+        app = web.Application(middlewares=[decide], client_max_size=REQUEST_BYTES_MAX)
+        add_routes(app, ROUTES, parts, changes=CHANGES)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=0.5,
+            max_line_size=HEAD_LINE_BYTES_MAX,
+            max_field_size=HEAD_LINE_BYTES_MAX,
+        )
+        await self._runner.setup()
+        server = self._runner.server
+        assert server is not None
+        listener = self._listener = Listener(self._socket, server, lambda: None if members is None else members.tls)
+        listener.start()
+        if members is not None:
+            self._watching = asyncio.create_task(members.watch(self._end_revoked, self._renew_certificates))
+
+    def _end_revoked(self, revoked: frozenset[PeerId]) -> None:
+        for peer in revoked:
+            session = self._control.nodes.session_of(peer)
+            if session is not None:
+                session.channel.end("revoked", revoked_text(session.info.peer))
+
+    def _renew_certificates(self) -> None:
+        for session in self._control.nodes:
+            session.send(self._door.certificate_due())
 
     def _ports(self) -> ControlPorts:
         return ControlPorts(
@@ -246,8 +298,11 @@ class Supernode:
         return await close_in_time(self._closing)
 
     async def _end_sessions(self, runner: web.AppRunner) -> None:
-        for site in list(runner.sites):
-            await site.stop()
+        if self._listener is not None:
+            await self._listener.close()
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
         for session in self._control.nodes:
             session.channel.end("shutdown", "the supernode is stopping")
         with contextlib.suppress(TimeoutError):

@@ -14,6 +14,7 @@ from proto.config.values import (
     HostPort,
     Network,
     one_of,
+    parse_bool,
     parse_duration,
     parse_int,
     parse_network,
@@ -41,7 +42,12 @@ class SupernodeConfig(ServiceSettings):
 
     PLACES = origins.PLACES
 
-    listen: HostPort = address(HostPort("0.0.0.0", 65000), "sessions, /healthz, /metrics")
+    listen: HostPort = address(HostPort("0.0.0.0", 65000), "sessions and the HTTP API, by TLS")
+    open: bool = option(
+        parse_bool,
+        False,
+        "admit whoever comes, without certificates or TLS: for trials; peers need the same",
+    )
     upload_listen: HostPort = address(HostPort("0.0.0.0", 65003), "where peers fetch pieces")
     transport: str = option(
         one_of(SCHEDULED, TORRENT),

@@ -18,6 +18,9 @@ class Metrics(ServiceMetrics, ControlObserver):
         super().__init__()
         self.sessions_open = self._gauge("layercast_sessions_open", "Sessions with peers.")
         self.refused = self._counter("layercast_refused", "Sessions refused or ended, by code.", "code")
+        self.joins = self._counter("layercast_joins", "Certificates asked for, by result.", "result")
+        for result in ("joined", "renewed"):
+            self.joins.labels(result)
         for source in ("origin", "peer"):
             self.bytes_received.labels(source)
 

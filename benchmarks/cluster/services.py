@@ -16,12 +16,17 @@ from benchmarks.cluster.namespaces import inside
 from benchmarks.cluster.ports import ReservedPort
 from benchmarks.cluster.processes import WAIT_S, ManagedProcess, wait_until
 from benchmarks.cluster.programs import clean_environment
+from proto.runtime.private_files import write_private
+from supernode.membership.authorities import AuthorityFolder
+from supernode.membership.commands import create_token
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
 LOOPBACK: Final = "127.0.0.1"
+# Far longer than any run.
+TOKEN_LIFE_S: Final = 86_400.0
 
 
 def script(name: str) -> Path:
@@ -151,7 +156,21 @@ class Supernode(Service):
     @property
     def url(self) -> str:
         """What peers are given."""
-        return f"http://{self.ready['api']}"
+        return f"https://{self.ready['api']}"
+
+    def peer_flags(self) -> list[str]:
+        """What a peer needs to join: the address, and a file with a join token for any number of peers."""
+        if "--open" in self.extra:
+            return ["--supernode", f"http://{self.ready['api']}", "--open"]
+        return ["--supernode", self.url, "--join-file", str(self.join_file())]
+
+    def join_file(self) -> Path:
+        """Made when it is first wanted, beside the data folder."""
+        file = self.data_dir.with_name(f"{self.data_dir.name}.token")
+        if not file.exists():
+            token = create_token(AuthorityFolder(self.data_dir), TOKEN_LIFE_S, None)
+            write_private(file, token.text.encode())
+        return file
 
 
 class Peer(Service):
@@ -161,14 +180,14 @@ class Peer(Service):
         self,
         name: str,
         data_dir: Path,
-        supernode_url: str,
+        supernode_flags: Sequence[str],
         host: str,
         proxy_host: str,
         extra: Sequence[str],
         *,
         netns: str | None = None,
     ) -> None:
-        super().__init__(name, "layercast-peer", data_dir, ["--supernode", supernode_url, *extra], netns=netns)
+        super().__init__(name, "layercast-peer", data_dir, [*supernode_flags, *extra], netns=netns)
         self._host = host
         self._proxy_host = proxy_host
 
@@ -275,7 +294,7 @@ class Cluster:
         peer = Peer(
             name,
             self.directory / name,
-            self.supernode.url,
+            self.supernode.peer_flags(),
             LOOPBACK if node is None else node.address,
             proxy_host or LOOPBACK,
             [*flags, *self.peer_flags, *extra],

@@ -194,7 +194,7 @@ def _running(stage: Stage, mode: Mode, stores: Path, display: Display) -> Iterat
         if stage.plan.shaped:
             prefer(supernode.process.pid)
         display.step(f"starting {scenario.nodes} nodes")
-        flags = ["--supernode", supernode.url, "--default-upstream", f"http://{stage.origin.address}"]
+        flags = [*supernode.peer_flags(), "--default-upstream", f"http://{stage.origin.address}"]
         flags += ["--insecure-upstream", stage.origin.address, *free]
         nodes = stack.enter_context(Nodes(site, folder, stores, flags, torrent=mode == "torrent"))
         nodes.start([_node_flags(stage, mode, node) for node in range(scenario.nodes)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -12,15 +13,18 @@ from proto.config.settings import default_data_dir
 from proto.config.values import HostPort, parse_host_port, parse_path, parse_url
 from proto.errors import ConfigError
 from proto.oci.upstreams import upstream_from_url
+from proto.runtime.private_files import write_private
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
 _DESCRIPTION = """\
 Start a supernode and a peer on this machine, supervise them (what dies is started again), and end both on Ctrl-C or
 SIGTERM. The defaults suit one machine: everything listens on loopback. With --supernode-listen 0.0.0.0:65000 and
---supernode-upload-listen 0.0.0.0:65003 peers of other machines may join.
+--supernode-upload-listen 0.0.0.0:65003 peers of other machines may join, by a token of
+`layercast-supernode token create --data-dir DIR/supernode`. The peer here gets its own by itself.
 """
 _LISTENERS: Final = (
     ("--listen", "127.0.0.1:65001", "the mirror"),
@@ -113,10 +117,29 @@ def programs(arguments: argparse.Namespace) -> list[Program]:
         return words("supernode", addresses, "api", arguments.supernode_listen, arguments.supernode_upload_listen)
 
     def peer(addresses: Mapping[str, str]) -> list[str]:
-        flags = ["--supernode", f"http://{reachable(addresses['supernode.api'])}", *default_flags]
+        flags = ["--supernode", f"https://{reachable(addresses['supernode.api'])}", *default_flags]
+        flags += ["--join-file", str(join_file(arguments.data_dir))]
         return [*words("peer", addresses, "proxy", arguments.listen, arguments.upload_listen), *flags]
 
     return [Program("supernode", supernode), Program("peer", peer)]
+
+
+def join_file(data_dir: Path) -> Path:
+    """The file with the peer's join token, made if the peer is no member yet. Raises CommandError."""
+    file = data_dir / "peer" / "join.token"
+    if (data_dir / "peer" / "membership.json").exists():
+        return file
+    words = [sys.executable, "-m", "supernode", "token", "create", "--ttl", "1h", "--uses", "1"]
+    made = subprocess.run(
+        [*words, "--data-dir", str(data_dir / "supernode")], capture_output=True, text=True, check=False
+    )
+    if made.returncode != 0:
+        raise CommandError(made.stderr.strip() or "no join token could be made")
+    try:
+        write_private(file, made.stdout.encode())
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}") from error
+    return file
 
 
 def upstream_flags(urls: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from peer.downloader.contract import BlobEvicted, BlobFound, SharingSwitched, Wakeup
+from peer.node.clock import SupernodeClock
 from peer.node.command_handler import methods_of
 from peer.node.message_handler import MessageHandler
 from peer.node.open_blobs import OpenBlobs
@@ -56,6 +57,7 @@ class Node:
         hello: Callable[[Challenge], Hello],
         on_fatal: Callable[[], None],
         supernode_key: SupernodeKey,
+        clock: SupernodeClock | None = None,
         on_source: Callable[[Digest, Source], None] = lambda digest, source: None,
         delivery: DeliverySlot | None = None,
     ) -> None:
@@ -66,6 +68,7 @@ class Node:
         self.hello = hello
         self._on_fatal = on_fatal
         self.supernode_key = supernode_key
+        self._clock = clock or SupernodeClock()
         self._on_source = on_source
         self.machine = machine
         self.driver: Driver[contract.Event, contract.Command] = Driver(machine, Wakeup(), self._failed)
@@ -116,12 +119,18 @@ class Node:
     def opened(self, challenge: Challenge) -> None:
         """Numbers start anew. A delivery that was just selected hears of the blobs that are open."""
         self.supernode_key.trust(challenge.supernode)
+        self._clock.resume()
         self._metrics.supernode_connected.set(1)
         self._blobs.tell_delivery()
         self._messages.session_opened()
 
+    def told_time(self, unix_s: float) -> None:
+        """Tickets are judged by this clock."""
+        self._clock.told(unix_s)
+
     def lost(self, reason: str, *, silent: bool) -> None:
         """Its numbers mean nothing any more."""
+        self._clock.lost()
         logger.debug("link_lost reason=%s", reason)
         self._metrics.supernode_connected.set(0)
         self._messages.session_lost(silent=silent)

@@ -9,18 +9,31 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import aiohttp
 
+from peer.membership.refusals import NotAdmitted
 from proto.errors import FrameInvalid
 from proto.runtime.tasks import until_one_fails
 from proto.wire import codec
-from proto.wire.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
+from proto.wire.messages import (
+    PROTOCOL_VERSION,
+    CertificateDue,
+    Challenge,
+    Clock,
+    Hello,
+    Message,
+    Ping,
+    Pong,
+    Refused,
+    Welcome,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from peer.membership.way import Dial
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +69,10 @@ class SessionOwner(Protocol):
     def opened(self, challenge: Challenge) -> None:
         """Welcome came: messages may flow."""
 
+    def told_time(self, unix_s: float) -> None:
+        """The supernode says what its clock shows now."""
+        ...
+
     def received(self, message: Message) -> None:
         """A message other than the session's own."""
 
@@ -63,11 +80,29 @@ class SessionOwner(Protocol):
         """Called exactly once after opened(). `silent`: the supernode said nothing more; else the connection ended."""
 
 
-class Session:
-    """Keeps a session with the supernode at `url` (http or https) open while run() runs."""
+class Way(Protocol):
+    """How the supernode is reached (peer.membership.way)."""
 
-    def __init__(self, url: str, owner: SessionOwner, *, jitter: Callable[[], float] | None = None) -> None:
-        self._url = url.rstrip("/") + "/v1/session"
+    url: str
+
+    async def dial(self, client: aiohttp.ClientSession) -> Dial:
+        """Raises NotAdmitted, aiohttp.ClientError, OSError, TimeoutError."""
+        ...
+
+    async def explain(self, client: aiohttp.ClientSession, error: BaseException) -> NotAdmitted | None:
+        """What a session that was not opened means, where the operator must act."""
+        ...
+
+    def renew_within(self, within_s: float) -> None:
+        """The supernode wishes the certificate renewed."""
+        ...
+
+
+class Session:
+    """Keeps a session with the supernode at the end of `way` open while run() runs."""
+
+    def __init__(self, way: Way, owner: SessionOwner, *, jitter: Callable[[], float] | None = None) -> None:
+        self._way = way
         self._owner = owner
         self._jitter = jitter or (lambda: random.uniform(0.0, RECONNECT_JITTER_S))
         self._outbox = codec.Outbox()
@@ -77,6 +112,8 @@ class Session:
         self._heard_s = 0.0
         # Set once the first attempt ended, either way: a node is ready then.
         self.tried = asyncio.Event()
+        # Why there is no session; empty while there is one.
+        self.problem = ""
 
     def send(self, message: Message) -> None:
         """Queue a message for the open session; without one it is dropped."""
@@ -87,16 +124,22 @@ class Session:
     async def run(self) -> None:
         """Connect, and again after each end, until cancelled."""
         failures = 0
-        connector = aiohttp.TCPConnector(ssl=await _tls(self._url))
-        async with aiohttp.ClientSession(trust_env=False, connector=connector) as client:
+        told = ""
+        async with aiohttp.ClientSession(trust_env=False) as client:
             while True:
                 try:
                     await self._once(client)
                 except SessionLost as lost:
                     # One line an outage, then one a minute or so: nobody reads a thousand.
-                    level = logging.WARNING if failures % 30 == 0 else logging.DEBUG
-                    logger.log(level, "supernode_lost url=%s reason=%s", self._url, lost)
+                    news = self._was_open or str(lost) != told or failures % 30 == 0
+                    logger.log(
+                        logging.WARNING if news else logging.DEBUG,
+                        "supernode_lost url=%s reason=%s",
+                        self._way.url,
+                        lost,
+                    )
                     pause_s = lost.pause_s
+                    self.problem = told = str(lost)
                 failures = 0 if self._was_open else failures + 1
                 self.tried.set()
                 await asyncio.sleep(pause_s + self._jitter())
@@ -105,15 +148,20 @@ class Session:
         """One session from connect to end. Raises SessionLost."""
         self._was_open = False
         try:
+            dial = await self._way.dial(client)
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 socket = await client.ws_connect(
-                    self._url,
+                    f"{dial.url}/v1/session",
+                    ssl=dial.tls,
+                    server_hostname=dial.server_name,
                     max_msg_size=codec.FRAME_BYTES_MAX + 64 * 1024,
                     compress=0,
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_TIMEOUT_S),
                 )
+        except NotAdmitted as error:
+            raise _not_admitted(error) from None
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise SessionLost(f"cannot connect: {_text(error)}") from None
+            raise await self._not_opened(client, error) from None
         try:
             await self._serve(socket)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -121,13 +169,18 @@ class Session:
         finally:
             await socket.close()
 
+    async def _not_opened(self, client: aiohttp.ClientSession, error: Exception) -> SessionLost:
+        explained = await self._way.explain(client, error)
+        return _not_admitted(explained) if explained is not None else SessionLost(f"cannot connect: {_text(error)}")
+
     async def _serve(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             challenge, welcome, rest = await self._open_session(socket)
         self._outbox.take()
         self.is_open = self._was_open = True
         self._heard_s = asyncio.get_running_loop().time()
-        logger.info("supernode_connected url=%s epoch=%d agent=%s", self._url, challenge.epoch, welcome.agent)
+        self.problem = ""
+        logger.info("supernode_connected url=%s epoch=%d agent=%s", self._way.url, challenge.epoch, welcome.agent)
         interval_s = max(0.05, welcome.ping_interval_s)
         reason, silent = "stopped", False
         try:
@@ -189,6 +242,10 @@ class Session:
                 self.send(Pong(message.number))
             elif isinstance(message, Refused):
                 raise _refused(message)
+            elif isinstance(message, Clock):
+                self._owner.told_time(message.unix_ms / 1000)
+            elif isinstance(message, CertificateDue):
+                self._way.renew_within(message.within_s)
             elif not isinstance(message, Pong):
                 self._owner.received(message)
 
@@ -232,13 +289,12 @@ async def _frame(socket: aiohttp.ClientWebSocketResponse) -> list[Message]:
 
 
 def _refused(message: Refused) -> SessionLost:
-    lasting = message.code in ("version", "identity", "frame")
+    lasting = message.code in ("version", "identity", "frame", "revoked")
     return SessionLost(f"refused ({message.code}): {message.message}", REFUSED_PAUSE_S if lasting else 0.0)
 
 
-async def _tls(url: str) -> ssl.SSLContext | bool:
-    """One of our own for https: that of aiohttp has no certificates (proto.runtime.service)."""
-    return await asyncio.to_thread(ssl.create_default_context) if url.startswith("https:") else True
+def _not_admitted(error: NotAdmitted) -> SessionLost:
+    return SessionLost(f"not admitted: {error}", REFUSED_PAUSE_S if error.terminal else 0.0)
 
 
 def _text(error: BaseException) -> str:

@@ -96,8 +96,13 @@ class Answerer:
         limiter: RateLimiter,
         counters: UploadCounters,
         sign_hash: Callable[[BlobHandle, int], SignedHashes | None] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """`sign_hash` gives the signed hash of a piece that is held; without it, as the store has it from others."""
+        """`sign_hash` gives the signed hash of a piece that is held; without it, as the store has it from others.
+
+        `clock`: Unix seconds, by which tickets end.
+        """
+        self._clock = clock
         self._sign_hash = sign_hash or (lambda handle, piece: handle.signed_run(piece, TOLD_RUN_MAX))
         self._store = store
         self._supernode_key = supernode_key
@@ -126,7 +131,7 @@ class Answerer:
             while len(connection.tickets) >= _TICKETS_MAX:
                 del connection.tickets[next(iter(connection.tickets))]
             connection.tickets[key, request.ticket] = ticket
-        ticket.check(request.digest, time.time())
+        ticket.check(request.digest, self._clock())
         return ticket
 
     def answer(self, connection: Connection, request: Request) -> bool:

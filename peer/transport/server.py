@@ -55,7 +55,8 @@ class UploadServer:
     (more beside those whose receivers are slow) and `queue_max` wait; `rate_limit_bytes_s` is over all of them, 0 for
     none. An idle connection, or one that does not finish its request, is closed after `idle_s`; a receiver that takes
     nothing for `send_timeout_s`, or less than a floor over such a time, is cut off. `sign_hash` signs hashes of pieces
-    where the server is the supernode's; a peer passes on what it was told. Raises ConfigError when it cannot listen.
+    where the server is the supernode's; a peer passes on what it was told. `clock`: Unix seconds, by which tickets end.
+    Raises ConfigError when it cannot listen.
     """
 
     def __init__(
@@ -72,12 +73,13 @@ class UploadServer:
         idle_s: float = 660.0,
         send_timeout_s: float = 10.0,
         sign_hash: Callable[[BlobHandle, int], SignedHashes | None] | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         if slots < 1 or queue_max < 0 or connections_max < 1:
             raise ConfigError(f"upload slots {slots}, queue {queue_max}, connections {connections_max}: too few")
         self.counters: Final = UploadCounters()
         self._limiter = RateLimiter(rate_limit_bytes_s)
-        self._answerer = Answerer(store, supernode_key, name, self._limiter, self.counters, sign_hash)
+        self._answerer = Answerer(store, supernode_key, name, self._limiter, self.counters, sign_hash, clock)
         self._connections_max = connections_max
         self._idle_s = idle_s
         self._send_timeout_s = send_timeout_s

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 from proto import VERSION
+from proto.config.values import parse_bool
 from proto.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ class Option:
     multiple: bool
     reloadable: bool
     metavar: str
+    secret: bool
 
     @property
     def flag(self) -> str:
@@ -72,14 +74,22 @@ def option(
     multiple: bool = False,
     reloadable: bool = False,
     metavar: str = "",
+    secret: bool = False,
 ) -> Any:  # as dataclasses.field(): the annotation beside it has the type
     """A field that is an option. `parse` takes the text and raises ValueError saying what would be right.
 
     A `multiple` option is a tuple: its flag may be repeated, its environment variable is separated by commas, its TOML
-    value is an array. A `reloadable` one may change while the program runs. `help` names the unit and the reason of
-    the default.
+    value is an array. A `reloadable` one may change while the program runs. A `secret` one is shown nowhere, not
+    in an error either. `help` names the unit and the reason of the default.
     """
-    said = {"parse": parse, "help": help, "multiple": multiple, "reloadable": reloadable, "metavar": metavar}
+    said = {
+        "parse": parse,
+        "help": help,
+        "multiple": multiple,
+        "reloadable": reloadable,
+        "metavar": metavar,
+        "secret": secret,
+    }
     return field(default=default, metadata={_OPTION: said})
 
 
@@ -175,6 +185,9 @@ def _parser(
             option.flag,
             dest=option.name,
             action="append" if option.multiple else "store",
+            # A switch needs no word.
+            nargs="?" if option.parse is parse_bool else None,
+            const="true" if option.parse is parse_bool else None,
             metavar=option.metavar or option.name.rsplit("_", 1)[-1].upper(),
             help=(option.help + default).replace("%", "%%"),
         )
@@ -262,7 +275,8 @@ def _parse(option: Option, texts: list[str], where: str) -> object:
         try:
             parsed.append(option.parse(text))
         except ValueError as error:
-            raise ConfigError(f"{where}: {text!r}: {error}") from None
+            shown = "" if option.secret else f"{text!r}: "
+            raise ConfigError(f"{where}: {shown}{error}") from None
     return tuple(parsed) if option.multiple else parsed[0]
 
 
@@ -279,7 +293,8 @@ def _print_config(
 ) -> None:
     width = max(len(option.name) for option in options)
     for option, (value, origin) in zip(options, found, strict=True):
-        sys.stdout.write(f"{option.name:<{width}} = {_shown(value)}  # {origin}\n")
+        shown = "(secret)" if option.secret and value is not None else _shown(value)
+        sys.stdout.write(f"{option.name:<{width}} = {shown}  # {origin}\n")
     for host, table in upstream_tables.items():
         keys = ", ".join(sorted(table))
         sys.stdout.write(f'upstream."{host}"  # {keys}\n')

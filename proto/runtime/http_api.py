@@ -1,4 +1,4 @@
-"""What the HTTP APIs of both services share: a table of routes, /healthz and /metrics. Reading changes nothing."""
+"""What the HTTP APIs of both services share: tables of routes, /healthz and /metrics. Reading changes nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from proto.runtime.metrics import ServiceMetrics
 
 P = TypeVar("P")
-# A path, and what answers a GET of it, given the parts of the service that its handlers may use.
+# A path, and what answers a request for it, given the parts of the service that its handlers may use.
 Route: TypeAlias = "tuple[str, Callable[[P, web.Request], Awaitable[web.StreamResponse]]]"
 
 
@@ -66,7 +66,9 @@ async def metrics(parts: ServiceParts, _: web.Request) -> web.Response:
 COMMON_ROUTES: Final[tuple[Route[ServiceParts], ...]] = (("/healthz", healthz), ("/metrics", metrics))
 
 
-def add_routes(app: web.Application, routes: Iterable[Route[P]], parts: P) -> None:
-    """Answer these paths in this application."""
+def add_routes(app: web.Application, routes: Iterable[Route[P]], parts: P, *, changes: Iterable[Route[P]] = ()) -> None:
+    """Answer a GET of these paths in this application, and a POST of `changes`."""
     for path, handler in routes:
         app.router.add_get(path, functools.partial(handler, parts))
+    for path, handler in changes:
+        app.router.add_post(path, functools.partial(handler, parts))

@@ -43,6 +43,8 @@ TAGS: Final[dict[type, int]] = {
     messages.Refused: 4,
     messages.Ping: 5,
     messages.Pong: 6,
+    messages.Clock: 7,
+    messages.CertificateDue: 8,
     messages.Announce: 16,
     messages.Withdraw: 17,
     messages.Stored: 18,

@@ -89,7 +89,7 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Supernode -> peer: no session, or no longer. `code` is one of version, identity, limit, frame, shutdown."""
+    """Supernode -> peer: no session, or no longer. `code` is version, identity, limit, frame, revoked or shutdown."""
 
     code: str
     message: str
@@ -107,6 +107,20 @@ class Pong:
     """Answer to Ping."""
 
     number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Supernode -> peer, with Welcome: its clock now, by which tickets end."""
+
+    unix_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CertificateDue:
+    """Supernode -> peer: ask for a new certificate at some moment of the next `within_s` seconds."""
+
+    within_s: float
 
 
 # --- peer -> supernode ---------------------------------------------------------------------------------------
@@ -348,6 +362,8 @@ Message = (
     | Refused
     | Ping
     | Pong
+    | Clock
+    | CertificateDue
     | Announce
     | Withdraw
     | Stored

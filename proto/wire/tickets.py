@@ -8,6 +8,7 @@ is ever logged. Each signed text starts with a label of its own, so that no sign
 
 from __future__ import annotations
 
+import base64
 import os
 import struct
 from dataclasses import dataclass
@@ -30,10 +31,13 @@ SIGNATURE_BYTES: Final = 64
 KEY_BYTES: Final = 32
 # Clocks of a cluster differ a little; an expiry is honoured this much longer.
 TICKET_LEEWAY_S: Final = 30.0
-# A ticket outlives the supernode by at least an hour, so that peers can go on without it.
-TICKET_LIFE_S: Final = 2 * 3600.0
+# A revoked node may use what it has for so long. While the supernode is away, peers stop this clock (peer.node.clock).
+TICKET_LIFE_S: Final = 600.0
+TICKET_RENEW_S: Final = TICKET_LIFE_S / 2
 TICKET_BYTES_MAX: Final = 512
 
+# What comes before the 32 bytes of an Ed25519 key in PKCS #8 (RFC 8410, section 7).
+_PKCS8_HEAD: Final = bytes.fromhex("302e020100300506032b657004220420")
 _TICKET = b"layercast ticket 1\0"
 _CONNECTION = b"layercast connection 2\0"
 _HELLO = b"layercast hello 1\0"
@@ -46,6 +50,16 @@ class Identity:
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self._key = key
         self.peer: Final = PeerId(key.public_key().public_bytes_raw())
+
+    @property
+    def private_key(self) -> Ed25519PrivateKey:
+        """For a certificate of this identity, and nothing else."""
+        return self._key
+
+    def private_pem(self) -> bytes:
+        """The key as TLS takes it: PKCS #8 (RFC 8410), not encrypted. For memory alone."""
+        body = base64.b64encode(_PKCS8_HEAD + self._key.private_bytes_raw())
+        return b"-----BEGIN PRIVATE KEY-----\n" + body + b"\n-----END PRIVATE KEY-----\n"
 
     @classmethod
     def generate(cls) -> Identity:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.swarm_registry import SwarmRegistry
+    from supernode.membership.members import Members
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +27,7 @@ class ApiParts(ServiceParts):
     serve_session: Callable[[web.Request], Awaitable[web.StreamResponse]]
     epoch: int
     started_s: float
+    # None with --open.
+    members: Members | None
+    # Counts one that asked for a certificate, by what came of it.
+    count_join: Callable[[str], None]

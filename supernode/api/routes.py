@@ -1,10 +1,11 @@
-"""Every path of the supernode's HTTP API, and what answers it."""
+"""Every path of the supernode's HTTP API, and what answers it. Who may ask is in api.access."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from proto.runtime.http_api import COMMON_ROUTES
+from supernode.api.membership import authorities, join, renew
 from supernode.api.nodes import nodes
 from supernode.api.sessions import session
 from supernode.api.status import status
@@ -15,7 +16,13 @@ if TYPE_CHECKING:
 
 ROUTES: Final[tuple[Route[ApiParts], ...]] = (
     *COMMON_ROUTES,
+    ("/v1/ca", authorities),
     ("/v1/nodes", nodes),
     ("/v1/session", session),
     ("/v1/status", status),
+)
+# By POST.
+CHANGES: Final[tuple[Route[ApiParts], ...]] = (
+    ("/v1/join", join),
+    ("/v1/renew", renew),
 )

@@ -1,4 +1,4 @@
-"""GET /v1/status: the supernode and its newest swarms, for people and `layercast status`."""
+"""GET /v1/status: the supernode and its newest swarms, for people and `layercast status`; a summary for strangers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
+
+from supernode.api.access import Rank, caller_of
 
 if TYPE_CHECKING:
     from supernode.api.parts import ApiParts
@@ -15,14 +17,17 @@ if TYPE_CHECKING:
 _SWARMS_MAX: Final = 200
 
 
-async def status(parts: ApiParts, _: web.Request) -> web.Response:
-    """As JSON."""
+async def status(parts: ApiParts, request: web.Request) -> web.Response:
+    """As JSON. `membership` is "open" where anybody may join, else "tokens"."""
+    summary = {"ready": not parts.health.problem, "membership": "open" if parts.members is None else "tokens"}
+    if caller_of(request).rank is Rank.STRANGER:
+        return web.json_response(summary)
     swarms = list(parts.swarms)
     return web.json_response(
         {
             "epoch": parts.epoch,
             "uptime_s": round(time.monotonic() - parts.started_s, 1),
-            "ready": not parts.health.problem,
+            **summary,
             "sessions": len(parts.nodes),
             "swarms_open": len(swarms),
             "swarms": [_swarm(swarm) for swarm in reversed(swarms[-_SWARMS_MAX:])],

@@ -13,6 +13,7 @@ from peer.transport.wire import TOLD_RUN_MAX
 from proto.config.values import HostPort, parse_host_port
 from proto.ids import peer_name
 from proto.wire.messages import SEED_NODE, Holders, NodeKnown, OriginStatus, PieceHashes, SwarmOpened
+from proto.wire.tickets import TICKET_RENEW_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,8 +30,6 @@ ALL_PIECES: Final = -1
 MOVED_LATELY_S: Final = 20.0
 # What is repeated goes with a frame of each session after so many ping intervals (supernode.session).
 REFRESH_INTERVALS: Final = 1.5
-# Half of what a ticket lasts (proto.wire.tickets).
-TICKET_RENEW_S: Final = 3600.0
 
 
 @dataclass(eq=False, slots=True)
@@ -75,7 +74,7 @@ class Notifier:
         member.hashes_sent |= missing
 
     def send_opened(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
-        """The answer to an announcement, with a ticket that is good for two hours."""
+        """The answer to an announcement, with a ticket that is good for ten minutes."""
         member.ticket_renew_s = self._clock() + TICKET_RENEW_S
         ticket = self._signer.ticket(swarm.digest, session.info.peer)
         size_bytes, piece_size_bytes = swarm.layout.size_bytes, swarm.layout.piece_size_bytes

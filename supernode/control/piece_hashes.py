@@ -27,7 +27,7 @@ class Signer(Protocol):
         """Its public half, which is the seed's identity among the nodes."""
 
     def ticket(self, digest: Digest, peer: PeerId) -> bytes:
-        """Permission for a peer to fetch the blob from others, good for two hours."""
+        """Permission for a peer to fetch the blob from others, good for ten minutes."""
 
     def sign_hashes(self, digest: Digest, layout: PieceLayout, first: int, hashes: bytes) -> bytes:
         """The signature over a run of piece hashes."""

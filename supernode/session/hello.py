@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from proto.config.values import Network
+    from proto.ids import PeerId
     from proto.wire.messages import Hello
 
 SLOTS_MAX: Final = 64
@@ -29,9 +30,14 @@ class SessionEnd(Exception):
 
 
 def read_hello(
-    hello: Hello, remote: str, nonce: bytes, supernode_key: bytes, advertise_allow: Sequence[Network] = ()
+    hello: Hello,
+    remote: str,
+    nonce: bytes,
+    supernode_key: bytes,
+    advertise_allow: Sequence[Network] = (),
+    member: PeerId | None = None,
 ) -> PeerInfo:
-    """Check a Hello. Raises SessionEnd with code version, identity or frame.
+    """Check a Hello; `member` is whose certificate it was. Raises SessionEnd with code version, identity or frame.
 
     A peer whose pieces are to be fetched from another address than it connects from, and from none of
     `advertise_allow`, may fetch and is asked for nothing.
@@ -43,6 +49,8 @@ def read_hello(
         check_hello(peer, nonce, supernode_key, hello.proof)
     except (DigestInvalid, TicketInvalid) as error:
         raise SessionEnd("identity", str(error)) from None
+    if member is not None and peer != member:
+        raise SessionEnd("identity", "Hello is by another key than the certificate")
     try:
         address, refused = _address(hello.upload_address, remote, advertise_allow)
         zone = parse_zone(hello.zone)

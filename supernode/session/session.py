@@ -20,7 +20,7 @@ from proto.errors import FrameInvalid
 from proto.ids import short_peer
 from proto.runtime.tasks import until_one_fails
 from proto.wire import codec
-from proto.wire.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Pong, Refused, Welcome
+from proto.wire.messages import PROTOCOL_VERSION, Challenge, Clock, Hello, Message, Ping, Pong, Refused, Welcome
 from proto.wire.tickets import NONCE_BYTES
 from supernode.control.notifier import REFRESH_INTERVALS
 from supernode.control.peer_session import TEXT_MAX
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from proto.config.values import Network
+    from proto.ids import PeerId
     from supernode.control.message_handler import MessageHandler
     from supernode.control.peer_session import PeerInfo, PeerSession
     from supernode.metrics import Metrics
@@ -40,6 +41,8 @@ logger = logging.getLogger(__name__)
 QUIET_INTERVALS: Final = 1.5
 # A peer on the other side of the world answers the challenge within a second; what takes longer is no peer.
 HELLO_TIMEOUT_S: Final = 10.0
+# Hello takes some hundred bytes. Nobody is known before it, and nothing larger is decoded.
+HELLO_BYTES_MAX: Final = 4096
 CLOSE_TIMEOUT_S: Final = 1.0
 # aiohttp refuses larger frames by itself (close code 1009); a little above ours, so that most are refused by name.
 WEBSOCKET_BYTES_MAX: Final = codec.FRAME_BYTES_MAX + 64 * 1024
@@ -116,8 +119,10 @@ class WebSocketSession:
         if not self._end.done():
             self._end.set_result(SessionEnd(code, message))
 
-    async def run(self, request: web.Request, refusal: SessionEnd | None = None) -> web.WebSocketResponse:
-        """Serve the session until it ends. `refusal`: say this in place of a challenge."""
+    async def run(
+        self, request: web.Request, refusal: SessionEnd | None = None, member: PeerId | None = None
+    ) -> web.WebSocketResponse:
+        """Serve the session until it ends. `refusal`: say this in place of a challenge. `member`: by certificate."""
         await self._socket.prepare(request)
         if request.transport is not None:
             self.local_host = request.transport.get_extra_info("sockname")[0]
@@ -126,7 +131,7 @@ class WebSocketSession:
         try:
             if refusal is not None:
                 raise refusal
-            info, rest = await self._handshake(request.remote or "")
+            info, rest = await self._handshake(request.remote or "", member)
             self._name = short_peer(info.peer)
             session = self._handler.admit(self, info)
             await self._welcome()
@@ -144,24 +149,25 @@ class WebSocketSession:
 
     # --- opening -----------------------------------------------------------------------------------------------
 
-    async def _handshake(self, remote: str) -> tuple[PeerInfo, list[Message]]:
+    async def _handshake(self, remote: str, member: PeerId | None) -> tuple[PeerInfo, list[Message]]:
         nonce = os.urandom(NONCE_BYTES)
         terms = self._terms
         challenge = Challenge(PROTOCOL_VERSION, nonce, terms.supernode_key, terms.epoch, terms.transport)
         await self._socket.send_bytes(codec.encode([challenge]))
         try:
             async with asyncio.timeout(HELLO_TIMEOUT_S):
-                batch = await self._frame()
+                batch = await self._frame(HELLO_BYTES_MAX)
         except TimeoutError:
             raise SessionEnd("identity", f"no Hello within {HELLO_TIMEOUT_S:.0f} s") from None
         if not batch or not isinstance(batch[0], Hello):
             raise SessionEnd("frame", "a session begins with Hello")
-        return read_hello(batch[0], remote, nonce, terms.supernode_key, self._limits.advertise_allow), batch[1:]
+        allow = self._limits.advertise_allow
+        return read_hello(batch[0], remote, nonce, terms.supernode_key, allow, member), batch[1:]
 
     async def _welcome(self) -> None:
         welcome = Welcome(PROTOCOL_VERSION, self._limits.ping_interval_s, self._terms.agent)
         with self._connected():
-            await self._socket.send_bytes(codec.encode([welcome]))
+            await self._socket.send_bytes(codec.encode([welcome, Clock(int(time.time() * 1000))]))
 
     # --- open --------------------------------------------------------------------------------------------------
 
@@ -194,11 +200,13 @@ class WebSocketSession:
             except FrameInvalid as error:
                 raise SessionEnd("frame", str(error)) from None
 
-    async def _frame(self) -> list[Message]:
+    async def _frame(self, bytes_max: int = codec.FRAME_BYTES_MAX) -> list[Message]:
         """The messages of the next frame. Raises SessionEnd."""
         with self._connected():
             received = await self._socket.receive()
         if received.type is WSMsgType.BINARY:
+            if len(received.data) > bytes_max:
+                raise SessionEnd("frame", f"frame of {len(received.data)} bytes: at most {bytes_max} here")
             try:
                 return codec.decode(received.data)
             except FrameInvalid as error:

@@ -56,7 +56,10 @@ SOME_DIGEST = f"sha256:{'a' * 64}"
 def cluster(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One for the whole module: it must survive all of it."""
     directory = tmp_path_factory.mktemp("cluster")
-    with CountingProxyProcess(registry.host_port) as origin, Cluster(directory, origin.address) as running:
+    with (
+        CountingProxyProcess(registry.host_port) as origin,
+        Cluster(directory, origin.address, supernode_flags=["--open"]) as running,
+    ):
         running.add_peer()
         running.wait_for_sessions(1)
         yield running

@@ -55,7 +55,7 @@ async def test_corrupt_pieces_are_found_out_and_their_sender_is_asked_no_more(
     cluster.wait_for_sessions(2)
     with EvilUploads(LAYOUT) as uploads:
         evil.upload_address = uploads.address
-        async with evil.link(At(supernode.ready["api"])):
+        async with evil.link(At(supernode.ready["api"], supernode.join_file())):
             # the blob's hashes must be known: a claim to pieces that nobody can check counts for nothing
             assert (await asyncio.to_thread(pull, victims[0].proxy, digest)).sha256 == digest
             await evil.send(claim(origin.address, digest))

@@ -103,7 +103,9 @@ def test_a_peer_without_a_supernode_reads_the_folder_itself(
     config: Path, tmp_path: Path, image: Image, flags: list[str], ways: dict[str, bool]
 ) -> None:
     flags = ["--config", str(config), "--default-upstream", f"http://{NOBODY_THERE}", *flags]
-    peer = Peer("lonely", tmp_path / "lonely", "http://127.0.0.1:1", LOOPBACK, LOOPBACK, flags)
+    peer = Peer(
+        "lonely", tmp_path / "lonely", ["--supernode", "http://127.0.0.1:1", "--open"], LOOPBACK, LOOPBACK, flags
+    )
     try:
         peer.start()
         for blob in image.blobs:

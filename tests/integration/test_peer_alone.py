@@ -30,7 +30,7 @@ NOBODY_THERE = "http://127.0.0.1:1"
 def lonely(origin: CountingProxy, tmp_path: Path) -> Iterator[Peer]:
     """A peer whose supernode was never there."""
     flags = ["--default-upstream", origin.url]
-    peer = Peer("lonely", tmp_path / "lonely", NOBODY_THERE, LOOPBACK, LOOPBACK, flags)
+    peer = Peer("lonely", tmp_path / "lonely", ["--supernode", NOBODY_THERE, "--open"], LOOPBACK, LOOPBACK, flags)
     try:
         peer.start()
         yield peer

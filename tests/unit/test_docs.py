@@ -24,8 +24,8 @@ _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`\n]+)`")
 _MODULE = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+")
 _PATH = re.compile(rf"(?:{'|'.join(PACKAGES)}|docs|\.ci)(?:/[\w.-]+)+/?")
-# Files that are called as a package is.
-_NO_MODULE = re.compile(r".*\.(?:key|toml)")
+# Files and hosts that are called as a package is.
+_NO_MODULE = re.compile(r".*\.(?:key|layercast|toml)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 

@@ -79,13 +79,16 @@ async def test_a_node_without_a_supernode_is_ready_and_says_so(tmp_path: Path) -
 
 @pytest.mark.asyncio
 async def test_a_node_whose_supernode_is_away_is_ready_too(tmp_path: Path) -> None:
-    async with running(config_of(tmp_path, "--supernode", "http://127.0.0.1:1")) as peer:
+    async with running(config_of(tmp_path, "--supernode", "http://127.0.0.1:1", "--open")) as peer:
         assert b"supernode: not connected" in (await get(peer.status_address, "/healthz"))[1]
 
 
 @pytest.mark.asyncio
 async def test_a_connected_node_says_so_and_remembers_the_key(tmp_path: Path) -> None:
-    async with scripted_supernode() as supernode, running(config_of(tmp_path, "--supernode", supernode.url)) as peer:
+    async with (
+        scripted_supernode() as supernode,
+        running(config_of(tmp_path, "--supernode", supernode.url, "--open")) as peer,
+    ):
         # Start-up waits for the first session, and no longer than a moment.
         async with asyncio.timeout(WAIT_S):
             while b"supernode: connected" not in (await get(peer.status_address, "/healthz"))[1]:
@@ -127,7 +130,7 @@ async def test_a_restarted_node_has_its_blobs(tmp_path: Path, origin: FakeOrigin
 @pytest.mark.asyncio
 async def test_a_reload_turns_sharing_off_and_on(tmp_path: Path, origin: FakeOrigin) -> None:
     async with scripted_supernode() as supernode:
-        flags = ["--default-upstream", origin.url, "--supernode", supernode.url]
+        flags = ["--default-upstream", origin.url, "--supernode", supernode.url, "--open"]
         async with running(config_of(tmp_path, *flags)) as peer:
             await peer.reload(config_of(tmp_path, *flags, "--p2p", "false"))
             assert (await get(peer.proxy_address, blob_path(origin)))[1] == CONTENT

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 import aiohttp
 
 from benchmarks.cluster.processes import WAIT_S
+from peer.membership.way import MemberWay, OpenWay
 from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
@@ -70,9 +71,19 @@ class Reachable(Protocol):
 
 @dataclass(frozen=True)
 class At:
-    """One in another process."""
+    """One in another process: with --open, or with a file that holds a join token."""
 
     api_address: str
+    join_file: Path | None = None
+
+    def way(self, identity: Identity) -> MemberWay | OpenWay:
+        """How a peer with this identity gets there."""
+        url = f"http://{self.api_address}"
+        if self.join_file is None:
+            return OpenWay(url)
+        folder = self.join_file.with_name(identity.peer.hex()[:8])
+        folder.mkdir(exist_ok=True)
+        return MemberWay(url, folder, identity, self.join_file)
 
 
 REPOSITORY = "library/thing"
@@ -87,7 +98,7 @@ async def running_supernode(
     `patient`: it ends no session for silence, which a busy machine has it hear where pings are a moment apart.
     """
     argv = ["--listen", "127.0.0.1:0", "--upload-listen", "127.0.0.1:0", "--data-dir", str(data_dir)]
-    argv += ["--insecure-upstream", origin.authority, "--store-free-floor", "0", *flags]
+    argv += ["--insecure-upstream", origin.authority, "--store-free-floor", "0", "--open", *flags]
     supernode = Supernode(config.load(argv, {}))
     supernode.limits = limits or supernode.limits
     if patient:
@@ -126,8 +137,11 @@ class BarePeer:
     @contextlib.asynccontextmanager
     async def link(self, supernode: Reachable, hello: Hello | None = None) -> AsyncIterator[None]:
         """Open a session; without the default Hello the caller looks at what comes."""
-        url = f"ws://{supernode.api_address}/v1/session"
-        async with aiohttp.ClientSession() as http, http.ws_connect(url, max_msg_size=1 << 26) as self.socket:
+        at = supernode if isinstance(supernode, At) else At(supernode.api_address)
+        async with aiohttp.ClientSession() as http:
+            dial = await at.way(self.identity).dial(http)
+            url, tls, name = f"{dial.url}/v1/session", dial.tls, dial.server_name
+            self.socket = await http.ws_connect(url, max_msg_size=1 << 26, ssl=tls, server_hostname=name)
             reader = asyncio.create_task(self._read())
             try:
                 self.challenge = await self.expect(Challenge)

@@ -76,7 +76,8 @@ def test_status_of_nothing_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err.startswith(f"layercast status: peer {url}: does not answer")
 
 
-def test_up_tells_each_program_its_registries_and_the_peer_its_supernode() -> None:
+def test_up_tells_each_program_its_registries_and_the_peer_its_supernode(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up, "join_file", lambda folder: folder / "token")
     words = ["up", "--registry", "https://reg.example", "--registry", "http://10.0.0.1:5000"]
     words += ["--default-upstream", "http://10.0.0.1:5000", "--supernode-listen", "0.0.0.0:0", "--data-dir", "/tmp/x"]
     supernode, peer = up.programs(build_parser().parse_args(words))
@@ -86,7 +87,8 @@ def test_up_tells_each_program_its_registries_and_the_peer_its_supernode() -> No
         *upstreams, "--insecure-upstream", "10.0.0.1:5000",
     ]  # fmt: skip
     told = list(peer.arguments({"supernode.api": "0.0.0.0:4321", "peer.proxy": "127.0.0.1:99"}))
-    assert told[told.index("--supernode") + 1] == "http://127.0.0.1:4321"
+    assert told[told.index("--supernode") + 1] == "https://127.0.0.1:4321"
+    assert told[told.index("--join-file") + 1] == "/tmp/x/token"
     assert told[told.index("--listen") + 1] == "127.0.0.1:99"
     assert told[told.index("--default-upstream") + 1] == "http://10.0.0.1:5000"
 

@@ -14,6 +14,7 @@ from benchmarks.cluster.processes import WAIT_S
 from peer.downloader.contract import BlobFound
 from peer.downloader.limits import Limits
 from peer.downloader.machine import Downloader
+from peer.membership.way import OpenWay
 from peer.metrics import Metrics
 from peer.node.node import Node
 from peer.node.origin_fetch import UpstreamFetcher
@@ -148,7 +149,7 @@ async def running_node(
     task: asyncio.Task[None] | None = None
     try:
         if supernode is not None:
-            node.session = Session(supernode.url, node.shell, jitter=lambda: 0.02)
+            node.session = Session(OpenWay(supernode.url), node.shell, jitter=lambda: 0.02)
             task = asyncio.create_task(node.session.run())
             await node.session.tried.wait()
         yield node

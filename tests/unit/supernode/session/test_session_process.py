@@ -32,7 +32,7 @@ class Upstream:
 
 
 def test_it_starts_says_so_and_ends_cleanly(tmp_path: Path) -> None:
-    supernode = Supernode(tmp_path / "s", LOOPBACK, [])
+    supernode = Supernode(tmp_path / "s", LOOPBACK, ["--open"])
     try:
         supernode.start()
         assert set(supernode.ready) == {"api", "upload"}
@@ -43,7 +43,7 @@ def test_it_starts_says_so_and_ends_cleanly(tmp_path: Path) -> None:
 
 
 def test_an_option_of_an_earlier_release_is_a_warning(tmp_path: Path) -> None:
-    supernode = Supernode(tmp_path / "s", LOOPBACK, ["--datagrams", "true"])
+    supernode = Supernode(tmp_path / "s", LOOPBACK, ["--open", "--datagrams", "true"])
     try:
         supernode.start()
         supernode.process.wait_for_line("setting_ignored --datagrams: control goes by TCP alone")
@@ -63,7 +63,7 @@ def test_it_ends_while_sessions_and_a_stalled_fetch_are_open(tmp_path: Path) -> 
         digest = origin.add(random.Random(1).randbytes(MIB))
         # However often it is asked.
         origin.faults = [Fault(), *[Fault(stall_after_bytes=MIB // 2)] * 50]
-        supernode = Supernode(tmp_path / "s", LOOPBACK, ["--insecure-upstream", origin.authority])
+        supernode = Supernode(tmp_path / "s", LOOPBACK, ["--open", "--insecure-upstream", origin.authority])
         try:
             supernode.start()
             asyncio.run(pull())
@@ -81,7 +81,7 @@ def test_sighup_reloads_the_file(tmp_path: Path) -> None:
     with fake_origin() as origin:
         digest = origin.add(b"content")
         file.write_text("p2p = false\n")
-        supernode = Supernode(tmp_path / "s", LOOPBACK, ["--config", str(file)])
+        supernode = Supernode(tmp_path / "s", LOOPBACK, ["--open", "--config", str(file)])
         try:
             supernode.start()
             asyncio.run(answer(BlobRefused))
@@ -114,7 +114,7 @@ def test_after_kill_9_what_arrived_is_not_asked_for_again(tmp_path: Path) -> Non
     with fake_origin() as origin:
         digest = origin.add(content)
         origin.faults = [Fault(), Fault(stall_after_bytes=2 * MIB)]
-        supernode = Supernode(tmp_path / "s", LOOPBACK, ["--insecure-upstream", origin.authority])
+        supernode = Supernode(tmp_path / "s", LOOPBACK, ["--open", "--insecure-upstream", origin.authority])
         try:
             supernode.start()
             asyncio.run(first_pieces())
@@ -151,7 +151,7 @@ def test_a_real_registry_is_asked_once_for_three_peers(tmp_path: Path) -> None:
     with Registry(tmp_path / "registry") as registry:
         with registry.writer() as writer:
             writer.push_blob_bytes(REPOSITORY, content)
-        supernode = Supernode(tmp_path / "s", LOOPBACK, ["--insecure-upstream", registry.address])
+        supernode = Supernode(tmp_path / "s", LOOPBACK, ["--open", "--insecure-upstream", registry.address])
         try:
             supernode.start()
             asyncio.run(pull(Upstream(registry.address)))

@@ -1,0 +1,5 @@
+"""A node's membership in its cluster: joining by a token, its certificate, renewal, and the way to its supernode.
+
+`record` is what is kept, `requests` what is asked for, `way` how a session is dialled, `refusals` the one line that
+says why it was not. Nothing here knows sessions or blobs.
+"""

@@ -1,0 +1,139 @@
+"""Who asks, and what of the HTTP API is theirs: members, operators, strangers. Decided before a handler is called.
+
+A member shows a certificate of this cluster that was not revoked. An operator connects from this machine, or shows the
+operator's token. With --open everybody is an operator. It knows no sessions.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import hdrs, web
+
+from proto.wire.join import REFUSAL_HEADER
+from supernode.membership.admission import revoked_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp.typedefs import Handler, Middleware
+
+    from supernode.membership.members import Member, Members
+
+
+class Rank(IntEnum):
+    """What a caller may, the more the higher."""
+
+    STRANGER = 0
+    # An operator reads; what only members do needs a certificate.
+    OPERATOR = 1
+    MEMBER = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """`member` is None without a certificate; `revoked`: one that is good for nothing any more."""
+
+    rank: Rank
+    member: Member | None = None
+    revoked: bool = False
+
+
+_CALLER: Final = web.RequestKey("caller", Caller)
+# What a path needs; any other needs an operator or a member.
+_NEEDED: Final = {
+    "/healthz": Rank.STRANGER,
+    "/v1/ca": Rank.STRANGER,
+    "/v1/join": Rank.STRANGER,
+    # A stranger gets a summary.
+    "/v1/status": Rank.STRANGER,
+    "/v1/session": Rank.MEMBER,
+    "/v1/renew": Rank.MEMBER,
+}
+_JOIN_FIRST: Final = (
+    "this supernode admits members only: give the peer a join token (layercast-supernode token create; --join-file), "
+    "or start supernode and peers with --open to try things out"
+)
+_READ_BY_MEMBERS: Final = (
+    "for members and operators: ask from the supernode's own machine, or over https with "
+    "'Authorization: Bearer TOKEN', the token being in ca/operator.token of its --data-dir"
+)
+
+
+class Access:
+    """`members` is None with --open."""
+
+    def __init__(self, members: Members | None) -> None:
+        self._members = members
+
+    def middleware(self, spoke: Callable[[web.Request], None]) -> Middleware:
+        """Decides for every request. `spoke` is told of each: its connection is no silent one."""
+
+        @web.middleware
+        async def decide(request: web.Request, handler: Handler) -> web.StreamResponse:
+            spoke(request)
+            caller = request[_CALLER] = self.caller(request)
+            if caller.revoked and caller.member is not None:
+                return refused(403, revoked_text(caller.member.peer))
+            needed = _NEEDED.get(request.path, Rank.OPERATOR)
+            if self._members is not None and caller.rank < needed:
+                return refused(403, _JOIN_FIRST if needed is Rank.MEMBER else _READ_BY_MEMBERS)
+            return await handler(request)
+
+        return decide
+
+    def caller(self, request: web.Request) -> Caller:
+        """Who asks."""
+        if self._members is None:
+            return Caller(Rank.OPERATOR)
+        transport = request.transport
+        tls = transport.get_extra_info("ssl_object") if transport is not None else None
+        certificate = tls.getpeercert(binary_form=True) if tls is not None else None
+        if certificate is not None:
+            member = self._members.member(certificate)
+            revoked = self._members.is_revoked(member.peer)
+            return Caller(Rank.STRANGER if revoked else Rank.MEMBER, member, revoked)
+        if _is_local(request) or (tls is not None and self._shows_token(request)):
+            return Caller(Rank.OPERATOR)
+        return Caller(Rank.STRANGER)
+
+    def _shows_token(self, request: web.Request) -> bool:
+        assert self._members is not None
+        kind, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
+        wanted = self._members.operator_token
+        return kind.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), wanted.encode())
+
+
+def caller_of(request: web.Request) -> Caller:
+    """As the middleware found."""
+    return request[_CALLER]
+
+
+def refused(status: int, message: str) -> web.Response:
+    """One line, in the body for people and in a header for whoever wanted a WebSocket."""
+    return web.Response(status=status, text=f"{message}\n", headers={REFUSAL_HEADER: message})
+
+
+def _is_local(request: web.Request) -> bool:
+    """From this machine, by an address: a web page whose host name was bound to it anew is none of ours."""
+    transport = request.transport
+    if transport is None or request.remote is None:
+        return False
+    ours = transport.get_extra_info("sockname")[0]
+    try:
+        if not ipaddress.ip_address(request.remote).is_loopback and request.remote != ours:
+            return False
+    except ValueError:
+        return False
+    host = request.url.host or ""
+    if host == "localhost":
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

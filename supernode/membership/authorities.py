@@ -1,0 +1,158 @@
+"""The folder with the cluster's certificate authorities: one that certifies, and after a rotation one beside it.
+
+`authorities.json` says which there are, and is written last; each has a `NUMBER.key` and a `NUMBER.crt`. Made by
+whoever comes first, a supernode that starts or a command beside it. The commands and the supernode share it by a lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from proto.errors import ConfigError
+from proto.runtime.private_files import make_private_folder, write_private
+from supernode.membership.certificates import Authority, cross_certify, key_pem, new_authority, pem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+FOLDER: Final = "ca"
+_INDEX: Final = "authorities.json"
+# The certificates of all that are trusted, for other programs that ask the supernode (curl, Prometheus).
+BUNDLE: Final = "ca.pem"
+# What an operator on another machine shows to read status and metrics.
+OPERATOR_TOKEN: Final = "operator.token"
+
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """`current` certifies. `older` is trusted until `older_until_unix_s`, and `cross` is its word for the current."""
+
+    current: Authority
+    older: x509.Certificate | None = None
+    cross: x509.Certificate | None = None
+    older_until_unix_s: float = 0.0
+
+    def at(self, now_unix_s: float) -> Authorities:
+        """Without the older one if its time is over."""
+        if self.older is None or now_unix_s < self.older_until_unix_s:
+            return self
+        return Authorities(self.current)
+
+    @property
+    def trusted(self) -> list[x509.Certificate]:
+        """The current one first."""
+        return [self.current.certificate, *([self.older] if self.older is not None else [])]
+
+    @property
+    def chain(self) -> list[x509.Certificate]:
+        """What the supernode shows after its own certificate."""
+        return [self.cross] if self.cross is not None else []
+
+
+class AuthorityFolder:
+    """`DATA_DIR/ca`. Blocking; safe beside other processes."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.path: Final = data_dir / FOLDER
+
+    def exists(self) -> bool:
+        """Whether there is an authority."""
+        return (self.path / _INDEX).exists()
+
+    def stamp(self) -> int:
+        """Changes when an authority was added."""
+        with contextlib.suppress(OSError):
+            return (self.path / _INDEX).stat().st_mtime_ns
+        return 0
+
+    def load_or_create(self) -> Authorities:
+        """The authorities, the first one made if there is none. Raises ConfigError."""
+        with self._locked():
+            if not self.exists():
+                self._add(1, new_authority(time.time()), None, 0.0)
+                write_private(self.path / OPERATOR_TOKEN, secrets.token_urlsafe(32).encode() + b"\n")
+            return self._load()
+
+    def operator_token(self) -> str:
+        """Raises ConfigError."""
+        try:
+            return (self.path / OPERATOR_TOKEN).read_text().strip()
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path / OPERATOR_TOKEN}: {error.strerror}; make it readable for this user"
+            ) from None
+
+    def rotate(self, overlap_s: float) -> Authorities:
+        """A new authority certifies from now on; the one before stays trusted for `overlap_s`. Raises ConfigError."""
+        now_unix_s = time.time()
+        with self._locked():
+            before = self._load()
+            newer = new_authority(now_unix_s)
+            cross = cross_certify(before.current, newer, now_unix_s) if overlap_s > 0 else None
+            self._add(self._number() + 1, newer, cross, now_unix_s + overlap_s)
+            return self._load()
+
+    # --- files -------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            make_private_folder(self.path)
+            descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise ConfigError(f"{self.path}: {error.strerror}; its owner must be the user that runs this") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path}: {error.strerror}; make it writable for this user, on a disk with room"
+            ) from None
+        finally:
+            os.close(descriptor)
+
+    def _number(self) -> int:
+        return int(json.loads((self.path / _INDEX).read_text())["current"])
+
+    def _add(self, number: int, newer: Authority, cross: x509.Certificate | None, older_until_unix_s: float) -> None:
+        write_private(self.path / f"{number}.key", key_pem(newer.key))
+        write_private(self.path / f"{number}.crt", pem([newer.certificate]).encode())
+        if cross is not None:
+            write_private(self.path / f"{number}-by-{number - 1}.crt", pem([cross]).encode())
+        index = {"current": number, "older_until_unix_s": older_until_unix_s if cross is not None else 0.0}
+        write_private(self.path / _INDEX, json.dumps(index).encode() + b"\n")
+        write_private(self.path / BUNDLE, pem(self._load().trusted).encode())
+        # The key of one that certifies no more is of use to nobody but a thief.
+        with contextlib.suppress(FileNotFoundError):
+            (self.path / f"{number - 1}.key").unlink()
+
+    def _load(self) -> Authorities:
+        try:
+            index = json.loads((self.path / _INDEX).read_text())
+            number, older_until_unix_s = int(index["current"]), float(index["older_until_unix_s"])
+            key = serialization.load_pem_private_key((self.path / f"{number}.key").read_bytes(), None)
+            assert isinstance(key, Ed25519PrivateKey)
+            current = Authority(self._certificate(f"{number}.crt"), key)
+            if older_until_unix_s <= 0.0:
+                return Authorities(current)
+            older, cross = self._certificate(f"{number - 1}.crt"), self._certificate(f"{number}-by-{number - 1}.crt")
+        except (OSError, ValueError, KeyError) as error:
+            raise ConfigError(
+                f"{self.path} is damaged ({error}): restore it from a backup, or remove it and let all nodes join anew"
+            ) from None
+        return Authorities(current, older, cross, older_until_unix_s).at(time.time())
+
+    def _certificate(self, name: str) -> x509.Certificate:
+        return x509.load_pem_x509_certificate((self.path / name).read_bytes())

@@ -1,0 +1,173 @@
+"""Membership as a running supernode has it: on the event loop, with one thread for what blocks.
+
+It notices within a second what the operator's commands changed: revoked nodes, a new authority. What follows from that
+is the caller's to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final, NamedTuple, ParamSpec, TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from proto.errors import LocalError
+from proto.ids import PeerId, short_peer
+from proto.runtime import tls
+from supernode.membership.admission import Admission
+from supernode.membership.authorities import AuthorityFolder
+from supernode.membership.book import Book
+from supernode.membership.certificates import SUPERNODE_LIFE_S, certify_supernode, pem
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from proto.wire.tickets import Identity
+    from supernode.membership.admission import Admitted
+    from supernode.membership.authorities import Authorities
+
+logger = logging.getLogger(__name__)
+
+LOOK_S: Final = 1.0
+# Nodes that connected since the last look; a whole cluster reconnects at once.
+_SEEN_MAX: Final = 50_000
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Member(NamedTuple):
+    """Who a client certificate is for. `due`: it is by an authority that certifies no more."""
+
+    peer: PeerId
+    expires_unix_s: float
+    due: bool
+
+
+class Members:
+    """open(), then watch() while the service runs, then close(). TLS has checked the certificates that get here."""
+
+    def __init__(self, data_dir: Path, identity: Identity) -> None:
+        """`identity` is the supernode's own, which its certificate is for."""
+        self._folder = AuthorityFolder(data_dir)
+        self._identity = identity
+        self._revoked: frozenset[PeerId] = frozenset()
+        self._seen: dict[PeerId, tuple[PeerId, str, float]] = {}
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="members")
+        self.authorities: Authorities
+        # For connections that begin now.
+        self.tls: ssl.SSLContext
+        self.operator_token = ""
+
+    def open(self) -> None:
+        """Blocking: what there is, or what a first start makes. Raises ConfigError."""
+        self._use(self._folder.load_or_create())
+        self.operator_token = self._folder.operator_token()
+        self._book = Book(self._folder.path)
+        self._admission = Admission(lambda: self.authorities, self._book)
+        self._revoked = self._book.revoked()
+        self._stamps = self._folder.stamp(), self._book.stamp()
+
+    def close(self) -> None:
+        """Blocking; what was seen is written. Idempotent."""
+        self._executor.shutdown()
+        self._write_seen()
+        self._book.close()
+
+    @property
+    def fingerprint(self) -> str:
+        """What new join tokens pin."""
+        return self.authorities.current.fingerprint
+
+    @property
+    def bundle(self) -> str:
+        """The certificates of all authorities that are trusted, PEM."""
+        return pem(self.authorities.trusted)
+
+    def member(self, certificate: bytes) -> Member:
+        """Whom a client certificate (DER) is for."""
+        read = x509.load_der_x509_certificate(certificate)
+        key = read.public_key()
+        assert isinstance(key, Ed25519PublicKey), "our authority certifies no other keys"
+        due = read.issuer != self.authorities.current.name
+        return Member(PeerId(key.public_bytes_raw()), read.not_valid_after_utc.timestamp(), due)
+
+    def is_revoked(self, peer: PeerId) -> bool:
+        """Whether it is no member any more, whatever its certificate says."""
+        return peer in self._revoked
+
+    async def join(self, body: bytes, address: str) -> Admitted:
+        """Raises JoinRefused, BookError."""
+        admitted = await self._run(self._admission.join, body, address)
+        logger.info("node_joined peer=%s address=%s", short_peer(admitted.peer), address)
+        return admitted
+
+    async def renew(self, peer: PeerId, body: bytes) -> Admitted:
+        """Raises JoinRefused, BookError."""
+        return await self._run(self._admission.renew, peer, body)
+
+    def saw(self, member: Member, address: str) -> None:
+        """It connected; written down with the next look."""
+        if len(self._seen) < _SEEN_MAX:
+            self._seen[member.peer] = member.peer, address, member.expires_unix_s
+
+    async def watch(self, revoked: Callable[[frozenset[PeerId]], None], rotated: Callable[[], None]) -> None:
+        """Until cancelled: with each look tell which nodes are revoked, and if there is a new authority."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            before = self._revoked
+            try:
+                changed = await self._run(self._look)
+            except LocalError as error:
+                logger.error("membership_not_read: %s; what was known stays good", error)
+                continue
+            for peer in self._revoked - before:
+                logger.warning("node_revoked peer=%s: its session ends, it is refused from now on", short_peer(peer))
+            # All of them each time: one may have been opening its session when it was revoked.
+            revoked(self._revoked)
+            if changed is not None:
+                certifies = self.fingerprint
+                self._use(changed)
+                if certifies != self.fingerprint:
+                    logger.warning(
+                        "authority_changed fingerprint=%s: nodes get new certificates by themselves", self.fingerprint
+                    )
+                    rotated()
+
+    # --- in the thread -----------------------------------------------------------------------------------------
+
+    def _look(self) -> Authorities | None:
+        """Take in what changed outside. Returns other authorities, if they are others now."""
+        self._write_seen()
+        stamps = self._folder.stamp(), self._book.stamp()
+        if stamps[1] != self._stamps[1]:
+            self._revoked = self._book.revoked()
+        found = self._folder.load_or_create() if stamps[0] != self._stamps[0] else self.authorities.at(time.time())
+        self._stamps = stamps
+        renewed = time.time() > self._renew_unix_s
+        return found if found is not self.authorities or renewed else None
+
+    def _write_seen(self) -> None:
+        seen, self._seen = self._seen, {}
+        if seen:
+            self._book.saw(list(seen.values()))
+
+    # --- -------------------------------------------------------------------------------------------------------
+
+    def _use(self, authorities: Authorities) -> None:
+        """Show a certificate by the current authority from now on."""
+        now_s = time.time()
+        certificate = certify_supernode(authorities.current, self._identity.private_key.public_key(), now_s)
+        chain = pem([certificate, *authorities.chain]).encode()
+        self.tls = tls.server_context(chain, self._identity.private_pem(), pem(authorities.trusted))
+        self.authorities = authorities
+        self._renew_unix_s = now_s + SUPERNODE_LIFE_S / 2
+
+    async def _run(self, operation: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.wrap_future(self._executor.submit(operation, *args, **kwargs))
