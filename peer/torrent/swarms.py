@@ -167,7 +167,7 @@ class TorrentSwarms(PieceDelivery):
 
     def _run(self) -> None:
         while not self._closed:
-            self._mailbox.wait(self._adoption.next_due_s(_IDLE_S))
+            self._mailbox.wait(_IDLE_S)
             self._run_commands()
             for alert in self._session.alerts():
                 self._guard(functools.partial(self._heard, alert))
@@ -185,7 +185,6 @@ class TorrentSwarms(PieceDelivery):
             log.exception("torrent_failed")
 
     def _look_around(self) -> None:
-        self._adoption.retry_due()
         now = time.monotonic()
         for torrent in list(self._leaving.values()):
             if not torrent.adopting and (torrent.paused or now - torrent.left_s > _LEAVE_MAX_S):
