@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from peer.transport.base import PieceSource
     from proto.ids import Digest, PeerId
@@ -19,18 +19,7 @@ if TYPE_CHECKING:
     from supernode.control.piece_hashes import Signer
     from supernode.control.swarm_registry import OpenSwarm
     from supernode.scheduler import contract
-
-
-class SwarmState(Protocol):
-    """What of swarms outlives a restart (supernode.state.base says what each operation does). Never blocks."""
-
-    def save_swarm(self, digest: Digest, size_bytes: int, piece_size_bytes: int, now_unix_s: float) -> None: ...
-    def add_source(self, digest: Digest, source: Source) -> None: ...
-    def add_hashes(self, digest: Digest, added: Sequence[tuple[int, bytes]]) -> None: ...
-    def vouch(self, digest: Digest, hashes: bytes) -> None: ...
-    def add_holder(self, digest: Digest, peer: PeerId) -> None: ...
-    def remove_holder(self, digest: Digest, peer: PeerId) -> None: ...
-    def forget_swarm(self, digest: Digest) -> None: ...
+    from supernode.state.base import SwarmState
 
 
 class SeedWork(Protocol):

@@ -45,18 +45,8 @@ class SavedPublic:
     checked_unix_s: float
 
 
-class State(Protocol):
-    """Blocking, used by one thread at a time; each operation happens whole or not at all, or raises StateError.
-
-    What is added to a swarm that was never saved, or was forgotten, is dropped. The store limits how many swarms and
-    public checks it keeps: the longest unused go first.
-    """
-
-    def next_epoch(self) -> int:
-        """One more than at the last start, 1 at the first; recorded before it is returned."""
-
-    def load_swarm(self, digest: Digest) -> SavedSwarm | None:
-        """Everything about one blob: hashes by their first piece, holders in order."""
+class SwarmState(Protocol):
+    """What is written of swarms. What is added to one that was never saved, or was forgotten, is dropped."""
 
     def save_swarm(self, digest: Digest, size_bytes: int, piece_size_bytes: int, now_unix_s: float) -> None:
         """Record a swarm's cut, or that it is used again; a different cut forgets all that was known of the swarm."""
@@ -78,6 +68,19 @@ class State(Protocol):
 
     def forget_swarm(self, digest: Digest) -> None:
         """The swarm was voided: hashes, sources and holders go with it. Idempotent."""
+
+
+class State(SwarmState, Protocol):
+    """Blocking, used by one thread at a time; each operation happens whole or not at all, or raises StateError.
+
+    The store limits how many swarms and public checks it keeps: the longest unused go first.
+    """
+
+    def next_epoch(self) -> int:
+        """One more than at the last start, 1 at the first; recorded before it is returned."""
+
+    def load_swarm(self, digest: Digest) -> SavedSwarm | None:
+        """Everything about one blob: hashes by their first piece, holders in order."""
 
     def load_public(self, source: Source, digest: Digest) -> SavedPublic | None:
         """When this source was last found public for the blob."""
