@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from benchmarks.dataplane.contract import Job
 
-HELP = "CPU-seconds per GiB and GiB/s of our transport, a bare floor, aiohttp and libtorrent"
+HELP = "CPU-seconds per GiB and GiB/s of our transport, a bare floor and libtorrent"
 
 _GIB: Final = 1024 * MIB
 _ROUNDS_MAX: Final = 100
@@ -108,7 +108,7 @@ def _measure(job: Job, count: int) -> tuple[list[Row], dict[str, float]]:
     """Every way's runs, the floor at its best first, and what hashing alone costs."""
     hashes: list[dict[str, float]] = []
     floors = [Row(f"floor, {buffer // KIB} KiB buffer", "floor", buffer) for buffer in _FLOOR_BUFFERS]
-    rows = [*floors, Row("layercast", "layercast"), Row("aiohttp", "aiohttp_way"), Row("libtorrent", "torrent")]
+    rows = [*floors, Row("layercast", "layercast"), Row("libtorrent", "torrent")]
     for number in range(count):
         hashes.append(hash_costs())
         for row in rows:
@@ -118,7 +118,7 @@ def _measure(job: Job, count: int) -> tuple[list[Row], dict[str, float]]:
             cpu, elapsed = measured.cpu_s("all") / gib, measured.elapsed_s("all") / gib
             console.print(f"round {number + 1}/{count}: {row.name}: {cpu:.2f} CPU-s/GiB, {1 / elapsed:.2f} GiB/s")
     parts = [
-        Row("layercast, when the last piece is held", "layercast", part="pieces", runs=rows[-3].runs),
+        Row("layercast, when the last piece is held", "layercast", part="pieces", runs=rows[-2].runs),
         Row("libtorrent, without the blob's sha256", "torrent", part="pieces", runs=rows[-1].runs),
     ]
     floor = min(floors, key=Row.cpu_s)
@@ -129,7 +129,7 @@ def _measure(job: Job, count: int) -> tuple[list[Row], dict[str, float]]:
 
 def _figures(size_bytes: int, rows: list[Row], hashes: dict[str, float]) -> dict[str, object]:
     gib = size_bytes / _GIB
-    floor, ours, aiohttp, torrent = (row.cpu_s() for row in rows[:4])
+    floor, ours, torrent = (row.cpu_s() for row in rows[:3])
     return {
         "benchmark": "dataplane",
         "machine": machine(),
@@ -150,7 +150,6 @@ def _figures(size_bytes: int, rows: list[Row], hashes: dict[str, float]) -> dict
         "hash_cpu_s_per_gib": hashes,
         "ours_over_floor": ours / floor,
         "ours_over_floor_at_most": _CPU_TARGET_OF_FLOOR,
-        "ours_over_aiohttp": ours / aiohttp,
         "ours_over_libtorrent": ours / torrent,
         "ours_over_libtorrent_below": _CPU_TARGET_OF_TORRENT,
     }
@@ -177,6 +176,6 @@ def _print(size_bytes: int, rows: list[Row], hashes: dict[str, float]) -> None:
     print(f"{where['processor']}, {where['cores']} cores, {instructions} SHA instructions")
     for name, value, limit in (
         ("layercast / floor, at most", rows[1].cpu_s() / floor, _CPU_TARGET_OF_FLOOR),
-        ("layercast / libtorrent, below", rows[1].cpu_s() / rows[3].cpu_s(), _CPU_TARGET_OF_TORRENT),
+        ("layercast / libtorrent, below", rows[1].cpu_s() / rows[2].cpu_s(), _CPU_TARGET_OF_TORRENT),
     ):
         print(f"{name} {limit}: {value:.3f} {'reached' if value <= limit else 'NOT REACHED'}")

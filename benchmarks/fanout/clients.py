@@ -10,6 +10,7 @@ the manifests; a third (`join`) starts the joiners. Lines of output tell what ea
 from __future__ import annotations
 
 import hashlib
+import http.client
 import json
 import os
 import socket
@@ -19,7 +20,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.cluster.http_messages import Head, SocketReader, WireError
 from benchmarks.cluster.namespaces import enter
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 _READ_BYTES: Final = 256 << 10
 # The kernel wakes a reader at so many bytes, where so many are still to come.
 _WAKE_BYTES: Final = 64 << 10
-_HEAD_BYTES: Final = 16 << 10
 _STACK_BYTES: Final = 256 << 10
 _CONNECT_S: Final = 30.0
 
@@ -165,12 +164,11 @@ class Clients:
             os.write(1, json.dumps(message).encode() + b"\n")
 
 
-class Connection:
+class Connection(http.client.HTTPConnection):
     """To one proxy, kept from request to request as container engines keep theirs; a context manager."""
 
     def __init__(self, address: str) -> None:
-        self._address = address
-        self._socket: socket.socket | None = None
+        super().__init__(address, timeout=_CONNECT_S)
 
     def __enter__(self) -> Connection:
         return self
@@ -178,90 +176,60 @@ class Connection:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """The next request makes a new one."""
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+    def connect(self) -> None:
+        """Truly blocking from here on: whoever runs us has the deadline."""
+        super().connect()
+        self.receiving: socket.socket = self.sock
+        self.receiving.settimeout(None)
 
-    def ask(self, path: str, accept: str = "*/*") -> tuple[socket.socket, int, bytes]:
-        """Send a GET: where its body comes, its length, and what of it came with the head. Raises PullError, OSError.
-
-        All of the body must be read before the next request.
-        """
-        request = Head(f"GET {path} HTTP/1.1", [("Host", self._address), ("Accept", accept)]).encode()
-        if self._socket is not None:
-            try:
-                return self._exchange(self._socket, path, request)
-            except ConnectionError:  # closed while it rested
-                self.close()
-        self._socket = _connected(self._address)
-        return self._exchange(self._socket, path, request)
-
-    def _exchange(self, kept: socket.socket, path: str, request: bytes) -> tuple[socket.socket, int, bytes]:
-        kept.sendall(request)
-        reader = SocketReader(kept, _HEAD_BYTES)
+    def ask(self, path: str, accept: str = "*/*") -> http.client.HTTPResponse:
+        """The answer to a GET, whose body must be read before the next request. Raises PullError, OSError."""
+        rested = self.sock is not None
         try:
-            head = reader.read_head()
-        except WireError as error:
+            self.request("GET", path, headers={"Accept": accept})
+            response = self.getresponse()
+        except ConnectionError:
+            self.close()
+            if not rested:
+                raise
+            # It was closed while it rested.
+            return self.ask(path, accept)
+        except http.client.HTTPException as error:
             raise PullError(f"GET {path}: {error}") from None
-        if head is None:
-            raise ConnectionError("hung up before its answer")
-        size = head.get("Content-Length")
-        if head.first_line.split(" ", 2)[1] != "200" or size is None:
-            raise PullError(f"GET {path}: answered {head.first_line!r}")
-        if head.wants_close():
-            self._socket = None  # and whoever reads the body has the last reference to it
-        return kept, int(size), reader.take_pending()
+        if response.status != 200 or response.length is None:
+            raise PullError(f"GET {path}: answered {response.status} {response.reason}")
+        return response
 
 
 def fetch(connection: Connection, path: str, accept: str = "*/*") -> bytes:
     """A small answer, whole. Raises PullError, OSError."""
-    source, size_bytes, body = connection.ask(path, accept)
-    while len(body) < size_bytes:
-        part = source.recv(_READ_BYTES)
-        if not part:
-            raise PullError(f"GET {path}: the answer ended early")
-        body += part
-    return body
+    try:
+        return connection.ask(path, accept).read()
+    except http.client.IncompleteRead:
+        raise PullError(f"GET {path}: the answer ended early") from None
 
 
 def pull_blob(connection: Connection, path: str, digest: str, pull: Pull) -> None:
     """A layer, hashed and thrown away. Raises PullError, OSError."""
-    hasher = hashlib.new(digest.partition(":")[0])
-    source, size_bytes, body = connection.ask(path)
-    if not body and size_bytes:
-        body = source.recv(_READ_BYTES)
-    if body:
+    algorithm, _, wanted = digest.partition(":")
+    hasher, response = hashlib.new(algorithm), connection.ask(path)
+    size_bytes = response.length or 0
+    first = response.read(1)
+    if first:
         pull.first_byte()
-    hasher.update(body)
-    received = len(body)
-    buffer = memoryview(bytearray(min(_READ_BYTES, size_bytes - received)))
+    hasher.update(first)
+    received, buffer = len(first), memoryview(bytearray(_READ_BYTES))
     while received < size_bytes:
-        count = _read(source, buffer, size_bytes - received)
+        # A reader that wakes for each segment costs more than the hashing; below the mark a tail would wait for ever.
+        many = size_bytes - received >= len(buffer) + _WAKE_BYTES
+        connection.receiving.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, _WAKE_BYTES if many else 1)
+        count = response.readinto(buffer)
         if not count:
             raise PullError(f"{digest[:19]} ended after {received} of {size_bytes} bytes")
         hasher.update(buffer[:count])
         received += count
-    if hasher.hexdigest() != digest.partition(":")[2]:
+    if hasher.hexdigest() != wanted:
         raise PullError(f"{digest[:19]} came with another content")
-
-
-def _read(source: socket.socket, buffer: memoryview, left: int) -> int:
-    """A full buffer, or all that is left; less only at the end of the stream."""
-    wanted = min(len(buffer), left)
-    # A reader that wakes for each segment costs more than the hashing; below the mark a tail would wait for ever.
-    wake = _WAKE_BYTES if left - wanted >= _WAKE_BYTES else 1
-    source.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wake)
-    return source.recv_into(buffer[:wanted], wanted, socket.MSG_WAITALL)
-
-
-def _connected(address: str) -> socket.socket:
-    host, _, port = address.rpartition(":")
-    connection = socket.create_connection((host, int(port)), _CONNECT_S)
-    # Truly blocking: a timeout would make MSG_WAITALL return at once. Whoever runs us has the deadline.
-    connection.settimeout(None)
-    return connection
 
 
 def main(lines: Sequence[str] | None = None) -> None:
