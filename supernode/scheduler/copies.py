@@ -122,23 +122,17 @@ def lease_done(member: Member, piece: int) -> None:
 
 def refresh_need(member: Member) -> None:
     """Derive `need` anew from the rest."""
-    swarm = member.swarm
+    swarm, node = member.swarm, member.node
     need = 0
     if member.wanted:
         need = swarm.full & ~(member.have | member.leased)
-        if member.node.peer == SEED:
+        if node.peer == SEED:
             need &= ~(swarm.fetching | swarm.evicted_by_seed)
-    _set_need(member, need)
-
-
-def _set_need(member: Member, need: int) -> None:
     changed = member.need ^ need
     if not changed:
         return
-    swarm, node = member.swarm, member.node
     member.need = need
-    lacking = swarm.lacking
-    node_bit = node.bit
+    lacking, node_bit = swarm.lacking, node.bit
     while changed:
         bit = changed & -changed
         piece = bit.bit_length() - 1

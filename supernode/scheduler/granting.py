@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from supernode.scheduler import copies
 from supernode.scheduler.contract import SEED, GrantLease
+from supernode.scheduler.records import DOWN, UP
 from supernode.scheduler.rules import admission, first_copies, just_in_time, rack_copies
 
 if TYPE_CHECKING:
@@ -28,14 +29,14 @@ def grant(state: State, member: Member, piece: int, source: Node) -> None:
         if first_copy:
             first_copies.granted(state, lease)
     lease.expires_in_s = just_in_time.expiry_s(state, lease)
-    ahead, before = lease.before_up is not None, lease.before_down
+    ahead, before = lease.before[UP] is not None, lease.before[DOWN]
     just_in_time.start_if_free(state, lease)
     # One source sends the one after the other by itself.
     behind = 0 if before is None or (ahead and before.source is source) else before.number
     state.counters["granted"] += 1
     text = "lease %x: %d -> %d ahead" if ahead else "lease %x: %d -> %d"
     number = lease.number
-    state.stories.rings[swarm.number].add((state.now, piece, text, number, source.peer, receiver.peer))
+    state.stories.of_swarms[swarm.number].append((state.now, piece, text, number, source.peer, receiver.peer))
     state.commands.append(
         GrantLease(
             number, swarm.number, piece, receiver.peer, source.peer, lease.expires_in_s, ahead, behind, lease.inline

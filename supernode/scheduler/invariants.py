@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from proto.pieces import indices
 from supernode.scheduler.contract import SEED
+from supernode.scheduler.records import DOWN, UP
 from supernode.scheduler.rules import admission, first_copies, rack_copies
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ def check(scheduler: Scheduler) -> None:
         _in_rack_agree(swarm)
         _first_copies_agree(swarm)
     for node in state.nodes.values():
-        _slots_kept(node)
-        _free_masks_agree(state, node)
+        for link in (node.up, node.down):
+            _slots_kept(node, link)
+            _free_masks_agree(node, link)
+        _blocked_agree(state, node)
     for lease in state.leases.values():
         _source_sound(state, lease)
         _timed(state, lease)
@@ -140,53 +143,41 @@ def _first_copies_agree(swarm: Swarm) -> None:
         assert not swarm.holders[piece] & ~swarm.seed.node.bit, f"first copies first: piece {piece} is at a peer"
 
 
-def _slots_kept(node: Node) -> None:
-    for link, leases, name in (
-        (node.up, [lease for lease in node.leases_out.values() if not lease.inline], "upload"),
-        (node.down, [lease for lease in node.leases_in.values() if not lease.inline], "download"),
-    ):
-        upward = name == "upload"
-        heads = [lease for lease in leases if (lease.before_up if upward else lease.before_down) is None]
-        assert link.chains == len(heads), f"slots kept: peer {node.peer} {name}: {link.chains} chains"
-        assert len(heads) <= link.slots, f"slots kept: peer {node.peer} {name}: {len(heads)} of {link.slots}"
-        followed = [id(lease.before_up if upward else lease.before_down) for lease in leases if lease not in heads]
-        assert len(set(followed)) == len(followed), f"slots kept: peer {node.peer} {name}: two wait for one transfer"
-        # Behind a first copy that waits at the seed one more may.
-        ahead = [lease for lease in leases if upward and node.peer == SEED and lease.before_up in heads]
-        known = {id(lease) for lease in (*heads, *ahead)}
-        assert set(followed) <= known, f"slots kept: peer {node.peer} {name}: waits in vain"
-        _ending_agree(node, link, [*heads, *ahead], upward)
+def _slots_kept(node: Node, link: Link) -> None:
+    way = link.way
+    where = f"slots kept: peer {node.peer} {'downlink' if way else 'uplink'}"
+    leases = [lease for lease in link.leases.values() if not lease.inline]
+    heads = [lease for lease in leases if lease.before[way] is None]
+    assert link.chains == len(heads), f"{where}: {link.chains} chains"
+    assert len(heads) <= link.slots, f"{where}: {len(heads)} of {link.slots}"
+    followed = [id(lease.before[way]) for lease in leases if lease not in heads]
+    assert len(set(followed)) == len(followed), f"{where}: two wait for one transfer"
+    # Behind a first copy that waits at the seed one more may.
+    ahead = [lease for lease in leases if way == UP and node.peer == SEED and lease.before[UP] in heads]
+    known = [*heads, *ahead]
+    assert set(followed) <= {id(lease) for lease in known}, f"{where}: waits in vain"
+    expected = {lease.number for lease in known if lease.ending[way] and not lease.stalled and lease.after[way] is None}
+    assert {lease.number for lease in link.ending} == expected, f"{where}: ends to follow"
 
 
-def _ending_agree(node: Node, link: Link, heads: list[Lease], upward: bool) -> None:
-    expected = {
-        lease.number
-        for lease in heads
-        if (lease.ending_up if upward else lease.ending_down)
-        and not lease.stalled
-        and (lease.after_up if upward else lease.after_down) is None
-    }
-    assert {lease.number for lease in link.ending} == expected, f"slots kept: peer {node.peer}: ends to follow"
+def _free_masks_agree(node: Node, link: Link) -> None:
+    where = f"free masks agree: {node.peer} {'downlink' if link.way else 'uplink'}"
+    has_room = admission.room(link) and not link.blocked_until
+    assert bool(link.direction.room & node.bit) == link.has_room == has_room, f"{where}: room"
+    assert bool(link.direction.idle & node.bit) == link.idle == (link.chains == 0), f"{where}: idle"
 
 
-def _free_masks_agree(state: State, node: Node) -> None:
-    up = admission.room(node.up) and not node.quarantined and not node.upload_blocked_until
-    assert bool(state.upload_room & node.bit) == node.has_upload_room == up, f"free masks agree: upload of {node.peer}"
-    down = admission.room(node.down) and not node.download_blocked_until
-    assert bool(state.download_room & node.bit) == node.has_download_room == down, (
-        f"free masks agree: download of {node.peer}"
-    )
-    assert bool(state.upload_idle & node.bit) == (node.up.chains == 0), f"free masks agree: {node.peer} idle"
-    assert bool(state.download_idle & node.bit) == (node.down.chains == 0), f"free masks agree: {node.peer} idle"
+def _blocked_agree(state: State, node: Node) -> None:
     for row in indices(node.blocked_sources):
         assert state.at(row).blocked_receivers & node.bit, (
-            f"free masks agree: {node.peer} is blocked from a source that knows nothing"
+            f"blocked agree: {node.peer} is blocked from a source that knows nothing"
         )
-    assert bool(state.blocked_sources & node.bit) == bool(node.blocked_receivers), (
-        f"free masks agree: {node.peer} blocked for any"
-    )
     for row in indices(node.blocked_receivers):
-        assert state.at(row).blocked_sources & node.bit, f"free masks agree: {node.peer} blocks one that does not know"
+        assert state.at(row).blocked_sources & node.bit, f"blocked agree: {node.peer} blocks one that does not know"
+    assert bool(state.blocked_sources & node.bit) == bool(node.blocked_receivers), (
+        f"blocked agree: {node.peer} blocked for any"
+    )
+    assert not node.quarantined or not node.up.has_room, f"blocked agree: {node.peer} is quarantined and has room"
 
 
 def _source_sound(state: State, lease: Lease) -> None:
@@ -201,7 +192,7 @@ def _source_sound(state: State, lease: Lease) -> None:
 
 
 def _timed(state: State, lease: Lease) -> None:
-    waits = lease.before_up is not None or lease.before_down is not None
+    waits = lease.before[UP] is not None or lease.before[DOWN] is not None
     assert waits == (lease.started_at is None), f"timed: lease {lease.number:x} neither waits nor runs"
     if not waits:
         assert lease.due_s >= 0.0, f"timed: lease {lease.number:x} runs without a deadline"
@@ -215,10 +206,10 @@ def _nobody_starves(state: State, plans: dict[int, OriginPlan]) -> None:
             node = state.at(row)
             member = swarm.members[node.peer]
             _asked_for(state, swarm, plans[swarm.number], member, timed)
-            if not state.download_room & node.bit:
+            if not state.down.room & node.bit:
                 assert timed, f"nobody starves: {node.peer} has no room and nothing is timed"
                 continue
-            for source_row in indices(state.upload_room & swarm.holding & ~node.bit & ~node.blocked_sources):
+            for source_row in indices(state.up.room & swarm.holding & ~node.bit & ~node.blocked_sources):
                 source = state.at(source_row)
                 useful = swarm.members[source.peer].have & member.need
                 if node.rack is not None and node.rack != source.rack and not state.rack_exempt & node.bit:
@@ -235,9 +226,7 @@ def _nobody_starves(state: State, plans: dict[int, OriginPlan]) -> None:
                     assert not useful or timed, f"nobody starves: {node.peer} could fetch from the seed"
                     useful &= swarm.rarity.levels[0] if not swarm.inline else useful
                     # It looks early for first copies, but not to everybody.
-                    useful &= (
-                        -1 if first_copies.receivers_now(state, swarm.wanting & state.download_room) & node.bit else 0
-                    )
+                    useful &= -1 if first_copies.receivers_now(state, swarm.wanting & state.down.room) & node.bit else 0
                 assert not useful, f"nobody starves: {node.peer} could fetch {useful:x} from {source.peer}"
 
 
@@ -251,5 +240,5 @@ def _asked_for(state: State, swarm: Swarm, plan: OriginPlan, member: Member, tim
 def _bounded(state: State) -> None:
     assert len(state.timers) <= 4 * len(state.leases) + 1024 + 64, "bounded: stale timers pile up"
     assert not state.commands, "bounded: commands left behind"
-    assert not state.woken_sources, "bounded: sources left dirty"
-    assert not state.woken_receivers, "bounded: receivers left dirty"
+    assert not state.up.woken, "bounded: sources left dirty"
+    assert not state.down.woken, "bounded: receivers left dirty"

@@ -62,8 +62,14 @@ class Scheduler:
     ) -> None:
         rng = seed if isinstance(seed, random.Random) else random.Random(seed)
         self.settings = settings or SchedulerSettings()
-        up, down = Link(seed_upload_slots, seed_upload_rate_bytes_s), Link(seed_download_slots, None)
-        self._state = State(rng, self.settings, epoch, up, down)
+        self._state = State(
+            rng,
+            self.settings,
+            epoch,
+            seed_upload_slots=seed_upload_slots,
+            seed_download_slots=seed_download_slots,
+            seed_upload_rate=seed_upload_rate_bytes_s,
+        )
         self._joined(self._state.seed)
         self._handlers: dict[type, Callable[..., None]] = {
             contract.PieceStored: self._piece_stored,
@@ -100,7 +106,7 @@ class Scheduler:
                     faults.expired(state, due)
             else:
                 self._timer(due)
-        if state.woken_sources or state.woken_receivers:
+        if state.up.woken or state.down.woken:
             for member, piece, source in match(state):
                 grant(state, member, piece, source)
         timers.sweep(len(state.leases))
@@ -143,40 +149,37 @@ class Scheduler:
                 origin_fetches.timer_due(state, swarm)
             return
         node = state.nodes.get(timer.subject)
-        if node is not None:
-            self._node_timer(timer.kind, node, timer.other)
-
-    def _node_timer(self, kind: TimerKind, node: Node, other: int) -> None:
-        state = self._state
-        if kind is TimerKind.PAIR:
-            source = state.nodes.get(other)
+        if node is None:
+            return
+        if timer.kind is TimerKind.PAIR:
+            source = state.nodes.get(timer.other)
             if source is not None:
                 state.unblock(node, source)
-        elif kind is TimerKind.NODE_UP and node.upload_blocked_until <= state.now:
-            node.upload_blocked_until = 0.0
-        elif kind is TimerKind.NODE_DOWN:
-            if node.download_blocked_until <= state.now:
-                node.download_blocked_until = 0.0
-            rack_copies.end_wait(state, node)
-        admission.refresh(state, node)
-        state.wake(node)
+        rack_copies.end_wait(state, node)
+        for link in (node.up, node.down):
+            if link.blocked_until <= state.now:
+                link.blocked_until = 0.0
+            admission.refresh(link)
+            link.wake()
 
     # --- nodes -----------------------------------------------------------------------------------------------
 
     def _peer_joined(self, event: contract.PeerJoined) -> None:
-        if event.peer in self._state.nodes:
+        state, settings = self._state, self.settings
+        if event.peer in state.nodes:
             self._ignore("peer %d joined twice", event.peer)
             return
-        settings = self.settings
-        up = Link(max(0, min(event.upload_slots, settings.uploads_per_node_max)), event.upload_rate_bytes_s or None)
+        slots_up = max(0, min(event.upload_slots, settings.uploads_per_node_max))
         # A node that wants something must be able to fetch it; one that uploads nothing is only a poor neighbour.
-        slots = min(max(1, event.download_slots), settings.downloads_per_node_max)
-        down = Link(slots, event.download_rate_bytes_s or None)
-        self._joined(self._state.join(event.peer, event.zone, up, down))
+        slots_down = min(max(1, event.download_slots), settings.downloads_per_node_max)
+        up = Link(state.up, slots_up, event.upload_rate_bytes_s or None)
+        down = Link(state.down, slots_down, event.download_rate_bytes_s or None)
+        self._joined(state.join(event.peer, event.zone, up, down))
 
     def _joined(self, node: Node) -> None:
-        link_rates.list_bands(self._state, node)
-        admission.refresh(self._state, node)
+        for link in (node.up, node.down):
+            link_rates.list_band(link)
+            admission.refresh(link)
 
     def _peer_lost(self, event: contract.PeerLost) -> None:
         state = self._state
@@ -185,10 +188,10 @@ class Scheduler:
             self._ignore("unknown peer %d lost", event.peer)
             return
         swarms = [member.swarm for member in node.members.values()]
-        for lease in list(node.leases_in.values()):
+        for lease in list(node.down.leases.values()):
             just_in_time.end(state, lease, stored=False)
             state.counters["lost"] += 1
-        for lease in list(node.leases_out.values()):
+        for lease in list(node.up.leases.values()):
             just_in_time.cancel(state, lease, f"source {event.peer} lost: {event.reason}")
         for member in list(node.members.values()):
             copies.leave(member)
@@ -233,7 +236,7 @@ class Scheduler:
         state.fetches -= state.plans.pop(swarm.number).fetch_id != 0
         state.stories.close(swarm.number)
         state.inline_swarms -= swarm.inline
-        state.largest_piece_bytes = max((other.piece_bytes for other in state.swarms.values()), default=0)
+        state.largest_piece_bytes = max((other.layout.piece_size_bytes for other in state.swarms.values()), default=0)
 
     def _recovery_peer_returned(self, event: contract.RecoveryPeerReturned) -> None:
         swarm = self._swarm(event.swarm)
@@ -257,7 +260,7 @@ class Scheduler:
         holdings.lose(state, member, member.have & ~held, "source no longer holds it")
         member.wanted = event.wanted
         copies.add(member, held)
-        state.wake(node)
+        node.wake()
         text = "peer %d announced %d pieces, wanted %s"
         state.record(swarm.number, WHOLE, text, event.peer, held.bit_count(), event.wanted)
         holdings.after_change(state, swarm, event.peer)
@@ -269,7 +272,7 @@ class Scheduler:
             return
         swarm = member.swarm
         member.wanted = False
-        for lease in list(member.node.leases_in.values()):
+        for lease in list(member.node.down.leases.values()):
             if lease.member is member:
                 just_in_time.cancel(state, lease, "not wanted")
         holdings.lose(state, member, member.have, "source withdrew")
@@ -302,14 +305,14 @@ class Scheduler:
                 holdings.after_change(state, swarm, peer)
             if not lease_id:
                 origin_fetches.headway(state, swarm, peer)
-        state.stories.rings[number].add((state.now, piece, "stored at %d (lease %x)", peer, lease_id))
+        state.stories.of_swarms[number].append((state.now, piece, "stored at %d (lease %x)", peer, lease_id))
 
     def _delivered(self, lease: Lease, elapsed_s: float) -> None:
         """A lease ended with its piece."""
         state = self._state
         if not lease.inline:
             link_rates.learn_from(state, lease, elapsed_s)
-            late_transfers.review_stalled(state, lease.source, lease.receiver)
+            late_transfers.review_stalled(state, lease)
         faults.succeeded(state, lease)
         state.counters["stored"] += 1
         late_transfers.end_race(state, lease)
@@ -321,7 +324,7 @@ class Scheduler:
         for rival in list(member.leases.get(piece, ())):
             just_in_time.cancel(self._state, rival, "held already")
         copies.add(member, 1 << piece)
-        self._state.wake(member.node)
+        member.node.wake()
 
     def _seed_filled(self, swarm: Swarm, piece: int, lease_id: int) -> None:
         state, bit = self._state, 1 << piece
@@ -329,8 +332,8 @@ class Scheduler:
         if swarm.fetching & bit:
             swarm.fetching ^= bit
             if not lease_id:
-                first_copies.piece_from_origin(state, swarm.length(piece))
-        state.wake(state.seed)
+                first_copies.piece_from_origin(state, swarm.layout.length(piece))
+        state.seed.wake()
         if swarm.inline:
             state.wake_receivers(swarm.wanting)
 
@@ -344,7 +347,7 @@ class Scheduler:
         if event.peer == SEED:
             swarm.evicted_by_seed |= gone
         holdings.lose(state, member, gone, "source evicted it")
-        state.wake(member.node)
+        member.node.wake()
         for piece in indices(gone):
             state.record(swarm.number, piece, "evicted at %d", event.peer)
         holdings.after_change(state, swarm, event.peer)

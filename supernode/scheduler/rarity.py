@@ -6,8 +6,6 @@ The seed's copy is never counted: level 0 is what no peer has and no peer is bei
 
 from __future__ import annotations
 
-from typing import Final
-
 from supernode.scheduler.settings import EXACT_COPIES
 
 
@@ -17,10 +15,6 @@ def level_of(copies: int) -> int:
         return copies
     octave = copies.bit_length() - 6
     return EXACT_COPIES + 8 * octave + (copies >> (octave + 2)) - 8
-
-
-# The levels of small counts, by count.
-_LEVELS: Final = tuple(level_of(copies) for copies in range(1024))
 
 
 class Rarity:
@@ -36,26 +30,20 @@ class Rarity:
 
     def add(self, piece: int) -> None:
         """One copy more."""
-        copies = self.counts[piece]
-        self.counts[piece] = copies + 1
-        if copies + 1 < len(_LEVELS):
-            before, after = _LEVELS[copies], _LEVELS[copies + 1]
-        else:
-            before, after = level_of(copies), level_of(copies + 1)
-        if before != after:
-            self._move(1 << piece, before, after)
+        self._change(piece, 1)
 
     def remove(self, piece: int) -> None:
         """One copy less."""
-        copies = self.counts[piece]
-        assert copies > 0, f"piece {piece} has no copy to remove"
-        self.counts[piece] = copies - 1
-        before, after = level_of(copies), level_of(copies - 1)
-        if before != after:
-            self._move(1 << piece, before, after)
+        assert self.counts[piece] > 0, f"piece {piece} has no copy to remove"
+        self._change(piece, -1)
 
-    def _move(self, bit: int, before: int, after: int) -> None:
-        levels = self.levels
+    def _change(self, piece: int, by: int) -> None:
+        copies = self.counts[piece]
+        self.counts[piece] = copies + by
+        before, after = level_of(copies), level_of(copies + by)
+        if before == after:
+            return
+        bit, levels = 1 << piece, self.levels
         levels[before] ^= bit
         if not levels[before]:
             self.occupied ^= 1 << before

@@ -1,12 +1,14 @@
 """The records: nodes with their links, swarms with their members, leases, and how a swarm stands with its origin.
 
-Fields and what each means; no behaviour. They refer to one another, so they stand together. Who may change them:
-copies (which piece is where), state (which node has room, is blocked, is waited for) and the rules.
+Fields and what each means; hardly any behaviour. They refer to one another, so they stand together. Who may change
+them: copies (which piece is where), state (which node is blocked, is woken) and the rules.
+
+What goes both ways stands once, by direction: the links of a node, the transfers at both ends of a lease.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from supernode.scheduler.contract import SEED
 from supernode.scheduler.rarity import Rarity
@@ -18,6 +20,48 @@ if TYPE_CHECKING:
 SEED_BIT: Final = 1
 # No time is before the start of the clock.
 NO_TIMER: Final = -1.0
+# The two directions: of an uplink and the source of a lease, of a downlink and its receiver.
+UP: Final = 0
+DOWN: Final = 1
+
+
+# A lease to grant: to whom, which piece, from whom.
+Choice: TypeAlias = "tuple[Member, int, Node]"
+
+
+class Direction:
+    """The links of one direction of all nodes, as masks of nodes."""
+
+    def __init__(self, way: int) -> None:
+        # UP or DOWN.
+        self.way = way
+        # Nodes whose link could carry one transfer more, and those whose link carries none at all.
+        self.room = 0
+        self.idle = 0
+        # By band of rates (see rules.link_rates) the nodes whose link's rate is known.
+        self.bands: dict[int, int] = {}
+        # Links that the event touched, in order: a transfer is looked for before it is done.
+        self.woken: list[Link] = []
+
+    def take_woken(self) -> list[Link]:
+        """Those that were woken; from now on others are."""
+        woken, self.woken = self.woken, []
+        for link in woken:
+            link.woken = False
+        return woken
+
+    def list_under_band(self, link: Link, band: int | None) -> None:
+        """Move the link's node from the band that it is in to another; None: it is in none."""
+        bit = link.node.bit
+        if link.band is not None:
+            left = self.bands[link.band] ^ bit
+            if left:
+                self.bands[link.band] = left
+            else:
+                del self.bands[link.band]
+        if band is not None:
+            self.bands[band] = self.bands.get(band, 0) | bit
+        link.band = band
 
 
 class Link:
@@ -25,24 +69,11 @@ class Link:
     it), and what it is believed to carry. Rates are bytes/s. See rules.admission and rules.link_rates.
     """
 
-    __slots__ = (
-        "area",
-        "area_at",
-        "assumed",
-        "bottleneck_samples",
-        "carries",
-        "chains",
-        "declared",
-        "ended_at",
-        "ending",
-        "idle_part",
-        "measured",
-        "running",
-        "slots",
-        "used",
-    )
-
-    def __init__(self, slots: int, declared: float | None) -> None:
+    def __init__(self, direction: Direction, slots: int, declared: float | None) -> None:
+        self.direction = direction
+        self.way = direction.way
+        # Set when the node is made of its links.
+        self.node: Node
         self.slots = slots
         self.declared = declared
         # Bytes/s that it was lately seen to carry; None until a transfer ended.
@@ -54,6 +85,10 @@ class Link:
         self.bottleneck_samples = 0
         # Bytes/s that it is assumed to carry until transfers tell; 0.0: nothing is known.
         self.assumed = 0.0
+        # The band that it is listed under in its direction; None while its rate is not known.
+        self.band: int | None = None
+        # Lease id to lease, inline ones included.
+        self.leases: dict[int, Lease] = {}
         self.chains = 0
         # What the other ends of its transfers could take or give together, at most its own rate each.
         self.used = 0.0
@@ -67,40 +102,30 @@ class Link:
         # next one had been granted by then.
         self.ended_at = 0.0
         self.idle_part = 0.0
+        # Nothing is granted over it until then; 0.0 if nothing keeps it.
+        self.blocked_until = 0.0
+        # Whether it is in its direction's masks, and in its list of those that were woken.
+        self.has_room = False
+        self.idle = False
+        self.woken = False
+
+    def wake(self) -> None:
+        """Look for a transfer over it before the event is done."""
+        if not self.woken:
+            self.woken = True
+            self.direction.woken.append(self)
+
+    def let_sleep(self) -> bool:
+        """Whether it was woken; it is not any more."""
+        if not self.woken:
+            return False
+        self.direction.woken.remove(self)
+        self.woken = False
+        return True
 
 
 class Node:
     """A peer as the scheduler sees it; the seed is one. Not the shell's session with it."""
-
-    __slots__ = (
-        "bit",
-        "blocked_receivers",
-        "blocked_sources",
-        "down",
-        "down_band",
-        "download_blocked_until",
-        "download_idle",
-        "faults",
-        "has_download_room",
-        "has_upload_room",
-        "leases_in",
-        "leases_out",
-        "members",
-        "peer",
-        "places",
-        "quarantined",
-        "rack",
-        "rack_wait_until",
-        "row",
-        "timeouts",
-        "up",
-        "up_band",
-        "upload_blocked_until",
-        "upload_idle",
-        "wanting",
-        "woken_as_receiver",
-        "woken_as_source",
-    )
 
     def __init__(self, peer: int, row: int, places: tuple[str, ...], up: Link, down: Link) -> None:
         self.peer = peer
@@ -112,23 +137,11 @@ class Node:
         self.rack = places[0] if len(places) == 3 else None
         self.up = up
         self.down = down
-        # The bands that its links' rates are listed under in the state; None while they are not known.
-        self.up_band: int | None = None
-        self.down_band: int | None = None
+        up.node = down.node = self
         self.quarantined = False
-        # Whether it is in the state's masks upload_room, download_room, upload_idle and download_idle.
-        self.has_upload_room = False
-        self.has_download_room = False
-        self.upload_idle = False
-        self.download_idle = False
-        # Whether the state lists it as woken.
-        self.woken_as_source = False
-        self.woken_as_receiver = False
         self.faults = 0
         # Leases to it that expired since one ended well.
         self.timeouts = 0
-        self.upload_blocked_until = 0.0
-        self.download_blocked_until = 0.0
         # Until when it waits for its rack; None while it is being served.
         self.rack_wait_until: float | None = None
         # Nodes (mask) that it is not to fetch from for now, and nodes that are not to fetch from it.
@@ -137,15 +150,15 @@ class Node:
         # Swarm number to membership; `wanting` those with something left to lease, in rotation.
         self.members: dict[int, Member] = {}
         self.wanting: dict[int, Member] = {}
-        # Lease id to lease, inline ones included.
-        self.leases_in: dict[int, Lease] = {}
-        self.leases_out: dict[int, Lease] = {}
+
+    def wake(self) -> None:
+        """Look for work for this node, both ways."""
+        self.up.wake()
+        self.down.wake()
 
 
 class Member:
     """One node's part in one swarm. A piece is HELD (`have`), LEASED or MISSING (the rest): see copies."""
-
-    __slots__ = ("first_copies", "grants", "have", "leased", "leases", "need", "node", "reader", "swarm", "wanted")
 
     def __init__(self, swarm: Swarm, node: Node) -> None:
         self.swarm = swarm
@@ -168,41 +181,12 @@ class Member:
 class Swarm:
     """All that goes on for one blob, as masks both ways: pieces of a node, nodes of a piece."""
 
-    __slots__ = (
-        "at_row",
-        "count",
-        "evicted_by_seed",
-        "fetching",
-        "first_copy_pending",
-        "full",
-        "held_by_any",
-        "holders",
-        "holding",
-        "in_rack",
-        "inline",
-        "lacking",
-        "last_bytes",
-        "layout",
-        "leased_to_peers",
-        "members",
-        "needed_by_any",
-        "number",
-        "piece_bytes",
-        "rack_have",
-        "rack_inbound",
-        "rack_nodes",
-        "rarity",
-        "wanting",
-    )
-
     def __init__(self, number: int, layout: PieceLayout, inline: bool) -> None:
         self.number = number
         self.layout = layout
         self.inline = inline
         self.full = layout.full_mask
         self.count = count = layout.count
-        self.piece_bytes = layout.piece_size_bytes
-        self.last_bytes = layout.length(count - 1)
         # By peer, and the same by the row of its node.
         self.members: dict[int, Member] = {}
         self.at_row: dict[int, Member] = {}
@@ -230,10 +214,6 @@ class Swarm:
         self.rack_inbound: dict[str, int] = {}
         self.in_rack = [0] * count
 
-    def length(self, piece: int) -> int:
-        """Bytes in the piece."""
-        return self.piece_bytes if piece < self.count - 1 else self.last_bytes
-
     @property
     def seed(self) -> Member:
         """The supernode's own membership."""
@@ -241,43 +221,19 @@ class Swarm:
 
 
 class Lease:
-    """One piece on its way from `source` to `receiver`. An inline one travels in the grant and takes no slot."""
+    """One piece on its way from `source` to `receiver`. An inline one travels in the grant and takes no slot.
 
-    __slots__ = (
-        "after_down",
-        "after_up",
-        "area_down",
-        "area_up",
-        "before_down",
-        "before_up",
-        "due_s",
-        "duration_s",
-        "ending_down",
-        "ending_up",
-        "expires_in_s",
-        "first_copy",
-        "granted_at",
-        "inline",
-        "member",
-        "number",
-        "overdue",
-        "piece",
-        "rack_first",
-        "receiver",
-        "share",
-        "size_bytes",
-        "source",
-        "stalled",
-        "started_at",
-    )
+    Lists of two are by direction: [UP] is of the source's uplink, [DOWN] of the receiver's downlink.
+    """
 
     def __init__(self, number: int, member: Member, piece: int, source: Node, now: float, inline: bool) -> None:
         self.number = number
         self.member = member
         self.receiver = member.node
         self.source = source
+        self.links = (source.up, member.node.down)
         self.piece = piece
-        self.size_bytes = member.swarm.length(piece)
+        self.size_bytes = member.swarm.layout.length(piece)
         self.inline = inline
         self.granted_at = now
         self.started_at: float | None = None
@@ -289,43 +245,25 @@ class Lease:
         self.expires_in_s = 0.0
         # When its one valid timer surfaces; negative while there is none.
         self.due_s = NO_TIMER
-        # Predicted to end shortly: one lease may follow it at the receiver, and at the source.
-        self.ending_down = False
-        self.ending_up = False
+        # Predicted to end shortly: one lease may follow it over this link.
+        self.ending = [False, False]
         # Later than predicted by so much that a second source may race it.
         self.overdue = False
         # Overdue, and its links are not counted on any more: nothing is granted to follow it.
         self.stalled = False
         # The piece's first copy is pending by way of this lease; see Swarm.
         self.first_copy = False
-        # The transfers it waits for at the source and at the receiver, and those that wait for it.
-        self.before_up: Lease | None = None
-        self.before_down: Lease | None = None
-        self.after_up: Lease | None = None
-        self.after_down: Lease | None = None
-        # Link.area of both ends when it started.
-        self.area_up = 0.0
-        self.area_down = 0.0
+        # The transfer that it waits for on this link, and the one that waits for it.
+        self.before: list[Lease | None] = [None, None]
+        self.after: list[Lease | None] = [None, None]
+        # Link.area when it started.
+        self.area = [0.0, 0.0]
         # The rack for which it is the first copy on its way.
         self.rack_first: str | None = None
 
 
 class OriginPlan:
     """How one swarm stands with its origin; see rules.origin_fetches."""
-
-    __slots__ = (
-        "asked",
-        "elected",
-        "elected_until",
-        "failures",
-        "fetch_id",
-        "once_ready",
-        "opened",
-        "recover_peers",
-        "recover_until",
-        "retry_at",
-        "tried",
-    )
 
     def __init__(self, once_ready: int, recover_until: float, recover_peers: tuple[int, ...]) -> None:
         # The fetch in flight (0: none) and the pieces it was asked for.

@@ -1,125 +1,42 @@
 """Rule 4, rarest first: the one place that chooses pieces and partners, from the receiver's and from the source's side.
 
-Pieces in order of their copies held and in flight, ties at random; partners near rather than far (rule 2: idle rather
-than busy). Changes nothing but the rotation of a node's swarms. The order of every choice comes from masks, insertion
-order and the machine's own random, never from a set.
+Pieces in order of their copies held and in flight, ties at random; partners with links about as fast first (rule 5),
+near rather than far, idle rather than busy (rule 2). Changes nothing but the rotation of a node's swarms. The order of
+every choice comes from masks, insertion order and the machine's own random, never from a set.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from proto.pieces import indices
 from supernode.scheduler.masks import any_bit, at_most, is_one
 from supernode.scheduler.records import SEED_BIT
-from supernode.scheduler.rules import rack_copies, readers
+from supernode.scheduler.rules import link_rates, rack_copies, readers
 from supernode.scheduler.settings import CROWD, FEW_NODES, SAMPLE, TRIES
 
 if TYPE_CHECKING:
-    from supernode.scheduler.records import Member, Node, Swarm
+    from supernode.scheduler.records import Choice, Member, Node, Swarm
     from supernode.scheduler.state import State
-
-# A lease to grant: to whom, which piece, from whom.
-Choice: TypeAlias = "tuple[Member, int, Node]"
-
-
-def rarest_swarms(candidates: list[tuple[Member, int]]) -> list[tuple[int, Member]]:
-    """Numbers and members, those first of whose pieces (the mask) some has the fewest copies."""
-    ranked = [
-        (member.swarm.rarity.least(pieces), member)
-        for member, pieces in candidates
-        if pieces & member.swarm.held_by_any
-    ]
-    ranked.sort(key=lambda one: one[0])
-    return [(member.swarm.number, member) for _, member in ranked]
-
-
-# --- the search, from both sides -----------------------------------------------------------------------------------
-
-
-def _search(
-    state: State, swarm: Swarm, pieces: int, nodes_of: list[int], nodes: int, source: Node | None
-) -> tuple[int, int]:
-    """The first of the pieces, rarest first, that any of the nodes is listed for, and those nodes; none (0) if there is
-    no such piece. With a `source`, only nodes that may take it from there count.
-    """
-    if at_most(nodes, FEW_NODES):
-        pieces &= _pieces_of(swarm, nodes, source)
-    piece, found = _try(state, swarm, pieces, nodes_of, nodes, source, TRIES)
-    if found or at_most(pieces, TRIES):
-        return piece, found
-    # Neither all nodes nor all pieces are gone through where there are many.
-    if at_most(nodes, pieces.bit_count()):
-        pieces &= _pieces_of(swarm, nodes, source)
-    return _try(state, swarm, pieces, nodes_of, nodes, source, swarm.count)
-
-
-def _pieces_of(swarm: Swarm, nodes: int, source: Node | None) -> int:
-    """What any of the nodes holds; with a `source`, what any of them needs."""
-    found = 0
-    at_row = swarm.at_row
-    while nodes:
-        low = nodes & -nodes
-        member = at_row[low.bit_length() - 1]
-        found |= member.have if source is None else member.need
-        nodes ^= low
-    return found
-
-
-def _try(
-    state: State, swarm: Swarm, pieces: int, nodes_of: list[int], nodes: int, source: Node | None, tries: int
-) -> tuple[int, int]:
-    """So many of the pieces, rarest first and at random within a level."""
-    rng = state.rng
-    levels, occupied = swarm.rarity.levels, swarm.rarity.occupied
-    while occupied:
-        lowest_level = occupied & -occupied
-        left = levels[lowest_level.bit_length() - 1] & pieces
-        while left:
-            # any_bit, without the call: this is the machine's innermost loop.
-            length = left.bit_length()
-            if left & (left - 1):
-                shift = int(rng.random() * length)
-                above = left >> shift
-                piece = shift + (above & -above).bit_length() - 1
-            else:
-                piece = length - 1
-            found = nodes_of[piece] & nodes
-            if found and source is not None:
-                found = able(state, swarm, source, piece, found)
-            if found:
-                return piece, found
-            tries -= 1
-            if not tries:
-                return 0, 0
-            left ^= 1 << piece
-        occupied ^= lowest_level
-    return 0, 0
-
-
-def able(state: State, swarm: Swarm, source: Node, piece: int, receivers: int) -> int:
-    """Those of the receivers that may take this piece from this source."""
-    in_rack = swarm.in_rack[piece]
-    if in_rack:
-        receivers &= ~in_rack | rack_copies.unbound_nodes(state, swarm, source)
-    if state.blocked_sources & source.bit:
-        # Few are blocked: look at the ones that will be chosen from, not at all.
-        for row in indices(receivers):
-            if state.at(row).blocked_sources & source.bit:
-                receivers ^= 1 << row
-    return receivers
-
-
-def _scarce(state: State, swarm: Swarm) -> int:
-    """Pieces with no more copies than there are slow and faulty nodes: all of them may be there."""
-    return swarm.rarity.up_to((swarm.holding & state.deprioritized).bit_count())
-
 
 # --- what a receiver takes -----------------------------------------------------------------------------------------
 
 
-def for_member(state: State, member: Member, sources: int) -> Choice | None:
-    """The best lease of one swarm for a node with download room, from nodes with upload room."""
+def for_receiver(state: State, node: Node, sources: int) -> Choice | None:
+    """The best lease for a node with download room, from nodes with upload room."""
+    for some in link_rates.alike_first(sources, state.up, node.down):
+        for member in _rarest_swarms([(member, member.need) for member in node.wanting.values()]):
+            found = _for_member(state, member, some)
+            if found is not None:
+                # Where two are as rare, the next lease of this node goes to its next swarm.
+                del node.wanting[member.swarm.number]
+                node.wanting[member.swarm.number] = member
+                return found
+    return None
+
+
+def _for_member(state: State, member: Member, sources: int) -> Choice | None:
+    """The best lease of one swarm."""
     swarm = member.swarm
     need = member.need & swarm.held_by_any
     if swarm.first_copy_pending:
@@ -141,20 +58,20 @@ def _from_sources(state: State, member: Member, need: int, sources: int, *, near
     """From a sound source, or from a slow or faulty one what hardly anybody else has, be it in the rack alone."""
     poor = sources & state.deprioritized
     if not poor:
-        return _from_alike(state, member, need, sources)
+        return _from_sound(state, member, need, sources)
     sound = sources ^ poor
-    found = _from_alike(state, member, need, sound) if sound else None
+    found = _from_sound(state, member, need, sound) if sound else None
     if found is None and near:
         # The rack's other nodes lack it, or have no room: those of other racks will not be asked for it.
-        return _from_alike(state, member, need & rack_copies.bound_pieces(state, member.swarm, member.node), poor)
-    return found or _from_alike(state, member, need & _scarce(state, member.swarm), poor)
+        return _from_sound(state, member, need & rack_copies.bound_pieces(state, member.swarm, member.node), poor)
+    return found or _from_sound(state, member, need & _scarce(state, member.swarm), poor)
 
 
-def _from_alike(state: State, member: Member, need: int, sources: int) -> Choice | None:
+def _from_sound(state: State, member: Member, need: int, sources: int) -> Choice | None:
     swarm = member.swarm
     if not need:
         return None
-    piece = readers.next_piece(state, member, need, sources)
+    piece = readers.next_piece(state.settings, member, need, sources)
     if piece is None:
         piece, holders = _search(state, swarm, need, swarm.holders, sources, None)
         if not holders:
@@ -167,25 +84,35 @@ def choose_source(state: State, receiver: Node, holders: int) -> Node:
     holders = _nearest(state, receiver, holders)
     if is_one(holders):
         return state.at(holders.bit_length() - 1)
-    for preferred in (~state.deprioritized, ~SEED_BIT, state.upload_idle):
+    for preferred in (~state.deprioritized, ~SEED_BIT, state.up.idle):
         holders = holders & preferred or holders
     return state.at(any_bit(holders, state.rng))
-
-
-def _nearest(state: State, node: Node, others: int) -> int:
-    """Those of the others in its rack; if there are none, in its zone; in its region; all."""
-    for place in node.places:
-        near = others & state.places[place]
-        if near:
-            return near
-    return others
 
 
 # --- what a source sends -------------------------------------------------------------------------------------------
 
 
-def from_member(state: State, member: Member, receivers: int) -> Choice | None:
-    """The best lease of one swarm from a node with upload room, to nodes with download room."""
+def from_source(state: State, node: Node, receivers: int) -> Choice | None:
+    """The best lease from a peer with upload room, to nodes with download room."""
+    for some in link_rates.alike_first(receivers, state.down, node.up):
+        for member in _rarest_swarms([(one, one.have & one.swarm.needed_by_any) for one in node.members.values()]):
+            found = _from_member(state, member, some)
+            if found is not None:
+                return found
+    return None
+
+
+def from_seed(state: State, receivers: int) -> Choice | None:
+    """A further copy from the seed: swarms as they were opened."""
+    for swarm in state.swarms.values():
+        found = None if swarm.inline else _from_member(state, swarm.seed, receivers)
+        if found is not None:
+            return found
+    return None
+
+
+def _from_member(state: State, member: Member, receivers: int) -> Choice | None:
+    """The best lease of one swarm."""
     swarm, source = member.swarm, member.node
     if source.quarantined:
         return None
@@ -239,3 +166,93 @@ def _neediest(state: State, swarm: Swarm, source: Node, receivers: int) -> Membe
         if other.have.bit_count() < best.have.bit_count():
             best = other
     return best
+
+
+# --- what both sides ask -------------------------------------------------------------------------------------------
+
+
+def _rarest_swarms(candidates: list[tuple[Member, int]]) -> list[Member]:
+    """Those first of whose pieces (the mask) some has the fewest copies."""
+    if len(candidates) == 1:
+        return [candidates[0][0]]
+    ranked = [
+        (member.swarm.rarity.least(pieces), member)
+        for member, pieces in candidates
+        if pieces & member.swarm.held_by_any
+    ]
+    ranked.sort(key=lambda one: one[0])
+    return [member for _, member in ranked]
+
+
+def _nearest(state: State, node: Node, others: int) -> int:
+    """Those of the others in its rack; if there are none, in its zone; in its region; all."""
+    for place in node.places:
+        near = others & state.places[place]
+        if near:
+            return near
+    return others
+
+
+def _scarce(state: State, swarm: Swarm) -> int:
+    """Pieces with no more copies than there are slow and faulty nodes: all of them may be there."""
+    return swarm.rarity.up_to((swarm.holding & state.deprioritized).bit_count())
+
+
+def _search(
+    state: State, swarm: Swarm, pieces: int, nodes_of: list[int], nodes: int, source: Node | None
+) -> tuple[int, int]:
+    """The first of the pieces, rarest first, that any of the nodes is listed for, and those nodes; none (0) if there is
+    no such piece. With a `source`, only nodes that may take it from there count.
+    """
+    if at_most(nodes, FEW_NODES):
+        pieces &= _pieces_of(swarm, nodes, source)
+    piece, found = _try(state, swarm, pieces, nodes_of, nodes, source, TRIES)
+    if found or at_most(pieces, TRIES):
+        return piece, found
+    # Neither all nodes nor all pieces are gone through where there are many.
+    if at_most(nodes, pieces.bit_count()):
+        pieces &= _pieces_of(swarm, nodes, source)
+    return _try(state, swarm, pieces, nodes_of, nodes, source, swarm.count)
+
+
+def _pieces_of(swarm: Swarm, nodes: int, source: Node | None) -> int:
+    """What any of the nodes holds; with a `source`, what any of them needs."""
+    found = 0
+    at_row = swarm.at_row
+    while nodes:
+        low = nodes & -nodes
+        member = at_row[low.bit_length() - 1]
+        found |= member.have if source is None else member.need
+        nodes ^= low
+    return found
+
+
+def _try(
+    state: State, swarm: Swarm, pieces: int, nodes_of: list[int], nodes: int, source: Node | None, tries: int
+) -> tuple[int, int]:
+    """So many of the pieces, rarest first and at random within a level."""
+    rng = state.rng
+    levels, occupied = swarm.rarity.levels, swarm.rarity.occupied
+    while occupied:
+        lowest_level = occupied & -occupied
+        left = levels[lowest_level.bit_length() - 1] & pieces
+        while left:
+            # any_bit, without the call: this is the machine's innermost loop.
+            length = left.bit_length()
+            if left & (left - 1):
+                shift = int(rng.random() * length)
+                above = left >> shift
+                piece = shift + (above & -above).bit_length() - 1
+            else:
+                piece = length - 1
+            found = nodes_of[piece] & nodes
+            if found and source is not None:
+                found = rack_copies.may_take(state, swarm, source, piece, found)
+            if found:
+                return piece, found
+            tries -= 1
+            if not tries:
+                return 0, 0
+            left ^= 1 << piece
+        occupied ^= lowest_level
+    return 0, 0

@@ -6,19 +6,20 @@ that rack" is two ANDs. Nothing here decides: it keeps count for the rules and c
 
 from __future__ import annotations
 
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final
 
 from proto.pieces import indices
 from supernode.scheduler.contract import ID_BITS, SEED, Command, FailReason
 from supernode.scheduler.origin_pace import OriginPace
-from supernode.scheduler.records import NO_TIMER, Lease, Node
+from supernode.scheduler.records import DOWN, NO_TIMER, UP, Direction, Lease, Link, Node
 from supernode.scheduler.story import Stories
 from supernode.scheduler.timers import Timers
 
 if TYPE_CHECKING:
     import random
 
-    from supernode.scheduler.records import Link, Member, OriginPlan, Swarm
+    from supernode.scheduler.records import Member, OriginPlan, Swarm
     from supernode.scheduler.settings import SchedulerSettings
 
 # What is counted, by name.
@@ -42,57 +43,22 @@ COUNTED: Final = (
 
 def places_of(zone: str) -> tuple[str, ...]:
     """`region/zone/rack` to (region/zone/rack, region/zone, region), as far as the parts are given."""
-    parts: list[str] = []
-    for part in zone.split("/")[:3]:
-        if not part:
-            break
-        parts.append(part)
+    parts = list(takewhile(bool, zone.split("/")[:3]))
     return tuple("/".join(parts[:depth]) for depth in range(len(parts), 0, -1))
 
 
 class State:
     """What the machine knows. A node's budget is its own, over all its swarms."""
 
-    __slots__ = (
-        "blocked_sources",
-        "commands",
-        "counters",
-        "deprioritized",
-        "down_bands",
-        "download_idle",
-        "download_room",
-        "epoch",
-        "fetches",
-        "free_rows",
-        "inline_swarms",
-        "largest_piece_bytes",
-        "last_fetch",
-        "last_lease",
-        "leases",
-        "nodes",
-        "now",
-        "origin_pace",
-        "places",
-        "plans",
-        "rack_exempt",
-        "reaction_s",
-        "rng",
-        "rows",
-        "seed",
-        "settings",
-        "stories",
-        "swarms",
-        "timers",
-        "typical_rate",
-        "up_bands",
-        "upload_idle",
-        "upload_room",
-        "woken_receivers",
-        "woken_sources",
-    )
-
     def __init__(
-        self, rng: random.Random, settings: SchedulerSettings, epoch: int, seed_up: Link, seed_down: Link
+        self,
+        rng: random.Random,
+        settings: SchedulerSettings,
+        epoch: int,
+        *,
+        seed_upload_slots: int,
+        seed_download_slots: int,
+        seed_upload_rate: float | None,
     ) -> None:
         self.rng = rng
         self.settings = settings
@@ -102,22 +68,15 @@ class State:
         # Row to node; None where a lost node's row waits for reuse.
         self.rows: list[Node | None] = []
         self.free_rows: list[int] = []
-        # From here on masks of nodes. Those that could send, and be sent, one piece more.
-        self.upload_room = 0
-        self.download_room = 0
-        # No upload, no download running at all.
-        self.upload_idle = 0
-        self.download_idle = 0
-        # Slow or faulty: asked last.
+        self.up = Direction(UP)
+        self.down = Direction(DOWN)
+        # From here on masks of nodes. Slow or faulty: asked last.
         self.deprioritized = 0
         # Some node is not to fetch from them for now.
         self.blocked_sources = 0
         # Their racks let them wait for long: they may fetch from others what their racks have.
         self.rack_exempt = 0
         self.places: dict[str, int] = {}
-        # By band the nodes whose uplink's, and whose downlink's, rate is known.
-        self.up_bands: dict[int, int] = {}
-        self.down_bands: dict[int, int] = {}
         # Rate of a transfer between any two nodes, as lately seen, bytes/s.
         self.typical_rate: float | None = None
         # From a grant to a node that is free until its transfer begins, and the way of the report that says so.
@@ -136,12 +95,10 @@ class State:
         self.inline_swarms = 0
         # Of any open swarm.
         self.largest_piece_bytes = 0
-        # Nodes that the event touched, in order.
-        self.woken_sources: list[Node] = []
-        self.woken_receivers: list[Node] = []
         self.origin_pace = OriginPace()
         # The supernode's own store.
-        self.seed = self.join(SEED, "", seed_up, seed_down)
+        up, down = Link(self.up, seed_upload_slots, seed_upload_rate), Link(self.down, seed_download_slots, None)
+        self.seed = self.join(SEED, "", up, down)
 
     # --- nodes -----------------------------------------------------------------------------------------------
 
@@ -162,19 +119,17 @@ class State:
 
     def leave(self, node: Node) -> None:
         """Forget a node that has no lease and no membership left."""
-        self._let_sleep(node)
         del self.nodes[node.peer]
         self.rows[node.row] = None
         self.free_rows.append(node.row)
         clear = ~node.bit
-        self.upload_room &= clear
-        self.download_room &= clear
-        self.upload_idle &= clear
-        self.download_idle &= clear
+        for link in (node.up, node.down):
+            link.let_sleep()
+            link.direction.room &= clear
+            link.direction.idle &= clear
+            link.direction.list_under_band(link, None)
         self.deprioritized &= clear
         self.rack_exempt &= clear
-        list_under_band(self.up_bands, node, node.up_band, None)
-        list_under_band(self.down_bands, node, node.down_band, None)
         for place in node.places:
             left = self.places[place] & clear
             if left:
@@ -197,6 +152,15 @@ class State:
         """The nodes of a mask, by row."""
         return [self.at(row) for row in indices(mask)]
 
+    def wake_receivers(self, mask: int) -> None:
+        """Look for sources for these nodes."""
+        for node in self.nodes_of(mask):
+            node.down.wake()
+
+    def sources_for(self, node: Node) -> int:
+        """Nodes with upload room that the node may fetch from."""
+        return self.up.room & ~(node.bit | node.blocked_sources)
+
     def block(self, receiver: Node, source: Node) -> None:
         """Let the receiver fetch nothing from this source until unblock."""
         receiver.blocked_sources |= source.bit
@@ -213,67 +177,14 @@ class State:
         if not source.blocked_receivers:
             self.blocked_sources &= ~source.bit
 
-    # --- who is looked at before the event is done -----------------------------------------------------------
-
-    def wake(self, node: Node) -> None:
-        """Look for work for this node, both ways."""
-        self.wake_source(node)
-        self.wake_receiver(node)
-
-    def wake_source(self, node: Node) -> None:
-        """Look for receivers for this node."""
-        if not node.woken_as_source:
-            node.woken_as_source = True
-            self.woken_sources.append(node)
-
-    def wake_receiver(self, node: Node) -> None:
-        """Look for sources for this node."""
-        if not node.woken_as_receiver:
-            node.woken_as_receiver = True
-            self.woken_receivers.append(node)
-
-    def wake_receivers(self, mask: int) -> None:
-        """Look for sources for these nodes."""
-        for node in self.nodes_of(mask):
-            self.wake_receiver(node)
-
-    def take_source(self, node: Node) -> bool:
-        """Whether this node was woken as a source; it is not any more."""
-        if not node.woken_as_source:
-            return False
-        self.woken_sources.remove(node)
-        node.woken_as_source = False
-        return True
-
-    def take_sources(self) -> list[Node]:
-        """Those that were woken as sources; from now on others are."""
-        woken, self.woken_sources = self.woken_sources, []
-        for node in woken:
-            node.woken_as_source = False
-        return woken
-
-    def take_receivers(self) -> list[Node]:
-        """Those that were woken as receivers; from now on others are."""
-        woken, self.woken_receivers = self.woken_receivers, []
-        for node in woken:
-            node.woken_as_receiver = False
-        return woken
-
-    def _let_sleep(self, node: Node) -> None:
-        self.take_source(node)
-        if node.woken_as_receiver:
-            self.woken_receivers.remove(node)
-            node.woken_as_receiver = False
-
     # --- leases ----------------------------------------------------------------------------------------------
 
     def add_lease(self, member: Member, piece: int, source: Node) -> Lease:
-        """A new lease in all lists: of the machine, of both nodes, of the member. Its piece stays as it was."""
+        """A new lease in all lists: of the machine, of both links, of the member. Its piece stays as it was."""
         self.last_lease += 1
         number = self.epoch << ID_BITS | self.last_lease
-        receiver = member.node
         lease = Lease(number, member, piece, source, self.now, member.swarm.inline and source.peer == SEED)
-        self.leases[number] = receiver.leases_in[number] = source.leases_out[number] = lease
+        self.leases[number] = member.node.down.leases[number] = source.up.leases[number] = lease
         member.grants += 1
         racing = member.leases.get(piece)
         if racing is None:
@@ -286,8 +197,8 @@ class State:
         """Take it out of all lists; True: no other lease races for its piece."""
         del self.leases[lease.number]
         lease.due_s = NO_TIMER
-        del lease.receiver.leases_in[lease.number]
-        del lease.source.leases_out[lease.number]
+        for link in lease.links:
+            del link.leases[lease.number]
         racing = lease.member.leases[lease.piece]
         if len(racing) == 1:
             del lease.member.leases[lease.piece]
@@ -300,22 +211,10 @@ class State:
         if lease.first_copy:
             lease.first_copy = False
             lease.member.swarm.first_copy_pending &= ~(1 << lease.piece)
-            self.wake_source(self.seed)
+            self.seed.up.wake()
 
     # --- what is told ----------------------------------------------------------------------------------------
 
     def record(self, swarm: int, piece: int, text: str, *values: object) -> None:
         """Remember `text % values` in the story of a piece, or of the WHOLE swarm."""
         self.stories.tell(self.now, swarm, piece, text, *values)
-
-
-def list_under_band(bands: dict[int, int], node: Node, before: int | None, after: int | None) -> None:
-    """Move the node from one band of rates to another; None: it is in none."""
-    if before is not None:
-        left = bands[before] ^ node.bit
-        if left:
-            bands[before] = left
-        else:
-            del bands[before]
-    if after is not None:
-        bands[after] = bands.get(after, 0) | node.bit

@@ -16,10 +16,9 @@ from supernode.scheduler.settings import TIMER_SLOTS_PER_S
 class TimerKind(IntEnum):
     """What to do when the time has come. The timer of a lease is the lease itself."""
 
-    NODE_UP = 1
-    NODE_DOWN = 2
-    PAIR = 3
-    SWARM = 4
+    NODE = 1
+    PAIR = 2
+    SWARM = 3
 
 
 class Timer:

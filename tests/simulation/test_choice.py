@@ -15,7 +15,7 @@ from supernode.scheduler import selection
 from supernode.scheduler.contract import SEED
 from supernode.scheduler.masks import any_bit
 from supernode.scheduler.rarity import Rarity
-from supernode.scheduler.rules import first_copies, readers
+from supernode.scheduler.rules import first_copies, rack_copies, readers
 
 if TYPE_CHECKING:
     from benchmarks.scenario import Scenario
@@ -33,7 +33,7 @@ def choose_at_random_among_peers(patch: pytest.MonkeyPatch, rng: random.Random) 
         for piece in indices(pieces):
             listed = nodes_of[piece] & nodes
             if listed and source is not None:
-                listed = selection.able(state, swarm, source, piece, listed)
+                listed = rack_copies.may_take(state, swarm, source, piece, listed)
             if listed:
                 found.append((piece, listed))
         return rng.choice(found) if found else (0, 0)

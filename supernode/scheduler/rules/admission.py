@@ -12,7 +12,7 @@ from supernode.scheduler.rules import link_rates
 from supernode.scheduler.settings import FILLED_PART, FILLED_PART_LEARNED, IDLE_PART_MAX, UNLIMITED_BYTES_S
 
 if TYPE_CHECKING:
-    from supernode.scheduler.records import Lease, Link, Node
+    from supernode.scheduler.records import Lease, Link
     from supernode.scheduler.state import State
 
 # --- room on a link ------------------------------------------------------------------------------------------------
@@ -75,39 +75,17 @@ def _expected_rate(link: Link, behind: Lease | None) -> float | None:
 # --- masks of nodes with room --------------------------------------------------------------------------------------
 
 
-def refresh(state: State, node: Node) -> None:
-    """Bring the masks of nodes with room up to date after anything about the node's links changed."""
-    refresh_up(state, node)
-    refresh_down(state, node)
-
-
-def refresh_up(state: State, node: Node) -> None:
-    """The upload half of refresh."""
-    link = node.up
-    has_room = room(link)
-    if has_room and (node.quarantined or node.upload_blocked_until):
-        has_room = False
+def refresh(link: Link) -> None:
+    """Bring the masks of nodes with room up to date after anything about the link changed."""
+    has_room = not link.blocked_until and room(link)
     # Masks of many nodes are long: they are touched when something changed.
-    if has_room is not node.has_upload_room:
-        node.has_upload_room = has_room
-        state.upload_room ^= node.bit
-    if (link.chains == 0) is not node.upload_idle:
-        node.upload_idle = not node.upload_idle
-        state.upload_idle ^= node.bit
-
-
-def refresh_down(state: State, node: Node) -> None:
-    """The download half of refresh."""
-    link = node.down
-    has_room = room(link)
-    if has_room and node.download_blocked_until:
-        has_room = False
-    if has_room is not node.has_download_room:
-        node.has_download_room = has_room
-        state.download_room ^= node.bit
-    if (link.chains == 0) is not node.download_idle:
-        node.download_idle = not node.download_idle
-        state.download_idle ^= node.bit
+    if has_room is not link.has_room:
+        link.has_room = has_room
+        link.direction.room ^= link.node.bit
+    idle = link.chains == 0
+    if idle is not link.idle:
+        link.idle = idle
+        link.direction.idle ^= link.node.bit
 
 
 # --- slots -----------------------------------------------------------------------------------------------------------
@@ -118,98 +96,70 @@ def take_slots(state: State, lease: Lease, *, beside: bool) -> None:
 
     `beside`: it races another lease to this receiver, so it runs beside that whatever the link carries.
     """
-    up, down = lease.source.up, lease.receiver.down
-    if not room_now(up):
-        before = to_follow(up)
-        assert before is not None
-        up.ending.remove(before)
-        lease.before_up = before
-        before.after_up = lease
-    if not beside and not room_now(down):
-        before = to_follow(down)
-        assert before is not None
-        down.ending.remove(before)
-        lease.before_down = before
-        before.after_down = lease
+    _follow_if_full(lease.source.up, lease)
+    if not beside:
+        _follow_if_full(lease.receiver.down, lease)
     _predict(state, lease)
-    if lease.before_up is None:
-        up.chains += 1
-        up.used += share_of(up, lease)
-    if lease.before_down is None:
-        down.chains += 1
-        down.used += share_of(down, lease)
-    refresh_up(state, lease.source)
-    refresh_down(state, lease.receiver)
+    for link in lease.links:
+        if lease.before[link.way] is None:
+            link.chains += 1
+            link.used += share_of(link, lease)
+        refresh(link)
+
+
+def _follow_if_full(link: Link, lease: Lease) -> None:
+    if room_now(link):
+        return
+    before = to_follow(link)
+    assert before is not None
+    link.ending.remove(before)
+    lease.before[link.way] = before
+    before.after[link.way] = lease
 
 
 def _predict(state: State, lease: Lease) -> None:
-    up, down = lease.source.up, lease.receiver.down
     slow = link_rates.slow_rate(state)
-    lease.share = min(
-        link_rates.trusted_speed(up, slow) or UNLIMITED_BYTES_S,
-        link_rates.trusted_speed(down, slow) or UNLIMITED_BYTES_S,
-    )
-    rate_up, rate_down = _expected_rate(up, lease.before_up), _expected_rate(down, lease.before_down)
-    if rate_up is None:
-        rate = rate_down or state.typical_rate
-    else:
-        rate = rate_up if rate_down is None else min(rate_up, rate_down)
+    shares = [link_rates.trusted_speed(link, slow) or UNLIMITED_BYTES_S for link in lease.links]
+    lease.share = min(shares)
+    rates = [rate for link in lease.links if (rate := _expected_rate(link, lease.before[link.way]))]
+    rate = min(rates) if rates else state.typical_rate
     if rate:
         lease.duration_s = lease.size_bytes / rate
 
 
 def lower_share(lease: Lease, share: float) -> None:
     """It takes no more of its links than this, bytes/s."""
-    up, down = lease.source.up, lease.receiver.down
-    up.used -= share_of(up, lease)
-    down.used -= share_of(down, lease)
-    lease.share = min(lease.share, share)
-    up.used += share_of(up, lease)
-    down.used += share_of(down, lease)
+    lower = min(lease.share, share)
+    for link in lease.links:
+        link.used -= share_of(link, lease)
+    lease.share = lower
+    for link in lease.links:
+        link.used += share_of(link, lease)
 
 
-def leave_source(lease: Lease) -> Lease | None:
-    """Give its slot at the source to the one behind it, or up; returns one that now waits for nothing there."""
-    link, before, after = lease.source.up, lease.before_up, lease.after_up
+def leave(link: Link, lease: Lease) -> Lease | None:
+    """Give its slot to the one behind it, or up; returns one that now waits for nothing on this link."""
+    way = link.way
+    before, after = lease.before[way], lease.after[way]
+    lease.before[way] = lease.after[way] = None
     if before is not None:
-        lease.before_up = lease.after_up = None
-        before.after_up = after
+        before.after[way] = after
         if after is not None:
-            after.before_up = before
-        elif lease.ending_up:
+            after.before[way] = before
+            return None
+        if lease.ending[way]:
             link.ending.remove(lease)
-        if after is None and not before.stalled and before.ending_up:
+        if before.ending[way] and not before.stalled:
             link.ending.append(before)
         return None
     link.used -= share_of(link, lease)
     if after is not None:
-        after.before_up = lease.after_up = None
+        after.before[way] = None
         link.used += share_of(link, after)
         return after
-    _give_up_slot(link, lease, lease.ending_up and not lease.stalled)
-    return None
-
-
-def leave_receiver(lease: Lease) -> Lease | None:
-    """The same at the receiver."""
-    link, before, after = lease.receiver.down, lease.before_down, lease.after_down
-    if before is not None:
-        before.after_down = lease.before_down = None
-        if not before.stalled:
-            link.ending.append(before)
-        return None
-    link.used -= share_of(link, lease)
-    if after is not None:
-        after.before_down = lease.after_down = None
-        link.used += share_of(link, after)
-        return after
-    _give_up_slot(link, lease, lease.ending_down and not lease.stalled)
-    return None
-
-
-def _give_up_slot(link: Link, lease: Lease, ending: bool) -> None:
     link.chains -= 1
-    if ending:
+    if lease.ending[way] and not lease.stalled:
         link.ending.remove(lease)
     if link.chains == 0:
         link.used = 0.0
+    return None

@@ -5,6 +5,7 @@ A slow or faulty node is asked last; one that served a corrupt piece is asked fo
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 from proto.pieces import indices
@@ -43,11 +44,11 @@ def failed(state: State, lease: Lease, reason: FailReason) -> None:
     source, receiver, swarm = lease.source, lease.receiver, lease.member.swarm
     just_in_time.end(state, lease, stored=False)
     if reason is FailReason.BUSY:
-        source.upload_blocked_until = state.now + settings.busy_backoff_s
-        state.timers.set(source.upload_blocked_until, TimerKind.NODE_UP, source.peer)
+        source.up.blocked_until = state.now + settings.busy_backoff_s
+        state.timers.set(source.up.blocked_until, TimerKind.NODE, source.peer)
     elif reason is FailReason.LOCAL:
-        receiver.download_blocked_until = state.now + settings.local_backoff_s
-        state.timers.set(receiver.download_blocked_until, TimerKind.NODE_DOWN, receiver.peer)
+        receiver.down.blocked_until = state.now + settings.local_backoff_s
+        state.timers.set(receiver.down.blocked_until, TimerKind.NODE, receiver.peer)
     elif reason is FailReason.NOT_HELD and source.peer in swarm.members:
         holdings.lose(state, swarm.members[source.peer], 1 << lease.piece, "source does not hold it")
     if reason is FailReason.TIMEOUT:
@@ -62,8 +63,8 @@ def failed(state: State, lease: Lease, reason: FailReason) -> None:
         state.block(receiver, source)
         state.timers.set(state.now + backoff_s, TimerKind.PAIR, receiver.peer, source.peer)
     rank_source(state, source)
-    admission.refresh_up(state, source)
-    admission.refresh_down(state, receiver)
+    for link in lease.links:
+        admission.refresh(link)
     if reason is FailReason.CORRUPT and source.peer != SEED and not source.quarantined:
         _quarantine(state, source, f"served piece {lease.piece} corrupt")
     holdings.after_change(state, swarm, source.peer)
@@ -82,7 +83,7 @@ def rank_source(state: State, node: Node) -> None:
             state.deprioritized |= node.bit
             # Pieces that no other node has now may be fetched from the deprioritized ones: see selection.
             for member in node.members.values():
-                state.wake_receivers(member.swarm.wanting & state.download_room)
+                state.wake_receivers(member.swarm.wanting & state.down.room)
     elif state.deprioritized & node.bit:
         state.deprioritized ^= node.bit
 
@@ -103,15 +104,16 @@ def _quarantine(state: State, node: Node, reason: str) -> None:
     """Grant nothing from this node any more and count its copies no longer; it may still fetch."""
     state.counters["quarantined"] += 1
     state.commands.append(QuarantinePeer(node.peer, reason))
-    for lease in list(node.leases_out.values()):
+    for lease in list(node.up.leases.values()):
         just_in_time.cancel(state, lease, "source quarantined")
-    for lease in node.leases_in.values():
+    for lease in node.down.leases.values():
         # What it is sent is no first copy any more, for nobody will have it from there.
         state.release_first_copy(lease)
     for member in node.members.values():
         copies.ignore(member)
     node.quarantined = True
-    admission.refresh_up(state, node)
+    node.up.blocked_until = inf
+    admission.refresh(node.up)
     for member in node.members.values():
         state.record(member.swarm.number, WHOLE, "peer %d quarantined: %s", node.peer, reason)
         holdings.after_change(state, member.swarm, node.peer)

@@ -11,15 +11,44 @@ from typing import TYPE_CHECKING
 from proto.pieces import indices
 from supernode.scheduler.contract import SEED
 from supernode.scheduler.masks import any_bit, at_most
-from supernode.scheduler.rules import admission, link_rates
+from supernode.scheduler.records import DOWN, UP
+from supernode.scheduler.rules import admission, link_rates, rack_copies, readers
 from supernode.scheduler.settings import CROWD, SAMPLE
 from supernode.scheduler.timers import TimerKind
 
 if TYPE_CHECKING:
-    from supernode.scheduler.records import Lease, Link, Member, Swarm
+    from supernode.scheduler.records import Choice, Lease, Link, Member, Node, Swarm
     from supernode.scheduler.state import State
 
 # --- what the seed may send now ------------------------------------------------------------------------------------
+
+
+def from_seed(state: State, receivers: int) -> Choice | None:
+    """The seed's next first copy; it has room. Swarms as they were opened."""
+    for swarm in state.swarms.values():
+        wanting = swarm.wanting & receivers
+        # Thousands of swarms may be open, of which hardly any has something for anybody: the cheap questions first.
+        fresh = fresh_pieces(swarm) & swarm.needed_by_any if wanting and not swarm.inline else 0
+        waiting = receivers_now(state, wanting) if fresh else 0
+        # Nearly always the first will do; those that wait may lack others only.
+        for piece in indices(fresh if waiting else 0):
+            candidates = rack_copies.may_take(state, swarm, state.seed, piece, swarm.lacking[piece] & waiting)
+            if candidates:
+                member = _choose_receiver(state, swarm, candidates)
+                return member, readers.in_order(member, fresh & member.need), state.seed
+    return None
+
+
+def for_receiver(state: State, node: Node) -> Choice | None:
+    """A first copy for this node; it and the seed have room."""
+    for member in node.wanting.values():
+        swarm = member.swarm
+        fresh = fresh_pieces(swarm) & member.need
+        if not fresh or swarm.inline:
+            continue
+        if receivers_now(state, swarm.wanting & state.down.room) & node.bit:
+            return member, readers.in_order(member, fresh), state.seed
+    return None
 
 
 def fresh_pieces(swarm: Swarm) -> int:
@@ -36,15 +65,15 @@ def receivers_now(state: State, waiting: int) -> int:
     up = state.seed.up
     if admission.room_now(up) or up.ending[0].started_at is not None:
         return waiting
-    idle = waiting & state.download_idle
+    idle = waiting & state.down.idle
     settings, spare = state.settings, idle.bit_count()
     return idle if settings.seed_spare_nodes <= spare <= settings.seed_spare_part * len(state.nodes) else 0
 
 
 def seed_promises_early(state: State) -> bool:
-    """Whether the seed, which has room, has it for first copies alone: what it sends now will not end shortly."""
+    """Whether the seed has room for first copies alone: what it sends now will not end shortly."""
     up = state.seed.up
-    return not admission.room_now(up) and not up.ending[0].ending_down
+    return up.has_room and not admission.room_now(up) and not up.ending[0].ending[DOWN]
 
 
 def further_copy_allowed(state: State) -> bool:
@@ -65,7 +94,7 @@ def further_copy_allowed(state: State) -> bool:
     until = next_at + piece_time_s / 2
     if pace.woken_for != until:
         pace.woken_for = until
-        state.timers.set(until, TimerKind.NODE_UP, SEED)
+        state.timers.set(until, TimerKind.NODE, SEED)
     return False
 
 
@@ -73,7 +102,7 @@ def piece_from_origin(state: State, size_bytes: int) -> None:
     """A piece came from the origin: the seed's link is assumed to be as fast until transfers tell."""
     state.origin_pace.arrived(state.now, size_bytes)
     link_rates.assume_rate(state.seed.up, state.origin_pace.rate(state.now))
-    admission.refresh_up(state, state.seed)
+    admission.refresh(state.seed.up)
 
 
 # --- once one is granted -------------------------------------------------------------------------------------------
@@ -83,7 +112,7 @@ def granted(state: State, lease: Lease) -> None:
     """The seed sends a first copy: other nodes wait for that one, and one more may be promised behind it."""
     lease.member.first_copies += 1
     _expect(state, lease)
-    _let_one_more_follow(state, lease)
+    _let_one_more_follow(lease)
 
 
 def _expect(state: State, lease: Lease) -> None:
@@ -97,21 +126,21 @@ def _expect(state: State, lease: Lease) -> None:
         lease.member.swarm.first_copy_pending |= 1 << lease.piece
 
 
-def _let_one_more_follow(state: State, lease: Lease) -> None:
+def _let_one_more_follow(lease: Lease) -> None:
     """A first copy that waits for a running transfer of the seed: its request may be lost, the next one not."""
-    before = lease.before_up
+    before = lease.before[UP]
     if before is not None and before.started_at is not None:
-        lease.ending_up = True
+        lease.ending[UP] = True
         lease.source.up.ending.append(lease)
-        admission.refresh_up(state, lease.source)
+        admission.refresh(lease.source.up)
 
 
 # --- who gets it ---------------------------------------------------------------------------------------------------
 
 
-def choose_receiver(state: State, swarm: Swarm, candidates: int) -> Member:
+def _choose_receiver(state: State, swarm: Swarm, candidates: int) -> Member:
     """One that receives nothing now takes it at the full rate, another may share its link."""
-    idle = candidates & state.download_idle
+    idle = candidates & state.down.idle
     if not idle or not seed_promises_early(state):
         return _fastest(state, swarm, idle or candidates)
     # It will wait for most of a transfer: of equally fast ones the one that can best afford it.

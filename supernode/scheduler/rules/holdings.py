@@ -20,7 +20,7 @@ def lose(state: State, member: Member, pieces: int, reason: str) -> None:
     """HELD -> MISSING, and what is being fetched from there must come from elsewhere."""
     if not pieces:
         return
-    for lease in list(member.node.leases_out.values()):
+    for lease in list(member.node.up.leases.values()):
         if lease.member.swarm is member.swarm and pieces >> lease.piece & 1:
             just_in_time.cancel(state, lease, reason)
     copies.drop(member, pieces)
@@ -33,7 +33,7 @@ def after_change(state: State, swarm: Swarm, peer: int) -> None:
     if wanted != seed.wanted:
         seed.wanted = wanted
         copies.refresh_need(seed)
-    state.wake(seed.node)
+    seed.node.wake()
     if state.plans[swarm.number].elected == peer:
         member = swarm.members.get(peer)
         if member is None or not member.wanted:

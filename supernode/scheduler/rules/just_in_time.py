@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from supernode.scheduler import copies
 from supernode.scheduler.contract import SEED, CancelLease
+from supernode.scheduler.records import DOWN, UP
 from supernode.scheduler.rules import admission, link_rates, rack_copies
 
 if TYPE_CHECKING:
-    from supernode.scheduler.records import Lease
+    from supernode.scheduler.records import Lease, Link
     from supernode.scheduler.state import State
 
 # --- start ---------------------------------------------------------------------------------------------------------
@@ -34,28 +35,29 @@ def expiry_s(state: State, lease: Lease) -> float:
 
 def start_if_free(state: State, lease: Lease) -> None:
     """Start the transfer if it waits for none: its deadline counts from here."""
-    if lease.before_up is not None or lease.before_down is not None:
+    if lease.before[UP] is not None or lease.before[DOWN] is not None:
         return
     lease.started_at = state.now
     settings = state.settings
     if lease.inline:
         state.timers.set_lease(state.now + lease.expires_in_s + settings.expiry_grace_s, lease)
         return
-    if lease.ending_up and lease.after_up is None:
+    up, down = lease.links
+    if lease.ending[UP] and lease.after[UP] is None:
         # Nothing was promised behind it while it waited: now that is decided in its time, as for any other, or whoever
         # just got a piece and is free this instant would wait for all of this one.
-        lease.ending_up = False
-        lease.source.up.ending.remove(lease)
-        admission.refresh_up(state, lease.source)
-    lease.area_up = link_rates.begin(lease.source.up, state.now)
-    lease.area_down = link_rates.begin(lease.receiver.down, state.now)
+        lease.ending[UP] = False
+        up.ending.remove(lease)
+        admission.refresh(up)
+    for link in lease.links:
+        lease.area[link.way] = link_rates.begin(link, state.now)
     if lease.duration_s is None and state.typical_rate:
         # Granted when nothing was measured yet.
         lease.duration_s = lease.size_bytes / state.typical_rate
     if lease.member.swarm.wanting in (0, lease.receiver.bit):
         # Nobody competes: its next piece may as well be decided now.
-        open_receiver(state, lease)
-        open_source(state, lease)
+        open_link(state, lease, down)
+        open_link(state, lease, up)
     elif lease.duration_s is None:
         # Nothing at all is measured yet: nothing is granted behind it until something is.
         state.timers.set_lease(state.now + settings.unknown_look_s, lease)
@@ -66,37 +68,28 @@ def start_if_free(state: State, lease: Lease) -> None:
 # --- what may follow -----------------------------------------------------------------------------------------------
 
 
-def open_receiver(state: State, lease: Lease) -> None:
-    """The transfer is about to end: another may be granted to follow it at its receiver."""
-    lease.ending_down = True
-    lease.receiver.down.ending.append(lease)
-    admission.refresh_down(state, lease.receiver)
-    state.wake_receiver(lease.receiver)
-    if lease.source.peer == SEED:
-        # It was opened for first copies earlier; now for others too.
-        state.wake_source(lease.source)
-    _await_opening(state, lease)
-
-
-def open_source(state: State, lease: Lease) -> None:
-    """The same at its source."""
-    if lease.ending_up:
+def open_link(state: State, lease: Lease, link: Link) -> None:
+    """The transfer is about to end: another may be granted to follow it over this link of its two."""
+    if lease.ending[link.way]:
         return
-    lease.ending_up = True
-    lease.source.up.ending.append(lease)
-    admission.refresh_up(state, lease.source)
-    state.wake_source(lease.source)
+    lease.ending[link.way] = True
+    link.ending.append(lease)
+    admission.refresh(link)
+    link.wake()
+    if link.way == DOWN and lease.source.peer == SEED:
+        # It was opened for first copies earlier; now for others too.
+        lease.source.up.wake()
     _await_opening(state, lease)
 
 
 def _await_opening(state: State, lease: Lease) -> None:
     """Its next timer: when the link of one end is to be given what comes next, and after both its own end."""
-    if lease.ending_down and lease.ending_up:
+    if lease.ending[DOWN] and lease.ending[UP]:
         await_end(state, lease)
     elif lease.duration_s is not None:
         assert lease.started_at is not None
         down_s, up_s = _openings(state, lease)
-        opens_s = up_s if lease.ending_down else down_s if lease.ending_up else min(down_s, up_s)
+        opens_s = up_s if lease.ending[DOWN] else down_s if lease.ending[UP] else min(down_s, up_s)
         state.timers.set_lease(max(state.now, opens_s), lease)
 
 
@@ -109,10 +102,7 @@ def _openings(state: State, lease: Lease) -> tuple[float, float]:
     assert lease.duration_s is not None
     settings = state.settings
     end_s = lease.started_at + lease.duration_s
-    ahead_s = settings.ahead_part * lease.duration_s
-    least_s = settings.reaction_part * state.reaction_s
-    if ahead_s <= least_s:
-        ahead_s = least_s
+    ahead_s = max(settings.ahead_part * lease.duration_s, settings.reaction_part * state.reaction_s)
     down_s = end_s - settings.choice_factor * ahead_s
     if lease.source.peer == SEED:
         return down_s, min(end_s - settings.seed_ahead_part * lease.duration_s, down_s)
@@ -144,26 +134,22 @@ def end(state: State, lease: Lease, *, stored: bool) -> None:
     """End the lease: slots pass on to what waited, the piece becomes HELD or (no rival left) MISSING."""
     state.release_first_copy(lease)
     last = state.remove_lease(lease)
-    source, receiver = lease.source, lease.receiver
     if not lease.inline:
         if lease.started_at is not None:
-            link_rates.end(source.up, state.now)
-            link_rates.end(receiver.down, state.now)
-        following = admission.leave_source(lease)
-        if following is not None:
-            start_if_free(state, following)
-        admission.refresh_up(state, source)
-        following = admission.leave_receiver(lease)
-        if following is not None:
-            start_if_free(state, following)
-        admission.refresh_down(state, receiver)
+            for link in lease.links:
+                link_rates.end(link, state.now)
+        for link in lease.links:
+            following = admission.leave(link, lease)
+            if following is not None:
+                start_if_free(state, following)
+            admission.refresh(link)
     rack_copies.end_reservation(state, lease, stored=stored)
     if stored:
         copies.lease_done(lease.member, lease.piece)
     elif last:
         copies.lease_back(lease.member, lease.piece)
-    state.wake(receiver)
-    state.wake(source)
+    lease.receiver.wake()
+    lease.source.wake()
 
 
 def cancel(state: State, lease: Lease, reason: str) -> None:

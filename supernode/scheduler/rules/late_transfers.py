@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from supernode.scheduler.contract import SEED
+from supernode.scheduler.records import DOWN, UP
 from supernode.scheduler.rules import admission, just_in_time
 
 if TYPE_CHECKING:
@@ -20,18 +21,19 @@ def timer_due(state: State, lease: Lease) -> bool:
     """The valid timer of a lease has surfaced: whether the lease has expired; else it meant less."""
     if lease.inline or lease.overdue:
         return True
-    if lease.duration_s is None and not lease.ending_down:
+    up, down = lease.links
+    if lease.duration_s is None and not lease.ending[DOWN]:
         return _look_again(state, lease)
-    if lease.source.peer == SEED and not lease.ending_up:
-        just_in_time.open_source(state, lease)
-    elif not lease.ending_down:
-        just_in_time.open_receiver(state, lease)
-    elif not lease.ending_up:
-        just_in_time.open_source(state, lease)
+    if lease.source.peer == SEED and not lease.ending[UP]:
+        just_in_time.open_link(state, lease, up)
+    elif not lease.ending[DOWN]:
+        just_in_time.open_link(state, lease, down)
+    elif not lease.ending[UP]:
+        just_in_time.open_link(state, lease, up)
     else:
         lease.overdue = True
-        state.wake_receiver(lease.receiver)
-        for waiting in (lease, *_waiting_behind(lease), lease.after_down):
+        down.wake()
+        for waiting in (lease, *_waiting_behind(lease), lease.after[DOWN]):
             if waiting is not None:
                 state.release_first_copy(waiting)
         _make_way(state, lease)
@@ -45,7 +47,7 @@ def _look_again(state: State, lease: Lease) -> bool:
     rate = lease.source.up.assumed or state.typical_rate
     if rate:
         lease.duration_s = lease.size_bytes / rate
-        just_in_time.open_receiver(state, lease)
+        just_in_time.open_link(state, lease, lease.receiver.down)
     elif state.now >= lease.started_at + lease.expires_in_s + state.settings.expiry_grace_s:
         return True
     else:
@@ -56,30 +58,27 @@ def _look_again(state: State, lease: Lease) -> bool:
 def _waiting_behind(lease: Lease) -> list[Lease]:
     """What waits behind it at its source, the next first."""
     found = []
-    while lease.after_up is not None:
-        lease = lease.after_up
-        found.append(lease)
+    while (after := lease.after[UP]) is not None:
+        found.append(after)
+        lease = after
     return found
 
 
 def _make_way(state: State, lease: Lease) -> None:
     """Its links take other transfers beside it; what was granted to follow it would wait or share for long."""
-    up, down = lease.source.up, lease.receiver.down
     _lower_share_to_date(state, lease)
-    # Two such transfers at one end: that one is the slow one, and a third would get it nothing more.
-    if not any(other.stalled for other in lease.source.leases_out.values()):
-        up.idle_part = 1.0
-    if not any(other.stalled for other in lease.receiver.leases_in.values()):
-        down.idle_part = 1.0
-    for following in (*reversed(_waiting_behind(lease)), lease.after_down):
+    for link in lease.links:
+        # Two such transfers at one end: that one is the slow one, and a third would get it nothing more.
+        if not any(other.stalled for other in link.leases.values()):
+            link.idle_part = 1.0
+    for following in (*reversed(_waiting_behind(lease)), lease.after[DOWN]):
         if following is not None and following.number in state.leases:
             just_in_time.cancel(state, following, "the transfer before it is overdue")
     lease.stalled = True
-    up.ending.remove(lease)
-    down.ending.remove(lease)
-    admission.refresh_up(state, lease.source)
-    admission.refresh_down(state, lease.receiver)
-    state.wake_source(lease.source)
+    for link in lease.links:
+        link.ending.remove(lease)
+        admission.refresh(link)
+    lease.source.up.wake()
 
 
 def _lower_share_to_date(state: State, lease: Lease) -> None:
@@ -88,29 +87,29 @@ def _lower_share_to_date(state: State, lease: Lease) -> None:
     admission.lower_share(lease, lease.size_bytes / max(state.now - lease.started_at, 1e-6))
 
 
-def review_stalled(state: State, source: Node, receiver: Node) -> None:
-    """A transfer between these two ended: what still runs beside it since long takes even less than it seemed to."""
-    if source.up.chains <= 1 and receiver.down.chains <= 1:
+def review_stalled(state: State, ended: Lease) -> None:
+    """A transfer ended: what still runs beside it since long takes even less than it seemed to."""
+    up, down = ended.links
+    if up.chains <= 1 and down.chains <= 1:
         return
-    for lease in (*source.leases_out.values(), *receiver.leases_in.values()):
+    for lease in (*up.leases.values(), *down.leases.values()):
         if lease.stalled:
             _lower_share_to_date(state, lease)
-            admission.refresh_up(state, lease.source)
-            admission.refresh_down(state, lease.receiver)
-            # The end that is not of this transfer may have room now, and nothing else wakes it.
-            state.wake_source(lease.source)
-            state.wake_receiver(lease.receiver)
+            for link in lease.links:
+                admission.refresh(link)
+                # The end that is not of this transfer may have room now, and nothing else wakes it.
+                link.wake()
 
 
 # --- the race ------------------------------------------------------------------------------------------------------
 
 
-def to_race(state: State, node: Node, sources: int) -> tuple[Lease, int] | None:
+def to_race(state: State, node: Node) -> tuple[Lease, int] | None:
     """A lease to this node, which has nothing else to fetch, that is far from done; and other sources of its piece."""
-    typical = state.typical_rate
-    if typical is None or not sources:
+    typical, sources = state.typical_rate, state.sources_for(node)
+    if typical is None or not sources or node.down.chains >= node.down.slots:
         return None
-    for lease in node.leases_in.values():
+    for lease in node.down.leases.values():
         swarm = lease.member.swarm
         if lease.inline or lease.started_at is None or len(lease.member.leases[lease.piece]) > 1:
             continue

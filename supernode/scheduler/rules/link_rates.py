@@ -25,10 +25,9 @@ from supernode.scheduler.settings import (
     SURE_SAMPLES,
     TYPICAL_PART,
 )
-from supernode.scheduler.state import list_under_band
 
 if TYPE_CHECKING:
-    from supernode.scheduler.records import Lease, Link, Node
+    from supernode.scheduler.records import Direction, Lease, Link
     from supernode.scheduler.state import State
 
 # --- what is known of a link ---------------------------------------------------------------------------------------
@@ -78,30 +77,21 @@ def band_of(rate: float) -> int:
     return round(2.0 * log2(rate))
 
 
-def own_band(link: Link) -> int | None:
-    """The band that its own rate is in; None while that is not known."""
+def list_band(link: Link) -> None:
+    """List its node by how fast the link is, after something was learned of it."""
     rate = own_speed(link)
-    return band_of(rate) if rate else None
+    band = band_of(rate) if rate else None
+    if band != link.band:
+        link.direction.list_under_band(link, band)
 
 
-def list_bands(state: State, node: Node) -> None:
-    """List the node by how fast its links are, after something was learned of them."""
-    up, down = own_band(node.up), own_band(node.down)
-    if up != node.up_band:
-        list_under_band(state.up_bands, node, node.up_band, up)
-        node.up_band = up
-    if down != node.down_band:
-        list_under_band(state.down_bands, node, node.down_band, down)
-        node.down_band = down
-
-
-def alike(bands: dict[int, int], nodes: int, link: Link) -> int:
-    """Those of the nodes whose links, by their `bands`, are about as fast as this one at the other end.
+def alike(nodes: int, of_nodes: Direction, link: Link) -> int:
+    """Those of the nodes whose links of that direction are about as fast as this one at the other end.
 
     With a link that may be faster than it was seen to be, those that are not known to be slower: else it would only
     ever be seen to be as slow.
     """
-    if not bands:
+    if not of_nodes.bands:
         return nodes
     own = own_speed(link)
     rate = own or speed(link)
@@ -109,12 +99,23 @@ def alike(bands: dict[int, int], nodes: int, link: Link) -> int:
         return nodes
     band = band_of(rate)
     slower = near = 0
-    for other, of_band in bands.items():
+    for other, of_band in of_nodes.bands.items():
         if other < band - NEAR_BANDS:
             slower |= of_band
         elif other <= band + NEAR_BANDS:
             near |= of_band
     return nodes & near if own else nodes & ~slower
+
+
+def alike_first(nodes: int, of_nodes: Direction, link: Link) -> list[int]:
+    """The nodes to look through for a transfer over this link: first those whose links of that direction are about as
+    fast, then all.
+    """
+    if not nodes:
+        return []
+    # Where there are racks their trunks hold transfers up, and a rate is no link's own.
+    near = alike(nodes, of_nodes, link) if link.node.rack is None else nodes
+    return [near, nodes] if near not in (0, nodes) else [nodes]
 
 
 # --- transfers over a link -----------------------------------------------------------------------------------------
@@ -179,7 +180,6 @@ def learn(link: Link, rate: float, beside: float, beside_there: float, there: fl
 
 def learn_from(state: State, lease: Lease, elapsed_s: float) -> None:
     """A transfer ended well after `elapsed_s`: what it teaches of both its links, and of transfers at large."""
-    source, receiver = lease.source, lease.receiver
     if elapsed_s <= 0.0 and lease.started_at is not None:
         elapsed_s = state.now - lease.started_at
     if elapsed_s < BRIEFEST_S:
@@ -188,49 +188,38 @@ def learn_from(state: State, lease: Lease, elapsed_s: float) -> None:
     if lease.started_at == lease.granted_at:
         took_s = max(0.0, state.now - elapsed_s - lease.granted_at)
         state.reaction_s += TYPICAL_PART * (took_s - state.reaction_s)
-    beside_up, beside_down = 1.0, 1.0
-    if lease.started_at is not None:
-        beside_up, beside_down = _beside(state, lease, rate)
-    if lease.member.swarm.wanting not in (0, receiver.bit):
-        # With others to serve, a second transfer on a link delays every hop by more than its idle time costs.
-        source.up.idle_part = 0.0
-        receiver.down.idle_part = 0.0
-    else:
-        note_idle_time(source.up, lease.granted_at, lease.started_at, elapsed_s, state.now)
-        note_idle_time(receiver.down, lease.granted_at, lease.started_at, elapsed_s, state.now)
-    up_speed, down_speed = speed(source.up), speed(receiver.down)
-    learn(source.up, rate, beside_up, beside_down, down_speed)
-    learn(receiver.down, rate, beside_down, beside_up, up_speed)
-    list_bands(state, source)
-    list_bands(state, receiver)
+    up, down = lease.links
+    beside_up, beside_down = _beside(up, lease, rate, state.now), _beside(down, lease, rate, state.now)
+    up_speed, down_speed = speed(up), speed(down)
+    learn(up, rate, beside_up, beside_down, down_speed)
+    learn(down, rate, beside_down, beside_up, up_speed)
+    competed = lease.member.swarm.wanting not in (0, lease.receiver.bit)
+    for link in lease.links:
+        if competed:
+            # With others to serve, a second transfer on a link delays every hop by more than its idle time costs.
+            link.idle_part = 0.0
+        else:
+            note_idle_time(link, lease.granted_at, lease.started_at, elapsed_s, state.now)
+        list_band(link)
     typical = state.typical_rate
     state.typical_rate = rate if typical is None else typical + TYPICAL_PART * (rate - typical)
 
 
-def _beside(state: State, lease: Lease, rate: float) -> tuple[float, float]:
-    """Mean number of transfers like it (of `rate`) at its source and at its receiver since it started, itself
-    included: one whose other end is known to be slower counts for as much less as it is slower.
+def _beside(link: Link, lease: Lease, rate: float, now: float) -> float:
+    """Mean number of transfers like it (of `rate`) over the link since it started, itself included: one whose other
+    end is known to be slower counts for as much less as it is slower.
     """
-    assert lease.started_at is not None
-    elapsed_s = state.now - lease.started_at
-    up, down = lease.source.up, lease.receiver.down
+    if lease.started_at is None:
+        return 1.0
+    elapsed_s = now - lease.started_at
     if elapsed_s <= 0.0:
-        return float(up.running), float(down.running)
-    beside_up = (transfer_seconds(up, state.now) - lease.area_up) / elapsed_s
-    beside_down = (transfer_seconds(down, state.now) - lease.area_down) / elapsed_s
-    if up.running > 1:
-        beside_up -= _slower(state, lease, rate, lease.source.leases_out)
-    if down.running > 1:
-        beside_down -= _slower(state, lease, rate, lease.receiver.leases_in)
-    return max(1.0, beside_up), max(1.0, beside_down)
-
-
-def _slower(state: State, lease: Lease, rate: float, leases: dict[int, Lease]) -> float:
-    """By how much those of the leases that run beside it count for less than a transfer like it."""
-    assert lease.started_at is not None
-    less = 0.0
-    for other in leases.values():
-        if other is not lease and other.started_at is not None and other.share < rate:
-            overlap_s = state.now - max(other.started_at, lease.started_at)
-            less += overlap_s / (state.now - lease.started_at) * (1.0 - other.share / rate)
-    return less
+        return float(link.running)
+    beside = (transfer_seconds(link, now) - lease.area[link.way]) / elapsed_s
+    if link.running > 1:
+        less = 0.0
+        for other in link.leases.values():
+            if other is not lease and other.started_at is not None and other.share < rate:
+                overlap_s = now - max(other.started_at, lease.started_at)
+                less += overlap_s / elapsed_s * (1.0 - other.share / rate)
+        beside -= less
+    return max(1.0, beside)

@@ -70,7 +70,7 @@ def ended(state: State, swarm: Swarm, ok: bool) -> None:
     state.origin_pace.pause()
     swarm.fetching = 0
     copies.refresh_need(swarm.seed)
-    state.wake(state.seed)
+    state.seed.wake()
     state.record(swarm.number, WHOLE, "fetch ended, ok %s, %d pieces left", ok, left.bit_count())
     if ok and not left:
         plan.failures = 0

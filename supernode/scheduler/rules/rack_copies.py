@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from proto.pieces import indices
 from supernode.scheduler import copies
 from supernode.scheduler.timers import TimerKind
 
@@ -23,10 +24,20 @@ def bound_pieces(state: State, swarm: Swarm, node: Node) -> int:
     return copies.in_rack_or_inbound(swarm, node.rack)
 
 
-def unbound_nodes(state: State, swarm: Swarm, source: Node) -> int:
-    """Nodes that may take from this source what their racks have: those of its own rack, and the exempt."""
-    near = swarm.rack_nodes[source.rack] if source.rack is not None else 0
-    return near | state.rack_exempt
+def may_take(state: State, swarm: Swarm, source: Node, piece: int, receivers: int) -> int:
+    """Those of the receivers that may take this piece from this source: it is not blocked for them (rule 9), and either
+    their racks do not have it, or the source is in theirs.
+    """
+    in_rack = swarm.in_rack[piece]
+    if in_rack:
+        near = swarm.rack_nodes[source.rack] if source.rack is not None else 0
+        receivers &= ~in_rack | near | state.rack_exempt
+    if state.blocked_sources & source.bit:
+        # Few are blocked: look at the ones that will be chosen from, not at all.
+        for row in indices(receivers):
+            if state.at(row).blocked_sources & source.bit:
+                receivers ^= 1 << row
+    return receivers
 
 
 def reserve(lease: Lease) -> None:
@@ -53,13 +64,13 @@ def end_reservation(state: State, lease: Lease, *, stored: bool) -> None:
 
 def wait(state: State, node: Node) -> None:
     """Nothing was found for the node: if nothing is being sent to it, its time of waiting for its rack runs."""
-    if node.rack is None or node.leases_in or node.rack_wait_until is not None:
+    if node.rack is None or node.down.leases or node.rack_wait_until is not None:
         return
     typical = state.typical_rate
     piece_s = state.largest_piece_bytes / typical if typical else 0.0
     patience_s = max(state.settings.rack_patience_s, state.settings.rack_patience_piece_times * piece_s)
     node.rack_wait_until = state.now + patience_s
-    state.timers.set(node.rack_wait_until, TimerKind.NODE_DOWN, node.peer)
+    state.timers.set(node.rack_wait_until, TimerKind.NODE, node.peer)
 
 
 def end_wait(state: State, node: Node) -> None:

@@ -9,14 +9,14 @@ from supernode.scheduler.masks import lowest
 
 if TYPE_CHECKING:
     from supernode.scheduler.records import Member
-    from supernode.scheduler.state import State
+    from supernode.scheduler.settings import SchedulerSettings
 
 
-def next_piece(state: State, member: Member, need: int, sources: int) -> int | None:
+def next_piece(settings: SchedulerSettings, member: Member, need: int, sources: int) -> int | None:
     """What the node's own client waits for next, when it is its turn and a source has it."""
     if member.reader is None:
         return None
-    settings, swarm = state.settings, member.swarm
+    swarm = member.swarm
     if member.grants % settings.reader_grant_every and swarm.wanting != member.node.bit:
         return None
     window = need & ((1 << settings.reader_window_pieces) - 1) << member.reader

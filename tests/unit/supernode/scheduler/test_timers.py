@@ -59,7 +59,7 @@ def test_timers_surface_as_from_a_sorted_list(steps: list[tuple[object, object]]
     for number, (step, value) in enumerate(steps):
         if step == "node":
             assert isinstance(value, float)
-            timers.set(value, TimerKind.NODE_UP, number)
+            timers.set(value, TimerKind.NODE, number)
             model.set(("node", number), value)
         elif step == "ended":
             assert isinstance(value, int)

@@ -7,7 +7,7 @@ from supernode.scheduler.contract import (
     GrantLease,
     PieceEvicted,
 )
-from supernode.scheduler.records import Link
+from supernode.scheduler.records import UP, Direction, Link
 from supernode.scheduler.rules import admission, link_rates
 from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants, mask, only_grant
 
@@ -29,7 +29,7 @@ def test_no_source_is_given_a_second_upload_while_another_has_none() -> None:
 
 def _busy_link(gap_s: float, transfers: int) -> Link:
     """A link over which transfers of 1 s end, each granted before the one before it ended and begun `gap_s` after."""
-    link = Link(slots=8, declared=None)
+    link = Link(Direction(UP), slots=8, declared=None)
     now = 0.0
     for _ in range(transfers):
         granted_at, ready_at = now - 0.5, now
@@ -55,7 +55,7 @@ def test_it_takes_only_one_more() -> None:
 
 
 def test_idling_for_want_of_a_grant_does_not_count() -> None:
-    link = Link(slots=8, declared=None)
+    link = Link(Direction(UP), slots=8, declared=None)
     for number in range(10):
         at = 10.0 * number + 5.0
         link_rates.note_idle_time(link, granted_at=at, ready_at=at, elapsed_s=1.0, now=at + 1.5)
@@ -65,7 +65,7 @@ def test_idling_for_want_of_a_grant_does_not_count() -> None:
 
 
 def test_idling_while_the_other_end_is_busy_does_not_count() -> None:
-    link = Link(slots=8, declared=None)
+    link = Link(Direction(UP), slots=8, declared=None)
     for number in range(10):
         link_rates.note_idle_time(link, granted_at=number - 0.5, ready_at=number + 0.4, elapsed_s=0.6, now=number + 1.0)
     link.chains = 1

@@ -139,7 +139,7 @@ def test_who_becomes_slow_wakes_those_that_may_now_fetch_from_slow_nodes() -> No
     play.hold(2, "********")
     play.want(3)
     state = play.scheduler.inspect()
-    state.download_room |= state.nodes[3].bit
+    state.down.room |= state.nodes[3].bit
     state.nodes[1].faults = state.settings.faults_deprioritized
     faults.rank_source(state, state.nodes[1])
-    assert state.nodes[3].woken_as_receiver
+    assert state.nodes[3].down.woken

@@ -140,8 +140,8 @@ def test_who_has_room_follows_what_the_seed_is_assumed_to_carry() -> None:
     state = play.scheduler.inspect()
     seed = state.nodes[SEED]
     seed.up.idle_part = 0.0
-    admission.refresh_up(state, seed)
-    assert not seed.has_upload_room
+    admission.refresh(seed.up)
+    assert not seed.up.has_room
     granted = [lease for piece in range(1, 8) for lease in grants(play.seed_gets(piece, after_s=0.001))]
     assert [(lease.source, lease.ahead) for lease in granted][:1] == [(SEED, False)]
 

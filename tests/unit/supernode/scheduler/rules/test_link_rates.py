@@ -11,7 +11,7 @@ from supernode.scheduler.contract import (
     PieceEvicted,
     PieceStored,
 )
-from supernode.scheduler.records import Link
+from supernode.scheduler.records import UP, Direction, Link
 from supernode.scheduler.rules import link_rates
 from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants, mask, only_grant
 
@@ -92,12 +92,12 @@ def test_a_link_that_may_be_faster_than_it_was_seen_to_be_is_held_apart_from_slo
     everybody = sum(node.bit for node in state.nodes.values())
     fast = sum(state.nodes[peer].bit for peer in FAST)
     slow = sum(state.nodes[peer].bit for peer in SLOW)
-    link = Link(8, None)
-    assert link_rates.alike(state.up_bands, everybody, link) == everybody
+    link = Link(Direction(UP), 8, None)
+    assert link_rates.alike(everybody, state.up, link) == everybody
     link_rates.learn(link, QUARTER, 1.0, 1.0, 0.0)
-    assert link_rates.alike(state.up_bands, everybody, link) == everybody
+    assert link_rates.alike(everybody, state.up, link) == everybody
     link_rates.learn(link, 3 * RATE, 1.0, 1.0, 0.0)
-    assert link_rates.alike(state.up_bands, everybody, link) & (fast | slow) == fast
+    assert link_rates.alike(everybody, state.up, link) & (fast | slow) == fast
 
 
 def test_a_node_is_listed_by_its_learned_rate_until_it_is_lost() -> None:
@@ -107,17 +107,17 @@ def test_a_node_is_listed_by_its_learned_rate_until_it_is_lost() -> None:
     node = state.nodes[1]
     for _ in range(2):
         link_rates.learn(node.up, QUARTER, 1.0, 1.0, RATE)
-    link_rates.list_bands(state, node)
-    assert list(state.up_bands.values()) == [node.bit]
+    link_rates.list_band(node.up)
+    assert list(state.up.bands.values()) == [node.bit]
     link_rates.learn(node.up, 4 * RATE, 1.0, 1.0, RATE)
-    link_rates.list_bands(state, node)
-    assert not state.up_bands
+    link_rates.list_band(node.up)
+    assert not state.up.bands
     for _ in range(2):
         link_rates.learn(node.up, 2 * RATE, 1.0, 1.0, 16 * RATE)
-    link_rates.list_bands(state, node)
-    assert list(state.up_bands.values()) == [node.bit]
+    link_rates.list_band(node.up)
+    assert list(state.up.bands.values()) == [node.bit]
     play.tell(PeerLost(1, "gone"))
-    assert not state.up_bands
+    assert not state.up.bands
 
 
 def one_source(slow_pieces: int, *, rate: float | None = None, slow_rate: float | None = None) -> Playbook:
@@ -177,27 +177,27 @@ def known_after_each(link: Link, transfers: int, *, there: float) -> list[float]
 
 
 def test_a_link_is_known_by_transfers_whose_other_end_could_have_done_more() -> None:
-    assert known_after_each(Link(8, None), 3, there=RATE) == [0.0, RATE / 2, RATE / 2]
+    assert known_after_each(Link(Direction(UP), 8, None), 3, there=RATE) == [0.0, RATE / 2, RATE / 2]
 
 
 def test_one_transfer_whose_other_end_could_have_done_far_more_tells_what_a_link_carries() -> None:
-    assert known_after_each(Link(8, None), 2, there=2.0 * RATE) == [RATE / 2, RATE / 2]
+    assert known_after_each(Link(Direction(UP), 8, None), 2, there=2.0 * RATE) == [RATE / 2, RATE / 2]
 
 
 @pytest.mark.parametrize("there", [0.0, RATE / 2])
 def test_nothing_is_known_of_a_link_where_the_other_ends_may_have_been_the_bottleneck(there: float) -> None:
-    assert known_after_each(Link(8, None), 8, there=there) == [0.0] * 8
+    assert known_after_each(Link(Direction(UP), 8, None), 8, there=there) == [0.0] * 8
 
 
 def test_a_quick_transfer_makes_what_slower_ones_taught_unknown_again() -> None:
-    link = Link(8, None)
+    link = Link(Direction(UP), 8, None)
     known_after_each(link, 2, there=RATE)
     link_rates.learn(link, RATE, 1.0, 1.0, RATE)
     assert link_rates.trusted_speed(link, slow=RATE / 4) == 0.0
 
 
 def test_transfers_with_slower_nodes_do_not_make_a_link_look_slower() -> None:
-    link = Link(8, None)
+    link = Link(Direction(UP), 8, None)
     link_rates.learn(link, RATE, 1.0, 1.0, RATE)
     for _ in range(16):
         link_rates.learn(link, RATE / 4, 1.0, 1.0, RATE / 4)
