@@ -41,6 +41,8 @@ RECONNECT_JITTER_S: Final = 2.0
 # After a refusal that trying again will not change soon.
 REFUSED_PAUSE_S: Final = 30.0
 PINGS_MISSED_MAX: Final = 3
+# Woken later than that, this process stood still or the machine did.
+STALL_S: Final = 1.0
 # Of silence, before we ask: the supernode asks first, and the answer still comes before the third is over.
 PING_AFTER_INTERVALS: Final = 2.0
 OPEN_TIMEOUT_S: Final = 5.0
@@ -274,7 +276,12 @@ class Session:
             left_s = self._heard_s + silence_max_s - asyncio.get_running_loop().time()
             if left_s <= 0:
                 raise SessionLost(f"the supernode is silent for {silence_max_s:.1f} s", silent=True)
+            due_s = asyncio.get_running_loop().time() + left_s
             await asyncio.sleep(left_s)
+            late_s = asyncio.get_running_loop().time() - due_s
+            if late_s > STALL_S:
+                # We stood still: what the supernode said meanwhile is still to be read.
+                self._heard_s += late_s
 
 
 async def _frame(socket: aiohttp.ClientWebSocketResponse) -> list[Message]:

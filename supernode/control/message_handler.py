@@ -15,7 +15,7 @@ from proto.ids import Digest, short_peer
 from proto.runtime.logs import LogLimit
 from proto.wire import messages
 from proto.wire.messages import NO_READER, FetchReason, Message
-from supernode.control.peer_session import PeerSession
+from supernode.control.peer_session import IdentityTaken, PeerSession
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
 
@@ -60,10 +60,14 @@ class MessageHandler:
     # --- sessions ------------------------------------------------------------------------------------------------
 
     def admit(self, channel: Channel, info: PeerInfo) -> PeerSession:
-        """The peer proved who it is: give it its number. A peer that is back replaces its own older session."""
+        """The peer proved who it is: give it its number. A peer that is back replaces its own older session.
+
+        Raises IdentityTaken where the older session is another machine's, or another program's of the same one.
+        """
         nodes = self._nodes
         older = nodes.session_of(info.peer)
         if older is not None:
+            _check_same_node(older.info, info)
             older.channel.end("identity", "another session of this peer was opened")
             self.lost(older, "replaced")
         session = PeerSession(nodes.number_for(info.peer), info, channel, self._ports.seed_address(channel.local_host))
@@ -224,6 +228,17 @@ class MessageHandler:
             self._ports.post(contract.OriginHeadway(tried.swarm, session.node))
         elif swarm.attempt_ended(session.node):
             self._ports.post(contract.OriginTried(tried.swarm, session.node, not tried.reason))
+
+
+def _check_same_node(older: PeerInfo, newer: PeerInfo) -> None:
+    """Raises IdentityTaken for two nodes with one key. A session that is dead ends by itself within seconds."""
+    if (older.boot_id, older.address) == (newer.boot_id, newer.address):
+        return
+    logger.warning("identity_taken peer=%s by=%s refused=%s", short_peer(newer.peer), older.address, newer.address)
+    raise IdentityTaken(
+        f"another node, at {older.address}, is connected with this node's key: a copied disk? Stop this peer, delete "
+        "identity.key and membership.json in its --data-dir and give it a new join token"
+    )
 
 
 def _digest(text: str) -> Digest:

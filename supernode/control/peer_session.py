@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from proto.errors import RemoteError
 from supernode.scheduler.contract import ID_BITS
 
 if TYPE_CHECKING:
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 TEXT_MAX: Final = 256
 # Leases that a peer may report on: far more than it can run at a time.
 LEASES_PER_PEER_MAX: Final = 1024
+
+
+class IdentityTaken(RemoteError):
+    """Another node is connected with the same key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from proto.wire import codec
 from proto.wire.messages import PROTOCOL_VERSION, Challenge, Clock, Hello, Message, Ping, Pong, Refused, Welcome
 from proto.wire.tickets import NONCE_BYTES
 from supernode.control.notifier import REFRESH_INTERVALS
-from supernode.control.peer_session import TEXT_MAX
+from supernode.control.peer_session import TEXT_MAX, IdentityTaken
 from supernode.session.hello import SessionEnd, read_hello
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class WebSocketSession:
                 raise refusal
             info, rest = await self._handshake(request.remote or "", member)
             self._name = short_peer(info.peer)
-            session = self._handler.admit(self, info)
+            session = self._admit(info)
             await self._welcome()
             await until_one_fails(self._read(session, rest), self._write(session), self._ping(), self._ended())
         except SessionEnd as raised:
@@ -163,6 +163,12 @@ class WebSocketSession:
             raise SessionEnd("frame", "a session begins with Hello")
         allow = self._limits.advertise_allow
         return read_hello(batch[0], remote, nonce, terms.supernode_key, allow, member), batch[1:]
+
+    def _admit(self, info: PeerInfo) -> PeerSession:
+        try:
+            return self._handler.admit(self, info)
+        except IdentityTaken as error:
+            raise SessionEnd("identity", str(error)) from None
 
     async def _welcome(self) -> None:
         welcome = Welcome(PROTOCOL_VERSION, self._limits.ping_interval_s, self._terms.agent)
@@ -249,8 +255,12 @@ class WebSocketSession:
         """Where both sides have something to say, what they say is the ping."""
         interval_s = self._limits.ping_interval_s
         while True:
+            due_s = time.monotonic() + interval_s / 2
             await asyncio.sleep(interval_s / 2)
             now_s = time.monotonic()
+            if now_s - due_s > interval_s / 2:
+                # We stood still: what peers said meanwhile is still to be read.
+                self._heard_s = min(now_s, self._heard_s + now_s - due_s)
             silent_s = now_s - self._heard_s
             if silent_s > self._limits.pings_missed_max * interval_s:
                 raise SessionEnd("", f"silent for {silent_s:.1f} s")

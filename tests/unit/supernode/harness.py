@@ -135,8 +135,10 @@ class BarePeer:
             yield peer
 
     @contextlib.asynccontextmanager
-    async def link(self, supernode: Reachable, hello: Hello | None = None) -> AsyncIterator[None]:
-        """Open a session; without the default Hello the caller looks at what comes."""
+    async def link(
+        self, supernode: Reachable, hello: Hello | None = None, *, greet: bool = True
+    ) -> AsyncIterator[None]:
+        """Open a session; without the default Hello the caller looks at what comes. `greet`: say Hello at all."""
         at = supernode if isinstance(supernode, At) else At(supernode.api_address)
         async with aiohttp.ClientSession() as http:
             dial = await at.way(self.identity).dial(http)
@@ -145,8 +147,9 @@ class BarePeer:
             reader = asyncio.create_task(self._read())
             try:
                 self.challenge = await self.expect(Challenge)
-                await self.send(hello or self.hello())
-                if hello is None:
+                if greet:
+                    await self.send(hello or self.hello())
+                if greet and hello is None:
                     await self.expect(Welcome)
                 yield
             finally:

@@ -137,3 +137,18 @@ def test_bytes_wait_until_they_are_taken() -> None:
     assert outbox.bytes_waiting > 10
     assert len(outbox.take()) == 2
     assert (outbox.bytes_waiting, outbox.take()) == (0, [])
+
+
+@pytest.mark.parametrize("item", [b"\x80", b"\x90", b"\x01"], ids=["maps", "arrays", "numbers"])
+def test_a_frame_that_would_only_cost_time_is_given_up(item: bytes) -> None:
+    array = b"\xdc\x40\x00" + item * 16_384
+    frame = b"\xdc\x00\xfa" + array * 250
+    assert len(frame) < codec.FRAME_BYTES_MAX
+    with pytest.raises(FrameInvalid, match="not msgpack within our limits: ValueError"):
+        codec.decode(frame)
+
+
+def test_the_most_announcements_that_a_frame_takes_are_read() -> None:
+    sources = tuple(messages.Source("a.example", "b") for _ in range(3))
+    announce = messages.Announce("sha256:" + "0" * 64, sources, True, 0, 0, b"")
+    assert len(codec.decode(codec.encode([announce] * codec.MESSAGES_MAX))) == codec.MESSAGES_MAX

@@ -1,0 +1,90 @@
+"""What strangers, operators and members may read of a real supernode."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import aiohttp
+import pytest
+
+from proto.runtime import tls
+from proto.wire.join import REFUSAL_HEADER, SUPERNODE_NAME
+from tests.unit.supernode.harness import running_supernode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from supernode.app import Supernode
+    from tests.support.fake_origin import FakeOrigin
+
+pytestmark = pytest.mark.asyncio
+
+# An address of this machine that is not the one a listener on ELSEWHERE sees as its own.
+HERE, ELSEWHERE = "127.0.0.1", "127.0.0.2"
+OPERATOR_PATHS = ("/metrics", "/v1/nodes", "/v1/no-such-thing")
+
+
+@pytest.fixture
+def stranger(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever connects does not do so from this machine."""
+    monkeypatch.setattr("supernode.api.access._is_local", lambda request: False)
+
+
+async def ask(
+    supernode: Supernode, path: str, *, by_tls: bool = True, token: str = "", host: str = ""
+) -> tuple[int, str, str]:
+    """(status, body, refusal)."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if host:
+        headers["Host"] = host
+    context, name = (tls.unverified_context(), SUPERNODE_NAME) if by_tls else (True, None)
+    url = f"http{'s' if by_tls else ''}://{supernode.api_address}{path}"
+    async with (
+        aiohttp.ClientSession() as client,
+        client.get(url, headers=headers, ssl=context, server_hostname=name) as answer,
+    ):
+        return answer.status, await answer.text(), answer.headers.get(REFUSAL_HEADER, "")
+
+
+@pytest.mark.usefixtures("stranger")
+@pytest.mark.parametrize("by_tls", [True, False])
+async def test_a_stranger_sees_whether_it_is_healthy_and_no_more(
+    tmp_path: Path, origin: FakeOrigin, by_tls: bool
+) -> None:
+    async with running_supernode(tmp_path, origin, "--open", "false") as supernode:
+        assert (await ask(supernode, "/healthz", by_tls=by_tls))[:2] == (200, "ready\n")
+        status, body, _ = await ask(supernode, "/v1/status", by_tls=by_tls)
+        assert (status, json.loads(body)) == (200, {"ready": True, "membership": "tokens"})
+        for path in OPERATOR_PATHS:
+            status, _, refusal = await ask(supernode, path, by_tls=by_tls)
+            assert status == 403
+            assert "for members and operators" in refusal
+        status, _, refusal = await ask(supernode, "/v1/session", by_tls=by_tls)
+        assert (status, "admits members only" in refusal) == (403, True)
+
+
+@pytest.mark.usefixtures("stranger")
+async def test_an_operator_s_token_is_good_by_tls_alone(tmp_path: Path, origin: FakeOrigin) -> None:
+    async with running_supernode(tmp_path, origin, "--open", "false") as supernode:
+        token = (tmp_path / "ca" / "operator.token").read_text().strip()
+        assert (await ask(supernode, "/metrics", token=token))[0] == 200
+        assert "swarms" in json.loads((await ask(supernode, "/v1/status", token=token))[1])
+        assert (await ask(supernode, "/metrics", token=token[:-1]))[0] == 403
+        assert (await ask(supernode, "/metrics", token=token, by_tls=False))[0] == 403
+        # It reads, and is no member.
+        assert (await ask(supernode, "/v1/session", token=token))[0] == 403
+
+
+async def test_this_machine_reads_everything_in_plain(tmp_path: Path, origin: FakeOrigin) -> None:
+    async with running_supernode(tmp_path, origin, "--open", "false") as supernode:
+        assert "swarms" in json.loads((await ask(supernode, "/v1/status", by_tls=False))[1])
+        assert (await ask(supernode, "/v1/nodes", by_tls=False, host="localhost:65000"))[0] == 200
+        # A web page whose host name was bound to our address.
+        assert (await ask(supernode, "/v1/nodes", by_tls=False, host="evil.example"))[0] == 403
+
+
+async def test_with_open_everybody_reads_everything_and_is_told_of_it(tmp_path: Path, origin: FakeOrigin) -> None:
+    async with running_supernode(tmp_path, origin) as supernode:
+        assert json.loads((await ask(supernode, "/v1/status", by_tls=False))[1])["membership"] == "open"
+        assert (await ask(supernode, "/v1/ca", by_tls=False))[0] == 404
