@@ -37,11 +37,18 @@ def listen(flag: str, address: HostPort, backlog: int) -> socket.socket:
     """A TCP listener; who connects before the service is ready waits. Raises ConfigError naming the flag."""
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, target = found[0]
-        dualstack = family == socket.AF_INET6
-        return socket.create_server(target, family=family, backlog=backlog, dualstack_ipv6=dualstack)
+        family, kind, protocol, _, target = found[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(target)
+            listener.listen(backlog)
+        except OSError:
+            listener.close()
+            raise
     except OSError as error:
         raise ConfigError(f"{flag} {address}: {error.strerror}; name a free address of this machine") from None
+    return listener
 
 
 def bound_address(listener: socket.socket) -> str:
