@@ -180,7 +180,7 @@ class Supernode:
         self._origin = OriginFetcher(origins, ReadSettings(self._count_origin_bytes))
         self._heads = Cancellation()
         self._transport = HttpTransport(self._identity, workers=4)
-        self._seed = Seed(self._store, self._transport, self._origin.fetch, self._signer)
+        self._seed = Seed(self._store, self._transport, self._origin.fetch, self._signer, config.data_dir)
         self._public_access = PublicAccess(
             lambda source, digest: self._origin.public_size(source, digest, self._heads), self._state
         )

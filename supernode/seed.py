@@ -17,18 +17,20 @@ from typing import TYPE_CHECKING, Final
 
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource, Transport
 from peer.transport.cancellation import Cancellation, FetchCancelled
-from proto.errors import LayercastError, LocalError, UpstreamError
+from proto.errors import LayercastError, LocalError, PieceCorrupt, UpstreamError
 from proto.pieces import PieceLayout, indices, runs
 from proto.wire.messages import FetchReason
+from supernode.claimed_blob import ClaimedBlob
 from supernode.control.swarm_registry import SeedBlob
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from peer.store.base import BlobHandle, BlobStore
     from proto.ids import Digest
     from proto.wire.messages import Source
-    from supernode.control.swarm_registry import OpenSwarm
+    from supernode.control.swarm_registry import Claim, OpenSwarm
     from supernode.control.verification import Verification
     from supernode.scheduler.contract import GrantLease
     from supernode.signer import IdentitySigner
@@ -48,10 +50,13 @@ READ_BACK_BYTES_MAX: Final = 64 * 1024
 
 
 class Seed:
-    """Implements SeedWork. Created on the loop; close() in a thread."""
+    """Implements SeedWork. Created on the loop; close() in a thread. Claimed blobs are looked at in `folder`."""
 
-    def __init__(self, store: BlobStore, transport: Transport, fetch: OriginFetch, signer: IdentitySigner) -> None:
+    def __init__(
+        self, store: BlobStore, transport: Transport, fetch: OriginFetch, signer: IdentitySigner, folder: Path
+    ) -> None:
         self._store = store
+        self._folder = folder
         self._transport = transport
         self._fetch = fetch
         self._signer = signer
@@ -140,12 +145,12 @@ class Seed:
         cancel = Cancellation()
         with self._lock:
             self._cancels[fetch_id] = cancel
-        sources, read_back = tuple(swarm.sources), swarm.inline
+        sources, read_back, claim = tuple(swarm.sources), swarm.inline, swarm.claim
 
         def run() -> None:
             error: LayercastError | None
             try:
-                error = self._fetch_pieces(swarm, sources, pieces, read_back, cancel)
+                error = self._fetch_pieces(swarm, sources, pieces, read_back, claim, cancel)
             except Exception:
                 # Our own bug: logged loudly, but whoever waits for the end must hear of it.
                 logger.exception("origin_fetch_failed digest=%s", swarm.digest.short)
@@ -157,7 +162,13 @@ class Seed:
         self._origin_threads.submit(run)
 
     def _fetch_pieces(
-        self, swarm: OpenSwarm, sources: tuple[Source, ...], pieces: int, read_back: bool, cancel: Cancellation
+        self,
+        swarm: OpenSwarm,
+        sources: tuple[Source, ...],
+        pieces: int,
+        read_back: bool,
+        claim: Claim | None,
+        cancel: Cancellation,
     ) -> LayercastError | None:
         started_s, digest = time.monotonic(), swarm.digest
         try:
@@ -173,7 +184,11 @@ class Seed:
             self._tell(lambda events: events.seed_stored(swarm.number, piece, piece_hash, content))
 
         try:
-            self._fetch(handle, sources, pieces, stored, cancel)
+            if claim is not None:
+                self._take_claimed(handle, claim, pieces, stored, cancel)
+                pieces &= ~handle.held
+            if pieces:
+                self._fetch(handle, sources, pieces, stored, cancel)
         except FetchCancelled:
             return LocalError("cancelled")
         except (UpstreamError, LocalError) as error:
@@ -183,6 +198,28 @@ class Seed:
             handle.close()
         logger.info("origin_fetch_done digest=%s elapsed_s=%.3f", digest.short, time.monotonic() - started_s)
         return None
+
+    def _take_claimed(
+        self, handle: BlobHandle, claim: Claim, pieces: int, stored: Callable[[int, bytes], None], cancel: Cancellation
+    ) -> None:
+        """Store these pieces if the blob is what its digest says when it is fetched as a member claims it."""
+        matches: bool | None = None
+        try:
+            with contextlib.closing(ClaimedBlob(handle.digest, handle.layout, claim, self._folder)) as claimed:
+                ticket = self._signer.ticket(handle.digest, self._signer.peer)
+                if claimed.bring(self._transport, ticket, cancel):
+                    matches = claimed.matches(cancel)
+                for piece in indices(pieces & ~handle.held) if matches else ():
+                    writer = handle.writer(piece, from_origin=True)
+                    try:
+                        writer.write(claimed.slice_of(piece))
+                        stored(piece, writer.finish())
+                    finally:
+                        writer.abort()
+        except (LocalError, PieceCorrupt) as error:
+            logger.warning("claim_not_used digest=%s error=%s", handle.digest.short, error)
+        finally:
+            self._tell(lambda events: events.claim_ended(handle.digest, claim, matches))
 
     def cancel_origin(self, fetch_id: int) -> None:
         """See SeedWork."""

@@ -10,7 +10,8 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.simulator.names import node_of
-from proto.pieces import indices, runs
+from proto.pieces import indices, mask_of, runs
+from proto.wire.messages import FetchReason
 from supernode.control.swarm_registry import SeedBlob
 from supernode.scheduler.contract import SEED
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from peer.transport.base import PieceSource
     from proto.ids import Digest
     from proto.pieces import PieceLayout
-    from supernode.control.swarm_registry import OpenSwarm
+    from supernode.control.swarm_registry import Claim, OpenSwarm
     from supernode.control.verification import Verification
     from supernode.scheduler.contract import GrantLease
 
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 ANY_HASH: Final = bytes(32)
 # The digest runs along with the pieces that come in order; what is left at the end is about one piece.
 _SHA256_BYTES_S: Final = 1.4e9
+# See supernode.claimed_blob.
+_CLAIM_WAIT_S: Final = 10.0
 
 
 class Seed:
@@ -46,6 +49,7 @@ class Seed:
         self._events: Verification | None = None
         self._transfers: dict[int, Transfer] = {}
         self._fetches: dict[int, Fetch] = {}
+        self._claimed: dict[int, Transfer] = {}
         self._checked: dict[Digest, None] = {}
 
     def report_to(self, events: Verification) -> None:
@@ -103,6 +107,50 @@ class Seed:
 
     def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
         """See SeedWork."""
+        if swarm.claim is None:
+            self._ask_origin(fetch_id, swarm, pieces)
+        else:
+            self._take_claimed(fetch_id, swarm, pieces, swarm.claim)
+
+    def _take_claimed(self, fetch_id: int, swarm: OpenSwarm, pieces: int, claim: Claim) -> None:
+        """Piece after piece from the member that claims the blob; what it does not give comes from the origin."""
+        left = deque(indices(pieces))
+        blob = self._environment.blobs[swarm.digest]
+
+        def ended(_: int, reason: str, elapsed_s: float) -> None:
+            del self._claimed[fetch_id]
+            if reason == FetchReason.CANCELLED:
+                self._queue(self._report_end, fetch_id, swarm.number, False)
+                return
+            if not reason:
+                self._queue(self._stored, swarm, left.popleft())
+            if reason or not left:
+                self._queue(self._report_claim, swarm, claim, None if reason else True)
+            if reason:
+                self._ask_origin(fetch_id, swarm, mask_of(left))
+            elif left:
+                begin()
+            else:
+                self._queue(self._report_end, fetch_id, swarm.number, True)
+
+        def begin() -> None:
+            self._claimed[fetch_id] = self._environment.transport.fetch(
+                SEED, node_of(claim.source.peer), blob, left[0], _CLAIM_WAIT_S, ended, -fetch_id
+            )
+
+        begin()
+
+    def _stored(self, swarm: OpenSwarm, piece: int) -> None:
+        assert self._events is not None
+        self._events.seed_stored(
+            swarm.number, piece, ANY_HASH, bytes(swarm.layout.size_bytes) if swarm.inline else None
+        )
+
+    def _report_claim(self, swarm: OpenSwarm, claim: Claim, matches: bool | None) -> None:
+        assert self._events is not None
+        self._events.claim_ended(swarm.digest, claim, matches)
+
+    def _ask_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
         environment, layout = self._environment, swarm.layout
         blob = environment.blobs[swarm.digest]
         for checker in environment.checkers:
@@ -133,3 +181,5 @@ class Seed:
         fetch = self._fetches.get(fetch_id)
         if fetch is not None:
             fetch.stop()
+        elif fetch_id in self._claimed:
+            self._environment.transport.cancel(self._claimed[fetch_id])

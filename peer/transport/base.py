@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.store.base import BlobHandle, SignedHashes
+    from peer.store.base import PieceWriter, SignedHashes
     from proto.ids import Digest, PeerName
     from proto.pieces import PieceLayout
 
@@ -19,6 +19,24 @@ class PieceSource:
 
     peer: PeerName
     address: str
+
+
+class PieceTarget(Protocol):
+    """Where pieces go: a blob in the store (peer.store.base.BlobHandle), or one that is looked at before it counts."""
+
+    @property
+    def digest(self) -> Digest: ...
+
+    @property
+    def layout(self) -> PieceLayout: ...
+
+    def hash_of(self, piece: int) -> bytes | None:
+        """What the piece must match; None while that is not known. Raises LocalError."""
+        ...
+
+    def writer(self, piece: int, *, from_origin: bool = False) -> PieceWriter:
+        """Start a piece. Raises LocalError."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +52,7 @@ class PieceFetch:
     """
 
     fetch_id: int
-    blob: BlobHandle
+    blob: PieceTarget
     piece: int
     source: PieceSource
     ticket: bytes

@@ -10,11 +10,13 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from peer.transport.base import PieceSource
 from proto.errors import FrameInvalid
-from proto.ids import PeerId, peer_name, short_peer
+from proto.ids import PeerId, peer_name
 from proto.pieces import PIECE_SIZE_MAX_BYTES, PIECE_SIZE_MIN_BYTES, PieceLayout, mask_from_bytes
 from proto.wire.messages import SEED_NODE, Announce, Source, Vouched
 from supernode.control.piece_hashes import HASH_BYTES
+from supernode.control.swarm_registry import Claim
 from supernode.scheduler import contract
 
 if TYPE_CHECKING:
@@ -123,9 +125,10 @@ class Admission:
         self._answer(session, swarm, member)
         if not swarm.layout.count:
             return
-        self._ports.post(contract.PeerAnnounced(swarm.number, session.node, member.held, announce.wanted))
         if announce.hashes and swarm.attempt_ended(session.node):
+            # It did what it was elected for, though none of it counts as held before the seed has looked at it.
             self._ports.post(contract.OriginTried(swarm.number, session.node, True))
+        self._ports.post(contract.PeerAnnounced(swarm.number, session.node, member.held, announce.wanted))
         if swarm.returned(session.node):
             self._ports.post(contract.RecoveryPeerReturned(swarm.number, session.node))
 
@@ -149,23 +152,18 @@ class Admission:
         self._ports.delivery.member_entered(session, swarm, member)
 
     def _claim(self, session: PeerSession, swarm: OpenSwarm, announce: Announce) -> None:
-        """A peer completed the blob by itself and says what the piece hashes are.
+        """A peer completed the blob by itself and says what the piece hashes are: a hint where the seed may fetch it.
 
-        Taken where they contradict nothing known and no fetch from the origin is about to tell; the digest decides.
+        Nobody is told of it. One at a time; none where one was of no use, or content was wrong, before.
         """
         if len(announce.hashes) != HASH_BYTES * swarm.layout.count or _held(swarm, announce) != swarm.layout.full_mask:
             raise FrameInvalid("Announce: hashes are for a blob that is held whole, 32 bytes a piece")
-        peer = session.info.peer
-        if self._nodes.is_quarantined(peer) or self._verification.is_doubted(peer, swarm.digest):
+        info = session.info
+        if swarm.vouched or swarm.claim is not None or not info.upload_slots or self._nodes.is_quarantined(info.peer):
             return
-        if swarm.vouched or swarm.fetches:
-            return
-        if not swarm.hashes.agrees(0, announce.hashes):
-            logger.warning("hashes_ignored digest=%s peer=%s", swarm.digest.short, short_peer(peer))
-            return
-        if swarm.hashes.known != swarm.layout.full_mask:
-            swarm.claimant = peer
-            self._membership.learn_hashes(swarm, 0, announce.hashes)
+        if not self._verification.goes_to_origin(swarm.digest):
+            source = PieceSource(peer_name(info.peer), info.address)
+            swarm.claim = Claim(session.node, info.peer, source, announce.hashes)
 
 
 def _layout(size_bytes: int, saved: SavedSwarm | None, announce: Announce) -> PieceLayout:

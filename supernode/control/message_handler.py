@@ -208,12 +208,11 @@ class MessageHandler:
             return
         swarm, _ = part
         if not checked.matches:
-            # Where the content came from the origin our own check decides for all.
+            # Our own check decides for all.
             peer = short_peer(session.info.peer)
             self._mismatches.log(
                 logger, logging.WARNING, "peer_digest_mismatch peer=%s digest=%s", peer, swarm.digest.short
             )
-            self._verification.doubt(swarm)
             return
         session.wanting.discard(swarm.number)
 

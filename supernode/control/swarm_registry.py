@@ -18,6 +18,7 @@ from supernode.control.piece_hashes import BlobHashes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from peer.transport.base import PieceSource
     from proto.ids import Digest
     from proto.pieces import PieceLayout
     from supernode.control.piece_hashes import Signer
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 # A tiny blob travels in control messages while that takes at most this much of the uplink's time.
 INLINE_UPLINK_S: Final = 0.05
 INLINE_BYTES_MAX: Final = 64 * 1024
+# Places to ask for one blob: each may have to fail before the next is asked.
+SOURCES_MAX: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,18 @@ class SeedBlob:
     complete: bool
     hashes: tuple[tuple[int, bytes], ...]
     content: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a member says that the piece hashes are of a blob which it completed by itself. Until the digest has passed
+    here it is a hint where to fetch the blob, and nothing more.
+    """
+
+    node: int
+    peer: PeerId
+    source: PieceSource
+    hashes: bytes
 
 
 @dataclass(slots=True)
@@ -91,8 +106,7 @@ class OpenSwarm:
     elected: int | None = None
     # When somebody last stored a piece of it, or the delivery last got on.
     moved_s: float = float("-inf")
-    # Who said what the hashes are, when not the origin.
-    claimant: PeerId | None = None
+    claim: Claim | None = None
     # The blob travels in messages; and the whole of it, once it is here.
     inline: bool = False
     content: bytes | None = None
@@ -192,6 +206,8 @@ class OpenSwarm:
 
     def leave(self, node: int) -> bool:
         """Forget the member. False if it was none."""
+        if self.claim is not None and self.claim.node == node:
+            self.claim = None
         if self.members.pop(node, None) is None:
             return False
         self.mistrust(node)
@@ -199,6 +215,7 @@ class OpenSwarm:
 
     def leave_all(self) -> None:
         """Nobody is in it any more: the blob was voided."""
+        self.claim = None
         self.members.clear()
         self._holders.clear()
         self._owner_nodes = None
@@ -233,8 +250,8 @@ class OpenSwarm:
         return before is not self.pinned
 
     def add_sources(self, sources: Iterable[Source]) -> list[Source]:
-        """The blob may be asked there. Returns those that are new."""
-        added = [source for source in sources if source not in self.sources]
+        """The blob may be asked there. Returns those that are new; the first SOURCES_MAX are kept."""
+        added = [source for source in sources if source not in self.sources][: SOURCES_MAX - len(self.sources)]
         self.sources += added
         return added
 

@@ -16,11 +16,11 @@ from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
 
 if TYPE_CHECKING:
-    from proto.ids import Digest, PeerId
+    from proto.ids import Digest
     from supernode.control.membership import Membership
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.ports import ControlPorts
-    from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
+    from supernode.control.swarm_registry import Claim, OpenSwarm, SwarmRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -40,36 +40,22 @@ class Verification:
     _membership: Membership
     # (source, digest) to how often it was voided and until when that counts.
     _voided: OrderedDict[tuple[Source, Digest], tuple[int, float]] = field(default_factory=OrderedDict)
-    # Whose claimed hashes of which blob proved useless.
-    _doubted: OrderedDict[tuple[PeerId, Digest], None] = field(default_factory=OrderedDict)
+    # Blobs of which wrong content came, or a claim was of no use, and until when the origin is asked first for them.
+    _origin_first: OrderedDict[Digest, float] = field(default_factory=OrderedDict)
 
     def times_voided(self, source: Source, digest: Digest) -> int:
         """How often this source's content was not the blob, lately."""
         times, until = self._voided.get((source, digest), (0, 0.0))
         return times if self._ports.clock() < until else 0
 
-    def is_doubted(self, peer: PeerId, digest: Digest) -> bool:
-        """Whether this peer's hashes of the blob were in doubt before."""
-        return (peer, digest) in self._doubted
+    def goes_to_origin(self, digest: Digest) -> bool:
+        """Whether no member's claim of this blob is taken now."""
+        return self._ports.clock() < self._origin_first.get(digest, 0.0)
 
     def check_if_complete(self, swarm: OpenSwarm) -> None:
         """Start the digest check once every piece is in the store."""
         if swarm.check_due():
             self._ports.seed.check(swarm)
-
-    def doubt(self, swarm: OpenSwarm) -> None:
-        """A peer found that the blob does not match, by hashes that another peer claimed and nobody checked here.
-
-        Who of them is wrong is not known; the claim is dropped and not taken again, and the origin decides.
-        """
-        if swarm.vouched or swarm.checking or swarm.claimant is None:
-            return
-        self._doubted[swarm.claimant, swarm.digest] = None
-        if len(self._doubted) > VOIDED_MAX:
-            self._doubted.popitem(last=False)
-        logger.warning("claim_doubted digest=%s peer=%s", swarm.digest.short, short_peer(swarm.claimant))
-        self._membership.drop_all(swarm, f"blob {swarm.digest.short}: a peer's hashes are in doubt")
-        self._ports.seed.void(swarm.digest)
 
     def _vouch(self, swarm: OpenSwarm) -> None:
         """The blob matched its digest here."""
@@ -83,14 +69,25 @@ class Verification:
     def _void(self, swarm: OpenSwarm) -> None:
         """The blob did not match its digest: nothing of it counts, and whoever brought it is remembered."""
         message = f"blob {swarm.digest.short} did not match its digest"
-        blamed = "a peer" if swarm.claimant is not None else ", ".join(source.upstream for source in swarm.sources)
+        blamed = ", ".join(source.upstream for source in swarm.sources)
         logger.error("blob_voided digest=%s source=%s", swarm.digest.short, blamed)
-        if swarm.claimant is not None:
-            self._membership.quarantine(swarm.claimant, "claimed hashes of wrong content")
-        else:
-            for source in swarm.sources:
-                self._blame(source, swarm.digest)
+        for source in swarm.sources:
+            self._blame(source, swarm.digest)
+        self._ask_origin_first(swarm.digest)
         self._membership.drop_all(swarm, message)
+
+    def _contradicted(self, swarm: OpenSwarm) -> None:
+        """What just came has another hash than was known of the piece: one of the two is wrong, so none counts."""
+        logger.error("hashes_contradict digest=%s: the blob is begun anew", swarm.digest.short)
+        self._ask_origin_first(swarm.digest)
+        self._membership.drop_all(swarm, f"blob {swarm.digest.short}: a piece has two different hashes")
+        self._ports.seed.void(swarm.digest)
+
+    def _ask_origin_first(self, digest: Digest) -> None:
+        self._origin_first[digest] = self._ports.clock() + VOIDED_S
+        self._origin_first.move_to_end(digest)
+        if len(self._origin_first) > VOIDED_MAX:
+            self._origin_first.popitem(last=False)
 
     def _blame(self, source: Source, digest: Digest) -> None:
         self._ports.forget_public(source, digest)
@@ -107,10 +104,27 @@ class Verification:
         found = self._swarms.numbered(swarm)
         if found is None:
             return
+        if not found.hashes.agrees(piece, piece_hash):
+            self._contradicted(found)
+            return
         self._membership.learn_hashes(found, piece, piece_hash)
         found.seed_stored(piece, self._ports.clock(), content)
         self._ports.post(contract.PieceStored(swarm, SEED, piece))
         self.check_if_complete(found)
+
+    def claim_ended(self, digest: Digest, claim: Claim, matches: bool | None) -> None:
+        """The blob was fetched as a member claims it is, and compared. None: the member did not give all of it."""
+        found = self._swarms.of(digest)
+        if found is not None and found.claim is claim:
+            found.claim = None
+        if matches:
+            return
+        self._ask_origin_first(digest)
+        logger.warning(
+            "claim_dropped digest=%s peer=%s whole=%s", digest.short, short_peer(claim.peer), matches is False
+        )
+        if matches is False:
+            self._membership.quarantine(claim.peer, f"claimed and served wrong content of blob {digest.short}")
 
     def origin_ended(self, fetch_id: int, swarm: int, *, ok: bool) -> None:
         """A fetch from the origin is over."""

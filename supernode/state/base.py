@@ -52,7 +52,7 @@ class SwarmState(Protocol):
         """Record a swarm's cut, or that it is used again; a different cut forgets all that was known of the swarm."""
 
     def add_source(self, digest: Digest, source: Source) -> None:
-        """The origin may be asked for the blob there. Idempotent."""
+        """The origin may be asked for the blob there; of many sources of a blob the first stay. Idempotent."""
 
     def add_hashes(self, digest: Digest, added: Sequence[tuple[int, bytes]]) -> None:
         """Runs of (first piece, hashes) that became known together; a run replaces one with the same first piece."""
@@ -61,7 +61,7 @@ class SwarmState(Protocol):
         """The whole blob matched its digest: these hashes of all pieces replace every run."""
 
     def add_holder(self, digest: Digest, peer: PeerId) -> None:
-        """The peer holds pieces of the blob. Idempotent."""
+        """The peer holds pieces of the blob; of many holders the newest stay. Idempotent."""
 
     def remove_holder(self, digest: Digest, peer: PeerId) -> None:
         """It does not any more. Idempotent."""

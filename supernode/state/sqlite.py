@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
     from proto.ids import Digest, PeerId
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 # Swarms and public checks beyond these are forgotten, the longest unused first.
 SWARMS_MAX: Final = 50_000
 PUBLIC_MAX: Final = 200_000
+# Of one blob: the newest holders, since nodes come and go, and the first sources.
+HOLDERS_MAX: Final = 64
+SOURCES_MAX: Final = 16
 # So many new rows between two looks at these limits.
 PRUNE_EVERY: Final = 1000
 
@@ -36,13 +39,18 @@ CREATE TABLE hashes (
     digest TEXT NOT NULL REFERENCES swarms ON DELETE CASCADE, first INTEGER NOT NULL, hashes BLOB NOT NULL,
     PRIMARY KEY (digest, first));
 CREATE TABLE holders (
-    digest TEXT NOT NULL REFERENCES swarms ON DELETE CASCADE, peer BLOB NOT NULL,
+    digest TEXT NOT NULL REFERENCES swarms ON DELETE CASCADE, peer BLOB NOT NULL, number INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (digest, peer)) WITHOUT ROWID;
 CREATE TABLE public (
     upstream TEXT NOT NULL, repository TEXT NOT NULL, digest TEXT NOT NULL,
     size_bytes INTEGER NOT NULL, checked_unix_s REAL NOT NULL,
     PRIMARY KEY (upstream, repository, digest)) WITHOUT ROWID;
 CREATE INDEX public_checked ON public (checked_unix_s);
+"""
+# From version 1. Of hashes that no digest vouched for, some were what a peer claimed.
+_UPGRADE = """
+ALTER TABLE holders ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
+DELETE FROM hashes WHERE digest IN (SELECT digest FROM swarms WHERE NOT vouched);
 """
 
 
@@ -76,6 +84,8 @@ class SqliteState:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == 0:
             self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        elif version == 1:
+            self._db.executescript(f"BEGIN;{_UPGRADE}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
         elif version != SCHEMA_VERSION:
             self._db.close()
             raise ConfigError(
@@ -126,8 +136,9 @@ class SqliteState:
 
     def add_source(self, digest: Digest, source: Source) -> None:
         self._write(
-            "INSERT OR IGNORE INTO sources SELECT digest, ?, ? FROM swarms WHERE digest = ?",
-            (source.upstream, source.repository, str(digest)),
+            "INSERT OR IGNORE INTO sources SELECT digest, ?, ? FROM swarms WHERE digest = ? "
+            "AND (SELECT count(*) FROM sources WHERE sources.digest = swarms.digest) < ?",
+            (source.upstream, source.repository, str(digest), SOURCES_MAX),
         )
 
     def add_hashes(self, digest: Digest, added: Sequence[tuple[int, bytes]]) -> None:
@@ -145,7 +156,19 @@ class SqliteState:
             db.execute("INSERT INTO hashes SELECT digest, 0, ? FROM swarms WHERE digest = ?", (hashes, name))
 
     def add_holder(self, digest: Digest, peer: PeerId) -> None:
-        self._write("INSERT OR IGNORE INTO holders SELECT digest, ? FROM swarms WHERE digest = ?", (peer, str(digest)))
+        name = str(digest)
+        with self._transaction() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO holders SELECT digest, ?, "
+                "(SELECT coalesce(max(number), 0) + 1 FROM holders WHERE holders.digest = swarms.digest) "
+                "FROM swarms WHERE digest = ?",
+                (peer, name),
+            )
+            db.execute(
+                "DELETE FROM holders WHERE digest = ? "
+                "AND number <= (SELECT max(number) - ? FROM holders WHERE digest = ?)",
+                (name, HOLDERS_MAX, name),
+            )
 
     def remove_holder(self, digest: Digest, peer: PeerId) -> None:
         self._write("DELETE FROM holders WHERE digest = ? AND peer = ?", (str(digest), peer))

@@ -107,6 +107,17 @@ class StateSuite:
         assert saved is not None
         assert (saved.vouched, saved.hashes) == (True, ((0, b"a" * 32 + b"b" * 32),))
 
+    def test_holders_and_sources_of_a_blob_are_bounded(self, state: State) -> None:
+        state.save_swarm(BLOB, 1000, 500, 1.0)
+        for number in range(300):
+            state.add_holder(BLOB, PeerId(number.to_bytes(32, "big")))
+            state.add_source(BLOB, Source("registry.example", f"library/{number}"))
+        saved = state.load_swarm(BLOB)
+        assert saved is not None
+        assert len(saved.holders) <= 100
+        assert (299).to_bytes(32, "big") in saved.holders
+        assert len(saved.sources) <= 100
+
     def test_a_removed_holder_is_gone(self, state: State) -> None:
         state.save_swarm(BLOB, 1000, 500, 1.0)
         for peer in (*PEERS, PEERS[0]):

@@ -7,17 +7,20 @@ import contextlib
 import socket
 import threading
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import blake3
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S
 from peer.transport.wire import HEAD_END, format_request, nonce_path, parse_answer, pieces_path
-from proto.ids import Digest, peer_name
+from proto.ids import Digest, peer_name, short_peer
 from proto.pieces import PieceLayout, mask_to_bytes
-from proto.wire.messages import Announce, Source, SwarmOpened
+from proto.wire.messages import Announce, PieceHashes, Source, SwarmOpened
 from proto.wire.tickets import prove_connection
 from tests.support.counts import assert_received
+from tests.support.evil_uploads import EvilUploads
 from tests.support.pullers import REPOSITORY, pull
 from tests.unit.supernode.harness import At, BarePeer
 
@@ -107,6 +110,32 @@ async def test_one_with_a_trickle_and_requests_ahead_takes_no_slot_from_others(
                 assert (await asyncio.to_thread(pull, victim.proxy, second)).sha256 == second
     assert origin.ledger().gets(second) == 1
     assert_received(cluster, origin=0, passthrough=0)
+
+
+async def test_strangers_bytes_under_claimed_hashes_reach_nobody(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    victims = cluster.add_peers([None, None])
+    cluster.wait_for_sessions(2)
+    hashes = b"".join(blake3.blake3(b"\xee" * LAYOUT.length(piece)).digest() for piece in range(LAYOUT.count))
+    liars = [BarePeer() for _ in range(4)]
+    async with contextlib.AsyncExitStack() as open_until_the_end:
+        for liar in liars:
+            uploads = open_until_the_end.enter_context(EvilUploads(LAYOUT))
+            liar.upload_address = uploads.address
+            await open_until_the_end.enter_async_context(liar.link(At(cluster.supernode.ready["api"])))
+            await liar.send(replace(announce(origin, digest, wanted=False, held=True), hashes=hashes))
+            await liar.expect(SwarmOpened)
+        for victim in victims:
+            answer = await asyncio.to_thread(pull, victim.proxy, digest)
+            assert (answer.complete, answer.sha256) == (True, digest)
+        for liar in liars:
+            assert liar.of(PieceHashes) == []
+    cluster.supernode.process.wait_for_line(f"peer_quarantined peer={short_peer(liars[0].identity.peer)}")
+    assert origin.ledger().gets(digest) == 1
+    assert_received(cluster, origin=0, passthrough=0)
+    assert victims[0].metrics().value("layercast_digest_checks_total", result="mismatch") == 0
 
 
 @pytest.mark.parametrize("address", ["a..b:80", "nobody.invalid:80", "127.0.0.9:22"])

@@ -159,6 +159,8 @@ def tried(state: State, swarm: Swarm, peer: int, ok: bool) -> None:
     state.record(swarm.number, WHOLE, "elected %d ended, ok %s", peer, ok)
     if ok:
         plan.tried.clear()
+        # What it holds now is there for the asking.
+        plan.retry_at = 0.0
     else:
         _elect(state, swarm, plan)
     review(state, swarm)

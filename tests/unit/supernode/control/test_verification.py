@@ -6,13 +6,15 @@ import pytest
 
 from proto.errors import FrameInvalid
 from proto.ids import Digest
-from proto.wire.messages import Announce, Voided, Vouched
+from proto.wire.messages import Announce, PieceHashes, Voided, Vouched
 from supernode.control.verification import VOIDED_S, VOIDS_MAX
 from supernode.scheduler.contract import SEED, PieceEvicted, PieceStored
 from tests.unit.supernode.control.bench import SOURCE, Bench
 
 HASH = b"h" * 32
 BLOB = Digest.of(b"blob")
+# Of a peer that says it completed the blob by itself.
+CLAIM = Announce(str(BLOB), (SOURCE,), False, 1000, 1000, b"\x01", HASH)
 
 
 def test_the_digest_is_checked_once_every_piece_is_here() -> None:
@@ -48,26 +50,77 @@ def test_an_origin_whose_blob_does_not_match_is_blamed_for_a_while() -> None:
     assert verification.times_voided(SOURCE, BLOB) == 0
 
 
-def test_a_peer_that_claimed_hashes_of_wrong_content_is_quarantined_not_the_origin() -> None:
-    bench = Bench()
-    session, swarm = bench.join(), bench.open(b"blob")
-    swarm.claimant = session.info.peer
-    bench.control.verification.blob_checked(swarm.number, matches=False)
-    assert bench.control.nodes.is_quarantined(session.info.peer)
-    assert bench.blamed == []
-
-
-def test_a_claim_in_doubt_is_dropped_and_not_taken_again() -> None:
+def test_what_a_peer_claims_of_a_blob_is_told_to_nobody_and_not_kept() -> None:
     bench = Bench()
     liar, swarm = bench.join(), bench.open(b"blob")
-    claim = Announce(str(BLOB), (SOURCE,), False, 1000, 1000, b"\x01", HASH)
-    bench.control.admission.enter(liar, swarm, claim, [SOURCE])
-    assert swarm.hashes.known == 1
-    bench.control.verification.doubt(swarm)
-    assert ("void", BLOB) in bench.seed.calls
+    bench.control.admission.enter(liar, swarm, CLAIM, [SOURCE])
+    assert swarm.claim is not None
+    assert (swarm.claim.peer, swarm.claim.hashes) == (liar.info.peer, HASH)
+    other = bench.join()
+    bench.enter(other, swarm)
+    assert swarm.hashes.known == 0
+    assert bench.saved.hashes == []
+    assert bench.heard(other).of(PieceHashes) == []
+
+
+def test_a_claim_does_not_outlive_its_author() -> None:
+    bench = Bench()
+    author, other, swarm = bench.join(), bench.join(), bench.open(b"blob")
+    bench.enter(other, swarm)
+    bench.control.admission.enter(author, swarm, CLAIM, [SOURCE])
+    bench.handler.lost(author, "closed")
+    assert swarm.claim is None
+
+
+def test_a_claim_of_wrong_content_has_its_author_quarantined_and_the_origin_is_asked() -> None:
+    bench = Bench()
+    liar, swarm = bench.join(), bench.open(b"blob")
+    bench.control.admission.enter(liar, swarm, CLAIM, [SOURCE])
+    assert swarm.claim is not None
+    bench.control.verification.claim_ended(BLOB, swarm.claim, matches=False)
+    assert bench.control.nodes.is_quarantined(liar.info.peer)
+    assert bench.blamed == []
+    second = bench.join()
+    bench.control.admission.enter(second, swarm, CLAIM, [SOURCE])
+    assert swarm.claim is None
+
+
+@pytest.mark.parametrize("matches", [True, None])
+def test_a_claim_that_is_right_or_cannot_be_looked_at_harms_nobody(matches: bool | None) -> None:
+    bench = Bench()
+    author, swarm = bench.join(), bench.open(b"blob")
+    bench.control.admission.enter(author, swarm, CLAIM, [SOURCE])
+    claims = [swarm.claim]
+    assert claims[0] is not None
+    bench.control.verification.claim_ended(BLOB, claims[0], matches)
+    claims.append(swarm.claim)
+    assert claims[1] is None
+    assert not bench.control.nodes.is_quarantined(author.info.peer)
+
+
+def test_after_wrong_content_the_origin_comes_before_any_claim() -> None:
+    bench = Bench()
+    session, swarm = bench.join(), bench.open(b"blob")
+    bench.enter(session, swarm)
+    bench.control.verification.blob_checked(swarm.number, matches=False)
     again = bench.open(b"blob")
-    bench.control.admission.enter(liar, again, claim, [SOURCE])
-    assert again.hashes.known == 0
+    taken = []
+    for later_s in (0.0, VOIDED_S):
+        bench.now_s += later_s
+        bench.control.admission.enter(session, again, CLAIM, [SOURCE])
+        taken.append(again.claim is not None)
+    assert taken == [False, True]
+
+
+def test_a_remembered_hash_never_wins_over_what_the_seed_computed() -> None:
+    bench = Bench()
+    session, swarm = bench.join(), bench.open(b"blob")
+    bench.enter(session, swarm)
+    swarm.hashes.learn(0, HASH)
+    bench.control.verification.seed_stored(swarm.number, 0, b"x" * 32, None)
+    assert len(bench.heard(session).of(Voided)) == 1
+    assert bench.saved.operations[-1] == "forget_swarm"
+    assert ("void", BLOB) in bench.seed.calls
 
 
 def test_hashes_of_a_blob_that_is_not_held_whole_break_the_protocol() -> None:
