@@ -27,11 +27,11 @@ log = logging.getLogger(__name__)
 
 
 class PieceAdoption:
-    """`run` has something done by the torrent thread. `held` and `failed` are told how each piece ended."""
+    """`run` has something called by the torrent thread. `held` and `failed` are told how each piece ended."""
 
     def __init__(
         self,
-        run: Callable[[Callable[[], object]], None],
+        run: Callable[..., None],
         held: Callable[[JoinedBlob, int], None],
         failed: Callable[[JoinedBlob, str], None],
     ) -> None:
@@ -68,7 +68,7 @@ class PieceAdoption:
         except Exception:
             log.exception("torrent_failed digest=%s", torrent.digest.short)
             trouble = "internal error while storing a piece; see the log"
-        self._run(lambda: self._ended(torrent, piece, fresh, trouble))
+        self._run(self._ended, torrent, piece, fresh, trouble)
 
     def _ended(self, torrent: JoinedBlob, piece: int, fresh: bool, trouble: str) -> None:
         torrent.adopting.discard(piece)

@@ -10,7 +10,8 @@ Which blobs, and whom to connect to, is decided elsewhere.
 
 from __future__ import annotations
 
-import functools
+import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -23,7 +24,6 @@ import libtorrent
 
 from peer.torrent.adoption import PieceAdoption
 from peer.torrent.joined_blob import JoinedBlob, KnownTorrent
-from peer.torrent.mailbox import Mailbox
 from peer.torrent.session import TorrentSession, is_torrent_of, sent_payload_bytes
 from peer.transport.delivery import PieceDelivery
 from proto.config.values import HostPort, parse_host_port
@@ -42,7 +42,6 @@ _KNOWN_MAX: Final = 4096
 # Blobs that are served and not fetched, at a time; each has an open file. The longest unused goes first.
 _SERVED_MAX: Final = 512
 _EACH_SECOND_S: Final = 1.0
-_IDLE_S: Final = 0.5
 # A piece that a client waits for is asked for before others; when it is due decides only how soon a second peer is
 # asked for it too.
 _READER_DEADLINE_MS: Final = 2000
@@ -72,18 +71,20 @@ class TorrentSwarms(PieceDelivery):
     def __init__(self, store: BlobStore, listen: HostPort, limits: SessionLimits, events: SwarmEvents) -> None:
         self._store = store
         self._events = events
-        self._mailbox = Mailbox()
+        self._loop = asyncio.SelectorEventLoop()
+        # libtorrent writes a byte when it has alerts.
+        self._alerts, self._alerts_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            self._session = TorrentSession(listen, limits, self._mailbox.wake_descriptor)
+            self._session = TorrentSession(listen, limits, self._alerts_end)
         except BaseException:
-            self._mailbox.close()
+            self._close_loop()
             raise
         self.port: Final = self._session.port
         # libtorrent's count.
         self._sent_bytes = 0
         # What the supernode told of, kept for when the blobs are joined.
         self._known: OrderedDict[Digest, KnownTorrent] = OrderedDict()
-        self._adoption = PieceAdoption(self._mailbox.put, self._piece_held, self._failed)
+        self._adoption = PieceAdoption(self._do, self._piece_held, self._failed)
         # Blobs whose missing pieces are to be fetched; those of them that wait for another writer's end.
         self._fetched: set[Digest] = set()
         self._waiting: set[Digest] = set()
@@ -92,7 +93,6 @@ class TorrentSwarms(PieceDelivery):
         # Until libtorrent has let go of their files.
         self._leaving: dict[Digest, JoinedBlob] = {}
         self._of_handle: dict[libtorrent.torrent_handle, JoinedBlob] = {}
-        self._second_s = 0.0
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="torrent", daemon=True)
         self._thread.start()
@@ -103,13 +103,13 @@ class TorrentSwarms(PieceDelivery):
         """A blob's torrent, to be joined when it can be. False, and nothing is done, if it is not of this blob."""
         if not is_torrent_of(metainfo, digest, layout):
             return False
-        self._mailbox.put(lambda: self._told(digest, layout, metainfo))
+        self._do(self._told, digest, layout, metainfo)
         return True
 
     def connect(self, digest: Digest, addresses: Iterable[str]) -> None:
         """Others (HOST:PORT) that take part."""
         targets = list(addresses)
-        self._mailbox.put(lambda: self._met(digest, targets))
+        self._do(self._met, digest, targets)
 
     # --- the hooks of peer.transport.delivery, from any thread -------------------------------------------------
 
@@ -118,31 +118,31 @@ class TorrentSwarms(PieceDelivery):
         return self._sent_bytes
 
     def blob_opened(self, digest: Digest) -> None:
-        self._mailbox.put(lambda: self._fetch(digest))
+        self._do(self._fetch, digest)
 
     def blob_complete(self, digest: Digest) -> None:
         """See PieceDelivery: it is served on, without a pin in the store."""
-        self._mailbox.put(lambda: self._finished(digest))
+        self._do(self._finished, digest)
 
     def blob_left(self, digest: Digest) -> None:
-        self._mailbox.put(lambda: self._end(digest))
+        self._do(self._end, digest)
 
     def blob_voided(self, digest: Digest) -> None:
-        self._mailbox.put(lambda: self._known.pop(digest, None))
+        self._do(self._known.pop, digest, None)
         self.blob_left(digest)
 
     def reader_moved(self, digest: Digest, piece: int) -> None:
-        self._mailbox.put(lambda: self._hurry(digest, piece))
+        self._do(self._hurry, digest, piece)
 
     def sharing_ended(self) -> None:
-        self._mailbox.put(self._end_all)
+        self._do(self._end_all)
 
     def give_way(self, digest: Digest) -> None:
         """See PieceDelivery. A blob that is fetched is joined again when nobody writes to it any more."""
         free = threading.Event()
         if self._closed:
             return
-        self._mailbox.put(lambda: self._give_way(digest, free))
+        self._do(self._give_way, digest, free)
         if not free.wait(_GIVE_WAY_MAX_S):
             raise LocalError(f"blob {digest.short}: libtorrent does not let go of its file; restart this node")
 
@@ -152,51 +152,60 @@ class TorrentSwarms(PieceDelivery):
     def close(self) -> None:
         if self._closed:
             return
-        self._mailbox.put(self._stop)
+        self._closed = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._adoption.close()
         # Somebody may still wait for a file.
-        self._run_commands()
+        self._loop.run_until_complete(asyncio.sleep(0))
         # Before any descriptor, by whose numbers libtorrent knows the files.
         self._session.close()
         for torrent in [*self._torrents.values(), *self._leaving.values()]:
             _let_go(torrent, close=True)
-        self._mailbox.close()
+        self._close_loop()
+
+    def _close_loop(self) -> None:
+        self._loop.close()
+        os.close(self._alerts)
+        os.close(self._alerts_end)
 
     # --- the thread --------------------------------------------------------------------------------------------
 
+    def _do(self, step: Callable[..., object], *arguments: object) -> None:
+        """From any thread: have this one do it; nothing after close()."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._guard, step, *arguments)
+
     def _run(self) -> None:
-        while not self._closed:
-            self._mailbox.wait(_IDLE_S)
-            self._run_commands()
-            for alert in self._session.alerts():
-                self._guard(functools.partial(self._heard, alert))
-            self._guard(self._look_around)
+        self._loop.add_reader(self._alerts, self._hear)
+        self._loop.call_soon(self._guard, self._each_second)
+        self._loop.run_forever()
 
-    def _run_commands(self) -> None:
-        for command in self._mailbox.take():
-            self._guard(command)
-
-    def _guard(self, step: Callable[[], object]) -> None:
+    def _guard(self, step: Callable[..., object], *arguments: object) -> None:
         try:
-            step()
+            step(*arguments)
+            self._let_go_of_files()
         except Exception:
             # Our own bug: told loudly, but the other blobs keep this thread.
             log.exception("torrent_failed")
 
-    def _look_around(self) -> None:
-        now = time.monotonic()
-        for torrent in list(self._leaving.values()):
-            if not torrent.adopting and (torrent.paused or now - torrent.left_s > _LEAVE_MAX_S):
-                self._left(torrent)
-        if now - self._second_s >= _EACH_SECOND_S:
-            self._second_s = now
-            self._session.ask_counters()
-            for digest in list(self._waiting):
-                self._join(digest)
+    def _hear(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while len(os.read(self._alerts, 4096)) == 4096:
+                pass
+        for alert in self._session.alerts():
+            self._guard(self._heard, alert)
 
-    def _stop(self) -> None:
-        self._closed = True
+    def _each_second(self) -> None:
+        self._loop.call_later(_EACH_SECOND_S, self._guard, self._each_second)
+        self._session.ask_counters()
+        for digest in list(self._waiting):
+            self._join(digest)
+
+    def _let_go_of_files(self) -> None:
+        for torrent in list(self._leaving.values()):
+            if not torrent.adopting and (torrent.paused or time.monotonic() - torrent.left_s > _LEAVE_MAX_S):
+                self._left(torrent)
 
     # --- joining -----------------------------------------------------------------------------------------------
 
@@ -291,7 +300,7 @@ class TorrentSwarms(PieceDelivery):
         except (ValueError, OSError) as error:
             log.warning("torrent_peer_ignored %r: %s", address[:80], error)
         else:
-            self._mailbox.put(lambda: self._connect(digest, [str(HostPort(str(found[0][4][0]), named.port))]))
+            self._do(self._connect, digest, [str(HostPort(str(found[0][4][0]), named.port))])
 
     def _hurry(self, digest: Digest, piece: int) -> None:
         torrent = self._torrents.get(digest)
