@@ -26,7 +26,6 @@ class Benchmark(Protocol):
 
     def run(self, arguments: argparse.Namespace) -> int:
         """The exit status. Raises LayercastError, shown as one line."""
-        ...
 
 
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {

@@ -22,6 +22,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.cluster.closing import Closing
 from benchmarks.cluster.faults import NO_FAULT, Fault, FaultTable, RateLimit, alter_head, corrupted, made_answer
 from benchmarks.cluster.http_messages import (
     Head,
@@ -53,7 +54,7 @@ _FIN_UNACKED: Final = (4, 9, 11)
 Address = tuple[str, int]
 
 
-class CountingProxy:
+class CountingProxy(Closing):
     """The proxy, serving from construction until `close`; a context manager.
 
     `listen` with port 0 takes a free port; `address` is HOST:PORT as bound. `tls` makes it an https server;
@@ -78,12 +79,6 @@ class CountingProxy:
         self._listener: socket.socket | None = None
         self._acceptor: threading.Thread | None = None
         self.accept()
-
-    def __enter__(self) -> CountingProxy:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def address(self) -> str:

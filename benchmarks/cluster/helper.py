@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.cluster.closing import Closing
 from benchmarks.cluster.processes import command_line
 from benchmarks.cluster.programs import clean_environment
 from proto.errors import LocalError
@@ -25,7 +26,7 @@ Message = dict[str, object]
 _STOP_S: Final = 12.0
 
 
-class Helper:
+class Helper(Closing):
     """Runs `python -m MODULE WORDS`, in a network namespace if asked. A context manager, which ends it.
 
     Its error output goes to `log`, or where ours goes.
@@ -47,12 +48,6 @@ class Helper:
         self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
         self._reader = threading.Thread(target=self._read, name=f"from-{self._name}")
         self._reader.start()
-
-    def __enter__(self) -> Helper:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def pid(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
+from benchmarks.cluster.closing import Closing
 from benchmarks.cluster.namespaces import inside
 from benchmarks.cluster.proxy_process import CountingProxyProcess
 from benchmarks.cluster.registry import Registry
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.cluster.ledger import Ledger
 
 
-class CountedOrigin:
+class CountedOrigin(Closing):
     """A context manager. `address` is HOST:PORT of the proxy, through which everybody pulls."""
 
     def __init__(
@@ -35,10 +36,7 @@ class CountedOrigin:
             self._running = stack.pop_all()
         self.address = self.proxy.address
 
-    def __enter__(self) -> CountedOrigin:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._running.close()
 
     def push(self, image: Image, repository: str, tag: str = "latest") -> None:

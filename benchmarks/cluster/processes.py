@@ -19,6 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.cluster.closing import Closing
 from benchmarks.cluster.programs import program
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class ProcessError(Exception):
     """A program ended, failed or stayed silent where it should not; the message carries the end of its log."""
 
 
-class ManagedProcess:
+class ManagedProcess(Closing):
     """One running program. Its two outputs go, line by line, into a log of at most LOG_LINES_MAX lines.
 
     `netns` is the name of a network namespace to run it in. A context manager: it stops the program.
@@ -58,12 +59,6 @@ class ManagedProcess:
         self._process = _popen(self.argv, netns, env, cwd, subprocess.STDOUT)
         self._reader = threading.Thread(target=self._read_output, name=f"log-of-{self.name}")
         self._reader.start()
-
-    def __enter__(self) -> ManagedProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _read_output(self) -> None:
         assert self._process.stdout is not None

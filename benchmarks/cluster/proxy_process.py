@@ -15,6 +15,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.cluster.closing import Closing
 from benchmarks.cluster.counting_proxy import Address, CountingProxy
 from benchmarks.cluster.faults import Fault
 from benchmarks.cluster.helper import Helper
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 _ANSWER_TIMEOUT_S: Final = 30.0
 
 
-class CountingProxyProcess:
+class CountingProxyProcess(Closing):
     """Has the methods of a CountingProxy; a context manager. `address` is HOST:PORT as bound."""
 
     def __init__(
@@ -47,53 +48,37 @@ class CountingProxyProcess:
             self.close()
             raise
 
-    def __enter__(self) -> CountingProxyProcess:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     @property
     def url(self) -> str:
-        """Its base URL."""
         return f"http://{self.address}"
 
     def close(self) -> None:
-        """Stop it."""
         self._helper.close()
 
     def ledger(self) -> Ledger:
-        """What has passed so far."""
         entries = self._call("ledger")
         assert isinstance(entries, list)
         return Ledger(tuple(_exchange(entry) for entry in entries))
 
     def reset(self) -> None:
-        """Forget what has passed so far."""
         self._call("reset")
 
     def add_fault(self, fault: Fault) -> None:
-        """Put a fault in force."""
         self._call("add_fault", dataclasses.asdict(fault))
 
     def clear_faults(self) -> None:
-        """Drop all faults."""
         self._call("clear_faults")
 
     def set_rate(self, bytes_per_s: float | None) -> None:
-        """Limit the bytes per second of all answers together."""
         self._call("set_rate", bytes_per_s)
 
     def refuse(self) -> None:
-        """Refuse connections and cut those that are open."""
         self._call("refuse")
 
     def accept(self) -> None:
-        """Accept connections again."""
         self._call("accept")
 
     def cut(self) -> None:
-        """Cut all open connections."""
         self._call("cut")
 
     def _call(self, name: str, *arguments: object) -> object:

@@ -11,6 +11,8 @@ import http.client
 from typing import IO, TYPE_CHECKING, Final
 from urllib.parse import urlencode, urljoin, urlsplit
 
+from benchmarks.cluster.closing import Closing
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
@@ -25,7 +27,7 @@ class PushError(Exception):
     """The registry refused a step of a push; the message holds its status and the start of its answer."""
 
 
-class RegistryWriter:
+class RegistryWriter(Closing):
     """One keep-alive connection to the registry at `base_url` (`http://HOST:PORT`), used to push into it.
 
     `headers` go with every request (an Authorization, say). A context manager: it closes the connection.
@@ -43,10 +45,7 @@ class RegistryWriter:
             urlsplit(base_url).netloc, timeout=_TIMEOUT_S, blocksize=_SEND_BYTES
         )
 
-    def __enter__(self) -> RegistryWriter:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._connection.close()
 
     def push_image(self, image: Image, repository: str, tag: str) -> str:

@@ -8,6 +8,7 @@ import os
 import shutil
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.cluster.closing import Closing
 from benchmarks.cluster.ports import ReservedPort
 from benchmarks.cluster.processes import ManagedProcess
 from benchmarks.cluster.programs import clean_environment, program
@@ -25,7 +26,7 @@ PASSWORD: Final = "secret"  # of a registry that lives as long as a test
 _PASSWORD_BCRYPT: Final = "$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"
 
 
-class Registry:
+class Registry(Closing):
     """One docker-registry with its storage below `root`; a context manager.
 
     It listens on loopback, on a free port. `auth` is the section of its configuration: `password_auth(root)`, or
@@ -52,12 +53,6 @@ class Registry:
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Registry:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop it and let go of its port."""

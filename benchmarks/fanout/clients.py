@@ -20,6 +20,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.cluster.closing import Closing
 from benchmarks.cluster.namespaces import enter
 
 if TYPE_CHECKING:
@@ -164,17 +165,11 @@ class Clients:
             os.write(1, json.dumps(message).encode() + b"\n")
 
 
-class Connection(http.client.HTTPConnection):
+class Connection(http.client.HTTPConnection, Closing):
     """To one proxy, kept from request to request as container engines keep theirs; a context manager."""
 
     def __init__(self, address: str) -> None:
         super().__init__(address, timeout=_CONNECT_S)
-
-    def __enter__(self) -> Connection:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def connect(self) -> None:
         """Truly blocking from here on: whoever runs us has the deadline."""

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.cluster import processes
+from benchmarks.cluster.closing import Closing
 from benchmarks.cluster.helper import Helper
 from benchmarks.cluster.metrics import Metrics, scrape
 from benchmarks.cluster.namespaces import inside
@@ -28,7 +29,7 @@ _READY_PER_NODE_S: Final = 0.5
 _POLL_S: Final = 0.05
 
 
-class Nodes:
+class Nodes(Closing):
     """`layercast-peer` at every node; a context manager. `folder` has a log and a data folder a node."""
 
     def __init__(self, site: Site, folder: Path, stores: Path, flags: Sequence[str], *, torrent: bool) -> None:
@@ -42,10 +43,7 @@ class Nodes:
         self.proxies: list[str] = []
         self._zygote = Helper("benchmarks.fanout.zygote", ["--torrent"] if torrent else [], folder / "zygote.log")
 
-    def __enter__(self) -> Nodes:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._zygote.close()
 
     def start(self, extra: Sequence[Sequence[str]]) -> None:

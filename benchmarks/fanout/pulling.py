@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from benchmarks.cluster.closing import Closing
 from benchmarks.cluster.helper import Helper
 from benchmarks.results import NodeTimes
 from proto.errors import LocalError
@@ -23,7 +24,7 @@ _MANIFESTS_PER_NODE_S: Final = 1.0
 _POLL_S: Final = 0.2
 
 
-class Pulling:
+class Pulling(Closing):
     """A client at every node of `site`, which pulls `image` from `addresses[node]`; a context manager."""
 
     def __init__(self, site: Site, scenario: Scenario, addresses: Sequence[str], image: Image, log: Path) -> None:
@@ -35,10 +36,7 @@ class Pulling:
         self._ended: dict[int, NodeTimes] = {}
         self._helper = Helper("benchmarks.fanout.clients", [], log)
 
-    def __enter__(self) -> Pulling:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._helper.close()
 
     @property

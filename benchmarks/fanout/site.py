@@ -56,7 +56,6 @@ class Site(Protocol):
 
     def traffic(self) -> Traffic | None:
         """Since the beginning; None where interfaces are shared with others. From any thread."""
-        ...
 
 
 def sent_payload(counters: DeviceCounters) -> int:

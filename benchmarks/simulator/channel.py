@@ -40,7 +40,6 @@ class PeerChannel:
         self._later: list[Message] = []
 
     def send(self, message: Message, *, soon: bool = True) -> None:
-        """See Channel."""
         if isinstance(message, InlineBlob):
             self._send_content(message)
         elif not soon:

@@ -67,7 +67,6 @@ class BytesConserved(Checker):
     """What a node holds came to it, whole; nobody is complete with less than all; what left a source came somewhere."""
 
     def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
-        """See Checker."""
         self._layouts = [scenario.layout(blob) for blob in range(len(scenario.blobs))]
         # Of each blob, by node: pieces (masks) that came, and that its machine said it holds.
         self._came = [[0] * (scenario.nodes + 1) for _ in scenario.blobs]
@@ -76,28 +75,24 @@ class BytesConserved(Checker):
         self._came_bytes = 0.0
 
     def arrived(self, now: float, node: int, blob: int, piece: int, size_bytes: float) -> None:
-        """See Checker."""
         needed = self._layouts[blob].length(piece)
         if size_bytes < needed:
             raise RuleBroken(f"at {now:.6f} piece {piece} came to node {node}: {size_bytes:.0f} of {needed} bytes")
         self._came[blob][node] |= 1 << piece
 
     def claimed(self, now: float, node: int, blob: int, piece: int) -> None:
-        """See Checker."""
         if not self._came[blob][node] >> piece & 1:
             needed = self._layouts[blob].length(piece)
             raise RuleBroken(f"at {now:.6f} node {node} says it holds piece {piece}: 0 of {needed} bytes came")
         self._claimed[blob][node] |= 1 << piece
 
     def completed(self, now: float, node: int) -> None:
-        """See Checker."""
         for blob, layout in enumerate(self._layouts):
             held = layout.bytes_in(self._claimed[blob][node])
             if held != layout.size_bytes:
                 raise RuleBroken(f"at {now:.6f} node {node} is complete with {held} of {layout.size_bytes} bytes")
 
     def moved(self, now: float, end: str, out: tuple[float, float], into: tuple[float, float]) -> None:
-        """See Checker."""
         for word, (counted, carried) in (("sent", out), ("received", into)):
             if _differ(counted, carried):
                 raise RuleBroken(f"{end} {word} {counted:.0f} bytes, its link carried {carried:.0f}")
@@ -105,7 +100,6 @@ class BytesConserved(Checker):
         self._came_bytes += into[0]
 
     def ended(self, now: float, nameless: Sequence[int]) -> None:
-        """See Checker."""
         if _differ(self._left_bytes, self._came_bytes):
             raise RuleBroken(
                 f"{self._left_bytes:.0f} bytes left their sources, {self._came_bytes:.0f} came to receivers"
@@ -120,7 +114,6 @@ class BoundsKept(Checker):
     """Nobody is faster than the links allow: not one link, not one node, not the last one."""
 
     def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
-        """See Checker."""
         self._bounds = bounds(scenario)
         self._asks_s = scenario.arrivals_s()
         # The nodes that the bounds are over must all be complete before the last of them says anything.
@@ -131,7 +124,6 @@ class BoundsKept(Checker):
         self._last_s = 0.0
 
     def completed(self, now: float, node: int) -> None:
-        """See Checker."""
         # When a joiner asks is the run's to say; then its links have had at least this time in all.
         least_s = (self._asks_s[node - 1] or 0.0) + self._bounds.node_s[node - 1]
         if now < least_s * (1 - _ROUNDING):
@@ -141,13 +133,11 @@ class BoundsKept(Checker):
             self._last_s = now
 
     def carried(self, now: float, link: str, capacity_bytes_s: float, carried_bytes: float) -> None:
-        """See Checker."""
         most_bytes = capacity_bytes_s * now * (1 + _ROUNDING)
         if carried_bytes > most_bytes:
             raise RuleBroken(f"{link} carried {carried_bytes:.0f} bytes in {now:.6f} s, at most {most_bytes:.0f}")
 
     def ended(self, now: float, nameless: Sequence[int]) -> None:
-        """See Checker."""
         for name, bound_s in (("fluid", self._bounds.fluid_s), ("piece", self._bounds.piece_s)):
             if not self._needing and self._last_s < bound_s * (1 - _ROUNDING):
                 raise RuleBroken(
@@ -162,23 +152,19 @@ class OriginOnce(Checker):
     """
 
     def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
-        """See Checker."""
         self._coming = [0] * len(scenario.blobs)
         self._open = [False] * len(scenario.blobs)
 
     def origin_asked(self, now: float, blob: int, pieces: int, held_by_live: int) -> None:
-        """See Checker."""
         again = pieces & (held_by_live | self._coming[blob])
         if again and not self._open[blob]:
             raise RuleBroken(f"at {now:.6f} the origin is asked again for pieces {list(indices(again))[:8]}")
         self._coming[blob] |= pieces
 
     def origin_ended(self, now: float, blob: int, pieces: int) -> None:
-        """See Checker."""
         self._coming[blob] &= ~pieces
 
     def origin_opened(self, now: float, blob: int) -> None:
-        """See Checker."""
         self._open[blob] = True
 
 
@@ -186,7 +172,6 @@ class AllEnd(Checker):
     """Every live node ends with all its blobs, or with an error that says why not."""
 
     def ended(self, now: float, nameless: Sequence[int]) -> None:
-        """See Checker."""
         if nameless:
             raise RuleBroken(
                 f"at {now:.3f} s {len(nameless)} live nodes are neither complete nor know why,"
@@ -205,7 +190,6 @@ class NobodyStarves(Checker):
     _PIECES = 20.0
 
     def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
-        """See Checker."""
         longest = max(scenario.layout(blob).length(0) for blob in range(len(scenario.blobs)))
         rates = [rate for one in scenario.classes for rate in (one.up_bytes_s, one.down_bytes_s) if rate]
         if scenario.racks and scenario.trunk_bytes_s:
@@ -217,7 +201,6 @@ class NobodyStarves(Checker):
         self._patience_s = max(self._LEAST_S, silent_s, self._PIECES * slowest_s)
 
     def waited(self, now: float, node: int, since_s: float) -> None:
-        """See Checker."""
         if now - since_s > self._patience_s:
             raise RuleBroken(
                 f"at {now:.3f} s node {node} starves: since {since_s:.3f} s no piece came to it, though others"

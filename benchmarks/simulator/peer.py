@@ -52,19 +52,15 @@ class PeerClient(Protocol):
 
     def answered(self, peer: Peer, blob: int) -> None:
         """It may read."""
-        ...
 
     def piece_held(self, peer: Peer, blob: int, piece: int) -> None:
         """A piece more is at the node."""
-        ...
 
     def blob_complete(self, peer: Peer, blob: int) -> None:
         """All of it may be read."""
-        ...
 
     def sent_away(self, peer: Peer, blob: int, message: str) -> None:
         """The node cannot bring it."""
-        ...
 
 
 class Store:
@@ -328,7 +324,6 @@ class Peer:
         """All are right."""
 
     def learn_hashes(self, digest: Digest, signed: SignedHashes) -> bool:
-        """See NodeKeeper."""
         self._store.hashed[self._blobs[digest]] |= signed.pieces
         return True
 

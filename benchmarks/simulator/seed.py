@@ -74,7 +74,6 @@ class Seed:
         """See SeedWork. No content is ever wrong as a whole here."""
 
     def check(self, swarm: OpenSwarm) -> None:
-        """See SeedWork."""
         assert self._events is not None
         self._checked[swarm.digest] = None
         rest_s = swarm.layout.piece_size_bytes / _SHA256_BYTES_S
@@ -83,7 +82,6 @@ class Seed:
     # --- from peers --------------------------------------------------------------------------------------------
 
     def fetch_from_peer(self, grant: GrantLease, swarm: OpenSwarm, piece_hash: bytes, source: PieceSource) -> None:
-        """See SeedWork."""
         lease_id, piece = grant.lease_id, grant.piece
 
         def ended(_: int, reason: str, elapsed_s: float) -> None:
@@ -98,7 +96,6 @@ class Seed:
         )
 
     def cancel_fetch(self, lease_id: int) -> None:
-        """See SeedWork."""
         transfer = self._transfers.get(lease_id)
         if transfer is not None:
             self._environment.transport.cancel(transfer)
@@ -106,7 +103,6 @@ class Seed:
     # --- from the origin -----------------------------------------------------------------------------------------
 
     def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
-        """See SeedWork."""
         if swarm.claim is None:
             self._ask_origin(fetch_id, swarm, pieces)
         else:
@@ -177,7 +173,6 @@ class Seed:
         self._events.origin_ended(fetch_id, swarm, ok=ok)
 
     def cancel_origin(self, fetch_id: int) -> None:
-        """See SeedWork."""
         fetch = self._fetches.get(fetch_id)
         if fetch is not None:
             fetch.stop()

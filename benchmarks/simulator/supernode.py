@@ -152,7 +152,6 @@ class Supernode:
             self._control.membership.settle(swarm)
 
     def withdraw(self, session: PeerSession, digest: Digest) -> None:
-        """See AnnouncementQueue."""
         self._control.membership.leave(session, digest)
 
     # --- the machine -------------------------------------------------------------------------------------------
@@ -238,6 +237,5 @@ class _Watcher(ControlObserver):
         self._on_opened = listeners(environment.checkers, "origin_opened")
 
     def origin_opened(self, digest: Digest) -> None:
-        """See ControlObserver."""
         for opened in self._on_opened:
             opened(self._environment.clock.now, self._environment.blobs[digest])
