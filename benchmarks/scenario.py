@@ -74,6 +74,15 @@ class Fate:
     leaves_s: float | None = None
     returns_s: float | None = None
 
+    @property
+    def name(self) -> str:
+        """As benchmarks.results names it; empty for a sound node."""
+        if self.corrupt:
+            return "corrupt"
+        if self.slow:
+            return "slow"
+        return "left" if self.leaves_s is not None else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Scenario:

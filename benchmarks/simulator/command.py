@@ -101,7 +101,7 @@ def _show(outcome: Outcome, verdicts: tuple[Verdict, ...], outputs: Outputs) -> 
     }
     title = f"simulated: {scenario.name or 'a scenario of flags'}"
     links = report.links(outcome.settings, scenario)
-    outputs.publish(Report(scenario, outcome.bounds, (report.mode_run(outcome),), title, links, more))
+    outputs.publish(Report(scenario, outcome.bounds, (outcome.run,), title, links, more))
     if verdicts:
         rows = [
             (one.name, suite.shown(one.value), f"{one.at_most:g}", "met" if one.met else "NOT MET") for one in verdicts

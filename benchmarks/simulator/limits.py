@@ -7,7 +7,6 @@ from statistics import mean
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from benchmarks.report.summary import JOINER, Report
-from benchmarks.simulator.report import mode_run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -59,7 +58,7 @@ def seeds(limits: Sequence[Limit]) -> int:
 
 def figures(limits: Sequence[Limit], outcome: Outcome) -> Figures:
     """What the limits are about, of one run."""
-    (summary,) = Report(outcome.scenario, outcome.bounds, (mode_run(outcome),)).figures
+    (summary,) = Report(outcome.scenario, outcome.bounds, (outcome.run,)).figures
     return [limit.figure(summary, outcome) for limit in limits]
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from benchmarks.bounds import Bounds  # noqa: TC001  # compiled, a dataclass looks its fields' types up
+from benchmarks.results import ModeRun, NodeTimes
 from benchmarks.scenario import Scenario  # noqa: TC001  # compiled, a dataclass looks its fields' types up
 from benchmarks.simulator.client import Client
 from benchmarks.simulator.environment import Environment
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     import peer.downloader.contract
     import supernode.scheduler.contract
-    from benchmarks.results import Sample
     from benchmarks.scenario import Fate
     from benchmarks.simulator.checkers import Checker
     from proto.machine import Machine
@@ -50,18 +50,10 @@ class Outcome:
     scenario: Scenario
     settings: SimulationSettings
     bounds: Bounds
+    run: ModeRun
     clients: tuple[Client, ...]
-    samples: tuple[Sample, ...]
-    # When every piece had been at some peer once.
-    first_copies_s: float
     # Live nodes that are neither complete nor say why not; empty as it should be.
     nameless: tuple[int, ...]
-    origin_bytes: int
-    origin_gets: int
-    origin_repeated_bytes: int
-    seed_sent_bytes: float
-    peers_sent_bytes: float
-    cross_rack_bytes: float | None
     counters: dict[str, int]
     trace_hash: str
     trace_entries: int
@@ -70,13 +62,12 @@ class Outcome:
     @property
     def completed_s(self) -> tuple[float, ...]:
         """Of all complete nodes, ascending."""
-        return tuple(sorted(client.completed_s for client in self.clients if client.completed_s is not None))
+        return tuple(sorted(node.completed_s for node in self.run.nodes if node.completed_s is not None))
 
     @property
     def errors(self) -> tuple[str, ...]:
         """Why clients were sent away, and which nodes do not know why they wait; empty as it should be."""
-        named = [f"node {client.node}: {client.error}" for client in self.clients if client.error]
-        return (*named, *(f"node {node}: not complete, and nobody said why" for node in self.nameless))
+        return tuple(f"node {node.node}: {node.error}" for node in self.run.nodes if node.error)
 
 
 def production_scheduler(scenario: Scenario, settings: SimulationSettings) -> Scheduler:
@@ -243,23 +234,46 @@ class Simulation(Environment):
                 checker.moved(now, f"node {node}", (endpoint.sent_bytes, out), (came_bytes, into))
 
     def _outcome(self, nameless: tuple[int, ...], wall_s: float) -> Outcome:
-        endpoints = self.transport.endpoints
+        counters = dict(self._scheduler.counters) if isinstance(self._scheduler, Scheduler) else {}
         return Outcome(
             scenario=self.scenario,
             settings=self.settings,
             bounds=self.bounds,
+            run=self._mode_run(nameless, counters),
             clients=tuple(self.clients.values()),
-            samples=tuple(self._watch.samples),
-            first_copies_s=self.transport.spread_s,
             nameless=nameless,
-            origin_bytes=self.origin.bytes,
-            origin_gets=self.origin.gets,
-            origin_repeated_bytes=self.origin.repeated_bytes,
-            seed_sent_bytes=endpoints[0].sent_bytes,
-            peers_sent_bytes=sum(endpoint.sent_bytes for endpoint in endpoints[1:]),
-            cross_rack_bytes=self.network.cross_rack_bytes,
-            counters=dict(self._scheduler.counters) if isinstance(self._scheduler, Scheduler) else {},
+            counters=counters,
             trace_hash=self.trace.digest,
             trace_entries=self.trace.entries,
             wall_s=wall_s,
+        )
+
+    def _mode_run(self, nameless: tuple[int, ...], counters: dict[str, int]) -> ModeRun:
+        """What the common report shows, of the one mode that is simulated."""
+        endpoints, origin, cross_rack_bytes = self.transport.endpoints, self.origin, self.network.cross_rack_bytes
+        clients, fates = self.clients.values(), self.scenario.fates()
+        return ModeRun(
+            mode="scheduled",
+            nodes=tuple(self._times(one, fate, nameless) for one, fate in zip(clients, fates, strict=True)),
+            samples=tuple(self._watch.samples),
+            origin_bytes=origin.bytes,
+            origin_gets=origin.gets,
+            origin_repeated_bytes=origin.repeated_bytes,
+            seed_bytes=round(endpoints[0].sent_bytes),
+            peer_bytes=round(sum(endpoint.sent_bytes for endpoint in endpoints[1:])),
+            cross_rack_bytes=None if cross_rack_bytes is None else round(cross_rack_bytes),
+            # When every piece had been at some peer once.
+            more={"first_copies_s": self.transport.spread_s, "scheduler": counters},
+        )
+
+    def _times(self, client: Client, fate: Fate, nameless: tuple[int, ...]) -> NodeTimes:
+        unsaid = "not complete, and nobody said why" if client.node in nameless else ""
+        return NodeTimes(
+            node=client.node - 1,
+            class_name=self.scenario.class_of(client.node - 1).name,
+            asked_s=client.asked_s or 0.0,
+            first_byte_s=client.first_byte_s,
+            completed_s=client.completed_s,
+            fate=fate.name,
+            error=client.error or unsaid,
         )

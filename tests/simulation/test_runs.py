@@ -64,8 +64,8 @@ def test_every_node_ends_complete_and_the_origin_sends_the_blob_once() -> None:
     outcome = Simulation(SMALL).run()
     assert len(outcome.completed_s) == SMALL.nodes
     assert not outcome.errors
-    assert outcome.origin_bytes == SMALL.size_bytes
-    assert outcome.origin_gets == 1
+    assert outcome.run.origin_bytes == SMALL.size_bytes
+    assert outcome.run.origin_gets == 1
 
 
 def test_both_ways_of_sharing_come_to_about_the_same_makespan() -> None:

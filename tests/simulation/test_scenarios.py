@@ -41,8 +41,8 @@ def test_an_image_comes_a_few_layers_at_a_time_in_their_order() -> None:
     layers = (4 * PIECE_BYTES, 3 * PIECE_BYTES, 2 * PIECE_BYTES, PIECE_BYTES)
     outcome = run(replace(SMALL, blobs=layers, parallel=2))
     assert len(outcome.completed_s) == SMALL.nodes
-    assert outcome.origin_bytes == sum(layers)
-    assert outcome.origin_gets == len(layers)
+    assert outcome.run.origin_bytes == sum(layers)
+    assert outcome.run.origin_gets == len(layers)
 
 
 def test_nodes_of_a_slower_class_are_complete_later() -> None:
@@ -56,9 +56,9 @@ def test_nodes_of_a_slower_class_are_complete_later() -> None:
 
 def test_what_comes_into_a_rack_passes_its_trunk_and_is_counted() -> None:
     outcome = run(replace(SMALL, racks=3, trunk_bytes_s=2 * RATE))
-    assert outcome.cross_rack_bytes is not None
-    assert outcome.cross_rack_bytes >= 3 * SMALL.size_bytes
-    assert run(SMALL).cross_rack_bytes is None
+    assert outcome.run.cross_rack_bytes is not None
+    assert outcome.run.cross_rack_bytes >= 3 * SMALL.size_bytes
+    assert run(SMALL).run.cross_rack_bytes is None
 
 
 def test_a_narrow_trunk_delays_everybody_behind_it() -> None:
@@ -80,7 +80,7 @@ def test_joiners_ask_when_all_others_are_complete() -> None:
     others = max(completed(outcome, node) for node in range(SMALL.nodes - 2))
     for client in outcome.clients[-2:]:
         assert client.asked_s == pytest.approx(others)
-    assert outcome.origin_bytes == SMALL.size_bytes
+    assert outcome.run.origin_bytes == SMALL.size_bytes
 
 
 def test_clients_of_a_poisson_process_ask_at_its_times() -> None:
@@ -94,29 +94,29 @@ def test_clients_of_a_poisson_process_ask_at_its_times() -> None:
 
 def test_a_late_first_byte_delays_all_and_costs_no_second_request() -> None:
     outcome = run(replace(SMALL, origin=OriginBehaviour(first_byte_s=5.0)))
-    assert outcome.origin_gets == 1
+    assert outcome.run.origin_gets == 1
     assert completed(outcome, 0) == pytest.approx(completed(run(SMALL), 0) + 5.0, abs=1.0)
     assert not outcome.errors
 
 
 def test_a_refusing_origin_is_asked_again_when_it_said() -> None:
     outcome = run(replace(SMALL, origin=OriginBehaviour(refused=2, retry_after_s=3.0)))
-    assert outcome.origin_gets == 3
+    assert outcome.run.origin_gets == 3
     assert min(client.first_byte_s or 0.0 for client in outcome.clients) > 6.0
     assert not outcome.errors
 
 
 def test_a_short_stall_is_waited_for_and_after_a_long_one_the_rest_is_asked_for() -> None:
-    assert run(replace(SMALL, origin=OriginBehaviour(stall_s=5.0))).origin_gets == 1
+    assert run(replace(SMALL, origin=OriginBehaviour(stall_s=5.0))).run.origin_gets == 1
     long = run(replace(SMALL, origin=OriginBehaviour(stall_s=15.0)))
-    assert (long.origin_gets, long.origin_repeated_bytes) == (2, 0)
+    assert (long.run.origin_gets, long.run.origin_repeated_bytes) == (2, 0)
     assert not long.errors
 
 
 def test_where_the_supernode_is_refused_for_long_one_elected_node_fetches_for_all() -> None:
     outcome = run(replace(SMALL, origin=OriginBehaviour(refused=9, retry_after_s=1.0)))
     assert outcome.counters["elections"] == 1
-    assert (outcome.origin_bytes, outcome.origin_repeated_bytes) == (SMALL.size_bytes, 0)
+    assert (outcome.run.origin_bytes, outcome.run.origin_repeated_bytes) == (SMALL.size_bytes, 0)
     assert not outcome.errors
 
 
@@ -129,8 +129,8 @@ def test_whom_nobody_can_serve_is_told_so() -> None:
 
 def test_a_tiny_blob_travels_inside_messages() -> None:
     outcome = run(replace(equal_links(20, (10_000,), 12.5e6)))
-    assert outcome.peers_sent_bytes == 0.0
-    assert outcome.seed_sent_bytes == 20 * 10_000
+    assert outcome.run.peer_bytes == 0
+    assert outcome.run.seed_bytes == 20 * 10_000
 
 
 # --- nodes that misbehave ----------------------------------------------------------------------------------------
@@ -150,9 +150,9 @@ def test_nodes_that_come_back_keep_what_they_had_and_get_the_rest() -> None:
     outcome = run(replace(SMALL, faults=faults))
     assert len(outcome.completed_s) == SMALL.nodes
     # What was on its way when they left came twice, and nothing else.
-    sent_bytes = outcome.seed_sent_bytes + outcome.peers_sent_bytes
+    sent_bytes = (outcome.run.seed_bytes or 0) + (outcome.run.peer_bytes or 0)
     assert sent_bytes < (SMALL.nodes + 1) * SMALL.size_bytes
-    assert outcome.origin_bytes == SMALL.size_bytes
+    assert outcome.run.origin_bytes == SMALL.size_bytes
 
 
 def test_a_loss_of_power_is_noticed_by_time_alone() -> None:
