@@ -18,18 +18,18 @@ Network: TypeAlias = IPv4Network | IPv6Network
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z/]*)")
 _SIZE_UNITS = {
-    "": 1,
-    "b": 1,
-    "kb": 10**3,
-    "mb": 10**6,
-    "gb": 10**9,
-    "tb": 10**12,
-    "kib": 1 << 10,
-    "mib": 1 << 20,
-    "gib": 1 << 30,
-    "tib": 1 << 40,
+    "": 1.0,
+    "b": 1.0,
+    "kb": 1e3,
+    "mb": 1e6,
+    "gb": 1e9,
+    "tb": 1e12,
+    "kib": 2.0**10,
+    "mib": 2.0**20,
+    "gib": 2.0**30,
+    "tib": 2.0**40,
 }
-_BIT_UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
+_RATE_UNITS = {**_SIZE_UNITS, "bit": 1 / 8, "kbit": 1e3 / 8, "mbit": 1e6 / 8, "gbit": 1e9 / 8}
 _TIME_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
@@ -53,24 +53,18 @@ def _number(text: str, units: dict[str, float], expected: str) -> float:
 
 def parse_size(text: str) -> int:
     """`10GiB`, `500MB`, `4096` -> bytes."""
-    return int(_number(text, dict(_SIZE_UNITS), "expected a size such as 10GiB, 500MB or 4096"))
+    return int(_number(text, _SIZE_UNITS, "expected a size such as 10GiB, 500MB or 4096"))
 
 
 def parse_rate(text: str) -> int:
     """`100Mbit` (bits a second) or `10MiB/s` -> bytes a second; 0 is no limit."""
-    expected = "expected a rate such as 100Mbit, 10MiB/s, or 0 for no limit"
-    match = _NUMBER.fullmatch(text.strip())
-    unit = match[2].lower().removesuffix("/s").removesuffix("ps") if match else ""
-    if match and unit in _BIT_UNITS:
-        return int(float(match[1]) * _BIT_UNITS[unit] / 8)
-    if match and unit in _SIZE_UNITS:
-        return int(float(match[1]) * _SIZE_UNITS[unit])
-    raise ValueError(expected)
+    each = text.strip().lower().removesuffix("/s").removesuffix("ps")
+    return int(_number(each, _RATE_UNITS, "expected a rate such as 100Mbit, 10MiB/s, or 0 for no limit"))
 
 
 def parse_duration(text: str) -> float:
     """`500ms`, `10s`, `5min`, `1h` -> seconds."""
-    return _number(text, dict(_TIME_UNITS), "expected a time such as 500ms, 10s, 5min or 1h")
+    return _number(text, _TIME_UNITS, "expected a time such as 500ms, 10s, 5min or 1h")
 
 
 def parse_bool(text: str) -> bool:

@@ -82,10 +82,6 @@ def setup(level: str = "info", *, as_json: bool = False) -> None:
     """Send all loggers to standard error; called again after a reload."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_Json() if as_json else _Text())
-    root = logging.getLogger()
-    for old in list(root.handlers):
-        root.removeHandler(old)
-    root.addHandler(handler)
-    root.setLevel(level.upper())
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     # aiohttp's access log repeats every client request at info; ours says more, once.
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
