@@ -33,7 +33,9 @@ from peer.proxy.mirror import build_app
 from peer.registry.origins import Origins
 from peer.status import ROUTES, PeerHealth
 from peer.store.disk import DiskStore
+from peer.store.scrub import Scrub
 from peer.store.side_files import current_boot_id
+from peer.store.upkeep import Upkeep
 from peer.transport.client import HttpTransport
 from peer.transport.delivery import DeliverySlot, PieceDelivery
 from peer.transport.rates import RateLimiter
@@ -45,6 +47,7 @@ from proto.ids import peer_name
 from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.runtime import resources
 from proto.runtime.http_api import ServiceParts, add_routes
+from proto.runtime.operator_socket import OperatorSocket
 from proto.runtime.resources import numeric_address
 from proto.runtime.service import close_in_time
 from proto.wire.messages import PROTOCOL_VERSION, TORRENT, Hello
@@ -109,6 +112,7 @@ class Peer:
             config.data_dir / "store",
             size_limit_bytes=config.store_size_bytes,
             free_floor_bytes=config.store_free_floor_bytes,
+            verify_after_s=config.verify_after_s,
         )
         closing.callback(self._store.close)
         self._upload = UploadServer(
@@ -143,6 +147,8 @@ class Peer:
         found = await asyncio.to_thread(self._inventory)
         node.begin(found, sharing=config.p2p)
         self._store.on_evicted(self._evicted)
+        self._store.on_rotten(node.rotten)
+        self._open_upkeep()
         self.metrics.before_scrape(self._scrape)
         self._tasks.append(asyncio.create_task(self._each_second()))
         if self._way is not None:
@@ -189,6 +195,16 @@ class Peer:
         for close in (node.release, self._origins.close, workers.close):
             closing.callback(close)
         return node
+
+    def _open_upkeep(self) -> None:
+        """The scrub, and the operator's commands; not before what they find can be told. Raises LocalError."""
+        config, closing = self._config, self._closing
+        scrub = Scrub(self._store, interval_s=config.scrub_interval_s, rate_bytes_s=config.scrub_rate_bytes_s)
+        closing.callback(scrub.close)
+        upkeep = Upkeep(self._store, "being fetched again")
+        operator = OperatorSocket(config.data_dir, {"verify": upkeep.verify, "evict": upkeep.evict})
+        closing.callback(operator.close)
+        closing.callback(upkeep.stop)
 
     def _open_torrents(self) -> PieceDelivery:
         """From a thread, when a supernode has pieces carried that way. Raises ImportError, ConfigError."""
@@ -319,6 +335,8 @@ class Peer:
         self.metrics.uploaded_bytes.set(self._sent_bytes())
         self.metrics.store_bytes.set(self._store.used_bytes)
         self.metrics.uploads_refused(dict(self._upload.counters.refused))
+        counters = self._store.counters
+        self.metrics.count_store(counters.rotten, counters.full, counters.scrubbed_bytes)
         if self._node is not None:
             self.metrics.swarms_open.set(len(self._node.machine.state.busy))
 

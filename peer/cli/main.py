@@ -9,7 +9,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from peer.cli import pull, status, up
+from peer.cli import pull, status, up, upkeep
 from peer.cli.contract import CommandError
 from proto import VERSION
 from proto.errors import LayercastError
@@ -23,6 +23,8 @@ Peer-to-peer distribution of container image layers: the origin registry sends e
   layercast up                    supernode and peer on this machine, ready as a mirror
   layercast pull alpine:3.20      pull an image through the mirror and check every digest
   layercast status                how the peer and the supernode are
+  layercast verify [DIGEST]       read what this node's store holds, and drop what has rotted
+  layercast evict DIGEST          delete a blob from this node's store
 """
 _EPILOG = """\
 On a cluster run layercast-supernode once and layercast-peer on every node; both explain themselves with --help.
@@ -43,6 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
     up.add_parser(commands)
     pull.add_parser(commands)
     status.add_parser(commands)
+    upkeep.add_parser(commands)
     printed = commands.add_parser("version", help="print the version", description="Print the installed version.")
     printed.set_defaults(run=_version)
     return parser

@@ -93,6 +93,8 @@ class Blob:
     hashed: int = 0
     complete: bool = False
     wanted: bool = False
+    # It was complete, and pieces of it rotted on the disk: they are fetched again although nobody may be reading.
+    repair: bool = False
     store: StoreState = StoreState.CLOSED
     check: int = 0
     # The blob was dropped since the check began: its outcome does not count.
@@ -180,6 +182,11 @@ class Blob:
     def being_read(self) -> bool:
         """Some client was answered, was not failed and is not gone."""
         return any(reader.answered and not reader.failed for reader in self.readers.values())
+
+    @property
+    def needed_here(self) -> bool:
+        """Clients read it, or what rotted of it here is to come back."""
+        return self.being_read or self.repair
 
     @property
     def idle(self) -> bool:

@@ -147,6 +147,14 @@ class BlobEvicted:
 
 
 @dataclass(frozen=True, slots=True)
+class PiecesRotten:
+    """These held pieces (mask) were found rotten on the disk, and the store dropped them: they are missing again."""
+
+    digest: Digest
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
 class DigestChecked:
     """The blob's own digest was compared. `trouble`: it could not be (disk), and `matches` means nothing."""
 
@@ -155,7 +163,7 @@ class DigestChecked:
     trouble: str = ""
 
 
-StoreEvent = BlobFound | StoreOpened | StoreRefused | BlobEvicted | DigestChecked
+StoreEvent = BlobFound | StoreOpened | StoreRefused | BlobEvicted | PiecesRotten | DigestChecked
 
 
 # --- events: transfers ---------------------------------------------------------------------------------------

@@ -235,7 +235,7 @@ def piece_held(state: State, blob: Blob, piece: int, lease: int, elapsed_s: floa
 
 def completed(state: State, blob: Blob) -> None:
     """The digest has passed here, and the store keeps the blob."""
-    blob.complete = True
+    blob.complete, blob.repair = True, False
     stop_all(state, blob)
     state.note(blob, "complete")
     state.emit(BlobComplete(blob.digest))
@@ -276,7 +276,7 @@ def give_up(state: State, blob: Blob, reason: str, message: str) -> None:
     stop_all(state, blob)
     refuse_unanswered(state, blob, reason, message)
     state.fail_readers(blob, message)
-    blob.wanted = False
+    blob.wanted = blob.repair = False
 
 
 def decline_early(state: State, blob: Blob) -> None:

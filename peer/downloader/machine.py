@@ -5,7 +5,7 @@ Transitions of a piece on this node:
     MISSING --Grant / own plan (StartFetch, StoreContent, FetchUpstream)--> LEASED
     LEASED  --FetchEnded("") / UpstreamPiece / PieceArrived--> HELD         the hash passed; late successes count
     LEASED  --FetchEnded(reason) / UpstreamEnded, no other transfer--> MISSING
-    HELD    --Voided, own digest mismatch, BlobEvicted--> MISSING
+    HELD    --Voided, own digest mismatch, BlobEvicted, PiecesRotten--> MISSING
 
 Each event goes to one rule (readers, leases, swarms, origin, standalone, session). Then the blobs it touched are
 planned and settled. It knows no clock, no sockets and no global randomness, and raises nothing for what comes from
@@ -51,6 +51,7 @@ _RULES: Final[dict[type, Callable[..., Blob | None]]] = {
     contract.StoreRefused: swarms.store_refused,
     contract.BlobFound: swarms.found,
     contract.BlobEvicted: swarms.evicted,
+    contract.PiecesRotten: swarms.pieces_rotten,
     contract.DigestChecked: swarms.digest_checked,
     contract.HoldingsKnown: standalone.holdings_known,
     contract.SupernodeConnected: session.opened,
@@ -125,7 +126,7 @@ class Downloader:
         for blob in state.busy:
             soonest = min(soonest, readers.due_at(state, blob))
             if blob.store is StoreState.OPEN:
-                if blob.being_read:
+                if blob.needed_here:
                     soonest = min(soonest, origin.next_turn_at(state, blob))
                 if not state.connected:
                     soonest = min([soonest, *self._standalone_times(blob)])

@@ -4,7 +4,7 @@ With a supernode a node asks when it is elected. The nodes share the origin out 
 when nothing comes although the supernode is there, and without one after a grace that counts from the session's end.
 The owners of a blob (proto.owners) then ask for spans of what nobody they know holds, and all others take it from
 them. Who comes next in a span's order tries it when nothing of the blob turned up for a while. One fetch a blob at a
-time.
+time, for what clients read or what rotted here.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def may_ask(state: State, blob: Blob) -> bool:
     if not state.sharing:
         return False
     if state.connected:
-        return blob.elected or ((blob.origin_state == "open" or blob.starved) and blob.being_read)
-    return blob.being_read and state.now >= asks_from(state, blob)
+        return blob.elected or ((blob.origin_state == "open" or blob.starved) and blob.needed_here)
+    return blob.needed_here and state.now >= asks_from(state, blob)
 
 
 def plan_upstream(state: State, blob: Blob) -> None:

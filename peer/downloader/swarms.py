@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         DigestChecked,
         HashesConflict,
         HashesLearned,
+        PiecesRotten,
         StoreOpened,
         StoreRefused,
     )
@@ -146,6 +147,28 @@ def evicted(state: State, event: BlobEvicted) -> Blob | None:
     return blob
 
 
+def pieces_rotten(state: State, event: PiecesRotten) -> Blob | None:
+    """Pieces rotted on this node's disk: fetch them again, and them alone. All else of the blob stands."""
+    blob = state.blobs.get(event.digest)
+    lost = blob.held & event.pieces if blob is not None else 0
+    if blob is None or not lost:
+        return blob
+    state.note(blob, "%d pieces rotted on the disk", None, lost.bit_count())
+    blob.repair = blob.complete or blob.repair
+    blob.held &= ~lost
+    blob.complete = False
+    blob.progress_at = state.now
+    if not state.sharing:
+        state.fail_readers(blob, "pieces rotted on the disk of this node, and sharing is off")
+        return blob
+    blob.wanted = blob.wanted or bool(blob.sources)
+    # In place of what was announced before.
+    state.announce(blob, None)
+    if blob.wanted:
+        state.open_store(blob)
+    return blob
+
+
 def check_if_whole(state: State, blob: Blob) -> None:
     """All pieces are held and nobody compared the digest yet: do it now, or after the store's rest."""
     resting = blob.rest_until > state.now
@@ -167,6 +190,8 @@ def digest_checked(state: State, event: DigestChecked) -> Blob | None:
         return blob
     if event.trouble:
         store_trouble(state, blob, event.trouble)
+    elif not blob.all_held:
+        state.note(blob, "digest check ended with pieces missing")
     elif event.matches:
         completed(state, blob)
     else:

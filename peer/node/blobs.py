@@ -46,7 +46,11 @@ class OpenedBlob(Protocol):
 
     @property
     def complete(self) -> bool:
-        """The digest was checked here: any byte may be sent."""
+        """The digest was checked here, and every piece lately: any byte may be sent."""
+
+    @property
+    def stored(self) -> bool:
+        """The whole blob is here: it is sent from the store, and nothing of it is waited for."""
 
     @property
     def wrong(self) -> bool:
@@ -55,8 +59,9 @@ class OpenedBlob(Protocol):
     async def wait_available(self, offset: int) -> int:
         """The end (exclusive) of the bytes that may be sent from `offset` on; always above it.
 
-        Until the digest has passed here, the last piece (at least 64 KiB) is withheld. Says at the same time
-        that the client waits for this offset. Raises BlobFailed or DigestMismatch.
+        Until the digest has passed here, the last piece (at least 64 KiB) is withheld. A piece that was not checked
+        lately is read first, and fetched again if it has rotted. Says at the same time that the client waits for this
+        offset. Raises BlobFailed or DigestMismatch.
         """
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from peer.downloader.contract import BlobEvicted, BlobFound, SharingSwitched, Wakeup
+from peer.downloader.contract import BlobEvicted, BlobFound, PiecesRotten, SharingSwitched, Wakeup
 from peer.node.clock import SupernodeClock
 from peer.node.command_handler import methods_of
 from peer.node.message_handler import MessageHandler
@@ -73,7 +73,7 @@ class Node:
         self.machine = machine
         self.driver: Driver[contract.Event, contract.Command] = Driver(machine, Wakeup(), self._failed)
         self._blobs = OpenBlobs(workers, self.delivery, self.driver.post, self.driver.call_threadsafe)
-        self.readers = Readers(self._blobs, self.delivery, self.driver, machine)
+        self.readers = Readers(self._blobs, workers, self.delivery, self.driver, machine)
         self._messages = MessageHandler(self, self.delivery, self.driver.post)
         self._methods = methods_of(self)
         self.driver.begin(self._carry_out, self._blobs.is_stale)
@@ -95,6 +95,12 @@ class Node:
         """From any thread: a blob left the store."""
         self.delivery.current.blob_left(digest)
         self.driver.post_threadsafe(BlobEvicted(digest))
+
+    def rotten(self, digest: Digest, pieces: int) -> None:
+        """From any thread: held pieces (mask) were found rotten and are missing now."""
+        self.delivery.current.blob_left(digest)
+        self.driver.post_threadsafe(PiecesRotten(digest, pieces))
+        self._blobs.waker(digest)()
 
     def close(self) -> None:
         """Handle nothing any more; clients that wait are sent to their origin."""

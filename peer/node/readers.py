@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from peer.downloader.contract import BlobWanted, ReaderAt, ReaderClosed
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
+from peer.node.workers import CHECK_AHEAD_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from peer.downloader.contract import Command, Event
     from peer.downloader.machine import Downloader
     from peer.node.open_blobs import LiveBlob, OpenBlobs
+    from peer.node.workers import Workers
     from peer.store.base import BlobHandle
     from peer.transport.delivery import DeliverySlot
     from proto.ids import Digest
@@ -35,7 +37,11 @@ WITHHELD_BYTES_MIN: Final = 64 * 1024
 
 
 class BlobReader:
-    """See peer.node.blobs.OpenedBlob. `waits_for` tells which piece is waited for, `closed` that the client is done."""
+    """See peer.node.blobs.OpenedBlob. `waits_for` tells which piece is waited for, `closed` that the client is done.
+
+    `check` has the held pieces from one on checked that were not since a time of the store's (BlobHandle.check_mark),
+    some at once, and calls back on the loop with what went wrong, or nothing. The blob is woken for each.
+    """
 
     def __init__(
         self,
@@ -43,11 +49,16 @@ class BlobReader:
         handle: BlobHandle,
         waits_for: Callable[[int], None],
         closed: Callable[[], None],
+        check: Callable[[int, float, Callable[[str], None]], None],
     ) -> None:
         self.blob = blob
         self.handle = handle
         self._waits_for = waits_for
         self._closed: Callable[[], None] | None = closed
+        self._check = check
+        self._checking = False
+        self._mark = handle.check_mark()
+        self._all_checked = False
         self._piece = -1
         self.failure: BlobFailed | None = None
         layout = handle.layout
@@ -59,8 +70,15 @@ class BlobReader:
         return self.handle.layout.size_bytes
 
     @property
+    def stored(self) -> bool:
+        return self.handle.matched or self.handle.complete
+
+    @property
     def complete(self) -> bool:
-        return (self.handle.matched or self.handle.complete) and not self.wrong
+        if not self.stored or self.wrong:
+            return False
+        self._all_checked = self._all_checked or not self.handle.unchecked(self._mark)
+        return self._all_checked
 
     @property
     def wrong(self) -> bool:
@@ -72,12 +90,28 @@ class BlobReader:
                 return self.size_bytes
             if self.failure is not None:
                 raise self.failure
-            end = min(self.handle.available_from(offset), self._withheld_from)
             changed = self.blob.changed
+            end = min(self.handle.available_from(offset), self.size_bytes if self.stored else self._withheld_from)
             if end > offset:
-                return end
-            self._tell(offset)
+                checked = min(end, self.handle.checked_from(offset, self._mark))
+                if checked < end and checked - offset < CHECK_AHEAD_BYTES // 2:
+                    self._check_from(checked)
+                if checked > offset:
+                    return checked
+            else:
+                self._tell(offset)
             await changed.wait()
+
+    def _check_from(self, offset: int) -> None:
+        if not self._checking:
+            self._checking = True
+            self._check(self.handle.layout.piece_at(offset), self._mark, self._checked)
+
+    def _checked(self, trouble: str) -> None:
+        self._checking = False
+        if trouble:
+            self.fail(trouble, mismatch=False)
+        self.blob.wake()
 
     def _tell(self, offset: int) -> None:
         layout = self.handle.layout
@@ -104,9 +138,15 @@ class Readers:
     """Implements peer.node.blobs.BlobProvider. Made on a running loop."""
 
     def __init__(
-        self, blobs: OpenBlobs, delivery: DeliverySlot, driver: Driver[Event, Command], machine: Downloader
+        self,
+        blobs: OpenBlobs,
+        workers: Workers,
+        delivery: DeliverySlot,
+        driver: Driver[Event, Command],
+        machine: Downloader,
     ) -> None:
         self._blobs = blobs
+        self._workers = workers
         self._delivery = delivery
         self._driver = driver
         self._machine = machine
@@ -144,6 +184,7 @@ class Readers:
             self._blobs.handle(digest),
             lambda piece: self._reader_at(digest, number, piece),
             lambda: self._reader_closed(number),
+            lambda first, mark, ended: self._check(digest, first, mark, ended),
         )
         self._reading[number] = reader
         answer.set_result(reader)
@@ -170,6 +211,12 @@ class Readers:
         for reader in self._reading.values():
             reader.fail("this node is stopping", mismatch=False)
             reader.blob.wake()
+
+    def _check(self, digest: Digest, first: int, mark: float, ended: Callable[[str], None]) -> None:
+        def ended_threadsafe(trouble: str) -> None:
+            self._driver.call_threadsafe(ended, trouble)
+
+        self._workers.check_ahead(digest, first, mark, self._blobs.waker(digest), ended_threadsafe)
 
     def _reader_at(self, digest: Digest, number: int, piece: int) -> None:
         self._delivery.current.reader_moved(digest, piece)

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 QUESTION_TIMEOUT_S: Final = 2.0
+# What one reader has checked at a time, before it is sent: a few milliseconds' reading, and as much as is on its way.
+CHECK_AHEAD_BYTES: Final = 32 * 1024 * 1024
 
 
 class Workers:
@@ -81,6 +83,8 @@ class Workers:
         self._metrics = metrics
         self._disk = ThreadPoolExecutor(2, thread_name_prefix="store")
         self._checks = ThreadPoolExecutor(2, thread_name_prefix="digest")
+        # A client waits for these: they do not stand behind the digest of a large blob.
+        self._rereads = ThreadPoolExecutor(2, thread_name_prefix="reread")
         self._questions = ThreadPoolExecutor(4, thread_name_prefix="question")
         self._cancel = Cancellation()
 
@@ -89,7 +93,7 @@ class Workers:
         self._cancel.cancel()
         self.fetcher.close()
         self.transport.close()
-        for pool in (self._questions, self._disk, self._checks):
+        for pool in (self._questions, self._disk, self._checks, self._rereads):
             pool.shutdown(wait=True, cancel_futures=True)
 
     # --- the store ---------------------------------------------------------------------------------------------
@@ -131,6 +135,44 @@ class Workers:
             post(DigestChecked(check, matches, trouble))
 
         self._checks.submit(run)
+
+    def check_ahead(
+        self, digest: Digest, first: int, mark: float, checked: Callable[[], None], ended: Callable[[str], None]
+    ) -> None:
+        """Check held pieces from `first` on that were not since `mark`: CHECK_AHEAD_BYTES of them, or up to a gap.
+
+        `checked` is called from a thread for each piece, `ended` in the end with what went wrong, or nothing.
+        """
+
+        def run() -> None:
+            trouble = ""
+            try:
+                self._check_ahead(digest, first, mark, checked)
+            except LocalError as error:
+                trouble = str(error)
+            except Exception:
+                logger.exception("pieces_not_checked digest=%s", digest.short)
+                trouble = "internal error while checking the store; see the log"
+            ended(trouble)
+
+        self._rereads.submit(run)
+
+    def _check_ahead(self, digest: Digest, first: int, mark: float, checked: Callable[[], None]) -> None:
+        # A pin of its own: the file must not be closed under it.
+        handle = self._store.get(digest, used=False)
+        if handle is None:
+            raise LocalError(f"blob {digest.short} left the store")
+        try:
+            size_bytes = 0
+            for piece in range(first, handle.layout.count):
+                if size_bytes >= CHECK_AHEAD_BYTES or not handle.held >> piece & 1:
+                    return
+                size_bytes += handle.layout.length(piece)
+                if handle.check_pieces(handle.unchecked(mark) & 1 << piece, "client"):
+                    return
+                checked()
+        finally:
+            handle.close()
 
     def keep_hashes(self, digest: Digest, signed: SignedHashes) -> None:
         """Checked hashes of a blob that nobody uses now: others will ask for them."""

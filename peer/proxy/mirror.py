@@ -166,7 +166,7 @@ class _Mirror:
     async def _send_body(self, asked: ClientRequest, blob: OpenedBlob, client: ClientSocket, part: Part) -> None:
         assert part.end is not None
         reached, end = part.start, part.end
-        origin = "store" if blob.complete else "swarm"
+        origin = "store" if blob.stored else "swarm"
 
         def sent(count: int) -> None:
             nonlocal reached

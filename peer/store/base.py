@@ -131,6 +131,11 @@ class BlobHandle(Protocol):
         ...
 
     @property
+    def in_use(self) -> bool:
+        """Somebody else has it open too."""
+        ...
+
+    @property
     def being_written(self) -> bool:
         """A piece of it is in a writer's hand, or being adopted."""
         ...
@@ -187,8 +192,32 @@ class BlobHandle(Protocol):
         """All pieces held: compare the blob's digest (reads only what was not hashed in passing).
 
         `on_match` is called when it has passed, before the disk is waited for: readers need not wait for that.
-        True: fsync, rename, complete. False: the blob does not match; call void(). May take seconds: use a thread.
+        True: fsync, rename, complete. False: the blob does not match; call void(), unless pieces are missing now that
+        were found rotten on this disk. May take seconds: use a thread.
         Raises LocalError when pieces are missing or the disk is in trouble.
+        """
+        ...
+
+    def check_mark(self, *, for_peer: bool = False) -> float:
+        """Somebody begins to read, a client or a peer: from when on the check of a piece counts for it (store's clock).
+
+        Nothing was ever checked of a complete file that somebody else wrote to.
+        """
+        ...
+
+    def unchecked(self, mark: float) -> int:
+        """Held pieces (mask) that were not checked since then; all, after a start."""
+        ...
+
+    def checked_from(self, offset: int, mark: float) -> int:
+        """The end (exclusive) of the bytes from `offset` on in pieces checked since then; `offset` when none."""
+        ...
+
+    def check_pieces(self, pieces: int, found_by: str) -> int:
+        """Read held pieces (mask) again. Those that are rotten or unreadable are dropped, counted and returned (mask).
+
+        A complete blob that loses pieces is partial from then on. `found_by`: one of peer.store.counters.FOUND_BY.
+        Raises LocalError when the hashes cannot be read.
         """
         ...
 
@@ -205,7 +234,7 @@ class BlobStore(Protocol):
     """Blobs on one disk, within a size limit and above a free-disk floor."""
 
     def inventory(self) -> list[StoredBlob]:
-        """What is held, verified as far as needed after a machine restart."""
+        """What is held. It is checked when it is used."""
         ...
 
     def get(self, digest: Digest, *, used: bool = True) -> BlobHandle | None:
@@ -228,6 +257,13 @@ class BlobStore(Protocol):
 
     def on_evicted(self, callback: Callable[[Digest], None]) -> None:
         """Called from any thread after a blob left the store, with no lock of the store held."""
+        ...
+
+    def on_rotten(self, callback: Callable[[Digest, int], None]) -> None:
+        """Called from any thread after held pieces (mask) of a blob were found rotten and dropped.
+
+        No lock of the store is held.
+        """
         ...
 
     def before_write(self, callback: Callable[[Digest], None]) -> None:

@@ -2,7 +2,8 @@
 
 A Blob is shared by all its handles and writers; it is loaded at the first pin and unloaded at the last. Order of a
 piece's end, so that kill -9 at any moment loses no verified piece and holds no other: bytes, hash, held bit.
-Eviction and room are the store's (peer.store.disk).
+A held piece that is found rotten is missing again, and a complete blob partial. Eviction and room are the store's
+(peer.store.disk).
 """
 
 from __future__ import annotations
@@ -14,17 +15,18 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from peer.store.base import SignedHashes
+from peer.store.checks import PieceChecks
 from peer.store.digest import PrefixDigest, hash_piece
 from peer.store.files import CHUNK_BYTES, create, local_error, open_read_write, sync
 from peer.store.hashes import HashBook
+from peer.store.recheck import rotten_pieces
 from peer.store.side_files import BlobMeta, HeldFile, MetaCorrupt
 from peer.store.writer import Place, Writer
 from proto.errors import FrameInvalid, LocalError
-from proto.pieces import mask_from_bytes
+from proto.pieces import indices, mask_from_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from hashlib import _Hash
     from pathlib import Path
 
     from peer.store.paths import BlobPaths
@@ -54,6 +56,18 @@ class BlobHost(Protocol):
         """Pieces are held that the digest has not taken yet."""
         ...
 
+    def clock(self) -> float:
+        """Monotonic seconds."""
+        ...
+
+    def verify_after_s(self, *, for_peer: bool) -> float:
+        """How long the check of a piece counts for who reads it."""
+        ...
+
+    def found_rotten(self, blob: Blob, pieces: int, found_by: str) -> None:
+        """Pieces (mask) that were held do not match any more, and are missing now. No lock of the blob is held."""
+        ...
+
 
 class Blob:
     """`pins` and `loaded` belong to the store; everything else is guarded by the blob's own lock."""
@@ -74,7 +88,8 @@ class Blob:
         self._host = host
         self.paths = paths
         self._lock = threading.Lock()
-        self._check_lock = threading.Lock()
+        # Also against pieces that are dropped while the digest is compared, which may find them itself.
+        self._check_lock = threading.RLock()
         self._catch_lock = threading.Lock()
         self._prefix = PrefixDigest(digest)
         self._owners: dict[int, Writer] = {}
@@ -85,6 +100,10 @@ class Blob:
         self._data = -1
         self._held_file: HeldFile | None = None
         self._loaded_book: HashBook | None = None
+        self.checks = PieceChecks(meta.layout.count)
+        # Of a complete blob: when its file changed, as we left it, and when its bytes were last known to be right, by
+        # the clock on the wall. The file tells both to the next start.
+        self.changed_ns = self.checked_ns = 0
 
     # --- from disk, and back -----------------------------------------------------------------------------------
 
@@ -92,8 +111,10 @@ class Blob:
         """Take held and complete from the files, at start. Raises MetaCorrupt, OSError."""
         size = self.layout.size_bytes
         if self.paths.complete.exists():
-            if self.paths.complete.stat().st_size != size:
+            status = self.paths.complete.stat()
+            if status.st_size != size:
                 raise MetaCorrupt("its file has another size")
+            self.changed_ns = self.checked_ns = status.st_mtime_ns
             self.complete, self.held = True, self.layout.full_mask
             return
         if not self.paths.partial.exists() or self.paths.partial.stat().st_size > size:
@@ -117,14 +138,14 @@ class Blob:
             raise
         self.loaded = self.fresh = True
 
-    def load(self, boot_id: str) -> None:
-        """Open the files; after a restart of the machine verify what a partial blob holds. Raises OSError."""
+    def load(self) -> None:
+        """Open the files. What a partial blob holds is checked before it is used (`checks`). Raises OSError."""
         try:
             path = self.paths.complete if self.complete else self.paths.partial
             self._data = open_read_write(path)
             if not self.complete:
                 self._held_file = HeldFile(self.layout.count, open_read_write(self.paths.held))
-                self._check_held(self._held_file, boot_id)
+                self._drop_unhashed(self._held_file)
         except BaseException:
             self.unload()
             raise
@@ -141,7 +162,7 @@ class Blob:
             if self._held_file is not None:
                 self._held_file.close()
                 self._held_file = None
-            self._prefix.reset()
+            self._prefix = PrefixDigest(self.digest)
             self._generation += 1
             self.loaded = self.fresh = False
 
@@ -153,22 +174,14 @@ class Blob:
         """Raises OSError."""
         return self.paths.meta.stat().st_mtime_ns
 
-    def _check_held(self, held_file: HeldFile, boot_id: str) -> None:
+    def _drop_unhashed(self, held_file: HeldFile) -> None:
+        """A piece whose hash is not known cannot be checked."""
         held = self.held & self._book.known
-        if self.boot_id != boot_id:
-            held = self._book.matching(self._data, self.layout, held)
         if held != self.held:
             lost = (self.held & ~held).bit_count()
-            log.warning("store: blob %s lost %d pieces that do not match any more", self.digest.short, lost)
+            log.warning("store: blob %s lost %d pieces whose hashes are gone", self.digest.short, lost)
             self.held = held
             held_file.write(held)
-        if self.boot_id != boot_id:
-            # The bitfield must be on disk before the meta file says that it was verified.
-            held_file.sync()
-            self.boot_id = boot_id
-            used_ns = self.last_use_ns()
-            BlobMeta(self.layout, boot_id).write(self.paths.meta)
-            self.touch(used_ns)
 
     # --- hashes ------------------------------------------------------------------------------------------------
 
@@ -244,8 +257,7 @@ class Blob:
             place = Place.ASIDE
         else:
             place = Place.HERE
-        hasher = self._prefix.ahead(piece) if place is Place.HERE else None
-        writer = Writer(self, piece, self._generation, place, hasher)
+        writer = Writer(self, piece, self._generation, place, self._prefix if place is Place.HERE else None)
         if place is Place.HERE:
             self._owners[piece] = writer
         return writer
@@ -260,12 +272,12 @@ class Blob:
             with self._lock:
                 if piece in self._owners or self._book.of(piece) is None:
                     raise LocalError(f"piece {piece} of blob {self.digest.short}: in hand, or of unknown hash")
-                writer = Writer(self, piece, self._generation, Place.NOWHERE, self._prefix.ahead(piece))
+                writer = Writer(self, piece, self._generation, Place.NOWHERE, self._prefix)
                 self._owners[piece] = writer
         writer.take_what_is_there()
         return writer.fresh
 
-    def commit(self, writer: Writer, piece_hash: bytes, hasher: _Hash | None) -> bool:
+    def commit(self, writer: Writer, piece_hash: bytes) -> bool:
         """See WriterHost. Raises LocalError."""
         piece = writer.piece
         with self._lock:
@@ -283,8 +295,8 @@ class Blob:
                 self._mark(piece)
             except OSError as error:
                 raise local_error(error, f"piece {piece} of blob {self.digest.short}") from None
-            if hasher is not None:
-                self._prefix.commit(piece, hasher)
+            self.checks.passed(piece, self._host.clock())
+            writer.commit_digest()
             behind = self.held >> self._prefix.pieces & 1
         if behind:
             self._host.request_digest(self)
@@ -298,6 +310,8 @@ class Blob:
 
     def _mark(self, piece: int) -> None:
         held = self.held | 1 << piece
+        if self._held_file is None:  # a complete blob became partial on a disk that took no note of it
+            self._note_partial(self.held)
         assert self._held_file is not None, "pieces are added to a partial blob that is loaded"
         self._held_file.add(piece, held)
         self.held = held
@@ -308,8 +322,8 @@ class Blob:
         """Hash the next held piece in order; False when there is none or the blob is unloaded. Raises LocalError."""
         with self._catch_lock:
             with self._lock:
-                piece, generation = self._prefix.pieces, self._generation
-                hasher = self._prefix.ahead(piece)
+                prefix = self._prefix
+                piece, hasher = prefix.pieces, prefix.ahead(prefix.pieces)
                 if hasher is None or self._data < 0 or self.complete or not self.held >> piece & 1:
                     return False
                 # A descriptor of its own, so that nobody has to keep the blob pinned for this.
@@ -318,15 +332,14 @@ class Blob:
                 except OSError as error:
                     raise local_error(error, f"blob {self.digest.short}") from None
             try:
-                if not hash_piece(descriptor, self.layout, piece, hasher, buffer):
+                if not hash_piece(descriptor, self.layout, piece, [hasher], buffer):
                     return False
             except OSError as error:
                 raise local_error(error, f"blob {self.digest.short}") from None
             finally:
                 os.close(descriptor)
             with self._lock:
-                if generation == self._generation:
-                    self._prefix.commit(piece, hasher)
+                prefix.commit(piece, hasher)
             return True
 
     def _catch_up_fully(self) -> None:
@@ -336,6 +349,20 @@ class Blob:
             while self.catch_up(buffer):
                 pass
 
+    def _is_content_right(self) -> bool:
+        """Compare the digest. Pieces that rotted here meanwhile are dropped: the rest is not wrong for that."""
+        try:
+            self._catch_up_fully()
+        except LocalError:
+            if not self.check_pieces(self.layout.full_mask, "digest"):
+                raise
+            return False
+        with self._lock:
+            if self._prefix.pieces == self.layout.count and self._prefix.matches():
+                return True
+        self.check_pieces(self.layout.full_mask, "digest")
+        return False
+
     def check_digest(self, on_match: Callable[[], None] | None = None) -> bool:
         with self._check_lock:
             if self.complete:
@@ -343,10 +370,9 @@ class Blob:
             generation = self._generation
             if self.held != self.layout.full_mask:
                 raise LocalError(f"blob {self.digest.short} has pieces missing: its digest cannot be checked yet")
-            self._catch_up_fully()
+            if not self._is_content_right():
+                return False
             with self._lock:
-                if self._prefix.pieces < self.layout.count or not self._prefix.matches():
-                    return False
                 self.matched = generation == self._generation
             if self.matched and on_match is not None:
                 on_match()
@@ -364,6 +390,8 @@ class Blob:
                 return False
             self._book.sync()
             self.paths.partial.rename(self.paths.complete)
+            self.changed_ns = self.checked_ns = os.fstat(self._data).st_mtime_ns
+            self.checks.passed_all(self._host.clock())
             self.complete = True
         for folder in (self.paths.complete.parent, self.paths.partial.parent, self.paths.meta.parent):
             sync(folder)
@@ -382,7 +410,8 @@ class Blob:
                 owner.settle()
             self._owners.clear()
             self.held = 0
-            self._prefix.reset()
+            self.checks.forget()
+            self._prefix = PrefixDigest(self.digest)
             try:
                 # In this order a crash in between leaves no bit without its bytes.
                 assert self._held_file is not None, "a partial blob is voided while it is loaded"
@@ -391,3 +420,69 @@ class Blob:
                 os.ftruncate(self._data, 0)
             except OSError as error:
                 raise local_error(error, f"blob {self.digest.short}") from None
+
+    # --- what rots ---------------------------------------------------------------------------------------------
+
+    def check_mark(self, *, for_peer: bool) -> float:
+        """See BlobHandle."""
+        if self.complete:
+            try:
+                changed_ns = os.fstat(self._data).st_mtime_ns
+            except OSError:
+                changed_ns = -1
+            if changed_ns != self.changed_ns:
+                self.changed_ns = changed_ns
+                self.checks.forget()
+        return self._host.clock() - self._host.verify_after_s(for_peer=for_peer)
+
+    def check_pieces(self, pieces: int, found_by: str) -> int:
+        """Read held pieces (mask) and compare them with their hashes: those dropped. Raises LocalError for the hashes.
+
+        Pieces that cannot be read are dropped too: written again, a disk puts them elsewhere.
+        """
+        generation, at_s = self._generation, self._host.clock()
+        pieces &= self.held
+        rotten = rotten_pieces(self, pieces)
+        for piece in indices(pieces & ~rotten):
+            self.checks.passed(piece, at_s)
+        lost = self._lose(rotten, generation) if rotten else 0
+        if lost:
+            self._host.found_rotten(self, lost, found_by)
+        return lost
+
+    def note_checked(self) -> None:
+        """Every piece was found right at `checked_ns`: tell the next start. Raises OSError."""
+        with self._lock:
+            if self.complete and self._data >= 0:
+                os.utime(self._data, ns=(self.checked_ns, self.checked_ns))
+                self.changed_ns = os.fstat(self._data).st_mtime_ns
+
+    def _lose(self, pieces: int, generation: int) -> int:
+        """HELD -> MISSING for these; what they are now (mask)."""
+        with self._check_lock, self._lock:
+            pieces &= self.held
+            if generation != self._generation or not pieces:
+                return 0
+            held = self.held & ~pieces
+            try:
+                if self.complete:
+                    self._note_partial(held)
+                elif self._held_file is not None:
+                    self._held_file.write(held)
+            except OSError as error:
+                # It is not served from now on all the same; the next start finds it again.
+                log.error("%s", local_error(error, f"rotten pieces of blob {self.digest.short} not noted"))
+            self.held = held
+            self.complete = self.matched = False
+            self._prefix = PrefixDigest(self.digest)
+            return pieces
+
+    def _note_partial(self, held: int) -> None:
+        """Make a complete blob's files those of a partial one. The name comes last: until then it is checked again."""
+        if self._held_file is not None:
+            self._held_file.close()
+            self._held_file = None
+        self._held_file = HeldFile(self.layout.count, create(self.paths.held))
+        self._held_file.write(held)
+        with contextlib.suppress(FileNotFoundError):  # renamed before
+            self.paths.complete.rename(self.paths.partial)

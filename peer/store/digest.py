@@ -15,7 +15,7 @@ from peer.store.files import CHUNK_BYTES, read_into
 from proto.errors import LocalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from hashlib import _Hash
 
     import blake3
@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 
 class PrefixDigest:
-    """How far the digest is. The blob's lock guards it; a copy may be advanced without the lock."""
+    """How far the digest is. The blob's lock guards it; a copy may be advanced without the lock.
+
+    To begin at the first byte again another one is made: what was hashed for this one then comes to nothing.
+    """
 
     def __init__(self, digest: Digest) -> None:
         self._digest = digest
@@ -49,23 +52,19 @@ class PrefixDigest:
         """Whether what was hashed so far is the blob."""
         return self._hasher.hexdigest() == self._digest.hex
 
-    def reset(self) -> None:
-        """Begin at the first byte again."""
-        self.pieces = 0
-        self._hasher = self._digest.hasher()
-
 
 def hash_piece(
-    descriptor: int, layout: PieceLayout, piece: int, hasher: _Hash | blake3.blake3, buffer: memoryview
+    descriptor: int, layout: PieceLayout, piece: int, hashers: Sequence[_Hash | blake3.blake3], buffer: memoryview
 ) -> bool:
-    """Put a piece's bytes into the hasher; False when the file is shorter. Raises OSError."""
+    """Put a piece's bytes into each hasher; False when the file is shorter. Raises OSError."""
     offset = layout.offset(piece)
     end = offset + layout.length(piece)
     while offset < end:
         part = buffer[: min(len(buffer), end - offset)]
         if not read_into(descriptor, part, offset):
             return False
-        hasher.update(part)
+        for hasher in hashers:
+            hasher.update(part)
         offset += len(part)
     return True
 

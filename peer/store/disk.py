@@ -7,6 +7,7 @@ peer.store.blob and peer.store.writer.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Final
 
 from peer.store.base import StoredBlob
 from peer.store.blob import Blob
+from peer.store.counters import StoreCounters
 from peer.store.digest import DigestThread
-from peer.store.files import local_error
+from peer.store.files import NO_ROOM, local_error
 from peer.store.handle import DiskBlobHandle
 from peer.store.paths import StoreRoot
 from peer.store.side_files import BlobMeta, MetaCorrupt, current_boot_id
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+DAY_S: Final = 86_400.0
+
 # Errors that are no sign of damaged files.
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
@@ -40,16 +44,29 @@ _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 class DiskStore:
     """See peer.store.base.BlobStore. Call close() in the end.
 
-    `size_limit_bytes` bounds the sum of the blobs' full sizes, `free_floor_bytes` is left free on the disk.
-    Raises ConfigError when the folder cannot be used.
+    `size_limit_bytes` bounds the sum of the blobs' full sizes, `free_floor_bytes` is left free on the disk. What was
+    not checked for `verify_after_s` is to be checked before a client is sent it. Raises ConfigError when the folder
+    cannot be used.
     """
 
-    def __init__(self, root: Path, *, size_limit_bytes: int, free_floor_bytes: int) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        size_limit_bytes: int,
+        free_floor_bytes: int,
+        verify_after_s: float = DAY_S,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         if size_limit_bytes <= 0 or free_floor_bytes < 0:
             raise ConfigError(f"store limits {size_limit_bytes}/{free_floor_bytes} bytes: must be positive")
+        self.root = root
         self._root = StoreRoot(root)
         self._size_limit_bytes = size_limit_bytes
         self._free_floor_bytes = free_floor_bytes
+        self._verify_after_s = verify_after_s
+        self.clock = clock
+        self.counters = StoreCounters()
         self._boot_id = current_boot_id()
         self._lock = threading.RLock()
         # Least recently used first.
@@ -59,6 +76,7 @@ class DiskStore:
         self._used_bytes = 0
         self._last_use_ns = 0
         self._callbacks: list[Callable[[Digest], None]] = []
+        self._rotten_callbacks: list[Callable[[Digest, int], None]] = []
         self._before_write: list[Callable[[Digest], None]] = []
         self._digests = DigestThread()
         try:
@@ -75,14 +93,7 @@ class DiskStore:
     def inventory(self) -> list[StoredBlob]:
         with self._lock:
             blobs = list(self._blobs.values())
-        found = []
-        for blob in blobs:
-            if not blob.complete and blob.boot_id != self._boot_id:
-                if self._acquire(blob.digest) is None:
-                    continue
-                self.unpin(blob)
-            found.append(StoredBlob(blob.digest, blob.layout, blob.held, blob.complete))
-        return found
+        return [StoredBlob(blob.digest, blob.layout, blob.held, blob.complete) for blob in blobs]
 
     def get(self, digest: Digest, *, used: bool = True) -> DiskBlobHandle | None:
         blob = self._acquire(digest)
@@ -119,8 +130,41 @@ class DiskStore:
     def on_evicted(self, callback: Callable[[Digest], None]) -> None:
         self._callbacks.append(callback)
 
+    def on_rotten(self, callback: Callable[[Digest, int], None]) -> None:
+        self._rotten_callbacks.append(callback)
+
     def before_write(self, callback: Callable[[Digest], None]) -> None:
         self._before_write.append(callback)
+
+    # --- for the scrub -----------------------------------------------------------------------------------------
+
+    def unverified(self) -> list[Digest]:
+        """Unfinished blobs that an earlier start of the machine left: their last bytes may not be on the disk."""
+        with self._lock:
+            return [blob.digest for blob in self._unfinished if not blob.complete and blob.boot_id != self._boot_id]
+
+    def oldest_check(self) -> tuple[Digest, float] | None:
+        """The complete blob that was checked the longest ago, and when (unix seconds)."""
+        with self._lock:
+            complete = [blob for blob in self._blobs.values() if blob.complete]
+        if not complete:
+            return None
+        oldest = min(complete, key=lambda blob: blob.checked_ns)
+        return oldest.digest, oldest.checked_ns / 1e9
+
+    def note_checked(self, digest: Digest, unix_ns: int, *, right: bool = True) -> None:
+        """All of the blob was read then, and found right; or it cannot be said, and others come first."""
+        blob = self._acquire(digest)
+        if blob is None:
+            return
+        try:
+            blob.checked_ns = unix_ns
+            if right:
+                blob.note_checked()
+        except OSError as error:
+            log.warning("store: check of blob %s not noted: %s", digest.short, error.strerror)
+        finally:
+            self.unpin(blob)
 
     # --- for blobs (peer.store.blob.BlobHost) ------------------------------------------------------------------
 
@@ -136,6 +180,23 @@ class DiskStore:
             if not blob.pins and blob.loaded:
                 blob.unload()
 
+    def verify_after_s(self, *, for_peer: bool) -> float:
+        # A peer checks each piece that it gets: for it this is only to give no cause for blame.
+        return max(self._verify_after_s, DAY_S) if for_peer else self._verify_after_s
+
+    def found_rotten(self, blob: Blob, pieces: int, found_by: str) -> None:
+        """See BlobHost: counted, told in one line, and to who fetches it again."""
+        with self._lock:
+            if self._blobs.get(blob.digest) is blob:
+                self._unfinished[blob] = None
+        self.counters.add_rotten(found_by, pieces.bit_count())
+        log.error(
+            "pieces_rotten digest=%s pieces=%d found_by=%s: dropped, fetched again; look after the disk of the store",
+            blob.digest.short, pieces.bit_count(), found_by,
+        )  # fmt: skip
+        for callback in self._rotten_callbacks:
+            callback(blob.digest, pieces)
+
     def about_to_write(self, blob: Blob) -> None:
         for callback in self._before_write:
             callback(blob.digest)
@@ -143,13 +204,21 @@ class DiskStore:
     def want_room(self, blob: Blob, size_bytes: int) -> None:
         """Keep the disk's free floor. Raises StoreFull."""
         while self._free_bytes() < self._free_floor_bytes + size_bytes:
-            if not self.make_room(size_bytes):
+            if not self._evict_for(size_bytes):
+                self.counters.add_full("floor")
                 raise StoreFull(
                     f"blob {blob.digest.short}: the disk of the store is down to its floor of "
                     f"{self._free_floor_bytes} free bytes; free some"
                 )
 
     def make_room(self, size_bytes: int) -> bool:
+        """The disk took no more: evict. False when nothing could be."""
+        if self._evict_for(size_bytes):
+            return True
+        self.counters.add_full("disk")
+        return False
+
+    def _evict_for(self, size_bytes: int) -> bool:
         """Evict until as many bytes were freed; False when nothing could be."""
         evicted: list[Digest] = []
         with self._lock:
@@ -217,7 +286,7 @@ class DiskStore:
     def _load(self, blob: Blob) -> None:
         with blob.load_lock:
             if not blob.loaded:
-                blob.load(self._boot_id)
+                blob.load()
 
     def _begin(self, digest: Digest, layout: PieceLayout) -> Blob:
         evicted: list[Digest] = []
@@ -233,7 +302,10 @@ class DiskStore:
                     self._used_bytes += layout.size_bytes
                 blob.pins += 1
         except OSError as error:
-            self._root.of(digest).unlink_all()
+            with contextlib.suppress(OSError):
+                self._root.of(digest).unlink_all()
+            if error.errno in NO_ROOM:
+                self.counters.add_full("disk")
             raise local_error(error, f"blob {digest.short}") from None
         finally:
             self._tell(evicted)
@@ -265,11 +337,13 @@ class DiskStore:
             return  # as nearly always: a full store has thousands of blobs to look through
         movable = [blob for blob in self._blobs.values() if not blob.pins]
         if self._used_bytes - sum(blob.layout.size_bytes for blob in movable) + size_bytes > self._size_limit_bytes:
+            self.counters.add_full("limit")
             raise StoreFull(
                 f"blob {digest.short} of {size_bytes} bytes does not fit into the store of "
                 f"{self._size_limit_bytes} bytes beside what is in use; raise its size limit"
             )
         if free + sum(blob.layout.size_bytes for blob in movable) < wanted:
+            self.counters.add_full("floor")
             raise StoreFull(
                 f"blob {digest.short} of {size_bytes} bytes does not fit above the disk's floor of "
                 f"{self._free_floor_bytes} free bytes; free some"

@@ -43,6 +43,10 @@ class DiskBlobHandle:
         return self._blob.fresh
 
     @property
+    def in_use(self) -> bool:
+        return self._blob.pins > 1
+
+    @property
     def being_written(self) -> bool:
         return self._blob.writers > 0
 
@@ -82,6 +86,21 @@ class DiskBlobHandle:
 
     def check_digest(self, on_match: Callable[[], None] | None = None) -> bool:
         return self._blob.check_digest(on_match)
+
+    def check_mark(self, *, for_peer: bool = False) -> float:
+        return self._blob.check_mark(for_peer=for_peer)
+
+    def unchecked(self, mark: float) -> int:
+        return self._blob.checks.older(self._blob.held, mark)
+
+    def checked_from(self, offset: int, mark: float) -> int:
+        if offset >= self.layout.size_bytes:
+            return offset
+        run_end = self._blob.checks.run_end(offset // self.layout.piece_size_bytes, mark)
+        return max(offset, min(run_end * self.layout.piece_size_bytes, self.layout.size_bytes))
+
+    def check_pieces(self, pieces: int, found_by: str) -> int:
+        return self._blob.check_pieces(pieces, found_by)
 
     def void(self) -> None:
         self._blob.void()

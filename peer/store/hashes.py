@@ -12,20 +12,15 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Final
 
-import blake3
-
 from peer.store.base import HASH_BYTES, SignedHashes
-from peer.store.digest import hash_piece
-from peer.store.files import CHUNK_BYTES, open_read_write, write_all
+from peer.store.files import open_read_write, write_all
 from proto.errors import PieceCorrupt
-from proto.pieces import indices
 from proto.wire.tickets import SIGNATURE_BYTES
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from proto.ids import Digest
-    from proto.pieces import PieceLayout
 
 _MAGIC: Final = b"LCH1"
 _HEAD: Final = struct.Struct(">4sIIB")
@@ -91,15 +86,6 @@ class HashBook:
         if not self.known >> piece & 1:
             return None
         return bytes(self._hashes[piece * HASH_BYTES : (piece + 1) * HASH_BYTES])
-
-    def matching(self, descriptor: int, layout: PieceLayout, pieces: int) -> int:
-        """Those of the pieces (mask, hashes known) whose bytes in the data file are right. Raises OSError."""
-        buffer = memoryview(bytearray(CHUNK_BYTES))
-        for piece in indices(pieces):
-            hasher = blake3.blake3()
-            if not hash_piece(descriptor, layout, piece, hasher, buffer) or hasher.digest() != self.of(piece):
-                pieces &= ~(1 << piece)
-        return pieces
 
     def learn(self, run: SignedHashes, held: int) -> None:
         """Keep a run, whose signature may be empty.

@@ -20,10 +20,10 @@ from peer.store.files import CHUNK_BYTES, NO_ROOM, local_error, read_into, write
 from proto.errors import PieceCorrupt
 
 if TYPE_CHECKING:
-    from hashlib import _Hash
     from pathlib import Path
 
     from peer.store.base import Chunk
+    from peer.store.digest import PrefixDigest
     from proto.ids import Digest
     from proto.pieces import PieceLayout
 
@@ -54,7 +54,7 @@ class WriterHost(Protocol):
 
     def expected_hash(self, piece: int) -> bytes | None: ...
 
-    def commit(self, writer: Writer, piece_hash: bytes, hasher: _Hash | None) -> bool:
+    def commit(self, writer: Writer, piece_hash: bytes) -> bool:
         """Mark the verified piece held; False when it was."""
         ...
 
@@ -66,7 +66,9 @@ class WriterHost(Protocol):
 class Writer:
     """See peer.store.base.PieceWriter. Used by one thread; settle() alone is called from others."""
 
-    def __init__(self, blob: WriterHost, piece: int, generation: int, place: Place, hasher: _Hash | None) -> None:
+    def __init__(
+        self, blob: WriterHost, piece: int, generation: int, place: Place, prefix: PrefixDigest | None
+    ) -> None:
         self.piece = piece
         self.generation = generation
         self.fresh = False
@@ -77,7 +79,8 @@ class Writer:
         self._written = 0
         self._piece_hash = blake3.blake3()
         # The blob's digest with this piece's bytes, when the piece was next in order.
-        self._hasher = hasher
+        self._prefix = prefix
+        self._hasher = prefix.ahead(piece) if prefix is not None else None
         self._aside: int | None = None
         self._turn = threading.Lock()
         self._ended = False
@@ -144,10 +147,15 @@ class Writer:
             expected = self._blob.expected_hash(self.piece)
             if expected is not None and expected != piece_hash:
                 raise PieceCorrupt(f"{self._name} does not match its hash")
-            self.fresh = self._blob.commit(self, piece_hash, self._hasher)
+            self.fresh = self._blob.commit(self, piece_hash)
         finally:
             self.abort()
         return piece_hash
+
+    def commit_digest(self) -> None:
+        """The piece is held: the digest that it was begun with has its bytes. Under the blob's lock."""
+        if self._prefix is not None and self._hasher is not None:
+            self._prefix.commit(self.piece, self._hasher)
 
     def take_what_is_there(self) -> None:
         """In place of write() and finish(): the bytes are in the file already. Raises PieceCorrupt, LocalError."""

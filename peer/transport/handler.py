@@ -165,6 +165,8 @@ class Answerer:
     def _send_pieces(self, connection: Connection, request: Request, handle: BlobHandle) -> bool:
         layout, first, last = handle.layout, request.first, request.last
         wanted = ((1 << last - first + 1) - 1) << first
+        if last < layout.count and not self._check_pieces(handle, wanted):
+            return self._refuse(connection, request, 503, "store", "the store cannot be read now")
         if last >= layout.count or handle.held & wanted != wanted:
             return self._refuse(connection, request, 404, "not_held", f"pieces {first}-{last} are not all held")
         offset = layout.offset(first)
@@ -190,6 +192,17 @@ class Answerer:
         if sent == size:
             self._counters.add_served("pieces", size)
         return sent == size and request.keep_alive
+
+    def _check_pieces(self, handle: BlobHandle, wanted: int) -> bool:
+        """What was not read for long, or not since the start, may have rotted: who sends that gets the blame."""
+        unchecked = handle.unchecked(handle.check_mark(for_peer=True)) & wanted
+        try:
+            if unchecked:
+                handle.check_pieces(unchecked, "peer")
+        except LocalError as error:
+            log.error("upload_failed digest=%s error=%s", handle.digest.short, error)
+            return False
+        return True
 
     def _send_some(self, connection: Connection, descriptor: int, offset: int, size: int) -> int:
         if self._limiter.limited:

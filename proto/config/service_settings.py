@@ -11,6 +11,7 @@ from proto.config.upstream_sections import upstreams_of
 from proto.config.values import (
     one_of,
     parse_bool,
+    parse_duration,
     parse_host_port,
     parse_int,
     parse_rate,
@@ -60,6 +61,19 @@ class ServiceSettings(Settings):
     )
     store_free_floor_bytes: int = option(
         parse_size, 2 * GIB, "bytes left free on the store's disk, for logs, state and the machine's own needs"
+    )
+    verify_after_s: float = option(
+        parse_duration,
+        86_400.0,
+        "seconds; what was not checked for so long is checked against its piece hashes while it is sent; 0: every time",
+    )
+    scrub_interval_s: float = option(
+        parse_duration, 7 * 86_400.0, "seconds in which every blob of the store is read once, to find rot; 0: never"
+    )
+    scrub_rate_bytes_s: int = option(
+        within(parse_rate, 1, math.inf, "at least 1 byte/s"),
+        8 << 20,
+        "how fast that reads, bits or bytes a second: 50 GiB in two hours, and no disk feels it",
     )
     upload_rate_bytes_s: int = option(
         parse_rate, 0, "limit of what is sent to peers, bits or bytes a second; 0 for none", reloadable=True

@@ -27,6 +27,11 @@ class ServiceMetrics:
             "layercast_upload_refused_total", "Requests of peers refused or cut off, by reason.", "reason"
         )
         self.store_bytes = self._gauge("layercast_store_bytes", "Bytes in the store.")
+        self.rotten_pieces = self._gauge(
+            "layercast_rotten_pieces_total", "Pieces of the store that rotted and were dropped.", "found_by"
+        )
+        self.scrubbed_bytes = self._gauge("layercast_scrubbed_bytes_total", "Bytes that the scrub has read.")
+        self.store_full = self._gauge("layercast_store_full_total", "What found no room in the store.", "reason")
         self.digest_checks = self._counter("layercast_digest_checks", "Digests of whole blobs compared.", "result")
         # Shown as 0 before the first of a kind.
         for outcome in ("granted", "stored", "failed", "expired", "cancelled"):
@@ -37,6 +42,15 @@ class ServiceMetrics:
             self.upload_refused.labels(reason)
         for result in ("ok", "mismatch"):
             self.digest_checks.labels(result)
+        self.count_store({}, {}, 0)
+
+    def count_store(self, rotten: Mapping[str, int], full: Mapping[str, int], scrubbed_bytes: int) -> None:
+        """What the store has counted since its start: pieces by who found them, refusals by reason."""
+        for found_by in ("client", "peer", "scrub", "digest", "complaint", "operator"):
+            self.rotten_pieces.labels(found_by).set(rotten.get(found_by, 0))
+        for reason in ("limit", "floor", "disk"):
+            self.store_full.labels(reason).set(full.get(reason, 0))
+        self.scrubbed_bytes.set(scrubbed_bytes)
 
     def count_origin_request(self, method: str) -> None:
         """A request went to an origin: GET, HEAD or TOKEN."""

@@ -146,7 +146,7 @@ class World:
         return contract.Received(SwarmOpened(swarm, text, layout.size_bytes, layout.piece_size_bytes, b"t"))
 
     def surprise(self) -> contract.Event:
-        kind = self.rng.randrange(14)
+        kind = self.rng.randrange(15)
         if kind < 3:
             self.last += 1
             self.readers[self.last] = "waiting"
@@ -165,6 +165,10 @@ class World:
             return contract.SharingSwitched(self.rng.random() < 0.7)
         if kind == 8:
             return contract.PayloadCame(self.rng.choice(DIGESTS))
+        if kind == 9:
+            digest, pieces = self.rng.choice(DIGESTS), self.rng.getrandbits(5)
+            self.store[digest] &= ~pieces
+            return contract.PiecesRotten(digest, pieces)
         return self.supernode_says() if self.connected else contract.Wakeup()
 
     def flip_link(self) -> contract.Event:

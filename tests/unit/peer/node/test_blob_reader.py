@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +14,10 @@ from peer.node.readers import BlobReader
 from peer.store.disk import DiskStore
 from proto.ids import Digest
 from proto.pieces import KIB, MIB, PieceLayout
+from tests.support.rot import flip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from peer.store.base import BlobHandle
@@ -32,10 +34,23 @@ class Opened:
         self.told: list[int] = []
         self.closed = 0
         self.live = LiveBlob(handle.digest)
-        self.reader = BlobReader(self.live, handle, self.told.append, self._close)
+        # From which piece on it had the store checked.
+        self.checked: list[int] = []
+        self.waits = asyncio.Event()
+        self.reader = BlobReader(self.live, handle, self._tell, self._close, self._check)
 
     def _close(self) -> None:
         self.closed += 1
+
+    def _tell(self, piece: int) -> None:
+        self.told.append(piece)
+        self.waits.set()
+
+    def _check(self, first: int, mark: float, ended: Callable[[str], None]) -> None:
+        """One piece at a time, at once."""
+        self.checked.append(first)
+        self.handle.check_pieces(1 << first, "client")
+        asyncio.get_running_loop().call_soon(ended, "")
 
     def put(self, *pieces: int) -> None:
         for piece in pieces:
@@ -152,3 +167,82 @@ async def test_who_read_of_wrong_content_gets_no_byte_of_what_replaces_it(store:
     with pytest.raises(DigestMismatch):
         await opened.reader.wait_available(PIECE)
     opened.handle.close()
+
+
+# --- what was not checked for long -----------------------------------------------------------------------------
+
+
+def kept_blob(folder: Path, pieces: int) -> tuple[DiskStore, bytes, Digest]:
+    """A store that was opened anew, with a complete blob in it."""
+    content = random.Random(pieces).randbytes(pieces * PIECE)
+    store = DiskStore(folder, size_limit_bytes=64 * MIB, free_floor_bytes=0)
+    opened = Opened(store.open(Digest.of(content), PieceLayout(len(content), PIECE)), content)
+    opened.put(*range(pieces))
+    assert opened.handle.check_digest()
+    opened.handle.close()
+    store.close()
+    return DiskStore(folder, size_limit_bytes=64 * MIB, free_floor_bytes=0), content, Digest.of(content)
+
+
+def open_kept(store: DiskStore, digest: Digest, content: bytes) -> Opened:
+    handle = store.get(digest)
+    assert handle is not None
+    return Opened(handle, content)
+
+
+@pytest.mark.asyncio
+async def test_after_a_start_each_piece_is_checked_before_it_is_sent(tmp_path: Path) -> None:
+    store, content, digest = kept_blob(tmp_path, 4)
+    opened = open_kept(store, digest, content)
+    assert (opened.reader.stored, opened.reader.complete) == (True, False)
+    reached = 0
+    while reached < len(content):
+        reached = await opened.reader.wait_available(reached)
+        assert reached <= opened.checked[-1] * PIECE + PIECE
+    assert opened.checked == [0, 1, 2, 3]
+    # and once is enough for whoever comes next
+    assert Opened(opened.handle, content).reader.complete
+    opened.handle.close()
+    store.close()
+
+
+@pytest.mark.asyncio
+async def test_of_a_range_that_part_alone_is_checked(tmp_path: Path) -> None:
+    store, content, digest = kept_blob(tmp_path, 4)
+    opened = open_kept(store, digest, content)
+    assert await opened.reader.wait_available(2 * PIECE + 7) == 3 * PIECE
+    assert set(opened.checked) <= {2, 3}
+    opened.handle.close()
+    store.close()
+
+
+@pytest.mark.asyncio
+async def test_a_rotten_piece_is_waited_for_and_the_answer_goes_on(tmp_path: Path) -> None:
+    store, content, digest = kept_blob(tmp_path, 4)
+    flip(store.root / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex, PIECE + 9)
+    opened = open_kept(store, digest, content)
+    assert await opened.reader.wait_available(0) == PIECE
+    waiting = asyncio.create_task(opened.reader.wait_available(PIECE))
+    await opened.waits.wait()
+    assert (opened.told, waiting.done()) == ([1], False)
+    opened.put(1)
+    assert await waiting >= 2 * PIECE
+    opened.handle.close()
+    store.close()
+
+
+@pytest.mark.asyncio
+async def test_pieces_that_cannot_be_checked_end_the_answer_from_the_store(tmp_path: Path) -> None:
+    store, _, digest = kept_blob(tmp_path, 4)
+    handle = store.get(digest)
+    assert handle is not None
+    live = LiveBlob(digest)
+
+    def trouble(_: int, __: float, ended: Callable[[str], None]) -> None:
+        asyncio.get_running_loop().call_soon(ended, "the disk is in trouble")
+
+    reader = BlobReader(live, handle, lambda _: None, lambda: None, trouble)
+    with pytest.raises(BlobFailed, match="the disk is in trouble"):
+        await reader.wait_available(0)
+    handle.close()
+    store.close()

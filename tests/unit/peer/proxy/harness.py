@@ -121,6 +121,10 @@ class _Opened:
         return self._blob.complete
 
     @property
+    def stored(self) -> bool:
+        return self._blob.complete
+
+    @property
     def wrong(self) -> bool:
         return isinstance(self._blob.failure, DigestMismatch)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import resource
 import subprocess
@@ -148,25 +147,6 @@ def test_the_order_of_eviction_outlives_the_process(tmp_path: Path) -> None:
     assert store.used_bytes == 8_000
     fill(store, some_blob(4_000, seed=3)).close()
     assert store.get(second.digest) is None
-    store.close()
-
-
-def test_after_a_restart_of_the_machine_held_pieces_are_verified_again(tmp_path: Path) -> None:
-    partial_store(tmp_path)
-    meta = only_file(tmp_path, "meta/*/*/*.json")
-    meta.write_text(json.dumps({**json.loads(meta.read_text()), "boot_id": "an earlier one"}))
-    data = only_file(tmp_path, "partial/*/*/*")
-    with data.open("r+b") as file:
-        file.seek(5500)
-        file.write(b"lost")
-    store = open_store(tmp_path)
-    assert [line.held for line in store.inventory()] == [0b000001]
-    store.close()
-    # Verified once: the same boot id is trusted again.
-    with data.open("r+b") as file:
-        file.write(b"lost")
-    store = open_store(tmp_path)
-    assert [line.held for line in store.inventory()] == [0b000001]
     store.close()
 
 

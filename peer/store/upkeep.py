@@ -1,0 +1,78 @@
+"""What an operator has done to a store by hand: verify blobs now, evict one. Blocking. It knows no options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from proto.errors import LocalError
+from proto.ids import Digest
+from proto.pieces import indices
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peer.store.disk import DiskStore
+
+# Exit code, as of a pull whose digest did not match.
+ROTTEN: Final = 3
+_MIB: Final = 1 << 20
+
+
+class Upkeep:
+    """Commands of proto.runtime.operator_socket. stop() has a verification end after the piece in hand."""
+
+    def __init__(self, store: DiskStore, refetched: str) -> None:
+        """`refetched` says when what is dropped is fetched again."""
+        self._store = store
+        self._refetched = refetched
+        self._stopped = False
+
+    def stop(self) -> None:
+        """The service ends."""
+        self._stopped = True
+
+    def verify(self, argument: str, say: Callable[[str], None]) -> tuple[str, int]:
+        """Read one blob, or every blob, and drop what does not match. Raises LocalError, DigestInvalid."""
+        if argument:
+            digests = [Digest.parse(argument)]
+            if all(stored.digest != digests[0] for stored in self._store.inventory()):
+                raise LocalError(f"blob {argument} is not in the store {self._store.root}")
+        else:
+            digests = [stored.digest for stored in self._store.inventory()]
+        read_bytes = rotten = 0
+        for digest in digests:
+            size_bytes, lost = self._verify(digest)
+            read_bytes, rotten = read_bytes + size_bytes, rotten + lost
+            if lost:
+                say(f"{digest}: {lost} {_pieces(lost)} rotten and dropped; {self._refetched}")
+        found = f"{rotten} {_pieces(rotten)} rotten" if rotten else "all as they should be"
+        return f"verified {len(digests)} blobs, {read_bytes / _MIB:.1f} MiB: {found}", ROTTEN if rotten else 0
+
+    def _verify(self, digest: Digest) -> tuple[int, int]:
+        """Bytes read, and how many pieces were rotten."""
+        handle = self._store.get(digest, used=False)
+        if handle is None:
+            return 0, 0  # it was evicted meanwhile
+        try:
+            held, lost = handle.held, 0
+            for piece in indices(held):
+                if self._stopped:
+                    raise LocalError("the service is stopping: verify again after its start")
+                lost |= handle.check_pieces(1 << piece, "operator")
+            return handle.layout.bytes_in(held), lost.bit_count()
+        finally:
+            handle.close()
+
+    def evict(self, argument: str, say: Callable[[str], None]) -> tuple[str, int]:
+        """Delete one blob. Raises LocalError, also for one that is in use, and DigestInvalid."""
+        digest = Digest.parse(argument)
+        sizes = {stored.digest: stored.layout.size_bytes for stored in self._store.inventory()}
+        if digest not in sizes:
+            raise LocalError(f"blob {digest} is not in the store {self._store.root}")
+        if not self._store.remove(digest):
+            raise LocalError(f"blob {digest} is in use: somebody reads it or fetches it; try again later")
+        return f"evicted {digest}, {sizes[digest] / _MIB:.1f} MiB", 0
+
+
+def _pieces(count: int) -> str:
+    return "piece was" if count == 1 else "pieces were"

@@ -1,0 +1,114 @@
+"""A bit flips in a complete blob, at a peer or at the supernode: no client gets it, and one piece is fetched again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.cluster.processes import wait_until
+from tests.support.counts import assert_becomes, assert_metric, assert_received
+from tests.support.pullers import pull
+from tests.support.rot import flip, stored_path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.cluster.counting_proxy import CountingProxy
+    from benchmarks.cluster.services import Cluster, Peer, Service
+
+pytestmark = pytest.mark.client("docker-registry")
+
+MIB = 1 << 20
+SIZE_BYTES = 4 * MIB
+PIECE_BYTES = 256 << 10
+
+
+def assert_gets(peer: Peer, digest: str) -> None:
+    answer = pull(peer.proxy, digest)
+    assert answer.complete, answer
+    assert answer.sha256 == digest
+
+
+def pulled(peer: Peer, digest: str) -> None:
+    """The peer has it, under its final name."""
+    assert_gets(peer, digest)
+    wait_until(stored_path(peer.data_dir, digest).exists, "the blob under its final name")
+
+
+def rotten(service: Service, found_by: str) -> float:
+    return service.metrics().value("layercast_rotten_pieces_total", found_by=found_by)
+
+
+def restart_with_a_flip(service: Service, digest: str, *offsets: int) -> None:
+    service.stop()
+    for offset in offsets:
+        flip(stored_path(service.data_dir, digest), offset)
+    service.start()
+
+
+def test_a_peer_whose_blob_rotted_fetches_that_piece_again_while_it_serves(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    peer = cluster.add_peer()
+    pulled(peer, digest)
+    restart_with_a_flip(peer, digest, 2 * MIB + 5)
+    cluster.wait_for_sessions(1)
+    assert_gets(peer, digest)
+    assert_received(peer, seed=PIECE_BYTES, passthrough=0, origin=0)
+    assert_metric(peer, "layercast_rotten_pieces_total", 1, found_by="client")
+    assert_gets(peer, digest)
+    assert origin.ledger().blob_bytes(digest) == SIZE_BYTES
+
+
+def test_the_last_piece_is_fetched_again_too(cluster: Cluster, push: Callable[[int], str]) -> None:
+    digest = push(SIZE_BYTES)
+    peer = cluster.add_peer()
+    pulled(peer, digest)
+    restart_with_a_flip(peer, digest, SIZE_BYTES - 1)
+    cluster.wait_for_sessions(1)
+    assert_gets(peer, digest)
+    assert_received(peer, seed=PIECE_BYTES, passthrough=0, origin=0)
+
+
+def test_with_verify_after_0_rot_is_found_while_the_peer_runs(cluster: Cluster, push: Callable[[int], str]) -> None:
+    digest = push(SIZE_BYTES)
+    peer = cluster.add_peer(extra=["--verify-after", "0"])
+    pulled(peer, digest)
+    for offset in (0, MIB, SIZE_BYTES - 1):
+        flip(stored_path(peer.data_dir, digest), offset)
+        assert_gets(peer, digest)
+        wait_until(stored_path(peer.data_dir, digest).exists, "the blob under its final name again")
+    assert_received(peer, seed=SIZE_BYTES + 3 * PIECE_BYTES, passthrough=0)
+
+
+def test_a_peer_without_its_supernode_asks_the_origin_for_the_piece(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    peer = cluster.add_peer()
+    pulled(peer, digest)
+    cluster.supernode.stop()
+    restart_with_a_flip(peer, digest, MIB)
+    assert_gets(peer, digest)
+    assert_received(peer, origin=PIECE_BYTES, passthrough=0)
+    assert origin.ledger().blob_bytes(digest) == SIZE_BYTES + PIECE_BYTES
+
+
+def test_a_scrub_finds_what_nobody_reads_and_it_is_fetched_again(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    digests = [push(SIZE_BYTES), push(SIZE_BYTES)]
+    peer = cluster.add_peer(extra=["--scrub-interval", "2s", "--scrub-rate", "1GiB"])
+    for digest in digests:
+        pulled(peer, digest)
+        flip(stored_path(peer.data_dir, digest), MIB)
+        flip(stored_path(peer.data_dir, digest), 2 * MIB)
+    # one of two may be found by the digest check that follows when the other was fetched again
+    assert_becomes(lambda: rotten(peer, "scrub") + rotten(peer, "digest"), 4.0)
+    assert_received(peer, seed=2 * SIZE_BYTES + 4 * PIECE_BYTES)
+    assert_becomes(lambda: [stored_path(peer.data_dir, digest).exists() for digest in digests], [True, True])
+    for digest in digests:
+        assert_gets(peer, digest)
+    assert [origin.ledger().blob_bytes(digest) for digest in digests] == [SIZE_BYTES, SIZE_BYTES]
