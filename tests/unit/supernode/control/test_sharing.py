@@ -19,6 +19,7 @@ from proto.wire.messages import (
     Stored,
     SwarmOpened,
     TorrentOpened,
+    TorrentPeers,
 )
 from supernode.control.notifier import MOVED_LATELY_S
 from supernode.control.peer_session import PeerLease
@@ -144,8 +145,8 @@ async def test_pieces_that_members_store_are_news_once(tmp_path: Path, origin: F
         TorrentPeer.connected(supernode) as stores,
     ):
         await waits.announce(origin, digest)
-        # The torrent was made.
-        await waits.heard_sharing()
+        # The torrent was made, which is the last news of its beginning.
+        await waits.expect(TorrentOpened)
         await stores.announce(origin, digest)
         swarm = (await stores.expect(SwarmOpened)).swarm
         await let_it_rest(supernode, waits)
@@ -173,13 +174,14 @@ async def test_payload_that_the_seed_sends_is_news(tmp_path: Path, origin: FakeO
         await waits.announce(origin, digest)
         opened = await waits.expect(SwarmOpened)
         layout = PieceLayout(opened.size_bytes, opened.piece_size_bytes)
-        metainfo = (await waits.expect(TorrentOpened)).metainfo
-        seed = await waits.expect(NodeKnown)
+        await waits.expect(TorrentPeers)
+        (torrent,) = waits.of(TorrentOpened)
+        (seed,) = waits.of(NodeKnown)
         handle = store.open(digest, layout)
         for told in waits.of(PieceHashes):
             handle.trust_hashes(told.first, told.hashes)
         await let_it_rest(supernode, waits)
-        assert swarms.offer(digest, layout, metainfo)
+        assert swarms.offer(digest, layout, torrent.metainfo)
         swarms.blob_opened(digest)
         swarms.connect(digest, [seed.delivery_address])
         await waits.heard_sharing()
