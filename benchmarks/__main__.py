@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 import benchmarks.dataplane.command
 import benchmarks.fanout.command
+import benchmarks.joining
 import benchmarks.scheduler
 import benchmarks.simulator.command
 import benchmarks.startup
@@ -31,6 +32,7 @@ class Benchmark(Protocol):
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "dataplane": benchmarks.dataplane.command,
     "fanout": benchmarks.fanout.command,
+    "joining": benchmarks.joining,
     "sim": benchmarks.simulator.command,
     "scheduler": benchmarks.scheduler,
     "startup": benchmarks.startup,

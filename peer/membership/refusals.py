@@ -109,7 +109,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _span(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
-    if seconds < 2 * 3600:
+    if seconds < 1.5 * 3600:
         return f"{seconds / 60:.0f} min"
     if seconds < 2 * 86_400:
         return f"{seconds / 3600:.1f} h"

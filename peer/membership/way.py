@@ -14,6 +14,7 @@ import random
 import ssl
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -26,7 +27,6 @@ from proto.wire.join import ANSWER_BYTES_MAX, REFUSAL_HEADER, SUPERNODE_NAME, Jo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from proto.wire.tickets import Identity
 
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 _REQUEST_S: Final = 10.0
 # Between attempts to renew: there is a month for it.
 _RENEWAL_RETRY_S: Final = 3600.0
+_FILE_LOOK_S: Final = 1.0
 _NO_TOKEN: Final = (
     "this node is no member and has no join token: run `layercast-supernode token create` at the supernode, and give "
     "this peer what it prints by --join-file FILE; or start both with --open, for trials"
@@ -69,6 +70,10 @@ class OpenWay:
     async def explain(self, client: aiohttp.ClientSession, error: BaseException) -> NotAdmitted | None:
         """See MemberWay."""
         return refusal_of(error)
+
+    async def pause(self, pause_s: float) -> None:
+        """See MemberWay."""
+        await asyncio.sleep(pause_s)
 
     def renew_within(self, within_s: float) -> None:
         """There is no certificate."""
@@ -115,6 +120,18 @@ class MemberWay:
             if abs(difference_s) > CLOCK_DIFFERENCE_S:
                 return NotAdmitted(f"{found}; {clock_text(difference_s)}", terminal=True)
         return found
+
+    async def pause(self, pause_s: float) -> None:
+        """Before the next attempt; a token that is put into the file meanwhile is tried at once."""
+        if not isinstance(self._join, Path):
+            await asyncio.sleep(pause_s)
+            return
+        before = _changed_at(self._join)
+        while pause_s > 0:
+            await asyncio.sleep(min(pause_s, _FILE_LOOK_S))
+            if _changed_at(self._join) != before:
+                return
+            pause_s -= _FILE_LOOK_S
 
     # --- joining -----------------------------------------------------------------------------------------------
 
@@ -238,6 +255,12 @@ class MemberWay:
             async with self._asked(client, "GET", "/healthz", tls.unverified_context()) as answer:
                 return _difference_s(answer)
         return 0.0
+
+
+def _changed_at(file: Path) -> int:
+    with contextlib.suppress(OSError):
+        return file.stat().st_mtime_ns
+    return 0
 
 
 async def _text(answer: aiohttp.ClientResponse) -> bytes:

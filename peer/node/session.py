@@ -95,6 +95,10 @@ class Way(Protocol):
         """What a session that was not opened means, where the operator must act."""
         ...
 
+    async def pause(self, pause_s: float) -> None:
+        """Before the next attempt, or until something changed."""
+        ...
+
     def renew_within(self, within_s: float) -> None:
         """The supernode wishes the certificate renewed."""
         ...
@@ -144,7 +148,7 @@ class Session:
                     self.problem = told = str(lost)
                 failures = 0 if self._was_open else failures + 1
                 self.tried.set()
-                await asyncio.sleep(pause_s + self._jitter())
+                await self._way.pause(pause_s + self._jitter())
 
     async def _once(self, client: aiohttp.ClientSession) -> None:
         """One session from connect to end. Raises SessionLost."""
@@ -305,4 +309,7 @@ def _not_admitted(error: NotAdmitted) -> SessionLost:
 
 
 def _text(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        # Its own words name the TLS context.
+        error = error.os_error
     return str(error) or type(error).__name__
