@@ -32,10 +32,9 @@ from peer.proxy.client_request import ProxyContext
 from peer.proxy.mirror import build_app
 from peer.registry.origins import Origins
 from peer.status import ROUTES, PeerHealth
+from peer.store import upkeep
 from peer.store.disk import DiskStore
-from peer.store.scrub import Scrub
 from peer.store.side_files import current_boot_id
-from peer.store.upkeep import Upkeep
 from peer.transport.client import HttpTransport
 from peer.transport.delivery import DeliverySlot, PieceDelivery
 from peer.transport.rates import RateLimiter
@@ -47,7 +46,6 @@ from proto.ids import peer_name
 from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.runtime import resources
 from proto.runtime.http_api import ServiceParts, add_routes
-from proto.runtime.operator_socket import OperatorSocket
 from proto.runtime.resources import numeric_address
 from proto.runtime.service import close_in_time
 from proto.wire.messages import PROTOCOL_VERSION, TORRENT, Hello
@@ -197,14 +195,16 @@ class Peer:
         return node
 
     def _open_upkeep(self) -> None:
-        """The scrub, and the operator's commands; not before what they find can be told. Raises LocalError."""
-        config, closing = self._config, self._closing
-        scrub = Scrub(self._store, interval_s=config.scrub_interval_s, rate_bytes_s=config.scrub_rate_bytes_s)
-        closing.callback(scrub.close)
-        upkeep = Upkeep(self._store, "being fetched again")
-        operator = OperatorSocket(config.data_dir, {"verify": upkeep.verify, "evict": upkeep.evict})
-        closing.callback(operator.close)
-        closing.callback(upkeep.stop)
+        """Not before what it finds can be told. Raises LocalError."""
+        config = self._config
+        upkeep.begin(
+            self._store,
+            config.data_dir,
+            scrub_interval_s=config.scrub_interval_s,
+            scrub_rate_bytes_s=config.scrub_rate_bytes_s,
+            refetched="being fetched again",
+            closing=self._closing,
+        )
 
     def _open_torrents(self) -> PieceDelivery:
         """From a thread, when a supernode has pieces carried that way. Raises ImportError, ConfigError."""

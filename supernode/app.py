@@ -18,6 +18,7 @@ from aiohttp import web
 
 from peer.registry.origins import Origins
 from peer.registry.range_reader import ReadSettings
+from peer.store import upkeep
 from peer.store.disk import DiskStore
 from peer.transport.cancellation import Cancellation
 from peer.transport.client import HttpTransport
@@ -124,6 +125,7 @@ class Supernode:
             config.data_dir / "store",
             size_limit_bytes=config.store_size_bytes,
             free_floor_bytes=config.store_free_floor_bytes,
+            verify_after_s=config.verify_after_s,
         )
         closing.callback(self._store.close)
         self._upload = UploadServer(
@@ -204,6 +206,14 @@ class Supernode:
             self._state.load_swarm,
             self._seed.look,
             self._driver.fail,
+        )
+        upkeep.begin(
+            self._store,
+            config.data_dir,
+            scrub_interval_s=config.scrub_interval_s,
+            scrub_rate_bytes_s=config.scrub_rate_bytes_s,
+            refetched="to be fetched again when a node wants it",
+            closing=self._closing,
         )
         self.metrics.before_scrape(self._scrape)
         terms = Terms(self._identity.peer, self._epoch, f"layercast/{VERSION}", config.transport, self.limits)
@@ -334,6 +344,8 @@ class Supernode:
     def _scrape(self) -> None:
         self.metrics.uploaded_bytes.set(self._upload.counters.sent_bytes + self._delivery.sent_bytes)
         self.metrics.store_bytes.set(self._store.used_bytes)
+        counters = self._store.counters
+        self.metrics.count_store(counters.rotten, counters.full, counters.scrubbed_bytes)
         self.metrics.uploads_refused(dict(self._upload.counters.refused))
 
 

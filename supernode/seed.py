@@ -65,11 +65,14 @@ class Seed:
         self._lock = threading.Lock()
         self._closing = False
         self._pins: dict[Digest, BlobHandle] = {}
+        # What is to be pinned: threads may come to it in another order than they were told.
+        self._wanted: set[Digest] = set()
         self._cancels: dict[int, Cancellation] = {}
         self._store_threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
         self._check_threads = ThreadPoolExecutor(CHECK_THREADS, thread_name_prefix="check")
         self._origin_threads = ThreadPoolExecutor(ORIGIN_FETCHES_MAX, thread_name_prefix="origin")
         store.on_evicted(lambda digest: self._tell(lambda events: events.blob_evicted(digest)))
+        store.on_rotten(lambda digest, pieces: self._tell(lambda events: events.pieces_rotten(digest, pieces)))
 
     def report_to(self, events: Verification) -> None:
         """Whom to tell; before any other call."""
@@ -93,6 +96,9 @@ class Seed:
         if handle is None:
             return None
         try:
+            if handle.layout.size_bytes <= READ_BACK_BYTES_MAX:
+                # It goes into messages as it is.
+                handle.check_pieces(handle.unchecked(handle.check_mark(for_peer=True)), "peer")
             held, found = 0, []
             for piece in indices(handle.held):
                 piece_hash = handle.hash_of(piece)
@@ -111,11 +117,13 @@ class Seed:
 
     def pin(self, digest: Digest, layout: PieceLayout) -> None:
         """See SeedWork."""
+        with self._lock:
+            self._wanted.add(digest)
         self._store_threads.submit(self._pin, digest, layout)
 
     def _pin(self, digest: Digest, layout: PieceLayout) -> None:
         with self._lock:
-            if digest in self._pins or self._closing:
+            if digest in self._pins or digest not in self._wanted or self._closing:
                 return
         try:
             handle = self._store.open(digest, layout)
@@ -123,18 +131,20 @@ class Seed:
             logger.error("blob_not_pinned digest=%s error=%s", digest.short, error)
             return
         with self._lock:
-            if digest not in self._pins and not self._closing:
+            if digest not in self._pins and digest in self._wanted and not self._closing:
                 self._pins[digest] = handle
                 return
         handle.close()
 
     def unpin(self, digest: Digest) -> None:
         """See SeedWork."""
+        with self._lock:
+            self._wanted.discard(digest)
         self._store_threads.submit(self._unpin, digest)
 
     def _unpin(self, digest: Digest) -> None:
         with self._lock:
-            handle = self._pins.pop(digest, None)
+            handle = self._pins.pop(digest, None) if digest not in self._wanted else None
         if handle is not None:
             handle.close()
 
@@ -284,6 +294,20 @@ class Seed:
             finally:
                 handle.close()
 
+    def suspect(self, digest: Digest, pieces: int) -> None:
+        """See SeedWork."""
+        self._check_threads.submit(self._suspect, digest, pieces)
+
+    def _suspect(self, digest: Digest, pieces: int) -> None:
+        handle = self._store.get(digest, used=False)
+        if handle is not None:
+            try:
+                handle.check_pieces(pieces, "complaint")
+            except LocalError as error:
+                logger.error("pieces_not_checked digest=%s error=%s", digest.short, error)
+            finally:
+                handle.close()
+
     def check(self, swarm: OpenSwarm) -> None:
         """See SeedWork."""
         self._check_threads.submit(self._check, swarm.number, swarm.digest)
@@ -294,7 +318,9 @@ class Seed:
         if handle is not None:
             try:
                 matches = handle.check_digest()
-                if not matches:
+                if not matches and handle.held != handle.layout.full_mask:
+                    matches = None  # it is not wrong: pieces rotted, and that was reported
+                elif not matches:
                     handle.void()
             except LocalError as error:
                 logger.error("digest_not_checked digest=%s error=%s", digest.short, error)

@@ -70,6 +70,9 @@ class Seed:
     def unpin(self, digest: Digest) -> None:
         """See SeedWork."""
 
+    def suspect(self, digest: Digest, pieces: int) -> None:
+        """See SeedWork. No disk rots here."""
+
     def void(self, digest: Digest) -> None:
         """See SeedWork. No content is ever wrong as a whole here."""
 

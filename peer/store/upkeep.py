@@ -1,21 +1,46 @@
-"""What an operator has done to a store by hand: verify blobs now, evict one. Blocking. It knows no options."""
+"""What keeps a store sound while its service runs: the scrub, and the operator's commands verify and evict.
+
+A command blocks until it is done.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from peer.store.scrub import Scrub
 from proto.errors import LocalError
 from proto.ids import Digest
 from proto.pieces import indices
+from proto.runtime.operator_socket import OperatorSocket
 
 if TYPE_CHECKING:
+    import contextlib
     from collections.abc import Callable
+    from pathlib import Path
 
     from peer.store.disk import DiskStore
 
 # Exit code, as of a pull whose digest did not match.
 ROTTEN: Final = 3
 _MIB: Final = 1 << 20
+
+
+def begin(
+    store: DiskStore,
+    data_dir: Path,
+    *,
+    scrub_interval_s: float,
+    scrub_rate_bytes_s: int,
+    refetched: str,
+    closing: contextlib.ExitStack,
+) -> None:
+    """Until `closing` is closed. Not before the listeners of `store` are there. Raises LocalError."""
+    scrub = Scrub(store, interval_s=scrub_interval_s, rate_bytes_s=scrub_rate_bytes_s)
+    closing.callback(scrub.close)
+    upkeep = Upkeep(store, refetched)
+    operator = OperatorSocket(data_dir, {"verify": upkeep.verify, "evict": upkeep.evict})
+    closing.callback(operator.close)
+    closing.callback(upkeep.stop)
 
 
 class Upkeep:

@@ -154,12 +154,16 @@ class MessageHandler:
             else:
                 member.hash_came_with(stored.piece)
         self._membership.remember_holder(session, swarm)
+        wanted = member.wanted
         if swarm.stored_by(member, stored.piece, self._ports.clock()):
             elapsed_s = stored.elapsed_ms / 1000
             self._ports.post(contract.PieceStored(swarm.number, session.node, stored.piece, lease_id, elapsed_s))
         elif swarm.elected == session.node:
             # From the origin, with a hash that is its own: it is getting on.
             self._ports.post(contract.OriginHeadway(swarm.number, session.node))
+        if wanted and not member.wanted:
+            # With its last piece the want ends, and with the last want the supernode's own copy may be evicted.
+            self._membership.settle(swarm)
 
     def _failed(self, session: PeerSession, failed: messages.Failed) -> None:
         lease = session.leases.pop(failed.lease, None)
@@ -180,6 +184,8 @@ class MessageHandler:
             reason = FailReason.PROTOCOL
         if part is not None:
             part[1].failing = True
+            if failed.reason == FetchReason.CORRUPT and lease.source == SEED:
+                self._ports.seed.suspect(part[0].digest, 1 << lease.piece)
         self._ports.post(contract.FetchFailed(lease.lease_id, reason))
 
     def _believed(self, session: PeerSession, source: int) -> bool:

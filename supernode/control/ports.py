@@ -56,6 +56,9 @@ class SeedWork(Protocol):
     def check(self, swarm: OpenSwarm) -> None:
         """Compare the digest of a blob of which every piece is held; a mismatch drops all of it."""
 
+    def suspect(self, digest: Digest, pieces: int) -> None:
+        """A peer says that these pieces (mask) came corrupt from the store: read them, and report those that rotted."""
+
     def void(self, digest: Digest) -> None:
         """Drop what is held of an unfinished blob; what is begun later waits behind it."""
 

@@ -91,6 +91,8 @@ class OpenSwarm:
     hashes: BlobHashes
     sources: list[Source] = field(default_factory=list)
     members: dict[int, SwarmMember] = field(default_factory=dict)
+    # How many members want it.
+    wanted_by: int = 0
     vouched: bool = False
     # The supernode's own pieces.
     seed_held: int = 0
@@ -120,11 +122,6 @@ class OpenSwarm:
     _owner_nodes: list[int] | None = None
 
     # --- what is so ------------------------------------------------------------------------------------------------
-
-    @property
-    def wanted_by(self) -> int:
-        """How many members want it."""
-        return sum(1 for member in self.members.values() if member.wanted)
 
     @property
     def seed_complete(self) -> bool:
@@ -196,10 +193,10 @@ class OpenSwarm:
         """A node announced what it holds (mask) and whether it wants the rest; the member is made the first time."""
         member = self.members.get(node)
         if member is None:
-            member = self.members[node] = SwarmMember(name, wanted)
+            member = self.members[node] = SwarmMember(name, wanted=False)
             insort(self._holders, node)
             self._owner_nodes = None
-        member.wanted = wanted
+        self._want(member, wanted)
         member.held = held & self.hashes.known
         member.unproven = held & ~self.hashes.known
         return member
@@ -208,8 +205,10 @@ class OpenSwarm:
         """Forget the member. False if it was none."""
         if self.claim is not None and self.claim.node == node:
             self.claim = None
-        if self.members.pop(node, None) is None:
+        member = self.members.pop(node, None)
+        if member is None:
             return False
+        self._want(member, False)
         self.mistrust(node)
         return True
 
@@ -217,6 +216,7 @@ class OpenSwarm:
         """Nobody is in it any more: the blob was voided."""
         self.claim = None
         self.members.clear()
+        self.wanted_by = 0
         self._holders.clear()
         self._owner_nodes = None
         self.fetches.clear()
@@ -264,11 +264,18 @@ class OpenSwarm:
         if not (member.held | member.unproven) & bit:
             # What it said before is no news of the swarm.
             self.moved_s = now
+            if member.held | member.unproven | bit == self.layout.full_mask:
+                self._want(member, False)
         if not self.hashes.known & bit:
             member.unproven |= bit
             return False
         member.held |= bit
         return True
+
+    def _want(self, member: SwarmMember, wanted: bool) -> None:
+        if member.wanted is not wanted:
+            member.wanted = wanted
+            self.wanted_by += 1 if wanted else -1
 
     def learn_hash(self, piece: int, piece_hash: bytes) -> list[int]:
         """A piece's hash became known. Returns the nodes that said before that they hold it: now that counts."""
@@ -291,6 +298,13 @@ class OpenSwarm:
     def got_on(self, now: float) -> None:
         """Pieces come, though not by leases."""
         self.moved_s = now
+
+    def seed_lost(self, pieces: int) -> int:
+        """Pieces (mask) rotted in the store and were dropped. Returns those that it held."""
+        lost = self.seed_held & pieces
+        if lost:
+            self.seed_held, self.content, self.seed_checked = self.seed_held & ~lost, None, False
+        return lost
 
     def seed_evicted(self) -> int:
         """The store let go of it. Returns the pieces (mask) that it held."""
@@ -339,7 +353,7 @@ class OpenSwarm:
 
     def digest_matched(self) -> bool:
         """The supernode's copy is the blob. Whether that is news for the members."""
-        self.seed_checked = True
+        self.seed_checked = self.seed_complete  # not, if pieces of it rotted meanwhile
         self.origin_state = ""
         before, self.vouched = self.vouched, True
         return not before

@@ -170,3 +170,10 @@ class Verification:
         found = self._swarms.of(digest)
         if found is not None and found.seed_held:
             self._ports.post(contract.PieceEvicted(found.number, SEED, found.seed_evicted()))
+
+    def pieces_rotten(self, digest: Digest, pieces: int) -> None:
+        """Pieces (mask) rotted in the store, which dropped them; the rest of the blob stands."""
+        found = self._swarms.of(digest)
+        lost = found.seed_lost(pieces) if found is not None else 0
+        if found is not None and lost:
+            self._ports.post(contract.PieceEvicted(found.number, SEED, lost))

@@ -101,3 +101,23 @@ def test_a_store_full_of_older_layers_evicts_them(cluster: Cluster, push: Callab
         assert_holds(peer, digest, 3 * MIB)
     assert_becomes(lambda: [held_bytes(peer.data_dir, digest) for digest in digests], [0, 0, 3 * MIB, 3 * MIB])
     assert_received(peer, seed=4 * 3 * MIB)
+
+
+def test_a_supernode_makes_room_although_the_nodes_that_pulled_stay_connected(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    """What a node has whole it wants no more: nothing keeps the supernode's copy from eviction."""
+    digests = [push(4 * MIB) for _ in range(10)]
+    supernode = cluster.supernode
+    supernode.stop()
+    supernode.extra += ["--store-size", "20MiB"]
+    supernode.start()
+    peers = cluster.add_peers([None, None, None])
+    cluster.wait_for_sessions(3)
+    for digest in digests:
+        for peer in peers:
+            assert_gets_its_layer(peer, digest)
+    assert_received(cluster, passthrough=0, origin=0)
+    assert [origin.ledger().gets(digest) for digest in digests] == [1] * 10
+    assert supernode.metrics().value("layercast_store_full_total", reason="limit") == 0
+    assert supernode.metrics().value("layercast_store_bytes") <= 20 * MIB

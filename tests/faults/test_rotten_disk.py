@@ -96,6 +96,41 @@ def test_a_peer_without_its_supernode_asks_the_origin_for_the_piece(
     assert origin.ledger().blob_bytes(digest) == SIZE_BYTES + PIECE_BYTES
 
 
+def test_a_supernode_whose_blob_rotted_asks_the_origin_for_that_piece(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    first = cluster.add_peer()
+    pulled(first, digest)
+    first.stop()
+    wait_until(stored_path(cluster.supernode.data_dir, digest).exists, "the blob under its final name")
+    restart_with_a_flip(cluster.supernode, digest, 3 * MIB)
+    second = cluster.add_peer()
+    cluster.wait_for_sessions(1)
+    assert_gets(second, digest)
+    assert_received(second, seed=SIZE_BYTES, passthrough=0, origin=0)
+    assert_metric(cluster.supernode, "layercast_rotten_pieces_total", 1, found_by="peer")
+    assert origin.ledger().blob_bytes(digest) == SIZE_BYTES + PIECE_BYTES
+
+
+def test_a_supernode_looks_after_its_disk_when_a_peer_complains(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    first = cluster.add_peer()
+    pulled(first, digest)
+    first.stop()
+    cluster.wait_for_sessions(0)
+    # within the day for which a check counts
+    wait_until(stored_path(cluster.supernode.data_dir, digest).exists, "the blob under its final name")
+    flip(stored_path(cluster.supernode.data_dir, digest), 3 * MIB)
+    second = cluster.add_peer()
+    assert_gets(second, digest)
+    assert_received(second, seed=SIZE_BYTES, passthrough=0, origin=0)
+    assert_metric(cluster.supernode, "layercast_rotten_pieces_total", 1, found_by="complaint")
+    assert origin.ledger().blob_bytes(digest) == SIZE_BYTES + PIECE_BYTES
+
+
 def test_a_scrub_finds_what_nobody_reads_and_it_is_fetched_again(
     cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
 ) -> None:

@@ -75,6 +75,9 @@ class SeedCalls:
     def check(self, swarm: OpenSwarm) -> None:
         self.calls.append(("check", swarm.number))
 
+    def suspect(self, digest: Digest, pieces: int) -> None:
+        self.calls.append(("suspect", digest, pieces))
+
     def void(self, digest: Digest) -> None:
         self.calls.append(("void", digest))
 

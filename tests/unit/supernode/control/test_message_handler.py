@@ -98,3 +98,26 @@ def test_a_peer_that_is_back_replaces_its_own_older_session() -> None:
     assert bench.heard(older).ended == "identity"
     assert newer.node != older.node
     assert bench.control.swarms.of(Digest.of(b"blob")) is None
+
+
+def test_a_peer_that_got_a_corrupt_piece_from_the_store_has_it_looked_after() -> None:
+    bench = Bench()
+    session, swarm = bench.join(), bench.open(b"blob", pieces=2)
+    bench.enter(session, swarm)
+    bench.lease(session, 1, swarm, piece=1, source=SEED)
+    bench.handler.received(session, Failed(1, FetchReason.CORRUPT))
+    assert ("suspect", swarm.digest, 0b10) in bench.seed.calls
+
+
+def test_with_its_last_piece_a_peer_wants_the_blob_no_more_and_the_store_may_evict_it() -> None:
+    bench = Bench()
+    first, second, swarm = bench.join(), bench.join(), bench.open(b"blob", pieces=2)
+    for session in (first, second):
+        bench.enter(session, swarm)
+        bench.control.membership.settle(swarm)
+    for session in (first, second):
+        assert bench.seed.calls == [("pin", swarm.digest)]
+        for piece in (0, 1):
+            bench.handler.received(session, Stored(0, swarm.number, piece, 0))
+    assert bench.seed.calls == [("pin", swarm.digest), ("unpin", swarm.digest)]
+    assert (swarm.wanted_by, len(swarm.members)) == (0, 2)

@@ -139,3 +139,30 @@ def test_what_the_store_let_go_of_is_held_no_more() -> None:
     bench.control.verification.blob_evicted(BLOB)
     assert bench.events == [PieceStored(swarm.number, SEED, 1), PieceEvicted(swarm.number, SEED, 0b10)]
     assert swarm.seed_held == 0
+
+
+def test_a_piece_that_rotted_in_the_store_is_held_no_more_and_the_blob_is_checked_again_with_it() -> None:
+    bench = Bench()
+    swarm = bench.open(b"blob", pieces=2)
+    bench.enter(bench.join(), swarm)
+    for piece in (0, 1):
+        bench.control.verification.seed_stored(swarm.number, piece, HASH, None)
+    bench.control.verification.blob_checked(swarm.number, matches=True)
+    bench.events.clear()
+    bench.control.verification.pieces_rotten(BLOB, 0b10)
+    assert bench.events == [PieceEvicted(swarm.number, SEED, 0b10)]
+    assert (swarm.seed_held, swarm.vouched) == (0b01, True)
+    bench.control.verification.seed_stored(swarm.number, 1, HASH, None)
+    assert bench.seed.calls.count(("check", swarm.number)) == 2
+
+
+def test_a_check_that_ended_before_a_piece_rotted_is_done_again() -> None:
+    bench = Bench()
+    swarm = bench.open(b"blob", pieces=2)
+    bench.enter(bench.join(), swarm)
+    for piece in (0, 1):
+        bench.control.verification.seed_stored(swarm.number, piece, HASH, None)
+    bench.control.verification.pieces_rotten(BLOB, 0b10)
+    bench.control.verification.blob_checked(swarm.number, matches=True)
+    bench.control.verification.seed_stored(swarm.number, 1, HASH, None)
+    assert bench.seed.calls.count(("check", swarm.number)) == 2
