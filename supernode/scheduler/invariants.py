@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from proto.pieces import indices
 from supernode.scheduler.contract import SEED
 from supernode.scheduler.records import DOWN, UP
-from supernode.scheduler.rules import admission, first_copies, rack_copies
+from supernode.scheduler.rules import first_copies, rack_copies
 
 if TYPE_CHECKING:
     from supernode.scheduler.machine import Scheduler
@@ -162,7 +162,7 @@ def _slots_kept(node: Node, link: Link) -> None:
 
 def _free_masks_agree(node: Node, link: Link) -> None:
     where = f"free masks agree: {node.peer} {'downlink' if link.way else 'uplink'}"
-    has_room = admission.room(link) and not link.blocked_until
+    has_room = link.room() and not link.blocked_until
     assert bool(link.direction.room & node.bit) == link.has_room == has_room, f"{where}: room"
     assert bool(link.direction.idle & node.bit) == link.idle == (link.chains == 0), f"{where}: idle"
 

@@ -178,7 +178,7 @@ class Scheduler:
 
     def _joined(self, node: Node) -> None:
         for link in (node.up, node.down):
-            link_rates.list_band(link)
+            link.direction.list_by_rate(link)
             admission.refresh(link)
 
     def _peer_lost(self, event: contract.PeerLost) -> None:

@@ -61,9 +61,8 @@ def _from_seed(state: State, *, further_copies: bool) -> Iterator[Choice]:
 def _from_peer(state: State, node: Node) -> Iterator[Choice]:
     while node.up.has_room:
         # What the seed lacks comes after all that the peers want.
-        choice = selection.from_source(
-            state, node, state.down.room & ~(node.bit | SEED_BIT if state.seed.wanting else node.bit)
-        )
+        others = ~(node.bit | SEED_BIT if state.seed.wanting else node.bit)
+        choice = selection.from_source(state, node, state.down.room & others)
         if choice is None:
             return
         yield choice
@@ -85,7 +84,8 @@ def _to_receiver(state: State, node: Node) -> Iterator[Choice]:
 
 def _best_for(state: State, node: Node) -> Choice | None:
     """The best lease for a node with download room: what only the seed has, then the rarest that any source has."""
-    allowed = first_copies.further_copy_allowed(state)
+    # Asked in any case, for it has the seed woken when the answer changes.
+    further_copies = first_copies.further_copy_allowed(state)
     sources = state.sources_for(node)
     if sources & SEED_BIT and node is not state.seed:
         if first_copies.seed_promises_early(state):
@@ -95,7 +95,7 @@ def _best_for(state: State, node: Node) -> Choice | None:
             first_copy = first_copies.for_receiver(state, node)
             if first_copy is not None:
                 return first_copy
-            if not allowed:
+            if not further_copies:
                 sources ^= SEED_BIT
     return selection.for_receiver(state, node, sources)
 

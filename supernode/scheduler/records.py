@@ -1,17 +1,20 @@
 """The records: nodes with their links, swarms with their members, leases, and how a swarm stands with its origin.
 
-Fields and what each means; hardly any behaviour. They refer to one another, so they stand together. Who may change
-them: copies (which piece is where), state (which node is blocked, is woken) and the rules.
+Fields, what each means, and what can be told from them alone: what a link carries (rule 5) and whether it has room
+(rule 2), which nodes have links about as fast. They refer to one another, so they stand together. Who may change them:
+copies (which piece is where), state (which node is blocked) and the rules.
 
 What goes both ways stands once, by direction: the links of a node, the transfers at both ends of a lease.
 """
 
 from __future__ import annotations
 
+from math import log2
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from supernode.scheduler.contract import SEED
 from supernode.scheduler.rarity import Rarity
+from supernode.scheduler.settings import FILLED_PART, FILLED_PART_LEARNED, IDLE_PART_MAX, NEAR_BANDS, SURE_SAMPLES
 
 if TYPE_CHECKING:
     from proto.pieces import PieceLayout
@@ -38,7 +41,7 @@ class Direction:
         # Nodes whose link could carry one transfer more, and those whose link carries none at all.
         self.room = 0
         self.idle = 0
-        # By band of rates (see rules.link_rates) the nodes whose link's rate is known.
+        # By band of rates the nodes whose link's rate is known.
         self.bands: dict[int, int] = {}
         # Links that the event touched, in order: a transfer is looked for before it is done.
         self.woken: list[Link] = []
@@ -50,23 +53,59 @@ class Direction:
             link.woken = False
         return woken
 
-    def list_under_band(self, link: Link, band: int | None) -> None:
-        """Move the link's node from the band that it is in to another; None: it is in none."""
+    def list_by_rate(self, link: Link) -> None:
+        """List the link's node by how fast the link is, after something was learned of it."""
+        rate = link.own_speed()
+        self._move(link, _band_of(rate) if rate else None)
+
+    def forget(self, link: Link) -> None:
+        """The link's node is lost."""
+        if link.woken:
+            self.woken.remove(link)
+        self.room &= ~link.node.bit
+        self.idle &= ~link.node.bit
+        self._move(link, None)
+
+    def _move(self, link: Link, band: int | None) -> None:
+        if band == link.band:
+            return
         bit = link.node.bit
         if link.band is not None:
-            left = self.bands[link.band] ^ bit
-            if left:
-                self.bands[link.band] = left
-            else:
+            self.bands[link.band] ^= bit
+            if not self.bands[link.band]:
                 del self.bands[link.band]
         if band is not None:
             self.bands[band] = self.bands.get(band, 0) | bit
         link.band = band
 
+    def alike(self, nodes: int, other_end: Link) -> int:
+        """Those of the nodes whose links are about as fast as the one at the other end.
+
+        With a link that may be faster than it was seen to be, those that are not known to be slower: else it would only
+        ever be seen to be as slow.
+        """
+        own = other_end.own_speed()
+        rate = own or other_end.speed()
+        if not rate or not self.bands:
+            return nodes
+        band = _band_of(rate)
+        slower = near = 0
+        for other, of_band in self.bands.items():
+            if other < band - NEAR_BANDS:
+                slower |= of_band
+            elif other <= band + NEAR_BANDS:
+                near |= of_band
+        return nodes & near if own else nodes & ~slower
+
+
+def _band_of(rate: float) -> int:
+    """Rates in bands of half an octave, so that nodes with links about as fast can be found by masks."""
+    return round(2.0 * log2(rate))
+
 
 class Link:
     """One direction of a node's bandwidth: chains of transfers over it (a running one, at most one that waits behind
-    it), and what it is believed to carry. Rates are bytes/s. See rules.admission and rules.link_rates.
+    it), and what it is believed to carry. Rates are bytes/s. Changed by rules.admission and rules.link_rates.
     """
 
     def __init__(self, direction: Direction, slots: int, declared: float | None) -> None:
@@ -122,6 +161,69 @@ class Link:
         self.direction.woken.remove(self)
         self.woken = False
         return True
+
+    # --- what it carries, bytes/s; 0.0 where that is not known ---
+
+    def speed(self) -> float:
+        """Rate of the whole link as far as known."""
+        return self.declared or self.carries or 0.0
+
+    def assumed_speed(self) -> float:
+        """The same, or what it is assumed to carry if that is more."""
+        return self.declared or max(self.carries or 0.0, self.assumed)
+
+    def own_speed(self) -> float:
+        """Its rate, but 0.0 while the other ends may have been the bottleneck of all its transfers."""
+        if self.declared is not None:
+            return self.declared
+        return self.carries if self.carries is not None and self.bottleneck_samples >= SURE_SAMPLES else 0.0
+
+    def trusted_speed(self, slow: float) -> float:
+        """The same, but a rate below `slow` is trusted at once.
+
+        Taken for slower than it is, a node is served beside others, and so it is slower.
+        """
+        return self.own_speed() or (self.carries if self.carries is not None and self.carries < slow else 0.0)
+
+    def share_of(self, lease: Lease) -> float:
+        """What the transfer's other end could take or give of this link's rate; all of it while unknown."""
+        return min(lease.share, self.declared) if self.declared is not None else lease.share
+
+    # --- whether it has room: rule 2, level by level ---
+
+    def room_now(self) -> bool:
+        """Whether one more transfer could start at once."""
+        if self.chains == 0:
+            return self.slots > 0
+        if self.chains >= self.slots:
+            return False
+        if self.chains == 1 and self.idle_part > IDLE_PART_MAX:
+            return True
+        return self.used < self._filled()
+
+    def room(self) -> bool:
+        """Whether one more transfer could start at once or right after one that is about to end."""
+        return self.to_follow() is not None or self.room_now()
+
+    def room_for_two(self) -> bool:
+        """Whether a transfer started now would leave room for another."""
+        one = self.used / self.chains if self.chains else self.speed()
+        return self.chains + 2 <= self.slots and self.used + one < self._filled()
+
+    def to_follow(self) -> Lease | None:
+        """The transfer that another may follow: about to end, and what else runs then does not fill the link."""
+        if self.chains <= 1:
+            return self.ending[0] if self.ending else None
+        for lease in self.ending:
+            if self.used - self.share_of(lease) < self._filled():
+                return lease
+        return None
+
+    def _filled(self) -> float:
+        """From which use on it takes no more transfers, bytes/s."""
+        if self.declared is not None:
+            return FILLED_PART * self.declared
+        return FILLED_PART_LEARNED * max(self.carries or 0.0, self.assumed)
 
 
 class Node:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 from proto.pieces import indices
 from supernode.scheduler.masks import any_bit, at_most, is_one
 from supernode.scheduler.records import SEED_BIT
-from supernode.scheduler.rules import link_rates, rack_copies, readers
+from supernode.scheduler.rules import rack_copies, readers
 from supernode.scheduler.settings import CROWD, FEW_NODES, SAMPLE, TRIES
 
 if TYPE_CHECKING:
-    from supernode.scheduler.records import Choice, Member, Node, Swarm
+    from supernode.scheduler.records import Choice, Direction, Link, Member, Node, Swarm
     from supernode.scheduler.state import State
 
 # --- what a receiver takes -----------------------------------------------------------------------------------------
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def for_receiver(state: State, node: Node, sources: int) -> Choice | None:
     """The best lease for a node with download room, from nodes with upload room."""
-    for some in link_rates.alike_first(sources, state.up, node.down):
+    for some in _alike_first(sources, state.up, node.down):
         for member in _rarest_swarms([(member, member.need) for member in node.wanting.values()]):
             found = _for_member(state, member, some)
             if found is not None:
@@ -94,7 +94,7 @@ def choose_source(state: State, receiver: Node, holders: int) -> Node:
 
 def from_source(state: State, node: Node, receivers: int) -> Choice | None:
     """The best lease from a peer with upload room, to nodes with download room."""
-    for some in link_rates.alike_first(receivers, state.down, node.up):
+    for some in _alike_first(receivers, state.down, node.up):
         for member in _rarest_swarms([(one, one.have & one.swarm.needed_by_any) for one in node.members.values()]):
             found = _from_member(state, member, some)
             if found is not None:
@@ -169,6 +169,17 @@ def _neediest(state: State, swarm: Swarm, source: Node, receivers: int) -> Membe
 
 
 # --- what both sides ask -------------------------------------------------------------------------------------------
+
+
+def _alike_first(nodes: int, of_nodes: Direction, link: Link) -> list[int]:
+    """The nodes to look through for a transfer over this link: first those whose links of that direction are about as
+    fast, then all.
+    """
+    if not nodes:
+        return []
+    # Where there are racks their trunks hold transfers up, and a rate is no link's own.
+    near = of_nodes.alike(nodes, link) if link.node.rack is None else nodes
+    return [near, nodes] if near not in (0, nodes) else [nodes]
 
 
 def _rarest_swarms(candidates: list[tuple[Member, int]]) -> list[Member]:

@@ -124,10 +124,7 @@ class State:
         self.free_rows.append(node.row)
         clear = ~node.bit
         for link in (node.up, node.down):
-            link.let_sleep()
-            link.direction.room &= clear
-            link.direction.idle &= clear
-            link.direction.list_under_band(link, None)
+            link.direction.forget(link)
         self.deprioritized &= clear
         self.rack_exempt &= clear
         for place in node.places:

@@ -1,7 +1,7 @@
-"""Rule 2, level by level: which link has room for one transfer more, and which transfer takes a slot behind which.
+"""Rule 2, level by level: which transfer takes a slot, or waits behind which, and who has room for one more.
 
 One transfer a link, and one more while the links at the other ends together cannot fill this one. A link that stands
-idle between transfers granted in time takes one more, while nobody else is served over it.
+idle between transfers granted in time takes one more, while nobody else is served over it. See records.Link.room.
 """
 
 from __future__ import annotations
@@ -9,67 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from supernode.scheduler.rules import link_rates
-from supernode.scheduler.settings import FILLED_PART, FILLED_PART_LEARNED, IDLE_PART_MAX, UNLIMITED_BYTES_S
+from supernode.scheduler.settings import UNLIMITED_BYTES_S
 
 if TYPE_CHECKING:
     from supernode.scheduler.records import Lease, Link
     from supernode.scheduler.state import State
-
-# --- room on a link ------------------------------------------------------------------------------------------------
-
-
-def room_now(link: Link) -> bool:
-    """Whether one more transfer could start at once."""
-    if link.chains == 0:
-        return link.slots > 0
-    if link.chains >= link.slots:
-        return False
-    if link.chains == 1 and link.idle_part > IDLE_PART_MAX:
-        return True
-    return link.used < _filled(link)
-
-
-def room(link: Link) -> bool:
-    """Whether one more transfer could start at once or right after one that is about to end."""
-    return to_follow(link) is not None or room_now(link)
-
-
-def to_follow(link: Link) -> Lease | None:
-    """The transfer that another may follow: about to end, and what else runs then does not fill the link."""
-    if link.chains <= 1:
-        return link.ending[0] if link.ending else None
-    for lease in link.ending:
-        if link.used - share_of(link, lease) < _filled(link):
-            return lease
-    return None
-
-
-def room_for_two(link: Link) -> bool:
-    """Whether a transfer started now would leave room for another."""
-    one = link.used / link.chains if link.chains else link_rates.speed(link)
-    return link.chains + 2 <= link.slots and link.used + one < _filled(link)
-
-
-def _filled(link: Link) -> float:
-    """From which use on it takes no more transfers, bytes/s."""
-    if link.declared is not None:
-        return FILLED_PART * link.declared
-    return FILLED_PART_LEARNED * max(link.carries or 0.0, link.assumed)
-
-
-def share_of(link: Link, lease: Lease) -> float:
-    """What the transfer's other end could take or give of this link's rate; all of it while unknown."""
-    return min(lease.share, link.declared) if link.declared is not None else lease.share
-
-
-def _expected_rate(link: Link, behind: Lease | None) -> float | None:
-    """Rate of one more transfer as far as this end knows; `behind` is the one it follows."""
-    speed = link_rates.assumed_speed(link)
-    if not speed:
-        return None
-    if behind is None:
-        return max(speed - link.used, speed / (link.chains + 1))
-    return max(speed - (link.used - share_of(link, behind)), speed / link.chains)
 
 
 # --- masks of nodes with room --------------------------------------------------------------------------------------
@@ -77,7 +21,7 @@ def _expected_rate(link: Link, behind: Lease | None) -> float | None:
 
 def refresh(link: Link) -> None:
     """Bring the masks of nodes with room up to date after anything about the link changed."""
-    has_room = not link.blocked_until and room(link)
+    has_room = not link.blocked_until and link.room()
     # Masks of many nodes are long: they are touched when something changed.
     if has_room is not link.has_room:
         link.has_room = has_room
@@ -103,14 +47,14 @@ def take_slots(state: State, lease: Lease, *, beside: bool) -> None:
     for link in lease.links:
         if lease.before[link.way] is None:
             link.chains += 1
-            link.used += share_of(link, lease)
+            link.used += link.share_of(lease)
         refresh(link)
 
 
 def _follow_if_full(link: Link, lease: Lease) -> None:
-    if room_now(link):
+    if link.room_now():
         return
-    before = to_follow(link)
+    before = link.to_follow()
     assert before is not None
     link.ending.remove(before)
     lease.before[link.way] = before
@@ -119,7 +63,7 @@ def _follow_if_full(link: Link, lease: Lease) -> None:
 
 def _predict(state: State, lease: Lease) -> None:
     slow = link_rates.slow_rate(state)
-    shares = [link_rates.trusted_speed(link, slow) or UNLIMITED_BYTES_S for link in lease.links]
+    shares = [link.trusted_speed(slow) or UNLIMITED_BYTES_S for link in lease.links]
     lease.share = min(shares)
     rates = [rate for link in lease.links if (rate := _expected_rate(link, lease.before[link.way]))]
     rate = min(rates) if rates else state.typical_rate
@@ -127,14 +71,24 @@ def _predict(state: State, lease: Lease) -> None:
         lease.duration_s = lease.size_bytes / rate
 
 
+def _expected_rate(link: Link, behind: Lease | None) -> float | None:
+    """Rate of one more transfer as far as this end knows; `behind` is the one it follows."""
+    speed = link.assumed_speed()
+    if not speed:
+        return None
+    if behind is None:
+        return max(speed - link.used, speed / (link.chains + 1))
+    return max(speed - (link.used - link.share_of(behind)), speed / link.chains)
+
+
 def lower_share(lease: Lease, share: float) -> None:
     """It takes no more of its links than this, bytes/s."""
     lower = min(lease.share, share)
     for link in lease.links:
-        link.used -= share_of(link, lease)
+        link.used -= link.share_of(lease)
     lease.share = lower
     for link in lease.links:
-        link.used += share_of(link, lease)
+        link.used += link.share_of(lease)
 
 
 def leave(link: Link, lease: Lease) -> Lease | None:
@@ -152,10 +106,10 @@ def leave(link: Link, lease: Lease) -> Lease | None:
         if before.ending[way] and not before.stalled:
             link.ending.append(before)
         return None
-    link.used -= share_of(link, lease)
+    link.used -= link.share_of(lease)
     if after is not None:
         after.before[way] = None
-        link.used += share_of(link, after)
+        link.used += link.share_of(after)
         return after
     link.chains -= 1
     if lease.ending[way] and not lease.stalled:

@@ -63,7 +63,7 @@ def receivers_now(state: State, waiting: int) -> int:
     receive nothing, but not so many as where a swarm begins, when others are about to serve them.
     """
     up = state.seed.up
-    if admission.room_now(up) or up.ending[0].started_at is not None:
+    if up.room_now() or up.ending[0].started_at is not None:
         return waiting
     idle = waiting & state.down.idle
     settings, spare = state.settings, idle.bit_count()
@@ -73,7 +73,7 @@ def receivers_now(state: State, waiting: int) -> int:
 def seed_promises_early(state: State) -> bool:
     """Whether the seed has room for first copies alone: what it sends now will not end shortly."""
     up = state.seed.up
-    return up.has_room and not admission.room_now(up) and not up.ending[0].ending[DOWN]
+    return up.has_room and not up.room_now() and not up.ending[0].ending[DOWN]
 
 
 def further_copy_allowed(state: State) -> bool:
@@ -85,8 +85,8 @@ def further_copy_allowed(state: State) -> bool:
         return True
     up, pace = state.seed.up, state.origin_pace
     next_at = pace.next_at()
-    speed = link_rates.speed(up)
-    if next_at is None or not speed or admission.room_for_two(up):
+    speed = up.speed()
+    if next_at is None or not speed or up.room_for_two():
         return True
     piece_time_s = state.largest_piece_bytes / speed
     if next_at - state.now >= piece_time_s / 2 or state.now - next_at >= piece_time_s / 2:
@@ -152,7 +152,7 @@ def _choose_receiver(state: State, swarm: Swarm, candidates: int) -> Member:
         if _about_as_fast(state, best.node.up, other.node.up):
             better = other.have.bit_count() > best.have.bit_count()
         else:
-            better = link_rates.speed(other.node.up) > link_rates.speed(best.node.up)
+            better = other.node.up.speed() > best.node.up.speed()
         if better:
             best = other
     return best
@@ -170,7 +170,7 @@ def _fastest(state: State, swarm: Swarm, receivers: int) -> Member:
         if swarm.fetching and _about_as_fast(state, best.node.up, other.node.up):
             better = other.first_copies < best.first_copies
         else:
-            better = link_rates.speed(other.node.up) > link_rates.speed(best.node.up)
+            better = other.node.up.speed() > best.node.up.speed()
         if better:
             best = other
     return best
@@ -178,5 +178,5 @@ def _fastest(state: State, swarm: Swarm, receivers: int) -> Member:
 
 def _about_as_fast(state: State, one: Link, other: Link) -> bool:
     """Whether the rates of two links are alike as far as known."""
-    slower, faster = sorted((link_rates.speed(one), link_rates.speed(other)))
+    slower, faster = sorted((one.speed(), other.speed()))
     return not slower or faster <= state.settings.alike_factor * slower

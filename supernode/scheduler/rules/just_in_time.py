@@ -115,7 +115,7 @@ def await_end(state: State, lease: Lease) -> None:
     deadline = lease.started_at + lease.expires_in_s + state.settings.expiry_grace_s
     if lease.duration_s is not None and not lease.overdue:
         up = lease.source.up
-        known = link_rates.speed(lease.receiver.down) and link_rates.speed(up) >= up.assumed
+        known = lease.receiver.down.speed() and up.speed() >= up.assumed
         late_part = state.settings.race_after_piece_times if known else state.settings.unknown_late_part
         patience_s = (1.0 + late_part) * lease.duration_s
         if lease.first_copy:

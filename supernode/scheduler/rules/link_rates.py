@@ -1,4 +1,4 @@
-"""Rule 5, rates: what a link is believed to carry, learned from each transfer, and who has links about as fast.
+"""Rule 5, rates: what a link is believed to carry, learned from each transfer.
 
 A link's rate is declared, or learned: a transfer's rate times the mean number that ran beside it (itself included) is
 what the link carried at least. It is not probed with more than that: shared links make every hop of a rare piece
@@ -8,7 +8,6 @@ Rates are bytes/s, 0.0 where they are not known.
 
 from __future__ import annotations
 
-from math import log2
 from typing import TYPE_CHECKING
 
 from supernode.scheduler.settings import (
@@ -18,7 +17,6 @@ from supernode.scheduler.settings import (
     IDLE_PART_FALL,
     IDLE_PART_RISE,
     MORE,
-    NEAR_BANDS,
     RATE_FALL,
     RATE_RISE,
     SHARED_PART,
@@ -27,35 +25,10 @@ from supernode.scheduler.settings import (
 )
 
 if TYPE_CHECKING:
-    from supernode.scheduler.records import Direction, Lease, Link
+    from supernode.scheduler.records import Lease, Link
     from supernode.scheduler.state import State
 
 # --- what is known of a link ---------------------------------------------------------------------------------------
-
-
-def speed(link: Link) -> float:
-    """Rate of the whole link as far as known."""
-    return link.declared or link.carries or 0.0
-
-
-def assumed_speed(link: Link) -> float:
-    """The same, or what it is assumed to carry if that is more."""
-    return link.declared or max(link.carries or 0.0, link.assumed)
-
-
-def own_speed(link: Link) -> float:
-    """Its rate, but 0.0 while the other ends may have been the bottleneck of all its transfers."""
-    if link.declared is not None:
-        return link.declared
-    return link.carries if link.carries is not None and link.bottleneck_samples >= SURE_SAMPLES else 0.0
-
-
-def trusted_speed(link: Link, slow: float) -> float:
-    """The same, but a rate below `slow` is trusted at once.
-
-    Taken for slower than it is, a node is served beside others, and so it is slower.
-    """
-    return own_speed(link) or (link.carries if link.carries is not None and link.carries < slow else 0.0)
 
 
 def slow_rate(state: State) -> float:
@@ -67,55 +40,6 @@ def assume_rate(link: Link, rate: float) -> None:
     """It may well carry `rate`, nothing having gone over it yet: so fast comes what it is to send on."""
     if link.carries is None and link.declared is None:
         link.assumed = rate
-
-
-# --- like with like ------------------------------------------------------------------------------------------------
-
-
-def band_of(rate: float) -> int:
-    """Rates in bands of half an octave, so that nodes with links about as fast can be found by masks."""
-    return round(2.0 * log2(rate))
-
-
-def list_band(link: Link) -> None:
-    """List its node by how fast the link is, after something was learned of it."""
-    rate = own_speed(link)
-    band = band_of(rate) if rate else None
-    if band != link.band:
-        link.direction.list_under_band(link, band)
-
-
-def alike(nodes: int, of_nodes: Direction, link: Link) -> int:
-    """Those of the nodes whose links of that direction are about as fast as this one at the other end.
-
-    With a link that may be faster than it was seen to be, those that are not known to be slower: else it would only
-    ever be seen to be as slow.
-    """
-    if not of_nodes.bands:
-        return nodes
-    own = own_speed(link)
-    rate = own or speed(link)
-    if not rate:
-        return nodes
-    band = band_of(rate)
-    slower = near = 0
-    for other, of_band in of_nodes.bands.items():
-        if other < band - NEAR_BANDS:
-            slower |= of_band
-        elif other <= band + NEAR_BANDS:
-            near |= of_band
-    return nodes & near if own else nodes & ~slower
-
-
-def alike_first(nodes: int, of_nodes: Direction, link: Link) -> list[int]:
-    """The nodes to look through for a transfer over this link: first those whose links of that direction are about as
-    fast, then all.
-    """
-    if not nodes:
-        return []
-    # Where there are racks their trunks hold transfers up, and a rate is no link's own.
-    near = alike(nodes, of_nodes, link) if link.node.rack is None else nodes
-    return [near, nodes] if near not in (0, nodes) else [nodes]
 
 
 # --- transfers over a link -----------------------------------------------------------------------------------------
@@ -190,7 +114,7 @@ def learn_from(state: State, lease: Lease, elapsed_s: float) -> None:
         state.reaction_s += TYPICAL_PART * (took_s - state.reaction_s)
     up, down = lease.links
     beside_up, beside_down = _beside(up, lease, rate, state.now), _beside(down, lease, rate, state.now)
-    up_speed, down_speed = speed(up), speed(down)
+    up_speed, down_speed = up.speed(), down.speed()
     learn(up, rate, beside_up, beside_down, down_speed)
     learn(down, rate, beside_down, beside_up, up_speed)
     competed = lease.member.swarm.wanting not in (0, lease.receiver.bit)
@@ -200,7 +124,7 @@ def learn_from(state: State, lease: Lease, elapsed_s: float) -> None:
             link.idle_part = 0.0
         else:
             note_idle_time(link, lease.granted_at, lease.started_at, elapsed_s, state.now)
-        list_band(link)
+        link.direction.list_by_rate(link)
     typical = state.typical_rate
     state.typical_rate = rate if typical is None else typical + TYPICAL_PART * (rate - typical)
 

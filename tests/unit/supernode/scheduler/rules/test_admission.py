@@ -8,7 +8,7 @@ from supernode.scheduler.contract import (
     PieceEvicted,
 )
 from supernode.scheduler.records import UP, Direction, Link
-from supernode.scheduler.rules import admission, link_rates
+from supernode.scheduler.rules import link_rates
 from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants, mask, only_grant
 
 # A piece takes a second at this rate, and twenty at that of the slow node.
@@ -41,17 +41,17 @@ def _busy_link(gap_s: float, transfers: int) -> Link:
 
 
 def test_a_link_that_is_kept_busy_takes_no_further_transfer() -> None:
-    assert not admission.room_now(_busy_link(gap_s=0.0, transfers=10))
+    assert not _busy_link(gap_s=0.0, transfers=10).room_now()
 
 
 def test_a_link_that_stands_idle_between_transfers_granted_ahead_takes_one_more() -> None:
-    assert admission.room_now(_busy_link(gap_s=0.2, transfers=10))
+    assert _busy_link(gap_s=0.2, transfers=10).room_now()
 
 
 def test_it_takes_only_one_more() -> None:
     link = _busy_link(gap_s=0.2, transfers=10)
     link.chains = 2
-    assert not admission.room_now(link)
+    assert not link.room_now()
 
 
 def test_idling_for_want_of_a_grant_does_not_count() -> None:
@@ -61,7 +61,7 @@ def test_idling_for_want_of_a_grant_does_not_count() -> None:
         link_rates.note_idle_time(link, granted_at=at, ready_at=at, elapsed_s=1.0, now=at + 1.5)
     link.chains = 1
     link.used = link.carries = 1000.0
-    assert not admission.room_now(link)
+    assert not link.room_now()
 
 
 def test_idling_while_the_other_end_is_busy_does_not_count() -> None:
@@ -70,13 +70,13 @@ def test_idling_while_the_other_end_is_busy_does_not_count() -> None:
         link_rates.note_idle_time(link, granted_at=number - 0.5, ready_at=number + 0.4, elapsed_s=0.6, now=number + 1.0)
     link.chains = 1
     link.used = link.carries = 1000.0
-    assert not admission.room_now(link)
+    assert not link.room_now()
 
 
 def test_with_others_to_serve_idle_time_counts_for_nothing() -> None:
     link = _busy_link(gap_s=0.2, transfers=10)
     link.idle_part = 0.0
-    assert not admission.room_now(link)
+    assert not link.room_now()
 
 
 def one_source(slow_pieces: int, *, rate: float | None = None, slow_rate: float | None = None) -> Playbook:

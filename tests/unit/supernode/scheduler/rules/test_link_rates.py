@@ -93,11 +93,11 @@ def test_a_link_that_may_be_faster_than_it_was_seen_to_be_is_held_apart_from_slo
     fast = sum(state.nodes[peer].bit for peer in FAST)
     slow = sum(state.nodes[peer].bit for peer in SLOW)
     link = Link(Direction(UP), 8, None)
-    assert link_rates.alike(everybody, state.up, link) == everybody
+    assert state.up.alike(everybody, link) == everybody
     link_rates.learn(link, QUARTER, 1.0, 1.0, 0.0)
-    assert link_rates.alike(everybody, state.up, link) == everybody
+    assert state.up.alike(everybody, link) == everybody
     link_rates.learn(link, 3 * RATE, 1.0, 1.0, 0.0)
-    assert link_rates.alike(everybody, state.up, link) & (fast | slow) == fast
+    assert state.up.alike(everybody, link) & (fast | slow) == fast
 
 
 def test_a_node_is_listed_by_its_learned_rate_until_it_is_lost() -> None:
@@ -107,14 +107,14 @@ def test_a_node_is_listed_by_its_learned_rate_until_it_is_lost() -> None:
     node = state.nodes[1]
     for _ in range(2):
         link_rates.learn(node.up, QUARTER, 1.0, 1.0, RATE)
-    link_rates.list_band(node.up)
+    state.up.list_by_rate(node.up)
     assert list(state.up.bands.values()) == [node.bit]
     link_rates.learn(node.up, 4 * RATE, 1.0, 1.0, RATE)
-    link_rates.list_band(node.up)
+    state.up.list_by_rate(node.up)
     assert not state.up.bands
     for _ in range(2):
         link_rates.learn(node.up, 2 * RATE, 1.0, 1.0, 16 * RATE)
-    link_rates.list_band(node.up)
+    state.up.list_by_rate(node.up)
     assert list(state.up.bands.values()) == [node.bit]
     play.tell(PeerLost(1, "gone"))
     assert not state.up.bands
@@ -159,7 +159,7 @@ def test_a_transfer_beside_a_slow_one_does_not_make_the_link_look_twice_as_fast(
 def test_an_assumed_rate_falls_with_each_transfer_that_was_slower() -> None:
     link = Playbook().scheduler.inspect().nodes[SEED].up
     link_rates.assume_rate(link, RATE)
-    assert link_rates.assumed_speed(link) == RATE
+    assert link.assumed_speed() == RATE
     for _ in range(8):
         link_rates.learn(link, SLOW_RATE, 1.0, 1.0, 0.0)
     assert link.assumed < 0.1 * RATE
@@ -172,7 +172,7 @@ def known_after_each(link: Link, transfers: int, *, there: float) -> list[float]
     found = []
     for _ in range(transfers):
         link_rates.learn(link, RATE / 2, 1.0, 1.0, there)
-        found.append(link_rates.trusted_speed(link, slow=RATE / 4))
+        found.append(link.trusted_speed(slow=RATE / 4))
     return found
 
 
@@ -193,7 +193,7 @@ def test_a_quick_transfer_makes_what_slower_ones_taught_unknown_again() -> None:
     link = Link(Direction(UP), 8, None)
     known_after_each(link, 2, there=RATE)
     link_rates.learn(link, RATE, 1.0, 1.0, RATE)
-    assert link_rates.trusted_speed(link, slow=RATE / 4) == 0.0
+    assert link.trusted_speed(slow=RATE / 4) == 0.0
 
 
 def test_transfers_with_slower_nodes_do_not_make_a_link_look_slower() -> None:
@@ -207,7 +207,7 @@ def test_transfers_with_slower_nodes_do_not_make_a_link_look_slower() -> None:
 def test_what_is_slow_is_known_at_once() -> None:
     link = Playbook().scheduler.inspect().nodes[SEED].up
     link_rates.learn(link, SLOW_RATE, 1.0, 1.0, 0.0)
-    assert link_rates.trusted_speed(link, slow=RATE / 4) == SLOW_RATE
+    assert link.trusted_speed(slow=RATE / 4) == SLOW_RATE
 
 
 def test_a_report_of_hardly_any_time_says_nothing_of_a_link() -> None:
