@@ -62,10 +62,6 @@ class Ledger:
         ending = f"/blobs/{digest}"
         return [e for e in self.exchanges if e.method == method and e.path.endswith(ending)]
 
-    def of_manifests(self, method: str = "GET") -> list[Exchange]:
-        """The exchanges that asked for any manifest."""
-        return [e for e in self.exchanges if e.method == method and "/manifests/" in e.path]
-
     def gets(self, digest: str) -> int:
         """GETs of the blob that were answered with some of it (200 or 206)."""
         return sum(1 for e in self.of_blob(digest) if e.status in (200, 206))

@@ -1,8 +1,7 @@
-"""Debian's docker-registry as an origin: plain, with a password, with tokens."""
+"""Debian's docker-registry as an origin."""
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import shutil
@@ -21,16 +20,13 @@ if TYPE_CHECKING:
     from benchmarks.cluster.image import Image
 
 _HOST: Final = "127.0.0.1"
-USER: Final = "reader"
-PASSWORD: Final = "secret"  # of a registry that lives as long as a test
-_PASSWORD_BCRYPT: Final = "$2y$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a"
 
 
 class Registry(Closing):
     """One docker-registry with its storage below `root`; a context manager.
 
-    It listens on loopback, on a free port. `auth` is the section of its configuration: `password_auth(root)`, or
-    TokenServer.registry_auth(). It keeps its address and its storage over `stop` and `start`.
+    It listens on loopback, on a free port. `auth` is the section of its configuration, if it lets in some
+    alone. It keeps its address and its storage over `stop` and `start`.
     """
 
     def __init__(
@@ -124,16 +120,3 @@ class Registry(Closing):
         if self._auth is not None:
             config["auth"] = self._auth
         return config
-
-
-def password_auth(root: Path) -> dict[str, object]:
-    """The `auth` section of a registry that lets in USER with PASSWORD alone; its file lies in `root`."""
-    root.mkdir(parents=True, exist_ok=True)
-    file = root / "htpasswd"
-    file.write_text(f"{USER}:{_PASSWORD_BCRYPT}\n")
-    return {"htpasswd": {"realm": "test", "path": str(file)}}
-
-
-def basic_authorization(user: str = USER, password: str = PASSWORD) -> dict[str, str]:
-    """The header by which that user identifies himself."""
-    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.cluster.counting_proxy import CountingProxy
 from benchmarks.cluster.image import Image, make_random_image
-from benchmarks.cluster.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
+from benchmarks.cluster.registry import Registry
 from peer.registry.origins import Origins
 from peer.store.disk import DiskStore
 from peer.transport.cancellation import Cancellation
@@ -21,6 +21,7 @@ from proto.pieces import MIB, PieceLayout
 from proto.wire.messages import Source
 from supernode.origin.byte_ranges import WindowSettings
 from supernode.origin.sources import OriginFetcher
+from tests.support.passwords import PASSWORD, USER, basic_authorization, password_auth
 from tests.support.tls import Authority
 from tests.support.tokens import TokenServer
 

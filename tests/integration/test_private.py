@@ -11,10 +11,11 @@ import pytest
 
 from benchmarks.cluster.counting_proxy import CountingProxy
 from benchmarks.cluster.image import Image, make_random_image
-from benchmarks.cluster.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
+from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
 from tests.support.clients.podman import wrongly_named_files
 from tests.support.counts import assert_received, assert_sent_to_clients
+from tests.support.passwords import PASSWORD, USER, basic_authorization, password_auth
 from tests.support.pullers import Answer, blob_target, get
 from tests.support.site import Site
 from tests.support.tls import Authority

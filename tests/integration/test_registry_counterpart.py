@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks.cluster.image import Image, make_random_image
 from benchmarks.cluster.processes import WAIT_S
-from benchmarks.cluster.registry import PASSWORD, USER, Registry, basic_authorization, password_auth
+from benchmarks.cluster.registry import Registry
+from tests.support.passwords import PASSWORD, USER, basic_authorization, password_auth
 from tests.support.tls import Authority
 from tests.support.tokens import TokenServer
 
