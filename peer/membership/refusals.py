@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 
 # Beyond it a clock is named: tickets have a leeway of as much.
 CLOCK_DIFFERENCE_S: Final = 30.0
-_ALERT: Final = "ALERT"
 _OTHER: Final = (
     "it is not the supernode that this node joined: its authority is another. If that is meant (a new supernode), stop "
     "this peer, delete membership.json in its --data-dir and give it a join token of the new one; else somebody else "
     "answers at this address"
 )
-_NOT_BELIEVED: Final = (
+NOT_BELIEVED: Final = (
     "it does not accept this node's certificate, which has expired or is by an authority that it dropped: give this "
     "node a new join token (--join-file)"
 )
@@ -82,8 +81,6 @@ def _of_certificate(error: ssl.SSLCertVerificationError) -> NotAdmitted:
 
 def _of_tls(error: ssl.SSLError) -> NotAdmitted | None:
     reason = (error.reason or "").upper()
-    if _ALERT in reason and ("CERTIFICATE" in reason or "CA" in reason.split("_")):
-        return NotAdmitted(_NOT_BELIEVED, terminal=True, certificate_refused=True)
     if reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG"):
         return NotAdmitted(_PLAIN, terminal=True)
     return None

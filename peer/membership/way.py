@@ -21,7 +21,14 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from peer.membership.record import FILE, Record, read_record, write_record
-from peer.membership.refusals import CLOCK_DIFFERENCE_S, NotAdmitted, clock_text, is_about_time, refusal_of
+from peer.membership.refusals import (
+    CLOCK_DIFFERENCE_S,
+    NOT_BELIEVED,
+    NotAdmitted,
+    clock_text,
+    is_about_time,
+    refusal_of,
+)
 from proto.runtime import tls
 from proto.wire.join import ANSWER_BYTES_MAX, REFUSAL_HEADER, SUPERNODE_NAME, JoinToken, parse_join_token
 
@@ -112,6 +119,8 @@ class MemberWay:
     async def explain(self, client: aiohttp.ClientSession, error: BaseException) -> NotAdmitted | None:
         """Why a session was not opened, where that is not a failure like any other; the clock, if it is to blame."""
         found = refusal_of(error)
+        if found is None and await self._is_certificate_refused(client, error):
+            found = NotAdmitted(NOT_BELIEVED, terminal=True, certificate_refused=True)
         if found is None:
             return None
         self._refused = found.certificate_refused
@@ -171,6 +180,22 @@ class MemberWay:
             raise
         logger.info("joined url=%s token=%s expires=%s", self.url, token.id, _date(record.expires_unix_s))
         return record
+
+    async def _is_certificate_refused(self, client: aiohttp.ClientSession, error: BaseException) -> bool:
+        """A server that does not accept a certificate hangs up without a word; without one it talks to us."""
+        hung_up = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
+        if not hung_up or isinstance(error, aiohttp.ClientConnectorError) or self._record is None:
+            return False
+        with_certificate = await self._context(self._record)
+        return not await self._talks(client, with_certificate) and await self._talks(
+            client, tls.client_context(self._record.authorities)
+        )
+
+    async def _talks(self, client: aiohttp.ClientSession, context: ssl.SSLContext) -> bool:
+        with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError, NotAdmitted):
+            async with self._asked(client, "GET", "/healthz", context):
+                return True
+        return False
 
     # --- renewal -----------------------------------------------------------------------------------------------
 

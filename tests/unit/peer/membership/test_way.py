@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import time
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import aiohttp
 import pytest
 
 from benchmarks.cluster.processes import wait_until
-from peer.membership.record import FILE
+from peer.membership.record import FILE, read_record, write_record
 from peer.membership.refusals import NotAdmitted
 from peer.membership.way import MemberWay, OpenWay
 from proto.wire.tickets import Identity
@@ -20,6 +21,7 @@ from supernode import config
 from supernode.app import Supernode
 from supernode.membership.authorities import AuthorityFolder
 from supernode.membership.book import Book
+from supernode.membership.certificates import NODE_LIFE_S, certify_node, pem
 from supernode.membership.commands import create_token
 
 if TYPE_CHECKING:
@@ -87,6 +89,14 @@ async def becomes(read: Callable[[], Coroutine[None, None, object]], wanted: obj
 
 def token_of(folder: Path, uses: int | None = None, ttl_s: float = HOUR_S) -> JoinToken:
     return create_token(AuthorityFolder(folder), ttl_s, uses)
+
+
+def expire(node: Candidate, folder: AuthorityFolder) -> None:
+    """Its certificate ended yesterday."""
+    authority, record = folder.load_or_create().current, read_record(node.file)
+    assert record is not None
+    certificate = certify_node(authority, node.identity.peer, time.time() - NODE_LIFE_S - 24 * HOUR_S)
+    write_record(node.file, dataclasses.replace(record, certificate=pem([certificate])))
 
 
 async def test_a_node_joins_once_and_needs_its_token_never_again(tmp_path: Path) -> None:
@@ -203,6 +213,18 @@ async def test_a_node_survives_a_rotation_and_the_end_of_the_authority_before(tm
     async with supernode_at(tmp_path / "s") as supernode:
         refusal = await Candidate(tmp_path / "n", supernode).refusal()
         assert "it is not the supernode that this node joined" in str(refusal)
+
+
+async def test_a_node_whose_certificate_ended_while_it_was_away_needs_a_token_again(tmp_path: Path) -> None:
+    async with supernode_at(tmp_path / "s") as supernode:
+        await Candidate(tmp_path / "n", supernode, token_of(tmp_path / "s")).asks()
+        away = Candidate(tmp_path / "n", supernode)
+        expire(away, AuthorityFolder(tmp_path / "s"))
+        refusal = await Candidate(tmp_path / "n", supernode).refusal()
+        assert "it does not accept this node's certificate, which has expired" in str(refusal)
+        back = Candidate(tmp_path / "n", supernode, token_of(tmp_path / "s"))
+        assert "it does not accept this node's certificate" in str(await back.refusal())
+        assert await back.asks() == 200
 
 
 @pytest.mark.parametrize("hours", [-2, 2])
