@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import urllib3
@@ -13,6 +14,7 @@ from rich.table import Table
 
 from peer.cli.contract import CommandError, value
 from proto.config.values import parse_url
+from proto.wire.join import REFUSAL_HEADER, SUPERNODE_NAME
 
 if TYPE_CHECKING:
     import argparse
@@ -44,6 +46,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     url = value(parse_url)
     parser.add_argument("--peer", type=url, metavar="URL", help=f"a peer's status address [default: {DEFAULT_PEER}]")
     parser.add_argument("--supernode", type=url, metavar="URL", help=f"a supernode [default: {DEFAULT_SUPERNODE}]")
+    parser.add_argument("--ca-file", metavar="FILE", help="to read a supernode's metrics by https: its ca/ca.pem")
+    parser.add_argument("--token-file", metavar="FILE", help="and its ca/operator.token")
     parser.set_defaults(run=run)
 
 
@@ -52,7 +56,8 @@ def run(arguments: argparse.Namespace) -> int:
     asked = {"peer": arguments.peer, "supernode": arguments.supernode}
     named = {name: url for name, url in asked.items() if url is not None}
     urls = named or {"peer": DEFAULT_PEER, "supernode": DEFAULT_SUPERNODE}
-    reports = [(name, read(url)) for name, url in urls.items()]
+    token = _token(arguments.token_file)
+    reports = [(name, read(url, arguments.ca_file, token if name == "supernode" else "")) for name, url in urls.items()]
     if all(report.error for _, report in reports):
         raise CommandError("; ".join(f"{name} {report.url}: {report.error}" for name, report in reports))
     console = Console()
@@ -62,9 +67,21 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if wanting else 0
 
 
-def read(url: str) -> Report:
-    """Ask one service; what it does not answer is in the report."""
-    with urllib3.PoolManager(timeout=_TIMEOUT, retries=False) as pool:
+def _token(file: str | None) -> str:
+    try:
+        return Path(file).read_text().strip() if file else ""
+    except OSError as error:
+        raise CommandError(f"--token-file {file}: {error.strerror}") from None
+
+
+def read(url: str, ca_file: str | None = None, token: str = "") -> Report:
+    """Ask one service; what it does not answer is in the report. The token goes by checked TLS alone."""
+    name = SUPERNODE_NAME if ca_file else None
+    headers = {"Authorization": f"Bearer {token}"} if token and ca_file and url.startswith("https:") else {}
+    pools = urllib3.PoolManager(
+        timeout=_TIMEOUT, retries=False, headers=headers, ca_certs=ca_file, server_hostname=name, assert_hostname=name
+    )
+    with pools as pool:
         try:
             health = pool.request("GET", f"{url}/healthz")
             metrics = pool.request("GET", f"{url}/metrics")
@@ -75,7 +92,7 @@ def read(url: str) -> Report:
             return Report(url, error=f"does not answer ({type(error).__name__})")
         except ValueError:
             return Report(url, error="answers what no Layercast service would")
-    words = health.data.decode(errors="replace").strip()[:200]
+    words = f"{health.data.decode(errors='replace')}\n{metrics.headers.get(REFUSAL_HEADER, '')}".strip()[:400]
     return Report(url, health.status == 200, words, samples, said if isinstance(said, dict) else {})
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
 import aiohttp
 import pytest
 
+from peer.cli import status
 from proto.runtime import tls
 from proto.wire.join import REFUSAL_HEADER, SUPERNODE_NAME
 from tests.unit.supernode.harness import running_supernode
@@ -54,14 +56,14 @@ async def test_a_stranger_sees_whether_it_is_healthy_and_no_more(
 ) -> None:
     async with running_supernode(tmp_path, origin, "--open", "false") as supernode:
         assert (await ask(supernode, "/healthz", by_tls=by_tls))[:2] == (200, "ready\n")
-        status, body, _ = await ask(supernode, "/v1/status", by_tls=by_tls)
-        assert (status, json.loads(body)) == (200, {"ready": True, "membership": "tokens"})
+        found, body, _ = await ask(supernode, "/v1/status", by_tls=by_tls)
+        assert (found, json.loads(body)) == (200, {"ready": True, "membership": "tokens"})
         for path in OPERATOR_PATHS:
-            status, _, refusal = await ask(supernode, path, by_tls=by_tls)
-            assert status == 403
+            found, _, refusal = await ask(supernode, path, by_tls=by_tls)
+            assert found == 403
             assert "for members and operators" in refusal
-        status, _, refusal = await ask(supernode, "/v1/session", by_tls=by_tls)
-        assert (status, "admits members only" in refusal) == (403, True)
+        found, _, refusal = await ask(supernode, "/v1/session", by_tls=by_tls)
+        assert (found, "admits members only" in refusal) == (403, True)
 
 
 @pytest.mark.usefixtures("stranger")
@@ -88,3 +90,17 @@ async def test_with_open_everybody_reads_everything_and_is_told_of_it(tmp_path: 
     async with running_supernode(tmp_path, origin) as supernode:
         assert json.loads((await ask(supernode, "/v1/status", by_tls=False))[1])["membership"] == "open"
         assert (await ask(supernode, "/v1/ca", by_tls=False))[0] == 404
+
+
+@pytest.mark.usefixtures("stranger")
+async def test_an_operator_elsewhere_reads_status_with_the_supernode_s_own_files(
+    tmp_path: Path, origin: FakeOrigin
+) -> None:
+    async with running_supernode(tmp_path, origin, "--open", "false") as supernode:
+        url, ca_file = f"https://{supernode.api_address}", str(tmp_path / "ca" / "ca.pem")
+        token = (tmp_path / "ca" / "operator.token").read_text().strip()
+        report = await asyncio.to_thread(status.read, url, ca_file, token)
+        assert (report.error, report.words, report.details["sessions"]) == ("", "ready", 0)
+        report = await asyncio.to_thread(status.read, url, ca_file)
+        assert report.samples == {}
+        assert "for members and operators" in report.words
