@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from proto.ids import Digest, PeerName
 
 # How many nodes share a blob's origin. Each asks for one span at a time, so the origin has at most so many requests.
-OWNERS_MAX: Final = 8
+# Few: on an origin's slow link pieces that come one after the other are spread sooner than those that come abreast.
+OWNERS_MAX: Final = 4
 # A blob is divided in at most so many spans of whole pieces. A span is one request at the origin.
 SPANS_MAX: Final = 32
 

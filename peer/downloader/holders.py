@@ -7,7 +7,7 @@ last; one that lies is dropped.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from peer.downloader.contract import Holder  # noqa: TC001  # compiled, a dataclass looks its fields' types up
 from proto.ids import Digest  # noqa: TC001  # the same
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from proto.ids import PeerName
 
 
+# A holder that answered none of the last so many questions is gone.
+UNANSWERED_MAX: Final = 2
+
+
 @dataclass(slots=True)
 class KnownHolder:
     """A holder as we know it. `held` is None until it was asked."""
@@ -34,6 +38,8 @@ class KnownHolder:
     rest_until: float = 0.0
     failures: int = 0
     transfers: int = 0
+    # Questions in a row that it did not answer. A busy holder fails transfers, and is there all the same.
+    unanswered: int = 0
     # Its place among those that would ask the origin (proto.owners).
     place: bytes = b""
 
@@ -68,15 +74,15 @@ class KnownHolders:
         """Those to be asked what they hold."""
         return (entry for entry in self.known.values() if not entry.query and entry.ask_at <= now)
 
-    def failed(self, peer: PeerName, now: float, limits: Limits) -> None:
-        """A transfer or a question failed: it rests, and is dropped after too many failures in a row."""
+    def failed(self, peer: PeerName, now: float, limits: Limits, *, busy: bool = False) -> None:
+        """A transfer or a question failed: it rests, and is dropped after too many in a row, unless it was only busy."""
         entry = self.known.get(peer)
         if entry is None:
             return
         entry.failures += 1
         doublings = min(entry.failures, limits.holder_failures_max) - 1
         entry.rest_until = now + limits.holder_rest_s * 2**doublings
-        if entry.failures >= limits.holder_failures_max:
+        if entry.failures >= limits.holder_failures_max and not busy:
             # It may come back: asked again, late, and holds nothing until it answered.
             entry.held = 0
             entry.ask_at = now + limits.refresh_s * limits.holder_failures_max
@@ -91,8 +97,9 @@ class KnownHolders:
         return union
 
     def owners(self, own: PeerName) -> list[PeerName]:
-        """Who asks the origin for this blob: of this node and the holders that answered last time."""
-        placed = [(entry.place, entry.holder.peer) for entry in self.known.values() if not entry.failures]
+        """Who asks the origin for this blob: of this node and the holders that are there."""
+        there = [entry for entry in self.known.values() if entry.unanswered < UNANSWERED_MAX]
+        placed = [(entry.place, entry.holder.peer) for entry in there]
         return [peer for _, peer in sorted([*placed, (place(self.digest, own), own)])[:OWNERS_MAX]]
 
     def undecided(self) -> bool:

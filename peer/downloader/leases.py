@@ -260,7 +260,7 @@ def _holder_bad(state: State, blob: Blob, fetch: Fetch, reason: str) -> None:
         if entry is not None and reason == FetchReason.NOT_HELD and entry.held is not None:
             entry.held &= ~(1 << fetch.piece)
         if reason != FetchReason.BUSY or fetch.standalone:
-            blob.holders.failed(peer, state.now, state.limits)
+            blob.holders.failed(peer, state.now, state.limits, busy=reason == FetchReason.BUSY)
 
 
 def store_trouble(state: State, blob: Blob, message: str) -> None:

@@ -16,15 +16,15 @@ class Limits:
     # Where a node knows nobody to share the origin with, each begins at a moment of its own.
     grace_jitter_s: float = 10.0
     # A node whose turn at the origin it is may be dead or refused there: the next one tries when so long nothing came.
-    turn_s: float = 10.0
+    # Or so long as all owners need for a piece each at the slowest rate worth waiting for, if that is longer.
+    turn_s: float = 15.0
     # containerd gives up on headers after 30 s.
     size_wait_s: float = 20.0
     # For how long a check that a blob is public counts.
     public_s: float = 3600.0
     # A reader waits so long without progress: no transfer, no payload, no word that the origin or the swarm moves.
     stall_s: float = 30.0
-    # With a supernode the blob's owners ask the origin then, for all; who has nothing after so long goes there alone.
-    # Longer than the turns of all owners.
+    # Where others share the origin out, who has nothing after so long again goes there alone: longer than all turns.
     starved_s: float = 90.0
     # The same where the swarm moves, or other blobs come: it may be others' turn, or this node may reach nobody.
     patience_s: float = 300.0

@@ -16,7 +16,7 @@ from peer.downloader.blob import StoreState, Upstream
 from peer.downloader.contract import FetchUpstream, UpstreamEnded, UpstreamPiece
 from peer.downloader.leases import piece_held, stop_upstream, store_trouble
 from proto.errors import UpstreamKind
-from proto.owners import place, span_pieces
+from proto.owners import OWNERS_MAX, place, span_pieces
 from proto.pieces import first_missing
 from proto.wire.messages import NO_READER, OriginStatus, OriginTried
 
@@ -37,12 +37,13 @@ def origin_status(state: State, event: OriginStatus) -> Blob | None:
     if event.state != blob.origin_state or event.elected != blob.elected:
         state.note(blob, f"origin {event.state}{' and this node is elected' if event.elected else ''}")
     if event.state == "open" != blob.origin_state:
-        blob.found_at = state.now
+        blob.starved, blob.found_at = True, state.now
     blob.origin_state, blob.elected = event.state, event.elected
     if event.state == "sharing":
         blob.moved_at = state.now
     if event.state == "fetching":
-        blob.progress_at = state.now
+        if not blob.starved:
+            blob.progress_at = state.now
         stop_upstream(state, blob)
     elif event.elected and not _has_source(blob):
         state.send(OriginTried(event.swarm, UpstreamKind.UNAVAILABLE.value))
@@ -59,7 +60,7 @@ def may_ask(state: State, blob: Blob) -> bool:
     if not state.sharing:
         return False
     if state.connected:
-        return blob.elected or ((blob.origin_state == "open" or blob.starved) and blob.needed_here)
+        return blob.elected or (blob.starved and blob.needed_here and blob.origin_state != "fetching")
     return blob.needed_here and state.now >= asks_from(state, blob)
 
 
@@ -102,7 +103,7 @@ def next_turn_at(state: State, blob: Blob) -> float:
         return first
     if not blob.holders.known or not may_ask(state, blob):
         return float("inf")
-    return _turns_begin(state, blob) + (_turn(state, blob) + 1) * state.limits.turn_s
+    return _turns_begin(state, blob) + (_turn(state, blob) + 1) * _turn_s(state, blob)
 
 
 def _turns_begin(state: State, blob: Blob) -> float:
@@ -111,7 +112,13 @@ def _turns_begin(state: State, blob: Blob) -> float:
 
 def _turn(state: State, blob: Blob) -> int:
     """Whose turn it is: 0 is the first in a span's order, 1 the next, who comes when nothing turned up, and so on."""
-    return int((state.now - _turns_begin(state, blob)) / state.limits.turn_s + 1e-9)
+    return int((state.now - _turns_begin(state, blob)) / _turn_s(state, blob) + 1e-9)
+
+
+def _turn_s(state: State, blob: Blob) -> float:
+    assert blob.layout is not None
+    limits = state.limits
+    return max(limits.turn_s, OWNERS_MAX * blob.layout.piece_size_bytes / limits.standalone_rate_min_bytes_s)
 
 
 def _span_in_turn(state: State, blob: Blob, pieces: int) -> int:

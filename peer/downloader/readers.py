@@ -187,7 +187,7 @@ def overdue(state: State, blob: Blob) -> None:
         return
     if state.connected and not blob.starved:
         state.note(blob, f"nothing came for {state.now - blob.progress_at:.0f} s: the owners ask the origin")
-        blob.starved, blob.found_at = True, state.now
+        blob.starved, blob.found_at, blob.origin_state = True, state.now, ""
     else:
         state.fail_readers(blob, f"nothing came for {state.now - blob.progress_at:.0f} s")
 
@@ -201,7 +201,8 @@ def stalled_at(state: State, blob: Blob) -> float:
     start = max(blob.progress_at, min(busy_at, blob.progress_at + state.limits.patience_s))
     if not state.connected and state.ever_connected:
         start = max(start, state.upstream_from)
-    return start + state.limits.stall_s + (state.limits.starved_s if blob.starved else 0.0)
+    shared = blob.starved or (not state.connected and bool(blob.holders.known))
+    return start + state.limits.stall_s + (state.limits.starved_s if shared else 0.0)
 
 
 def due_at(state: State, blob: Blob) -> float:

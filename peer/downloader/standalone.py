@@ -67,9 +67,10 @@ def holdings_known(state: State, event: HoldingsKnown) -> Blob | None:
         return blob
     entry.query = 0
     if event.held is None:
+        entry.unanswered += 1
         blob.holders.failed(peer, state.now, state.limits)
     else:
         entry.held = event.held & blob.full
-        entry.failures = 0
+        entry.failures = entry.unanswered = 0
         state.note_found(blob)
     return blob

@@ -124,7 +124,7 @@ def test_whom_nobody_can_serve_is_told_so() -> None:
     outcome = run(replace(SMALL, origin=OriginBehaviour(refused=1000, retry_after_s=1.0)))
     assert len(outcome.errors) == SMALL.nodes
     assert not outcome.nameless
-    assert "rate_limited" in outcome.errors[0]
+    assert any("rate_limited" in error for error in outcome.errors), "of those that tried"
 
 
 def test_a_tiny_blob_travels_inside_messages() -> None:

@@ -13,6 +13,7 @@ from peer.downloader.contract import (
     StoreOpened,
     UpstreamEnded,
 )
+from peer.downloader.limits import Limits
 from proto.ids import Digest
 from proto.owners import place
 from proto.wire.messages import Grant, Holders, OriginStatus, SwarmOpened
@@ -61,8 +62,9 @@ def test_a_starved_node_whose_turn_it_is_not_leaves_the_origin_to_others_for_a_t
     others = [peer_id(number) for number in (1, 3, 4)]
     own = next(n for n in range(5, 99) if place(DIGEST, peer_id(n), 0) > max(place(DIGEST, p, 0) for p in others))
     script = starved(own, size=PIECE)
-    assert of_type(script.wait(25.0), FetchUpstream) == []
-    assert of_type(script.wait(6.0), FetchUpstream), "the fourth in turn"
+    limits = Limits()
+    assert of_type(script.wait(3 * limits.turn_s - 2.0), FetchUpstream) == []
+    assert of_type(script.wait(2.0), FetchUpstream), "the fourth in turn"
 
 
 def test_a_piece_of_a_peer_ends_the_turns_at_the_origin() -> None:

@@ -31,6 +31,7 @@ from peer.downloader.contract import (
     UpstreamEnded,
     UpstreamPiece,
 )
+from peer.downloader.holders import UNANSWERED_MAX
 from peer.downloader.limits import Limits
 from proto.pieces import KIB
 from proto.wire.messages import Announce, FetchReason, Holders
@@ -173,9 +174,21 @@ def test_pieces_that_turn_up_at_holders_put_the_next_one_s_turn_off() -> None:
     assert fetched_upstream(script) == 0
 
 
+def test_what_a_busy_holder_has_is_not_asked_of_upstream() -> None:
+    script, (first, second) = lost(own=2)
+    script(HoldingsKnown(first.query, 0b1111), HoldingsKnown(second.query, 0))
+    for _ in range(20):
+        fetches = list(script.machine.state.blobs[DIGEST].fetches)
+        script(*(FetchEnded(fetch, FetchReason.BUSY, 0.0) for fetch in fetches))
+        script.wait(1.0)
+    assert of_type(script.all, FetchUpstream) == []
+
+
 def test_a_holder_that_does_not_answer_has_no_turn() -> None:
     script, queries = lost(own=2, holders=(2, 3))
-    script(*(HoldingsKnown(query.query, None) for query in queries))
+    for _ in range(UNANSWERED_MAX):
+        script(*(HoldingsKnown(query.query, None) for query in queries))
+        queries = of_type(script.wait(LIMITS.refresh_s), AskHoldings)
     script.wait(LIMITS.grace_s + LIMITS.refresh_s)
     assert fetched_upstream(script) == 0b1111
 
