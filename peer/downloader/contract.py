@@ -231,10 +231,14 @@ class PublicChecked:
 
 @dataclass(frozen=True, slots=True)
 class HoldingsKnown:
-    """The pieces (mask) that a holder reports; None if it could not be asked. Comes after HashesLearned."""
+    """The pieces (mask) that a holder reports; None if it could not be asked, or is too `busy` to say.
+
+    Comes after HashesLearned.
+    """
 
     query: int
     held: int | None
+    busy: bool = False
 
 
 TransferEvent = (

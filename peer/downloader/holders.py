@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 # A holder that answered none of the last so many questions is gone.
-UNANSWERED_MAX: Final = 2
+UNANSWERED_MAX: Final = 3
 
 
 @dataclass(slots=True)
@@ -75,7 +75,7 @@ class KnownHolders:
         return (entry for entry in self.known.values() if not entry.query and entry.ask_at <= now)
 
     def failed(self, peer: PeerName, now: float, limits: Limits, *, busy: bool = False) -> None:
-        """A transfer or a question failed: it rests, and is dropped after too many in a row, unless it was only busy."""
+        """A transfer or a question failed: it rests, and is dropped after too many in a row; not one that is busy."""
         entry = self.known.get(peer)
         if entry is None:
             return

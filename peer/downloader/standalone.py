@@ -67,8 +67,8 @@ def holdings_known(state: State, event: HoldingsKnown) -> Blob | None:
         return blob
     entry.query = 0
     if event.held is None:
-        entry.unanswered += 1
-        blob.holders.failed(peer, state.now, state.limits)
+        entry.unanswered = 0 if event.busy else entry.unanswered + 1
+        blob.holders.failed(peer, state.now, state.limits, busy=event.busy)
     else:
         entry.held = event.held & blob.full
         entry.failures = entry.unanswered = 0

@@ -26,6 +26,7 @@ from proto.errors import (
     FrameInvalid,
     LayercastError,
     LocalError,
+    PeerBusy,
     PieceCorrupt,
     RemoteError,
     TicketInvalid,
@@ -57,7 +58,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-QUESTION_TIMEOUT_S: Final = 2.0
+QUESTION_TIMEOUT_S: Final = 5.0
 # What one reader has checked at a time, before it is sent: a few milliseconds' reading, and as much as is on its way.
 CHECK_AHEAD_BYTES: Final = 32 * 1024 * 1024
 
@@ -247,6 +248,7 @@ class Workers:
 
         def run() -> None:
             held: int | None = None
+            busy = False
             handle = self._store.get(command.digest, used=False)
             if handle is None:
                 post(HoldingsKnown(command.query, None))
@@ -258,11 +260,12 @@ class Workers:
                 told = self.transport.bitfield(source, command.digest, ticket, QUESTION_TIMEOUT_S)
                 held = told[1] if told is not None and told[0] == handle.layout else 0
             except Exception as error:
+                busy = isinstance(error, PeerBusy)
                 trouble = _trouble(error, "question_failed", command.digest)
                 logger.debug("holder_not_asked digest=%s %s", command.digest.short, trouble)
             finally:
                 handle.close()
-            post(HoldingsKnown(command.query, held))
+            post(HoldingsKnown(command.query, held, busy=busy))
 
         self._questions.submit(run)
 
