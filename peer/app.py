@@ -30,6 +30,8 @@ from peer.node.supernode_key import SupernodeKey
 from peer.node.workers import Workers
 from peer.proxy.client_request import ProxyContext
 from peer.proxy.mirror import build_app
+from peer.registry.client import OriginHttp
+from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
 from peer.status import ROUTES, PeerHealth
 from peer.store import upkeep
@@ -164,7 +166,13 @@ class Peer:
     def _make_node(self) -> Node:
         config, closing = self._config, self._closing
         self._origins = Origins(
-            lambda: self._upstreams, on_request=self.metrics.count_origin_request, user_agent=f"layercast/{VERSION}"
+            lambda: self._upstreams,
+            on_request=self.metrics.count_origin_request,
+            on_queue=self.metrics.queue_changed,
+            user_agent=f"layercast/{VERSION}",
+            http=OriginHttp(
+                OriginTimeouts(first_byte_s=config.origin_first_byte_s, rate_min_bytes_s=config.origin_rate_min_bytes_s)
+            ),
         )
         self._download_limiter = RateLimiter(config.download_rate_bytes_s)
         http = HttpTransport(
@@ -179,7 +187,11 @@ class Peer:
         fetcher = UpstreamFetcher(self._origins, self.metrics.origin_received)
         workers = Workers(self._store, http, fetcher, self._origins, self.metrics)
         node = self._node = Node(
-            Downloader(random.Random(), peer_name(self._identity.peer), Limits(public_s=config.public_ttl_s)),
+            Downloader(
+                random.Random(),
+                peer_name(self._identity.peer),
+                Limits(public_s=config.public_ttl_s, public_outage_s=config.public_outage_s),
+            ),
             workers,
             self.metrics,
             send=lambda message: self._session.send(message) if self._session is not None else None,

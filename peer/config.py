@@ -12,7 +12,6 @@ from proto.config.settings import default_data_dir, option
 from proto.config.values import (
     HostPort,
     parse_bool,
-    parse_duration,
     parse_int,
     parse_path,
     parse_rate,
@@ -83,7 +82,6 @@ class PeerConfig(ServiceSettings):
     download_slots: int = option(
         within(parse_int, 1, 64, "1 to 64"), 8, "transfers from peers at a time; each has a thread and 256 KiB"
     )
-    public_ttl_s: float = option(parse_duration, 3600.0, "how long a blob counts as public after its origin was asked")
 
     def __post_init__(self) -> None:
         super().__post_init__()

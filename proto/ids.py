@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 # The two algorithms registered in the OCI image specification, with their length in hex characters.
 HEX_LENGTHS = {"sha256": 64, "sha512": 128}
 _HEX = re.compile(r"[0-9a-f]+")
+_ANY = re.compile(r"([a-z0-9]+(?:[+._-][a-z0-9]+)*):([A-Za-z0-9=_-]{1,255})")
 
 PEER_ID_BYTES = 32
 PEER_NAME_BYTES = 12
@@ -48,6 +49,17 @@ class Digest:
     def of(cls, content: bytes, algorithm: str = "sha256") -> Digest:
         """The digest of these very bytes."""
         return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
+
+    @classmethod
+    def parse_any(cls, text: str) -> Digest:
+        """The same, also of an algorithm that is not checked here: any may be used. Raises DigestInvalid."""
+        match = _ANY.fullmatch(text)
+        return cls.parse(text) if match is None or match[1] in HEX_LENGTHS else cls(match[1], match[2])
+
+    @property
+    def checked(self) -> bool:
+        """Whether content can be compared with it. What cannot be compared is not shared."""
+        return self.algorithm in HEX_LENGTHS
 
     def hasher(self) -> _Hash:
         """A fresh hash object of this digest's algorithm."""

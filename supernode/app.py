@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import platform
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from peer.registry.client import OriginHttp
+from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
 from peer.registry.range_reader import ReadSettings
 from peer.store import upkeep
@@ -61,8 +64,10 @@ from supernode.state.sqlite import SqliteState
 from supernode.state.thread import StateThread
 
 if TYPE_CHECKING:
-    from proto.ids import PeerId
+    from proto.errors import UpstreamError
+    from proto.ids import Digest, PeerId
     from proto.machine import Machine
+    from proto.wire.messages import Source
     from supernode.config import SupernodeConfig
     from supernode.scheduler.contract import Command, Event
 
@@ -177,22 +182,31 @@ class Supernode:
         origins = Origins(
             lambda: self._policy.upstreams,
             on_request=self.metrics.count_origin_request,
+            on_queue=self.metrics.queue_changed,
             user_agent=f"layercast/{VERSION}",
+            http=OriginHttp(
+                OriginTimeouts(first_byte_s=config.origin_first_byte_s, rate_min_bytes_s=config.origin_rate_min_bytes_s)
+            ),
         )
-        self._origin = OriginFetcher(origins, ReadSettings(self._count_origin_bytes))
+        self._origin = OriginFetcher(
+            origins,
+            ReadSettings(self._count_origin_bytes),
+            on_contradiction=functools.partial(self._contradicted, asyncio.get_running_loop()),
+        )
         self._heads = Cancellation()
         self._transport = HttpTransport(self._identity, workers=4)
-        self._seed = Seed(self._store, self._transport, self._origin.fetch, self._signer, config.data_dir)
-        self._public_access = PublicAccess(
-            lambda source, digest: self._origin.public_size(source, digest, self._heads), self._state
+        self._seed = Seed(
+            self._store, self._transport, self._origin.fetch, origins.queues, self._signer, config.data_dir
         )
-        for close in (
-            origins.close,
-            self._public_access.join,
-            self._seed.close,
-            self._transport.close,
-            self._seed.cancel_all,
-        ):
+        self._public_access = PublicAccess(
+            lambda source, digest: self._origin.public_size(source, digest, self._heads),
+            self._state,
+            origins.queues,
+            fresh_s=config.public_ttl_s,
+            stale_s=config.public_outage_s,
+            on_refused=lambda reason: self.metrics.blobs_refused.labels(reason).inc(),
+        )
+        for close in (self._seed.close, self._transport.close, origins.close, self._seed.cancel_all):
             self._closing.callback(close)
         self._driver: Driver[Event, Command] = Driver(self._scheduler, Wakeup(), self._fail)
         self._control = control = Control(self._ports())
@@ -336,6 +350,13 @@ class Supernode:
         while True:
             await asyncio.sleep(LOOK_UP_EVERY_S)
             await asyncio.to_thread(self._seed_address.look_up)
+
+    def _contradicted(
+        self, loop: asyncio.AbstractEventLoop, source: Source, digest: Digest, error: UpstreamError
+    ) -> None:
+        """From any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(self._public_access.contradicted, source, digest, error)
 
     def _count_origin_bytes(self, count: int) -> None:
         self.metrics.origin_bytes.inc(count)

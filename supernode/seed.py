@@ -13,8 +13,10 @@ import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from peer.registry.queues import Work
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource, Transport
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import LayercastError, LocalError, PieceCorrupt, UpstreamError
@@ -22,11 +24,14 @@ from proto.pieces import PieceLayout, indices, runs
 from proto.wire.messages import FetchReason
 from supernode.claimed_blob import ClaimedBlob
 from supernode.control.swarm_registry import SeedBlob
+from supernode.origin.sources import is_refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
     from pathlib import Path
 
+    from peer.registry.queues import UpstreamQueues
     from peer.store.base import BlobHandle, BlobStore
     from proto.ids import Digest
     from proto.wire.messages import Source
@@ -40,8 +45,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Blobs fetched from origins at the same time; further ones wait. Each keeps one piece in memory at most.
-ORIGIN_FETCHES_MAX: Final = 16
+# A blob that nobody wants any more is fetched for so long: a node that lost its session comes back sooner.
+UNWANTED_S: Final = 10.0
 # Threads for opening blobs, and for comparing digests (a core each while they read).
 STORE_THREADS: Final = 4
 CHECK_THREADS: Final = 2
@@ -49,16 +54,42 @@ CHECK_THREADS: Final = 2
 READ_BACK_BYTES_MAX: Final = 64 * 1024
 
 
+@dataclass(slots=True)
+class _OriginFetch:
+    """A fetch that waits for its turn or runs."""
+
+    digest: Digest
+    sources: tuple[Source, ...]
+    pieces: int
+    read_back: bool
+    claim: Claim | None
+    cancel: Cancellation = field(default_factory=Cancellation)
+    turn: Future[None] | None = None
+
+    def end(self) -> None:
+        """Now, wherever it is."""
+        self.cancel.cancel()
+        if self.turn is not None:
+            self.turn.cancel()
+
+
 class Seed:
     """Implements SeedWork. Created on the loop; close() in a thread. Claimed blobs are looked at in `folder`."""
 
     def __init__(
-        self, store: BlobStore, transport: Transport, fetch: OriginFetch, signer: IdentitySigner, folder: Path
+        self,
+        store: BlobStore,
+        transport: Transport,
+        fetch: OriginFetch,
+        queues: UpstreamQueues,
+        signer: IdentitySigner,
+        folder: Path,
     ) -> None:
         self._store = store
         self._folder = folder
         self._transport = transport
         self._fetch = fetch
+        self._queues = queues
         self._signer = signer
         self._loop = asyncio.get_running_loop()
         self._events: Verification | None = None
@@ -67,10 +98,9 @@ class Seed:
         self._pins: dict[Digest, BlobHandle] = {}
         # What is to be pinned: threads may come to it in another order than they were told.
         self._wanted: set[Digest] = set()
-        self._cancels: dict[int, Cancellation] = {}
+        self._fetches: dict[int, _OriginFetch] = {}
         self._store_threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
         self._check_threads = ThreadPoolExecutor(CHECK_THREADS, thread_name_prefix="check")
-        self._origin_threads = ThreadPoolExecutor(ORIGIN_FETCHES_MAX, thread_name_prefix="origin")
         store.on_evicted(lambda digest: self._tell(lambda events: events.blob_evicted(digest)))
         store.on_rotten(lambda digest, pieces: self._tell(lambda events: events.pieces_rotten(digest, pieces)))
 
@@ -140,6 +170,7 @@ class Seed:
         """See SeedWork."""
         with self._lock:
             self._wanted.discard(digest)
+        self._loop.call_later(UNWANTED_S, self._end_unwanted, digest)
         self._store_threads.submit(self._unpin, digest)
 
     def _unpin(self, digest: Digest) -> None:
@@ -151,38 +182,37 @@ class Seed:
     # --- from the origin -----------------------------------------------------------------------------------------
 
     def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
-        """See SeedWork."""
-        cancel = Cancellation()
-        with self._lock:
-            self._cancels[fetch_id] = cancel
-        sources, read_back, claim = tuple(swarm.sources), swarm.inline, swarm.claim
+        """See SeedWork. It waits in the queue of its first source, where no other upstream's fetches are."""
+        fetch = _OriginFetch(swarm.digest, tuple(swarm.sources), pieces, swarm.inline, swarm.claim)
+        number, upstream = swarm.number, fetch.sources[0].upstream if fetch.sources else ""
 
         def run() -> None:
+            self._tell(lambda events: events.origin_began(fetch_id, number))
             error: LayercastError | None
             try:
-                error = self._fetch_pieces(swarm, sources, pieces, read_back, claim, cancel)
+                error = self._fetch_pieces(swarm, fetch)
             except Exception:
                 # Our own bug: logged loudly, but whoever waits for the end must hear of it.
                 logger.exception("origin_fetch_failed digest=%s", swarm.digest.short)
                 error = LocalError("internal error while fetching from an origin; see the log")
+            ended(error)
+
+        def ended(error: LayercastError | None) -> None:
             with self._lock:
-                self._cancels.pop(fetch_id, None)
-            self._tell(lambda events: events.origin_ended(fetch_id, swarm.number, ok=error is None))
+                self._fetches.pop(fetch_id, None)
+            refused = str(error) if isinstance(error, UpstreamError) and is_refusal(error) else ""
+            self._tell(lambda events: events.origin_ended(fetch_id, number, ok=error is None, refused=refused))
 
-        self._origin_threads.submit(run)
+        with self._lock:
+            self._fetches[fetch_id] = fetch
+            fetch.turn = self._queues.submit(Work.FETCH, upstream, run)
+        # Given up before its turn came.
+        fetch.turn.add_done_callback(lambda turn: ended(LocalError("cancelled")) if turn.cancelled() else None)
 
-    def _fetch_pieces(
-        self,
-        swarm: OpenSwarm,
-        sources: tuple[Source, ...],
-        pieces: int,
-        read_back: bool,
-        claim: Claim | None,
-        cancel: Cancellation,
-    ) -> LayercastError | None:
+    def _fetch_pieces(self, swarm: OpenSwarm, fetch: _OriginFetch) -> LayercastError | None:
         started_s, digest = time.monotonic(), swarm.digest
         try:
-            cancel.check()
+            fetch.cancel.check()
             handle = self._store.open(digest, swarm.layout)
         except FetchCancelled:
             return LocalError("cancelled")
@@ -190,15 +220,16 @@ class Seed:
             return error
 
         def stored(piece: int, piece_hash: bytes) -> None:
-            content = _read_back(handle) if read_back else None
+            content = _read_back(handle) if fetch.read_back else None
             self._tell(lambda events: events.seed_stored(swarm.number, piece, piece_hash, content))
 
         try:
-            if claim is not None:
-                self._take_claimed(handle, claim, pieces, stored, cancel)
+            pieces = fetch.pieces
+            if fetch.claim is not None:
+                self._take_claimed(handle, fetch.claim, pieces, stored, fetch.cancel)
                 pieces &= ~handle.held
             if pieces:
-                self._fetch(handle, sources, pieces, stored, cancel)
+                self._fetch(handle, fetch.sources, pieces, stored, fetch.cancel)
         except FetchCancelled:
             return LocalError("cancelled")
         except (UpstreamError, LocalError) as error:
@@ -234,9 +265,16 @@ class Seed:
     def cancel_origin(self, fetch_id: int) -> None:
         """See SeedWork."""
         with self._lock:
-            cancel = self._cancels.get(fetch_id)
-        if cancel is not None:
-            cancel.cancel()
+            fetch = self._fetches.get(fetch_id)
+        if fetch is not None:
+            fetch.end()
+
+    def _end_unwanted(self, digest: Digest) -> None:
+        if digest not in self._wanted:
+            with self._lock:
+                fetches = [fetch for fetch in self._fetches.values() if fetch.digest == digest]
+            for fetch in fetches:
+                fetch.end()
 
     # --- from peers ----------------------------------------------------------------------------------------------
 
@@ -332,13 +370,14 @@ class Seed:
         """End every fetch from origins now, and begin none."""
         with self._lock:
             self._closing = True
-            for cancel in self._cancels.values():
-                cancel.cancel()
+            fetches = list(self._fetches.values())
+        for fetch in fetches:
+            fetch.end()
 
     def close(self) -> None:
-        """Blocking: wait for every thread, close every blob. Store and transport are closed by who made them."""
+        """Blocking: wait for every thread but the queues', close every blob. Others are closed by who made them."""
         self.cancel_all()
-        for executor in (self._origin_threads, self._check_threads, self._store_threads):
+        for executor in (self._check_threads, self._store_threads):
             executor.shutdown(wait=True, cancel_futures=True)
         for handle in self._pins.values():
             handle.close()

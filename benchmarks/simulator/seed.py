@@ -169,6 +169,8 @@ class Seed:
                 checker.origin_ended(environment.clock.now, blob, pieces)
             self._queue(self._report_end, fetch_id, swarm.number, not reason)
 
+        assert self._events is not None
+        self._queue(self._events.origin_began, fetch_id, swarm.number)
         self._fetches[fetch_id] = environment.origin.fetch(self._endpoint, blob, deque(indices(pieces)), stored, ended)
 
     def _report_end(self, fetch_id: int, swarm: int, ok: bool) -> None:

@@ -227,6 +227,7 @@ class PublicChecked:
     size_bytes: int
     reason: str = ""
     message: str = ""
+    retry_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +389,7 @@ class RefuseReader:
     reader: int
     reason: str
     message: str
+    retry_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

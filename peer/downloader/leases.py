@@ -13,7 +13,6 @@ from peer.downloader.blob import Fetch, StoreState
 from peer.downloader.contract import (
     BlobComplete,
     CancelFetch,
-    CancelUpstream,
     FetchEnded,
     PayloadCame,
     PieceArrived,
@@ -141,14 +140,7 @@ def stop_all(state: State, blob: Blob) -> None:
     """Cancel everything of a blob that moves bytes."""
     for fetch in blob.fetches.values():
         stop(state, blob, fetch)
-    stop_upstream(state, blob)
-
-
-def stop_upstream(state: State, blob: Blob) -> None:
-    """End this node's own fetch from the origin after the piece in hand."""
-    if blob.upstream is not None and not blob.upstream.cancelled:
-        blob.upstream.cancelled = True
-        state.emit(CancelUpstream(blob.upstream.fetch))
+    state.stop_upstream(blob)
 
 
 def fetch_ended(state: State, event: FetchEnded) -> Blob | None:

@@ -19,15 +19,19 @@ class Limits:
     # Or so long as all owners need for a piece each at the slowest rate worth waiting for, if that is longer.
     turn_s: float = 15.0
     # containerd gives up on headers after 30 s.
-    size_wait_s: float = 20.0
+    # The supernode says before that, after 20 s, that an origin is slow.
+    size_wait_s: float = 23.0
     # For how long a check that a blob is public counts.
     public_s: float = 3600.0
+    # The same while the origin cannot be asked.
+    public_outage_s: float = 4 * 3600.0
     # A reader waits so long without progress: no transfer, no payload, no word that the origin or the swarm moves.
     stall_s: float = 30.0
     # Where others share the origin out, who has nothing after so long again goes there alone: longer than all turns.
     starved_s: float = 90.0
     # The same where the swarm moves, or other blobs come: it may be others' turn, or this node may reach nobody.
-    patience_s: float = 300.0
+    # With stall_s and starved_s it is less than the 5 minutes after which containerd gives up a body.
+    patience_s: float = 150.0
     # After the store failed, clients go straight upstream for this long.
     store_rest_s: float = 30.0
     # Transfers at a time, whoever asked for them; the supernode's budget is far below.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from peer.downloader.blob import StoreState, Upstream
 from peer.downloader.contract import FetchUpstream, UpstreamEnded, UpstreamPiece
-from peer.downloader.leases import piece_held, stop_upstream, store_trouble
+from peer.downloader.leases import piece_held, store_trouble
 from proto.errors import UpstreamKind
 from proto.owners import OWNERS_MAX, place, span_pieces
 from proto.pieces import first_missing
@@ -39,12 +39,11 @@ def origin_status(state: State, event: OriginStatus) -> Blob | None:
     if event.state == "open" != blob.origin_state:
         blob.starved, blob.found_at = True, state.now
     blob.origin_state, blob.elected = event.state, event.elected
-    if event.state == "sharing":
+    if event.state in ("sharing", "fetching", "queued"):
+        # Others get on, or are about to; this node has nothing of that yet.
         blob.moved_at = state.now
     if event.state == "fetching":
-        if not blob.starved:
-            blob.progress_at = state.now
-        stop_upstream(state, blob)
+        state.stop_upstream(blob)
     elif event.elected and not _has_source(blob):
         state.send(OriginTried(event.swarm, UpstreamKind.UNAVAILABLE.value))
         blob.elected = False

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from proto.wire.messages import Source
 
 # What the proxy knows of (peer.node.blobs.NotShared); another reason of the supernode's becomes the last.
-_REASONS: Final = ("private", "unknown", "rate_limited", "limit", "unavailable")
+_REASONS: Final = ("private", "unknown", "rate_limited", "slow", "limit", "unavailable")
+# The origin did not decide.
+_OUTAGES: Final = ("rate_limited", "unavailable")
 
 
 def blob_wanted(state: State, event: BlobWanted) -> Blob:
@@ -82,12 +84,12 @@ def answer_admitted(state: State, blob: Blob) -> None:
             state.emit(AnswerReader(reader.reader))
 
 
-def refuse(state: State, blob: Blob, reader: Reader, reason: str, message: str) -> None:
+def refuse(state: State, blob: Blob, reader: Reader, reason: str, message: str, retry_after_s: float = 0.0) -> None:
     """The client goes to its origin. It stays known until the shell closes it."""
     if not reader.answered and not reader.failed:
         reader.failed = True
         state.note(blob, f"reader {reader.reader} refused: {reason}")
-        state.emit(RefuseReader(reader.reader, reason, message))
+        state.emit(RefuseReader(reader.reader, reason, message, retry_after_s))
 
 
 def refuse_unanswered(state: State, blob: Blob, reason: str, message: str) -> None:
@@ -124,17 +126,21 @@ def public_checked(state: State, event: PublicChecked) -> Blob | None:
     if blob is None or source is None:
         return blob
     reason = event.reason
+    if reason in _OUTAGES and blob.layout is not None and state.is_public(blob.digest, source, outage=True):
+        admit(state, blob, source)
+        return blob
     if not reason and not set_layout(state, blob, event.size_bytes, None):
         reason = "limit"
     if not reason:
         state.mark_public(blob, source)
         admit(state, blob, source)
     elif not (state.connected and source in blob.unanswered):
-        source_refused(state, blob, source, reason, event.message or "the blob's size is not one we serve")
+        message = event.message or "the blob's size is not one we serve"
+        source_refused(state, blob, source, reason, message, event.retry_after_s)
     return blob
 
 
-def source_refused(state: State, blob: Blob, source: Source, reason: str, message: str) -> None:
+def source_refused(state: State, blob: Blob, source: Source, reason: str, message: str, retry_after_s: float) -> None:
     """Not public there: its clients go to their origin, and the download ends unless others want it."""
     if reason in ("private", "unknown"):
         state.public.pop((blob.digest, source), None)
@@ -143,7 +149,7 @@ def source_refused(state: State, blob: Blob, source: Source, reason: str, messag
     known = reason if reason in _REASONS else "unavailable"
     for reader in list(blob.readers.values()):
         if reader.source == source:
-            refuse(state, blob, reader, known, message)
+            refuse(state, blob, reader, known, message, retry_after_s)
     if not blob.complete and not blob.swarm and not any(r.admitted and not r.failed for r in blob.readers.values()):
         blob.wanted = False
 
@@ -156,7 +162,7 @@ def blob_refused(state: State, event: BlobRefused) -> Blob | None:
     source = blob.unanswered.popleft() if blob.unanswered else None
     state.note(blob, f"refused by the supernode: {event.reason}")
     if source is not None:
-        source_refused(state, blob, source, event.reason, event.message)
+        source_refused(state, blob, source, event.reason, event.message, event.retry_after_s)
     if not blob.swarm and not blob.complete and not blob.unanswered:
         state.fail_readers(blob, f"the supernode does not share this blob: {event.reason}")
         blob.wanted = any(not r.failed for r in blob.readers.values())
@@ -183,9 +189,17 @@ def overdue(state: State, blob: Blob) -> None:
     for reader in blob.readers.values():
         if not reader.answered and not reader.failed and reader.deadline <= state.now:
             refuse(state, blob, reader, "link", "no word of this blob's size in time")
-    if blob.fetches or stalled_at(state, blob) > state.now:
-        return
-    if state.connected and not blob.starved:
+    if stalled_at(state, blob) <= state.now:
+        _stalled(state, blob)
+    if unwanted_at(state, blob) <= state.now:
+        state.note(blob, "given up: no client waits, and nothing came")
+        state.stop_upstream(blob)
+        blob.wanted = False
+
+
+def _stalled(state: State, blob: Blob) -> None:
+    waits = blob.fetches or blob.upstream or blob.check
+    if state.connected and not blob.starved and not waits:
         state.note(blob, f"nothing came for {state.now - blob.progress_at:.0f} s: the owners ask the origin")
         blob.starved, blob.found_at, blob.origin_state = True, state.now, ""
     else:
@@ -193,21 +207,34 @@ def overdue(state: State, blob: Blob) -> None:
 
 
 def stalled_at(state: State, blob: Blob) -> float:
-    """When something is done for a blob that nothing happens for: its owners ask the origin, then readers go there."""
-    if blob.fetches or blob.complete or blob.upstream or blob.check or blob.first_read == NO_READER:
+    """When something is done for a blob that nothing happens for: its owners ask the origin, then readers go there.
+
+    What is under way (a transfer, this node's own fetch, a digest check) puts that off, not longer than clients wait.
+    """
+    if blob.complete or blob.first_read == NO_READER:
         return float("inf")
+    shared = blob.starved or (not state.connected and bool(blob.holders.known))
+    starved_s = state.limits.starved_s if shared else 0.0
+    if blob.fetches or blob.upstream or blob.check:
+        return blob.progress_at + state.limits.patience_s + state.limits.stall_s + starved_s
     # Others of the swarm have their turn, or other blobs have this node's link.
     busy_at = max(blob.moved_at, state.piece_at)
     start = max(blob.progress_at, min(busy_at, blob.progress_at + state.limits.patience_s))
     if not state.connected and state.ever_connected:
         start = max(start, state.upstream_from)
-    shared = blob.starved or (not state.connected and bool(blob.holders.known))
-    return start + state.limits.stall_s + (state.limits.starved_s if shared else 0.0)
+    return start + state.limits.stall_s + starved_s
+
+
+def unwanted_at(state: State, blob: Blob) -> float:
+    """When a blob that no client waits for any more is given up, since nothing of it comes either."""
+    if not blob.wanted or blob.complete or blob.readers or blob.fetches or blob.check:
+        return float("inf")
+    return blob.progress_at + state.limits.stall_s
 
 
 def due_at(state: State, blob: Blob) -> float:
     """When overdue() has something to do for this blob, if nothing happens before."""
-    due = stalled_at(state, blob)
+    due = min(stalled_at(state, blob), unwanted_at(state, blob))
     for reader in blob.readers.values():
         if not reader.answered and not reader.failed and reader.deadline < due:
             due = reader.deadline

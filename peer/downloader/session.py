@@ -20,7 +20,7 @@ def opened(state: State, _: SupernodeConnected) -> None:
     """Announce everything; stop asking upstream."""
     state.connected = state.ever_connected = True
     for blob in list(state.blobs.values()):
-        leases.stop_upstream(state, blob)
+        state.stop_upstream(blob)
         asking: dict[Source, None] = {
             reader.source: None
             for reader in blob.readers.values()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from peer.downloader.blob import Blob, StoreState
 from peer.downloader.contract import (
+    CancelUpstream,
     CloseInStore,
     Command,
     FailReaders,
@@ -111,8 +112,10 @@ class State:
 
     # --- public at a source -----------------------------------------------------------------------------------
 
-    def is_public(self, digest: Digest, source: Source) -> bool:
-        return self.public.get((digest, source), -1.0) >= self.now
+    def is_public(self, digest: Digest, source: Source, *, outage: bool = False) -> bool:
+        """`outage`: the origin cannot be asked now, so that its earlier word counts for longer."""
+        longer_s = max(0.0, self.limits.public_outage_s - self.limits.public_s) if outage else 0.0
+        return self.public.get((digest, source), float("-inf")) + longer_s >= self.now
 
     def mark_public(self, blob: Blob, source: Source) -> None:
         """An origin gives this blob to anyone; valid for limits.public_s."""
@@ -176,6 +179,12 @@ class State:
         if found & ~blob.found:
             blob.found_at = self.now
         blob.found = found
+
+    def stop_upstream(self, blob: Blob) -> None:
+        """End this node's own fetch from the origin after the piece in hand."""
+        if blob.upstream is not None and not blob.upstream.cancelled:
+            blob.upstream.cancelled = True
+            self.emit(CancelUpstream(blob.upstream.fetch))
 
     # --- messages to the supernode ----------------------------------------------------------------------------
 

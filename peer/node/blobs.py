@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 class NotShared(LayercastError):
     """This blob is not for peer-to-peer here and now: pass the client's request through to its origin.
 
-    `reason` is one of private, unknown, unavailable, rate_limited, limit, off, store, link.
+    `reason` is one of private, unknown, unavailable, slow, rate_limited, limit, off, store, link. With
+    `retry_after_s` the origin wants no more questions for so long, but those of clients with a credential of their own.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.reason = reason
+        self.retry_after_s = retry_after_s
 
 
 class BlobFailed(LayercastError):

@@ -226,7 +226,7 @@ class Node:
         self.readers.answer(command.reader)
 
     def refuse_reader(self, command: contract.RefuseReader) -> None:
-        self.readers.refuse(command.reader, command.reason, command.message)
+        self.readers.refuse(command.reader, command.reason, command.message, command.retry_after_s)
 
     def fail_readers(self, command: contract.FailReaders) -> None:
         self.readers.fail(self._blobs.of(command.digest), command.message, mismatch=command.mismatch)

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from peer.downloader.contract import UpstreamEnded, UpstreamPiece
 from peer.registry.piece_cutter import PieceCutter
-from peer.registry.range_reader import RangeReader, ReadSettings, RequestLimiter
+from peer.registry.queues import Work
+from peer.registry.range_reader import RangeReader, ReadSettings
 from peer.registry.retry import NODE_RETRY
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import LayercastError, LocalError, UpstreamError, UpstreamKind
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FETCHES_MAX: Final = 4
-
 
 @dataclass(slots=True)
 class _Running:
@@ -37,17 +35,16 @@ class _Running:
     blob: BlobHandle
     post: Callable[[Event], None]
     stop: threading.Event = field(default_factory=threading.Event)
+    begun: bool = False
     cancel: Cancellation = field(default_factory=Cancellation)
 
 
 class UpstreamFetcher:
-    """Up to FETCHES_MAX at a time; more wait in order. `received` counts payload bytes, from any thread."""
+    """In the origins' queues, which join the threads. `received` counts payload bytes, from any thread."""
 
     def __init__(self, origins: Origins, received: Callable[[int], None]) -> None:
         self._origins = origins
         self._settings = ReadSettings(received, NODE_RETRY)
-        self._limiter = RequestLimiter(NODE_RETRY.retry_after_max_s)
-        self._executor = ThreadPoolExecutor(FETCHES_MAX, thread_name_prefix="upstream")
         self._running: dict[int, _Running] = {}
         self._lock = threading.Lock()
 
@@ -56,23 +53,24 @@ class UpstreamFetcher:
         fetch = _Running(command, blob, post)
         with self._lock:
             self._running[command.fetch] = fetch
-        self._executor.submit(self._run, fetch)
+        self._origins.queues.submit(Work.FETCH, command.source.upstream, self._run, fetch)
 
     def stop(self, number: int) -> None:
-        """End after the piece in hand; reason `cancelled`."""
+        """End after the piece in hand, at once if nothing came yet; reason `cancelled`."""
         with self._lock:
             fetch = self._running.get(number)
         if fetch is not None:
             fetch.stop.set()
+            if not fetch.begun:
+                fetch.cancel.cancel()
 
     def close(self) -> None:
-        """End all now and join the threads."""
+        """End all now."""
         with self._lock:
             running = list(self._running.values())
         for fetch in running:
             fetch.stop.set()
             fetch.cancel.cancel()
-        self._executor.shutdown(wait=True)
 
     def _run(self, fetch: _Running) -> None:
         reason, message = "", ""
@@ -101,15 +99,17 @@ class UpstreamFetcher:
 
     def _fetch(self, fetch: _Running) -> None:
         """Fetch all pieces, from `first` on and then those before it. Raises what ends it early."""
+        fetch.cancel.check()
         command, blob, layout = fetch.command, fetch.blob, fetch.blob.layout
         origin = self._origins.at(command.source.upstream)
         repository, size_bytes = command.source.repository, layout.size_bytes
-        reader = RangeReader(origin, repository, blob.digest, size_bytes, self._settings, self._limiter, slices=True)
+        reader = RangeReader(origin, repository, blob.digest, size_bytes, self._settings, slices=True)
         ahead = command.pieces >> command.first << command.first
         wanted: list[Range] = [*layout.byte_ranges(ahead), *layout.byte_ranges(command.pieces & ~ahead)]
         cutter = PieceCutter(blob, lambda piece, _: fetch.post(UpstreamPiece(command.fetch, piece)))
 
         def keep(offset: int, chunk: Chunk) -> None:
+            fetch.begun = True
             if fetch.stop.is_set() and offset % layout.piece_size_bytes == 0:
                 raise FetchCancelled
             cutter.write(offset, chunk)

@@ -189,11 +189,11 @@ class Readers:
         self._reading[number] = reader
         answer.set_result(reader)
 
-    def refuse(self, number: int, reason: str, message: str) -> None:
+    def refuse(self, number: int, reason: str, message: str, retry_after_s: float) -> None:
         """Send the client to its origin."""
         _, answer = self._waiting.get(number, (None, None))
         if answer is not None and not answer.done():
-            answer.set_exception(NotShared(reason, message))
+            answer.set_exception(NotShared(reason, message, retry_after_s))
 
     def fail(self, blob: LiveBlob, message: str, *, mismatch: bool) -> None:
         """No more comes for the blob's present readers."""

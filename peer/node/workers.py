@@ -19,6 +19,7 @@ from peer.downloader.contract import (
     PublicChecked,
 )
 from peer.registry.base import ANYONE, REFUSAL_REASONS
+from peer.registry.queues import Work
 from peer.transport.base import PieceFetch, PieceSource
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from peer.transport.wire import decode_hashes
@@ -275,8 +276,7 @@ class Workers:
         """A question of this node's own to the origin, without any credential."""
 
         def run() -> None:
-            size, reason, message = 0, "unavailable", ""
-            source = command.source
+            size, reason, message, retry_after_s = 0, "unavailable", "", 0.0
             try:
                 origin = self._origins.at(source.upstream)
                 told = origin.stat(source.repository, command.digest, ANYONE, self._cancel)
@@ -286,11 +286,13 @@ class Workers:
                     size, reason = told, ""
             except UpstreamError as error:
                 reason, message = REFUSAL_REASONS[error.kind], str(error)
+                retry_after_s = error.retry_after_s or 0.0
             except Exception as error:
                 message = _trouble(error, "public_check_failed", command.digest)
-            post(PublicChecked(command.check, size, reason, message))
+            post(PublicChecked(command.check, size, reason, message, retry_after_s))
 
-        self._questions.submit(run)
+        source = command.source
+        self._origins.queues.submit(Work.CHECK, source.upstream, run)
 
 
 def _stored(handle: BlobHandle, content: bytes) -> tuple[str, str]:

@@ -35,13 +35,15 @@ class ProxyLimits:
 
     # docker gives up its ping after 15 s, containerd an answer's headers after 30 s.
     relay_s: float = 25.0
-    # The size of a blob is known by then, or the client is passed through (one direct try after 20 s).
-    open_s: float = 22.0
+    # The size of a blob is known by then, or the client is passed through.
+    open_s: float = 25.0
+    # Headers wait for the first byte, so that a refusal can still be told, but no longer than this from the request on.
+    headers_s: float = 26.0
     # How often a request that waits looks whether its client is still there.
     hangup_check_s: float = 1.0
     # How a body that its origin cut is resumed.
     retry: RetrySettings = field(default_factory=RetrySettings)
-    # Threads that pass bodies through; each is one client. Further clients are sent to the origin.
+    # Threads that pass bodies of one upstream through; each is one client. Further clients are sent to the origin.
     passages_max: int = 128
 
 

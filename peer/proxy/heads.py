@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from multidict import CIMultiDict
 
+from peer.registry.relayed import as_sent
 from proto.errors import UpstreamError, UpstreamKind
 from proto.ids import Digest
 from proto.oci.registry_errors import BODY_CONTENT_TYPE, Refusal
@@ -38,6 +39,9 @@ _HOP_BY_HOP = frozenset(
 )
 # The request's own framing and address, and what a browser would add for the proxy's address.
 _NOT_FOR_ORIGINS = _HOP_BY_HOP | {"content-length", "cookie", "expect", "host", HOP_HEADER.lower()}
+_NOT_FOR_BLOBS = frozenset(
+    {"accept-encoding", "authorization", "if-match", "if-modified-since", "if-none-match", "if-range", "range"}
+)
 # Alt-Svc and HSTS speak of the origin's address, which is not ours.
 _NOT_FOR_CLIENTS = _HOP_BY_HOP | {"alt-svc", "strict-transport-security"}
 
@@ -48,6 +52,13 @@ def for_origin(received: CIMultiDictProxy[str]) -> CIMultiDict[str]:
     kept = CIMultiDict((n, v) for n, v in received.items() if n.lower() not in _NOT_FOR_ORIGINS | named)
     kept.add(HOP_HEADER, "1")
     return kept
+
+
+def for_blobs(received: CIMultiDictProxy[str]) -> tuple[tuple[str, str], ...]:
+    """The same for a blob's bytes, without what is said otherwise there: the credential, the range, the coding."""
+    lines = as_sent(for_origin(received))
+    kept = [(name, value) for name, value in lines if name.lower() not in _NOT_FOR_BLOBS]
+    return *kept, ("Accept-Encoding", "identity")
 
 
 def for_client(asked: RegistryRequest, status: int, received: MultiMapping[str]) -> CIMultiDict[str]:
@@ -99,7 +110,7 @@ def check_empty(digest: Digest, size_bytes: int | None) -> None:
 
     Raises UpstreamError (content).
     """
-    if size_bytes == 0 and digest != Digest.of(b"", digest.algorithm):
+    if size_bytes == 0 and digest.checked and digest != Digest.of(b"", digest.algorithm):
         raise UpstreamError(f"origin says that blob {digest.short} is empty, which it is not", UpstreamKind.CONTENT)
 
 
@@ -110,6 +121,7 @@ def blob_response(asked: RegistryRequest, digest: Digest, part: Part) -> web.Str
         "Docker-Content-Digest": str(digest),
         "Docker-Distribution-Api-Version": "registry/2.0",
         "Accept-Ranges": "bytes",
+        "ETag": f'"{digest}"',
         **namespace_header(asked),
     }
     if part.end is not None:
@@ -117,6 +129,21 @@ def blob_response(asked: RegistryRequest, digest: Digest, part: Part) -> web.Str
     if part.content_range is not None:
         headers["Content-Range"] = part.content_range
     return web.StreamResponse(status=part.status, headers=headers)
+
+
+def asked_range(http: web.Request, digest: Digest) -> str | None:
+    """The Range header, unless it was meant for other content (If-Range)."""
+    return http.headers.get("Range") if http.headers.get("If-Range") in (None, f'"{digest}"') else None
+
+
+def not_modified(asked: RegistryRequest, http: web.Request, digest: Digest) -> web.Response | None:
+    """The 304 for a client that has the blob already and says so (If-None-Match), or None."""
+    named = {
+        tag.strip().removeprefix("W/") for line in http.headers.getall("If-None-Match", []) for tag in line.split(",")
+    }
+    if named.isdisjoint({"*", f'"{digest}"'}):
+        return None
+    return web.Response(status=304, headers={"ETag": f'"{digest}"', **namespace_header(asked)})
 
 
 def unsatisfiable(part: Part) -> Refusal:

@@ -11,24 +11,31 @@ short. What may be sent is the provider's word; nothing is decided about swarms 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 from peer.proxy.client_request import ClientRequest
 from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, take_over
-from peer.proxy.heads import blob_response, check_empty, method_refused, refused, unsatisfiable
+from peer.proxy.heads import (
+    asked_range,
+    blob_response,
+    check_empty,
+    method_refused,
+    not_modified,
+    refused,
+    unsatisfiable,
+)
 from peer.proxy.passthrough import PassThrough, relay
-from proto.errors import LayercastError, LocalError, RemoteError
+from proto.errors import LayercastError, LocalError, RemoteError, UpstreamError, UpstreamKind
 from proto.oci.ranges import Part, select
 from proto.oci.registry_errors import Refusal, refusal_for
 from proto.oci.routes import HOP_HEADER, BlobRoute, ManifestRoute, Ping, ReferrersRoute, TagsRoute, parse_request
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from peer.node.blobs import OpenedBlob
     from peer.proxy.client_request import ProxyContext
     from peer.proxy.client_socket import ClientSocket
@@ -45,6 +52,10 @@ _KINDS: dict[type[Route], str] = {
 }
 # A client that hung up before it had an answer; the number that web servers log for this.
 _CLIENT_CLOSED = 499
+# How often a blob is opened for one request: it is begun anew once, before anything of it was sent.
+OPENED_MAX: Final = 2
+# When a client may try again whose origin has not answered yet.
+SLOW_RETRY_S: Final = 5.0
 
 
 class ProxyLoop(RemoteError):
@@ -55,7 +66,6 @@ def build_app(context: ProxyContext) -> web.Application:
     """The application that answers `/v2` and all below it; other routes may be added before it is run."""
     mirror = _Mirror(context)
     app = web.Application()
-    app.cleanup_ctx.append(mirror.running)
     app.router.add_route("*", "/v2", mirror.handle)
     app.router.add_route("*", "/v2/{rest:.*}", mirror.handle)
     return app
@@ -64,12 +74,7 @@ def build_app(context: ProxyContext) -> web.Application:
 class _Mirror:
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
-
-    async def running(self, _: web.Application) -> AsyncIterator[None]:
-        """What needs the event loop, from start to end of the application."""
-        self._passthrough = PassThrough(self._context)
-        yield
-        await asyncio.to_thread(self._passthrough.close)
+        self._passthrough = PassThrough(context)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request and count it."""
@@ -115,25 +120,40 @@ class _Mirror:
             return await relay(asked)
         if asked.http.method == "HEAD":
             return await self._head(asked)
-        blob = await self._opened(asked)
-        if blob is None:
-            return await self._passthrough.get(asked)
-        try:
-            return await self._send(asked, blob)
-        finally:
-            blob.close()
+        headers_by = asyncio.get_running_loop().time() + self._context.limits.headers_s
+        for _ in range(OPENED_MAX):
+            blob = await self._opened(asked)
+            if blob is None:
+                break
+            try:
+                await _first_byte(asked, blob, headers_by)
+                return await self._send(asked, blob)
+            except DigestMismatch as error:
+                # What the origin says has changed since: its size, or that it gives the blob at all.
+                _log.warning("blob_begun_anew %s %s", _names(asked), error)
+            except BlobFailed as error:
+                _log.warning("blob_not_begun %s %s", _names(asked), error)
+                break
+            finally:
+                blob.close()
+        return await self._passthrough.get(asked)
 
     # --- a blob --------------------------------------------------------------------------------------------------
 
     async def _head(self, asked: ClientRequest) -> web.StreamResponse:
         """Size and existence: known here for what is public, else the origin's answer to this very client."""
-        size = self._context.provider.known_size(asked.blob.digest, asked.source)
+        digest = asked.blob.digest
+        size = self._context.provider.known_size(digest, asked.source) if digest.checked else None
         if size is not None:
-            return blob_response(asked.registry, asked.blob.digest, Part(200, 0, size, size))
+            return not_modified(asked.registry, asked.http, digest) or blob_response(
+                asked.registry, asked.blob.digest, Part(200, 0, size, size)
+            )
         return await relay(asked)
 
     async def _opened(self, asked: ClientRequest) -> OpenedBlob | None:
-        """None where the client is to be passed through."""
+        """None where the client is to be passed through. Raises UpstreamError where its origin is not to be asked."""
+        if not asked.blob.digest.checked:
+            return None
         opening = asyncio.ensure_future(self._context.provider.open(asked.blob.digest, asked.source))
         open_s = self._context.limits.open_s
         try:
@@ -141,6 +161,12 @@ class _Mirror:
                 return await asked.wait_for(opening, opening.cancel, discard=lambda late: late.close())
         except NotShared as error:
             _log.info("blob_not_shared %s reason=%s", _names(asked), error.reason)
+            self._context.metrics.blobs_refused.labels(error.reason).inc()
+            if error.reason == "slow":
+                raise UpstreamError(str(error), UpstreamKind.UNAVAILABLE, retry_after_s=SLOW_RETRY_S) from error
+            if error.reason == "rate_limited" and error.retry_after_s and "Authorization" not in asked.http.headers:
+                kind, left_s = UpstreamKind.RATE_LIMITED, error.retry_after_s
+                raise UpstreamError(str(error), kind, status=429, retry_after_s=left_s) from error
         except (BlobFailed, LocalError) as error:
             _log.warning("blob_not_opened %s %s", _names(asked), error)
         except TimeoutError:
@@ -150,7 +176,10 @@ class _Mirror:
     async def _send(self, asked: ClientRequest, blob: OpenedBlob) -> web.StreamResponse:
         """The blob or one range of it."""
         size = blob.size_bytes
-        part = select(asked.http.headers.get("Range"), size)
+        unchanged = not_modified(asked.registry, asked.http, asked.blob.digest)
+        if unchanged is not None:
+            return unchanged
+        part = select(asked_range(asked.http, asked.blob.digest), size)
         if part.status == 416:
             return refused(unsatisfiable(part), asked.registry)
         check_empty(asked.blob.digest, size)
@@ -190,6 +219,19 @@ class _Mirror:
             _log.warning("blob_continued_upstream digest=%s at=%d %s", asked.blob.digest.short, reached, error)
             rest = Part(206, reached, end, blob.size_bytes)
             await self._passthrough.go_on(asked, client, blob, rest, from_start=part.start == 0)
+
+
+async def _first_byte(asked: ClientRequest, blob: OpenedBlob, headers_by: float) -> None:
+    """Wait until something can be sent, for a failure can be told before the headers alone. Raises BlobFailed.
+
+    A slow origin is waited for no longer than clients wait for headers.
+    """
+    part = select(asked_range(asked.http, asked.blob.digest), blob.size_bytes)
+    if part.end is None or part.start >= part.end:
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout_at(headers_by):
+            await _available(asked, blob, part.start)
 
 
 async def _available(asked: ClientRequest, blob: OpenedBlob, offset: int) -> int:

@@ -10,16 +10,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from aiohttp import HttpVersion11, web
 
 from peer.node.blobs import DigestMismatch
 from peer.proxy.client_socket import ClientGone, take_over
-from peer.proxy.heads import blob_response, check_empty, for_client, for_origin, refused, unsatisfiable
-from peer.registry.base import Caller
+from peer.proxy.heads import (
+    asked_range,
+    blob_response,
+    check_empty,
+    for_blobs,
+    for_client,
+    for_origin,
+    not_modified,
+    refused,
+    unsatisfiable,
+)
+from peer.registry.base import Caller, OriginRefused
+from peer.registry.queues import Work
 from peer.registry.range_reader import RangeReader, ReadSettings
 from peer.transport.cancellation import Cancellation
 from proto.errors import LocalError, UpstreamError, UpstreamKind
@@ -32,7 +44,7 @@ if TYPE_CHECKING:
     from peer.node.blobs import OpenedBlob
     from peer.proxy.client_request import ClientRequest, ProxyContext
     from peer.proxy.client_socket import ClientSocket
-    from peer.registry.base import BlobBody
+    from peer.registry.base import BlobBody, OriginAnswer
     from peer.store.base import Chunk
     from proto.ids import Digest
     from proto.oci.ranges import ByteRange
@@ -58,39 +70,38 @@ async def relay(asked: ClientRequest) -> web.Response:
         raise UpstreamError(message, UpstreamKind.UNAVAILABLE) from None
     if asked.hung_up:
         raise ClientGone("client hung up before its answer")
-    return web.Response(
-        status=answer.status,
-        reason=answer.reason,
-        body=answer.body,
-        headers=for_client(asked.registry, answer.status, answer.headers),
-    )
+    return _in_its_words(asked, answer)
+
+
+def _in_its_words(asked: ClientRequest, answer: OriginAnswer) -> web.Response:
+    headers = for_client(asked.registry, answer.status, answer.headers)
+    return web.Response(status=answer.status, reason=answer.reason, body=answer.body, headers=headers)
 
 
 class PassThrough:
-    """One a proxy; close() it with the proxy."""
+    """One a proxy. Its threads are those of the origins' queues: a slow upstream keeps no other's clients waiting."""
 
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
         self._settings = ReadSettings(context.metrics.passed_through, context.limits.retry)
-        self._threads = ThreadPoolExecutor(context.limits.passages_max, "passage")
-        self._open = 0
-
-    def close(self) -> None:
-        """Wait for the threads; the responses have ended by now."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
+        self._open: Counter[str] = Counter()
 
     async def get(self, asked: ClientRequest) -> web.StreamResponse:
         """Answer a GET from the origin. Raises UpstreamError, LocalError and ClientGone while nothing was sent."""
-        with self._admitted():
+        with self._admitted(asked):
             cancel = Cancellation()
             reader = self._reader(asked, None)
-            work = self._thread(_open, reader, cancel, asked.http.headers.get("Range"))
+            work = self._thread(asked, _open, reader, cancel, asked_range(asked.http, asked.blob.digest))
             try:
                 part, body = await asked.wait_for(work, cancel.cancel, discard=_discard)
             except UpstreamError as error:
-                return await self._refusal(asked, error)
+                return _refusal(asked, error)
             if body is None:
                 return refused(unsatisfiable(part), asked.registry)
+            unchanged = not_modified(asked.registry, asked.http, asked.blob.digest)
+            if unchanged is not None:
+                body.close()
+                return unchanged
             return await self._send(asked, reader, part, body, cancel)
 
     async def go_on(
@@ -113,8 +124,8 @@ class PassThrough:
             self._pump(reader, part, None, CheckedBody(asked.blob.digest, self._counted(client.send), hasher), cancel)
 
         try:
-            with self._admitted():
-                await self._until_sent(asked, client, self._thread(finish), cancel)
+            with self._admitted(asked):
+                await self._until_sent(asked, client, self._thread(asked, finish), cancel)
         except LocalError as error:
             _log.warning("passage_refused digest=%s reason=%s", asked.blob.digest.short, error)
             client.cut()
@@ -127,7 +138,11 @@ class PassThrough:
             asked.blob.digest,
             size_bytes,
             self._settings,
-            caller=Caller(asked.http.headers.get("Authorization")),
+            caller=Caller(
+                asked.http.headers.get("Authorization"),
+                anonymous=not asked.upstream.shared,
+                lines=for_blobs(asked.http.headers),
+            ),
         )
 
     async def _send(
@@ -142,8 +157,10 @@ class PassThrough:
             send: Callable[[memoryview | bytes], None] = client.send
             if part.end is None and asked.http.version >= HttpVersion11:
                 send = _chunked(client)
-            checked = CheckedBody(digest, self._counted(send), digest.hasher() if part.whole else None)
-            work = self._thread(self._pump, reader, part, body, checked, cancel)
+            checked = CheckedBody(
+                digest, self._counted(send), digest.hasher() if part.whole and digest.checked else None
+            )
+            work = self._thread(asked, self._pump, reader, part, body, checked, cancel)
             await self._until_sent(asked, client, work, cancel)
             await response.write_eof()
         finally:
@@ -186,27 +203,22 @@ class PassThrough:
             _log.warning("passage_cut %s", error)
             client.cut()
 
-    async def _refusal(self, asked: ClientRequest, error: UpstreamError) -> web.StreamResponse:
-        """The origin's refusal in its own words, with its challenge. Ours if it gives none."""
-        if error.kind in (UpstreamKind.DENIED, UpstreamKind.UNKNOWN):
-            with contextlib.suppress(UpstreamError):
-                answer = await relay(asked)
-                if answer.status >= 300:
-                    return answer
-        raise error
-
-    def _thread(self, function: Callable[..., Result], *arguments: object) -> asyncio.Future[Result]:
-        return asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+    def _thread(
+        self, asked: ClientRequest, function: Callable[..., Result], *arguments: object
+    ) -> asyncio.Future[Result]:
+        queues = self._context.origins.queues
+        return asyncio.wrap_future(queues.submit(Work.PASSAGE, asked.upstream.host, function, *arguments))
 
     @contextlib.contextmanager
-    def _admitted(self) -> Iterator[None]:
-        if self._open >= self._context.limits.passages_max:
-            raise LocalError(f"{self._open} bodies are being passed through, which is this node's limit")
-        self._open += 1
+    def _admitted(self, asked: ClientRequest) -> Iterator[None]:
+        host = asked.upstream.host
+        if self._open[host] >= self._context.limits.passages_max:
+            raise LocalError(f"{self._open[host]} bodies of {host} are being passed through: this node's limit")
+        self._open[host] += 1
         try:
             yield
         finally:
-            self._open -= 1
+            self._open[host] -= 1
 
 
 def _open(reader: RangeReader, cancel: Cancellation, range_header: str | None) -> tuple[Part, BlobBody | None]:
@@ -218,8 +230,8 @@ def _open(reader: RangeReader, cancel: Cancellation, range_header: str | None) -
     start, end = wanted.first or 0, None if wanted.last is None else wanted.last + 1
     if wanted.suffix is not None:
         size = reader.size(cancel)
-        if size is None:
-            raise UpstreamError("the size of the blob is not known", UpstreamKind.UNAVAILABLE)
+        if size is None:  # where its end is, is not known: all of it is an answer, too
+            return _open(reader, cancel, None)
         resolved = wanted.resolve(size)
         if resolved is None:
             return Part(416, 0, 0, size), None
@@ -246,6 +258,18 @@ def _answered(wanted: ByteRange, body: BlobBody) -> tuple[Part, BlobBody | None]
         body.close()
         return Part(416, 0, 0, size), None
     return Part(206, resolved[0], resolved[1], size), body
+
+
+def _refusal(asked: ClientRequest, error: UpstreamError) -> web.StreamResponse:
+    """The origin's refusal in its own words, with its challenge. Raises the error if it has none."""
+    if error.kind is UpstreamKind.DENIED and (error.status or 300) < 400:
+        _log.warning("redirect_not_followed upstream=%s %s", asked.upstream.host, error)
+    if not isinstance(error, OriginRefused):
+        raise error
+    answer = _in_its_words(asked, error.answer)
+    if error.retry_after_s:
+        answer.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
+    return answer
 
 
 def _discard(opened: tuple[Part, BlobBody | None]) -> None:

@@ -7,7 +7,7 @@ registry could make us ask the cloud's metadata service. The address that was ch
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from proto.errors import UpstreamError, UpstreamKind
@@ -33,7 +33,7 @@ class Endpoint:
     ca_file: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
-    egress_proxy: str | None = None
+    egress_proxy: str | None = field(default=None, repr=False)
 
     @property
     def authority(self) -> str:
@@ -82,8 +82,8 @@ def named_endpoint(
     trusted = _is_configured(table, upstream, scheme, host, port)
     if not trusted and (scheme, port) != ("https", 443):
         raise UpstreamError(
-            f"origin {upstream.host} leads to {scheme}://{host}:{port}: only https on port 443 is followed "
-            "unless the operator configured that host",
+            f"origin {upstream.host} leads to {scheme}://{host}:{port}, which is not followed: allow it with "
+            f'redirect_hosts = ["{host}:{port}"] in [upstream."{upstream.host}"]',
             UpstreamKind.DENIED,
         )
     return Endpoint(scheme, host, port, trusted, ca_file=upstream.ca_file, egress_proxy=upstream.egress_proxy)
@@ -93,7 +93,8 @@ def _is_configured(table: UpstreamTable, upstream: UpstreamConfig, scheme: str, 
     for name in upstream.redirect_hosts:
         if split_authority(name, port) == (host, port):
             return True
-    if upstream.configured and (scheme == "https" or upstream.insecure):
+    # Over plain http anybody could be at another port.
+    if upstream.configured and scheme == "https" and not upstream.insecure:
         own_host, _ = split_authority(upstream.authority, default_port(scheme))
         if own_host == host:
             return True
@@ -138,6 +139,8 @@ def checked_addresses(endpoint: Endpoint, resolver: Resolver) -> list[str]:
     allowed = [address for address in addresses if is_public_address(address)]
     if not allowed:
         raise UpstreamError(
-            f"{endpoint.host} has no public address and is not configured: not followed", UpstreamKind.DENIED
+            f"{endpoint.host} has no public address, and is not followed: name it in redirect_hosts of the upstream "
+            "that leads there",
+            UpstreamKind.DENIED,
         )
     return allowed

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
-from proto.errors import UpstreamKind
+from proto.errors import UpstreamError, UpstreamKind
 
 if TYPE_CHECKING:
     from typing import Self
@@ -48,11 +48,13 @@ class Caller:
 
     `authorization` is a client's own Authorization header, which is shown to its upstream alone; None: an anonymous
     token is used where one is asked for. `anonymous` also leaves out the node's client certificate: what such a caller
-    may read, anyone may.
+    may read, anyone may. `lines` are a client's other header lines, which some registries want to see; without any,
+    this node's own are sent.
     """
 
     authorization: str | None = None
     anonymous: bool = False
+    lines: tuple[tuple[str, str], ...] = ()
 
 
 # This node, with the certificate that its operator gave it for the upstream.
@@ -104,6 +106,30 @@ class OriginAnswer:
     reason: str | None
     headers: CIMultiDict[str]
     body: bytes = b""
+
+
+class OriginRefused(UpstreamError):
+    """The origin answered, and not with what was asked for: `answer` is what a client gets, in the origin's words."""
+
+    def __init__(
+        self,
+        message: str,
+        kind: UpstreamKind,
+        answer: OriginAnswer,
+        *,
+        status: int | None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, kind, status=status, retry_after_s=retry_after_s)
+        self.answer = answer
+
+
+class OtherSize(UpstreamError):
+    """The origin sends a blob of another size than it had said before, by a HEAD say: `size_bytes` is what it sends."""
+
+    def __init__(self, message: str, size_bytes: int) -> None:
+        super().__init__(message, UpstreamKind.CONTENT)
+        self.size_bytes = size_bytes
 
 
 class Origin(Protocol):

@@ -5,7 +5,8 @@ It trusts no header before comparing it with the others and with what was asked.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import zlib
+from typing import TYPE_CHECKING, Final
 
 from peer.registry.base import BlobBody
 from peer.registry.connection import REASON_LENGTH_MAX
@@ -14,6 +15,12 @@ from proto.oci.ranges import parse_content_range
 
 if TYPE_CHECKING:
     from peer.registry.connection import Exchange
+
+
+_ENCODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})
+# gzip or zlib, by its header.
+_ANY_FORMAT: Final = 47
+INFLATE_BYTES: Final = 64 * 1024
 
 
 class HttpBody(BlobBody):
@@ -53,8 +60,36 @@ class HttpBody(BlobBody):
         self._exchange.close()
 
 
+class InflatedBody(HttpBody):
+    """A whole blob that its registry compressed on the way, though nobody asked it to. Its size is not known."""
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__(exchange, 0, None, None, is_range=False)
+        self._inflate = zlib.decompressobj(wbits=_ANY_FORMAT)
+        self._buffer = memoryview(bytearray(INFLATE_BYTES))
+
+    def readinto(self, view: memoryview) -> int:
+        try:
+            while len(view):
+                content = self._inflate.decompress(self._inflate.unconsumed_tail, len(view))
+                if not content and not self._inflate.eof:
+                    received = self._exchange.readinto(self._buffer)
+                    if not received:
+                        raise UpstreamError(f"{self._exchange.endpoint.host}: ended early", UpstreamKind.UNAVAILABLE)
+                    content = self._inflate.decompress(self._buffer[:received], len(view))
+                if content or self._inflate.eof:
+                    view[: len(content)] = content
+                    self.position += len(content)
+                    return len(content)
+        except zlib.error as error:
+            raise _content_error(self._exchange, f"compressed body is damaged: {error}") from error
+        return 0
+
+
 def http_body(exchange: Exchange, start: int, end: int | None) -> HttpBody:
     """The body of a 200, 206 or 416 answer to a request for bytes [start, end). Raises UpstreamError (content)."""
+    if exchange.status == 200 and is_encoded(exchange):
+        return InflatedBody(exchange)
     if exchange.status == 200:
         size = exchange.content_length
         return HttpBody(exchange, 0, size, size, is_range=False)
@@ -83,3 +118,8 @@ def _unsatisfied(exchange: Exchange, start: int, size_bytes: int | None) -> Http
 def _content_error(exchange: Exchange, what: str, status: int | None = None) -> UpstreamError:
     reason = what[:REASON_LENGTH_MAX]
     return UpstreamError(f"{exchange.endpoint.host}: {reason}", UpstreamKind.CONTENT, status=status)
+
+
+def is_encoded(exchange: Exchange) -> bool:
+    """Whether the bytes are not the blob's own, but compressed."""
+    return (exchange.header("Content-Encoding") or "").strip().lower() in _ENCODINGS

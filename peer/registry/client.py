@@ -77,7 +77,7 @@ class OriginHttp:
             cancel.detach(connection.sock)
             connection.close()
             raise
-        return Exchange(connection, response, cancel, self._give_back)
+        return Exchange(connection, response, cancel, self._give_back, head=method == "HEAD")
 
     def _context(self, endpoint: Endpoint) -> ssl.SSLContext | None:
         if endpoint.scheme == "http":

@@ -14,8 +14,9 @@ import io
 import select
 import socket
 import ssl
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from peer.registry.addresses import checked_addresses, is_private_literal
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from peer.registry.addresses import Endpoint, Resolver
+    from peer.registry.base import OriginAnswer
     from peer.transport.cancellation import Cancellation
 
 # Bodies of redirects and refusals are read to keep the connection, up to here; longer ones cost a new one.
@@ -36,10 +38,31 @@ REASON_LENGTH_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class OriginTimeouts:
-    """`connect_s` covers TCP and, once more, TLS; `read_s` is the longest silence before and within a body."""
+    """`connect_s` covers TCP and, once more, TLS. `read_s` is the longest silence within a body.
+
+    Slow is not dead: registries that scan an image before they send it take a minute for the first byte. So the head
+    and the body's first byte have `first_byte_s` each. After that a body must come at `rate_min_bytes_s` over each
+    FLOOR_S that are spent waiting for it.
+    """
 
     connect_s: float = 5.0
+    first_byte_s: float = 120.0
     read_s: float = 10.0
+    rate_min_bytes_s: int = 1024
+
+
+FLOOR_S: Final = 30.0
+# A connection whose other end is gone without a word, found by the kernel: after 10 s idle, three questions 5 s apart.
+_KEEP_ALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 25_000),
+    (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+)
+# 103 Early Hints and the like, before the answer.
+_INTERIM_MAX: Final = 16
 
 
 @contextlib.contextmanager
@@ -53,20 +76,66 @@ def origin_errors(endpoint: Endpoint, cancel: Cancellation, doing: str) -> Itera
     except (OSError, http.client.HTTPException, ValueError) as error:
         # ValueError: http.client reads a connection that was closed, or a header it cannot make a number of.
         cancel.check()
-        reason = (getattr(error, "strerror", None) or str(error) or type(error).__name__)[:REASON_LENGTH_MAX]
+        # These repeat what was asked for, and a signed URL is a credential.
+        told = "" if isinstance(error, http.client.InvalidURL | UnicodeError) else str(error)
+        reason = (getattr(error, "strerror", None) or told or type(error).__name__)[:REASON_LENGTH_MAX]
         raise UpstreamError(f"{endpoint.host}: {doing}: {reason}", UpstreamKind.UNAVAILABLE) from error
+
+
+class _Timed(io.RawIOBase):
+    """A socket's bytes, where http.client wants a file. While `until_s` is set they end then, however they trickle."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self.until_s: float | None = None
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """What http.client calls, once a response."""
+        return io.BufferedReader(self)
+
+    def close(self) -> None:
+        """A response is over, the connection may not be."""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        if self.until_s is not None:
+            left_s = self.until_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            self._sock.settimeout(left_s)
+        return self._sock.recv_into(buffer)
+
+
+class _Response(http.client.HTTPResponse):
+    """Passes over every interim answer, as http.client does with 100 alone."""
+
+    _interim = 0
+
+    def _read_status(self) -> tuple[str, int, str]:
+        version, status, reason = super()._read_status()  # type: ignore[misc]
+        if 100 < status < 200 and status != http.client.SWITCHING_PROTOCOLS:
+            status = http.client.CONTINUE
+        self._interim += status == http.client.CONTINUE
+        if self._interim > _INTERIM_MAX:
+            raise http.client.HTTPException(f"more than {_INTERIM_MAX} interim answers")
+        return version, status, reason
 
 
 class OriginConnection:
     """One connection; between exchanges it is idle in the pool."""
 
-    def __init__(self, endpoint: Endpoint, sock: socket.socket) -> None:
+    def __init__(self, endpoint: Endpoint, sock: socket.socket, timeouts: OriginTimeouts) -> None:
         self.endpoint = endpoint
         self.sock = sock
+        self.timeouts = timeouts
         self.idle_since_s = 0.0
         self._http = http.client.HTTPConnection(endpoint.host, endpoint.port)
         self._http.auto_open = 0  # it must never connect by itself, to an address nobody checked
         self._http.sock = sock
+        self._timed = timed = _Timed(sock)
+        self._http.response_class = lambda _, *rest, **named: _Response(timed, *rest, **named)  # type: ignore[assignment, arg-type]
         # A proxy is sent the whole URL of a plain-http request.
         proxy = endpoint.egress_proxy if endpoint.scheme == "http" else None
         self._target_prefix = f"http://{endpoint.authority}" if proxy is not None else ""
@@ -94,12 +163,11 @@ class OriginConnection:
         try:
             if context is not None:
                 sock = _start_tls(sock, context, endpoint, timeouts, cancel)
-            sock.settimeout(timeouts.read_s)
         except BaseException:
             cancel.detach(sock)
             sock.close()
             raise
-        return cls(endpoint, sock)
+        return cls(endpoint, sock, timeouts)
 
     def send(self, method: str, target: str, headers: list[tuple[str, str]]) -> http.client.HTTPResponse:
         """Send a request without a body and read the head of its response. Raises what http.client raises."""
@@ -108,8 +176,13 @@ class OriginConnection:
         self._http.putheader("Host", self.endpoint.authority)
         for name, value in [*self._proxy_lines, *headers]:
             self._http.putheader(name, value)
+        self.sock.settimeout(self.timeouts.read_s)
         self._http.endheaders()
-        return self._http.getresponse()
+        self._timed.until_s = time.monotonic() + self.timeouts.first_byte_s
+        response = self._http.getresponse()
+        self._timed.until_s = None
+        self.sock.settimeout(self.timeouts.first_byte_s)
+        return response
 
     def is_dropped(self) -> bool:
         """Whether the server closed it while idle, or sent what nobody asked for."""
@@ -132,7 +205,11 @@ class Exchange:
         response: http.client.HTTPResponse,
         cancel: Cancellation,
         give_back: Callable[[OriginConnection], None],
+        *,
+        head: bool,
     ) -> None:
+        # Whether it answers a HEAD, and so has no words of its own.
+        self.head = head
         self.status = response.status
         self.reason = response.reason
         self.endpoint = connection.endpoint
@@ -140,11 +217,16 @@ class Exchange:
         self._response = response
         self._cancel = cancel
         self._give_back = give_back
+        # The first redirect that led here.
+        self.redirect: OriginAnswer | None = None
         self._chunked = bool(response.chunked)
         # None: the body ends with its last chunk, or with the connection.
         self._remaining = response.length
         self._finished = self._remaining == 0
         self._closed = False
+        # Since when it is looked whether the body comes at its least rate: bytes, and seconds of waiting for them.
+        self._floor_bytes, self._floor_waited_s = 0, 0.0
+        self._began = False
         # Whether bytes may wait in the response's own buffer.
         self._buffered = True
 
@@ -182,7 +264,14 @@ class Exchange:
             return 0
         self._cancel.check()
         with origin_errors(self.endpoint, self._cancel, "receiving"):
+            self._check_rate()
+            asked_s = time.monotonic()
             count = self._receive(view)
+            self._floor_waited_s += time.monotonic() - asked_s
+            self._floor_bytes += count
+        if not self._began:
+            self._began, self._floor_waited_s = True, 0.0
+            self._connection.sock.settimeout(self._connection.timeouts.read_s)
         if count == 0:
             self._finished = True
             if self._remaining:
@@ -195,6 +284,14 @@ class Exchange:
             self._remaining -= count
             self._finished = self._remaining == 0
         return count
+
+    def _check_rate(self) -> None:
+        if self._floor_waited_s < FLOOR_S:
+            return
+        rate = self._floor_bytes / self._floor_waited_s
+        self._floor_bytes, self._floor_waited_s = 0, 0.0
+        if rate < self._connection.timeouts.rate_min_bytes_s:
+            raise OSError(f"{rate:.0f} bytes a second are fewer than origin_rate_min")
 
     def _receive(self, view: memoryview) -> int:
         if self._chunked:
@@ -222,12 +319,16 @@ class Exchange:
                 )
         return bytes(body)
 
-    def drain(self) -> None:
-        """Read a short body that nobody needs, so that the connection can be used again; then close."""
-        if self._remaining is not None and 0 < self._remaining <= DRAIN_BYTES_MAX:
+    def drain(self) -> bytes:
+        """The whole of a short body, so that the connection can be used again; then close. Empty for a longer one."""
+        body = b""
+        self._began = True  # the head is there: no more is to be waited for than within a body
+        self._connection.sock.settimeout(self._connection.timeouts.read_s)
+        if not self._finished and (self._remaining or 0) <= DRAIN_BYTES_MAX:
             with contextlib.suppress(UpstreamError):
-                self.read_all(DRAIN_BYTES_MAX)
+                body = self.read_all(DRAIN_BYTES_MAX)
         self.close()
+        return body
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, else close it. Idempotent."""
@@ -247,9 +348,12 @@ def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
     """The system's authorities, and the operator's CA and client certificate. Raises ConfigError."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
+    # As Go does, by which clients reach these registries directly.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     try:
         if endpoint.ca_file is not None:
             context.load_verify_locations(endpoint.ca_file)
+            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # an intermediate alone will do, too
         if endpoint.client_cert is not None:
             context.load_cert_chain(endpoint.client_cert, endpoint.client_key)
     except OSError as error:
@@ -286,7 +390,8 @@ def connect(addresses: list[str], port: int, timeout_s: float, cancel: Cancellat
             sock.close()
             raise
         else:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for level, option, value in _KEEP_ALIVE:
+                sock.setsockopt(level, option, value)
             return sock
     raise failure
 

@@ -11,6 +11,7 @@ import functools
 import importlib
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
+from peer.registry.queues import UpstreamQueues, ignore
 from proto.errors import RemoteError, UpstreamError, UpstreamKind
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from peer.registry.base import Origin
     from peer.registry.client import OriginHttp
+    from peer.registry.queues import OnQueue
     from proto.oci.upstreams import UpstreamConfig, UpstreamTable
 
 _KINDS: Final = {
@@ -46,13 +48,17 @@ PLACES: Final[dict[str, Callable[[str], None]]] = {key: functools.partial(_check
 
 
 class Origins:
-    """Safe to use from many threads. close() it in the end."""
+    """Safe to use from many threads. close() it in the end.
+
+    `queues` is where work at an upstream waits for its turn.
+    """
 
     def __init__(
         self,
         upstreams: Callable[[], UpstreamTable],
         *,
         on_request: Callable[[str], None] = lambda method: None,
+        on_queue: OnQueue = ignore,
         user_agent: str = "layercast",
         http: OriginHttp | None = None,
     ) -> None:
@@ -62,9 +68,10 @@ class Origins:
         from peer.registry.registry_origin import RegistryClients
 
         self.upstreams = upstreams
+        self.queues = UpstreamQueues(on_queue)
         self._on_request = on_request
         # All registries share connections and tokens.
-        self._registries = RegistryClients(upstreams, on_request, user_agent, http)
+        self._registries = RegistryClients(upstreams, on_request, user_agent, self.queues, http)
 
     def of(self, upstream: UpstreamConfig) -> Origin:
         """The origin of a configured upstream."""
@@ -80,5 +87,6 @@ class Origins:
             raise UpstreamError(str(error), UpstreamKind.DENIED) from error
 
     def close(self) -> None:
-        """Close idle connections; those in use are closed when their bodies end."""
+        """Join the threads, whose work was cancelled, and close idle connections."""
+        self.queues.close()
         self._registries.close()

@@ -8,12 +8,11 @@ Which ranges to ask for in parallel is decided in layers above (supernode.origin
 from __future__ import annotations
 
 import random
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from peer.registry.base import NODE
+from peer.registry.base import NODE, OtherSize
 from peer.registry.retry import RETRIED, Retry, RetrySettings
 from proto.errors import UpstreamError, UpstreamKind
 from proto.pieces import KIB
@@ -43,42 +42,6 @@ class ReadSettings:
     retry: RetrySettings = field(default_factory=RetrySettings)
 
 
-class RequestLimiter:
-    """Obeys Retry-After for all who share it. Safe to use from many threads.
-
-    Not to be confused with peer.transport.rates.RateLimiter, which limits bytes.
-    """
-
-    def __init__(self, patience_s: float) -> None:
-        """A wait of more than `patience_s` is an error at once, so that another node may try."""
-        self._patience_s = patience_s
-        self._lock = threading.Lock()
-        self._closed_until_s: dict[str, float] = {}
-
-    def heed(self, host: str, error: UpstreamError) -> None:
-        """A request to this upstream failed. If it asked for a pause, nothing is sent to it during that time."""
-        if error.retry_after_s is None:
-            return
-        until_s = time.monotonic() + error.retry_after_s
-        with self._lock:
-            self._closed_until_s[host] = max(until_s, self._closed_until_s.get(host, 0.0))
-
-    def wait(self, host: str, cancel: Cancellation) -> None:
-        """Return when a request may be sent. Raises UpstreamError (rate_limited) and FetchCancelled."""
-        while (left_s := self._left_s(host)) > 0:
-            if left_s > self._patience_s:
-                raise UpstreamError(
-                    f"origin {host} asked for no requests for another {left_s:.0f} s",
-                    UpstreamKind.RATE_LIMITED,
-                    retry_after_s=left_s,
-                )
-            cancel.pause(left_s)
-
-    def _left_s(self, host: str) -> float:
-        with self._lock:
-            return self._closed_until_s.get(host, 0.0) - time.monotonic()
-
-
 class RangeReader:
     """One blob, for one caller. Safe to use from many threads.
 
@@ -92,21 +55,16 @@ class RangeReader:
         digest: Digest,
         size_bytes: int | None,
         settings: ReadSettings,
-        limiter: RequestLimiter | None = None,
         caller: Caller = NODE,
         *,
         slices: bool = False,
     ) -> None:
-        """`limiter` is shared by the readers that obey it together; without one, this reader has its own.
-
-        `slices`: the sinks also take slices of files, which some origins give.
-        """
+        """`slices`: the sinks also take slices of files, which some origins give."""
         self._origin = origin
         self._repository = repository
         self._digest = digest
         self._size_bytes = size_bytes
         self._settings = settings
-        self._limiter = limiter or RequestLimiter(settings.retry.retry_after_max_s)
         self._caller = caller
         self._slices = slices
 
@@ -157,8 +115,7 @@ class RangeReader:
         If the whole blob comes instead, all of `wanted` comes with it, and what `claim` adds.
         """
         if body is None:
-            self._limiter.wait(self._origin.host, cancel)
-            body = self._open(*wanted[0], cancel)
+            body = self.open(*wanted[0], cancel)
         with body:
             self._check_size(body)
             if not body.is_range:
@@ -175,18 +132,12 @@ class RangeReader:
             raise error
         cancel.pause(delay_s)
 
-    def _open(self, start: int, end: int | None, cancel: Cancellation) -> BlobBody:
-        try:
-            return self.open(start, end, cancel)
-        except UpstreamError as error:
-            self._limiter.heed(self._origin.host, error)
-            raise
-
     def _check_size(self, body: BlobBody) -> None:
         if self._size_bytes is None:
             self._size_bytes = body.size_bytes
-        if body.size_bytes not in (None, self._size_bytes):
-            raise self._error(f"is {body.size_bytes} bytes, {self._size_bytes} were announced", UpstreamKind.CONTENT)
+        if body.size_bytes is not None and body.size_bytes != self._size_bytes:
+            what = f"is {body.size_bytes} bytes, {self._size_bytes} were announced"
+            raise OtherSize(f"origin {self._origin.host}: blob {self._digest.short} {what}", body.size_bytes)
 
     def _pass_on(self, body: BlobBody, wanted: list[Range], sink: Sink) -> None:
         buffer = memoryview(bytearray(CHUNK_BYTES))

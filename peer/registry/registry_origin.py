@@ -1,4 +1,4 @@
-"""A registry as an origin: tokens, redirects, ranges and refusals of the distribution API, over HTTP.
+"""A registry as an origin: tokens, redirects, ranges, pauses and refusals of the distribution API, over HTTP.
 
 It never sends a credential to another server than the one it was given for. What it shares between registries is in
 RegistryClients.
@@ -6,13 +6,17 @@ RegistryClients.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from multidict import CIMultiDict
+
 from peer.registry.addresses import upstream_endpoint
-from peer.registry.base import ANYONE
-from peer.registry.blob_body import HttpBody, http_body
+from peer.registry.base import ANYONE, OriginAnswer, OriginRefused
+from peer.registry.blob_body import HttpBody, http_body, is_encoded
 from peer.registry.client import OriginHttp
+from peer.registry.pauses import Pauses
 from peer.registry.redirects import REDIRECT_STATUSES, REDIRECTS_MAX, lines_for, redirect_target, url_target
 from peer.registry.relayed import RelayClient
 from peer.registry.retry import retry_after_s
@@ -23,13 +27,12 @@ from proto.oci.routes import HOP_HEADER, BlobRoute
 from proto.oci.www_authenticate import bearer_challenge
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from multidict import CIMultiDict
+    from collections.abc import Callable, Iterator
 
     from peer.registry.addresses import Endpoint
-    from peer.registry.base import Caller, OriginAnswer
+    from peer.registry.base import Caller
     from peer.registry.connection import Exchange
+    from peer.registry.queues import UpstreamQueues
     from peer.transport.cancellation import Cancellation
     from proto.ids import Digest
     from proto.oci.routes import RegistryRequest
@@ -45,6 +48,8 @@ _STATUS_KINDS: Final = {
     429: UpstreamKind.RATE_LIMITED,
     451: UpstreamKind.DENIED,
 }
+# HEADs that settle it: the blob is there, or the origin wants to be left alone.
+_HEAD_SETTLES: Final = frozenset({200, 429, 503})
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +62,17 @@ class _Request:
     caller: Caller
     cancel: Cancellation
     lines: tuple[tuple[str, str], ...] = ()
-    follow: bool = True
 
 
 class RegistryClients:
-    """What all registries share: connections, anonymous tokens, counters. Safe to use from many threads."""
+    """What all registries share: connections, anonymous tokens, pauses, counters. Safe to use from many threads."""
 
     def __init__(
         self,
         upstreams: Callable[[], UpstreamTable],
         on_request: Callable[[str], None],
         user_agent: str,
+        queues: UpstreamQueues,
         http: OriginHttp | None = None,
     ) -> None:
         """See peer.registry.origins.Origins."""
@@ -75,13 +80,14 @@ class RegistryClients:
         self.on_request = on_request
         self.http = http or OriginHttp()
         self.tokens = AnonymousTokens(self._fetch_token)
+        self.pauses = Pauses()
         self.lines = (
             ("User-Agent", user_agent),
             ("Accept", "*/*"),
             ("Accept-Encoding", "identity"),
             (HOP_HEADER, "1"),
         )
-        self.relayed = RelayClient(upstreams, on_request, http)
+        self.relayed = RelayClient(upstreams, on_request, queues, self.http)
 
     def origin(self, upstream: UpstreamConfig) -> RegistryOrigin:
         """One registry."""
@@ -89,7 +95,6 @@ class RegistryClients:
 
     def close(self) -> None:
         """Close idle connections."""
-        self.relayed.close()
         self.http.close()
 
     def ask(
@@ -101,20 +106,30 @@ class RegistryClients:
         *,
         counted_as: str = "",
     ) -> Exchange:
-        """One request with its redirects followed; any status is returned. Raises UpstreamError and FetchCancelled."""
+        """One request; a GET follows redirects. Any status is returned. Raises UpstreamError and FetchCancelled.
+
+        A client that is refused where a redirect led, or that may not be led there, is given the redirect itself: it
+        may get on by itself.
+        """
         self.on_request(counted_as or request.method)
-        target, lines = request.target, [*self.lines, *request.lines]
+        target, lines = request.target, [*(request.caller.lines or self.lines), *request.lines]
         if authorization is not None:
             lines.append(("Authorization", authorization))
+        redirect: OriginAnswer | None = None
         for _ in range(REDIRECTS_MAX + 1):
             exchange = self.http.send(endpoint, request.method, target, lines, request.cancel)
             location = exchange.header("Location")
-            if not request.follow or exchange.status not in REDIRECT_STATUSES or location is None:
+            if request.method != "GET" or exchange.status not in REDIRECT_STATUSES or location is None:
+                exchange.redirect = redirect
                 return exchange
-            exchange.drain()
-            leads_to, target = redirect_target(
-                self.upstreams(), upstream, endpoint, target, location, anonymous=request.caller.anonymous
-            )
+            redirect = redirect or _words(exchange)
+            exchange.close()
+            try:
+                leads_to, target = redirect_target(
+                    self.upstreams(), upstream, endpoint, target, location, anonymous=request.caller.anonymous
+                )
+            except UpstreamError as error:
+                raise OriginRefused(str(error), error.kind, redirect, status=redirect.status) from error
             endpoint, lines = leads_to, lines_for(leads_to, endpoint, lines)
         raise UpstreamError(f"origin {upstream.host}: more than {REDIRECTS_MAX} redirects", UpstreamKind.UNAVAILABLE)
 
@@ -126,9 +141,9 @@ class RegistryClients:
         try:
             if exchange.status == 200:
                 return exchange.read_all(TOKEN_ANSWER_BYTES_MAX)
+            raise _refusal(f"token service of {upstream.host}", exchange)
         finally:
             exchange.close()
-        raise _status_error(f"token service of {upstream.host}", exchange)
 
 
 class RegistryOrigin:
@@ -143,9 +158,13 @@ class RegistryOrigin:
         self, repository: str, digest: Digest, start: int, end: int | None, caller: Caller, cancel: Cancellation
     ) -> HttpBody:
         lines = (("Range", format_range(start, end)),) if start or end is not None else ()
-        exchange = self._ask(self._blob_request("GET", repository, digest, caller, cancel, lines))
-        if exchange.status not in (200, 206, 416):
-            raise self._refusal(repository, digest, exchange)
+        with self._refusals_heeded(repository, digest, caller):
+            exchange = self._ask(self._blob_request("GET", repository, digest, caller, cancel, lines))
+            if exchange.status == 206 and is_encoded(exchange):  # a part of something else than the blob
+                exchange.close()
+                exchange = self._ask(self._blob_request("GET", repository, digest, caller, cancel))
+            if exchange.status not in (200, 206, 416):
+                raise self._refusal(repository, digest, exchange)
         try:
             return http_body(exchange, start, end)
         except BaseException:
@@ -155,20 +174,22 @@ class RegistryOrigin:
     def stat(self, repository: str, digest: Digest, caller: Caller, cancel: Cancellation) -> int | None:
         """See Origin.
 
-        A redirect counts only if what it leads to gives the blob without any credential. Where HEAD is not allowed, a
-        one-byte GET decides.
+        A HEAD is a hint: registries refuse it where they give the blob, or leave out the size. Then a one-byte GET
+        decides, as after a redirect, which may be good for GET alone.
         """
-        exchange = self._ask(self._blob_request("HEAD", repository, digest, caller, cancel))
-        if exchange.status in REDIRECT_STATUSES or exchange.status == 405:
-            exchange.drain()
-            one_byte = (("Range", format_range(0, 1)),)
-            exchange = self._ask(self._blob_request("GET", repository, digest, caller, cancel, one_byte))
-        if exchange.status == 200:
-            exchange.close()
-            return exchange.content_length
-        if exchange.status not in (206, 416):
-            raise self._refusal(repository, digest, exchange)
+        with self._refusals_heeded(repository, digest, caller):
+            exchange = self._ask(self._blob_request("HEAD", repository, digest, caller, cancel))
+            if exchange.status not in _HEAD_SETTLES or (exchange.status == 200 and _length(exchange) is None):
+                exchange.drain()
+                one_byte = (("Range", format_range(0, 1)),)
+                exchange = self._ask(
+                    self._blob_request("GET", repository, digest, caller, cancel, one_byte), again=True
+                )
+            if exchange.status not in (200, 206, 416):
+                raise self._refusal(repository, digest, exchange)
         try:
+            if exchange.status == 200 or is_encoded(exchange):
+                return _length(exchange)
             with http_body(exchange, 0, 1) as body:
                 return body.size_bytes
         finally:
@@ -189,11 +210,13 @@ class RegistryOrigin:
         cancel: Cancellation,
         lines: tuple[tuple[str, str], ...] = (),
     ) -> _Request:
-        path = BlobRoute(repository, digest).path
-        return _Request(method, path, repository, caller, cancel, lines, follow=method == "GET")
+        return _Request(method, BlobRoute(repository, digest).path, repository, caller, cancel, lines)
 
-    def _ask(self, request: _Request) -> Exchange:
-        """One request. A challenge is answered with an anonymous token, unless the caller has a credential."""
+    def _ask(self, request: _Request, *, again: bool = False) -> Exchange:
+        """One request. A challenge is answered with an anonymous token, unless the caller has a credential.
+
+        `again`: a like one was just refused, so that a token that is known is no better when fetched anew.
+        """
         upstream, tokens, caller = self._upstream, self._clients.tokens, request.caller
         endpoint = upstream_endpoint(upstream, anonymous=caller.anonymous)
         if caller.authorization is not None:
@@ -201,25 +224,51 @@ class RegistryOrigin:
         token = tokens.remembered(upstream, request.repository)
         exchange = self._clients.ask(upstream, endpoint, request, _bearer(token))
         challenge = bearer_challenge(exchange.headers("WWW-Authenticate"))
-        if exchange.status != 401 or exchange.endpoint != endpoint or challenge is None:
+        if exchange.status != 401 or exchange.endpoint != endpoint or challenge is None or (again and token):
             return exchange
         exchange.drain()
         token = tokens.answer(upstream, request.repository, challenge, token, request.cancel)
         return self._clients.ask(upstream, endpoint, request, _bearer(token))
 
     def _refusal(self, repository: str, digest: Digest, exchange: Exchange) -> UpstreamError:
-        exchange.drain()
-        return _status_error(f"origin {self.host}: blob {digest.short} of {repository}", exchange)
+        return _refusal(f"origin {self.host}: blob {digest.short} of {repository}", exchange)
+
+    @contextlib.contextmanager
+    def _refusals_heeded(self, repository: str, digest: Digest, caller: Caller) -> Iterator[None]:
+        """Ask nothing while the origin wants no questions of this caller about this blob."""
+        pauses = self._clients.pauses
+        key = pauses.key(self.host, repository, digest, caller)
+        pauses.check(key)
+        try:
+            yield
+        except UpstreamError as error:
+            pauses.heed(key, error)
+            raise
 
 
 def _bearer(token: str | None) -> str | None:
     return f"Bearer {token}" if token is not None else None
 
 
-def _status_error(what: str, exchange: Exchange) -> UpstreamError:
+def _length(exchange: Exchange) -> int | None:
+    """The blob's size, as far as the answer's length is that."""
+    return None if is_encoded(exchange) else exchange.content_length
+
+
+def _words(exchange: Exchange) -> OriginAnswer:
+    """All of an answer with a short body, whose length is told anew."""
+    headers = CIMultiDict(exchange.lines)
+    headers.popall("Content-Length", None)
+    return OriginAnswer(exchange.status, exchange.reason, headers, exchange.drain())
+
+
+def _refusal(what: str, exchange: Exchange) -> UpstreamError:
+    """The answer as an error, with the origin's own words where it has any."""
     status = exchange.status
     kind = _STATUS_KINDS.get(status, UpstreamKind.UNAVAILABLE)
     delay_s = retry_after_s(exchange.header("Retry-After")) if status in (429, 503) else None
-    return UpstreamError(
-        f"{what}: {exchange.endpoint.host} answered {status}", kind, status=status, retry_after_s=delay_s
-    )
+    message = f"{what}: {exchange.endpoint.host} answered {status}"
+    words = _words(exchange)
+    if exchange.head:
+        return UpstreamError(message, kind, status=status, retry_after_s=delay_s)
+    return OriginRefused(message, kind, exchange.redirect or words, status=status, retry_after_s=delay_s)

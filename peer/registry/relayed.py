@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from multidict import CIMultiDict
 
 from peer.registry.addresses import upstream_endpoint
 from peer.registry.base import OriginAnswer
-from peer.registry.client import OriginHttp
-from peer.registry.connection import OriginTimeouts
+from peer.registry.queues import Work
 from peer.registry.redirects import REDIRECT_STATUSES, REDIRECTS_MAX, lines_for, redirect_target
 from peer.transport.cancellation import Cancellation
 from proto.errors import UpstreamError
@@ -24,34 +22,38 @@ from proto.errors import UpstreamError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from multidict import MultiMapping
+
+    from peer.registry.client import OriginHttp
     from peer.registry.connection import Exchange
+    from peer.registry.queues import UpstreamQueues
     from peer.registry.redirects import Lines
     from proto.oci.upstreams import UpstreamConfig, UpstreamTable
 
-# Requests at a time; more wait their turn.
-THREADS_MAX: Final = 64
 # Registries take manifests of 4 MiB.
 BODY_BYTES_MAX: Final = 32 * 1024 * 1024
-# The proxy limits the whole exchange, and sooner: a registry that first asks another may be silent for long.
-TIMEOUTS: Final = OriginTimeouts(connect_s=10.0, read_s=30.0)
+
+
+def as_sent(headers: MultiMapping[str]) -> Lines:
+    """Values byte for byte: the web server read them as UTF-8, and the connection writes Latin-1."""
+    return [(n, v.encode("utf-8", "surrogateescape").decode("latin-1")) for n, v in headers.items()]
 
 
 class RelayClient:
-    """Connections to all registries. ask() on an event loop; close() joins the threads."""
+    """Sends to all registries. ask() on an event loop."""
 
     def __init__(
-        self, upstreams: Callable[[], UpstreamTable], on_request: Callable[[str], None], http: OriginHttp | None
+        self,
+        upstreams: Callable[[], UpstreamTable],
+        on_request: Callable[[str], None],
+        queues: UpstreamQueues,
+        http: OriginHttp,
     ) -> None:
         """`on_request` is told the method of each request that leaves for a registry."""
         self._upstreams = upstreams
         self._on_request = on_request
-        self._http = http or OriginHttp(TIMEOUTS)
-        self._threads = ThreadPoolExecutor(THREADS_MAX, "relay")
-
-    def close(self) -> None:
-        """End all connections."""
-        self._threads.shutdown(wait=True, cancel_futures=True)
-        self._http.close()
+        self._queues = queues
+        self._http = http
 
     async def ask(
         self, method: str, upstream: UpstreamConfig, target: str, headers: CIMultiDict[str], *, wants_body: bool
@@ -61,8 +63,7 @@ class RelayClient:
         Without `wants_body` that of a success is left out.
         """
         cancel = Cancellation()
-        # Values go out byte for byte: the web server read them as UTF-8, and the connection writes Latin-1.
-        lines = [(n, v.encode("utf-8", "surrogateescape").decode("latin-1")) for n, v in headers.items()]
+        lines = as_sent(headers)
 
         def run() -> OriginAnswer:
             with contextlib.closing(self._ask(method, upstream, target, lines, cancel)) as exchange:
@@ -70,14 +71,15 @@ class RelayClient:
                 return OriginAnswer(exchange.status, exchange.reason, CIMultiDict(exchange.lines), body)
 
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, run)
+            return await asyncio.wrap_future(self._queues.submit(Work.RELAY, upstream.host, run))
         except asyncio.CancelledError:
             cancel.cancel()
             raise
 
     def _ask(self, method: str, upstream: UpstreamConfig, target: str, lines: Lines, cancel: Cancellation) -> Exchange:
         """In a thread. The first answer is kept open until a better one is there."""
-        endpoint = upstream_endpoint(upstream, anonymous=False)
+        anonymous = not upstream.shared
+        endpoint = upstream_endpoint(upstream, anonymous=anonymous)
         self._on_request(method)
         first = answer = self._http.send(endpoint, method, target, lines, cancel)
         try:
@@ -86,7 +88,7 @@ class RelayClient:
                 if answer.status not in REDIRECT_STATUSES or location is None:
                     break
                 leads_to, target = redirect_target(
-                    self._upstreams(), upstream, endpoint, target, location, anonymous=False
+                    self._upstreams(), upstream, endpoint, target, location, anonymous=anonymous
                 )
                 endpoint, lines = leads_to, lines_for(leads_to, endpoint, lines)
                 if answer is not first:

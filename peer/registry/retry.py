@@ -33,7 +33,9 @@ class RetrySettings:
     # fails at once, a silent one only after 10 s.
     failures_min: int = 3
     without_progress_s: float = 5.0
-    # Fewer bytes than this between two failures are no progress.
+    # And after one attempt, if it took so long: an origin that stayed silent for minutes is not asked thrice.
+    patience_s: float = 60.0
+    # Fewer bytes than this are no progress.
     progress_bytes: int = 64 * KIB
     retry_after_max_s: float = 20.0
 
@@ -53,21 +55,25 @@ class Retry:
         self._progress_s = now
 
     def received(self, count: int, now: float) -> None:
-        """Useful bytes arrived."""
+        """Useful bytes arrived. A trickle of them is no progress."""
         self._received_bytes += count
-        self._progress_s = now
+        if self._received_bytes >= self._settings.progress_bytes:
+            self._received_bytes = self._failures = 0
+            self._progress_s = now
 
     def delay_s(self, now: float, retry_after_s: float | None = None) -> float | None:
-        """An attempt failed: seconds until the next one, or None to give up. The rate limiter waits for Retry-After."""
+        """An attempt failed: seconds until the next one, at least Retry-After; None to give up."""
         settings = self._settings
-        self._failures = 1 if self._received_bytes >= settings.progress_bytes else self._failures + 1
-        self._received_bytes = 0
+        self._failures += 1
         if (retry_after_s or 0.0) > settings.retry_after_max_s:
             return None
-        if self._failures >= settings.failures_min and now - self._progress_s >= settings.without_progress_s:
+        without_s = now - self._progress_s
+        if without_s >= settings.patience_s or (
+            self._failures >= settings.failures_min and without_s >= settings.without_progress_s
+        ):
             return None
         delay_s = min(settings.delay_max_s, settings.first_delay_s * 2.0 ** (self._failures - 1))
-        return delay_s * (0.5 + self._jitter() / 2)
+        return max(delay_s * (0.5 + self._jitter() / 2), retry_after_s or 0.0)
 
 
 def retry_after_s(header: str | None, wall_time_s: float | None = None) -> float | None:

@@ -81,6 +81,20 @@ class ServiceSettings(Settings):
     upload_slots: int = option(
         within(parse_int, 1, math.inf, "at least 1"), 8, "transfers to peers at a time; more share one link no better"
     )
+    public_ttl_s: float = option(
+        parse_duration, 3600.0, "how long a blob counts as public after its origin was asked; as long on all nodes"
+    )
+    public_outage_s: float = option(
+        parse_duration, 4 * 3600.0, "the same while its origin cannot be asked (down, or it wants no requests)"
+    )
+    origin_first_byte_s: float = option(
+        within(parse_duration, 1.0, 3600.0, "1s to 1h"),
+        120.0,
+        "how long an origin may take for an answer's first byte: some scan an image before they send it",
+    )
+    origin_rate_min_bytes_s: int = option(
+        parse_rate, 1024, "a body from an origin that comes slower than this for 30 s is given up, bytes/s; 0: never"
+    )
     log_level: str = option(
         one_of("debug", "info", "warning", "error"), "info", "debug, info, warning or error", reloadable=True
     )

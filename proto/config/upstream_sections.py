@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from proto.config.values import parse_url
 from proto.errors import ConfigError, NameInvalid
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     Places = Mapping[str, Callable[[str], None]]
 
 _TEXT_KEYS: Final = ("url", "ca_file", "client_cert", "client_key", "egress_proxy")
-_KEYS: Final = (*_TEXT_KEYS, "redirect_hosts")
+_KEYS: Final = (*_TEXT_KEYS, "redirect_hosts", "shared")
 
 
 def upstreams_of(tables: Mapping[str, Mapping[str, object]], places: Places) -> list[UpstreamConfig]:
@@ -44,7 +45,9 @@ def _upstream(name: str, table: Mapping[str, object], places: Places) -> Upstrea
     upstream_from_url(url)
     if ("client_cert" in texts) != ("client_key" in texts):
         raise ConfigError(f"{section}: client_cert and client_key go together")
-    egress_proxy = _url(section, "egress_proxy", texts["egress_proxy"]) if "egress_proxy" in texts else None
+    shared = table.get("shared", False)
+    if not isinstance(shared, bool):
+        raise ConfigError(f"{section}: shared = {shared!r}: expected true or false")
     return UpstreamConfig(
         host,
         url,
@@ -52,8 +55,9 @@ def _upstream(name: str, table: Mapping[str, object], places: Places) -> Upstrea
         ca_file=_path(texts.get("ca_file")),
         client_cert=_path(texts.get("client_cert")),
         client_key=_path(texts.get("client_key")),
-        egress_proxy=egress_proxy,
+        egress_proxy=_proxy(section, texts.get("egress_proxy")),
         redirect_hosts=_hosts(section, table.get("redirect_hosts", [])),
+        shared=shared,
     )
 
 
@@ -82,6 +86,20 @@ def _url(section: str, key: str, text: str) -> str:
         return parse_url(text)
     except ValueError as error:
         raise ConfigError(f"{section}: {key} = {text!r}: {error}") from None
+
+
+def _proxy(section: str, text: str | None) -> str | None:
+    """Checked, but for its user and password, which no message repeats."""
+    if text is None:
+        return None
+    try:
+        parts = urlsplit(text)
+        rest = (parts.path.strip("/"), parts.query, parts.fragment)
+        if parts.scheme == "http" and parts.hostname and parts.port != 0 and not any(rest):
+            return text
+    except ValueError:
+        pass
+    raise ConfigError(f"{section}: egress_proxy: expected http://[USER:PASSWORD@]HOST[:PORT], port 3128 by default")
 
 
 def _path(text: str | None) -> Path | None:

@@ -79,6 +79,6 @@ def _upstream_refusal(error: errors.UpstreamError, route: Route | None) -> Refus
         code = "BLOB_UNKNOWN"
     elif error.kind is UpstreamKind.UNKNOWN and isinstance(route, ManifestRoute):
         code = "MANIFEST_UNKNOWN"
-    elif error.kind is UpstreamKind.RATE_LIMITED and error.retry_after_s is not None:
+    if error.retry_after_s is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     return Refusal(status, code, str(error), headers)

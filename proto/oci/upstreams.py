@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -90,7 +90,8 @@ class UpstreamConfig:
 
     `host` is the normalised name, `url` its scheme and authority. `configured` says that an operator named it:
     only then may its redirects and its token service have addresses that are not public. `redirect_hosts`
-    are further names (HOST or HOST:PORT) that its redirects and token service may have there.
+    are further names (HOST or HOST:PORT) that its redirects and token service may have there. `shared` says that every
+    local client may read with `client_cert`; else it serves this node's own requests alone.
     `egress_proxy` is the http URL of a proxy through which it is reached. An origin that is no registry has a `kind`
     (the key of its section that says so) and a `place` (that key's value); its `url` is empty.
     """
@@ -101,8 +102,10 @@ class UpstreamConfig:
     ca_file: Path | None = None
     client_cert: Path | None = None
     client_key: Path | None = None
-    egress_proxy: str | None = None
+    # It may hold a password.
+    egress_proxy: str | None = field(default=None, repr=False)
     redirect_hosts: tuple[str, ...] = ()
+    shared: bool = False
     kind: str = ""
     place: str = ""
 

@@ -21,6 +21,12 @@ class ServiceMetrics:
         self.uploaded_bytes = self._gauge("layercast_uploaded_bytes_total", "Payload bytes sent to peers.")
         self.origin_requests = self._counter("layercast_origin_requests", "Requests to origins, by method.", "method")
         self.origin_bytes = self._counter("layercast_origin_bytes", "Payload bytes received from origins.")
+        labels = ("upstream", "work")
+        self._origin_waiting = self._gauge(
+            "layercast_origin_waiting", "Work that waits for its upstream's turn.", *labels
+        )
+        self._origin_wait = self._counter("layercast_origin_wait_seconds", "Time that work has waited so.", *labels)
+        self.blobs_refused = self._counter("layercast_blobs_refused", "Blobs not shared when asked for.", "reason")
         self.leases = self._counter("layercast_leases", "Leases, by outcome.", "outcome")
         self.swarms_open = self._gauge("layercast_swarms_open", "Blobs wanted and not complete.")
         self.upload_refused = self._gauge(
@@ -55,6 +61,11 @@ class ServiceMetrics:
     def count_origin_request(self, method: str) -> None:
         """A request went to an origin: GET, HEAD or TOKEN."""
         self.origin_requests.labels(method).inc()
+
+    def queue_changed(self, upstream: str, work: str, change: int, waited_s: float) -> None:
+        """Work at an upstream began or ceased to wait; see peer.registry.queues.OnQueue."""
+        self._origin_waiting.labels(upstream, work).inc(change)
+        self._origin_wait.labels(upstream, work).inc(waited_s)
 
     def before_scrape(self, refresh: Callable[[], None]) -> None:
         """Call this before each text(), to bring gauges up to date."""

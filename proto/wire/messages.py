@@ -224,12 +224,14 @@ class SwarmOpened:
 class BlobRefused:
     """Answer to Announce: no peer-to-peer for this blob.
 
-    `reason`: private (the origin wants a credential), unknown (404 there), unavailable, rate_limited, limit.
+    `reason`: private (the origin wants a credential), unknown (404 there), unavailable, slow (it has not answered yet:
+    ask again), rate_limited (not before `retry_after_s`, if that is not 0), limit.
     """
 
     digest: str
     reason: str
     message: str
+    retry_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,8 +311,9 @@ class Holders:
 class OriginStatus:
     """How the fetch from the origin goes; repeated every few seconds while it is not done.
 
-    `state`: fetching, unreachable (one elected peer tries first), open (every peer may try). After it, to who waits
-    without a lease while the swarm moves: sharing. A state that is not known says nothing.
+    `state`: queued (others are fetched from that origin first), fetching, unreachable (one elected peer tries first),
+    open (every peer may try). None of them is headway by itself. After it, to who waits without a lease while the swarm
+    moves: sharing. A state that is not known says nothing.
     """
 
     swarm: int

@@ -121,7 +121,8 @@ class Announcements:
                 verdict = Verdict(0, "unavailable", str(error))
         if not session.announced.get(digest):
             session.announced.pop(digest, None)
-        session.send(BlobRefused(announce.digest, verdict.reason, verdict.message[:TEXT_MAX]))
+        message = verdict.message[:TEXT_MAX]
+        session.send(BlobRefused(announce.digest, verdict.reason, message, verdict.retry_after_s))
 
     # --- whether it may be shared --------------------------------------------------------------------------------
 
@@ -134,8 +135,7 @@ class Announcements:
         refusal = Verdict(0, "unknown", "no source announced")
         found: Verdict | None = None
         public = []
-        for announced in announce.sources:
-            verdict, source = await self._verdict_of(announced, digest)
+        for verdict, source in await asyncio.gather(*(self._verdict_of(each, digest) for each in announce.sources)):
             if not verdict.public:
                 refusal = verdict
             elif found is None or found.size_bytes == verdict.size_bytes:

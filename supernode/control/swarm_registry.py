@@ -314,10 +314,15 @@ class OpenSwarm:
     # --- the origin ------------------------------------------------------------------------------------------------
 
     def fetch_began(self, fetch_id: int) -> None:
-        """The supernode asks the origin."""
+        """The supernode is to ask the origin, when that one's turn comes."""
         self.fetches.add(fetch_id)
         self.elected = None
-        self.origin_state = "fetching"
+        self.origin_state = "queued"
+
+    def fetch_runs(self, fetch_id: int) -> None:
+        """The supernode asks the origin."""
+        if fetch_id in self.fetches:
+            self.origin_state = "fetching"
 
     def fetch_ended(self, fetch_id: int, *, ok: bool) -> bool:
         """A fetch is over. False if it was none of this swarm, or given up before."""

@@ -126,10 +126,23 @@ class Verification:
         if matches is False:
             self._membership.quarantine(claim.peer, f"claimed and served wrong content of blob {digest.short}")
 
-    def origin_ended(self, fetch_id: int, swarm: int, *, ok: bool) -> None:
-        """A fetch from the origin is over."""
+    def origin_began(self, fetch_id: int, swarm: int) -> None:
+        """A fetch from the origin has had its turn."""
         found = self._swarms.numbered(swarm)
-        if found is not None and found.fetch_ended(fetch_id, ok=ok):
+        if found is not None:
+            found.fetch_runs(fetch_id)
+
+    def origin_ended(self, fetch_id: int, swarm: int, *, ok: bool, refused: str = "") -> None:
+        """A fetch from the origin is over. `refused`: the origin decided against it, in words; nobody else need try.
+
+        What nobody has anything of is then begun anew, as the origin's last word has it.
+        """
+        found = self._swarms.numbered(swarm)
+        if found is None:
+            return
+        if refused and fetch_id in found.fetches and not (found.seed_held or found.pieces_held):
+            self._membership.drop_all(found, refused)
+        elif found.fetch_ended(fetch_id, ok=ok):
             self._ports.post(contract.OriginEnded(fetch_id, swarm, ok))
             self._membership.settle(found)
 

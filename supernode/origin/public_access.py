@@ -1,20 +1,21 @@
-"""Which sources give a blob to anyone: an anonymous HEAD per (upstream, repository, digest), coalesced and remembered.
+"""Which sources give a blob to anyone: an anonymous question per (upstream, repository, digest), coalesced, remembered.
 
-The HEAD itself blocks and runs in threads. Nothing here ever sees a credential; a source that cannot be asked now
-counts as public only within `stale_s` of the last time it was found so.
+The question itself blocks and runs in a thread of its upstream's queue. Nothing here ever sees a credential; a source
+that cannot be asked now counts as public only within `stale_s` of the last time it was found so.
 """
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections import OrderedDict
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from peer.registry.base import REFUSAL_REASONS
+from peer.registry.base import REFUSAL_REASONS, OtherSize
+from peer.registry.queues import Work
 from peer.transport.cancellation import FetchCancelled
 from proto.errors import LocalError, UpstreamError, UpstreamKind
 from supernode.state.base import SavedPublic
@@ -22,33 +23,38 @@ from supernode.state.base import SavedPublic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from peer.registry.queues import UpstreamQueues
     from proto.ids import Digest
     from proto.wire.messages import Source
     from supernode.state.thread import StateThread
 
-    # Blocking: the blob's size as an anonymous HEAD says it, None when it says none. Raises UpstreamError, LocalError.
+    # Blocking: the blob's size as the origin tells it to anyone, None when it tells none. Raises UpstreamError,
+    # LocalError.
     Head = Callable[[Source, Digest], int | None]
 
 logger = logging.getLogger(__name__)
 
-# Checks at a time. An origin that is asked more often at once would limit us anyway.
-THREADS: Final = 16
-WAITING_MAX: Final = 10_000
+# Checks that may wait for one upstream.
+WAITING_MAX: Final = 2_000
 REMEMBERED_MAX: Final = 50_000
-# After FRESH_S a public source is asked again. If its origin cannot answer, it counts as public until STALE_S.
-FRESH_S: Final = 3600.0
-STALE_S: Final = 24 * 3600.0
 # A refusal is the answer to all questions within this time: 200 nodes ask at once, and clients try again.
 REFUSED_S: Final = 5.0
+# Who asks hears so much later that the origin is slow, in time for a client that waits 30 s for headers. The question
+# goes on, and its answer is there for whoever asks again.
+SLOW_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`reason` is empty for a public blob of `size_bytes`, else a BlobRefused reason with its line for the log."""
+    """`reason` is empty for a public blob of `size_bytes`, else a BlobRefused reason with its line for the log.
+
+    `retry_after_s`: the origin wants no questions about the blob for so long; 0 if it said nothing of the kind.
+    """
 
     size_bytes: int
     reason: str = ""
     message: str = ""
+    retry_after_s: float = 0.0
 
     @property
     def public(self) -> bool:
@@ -60,24 +66,29 @@ _Key = tuple["Source", "Digest"]
 
 
 class PublicAccess:
-    """Lives on the event loop. close() and then join() in the end."""
+    """Lives on the event loop. close() it in the end; `queues` joins the threads."""
 
     def __init__(
         self,
         head: Head,
         state: StateThread,
+        queues: UpstreamQueues,
         *,
+        fresh_s: float,
+        stale_s: float,
+        slow_s: float = SLOW_S,
         clock: Callable[[], float] = time.time,
-        fresh_s: float = FRESH_S,
-        stale_s: float = STALE_S,
+        on_refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """`clock` is Unix seconds: what is remembered outlives the process."""
+        """`clock` is Unix seconds: what is remembered outlives the process. After `fresh_s` a source is asked again."""
         self._head = head
         self._state = state
+        self._queues = queues
         self._clock = clock
         self._fresh_s = fresh_s
         self._stale_s = stale_s
-        self._executor = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="public")
+        self._slow_s = slow_s
+        self._on_refused = on_refused
         self._known: OrderedDict[_Key, SavedPublic] = OrderedDict()
         self._refused: OrderedDict[_Key, tuple[Verdict, float]] = OrderedDict()
         self._asking: dict[_Key, asyncio.Task[Verdict]] = {}
@@ -86,44 +97,54 @@ class PublicAccess:
         """The verdict that is remembered, or None."""
         key = (source, digest)
         now = self._clock()
+        verdict, until = self._refused.get(key, (None, 0.0))
+        if verdict is not None and now < until:
+            return dataclasses.replace(verdict, retry_after_s=until - now) if verdict.retry_after_s else verdict
         saved = self._known.get(key)
         if saved is not None and 0 <= now - saved.checked_unix_s < self._fresh_s:
             return Verdict(saved.size_bytes)
-        refused = self._refused.get(key)
-        if refused is not None and now < refused[1]:
-            return refused[0]
         return None
 
     async def check(self, source: Source, digest: Digest) -> Verdict:
-        """Whether the source gives the blob to anyone. One HEAD at a time for each; never raises for the origin."""
+        """Whether the source gives the blob to anyone. One question at a time for each; never raises for the origin."""
         verdict = self._remembered(source, digest)
-        if verdict is not None:
-            return verdict
-        key = (source, digest)
-        task = self._asking.get(key)
-        if task is None:
-            if len(self._asking) >= WAITING_MAX:
-                return Verdict(0, "limit", f"{WAITING_MAX} checks are waiting for origins")
-            task = self._asking[key] = asyncio.create_task(self._ask(source, digest))
-            task.add_done_callback(lambda _: self._asking.pop(key, None))
-        return await asyncio.shield(task)
+        if verdict is None:
+            key = (source, digest)
+            task = self._asking.get(key)
+            if task is None:
+                if self._queues.waiting(Work.CHECK, source.upstream) >= WAITING_MAX:
+                    return self._told(Verdict(0, "limit", f"{WAITING_MAX} checks wait for origin {source.upstream}"))
+                task = self._asking[key] = asyncio.create_task(self._ask(source, digest))
+                task.add_done_callback(lambda _: self._asking.pop(key, None))
+            if not (await asyncio.wait({task}, timeout=self._slow_s))[0]:
+                message = f"origin {source.upstream} has not answered for {self._slow_s:.0f} s; ask again"
+                return self._told(Verdict(0, "slow", message))
+            verdict = task.result()
+        return self._told(verdict)
+
+    def _told(self, verdict: Verdict) -> Verdict:
+        if verdict.reason:
+            self._on_refused(verdict.reason)
+        return verdict
 
     def forget(self, source: Source, digest: Digest) -> None:
         """The source sent wrong content: ask it again before it counts as public."""
         self._known.pop((source, digest), None)
         self._state.forget_public(source, digest)
 
+    def contradicted(self, source: Source, digest: Digest, error: UpstreamError) -> None:
+        """Asked for the blob itself, the source refused it or sends another size: that counts, not its earlier word."""
+        if isinstance(error, OtherSize):
+            self._remember((source, digest), SavedPublic(error.size_bytes, self._clock()))
+        else:
+            self._failed((source, digest), None, error)
+
     async def close(self) -> None:
-        """Stop waiting; HEADs on their way end with their own timeouts or when their connections are closed."""
+        """Stop waiting; questions on their way end with their own timeouts or when their connections are closed."""
         tasks = list(self._asking.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._executor.shutdown(wait=False, cancel_futures=True)
-
-    def join(self) -> None:
-        """Blocking: wait for the threads, after close()."""
-        self._executor.shutdown(wait=True)
 
     async def _ask(self, source: Source, digest: Digest) -> Verdict:
         key = (source, digest)
@@ -131,11 +152,12 @@ class PublicAccess:
         if saved is None:
             saved = await self._state.load_public(source, digest)
             if saved is not None:
-                self._remember(key, saved)
+                self._keep(key, saved)
                 if 0 <= self._clock() - saved.checked_unix_s < self._fresh_s:
                     return Verdict(saved.size_bytes)
         try:
-            size_bytes = await asyncio.get_running_loop().run_in_executor(self._executor, self._head, source, digest)
+            question = self._queues.submit(Work.CHECK, source.upstream, self._head, source, digest)
+            size_bytes = await asyncio.wrap_future(question)
         except UpstreamError as error:
             return self._failed(key, saved, error)
         except LocalError as error:
@@ -147,9 +169,7 @@ class PublicAccess:
         if size_bytes is None:
             message = f"origin {source.upstream} does not say how large blob {digest.short} is"
             return self._refuse(key, Verdict(0, "unavailable", message), REFUSED_S)
-        now = self._clock()
-        self._remember(key, SavedPublic(size_bytes, now))
-        self._state.save_public(source, digest, size_bytes, now)
+        self._remember(key, SavedPublic(size_bytes, self._clock()))
         return Verdict(size_bytes)
 
     def _failed(self, key: _Key, saved: SavedPublic | None, error: UpstreamError) -> Verdict:
@@ -162,11 +182,16 @@ class PublicAccess:
                 "public_check_stale digest=%s upstream=%s reason=%s", digest.short, source.upstream, error.kind.value
             )
             return Verdict(saved.size_bytes)
-        return self._refuse(key, Verdict(0, REFUSAL_REASONS[error.kind], str(error)), error.retry_after_s or REFUSED_S)
+        retry_after_s = error.retry_after_s or 0.0
+        verdict = Verdict(0, REFUSAL_REASONS[error.kind], str(error), retry_after_s)
+        return self._refuse(key, verdict, retry_after_s or REFUSED_S)
 
     def _refuse(self, key: _Key, verdict: Verdict, lasts_s: float) -> Verdict:
         source, digest = key
-        logger.info("blob_refused digest=%s upstream=%s reason=%s", digest.short, source.upstream, verdict.reason)
+        logger.info(
+            "blob_refused digest=%s upstream=%s reason=%s %s",
+            digest.short, source.upstream, verdict.reason, verdict.message,
+        )  # fmt: skip
         self._refused[key] = (verdict, self._clock() + lasts_s)
         self._refused.move_to_end(key)
         if len(self._refused) > REMEMBERED_MAX:
@@ -174,6 +199,10 @@ class PublicAccess:
         return verdict
 
     def _remember(self, key: _Key, saved: SavedPublic) -> None:
+        self._keep(key, saved)
+        self._state.save_public(*key, saved.size_bytes, saved.checked_unix_s)
+
+    def _keep(self, key: _Key, saved: SavedPublic) -> None:
         self._refused.pop(key, None)
         self._known[key] = saved
         self._known.move_to_end(key)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peer.registry.base import ANYONE
+from peer.registry.base import ANYONE, OtherSize
 from peer.registry.piece_cutter import PieceCutter
-from peer.registry.range_reader import RangeReader, ReadSettings, RequestLimiter
+from peer.registry.range_reader import RangeReader, ReadSettings
 from proto.errors import UpstreamError, UpstreamKind
 from supernode.origin.byte_ranges import RangeBook, WindowSettings
 from supernode.origin.fetch import BlobFetch
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from proto.ids import Digest
     from proto.wire.messages import Source
 
+    OnContradiction = Callable[[Source, Digest, UpstreamError], None]
+
+_REFUSALS = (UpstreamKind.DENIED, UpstreamKind.UNKNOWN, UpstreamKind.RATE_LIMITED)
 # If all sources fail, the first of these kinds is reported: the one that leaves the most hope.
 _BY_HOPE = (
     UpstreamKind.RATE_LIMITED,
@@ -35,30 +38,33 @@ _BY_HOPE = (
 )
 
 
+def is_refusal(error: UpstreamError) -> bool:
+    """Whether the origin has decided, so that nobody else need try: what it says counts for every node."""
+    return isinstance(error, OtherSize) or error.kind in _REFUSALS
+
+
 class OriginFetcher:
     """For the seed, and for the check of public access. Safe to use from many threads."""
 
     def __init__(
-        self, origins: Origins, settings: ReadSettings | None = None, windows: WindowSettings | None = None
+        self,
+        origins: Origins,
+        settings: ReadSettings | None = None,
+        windows: WindowSettings | None = None,
+        on_contradiction: OnContradiction = lambda source, digest, error: None,
     ) -> None:
+        """`on_contradiction` hears, from any thread, of a source that did not give what it had said that it gives."""
         self._origins = origins
         self._settings = settings or ReadSettings()
         self._windows = windows or WindowSettings()
-        # For all blobs: an origin that limits one request means all of them.
-        self._limiter = RequestLimiter(self._settings.retry.retry_after_max_s)
+        self._on_contradiction = on_contradiction
 
     def public_size(self, source: Source, digest: Digest, cancel: Cancellation) -> int | None:
         """The size of a blob that the source gives to anyone; None if it tells no size.
 
         Raises UpstreamError: denied or unknown if it does not, else why that cannot be known now.
         """
-        origin = self._origins.at(source.upstream)
-        self._limiter.wait(origin.host, cancel)
-        try:
-            return origin.stat(source.repository, digest, ANYONE, cancel)
-        except UpstreamError as error:
-            self._limiter.heed(origin.host, error)
-            raise
+        return self._origins.at(source.upstream).stat(source.repository, digest, ANYONE, cancel)
 
     def fetch(
         self,
@@ -102,9 +108,7 @@ class OriginFetcher:
             except UpstreamError as error:
                 failures.append(error)
                 continue
-            reader = RangeReader(
-                origin, source.repository, digest, size_bytes, self._settings, self._limiter, slices=True
-            )
+            reader = RangeReader(origin, source.repository, digest, size_bytes, self._settings, slices=True)
             fetch = BlobFetch(reader, book, sink, self._windows)
             try:
                 fetch.run(cancel)
@@ -112,6 +116,8 @@ class OriginFetcher:
                 if fetch.sink_error is not None:
                     raise
                 failures.append(error)
+                if is_refusal(error):
+                    self._on_contradiction(source, digest, error)
         if book.pending_bytes:
             failures.sort(key=lambda error: _BY_HOPE.index(error.kind))
             if not failures:

@@ -44,6 +44,10 @@ class Fault:
 
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    # Before the status line.
+    delay_s: float = 0.0
+    # A byte of the body each so many seconds, until the origin is closed.
+    trickle_s: float | None = None
     cut_after_bytes: int | None = None
     stall_after_bytes: int | None = None
     # Replaces the header the body would announce itself by.
@@ -68,6 +72,8 @@ class FakeOrigin:
     realm: str | None = None
     challenge: str | None = None
     faults: list[Fault] = field(default_factory=list)
+    # What every request of a method (GET or HEAD) for a blob meets, as long as it stands here.
+    always: dict[str, Fault] = field(default_factory=dict)
     asked: list[Asked] = field(default_factory=list)
     bytes_per_s: float | None = None
     # Answers that stand still by a fault right now; they end, short, when `released` is set.
@@ -98,9 +104,9 @@ class FakeOrigin:
         """The requests for blobs of one method, in the order of their coming."""
         return [asked for asked in self.asked if asked.method == method and "/blobs/" in asked.target]
 
-    def take_fault(self) -> Fault:
+    def take_fault(self, method: str) -> Fault:
         with self.lock:
-            return self.faults.pop(0) if self.faults else Fault()
+            return self.faults.pop(0) if self.faults else self.always.get(method, Fault())
 
 
 class _Handler(QuietHandler):
@@ -122,7 +128,8 @@ class _Handler(QuietHandler):
             scopes = parse_qs(parts.query).get("scope", [])
             self._send_json(200, {"token": origin.token, "scope": scopes, "expires_in": 300})
             return
-        fault = origin.take_fault() if "/blobs/" in parts.path else Fault()
+        fault = origin.take_fault(self.command) if "/blobs/" in parts.path else Fault()
+        origin.released.wait(fault.delay_s)
         if fault.status is not None:
             self._send_json(fault.status, {"errors": []}, fault.headers)
             return
@@ -163,7 +170,17 @@ class _Handler(QuietHandler):
         if chosen.status == 416:
             self.close_connection = True
             return
-        self._send_body(body, fault, chunked=origin.chunked or bool(fault.surplus))
+        if fault.trickle_s is not None:
+            self._trickle(body, fault.trickle_s)
+        else:
+            self._send_body(body, fault, chunked=origin.chunked or bool(fault.surplus))
+
+    def _trickle(self, body: bytes, pause_s: float) -> None:
+        self.close_connection = True
+        for position in range(len(body)):
+            self.wfile.write(body[position : position + 1])
+            if self.origin.released.wait(pause_s):
+                return
 
     def _send_body(self, body: bytes, fault: Fault, *, chunked: bool) -> None:
         if fault.cut_after_bytes is not None:

@@ -107,6 +107,8 @@ def test_every_metric_is_in_the_tables_and_no_other() -> None:
     node.answered("blob", 200)
     service = supernode.metrics.Metrics()
     service.refused.labels("frame")
+    service.queue_changed("docker.io", "fetch", 1, 0.0)
+    service.blobs_refused.labels("private")
     exposed: set[str] = set()
     for text in (node.text(), service.text()):
         exposed |= parse(text.decode()).names()

@@ -285,7 +285,7 @@ def test_the_earliest_of_several_readers_counts() -> None:
 def test_no_size_in_time_sends_the_client_on() -> None:
     script = Script().connected()
     script(BlobWanted(1, DIGEST, SOURCE))
-    assert of_type(script.wait(19.9), RefuseReader) == []
+    assert of_type(script.wait(22.9), RefuseReader) == []
     assert [refused.reason for refused in of_type(script.wait(0.2), RefuseReader)] == ["link"]
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
+
 from peer.downloader.contract import (
     BlobWanted,
     CancelUpstream,
+    FailReaders,
     FetchEnded,
     FetchUpstream,
     PayloadCame,
     ReaderAt,
+    ReaderClosed,
     StartFetch,
     StoreOpened,
     UpstreamEnded,
@@ -26,7 +30,7 @@ OPENED = SwarmOpened(SWARM, str(DIGEST), SIZE, PIECE, TICKET)
 def test_a_swarm_is_waited_for_while_the_supernode_says_that_it_moves() -> None:
     script = Script().connected().open()
     script(ReaderAt(1, 0))
-    for _ in range(10):
+    for _ in range(6):
         assert of_type(script.wait(25.0), FetchUpstream) == []
         assert script.receive(OriginStatus(SWARM, "sharing", False)) == []
     assert of_type(script.wait(29.9), FetchUpstream) == []
@@ -36,10 +40,10 @@ def test_a_swarm_is_waited_for_while_the_supernode_says_that_it_moves() -> None:
 def test_a_swarm_that_moves_is_not_waited_for_without_end_where_nothing_comes() -> None:
     script = Script().connected().open()
     script(ReaderAt(1, 0))
-    for _ in range(15):
-        assert of_type(script.wait(20.0), FetchUpstream) == []
+    for _ in range(8):
+        assert of_type(script.wait(19.0), FetchUpstream) == []
         script.receive(OriginStatus(SWARM, "sharing", False))
-    assert of_type(script.wait(29.9), FetchUpstream) == []
+    assert of_type(script.wait(27.9), FetchUpstream) == []
     script.receive(OriginStatus(SWARM, "sharing", False))
     assert of_type(script.wait(0.2), FetchUpstream)
 
@@ -120,3 +124,50 @@ def test_a_swarm_that_moves_stops_no_fetch_of_this_nodes_own() -> None:
     (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
     assert script.receive(OriginStatus(SWARM, "sharing", True)) == []
     assert script.receive(OriginStatus(SWARM, "fetching", False)) == [CancelUpstream(upstream.fetch)]
+
+
+@pytest.mark.parametrize("state", ["fetching", "queued"])
+def test_word_that_the_origin_is_asked_is_no_headway(state: str) -> None:
+    script = Script().connected().open()
+    script(ReaderAt(1, 0))
+    for _ in range(13):
+        assert of_type(script.wait(20.0), FailReaders) == []
+        script.receive(OriginStatus(SWARM, state, False))
+    assert of_type(script.wait(10.1), FailReaders), "after 270 s"
+
+
+def test_a_transfer_that_brings_nothing_is_waited_for_no_longer_than_a_client_waits() -> None:
+    script = Script().connected().open()
+    script(ReaderAt(1, 0))
+    assert of_type(script.receive(Grant(20, SWARM, 0, 1, 10**9)), StartFetch)
+    assert of_type(script.wait(179.9), FailReaders) == []
+    assert of_type(script.wait(0.2), FailReaders)
+
+
+def test_this_nodes_own_fetch_that_brings_nothing_is_waited_for_no_longer_than_a_client_waits() -> None:
+    script = Script().connected().open()
+    script(ReaderAt(1, 0))
+    assert of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
+    assert of_type(script.wait(179.9), FailReaders) == []
+    assert of_type(script.wait(0.2), FailReaders)
+
+
+def test_a_blob_that_no_client_waits_for_is_given_up_where_nothing_comes() -> None:
+    script = Script().connected().open()
+    script(ReaderAt(1, 0))
+    (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
+    script(ReaderClosed(1))
+    script.wait(29.0)
+    assert script.machine.state.blobs[DIGEST].wanted
+    assert of_type(script.wait(1.1), CancelUpstream) == [CancelUpstream(upstream.fetch)]
+    assert not script.machine.state.blobs[DIGEST].wanted
+
+
+def test_a_blob_that_comes_is_fetched_to_its_end_though_its_client_is_gone() -> None:
+    script = Script().connected().open()
+    script(ReaderAt(1, 0))
+    script(ReaderClosed(1))
+    for _ in range(10):
+        script.wait(25.0)
+        script(PayloadCame(DIGEST))
+    assert script.machine.state.blobs[DIGEST].wanted

@@ -165,6 +165,7 @@ def test_closing_ends_a_stalled_fetch(node: Node) -> None:
     while not node.received:
         run.ended.wait(0.01)
     node.fetcher.close()
+    assert run.ended.wait(WAIT_S)
     assert run.reason == "cancelled"
     node.origin.released.set()
     run.handle.close()

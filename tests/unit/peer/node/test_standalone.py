@@ -62,7 +62,7 @@ async def test_without_a_supernode_a_node_is_a_cache_that_asks_once(tmp_path: Pa
 
 @pytest.mark.asyncio
 async def test_a_private_blob_is_not_shared_without_a_supernode(tmp_path: Path, origin: FakeOrigin) -> None:
-    origin.head_status = 401
+    origin.challenge, origin.token = 'Basic realm="members"', "a password"
     async with running_node(tmp_path / "a", origin=origin) as node:
         with pytest.raises(NotShared) as refused:
             await node.shell.readers.open(DIGEST, Source(origin.authority, "name"))

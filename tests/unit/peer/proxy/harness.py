@@ -45,7 +45,11 @@ if TYPE_CHECKING:
 uvloop.new_event_loop().close()
 
 PATIENT = ProxyLimits(
-    relay_s=WAIT_S, open_s=WAIT_S, hangup_check_s=0.05, retry=RetrySettings(0.01, 0.05, without_progress_s=WAIT_S)
+    relay_s=WAIT_S,
+    open_s=WAIT_S,
+    headers_s=0.5,
+    hangup_check_s=0.05,
+    retry=RetrySettings(0.01, 0.05, without_progress_s=WAIT_S),
 )
 
 
@@ -212,11 +216,11 @@ def running_mirror(
     node = node or ScriptedNode()
     metrics = Metrics()
     table = UpstreamTable([default, *others], default.host)
-    http_client = OriginHttp(OriginTimeouts(connect_s=WAIT_S, read_s=WAIT_S))
+    origins = Origins(lambda: table, http=OriginHttp(OriginTimeouts(connect_s=WAIT_S, read_s=WAIT_S)))
     pool = ThreadPoolExecutor(2, "sendfile")
     context = ProxyContext(
         provider=node,
-        origins=Origins(lambda: table, http=http_client),
+        origins=origins,
         pool=pool,
         metrics=metrics,
         limits=limits,
@@ -256,7 +260,7 @@ def running_mirror(
         loop.call_soon_threadsafe(stop.set)
         thread.join(WAIT_S)
         pool.shutdown()
-        http_client.close()
+        origins.close()
         node.close()
 
 

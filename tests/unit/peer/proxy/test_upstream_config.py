@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from proto.ids import Digest
 from proto.oci.upstreams import UpstreamConfig
 from tests.support.tls import Authority, KeyPair
 from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PATH = "/v2/a/manifests/b"
+BLOB = f"/v2/a/blobs/{Digest.of(b'{}')}"
 
 
 def answer(_: Seen) -> Reply:
@@ -41,14 +44,18 @@ def test_an_origin_is_believed_by_the_operators_ca(authority: Authority) -> None
             assert mirror.request(PATH)[0].status == 503
 
 
-def test_a_client_certificate_is_shown(authority: Authority) -> None:
+def test_a_client_certificate_is_shown_for_local_clients_where_it_is_shared(authority: Authority) -> None:
     context = authority.issue(["127.0.0.1"]).server_context()
     context.load_verify_locations(authority.certificate_file)
     context.verify_mode = ssl.CERT_REQUIRED
     pair = authority.issue(["node"])
     with scripted_origin(answer, context=context) as origin:
-        with running_mirror(over_https(origin.port, authority.certificate_file, pair)) as mirror:
-            assert mirror.request(PATH)[0].status == 200
+        upstream = over_https(origin.port, authority.certificate_file, pair)
+        for target in (PATH, BLOB):
+            with running_mirror(replace(upstream, shared=True)) as mirror:
+                assert mirror.request(target)[0].status == 200
+            with running_mirror(upstream) as mirror:  # it reads for this node alone, not for every local client
+                assert mirror.request(target)[0].status == 503
         with running_mirror(over_https(origin.port, authority.certificate_file)) as mirror:
             assert mirror.request(PATH)[0].status == 503
 

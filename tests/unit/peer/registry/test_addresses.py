@@ -29,8 +29,7 @@ def test_a_configured_upstream_may_be_named_by_another() -> None:
     assert trusted(HUB, "https", "registry.corp")
 
 
-def test_a_configured_upstream_may_name_another_port_of_its_own_host() -> None:
-    assert trusted(PRIVATE, "http", "10.0.0.5:5001")
+def test_a_configured_https_upstream_may_name_another_port_of_its_own_host() -> None:
     assert trusted(SECURE, "https", "registry.corp:8443")
 
 
@@ -42,6 +41,8 @@ def test_a_configured_upstream_may_name_another_port_of_its_own_host() -> None:
         (HUB, "http", "10.0.0.5:5001"),
         (HUB, "https", "registry-1.docker.io:8443"),
         (SECURE, "http", "registry.corp"),
+        (PRIVATE, "http", "10.0.0.5:5001"),
+        (PRIVATE, "https", "10.0.0.5:5001"),
     ],
 )
 def test_all_else_is_denied_before_any_name_is_resolved(upstream: UpstreamConfig, scheme: str, authority: str) -> None:

@@ -59,7 +59,7 @@ def test_a_server_that_speaks_no_http_does_not_fill_our_error() -> None:
 
 def test_a_length_of_thousands_of_digits_is_no_length() -> None:
     with babbling(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n") as (reader, upstream):
-        assert reader.stat(upstream, Digest.of(b"")) is None
+        assert reader.open(upstream, Digest.of(b"")).size_bytes is None
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import pytest
@@ -208,29 +209,48 @@ def test_a_head_tells_of_a_public_blob_and_its_size(origin: FakeOrigin) -> None:
 @pytest.mark.parametrize(
     ("status", "kind"), [(401, UpstreamKind.DENIED), (403, UpstreamKind.DENIED), (404, UpstreamKind.UNKNOWN)]
 )
-def test_a_refused_head_means_not_public(origin: FakeOrigin, status: int, kind: UpstreamKind) -> None:
+def test_a_refused_get_means_not_public(origin: FakeOrigin, status: int, kind: UpstreamKind) -> None:
     digest = origin.add(CONTENT)
-    origin.faults = [Fault(status=status)]
+    origin.faults = [Fault(status=status)] * 2
     with reading(origin) as reader:
         error = refused(lambda: reader.stat(origin.upstream, digest))
     assert (error.kind, error.status) == (kind, status)
 
 
-@pytest.mark.parametrize(("status", "kind"), [(429, UpstreamKind.RATE_LIMITED), (500, UpstreamKind.UNAVAILABLE)])
+@pytest.mark.parametrize("status", [401, 403, 404, 405, 500])
+def test_a_refused_head_is_a_hint_and_a_get_decides(origin: FakeOrigin, status: int) -> None:
+    digest = origin.add(CONTENT)
+    origin.head_status = status
+    with reading(origin) as reader:
+        assert reader.stat(origin.upstream, digest) == len(CONTENT)
+    assert [asked.range for asked in origin.blob_requests("GET")] == ["bytes=0-0"]
+
+
+def test_a_head_without_a_size_is_a_hint_and_a_get_decides(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.faults = [Fault(surplus=b" ")]
+    with reading(origin) as reader:
+        assert reader.stat(origin.upstream, digest) == len(CONTENT)
+
+
+def test_who_is_limited_asks_no_more(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.faults = [Fault(status=429, headers={"Retry-After": "600"})]
+    with reading(origin) as reader:
+        for ask in (reader.stat, reader.open):
+            assert refused(functools.partial(ask, origin.upstream, digest)).retry_after_s == pytest.approx(600, abs=60)
+        with reader.open(origin.upstream, digest, authorization="Bearer mine"):
+            pass  # who has a limit of its own
+    assert len(origin.asked) == 2
+
+
+@pytest.mark.parametrize(("status", "kind"), [(429, UpstreamKind.RATE_LIMITED), (503, UpstreamKind.UNAVAILABLE)])
 def test_an_origin_that_cannot_say_is_no_refusal(origin: FakeOrigin, status: int, kind: UpstreamKind) -> None:
     digest = origin.add(CONTENT)
     origin.faults = [Fault(status=status)]
     with reading(origin) as reader:
         error = refused(lambda: reader.stat(origin.upstream, digest))
     assert error.kind is kind
-
-
-def test_where_head_is_not_allowed_one_byte_is_asked_for(origin: FakeOrigin) -> None:
-    digest = origin.add(CONTENT)
-    origin.head_status = 405
-    with reading(origin) as reader:
-        assert reader.stat(origin.upstream, digest) == len(CONTENT)
-    assert [asked.range for asked in origin.blob_requests("GET")] == ["bytes=0-0"]
 
 
 def test_a_redirected_head_counts_only_if_it_leads_to_the_blob(origin: FakeOrigin) -> None:

@@ -43,11 +43,19 @@ def test_progress_begins_anew() -> None:
     assert patience.delay_s(114.0) == 0.25
 
 
-def test_a_few_bytes_put_off_the_end_and_not_the_waits() -> None:
+def test_a_trickle_is_no_progress() -> None:
     patience = retry()
     assert [patience.delay_s(104.0) for _ in range(2)] == [0.25, 0.5]
     patience.received(1, 110.0)
-    assert patience.delay_s(114.0) == 1.0
+    assert patience.delay_s(114.0) is None
+
+
+def test_after_a_very_long_silence_one_failure_is_enough() -> None:
+    assert retry().delay_s(100.0 + SETTINGS.patience_s) is None
+
+
+def test_retry_after_is_waited_for() -> None:
+    assert retry().delay_s(100.0, 7.0) == 7.0
 
 
 @pytest.mark.parametrize(("settings", "longest_s"), [(SETTINGS, 20.0), (NODE_RETRY, 10.0)])

@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
+from peer.registry.base import OtherSize
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
-from peer.registry.range_reader import ReadSettings, RequestLimiter
+from peer.registry.range_reader import ReadSettings
 from peer.registry.retry import RetrySettings
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import StoreFull, UpstreamError, UpstreamKind
@@ -258,30 +259,44 @@ def test_a_length_announced_too_long_is_resumed_and_ends_as_an_error(origin: Fak
     assert caught.value.kind is UpstreamKind.CONTENT
 
 
-def test_retry_after_is_obeyed_for_all_blobs_of_the_upstream(
-    origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    heed, heeded = RequestLimiter.heed, threading.Event()
-
-    def noted(limiter: RequestLimiter, host: str, error: UpstreamError) -> None:
-        heed(limiter, host, error)
-        heeded.set()
-
-    monkeypatch.setattr(RequestLimiter, "heed", noted)
-    first, second = origin.add(CONTENT), origin.add(CONTENT[::-1])
-    origin.faults = [Fault(status=429, headers={"Retry-After": "1"})]
-    received = Received(), Received()
+def test_retry_after_is_obeyed_for_the_blob_that_it_was_said_of(origin: FakeOrigin) -> None:
+    limited, other = origin.add(CONTENT), origin.add(CONTENT[::-1])
+    origin.faults = [Fault(status=429, headers={"Retry-After": "600"})]
+    received = Received()
     with origin_of(origin) as registry:
-        started_s = time.monotonic()
-        limited = threading.Thread(target=fetch, args=(registry, first, received[0], origin))
-        limited.start()
-        assert heeded.wait(WAIT_S)
-        fetch(registry, second, received[1], origin)
-        elapsed_s = time.monotonic() - started_s
-        limited.join()
-    assert elapsed_s >= 1.0
-    received[0].assert_exactly(WHOLE)
-    received[1].assert_exactly(WHOLE, CONTENT[::-1])
+        with pytest.raises(UpstreamError):
+            fetch(registry, limited, Received(), origin)
+        fetch(registry, other, received, origin)
+        with pytest.raises(UpstreamError):
+            registry.public_size(Source(origin.authority, "name"), limited, Cancellation())
+    received.assert_exactly(WHOLE, CONTENT[::-1])
+    assert sum(str(limited) in asked.target for asked in origin.asked) == 1
+
+
+def test_a_short_retry_after_is_waited_for(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    origin.faults = [Fault(status=429, headers={"Retry-After": "1"})]
+    received, started_s = Received(), time.monotonic()
+    with origin_of(origin) as registry:
+        fetch(registry, digest, received, origin)
+    assert time.monotonic() - started_s >= 1.0
+    received.assert_exactly(WHOLE)
+
+
+def test_what_a_source_says_against_its_own_word_is_told(origin: FakeOrigin) -> None:
+    """A blob of another size than the HEAD's, and one that a HEAD gives and a GET refuses."""
+    shorter, refused = origin.add(CONTENT[:-1]), origin.add(CONTENT[::-1])
+    told: list[tuple[Digest, UpstreamError]] = []
+    with origin_of(origin) as registry:
+        registry._on_contradiction = lambda source, digest, error: told.append((digest, error))
+        for digest in (shorter, refused):
+            origin.faults = [Fault(status=403)] if digest == refused else []
+            with pytest.raises(UpstreamError):
+                fetch(registry, digest, Received(), origin)
+    (size_of, size), (refusal_of, refusal) = told
+    assert (size_of, refusal_of, refusal.kind) == (shorter, refused, UpstreamKind.DENIED)
+    assert isinstance(size, OtherSize)
+    assert size.size_bytes == len(CONTENT) - 1
 
 
 def test_a_long_retry_after_is_reported_at_once(origin: FakeOrigin) -> None:
@@ -365,7 +380,7 @@ def test_the_size_of_a_public_blob_is_told(origin: FakeOrigin) -> None:
 @pytest.mark.parametrize(("status", "kind"), [(401, UpstreamKind.DENIED), (404, UpstreamKind.UNKNOWN)])
 def test_a_blob_that_is_not_public_is_refused(origin: FakeOrigin, status: int, kind: UpstreamKind) -> None:
     digest = origin.add(CONTENT)
-    origin.faults = [Fault(status=status)]
+    origin.faults = [Fault(status=status)] * 2
     with origin_of(origin) as registry, pytest.raises(UpstreamError) as caught:
         registry.public_size(Source(origin.authority, "name"), digest, Cancellation())
     assert caught.value.kind is kind

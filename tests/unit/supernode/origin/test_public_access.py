@@ -10,6 +10,8 @@ import pytest
 import pytest_asyncio
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
+from peer.registry.base import OtherSize
+from peer.registry.queues import AT_ONCE, UpstreamQueues, Work, ignore
 from proto.errors import ConfigError, LayercastError, UpstreamError, UpstreamKind
 from proto.ids import Digest
 from proto.wire.messages import Source
@@ -38,7 +40,8 @@ class Origin:
 
     def head(self, source: Source, digest: Digest) -> int | None:
         self.asked += 1
-        self.may_answer.wait(WAIT_S)
+        if source.upstream == SOURCE.upstream:
+            self.may_answer.wait(WAIT_S)
         if isinstance(self.answer, LayercastError):
             raise self.answer
         return self.answer
@@ -49,10 +52,19 @@ class Bench:
         self.origin = Origin()
         self.now_s = 1_000_000.0
         self.state = state
+        self.queues = UpstreamQueues(ignore)
         self.publicity = self.new()
 
     def new(self) -> PublicAccess:
-        return PublicAccess(self.origin.head, self.state, clock=lambda: self.now_s, fresh_s=100.0, stale_s=1000.0)
+        return PublicAccess(
+            self.origin.head,
+            self.state,
+            self.queues,
+            clock=lambda: self.now_s,
+            fresh_s=100.0,
+            stale_s=1000.0,
+            slow_s=0.2,
+        )
 
     def fails(self, kind: UpstreamKind, retry_after_s: float | None = None) -> None:
         self.origin.answer = UpstreamError("no", kind, retry_after_s=retry_after_s)
@@ -68,7 +80,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     yield bench
     bench.origin.may_answer.set()
     await bench.publicity.close()
-    await asyncio.to_thread(bench.publicity.join)
+    await asyncio.to_thread(bench.queues.close)
     state.close()
 
 
@@ -94,7 +106,6 @@ async def test_it_is_remembered_while_fresh_then_asked_again(bench: Bench) -> No
 async def test_another_process_remembers_too(bench: Bench) -> None:
     await bench.reason()
     await bench.publicity.close()
-    await asyncio.to_thread(bench.publicity.join)
     bench.publicity = bench.new()
     assert await bench.reason() == ""
     assert bench.origin.asked == 1
@@ -155,3 +166,43 @@ async def test_a_source_that_tells_no_size_is_of_no_use(bench: Bench) -> None:
 async def test_a_file_that_the_operator_named_wrongly_refuses_the_blob_and_ends_nothing(bench: Bench) -> None:
     bench.origin.answer = ConfigError("upstream r: ca_file cannot be used")
     assert await bench.reason() == "unavailable"
+
+
+async def test_one_slow_origin_keeps_no_question_to_another_waiting(bench: Bench) -> None:
+    bench.origin.may_answer.clear()
+    stuck = [Digest.of(b"%d" % number) for number in range(3 * AT_ONCE[Work.CHECK])]
+    asking = [asyncio.create_task(bench.publicity.check(SOURCE, digest)) for digest in stuck]
+    other = Source("other.example", "library/thing")
+    assert (await bench.publicity.check(other, BLOB)).public
+    assert bench.queues.waiting(Work.CHECK, SOURCE.upstream) == 2 * AT_ONCE[Work.CHECK]
+    assert {(await each).reason for each in asking} == {"slow"}
+
+
+async def test_who_asks_again_gets_the_answer_of_an_origin_that_was_slow(bench: Bench) -> None:
+    bench.origin.may_answer.clear()
+    assert await bench.reason() == "slow"
+    bench.origin.may_answer.set()
+    assert await bench.reason() == ""
+    assert bench.origin.asked == 1
+
+
+async def test_the_time_that_is_left_is_told(bench: Bench) -> None:
+    bench.fails(UpstreamKind.RATE_LIMITED, retry_after_s=60.0)
+    await bench.reason()
+    bench.now_s += 20
+    assert (await bench.publicity.check(SOURCE, BLOB)).retry_after_s == 40.0
+
+
+@pytest.mark.parametrize("kind", [UpstreamKind.DENIED, UpstreamKind.UNKNOWN, UpstreamKind.RATE_LIMITED])
+async def test_a_get_that_is_refused_counts_more_than_the_head_before(bench: Bench, kind: UpstreamKind) -> None:
+    await bench.reason()
+    bench.publicity.contradicted(SOURCE, BLOB, UpstreamError("no", kind))
+    assert await bench.reason() != ""
+    bench.now_s += 10
+    assert await bench.reason() == ""
+
+
+async def test_the_size_that_a_get_brings_counts_more_than_a_heads(bench: Bench) -> None:
+    await bench.reason()
+    bench.publicity.contradicted(SOURCE, BLOB, OtherSize("other", 999))
+    assert (await bench.publicity.check(SOURCE, BLOB)).size_bytes == 999

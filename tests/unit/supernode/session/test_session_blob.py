@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from proto.ids import Digest
 from proto.pieces import MIB
 from proto.wire.messages import (
@@ -202,7 +203,7 @@ async def test_who_waits_for_a_tiny_blob_is_told_of_others_with_the_ping(tmp_pat
 
 async def test_a_blob_that_wants_a_credential_is_refused_as_private(tmp_path: Path, origin: FakeOrigin) -> None:
     digest = origin.add(content_of(1000))
-    origin.faults = [Fault(status=403)]
+    origin.always = {"HEAD": Fault(status=403), "GET": Fault(status=403)}
     async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
         await peer.announce(origin, digest)
         assert (await peer.expect(BlobRefused)).reason == "private"
@@ -222,11 +223,40 @@ async def test_retry_after_of_the_check_holds_for_everybody(tmp_path: Path, orig
         BarePeer.connected(supernode) as first,
         BarePeer.connected(supernode) as second,
     ):
-        await first.announce(origin, digest)
-        assert (await first.expect(BlobRefused)).reason == "rate_limited"
+        for peer in (first, second):
+            await peer.announce(origin, digest)
+            refused = await peer.expect(BlobRefused)
+            assert refused.reason == "rate_limited"
+            assert refused.retry_after_s == pytest.approx(600, abs=60)
         await second.announce(origin, other)
-        assert (await second.expect(BlobRefused)).reason == "rate_limited"
-    assert len(origin.asked) == 1
+        await second.expect(SwarmOpened)
+    assert sum(str(digest) in asked.target for asked in origin.asked) == 1
+
+
+async def test_a_blob_that_a_get_limits_is_begun_anew_with_the_origins_word(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(content_of(1000))
+    origin.always = {"GET": Fault(status=429, headers={"Retry-After": "600"})}
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        await peer.announce(origin, digest)
+        await peer.expect(SwarmOpened)
+        await peer.expect(Voided)
+        await peer.announce(origin, digest)
+        assert (await peer.expect(BlobRefused)).retry_after_s == pytest.approx(600, abs=60)
+    assert len(origin.blob_requests("GET")) == 1
+
+
+async def test_a_fetch_that_nobody_wants_any_more_ends(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supernode.seed.UNWANTED_S", 0.1)
+    digest = origin.add(content_of(1000))
+    origin.always = {"GET": Fault(delay_s=WAIT_S)}
+    async with running_supernode(tmp_path / "s", origin) as supernode:
+        async with BarePeer.connected(supernode) as peer:
+            await peer.announce(origin, digest)
+            await peer.expect(SwarmOpened)
+            await asyncio.to_thread(wait_until, lambda: bool(origin.blob_requests("GET")), "the request")
+        await asyncio.to_thread(wait_until, lambda: not supernode._seed._fetches, "the end of the fetch")
 
 
 async def test_an_anonymous_token_is_fetched_where_one_is_asked_for(tmp_path: Path, origin: FakeOrigin) -> None:

@@ -179,7 +179,7 @@ async def test_a_peer_without_torrents_is_sent_to_the_origin(tmp_path: Path, ori
 @pytest.mark.asyncio
 async def test_a_private_blob_gets_no_torrent(tmp_path: Path, origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
-    origin.head_status = 401
+    origin.challenge, origin.token = 'Basic realm="members"', "a password"
     async with tracker(tmp_path, origin) as supernode, TorrentPeer.connected(supernode) as peer:
         await peer.announce(origin, digest)
         assert (await peer.expect(BlobRefused)).reason == "private"
