@@ -30,8 +30,6 @@ from peer.node.supernode_key import SupernodeKey
 from peer.node.workers import Workers
 from peer.proxy.client_request import ProxyContext
 from peer.proxy.mirror import build_app
-from peer.registry.client import OriginHttp
-from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
 from peer.status import ROUTES, PeerHealth
 from peer.store import upkeep
@@ -170,9 +168,8 @@ class Peer:
             on_request=self.metrics.count_origin_request,
             on_queue=self.metrics.queue_changed,
             user_agent=f"layercast/{VERSION}",
-            http=OriginHttp(
-                OriginTimeouts(first_byte_s=config.origin_first_byte_s, rate_min_bytes_s=config.origin_rate_min_bytes_s)
-            ),
+            first_byte_s=config.origin_first_byte_s,
+            rate_min_bytes_s=config.origin_rate_min_bytes_s,
         )
         self._download_limiter = RateLimiter(config.download_rate_bytes_s)
         http = HttpTransport(

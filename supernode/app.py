@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from peer.registry.client import OriginHttp
-from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
 from peer.registry.range_reader import ReadSettings
 from peer.store import upkeep
@@ -184,9 +182,8 @@ class Supernode:
             on_request=self.metrics.count_origin_request,
             on_queue=self.metrics.queue_changed,
             user_agent=f"layercast/{VERSION}",
-            http=OriginHttp(
-                OriginTimeouts(first_byte_s=config.origin_first_byte_s, rate_min_bytes_s=config.origin_rate_min_bytes_s)
-            ),
+            first_byte_s=config.origin_first_byte_s,
+            rate_min_bytes_s=config.origin_rate_min_bytes_s,
         )
         self._origin = OriginFetcher(
             origins,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 from multidict import CIMultiDict
 
-from peer.registry.relayed import as_sent
 from proto.errors import UpstreamError, UpstreamKind
 from proto.ids import Digest
 from proto.oci.registry_errors import BODY_CONTENT_TYPE, Refusal
@@ -56,8 +55,7 @@ def for_origin(received: CIMultiDictProxy[str]) -> CIMultiDict[str]:
 
 def for_blobs(received: CIMultiDictProxy[str]) -> tuple[tuple[str, str], ...]:
     """The same for a blob's bytes, without what is said otherwise there: the credential, the range, the coding."""
-    lines = as_sent(for_origin(received))
-    kept = [(name, value) for name, value in lines if name.lower() not in _NOT_FOR_BLOBS]
+    kept = [(name, value) for name, value in for_origin(received).items() if name.lower() not in _NOT_FOR_BLOBS]
     return *kept, ("Accept-Encoding", "identity")
 
 

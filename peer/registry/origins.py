@@ -60,17 +60,23 @@ class Origins:
         on_request: Callable[[str], None] = lambda method: None,
         on_queue: OnQueue = ignore,
         user_agent: str = "layercast",
+        first_byte_s: float = 120.0,
+        rate_min_bytes_s: int = 1024,
         http: OriginHttp | None = None,
     ) -> None:
         """`upstreams` returns the table in force, which may change. `on_request` is called from any thread with GET,
-        HEAD or TOKEN for each request that is made.
+        HEAD or TOKEN for each request that is made. `first_byte_s` and `rate_min_bytes_s` are OriginTimeouts'.
         """
+        from peer.registry.client import OriginHttp
+        from peer.registry.connection import OriginTimeouts
         from peer.registry.registry_origin import RegistryClients
 
         self.upstreams = upstreams
         self.queues = UpstreamQueues(on_queue)
         self._on_request = on_request
         # All registries share connections and tokens.
+        timeouts = OriginTimeouts(first_byte_s=first_byte_s, rate_min_bytes_s=rate_min_bytes_s)
+        http = http or OriginHttp(timeouts)
         self._registries = RegistryClients(upstreams, on_request, user_agent, self.queues, http)
 
     def of(self, upstream: UpstreamConfig) -> Origin:

@@ -15,10 +15,9 @@ from multidict import CIMultiDict
 from peer.registry.addresses import upstream_endpoint
 from peer.registry.base import ANYONE, OriginAnswer, OriginRefused
 from peer.registry.blob_body import HttpBody, http_body, is_encoded
-from peer.registry.client import OriginHttp
 from peer.registry.pauses import Pauses
 from peer.registry.redirects import REDIRECT_STATUSES, REDIRECTS_MAX, lines_for, redirect_target, url_target
-from peer.registry.relayed import RelayClient
+from peer.registry.relayed import RelayClient, as_sent
 from peer.registry.retry import retry_after_s
 from peer.registry.tokens import AnonymousTokens
 from proto.errors import UpstreamError, UpstreamKind
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 
     from peer.registry.addresses import Endpoint
     from peer.registry.base import Caller
+    from peer.registry.client import OriginHttp
     from peer.registry.connection import Exchange
     from peer.registry.queues import UpstreamQueues
     from peer.transport.cancellation import Cancellation
@@ -73,12 +73,12 @@ class RegistryClients:
         on_request: Callable[[str], None],
         user_agent: str,
         queues: UpstreamQueues,
-        http: OriginHttp | None = None,
+        http: OriginHttp,
     ) -> None:
         """See peer.registry.origins.Origins."""
         self.upstreams = upstreams
         self.on_request = on_request
-        self.http = http or OriginHttp()
+        self.http = http
         self.tokens = AnonymousTokens(self._fetch_token)
         self.pauses = Pauses()
         self.lines = (
@@ -112,7 +112,7 @@ class RegistryClients:
         may get on by itself.
         """
         self.on_request(counted_as or request.method)
-        target, lines = request.target, [*(request.caller.lines or self.lines), *request.lines]
+        target, lines = request.target, [*(as_sent(request.caller.lines) or self.lines), *request.lines]
         if authorization is not None:
             lines.append(("Authorization", authorization))
         redirect: OriginAnswer | None = None

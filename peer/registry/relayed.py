@@ -20,9 +20,7 @@ from peer.transport.cancellation import Cancellation
 from proto.errors import UpstreamError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from multidict import MultiMapping
+    from collections.abc import Callable, Iterable
 
     from peer.registry.client import OriginHttp
     from peer.registry.connection import Exchange
@@ -34,9 +32,9 @@ if TYPE_CHECKING:
 BODY_BYTES_MAX: Final = 32 * 1024 * 1024
 
 
-def as_sent(headers: MultiMapping[str]) -> Lines:
+def as_sent(lines: Iterable[tuple[str, str]]) -> Lines:
     """Values byte for byte: the web server read them as UTF-8, and the connection writes Latin-1."""
-    return [(n, v.encode("utf-8", "surrogateescape").decode("latin-1")) for n, v in headers.items()]
+    return [(n, v.encode("utf-8", "surrogateescape").decode("latin-1")) for n, v in lines]
 
 
 class RelayClient:
@@ -63,7 +61,7 @@ class RelayClient:
         Without `wants_body` that of a success is left out.
         """
         cancel = Cancellation()
-        lines = as_sent(headers)
+        lines = as_sent(headers.items())
 
         def run() -> OriginAnswer:
             with contextlib.closing(self._ask(method, upstream, target, lines, cancel)) as exchange:
