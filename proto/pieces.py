@@ -75,6 +75,13 @@ class PieceLayout:
             raise IndexError(f"offset {offset} outside a blob of {self.size_bytes} bytes")
         return offset // self.piece_size_bytes
 
+    def pieces_in(self, start: int, end: int) -> int:
+        """Mask of the pieces that hold bytes from `start` to `end` (exclusive)."""
+        if start >= end:
+            return 0
+        first, last = start // self.piece_size_bytes, (end - 1) // self.piece_size_bytes
+        return ((1 << last - first + 1) - 1) << first
+
     def bytes_in(self, mask: int) -> int:
         """Bytes in all pieces of the mask."""
         if not mask:

@@ -47,10 +47,6 @@ class OpenedBlob(Protocol):
         """Pinned; the file to send from."""
 
     @property
-    def complete(self) -> bool:
-        """The digest was checked here, and every piece lately: any byte may be sent."""
-
-    @property
     def stored(self) -> bool:
         """The whole blob is here: it is sent from the store, and nothing of it is waited for."""
 
@@ -58,11 +54,15 @@ class OpenedBlob(Protocol):
     def wrong(self) -> bool:
         """What this client was sent came of content that does not match: it gets no further byte."""
 
+    def available(self, offset: int) -> int:
+        """What wait_available() gives now; `offset` when that would have to wait, or raise."""
+
     async def wait_available(self, offset: int) -> int:
         """The end (exclusive) of the bytes that may be sent from `offset` on; always above it.
 
         Until the digest has passed here, the last piece (at least 64 KiB) is withheld. A piece that was not checked
-        lately is read first, and fetched again if it has rotted. Says at the same time that the client waits for this
+        lately is read first, and fetched again if it has rotted; before the last bytes it is looked whether what was
+        sent still stands. Says at the same time that the client waits for this
         offset. Raises BlobFailed or DigestMismatch.
         """
 

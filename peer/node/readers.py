@@ -57,8 +57,11 @@ class BlobReader:
         self._closed: Callable[[], None] | None = closed
         self._check = check
         self._checking = False
+        # Checks count from then on, and what is lost is seen from then on.
         self._mark = handle.check_mark()
-        self._all_checked = False
+        self._losses = handle.losses
+        # The first byte that was asked for.
+        self._begun = handle.layout.size_bytes
         self._piece = -1
         self.failure: BlobFailed | None = None
         layout = handle.layout
@@ -74,33 +77,44 @@ class BlobReader:
         return self.handle.matched or self.handle.complete
 
     @property
-    def complete(self) -> bool:
-        if not self.stored or self.wrong:
-            return False
-        self._all_checked = self._all_checked or not self.handle.unchecked(self._mark)
-        return self._all_checked
-
-    @property
     def wrong(self) -> bool:
         return isinstance(self.failure, DigestMismatch)
 
     async def wait_available(self, offset: int) -> int:
         while True:
-            if self.complete:
-                return self.size_bytes
+            changed = self.blob.changed
+            end = self.available(offset)
+            if end > offset:
+                return end
             if self.failure is not None:
                 raise self.failure
-            changed = self.blob.changed
-            end = min(self.handle.available_from(offset), self.size_bytes if self.stored else self._withheld_from)
-            if end > offset:
-                checked = min(end, self.handle.checked_from(offset, self._mark))
-                if checked < end and checked - offset < CHECK_AHEAD_BYTES // 2:
-                    self._check_from(checked)
-                if checked > offset:
-                    return checked
-            else:
-                self._tell(offset)
             await changed.wait()
+
+    def available(self, offset: int) -> int:
+        if self.wrong:
+            return offset
+        self._begun = min(self._begun, offset)
+        last_part = offset >= self._withheld_from
+        if last_part and self.stored:
+            # Before the last bytes: what somebody wrote to the file meanwhile may have been sent.
+            self.handle.check_mark()
+        self._fail_if_lost(offset)
+        limit = min(
+            self.handle.available_from(offset), self.size_bytes if last_part and self.stored else self._withheld_from
+        )
+        if self.wrong or limit <= offset:
+            self._tell(offset)
+            return offset
+        checked = min(limit, self.handle.checked_from(self._begun, self._mark))
+        if checked < limit and checked - offset < CHECK_AHEAD_BYTES // 2:
+            self._check_from(checked)
+        return max(offset, checked)
+
+    def _fail_if_lost(self, offset: int) -> None:
+        """What was sent has rotted since, before it was sent or after: this client gets no whole answer."""
+        lost = self.handle.lost_since(self._losses)
+        if lost and lost & self.handle.layout.pieces_in(self._begun, offset):
+            self.fail(f"blob {self.handle.digest.short} rotted while it was sent: ask again", mismatch=True)
 
     def _check_from(self, offset: int) -> None:
         if not self._checking:

@@ -235,8 +235,9 @@ async def _first_byte(asked: ClientRequest, blob: OpenedBlob, headers_by: float)
 
 
 async def _available(asked: ClientRequest, blob: OpenedBlob, offset: int) -> int:
-    if blob.complete:
-        return blob.size_bytes
+    available = blob.available(offset)
+    if available > offset:
+        return available
     waiting = asyncio.ensure_future(blob.wait_available(offset))
     return await asked.wait_for(waiting, waiting.cancel)
 

@@ -209,6 +209,13 @@ class BlobHandle(Protocol):
         """Held pieces (mask) that were not checked since then; all, after a start."""
         ...
 
+    @property
+    def losses(self) -> int:
+        """How often held pieces were lost to rot while somebody had the blob open."""
+
+    def lost_since(self, losses: int) -> int:
+        """The pieces (mask) that were lost since there were so many losses."""
+
     def checked_from(self, offset: int, mark: float) -> int:
         """The end (exclusive) of the bytes from `offset` on in pieces checked since then; `offset` when none."""
         ...

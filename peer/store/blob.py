@@ -101,8 +101,10 @@ class Blob:
         self._held_file: HeldFile | None = None
         self._loaded_book: HashBook | None = None
         self.checks = PieceChecks(meta.layout.count)
-        # Of a complete blob: when its file changed, as we left it, and when its bytes were last known to be right, by
-        # the clock on the wall. The file tells both to the next start.
+        # Masks of pieces that were lost to rot, in their order, while the blob is loaded.
+        self.losses: list[int] = []
+        # Of a complete blob: when its file changed (ctime), as we left it, and when its bytes were last known to be
+        # right, by the clock on the wall. The file's mtime tells that to the next start.
         self.changed_ns = self.checked_ns = 0
 
     # --- from disk, and back -----------------------------------------------------------------------------------
@@ -114,7 +116,7 @@ class Blob:
             status = self.paths.complete.stat()
             if status.st_size != size:
                 raise MetaCorrupt("its file has another size")
-            self.changed_ns = self.checked_ns = status.st_mtime_ns
+            self.changed_ns, self.checked_ns = status.st_ctime_ns, status.st_mtime_ns
             self.complete, self.held = True, self.layout.full_mask
             return
         if not self.paths.partial.exists() or self.paths.partial.stat().st_size > size:
@@ -164,6 +166,7 @@ class Blob:
                 self._held_file = None
             self._prefix = PrefixDigest(self.digest)
             self._generation += 1
+            self.losses = []
             self.loaded = self.fresh = False
 
     def touch(self, now_ns: int) -> None:
@@ -390,7 +393,8 @@ class Blob:
                 return False
             self._book.sync()
             self.paths.partial.rename(self.paths.complete)
-            self.changed_ns = self.checked_ns = os.fstat(self._data).st_mtime_ns
+            status = os.fstat(self._data)
+            self.changed_ns, self.checked_ns = status.st_ctime_ns, status.st_mtime_ns
             self.checks.passed_all(self._host.clock())
             self.complete = True
         for folder in (self.paths.complete.parent, self.paths.partial.parent, self.paths.meta.parent):
@@ -427,7 +431,7 @@ class Blob:
         """See BlobHandle."""
         if self.complete:
             try:
-                changed_ns = os.fstat(self._data).st_mtime_ns
+                changed_ns = os.fstat(self._data).st_ctime_ns
             except OSError:
                 changed_ns = -1
             if changed_ns != self.changed_ns:
@@ -455,7 +459,7 @@ class Blob:
         with self._lock:
             if self.complete and self._data >= 0:
                 os.utime(self._data, ns=(self.checked_ns, self.checked_ns))
-                self.changed_ns = os.fstat(self._data).st_mtime_ns
+                self.changed_ns = os.fstat(self._data).st_ctime_ns
 
     def _lose(self, pieces: int, generation: int) -> int:
         """HELD -> MISSING for these; what they are now (mask)."""
@@ -473,6 +477,7 @@ class Blob:
                 # It is not served from now on all the same; the next start finds it again.
                 log.error("%s", local_error(error, f"rotten pieces of blob {self.digest.short} not noted"))
             self.held = held
+            self.losses.append(pieces)
             self.complete = self.matched = False
             self._prefix = PrefixDigest(self.digest)
             return pieces

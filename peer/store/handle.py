@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import TYPE_CHECKING
 
 from peer.store.base import SignedHashes
@@ -92,6 +94,13 @@ class DiskBlobHandle:
 
     def unchecked(self, mark: float) -> int:
         return self._blob.checks.older(self._blob.held, mark)
+
+    @property
+    def losses(self) -> int:
+        return len(self._blob.losses)
+
+    def lost_since(self, losses: int) -> int:
+        return functools.reduce(operator.or_, self._blob.losses[losses:], 0)
 
     def checked_from(self, offset: int, mark: float) -> int:
         if offset >= self.layout.size_bytes:

@@ -93,7 +93,7 @@ async def test_the_last_piece_and_at_least_64_kib_are_withheld(store: DiskStore,
     opened.put(*range(opened.handle.layout.count))
     assert await opened.reader.wait_available(0) == sendable
     assert opened.handle.check_digest()
-    assert await opened.reader.wait_available(0) == size
+    assert await opened.reader.wait_available(sendable) == size
     opened.handle.close()
 
 
@@ -114,9 +114,9 @@ async def test_a_blob_of_one_piece_is_sent_after_its_digest_alone(store: DiskSto
 async def test_a_client_does_not_wait_for_the_disk_once_the_digest_has_passed(store: DiskStore) -> None:
     opened = open_blob(store, 3 * PIECE)
     opened.put(*range(3))
-    seen: list[tuple[bool, bool]] = []
-    assert opened.handle.check_digest(lambda: seen.append((opened.handle.complete, opened.reader.complete)))
-    assert seen == [(False, True)]
+    seen: list[tuple[bool, int]] = []
+    assert opened.handle.check_digest(lambda: seen.append((opened.handle.complete, opened.reader.available(2 * PIECE))))
+    assert seen == [(False, 3 * PIECE)]
     opened.handle.close()
 
 
@@ -163,7 +163,7 @@ async def test_who_read_of_wrong_content_gets_no_byte_of_what_replaces_it(store:
     opened.handle.void()
     opened.put(0, 1, 2, 3)
     assert opened.handle.check_digest()
-    assert not opened.reader.complete
+    assert opened.reader.available(PIECE) == PIECE
     with pytest.raises(DigestMismatch):
         await opened.reader.wait_available(PIECE)
     opened.handle.close()
@@ -194,14 +194,14 @@ def open_kept(store: DiskStore, digest: Digest, content: bytes) -> Opened:
 async def test_after_a_start_each_piece_is_checked_before_it_is_sent(tmp_path: Path) -> None:
     store, content, digest = kept_blob(tmp_path, 4)
     opened = open_kept(store, digest, content)
-    assert (opened.reader.stored, opened.reader.complete) == (True, False)
+    assert (opened.reader.stored, opened.reader.available(0)) == (True, 0)
     reached = 0
     while reached < len(content):
         reached = await opened.reader.wait_available(reached)
         assert reached <= opened.checked[-1] * PIECE + PIECE
     assert opened.checked == [0, 1, 2, 3]
     # and once is enough for whoever comes next
-    assert Opened(opened.handle, content).reader.complete
+    assert Opened(opened.handle, content).reader.available(3 * PIECE) == 4 * PIECE
     opened.handle.close()
     store.close()
 
@@ -246,3 +246,35 @@ async def test_pieces_that_cannot_be_checked_end_the_answer_from_the_store(tmp_p
         await reader.wait_available(0)
     handle.close()
     store.close()
+
+
+@pytest.mark.asyncio
+async def test_what_rots_after_it_was_sent_costs_the_answer_its_end(store: DiskStore) -> None:
+    """Whether it was right when it left, nobody can tell any more."""
+    opened = open_blob(store, 4 * PIECE)
+    opened.put(*range(4))
+    assert opened.handle.check_digest()
+    assert await opened.reader.wait_available(0) == 3 * PIECE
+    with (store.root / "blobs" / "sha256" / opened.handle.digest.hex[:2] / opened.handle.digest.hex).open(
+        "r+b"
+    ) as file:
+        file.write(b"x")
+    with pytest.raises(DigestMismatch):
+        await opened.reader.wait_available(3 * PIECE)
+    opened.handle.close()
+
+
+@pytest.mark.asyncio
+async def test_what_rots_before_it_is_sent_is_fetched_again(store: DiskStore) -> None:
+    opened = open_blob(store, 4 * PIECE)
+    opened.put(*range(4))
+    assert opened.handle.check_digest()
+    assert await opened.reader.wait_available(0) == 3 * PIECE
+    flip(store.root / "blobs" / "sha256" / opened.handle.digest.hex[:2] / opened.handle.digest.hex, 3 * PIECE)
+    waiting = asyncio.create_task(opened.reader.wait_available(3 * PIECE))
+    await opened.waits.wait()
+    opened.put(3)
+    assert opened.handle.check_digest()
+    opened.live.wake()
+    assert await waiting == 4 * PIECE
+    opened.handle.close()

@@ -26,7 +26,7 @@ async def test_a_blob_comes_from_another_node_piece_by_piece(tmp_path: Path) -> 
         blob = await begin(supernode, node, holder)
         await supernode.say(*grants(2, 0, 3, 1), to=node.identity.peer)
         assert await read_all(blob) == CONTENT
-        assert blob.complete
+        assert blob.stored
         await supernode.hears(Stored, 4)
         assert (await supernode.hears(BlobChecked)).matches
         blob.close()

@@ -121,16 +121,15 @@ class _Opened:
         return cast("BlobHandle", _Handle(self._blob))
 
     @property
-    def complete(self) -> bool:
-        return self._blob.complete
-
-    @property
     def stored(self) -> bool:
         return self._blob.complete
 
     @property
     def wrong(self) -> bool:
         return isinstance(self._blob.failure, DigestMismatch)
+
+    def available(self, offset: int) -> int:
+        return len(self._blob.content) if self._blob.complete else offset
 
     async def wait_available(self, offset: int) -> int:
         return await self._blob.wait_available(offset)
