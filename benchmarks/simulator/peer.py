@@ -330,5 +330,8 @@ class Peer:
     def connect_to_seed(self, seed: NodeKnown) -> None:
         """What a connection costs is the transport's."""
 
+    def suspect(self, digest: Digest, piece: int) -> None:
+        """See NodeKeeper. No disk rots here."""
+
     def lease_granted(self) -> None:
         """The scheduler counts."""

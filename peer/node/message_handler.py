@@ -43,6 +43,9 @@ class NodeKeeper(Protocol):
     def lease_granted(self) -> None:
         """Count it."""
 
+    def suspect(self, digest: Digest, piece: int) -> None:
+        """Read a piece of ours again: another node got it corrupt."""
+
 
 class MessageHandler:
     """One a node; sessions come one after another. `post` queues an event for the downloader."""
@@ -76,6 +79,9 @@ class MessageHandler:
         elif isinstance(message, messages.PieceHashes):
             self._hashes_received(message)
             return
+        elif isinstance(message, messages.Doubted):
+            self._doubted(message)
+            return
         elif isinstance(message, messages.SwarmOpened):
             self._swarm_opened(message)
         elif isinstance(message, messages.NodeKnown):
@@ -83,6 +89,11 @@ class MessageHandler:
         elif self._delivery.current.received(message, self._swarms):
             return
         self._post(Received(message))
+
+    def _doubted(self, message: messages.Doubted) -> None:
+        digest, layout = self._swarms.get(message.swarm, (None, None))
+        if digest is not None and layout is not None and 0 <= message.piece < layout.count:
+            self._keeper.suspect(digest, message.piece)
 
     def _node_known(self, message: messages.NodeKnown) -> None:
         if message.delivery_address:

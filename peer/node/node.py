@@ -165,6 +165,9 @@ class Node:
     def lease_granted(self) -> None:
         self._metrics.lease("granted")
 
+    def suspect(self, digest: Digest, piece: int) -> None:
+        self._workers.recheck(digest, piece)
+
     # --- peer.node.command_handler.CommandHandler ---------------------------------------------------------------
 
     def send(self, command: contract.Send) -> None:

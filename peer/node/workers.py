@@ -176,6 +176,22 @@ class Workers:
         finally:
             handle.close()
 
+    def recheck(self, digest: Digest, piece: int) -> None:
+        """Read a piece again that another node got corrupt from here; if it has rotted, the store tells."""
+
+        def run() -> None:
+            handle = self._store.get(digest, used=False)
+            if handle is None:
+                return
+            try:
+                handle.check_pieces(1 << piece, "complaint")
+            except LocalError as error:
+                logger.error("pieces_not_checked digest=%s %s", digest.short, error)
+            finally:
+                handle.close()
+
+        self._rereads.submit(run)
+
     def keep_hashes(self, digest: Digest, signed: SignedHashes) -> None:
         """Checked hashes of a blob that nobody uses now: others will ask for them."""
 

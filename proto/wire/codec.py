@@ -71,6 +71,7 @@ TAGS: Final[dict[type, int]] = {
     messages.OriginStatus: 42,
     messages.TorrentOpened: 43,
     messages.TorrentPeers: 44,
+    messages.Doubted: 45,
 }
 
 

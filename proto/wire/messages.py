@@ -288,6 +288,14 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubted:
+    """Another node says that this piece of yours came corrupt: read it again, and drop it if it has rotted."""
+
+    swarm: int
+    piece: int
+
+
+@dataclass(frozen=True, slots=True)
 class InlineBlob:
     """A tiny blob whole, in place of a lease on its single piece (`lease` is reported as for a Grant)."""
 
@@ -382,6 +390,7 @@ Message = (
     | Voided
     | Grant
     | Cancel
+    | Doubted
     | InlineBlob
     | Holders
     | OriginStatus

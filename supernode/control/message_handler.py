@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from supernode.control.membership import Membership
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
-    from supernode.control.peer_session import Channel, PeerInfo
+    from supernode.control.peer_session import Channel, PeerInfo, PeerLease
     from supernode.control.ports import ControlPorts
-    from supernode.control.swarm_registry import SwarmRegistry
+    from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
     from supernode.control.verification import Verification
 
 logger = logging.getLogger(__name__)
@@ -184,9 +184,17 @@ class MessageHandler:
             reason = FailReason.PROTOCOL
         if part is not None:
             part[1].failing = True
-            if failed.reason == FetchReason.CORRUPT and lease.source == SEED:
-                self._ports.seed.suspect(part[0].digest, 1 << lease.piece)
+            if failed.reason == FetchReason.CORRUPT:
+                self._have_checked(part[0], lease)
         self._ports.post(contract.FetchFailed(lease.lease_id, reason))
+
+    def _have_checked(self, swarm: OpenSwarm, lease: PeerLease) -> None:
+        """Whose piece it was looks after its disk, whoever is right."""
+        accused = self._nodes.session(lease.source)
+        if lease.source == SEED:
+            self._ports.seed.suspect(swarm.digest, 1 << lease.piece)
+        elif accused is not None and lease.source in swarm.members:
+            accused.send(messages.Doubted(swarm.number, lease.piece))
 
     def _believed(self, session: PeerSession, source: int) -> bool:
         """Whether a report of corrupt bytes may have the source quarantined."""

@@ -11,7 +11,17 @@ from peer.node.message_handler import MessageHandler
 from peer.transport.delivery import DeliverySlot
 from proto.errors import TicketInvalid
 from proto.ids import Digest
-from proto.wire.messages import SEED_NODE, Grant, InlineBlob, Message, NodeKnown, PieceHashes, SwarmOpened, Voided
+from proto.wire.messages import (
+    SEED_NODE,
+    Doubted,
+    Grant,
+    InlineBlob,
+    Message,
+    NodeKnown,
+    PieceHashes,
+    SwarmOpened,
+    Voided,
+)
 
 if TYPE_CHECKING:
     from peer.store.base import SignedHashes
@@ -52,6 +62,9 @@ class Script:
 
     def lease_granted(self) -> None:
         self.given.append("lease")
+
+    def suspect(self, digest: Digest, piece: int) -> None:
+        self.given.append((digest, piece))
 
 
 def swarm_opened(size_bytes: int = 1024, piece_size_bytes: int = 256) -> SwarmOpened:
@@ -125,3 +138,10 @@ def test_numbers_end_with_their_session() -> None:
     script.given.clear()
     script.hears(swarm_opened())
     assert SEED not in script.given
+
+
+def test_a_piece_that_another_node_got_corrupt_is_read_again() -> None:
+    script = Script()
+    script.hears(swarm_opened())
+    assert script.hears(Doubted(SWARM, 3), Doubted(SWARM, 4), Doubted(SWARM + 1, 0)) == []
+    assert script.given[1:] == [(DIGEST, 3)]

@@ -6,7 +6,7 @@ import pytest
 
 from proto.errors import FrameInvalid
 from proto.ids import Digest
-from proto.wire.messages import BlobChecked, Failed, FetchReason, OriginTried, PieceHashes, Stored, Welcome
+from proto.wire.messages import BlobChecked, Doubted, Failed, FetchReason, OriginTried, PieceHashes, Stored, Welcome
 from supernode.scheduler.contract import SEED, FailReason, FetchFailed, OriginHeadway, PieceStored
 from tests.unit.supernode.control.bench import Bench
 
@@ -121,3 +121,14 @@ def test_with_its_last_piece_a_peer_wants_the_blob_no_more_and_the_store_may_evi
             bench.handler.received(session, Stored(0, swarm.number, piece, 0))
     assert bench.seed.calls == [("pin", swarm.digest), ("unpin", swarm.digest)]
     assert (swarm.wanted_by, len(swarm.members)) == (0, 2)
+
+
+def test_a_peer_whose_piece_came_corrupt_is_told_to_look_after_it() -> None:
+    bench = Bench()
+    session, holder, swarm = bench.join(), bench.join(), bench.open(b"blob", pieces=2)
+    for each in (session, holder):
+        bench.enter(each, swarm)
+    bench.lease(session, 1, swarm, piece=1, source=holder.node)
+    bench.handler.received(session, Failed(1, FetchReason.CORRUPT))
+    assert bench.heard(holder).of(Doubted) == [Doubted(swarm.number, 1)]
+    assert not [call for call in bench.seed.calls if call[0] == "suspect"]
