@@ -71,7 +71,7 @@ class SupernodeConfig(ServiceSettings):
         metavar="NETWORK",
     )
     sessions_max: int = option(
-        within(parse_int, 1, math.inf, "at least 1"), 20_000, "peers connected at a time; about 30 KiB of memory each"
+        within(parse_int, 1, math.inf, "at least 1"), 20_000, "peers connected at a time; about 80 KiB of memory each"
     )
     ping_interval_s: float = option(
         within(parse_duration, 0.05, 60.0, "50ms to 60s"),

@@ -11,6 +11,7 @@ import pytest
 from proto.config.settings import Settings, default_data_dir, load, option, reloaded
 from proto.config.values import (
     HostPort,
+    one_of,
     parse_bool,
     parse_duration,
     parse_host_port,
@@ -154,3 +155,24 @@ def test_programs_have_a_folder_unless_told(
     for name, value in environ.items():
         monkeypatch.setenv(name, value)
     assert str(default_data_dir()) == folder
+
+
+def test_a_switch_needs_no_word() -> None:
+    assert _load("--p2p").p2p is True
+    assert _load("--p2p", "false", "--size-limit", "5").p2p is False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Secretive(Settings):
+    password: str | None = option(one_of("right", "good"), None, "a password", secret=True)
+
+
+def test_a_secret_is_shown_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
+    environ = {"LAYERCAST_PASSWORD": "right"}
+    assert load("prog", "A program.", Secretive, [], environ).password == "right"
+    with pytest.raises(SystemExit):
+        load("prog", "A program.", Secretive, ["--print-config"], environ)
+    assert capsys.readouterr().out == "password = (secret)  # environment LAYERCAST_PASSWORD\n"
+    with pytest.raises(ConfigError) as refused:
+        load("prog", "A program.", Secretive, ["--password", "hunter2"], {})
+    assert str(refused.value) == "--password: expected right or good"
