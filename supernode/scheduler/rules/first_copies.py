@@ -139,38 +139,27 @@ def _let_one_more_follow(lease: Lease) -> None:
 
 
 def _choose_receiver(state: State, swarm: Swarm, candidates: int) -> Member:
-    """One that receives nothing now takes it at the full rate, another may share its link."""
+    """One that receives nothing now takes it at the full rate, and a fast uplink passes it on soonest.
+
+    Of equally fast ones, if it will wait for most of a transfer, the one that can best afford that; else, while the
+    origin still sends and sets the pace, who got the fewest: so the work of passing on is shared.
+    """
     idle = candidates & state.down.idle
-    if not idle or not seed_promises_early(state):
-        return _fastest(state, swarm, idle or candidates)
-    # It will wait for most of a transfer: of equally fast ones the one that can best afford it.
-    few = at_most(idle, CROWD)
-    rows = list(indices(idle)) if few else [any_bit(idle, state.rng) for _ in range(CROWD)]
+    waits = bool(idle) and seed_promises_early(state)
+    nodes = idle or candidates
+    if waits and at_most(nodes, CROWD):
+        rows = list(indices(nodes))
+    else:
+        rows = [any_bit(nodes, state.rng) for _ in range(CROWD if waits else SAMPLE)]
     best = swarm.at_row[rows[0]]
     for row in rows[1:]:
         other = swarm.at_row[row]
-        if _about_as_fast(state, best.node.up, other.node.up):
+        if not (waits or swarm.fetching) or not _about_as_fast(state, best.node.up, other.node.up):
+            better = other.node.up.speed() > best.node.up.speed()
+        elif waits:
             better = other.have.bit_count() > best.have.bit_count()
         else:
-            better = other.node.up.speed() > best.node.up.speed()
-        if better:
-            best = other
-    return best
-
-
-def _fastest(state: State, swarm: Swarm, receivers: int) -> Member:
-    """A first copy goes to a fast uplink, which passes it on soonest: the best of a few at random.
-
-    While the origin still sends, it sets the pace, and of equally fast ones who got fewest is next: so the work of
-    passing on is shared.
-    """
-    best = swarm.at_row[any_bit(receivers, state.rng)]
-    for _ in range(SAMPLE - 1):
-        other = swarm.at_row[any_bit(receivers, state.rng)]
-        if swarm.fetching and _about_as_fast(state, best.node.up, other.node.up):
             better = other.first_copies < best.first_copies
-        else:
-            better = other.node.up.speed() > best.node.up.speed()
         if better:
             best = other
     return best
