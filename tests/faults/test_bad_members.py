@@ -14,6 +14,7 @@ import blake3
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S
+from benchmarks.cluster.services import Cluster
 from peer.transport.wire import HEAD_END, format_request, nonce_path, parse_answer, pieces_path
 from proto.ids import Digest, peer_name, short_peer
 from proto.pieces import PieceLayout, mask_to_bytes
@@ -26,9 +27,9 @@ from tests.unit.supernode.harness import At, BarePeer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from benchmarks.cluster.counting_proxy import CountingProxy
-    from benchmarks.cluster.services import Cluster
 
 pytestmark = [pytest.mark.client("docker-registry"), pytest.mark.asyncio]
 
@@ -36,6 +37,13 @@ MIB = 1 << 20
 SIZE_BYTES = 16 * MIB
 LAYOUT = PieceLayout.of(SIZE_BYTES)
 BAD_HOST = "127.0.0.2"
+
+
+@pytest.fixture
+def cluster(origin: CountingProxy, tmp_path: Path) -> Iterator[Cluster]:
+    """One that admits anybody: what a member's certificate is worth is tested elsewhere."""
+    with Cluster(tmp_path, origin.address, supernode_flags=["--open"]) as running:
+        yield running
 
 
 def announce(origin: CountingProxy, digest: str, *, wanted: bool, held: bool) -> Announce:
