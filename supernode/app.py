@@ -266,7 +266,9 @@ class Supernode:
         listener = self._listener = Listener(self._socket, server, lambda: None if members is None else members.tls)
         listener.start()
         if members is not None:
-            self._watching = asyncio.create_task(members.watch(self._end_revoked, self._renew_certificates))
+            self._watching = asyncio.create_task(
+                members.watch(self._end_revoked, self._renew_certificates, control.membership.end_quarantine)
+            )
 
     def _end_revoked(self, revoked: frozenset[PeerId]) -> None:
         for peer in revoked:

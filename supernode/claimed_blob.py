@@ -42,7 +42,7 @@ _READ_BYTES: Final = 1 << 20
 # How soon a cancelled fetch is noticed.
 _LOOK_S: Final = 0.2
 # Transfers that no lease stands behind; lease numbers are positive.
-_ids: Iterator[int] = itertools.count(-1, -1)
+UNLEASED: Final[Iterator[int]] = itertools.count(-1, -1)
 
 
 class ClaimedBlob:
@@ -78,7 +78,7 @@ class ClaimedBlob:
         try:
             while True:
                 for piece in itertools.islice(missing, AT_A_TIME - len(under_way)):
-                    fetch_id = next(_ids)
+                    fetch_id = next(UNLEASED)
                     under_way.add(fetch_id)
                     fetch = PieceFetch(fetch_id, self, piece, self._claim.source, ticket, PIECE_WAIT_S)
                     transport.start(fetch, outcomes.put)

@@ -21,6 +21,13 @@ class Metrics(ServiceMetrics, ControlObserver):
         self.joins = self._counter("layercast_joins", "Certificates asked for, by result.", "result")
         for result in ("joined", "renewed"):
             self.joins.labels(result)
+        self.quarantined = self._gauge("layercast_quarantined", "Nodes put aside for corrupt pieces now.")
+        self.quarantines = self._counter("layercast_quarantines", "Nodes put aside for corrupt pieces.")
+        self.accusations = self._counter(
+            "layercast_accusations", "Transfers between peers that failed, by what their receivers said.", "reason"
+        )
+        for reason in ("busy", "connection", "corrupt", "protocol", "ticket", "timeout"):
+            self.accusations.labels(reason)
         for source in ("origin", "peer"):
             self.bytes_received.labels(source)
 
@@ -39,6 +46,14 @@ class Metrics(ServiceMetrics, ControlObserver):
 
     def received_from_peer(self, count_bytes: int) -> None:
         self.bytes_received.labels("peer").inc(count_bytes)
+
+    def source_accused(self, reason: str) -> None:
+        self.accusations.labels(reason).inc()
+
+    def quarantines_changed(self, count: int, *, began: bool) -> None:
+        self.quarantined.set(count)
+        if began:
+            self.quarantines.inc()
 
     def digest_checked(self, *, matches: bool) -> None:
         self.digest_checks.labels("ok" if matches else "mismatch").inc()

@@ -22,7 +22,7 @@ from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import LayercastError, LocalError, PieceCorrupt, UpstreamError
 from proto.pieces import PieceLayout, indices, runs
 from proto.wire.messages import FetchReason
-from supernode.claimed_blob import ClaimedBlob
+from supernode.claimed_blob import UNLEASED, ClaimedBlob
 from supernode.control.swarm_registry import SeedBlob
 from supernode.origin.sources import is_refusal
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from peer.registry.queues import UpstreamQueues
     from peer.store.base import BlobHandle, BlobStore
-    from proto.ids import Digest
+    from proto.ids import Digest, PeerId
     from proto.wire.messages import Source
     from supernode.control.swarm_registry import Claim, OpenSwarm
     from supernode.control.verification import Verification
@@ -50,6 +50,8 @@ UNWANTED_S: Final = 10.0
 # Threads for opening blobs, and for comparing digests (a core each while they read).
 STORE_THREADS: Final = 4
 CHECK_THREADS: Final = 2
+# A piece at a rate that is worth waiting for; a probe is in nobody's way.
+PROBE_DEADLINE_S: Final = 30.0
 # A blob up to this size is read back whole, for InlineBlob.
 READ_BACK_BYTES_MAX: Final = 64 * 1024
 
@@ -278,39 +280,72 @@ class Seed:
 
     # --- from peers ----------------------------------------------------------------------------------------------
 
-    def fetch_from_peer(self, grant: GrantLease, swarm: OpenSwarm, piece_hash: bytes, source: PieceSource) -> None:
-        """See SeedWork."""
-        ticket = self._signer.ticket(swarm.digest, self._signer.peer)
-        self._store_threads.submit(self._start_transfer, grant, swarm, piece_hash, source, ticket)
-
-    def _start_transfer(
-        self, grant: GrantLease, swarm: OpenSwarm, piece_hash: bytes, source: PieceSource, ticket: bytes
+    def fetch_from_peer(
+        self, grant: GrantLease, swarm: OpenSwarm, piece_hash: bytes, peer: PeerId, source: PieceSource
     ) -> None:
+        """See SeedWork."""
         lease_id, piece = grant.lease_id, grant.piece
-
-        def ended(outcome: FetchOutcome) -> None:
-            handle.close()
-            report(outcome)
 
         def report(outcome: FetchOutcome) -> None:
             if outcome.message:
                 logger.error("piece_not_stored error=%s", outcome.message)
             reason, elapsed_s, stored_bytes = outcome.reason, outcome.elapsed_s, outcome.stored_bytes
             self._tell(
-                lambda events: events.seed_lease_ended(lease_id, swarm.number, piece, reason, elapsed_s, stored_bytes)
+                lambda events: events.seed_lease_ended(
+                    lease_id, swarm.number, piece, reason, elapsed_s, stored_bytes, peer
+                )
             )
+
+        self._submit_transfer(swarm, piece_hash, report, lease_id, piece, source, grant.expires_in_s)
+
+    def probe(self, swarm: OpenSwarm, piece: int, piece_hash: bytes, peer: PeerId, source: PieceSource) -> None:
+        """See SeedWork. Of a piece that is held the store only compares what comes."""
+
+        def report(outcome: FetchOutcome) -> None:
+            self._tell(lambda events: events.probed(swarm.digest, piece, peer, outcome.reason))
+
+        self._submit_transfer(swarm, piece_hash, report, next(UNLEASED), piece, source, PROBE_DEADLINE_S)
+
+    def _submit_transfer(
+        self,
+        swarm: OpenSwarm,
+        piece_hash: bytes,
+        report: Callable[[FetchOutcome], None],
+        fetch_id: int,
+        piece: int,
+        source: PieceSource,
+        deadline_s: float,
+    ) -> None:
+        ticket = self._signer.ticket(swarm.digest, self._signer.peer)
+
+        def fetch_with(handle: BlobHandle) -> PieceFetch:
+            handle.trust_hashes(piece, piece_hash)
+            return PieceFetch(fetch_id, handle, piece, source, ticket, deadline_s)
+
+        self._store_threads.submit(self._start_transfer, swarm, fetch_id, fetch_with, report)
+
+    def _start_transfer(
+        self,
+        swarm: OpenSwarm,
+        fetch_id: int,
+        fetch_with: Callable[[BlobHandle], PieceFetch],
+        report: Callable[[FetchOutcome], None],
+    ) -> None:
+        def ended(outcome: FetchOutcome) -> None:
+            handle.close()
+            report(outcome)
 
         try:
             handle = self._store.open(swarm.digest, swarm.layout)
         except LocalError as error:
-            report(FetchOutcome(lease_id, FetchReason.LOCAL, 0.0, 0, message=str(error)))
+            report(FetchOutcome(fetch_id, FetchReason.LOCAL, 0.0, 0, message=str(error)))
             return
         try:
-            handle.trust_hashes(piece, piece_hash)
+            fetch = fetch_with(handle)
         except LayercastError as error:
-            ended(FetchOutcome(lease_id, FetchReason.LOCAL, 0.0, 0, message=str(error)))
+            ended(FetchOutcome(fetch_id, FetchReason.LOCAL, 0.0, 0, message=str(error)))
             return
-        self._transport.start(PieceFetch(lease_id, handle, piece, source, ticket, grant.expires_in_s), ended)
+        self._transport.start(fetch, ended)
 
     def cancel_fetch(self, lease_id: int) -> None:
         """See SeedWork."""

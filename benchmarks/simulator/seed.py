@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.simulator.origin import Fetch
     from benchmarks.simulator.transfer import Transfer
     from peer.transport.base import PieceSource
-    from proto.ids import Digest
+    from proto.ids import Digest, PeerId
     from proto.pieces import PieceLayout
     from supernode.control.swarm_registry import Claim, OpenSwarm
     from supernode.control.verification import Verification
@@ -34,6 +34,8 @@ ANY_HASH: Final = bytes(32)
 _SHA256_BYTES_S: Final = 1.4e9
 # See supernode.claimed_blob.
 _CLAIM_WAIT_S: Final = 10.0
+# Numbers of transfers that no lease and no fetch from the origin stands behind.
+_PROBES_FROM: Final = 1 << 60
 
 
 class Seed:
@@ -50,6 +52,7 @@ class Seed:
         self._transfers: dict[int, Transfer] = {}
         self._fetches: dict[int, Fetch] = {}
         self._claimed: dict[int, Transfer] = {}
+        self._probes = 0
         self._checked: dict[Digest, None] = {}
 
     def report_to(self, events: Verification) -> None:
@@ -84,18 +87,35 @@ class Seed:
 
     # --- from peers --------------------------------------------------------------------------------------------
 
-    def fetch_from_peer(self, grant: GrantLease, swarm: OpenSwarm, piece_hash: bytes, source: PieceSource) -> None:
+    def fetch_from_peer(
+        self, grant: GrantLease, swarm: OpenSwarm, piece_hash: bytes, peer: PeerId, source: PieceSource
+    ) -> None:
         lease_id, piece = grant.lease_id, grant.piece
 
         def ended(_: int, reason: str, elapsed_s: float) -> None:
             assert self._events is not None
             del self._transfers[lease_id]
             stored_bytes = 0 if reason else swarm.layout.length(piece)
-            self._queue(self._events.seed_lease_ended, lease_id, swarm.number, piece, reason, elapsed_s, stored_bytes)
+            self._queue(
+                self._events.seed_lease_ended, lease_id, swarm.number, piece, reason, elapsed_s, stored_bytes, peer
+            )
 
         blob = self._environment.blobs[swarm.digest]
         self._transfers[lease_id] = self._environment.transport.fetch(
             SEED, node_of(source.peer), blob, piece, grant.expires_in_s, ended, lease_id
+        )
+
+    def probe(self, swarm: OpenSwarm, piece: int, piece_hash: bytes, peer: PeerId, source: PieceSource) -> None:
+        """See SeedWork."""
+        self._probes += 1
+
+        def ended(_: int, reason: str, elapsed_s: float) -> None:
+            assert self._events is not None
+            self._queue(self._events.probed, swarm.digest, piece, peer, reason)
+
+        blob = self._environment.blobs[swarm.digest]
+        self._environment.transport.fetch(
+            SEED, node_of(source.peer), blob, piece, _CLAIM_WAIT_S, ended, -(_PROBES_FROM + self._probes)
         )
 
     def cancel_fetch(self, lease_id: int) -> None:

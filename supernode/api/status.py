@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
+from proto.ids import short_peer
 from supernode.api.access import Rank, caller_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,14 @@ async def status(parts: ApiParts, request: web.Request) -> web.Response:
             "uptime_s": round(time.monotonic() - parts.started_s, 1),
             **summary,
             "sessions": len(parts.nodes),
+            "quarantined": [
+                {
+                    "peer": short_peer(peer),
+                    "reason": quarantine.reason,
+                    "ends_in_s": round(quarantine.until_s - time.monotonic(), 1),
+                }
+                for peer, quarantine in parts.nodes.quarantined.items()
+            ],
             "swarms_open": len(swarms),
             "swarms": [_swarm(swarm) for swarm in reversed(swarms[-_SWARMS_MAX:])],
         }

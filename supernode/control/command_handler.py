@@ -48,10 +48,6 @@ class CommandHandler:
                 self._elect(command.swarm, command.peer)
             case contract.OpenOrigin():
                 self._elect(command.swarm, None)
-            case contract.QuarantinePeer():
-                session = self._nodes.session(command.peer)
-                if session is not None:
-                    self._membership.quarantine(session.info.peer, command.reason)
 
     # --- leases ------------------------------------------------------------------------------------------------
 
@@ -91,7 +87,8 @@ class CommandHandler:
         source = self._nodes.session(grant.source)
         if source is not None and not self._nodes.is_quarantined(source.info.peer):
             return source
-        self._ports.post(contract.FetchFailed(grant.lease_id, FailReason.CORRUPT if source else FailReason.CONNECTION))
+        # Its PeerLost or PeerQuarantined is on the way.
+        self._ports.post(contract.FetchFailed(grant.lease_id, FailReason.CANCELLED))
         return None
 
     def _grant_to_seed(self, swarm: OpenSwarm, grant: contract.GrantLease) -> None:
@@ -100,11 +97,12 @@ class CommandHandler:
             return
         piece_hash = swarm.hashes.hash_of(grant.piece)
         if piece_hash is None:
-            self._ports.post(contract.FetchFailed(grant.lease_id, FailReason.CORRUPT))
+            self._ports.post(contract.FetchFailed(grant.lease_id, FailReason.CANCELLED))
             return
         self._ports.observer.lease_granted(grant.lease_id, source.info.peer, self._ports.signer.peer, inline=False)
         name = peer_name(source.info.peer)
-        self._ports.seed.fetch_from_peer(grant, swarm, piece_hash, PieceSource(name, source.info.address))
+        where = PieceSource(name, source.info.address)
+        self._ports.seed.fetch_from_peer(grant, swarm, piece_hash, source.info.peer, where)
 
     def _cancel(self, command: contract.CancelLease) -> None:
         self._ports.observer.lease_ended(command.lease_id, "expired" if "expir" in command.reason else "cancelled")

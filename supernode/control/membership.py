@@ -93,16 +93,43 @@ class Membership:
     # --- trust -----------------------------------------------------------------------------------------------------
 
     def quarantine(self, peer: PeerId, reason: str) -> None:
-        """Name this peer to nobody any more, in this session or a later one."""
-        logger.warning("peer_quarantined peer=%s reason=%s", short_peer(peer), reason)
-        self._nodes.quarantine(peer)
+        """It was proved to serve corrupt bytes: name it to nobody for a while, in this session or a later one."""
+        if self._nodes.is_quarantined(peer):
+            return
+        logger.warning(
+            "peer_quarantined peer=%s reason=%s: check its memory and disk; it is asked again in an hour, or after "
+            "layercast-supernode node lift", short_peer(peer), reason,
+        )  # fmt: skip
+        self._nodes.quarantine(peer, reason, self._ports.clock())
+        self._ports.observer.quarantines_changed(len(self._nodes.quarantined), began=True)
         session = self._nodes.session_of(peer)
         if session is None:
             return
-        for number in session.announced.values():
-            swarm = self._swarms.numbered(number)
-            if swarm is not None:
-                swarm.mistrust(session.node)
+        self._ports.post(contract.PeerQuarantined(session.node, reason))
+        for swarm in self._swarms_of(session):
+            swarm.mistrust(session.node)
+
+    def end_quarantine(self, peer: PeerId) -> None:
+        """Its time is over, or the operator says so: what it holds counts again. Nothing if it is in none."""
+        if not self._nodes.end_quarantine(peer):
+            return
+        logger.warning("quarantine_ended peer=%s", short_peer(peer))
+        self._ports.observer.quarantines_changed(len(self._nodes.quarantined), began=False)
+        session = self._nodes.session_of(peer)
+        if session is None:
+            return
+        self._ports.post(contract.QuarantineEnded(session.node))
+        for swarm in self._swarms_of(session):
+            swarm.trust(session.node)
+
+    def end_quarantines_over(self) -> None:
+        """Those whose time is over."""
+        for peer in self._nodes.quarantines_over(self._ports.clock()):
+            self.end_quarantine(peer)
+
+    def _swarms_of(self, session: PeerSession) -> list[OpenSwarm]:
+        found = (self._swarms.numbered(number) for number in session.announced.values())
+        return [swarm for swarm in found if swarm is not None]
 
     # --- what is held ----------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from proto.ids import Digest, short_peer
 from proto.runtime.logs import LogLimit
 from proto.wire import messages
 from proto.wire.messages import NO_READER, FetchReason, Message
+from supernode.control.accusations import Accusations
 from supernode.control.peer_session import IdentityTaken, PeerSession
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
@@ -30,7 +31,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_REASONS = {reason.value: reason for reason in FailReason}
+_REASONS: dict[str, FailReason] = {reason.value: reason for reason in FailReason if reason is not FailReason.DISPUTED}
+# What these say is the receiver's own affair.
+_NOBODYS_FAULT = (FailReason.LOCAL, FailReason.CANCELLED, FailReason.NOT_HELD)
 
 
 class AnnouncementQueue(Protocol):
@@ -54,6 +57,7 @@ class MessageHandler:
     _membership: Membership
     _verification: Verification
     _announcements: AnnouncementQueue
+    _accusations: Accusations = field(default_factory=Accusations)
     _mismatches: LogLimit = field(default_factory=LogLimit)
     _addresses: LogLimit = field(default_factory=LogLimit)
 
@@ -93,6 +97,9 @@ class MessageHandler:
                 info.download_rate_bytes_s,
             )
         )
+        quarantine = nodes.quarantined.get(info.peer)
+        if quarantine is not None:
+            self._ports.post(contract.PeerQuarantined(session.node, quarantine.reason))
         return session
 
     def lost(self, session: PeerSession, reason: str) -> None:
@@ -101,6 +108,7 @@ class MessageHandler:
 
     def refresh(self, session: PeerSession) -> None:
         """A frame is about to leave, and it is time again for what is repeated every few seconds."""
+        self._membership.end_quarantines_over()
         self._notifier.refresh(session)
         self._ports.delivery.refresh(session)
 
@@ -153,6 +161,9 @@ class MessageHandler:
                 session.hashes_due.add(swarm.number)
             else:
                 member.hash_came_with(stored.piece)
+            source = self._nodes.session(lease.source)
+            if source is not None:
+                self._accusations.served(source.info.peer, session.info)
         self._membership.remember_holder(session, swarm)
         wanted = member.wanted
         if swarm.stored_by(member, stored.piece, self._ports.clock()):
@@ -179,13 +190,11 @@ class MessageHandler:
             return
         # A reason that a newer peer may know is nobody's fault as far as we can tell.
         reason = _REASONS.get(failed.reason, _REASONS[FetchReason.LOCAL])
-        if reason is FailReason.CORRUPT and not self._believed(session, lease.source):
-            # Still a failure of this source, which others may have no trouble with.
-            reason = FailReason.PROTOCOL
         if part is not None:
             part[1].failing = True
             if failed.reason == FetchReason.CORRUPT:
                 self._have_checked(part[0], lease)
+            reason = self._judged(session, lease, part[0], reason)
         self._ports.post(contract.FetchFailed(lease.lease_id, reason))
 
     def _have_checked(self, swarm: OpenSwarm, lease: PeerLease) -> None:
@@ -196,16 +205,19 @@ class MessageHandler:
         elif accused is not None and lease.source in swarm.members:
             accused.send(messages.Doubted(swarm.number, lease.piece))
 
-    def _believed(self, session: PeerSession, source: int) -> bool:
-        """Whether a report of corrupt bytes may have the source quarantined."""
-        accused = self._nodes.session(source)
-        if accused is None or self._nodes.may_accuse(session.info.peer, accused.info.peer):
-            return True
-        self._mismatches.log(
-            logger, logging.WARNING, "accusation_ignored peer=%s source=%s",
-            short_peer(session.info.peer), short_peer(accused.info.peer),
-        )  # fmt: skip
-        return False
+    def _judged(self, session: PeerSession, lease: PeerLease, swarm: OpenSwarm, reason: FailReason) -> FailReason:
+        """What a report is worth for others than this receiver. Of corrupt bytes the seed makes sure by itself."""
+        accused = self._nodes.session(lease.source)
+        if reason in _NOBODYS_FAULT or accused is None:
+            return reason
+        self._ports.observer.source_accused(reason.value)
+        if reason is FailReason.CORRUPT:
+            self._mismatches.log(
+                logger, logging.WARNING, "corrupt_reported peer=%s source=%s digest=%s piece=%d",
+                short_peer(session.info.peer), short_peer(accused.info.peer), swarm.digest.short, lease.piece,
+            )  # fmt: skip
+            self._verification.probe(swarm, lease.piece, accused)
+        return self._accusations.judge(accused.info.peer, session.info, reason, self._ports.clock())
 
     def _reader_moved(self, session: PeerSession, moved: messages.ReaderMoved) -> None:
         part = self._swarms.part(moved.swarm, session.node)

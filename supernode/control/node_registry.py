@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from proto.wire.messages import SEED_NODE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from proto.ids import PeerId
     from supernode.control.peer_session import PeerSession
 
 QUARANTINED_MAX: Final = 10_000
-# Sources that one peer may have quarantined without another witness: who finds everybody corrupt is corrupt itself.
-ACCUSED_MAX: Final = 2
+# A disk or a memory is mended meanwhile, or proved bad again by the next transfer.
+QUARANTINE_S: Final = 3600.0
 # Peers expected back after a restart keep a number each; beyond this further ones are not expected.
 EXPECTED_MAX: Final = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantine:
+    """Why nothing is fetched from a peer, and until when, monotonic seconds."""
+
+    reason: str
+    until_s: float
 
 
 class NodeRegistry:
@@ -27,9 +36,8 @@ class NodeRegistry:
         self._sessions: dict[int, PeerSession] = {}
         self._by_peer: dict[PeerId, int] = {}
         self._expected: dict[PeerId, int] = {}
-        self._quarantined: OrderedDict[PeerId, None] = OrderedDict()
-        # Whom each peer said served it corrupt bytes.
-        self._accused: OrderedDict[PeerId, set[PeerId]] = OrderedDict()
+        # The first to end first.
+        self._quarantined: OrderedDict[PeerId, Quarantine] = OrderedDict()
         self._last = SEED_NODE
 
     def number_for(self, peer: PeerId) -> int:
@@ -68,21 +76,30 @@ class NodeRegistry:
         found = (self._sessions.get(node) for node in nodes)
         return [session for session in found if session is not None]
 
-    def quarantine(self, peer: PeerId) -> None:
-        """Remember a peer that served corrupt bytes, for as long as this process runs."""
-        self._quarantined[peer] = None
+    def quarantine(self, peer: PeerId, reason: str, now_s: float) -> None:
+        """Put aside a peer that was proved to serve corrupt bytes, for QUARANTINE_S."""
+        self._quarantined[peer] = Quarantine(reason, now_s + QUARANTINE_S)
+        self._quarantined.move_to_end(peer)
         if len(self._quarantined) > QUARANTINED_MAX:
             self._quarantined.popitem(last=False)
 
-    def may_accuse(self, accuser: PeerId, source: PeerId) -> bool:
-        """Whether the accuser's word that this source is corrupt counts; each has it for so many sources only."""
-        accused = self._accused.setdefault(accuser, set())
-        self._accused.move_to_end(accuser)
-        if len(self._accused) > QUARANTINED_MAX:
-            self._accused.popitem(last=False)
-        if len(accused) < ACCUSED_MAX:
-            accused.add(source)
-        return source in accused
+    def end_quarantine(self, peer: PeerId) -> bool:
+        """It is asked again. False if it was in none."""
+        return self._quarantined.pop(peer, None) is not None
+
+    def quarantines_over(self, now_s: float) -> list[PeerId]:
+        """Whose time is over."""
+        over = []
+        for peer, quarantine in self._quarantined.items():
+            if quarantine.until_s > now_s:
+                break
+            over.append(peer)
+        return over
+
+    @property
+    def quarantined(self) -> Mapping[PeerId, Quarantine]:
+        """All that are put aside now, connected or not."""
+        return self._quarantined
 
     def is_quarantined(self, peer: PeerId) -> bool:
         """Whether nothing may be fetched from it."""

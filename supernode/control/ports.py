@@ -46,9 +46,12 @@ class SeedWork(Protocol):
         """End a fetch now; its origin_ended() still comes."""
 
     def fetch_from_peer(
-        self, grant: contract.GrantLease, swarm: OpenSwarm, piece_hash: bytes, source: PieceSource
+        self, grant: contract.GrantLease, swarm: OpenSwarm, piece_hash: bytes, peer: PeerId, source: PieceSource
     ) -> None:
-        """Begin a transfer; seed_lease_ended() reports its end exactly once."""
+        """Begin a transfer from this peer; seed_lease_ended() reports its end exactly once."""
+
+    def probe(self, swarm: OpenSwarm, piece: int, piece_hash: bytes, peer: PeerId, source: PieceSource) -> None:
+        """Fetch a piece to see what the peer serves, whether it is held or not; probed() tells exactly once."""
 
     def cancel_fetch(self, lease_id: int) -> None:
         """End a transfer from a peer."""
@@ -86,6 +89,12 @@ class ControlObserver:
 
     def origin_opened(self, digest: Digest) -> None:
         """Every node may ask the origin for itself from now on."""
+
+    def source_accused(self, reason: str) -> None:
+        """A peer reported that a transfer from another peer failed, and why."""
+
+    def quarantines_changed(self, count: int, *, began: bool) -> None:
+        """A peer was put aside, or is asked again."""
 
     def digest_checked(self, *, matches: bool) -> None:
         """The digest of a whole blob was compared."""

@@ -228,6 +228,12 @@ class OpenSwarm:
             del self._holders[position]
             self._owner_nodes = None
 
+    def trust(self, node: int) -> None:
+        """Inverse of mistrust(): name it again, if it is a member."""
+        position = bisect_left(self._holders, node)
+        if node in self.members and self._holders[position : position + 1] != [node]:
+            insort(self._holders, node)
+
     def returned(self, node: int) -> bool:
         """A node announced. Whether it was recorded as a holder before the restart, and expected back."""
         expected = node in self.recovering

@@ -10,15 +10,17 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from proto.ids import short_peer
-from proto.wire.messages import Source, Vouched
+from peer.transport.base import PieceSource
+from proto.ids import peer_name, short_peer
+from proto.wire.messages import FetchReason, Source, Vouched
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
 
 if TYPE_CHECKING:
-    from proto.ids import Digest
+    from proto.ids import Digest, PeerId
     from supernode.control.membership import Membership
     from supernode.control.node_registry import NodeRegistry
+    from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
     from supernode.control.swarm_registry import Claim, OpenSwarm, SwarmRegistry
 
@@ -28,6 +30,9 @@ logger = logging.getLogger(__name__)
 VOIDS_MAX: Final = 2
 VOIDED_S: Final = 600.0
 VOIDED_MAX: Final = 10_000
+# Pieces that the seed fetches at a time to look at whoever was accused of corrupt bytes, and how often from one.
+PROBES_MAX: Final = 2
+PROBE_EVERY_S: Final = 30.0
 
 
 @dataclass(eq=False, slots=True)
@@ -40,6 +45,9 @@ class Verification:
     _membership: Membership
     # (source, digest) to how often it was voided and until when that counts.
     _voided: OrderedDict[tuple[Source, Digest], tuple[int, float]] = field(default_factory=OrderedDict)
+    # Who is looked at because of an accusation now, and who was, until when it is not looked at again.
+    _probing: set[PeerId] = field(default_factory=set)
+    _probed: OrderedDict[PeerId, float] = field(default_factory=OrderedDict)
     # Blobs of which wrong content came, or a claim was of no use, and until when the origin is asked first for them.
     _origin_first: OrderedDict[Digest, float] = field(default_factory=OrderedDict)
 
@@ -146,10 +154,36 @@ class Verification:
             self._ports.post(contract.OriginEnded(fetch_id, swarm, ok))
             self._membership.settle(found)
 
+    def probe(self, swarm: OpenSwarm, piece: int, accused: PeerSession) -> None:
+        """A member says that this one serves corrupt bytes: fetch the piece from it ourselves, some at a time.
+
+        Each accused once in a while: members could have pieces fetched without end.
+        """
+        peer, now_s = accused.info.peer, self._ports.clock()
+        piece_hash = swarm.hashes.hash_of(piece)
+        if piece_hash is None or len(self._probing) >= PROBES_MAX or now_s < self._probed.get(peer, 0.0):
+            return
+        self._probing.add(peer)
+        self._probed[peer] = now_s + PROBE_EVERY_S
+        self._probed.move_to_end(peer)
+        if len(self._probed) > VOIDED_MAX:
+            self._probed.popitem(last=False)
+        self._ports.seed.probe(swarm, piece, piece_hash, peer, PieceSource(peer_name(peer), accused.info.address))
+
+    def probed(self, digest: Digest, piece: int, peer: PeerId, reason: str) -> None:
+        """The seed fetched a piece from a peer that was accused; `reason` is a FetchReason, empty on success."""
+        self._probing.discard(peer)
+        if reason == FetchReason.CORRUPT:
+            self._membership.quarantine(peer, f"served piece {piece} of blob {digest.short} corrupt to the supernode")
+        else:
+            logger.info("accusation_ignored source=%s probe=%s", short_peer(peer), reason or "right")
+
     def seed_lease_ended(
-        self, lease_id: int, swarm: int, piece: int, reason: str, elapsed_s: float, stored_bytes: int
+        self, lease_id: int, swarm: int, piece: int, reason: str, elapsed_s: float, stored_bytes: int, peer: PeerId
     ) -> None:
         """A transfer from a peer is over; `reason` is a FetchReason, empty on success."""
+        if reason == FetchReason.CORRUPT:
+            self._membership.quarantine(peer, f"served piece {piece} corrupt to the supernode")
         if reason:
             self._ports.observer.lease_ended(lease_id, "failed")
             self._ports.post(contract.FetchFailed(lease_id, FailReason(reason)))

@@ -38,6 +38,8 @@ CREATE TABLE nodes (
     peer BLOB PRIMARY KEY, token TEXT NOT NULL, joined_unix_s REAL NOT NULL, expires_unix_s REAL NOT NULL,
     revoked_unix_s REAL, seen_unix_s REAL, address TEXT NOT NULL);
 """
+# Whose quarantine the operator ended; the running supernode takes them out.
+_LIFTS: Final = "CREATE TABLE IF NOT EXISTS lifts (peer BLOB PRIMARY KEY)"
 
 
 class BookError(LocalError):
@@ -106,6 +108,7 @@ class Book:
                 self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             elif version != SCHEMA_VERSION:
                 raise ConfigError(f"{path} has schema {version}, this program writes {SCHEMA_VERSION}: update it")
+            self._db.execute(_LIFTS)
 
     def close(self) -> None:
         """Idempotent."""
@@ -212,6 +215,16 @@ class Book:
             return frozenset(
                 PeerId(peer) for (peer,) in db.execute("SELECT peer FROM nodes WHERE revoked_unix_s IS NOT NULL")
             )
+
+    def lift(self, peer: PeerId) -> None:
+        """The running supernode is to end its quarantine."""
+        with self._writing() as db:
+            db.execute("INSERT OR IGNORE INTO lifts VALUES (?)", (peer,))
+
+    def take_lifts(self) -> frozenset[PeerId]:
+        """Whose quarantine is to end; told once."""
+        with self._writing() as db:
+            return frozenset(PeerId(peer) for (peer,) in db.execute("DELETE FROM lifts RETURNING peer").fetchall())
 
     def _make_room(self, db: sqlite3.Connection, now_s: float) -> None:
         if db.execute("SELECT count(*) FROM nodes").fetchone()[0] < NODES_MAX:

@@ -6,6 +6,7 @@ They change the book and the authorities; the running supernode notices within a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import os
 import sys
@@ -21,8 +22,9 @@ from supernode.membership.authorities import AuthorityFolder
 from supernode.membership.book import Book
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from proto.ids import PeerId
     from supernode.membership.book import NodeRow
 
 _TTL_MAX_S: Final = 3650 * 86_400.0
@@ -112,21 +114,34 @@ def _list_nodes(folder: AuthorityFolder, _: argparse.Namespace) -> None:
 
 
 def _revoke_node(folder: AuthorityFolder, arguments: argparse.Namespace) -> None:
-    prefix = arguments.id.lower()
+    with _one_node(folder, arguments.id) as (book, peer):
+        book.revoke_node(peer)
+    print(
+        f"revoked node {peer.hex()[:12]}: its session ends within a second, its tickets within 10 minutes; "
+        "if somebody else may have its join token, revoke that too"
+    )
+
+
+def _lift(folder: AuthorityFolder, arguments: argparse.Namespace) -> None:
+    with _one_node(folder, arguments.id) as (book, peer):
+        book.lift(peer)
+    print(f"node {peer.hex()[:12]} is asked for pieces again within a second; it was put aside if /v1/status says so")
+
+
+@contextlib.contextmanager
+def _one_node(folder: AuthorityFolder, text: str) -> Iterator[tuple[Book, PeerId]]:
+    """The node whose id begins so. Raises LocalError unless it is one."""
+    prefix = text.lower()
     if len(prefix) < _PREFIX_MIN:
         raise LocalError(f"{prefix}: expected at least {_PREFIX_MIN} characters of the node's id")
     book = Book(folder.path)
     try:
-        found = [node for node in book.nodes() if node.peer.hex().startswith(prefix)]
+        found = [node.peer for node in book.nodes() if node.peer.hex().startswith(prefix)]
         if len(found) != 1:
             raise LocalError(f"{len(found)} nodes begin with {prefix}; `layercast-supernode node list` has them")
-        book.revoke_node(found[0].peer)
+        yield book, found[0]
     finally:
         book.close()
-    print(
-        f"revoked node {found[0].peer.hex()[:12]}: its session ends within a second, its tickets within 10 minutes; "
-        "if somebody else may have its join token, revoke that too"
-    )
 
 
 def _state(node: NodeRow, now_s: float) -> str:
@@ -183,6 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     nodes = _group(groups, "node", "members")
     _command(nodes, "list", "every node that joined", _list_nodes)
     _command(nodes, "revoke", "end a node's membership", _revoke_node).add_argument("id", metavar="ID")
+    _command(nodes, "lift", "end a node's quarantine", _lift).add_argument("id", metavar="ID")
     authority = _group(groups, "ca", "the certificate authority")
     _command(authority, "show", "fingerprints", _show)
     rotate = _command(authority, "rotate", "certify by a new authority from now on", _rotate)

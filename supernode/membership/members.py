@@ -58,6 +58,7 @@ class Members:
         self._folder = AuthorityFolder(data_dir)
         self._identity = identity
         self._revoked: frozenset[PeerId] = frozenset()
+        self._lifts: frozenset[PeerId] = frozenset()
         self._seen: dict[PeerId, tuple[PeerId, str, float]] = {}
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="members")
         self.authorities: Authorities
@@ -117,8 +118,16 @@ class Members:
         if len(self._seen) < _SEEN_MAX:
             self._seen[member.peer] = member.peer, address, member.expires_unix_s
 
-    async def watch(self, revoked: Callable[[frozenset[PeerId]], None], rotated: Callable[[], None]) -> None:
-        """Until cancelled: with each look tell which nodes are revoked, and if there is a new authority."""
+    async def watch(
+        self,
+        revoked: Callable[[frozenset[PeerId]], None],
+        rotated: Callable[[], None],
+        lifted: Callable[[PeerId], None],
+    ) -> None:
+        """Until cancelled: with each look tell which nodes are revoked, and if there is a new authority.
+
+        `lifted` is told whose quarantine the operator ended.
+        """
         while True:
             await asyncio.sleep(LOOK_S)
             before = self._revoked
@@ -131,6 +140,9 @@ class Members:
                 logger.warning("node_revoked peer=%s: its session ends, it is refused from now on", short_peer(peer))
             # All of them each time: one may have been opening its session when it was revoked.
             revoked(self._revoked)
+            lifts, self._lifts = self._lifts, frozenset()
+            for peer in lifts:
+                lifted(peer)
             if changed is not None:
                 certifies = self.fingerprint
                 self._use(changed)
@@ -148,6 +160,7 @@ class Members:
         stamps = self._folder.stamp(), self._book.stamp()
         if stamps[1] != self._stamps[1]:
             self._revoked = self._book.revoked()
+            self._lifts |= self._book.take_lifts()
         found = self._folder.load_or_create() if stamps[0] != self._stamps[0] else self.authorities.at(time.time())
         self._stamps = stamps
         renewed = time.time() > self._renew_unix_s

@@ -30,6 +30,8 @@ class FailReason(Enum):
     PROTOCOL = "protocol"
     LOCAL = "local"
     CANCELLED = "cancelled"
+    # One receiver says so, and nobody agrees: between these two alone.
+    DISPUTED = "disputed"
 
 
 # --- events --------------------------------------------------------------------------------------------------
@@ -53,6 +55,21 @@ class PeerLost:
 
     peer: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerQuarantined:
+    """It served corrupt bytes, which was proved: grant nothing from it any more and count its copies no longer."""
+
+    peer: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class QuarantineEnded:
+    """What it holds counts again."""
+
+    peer: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +202,8 @@ class Wakeup:
 Event = (
     PeerJoined
     | PeerLost
+    | PeerQuarantined
+    | QuarantineEnded
     | SwarmOpened
     | RecoveryPeerReturned
     | PeerAnnounced
@@ -258,12 +277,4 @@ class OpenOrigin:
     swarm: int
 
 
-@dataclass(frozen=True, slots=True)
-class QuarantinePeer:
-    """Grant nothing from this peer any more: it served corrupt bytes."""
-
-    peer: int
-    reason: str
-
-
-Command = GrantLease | CancelLease | FetchFromOrigin | TryOrigin | OpenOrigin | QuarantinePeer
+Command = GrantLease | CancelLease | FetchFromOrigin | TryOrigin | OpenOrigin

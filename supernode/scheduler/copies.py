@@ -72,6 +72,14 @@ def ignore(member: Member) -> None:
         member.swarm.rarity.remove(piece)
 
 
+def heed(member: Member) -> None:
+    """The node's quarantine has just ended: inverse of ignore()."""
+    if member.have:
+        _offer(member.swarm, member.node, member.have)
+    for piece in indices(member.leased):
+        member.swarm.rarity.add(piece)
+
+
 def lease_out(member: Member, piece: int) -> None:
     """MISSING -> LEASED."""
     swarm = member.swarm

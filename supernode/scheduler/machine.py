@@ -76,6 +76,8 @@ class Scheduler:
             contract.FetchFailed: self._fetch_failed,
             contract.PeerJoined: self._peer_joined,
             contract.PeerLost: self._peer_lost,
+            contract.PeerQuarantined: self._peer_quarantined,
+            contract.QuarantineEnded: self._quarantine_ended,
             contract.SwarmOpened: self._swarm_opened,
             contract.RecoveryPeerReturned: self._recovery_peer_returned,
             contract.PeerAnnounced: self._peer_announced,
@@ -199,6 +201,16 @@ class Scheduler:
         for swarm in swarms:
             state.record(swarm.number, WHOLE, "peer %d lost: %s", event.peer, event.reason)
             holdings.after_change(state, swarm, event.peer)
+
+    def _peer_quarantined(self, event: contract.PeerQuarantined) -> None:
+        node = self._state.nodes.get(event.peer)
+        if node is not None and event.peer != SEED and not node.quarantined:
+            faults.quarantine(self._state, node, event.reason)
+
+    def _quarantine_ended(self, event: contract.QuarantineEnded) -> None:
+        node = self._state.nodes.get(event.peer)
+        if node is not None and node.quarantined:
+            faults.end_quarantine(self._state, node)
 
     # --- swarms ----------------------------------------------------------------------------------------------
 

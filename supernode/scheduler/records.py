@@ -244,6 +244,8 @@ class Node:
         self.faults = 0
         # Leases to it that expired since one ended well.
         self.timeouts = 0
+        # By source, failed leases in a row since one ended well; those of the last sources.
+        self.failures: dict[int, int] = {}
         # Until when it waits for its rack; None while it is being served.
         self.rack_wait_until: float | None = None
         # Nodes (mask) that it is not to fetch from for now, and nodes that are not to fetch from it.

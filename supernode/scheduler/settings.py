@@ -81,8 +81,10 @@ class SchedulerSettings:
     unknown_late_part: float = 0.5
 
     # --- rule 9, faults ---
-    # A source that answered BUSY is left alone this long: about the rest of one transfer.
+    # A source that answered BUSY is left alone this long, about the rest of one transfer; by whom it refused, for twice
+    # as long each time, up to the maximum, until that one gets a piece from it.
     busy_backoff_s: float = 0.05
+    busy_backoff_max_s: float = 2.0
     # A source that failed a receiver is not given to that receiver again for this long, doubled each time.
     fault_backoff_s: float = 0.5
     fault_backoff_max_s: float = 30.0

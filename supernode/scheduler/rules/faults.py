@@ -1,6 +1,7 @@
 """Rule 9, faults: a piece whose lease failed comes from elsewhere, and whoever is to blame waits, sinks or is shut out.
 
-A slow or faulty node is asked last; one that served a corrupt piece is asked for nothing any more.
+A slow or faulty node is asked last. What one receiver alone says is between it and the source. One that was proved to
+serve corrupt pieces is asked for nothing while it is in quarantine.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from proto.pieces import indices
 from supernode.scheduler import copies
-from supernode.scheduler.contract import SEED, CancelLease, FailReason, QuarantinePeer
+from supernode.scheduler.contract import SEED, CancelLease, FailReason
 from supernode.scheduler.rules import admission, holdings, just_in_time, link_rates
 from supernode.scheduler.story import WHOLE
 from supernode.scheduler.timers import TimerKind
@@ -19,23 +20,34 @@ if TYPE_CHECKING:
     from supernode.scheduler.records import Lease, Node, Swarm
     from supernode.scheduler.state import State
 
-# Failures that say nothing against the source.
-_NO_FAULT: Final = (FailReason.LOCAL, FailReason.CANCELLED, FailReason.TICKET, FailReason.NOT_HELD, FailReason.BUSY)
+# Failures that say nothing against the source, or not enough.
+_NO_FAULT: Final = (
+    FailReason.LOCAL,
+    FailReason.CANCELLED,
+    FailReason.TICKET,
+    FailReason.NOT_HELD,
+    FailReason.BUSY,
+    FailReason.DISPUTED,
+)
+# Sources that a receiver remembers to have failed it.
+_FAILURES_MAX: Final = 64
 
 
 def succeeded(state: State, lease: Lease) -> None:
     """The lease ended well: its source's faults count half from now on."""
     lease.source.faults >>= 1
     lease.receiver.timeouts = 0
+    lease.receiver.failures.pop(lease.source.peer, None)
     rank_source(state, lease.source)
 
 
 def expired(state: State, lease: Lease) -> None:
-    """The lease's time is over and its receiver said nothing."""
+    """The lease's time is over and its receiver said nothing: that may be its own trouble as well as the source's."""
     state.counters["expired"] += 1
     state.record(lease.member.swarm.number, lease.piece, "lease %x expired", lease.number)
     state.commands.append(CancelLease(lease.number, lease.receiver.peer, "expired"))
-    failed(state, lease, FailReason.TIMEOUT)
+    lease.receiver.timeouts += 1
+    failed(state, lease, FailReason.DISPUTED)
 
 
 def failed(state: State, lease: Lease, reason: FailReason) -> None:
@@ -55,19 +67,40 @@ def failed(state: State, lease: Lease, reason: FailReason) -> None:
         receiver.timeouts += 1
     if reason not in _NO_FAULT:
         source.faults += 1
-        if source.faults >= settings.faults_given_up:
-            _give_up(state, swarm, source)
-    if reason not in (FailReason.BUSY, FailReason.LOCAL, FailReason.CANCELLED):
-        doublings = min(max(source.faults - 1, 0), 16)
-        backoff_s = min(settings.fault_backoff_max_s, settings.fault_backoff_s * 2**doublings)
-        state.block(receiver, source)
-        state.timers.set(state.now + backoff_s, TimerKind.PAIR, receiver.peer, source.peer)
+    if reason not in (FailReason.LOCAL, FailReason.CANCELLED):
+        _keep_apart(state, receiver, source, busy=reason is FailReason.BUSY)
+    if source.faults >= settings.faults_given_up or _fails_all(state, swarm, source, receiver):
+        _give_up(state, swarm, source)
     rank_source(state, source)
     for link in lease.links:
         admission.refresh(link)
-    if reason is FailReason.CORRUPT and source.peer != SEED and not source.quarantined:
-        _quarantine(state, source, f"served piece {lease.piece} corrupt")
     holdings.after_change(state, swarm, source.peer)
+
+
+def _keep_apart(state: State, receiver: Node, source: Node, *, busy: bool) -> None:
+    """The receiver is not given this source for a while, twice as long each time until it gets a piece from it."""
+    settings, times = state.settings, receiver.failures.pop(source.peer, 0)
+    first_s, most_s = settings.fault_backoff_s, settings.fault_backoff_max_s
+    if busy:
+        first_s, most_s = settings.busy_backoff_s, settings.busy_backoff_max_s
+    receiver.failures[source.peer] = times + 1
+    if len(receiver.failures) > _FAILURES_MAX:
+        del receiver.failures[next(iter(receiver.failures))]
+    state.block(receiver, source)
+    backoff_s = min(most_s, first_s * 2 ** min(times, 16))
+    state.timers.set(state.now + backoff_s, TimerKind.PAIR, receiver.peer, source.peer)
+
+
+def _fails_all(state: State, swarm: Swarm, source: Node, receiver: Node) -> bool:
+    """Whether everybody who wants the blob was failed by this source so often that nobody will get it from there."""
+    often = state.settings.faults_given_up
+    if receiver.failures.get(source.peer, 0) < often:
+        return False
+    return all(
+        member.node.failures.get(source.peer, 0) >= often
+        for peer, member in swarm.members.items()
+        if peer not in (SEED, source.peer) and member.wanted and member.have != swarm.full
+    )
 
 
 def rank_source(state: State, node: Node) -> None:
@@ -100,10 +133,9 @@ def _give_up(state: State, swarm: Swarm, source: Node) -> None:
     holdings.lose(state, member, alone, "its only source gives it to nobody")
 
 
-def _quarantine(state: State, node: Node, reason: str) -> None:
+def quarantine(state: State, node: Node, reason: str) -> None:
     """Grant nothing from this node any more and count its copies no longer; it may still fetch."""
     state.counters["quarantined"] += 1
-    state.commands.append(QuarantinePeer(node.peer, reason))
     for lease in list(node.up.leases.values()):
         just_in_time.cancel(state, lease, "source quarantined")
     for lease in node.down.leases.values():
@@ -117,3 +149,17 @@ def _quarantine(state: State, node: Node, reason: str) -> None:
     for member in node.members.values():
         state.record(member.swarm.number, WHOLE, "peer %d quarantined: %s", node.peer, reason)
         holdings.after_change(state, member.swarm, node.peer)
+
+
+def end_quarantine(state: State, node: Node) -> None:
+    """What it holds can be had again."""
+    node.quarantined = False
+    node.up.blocked_until = 0.0
+    for member in node.members.values():
+        copies.heed(member)
+    admission.refresh(node.up)
+    for member in node.members.values():
+        state.record(member.swarm.number, WHOLE, "quarantine of peer %d ended", node.peer)
+        state.wake_receivers(member.swarm.wanting & state.down.room)
+        holdings.after_change(state, member.swarm, node.peer)
+    node.wake()

@@ -66,8 +66,13 @@ class SeedCalls:
     def cancel_origin(self, fetch_id: int) -> None:
         self.calls.append(("cancel_origin", fetch_id))
 
-    def fetch_from_peer(self, grant: GrantLease, swarm: OpenSwarm, piece_hash: bytes, source: PieceSource) -> None:
+    def fetch_from_peer(
+        self, grant: GrantLease, swarm: OpenSwarm, piece_hash: bytes, peer: PeerId, source: PieceSource
+    ) -> None:
         self.calls.append(("fetch_from_peer", grant.lease_id, grant.piece, source.address))
+
+    def probe(self, swarm: OpenSwarm, piece: int, piece_hash: bytes, peer: PeerId, source: PieceSource) -> None:
+        self.calls.append(("probe", piece, peer, source.address))
 
     def cancel_fetch(self, lease_id: int) -> None:
         self.calls.append(("cancel_fetch", lease_id))
@@ -141,10 +146,10 @@ class Bench:
         )
         self.handler = self.control.message_handler(self)
 
-    def join(self) -> PeerSession:
+    def join(self, address: str = "10.0.0.1:1") -> PeerSession:
         """A peer connects."""
         ears = Ears()
-        info = PeerInfo(Identity.generate().peer, "boot", "10.0.0.1:1", "", 4, 4, None, None, "test")
+        info = PeerInfo(Identity.generate().peer, "boot", address, "", 4, 4, None, None, "test")
         session = self.handler.admit(ears, info)
         self.ears[session.node] = ears
         return session

@@ -12,7 +12,6 @@ from supernode.scheduler.contract import (
     FetchFromOrigin,
     GrantLease,
     OpenOrigin,
-    QuarantinePeer,
     TryOrigin,
 )
 from tests.unit.supernode.control.bench import Bench
@@ -77,11 +76,11 @@ def test_a_tiny_blob_goes_whole_while_that_takes_little_of_the_uplink() -> None:
 
 def test_a_lease_from_who_left_or_is_quarantined_fails_at_once() -> None:
     bench = Granting()
-    bench.control.commands.carry_out(QuarantinePeer(bench.two.node, "served corrupt bytes"))
+    bench.control.membership.quarantine(bench.two.info.peer, "served corrupt bytes")
     bench.grant(bench.one.node, bench.two.node)
     bench.handler.lost(bench.two, "gone")
     bench.grant(bench.one.node, bench.two.node)
-    assert bench.failures() == [FailReason.CORRUPT, FailReason.CONNECTION]
+    assert bench.failures() == [FailReason.CANCELLED] * 2
 
 
 def test_the_seed_fetches_from_a_peer_by_the_hash_that_is_known() -> None:
@@ -90,7 +89,7 @@ def test_the_seed_fetches_from_a_peer_by_the_hash_that_is_known() -> None:
     assert bench.seed.calls[-1] == ("fetch_from_peer", EPOCH + 7, 0, "10.0.0.1:1")
     bench.swarm.hashes.clear()
     bench.grant(SEED, bench.one.node)
-    assert bench.failures() == [FailReason.CORRUPT]
+    assert bench.failures() == [FailReason.CANCELLED]
 
 
 def test_a_cancelled_lease_is_told_once() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from proto.ids import Digest, peer_name
 from proto.wire.messages import Holders, Voided
-from supernode.scheduler.contract import PeerLost, PeerWithdrew, PieceStored, SwarmClosed, SwarmVoided
+from supernode.scheduler.contract import PeerLost, PeerQuarantined, PeerWithdrew, PieceStored, SwarmClosed, SwarmVoided
 from tests.unit.supernode.control.bench import Bench
 
 HASH = b"h" * 32
@@ -53,6 +53,28 @@ def test_a_quarantined_member_is_named_to_nobody() -> None:
     bench.control.membership.quarantine(bad.info.peer, "served corrupt bytes")
     bench.enter(one, swarm)
     assert [holders.nodes for holders in bench.heard(one).of(Holders)] in ([], [()])
+
+
+def test_a_member_whose_quarantine_was_ended_is_named_again() -> None:
+    bench = Bench()
+    one, bad = bench.join(), bench.join()
+    swarm = bench.open(b"blob", pieces=2)
+    bench.enter(bad, swarm)
+    bench.control.membership.quarantine(bad.info.peer, "served corrupt bytes")
+    bench.control.membership.end_quarantine(bad.info.peer)
+    bench.control.membership.end_quarantine(bad.info.peer)
+    bench.enter(one, swarm)
+    assert [holders.nodes for holders in bench.heard(one).of(Holders)] == [(bad.node,)]
+
+
+def test_a_quarantined_peer_that_comes_back_is_put_aside_at_the_scheduler_too() -> None:
+    bench = Bench()
+    bad = bench.join()
+    bench.control.membership.quarantine(bad.info.peer, "served corrupt bytes")
+    bench.handler.lost(bad, "gone")
+    bench.events.clear()
+    again = bench.handler.admit(bench.heard(bad), bad.info)
+    assert bench.events[1:] == [PeerQuarantined(again.node, "served corrupt bytes")]
 
 
 def test_a_voided_blob_is_forgotten_by_all_and_its_fetches_end() -> None:

@@ -7,23 +7,74 @@ import pytest
 from proto.errors import FrameInvalid
 from proto.ids import Digest
 from proto.wire.messages import BlobChecked, Doubted, Failed, FetchReason, OriginTried, PieceHashes, Stored, Welcome
-from supernode.scheduler.contract import SEED, FailReason, FetchFailed, OriginHeadway, PieceStored
+from supernode.control.node_registry import QUARANTINE_S
+from supernode.control.verification import PROBES_MAX
+from supernode.scheduler.contract import (
+    SEED,
+    FailReason,
+    FetchFailed,
+    OriginHeadway,
+    PeerQuarantined,
+    PieceStored,
+    QuarantineEnded,
+)
 from tests.unit.supernode.control.bench import Bench
 
 HASH = b"h" * 32
 
 
-def test_a_peer_that_calls_every_source_corrupt_is_not_believed_for_long() -> None:
+def test_nobody_is_put_aside_for_what_others_say() -> None:
     bench = Bench()
-    liar, *sources = (bench.join() for _ in range(4))
+    liars, source = [bench.join(), bench.join("10.0.0.2:1")], bench.join("10.0.0.3:1")
     swarm = bench.open(b"blob", pieces=4)
-    for number, source in enumerate([*sources, sources[0]], start=1):
+    bench.control.membership.learn_hashes(swarm, 0, HASH)
+    for number, liar in enumerate(liars, start=1):
+        bench.enter(liar, swarm)
         bench.lease(liar, number, swarm, 0, source.node)
     bench.events.clear()
-    for number in (1, 2, 3, 4):
+    for number, liar in enumerate(liars, start=1):
         bench.handler.received(liar, Failed(number, FetchReason.CORRUPT))
     reasons = [event.reason for event in bench.events if isinstance(event, FetchFailed)]
-    assert reasons == [FailReason.CORRUPT, FailReason.CORRUPT, FailReason.PROTOCOL, FailReason.CORRUPT]
+    assert reasons == [FailReason.DISPUTED, FailReason.PROTOCOL]
+    assert not bench.control.nodes.is_quarantined(source.info.peer)
+    assert bench.seed.calls[-1] == ("probe", 0, source.info.peer, "10.0.0.3:1")
+
+
+def test_whoever_sends_the_supernode_itself_corrupt_bytes_is_put_aside_for_a_while() -> None:
+    bench = Bench()
+    liar, source = bench.join(), bench.join("10.0.0.3:1")
+    swarm = bench.open(b"blob", pieces=4)
+    bench.control.membership.learn_hashes(swarm, 0, HASH)
+    bench.enter(liar, swarm)
+    bench.enter(source, swarm)
+    bench.lease(liar, 1, swarm, 0, source.node)
+    bench.handler.received(liar, Failed(1, FetchReason.CORRUPT))
+    bench.events.clear()
+    bench.control.verification.probed(swarm.digest, 0, source.info.peer, FetchReason.CORRUPT)
+    assert [type(event) for event in bench.events] == [PeerQuarantined]
+    assert "corrupt to the supernode" in bench.control.nodes.quarantined[source.info.peer].reason
+    bench.now_s += QUARANTINE_S
+    bench.handler.refresh(liar)
+    assert bench.events[1:] == [QuarantineEnded(source.node)]
+    assert not bench.control.nodes.is_quarantined(source.info.peer)
+
+
+def test_probes_are_few_however_many_are_accused() -> None:
+    bench = Bench()
+    liar, *sources = (bench.join(f"10.0.0.{number}:1") for number in range(1, 8))
+    swarm = bench.open(b"blob", pieces=4)
+    bench.control.membership.learn_hashes(swarm, 0, HASH)
+    bench.enter(liar, swarm)
+    for number, source in enumerate([*sources, *sources], start=1):
+        bench.lease(liar, number, swarm, 0, source.node)
+        bench.handler.received(liar, Failed(number, FetchReason.CORRUPT))
+    probes = [call for call in bench.seed.calls if call[0] == "probe"]
+    assert len(probes) == PROBES_MAX
+    for _, _, peer, _ in probes:
+        bench.control.verification.probed(swarm.digest, 0, peer, "")  # type: ignore[arg-type]  # a PeerId
+    bench.lease(liar, 99, swarm, 0, sources[0].node)
+    bench.handler.received(liar, Failed(99, FetchReason.CORRUPT))
+    assert len([call for call in bench.seed.calls if call[0] == "probe"]) == PROBES_MAX
 
 
 def test_a_piece_whose_hash_is_not_known_counts_once_it_is() -> None:

@@ -1,25 +1,19 @@
-"""The book of nodes: whose word against others counts."""
+"""The book of nodes: who is put aside, and for how long."""
 
 from __future__ import annotations
 
-import pytest
-
 from proto.wire.tickets import Identity
-from supernode.control.node_registry import ACCUSED_MAX, NodeRegistry
-
-pytestmark = pytest.mark.asyncio
+from supernode.control.node_registry import QUARANTINE_S, NodeRegistry
 
 
-async def test_a_peer_that_finds_everybody_corrupt_is_believed_about_the_first_few() -> None:
+def test_a_quarantine_is_over_after_its_time_and_keeps_its_reason() -> None:
     book = NodeRegistry()
-    accuser, *sources = (Identity.generate().peer for _ in range(6))
-    assert [book.may_accuse(accuser, source) for source in sources] == [True] * ACCUSED_MAX + [False] * 3
-    assert book.may_accuse(accuser, sources[0])
-
-
-async def test_one_peers_accusations_cost_another_nothing() -> None:
-    book = NodeRegistry()
-    liar, honest, *sources = (Identity.generate().peer for _ in range(6))
-    for source in sources:
-        book.may_accuse(liar, source)
-    assert book.may_accuse(honest, sources[3])
+    first, second = Identity.generate().peer, Identity.generate().peer
+    book.quarantine(first, "served piece 3 corrupt", 100.0)
+    book.quarantine(second, "served piece 4 corrupt", 200.0)
+    assert book.quarantined[first].reason == "served piece 3 corrupt"
+    assert book.quarantines_over(99.0 + QUARANTINE_S) == []
+    assert book.quarantines_over(100.0 + QUARANTINE_S) == [first]
+    assert book.end_quarantine(first)
+    assert not book.end_quarantine(first)
+    assert book.is_quarantined(second)

@@ -59,6 +59,18 @@ def test_a_node_is_revoked_by_the_beginning_of_its_id(
     book.close()
 
 
+def test_a_quarantine_is_ended_by_the_beginning_of_the_nodes_id(
+    tmp_path: Path, folder: AuthorityFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    peer = Identity.generate().peer
+    book = Book(folder.path)
+    book.saw([(peer, "10.0.0.1", 1e12)])
+    assert "asked for pieces again" in said(capsys, tmp_path, "node", "lift", peer.hex()[:8])
+    assert book.take_lifts() == {peer}
+    assert book.take_lifts() == frozenset()
+    book.close()
+
+
 def test_a_rotation_says_what_follows(
     tmp_path: Path, folder: AuthorityFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,7 +86,7 @@ def test_a_rotation_says_what_follows(
         (["token", "revoke", "abc"], "there is no token abc"),
         (["node", "revoke", "ab"], "at least 6 characters"),
         (["node", "revoke", "abcdef12"], "0 nodes begin with abcdef12"),
-        (["node", "lift"], "invalid choice"),
+        (["node", "drop"], "invalid choice"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 
 from supernode.scheduler import contract
@@ -9,7 +11,6 @@ from supernode.scheduler.contract import (
     SEED,
     CancelLease,
     FailReason,
-    QuarantinePeer,
 )
 from supernode.scheduler.rules import faults, link_rates
 from tests.unit.supernode.scheduler.support import PIECE_BYTES, SWARM, Playbook, grants, only_grant, routes
@@ -68,16 +69,15 @@ def test_a_receiver_in_trouble_is_left_alone_for_a_while() -> None:
     assert play.now >= play.scheduler.settings.local_backoff_s
 
 
-def test_a_peer_that_served_corrupt_bytes_is_quarantined_and_its_copies_ignored() -> None:
+def test_a_quarantined_peers_copies_are_ignored() -> None:
     play = Playbook()
     play.join(1, 2)
     play.open_at_peers(2)
     play.hold(1, "**")
     leases = grants(play.want(2))
-    commands = play.tell(contract.FetchFailed(leases[0].lease_id, FailReason.CORRUPT))
-    assert [command.peer for command in commands if isinstance(command, QuarantinePeer)] == [1]
+    commands = play.tell(contract.PeerQuarantined(1, "corrupt"))
     assert {command.lease_id for command in commands if isinstance(command, CancelLease)} == {
-        lease.lease_id for lease in leases[1:]
+        lease.lease_id for lease in leases
     }
     assert [command.pieces for command in commands if isinstance(command, contract.FetchFromOrigin)] == [0b11]
     assert grants(commands) == []
@@ -89,18 +89,71 @@ def test_a_quarantined_peer_may_still_fetch() -> None:
     play.open_at_peers(2)
     play.hold(1, "*.")
     play.hold(3, ".*")
-    lease = next(lease for lease in grants(play.want(2)) if lease.source == 1)
-    play.tell(contract.FetchFailed(lease.lease_id, FailReason.CORRUPT))
+    play.want(2)
+    play.tell(contract.PeerQuarantined(1, "corrupt"))
     assert (1, 3, 1) in routes(play.want(1, "*."))
+
+
+def test_after_its_quarantine_a_peer_is_a_source_again() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open_at_peers(1)
+    play.hold(1, "*")
+    play.tell(contract.PeerQuarantined(1, "corrupt"))
+    play.tell(contract.QuarantineEnded(1))
+    assert routes(play.want(2)) == [(0, 1, 2)]
 
 
 def test_the_seed_is_never_quarantined() -> None:
     play = Playbook()
     play.join(1)
     play.open("*")
-    lease = only_grant(play.want(1))
-    assert play.tell(contract.FetchFailed(lease.lease_id, FailReason.CORRUPT)) == []
-    assert routes([play.wake_until(contract.GrantLease)]) == [(0, SEED, 1)]
+    assert play.tell(contract.PeerQuarantined(SEED, "corrupt")) == []
+    assert routes(play.want(1)) == [(0, SEED, 1)]
+
+
+def test_what_one_receiver_alone_says_is_between_it_and_the_source() -> None:
+    play = Playbook()
+    play.join(1, 2, 3)
+    play.open_at_peers(1)
+    play.hold(1, "*")
+    lease = only_grant(play.want(2))
+    assert grants(play.tell(contract.FetchFailed(lease.lease_id, FailReason.DISPUTED))) == []
+    assert play.scheduler.inspect().nodes[1].faults == 0
+    assert routes(play.want(3)) == [(0, 1, 3)]
+
+
+@pytest.mark.parametrize("reason", [FailReason.BUSY, FailReason.DISPUTED])
+def test_a_pair_backs_off_for_twice_as_long_each_time(reason: FailReason) -> None:
+    play = Playbook()
+    play.join(1, 2, 3)
+    play.open_at_peers(2)
+    play.hold(1, "**")
+    play.want(3, "*.")
+    lease = only_grant(play.want(2, "*."))
+    waited = []
+    for _ in range(3):
+        began = play.now
+        play.tell(contract.FetchFailed(lease.lease_id, reason))
+        lease = cast("contract.GrantLease", play.wake_until(contract.GrantLease))
+        waited.append(play.now - began)
+    assert waited[1] == pytest.approx(2 * waited[0])
+    assert waited[2] == pytest.approx(4 * waited[0])
+
+
+def test_a_source_that_fails_everybody_who_wants_the_blob_is_counted_on_no_more() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open_at_peers(1)
+    play.hold(1, "*")
+    lease = only_grant(play.want(2))
+    commands: list[contract.Command] = []
+    for _ in range(play.scheduler.settings.faults_given_up):
+        commands = play.tell(contract.FetchFailed(lease.lease_id, FailReason.DISPUTED))
+        if any(isinstance(command, contract.FetchFromOrigin) for command in commands):
+            break
+        lease = cast("contract.GrantLease", play.wake_until(contract.GrantLease))
+    assert [command.pieces for command in commands if isinstance(command, contract.FetchFromOrigin)] == [0b1]
 
 
 def test_silence_ends_a_lease_and_its_late_success_still_counts() -> None:
