@@ -24,12 +24,11 @@ from peer.downloader.contract import (
 )
 from peer.downloader.limits import Limits
 from proto.errors import DigestInvalid
-from proto.ids import Digest
+from proto.ids import Digest, PeerName  # compiled, a dataclass looks its fields' types up
 from proto.pieces import mask_to_bytes
 from proto.wire.messages import Announce, ReaderMoved, Withdraw
 
 if TYPE_CHECKING:
-    from proto.ids import PeerName
     from proto.wire.messages import Message, Source
 
 
