@@ -22,7 +22,7 @@ from peer.transport.handler import Answerer, Connection, UploadCounters
 from peer.transport.pace import Pace
 from peer.transport.rates import RateLimiter
 from peer.transport.sockets import progress, set_send_timeout, shut_down
-from peer.transport.upload_turns import BESIDE_SLOW_FACTOR, Turn, UploadTurns
+from peer.transport.upload_turns import BESIDE_SLOW_FACTOR, QUESTIONS, Turn, UploadTurns
 from peer.transport.wire import HEAD_BYTES_MAX, HEAD_END, Asked, Request, format_answer, format_refusal, parse_request
 from proto.errors import ConfigError, FrameInvalid, TicketInvalid
 from proto.runtime import resources
@@ -91,7 +91,7 @@ class UploadServer:
         self._turns = UploadTurns(slots, queue_max)
         self._asked: dict[Turn, tuple[Connection, Request]] = {}
         self._workers_idle = 0
-        self._workers_max = slots * BESIDE_SLOW_FACTOR
+        self._workers_max = slots * BESIDE_SLOW_FACTOR + 2 * QUESTIONS
         # Of transfers that go on; the epoll thread's own.
         self._paces: dict[Turn, Pace] = {}
         self._connections: dict[int, Connection] = {}
@@ -104,7 +104,7 @@ class UploadServer:
         self._epoll.register(self._listener, select.EPOLLIN)
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._workers: list[threading.Thread] = []
-        for _ in range(slots):
+        for _ in range(slots + QUESTIONS):
             self._start_worker()
         self._watcher = threading.Thread(target=self._watch, name="upload-epoll", daemon=True)
         self._watcher.start()
@@ -241,7 +241,9 @@ class UploadServer:
         if ticket is None:
             self._refuse(connection, 503, "no_key", "no supernode known yet: come back later", keep_alive=keep_alive)
             return
-        self._line_up(connection, request, Turn(connection.address, ticket.peer, time.monotonic(), request.ahead))
+        question = request.asked is not Asked.PIECES
+        turn = Turn(connection.address, ticket.peer, time.monotonic(), request.ahead and not question, question)
+        self._line_up(connection, request, turn)
 
     def _line_up(self, connection: Connection, request: Request, turn: Turn) -> None:
         """Have it served when its turn comes, or refuse it or whoever has more than their share."""

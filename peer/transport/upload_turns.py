@@ -17,25 +17,34 @@ if TYPE_CHECKING:
 BESIDE_SLOW_FACTOR: Final = 4
 # Who waited so long for a slot gets one of those whose side holds two more than its own: longer than most pieces take.
 SHARE_AFTER_S: Final = 2.0
+# Questions (what is held, which hashes) are answered beside the transfers: their answers are small, and a node that is
+# told "busy" does not know whom to fetch from. So many at a time, twice that with slow ones, and so many wait.
+QUESTIONS: Final = 2
+QUESTIONS_WAITING_MAX: Final = 64
 
 
 @dataclass(eq=False, slots=True)
 class Turn:
     """One request, from its admission to its end. `address` and `peer` are the downloader's.
 
-    `ahead`: it is to begin when another transfer ends. `slow`: its receiver takes little of what it is sent.
+    `ahead`: it is to begin when another transfer ends. `question`: no piece is asked for. `slow`: its receiver takes
+    little of what it is sent.
     """
 
     address: str
     peer: PeerId
     asked_s: float
     ahead: bool = False
+    question: bool = False
     running: bool = False
     slow: bool = False
 
 
 class UploadTurns:
-    """`slots` transfers at a time; `queue_max` wait for one, and slots and queue_max together for another's end."""
+    """`slots` transfers at a time; `queue_max` wait for one, and slots and queue_max together for another's end.
+
+    Questions have places of their own.
+    """
 
     def __init__(self, slots: int, queue_max: int) -> None:
         self._slots = slots
@@ -43,21 +52,28 @@ class UploadTurns:
         self._running: list[Turn] = []
         self._waiting: list[Turn] = []
         self._ahead: list[Turn] = []
+        self._questions: list[Turn] = []
+        self._answering: list[Turn] = []
 
     def __len__(self) -> int:
-        return len(self._running) + len(self._waiting) + len(self._ahead)
+        return sum(map(len, (self._running, self._waiting, self._ahead, self._questions, self._answering)))
 
     @property
     def ready(self) -> bool:
         """Whether take() would give one."""
-        return bool(self._waiting) and self._slot_is_free()
+        return self._question_is_ready() or (bool(self._waiting) and self._slot_is_free())
 
     def waits(self, turn: Turn) -> bool:
         """Whether the request, which has a place, cannot begin now."""
+        if turn.question:
+            return not self._question_is_ready()
         return turn in self._ahead or not self._slot_is_free()
 
     def ask(self, turn: Turn) -> Turn | None:
         """Give the request a place. Returns who has none then: one of whoever has the most, be it this one."""
+        if turn.question:
+            self._questions.append(turn)
+            return self._crowded_out(self._questions, QUESTIONS_WAITING_MAX)
         if turn.ahead and (self._waiting or any(not other.slow for other in self._running)):
             # It holds no slot and no place of those who could begin.
             self._ahead.append(turn)
@@ -68,6 +84,12 @@ class UploadTurns:
 
     def take(self) -> Turn | None:
         """The request that begins now; None while no slot is free or nobody waits for one."""
+        if self._question_is_ready():
+            turn = self._first(self._questions)
+            self._questions.remove(turn)
+            self._answering.append(turn)
+            turn.running = True
+            return turn
         if not self.ready:
             return None
         turn = self._first(self._waiting)
@@ -78,12 +100,12 @@ class UploadTurns:
 
     def over(self, turn: Turn) -> None:
         """The request was served, or its downloader is gone. The end of a transfer lets one go that waited for it."""
-        for turns in (self._running, self._waiting, self._ahead):
+        for turns in (self._running, self._waiting, self._ahead, self._questions, self._answering):
             if turn in turns:
                 turns.remove(turn)
         if turn.running:
             turn.running = False
-            if len(self._waiting) <= self._queue_max:
+            if not turn.question and len(self._waiting) <= self._queue_max:
                 self._let_go()
 
     def look(self, now_s: float) -> Turn | None:
@@ -117,7 +139,7 @@ class UploadTurns:
         """Of more than so many, the last of whoever has the most requests here, waiting or served."""
         if len(turns) <= most:
             return None
-        addresses, peers = self._counts([*self._running, *self._waiting, *self._ahead])
+        addresses, peers = self._counts([*self._running, *self._waiting, *self._ahead, *self._questions])
         last = max(reversed(turns), key=lambda turn: (addresses[turn.address], peers[turn.peer]))
         turns.remove(last)
         return last
@@ -127,6 +149,10 @@ class UploadTurns:
             turn = self._first(self._ahead)
             self._ahead.remove(turn)
             self._waiting.append(turn)
+
+    def _question_is_ready(self) -> bool:
+        taken = sum(not turn.slow for turn in self._answering)
+        return bool(self._questions) and taken < QUESTIONS and len(self._answering) < 2 * QUESTIONS
 
     def _slot_is_free(self) -> bool:
         return self._slots_taken() < self._slots and len(self._running) < BESIDE_SLOW_FACTOR * self._slots

@@ -5,7 +5,13 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from peer.transport.upload_turns import BESIDE_SLOW_FACTOR, SHARE_AFTER_S, Turn, UploadTurns
+from peer.transport.upload_turns import (
+    BESIDE_SLOW_FACTOR,
+    QUESTIONS_WAITING_MAX,
+    SHARE_AFTER_S,
+    Turn,
+    UploadTurns,
+)
 from proto.ids import PeerId
 
 
@@ -88,6 +94,25 @@ def test_requests_ahead_take_no_slot_and_no_place_from_others() -> None:
     for _ in range(15):
         assert turns.ask(turn(ahead=True)) is None
     running(turns, *(turn("10.0.0.2", peer=2) for _ in range(7)))
+
+
+def test_questions_are_answered_beside_transfers_whatever_they_take() -> None:
+    turns = UploadTurns(slots=1, queue_max=0)
+    running(turns, turn())
+    question = Turn("10.0.0.2", PeerId(bytes(32)), 0.0, question=True)
+    running(turns, question)
+    assert turns.ask(turn(ahead=True)) is None
+    turns.over(question)
+    assert turns.take() is None
+
+
+def test_questions_are_bounded_and_shared_among_addresses() -> None:
+    turns = UploadTurns(slots=1, queue_max=0)
+    greedy = [Turn("10.0.0.1", PeerId(bytes(32)), 0.0, question=True) for _ in range(200)]
+    refused = [each for each in greedy if turns.ask(each) is not None]
+    assert len(turns) == QUESTIONS_WAITING_MAX
+    assert len(refused) == 200 - QUESTIONS_WAITING_MAX
+    assert turns.ask(Turn("10.0.0.2", PeerId(bytes(32)), 0.0, question=True)) in greedy
 
 
 def test_a_trickle_is_no_end_to_wait_for() -> None:
