@@ -161,7 +161,8 @@ def pieces_rotten(state: State, event: PiecesRotten) -> Blob | None:
     if not state.sharing:
         state.fail_readers(blob, "pieces rotted on the disk of this node, and sharing is off")
         return blob
-    blob.wanted = blob.wanted or bool(blob.sources)
+    # While the store rests from trouble nobody checks what comes: the next client that asks has it fetched.
+    blob.wanted = blob.wanted or (bool(blob.sources) and blob.rest_until <= state.now)
     # In place of what was announced before.
     state.announce(blob, None)
     if blob.wanted:
