@@ -151,16 +151,25 @@ def redirecting(storage: FakeOrigin) -> Iterator[FakeOrigin]:
         yield origin
 
 
+@pytest.fixture
+def allowed(redirecting: FakeOrigin, storage: FakeOrigin, tmp_path: Path) -> list[str]:
+    """Flags that allow the redirect: over plain http none is followed that the operator did not name."""
+    file = tmp_path / "upstreams.toml"
+    section = f'[upstream."{redirecting.authority}"]\nurl = "{redirecting.url}"\n'
+    file.write_text(f'{section}redirect_hosts = ["{storage.authority}"]\n')
+    return ["--config", str(file)]
+
+
 def has_credential(origin: FakeOrigin) -> bool:
     return any("authorization" in asked.headers or "cookie" in asked.headers for asked in origin.asked)
 
 
 def test_redirects_are_followed_without_the_credential(
-    redirecting: FakeOrigin, storage: FakeOrigin, tmp_path: Path
+    redirecting: FakeOrigin, storage: FakeOrigin, allowed: list[str], tmp_path: Path
 ) -> None:
     blob = some_blob(2 * MIB)
     digest = str(storage.add(blob.content))
-    with Cluster(tmp_path, redirecting.authority) as cluster:
+    with Cluster(tmp_path, redirecting.authority, supernode_flags=allowed, peer_flags=allowed) as cluster:
         peers = cluster.add_peers([None, None])
         cluster.wait_for_sessions(2)
         for peer in peers:
@@ -176,11 +185,11 @@ def test_redirects_are_followed_without_the_credential(
 
 
 def test_a_private_blob_is_passed_through_with_its_clients_credential_to_the_origin_alone(
-    redirecting: FakeOrigin, storage: FakeOrigin, tmp_path: Path
+    redirecting: FakeOrigin, storage: FakeOrigin, allowed: list[str], tmp_path: Path
 ) -> None:
     redirecting.challenge = 'Basic realm="private"'
     digest = str(storage.add(some_blob(2 * MIB).content))
-    with Cluster(tmp_path, redirecting.authority) as cluster:
+    with Cluster(tmp_path, redirecting.authority, supernode_flags=allowed, peer_flags=allowed) as cluster:
         peer = cluster.add_peer()
         cluster.wait_for_sessions(1)
         mine = {"Authorization": f"Bearer {redirecting.token}"}
