@@ -42,6 +42,7 @@ class Source:
         self.requests = 0
         self._piece = BLOB.content[piece * PIECE_BYTES : (piece + 1) * PIECE_BYTES]
         self._sends: queue.Queue[tuple[int, int] | None] = queue.Queue()
+        self._sock: socket.socket | None = None
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve)
@@ -56,15 +57,18 @@ class Source:
 
     def close(self) -> None:
         self.hang_up()
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
+        for sock in (self._listener, self._sock):
+            if sock is not None:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
         self._thread.join()
         self._listener.close()
 
     def _serve(self) -> None:
         with contextlib.suppress(OSError):
-            sock, _ = self._listener.accept()
-            with sock:
+            self._sock, _ = self._listener.accept()
+            with self._sock as sock:
+                sock.settimeout(WAIT_S)
                 self._read_request(sock)
                 sock.sendall(format_answer(204, 0, nonce=bytes(32)))
                 self._read_request(sock)
@@ -182,7 +186,8 @@ def test_a_connection_opened_beforehand_is_used_by_the_fetch(make_node: Callable
     node = make_node()
     first = node.sources[0]
     node.transport.connect(PieceSource(peer_name(DOWNLOADER.peer), first.address))
-    wait_until(lambda: first.requests == CONNECTED)
+    wait_until(lambda: node.transport._pool.has(first.address))
+    assert first.requests == CONNECTED
     node.start(1)
     wait_until(lambda: first.requests == ASKED)
     first.send(0, PIECE_BYTES)
