@@ -189,10 +189,10 @@ def digest_checked(state: State, event: DigestChecked) -> Blob | None:
     if blob.check_voided:
         blob.check_voided = False
         return blob
-    if event.trouble:
-        store_trouble(state, blob, event.trouble)
-    elif not blob.all_held:
+    if not blob.all_held:
         state.note(blob, "digest check ended with pieces missing")
+    elif event.trouble:
+        store_trouble(state, blob, event.trouble)
     elif event.matches:
         completed(state, blob)
     else:

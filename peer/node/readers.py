@@ -57,7 +57,7 @@ class BlobReader:
         self._closed: Callable[[], None] | None = closed
         self._check = check
         self._checking = False
-        # Checks count from then on, and what is lost is seen from then on.
+        # Checks count from then on. Losses are those that were seen.
         self._mark = handle.check_mark()
         self._losses = handle.losses
         # The first byte that was asked for.
@@ -111,8 +111,8 @@ class BlobReader:
         return max(offset, checked)
 
     def _fail_if_lost(self, offset: int) -> None:
-        """What was sent has rotted since, before it was sent or after: this client gets no whole answer."""
-        lost = self.handle.lost_since(self._losses)
+        """What was sent has rotted, before it was sent or after: this client gets no whole answer."""
+        lost, self._losses = self.handle.lost_since(self._losses), self.handle.losses
         if lost and lost & self.handle.layout.pieces_in(self._begun, offset):
             self.fail(f"blob {self.handle.digest.short} rotted while it was sent: ask again", mismatch=True)
 

@@ -269,7 +269,7 @@ class BlobStore(Protocol):
     def on_rotten(self, callback: Callable[[Digest, int], None]) -> None:
         """Called from any thread after held pieces (mask) of a blob were found rotten and dropped.
 
-        No lock of the store is held.
+        The blob cannot become complete meanwhile.
         """
         ...
 

@@ -65,7 +65,7 @@ class BlobHost(Protocol):
         ...
 
     def found_rotten(self, blob: Blob, pieces: int, found_by: str) -> None:
-        """Pieces (mask) that were held do not match any more, and are missing now. No lock of the blob is held."""
+        """Pieces (mask) that were held do not match any more, and are missing now."""
         ...
 
 
@@ -449,9 +449,13 @@ class Blob:
         rotten = rotten_pieces(self, pieces)
         for piece in indices(pieces & ~rotten):
             self.checks.passed(piece, at_s)
-        lost = self._lose(rotten, generation) if rotten else 0
-        if lost:
-            self._host.found_rotten(self, lost, found_by)
+        if not rotten:
+            return 0
+        # Who compares the digest next must not find them missing before it was told.
+        with self._check_lock:
+            lost = self._lose(rotten, generation)
+            if lost:
+                self._host.found_rotten(self, lost, found_by)
         return lost
 
     def note_checked(self) -> None:
@@ -463,7 +467,7 @@ class Blob:
 
     def _lose(self, pieces: int, generation: int) -> int:
         """HELD -> MISSING for these; what they are now (mask)."""
-        with self._check_lock, self._lock:
+        with self._lock:
             pieces &= self.held
             if generation != self._generation or not pieces:
                 return 0

@@ -113,3 +113,12 @@ def test_a_lease_for_a_piece_that_rotted_is_not_answered_from_memory() -> None:
     out = script.grant(11, 2)
     assert of_type(out, StartFetch)
     assert not [message for message in sent(out) if isinstance(message, Stored | Failed)]
+
+
+def test_a_digest_that_could_not_be_checked_for_a_rotten_piece_is_no_trouble_of_the_store() -> None:
+    script = Script().connected().open(held=0b1110)
+    (fetch,) = of_type(script.grant(11, 0), StartFetch)
+    (check,) = of_type(script(FetchEnded(fetch.fetch, "", 0.1)), CheckDigest)
+    script(PiecesRotten(DIGEST, 0b0010), DigestChecked(check.check, False, "pieces missing"))
+    assert not of_type(script.all, FailReaders)
+    assert script.machine.state.blobs[DIGEST].wanted

@@ -278,3 +278,20 @@ async def test_what_rots_before_it_is_sent_is_fetched_again(store: DiskStore) ->
     opened.live.wake()
     assert await waiting == 4 * PIECE
     opened.handle.close()
+
+
+@pytest.mark.asyncio
+async def test_a_piece_that_was_fetched_again_before_it_was_sent_does_not_count_as_lost(tmp_path: Path) -> None:
+    store, content, digest = kept_blob(tmp_path, 4)
+    flip(store.root / "blobs" / digest.algorithm / digest.hex[:2] / digest.hex, PIECE)
+    opened = open_kept(store, digest, content)
+    assert await opened.reader.wait_available(0) == PIECE
+    waiting = asyncio.create_task(opened.reader.wait_available(PIECE))
+    await opened.waits.wait()
+    opened.put(1)
+    reached = await waiting
+    assert opened.handle.check_digest()
+    while reached < len(content):
+        reached = await opened.reader.wait_available(reached)
+    opened.handle.close()
+    store.close()
