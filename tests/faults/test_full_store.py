@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +14,10 @@ from tests.support.pullers import pull, start_pull
 from tests.support.tmpfs import fill, small_tmpfs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from benchmarks.cluster.counting_proxy import CountingProxy
-    from benchmarks.cluster.services import Cluster, Peer
+    from benchmarks.cluster.services import Cluster, Peer, Service
 
 pytestmark = pytest.mark.client("docker-registry")
 
@@ -121,3 +123,62 @@ def test_a_supernode_makes_room_although_the_nodes_that_pulled_stay_connected(
     assert [origin.ledger().gets(digest) for digest in digests] == [1] * 10
     assert supernode.metrics().value("layercast_store_full_total", reason="limit") == 0
     assert supernode.metrics().value("layercast_store_bytes") <= 20 * MIB
+
+
+@contextlib.contextmanager
+def without_writes(service: Service) -> Iterator[None]:
+    """No file of the running program takes a byte: to it, a disk that fails or is read-only."""
+    pid = service.process.pid
+    _, most = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, most))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (most, most))
+
+
+def lines_about_the_disk(service: Service) -> list[str]:
+    return [line for line in service.process.log() if "look after the disk of the store" in line]
+
+
+def test_a_peer_whose_disk_takes_no_writes_passes_the_layer_through_and_says_so_once(
+    cluster: Cluster, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    peer = cluster.add_peer()
+    cluster.wait_for_sessions(1)
+    with without_writes(peer):
+        assert_gets_its_layer(peer, digest)
+        assert len(lines_about_the_disk(peer)) == 1
+        assert peer.healthz()[0] == 200
+    assert_received(peer, passthrough=SIZE_BYTES)
+
+
+def test_a_peer_whose_disk_takes_no_writes_any_more_goes_on_from_the_origin(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    peer = cluster.add_peer()
+    cluster.wait_for_sessions(1)
+    origin.set_rate(MIB)
+    with start_pull(peer.proxy, digest) as client:
+        client.wait_for_bytes(MIB)
+        with without_writes(peer):
+            origin.set_rate(None)
+            answer = client.result()
+    assert answer.complete, answer
+    assert answer.sha256 == digest
+    assert lines_about_the_disk(peer)
+
+
+def test_a_supernode_whose_disk_takes_no_writes_leaves_the_origin_to_the_nodes(
+    cluster: Cluster, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    peers = cluster.add_peers([None, None])
+    cluster.wait_for_sessions(2)
+    with without_writes(cluster.supernode):
+        for peer in peers:
+            assert_gets_its_layer(peer, digest)
+        assert lines_about_the_disk(cluster.supernode)
+        assert cluster.supernode.healthz()[0] == 200
