@@ -113,7 +113,7 @@ def test_a_supernode_whose_blob_rotted_asks_the_origin_for_that_piece(
     assert origin.ledger().blob_bytes(digest) == SIZE_BYTES + PIECE_BYTES
 
 
-def test_a_supernode_looks_after_its_disk_when_a_peer_complains(
+def test_a_supernode_does_not_trust_a_blob_whose_file_somebody_wrote_to(
     cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
 ) -> None:
     digest = push(SIZE_BYTES)
@@ -127,7 +127,7 @@ def test_a_supernode_looks_after_its_disk_when_a_peer_complains(
     second = cluster.add_peer()
     assert_gets(second, digest)
     assert_received(second, seed=SIZE_BYTES, passthrough=0, origin=0)
-    assert_metric(cluster.supernode, "layercast_rotten_pieces_total", 1, found_by="complaint")
+    assert_metric(cluster.supernode, "layercast_rotten_pieces_total", 1, found_by="peer")
     assert origin.ledger().blob_bytes(digest) == SIZE_BYTES + PIECE_BYTES
 
 
