@@ -30,6 +30,7 @@ from peer.node.supernode_key import SupernodeKey
 from peer.node.workers import Workers
 from peer.proxy.client_request import ProxyContext
 from peer.proxy.mirror import build_app
+from peer.proxy.runner import MirrorRunner
 from peer.registry.origins import Origins
 from peer.status import ROUTES, PeerHealth
 from peer.store import upkeep
@@ -266,7 +267,7 @@ class Peer:
     async def _serve_clients(self, node: Node) -> None:
         pool = ThreadPoolExecutor(SENDFILE_THREADS, thread_name_prefix="sendfile")
         self._closing.callback(pool.shutdown)
-        app = build_app(ProxyContext(node.readers, self._origins, pool, self.metrics))
+        app = build_app(ProxyContext(node.readers, self._origins, pool, self.metrics, hosts=self._config.mirror_hosts))
         status = app if self._status_socket is None else web.Application()
         add_routes(status, ROUTES, ServiceParts(self.health, self.metrics))
         if self._status_socket is not None:
@@ -274,7 +275,7 @@ class Peer:
         await self._run_app(app, self._proxy_socket)
 
     async def _run_app(self, app: web.Application, listener: socket.socket) -> None:
-        runner = web.AppRunner(
+        runner = MirrorRunner(
             app,
             access_log=None,
             handle_signals=False,

@@ -15,6 +15,7 @@ from proto.config.values import (
     parse_int,
     parse_path,
     parse_rate,
+    parse_text,
     parse_url,
     parse_zone,
     within,
@@ -62,6 +63,13 @@ class PeerConfig(ServiceSettings):
         'where peers fetch pieces if the supernode has transport = "torrent"; unused otherwise',
     )
     status_listen: HostPort | None = address(None, "/healthz and /metrics; by default as --listen")
+    mirror_hosts: tuple[str, ...] = option(
+        parse_text,
+        (),
+        "further name by which clients address the mirror, or *: against pages that have theirs lead here",
+        multiple=True,
+        metavar="HOST",
+    )
     data_dir: Path = option(
         parse_path, default_data_dir() / "peer", "folder of the store, the state file and the key; one process each"
     )

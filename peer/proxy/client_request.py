@@ -56,6 +56,8 @@ class ProxyContext:
     pool: Executor
     metrics: Metrics
     limits: ProxyLimits = field(default_factory=ProxyLimits)
+    # Names that the mirror answers to, beside those of loopback and its addresses.
+    hosts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

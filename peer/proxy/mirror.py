@@ -30,10 +30,22 @@ from peer.proxy.heads import (
     unsatisfiable,
 )
 from peer.proxy.passthrough import PassThrough, relay
-from proto.errors import LayercastError, LocalError, RemoteError, UpstreamError, UpstreamKind
+from peer.proxy.runner import HostRefused, check_host, name_server
+from proto.errors import LayercastError, LocalError, RemoteError, UpstreamError, UpstreamKind, UpstreamNotAllowed
 from proto.oci.ranges import Part, select
 from proto.oci.registry_errors import Refusal, refusal_for
-from proto.oci.routes import HOP_HEADER, BlobRoute, ManifestRoute, Ping, ReferrersRoute, TagsRoute, parse_request
+from proto.oci.routes import (
+    HOP_HEADER,
+    BlobRoute,
+    CatalogRoute,
+    ManifestRoute,
+    NamedBy,
+    OtherRoute,
+    Ping,
+    ReferrersRoute,
+    TagsRoute,
+    parse_request,
+)
 
 if TYPE_CHECKING:
     from peer.node.blobs import OpenedBlob
@@ -49,6 +61,8 @@ _KINDS: dict[type[Route], str] = {
     ManifestRoute: "manifest",
     TagsRoute: "tags",
     ReferrersRoute: "referrers",
+    CatalogRoute: "catalog",
+    OtherRoute: "other",
 }
 # A client that hung up before it had an answer; the number that web servers log for this.
 _CLIENT_CLOSED = 499
@@ -66,6 +80,7 @@ def build_app(context: ProxyContext) -> web.Application:
     """The application that answers `/v2` and all below it; other routes may be added before it is run."""
     mirror = _Mirror(context)
     app = web.Application()
+    app.on_response_prepare.append(name_server)
     app.router.add_route("*", "/v2", mirror.handle)
     app.router.add_route("*", "/v2/{rest:.*}", mirror.handle)
     return app
@@ -105,14 +120,23 @@ class _Mirror:
     def _understand(self, http: web.Request) -> ClientRequest:
         """Read a request's target (path and query as sent) and find its upstream in the allow-list.
 
-        Raises NameInvalid, DigestInvalid, PathUnknown, UpstreamNotAllowed or ProxyLoop.
+        Raises NameInvalid, PathUnknown, UpstreamNotAllowed, HostRefused or ProxyLoop.
         """
         if HOP_HEADER in http.headers:
             raise ProxyLoop("this request came through Layercast already: an upstream leads back to a mirror of ours")
+        check_host(http, self._context.hosts)
         path, _, query = http.raw_path.partition("?")
         upstreams = self._context.origins.upstreams()
-        request = parse_request(path, query, upstreams.default.host)
-        return ClientRequest(http, request, upstreams.lookup(request.upstream), self._context)
+        default = upstreams.default
+        request = parse_request(path, query, default.host)
+        try:
+            upstream = upstreams.lookup(request.upstream)
+        except UpstreamNotAllowed:
+            # A registry of the operator's own may have repositories whose first part looks like a host.
+            if request.named_by is not NamedBy.PREFIX or not default.configured or ":" in request.upstream:
+                raise
+            request, upstream = parse_request(path, query, default.host, prefixes=False), default
+        return ClientRequest(http, request, upstream, self._context)
 
     async def _answer(self, asked: ClientRequest) -> web.StreamResponse:
         """Raises UpstreamError, LocalError or ClientGone while nothing was sent."""
@@ -248,6 +272,8 @@ def _names(asked: ClientRequest) -> str:
 
 
 def _refusal(error: LayercastError, asked: ClientRequest | None) -> Refusal:
+    if isinstance(error, HostRefused):
+        return Refusal(403, "DENIED", str(error))
     if isinstance(error, ProxyLoop):
         return Refusal(508, "UNSUPPORTED", str(error))
     return refusal_for(error, asked.registry.route if asked is not None else None)

@@ -83,10 +83,11 @@ def origin_errors(endpoint: Endpoint, cancel: Cancellation, doing: str) -> Itera
 
 
 class _Timed(io.RawIOBase):
-    """A socket's bytes, where http.client wants a file. While `until_s` is set they end then, however they trickle."""
+    """A socket as http.client uses it, which does not close it. Its bytes end at `until_s`, however they trickle."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
+        self.sendall = sock.sendall
         self.until_s: float | None = None
 
     def makefile(self, mode: str) -> io.BufferedReader:
@@ -133,9 +134,9 @@ class OriginConnection:
         self.idle_since_s = 0.0
         self._http = http.client.HTTPConnection(endpoint.host, endpoint.port)
         self._http.auto_open = 0  # it must never connect by itself, to an address nobody checked
-        self._http.sock = sock
-        self._timed = timed = _Timed(sock)
-        self._http.response_class = lambda _, *rest, **named: _Response(timed, *rest, **named)  # type: ignore[assignment, arg-type]
+        self._http.response_class = _Response
+        self._timed = _Timed(sock)
+        self._http.sock = self._timed
         # A proxy is sent the whole URL of a plain-http request.
         proxy = endpoint.egress_proxy if endpoint.scheme == "http" else None
         self._target_prefix = f"http://{endpoint.authority}" if proxy is not None else ""

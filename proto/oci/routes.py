@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import parse_qsl, quote, unquote
 
-from proto.errors import NameInvalid, PathUnknown
+from proto.errors import DigestInvalid, NameInvalid, PathUnknown
 from proto.ids import Digest
 from proto.oci.upstreams import normalise_upstream
 
@@ -89,7 +89,29 @@ class ReferrersRoute:
         return f"/v2/{self.repository}/referrers/{self.digest}"
 
 
-Route = Ping | BlobRoute | ManifestRoute | TagsRoute | ReferrersRoute
+@dataclass(frozen=True, slots=True)
+class CatalogRoute:
+    """`/v2/_catalog`: the registry's repositories, as far as it tells them."""
+
+    @property
+    def path(self) -> str:
+        return "/v2/_catalog"
+
+
+@dataclass(frozen=True, slots=True)
+class OtherRoute:
+    """A reference that is no tag and no digest: what is to be said of it is the registry's to say."""
+
+    repository: str
+    kind: str
+    reference: str
+
+    @property
+    def path(self) -> str:
+        return f"/v2/{self.repository}/{self.kind}/{quote(self.reference, safe=':')}"
+
+
+Route = Ping | BlobRoute | ManifestRoute | TagsRoute | ReferrersRoute | CatalogRoute | OtherRoute
 
 
 class NamedBy(Enum):
@@ -119,12 +141,12 @@ class RegistryRequest:
         return f"{self.route.path}?{self.query}" if self.query else self.route.path
 
 
-def parse_request(raw_path: str, query: str, default_upstream: str) -> RegistryRequest:
+def parse_request(raw_path: str, query: str, default_upstream: str, *, prefixes: bool = True) -> RegistryRequest:
     """Read the path and query of a mirror request, both still percent-encoded.
 
     `ns` names the upstream if it is there; else a first component that looks like a registry host does (the way
-    podman and CRI-O ask); else it is `default_upstream`. `library/` is never added: clients do that themselves.
-    Raises NameInvalid, DigestInvalid or PathUnknown.
+    podman and CRI-O ask), if `prefixes`; else it is `default_upstream`. `library/` is never added: clients do that.
+    Raises NameInvalid or PathUnknown.
     """
     if len(query) > QUERY_LENGTH_MAX:
         raise NameInvalid(f"query of {len(query)} characters: at most {QUERY_LENGTH_MAX}")
@@ -132,14 +154,14 @@ def parse_request(raw_path: str, query: str, default_upstream: str) -> RegistryR
     if namespace is not None:
         return RegistryRequest(normalise_upstream(namespace), parse_path(raw_path), NamedBy.NS, rest)
     decoded = _decode(raw_path)
-    host, remainder = _split_host(decoded)
+    host, remainder = _split_host(decoded) if prefixes else (None, decoded)
     if host is not None:
         return RegistryRequest(normalise_upstream(host), _route(remainder), NamedBy.PREFIX, rest)
     return RegistryRequest(normalise_upstream(default_upstream), _route(decoded), NamedBy.DEFAULT, rest)
 
 
 def parse_path(raw_path: str) -> Route:
-    """Read a percent-encoded `/v2/...` path that names no host. Raises NameInvalid, DigestInvalid, PathUnknown."""
+    """Read a percent-encoded `/v2/...` path that names no host. Raises NameInvalid and PathUnknown."""
     return _route(_decode(raw_path))
 
 
@@ -155,7 +177,7 @@ def check_repository(name: str) -> str:
 def parse_reference(text: str) -> str | Digest:
     """A tag or a digest. Raises NameInvalid or DigestInvalid."""
     if ":" in text:
-        return Digest.parse(text)
+        return Digest.parse_any(text)
     if not _TAG.fullmatch(text):
         raise NameInvalid(f"tag {text[:80]!r}: letters, digits, '_', '.', '-', at most 128 expected")
     return text
@@ -176,7 +198,7 @@ def rewrite_link(link: str, request: RegistryRequest) -> str | None:
     if match is None:
         return None
     path, _, query = re.sub(r"^(?:https?:)?//[^/]*", "", match[1]).partition("?")
-    if not path.startswith("/v2/") or not isinstance(request.route, (TagsRoute, ReferrersRoute)):
+    if not path.startswith("/v2/") or not isinstance(request.route, TagsRoute | ReferrersRoute | CatalogRoute):
         return None
     if request.named_by is NamedBy.PREFIX:
         path = f"/v2/{request.upstream}/{path.removeprefix('/v2/')}"
@@ -197,17 +219,24 @@ def _decode(raw_path: str) -> str:
 def _route(path: str) -> Route:
     if path in ("/v2", "/v2/"):
         return Ping()
+    if path == "/v2/_catalog":
+        return CatalogRoute()
     match = _MARKER.match(path)
     if not path.startswith("/v2/") or match is None:
         raise PathUnknown(f"path {path[:80]!r}: not of the pull side of the distribution API")
     repository = check_repository(path[len("/v2/") : match.start(1) - 1])
     rest = path[match.end() :]
-    if match[1] == "blobs":
-        return BlobRoute(repository, Digest.parse(rest))
-    if match[1] == "manifests":
-        return ManifestRoute(repository, parse_reference(rest))
-    if match[1] == "referrers":
-        return ReferrersRoute(repository, Digest.parse(rest))
+    if match[1] != "tags" and (not rest or "/" in rest or rest in (".", "..")):
+        raise PathUnknown(f"path {path[:80]!r}: one tag or digest expected at its end")
+    try:
+        if match[1] == "blobs":
+            return BlobRoute(repository, Digest.parse_any(rest))
+        if match[1] == "manifests":
+            return ManifestRoute(repository, parse_reference(rest))
+        if match[1] == "referrers":
+            return ReferrersRoute(repository, Digest.parse_any(rest))
+    except (DigestInvalid, NameInvalid):
+        return OtherRoute(repository, match[1], rest)
     if rest != "list":
         raise PathUnknown(f"path {path[:80]!r}: the API has tags/list alone")
     return TagsRoute(repository)

@@ -23,6 +23,7 @@ from peer.metrics import Metrics
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 from peer.proxy.client_request import ProxyContext, ProxyLimits
 from peer.proxy.mirror import build_app
+from peer.proxy.runner import MirrorRunner
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
@@ -209,6 +210,7 @@ def running_mirror(
     *others: UpstreamConfig,
     node: ScriptedNode | None = None,
     limits: ProxyLimits = PATIENT,
+    hosts: tuple[str, ...] = (),
     uv: bool = True,
 ) -> Iterator[Mirror]:
     """A mirror whose default upstream is the first; ends with every thread and socket of its own."""
@@ -223,6 +225,7 @@ def running_mirror(
         pool=pool,
         metrics=metrics,
         limits=limits,
+        hosts=hosts,
     )
     ready: list[int] = []
     started = threading.Event()
@@ -230,7 +233,7 @@ def running_mirror(
     stop = asyncio.Event()
 
     async def serve() -> None:
-        runner = web.AppRunner(
+        runner = MirrorRunner(
             build_app(context),
             access_log=None,
             auto_decompress=False,

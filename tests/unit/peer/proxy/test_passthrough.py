@@ -201,7 +201,7 @@ def test_a_client_that_hangs_up_ends_the_passage(pair: tuple[FakeOrigin, Mirror]
     origin, mirror = pair
     origin.faults.append(Fault(stall_after_bytes=MIB))
     with mirror.connect() as client:
-        client.sendall(f"GET {PATH} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
+        client.sendall(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         client.recv(100)
     wait_until(lambda: mirror.counted("layercast_requests_total", kind="blob", status="499") == 1)
 
@@ -212,7 +212,7 @@ def test_bodies_beyond_the_limit_are_refused_by_name() -> None:
         origin.add(CONTENT)
         origin.faults.append(Fault(stall_after_bytes=1000))
         with mirror.connect() as client:
-            client.sendall(f"GET {PATH} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
+            client.sendall(f"GET {PATH} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             wait_until(lambda: len(origin.asked) == 1)
             response, body = mirror.request(PATH)
         assert (response.status, json.loads(body)["errors"][0]["code"]) == (503, "UNAVAILABLE")
@@ -223,7 +223,7 @@ def test_a_slow_client_does_not_hold_up_the_event_loop(pair: tuple[FakeOrigin, M
     big = random.Random(5).randbytes(24 * MIB)
     digest = origin.add(big)
     with mirror.connect() as client:
-        client.sendall(f"GET /v2/name/blobs/{digest} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
+        client.sendall(f"GET /v2/name/blobs/{digest} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         wait_until(lambda: mirror.counted("layercast_client_bytes_total", **{"from": "passthrough"}) > 0)
         assert mirror.request(PATH)[1] == CONTENT
         with client.makefile("rb") as stream:

@@ -226,7 +226,7 @@ def test_a_slow_client_keeps_no_thread_from_the_others(origin_and_mirror: tuple[
     share(mirror, small)
     slow = [mirror.connect() for _ in range(4)]  # twice the threads there are
     for client in slow:
-        client.sendall(f"GET {path_of(big)} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
+        client.sendall(f"GET {path_of(big)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     wait_until(lambda: taken.readers == len(slow))
     assert mirror.request(path_of(small))[1] == small
     for client in slow:
@@ -243,7 +243,7 @@ def test_a_client_that_hangs_up_while_waiting_lets_go_of_the_blob(
     content = content_of(MIB)
     blob = share(mirror, content, available=1000, complete=False)
     with mirror.connect() as client:
-        client.sendall(f"GET {path_of(content)} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
+        client.sendall(f"GET {path_of(content)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         wait_until(lambda: 1000 in blob.waited_for)
         assert blob.readers == 1
     wait_until(lambda: blob.readers == 0)
@@ -255,7 +255,7 @@ def test_a_client_that_hangs_up_in_mid_body_lets_go_of_the_blob(origin_and_mirro
     blob = share(mirror, content)
     with mirror.connect() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        client.sendall(f"GET {path_of(content)} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
+        client.sendall(f"GET {path_of(content)} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         client.recv(1000)
         assert blob.readers == 1
     wait_until(lambda: blob.readers == 0)
@@ -266,7 +266,7 @@ def test_a_client_that_hangs_up_before_the_size_is_known_ends_the_opening() -> N
     node = ScriptedNode(stalls=True)
     with fake_origin() as origin, running_mirror(origin.upstream, node=node) as mirror:
         with mirror.connect() as client:
-            client.sendall(f"GET {path_of(b'x')} HTTP/1.1\r\nHost: mirror\r\n\r\n".encode())
+            client.sendall(f"GET {path_of(b'x')} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             wait_until(lambda: bool(node.asked))
         wait_until(lambda: mirror.counted("layercast_requests_total", kind="blob", status="499") == 1)
 
@@ -284,7 +284,7 @@ def test_a_failed_swarm_is_continued_upstream_at_the_byte_reached(
         first = response.read(MIB)
         blob.move(failure=BlobFailed("no source left"))
         assert first + response.read() == content
-        connection.request("GET", "/v2/x/blobs/bad")  # the connection is good for more
+        connection.request("GET", "/v2/X/blobs/bad")  # the connection is good for more
         assert connection.getresponse().status == 400
     [asked] = origin.blob_requests()
     assert asked.range == f"bytes={MIB}-{3 * MIB - 1}"
