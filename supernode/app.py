@@ -36,7 +36,7 @@ from proto.wire.join import REQUEST_BYTES_MAX
 from proto.wire.messages import TORRENT
 from proto.wire.tickets import Identity
 from supernode.api.access import Access
-from supernode.api.listener import HEAD_LINE_BYTES_MAX, Listener
+from supernode.api.listener import HEAD_LINE_BYTES_MAX, KEEPALIVE_S, Listener
 from supernode.api.parts import ApiParts
 from supernode.api.routes import CHANGES, ROUTES
 from supernode.api.sessions import SessionDoor
@@ -257,6 +257,7 @@ class Supernode:
             access_log=None,
             handle_signals=False,
             shutdown_timeout=0.5,
+            keepalive_timeout=KEEPALIVE_S,
             max_line_size=HEAD_LINE_BYTES_MAX,
             max_field_size=HEAD_LINE_BYTES_MAX,
         )

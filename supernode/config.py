@@ -98,7 +98,8 @@ def load(argv: Sequence[str], environ: Mapping[str, str]) -> SupernodeConfig:
     """Flags over environment over file over defaults. Raises ConfigError; exits for --help and its kin."""
     return settings.load(
         "layercast-supernode",
-        "Asks origin registries for each image layer once and schedules its pieces across the peers.",
+        "Asks origin registries for each image layer once and schedules its pieces across the peers. "
+        "Commands about members, beside a running one: token, node, ca (each with --help).",
         SupernodeConfig,
         argv,
         environ,

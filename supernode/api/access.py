@@ -82,7 +82,11 @@ class Access:
             needed = _NEEDED.get(request.path, Rank.OPERATOR)
             if self._members is not None and caller.rank < needed:
                 return refused(403, _JOIN_FIRST if needed is Rank.MEMBER else _READ_BY_MEMBERS)
-            return await handler(request)
+            response = await handler(request)
+            if caller.rank is Rank.STRANGER:
+                # A stranger's connection is good for one answer: none stays.
+                response.force_close()
+            return response
 
         return decide
 
@@ -114,8 +118,10 @@ def caller_of(request: web.Request) -> Caller:
 
 
 def refused(status: int, message: str) -> web.Response:
-    """One line, in the body for people and in a header for whoever wanted a WebSocket."""
-    return web.Response(status=status, text=f"{message}\n", headers={REFUSAL_HEADER: message})
+    """One line, in the body for people and in a header for whoever wanted a WebSocket. The connection ends with it."""
+    response = web.Response(status=status, text=f"{message}\n", headers={REFUSAL_HEADER: message})
+    response.force_close()
+    return response
 
 
 def _is_local(request: web.Request) -> bool:

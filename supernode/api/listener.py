@@ -27,6 +27,8 @@ SPEAK_S: Final = 5.0
 SILENT_MAX: Final = 4096
 # Of a request's head: the first line, and each header.
 HEAD_LINE_BYTES_MAX: Final = 4096
+# Between two requests of a member or an operator; sessions are one request.
+KEEPALIVE_S: Final = 30.0
 _TLS_HANDSHAKE: Final = b"\x16"
 # In a turn of the loop.
 _ACCEPTS_MAX: Final = 64

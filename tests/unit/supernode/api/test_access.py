@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 import pytest
 
+from benchmarks.cluster.processes import WAIT_S
 from peer.cli import status
 from proto.runtime import tls
 from proto.wire.join import REFUSAL_HEADER, SUPERNODE_NAME
@@ -104,3 +105,16 @@ async def test_an_operator_elsewhere_reads_status_with_the_supernode_s_own_files
         report = await asyncio.to_thread(status.read, url, ca_file)
         assert report.samples == {}
         assert "for members and operators" in report.words
+
+
+@pytest.mark.usefixtures("stranger")
+@pytest.mark.parametrize("path", ["/healthz", "/v1/status", "/metrics"])
+async def test_a_stranger_s_connection_is_good_for_one_answer(tmp_path: Path, origin: FakeOrigin, path: str) -> None:
+    async with running_supernode(tmp_path, origin, "--open", "false") as supernode:
+        host, _, port = supernode.api_address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+        async with asyncio.timeout(WAIT_S):
+            assert (await reader.read()).startswith(b"HTTP/1.1 ")
+        writer.close()
+        await writer.wait_closed()
