@@ -109,7 +109,7 @@ class MemberWay:
     async def dial(self, client: aiohttp.ClientSession) -> Dial:
         """How to open a session now, as a member. Raises NotAdmitted, aiohttp.ClientError, OSError, TimeoutError."""
         if self._record is None or (self._refused and self._has_token()):
-            self._use(await self._admission(client, self._token()))
+            await self._use(await self._admission(client, self._token()))
             self._refused = False
         if self._dial is None:
             assert self._record is not None
@@ -245,15 +245,15 @@ class MemberWay:
             self._asked(client, "POST", "/v1/renew", context, body) as answer,
         ):
             record = requests.read_answer(self._identity, await _text(answer))
-        self._use(record)
+        await self._use(record)
         logger.info("certificate_renewed expires=%s", _date(record.expires_unix_s))
 
     # --- -------------------------------------------------------------------------------------------------------
 
-    def _use(self, record: Record) -> None:
+    async def _use(self, record: Record) -> None:
         """From now on, for connections that begin."""
         self._record, self._dial = record, None
-        write_record(self._file, record)
+        await asyncio.to_thread(write_record, self._file, record)
 
     async def _context(self, record: Record) -> ssl.SSLContext:
         certificate, key = record.certificate.encode(), self._identity.private_pem()
