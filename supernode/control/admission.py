@@ -49,7 +49,13 @@ class Admission:
     # --- opening a swarm -------------------------------------------------------------------------------------------
 
     def open(
-        self, digest: Digest, size_bytes: int, announce: Announce, saved: SavedSwarm | None, own: SeedBlob | None
+        self,
+        digest: Digest,
+        size_bytes: int,
+        announce: Announce,
+        saved: SavedSwarm | None,
+        own: SeedBlob | None,
+        opener: str = "",
     ) -> OpenSwarm:
         """Open the swarm of a blob of this size, which must not be open. Raises FrameInvalid where it cannot be cut.
 
@@ -62,7 +68,7 @@ class Admission:
         layout = own.layout if own is not None else _layout(size_bytes, saved, announce)
         if saved is not None and saved.piece_size_bytes != layout.piece_size_bytes:
             saved = None
-        swarm = self._swarms.open(digest, layout)
+        swarm = self._swarms.open(digest, layout, opener)
         self._ports.observer.swarms_changed(len(self._swarms))
         if saved is not None:
             swarm.restore(saved)
@@ -129,6 +135,7 @@ class Admission:
             # It did what it was elected for, though none of it counts as held before the seed has looked at it.
             self._ports.post(contract.OriginTried(swarm.number, session.node, True))
         self._ports.post(contract.PeerAnnounced(swarm.number, session.node, member.held, announce.wanted))
+        self._membership.review_seed(swarm)
         if swarm.returned(session.node):
             self._ports.post(contract.RecoveryPeerReturned(swarm.number, session.node))
 

@@ -7,7 +7,7 @@ checks at origins, the store and the saved state are waited for.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -33,8 +33,15 @@ if TYPE_CHECKING:
 
 # Announcements of one digest by one peer that may wait for an answer: one a source is normal.
 WAITING_PER_DIGEST_MAX: Final = 64
+# Blobs of one peer that are asked about at a time, and bytes of its announcements that wait behind them. A node that
+# comes back with thousands of blobs has its answers a little later; one that makes up digests holds up itself alone.
+ANSWERING_PER_PEER_MAX: Final = 64
+WAITING_BYTES_PER_PEER_MAX: Final = 16 * 1024 * 1024
 # Open swarms hold hashes, members and the scheduler's masks: about 50 KiB each with 256 pieces.
 SWARMS_MAX: Final = 20_000
+# From half of them on, one address may have opened its share of all and no more, but this many in any case.
+SWARMS_PER_ADDRESS_MIN: Final = 500
+_MESSAGE_BYTES: Final = 500
 
 
 @dataclass(slots=True)
@@ -61,6 +68,10 @@ class Announcements:
     _on_fatal: Callable[[BaseException | None], None]
     _waiting: dict[tuple[PeerSession, Digest], deque[Announce | Withdraw]] = field(default_factory=dict)
     _opening: dict[Digest, asyncio.Task[OpenSwarm]] = field(default_factory=dict)
+    # Of each peer: blobs that are being asked about, those that wait for that, and the bytes of what waits.
+    _answering: Counter[PeerSession] = field(default_factory=Counter)
+    _lined_up: dict[PeerSession, deque[Digest]] = field(default_factory=dict)
+    _waiting_bytes: Counter[PeerSession] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     # --- in their order ------------------------------------------------------------------------------------------
@@ -76,6 +87,9 @@ class Announcements:
             self._queue(session, digest, Withdraw(str(digest)))
 
     def _queue(self, session: PeerSession, digest: Digest, message: Announce | Withdraw) -> None:
+        self._waiting_bytes[session] += _size_bytes(message)
+        if self._waiting_bytes[session] > WAITING_BYTES_PER_PEER_MAX:
+            raise FrameInvalid(f"{WAITING_BYTES_PER_PEER_MAX} bytes of announcements wait for an answer already")
         waiting = self._waiting.get((session, digest))
         if waiting is not None:
             if len(waiting) >= WAITING_PER_DIGEST_MAX:
@@ -83,6 +97,13 @@ class Announcements:
             waiting.append(message)
             return
         self._waiting[session, digest] = deque([message])
+        if self._answering[session] < ANSWERING_PER_PEER_MAX:
+            self._begin(session, digest)
+        else:
+            self._lined_up.setdefault(session, deque()).append(digest)
+
+    def _begin(self, session: PeerSession, digest: Digest) -> None:
+        self._answering[session] += 1
         task = asyncio.create_task(self._work_off(session, digest))
         self._tasks.add(task)
         task.add_done_callback(self._answered)
@@ -97,6 +118,7 @@ class Announcements:
         try:
             while waiting:
                 message = waiting.popleft()
+                self._waiting_bytes[session] -= _size_bytes(message)
                 if isinstance(message, Announce):
                     await self._answer(session, digest, message)
                 else:
@@ -104,13 +126,29 @@ class Announcements:
         except FrameInvalid as error:
             session.channel.end("frame", str(error))
         finally:
+            self._waiting_bytes[session] -= sum(map(_size_bytes, waiting))
             del self._waiting[session, digest]
+            self._next(session)
+
+    def _next(self, session: PeerSession) -> None:
+        """One answer of this peer's is done: the next of its blobs, or nothing is left of it here."""
+        self._answering[session] -= 1
+        lined_up = self._lined_up.get(session)
+        while lined_up and self._control.nodes.session(session.node) is not session:
+            digest = lined_up.popleft()
+            self._waiting_bytes[session] -= sum(map(_size_bytes, self._waiting.pop((session, digest))))
+        if lined_up:
+            self._begin(session, lined_up.popleft())
+        elif not self._answering[session]:
+            self._lined_up.pop(session, None)
+            del self._answering[session]
+            del self._waiting_bytes[session]
 
     async def _answer(self, session: PeerSession, digest: Digest, announce: Announce) -> None:
         verdict, public = await self._verdict(session, digest, announce)
         if verdict.public:
             try:
-                swarm = await self._swarm(digest, verdict.size_bytes, announce)
+                swarm = await self._swarm(digest, verdict.size_bytes, announce, host_of(session))
                 if self._control.nodes.session(session.node) is session:
                     self._control.admission.enter(session, swarm, announce, public)
                 self._control.membership.settle(swarm)
@@ -161,15 +199,14 @@ class Announcements:
 
     # --- the swarm -----------------------------------------------------------------------------------------------
 
-    async def _swarm(self, digest: Digest, size_bytes: int, announce: Announce) -> OpenSwarm:
+    async def _swarm(self, digest: Digest, size_bytes: int, announce: Announce, opener: str) -> OpenSwarm:
         """The open swarm of this size. Raises LayercastError where there is none and cannot be."""
         # Looked up again after every wait: the last member of a swarm just opened may have left meanwhile.
         while (swarm := self._control.swarms.of(digest)) is None:
             task = self._opening.get(digest)
             if task is None:
-                if len(self._control.swarms) + len(self._opening) >= SWARMS_MAX:
-                    raise LayercastError(f"{SWARMS_MAX} blobs are open already")
-                task = self._opening[digest] = asyncio.create_task(self._open(digest, size_bytes, announce))
+                self._check_room(opener)
+                task = self._opening[digest] = asyncio.create_task(self._open(digest, size_bytes, announce, opener))
                 task.add_done_callback(lambda _: self._opening.pop(digest, None))
             await asyncio.shield(task)
         if swarm.layout.size_bytes != size_bytes:
@@ -178,19 +215,40 @@ class Announcements:
             )
         return swarm
 
-    async def _open(self, digest: Digest, size_bytes: int, announce: Announce) -> OpenSwarm:
+    def _check_room(self, opener: str) -> None:
+        """Raises LayercastError where no more blobs may be open, or none more for the nodes of this address."""
+        count = len(self._control.swarms) + len(self._opening)
+        if count >= SWARMS_MAX:
+            raise LayercastError(f"{SWARMS_MAX} blobs are open already")
+        addresses = {host_of(session) for session in self._control.nodes} if count >= SWARMS_MAX // 2 else set()
+        share = max(SWARMS_PER_ADDRESS_MIN, SWARMS_MAX // max(1, len(addresses)))
+        if addresses and self._control.swarms.opened_by(opener) >= min(share, SWARMS_MAX // 2):
+            raise LayercastError(f"nodes at {opener} have {share} blobs open, which is their share of {SWARMS_MAX}")
+
+    async def _open(self, digest: Digest, size_bytes: int, announce: Announce, opener: str) -> OpenSwarm:
         if size_bytes == 0 and Digest.of(b"", digest.algorithm) != digest:
             raise LayercastError(f"the origin says that blob {digest.short} is empty, which it is not")
         saved = await self._load_swarm(digest)
         own = await self._look(digest)
         try:
-            return self._control.admission.open(digest, size_bytes, announce, saved, own)
+            return self._control.admission.open(digest, size_bytes, announce, saved, own, opener)
         except FrameInvalid as error:
             raise LayercastError(str(error)) from None
 
     async def close(self) -> None:
         """End what waits."""
+        self._lined_up.clear()
         tasks = [*self._tasks, *self._opening.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def host_of(session: PeerSession) -> str:
+    """The address of a peer without its port."""
+    return session.info.address.rpartition(":")[0]
+
+
+def _size_bytes(message: Announce | Withdraw) -> int:
+    """About what it takes in memory."""
+    return _MESSAGE_BYTES + (len(message.held) + len(message.hashes) if isinstance(message, Announce) else 0)

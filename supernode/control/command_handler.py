@@ -120,6 +120,10 @@ class CommandHandler:
         swarm = self._swarms.numbered(command.swarm)
         if swarm is None:
             return
+        if swarm.seed_out_of_reach and swarm.claim is None:
+            # Nobody would have it from us: one of those who want it is elected, and shares what it gets.
+            self._ports.post(contract.OriginEnded(command.fetch_id, command.swarm, False))
+            return
         # Members hear of it with the frames that leave anyway, see Notifier.refresh().
         swarm.fetch_began(command.fetch_id)
         self._ports.seed.fetch_from_origin(command.fetch_id, swarm, command.pieces)

@@ -109,6 +109,7 @@ class MessageHandler:
     def refresh(self, session: PeerSession) -> None:
         """A frame is about to leave, and it is time again for what is repeated every few seconds."""
         self._membership.end_quarantines_over()
+        self._membership.try_seed_again(session)
         self._notifier.refresh(session)
         self._ports.delivery.refresh(session)
 
@@ -162,6 +163,8 @@ class MessageHandler:
             else:
                 member.hash_came_with(stored.piece)
             source = self._nodes.session(lease.source)
+            if lease.source == SEED:
+                self._membership.seed_served(session)
             if source is not None:
                 self._accusations.served(source.info.peer, session.info)
         self._membership.remember_holder(session, swarm)
@@ -190,6 +193,8 @@ class MessageHandler:
             return
         # A reason that a newer peer may know is nobody's fault as far as we can tell.
         reason = _REASONS.get(failed.reason, _REASONS[FetchReason.LOCAL])
+        if lease.source == SEED and reason is FailReason.CONNECTION:
+            self._membership.seed_failed(session)
         if part is not None:
             part[1].failing = True
             if failed.reason == FetchReason.CORRUPT:

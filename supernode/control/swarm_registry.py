@@ -7,6 +7,7 @@ admission, message_handler, command_handler and verification. Lives on the event
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -89,6 +90,8 @@ class OpenSwarm:
     digest: Digest
     layout: PieceLayout
     hashes: BlobHashes
+    # The address of the node that it was opened for.
+    opener: str = ""
     sources: list[Source] = field(default_factory=list)
     members: dict[int, SwarmMember] = field(default_factory=dict)
     # How many members want it.
@@ -101,6 +104,8 @@ class OpenSwarm:
     seed_checked: bool = False
     # The store keeps it from eviction because somebody wants it.
     pinned: bool = False
+    # None of those who want it reaches the supernode's upload port.
+    seed_out_of_reach: bool = False
     # An OriginStatus state while a fetch from the origin is not done, and the fetches that run now.
     origin_state: str = ""
     fetches: set[int] = field(default_factory=set)
@@ -378,11 +383,13 @@ class SwarmRegistry:
         self._by_digest: dict[Digest, OpenSwarm] = {}
         self._by_number: dict[int, OpenSwarm] = {}
         self._next_number = 1
+        self._opened_by: Counter[str] = Counter()
 
-    def open(self, digest: Digest, layout: PieceLayout) -> OpenSwarm:
-        """A new swarm; the digest must not be open."""
+    def open(self, digest: Digest, layout: PieceLayout, opener: str = "") -> OpenSwarm:
+        """A new swarm, opened for nodes at this address; the digest must not be open."""
         assert digest not in self._by_digest
-        swarm = OpenSwarm(self._next_number, digest, layout, BlobHashes(self._signer, digest, layout))
+        swarm = OpenSwarm(self._next_number, digest, layout, BlobHashes(self._signer, digest, layout), opener)
+        self._opened_by[opener] += 1
         self._next_number += 1
         self._by_digest[digest] = swarm
         self._by_number[swarm.number] = swarm
@@ -392,6 +399,13 @@ class SwarmRegistry:
         """Forget it; late messages that name its number are ignored."""
         del self._by_digest[swarm.digest]
         del self._by_number[swarm.number]
+        self._opened_by[swarm.opener] -= 1
+        if not self._opened_by[swarm.opener]:
+            del self._opened_by[swarm.opener]
+
+    def opened_by(self, opener: str) -> int:
+        """How many of the open ones were opened for nodes at this address."""
+        return self._opened_by[opener]
 
     def of(self, digest: Digest) -> OpenSwarm | None:
         """The open swarm of a blob."""

@@ -117,7 +117,8 @@ class Verification:
             return
         self._membership.learn_hashes(found, piece, piece_hash)
         found.seed_stored(piece, self._ports.clock(), content)
-        self._ports.post(contract.PieceStored(swarm, SEED, piece))
+        if not found.seed_out_of_reach:
+            self._ports.post(contract.PieceStored(swarm, SEED, piece))
         self.check_if_complete(found)
 
     def claim_ended(self, digest: Digest, claim: Claim, matches: bool | None) -> None:

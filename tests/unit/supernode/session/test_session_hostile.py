@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
-from proto.ids import peer_name
-from proto.wire.messages import BlobRefused, Holders, InlineBlob, NodeKnown, SwarmOpened
+from proto.ids import Digest, peer_name
+from proto.wire.messages import Announce, BlobRefused, Holders, InlineBlob, NodeKnown, Source, SwarmOpened
 from proto.wire.tickets import Identity
+from supernode.control.announcements import ANSWERING_PER_PEER_MAX
 from tests.support.fake_origin import FakeOrigin, Fault
-from tests.unit.supernode.harness import BarePeer, running_supernode
+from tests.unit.supernode.harness import REPOSITORY, BarePeer, real_peer, running_supernode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from proto.ids import Digest
     from supernode.control.swarm_registry import SeedBlob
 
 pytestmark = pytest.mark.asyncio
@@ -74,3 +75,37 @@ async def test_an_origins_nonsense_refuses_the_blob_and_ends_no_session(tmp_path
         assert (await peer.expect(BlobRefused)).reason == "unavailable"
         await peer.announce(origin, origin.add(b"y" * 1000))
         await peer.expect(SwarmOpened)
+
+
+async def test_who_announces_many_digests_holds_up_itself_alone(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(random.Random(1).randbytes(300_000))
+    sources = (Source(origin.authority, REPOSITORY),)
+    made_up = (Announce(str(Digest.of(str(number).encode())), sources, False, 0, 0, b"") for number in range(300))
+    async with (
+        running_supernode(tmp_path / "s", origin) as supernode,
+        BarePeer.connected(supernode) as greedy,
+        real_peer(supernode, tmp_path / "p") as honest,
+    ):
+        await greedy.send(*made_up)
+        await greedy.expect(BlobRefused)
+        assert len(supernode._announcements._tasks) <= ANSWERING_PER_PEER_MAX
+        await honest.announce(origin, digest)
+        await honest.completed(digest)
+        while len(greedy.of(BlobRefused)) < 300:
+            await greedy.expect(BlobRefused)
+        await greedy.heard()
+        assert supernode._announcements._waiting_bytes == {}
+
+
+async def test_nodes_of_one_address_do_not_open_all_blobs_that_may_be_open(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supernode.control.announcements.SWARMS_MAX", 4)
+    monkeypatch.setattr("supernode.control.announcements.SWARMS_PER_ADDRESS_MIN", 1)
+    digests = [origin.add(random.Random(number).randbytes(1000)) for number in range(3)]
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        for digest in digests[:2]:
+            await peer.announce(origin, digest)
+            await peer.expect(SwarmOpened)
+        await peer.announce(origin, digests[2])
+        assert "share" in (await peer.expect(BlobRefused)).message
