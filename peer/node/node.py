@@ -98,9 +98,8 @@ class Node:
 
     def rotten(self, digest: Digest, pieces: int) -> None:
         """From any thread: held pieces (mask) were found rotten and are missing now."""
-        self.delivery.current.blob_left(digest)
         self.driver.post_threadsafe(PiecesRotten(digest, pieces))
-        self._blobs.waker(digest)()
+        self._blobs.pieces_rotten(digest)
 
     def close(self) -> None:
         """Handle nothing any more; clients that wait are sent to their origin."""

@@ -83,6 +83,18 @@ class OpenBlobs:
         if blob is not None:
             blob.wake()
 
+    def pieces_rotten(self, digest: Digest) -> None:
+        """From any thread: pieces of it are missing again, and readers look again. A delivery begins anew with it."""
+        self._delivery.current.blob_left(digest)
+        self._call_threadsafe(self._rejoin, digest)
+
+    def _rejoin(self, digest: Digest) -> None:
+        blob = self._blobs.get(digest)
+        if blob is not None:
+            blob.wake()
+            if blob.handle is not None:
+                self._delivery.current.blob_opened(digest)
+
     def forget(self, digest: Digest) -> None:
         """Nothing of it is held, wanted or read any more."""
         self._blobs.pop(digest, None)

@@ -93,6 +93,8 @@ class TorrentTracker(PieceDelivery, SwarmEvents):
         self._makers = ThreadPoolExecutor(_MAKERS, thread_name_prefix="metainfo")
         # The swarm goes on without us.
         store.on_evicted(self._seeding.blob_left)
+        # Until it is whole again.
+        store.on_rotten(lambda digest, _: self._seeding.blob_left(digest))
 
     @property
     def sent_bytes(self) -> int:
@@ -115,6 +117,8 @@ class TorrentTracker(PieceDelivery, SwarmEvents):
     def blob_verified(self, swarm: OpenSwarm) -> None:
         """See PieceDelivery: make the torrent, if somebody wants the blob."""
         tracked = self._of(swarm)
+        if tracked.metainfo and swarm.seed_checked:
+            self._seeding.offer(swarm.digest, swarm.layout, tracked.metainfo)
         if tracked.making or tracked.metainfo or not swarm.wanted_by or swarm.inline:
             return
         if swarm.seed_checked and swarm.seed_complete and fits_torrent(swarm.layout):
@@ -174,6 +178,8 @@ class TorrentTracker(PieceDelivery, SwarmEvents):
         if handle is None:
             return b""
         try:
+            if handle.check_pieces(handle.unchecked(handle.check_mark(for_peer=True)), "peer"):
+                return b""  # it is whole again later
             buffer = memoryview(bytearray(BLOCK_BYTES))
             roots = [piece_root(handle.fileno(), layout, piece, buffer) for piece in range(layout.count)]
         finally:

@@ -79,6 +79,7 @@ class RunningNode:
             supernode_key=key,
         )
         self.store.on_evicted(self.shell.evicted)
+        self.store.on_rotten(self.shell.rotten)
 
     def _hello(self, challenge: Challenge) -> Hello:
         proof = sign_hello(self.identity, challenge.nonce, challenge.supernode)
