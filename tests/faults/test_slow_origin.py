@@ -57,7 +57,7 @@ def peer_alone(folder: Path, origin: FakeOrigin, *flags: str) -> Iterator[Peer]:
 
 def some(origin: FakeOrigin, size_bytes: int = SIZE_BYTES) -> str:
     """Another blob that the registry has from now on."""
-    return str(origin.add(some_blob(size_bytes, seed=len(origin.blobs)).content))
+    return str(origin.add(some_blob(size_bytes, seed=origin.port << 16 | len(origin.blobs)).content))
 
 
 def of_stuck(stuck: FakeOrigin, count: int) -> list[str]:

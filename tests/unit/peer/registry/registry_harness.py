@@ -43,9 +43,12 @@ class Reader:
         *,
         authorization: str | None = None,
         cancel: Cancellation | None = None,
+        lines: tuple[tuple[str, str], ...] = (),
     ) -> BlobBody:
         origin = self._origins.of(upstream)
-        return origin.open_range("name", digest, start, end, Caller(authorization), cancel or Cancellation())
+        return origin.open_range(
+            "name", digest, start, end, Caller(authorization, lines=lines), cancel or Cancellation()
+        )
 
     def stat(self, upstream: UpstreamConfig, digest: Digest) -> int | None:
         """As anyone."""

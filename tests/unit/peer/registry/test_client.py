@@ -185,7 +185,7 @@ def test_a_request_that_met_silence_is_not_sent_again(http: OriginHttp) -> None:
         with contextlib.suppress(OSError):
             sock.recv(1)
 
-    quick = OriginHttp(OriginTimeouts(read_s=2.0))
+    quick = OriginHttp(OriginTimeouts(read_s=2.0, first_byte_s=2.0))
     with serving(twice) as port:
         endpoint = Endpoint("http", "127.0.0.1", port, trusted=True)
         get(quick, endpoint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,8 +31,8 @@ def test_a_page_of_nonsense_in_an_answer_does_not_become_our_error(origin: FakeO
 
 
 @contextlib.contextmanager
-def babbling(answer: bytes) -> Iterator[tuple[Reader, UpstreamConfig]]:
-    """An origin that answers one request with exactly this."""
+def babbling(answer: bytes, pause_s: float = 0.0) -> Iterator[tuple[Reader, UpstreamConfig]]:
+    """An origin that answers one request with exactly this, a byte at a time if there is to be a pause between them."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         upstream = upstream_from_url(f"http://127.0.0.1:{listener.getsockname()[1]}")
 
@@ -39,7 +40,10 @@ def babbling(answer: bytes) -> Iterator[tuple[Reader, UpstreamConfig]]:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(65536)
-                connection.sendall(answer)
+                with contextlib.suppress(OSError):
+                    for part in [answer[i : i + 1] for i in range(len(answer))] if pause_s else [answer]:
+                        connection.sendall(part)
+                        time.sleep(pause_s)
 
         thread = threading.Thread(target=babble)
         thread.start()
@@ -59,7 +63,8 @@ def test_a_server_that_speaks_no_http_does_not_fill_our_error() -> None:
 
 def test_a_length_of_thousands_of_digits_is_no_length() -> None:
     with babbling(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n") as (reader, upstream):
-        assert reader.open(upstream, Digest.of(b"")).size_bytes is None
+        with reader.open(upstream, Digest.of(b"")) as body:
+            assert body.size_bytes is None
 
 
 @pytest.mark.parametrize(
