@@ -62,9 +62,9 @@ def test_a_server_that_speaks_no_http_does_not_fill_our_error() -> None:
 
 
 def test_a_length_of_thousands_of_digits_is_no_length() -> None:
-    with babbling(b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n") as (reader, upstream):
-        with reader.open(upstream, Digest.of(b"")) as body:
-            assert body.size_bytes is None
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n"
+    with babbling(answer) as (reader, upstream), reader.open(upstream, Digest.of(b"")) as body:
+        assert body.size_bytes is None
 
 
 @pytest.mark.parametrize(
