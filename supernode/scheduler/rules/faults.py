@@ -46,7 +46,6 @@ def expired(state: State, lease: Lease) -> None:
     state.counters["expired"] += 1
     state.record(lease.member.swarm.number, lease.piece, "lease %x expired", lease.number)
     state.commands.append(CancelLease(lease.number, lease.receiver.peer, "expired"))
-    lease.receiver.timeouts += 1
     failed(state, lease, FailReason.DISPUTED)
 
 
@@ -63,7 +62,8 @@ def failed(state: State, lease: Lease, reason: FailReason) -> None:
         state.timers.set(receiver.down.blocked_until, TimerKind.NODE, receiver.peer)
     elif reason is FailReason.NOT_HELD and source.peer in swarm.members:
         holdings.lose(state, swarm.members[source.peer], 1 << lease.piece, "source does not hold it")
-    if reason is FailReason.TIMEOUT:
+    if reason in (FailReason.TIMEOUT, FailReason.DISPUTED):
+        # Whoever is to blame: where the receiver is slow, the next lease must last longer, or it never gets a piece.
         receiver.timeouts += 1
     if reason not in _NO_FAULT:
         source.faults += 1

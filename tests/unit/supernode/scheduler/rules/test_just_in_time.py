@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from supernode.scheduler import contract
-from supernode.scheduler.contract import (
-    CancelLease,
-)
+from supernode.scheduler.contract import CancelLease, FailReason
 from supernode.scheduler.machine import Scheduler
 from supernode.scheduler.settings import SchedulerSettings
 from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants, only_grant
@@ -33,6 +31,18 @@ def test_after_a_time_out_the_node_gets_twice_the_time() -> None:
     play.open("*")
     first = only_grant(play.want(1))
     play.wake_until(CancelLease)
+    again = play.wake_until(contract.GrantLease)
+    assert isinstance(again, contract.GrantLease)
+    assert again.expires_in_s == 2 * first.expires_in_s
+
+
+def test_a_receiver_whose_word_proves_nothing_is_given_longer_too() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open_at_peers(1)
+    play.hold(1, "*")
+    first = only_grant(play.want(2))
+    play.tell(contract.FetchFailed(first.lease_id, FailReason.DISPUTED))
     again = play.wake_until(contract.GrantLease)
     assert isinstance(again, contract.GrantLease)
     assert again.expires_in_s == 2 * first.expires_in_s
