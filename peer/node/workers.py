@@ -170,7 +170,7 @@ class Workers:
                 if size_bytes >= CHECK_AHEAD_BYTES or not handle.held >> piece & 1:
                     return
                 size_bytes += handle.layout.length(piece)
-                if handle.check_pieces(handle.unchecked(mark) & 1 << piece, "client"):
+                if handle.check_pieces(handle.unchecked(mark, 1 << piece), "client"):
                     return
                 checked()
         finally:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # Of a piece's BLAKE3.
 HASH_BYTES: Final = 32
+# Every piece that a blob may have, as a mask.
+ALL_PIECES: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +207,8 @@ class BlobHandle(Protocol):
         """
         ...
 
-    def unchecked(self, mark: float) -> int:
-        """Held pieces (mask) that were not checked since then; all, after a start."""
+    def unchecked(self, mark: float, pieces: int = ALL_PIECES) -> int:
+        """Those of these pieces (mask) that are held and were not checked since then; all, after a start."""
         ...
 
     @property

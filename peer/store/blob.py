@@ -446,6 +446,8 @@ class Blob:
         """
         generation, at_s = self._generation, self._host.clock()
         pieces &= self.held
+        if not pieces:
+            return 0
         rotten = rotten_pieces(self, pieces)
         for piece in indices(pieces & ~rotten):
             self.checks.passed(piece, at_s)

@@ -38,7 +38,7 @@ class PieceChecks:
         times = self._times
         if times is None:
             return pieces
-        if pieces and min(times) >= mark_s:
+        if pieces.bit_count() > 1 and min(times) >= mark_s:
             return 0
         for piece in indices(pieces):
             if times[piece] >= mark_s:

@@ -6,7 +6,7 @@ import functools
 import operator
 from typing import TYPE_CHECKING
 
-from peer.store.base import SignedHashes
+from peer.store.base import ALL_PIECES, SignedHashes
 from proto.pieces import first_missing
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ class DiskBlobHandle:
     def check_mark(self, *, for_peer: bool = False) -> float:
         return self._blob.check_mark(for_peer=for_peer)
 
-    def unchecked(self, mark: float) -> int:
-        return self._blob.checks.older(self._blob.held, mark)
+    def unchecked(self, mark: float, pieces: int = ALL_PIECES) -> int:
+        return self._blob.checks.older(self._blob.held & pieces, mark)
 
     @property
     def losses(self) -> int:

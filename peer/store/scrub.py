@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from peer.store.base import ALL_PIECES
 from proto.errors import LocalError
 from proto.pieces import indices
 
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 _LOOK_S: Final = 60.0
 # After trouble with the disk.
 _REST_S: Final = 600.0
-ALL_PIECES: Final = -1
 
 
 class Scrub:

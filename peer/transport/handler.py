@@ -195,7 +195,7 @@ class Answerer:
 
     def _check_pieces(self, handle: BlobHandle, wanted: int) -> bool:
         """What was not read for long, or not since the start, may have rotted: who sends that gets the blame."""
-        unchecked = handle.unchecked(handle.check_mark(for_peer=True)) & wanted
+        unchecked = handle.unchecked(handle.check_mark(for_peer=True), wanted)
         try:
             if unchecked:
                 handle.check_pieces(unchecked, "peer")
