@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks.cluster.processes import wait_until
+from benchmarks.cluster.services import script
 from tests.support.counts import assert_becomes, assert_metric, assert_received
-from tests.support.pullers import pull
+from tests.support.held import held_ranges
+from tests.support.pullers import pull, start_pull
 from tests.support.rot import flip, stored_path
 
 if TYPE_CHECKING:
@@ -147,3 +153,69 @@ def test_a_scrub_finds_what_nobody_reads_and_it_is_fetched_again(
     for digest in digests:
         assert_gets(peer, digest)
     assert [origin.ledger().blob_bytes(digest) for digest in digests] == [SIZE_BYTES, SIZE_BYTES]
+
+
+def layercast(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
+    """The operator's command, on the node."""
+    argv = [str(script("layercast")), *words, "--data-dir", str(service.data_dir)]
+    return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+
+
+def evicts(service: Service, digest: str) -> bool:
+    done = layercast(service, "evict", digest)
+    return (done.returncode, done.stdout) == (0, f"evicted {digest}, 4.0 MiB\n")
+
+
+def test_verify_has_a_running_peer_drop_what_rotted_and_fetch_it_again(
+    cluster: Cluster, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    peer = cluster.add_peer()
+    pulled(peer, digest)
+    assert layercast(peer, "verify").stdout == "verified 1 blobs, 4.0 MiB: all as they should be\n"
+    flip(stored_path(peer.data_dir, digest), MIB)
+    done = layercast(peer, "verify", digest)
+    assert (done.returncode, done.stdout.splitlines()) == (
+        3,
+        [
+            f"{digest}: 1 piece was rotten and dropped; being fetched again",
+            "verified 1 blobs, 4.0 MiB: 1 piece was rotten",
+        ],
+    )
+    assert_received(peer, seed=SIZE_BYTES + PIECE_BYTES)
+    assert_becomes(lambda: layercast(peer, "verify").returncode, 0)
+
+
+def test_evict_deletes_a_blob_of_a_running_service(cluster: Cluster, push: Callable[[int], str]) -> None:
+    digest = push(SIZE_BYTES)
+    peer = cluster.add_peer()
+    pulled(peer, digest)
+    for service in (peer, cluster.supernode):
+        wait_until(partial(evicts, service, digest), "the blob to be used by nobody")
+        gone = layercast(service, "evict", digest)
+        assert (gone.returncode, "is not in the store" in gone.stderr) == (1, True)
+        assert len(gone.stderr.splitlines()) == 1
+    assert_gets(peer, digest)
+
+
+def test_after_a_restart_of_the_machine_clients_are_served_and_what_the_disk_lost_comes_again(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    peer = cluster.add_peer()
+    cluster.wait_for_sessions(1)
+    origin.set_rate(MIB)
+    with start_pull(peer.proxy, digest) as client:
+        client.wait_for_bytes(2 * MIB)
+        peer.kill()
+    origin.set_rate(None)
+    unfinished = Path(str(stored_path(peer.data_dir, digest)).replace("/blobs/", "/partial/"))
+    (first, _), *_ = held_ranges(peer.data_dir, digest)
+    flip(unfinished, first)
+    (meta,) = (peer.data_dir / "store" / "meta").glob("*/*/*.json")
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "boot_id": "an earlier one"}))
+    peer.start()
+    cluster.wait_for_sessions(1)
+    assert_gets(peer, digest)
+    assert_becomes(lambda: rotten(peer, "scrub") + rotten(peer, "client") + rotten(peer, "peer"), 1.0)
+    assert origin.ledger().blob_bytes(digest) == SIZE_BYTES
