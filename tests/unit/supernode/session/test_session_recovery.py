@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import wait_until
+from peer.registry.retry import Retry
 from proto.pieces import MIB, PieceLayout, mask_of, mask_to_bytes
 from proto.wire.messages import (
     Announce,
@@ -222,9 +223,16 @@ async def test_who_reports_a_failure_is_known_to_fail_until_a_piece_came(tmp_pat
         await asyncio.to_thread(wait_until, lambda: not member.failing, "a piece came")
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An origin that is unavailable is given up at its first failure."""
+    monkeypatch.setattr(Retry, "delay_s", lambda *_: None)
+
+
+@pytest.mark.usefixtures("impatient")
 async def test_an_unreachable_origin_elects_one_peer_then_another(tmp_path: Path, origin: FakeOrigin) -> None:
     digest = origin.add(random.Random(1).randbytes(300_000))
-    origin.faults = [Fault(), *(Fault(status=404) for _ in range(50))]
+    origin.faults = [Fault(), *(Fault(status=503) for _ in range(50))]
     async with (
         running_supernode(tmp_path / "s", origin) as supernode,
         BarePeer.connected(supernode) as first,
@@ -243,10 +251,11 @@ async def test_an_unreachable_origin_elects_one_peer_then_another(tmp_path: Path
             pass
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_pieces_whose_hash_nobody_knows_are_no_copies_yet(tmp_path: Path, origin: FakeOrigin) -> None:
     """An elected peer reports what it brings; nobody is sent to it before its hashes are there."""
     digest = origin.add(random.Random(1).randbytes(600_000))
-    origin.faults = [Fault(), *(Fault(status=404) for _ in range(50))]
+    origin.faults = [Fault(), *(Fault(status=503) for _ in range(50))]
     async with (
         running_supernode(tmp_path / "s", origin) as supernode,
         BarePeer.connected(supernode) as first,
@@ -263,13 +272,14 @@ async def test_pieces_whose_hash_nobody_knows_are_no_copies_yet(tmp_path: Path, 
         assert second.of(Grant) == []
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_what_an_elected_peer_brought_is_not_asked_of_the_origin_again(
     tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("supernode.app.SchedulerSettings", functools.partial(SchedulerSettings, origin_backoff_s=0.2))
     blob = some_blob(MIB, piece_size_bytes=MIB // 4)
     origin.add(blob.content)
-    origin.faults = [Fault(), Fault(status=404)]
+    origin.faults = [Fault(), Fault(status=503)]
     async with (
         running_supernode(tmp_path / "s", origin) as supernode,
         real_peer(supernode, tmp_path / "p") as elected,
