@@ -185,7 +185,7 @@ class Seed:
 
     def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
         """See SeedWork. It waits in the queue of its first source, where no other upstream's fetches are."""
-        fetch = _OriginFetch(swarm.digest, tuple(swarm.sources), pieces, swarm.inline, swarm.claim)
+        fetch = _OriginFetch(swarm.digest, swarm.fetch_sources, pieces, swarm.inline, swarm.claim)
         number, upstream = swarm.number, fetch.sources[0].upstream if fetch.sources else ""
 
         def run() -> None:

@@ -116,12 +116,14 @@ class Admission:
         quarantined = self._nodes.is_quarantined(session.info.peer)
         if quarantined:
             held = 0
+        public = list(public)
         for source in swarm.add_sources(public):
             self._ports.state.add_source(swarm.digest, source)
         session.announced[swarm.digest] = swarm.number
         if announce.hashes:
             self._claim(session, swarm, announce)
         member = swarm.join(session.node, peer_name(session.info.peer), held=held, wanted=announce.wanted)
+        member.upstreams |= {source.upstream for source in public}
         if quarantined:
             swarm.mistrust(session.node)
         if held:

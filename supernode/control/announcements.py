@@ -42,6 +42,9 @@ SWARMS_MAX: Final = 20_000
 # From half of them on, one address may have opened its share of all and no more, but this many in any case.
 SWARMS_PER_ADDRESS_MIN: Final = 500
 _MESSAGE_BYTES: Final = 500
+# A node that names another origin than that whose bytes are here waits so long for the digest: most layers take less.
+OTHER_ORIGIN_WAIT_S: Final = 5.0
+_LOOK_S: Final = 0.1
 
 
 @dataclass(slots=True)
@@ -148,7 +151,7 @@ class Announcements:
         verdict, public = await self._verdict(session, digest, announce)
         if verdict.public:
             try:
-                swarm = await self._swarm(digest, verdict.size_bytes, announce, host_of(session))
+                swarm = await self._serving(digest, verdict.size_bytes, announce, host_of(session), public)
                 if self._control.nodes.session(session.node) is session:
                     self._control.admission.enter(session, swarm, announce, public)
                 self._control.membership.settle(swarm)
@@ -199,6 +202,21 @@ class Announcements:
 
     # --- the swarm -----------------------------------------------------------------------------------------------
 
+    async def _serving(
+        self, digest: Digest, size_bytes: int, announce: Announce, opener: str, public: list[Source]
+    ) -> OpenSwarm:
+        """The open swarm, once what is in it came from the announced sources or its digest has passed.
+
+        Raises LayercastError where that takes too long: the clients then have it from the origin that they named.
+        """
+        upstreams = {source.upstream for source in public}
+        for _ in range(round(OTHER_ORIGIN_WAIT_S / _LOOK_S)):
+            swarm = await self._swarm(digest, size_bytes, announce, opener)
+            if swarm.serves(upstreams):
+                return swarm
+            await asyncio.sleep(_LOOK_S)
+        raise LayercastError(f"blob {digest.short} comes from another origin, and its digest has not passed yet")
+
     async def _swarm(self, digest: Digest, size_bytes: int, announce: Announce, opener: str) -> OpenSwarm:
         """The open swarm of this size. Raises LayercastError where there is none and cannot be."""
         # Looked up again after every wait: the last member of a swarm just opened may have left meanwhile.
@@ -209,6 +227,10 @@ class Announcements:
                 task = self._opening[digest] = asyncio.create_task(self._open(digest, size_bytes, announce, opener))
                 task.add_done_callback(lambda _: self._opening.pop(digest, None))
             await asyncio.shield(task)
+        if swarm.layout.size_bytes != size_bytes and not (swarm.vouched or swarm.hashes.known or swarm.fetches):
+            # Nothing came of that size: another origin said so, and is not believed more than this one.
+            self._control.membership.drop_all(swarm, f"blob {digest.short}: origins disagree about its size")
+            return await self._swarm(digest, size_bytes, announce, opener)
         if swarm.layout.size_bytes != size_bytes:
             raise LayercastError(
                 f"blob {digest.short} has {swarm.layout.size_bytes} bytes here, the origin says {size_bytes}"

@@ -125,7 +125,7 @@ class CommandHandler:
             self._ports.post(contract.OriginEnded(command.fetch_id, command.swarm, False))
             return
         # Members hear of it with the frames that leave anyway, see Notifier.refresh().
-        swarm.fetch_began(command.fetch_id)
+        swarm.fetch_began(command.fetch_id, command.pieces)
         self._ports.seed.fetch_from_origin(command.fetch_id, swarm, command.pieces)
 
     def _elect(self, number: int, node: int | None) -> None:

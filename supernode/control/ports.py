@@ -35,7 +35,7 @@ class SeedWork(Protocol):
         """Nobody wants it now: it may be evicted."""
 
     def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
-        """Fetch the pieces of the mask from the swarm's sources; origin_ended() reports the end exactly once.
+        """Fetch the pieces of the mask from `swarm.fetch_sources`; origin_ended() reports the end exactly once.
 
         The content of a tiny blob (`swarm.inline`) comes with seed_stored(). A member's claim of the blob
         (`swarm.claim`) is tried first, and claim_ended() says what it was worth: nothing of it counts before the digest

@@ -61,6 +61,8 @@ class SwarmMember:
 
     name: PeerName
     wanted: bool
+    # Registry hosts that its clients named for the blob.
+    upstreams: set[str] = field(default_factory=set)
     # What the scheduler knows that it holds.
     held: int = 0
     # Pieces that it says it holds but whose hash is not known here: nobody could check them.
@@ -106,6 +108,11 @@ class OpenSwarm:
     pinned: bool = False
     # None of those who want it reaches the supernode's upload port.
     seed_out_of_reach: bool = False
+    # Upstreams whose bytes are here while no digest vouches for them; the pieces that the fetch which runs was for, and
+    # the upstreams that it asked in vain.
+    suppliers: set[str] = field(default_factory=set)
+    fetch_pieces: int = 0
+    upstreams_tried: set[str] = field(default_factory=set)
     # An OriginStatus state while a fetch from the origin is not done, and the fetches that run now.
     origin_state: str = ""
     fetches: set[int] = field(default_factory=set)
@@ -319,16 +326,42 @@ class OpenSwarm:
 
     def seed_evicted(self) -> int:
         """The store let go of it. Returns the pieces (mask) that it held."""
+        self.suppliers.clear()
         pieces, self.seed_held, self.content, self.seed_checked = self.seed_held, 0, None, False
         return pieces
 
     # --- the origin ------------------------------------------------------------------------------------------------
 
-    def fetch_began(self, fetch_id: int) -> None:
-        """The supernode is to ask the origin, when that one's turn comes."""
+    def fetch_began(self, fetch_id: int, pieces: int = 0) -> None:
+        """The supernode is to ask the origin that most of those who want the blob named, when that one's turn comes."""
         self.fetches.add(fetch_id)
+        self.fetch_pieces = pieces
+        self.upstreams_tried.clear()
+        wanting = [member.upstreams for member in self.members.values() if member.wanted]
+        self.sources.sort(key=lambda source: -sum(source.upstream in named for named in wanting))
         self.elected = None
         self.origin_state = "queued"
+
+    @property
+    def fetch_sources(self) -> tuple[Source, ...]:
+        """Where a fetch asks now: the places of one upstream."""
+        return tuple(source for source in self.sources if source.upstream == self.sources[0].upstream)
+
+    def next_upstream(self) -> bool:
+        """The upstream that was asked failed: the next one's turn. False once each had its own."""
+        if not self.sources:
+            return False
+        failed = self.sources[0].upstream
+        self.upstreams_tried.add(failed)
+        self.sources.sort(key=lambda source: source.upstream in self.upstreams_tried)
+        return self.sources[0].upstream not in self.upstreams_tried
+
+    def serves(self, upstreams: set[str]) -> bool:
+        """Whether a reader that named these may have what is here: others' bytes only once the digest has passed."""
+        if self.vouched:
+            return True
+        asked = {self.sources[0].upstream} if self.fetches and self.sources else set()
+        return self.suppliers | asked <= upstreams
 
     def fetch_runs(self, fetch_id: int) -> None:
         """The supernode asks the origin."""

@@ -77,9 +77,9 @@ class Verification:
     def _void(self, swarm: OpenSwarm) -> None:
         """The blob did not match its digest: nothing of it counts, and whoever brought it is remembered."""
         message = f"blob {swarm.digest.short} did not match its digest"
-        blamed = ", ".join(source.upstream for source in swarm.sources)
-        logger.error("blob_voided digest=%s source=%s", swarm.digest.short, blamed)
-        for source in swarm.sources:
+        blamed = [source for source in swarm.sources if source.upstream in swarm.suppliers]
+        logger.error("blob_voided digest=%s source=%s", swarm.digest.short, ", ".join(sorted(swarm.suppliers)) or "-")
+        for source in blamed:
             self._blame(source, swarm.digest)
         self._ask_origin_first(swarm.digest)
         self._membership.drop_all(swarm, message)
@@ -115,6 +115,8 @@ class Verification:
         if not found.hashes.agrees(piece, piece_hash):
             self._contradicted(found)
             return
+        if found.claim is None and found.fetches and found.sources and not found.vouched:
+            found.suppliers.add(found.sources[0].upstream)
         self._membership.learn_hashes(found, piece, piece_hash)
         found.seed_stored(piece, self._ports.clock(), content)
         if not found.seed_out_of_reach:
@@ -149,6 +151,11 @@ class Verification:
         found = self._swarms.numbered(swarm)
         if found is None:
             return
+        if not ok and fetch_id in found.fetches and not found.seed_out_of_reach and found.wanted_by:
+            pieces = found.fetch_pieces & ~found.seed_held
+            if pieces and found.next_upstream():
+                self._ports.seed.fetch_from_origin(fetch_id, found, pieces)
+                return
         if refused and fetch_id in found.fetches and not (found.seed_held or found.pieces_held):
             self._membership.drop_all(found, refused)
         elif found.fetch_ended(fetch_id, ok=ok):

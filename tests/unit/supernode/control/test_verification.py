@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from proto.errors import FrameInvalid
 from proto.ids import Digest
-from proto.wire.messages import Announce, PieceHashes, Voided, Vouched
+from proto.wire.messages import Announce, PieceHashes, Source, Voided, Vouched
 from supernode.control.verification import VOIDED_S, VOIDS_MAX
-from supernode.scheduler.contract import SEED, PieceEvicted, PieceStored
+from supernode.scheduler.contract import SEED, OriginEnded, PieceEvicted, PieceStored
 from tests.unit.supernode.control.bench import SOURCE, Bench
+
+if TYPE_CHECKING:
+    from supernode.control.peer_session import PeerSession
+    from supernode.control.swarm_registry import OpenSwarm
 
 HASH = b"h" * 32
 BLOB = Digest.of(b"blob")
+OTHER_SOURCE = Source("registry.example.net", "library/thing")
 # Of a peer that says it completed the blob by itself.
 CLAIM = Announce(str(BLOB), (SOURCE,), False, 1000, 1000, b"\x01", HASH)
 
@@ -42,12 +49,58 @@ def test_an_origin_whose_blob_does_not_match_is_blamed_for_a_while() -> None:
     for times in range(1, VOIDS_MAX + 1):
         session, swarm = bench.join(), bench.open(b"blob")
         bench.enter(session, swarm)
+        swarm.fetch_began(times)
+        verification.seed_stored(swarm.number, 0, HASH, None)
         verification.blob_checked(swarm.number, matches=False)
         assert len(bench.heard(session).of(Voided)) == 1
         assert verification.times_voided(SOURCE, BLOB) == times
     assert bench.blamed == [SOURCE] * VOIDS_MAX
     bench.now_s += VOIDED_S
     assert verification.times_voided(SOURCE, BLOB) == 0
+
+
+def two_origins(bench: Bench) -> tuple[PeerSession, PeerSession, OpenSwarm]:
+    """Two nodes want the blob, each from another registry; nothing was fetched yet."""
+    one, other, swarm = bench.join(), bench.join("10.0.0.2:1"), bench.open(b"blob", pieces=2)
+    for session, source in ((one, SOURCE), (other, OTHER_SOURCE)):
+        wanted = Announce(str(BLOB), (source,), True, 0, 0, b"")
+        bench.control.admission.enter(session, swarm, wanted, [source])
+    return one, other, swarm
+
+
+def test_only_the_origin_whose_bytes_came_is_blamed() -> None:
+    bench = Bench()
+    _, _, swarm = two_origins(bench)
+    swarm.fetch_began(1, 0b11)
+    bench.control.verification.seed_stored(swarm.number, 0, HASH, None)
+    bench.control.verification.blob_checked(swarm.number, matches=False)
+    assert bench.blamed == [SOURCE]
+
+
+def test_one_origins_bytes_are_for_readers_that_named_it_until_the_digest_has_passed() -> None:
+    bench = Bench()
+    _, _, swarm = two_origins(bench)
+    before = swarm.serves({OTHER_SOURCE.upstream})
+    swarm.fetch_began(1, 0b11)
+    bench.control.verification.seed_stored(swarm.number, 0, HASH, None)
+    bench.control.verification.seed_stored(swarm.number, 1, HASH, None)
+    during = [swarm.serves({source.upstream}) for source in (SOURCE, OTHER_SOURCE)]
+    bench.control.verification.blob_checked(swarm.number, matches=True)
+    assert (before, during, swarm.serves({OTHER_SOURCE.upstream})) == (True, [True, False], True)
+
+
+def test_when_one_origin_fails_the_other_is_asked_for_the_rest() -> None:
+    bench = Bench()
+    _, _, swarm = two_origins(bench)
+    bench.events.clear()
+    swarm.fetch_began(1, 0b11)
+    assert swarm.fetch_sources == (SOURCE,)
+    bench.control.verification.seed_stored(swarm.number, 0, HASH, None)
+    bench.control.verification.origin_ended(1, swarm.number, ok=False)
+    assert swarm.fetch_sources == (OTHER_SOURCE,)
+    assert bench.seed.calls[-1] == ("fetch_from_origin", 1, 0b10)
+    bench.control.verification.origin_ended(1, swarm.number, ok=False)
+    assert bench.events[-1] == OriginEnded(1, swarm.number, False)
 
 
 def test_what_a_peer_claims_of_a_blob_is_told_to_nobody_and_not_kept() -> None:
