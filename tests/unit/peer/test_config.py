@@ -48,3 +48,27 @@ def test_a_wrong_value_is_named_with_its_key_and_what_would_be_right(argv: list[
     with pytest.raises(ConfigError) as refused:
         load([*data_dir, *argv], {})
     assert message in str(refused.value)
+
+
+TOKEN = "lc1.abcdefgh." + "A" * 43 + "." + "A" * 43
+
+
+def test_a_join_token_comes_by_the_environment_too(capsys: pytest.CaptureFixture[str]) -> None:
+    config = load([], {"LAYERCAST_JOIN": TOKEN})
+    assert config.join is not None
+    assert config.join.text == TOKEN
+    assert "AAAA" not in repr(config)
+    with pytest.raises(SystemExit):
+        load(["--print-config"], {"LAYERCAST_JOIN": TOKEN})
+    assert "AAAA" not in capsys.readouterr().out
+
+
+def test_a_wrong_token_is_refused_without_showing_it() -> None:
+    with pytest.raises(ConfigError, match=r"^LAYERCAST_JOIN: expected a join token") as refused:
+        load([], {"LAYERCAST_JOIN": TOKEN + "A"})
+    assert "AAAA" not in str(refused.value)
+
+
+def test_a_token_and_open_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="needs no join token"):
+        load(["--open"], {"LAYERCAST_JOIN": TOKEN})
