@@ -142,6 +142,9 @@ class Peer:
     async def start(self) -> str:
         """Serve, and return when the node is ready, with the words of its ready line. open() must have been called."""
         config = self._config
+        for upstream in config.upstreams.configured():
+            if upstream.client_cert is not None and not upstream.shared:
+                logger.warning("client_cert_not_shared upstream=%s: local clients read without it", upstream.host)
         node = self._make_node()
         found = await asyncio.to_thread(self._inventory)
         node.begin(found, sharing=config.p2p)

@@ -228,7 +228,7 @@ def void(state: State, blob: Blob, message: str) -> None:
     if blob.upstream is not None:
         blob.upstream.voided = True
     state.fail_readers(blob, message, mismatch=True)
-    refuse_unanswered(state, blob, "unavailable", message)
+    refuse_unanswered(state, blob, "changed", message)
     if blob.store is StoreState.OPEN:
         state.emit(VoidInStore(blob.digest))
         blob.check_voided = bool(blob.check)

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class NotShared(LayercastError):
     """This blob is not for peer-to-peer here and now: pass the client's request through to its origin.
 
-    `reason` is one of private, unknown, unavailable, slow, rate_limited, limit, off, store, link. With
+    `reason` is one of private, unknown, unavailable, slow, rate_limited, limit, off, store, link, changed
+    (what was known of it is void: ask again). With
     `retry_after_s` the origin wants no more questions for so long, but those of clients with a credential of their own.
     """
 

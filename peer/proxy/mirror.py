@@ -146,10 +146,11 @@ class _Mirror:
             return await self._head(asked)
         headers_by = asyncio.get_running_loop().time() + self._context.limits.headers_s
         for _ in range(OPENED_MAX):
-            blob = await self._opened(asked)
-            if blob is None:
-                break
+            blob = None
             try:
+                blob = await self._opened(asked)
+                if blob is None:
+                    break
                 await _first_byte(asked, blob, headers_by)
                 return await self._send(asked, blob)
             except DigestMismatch as error:
@@ -159,7 +160,8 @@ class _Mirror:
                 _log.warning("blob_not_begun %s %s", _names(asked), error)
                 break
             finally:
-                blob.close()
+                if blob is not None:
+                    blob.close()
         return await self._passthrough.get(asked)
 
     # --- a blob --------------------------------------------------------------------------------------------------
@@ -186,6 +188,8 @@ class _Mirror:
         except NotShared as error:
             _log.info("blob_not_shared %s reason=%s", _names(asked), error.reason)
             self._context.metrics.blobs_refused.labels(error.reason).inc()
+            if error.reason == "changed":
+                raise DigestMismatch(str(error)) from error
             if error.reason == "slow":
                 raise UpstreamError(str(error), UpstreamKind.UNAVAILABLE, retry_after_s=SLOW_RETRY_S) from error
             if error.reason == "rate_limited" and error.retry_after_s and "Authorization" not in asked.http.headers:

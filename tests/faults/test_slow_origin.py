@@ -124,9 +124,12 @@ def test_a_blob_that_is_limited_is_asked_for_once_and_every_client_hears_so(
     assert len([asked for asked in anonymous if asked.method == method]) == 1
 
 
-def test_a_first_byte_that_takes_its_time_is_waited_for_with_one_request(tmp_path: Path, origin: FakeOrigin) -> None:
+@pytest.mark.parametrize("delays_s", [{"GET": 12.0}, {"HEAD": 9.0, "GET": 9.0}])
+def test_an_origin_that_takes_its_time_is_waited_for_with_one_request(
+    tmp_path: Path, origin: FakeOrigin, delays_s: dict[str, float]
+) -> None:
     digest = some(origin)
-    origin.always["GET"] = Fault(delay_s=12.0)
+    origin.always = {method: Fault(delay_s=delay_s) for method, delay_s in delays_s.items()}
     with peers_of(tmp_path, origin, count=2) as peers:
         for running in [Pull(peer.proxy, blob_target(digest)) for peer in peers]:
             with running:

@@ -121,7 +121,7 @@ def test_an_anonymous_token_opens_public_repositories_alone(tmp_path: Path, stor
     with (
         TokenServer(signer, {USER: PASSWORD}, {"public/app"}) as tokens,
         Registry(tmp_path / "registry", auth=tokens.registry_auth()) as registry,
-        Origin(plain(registry.address)) as origin,
+        Origin(dataclasses.replace(plain(registry.address), redirect_hosts=(tokens.address,))) as origin,
     ):
         for repository in ("public/app", "private/app"):
             writer = tokens.token(USER, [f"repository:{repository}:pull,push"])

@@ -129,7 +129,12 @@ def test_of_one_registry_the_public_is_shared_and_the_private_is_not(tmp_path: P
         TokenServer(signer, {USER: PASSWORD}, {PUBLIC}) as tokens,
         Registry(tmp_path / "registry", auth=tokens.registry_auth()) as registry,
         CountingProxy(registry.host_port) as origin,
-        Cluster(tmp_path, origin.address, supernode_flags=flags, peer_flags=flags) as cluster,
+        Cluster(
+            tmp_path,
+            origin.address,
+            supernode_flags=[*flags, "--insecure-upstream", tokens.address],
+            peer_flags=[*flags, "--insecure-upstream", tokens.address],
+        ) as cluster,
     ):
         for pushed, repository in ((public_image, PUBLIC), (image, PRIVATE)):
             writer = tokens.token(USER, [f"repository:{repository}:pull,push"])

@@ -51,7 +51,12 @@ class TokenServer(HttpServer):
     @property
     def realm(self) -> str:
         """The URL that a challenge names."""
-        return f"http://127.0.0.1:{self.port}/token"
+        return f"http://{self.address}/token"
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT, which an upstream over plain http must allow: it is another port than the registry's."""
+        return f"127.0.0.1:{self.port}"
 
     def registry_auth(self) -> dict[str, object]:
         """The `auth` section of a docker-registry that trusts this server."""
