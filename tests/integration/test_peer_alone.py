@@ -115,7 +115,7 @@ def test_dockerd_pulls_through_a_peer_whose_supernode_is_gone(
     [
         "/v2/library/random/manifests/latest?ns=registry.test",
         "/v2/library/random/manifests/latest?ns=127.0.0.1:1",
-        "/v2/registry.test/library/random/manifests/latest",
+        "/v2/registry.test:5000/library/random/manifests/latest",
         f"/v2/library/random/blobs/sha256:{'0' * 64}?ns=169.254.169.254",
     ],
 )
