@@ -19,6 +19,7 @@ from proto.ids import Digest
 from proto.pieces import PieceLayout, mask_to_bytes
 from proto.wire import messages
 from proto.wire.messages import FetchReason, Message, Source
+from proto.wire.tickets import Identity
 from tests.support.pullers import REPOSITORY, pull
 from tests.unit.supernode.harness import At, BarePeer
 
@@ -77,11 +78,11 @@ def something(rng: random.Random, upstream: str, digests: list[str]) -> Message:
 
 async def misbehave(rng: random.Random, supernode: At, upstream: str, digests: list[str], count: int) -> int:
     """Say so many things, in as many sessions as that takes; how many sessions."""
-    peer, said, sessions = BarePeer(), 0, 0
+    identity, said, sessions = Identity.generate(), 0, 0
     while said < count:
         sessions += 1
         try:
-            async with peer.link(supernode):
+            async with BarePeer.connected(supernode, identity) as peer:
                 while said < count:
                     said += IN_A_FRAME
                     await peer.send(*(something(rng, upstream, digests) for _ in range(IN_A_FRAME)))
