@@ -36,6 +36,8 @@ LAYOUT = PieceLayout.of(SIZE_BYTES)
 MEMBERS = 8
 MESSAGES = int(os.environ.get("LAYERCAST_HOSTILE_MESSAGES", "4000"))
 IN_A_FRAME = 50
+# Of one member: it may be refused for as long as it likes to try.
+SESSIONS_MAX = 100
 MEMORY_MAX_BYTES = 200 * MIB
 
 
@@ -79,7 +81,7 @@ def something(rng: random.Random, upstream: str, digests: list[str]) -> Message:
 async def misbehave(rng: random.Random, supernode: At, upstream: str, digests: list[str], count: int) -> int:
     """Say so many things, in as many sessions as that takes; how many sessions."""
     identity, said, sessions = Identity.generate(), 0, 0
-    while said < count:
+    while said < count and sessions < SESSIONS_MAX:
         sessions += 1
         try:
             async with BarePeer.connected(supernode, identity) as peer:
@@ -87,8 +89,8 @@ async def misbehave(rng: random.Random, supernode: At, upstream: str, digests: l
                     said += IN_A_FRAME
                     await peer.send(*(something(rng, upstream, digests) for _ in range(IN_A_FRAME)))
                     await asyncio.sleep(0)
-        except (aiohttp.ClientError, AssertionError, ConnectionError):
-            # Ended for a frame that breaks the protocol.
+        except (aiohttp.ClientError, AssertionError, ConnectionError, TimeoutError):
+            # Ended for a frame that breaks the protocol, or not let in while the one before is not over.
             continue
     return sessions
 
