@@ -92,6 +92,7 @@ async def misbehave(rng: random.Random, supernode: At, upstream: str, digests: l
         except (aiohttp.ClientError, AssertionError, ConnectionError, TimeoutError):
             # Ended for a frame that breaks the protocol, or not let in while the one before is not over.
             continue
+    assert said >= count, f"said {said} of {count} things in {sessions} sessions"
     return sessions
 
 
