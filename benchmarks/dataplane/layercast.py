@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.dataplane.contract import Marks, wait_for_end
-from peer.store.base import SignedHashes
+from peer.store.base import ALL_PIECES, SignedHashes
 from peer.store.disk import DiskStore
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
 from peer.transport.client import HttpTransport
@@ -45,6 +45,8 @@ def send(job: Job, started: Callable[[str], None]) -> None:
     hashes = b"".join(handle.hash_of(piece) or b"" for piece in range(handle.layout.count))
     signature = sign_hashes(supernode, digest, handle.layout, 0, hashes)
     handle.learn_hashes(SignedHashes(0, hashes, signature))
+    # As in a swarm, where a sender has just received what it sends: a store reads again what nobody read since the start.
+    handle.check_pieces(ALL_PIECES, "start")
     handle.close()
     server = UploadServer(HostPort("127.0.0.1", 0), store, lambda: supernode.peer, peer_name(supernode.peer))
     started(server.address)
