@@ -35,7 +35,7 @@ from peer.registry.origins import Origins
 from peer.status import ROUTES, PeerHealth
 from peer.store import upkeep
 from peer.store.disk import DiskStore
-from peer.store.side_files import current_boot_id
+from peer.store.blob_files import current_boot_id
 from peer.transport.client import HttpTransport
 from peer.transport.delivery import DeliverySlot, PieceDelivery
 from peer.transport.rates import RateLimiter

@@ -1,7 +1,8 @@
-"""What the store knows of one blob while somebody uses it, and the handle that users hold.
+"""What the store knows of one blob: which pieces are held, who writes which, how far the digest is, what has rotted.
 
 A Blob is shared by all its handles and writers; it is loaded at the first pin and unloaded at the last. Order of a
-piece's end, so that kill -9 at any moment loses no verified piece and holds no other: bytes, hash, held bit.
+piece's end, so that kill -9 at any moment loses no verified piece and holds no other: bytes, hash, held bit. Its files
+are changed by peer.store.blob_files.
 A held piece that is found rotten is missing again, and a complete blob partial. Eviction and room are the store's
 (peer.store.disk).
 """
@@ -15,20 +16,21 @@ import threading
 from typing import TYPE_CHECKING, Protocol
 
 from peer.store.base import SignedHashes
+from peer.store.blob_files import BlobFiles
 from peer.store.checks import PieceChecks
 from peer.store.digest import PrefixDigest, hash_piece
-from peer.store.files import CHUNK_BYTES, create, local_error, open_read_write, sync
-from peer.store.hashes import HashBook
+from peer.store.files import CHUNK_BYTES, local_error
 from peer.store.recheck import rotten_pieces
-from peer.store.side_files import BlobMeta, HeldFile, MetaCorrupt
 from peer.store.writer import Place, Writer
-from proto.errors import FrameInvalid, LocalError
-from proto.pieces import indices, mask_from_bytes
+from proto.errors import LocalError
+from proto.pieces import indices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
+    from peer.store.blob_files import BlobMeta
+    from peer.store.hashes import HashBook
     from peer.store.paths import BlobPaths
     from proto.ids import Digest
 
@@ -97,9 +99,7 @@ class Blob:
         self.writers = 0
         # Grows with each void() and unload(): what was begun before must not mark anything after.
         self._generation = 0
-        self._data = -1
-        self._held_file: HeldFile | None = None
-        self._loaded_book: HashBook | None = None
+        self._files = BlobFiles(digest, meta.layout, paths)
         self.checks = PieceChecks(meta.layout.count)
         # Masks of pieces that were lost to rot, in their order, while the blob is loaded.
         self.losses: list[int] = []
@@ -111,30 +111,15 @@ class Blob:
 
     def scan(self) -> None:
         """Take held and complete from the files, at start. Raises MetaCorrupt, OSError."""
-        size = self.layout.size_bytes
-        if self.paths.complete.exists():
-            status = self.paths.complete.stat()
-            if status.st_size != size:
-                raise MetaCorrupt("its file has another size")
+        self.held, status = self._files.scan()
+        if status is not None:
+            self.complete = True
             self.changed_ns, self.checked_ns = status.st_ctime_ns, status.st_mtime_ns
-            self.complete, self.held = True, self.layout.full_mask
-            return
-        if not self.paths.partial.exists() or self.paths.partial.stat().st_size > size:
-            raise MetaCorrupt("its file is missing or too long")
-        try:
-            self.held = mask_from_bytes(self.paths.held.read_bytes(), self.layout.count)
-        except (FileNotFoundError, FrameInvalid):
-            raise MetaCorrupt("its bitfield is torn") from None
 
     def create(self) -> None:
-        """Begin the blob's files, which stay open; the meta file comes last and makes them count. Raises OSError."""
-        self.paths.make_folders()
+        """Begin the blob's files, which stay open. Raises OSError."""
         try:
-            self._data = create(self.paths.partial)
-            self._loaded_book = HashBook(self.digest, self.layout.count, create(self.paths.hashes))
-            self._held_file = HeldFile(self.layout.count, create(self.paths.held))
-            self._held_file.write(0)
-            BlobMeta(self.layout, self.boot_id).write(self.paths.meta)
+            self._files.create(self.boot_id)
         except BaseException:
             self.unload()
             raise
@@ -143,11 +128,9 @@ class Blob:
     def load(self) -> None:
         """Open the files. What a partial blob holds is checked before it is used (`checks`). Raises OSError."""
         try:
-            path = self.paths.complete if self.complete else self.paths.partial
-            self._data = open_read_write(path)
+            self._files.open(complete=self.complete)
             if not self.complete:
-                self._held_file = HeldFile(self.layout.count, open_read_write(self.paths.held))
-                self._drop_unhashed(self._held_file)
+                self._drop_unhashed()
         except BaseException:
             self.unload()
             raise
@@ -155,52 +138,29 @@ class Blob:
 
     def unload(self) -> None:
         with self._lock:
-            if self._loaded_book is not None:
-                self._loaded_book.close()
-                self._loaded_book = None
-            if self._data >= 0:
-                os.close(self._data)
-                self._data = -1
-            if self._held_file is not None:
-                self._held_file.close()
-                self._held_file = None
+            self._files.close()
             self._prefix = PrefixDigest(self.digest)
             self._generation += 1
             self.losses = []
             self.loaded = self.fresh = False
 
-    def touch(self, now_ns: int) -> None:
-        """The blob was used now: the order of eviction after a restart. Raises OSError."""
-        os.utime(self.paths.meta, ns=(now_ns, now_ns))
-
-    def last_use_ns(self) -> int:
-        """Raises OSError."""
-        return self.paths.meta.stat().st_mtime_ns
-
-    def _drop_unhashed(self, held_file: HeldFile) -> None:
+    def _drop_unhashed(self) -> None:
         """A piece whose hash is not known cannot be checked."""
-        held = self.held & self._book.known
+        held = self.held & self._files.hashes.known
         if held != self.held:
             lost = (self.held & ~held).bit_count()
             log.warning("store: blob %s lost %d pieces whose hashes are gone", self.digest.short, lost)
             self.held = held
-            held_file.write(held)
+            self._files.write_held(held)
 
     # --- hashes ------------------------------------------------------------------------------------------------
-
-    @property
-    def _book(self) -> HashBook:
-        """Read when it is first needed: sending a piece of a complete blob needs no hash. Raises OSError."""
-        if self._loaded_book is None:
-            self._loaded_book = HashBook.load(self.digest, self.layout.count, self.paths.hashes)
-        return self._loaded_book
 
     @contextlib.contextmanager
     def hash_book(self) -> Iterator[HashBook]:
         """Under the blob's lock. Raises LocalError for trouble with the disk."""
         with self._lock:
             try:
-                yield self._book
+                yield self._files.hashes
             except OSError as error:
                 raise local_error(error, f"hashes of blob {self.digest.short}") from None
 
@@ -214,7 +174,7 @@ class Blob:
     @property
     def descriptor(self) -> int:
         """The data file."""
-        return self._data
+        return self._files.data
 
     @property
     def aside_folder(self) -> Path:
@@ -232,7 +192,7 @@ class Blob:
             self._host.about_to_write(self)
             with self._lock:
                 # A partial blob's hashes were read when it was loaded; of a complete one nothing is written any more.
-                if from_origin or self.complete or self._book.of(piece) is not None:
+                if from_origin or self.complete or self._files.hashes.of(piece) is not None:
                     return self._begin(piece)
             raise LocalError(f"piece {piece} of blob {self.digest.short}: its hash is not known yet")
 
@@ -273,7 +233,7 @@ class Blob:
             # The transport asked nobody for the room it took.
             self._host.want_room(self, 0)
             with self._lock:
-                if piece in self._owners or self._book.of(piece) is None:
+                if piece in self._owners or self._files.hashes.of(piece) is None:
                     raise LocalError(f"piece {piece} of blob {self.digest.short}: in hand, or of unknown hash")
                 writer = Writer(self, piece, self._generation, Place.NOWHERE, self._prefix)
                 self._owners[piece] = writer
@@ -294,8 +254,10 @@ class Blob:
                     owner.settle()
                 writer.copy_into_place()
             try:
-                self._book.learn(SignedHashes(piece, piece_hash, b""), self.held)
-                self._mark(piece)
+                self._files.hashes.learn(SignedHashes(piece, piece_hash, b""), self.held)
+                held = self.held | 1 << piece
+                self._files.add_held(piece, held)
+                self.held = held
             except OSError as error:
                 raise local_error(error, f"piece {piece} of blob {self.digest.short}") from None
             self.checks.passed(piece, self._host.clock())
@@ -311,14 +273,6 @@ class Blob:
                 del self._owners[writer.piece]
         self._put_back()
 
-    def _mark(self, piece: int) -> None:
-        held = self.held | 1 << piece
-        if self._held_file is None:  # a complete blob became partial on a disk that took no note of it
-            self._note_partial(self.held)
-        assert self._held_file is not None, "pieces are added to a partial blob that is loaded"
-        self._held_file.add(piece, held)
-        self.held = held
-
     # --- the digest --------------------------------------------------------------------------------------------
 
     def catch_up(self, buffer: memoryview) -> bool:
@@ -327,11 +281,11 @@ class Blob:
             with self._lock:
                 prefix = self._prefix
                 piece, hasher = prefix.pieces, prefix.ahead(prefix.pieces)
-                if hasher is None or self._data < 0 or self.complete or not self.held >> piece & 1:
+                if hasher is None or self.descriptor < 0 or self.complete or not self.held >> piece & 1:
                     return False
                 # A descriptor of its own, so that nobody has to keep the blob pinned for this.
                 try:
-                    descriptor = os.dup(self._data)
+                    descriptor = os.dup(self.descriptor)
                 except OSError as error:
                     raise local_error(error, f"blob {self.digest.short}") from None
             try:
@@ -386,20 +340,15 @@ class Blob:
 
     def _settle_for_good(self, generation: int) -> bool:
         """Bytes and hashes first, the name after. False for a blob that was voided meanwhile."""
-        os.fdatasync(self._data)
-        sync(self.paths.meta)
+        self._files.sync()
         with self._lock:
             if generation != self._generation:
                 return False
-            self._book.sync()
-            self.paths.partial.rename(self.paths.complete)
-            status = os.fstat(self._data)
+            status = self._files.become_complete()
             self.changed_ns, self.checked_ns = status.st_ctime_ns, status.st_mtime_ns
             self.checks.passed_all(self._host.clock())
             self.complete = True
-        for folder in (self.paths.complete.parent, self.paths.partial.parent, self.paths.meta.parent):
-            sync(folder)
-        self.paths.held.unlink(missing_ok=True)
+        self._files.sync_names()
         return True
 
     def void(self) -> None:
@@ -417,11 +366,7 @@ class Blob:
             self.checks.forget()
             self._prefix = PrefixDigest(self.digest)
             try:
-                # In this order a crash in between leaves no bit without its bytes.
-                assert self._held_file is not None, "a partial blob is voided while it is loaded"
-                self._held_file.write(0)
-                self._book.clear()
-                os.ftruncate(self._data, 0)
+                self._files.clear()
             except OSError as error:
                 raise local_error(error, f"blob {self.digest.short}") from None
 
@@ -431,7 +376,7 @@ class Blob:
         """See BlobHandle."""
         if self.complete:
             try:
-                changed_ns = os.fstat(self._data).st_ctime_ns
+                changed_ns = os.fstat(self.descriptor).st_ctime_ns
             except OSError:
                 changed_ns = -1
             if changed_ns != self.changed_ns:
@@ -463,9 +408,9 @@ class Blob:
     def note_checked(self) -> None:
         """Every piece was found right at `checked_ns`: tell the next start. Raises OSError."""
         with self._lock:
-            if self.complete and self._data >= 0:
-                os.utime(self._data, ns=(self.checked_ns, self.checked_ns))
-                self.changed_ns = os.fstat(self._data).st_ctime_ns
+            if self.complete and self.descriptor >= 0:
+                os.utime(self.descriptor, ns=(self.checked_ns, self.checked_ns))
+                self.changed_ns = os.fstat(self.descriptor).st_ctime_ns
 
     def _lose(self, pieces: int, generation: int) -> int:
         """HELD -> MISSING for these; what they are now (mask)."""
@@ -476,9 +421,9 @@ class Blob:
             held = self.held & ~pieces
             try:
                 if self.complete:
-                    self._note_partial(held)
-                elif self._held_file is not None:
-                    self._held_file.write(held)
+                    self._files.become_partial(held)
+                else:
+                    self._files.write_held(held)
             except OSError as error:
                 # It is not served from now on all the same; the next start finds it again.
                 log.error("%s", local_error(error, f"rotten pieces of blob {self.digest.short} not noted"))
@@ -487,13 +432,3 @@ class Blob:
             self.complete = self.matched = False
             self._prefix = PrefixDigest(self.digest)
             return pieces
-
-    def _note_partial(self, held: int) -> None:
-        """Make a complete blob's files those of a partial one. The name comes last: until then it is checked again."""
-        if self._held_file is not None:
-            self._held_file.close()
-            self._held_file = None
-        self._held_file = HeldFile(self.layout.count, create(self.paths.held))
-        self._held_file.write(held)
-        with contextlib.suppress(FileNotFoundError):  # renamed before
-            self.paths.complete.rename(self.paths.partial)

@@ -23,7 +23,7 @@ from peer.store.digest import DigestThread
 from peer.store.files import NO_ROOM, local_error
 from peer.store.handle import DiskBlobHandle
 from peer.store.paths import StoreRoot
-from peer.store.side_files import BlobMeta, MetaCorrupt, current_boot_id
+from peer.store.blob_files import BlobMeta, MetaCorrupt, current_boot_id
 from proto.errors import ConfigError, LocalError, StoreFull
 
 if TYPE_CHECKING:
@@ -244,7 +244,7 @@ class DiskStore:
             try:
                 blob = Blob(self, digest, BlobMeta.read(paths.meta), paths)
                 blob.scan()
-                found.append((blob.last_use_ns(), blob))
+                found.append((blob.paths.last_use_ns(), blob))
             except MetaCorrupt as error:
                 log.warning("store: dropping blob %s: %s", digest.short, error)
                 paths.unlink_all()
@@ -252,7 +252,7 @@ class DiskStore:
             self._blobs[blob.digest] = blob
             self._unfinished[blob] = None
             self._used_bytes += blob.layout.size_bytes
-            self._last_use_ns = max(self._last_use_ns, blob.last_use_ns())
+            self._last_use_ns = max(self._last_use_ns, blob.paths.last_use_ns())
         self._root.remove_orphans(set(self._blobs))
 
     def _acquire(self, digest: Digest) -> Blob | None:
@@ -374,7 +374,7 @@ class DiskStore:
             self._last_use_ns = max(self._last_use_ns + 1, time.time_ns())
             now_ns = self._last_use_ns
         try:
-            blob.touch(now_ns)
+            blob.paths.touch(now_ns)
         except OSError as error:
             log.warning("store: last use of blob %s not noted: %s", blob.digest.short, error.strerror)
 

@@ -53,6 +53,14 @@ class BlobPaths:
         for path in (self.meta, self.held, self.hashes, self.partial, self.complete):
             path.unlink(missing_ok=True)
 
+    def touch(self, now_ns: int) -> None:
+        """The blob was used now: the order of eviction after a restart. Raises OSError."""
+        os.utime(self.meta, ns=(now_ns, now_ns))
+
+    def last_use_ns(self) -> int:
+        """Raises OSError."""
+        return self.meta.stat().st_mtime_ns
+
 
 class StoreRoot:
     """The folder of one store, locked for this process until close()."""

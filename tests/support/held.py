@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peer.store.side_files import BlobMeta
+from peer.store.blob_files import BlobMeta
 from proto.ids import Digest
 from proto.pieces import mask_from_bytes
 
