@@ -303,9 +303,22 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
         },
     )
     problems = [*measured.problems, *cost.problems]
+    if mode == "scheduled":
+        problems += nothing_shared(scenario, exact["peer"])
     for node, status in sorted(nodes.look().items()):
         problems.append(f"node {node} ended with status {status}: {nodes.last_words(node)}")
     return Outcome(run, tuple(problems))
+
+
+def nothing_shared(scenario: Scenario, peer_bytes: int) -> list[str]:
+    """A line where nodes got nothing from one another: clients are served all the same, so nothing else tells.
+
+    Blobs of one piece may well come from the supernode alone.
+    """
+    pieces_max = max(scenario.layout(blob).count for blob in range(len(scenario.blobs)))
+    if scenario.nodes <= 2 or pieces_max == 1 or peer_bytes:
+        return []
+    return [f"{scenario.nodes} nodes sent one another nothing: see layercast_piece_failures_total and the logs"]
 
 
 # --- what both measure -----------------------------------------------------------------------------------------
