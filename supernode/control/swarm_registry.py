@@ -245,6 +245,7 @@ class OpenSwarm:
         position = bisect_left(self._holders, node)
         if node in self.members and self._holders[position : position + 1] != [node]:
             insort(self._holders, node)
+            self._owner_nodes = None
 
     def returned(self, node: int) -> bool:
         """A node announced. Whether it was recorded as a holder before the restart, and expected back."""

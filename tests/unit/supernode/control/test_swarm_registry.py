@@ -58,3 +58,12 @@ def test_a_mistrusted_node_is_named_to_nobody() -> None:
     swarm = swarm_of({1, 2, 3})
     swarm.mistrust(2)
     assert swarm.holders_for(1) == (3,)
+
+
+def test_an_owner_that_is_trusted_again_is_named_to_all_again() -> None:
+    swarm = swarm_of(set(range(1, 101)))
+    owner = swarm.holders_for(1)[0]
+    swarm.mistrust(owner)
+    assert owner not in swarm.holders_for(50)
+    swarm.trust(owner)
+    assert all(owner in swarm.holders_for(node) for node in range(1, 101) if node != owner)
