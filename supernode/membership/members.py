@@ -73,6 +73,8 @@ class Members:
         self._book = Book(self._folder.path)
         self._admission = Admission(lambda: self.authorities, self._book)
         self._revoked = self._book.revoked()
+        # Quarantines ended with the process before.
+        self._book.take_lifts()
         self._stamps = self._folder.stamp(), self._book.stamp()
 
     def close(self) -> None:
