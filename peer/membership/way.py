@@ -247,6 +247,10 @@ class MemberWay:
             record = requests.read_answer(self._identity, await _text(answer))
         await self._use(record)
         logger.info("certificate_renewed expires=%s", _date(record.expires_unix_s))
+        if record.renew_unix_s <= time.time():
+            raise NotAdmitted(
+                "the new one is to be renewed already: set this machine's clock (NTP), or rotate the authority"
+            )
 
     # --- -------------------------------------------------------------------------------------------------------
 

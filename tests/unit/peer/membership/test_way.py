@@ -251,3 +251,23 @@ async def test_a_clock_a_month_off_is_named_and_by_how_much(tmp_path: Path, monk
         refusal = await Candidate(tmp_path / "n", supernode, token).refusal()
     assert "is not good at this machine's time: certificate is not yet valid" in str(refusal)
     assert "this machine's clock is 30.0 days behind the supernode's: set the one that is wrong" in str(refusal)
+
+
+async def test_a_clock_months_ahead_does_not_renew_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = time.time
+    async with supernode_at(tmp_path / "s") as supernode:
+        node = Candidate(tmp_path / "n", supernode, token_of(tmp_path / "s"))
+        assert await node.asks() == 200
+        ahead = SimpleNamespace(time=lambda: ours() + NODE_LIFE_S, gmtime=time.gmtime)
+        monkeypatch.setattr("peer.membership.way.time", ahead)
+
+        async def is_told() -> bool:
+            return "reason=the new one is to be renewed already" in caplog.text
+
+        renewing = asyncio.create_task(node.way.keep_renewed())
+        await becomes(is_told, True)
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)
+        assert caplog.text.count("certificate_renewed") <= 1
