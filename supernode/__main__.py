@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +31,7 @@ def run(argv: Sequence[str]) -> int:
     if argv and argv[0] in COMMANDS:
         from supernode.membership import commands
 
-        return commands.run(argv)
+        return commands.run(argv, lambda words: load(words, os.environ).data_dir)
     return program.run("layercast-supernode", argv, load, _make)
 
 

@@ -17,7 +17,7 @@ LOOK_UP_EVERY_S: Final = 60.0
 class SeedAddress:
     """`bound` is the upload port's own HOST:PORT."""
 
-    def __init__(self, advertised: HostPort | None | None, bound: str) -> None:
+    def __init__(self, advertised: HostPort | None, bound: str) -> None:
         self._advertised = advertised
         self._bound = parse_host_port(bound)
         self._found: HostPort | None = None

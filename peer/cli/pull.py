@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from peer.cli.contract import value
 from peer.cli.image import (
     INDEX_TYPES,
     Descriptor,
@@ -23,6 +22,7 @@ from peer.cli.image import (
 )
 from peer.cli.layout import OciLayout
 from peer.cli.mirror_client import MirrorClient
+from proto.config.settings import argument_type
 from proto.config.values import parse_path, parse_url
 from proto.ids import Digest
 
@@ -48,14 +48,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--via",
         default="http://127.0.0.1:65001",
-        type=value(parse_url),
+        type=argument_type(parse_url),
         metavar="URL",
         help="the mirror [default: %(default)s]",
     )
-    parser.add_argument("--output", type=value(parse_path), metavar="DIR", help="keep the image there as an OCI layout")
+    parser.add_argument("--output", type=argument_type(parse_path), metavar="DIR", help="keep the image there as an OCI layout")
     parser.add_argument(
         "--platform",
-        type=value(parse_platform),
+        type=argument_type(parse_platform),
         default=str(this_platform()),
         metavar="OS/ARCH",
         help="which of a multi-platform image [default: %(default)s]",

@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from rich.console import Console
 from rich.table import Table
 
-from peer.cli.contract import CommandError, value
+from peer.cli.contract import CommandError
+from proto.config.settings import argument_type
 from proto.config.values import parse_url
 from proto.wire.join import REFUSAL_HEADER, SUPERNODE_NAME
 
@@ -43,7 +44,7 @@ class Report:
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("status", help="how the peer and the supernode are", description=_DESCRIPTION)
-    url = value(parse_url)
+    url = argument_type(parse_url)
     parser.add_argument("--peer", type=url, metavar="URL", help=f"a peer's status address [default: {DEFAULT_PEER}]")
     parser.add_argument("--supernode", type=url, metavar="URL", help=f"a supernode [default: {DEFAULT_SUPERNODE}]")
     parser.add_argument("--ca-file", metavar="FILE", help="to read a supernode's metrics by https: its ca/ca.pem")

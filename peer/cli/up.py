@@ -7,9 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from peer.cli.contract import CommandError, value
+from peer.cli.contract import CommandError
 from peer.cli.supervisor import Program, Supervisor
-from proto.config.settings import default_data_dir
+from proto.config.settings import argument_type, default_data_dir
 from proto.config.values import HostPort, parse_host_port, parse_path, parse_url
 from proto.errors import ConfigError
 from proto.oci.upstreams import upstream_from_url
@@ -54,11 +54,11 @@ look         layercast status --peer http://{status} --supernode http://{superno
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser("up", help="run a supernode and a peer on this machine", description=_DESCRIPTION)
-    url = value(parse_url)
+    url = argument_type(parse_url)
     for flag, default, purpose in _LISTENERS:
         parser.add_argument(
             flag,
-            type=value(parse_host_port),
+            type=argument_type(parse_host_port),
             default=default,
             metavar="HOST:PORT",
             help=f"{purpose} [default: {default}]",
@@ -79,7 +79,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument(
         "--data-dir",
-        type=value(parse_path),
+        type=argument_type(parse_path),
         default=default_data_dir(),
         metavar="DIR",
         help="folder of both stores, keys and state [default: %(default)s]",

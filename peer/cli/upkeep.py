@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from peer.cli.contract import CommandError, value
+from peer.cli.contract import CommandError
 from peer.store.disk import DiskStore
 from peer.store.upkeep import Upkeep
-from proto.config.settings import default_data_dir
+from proto.config.settings import argument_type, default_data_dir
 from proto.config.values import parse_path
 from proto.errors import DigestInvalid
 from proto.ids import Digest
@@ -33,10 +33,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         ("evict", "delete a blob from a store", _EVICT, None),
     ):
         parser = commands.add_parser(name, help=what, description=text)
-        parser.add_argument("digest", nargs=wanted, type=value(_parse_digest), metavar="DIGEST", help="sha256:...")
+        parser.add_argument("digest", nargs=wanted, type=argument_type(_parse_digest), metavar="DIGEST", help="sha256:...")
         parser.add_argument(
             "--data-dir",
-            type=value(parse_path),
+            type=argument_type(parse_path),
             default=default_data_dir() / "peer",
             metavar="DIR",
             help="data folder of the peer or supernode [default: %(default)s]",

@@ -41,6 +41,7 @@ class Settings:
 
 
 S = TypeVar("S", bound=Settings)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,19 @@ def load(
     return kind(**values, upstream_tables=upstream_tables, warnings=warnings)
 
 
-class _Parser(argparse.ArgumentParser):
+def argument_type(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """A parser of values as argparse wants it: with its own message for what would be right."""
+
+    def parse_argument(text: str) -> T:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
+
+    return parse_argument
+
+
+class OneLineParser(argparse.ArgumentParser):
     """Refuses in one line, as everything else here; argparse would print its whole usage and exit."""
 
     def error(self, message: str) -> NoReturn:
@@ -169,7 +182,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser(
     program: str, summary: str, options: Sequence[Option], build: str, removed: Iterable[str]
 ) -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OneLineParser(
         prog=program,
         description=summary,
         epilog="Each option is also a key of the TOML file (names with _ for -) and an environment variable "

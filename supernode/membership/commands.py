@@ -5,16 +5,13 @@ They change the book and the authorities; the running supernode notices within a
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import datetime
-import os
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from proto.config.settings import ENVIRONMENT_PREFIX, default_data_dir
+from proto.config.settings import OneLineParser, argument_type
 from proto.config.values import parse_duration, parse_int, within
 from proto.errors import ConfigError, LayercastError, LocalError
 from proto.wire.join import JoinToken
@@ -22,20 +19,25 @@ from supernode.membership.authorities import AuthorityFolder
 from supernode.membership.book import Book
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+    from typing import TypeAlias
 
     from proto.ids import PeerId
     from supernode.membership.book import NodeRow
+
+    Group: TypeAlias = argparse._SubParsersAction[OneLineParser]
 
 _TTL_MAX_S: Final = 3650 * 86_400.0
 _PREFIX_MIN: Final = 6
 
 
-def run(argv: Sequence[str]) -> int:
-    """One command; the exit code."""
+def run(argv: Sequence[str], data_dir: Callable[[Sequence[str]], Path]) -> int:
+    """One command; the exit code. `data_dir` is where a supernode with these arguments keeps its data."""
     try:
         arguments = _parser().parse_args(argv)
-        folder = AuthorityFolder(_data_dir(arguments))
+        folder = AuthorityFolder(data_dir(_supernode_words(arguments)))
         if not folder.exists():
             raise ConfigError(
                 f"{folder.path} is not there: start the supernode once, or name its folder with --data-dir"
@@ -173,24 +175,17 @@ def _show(folder: AuthorityFolder, _: argparse.Namespace) -> None:
 # --- -----------------------------------------------------------------------------------------------------------
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses in one line."""
-
-    def error(self, message: str) -> None:  # type: ignore[override]  # it raises, which is as good as not to return
-        raise ConfigError(f"{message}; --help explains it")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="layercast-supernode", allow_abbrev=False)
+def _parser() -> OneLineParser:
+    parser = OneLineParser(prog="layercast-supernode", allow_abbrev=False)
     groups = parser.add_subparsers(required=True, metavar="COMMAND")
     tokens = _group(groups, "token", "join tokens, by which nodes become members")
     create = _command(tokens, "create", "print a new join token", _create_token)
     create.add_argument(
-        "--ttl", type=_value(within(parse_duration, 1, _TTL_MAX_S, "1s to 3650d")), default="24h", metavar="TIME",
-        help="how long nodes may join by it [default: 24h]",
+        "--ttl", type=argument_type(within(parse_duration, 1, _TTL_MAX_S, "1s to 3650d")), default="24h",
+        metavar="TIME", help="how long nodes may join by it [default: 24h]",
     )  # fmt: skip
     create.add_argument(
-        "--uses", type=_value(within(parse_int, 1, 1_000_000, "1 to 1000000")), metavar="N",
+        "--uses", type=argument_type(within(parse_int, 1, 1_000_000, "1 to 1000000")), metavar="N",
         help="how many nodes may [default: any number]",
     )  # fmt: skip
     _command(tokens, "list", "tokens and what became of them; never their secrets", _list_tokens)
@@ -203,19 +198,19 @@ def _parser() -> argparse.ArgumentParser:
     _command(authority, "show", "fingerprints", _show)
     rotate = _command(authority, "rotate", "certify by a new authority from now on", _rotate)
     rotate.add_argument(
-        "--overlap", type=_value(within(parse_duration, 0, 365 * 86_400.0, "0 to 365d")), default="30d",
+        "--overlap", type=argument_type(within(parse_duration, 0, 365 * 86_400.0, "0 to 365d")), default="30d",
         metavar="TIME", help="how long the one before is trusted; 0 if its key was stolen [default: 30d]",
     )  # fmt: skip
     return parser
 
 
-def _group(groups: argparse._SubParsersAction[_Parser], name: str, help: str) -> argparse._SubParsersAction[_Parser]:
+def _group(groups: Group, name: str, help: str) -> Group:
     group = groups.add_parser(name, help=help, description=help, allow_abbrev=False)
     return group.add_subparsers(required=True, metavar="COMMAND")
 
 
 def _command(
-    group: argparse._SubParsersAction[_Parser],
+    group: Group,
     name: str,
     help: str,
     run: Callable[[AuthorityFolder, argparse.Namespace], None],
@@ -227,33 +222,9 @@ def _command(
     return command
 
 
-def _data_dir(arguments: argparse.Namespace) -> Path:
-    """As the supernode itself finds it."""
-    if arguments.data_dir:
-        return Path(arguments.data_dir).expanduser()
-    if text := os.environ.get(f"{ENVIRONMENT_PREFIX}DATA_DIR"):
-        return Path(text).expanduser()
-    file = arguments.config or os.environ.get(f"{ENVIRONMENT_PREFIX}CONFIG")
-    if file:
-        import tomllib
-
-        try:
-            found = tomllib.loads(Path(file).read_text()).get("data_dir")
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"--config {file}: {error}") from None
-        if isinstance(found, str):
-            return Path(found).expanduser()
-    return default_data_dir() / "supernode"
-
-
-def _value(parse: Callable[[str], float]) -> Callable[[str], float]:
-    def read(text: str) -> float:
-        try:
-            return parse(text)
-        except ValueError as error:
-            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from None
-
-    return read
+def _supernode_words(arguments: argparse.Namespace) -> list[str]:
+    named = (("--data-dir", arguments.data_dir), ("--config", arguments.config))
+    return [f"{flag}={value}" for flag, value in named if value is not None]
 
 
 def _print(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
