@@ -19,7 +19,7 @@ import uvloop
 from benchmarks.cluster.processes import cpu_s, memory_peak_bytes
 from benchmarks.cluster.services import LOOPBACK, Supernode
 from benchmarks.flags import count
-from peer.membership.way import MemberWay
+from peer.membership.dialer import MemberDialer
 from peer.node.session import RECONNECT_JITTER_S, Session
 from proto.errors import LayercastError
 from proto.wire.messages import PROTOCOL_VERSION, Hello
@@ -50,7 +50,7 @@ class _Node:
     def __init__(self, folder: Path, url: str, join_file: Path) -> None:
         folder.mkdir()
         self._identity = Identity.generate()
-        self.session = Session(MemberWay(url, folder, self._identity, join_file), self)
+        self.session = Session(MemberDialer(url, folder, self._identity, join_file), self)
         self.opened_times = 0
 
     def hello(self, challenge: Challenge) -> Hello:

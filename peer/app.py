@@ -19,7 +19,7 @@ from aiohttp import web
 from peer.downloader.contract import BlobFound
 from peer.downloader.limits import Limits
 from peer.downloader.machine import Downloader
-from peer.membership.way import MemberWay, OpenWay
+from peer.membership.dialer import MemberDialer, OpenDialer
 from peer.metrics import Metrics, RateMeter
 from peer.node.clock import SupernodeClock
 from peer.node.node import Node
@@ -96,7 +96,7 @@ class Peer:
         self._identity = Identity.load_or_create(config.data_dir / "identity.key")
         self._supernode_key = SupernodeKey(config.data_dir / "supernode.key")
         self._clock = SupernodeClock()
-        self._way = self._open_way()
+        self._dialer = self._make_dialer()
         self._proxy_socket = resources.listen("--listen", config.listen, LISTEN_BACKLOG)
         closing.callback(self._proxy_socket.close)
         self.proxy_address = self.status_address = resources.bound_address(self._proxy_socket)
@@ -127,7 +127,7 @@ class Peer:
         closing.callback(self._upload.close)
         self.upload_address = self._upload.address
 
-    def _open_way(self) -> MemberWay | OpenWay | None:
+    def _make_dialer(self) -> MemberDialer | OpenDialer | None:
         """To the supernode, if there is one. Raises ConfigError."""
         config = self._config
         if config.supernode is None:
@@ -136,8 +136,8 @@ class Peer:
             logger.warning(
                 "membership_open: the supernode is believed as it comes, without certificates; for trials alone"
             )
-            return OpenWay(config.supernode)
-        return MemberWay(config.supernode, config.data_dir, self._identity, config.join or config.join_file)
+            return OpenDialer(config.supernode)
+        return MemberDialer(config.supernode, config.data_dir, self._identity, config.join or config.join_file)
 
     async def start(self) -> str:
         """Serve, and return when the node is ready, with the words of its ready line. open() must have been called."""
@@ -153,11 +153,11 @@ class Peer:
         self._open_upkeep()
         self.metrics.before_scrape(self._scrape)
         self._tasks.append(asyncio.create_task(self._each_second()))
-        if self._way is not None:
-            session = self._session = Session(self._way, node)
+        if self._dialer is not None:
+            session = self._session = Session(self._dialer, node)
             self.health.connected = lambda: session.is_open
             self.health.problem_of_session = lambda: session.problem
-            self._tasks.append(asyncio.create_task(self._way.keep_renewed()))
+            self._tasks.append(asyncio.create_task(self._dialer.keep_renewed()))
             if config.p2p:
                 await self._connect(self._session)
         await self._serve_clients(node)

@@ -39,7 +39,7 @@ from supernode.api.access import Access
 from supernode.api.listener import HEAD_LINE_BYTES_MAX, KEEPALIVE_S, Listener
 from supernode.api.parts import ApiParts
 from supernode.api.routes import CHANGES, ROUTES
-from supernode.api.sessions import SessionDoor
+from supernode.api.sessions import SessionServer
 from supernode.control.announcements import Announcements, Policy
 from supernode.control.control import Control
 from supernode.control.delivery import PieceDelivery
@@ -228,7 +228,7 @@ class Supernode:
         )
         self.metrics.before_scrape(self._scrape)
         terms = Terms(self._identity.peer, self._epoch, f"layercast/{VERSION}", config.transport, self.limits)
-        self._door = SessionDoor(control.message_handler(self._announcements), self.metrics, terms, self.members)
+        self._sessions = SessionServer(control.message_handler(self._announcements), self.metrics, terms, self.members)
         await self._serve_api()
         if self._seed_address.is_name:
             self._looking_up = asyncio.create_task(self._follow_name())
@@ -243,7 +243,7 @@ class Supernode:
             self.metrics,
             control.nodes,
             control.swarms,
-            self._door.serve,
+            self._sessions.serve,
             self._epoch,
             time.monotonic(),
             members,
@@ -268,7 +268,7 @@ class Supernode:
         listener.start()
         if members is not None:
             self._watching = asyncio.create_task(
-                members.watch(self._end_revoked, self._renew_certificates, control.membership.end_quarantine)
+                members.watch(self._end_revoked, self._renew_certificates, control.participation.end_quarantine)
             )
 
     def _end_revoked(self, revoked: frozenset[PeerId]) -> None:
@@ -279,7 +279,7 @@ class Supernode:
 
     def _renew_certificates(self) -> None:
         for session in self._control.nodes:
-            session.send(self._door.certificate_due())
+            session.send(self._sessions.certificate_due())
 
     def _ports(self) -> ControlPorts:
         return ControlPorts(
@@ -331,7 +331,7 @@ class Supernode:
             session.channel.end("shutdown", "the supernode is stopping")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SESSIONS_END_S):
-                await self._door.wait_for_no_session()
+                await self._sessions.wait_for_no_session()
         if self._looking_up is not None:
             self._looking_up.cancel()
         self._heads.cancel()

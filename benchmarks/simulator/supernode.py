@@ -149,10 +149,10 @@ class Supernode:
         swarm = self._control.swarms.of(digest)
         if swarm is not None and self._control.nodes.session(session.node) is session:
             self._control.admission.enter(session, swarm, announce, (SOURCE,))
-            self._control.membership.settle(swarm)
+            self._control.participation.settle(swarm)
 
     def withdraw(self, session: PeerSession, digest: Digest) -> None:
-        self._control.membership.leave(session, digest)
+        self._control.participation.leave(session, digest)
 
     # --- the machine -------------------------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ from proto.wire.messages import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.membership.way import Dial
+    from peer.membership.dialer import Dial
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +82,8 @@ class SessionOwner(Protocol):
         """Called exactly once after opened(). `silent`: the supernode said nothing more; else the connection ended."""
 
 
-class Way(Protocol):
-    """How the supernode is reached (peer.membership.way)."""
+class Dialer(Protocol):
+    """How the supernode is reached (peer.membership.dialer)."""
 
     url: str
 
@@ -105,10 +105,10 @@ class Way(Protocol):
 
 
 class Session:
-    """Keeps a session with the supernode at the end of `way` open while run() runs."""
+    """Keeps a session open with the supernode that `dialer` dials, while run() runs."""
 
-    def __init__(self, way: Way, owner: SessionOwner, *, jitter: Callable[[], float] | None = None) -> None:
-        self._way = way
+    def __init__(self, dialer: Dialer, owner: SessionOwner, *, jitter: Callable[[], float] | None = None) -> None:
+        self._dialer = dialer
         self._owner = owner
         self._jitter = jitter or (lambda: random.uniform(0.0, RECONNECT_JITTER_S))
         self._outbox = codec.Outbox()
@@ -141,20 +141,20 @@ class Session:
                     logger.log(
                         logging.WARNING if news else logging.DEBUG,
                         "supernode_lost url=%s reason=%s",
-                        self._way.url,
+                        self._dialer.url,
                         lost,
                     )
                     pause_s = lost.pause_s
                     self.problem = told = str(lost)
                 failures = 0 if self._was_open else failures + 1
                 self.tried.set()
-                await self._way.pause(pause_s + self._jitter())
+                await self._dialer.pause(pause_s + self._jitter())
 
     async def _once(self, client: aiohttp.ClientSession) -> None:
         """One session from connect to end. Raises SessionLost."""
         self._was_open = False
         try:
-            dial = await self._way.dial(client)
+            dial = await self._dialer.dial(client)
             async with asyncio.timeout(OPEN_TIMEOUT_S):
                 socket = await client.ws_connect(
                     f"{dial.url}/v1/session",
@@ -176,7 +176,7 @@ class Session:
             await socket.close()
 
     async def _not_opened(self, client: aiohttp.ClientSession, error: Exception) -> SessionLost:
-        explained = await self._way.explain(client, error)
+        explained = await self._dialer.explain(client, error)
         return _not_admitted(explained) if explained is not None else SessionLost(f"cannot connect: {_text(error)}")
 
     async def _serve(self, socket: aiohttp.ClientWebSocketResponse) -> None:
@@ -186,7 +186,7 @@ class Session:
         self.is_open = self._was_open = True
         self._heard_s = asyncio.get_running_loop().time()
         self.problem = ""
-        logger.info("supernode_connected url=%s epoch=%d agent=%s", self._way.url, challenge.epoch, welcome.agent)
+        logger.info("supernode_connected url=%s epoch=%d agent=%s", self._dialer.url, challenge.epoch, welcome.agent)
         interval_s = max(0.05, welcome.ping_interval_s)
         reason, silent = "stopped", False
         try:
@@ -251,7 +251,7 @@ class Session:
             elif isinstance(message, Clock):
                 self._owner.told_time(message.unix_ms / 1000)
             elif isinstance(message, CertificateDue):
-                self._way.renew_within(message.within_s)
+                self._dialer.renew_within(message.within_s)
             elif not isinstance(message, Pong):
                 self._owner.received(message)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from peer.store.blob_files import BlobMeta
-    from peer.store.hashes import HashBook
+    from peer.store.hashes import StoredHashes
     from peer.store.paths import BlobPaths
     from proto.ids import Digest
 
@@ -156,7 +156,7 @@ class Blob:
     # --- hashes ------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def hash_book(self) -> Iterator[HashBook]:
+    def stored_hashes(self) -> Iterator[StoredHashes]:
         """Under the blob's lock. Raises LocalError for trouble with the disk."""
         with self._lock:
             try:
@@ -166,8 +166,8 @@ class Blob:
 
     def expected_hash(self, piece: int) -> bytes | None:
         """32 bytes, or None. Raises LocalError."""
-        with self.hash_book() as book:
-            return book.of(piece)
+        with self.stored_hashes() as hashes:
+            return hashes.of(piece)
 
     # --- writing (peer.store.writer.WriterHost) ----------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peer.store.files import create, open_read_write, replace, sync, write_all
-from peer.store.hashes import HashBook
+from peer.store.hashes import StoredHashes
 from proto.errors import FrameInvalid
 from proto.pieces import PieceLayout, mask_from_bytes, mask_to_bytes
 
@@ -81,7 +81,7 @@ class BlobFiles:
         self._paths = paths
         # Descriptors of the bytes and of the held bits, below 0 while they are not open.
         self.data = self._held = -1
-        self._hashes: HashBook | None = None
+        self._hashes: StoredHashes | None = None
 
     # --- from disk, and back -----------------------------------------------------------------------------------
 
@@ -104,7 +104,7 @@ class BlobFiles:
         """Begin them; the meta file comes last and makes the others count."""
         self._paths.make_folders()
         self.data = create(self._paths.partial)
-        self._hashes = HashBook(self._digest, self._layout.count, create(self._paths.hashes))
+        self._hashes = StoredHashes(self._digest, self._layout.count, create(self._paths.hashes))
         self._held = create(self._paths.held)
         self.write_held(0)
         BlobMeta(self._layout, boot_id).write(self._paths.meta)
@@ -125,10 +125,10 @@ class BlobFiles:
         self.data, self._held, self._hashes = -1, -1, None
 
     @property
-    def hashes(self) -> HashBook:
+    def hashes(self) -> StoredHashes:
         """Read when they are first needed: sending a piece of a complete blob needs none."""
         if self._hashes is None:
-            self._hashes = HashBook.load(self._digest, self._layout.count, self._paths.hashes)
+            self._hashes = StoredHashes.load(self._digest, self._layout.count, self._paths.hashes)
         return self._hashes
 
     # --- what is held ------------------------------------------------------------------------------------------

@@ -56,20 +56,20 @@ class DiskBlobHandle:
         return self._blob.descriptor
 
     def learn_hashes(self, signed: SignedHashes) -> None:
-        with self._blob.hash_book() as book:
-            book.learn(signed, self._blob.held)
+        with self._blob.stored_hashes() as hashes:
+            hashes.learn(signed, self._blob.held)
 
     def trust_hashes(self, first: int, hashes: bytes) -> None:
         self.learn_hashes(SignedHashes(first, hashes, b""))
 
     @property
     def signed_hashes(self) -> tuple[SignedHashes, ...]:
-        with self._blob.hash_book() as book:
-            return book.signed
+        with self._blob.stored_hashes() as hashes:
+            return hashes.signed
 
     def signed_run(self, piece: int, pieces_max: int) -> SignedHashes | None:
-        with self._blob.hash_book() as book:
-            return book.signed_run(piece, pieces_max)
+        with self._blob.stored_hashes() as hashes:
+            return hashes.signed_run(piece, pieces_max)
 
     def hash_of(self, piece: int) -> bytes | None:
         return self._blob.expected_hash(piece)

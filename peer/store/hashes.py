@@ -32,7 +32,7 @@ def _encode(run: SignedHashes) -> bytes:
     return body + _CRC.pack(zlib.crc32(body))
 
 
-class HashBook:
+class StoredHashes:
     """Begins empty, as its file is. Not safe for concurrent use: the blob's lock guards it."""
 
     def __init__(self, digest: Digest, count: int, descriptor: int) -> None:
@@ -47,19 +47,19 @@ class HashBook:
         self._signed_mask = 0
 
     @classmethod
-    def load(cls, digest: Digest, count: int, path: Path) -> HashBook:
+    def load(cls, digest: Digest, count: int, path: Path) -> StoredHashes:
         """From what is there; a torn end is cut off. Raises OSError."""
-        book = cls(digest, count, open_read_write(path, os.O_CREAT))
+        hashes = cls(digest, count, open_read_write(path, os.O_CREAT))
         try:
             raw = path.read_bytes()
-            while book._take_record(raw):
+            while hashes._take_record(raw):
                 pass
-            if book._end_bytes < len(raw):
-                os.ftruncate(book._descriptor, book._end_bytes)
+            if hashes._end_bytes < len(raw):
+                os.ftruncate(hashes._descriptor, hashes._end_bytes)
         except BaseException:
-            book.close()
+            hashes.close()
             raise
-        return book
+        return hashes
 
     @property
     def signed(self) -> tuple[SignedHashes, ...]:

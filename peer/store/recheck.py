@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from hashlib import _Hash
 
-    from peer.store.hashes import HashBook
+    from peer.store.hashes import StoredHashes
     from proto.ids import Digest
     from proto.pieces import PieceLayout
 
@@ -41,15 +41,15 @@ class HeldPieces(Protocol):
         """The data file."""
         ...
 
-    def hash_book(self) -> AbstractContextManager[HashBook]:
+    def stored_hashes(self) -> AbstractContextManager[StoredHashes]:
         """Under the blob's lock. Raises LocalError for trouble with the disk."""
         ...
 
 
 def rotten_pieces(blob: HeldPieces, pieces: int) -> int:
     """Those of the held pieces (mask) that are not what they were. Raises LocalError when hashes cannot be read."""
-    with blob.hash_book() as book:
-        expected = {piece: book.of(piece) for piece in indices(pieces)}
+    with blob.stored_hashes() as hashes:
+        expected = {piece: hashes.of(piece) for piece in indices(pieces)}
     if blob.complete and None in expected.values():
         return _rotten_by_digest(blob)
     buffer = _buffer(blob)
@@ -67,11 +67,11 @@ def _rotten_by_digest(blob: HeldPieces) -> int:
     for piece in range(blob.layout.count):
         hasher = blake3.blake3()
         found.append(hasher.digest() if _read(blob, piece, [hasher, whole], buffer) else b"")
-    with blob.hash_book() as book:
+    with blob.stored_hashes() as hashes:
         if whole.hexdigest() == blob.digest.hex:
-            book.learn(SignedHashes(0, b"".join(found), b""), 0)
+            hashes.learn(SignedHashes(0, b"".join(found), b""), 0)
             return 0
-        return sum(1 << piece for piece, piece_hash in enumerate(found) if book.of(piece) != piece_hash)
+        return sum(1 << piece for piece, piece_hash in enumerate(found) if hashes.of(piece) != piece_hash)
 
 
 def _buffer(blob: HeldPieces) -> memoryview:

@@ -12,7 +12,7 @@ from proto.runtime.logs import LogLimit
 from proto.wire.join import REQUEST_BYTES_MAX
 from supernode.api.access import caller_of, refused
 from supernode.membership.admission import JoinRefused
-from supernode.membership.book import BookError
+from supernode.membership.database import DatabaseError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -69,9 +69,9 @@ async def _answer(parts: ApiParts, request: web.Request, result: str, admission:
         parts.count_join(error.code)
         _refusals.log(logger, logging.WARNING, "join_refused code=%s address=%s %s", error.code, request.remote, error)
         return refused(400 if error.code == "malformed" else 403, str(error))
-    except BookError as error:
+    except DatabaseError as error:
         parts.count_join("failed")
         logger.error("join_failed address=%s error=%s", request.remote, error)
-        return refused(503, "the supernode cannot write its book of members: its disk needs room")
+        return refused(503, "the supernode cannot write its database of members: its disk needs room")
     parts.count_join(result)
     return web.json_response({"certificate": admitted.certificate, "authorities": admitted.authorities})

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _RENEWAL_S: Final = 0.02
 
 
-class SessionDoor:
+class SessionServer:
     """Opens sessions and counts their sockets, from before the handshake on. `members` is None with --open."""
 
     def __init__(self, handler: MessageHandler, metrics: Metrics, terms: Terms, members: Members | None = None) -> None:
@@ -44,7 +44,7 @@ class SessionDoor:
         opened = WebSocketSession(self._handler, self._metrics, self._terms)
         member = caller_of(request).member
         if member is not None:
-            self._saw(opened, member, request.remote or "")
+            self._recognise(opened, member, request.remote or "")
         self._sockets += 1
         self._no_session.clear()
         try:
@@ -54,9 +54,9 @@ class SessionDoor:
             if not self._sockets:
                 self._no_session.set()
 
-    def _saw(self, opened: WebSocketSession, member: Member, address: str) -> None:
+    def _recognise(self, opened: WebSocketSession, member: Member, address: str) -> None:
         assert self._members is not None
-        self._members.saw(member, address)
+        self._members.record_seen(member, address)
         if member.due:
             # Waits for the session to open.
             opened.send(self.certificate_due(), soon=False)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from proto.ids import Digest
-    from supernode.control.membership import Membership
+    from supernode.control.participation import Participation
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
     from supernode.control.peer_session import PeerSession
@@ -43,7 +43,7 @@ class Admission:
     _swarms: SwarmRegistry
     _nodes: NodeRegistry
     _notifier: Notifier
-    _membership: Membership
+    _participation: Participation
     _verification: Verification
 
     # --- opening a swarm -------------------------------------------------------------------------------------------
@@ -127,9 +127,9 @@ class Admission:
         if quarantined:
             swarm.mistrust(session.node)
         if held:
-            self._membership.remember_holder(session, swarm)
+            self._participation.remember_holder(session, swarm)
         else:
-            self._membership.forget_holder(session, swarm)
+            self._participation.forget_holder(session, swarm)
         self._answer(session, swarm, member)
         if not swarm.layout.count:
             return
@@ -137,7 +137,7 @@ class Admission:
             # It did what it was elected for, though none of it counts as held before the seed has looked at it.
             self._ports.post(contract.OriginTried(swarm.number, session.node, True))
         self._ports.post(contract.PeerAnnounced(swarm.number, session.node, member.held, announce.wanted))
-        self._membership.review_seed(swarm)
+        self._participation.review_seed(swarm)
         if swarm.returned(session.node):
             self._ports.post(contract.RecoveryPeerReturned(swarm.number, session.node))
 

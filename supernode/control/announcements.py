@@ -125,7 +125,7 @@ class Announcements:
                 if isinstance(message, Announce):
                     await self._answer(session, digest, message)
                 else:
-                    self._control.membership.leave(session, digest)
+                    self._control.participation.leave(session, digest)
         except FrameInvalid as error:
             session.channel.end("frame", str(error))
         finally:
@@ -154,7 +154,7 @@ class Announcements:
                 swarm = await self._serving(digest, verdict.size_bytes, announce, host_of(session), public)
                 if self._control.nodes.session(session.node) is session:
                     self._control.admission.enter(session, swarm, announce, public)
-                self._control.membership.settle(swarm)
+                self._control.participation.settle(swarm)
                 return
             except FrameInvalid:
                 raise
@@ -229,7 +229,7 @@ class Announcements:
             await asyncio.shield(task)
         if swarm.layout.size_bytes != size_bytes and not (swarm.vouched or swarm.hashes.known or swarm.fetches):
             # Nothing came of that size: another origin said so, and is not believed more than this one.
-            self._control.membership.drop_all(swarm, f"blob {digest.short}: origins disagree about its size")
+            self._control.participation.drop_all(swarm, f"blob {digest.short}: origins disagree about its size")
             return await self._swarm(digest, size_bytes, announce, opener)
         if swarm.layout.size_bytes != size_bytes:
             raise LayercastError(

@@ -17,7 +17,7 @@ from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
 
 if TYPE_CHECKING:
-    from supernode.control.membership import Membership
+    from supernode.control.participation import Participation
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
     from supernode.control.peer_session import PeerSession
@@ -33,7 +33,7 @@ class CommandHandler:
     _swarms: SwarmRegistry
     _nodes: NodeRegistry
     _notifier: Notifier
-    _membership: Membership
+    _participation: Participation
 
     def carry_out(self, command: contract.Command) -> None:
         """One command; what follows from it is posted."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from supernode.control.admission import Admission
 from supernode.control.command_handler import CommandHandler
-from supernode.control.membership import Membership
+from supernode.control.participation import Participation
 from supernode.control.message_handler import MessageHandler
 from supernode.control.node_registry import NodeRegistry
 from supernode.control.notifier import Notifier
@@ -30,14 +30,14 @@ class Control:
         self.swarms = swarms = SwarmRegistry(ports.signer)
         self.nodes = nodes = NodeRegistry()
         self.notifier = Notifier(swarms, nodes, ports.signer, ports.clock, ports.delivery.port)
-        self.membership = Membership(ports, swarms, nodes)
-        self.commands = CommandHandler(ports, swarms, nodes, self.notifier, self.membership)
-        self.verification = Verification(ports, swarms, nodes, self.membership)
-        self.admission = Admission(ports, swarms, nodes, self.notifier, self.membership, self.verification)
+        self.participation = Participation(ports, swarms, nodes)
+        self.commands = CommandHandler(ports, swarms, nodes, self.notifier, self.participation)
+        self.verification = Verification(ports, swarms, nodes, self.participation)
+        self.admission = Admission(ports, swarms, nodes, self.notifier, self.participation, self.verification)
         ports.delivery.begin(swarms, nodes, self.notifier, ports.clock)
 
     def message_handler(self, announcements: AnnouncementQueue) -> MessageHandler:
         """What takes the peers' sessions and messages; made after the queue, which uses the parts above."""
         return MessageHandler(
-            self._ports, self.swarms, self.nodes, self.notifier, self.membership, self.verification, announcements
+            self._ports, self.swarms, self.nodes, self.notifier, self.participation, self.verification, announcements
         )

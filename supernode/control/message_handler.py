@@ -21,7 +21,7 @@ from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
 
 if TYPE_CHECKING:
-    from supernode.control.membership import Membership
+    from supernode.control.participation import Participation
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
     from supernode.control.peer_session import Channel, PeerInfo, PeerLease
@@ -54,7 +54,7 @@ class MessageHandler:
     _swarms: SwarmRegistry
     _nodes: NodeRegistry
     _notifier: Notifier
-    _membership: Membership
+    _participation: Participation
     _verification: Verification
     _announcements: AnnouncementQueue
     _accusations: Accusations = field(default_factory=Accusations)
@@ -104,12 +104,12 @@ class MessageHandler:
 
     def lost(self, session: PeerSession, reason: str) -> None:
         """The session is over; called exactly once after admit()."""
-        self._membership.session_over(session, reason)
+        self._participation.session_over(session, reason)
 
     def refresh(self, session: PeerSession) -> None:
         """A frame is about to leave, and it is time again for what is repeated every few seconds."""
-        self._membership.end_quarantines_over()
-        self._membership.try_seed_again(session)
+        self._participation.end_quarantines_over()
+        self._participation.try_seed_again(session)
         self._notifier.refresh(session)
         self._ports.delivery.refresh(session)
 
@@ -164,10 +164,10 @@ class MessageHandler:
                 member.hash_came_with(stored.piece)
             source = self._nodes.session(lease.source)
             if lease.source == SEED:
-                self._membership.seed_served(session)
+                self._participation.seed_served(session)
             if source is not None:
                 self._accusations.served(source.info.peer, session.info)
-        self._membership.remember_holder(session, swarm)
+        self._participation.remember_holder(session, swarm)
         wanted = member.wanted
         if swarm.stored_by(member, stored.piece, self._ports.clock()):
             elapsed_s = stored.elapsed_ms / 1000
@@ -177,7 +177,7 @@ class MessageHandler:
             self._ports.post(contract.OriginHeadway(swarm.number, session.node))
         if wanted and not member.wanted:
             # With its last piece the want ends, and with the last want the supernode's own copy may be evicted.
-            self._membership.settle(swarm)
+            self._participation.settle(swarm)
 
     def _failed(self, session: PeerSession, failed: messages.Failed) -> None:
         lease = session.leases.pop(failed.lease, None)
@@ -194,7 +194,7 @@ class MessageHandler:
         # A reason that a newer peer may know is nobody's fault as far as we can tell.
         reason = _REASONS.get(failed.reason, _REASONS[FetchReason.LOCAL])
         if lease.source == SEED and reason is FailReason.CONNECTION:
-            self._membership.seed_failed(session)
+            self._participation.seed_failed(session)
         if part is not None:
             part[1].failing = True
             if failed.reason == FetchReason.CORRUPT:

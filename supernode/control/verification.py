@@ -18,7 +18,7 @@ from supernode.scheduler.contract import SEED, FailReason
 
 if TYPE_CHECKING:
     from proto.ids import Digest, PeerId
-    from supernode.control.membership import Membership
+    from supernode.control.participation import Participation
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
@@ -42,7 +42,7 @@ class Verification:
     _ports: ControlPorts
     _swarms: SwarmRegistry
     _nodes: NodeRegistry
-    _membership: Membership
+    _participation: Participation
     # (source, digest) to how often it was voided and until when that counts.
     _voided: OrderedDict[tuple[Source, Digest], tuple[int, float]] = field(default_factory=OrderedDict)
     # Who is looked at because of an accusation now, and who was, until when it is not looked at again.
@@ -82,13 +82,13 @@ class Verification:
         for source in blamed:
             self._blame(source, swarm.digest)
         self._ask_origin_first(swarm.digest)
-        self._membership.drop_all(swarm, message)
+        self._participation.drop_all(swarm, message)
 
     def _contradicted(self, swarm: OpenSwarm) -> None:
         """What just came has another hash than was known of the piece: one of the two is wrong, so none counts."""
         logger.error("hashes_contradict digest=%s: the blob is begun anew", swarm.digest.short)
         self._ask_origin_first(swarm.digest)
-        self._membership.drop_all(swarm, f"blob {swarm.digest.short}: a piece has two different hashes")
+        self._participation.drop_all(swarm, f"blob {swarm.digest.short}: a piece has two different hashes")
         self._ports.seed.void(swarm.digest)
 
     def _ask_origin_first(self, digest: Digest) -> None:
@@ -117,7 +117,7 @@ class Verification:
             return
         if found.claim is None and found.fetches and found.sources and not found.vouched:
             found.suppliers.add(found.sources[0].upstream)
-        self._membership.learn_hashes(found, piece, piece_hash)
+        self._participation.learn_hashes(found, piece, piece_hash)
         found.seed_stored(piece, self._ports.clock(), content)
         if not found.seed_out_of_reach:
             self._ports.post(contract.PieceStored(swarm, SEED, piece))
@@ -135,7 +135,7 @@ class Verification:
             "claim_dropped digest=%s peer=%s whole=%s", digest.short, short_peer(claim.peer), matches is False
         )
         if matches is False:
-            self._membership.quarantine(claim.peer, f"claimed and served wrong content of blob {digest.short}")
+            self._participation.quarantine(claim.peer, f"claimed and served wrong content of blob {digest.short}")
 
     def origin_began(self, fetch_id: int, swarm: int) -> None:
         """A fetch from the origin has had its turn."""
@@ -157,10 +157,10 @@ class Verification:
                 self._ports.seed.fetch_from_origin(fetch_id, found, pieces)
                 return
         if refused and fetch_id in found.fetches and not (found.seed_held or found.pieces_held):
-            self._membership.drop_all(found, refused)
+            self._participation.drop_all(found, refused)
         elif found.fetch_ended(fetch_id, ok=ok):
             self._ports.post(contract.OriginEnded(fetch_id, swarm, ok))
-            self._membership.settle(found)
+            self._participation.settle(found)
 
     def probe(self, swarm: OpenSwarm, piece: int, accused: PeerSession) -> None:
         """A member says that this one serves corrupt bytes: fetch the piece from it ourselves, some at a time.
@@ -182,7 +182,9 @@ class Verification:
         """The seed fetched a piece from a peer that was accused; `reason` is a FetchReason, empty on success."""
         self._probing.discard(peer)
         if reason == FetchReason.CORRUPT:
-            self._membership.quarantine(peer, f"served piece {piece} of blob {digest.short} corrupt to the supernode")
+            self._participation.quarantine(
+                peer, f"served piece {piece} of blob {digest.short} corrupt to the supernode"
+            )
         else:
             logger.info("accusation_ignored source=%s probe=%s", short_peer(peer), reason or "right")
 
@@ -191,7 +193,7 @@ class Verification:
     ) -> None:
         """A transfer from a peer is over; `reason` is a FetchReason, empty on success."""
         if reason == FetchReason.CORRUPT:
-            self._membership.quarantine(peer, f"served piece {piece} corrupt to the supernode")
+            self._participation.quarantine(peer, f"served piece {piece} corrupt to the supernode")
         if reason:
             self._ports.observer.lease_ended(lease_id, "failed")
             self._ports.post(contract.FetchFailed(lease_id, FailReason(reason)))
@@ -218,7 +220,7 @@ class Verification:
         if matches:
             self._vouch(found)
             self._ports.delivery.blob_verified(found)
-        self._membership.settle(found)
+        self._participation.settle(found)
 
     def blob_evicted(self, digest: Digest) -> None:
         """The store let go of a blob."""

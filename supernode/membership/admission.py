@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from proto.ids import PeerId
     from supernode.membership.authorities import Authorities
-    from supernode.membership.book import Book
+    from supernode.membership.database import MemberDatabase
 
 _NEW_TOKEN = "make a new one with `layercast-supernode token create` and put it where --join-file or --join looks"
 
@@ -47,17 +47,21 @@ class Admission:
     """`authorities` gives those of now."""
 
     def __init__(
-        self, authorities: Callable[[], Authorities], book: Book, *, clock: Callable[[], float] = time.time
+        self,
+        authorities: Callable[[], Authorities],
+        database: MemberDatabase,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._authorities = authorities
-        self._book = book
+        self._database = database
         self._clock = clock
 
     def join(self, body: bytes, address: str) -> Admitted:
-        """For who shows a token's proof. Raises JoinRefused, BookError."""
+        """For who shows a token's proof. Raises JoinRefused, DatabaseError."""
         token_id, request, proof = _parse(body)
         now_s = self._clock()
-        found = self._book.token(token_id)
+        found = self._database.token(token_id)
         if found is None or not check_join(found[1], request, proof):
             raise JoinRefused("unknown", f"this supernode has made no such join token: {_NEW_TOKEN}")
         state = found[0].state(now_s)
@@ -67,17 +71,17 @@ class Admission:
             said = {"expired": _ago(now_s - found[0].expires_unix_s)}.get(state, "")
             raise JoinRefused(state.replace(" ", "_"), f"the join token {token_id} is {state}{said}: {_NEW_TOKEN}")
         admitted, expires_unix_s = self._certify(peer, now_s)
-        if not self._book.admit(peer, token_id, expires_unix_s, address):
+        if not self._database.admit(peer, token_id, expires_unix_s, address):
             raise JoinRefused("used_up", f"the join token {token_id} is used up: {_NEW_TOKEN}")
         return admitted
 
     def renew(self, peer: PeerId, body: bytes) -> Admitted:
-        """For the member with this key. Raises JoinRefused, BookError."""
+        """For the member with this key. Raises JoinRefused, DatabaseError."""
         _, request, _ = _parse(body)
         if self._requested(request) != peer:
             raise JoinRefused("malformed", "the certificate request is for another key than the certificate")
         admitted, expires_unix_s = self._certify(peer, self._clock())
-        self._book.renew(peer, expires_unix_s)
+        self._database.renew(peer, expires_unix_s)
         return admitted
 
     def _requested(self, request: bytes) -> PeerId:
@@ -85,14 +89,14 @@ class Admission:
             peer = read_request(request)
         except RequestInvalid as error:
             raise JoinRefused("malformed", str(error)) from None
-        node = self._book.node(peer)
+        node = self._database.node(peer)
         if node is not None and node.revoked_unix_s is not None:
             raise JoinRefused("node_revoked", revoked_text(peer))
         return peer
 
     def _joined_by(self, peer: PeerId, token_id: str) -> bool:
         """A node whose answer was lost asks again, and takes no second use."""
-        node = self._book.node(peer)
+        node = self._database.node(peer)
         return node is not None and node.token == token_id
 
     def _certify(self, peer: PeerId, now_s: float) -> tuple[Admitted, float]:

@@ -1,6 +1,6 @@
 """`layercast-supernode token`, `node` and `ca`: the operator's commands, on a supernode's data folder.
 
-They change the book and the authorities; the running supernode notices within a second.
+They change the database and the authorities; the running supernode notices within a second.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from proto.config.values import parse_duration, parse_int, within
 from proto.errors import ConfigError, LayercastError, LocalError
 from proto.wire.join import JoinToken
 from supernode.membership.authorities import AuthorityFolder
-from supernode.membership.book import Book
+from supernode.membership.database import MemberDatabase
 
 if TYPE_CHECKING:
     import argparse
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from proto.ids import PeerId
-    from supernode.membership.book import NodeRow
+    from supernode.membership.database import NodeRow
 
     Group: TypeAlias = argparse._SubParsersAction[OneLineParser]
 
@@ -52,11 +52,11 @@ def run(argv: Sequence[str], data_dir: Callable[[Sequence[str]], Path]) -> int:
 def create_token(folder: AuthorityFolder, ttl_s: float, uses_max: int | None) -> JoinToken:
     """A new token of the folder's current authority, which is made if there is none. Raises LocalError."""
     token = JoinToken.generate(folder.load_or_create().current.fingerprint)
-    book = Book(folder.path)
+    database = MemberDatabase(folder.path)
     try:
-        book.add_token(token, ttl_s, uses_max)
+        database.add_token(token, ttl_s, uses_max)
     finally:
-        book.close()
+        database.close()
     return token
 
 
@@ -68,7 +68,7 @@ def _create_token(folder: AuthorityFolder, arguments: argparse.Namespace) -> Non
 
 
 def _list_tokens(folder: AuthorityFolder, _: argparse.Namespace) -> None:
-    book, now_s = Book(folder.path), time.time()
+    database, now_s = MemberDatabase(folder.path), time.time()
     rows = [
         (
             token.id,
@@ -77,9 +77,9 @@ def _list_tokens(folder: AuthorityFolder, _: argparse.Namespace) -> None:
             _time(token.created_unix_s),
             _time(token.expires_unix_s),
         )
-        for token in book.tokens()
+        for token in database.tokens()
     ]
-    book.close()
+    database.close()
     _print(("ID", "STATE", "USED", "CREATED", "EXPIRES"), rows)
 
 
@@ -87,9 +87,9 @@ def _revoke_token(folder: AuthorityFolder, arguments: argparse.Namespace) -> Non
     # A whole token is good for its id too: that is what an operator has at hand.
     words = arguments.id.split(".")
     token_id = words[1] if len(words) == 4 else arguments.id
-    book = Book(folder.path)
-    found = book.revoke_token(token_id)
-    book.close()
+    database = MemberDatabase(folder.path)
+    found = database.revoke_token(token_id)
+    database.close()
     if not found:
         raise LocalError(f"there is no token {token_id}; `layercast-supernode token list` has them")
     print(f"revoked token {token_id}: nobody joins by it any more; nodes that joined stay members")
@@ -99,7 +99,7 @@ def _revoke_token(folder: AuthorityFolder, arguments: argparse.Namespace) -> Non
 
 
 def _list_nodes(folder: AuthorityFolder, _: argparse.Namespace) -> None:
-    book, now_s = Book(folder.path), time.time()
+    database, now_s = MemberDatabase(folder.path), time.time()
     rows = [
         (
             node.peer.hex()[:12],
@@ -109,15 +109,15 @@ def _list_nodes(folder: AuthorityFolder, _: argparse.Namespace) -> None:
             _time(node.seen_unix_s),
             _time(node.expires_unix_s),
         )
-        for node in book.nodes()
+        for node in database.nodes()
     ]
-    book.close()
+    database.close()
     _print(("ID", "STATE", "ADDRESS", "JOINED", "CONNECTED", "EXPIRES"), rows)
 
 
 def _revoke_node(folder: AuthorityFolder, arguments: argparse.Namespace) -> None:
-    with _one_node(folder, arguments.id) as (book, peer):
-        book.revoke_node(peer)
+    with _one_node(folder, arguments.id) as (database, peer):
+        database.revoke_node(peer)
     print(
         f"revoked node {peer.hex()[:12]}: its session ends within a second, its tickets within 10 minutes; "
         "if somebody else may have its join token, revoke that too"
@@ -125,25 +125,25 @@ def _revoke_node(folder: AuthorityFolder, arguments: argparse.Namespace) -> None
 
 
 def _lift(folder: AuthorityFolder, arguments: argparse.Namespace) -> None:
-    with _one_node(folder, arguments.id) as (book, peer):
-        book.lift(peer)
+    with _one_node(folder, arguments.id) as (database, peer):
+        database.lift(peer)
     print(f"node {peer.hex()[:12]} is asked for pieces again within a second; it was put aside if /v1/status says so")
 
 
 @contextlib.contextmanager
-def _one_node(folder: AuthorityFolder, text: str) -> Iterator[tuple[Book, PeerId]]:
+def _one_node(folder: AuthorityFolder, text: str) -> Iterator[tuple[MemberDatabase, PeerId]]:
     """The node whose id begins so. Raises LocalError unless it is one."""
     prefix = text.lower()
     if len(prefix) < _PREFIX_MIN:
         raise LocalError(f"{prefix}: expected at least {_PREFIX_MIN} characters of the node's id")
-    book = Book(folder.path)
+    database = MemberDatabase(folder.path)
     try:
-        found = [node.peer for node in book.nodes() if node.peer.hex().startswith(prefix)]
+        found = [node.peer for node in database.nodes() if node.peer.hex().startswith(prefix)]
         if len(found) != 1:
             raise LocalError(f"{len(found)} nodes begin with {prefix}; `layercast-supernode node list` has them")
-        yield book, found[0]
+        yield database, found[0]
     finally:
-        book.close()
+        database.close()
 
 
 def _state(node: NodeRow, now_s: float) -> str:

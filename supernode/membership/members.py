@@ -20,7 +20,7 @@ from proto.ids import PeerId, short_peer
 from proto.runtime import tls
 from supernode.membership.admission import Admission
 from supernode.membership.authorities import AuthorityFolder
-from supernode.membership.book import Book
+from supernode.membership.database import MemberDatabase
 from supernode.membership.certificates import SUPERNODE_LIFE_S, certify_supernode, pem
 
 if TYPE_CHECKING:
@@ -70,18 +70,18 @@ class Members:
         """Blocking: what there is, or what a first start makes. Raises ConfigError."""
         self._use(self._folder.load_or_create())
         self.operator_token = self._folder.operator_token()
-        self._book = Book(self._folder.path)
-        self._admission = Admission(lambda: self.authorities, self._book)
-        self._revoked = self._book.revoked()
+        self._database = MemberDatabase(self._folder.path)
+        self._admission = Admission(lambda: self.authorities, self._database)
+        self._revoked = self._database.revoked()
         # Quarantines ended with the process before.
-        self._book.take_lifts()
-        self._stamps = self._folder.stamp(), self._book.stamp()
+        self._database.take_lifts()
+        self._stamps = self._folder.stamp(), self._database.stamp()
 
     def close(self) -> None:
         """Blocking; what was seen is written. Idempotent."""
         self._executor.shutdown()
         self._write_seen()
-        self._book.close()
+        self._database.close()
 
     @property
     def fingerprint(self) -> str:
@@ -106,16 +106,16 @@ class Members:
         return peer in self._revoked
 
     async def join(self, body: bytes, address: str) -> Admitted:
-        """Raises JoinRefused, BookError."""
+        """Raises JoinRefused, DatabaseError."""
         admitted = await self._run(self._admission.join, body, address)
         logger.info("node_joined peer=%s address=%s", short_peer(admitted.peer), address)
         return admitted
 
     async def renew(self, peer: PeerId, body: bytes) -> Admitted:
-        """Raises JoinRefused, BookError."""
+        """Raises JoinRefused, DatabaseError."""
         return await self._run(self._admission.renew, peer, body)
 
-    def saw(self, member: Member, address: str) -> None:
+    def record_seen(self, member: Member, address: str) -> None:
         """It connected; written down with the next look."""
         if len(self._seen) < _SEEN_MAX:
             self._seen[member.peer] = member.peer, address, member.expires_unix_s
@@ -159,10 +159,10 @@ class Members:
     def _look(self) -> Authorities | None:
         """Take in what changed outside. Returns other authorities, if they are others now."""
         self._write_seen()
-        stamps = self._folder.stamp(), self._book.stamp()
+        stamps = self._folder.stamp(), self._database.stamp()
         if stamps[1] != self._stamps[1]:
-            self._revoked = self._book.revoked()
-            self._lifts |= self._book.take_lifts()
+            self._revoked = self._database.revoked()
+            self._lifts |= self._database.take_lifts()
         found = self._folder.load_or_create() if stamps[0] != self._stamps[0] else self.authorities.at(time.time())
         self._stamps = stamps
         renewed = time.time() > self._renew_unix_s
@@ -171,7 +171,7 @@ class Members:
     def _write_seen(self) -> None:
         seen, self._seen = self._seen, {}
         if seen:
-            self._book.saw(list(seen.values()))
+            self._database.record_seen(list(seen.values()))
 
     # --- -------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from benchmarks.cluster.processes import WAIT_S, ManagedProcess, run, wait_until
 from benchmarks.cluster.programs import clean_environment
 from benchmarks.cluster.services import LOOPBACK, Cluster, Service, Supernode, script
 from peer.membership.refusals import NotAdmitted
-from peer.membership.way import MemberWay
+from peer.membership.dialer import MemberDialer
 from proto.wire.messages import Refused
 from proto.wire.tickets import Identity
 from supernode.membership.authorities import AuthorityFolder
@@ -78,9 +78,9 @@ def assert_served_without_the_swarm(peer: Peer, digest: str) -> None:
 
 async def join(folder: Path, supernode: Supernode, token: JoinToken) -> int:
     """One more node. The status that its certificate gets it. Raises NotAdmitted."""
-    way = MemberWay(supernode.url, folder, Identity.generate(), token)
+    dialer = MemberDialer(supernode.url, folder, Identity.generate(), token)
     async with aiohttp.ClientSession() as client:
-        dial = await way.dial(client)
+        dial = await dialer.dial(client)
         async with client.get(f"{dial.url}/v1/nodes", ssl=dial.tls, server_hostname=dial.server_name) as answer:
             return answer.status
 

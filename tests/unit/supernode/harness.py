@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 import aiohttp
 
 from benchmarks.cluster.processes import WAIT_S
-from peer.membership.way import MemberWay, OpenWay
+from peer.membership.dialer import MemberDialer, OpenDialer
 from peer.store.base import SignedHashes
 from peer.store.disk import DiskStore
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
@@ -76,14 +76,14 @@ class At:
     api_address: str
     join_file: Path | None = None
 
-    def way(self, identity: Identity) -> MemberWay | OpenWay:
+    def dialer(self, identity: Identity) -> MemberDialer | OpenDialer:
         """How a peer with this identity gets there."""
         url = f"http://{self.api_address}"
         if self.join_file is None:
-            return OpenWay(url)
+            return OpenDialer(url)
         folder = self.join_file.with_name(identity.peer.hex()[:8])
         folder.mkdir(exist_ok=True)
-        return MemberWay(url, folder, identity, self.join_file)
+        return MemberDialer(url, folder, identity, self.join_file)
 
 
 REPOSITORY = "library/thing"
@@ -141,7 +141,7 @@ class BarePeer:
         """Open a session; without the default Hello the caller looks at what comes. `greet`: say Hello at all."""
         at = supernode if isinstance(supernode, At) else At(supernode.api_address)
         async with aiohttp.ClientSession() as http:
-            dial = await at.way(self.identity).dial(http)
+            dial = await at.dialer(self.identity).dial(http)
             url, tls, name = f"{dial.url}/v1/session", dial.tls, dial.server_name
             self.socket = await http.ws_connect(url, max_msg_size=1 << 26, ssl=tls, server_hostname=name)
             reader = asyncio.create_task(self._read())

@@ -14,7 +14,7 @@ from benchmarks.cluster.processes import WAIT_S
 from peer.downloader.contract import BlobFound
 from peer.downloader.limits import Limits
 from peer.downloader.machine import Downloader
-from peer.membership.way import OpenWay
+from peer.membership.dialer import OpenDialer
 from peer.metrics import Metrics
 from peer.node.node import Node
 from peer.node.origin_fetch import UpstreamFetcher
@@ -150,7 +150,7 @@ async def running_node(
     task: asyncio.Task[None] | None = None
     try:
         if supernode is not None:
-            node.session = Session(OpenWay(supernode.url), node.shell, jitter=lambda: 0.02)
+            node.session = Session(OpenDialer(supernode.url), node.shell, jitter=lambda: 0.02)
             task = asyncio.create_task(node.session.run())
             await node.session.tried.wait()
         yield node

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S
-from peer.membership.way import OpenWay
+from peer.membership.dialer import OpenDialer
 from peer.node.session import Session
 from proto.wire.messages import (
     PROTOCOL_VERSION,
@@ -68,7 +68,7 @@ class Owner:
 
 @contextlib.asynccontextmanager
 async def running(supernode: ScriptedSupernode, owner: Owner) -> AsyncIterator[Session]:
-    session = Session(OpenWay(supernode.url), owner, jitter=lambda: 0.01)
+    session = Session(OpenDialer(supernode.url), owner, jitter=lambda: 0.01)
     task = asyncio.create_task(session.run())
     try:
         yield session
@@ -149,7 +149,7 @@ async def test_three_missed_pings_end_the_session() -> None:
 async def test_what_is_sent_without_a_session_is_dropped() -> None:
     owner = Owner()
     async with scripted_supernode() as supernode:
-        session = Session(OpenWay(supernode.url), owner)
+        session = Session(OpenDialer(supernode.url), owner)
         session.send(Withdraw("sha256:" + "0" * 64))
         assert not session.is_open
         assert supernode.heard == []
@@ -177,7 +177,7 @@ async def test_a_supernode_that_refuses_leaves_the_node_without_one(opening: lis
 
 @pytest.mark.asyncio
 async def test_an_unreachable_supernode_is_tried_and_said_so() -> None:
-    session = Session(OpenWay("http://127.0.0.1:1"), Owner(), jitter=lambda: 10.0)
+    session = Session(OpenDialer("http://127.0.0.1:1"), Owner(), jitter=lambda: 10.0)
     task = asyncio.create_task(session.run())
     async with asyncio.timeout(WAIT_S):
         await session.tried.wait()

@@ -171,7 +171,7 @@ class Bench:
 
     def withdraw(self, session: PeerSession, digest: Digest) -> None:
         """See AnnouncementQueue."""
-        self.control.membership.leave(session, digest)
+        self.control.participation.leave(session, digest)
 
     def lease(self, session: PeerSession, number: int, swarm: OpenSwarm, piece: int, source: int) -> None:
         """The peer has been granted this."""

@@ -29,7 +29,7 @@ class Granting(Bench):
         self.one, self.two = self.join(), self.join()
         for session in (self.one, self.two):
             self.enter(session, self.swarm)
-        self.control.membership.learn_hashes(self.swarm, 0, HASH * 4)
+        self.control.participation.learn_hashes(self.swarm, 0, HASH * 4)
         for ears in self.ears.values():
             ears.heard.clear()
         self.events.clear()
@@ -76,7 +76,7 @@ def test_a_tiny_blob_goes_whole_while_that_takes_little_of_the_uplink() -> None:
 
 def test_a_lease_from_who_left_or_is_quarantined_fails_at_once() -> None:
     bench = Granting()
-    bench.control.membership.quarantine(bench.two.info.peer, "served corrupt bytes")
+    bench.control.participation.quarantine(bench.two.info.peer, "served corrupt bytes")
     bench.grant(bench.one.node, bench.two.node)
     bench.handler.lost(bench.two, "gone")
     bench.grant(bench.one.node, bench.two.node)

@@ -27,7 +27,7 @@ def test_nobody_is_put_aside_for_what_others_say() -> None:
     bench = Bench()
     liars, source = [bench.join(), bench.join("10.0.0.2:1")], bench.join("10.0.0.3:1")
     swarm = bench.open(b"blob", pieces=4)
-    bench.control.membership.learn_hashes(swarm, 0, HASH)
+    bench.control.participation.learn_hashes(swarm, 0, HASH)
     for number, liar in enumerate(liars, start=1):
         bench.enter(liar, swarm)
         bench.lease(liar, number, swarm, 0, source.node)
@@ -44,7 +44,7 @@ def test_whoever_sends_the_supernode_itself_corrupt_bytes_is_put_aside_for_a_whi
     bench = Bench()
     liar, source = bench.join(), bench.join("10.0.0.3:1")
     swarm = bench.open(b"blob", pieces=4)
-    bench.control.membership.learn_hashes(swarm, 0, HASH)
+    bench.control.participation.learn_hashes(swarm, 0, HASH)
     bench.enter(liar, swarm)
     bench.enter(source, swarm)
     bench.lease(liar, 1, swarm, 0, source.node)
@@ -63,7 +63,7 @@ def test_probes_are_few_however_many_are_accused() -> None:
     bench = Bench()
     liar, *sources = (bench.join(f"10.0.0.{number}:1") for number in range(1, 8))
     swarm = bench.open(b"blob", pieces=4)
-    bench.control.membership.learn_hashes(swarm, 0, HASH)
+    bench.control.participation.learn_hashes(swarm, 0, HASH)
     bench.enter(liar, swarm)
     for number, source in enumerate([*sources, *sources], start=1):
         bench.lease(liar, number, swarm, 0, source.node)
@@ -93,7 +93,7 @@ def test_a_lease_is_reported_with_the_schedulers_own_number() -> None:
     bench = Bench()
     session, swarm = bench.join(), bench.open(b"blob", pieces=2)
     bench.enter(session, swarm)
-    bench.control.membership.learn_hashes(swarm, 0, HASH * 2)
+    bench.control.participation.learn_hashes(swarm, 0, HASH * 2)
     bench.lease(session, 7, swarm, 0, SEED)
     bench.events.clear()
     bench.handler.received(session, Stored(7, swarm.number, 0, 1500))
@@ -106,7 +106,7 @@ def test_a_source_that_could_not_send_the_hash_is_not_blamed_and_the_hash_is_sen
     bench = Bench()
     session, swarm = bench.join(), bench.open(b"blob", pieces=2)
     bench.enter(session, swarm)
-    bench.control.membership.learn_hashes(swarm, 0, HASH * 2)
+    bench.control.participation.learn_hashes(swarm, 0, HASH * 2)
     bench.lease(session, 7, swarm, 1, 99)
     bench.events.clear()
     bench.handler.received(session, Failed(7, FetchReason.UNHASHED))
@@ -165,7 +165,7 @@ def test_with_its_last_piece_a_peer_wants_the_blob_no_more_and_the_store_may_evi
     first, second, swarm = bench.join(), bench.join(), bench.open(b"blob", pieces=2)
     for session in (first, second):
         bench.enter(session, swarm)
-        bench.control.membership.settle(swarm)
+        bench.control.participation.settle(swarm)
     for session in (first, second):
         assert bench.seed.calls == [("pin", swarm.digest)]
         for piece in (0, 1):

@@ -12,7 +12,7 @@ from proto.wire.join import JoinToken
 from proto.wire.tickets import Identity
 from supernode.membership.admission import Admission, Admitted, JoinRefused
 from supernode.membership.authorities import AuthorityFolder
-from supernode.membership.book import Book
+from supernode.membership.database import MemberDatabase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,12 +28,12 @@ class Desk:
         authorities = AuthorityFolder(folder)
         self.authorities = authorities.load_or_create()
         self.now_s = self.authorities.current.certificate.not_valid_before_utc.timestamp() + 30 * 86_400
-        self.book = Book(authorities.path, clock=lambda: self.now_s)
-        self.admission = Admission(lambda: self.authorities, self.book, clock=lambda: self.now_s)
+        self.database = MemberDatabase(authorities.path, clock=lambda: self.now_s)
+        self.admission = Admission(lambda: self.authorities, self.database, clock=lambda: self.now_s)
 
     def token(self, *, ttl_s: float = HOUR_S, uses: int | None = None) -> JoinToken:
         token = JoinToken.generate(self.authorities.current.fingerprint)
-        self.book.add_token(token, ttl_s, uses)
+        self.database.add_token(token, ttl_s, uses)
         return token
 
     def join(self, token: JoinToken, identity: Identity | None = None) -> Admitted:
@@ -44,7 +44,7 @@ class Desk:
 def desk(tmp_path: Path) -> Iterator[Desk]:
     made = Desk(tmp_path)
     yield made
-    made.book.close()
+    made.database.close()
 
 
 def refused(desk: Desk, token: JoinToken, identity: Identity | None = None) -> JoinRefused:
@@ -60,7 +60,7 @@ def test_a_token_s_proof_gets_a_certificate_for_the_node_s_own_key(desk: Desk) -
     record = read_answer(identity, json.dumps(fields).encode())
     assert record.renew_unix_s < record.expires_unix_s
     assert pinned_authority(record.authorities, token.fingerprint)
-    assert [(node.peer, node.token) for node in desk.book.nodes()] == [(identity.peer, token.id)]
+    assert [(node.peer, node.token) for node in desk.database.nodes()] == [(identity.peer, token.id)]
 
 
 def test_a_token_for_two_admits_two(desk: Desk) -> None:
@@ -88,7 +88,7 @@ def test_an_expired_token_says_since_when(desk: Desk) -> None:
 
 def test_a_revoked_token_admits_nobody(desk: Desk) -> None:
     token = desk.token()
-    assert desk.book.revoke_token(token.id)
+    assert desk.database.revoke_token(token.id)
     assert refused(desk, token).code == "revoked"
 
 
@@ -109,7 +109,7 @@ def test_a_proof_is_good_for_its_own_request_alone(desk: Desk) -> None:
 def test_a_revoked_node_does_not_come_back_by_another_token(desk: Desk) -> None:
     identity = Identity.generate()
     desk.join(desk.token(), identity)
-    desk.book.revoke_node(identity.peer)
+    desk.database.revoke_node(identity.peer)
     refusal = refused(desk, desk.token(), identity)
     assert refusal.code == "node_revoked"
     assert "delete identity.key" in str(refusal)
@@ -118,10 +118,10 @@ def test_a_revoked_node_does_not_come_back_by_another_token(desk: Desk) -> None:
 def test_a_member_renews_for_its_own_key_alone(desk: Desk) -> None:
     identity = Identity.generate()
     desk.join(desk.token(), identity)
-    before = desk.book.nodes()[0].expires_unix_s
+    before = desk.database.nodes()[0].expires_unix_s
     desk.now_s += 60 * 86_400
     desk.admission.renew(identity.peer, renewal_request(identity))
-    assert desk.book.nodes()[0].expires_unix_s - before == pytest.approx(60 * 86_400, abs=2)
+    assert desk.database.nodes()[0].expires_unix_s - before == pytest.approx(60 * 86_400, abs=2)
     with pytest.raises(JoinRefused):
         desk.admission.renew(identity.peer, renewal_request(Identity.generate()))
 

@@ -10,7 +10,7 @@ from proto.wire.join import parse_join_token
 from proto.wire.tickets import Identity
 from supernode.__main__ import run
 from supernode.membership.authorities import AuthorityFolder
-from supernode.membership.book import Book
+from supernode.membership.database import MemberDatabase
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,24 +51,24 @@ def test_a_token_is_revoked_by_its_id_or_by_itself(
 def test_a_node_is_revoked_by_the_beginning_of_its_id(
     tmp_path: Path, folder: AuthorityFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    book, peer = Book(folder.path), Identity.generate().peer
-    book.saw([(peer, "10.0.0.1", 1e10)])
+    database, peer = MemberDatabase(folder.path), Identity.generate().peer
+    database.record_seen([(peer, "10.0.0.1", 1e10)])
     said(capsys, tmp_path, "node", "revoke", peer.hex()[:8])
     assert "revoked" in said(capsys, tmp_path, "node", "list")
-    assert book.revoked() == {peer}
-    book.close()
+    assert database.revoked() == {peer}
+    database.close()
 
 
 def test_a_quarantine_is_ended_by_the_beginning_of_the_nodes_id(
     tmp_path: Path, folder: AuthorityFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     peer = Identity.generate().peer
-    book = Book(folder.path)
-    book.saw([(peer, "10.0.0.1", 1e12)])
+    database = MemberDatabase(folder.path)
+    database.record_seen([(peer, "10.0.0.1", 1e12)])
     assert "asked for pieces again" in said(capsys, tmp_path, "node", "lift", peer.hex()[:8])
-    assert book.take_lifts() == {peer}
-    assert book.take_lifts() == frozenset()
-    book.close()
+    assert database.take_lifts() == {peer}
+    assert database.take_lifts() == frozenset()
+    database.close()
 
 
 def test_a_rotation_says_what_follows(

@@ -56,7 +56,7 @@ async def test_a_quarantined_peer_that_comes_back_is_named_to_nobody(tmp_path: P
         BarePeer.connected(supernode) as good,
         BarePeer.connected(supernode) as other,
     ):
-        supernode._control.membership.quarantine(identity.peer, "served corrupt bytes")
+        supernode._control.participation.quarantine(identity.peer, "served corrupt bytes")
         async with BarePeer.connected(supernode, identity) as bad:
             for peer in (bad, good, other):
                 await peer.announce(origin, digest)

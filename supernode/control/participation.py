@@ -1,4 +1,4 @@
-"""Who is in which swarm, and what follows when somebody leaves, is trusted no more, or proves what it holds. Pure.
+"""Who takes part in which swarm, and what follows when somebody leaves, is mistrusted, or proves what it holds. Pure.
 
 A swarm is open as long as somebody is in it or something of it is under way. How members come in is admission's.
 """
@@ -33,7 +33,7 @@ SEED_OUT_S: Final = 300.0
 
 
 @dataclass(eq=False, slots=True)
-class Membership:
+class Participation:
     """One a supernode."""
 
     _ports: ControlPorts

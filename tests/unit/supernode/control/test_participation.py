@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from proto.ids import Digest, peer_name
 from proto.wire.messages import Failed, FetchReason, Holders, Voided
-from supernode.control.membership import SEED_FAILURES_MAX, SEED_OUT_S
+from supernode.control.participation import SEED_FAILURES_MAX, SEED_OUT_S
 from supernode.scheduler.contract import (
     SEED,
     FetchFromOrigin,
@@ -32,8 +32,8 @@ BLOB = Digest.of(b"blob")
 def test_hashes_that_become_known_together_are_saved_as_one_run() -> None:
     bench = Bench()
     swarm = bench.open(b"blob", pieces=5)
-    bench.control.membership.learn_hashes(swarm, 2, HASH)
-    bench.control.membership.learn_hashes(swarm, 0, HASH * 5)
+    bench.control.participation.learn_hashes(swarm, 2, HASH)
+    bench.control.participation.learn_hashes(swarm, 0, HASH * 5)
     assert bench.saved.hashes == [(2, HASH), (0, HASH * 2), (3, HASH * 2)]
 
 
@@ -41,13 +41,13 @@ def test_the_blob_is_kept_while_it_is_wanted_and_the_swarm_while_anybody_is_in_i
     bench = Bench()
     session, swarm = bench.join(), bench.open(b"blob")
     bench.enter(session, swarm)
-    bench.control.membership.settle(swarm)
+    bench.control.participation.settle(swarm)
     assert bench.seed.calls == [("pin", BLOB)]
     bench.enter(session, swarm, wanted=False)
-    bench.control.membership.settle(swarm)
+    bench.control.participation.settle(swarm)
     assert bench.seed.calls[1:] == [("unpin", BLOB)]
     bench.events.clear()
-    bench.control.membership.leave(session, BLOB)
+    bench.control.participation.leave(session, BLOB)
     assert bench.events == [PeerWithdrew(swarm.number, session.node), SwarmClosed(swarm.number)]
     assert bench.control.swarms.of(BLOB) is None
 
@@ -68,7 +68,7 @@ def test_a_quarantined_member_is_named_to_nobody() -> None:
     one, bad = bench.join(), bench.join()
     swarm = bench.open(b"blob", pieces=2)
     bench.enter(bad, swarm)
-    bench.control.membership.quarantine(bad.info.peer, "served corrupt bytes")
+    bench.control.participation.quarantine(bad.info.peer, "served corrupt bytes")
     bench.enter(one, swarm)
     assert [holders.nodes for holders in bench.heard(one).of(Holders)] in ([], [()])
 
@@ -78,9 +78,9 @@ def test_a_member_whose_quarantine_was_ended_is_named_again() -> None:
     one, bad = bench.join(), bench.join()
     swarm = bench.open(b"blob", pieces=2)
     bench.enter(bad, swarm)
-    bench.control.membership.quarantine(bad.info.peer, "served corrupt bytes")
-    bench.control.membership.end_quarantine(bad.info.peer)
-    bench.control.membership.end_quarantine(bad.info.peer)
+    bench.control.participation.quarantine(bad.info.peer, "served corrupt bytes")
+    bench.control.participation.end_quarantine(bad.info.peer)
+    bench.control.participation.end_quarantine(bad.info.peer)
     bench.enter(one, swarm)
     assert [holders.nodes for holders in bench.heard(one).of(Holders)] == [(bad.node,)]
 
@@ -88,7 +88,7 @@ def test_a_member_whose_quarantine_was_ended_is_named_again() -> None:
 def test_a_quarantined_peer_that_comes_back_is_put_aside_at_the_scheduler_too() -> None:
     bench = Bench()
     bad = bench.join()
-    bench.control.membership.quarantine(bad.info.peer, "served corrupt bytes")
+    bench.control.participation.quarantine(bad.info.peer, "served corrupt bytes")
     bench.handler.lost(bad, "gone")
     bench.events.clear()
     again = bench.handler.admit(bench.heard(bad), bad.info)
@@ -101,7 +101,7 @@ def test_a_voided_blob_is_forgotten_by_all_and_its_fetches_end() -> None:
     bench.enter(session, swarm)
     swarm.fetch_began(9)
     bench.events.clear()
-    bench.control.membership.drop_all(swarm, "wrong")
+    bench.control.participation.drop_all(swarm, "wrong")
     assert bench.heard(session).of(Voided) == [Voided(swarm.number, "wrong")]
     assert bench.seed.calls[-1] == ("cancel_origin", 9)
     assert bench.events == [SwarmVoided(swarm.number), SwarmClosed(swarm.number)]
@@ -113,7 +113,7 @@ def test_what_a_member_said_to_hold_counts_once_the_hash_is_known() -> None:
     session, swarm = bench.join(), bench.open(b"blob", pieces=2)
     swarm.join(session.node, peer_name(session.info.peer), held=0b10, wanted=True)
     bench.events.clear()
-    bench.control.membership.learn_hashes(swarm, 0, HASH * 2)
+    bench.control.participation.learn_hashes(swarm, 0, HASH * 2)
     assert bench.events == [PieceStored(swarm.number, session.node, 1)]
 
 

@@ -1,4 +1,4 @@
-"""The book of tokens and nodes: shared with commands beside it, kept over restarts."""
+"""The database of tokens and nodes: shared with commands beside it, kept over restarts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from proto.errors import ConfigError
 from proto.wire.join import JoinToken
 from proto.wire.tickets import Identity
-from supernode.membership.book import FILE, Book
+from supernode.membership.database import FILE, MemberDatabase
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,7 +20,7 @@ NODE = Identity.generate().peer
 
 
 def test_what_a_command_changes_beside_it_is_noticed(tmp_path: Path) -> None:
-    running, command = Book(tmp_path), Book(tmp_path)
+    running, command = MemberDatabase(tmp_path), MemberDatabase(tmp_path)
     running.add_token(TOKEN, 60.0, None)
     assert running.admit(NODE, TOKEN.id, 1e10, "10.0.0.1")
     before = running.stamp()
@@ -33,38 +33,38 @@ def test_what_a_command_changes_beside_it_is_noticed(tmp_path: Path) -> None:
 
 
 def test_tokens_and_nodes_outlive_a_restart_and_the_secret_is_not_kept(tmp_path: Path) -> None:
-    book = Book(tmp_path)
-    book.add_token(TOKEN, 60.0, 3)
-    book.admit(NODE, TOKEN.id, 1e10, "10.0.0.1")
-    book.close()
+    database = MemberDatabase(tmp_path)
+    database.add_token(TOKEN, 60.0, 3)
+    database.admit(NODE, TOKEN.id, 1e10, "10.0.0.1")
+    database.close()
     assert TOKEN.secret not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    book = Book(tmp_path)
-    assert [(token.id, token.uses, token.uses_max) for token in book.tokens()] == [(TOKEN.id, 1, 3)]
-    assert [node.peer for node in book.nodes()] == [NODE]
-    book.close()
+    database = MemberDatabase(tmp_path)
+    assert [(token.id, token.uses, token.uses_max) for token in database.tokens()] == [(TOKEN.id, 1, 3)]
+    assert [node.peer for node in database.nodes()] == [NODE]
+    database.close()
 
 
 def test_a_node_that_a_lost_book_had_is_back_when_it_connects(tmp_path: Path) -> None:
-    book = Book(tmp_path)
-    book.saw([(NODE, "10.0.0.7", 1e10)])
-    node = book.nodes()[0]
+    database = MemberDatabase(tmp_path)
+    database.record_seen([(NODE, "10.0.0.7", 1e10)])
+    node = database.nodes()[0]
     assert (node.peer, node.address, node.expires_unix_s) == (NODE, "10.0.0.7", 1e10)
-    book.close()
+    database.close()
 
 
 def test_two_uses_are_two_even_when_asked_for_at_once(tmp_path: Path) -> None:
-    one, other = Book(tmp_path), Book(tmp_path)
+    one, other = MemberDatabase(tmp_path), MemberDatabase(tmp_path)
     one.add_token(TOKEN, 60.0, 1)
-    taken = [book.admit(Identity.generate().peer, TOKEN.id, 1e10, "") for book in (one, other)]
+    taken = [database.admit(Identity.generate().peer, TOKEN.id, 1e10, "") for database in (one, other)]
     assert taken == [True, False]
     one.close()
     other.close()
 
 
 def test_a_book_of_a_newer_release_is_refused(tmp_path: Path) -> None:
-    Book(tmp_path).close()
+    MemberDatabase(tmp_path).close()
     with sqlite3.connect(tmp_path / FILE) as db:
         db.execute("PRAGMA user_version=99")
     db.close()
     with pytest.raises(ConfigError, match="has schema 99"):
-        Book(tmp_path)
+        MemberDatabase(tmp_path)

@@ -58,7 +58,7 @@ class Dial:
     server_name: str | None = None
 
 
-class OpenWay:
+class OpenDialer:
     """To a supernode with --open, plain; or by https, through a server with a certificate that this machine trusts."""
 
     def __init__(self, url: str) -> None:
@@ -66,7 +66,7 @@ class OpenWay:
         self._tls: ssl.SSLContext | None = None
 
     async def dial(self, client: aiohttp.ClientSession) -> Dial:
-        """See MemberWay."""
+        """See MemberDialer."""
         if not self.url.startswith("https:"):
             return Dial(self.url, True)
         # One of our own: that of aiohttp has no certificates (proto.runtime.service).
@@ -75,11 +75,11 @@ class OpenWay:
         return Dial(self.url, self._tls)
 
     async def explain(self, client: aiohttp.ClientSession, error: BaseException) -> NotAdmitted | None:
-        """See MemberWay."""
+        """See MemberDialer."""
         return refusal_of(error)
 
     async def pause(self, pause_s: float) -> None:
-        """See MemberWay."""
+        """See MemberDialer."""
         await asyncio.sleep(pause_s)
 
     def renew_within(self, within_s: float) -> None:
@@ -89,7 +89,7 @@ class OpenWay:
         """There is no certificate."""
 
 
-class MemberWay:
+class MemberDialer:
     """To a supernode that admits members. `join`: a token, or a file that holds one and is read when it is needed."""
 
     def __init__(self, url: str, data_dir: Path, identity: Identity, join: JoinToken | Path | None) -> None:

@@ -1,4 +1,4 @@
-"""The book of tokens and nodes, one SQLite file in the authorities' folder: shared by a running supernode and commands.
+"""The database of tokens and nodes, one SQLite file beside the authorities, which commands and the supernode share.
 
 Blocking, each operation whole or not at all. It knows no certificates, only what was decided about them.
 """
@@ -42,7 +42,7 @@ CREATE TABLE nodes (
 _LIFTS: Final = "CREATE TABLE IF NOT EXISTS lifts (peer BLOB PRIMARY KEY)"
 
 
-class BookError(LocalError):
+class DatabaseError(LocalError):
     """The file cannot be read or written now."""
 
 
@@ -79,7 +79,7 @@ class NodeRow:
     address: str
 
 
-class Book:
+class MemberDatabase:
     """One connection, used by one thread at a time."""
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
@@ -115,19 +115,19 @@ class Book:
         self._db.close()
 
     def stamp(self) -> int:
-        """Changes when another process changed the book."""
+        """Changes when another process changed the database."""
         with self._reading() as db:
             return int(db.execute("PRAGMA data_version").fetchone()[0])
 
     # --- tokens ------------------------------------------------------------------------------------------------
 
     def add_token(self, token: JoinToken, ttl_s: float, uses_max: int | None) -> None:
-        """Raises BookError, also when there are too many."""
+        """Raises DatabaseError, also when there are too many."""
         now_s = self._clock()
         with self._writing() as db:
             db.execute("DELETE FROM tokens WHERE expires_unix_s < ?", (now_s - _TOKEN_KEPT_S,))
             if db.execute("SELECT count(*) FROM tokens").fetchone()[0] >= TOKENS_MAX:
-                raise BookError(f"there are {TOKENS_MAX} join tokens already: use fewer, for more nodes each")
+                raise DatabaseError(f"there are {TOKENS_MAX} join tokens already: use fewer, for more nodes each")
             db.execute(
                 "INSERT INTO tokens VALUES (?, ?, ?, ?, ?, 0, 0)",
                 (token.id, token.proof_key, now_s, now_s + ttl_s, uses_max),
@@ -188,8 +188,8 @@ class Book:
         with self._writing() as db:
             db.execute("UPDATE nodes SET expires_unix_s = ? WHERE peer = ?", (expires_unix_s, peer))
 
-    def saw(self, seen: Sequence[tuple[PeerId, str, float]]) -> None:
-        """These connected: key, from which address, when its certificate ends. One that a lost book had is back."""
+    def record_seen(self, seen: Sequence[tuple[PeerId, str, float]]) -> None:
+        """These connected: key, from which address, when its certificate ends. One that a lost database had is back."""
         now_s = self._clock()
         with self._writing() as db:
             db.executemany(
@@ -232,7 +232,7 @@ class Book:
         # A revoked one whose certificate has ended could not come back anyway.
         db.execute("DELETE FROM nodes WHERE expires_unix_s < ?", (now_s,))
         if db.execute("SELECT count(*) FROM nodes").fetchone()[0] >= NODES_MAX:
-            raise BookError(f"there are {NODES_MAX} nodes already")
+            raise DatabaseError(f"there are {NODES_MAX} nodes already")
 
     # --- SQLite ------------------------------------------------------------------------------------------------
 
@@ -241,7 +241,7 @@ class Book:
         try:
             yield self._db
         except sqlite3.Error as error:
-            raise BookError(f"{FILE}: {error}") from None
+            raise DatabaseError(f"{FILE}: {error}") from None
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -250,7 +250,7 @@ class Book:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
         except sqlite3.Error as error:
-            raise BookError(f"{FILE}: {error}") from None
+            raise DatabaseError(f"{FILE}: {error}") from None
 
 
 _TOKEN: Final = "id, created_unix_s, expires_unix_s, uses_max, uses, revoked"

@@ -1,4 +1,4 @@
-"""A node's way to a real supernode: it joins once, stays a member, and says in one line why it does not get in."""
+"""A node dials a real supernode: it joins once, stays a member, and says in one line why it does not get in."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 from benchmarks.cluster.processes import wait_until
 from peer.membership.record import FILE, read_record, write_record
 from peer.membership.refusals import NotAdmitted
-from peer.membership.way import MemberWay, OpenWay
+from peer.membership.dialer import MemberDialer, OpenDialer
 from proto.wire.tickets import Identity
 from supernode import config
 from supernode.app import Supernode
 from supernode.membership.authorities import AuthorityFolder
-from supernode.membership.book import Book
+from supernode.membership.database import MemberDatabase
 from supernode.membership.certificates import NODE_LIFE_S, certify_node, pem
 from supernode.membership.commands import create_token
 
@@ -54,12 +54,12 @@ class Candidate:
         folder.mkdir(exist_ok=True)
         self.file = folder / FILE
         self.identity = Identity.load_or_create(folder / "identity.key")
-        self.way = MemberWay(f"http://{supernode.api_address}", folder, self.identity, join)
+        self.dialer = MemberDialer(f"http://{supernode.api_address}", folder, self.identity, join)
 
     async def asks(self, path: str = "/v1/nodes") -> int:
         """The status of what members may read."""
         async with aiohttp.ClientSession() as client:
-            dial = await self.way.dial(client)
+            dial = await self.dialer.dial(client)
             async with client.get(dial.url + path, ssl=dial.tls, server_hostname=dial.server_name) as answer:
                 return answer.status
 
@@ -67,12 +67,12 @@ class Candidate:
         """Why it cannot open a session."""
         async with aiohttp.ClientSession() as client:
             try:
-                dial = await self.way.dial(client)
+                dial = await self.dialer.dial(client)
             except NotAdmitted as error:
                 return error
             with pytest.raises((aiohttp.ClientError, OSError)) as failed:
                 await client.ws_connect(f"{dial.url}/v1/session", ssl=dial.tls, server_hostname=dial.server_name)
-            explained = await self.way.explain(client, failed.value)
+            explained = await self.dialer.explain(client, failed.value)
             assert explained is not None, repr(failed.value)
             return explained
 
@@ -158,11 +158,11 @@ async def test_a_supernode_with_open_is_named_as_such(tmp_path: Path) -> None:
 
 async def test_an_open_peer_is_refused_before_the_first_frame(tmp_path: Path) -> None:
     async with supernode_at(tmp_path / "s") as supernode, aiohttp.ClientSession() as client:
-        way = OpenWay(f"http://{supernode.api_address}")
-        dial = await way.dial(client)
+        dialer = OpenDialer(f"http://{supernode.api_address}")
+        dial = await dialer.dial(client)
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await client.ws_connect(f"{dial.url}/v1/session", ssl=dial.tls)
-        explained = await way.explain(client, refused.value)
+        explained = await dialer.explain(client, refused.value)
         assert explained is not None
         assert "refused (403): this supernode admits members only" in str(explained)
 
@@ -171,9 +171,9 @@ async def test_a_revoked_node_is_refused_within_a_look(tmp_path: Path) -> None:
     async with supernode_at(tmp_path / "s") as supernode:
         node = Candidate(tmp_path / "n", supernode, token_of(tmp_path / "s"))
         assert await node.asks() == 200
-        book = Book(AuthorityFolder(tmp_path / "s").path)
-        book.revoke_node(node.identity.peer)
-        book.close()
+        database = MemberDatabase(AuthorityFolder(tmp_path / "s").path)
+        database.revoke_node(node.identity.peer)
+        database.close()
         await becomes(node.asks, 403)
         assert "was revoked: to admit this machine again" in str(await node.refusal())
 
@@ -187,8 +187,8 @@ async def test_a_node_renews_by_itself_when_it_is_told_to(tmp_path: Path) -> Non
         async def is_renewed() -> bool:
             return node.file.read_bytes() != before
 
-        renewing = asyncio.create_task(node.way.keep_renewed())
-        node.way.renew_within(0.0)
+        renewing = asyncio.create_task(node.dialer.keep_renewed())
+        node.dialer.renew_within(0.0)
         await becomes(is_renewed, True)
         renewing.cancel()
         await asyncio.gather(renewing, return_exceptions=True)
@@ -208,7 +208,7 @@ async def test_a_node_survives_a_rotation_and_the_end_of_the_authority_before(tm
         # Tokens of both authorities admit.
         assert await Candidate(tmp_path / "a", supernode, older).asks() == 200
         assert await Candidate(tmp_path / "b", supernode, token_of(tmp_path / "s")).asks() == 200
-        await late.way._renew()
+        await late.dialer._renew()
     authorities.rotate(0.0)
     async with supernode_at(tmp_path / "s") as supernode:
         refusal = await Candidate(tmp_path / "n", supernode).refusal()
@@ -244,7 +244,7 @@ async def test_a_clock_two_hours_off_keeps_nobody_out(
 async def test_a_clock_a_month_off_is_named_and_by_how_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = time.time
     # The supernode's; the node's stays as it is, and is OpenSSL's too.
-    monkeypatch.setattr("peer.membership.way.time", SimpleNamespace(time=ours, gmtime=time.gmtime))
+    monkeypatch.setattr("peer.membership.dialer.time", SimpleNamespace(time=ours, gmtime=time.gmtime))
     monkeypatch.setattr("time.time", lambda: ours() + 30 * 24 * HOUR_S)
     token = token_of(tmp_path / "s")
     async with supernode_at(tmp_path / "s") as supernode:
@@ -261,12 +261,12 @@ async def test_a_clock_months_ahead_does_not_renew_without_end(
         node = Candidate(tmp_path / "n", supernode, token_of(tmp_path / "s"))
         assert await node.asks() == 200
         ahead = SimpleNamespace(time=lambda: ours() + NODE_LIFE_S, gmtime=time.gmtime)
-        monkeypatch.setattr("peer.membership.way.time", ahead)
+        monkeypatch.setattr("peer.membership.dialer.time", ahead)
 
         async def is_told() -> bool:
             return "reason=the new one is to be renewed already" in caplog.text
 
-        renewing = asyncio.create_task(node.way.keep_renewed())
+        renewing = asyncio.create_task(node.dialer.keep_renewed())
         await becomes(is_told, True)
         renewing.cancel()
         await asyncio.gather(renewing, return_exceptions=True)
