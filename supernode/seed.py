@@ -364,6 +364,8 @@ class Seed:
         if handle is not None:
             try:
                 handle.void()
+            except LocalError as error:
+                logger.error("blob_not_voided digest=%s error=%s", digest.short, error)
             finally:
                 handle.close()
 
