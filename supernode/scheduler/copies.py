@@ -25,7 +25,7 @@ def join(swarm: Swarm, node: Node) -> Member:
     rack = node.rack
     if rack is not None:
         swarm.rack_nodes[rack] = swarm.rack_nodes.get(rack, 0) | node.bit
-        for piece in indices(in_rack_or_inbound(swarm, rack)):
+        for piece in indices(swarm.of_rack(rack)):
             swarm.in_rack[piece] |= node.bit
     return member
 
@@ -188,11 +188,6 @@ def _withdraw_offer(swarm: Swarm, node: Node, pieces: int, left: int) -> None:
 
 
 # --- racks -------------------------------------------------------------------------------------------------------
-
-
-def in_rack_or_inbound(swarm: Swarm, rack: str) -> int:
-    """Pieces that the rack has or that are on their way into it."""
-    return swarm.rack_have.get(rack, 0) | swarm.rack_inbound.get(rack, 0)
 
 
 def reserve_for_rack(swarm: Swarm, rack: str, piece: int) -> None:

@@ -323,6 +323,10 @@ class Swarm:
         """The supernode's own membership."""
         return self.members[SEED]
 
+    def of_rack(self, rack: str) -> int:
+        """Pieces that the rack has or that are on their way into it."""
+        return self.rack_have.get(rack, 0) | self.rack_inbound.get(rack, 0)
+
 
 class Lease:
     """One piece on its way from `source` to `receiver`. An inline one travels in the grant and takes no slot.

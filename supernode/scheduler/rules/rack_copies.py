@@ -21,7 +21,7 @@ def bound_pieces(state: State, swarm: Swarm, node: Node) -> int:
     """Pieces that the node's rack has, or that are on their way into it: they come from there and nowhere else."""
     if node.rack is None or state.rack_exempt & node.bit:
         return 0
-    return copies.in_rack_or_inbound(swarm, node.rack)
+    return swarm.of_rack(node.rack)
 
 
 def may_take(state: State, swarm: Swarm, source: Node, piece: int, receivers: int) -> int:
