@@ -371,17 +371,7 @@ class Seed:
 
     def suspect(self, digest: Digest, pieces: int) -> None:
         """See SeedWork."""
-        self._check_threads.submit(self._suspect, digest, pieces)
-
-    def _suspect(self, digest: Digest, pieces: int) -> None:
-        handle = self._store.get(digest, used=False)
-        if handle is not None:
-            try:
-                handle.check_pieces(pieces, "complaint")
-            except LocalError as error:
-                logger.error("pieces_not_checked digest=%s error=%s", digest.short, error)
-            finally:
-                handle.close()
+        self._store.suspect(digest, pieces)
 
     def check(self, swarm: OpenSwarm) -> None:
         """See SeedWork."""

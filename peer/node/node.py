@@ -165,7 +165,7 @@ class Node:
         self._metrics.lease("granted")
 
     def suspect(self, digest: Digest, piece: int) -> None:
-        self._workers.recheck(digest, piece)
+        self._workers.store.suspect(digest, 1 << piece)
 
     # --- peer.node.command_handler.CommandHandler ---------------------------------------------------------------
 

@@ -67,7 +67,7 @@ CHECK_AHEAD_BYTES: Final = 32 * 1024 * 1024
 class Workers:
     """Small pools, so that a long digest check never delays the opening of a blob. close() joins them all.
 
-    `transport` and `fetcher` have threads of their own, and end with these.
+    `transport` and `fetcher` have threads of their own, and end with these; `store` does not.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Workers:
         origins: Origins,
         metrics: Metrics,
     ) -> None:
-        self._store = store
+        self.store = store
         self.transport = transport
         self.fetcher = fetcher
         self._origins = origins
@@ -108,7 +108,7 @@ class Workers:
 
     def _open(self, digest: Digest, layout: PieceLayout) -> BlobHandle | str:
         try:
-            return self._store.open(digest, layout)
+            return self.store.open(digest, layout)
         except Exception as error:
             return _trouble(error, "store_open_failed", digest)
 
@@ -161,7 +161,7 @@ class Workers:
 
     def _check_ahead(self, digest: Digest, first: int, mark: float, checked: Callable[[], None]) -> None:
         # A pin of its own: the file must not be closed under it.
-        handle = self._store.get(digest, used=False)
+        handle = self.store.get(digest, used=False)
         if handle is None:
             raise LocalError(f"blob {digest.short} left the store")
         try:
@@ -176,27 +176,11 @@ class Workers:
         finally:
             handle.close()
 
-    def recheck(self, digest: Digest, piece: int) -> None:
-        """Read a piece again that another node got corrupt from here; if it has rotted, the store tells."""
-
-        def run() -> None:
-            handle = self._store.get(digest, used=False)
-            if handle is None:
-                return
-            try:
-                handle.check_pieces(1 << piece, "complaint")
-            except LocalError as error:
-                logger.error("pieces_not_checked digest=%s %s", digest.short, error)
-            finally:
-                handle.close()
-
-        self._rereads.submit(run)
-
     def keep_hashes(self, digest: Digest, signed: SignedHashes) -> None:
         """Checked hashes of a blob that nobody uses now: others will ask for them."""
 
         def run() -> None:
-            handle = self._store.get(digest, used=False)
+            handle = self.store.get(digest, used=False)
             if handle is None:
                 return
             try:
@@ -210,7 +194,7 @@ class Workers:
 
     def all_hashes(self, digest: Digest) -> bytes:
         """Every piece hash of a complete blob, concatenated; empty when one is missing or cannot be read."""
-        handle = self._store.get(digest, used=False)
+        handle = self.store.get(digest, used=False)
         if handle is None:
             return b""
         try:
@@ -266,7 +250,7 @@ class Workers:
         def run() -> None:
             held: int | None = None
             busy = False
-            handle = self._store.get(command.digest, used=False)
+            handle = self.store.get(command.digest, used=False)
             if handle is None:
                 post(HoldingsKnown(command.query, None))
                 return

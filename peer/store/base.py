@@ -261,6 +261,10 @@ class BlobStore(Protocol):
         """Evict by hand; False when it is pinned or absent."""
         ...
 
+    def suspect(self, digest: Digest, pieces: int) -> None:
+        """Somebody has cause to doubt held pieces (mask): they are read again soon. Returns at once."""
+        ...
+
     @property
     def used_bytes(self) -> int: ...
 

@@ -78,6 +78,8 @@ class DiskStore:
         self._callbacks: list[Callable[[Digest], None]] = []
         self._rotten_callbacks: list[Callable[[Digest, int], None]] = []
         self._before_write: list[Callable[[Digest], None]] = []
+        # Reads again what is suspected: the scrub, while there is one.
+        self.read_again: Callable[[Digest, int], None] = lambda digest, pieces: None
         self._digests = DigestThread()
         try:
             self._scan()
@@ -121,6 +123,9 @@ class DiskStore:
             self._forget(blob)
         self._tell([digest])
         return True
+
+    def suspect(self, digest: Digest, pieces: int) -> None:
+        self.read_again(digest, pieces)
 
     @property
     def used_bytes(self) -> int:

@@ -49,14 +49,16 @@ class Scrub:
         self._closed = False
         for digest in store.unverified():
             self._suspects[digest] = (ALL_PIECES, "scrub")
+        store.read_again = self.suspect
         self._thread = threading.Thread(target=self._run, name="store-scrub", daemon=True)
         self._thread.start()
 
-    def suspect(self, digest: Digest, pieces: int = ALL_PIECES, found_by: str = "complaint") -> None:
-        """Somebody has cause to doubt these pieces (mask): check them before all that is due."""
+    def suspect(self, digest: Digest, pieces: int = ALL_PIECES) -> None:
+        """Somebody complained of these pieces (mask): check them before all else."""
         with self._changed:
             doubted, _ = self._suspects.get(digest, (0, ""))
-            self._suspects[digest] = (doubted | pieces, found_by)
+            self._suspects[digest] = (doubted | pieces, "complaint")
+            self._suspects.move_to_end(digest, last=False)
             self._changed.notify()
 
     def close(self) -> None:

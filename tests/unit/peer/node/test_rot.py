@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from peer.store.scrub import Scrub
 from proto.pieces import mask_to_bytes
 from proto.wire.messages import Announce, BlobChecked, Doubted, SwarmOpened
 from tests.support.rot import flip
@@ -49,9 +50,11 @@ async def test_a_client_gets_the_whole_blob_and_one_piece_is_fetched_again(tmp_p
 async def test_a_piece_that_another_node_complains_of_is_read_again(tmp_path: Path) -> None:
     async with two_nodes(tmp_path) as (supernode, _, node):
         node.holds(DIGEST, CONTENT, [SOURCE])
+        scrub = Scrub(node.store, interval_s=0.0, rate_bytes_s=1)
         swarm: SwarmOpened = opened(supernode, node, DIGEST, CONTENT)
         await supernode.say(swarm, to=node.identity.peer)
         rot(node, PIECE)
         await supernode.say(Doubted(swarm.swarm, 1), to=node.identity.peer)
         assert says_the_gap(await supernode.hears(Announce), piece=1)
         assert node.store.counters.rotten == {"complaint": 1}
+        scrub.close()
