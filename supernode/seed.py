@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# A blob that nobody wants any more is fetched for so long: a node that lost its session comes back sooner.
+# How long the fetch of a blob goes on that nobody wants any more: a node that lost its session comes back sooner.
 UNWANTED_S: Final = 10.0
 # Threads for opening blobs, and for comparing digests (a core each while they read).
 STORE_THREADS: Final = 4
@@ -98,7 +98,7 @@ class Seed:
         self._lock = threading.Lock()
         self._closing = False
         self._pins: dict[Digest, BlobHandle] = {}
-        # What is to be pinned: threads may come to it in another order than they were told.
+        # What is to be pinned: threads may run in another order than their work was submitted.
         self._wanted: set[Digest] = set()
         self._fetches: dict[int, _OriginFetch] = {}
         self._store_threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
@@ -402,7 +402,7 @@ class Seed:
             fetch.end()
 
     def close(self) -> None:
-        """Blocking: wait for every thread but the queues', close every blob. Others are closed by who made them."""
+        """Blocking: wait for every thread but the queues', close every blob. What was given is closed by its maker."""
         self.cancel_all()
         for executor in (self._check_threads, self._store_threads):
             executor.shutdown(wait=True, cancel_futures=True)

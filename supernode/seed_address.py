@@ -1,6 +1,6 @@
 """Where peers fetch pieces from the seed: as the operator advertises it, else where each of them reached us.
 
-Peers are told numeric addresses alone. So a name is looked up here, now and again; nobody waits for a name server.
+Peers are given numeric addresses only, so a name is looked up here from time to time. Nobody waits for a name server.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Final
 from proto.config.values import HostPort, parse_host_port, parse_numeric
 from proto.runtime.resources import numeric_address
 
-# A name that moves to another machine is followed after so long, by sessions that open then.
+# How often a name is looked up: it may move to another machine. Sessions that open later get the new address.
 LOOK_UP_EVERY_S: Final = 60.0
 
 

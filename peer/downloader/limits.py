@@ -15,8 +15,8 @@ class Limits:
     silent_grace_s: float = 45.0
     # Where a node knows nobody to share the origin with, each begins at a moment of its own.
     grace_jitter_s: float = 10.0
-    # A node whose turn at the origin it is may be dead or refused there: the next one tries when so long nothing came.
-    # Or so long as all owners need for a piece each at the slowest rate worth waiting for, if that is longer.
+    # The node whose turn it is may be dead, or refused by the origin: the next one tries when nothing came for this
+    # long, or for as long as all owners need for a piece each at the slowest useful rate, if that is longer.
     turn_s: float = 15.0
     # containerd gives up on headers after 30 s.
     # The supernode says before that, after 20 s, that an origin is slow.
@@ -25,9 +25,10 @@ class Limits:
     public_s: float = 3600.0
     # The same while the origin cannot be asked.
     public_outage_s: float = 4 * 3600.0
-    # A reader waits so long without progress: no transfer, no payload, no word that the origin or the swarm moves.
+    # How long a reader waits without progress: no transfer, no payload, no word that the origin or the swarm moves.
     stall_s: float = 30.0
-    # Where others share the origin out, who has nothing after so long again goes there alone: longer than all turns.
+    # Where others share the origin, a node that has nothing after this much more time asks it alone. Longer than all
+    # turns.
     starved_s: float = 90.0
     # The same where the swarm moves, or other blobs come: it may be others' turn, or this node may reach nobody.
     # With stall_s and starved_s it is less than the 5 minutes after which containerd gives up a body.

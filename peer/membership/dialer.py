@@ -303,7 +303,7 @@ async def _text(answer: aiohttp.ClientResponse) -> bytes:
 
 
 def _difference_s(answer: aiohttp.ClientResponse) -> float:
-    """By how much the clock of who answered is ahead of ours; 0 where it does not say."""
+    """How far the clock of the machine that answered is ahead of ours; 0 if it does not say."""
     with contextlib.suppress(ValueError, TypeError):
         return email.utils.parsedate_to_datetime(answer.headers.get("Date", "")).timestamp() - time.time()
     return 0.0

@@ -47,7 +47,7 @@ def read_record(path: Path) -> Record | None:
 
 
 def write_record(path: Path, record: Record) -> None:
-    """Kept for the next start. A disk that refuses costs a join then, so it is told and no more."""
+    """Keep it for the next start. If the disk refuses, the node has to join again then; that is logged, not raised."""
     try:
         write_private(path, json.dumps(asdict(record), indent=1).encode() + b"\n")
     except OSError as error:

@@ -21,14 +21,14 @@ AWAY_S: Final = 2 * 3600.0
 
 
 class SupernodeClock:
-    """`clock` is this machine's, Unix seconds. Until the supernode told its own, it is taken for the same."""
+    """`clock` is this machine's, Unix seconds. Until the supernode has told its time, both are taken to be the same."""
 
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._ahead_s = 0.0
         self._lost_unix_s: float | None = None
 
-    def told(self, unix_s: float) -> None:
+    def set(self, unix_s: float) -> None:
         """The supernode says that it is this late."""
         self._ahead_s = unix_s - self._clock()
         if abs(self._ahead_s) > CLOCK_DIFFERENCE_S:

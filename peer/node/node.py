@@ -131,7 +131,7 @@ class Node:
 
     def told_time(self, unix_s: float) -> None:
         """Tickets are judged by this clock."""
-        self._clock.told(unix_s)
+        self._clock.set(unix_s)
 
     def lost(self, reason: str, *, silent: bool) -> None:
         """Its numbers mean nothing any more."""

@@ -37,7 +37,7 @@ class ProxyLimits:
     relay_s: float = 25.0
     # The size of a blob is known by then, or the client is passed through.
     open_s: float = 25.0
-    # Headers wait for the first byte, so that a refusal can still be told, but no longer than this from the request on.
+    # Headers wait for the first byte, so that an error can still be sent, but no longer than this after the request.
     headers_s: float = 26.0
     # How often a request that waits looks whether its client is still there.
     hangup_check_s: float = 1.0

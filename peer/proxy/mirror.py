@@ -250,7 +250,7 @@ class _Mirror:
 
 
 async def _first_byte(asked: ClientRequest, blob: OpenedBlob, headers_by: float) -> None:
-    """Wait until something can be sent, for a failure can be told before the headers alone. Raises BlobFailed.
+    """Wait until something can be sent: a failure can only be answered before the headers. Raises BlobFailed.
 
     A slow origin is waited for no longer than clients wait for headers.
     """

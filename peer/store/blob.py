@@ -63,7 +63,7 @@ class BlobHost(Protocol):
         ...
 
     def verify_after_s(self, *, for_peer: bool) -> float:
-        """How long the check of a piece counts for who reads it."""
+        """How long the check of a piece counts."""
         ...
 
     def found_rotten(self, blob: Blob, pieces: int, found_by: str) -> None:
@@ -398,7 +398,7 @@ class Blob:
             self.checks.passed(piece, at_s)
         if not rotten:
             return 0
-        # Who compares the digest next must not find them missing before it was told.
+        # The next digest check must not find them missing before that was reported.
         with self._check_lock:
             lost = self._lose(rotten, generation)
             if lost:

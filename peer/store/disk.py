@@ -190,7 +190,7 @@ class DiskStore:
         return max(self._verify_after_s, DAY_S) if for_peer else self._verify_after_s
 
     def found_rotten(self, blob: Blob, pieces: int, found_by: str) -> None:
-        """See BlobHost: counted, told in one line, and to who fetches it again."""
+        """See BlobHost: count it, log it, and tell the listeners, which fetch it again."""
         with self._lock:
             if self._blobs.get(blob.digest) is blob:
                 self._unfinished[blob] = None

@@ -83,7 +83,7 @@ class Scrub:
                 log.error("scrub_failed error=%s", error)
                 rest_until = time.monotonic() + _REST_S
             except Exception:
-                # Our own bug: told loudly, but pulls need no scrub.
+                # Our own bug: logged with its trace, but pulls need no scrub.
                 log.exception("scrub_failed")
                 rest_until = time.monotonic() + _REST_S
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class PieceAdoption:
-    """`run` has something called by the torrent thread. `held` and `failed` are told how each piece ended."""
+    """`run` has something called by the torrent thread. `held` or `failed` is called at the end of each piece."""
 
     def __init__(
         self,

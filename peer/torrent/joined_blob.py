@@ -1,4 +1,4 @@
-"""What the torrent thread knows of one blob, told of or joined. Plain data, touched by that thread alone."""
+"""What the torrent thread knows of one blob, named or joined. Plain data, used by that thread only."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class TorrentSwarms(PieceDelivery):
         self.port: Final = self._session.port
         # libtorrent's count.
         self._sent_bytes = 0
-        # What the supernode told of, kept for when the blobs are joined.
+        # Torrents that the supernode named, kept until their blobs are joined.
         self._known: OrderedDict[Digest, KnownTorrent] = OrderedDict()
         self._adoption = PieceAdoption(self._do, self._piece_held, self._failed)
         # Blobs whose missing pieces are to be fetched; those of them that wait for another writer's end.

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 SLOW_BYTES_S: Final = 64 * 1024
 # For this part of the time it makes it wait, at least.
 SLOW_PART: Final = 0.5
-# So long it is looked at before it counts as slow, and again.
+# How long a transfer is watched each time before it is judged.
 SLOW_WINDOW_S: Final = 2.0
 # A transfer that does not get on at this rate is ended: its receiver could hold a slot for an hour.
 FLOOR_BYTES_S: Final = 16 * 1024
@@ -22,7 +22,7 @@ class Progress(NamedTuple):
 
 
 class Pace:
-    """Of one transfer, which begins now. `floor_window_s`: over so long it must keep to the floor."""
+    """Of one transfer, which begins now. Over each `floor_window_s` it must keep to the floor."""
 
     def __init__(self, progress: Progress, now_s: float, floor_window_s: float) -> None:
         self._floor_window_s = floor_window_s

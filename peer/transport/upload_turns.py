@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 # A transfer that its receiver lets trickle leaves the link to others: they may begin beside it, up to so many times the
 # slots in all.
 BESIDE_SLOW_FACTOR: Final = 4
-# Who waited so long for a slot gets one of those whose side holds two more than its own: longer than most pieces take.
+# After this wait a request takes a slot from a side that holds two more than its own. Longer than most pieces take.
 SHARE_AFTER_S: Final = 2.0
 # Questions (what is held, which hashes) are answered beside the transfers: their answers are small, and a node that is
-# told "busy" does not know whom to fetch from. So many at a time, twice that with slow ones, and so many wait.
+# told "busy" does not know whom to fetch from. This many at a time, twice that with slow ones; others wait for a place.
 QUESTIONS: Final = 2
 QUESTIONS_WAITING_MAX: Final = 64
 

@@ -1,4 +1,4 @@
-"""The operator's door to a running service: a unix socket in its data folder, which its own user alone may open.
+"""Commands to a running service, by a unix socket in its data folder that only its own user may open.
 
 A request is one line of JSON, {"command": NAME, "argument": TEXT}. The answer is lines of JSON: {"said": TEXT} as the
 work goes on, then {"ended": TEXT, "code": EXIT}. Commands may take long and run in threads here; what they do is
@@ -29,7 +29,7 @@ NAME: Final = "operator.sock"
 _LINE_BYTES_MAX: Final = 64 * 1024
 _AT_A_TIME: Final = 2
 _BACKLOG: Final = 8
-# Who connects and says nothing, or does not read, is dropped.
+# A client that says nothing, or does not read, is dropped.
 _TIMEOUT_S: Final = 10.0
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""TLS contexts between nodes of a cluster: version 1.3 alone, certificates of the cluster's own authority alone.
+"""TLS contexts between nodes of a cluster: version 1.3 only, and only certificates of the cluster's own authority.
 
 Keys go to OpenSSL by memory, never by a file of their own. What certificates say is read elsewhere.
 """
@@ -16,7 +16,7 @@ OTHER_HOST: Final = 62
 
 
 def server_context(certificate: bytes, key: bytes, authorities: str) -> ssl.SSLContext:
-    """For who serves: clients may show a certificate, and if they do it must be by one of `authorities`. All PEM."""
+    """For a server: clients may show a certificate, and if they do it must be by one of `authorities`. All PEM."""
     context = _context(ssl.PROTOCOL_TLS_SERVER)
     context.verify_mode = ssl.CERT_OPTIONAL
     # A session lasts hours: nobody comes back soon enough to need a ticket.
@@ -27,7 +27,7 @@ def server_context(certificate: bytes, key: bytes, authorities: str) -> ssl.SSLC
 
 
 def client_context(authorities: str, certificate: bytes = b"", key: bytes = b"") -> ssl.SSLContext:
-    """For who connects: the server must be certified by one of `authorities`, for the name that is asked for."""
+    """For a client: the server must be certified by one of `authorities`, for the name that is asked for."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=authorities)
     if certificate:

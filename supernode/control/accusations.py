@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from proto.ids import PeerId
     from supernode.control.peer_session import PeerInfo
 
-# What was said so long ago does not count any more.
+# Older reports do not count.
 KEPT_S: Final = 300.0
-# So often a member must have been refused before that counts: a source may be busy for good reasons.
+# Refusals of one member before they count: a source may be busy for good reasons.
 REFUSALS_MIN: Final = 5
 SOURCES_MAX: Final = 10_000
 # Of one source; the last are kept.

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 # Connections to our upload port that a peer failed to get, in a row, before the seed counts as out of its reach.
 SEED_FAILURES_MAX: Final = 2
-# After so long it is tried again.
+# It is tried again after this time.
 SEED_OUT_S: Final = 300.0
 
 

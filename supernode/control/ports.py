@@ -1,6 +1,6 @@
 """What the control has of the world outside: clocks, inbox, store, saved state, key, and who watches it.
 
-Made by who runs it: the service, with threads, disk and network, and the simulator without.
+Made by the service, with threads, disk and network, and by the simulator, without.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ class Admission:
         self._clock = clock
 
     def join(self, body: bytes, address: str) -> Admitted:
-        """For who shows a token's proof. Raises JoinRefused, DatabaseError."""
+        """For a node that proves a token. Raises JoinRefused, DatabaseError."""
         token_id, request, proof = _parse(body)
         now_s = self._clock()
         found = self._database.token(token_id)

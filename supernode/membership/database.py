@@ -27,7 +27,7 @@ TOKENS_MAX: Final = 10_000
 NODES_MAX: Final = 200_000
 # Another process writes for milliseconds.
 _BUSY_TIMEOUT_S: Final = 5.0
-# A token that is over is listed for so long, that an operator may see what became of it.
+# How long a token that is over stays in the list, so that an operator can see what became of it.
 _TOKEN_KEPT_S: Final = 30 * 86_400.0
 
 _SCHEMA = """
@@ -222,7 +222,7 @@ class MemberDatabase:
             db.execute("INSERT OR IGNORE INTO lifts VALUES (?)", (peer,))
 
     def take_lifts(self) -> frozenset[PeerId]:
-        """Whose quarantine is to end; told once."""
+        """Whose quarantine is to end; each is returned once."""
         with self._writing() as db:
             return frozenset(PeerId(peer) for (peer,) in db.execute("DELETE FROM lifts RETURNING peer").fetchall())
 

@@ -71,7 +71,7 @@ def receivers_now(state: State, waiting: int) -> int:
 
 
 def seed_promises_early(state: State) -> bool:
-    """Whether the seed has room for first copies alone: what it sends now will not end shortly."""
+    """Whether the seed has room for first copies only: what it sends now will not end shortly."""
     up = state.seed.up
     return up.has_room and not up.room_now() and not up.ending[0].ending[DOWN]
 

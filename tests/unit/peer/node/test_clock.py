@@ -36,7 +36,7 @@ def test_it_is_the_supernode_s_and_a_large_difference_is_named(
 ) -> None:
     clock = SupernodeClock(ours)
     with caplog.at_level(logging.WARNING):
-        clock.told(ours.now_s + hours * HOUR_S)
+        clock.set(ours.now_s + hours * HOUR_S)
     ours.now_s += 60.0
     assert clock.now() == ours.now_s + hours * HOUR_S
     side = "behind" if hours > 0 else "ahead of"
@@ -44,7 +44,7 @@ def test_it_is_the_supernode_s_and_a_large_difference_is_named(
 
 
 def test_a_small_difference_is_not_worth_a_word(ours: Ours, caplog: pytest.LogCaptureFixture) -> None:
-    SupernodeClock(ours).told(ours.now_s + 10.0)
+    SupernodeClock(ours).set(ours.now_s + 10.0)
     assert caplog.text == ""
 
 
