@@ -34,7 +34,6 @@ from peer.proxy.runner import MirrorRunner
 from peer.registry.origins import Origins
 from peer.status import ROUTES, PeerHealth
 from peer.store import upkeep
-from peer.store.disk import DiskStore
 from peer.store.blob_files import current_boot_id
 from peer.transport.client import HttpTransport
 from peer.transport.delivery import DeliverySlot, PieceDelivery
@@ -107,12 +106,7 @@ class Peer:
             self.status_address = resources.bound_address(self._status_socket)
         self._sources = SourceCache(config.data_dir / "state.sqlite")
         closing.callback(self._sources.close)
-        self._store = DiskStore(
-            config.data_dir / "store",
-            size_limit_bytes=config.store_size_bytes,
-            free_floor_bytes=config.store_free_floor_bytes,
-            verify_after_s=config.verify_after_s,
-        )
+        self._store = upkeep.open_store(config.data_dir, config)
         closing.callback(self._store.close)
         self._upload = UploadServer(
             config.upload_listen,
@@ -150,7 +144,8 @@ class Peer:
         node.begin(found, sharing=config.p2p)
         self._store.on_evicted(self._evicted)
         self._store.on_rotten(node.rotten)
-        self._open_upkeep()
+        # Not before what it finds can be told.
+        upkeep.begin(self._store, config.data_dir, config, "being fetched again", self._closing)
         self.metrics.before_scrape(self._scrape)
         self._tasks.append(asyncio.create_task(self._each_second()))
         if self._dialer is not None:
@@ -206,18 +201,6 @@ class Peer:
         for close in (node.release, self._origins.close, workers.close):
             closing.callback(close)
         return node
-
-    def _open_upkeep(self) -> None:
-        """Not before what it finds can be told. Raises LocalError."""
-        config = self._config
-        upkeep.begin(
-            self._store,
-            config.data_dir,
-            scrub_interval_s=config.scrub_interval_s,
-            scrub_rate_bytes_s=config.scrub_rate_bytes_s,
-            refetched="being fetched again",
-            closing=self._closing,
-        )
 
     def _open_torrents(self) -> PieceDelivery:
         """From a thread, when a supernode has pieces carried that way. Raises ImportError, ConfigError."""

@@ -20,7 +20,6 @@ from aiohttp import web
 from peer.registry.origins import Origins
 from peer.registry.range_reader import ReadSettings
 from peer.store import upkeep
-from peer.store.disk import DiskStore
 from peer.transport.cancellation import Cancellation
 from peer.transport.client import HttpTransport
 from peer.transport.server import UploadServer
@@ -62,6 +61,7 @@ from supernode.state.sqlite import SqliteState
 from supernode.state.thread import StateThread
 
 if TYPE_CHECKING:
+    from peer.store.disk import DiskStore
     from proto.errors import UpstreamError
     from proto.ids import Digest, PeerId
     from proto.machine import Machine
@@ -124,12 +124,7 @@ class Supernode:
         closing.callback(self._state.close)
         self._socket = resources.listen("--listen", config.listen, LISTEN_BACKLOG)
         closing.callback(self._socket.close)
-        self._store = DiskStore(
-            config.data_dir / "store",
-            size_limit_bytes=config.store_size_bytes,
-            free_floor_bytes=config.store_free_floor_bytes,
-            verify_after_s=config.verify_after_s,
-        )
+        self._store = upkeep.open_store(config.data_dir, config)
         closing.callback(self._store.close)
         self._upload = UploadServer(
             config.upload_listen,
@@ -218,14 +213,8 @@ class Supernode:
             self._seed.look,
             self._driver.fail,
         )
-        upkeep.begin(
-            self._store,
-            config.data_dir,
-            scrub_interval_s=config.scrub_interval_s,
-            scrub_rate_bytes_s=config.scrub_rate_bytes_s,
-            refetched="to be fetched again when a node wants it",
-            closing=self._closing,
-        )
+        refetched = "to be fetched again when a node wants it"
+        upkeep.begin(self._store, config.data_dir, config, refetched, self._closing)
         self.metrics.before_scrape(self._scrape)
         terms = Terms(self._identity.peer, self._epoch, f"layercast/{VERSION}", config.transport, self.limits)
         self._sessions = SessionServer(control.message_handler(self._announcements), self.metrics, terms, self.members)

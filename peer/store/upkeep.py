@@ -1,4 +1,4 @@
-"""What keeps a store sound while its service runs: the scrub, and the operator's commands verify and evict.
+"""A service's store, and what keeps it sound while it runs: the scrub, the operator's commands verify and evict.
 
 A command blocks until it is done.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from peer.store.disk import DiskStore
 from peer.store.scrub import Scrub
 from proto.errors import LocalError
 from proto.ids import Digest
@@ -18,24 +19,28 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from peer.store.disk import DiskStore
+    from proto.config.service_settings import ServiceSettings
 
 # Exit code, as of a pull whose digest did not match.
 ROTTEN: Final = 3
 _MIB: Final = 1 << 20
 
 
+def open_store(data_dir: Path, settings: ServiceSettings) -> DiskStore:
+    """The store of a service. Raises ConfigError."""
+    return DiskStore(
+        data_dir / "store",
+        size_limit_bytes=settings.store_size_bytes,
+        free_floor_bytes=settings.store_free_floor_bytes,
+        verify_after_s=settings.verify_after_s,
+    )
+
+
 def begin(
-    store: DiskStore,
-    data_dir: Path,
-    *,
-    scrub_interval_s: float,
-    scrub_rate_bytes_s: int,
-    refetched: str,
-    closing: contextlib.ExitStack,
+    store: DiskStore, data_dir: Path, settings: ServiceSettings, refetched: str, closing: contextlib.ExitStack
 ) -> None:
     """Until `closing` is closed. Not before the listeners of `store` are there. Raises LocalError."""
-    scrub = Scrub(store, interval_s=scrub_interval_s, rate_bytes_s=scrub_rate_bytes_s)
+    scrub = Scrub(store, interval_s=settings.scrub_interval_s, rate_bytes_s=settings.scrub_rate_bytes_s)
     closing.callback(scrub.close)
     upkeep = Upkeep(store, refetched)
     operator = OperatorSocket(data_dir, {"verify": upkeep.verify, "evict": upkeep.evict})
