@@ -26,9 +26,9 @@ class Arrow(NamedTuple):
     both: bool = True
 
 
-WIDTH, HEIGHT = 1340, 570
+WIDTH, HEIGHT = 1340, 680
 BOX_HEIGHT = 46
-FRAMES = (("node: layercast-peer", 180, 84, 460, 446), ("supernode: layercast-supernode", 836, 84, 484, 446))
+FRAMES = (("node: layercast-peer", 180, 84, 460, 556), ("supernode: layercast-supernode", 836, 84, 484, 556))
 BOXES = (
     Box("client", "docker, containerd, ...", 8, 130, 150),
     Box("origin", "registry or directory", 645, 10, 180),
@@ -40,6 +40,7 @@ BOXES = (
     Box("peer.transport", "pieces over HTTP", 430, 350),
     Box("peer.torrent", "loaded on demand", 200, 460),
     Box("peer.store", "files, hashes, digests", 430, 460),
+    Box("peer.membership", "its certificate, dials by TLS", 430, 570),
     Box("supernode.origin", "fetches each blob once", 860, 130, 200),
     Box("supernode.state", "what outlives a restart", 1100, 130, 200),
     Box("supernode.session", "one WebSocket a peer", 860, 240, 200),
@@ -47,7 +48,9 @@ BOXES = (
     Box("supernode.seed", "its own store: peer zero", 860, 350, 200),
     Box("supernode.scheduler", "who gets what from whom", 1100, 350, 200, pure=True),
     Box("supernode.torrent", "tracker, loaded on demand", 860, 460, 200),
-    Box("api, event_log", "status; record and replay", 1100, 460, 200),
+    Box("supernode.event_log", "record and replay", 1100, 460, 200),
+    Box("supernode.api", "its port: who may ask what", 860, 570, 200),
+    Box("supernode.membership", "authority, tokens, members", 1100, 570, 200),
 )
 ARROWS = (
     Arrow(((158, 153), (200, 153)), "/v2/", (179, 147)),
@@ -59,7 +62,7 @@ ARROWS = (
     Arrow(((525, 286), (525, 350))),
     Arrow(((525, 396), (525, 460))),
     Arrow(((390, 483), (430, 483))),
-    Arrow(((620, 263), (860, 263)), "session: messages", (740, 256)),
+    Arrow(((620, 263), (860, 263)), "session: messages, by TLS", (740, 256)),
     Arrow(((620, 373), (860, 373)), "pieces", (740, 366)),
     Arrow(((580, 396), (580, 430), (737, 430), (737, 452)), "pieces", (665, 424)),
     Arrow(((860, 153), (848, 153), (848, 360), (860, 360)), both=False),
@@ -67,6 +70,9 @@ ARROWS = (
     Arrow(((1060, 360), (1125, 286))),
     Arrow(((1200, 286), (1200, 350)), "events, commands", (1148, 322)),
     Arrow(((1200, 240), (1200, 176))),
+    Arrow(((620, 593), (860, 593)), "join: a token for a certificate", (740, 586)),
+    Arrow(((430, 593), (190, 593), (190, 263), (200, 263)), "certificate", (230, 586), both=False),
+    Arrow(((1060, 593), (1100, 593))),
 )
 
 

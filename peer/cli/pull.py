@@ -52,7 +52,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         metavar="URL",
         help="the mirror [default: %(default)s]",
     )
-    parser.add_argument("--output", type=argument_type(parse_path), metavar="DIR", help="keep the image there as an OCI layout")
+    parser.add_argument(
+        "--output", type=argument_type(parse_path), metavar="DIR", help="keep the image there as an OCI layout"
+    )
     parser.add_argument(
         "--platform",
         type=argument_type(parse_platform),

@@ -33,7 +33,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         ("evict", "delete a blob from a store", _EVICT, None),
     ):
         parser = commands.add_parser(name, help=what, description=text)
-        parser.add_argument("digest", nargs=wanted, type=argument_type(_parse_digest), metavar="DIGEST", help="sha256:...")
+        parser.add_argument(
+            "digest", nargs=wanted, type=argument_type(_parse_digest), metavar="DIGEST", help="sha256:..."
+        )
         parser.add_argument(
             "--data-dir",
             type=argument_type(parse_path),

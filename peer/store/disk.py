@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Final
 
 from peer.store.base import StoredBlob
 from peer.store.blob import Blob
+from peer.store.blob_files import BlobMeta, MetaCorrupt, current_boot_id
 from peer.store.counters import StoreCounters
 from peer.store.digest import DigestThread
 from peer.store.files import NO_ROOM, local_error
 from peer.store.handle import DiskBlobHandle
 from peer.store.paths import StoreRoot
-from peer.store.blob_files import BlobMeta, MetaCorrupt, current_boot_id
 from proto.errors import ConfigError, LocalError, StoreFull
 
 if TYPE_CHECKING:

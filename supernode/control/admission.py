@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from proto.ids import Digest
-    from supernode.control.participation import Participation
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
+    from supernode.control.participation import Participation
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
     from supernode.control.swarm_registry import OpenSwarm, SeedBlob, SwarmMember, SwarmRegistry

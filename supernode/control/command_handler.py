@@ -17,9 +17,9 @@ from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
 
 if TYPE_CHECKING:
-    from supernode.control.participation import Participation
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
+    from supernode.control.participation import Participation
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
     from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from supernode.control.admission import Admission
 from supernode.control.command_handler import CommandHandler
-from supernode.control.participation import Participation
 from supernode.control.message_handler import MessageHandler
 from supernode.control.node_registry import NodeRegistry
 from supernode.control.notifier import Notifier
+from supernode.control.participation import Participation
 from supernode.control.swarm_registry import SwarmRegistry
 from supernode.control.verification import Verification
 

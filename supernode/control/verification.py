@@ -18,8 +18,8 @@ from supernode.scheduler.contract import SEED, FailReason
 
 if TYPE_CHECKING:
     from proto.ids import Digest, PeerId
-    from supernode.control.participation import Participation
     from supernode.control.node_registry import NodeRegistry
+    from supernode.control.participation import Participation
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
     from supernode.control.swarm_registry import Claim, OpenSwarm, SwarmRegistry

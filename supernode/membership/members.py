@@ -20,8 +20,8 @@ from proto.ids import PeerId, short_peer
 from proto.runtime import tls
 from supernode.membership.admission import Admission
 from supernode.membership.authorities import AuthorityFolder
-from supernode.membership.database import MemberDatabase
 from supernode.membership.certificates import SUPERNODE_LIFE_S, certify_supernode, pem
+from supernode.membership.database import MemberDatabase
 
 if TYPE_CHECKING:
     import ssl

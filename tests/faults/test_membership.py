@@ -16,8 +16,8 @@ import pytest
 from benchmarks.cluster.processes import WAIT_S, ManagedProcess, run, wait_until
 from benchmarks.cluster.programs import clean_environment
 from benchmarks.cluster.services import LOOPBACK, Cluster, Service, Supernode, script
-from peer.membership.refusals import NotAdmitted
 from peer.membership.dialer import MemberDialer
+from peer.membership.refusals import NotAdmitted
 from proto.wire.messages import Refused
 from proto.wire.tickets import Identity
 from supernode.membership.authorities import AuthorityFolder

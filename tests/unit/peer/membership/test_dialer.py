@@ -13,16 +13,16 @@ import aiohttp
 import pytest
 
 from benchmarks.cluster.processes import wait_until
+from peer.membership.dialer import MemberDialer, OpenDialer
 from peer.membership.record import FILE, read_record, write_record
 from peer.membership.refusals import NotAdmitted
-from peer.membership.dialer import MemberDialer, OpenDialer
 from proto.wire.tickets import Identity
 from supernode import config
 from supernode.app import Supernode
 from supernode.membership.authorities import AuthorityFolder
-from supernode.membership.database import MemberDatabase
 from supernode.membership.certificates import NODE_LIFE_S, certify_node, pem
 from supernode.membership.commands import create_token
+from supernode.membership.database import MemberDatabase
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
