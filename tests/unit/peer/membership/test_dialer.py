@@ -260,7 +260,7 @@ async def test_a_clock_months_ahead_does_not_renew_without_end(
     async with supernode_at(tmp_path / "s") as supernode:
         node = Candidate(tmp_path / "n", supernode, token_of(tmp_path / "s"))
         assert await node.asks() == 200
-        ahead = SimpleNamespace(time=lambda: ours() + NODE_LIFE_S, gmtime=time.gmtime)
+        ahead = SimpleNamespace(time=lambda: ours() + NODE_LIFE_S, gmtime=time.gmtime, strftime=time.strftime)
         monkeypatch.setattr("peer.membership.dialer.time", ahead)
 
         async def is_told() -> bool:
