@@ -45,7 +45,8 @@ def send(job: Job, started: Callable[[str], None]) -> None:
     hashes = b"".join(handle.hash_of(piece) or b"" for piece in range(handle.layout.count))
     signature = sign_hashes(supernode, digest, handle.layout, 0, hashes)
     handle.learn_hashes(SignedHashes(0, hashes, signature))
-    # As in a swarm, where a sender has just received what it sends: a store reads again what nobody read since the start.
+    # As in a swarm, where a sender has just received what it sends: a store reads again what was not read since the
+    # start.
     handle.check_pieces(ALL_PIECES, "start")
     handle.close()
     server = UploadServer(HostPort("127.0.0.1", 0), store, lambda: supernode.peer, peer_name(supernode.peer))
