@@ -259,6 +259,12 @@ class Supernode:
             self._watching = asyncio.create_task(
                 members.watch(self._end_revoked, self._renew_certificates, control.participation.end_quarantine)
             )
+            self._watching.add_done_callback(self._watch_ended)
+
+    def _watch_ended(self, task: asyncio.Task[None]) -> None:
+        """Revoked nodes would stay members from here on."""
+        if not task.cancelled() and task.exception() is not None:
+            self._fail(task.exception())
 
     def _end_revoked(self, revoked: frozenset[PeerId]) -> None:
         for peer in revoked:

@@ -23,6 +23,7 @@ def write_private(path: Path, content: bytes) -> None:
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
+            _give_to_owner(descriptor, path.parent)
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
@@ -36,3 +37,11 @@ def write_private(path: Path, content: bytes) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _give_to_owner(descriptor: int, folder: Path) -> None:
+    """What root writes beside a service of another user is for that user."""
+    if os.geteuid() == 0:
+        owner = folder.stat()
+        with contextlib.suppress(OSError):  # a disk that knows no owners
+            os.fchown(descriptor, owner.st_uid, owner.st_gid)

@@ -70,17 +70,11 @@ class Identity:
     def load_or_create(cls, path: Path) -> Identity:
         """The key in `path` (32 raw bytes, mode 0600), made on the first start. Raises ConfigError."""
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            return cls(Ed25519PrivateKey.from_private_bytes(_read_key(path)))
+            if not os.path.lexists(path):
+                _make_key(path)
         except OSError as error:
             raise ConfigError(f"identity key {path}: {error.strerror}; make its folder writable") from None
-        key = Ed25519PrivateKey.generate()
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(key.private_bytes_raw())
-            file.flush()
-            os.fsync(file.fileno())
-        return cls(key)
+        return cls(Ed25519PrivateKey.from_private_bytes(_read_key(path)))
 
     def sign(self, text: bytes) -> bytes:
         """64 bytes of signature."""
@@ -88,6 +82,17 @@ class Identity:
 
     def __repr__(self) -> str:
         return f"Identity({self.peer.hex()[:8]})"
+
+
+def _make_key(path: Path) -> None:
+    """A new one, whole or not at all: who is killed meanwhile makes another at the next start. Raises OSError."""
+    part = path.with_name(f".{path.name}.part")
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(Ed25519PrivateKey.generate().private_bytes_raw())
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
 
 
 def _read_key(path: Path) -> bytes:

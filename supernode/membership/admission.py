@@ -119,7 +119,7 @@ def _parse(body: bytes) -> tuple[str, bytes, bytes]:
     try:
         fields = json.loads(body)
         token_id, request, proof = fields.get("token", ""), fields["request"], fields.get("proof", "")
-        if not isinstance(token_id, str):
+        if not isinstance(token_id, str) or not token_id.isascii():
             raise TypeError
         return token_id, base64.b64decode(request, validate=True), base64.b64decode(proof, validate=True)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, binascii.Error):

@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from proto.errors import ConfigError
+from proto.errors import ConfigError, LocalError
 from proto.runtime.private_files import make_private_folder, write_private
 from supernode.membership.certificates import Authority, cross_certify, key_pem, new_authority, pem
 
@@ -79,26 +80,43 @@ class AuthorityFolder:
 
     def load_or_create(self) -> Authorities:
         """The authorities, the first one made if there is none. Raises ConfigError."""
-        with self._locked():
+        with self._locked(make=True):
             if not self.exists():
-                self._add(1, new_authority(time.time()), None, 0.0)
+                # Before the index: who is killed in between begins again.
                 write_private(self.path / OPERATOR_TOKEN, secrets.token_urlsafe(32).encode() + b"\n")
+                self._add(1, new_authority(time.time()), None, 0.0)
+            self._tidy()
+            return self._load()
+
+    def load(self) -> Authorities:
+        """The authorities as they are now. None is made: a folder that is gone is to come back. Raises ConfigError."""
+        with self._locked():
             return self._load()
 
     def operator_token(self) -> str:
         """Raises ConfigError."""
         try:
-            return (self.path / OPERATOR_TOKEN).read_text().strip()
-        except OSError as error:
-            raise ConfigError(
-                f"{self.path / OPERATOR_TOKEN}: {error.strerror}; make it readable for this user"
-            ) from None
+            token = (self.path / OPERATOR_TOKEN).read_text("ascii").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{self.path / OPERATOR_TOKEN}: {error}; make it readable for this user") from None
+        if not token:
+            raise ConfigError(f"{self.path / OPERATOR_TOKEN} is empty: write a long random word into it")
+        return token
 
     def rotate(self, overlap_s: float) -> Authorities:
-        """A new authority certifies from now on; the one before stays trusted for `overlap_s`. Raises ConfigError."""
+        """A new authority certifies from now on; the one before stays trusted for `overlap_s`.
+
+        Raises ConfigError, and LocalError while the one before that is still trusted: its nodes would be put out.
+        """
         now_unix_s = time.time()
         with self._locked():
             before = self._load()
+            if before.older is not None and overlap_s > 0:
+                raise LocalError(
+                    "there was a rotation already: nodes that have not been connected since are known by the authority "
+                    f"before it, until {_date(before.older_until_unix_s)}. Rotate again after that; or, if a key was "
+                    "stolen, now with --overlap 0, which puts all nodes out"
+                )
             newer = new_authority(now_unix_s)
             cross = cross_certify(before.current, newer, now_unix_s) if overlap_s > 0 else None
             self._add(self._number() + 1, newer, cross, now_unix_s + overlap_s)
@@ -107,12 +125,13 @@ class AuthorityFolder:
     # --- files -------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self, *, make: bool = False) -> Iterator[None]:
         try:
-            make_private_folder(self.path)
+            if make:
+                make_private_folder(self.path)
             descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise ConfigError(f"{self.path}: {error.strerror}; its owner must be the user that runs this") from None
+            raise ConfigError(f"{self.path}: {error.strerror}; it must be there, for the user that runs this") from None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -133,22 +152,31 @@ class AuthorityFolder:
             write_private(self.path / f"{number}-by-{number - 1}.crt", pem([cross]).encode())
         index = {"current": number, "older_until_unix_s": older_until_unix_s if cross is not None else 0.0}
         write_private(self.path / _INDEX, json.dumps(index).encode() + b"\n")
-        write_private(self.path / BUNDLE, pem(self._load().trusted).encode())
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """What follows from the index; also after who wrote that was killed before this was done."""
+        bundle, file = pem(self._load().trusted).encode(), self.path / BUNDLE
+        if not file.exists() or file.read_bytes() != bundle:
+            write_private(file, bundle)
         # The key of one that certifies no more is of use to nobody but a thief.
-        with contextlib.suppress(FileNotFoundError):
-            (self.path / f"{number - 1}.key").unlink()
+        kept = self.path / f"{self._number()}.key"
+        for key in self.path.glob("*.key"):
+            if key != kept:
+                key.unlink(missing_ok=True)
 
     def _load(self) -> Authorities:
         try:
             index = json.loads((self.path / _INDEX).read_text())
             number, older_until_unix_s = int(index["current"]), float(index["older_until_unix_s"])
             key = serialization.load_pem_private_key((self.path / f"{number}.key").read_bytes(), None)
-            assert isinstance(key, Ed25519PrivateKey)
-            current = Authority(self._certificate(f"{number}.crt"), key)
+            current = Authority(self._certificate(f"{number}.crt"), _checked(key))
+            if current.key.public_key() != current.certificate.public_key():
+                raise ValueError(f"{number}.key is not the key of {number}.crt")
             if older_until_unix_s <= 0.0:
                 return Authorities(current)
             older, cross = self._certificate(f"{number - 1}.crt"), self._certificate(f"{number}-by-{number - 1}.crt")
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, UnsupportedAlgorithm, x509.InvalidVersion) as error:
             raise ConfigError(
                 f"{self.path} is damaged ({error}): restore it from a backup, or remove it and let all nodes join anew"
             ) from None
@@ -156,3 +184,13 @@ class AuthorityFolder:
 
     def _certificate(self, name: str) -> x509.Certificate:
         return x509.load_pem_x509_certificate((self.path / name).read_bytes())
+
+
+def _checked(key: object) -> Ed25519PrivateKey:
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ValueError("its key is of another kind")
+    return key
+
+
+def _date(unix_s: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(unix_s))

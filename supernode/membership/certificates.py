@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -90,7 +90,7 @@ def read_request(der: bytes) -> PeerId:
             raise RequestInvalid("the certificate request is not for an Ed25519 key")
         if not request.is_signature_valid:
             raise RequestInvalid("the certificate request is not signed by its own key")
-    except (ValueError, InvalidSignature):
+    except (ValueError, InvalidSignature, UnsupportedAlgorithm, x509.InvalidVersion):
         raise RequestInvalid("the certificate request cannot be read") from None
     return PeerId(key.public_bytes_raw())
 

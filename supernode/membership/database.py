@@ -223,6 +223,9 @@ class MemberDatabase:
 
     def take_lifts(self) -> frozenset[PeerId]:
         """Whose quarantine is to end; each is returned once."""
+        with self._reading() as db:
+            if db.execute("SELECT 1 FROM lifts").fetchone() is None:
+                return frozenset()  # nothing is written: the disk may be full
         with self._writing() as db:
             return frozenset(PeerId(peer) for (peer,) in db.execute("DELETE FROM lifts RETURNING peer").fetchall())
 

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from proto.errors import LocalError
 from proto.ids import PeerId, short_peer
 from proto.runtime import tls
+from proto.runtime.logs import LogLimit
 from supernode.membership.admission import Admission
 from supernode.membership.authorities import AuthorityFolder
 from supernode.membership.certificates import SUPERNODE_LIFE_S, certify_supernode, pem
@@ -65,6 +66,8 @@ class Members:
         # For connections that begin now.
         self.tls: ssl.SSLContext
         self.operator_token = ""
+        # A line a minute: each look may find it so.
+        self._trouble = LogLimit(lines_max=1)
 
     def open(self) -> None:
         """Blocking: what there is, or what a first start makes. Raises ConfigError."""
@@ -133,11 +136,7 @@ class Members:
         while True:
             await asyncio.sleep(LOOK_S)
             before = self._revoked
-            try:
-                changed = await self._run(self._look)
-            except LocalError as error:
-                logger.error("membership_not_read: %s; what was known stays good", error)
-                continue
+            changed = await self._tried(self._look)
             for peer in self._revoked - before:
                 logger.warning("node_revoked peer=%s: its session ends, it is refused from now on", short_peer(peer))
             # All of them each time: one may have been opening its session when it was revoked.
@@ -145,6 +144,7 @@ class Members:
             lifts, self._lifts = self._lifts, frozenset()
             for peer in lifts:
                 lifted(peer)
+            await self._tried(self._write_seen)
             if changed is not None:
                 certifies = self.fingerprint
                 self._use(changed)
@@ -158,12 +158,12 @@ class Members:
 
     def _look(self) -> Authorities | None:
         """Take in what changed outside. Returns other authorities, if they are others now."""
-        self._write_seen()
         stamps = self._folder.stamp(), self._database.stamp()
         if stamps[1] != self._stamps[1]:
+            # First: whatever else fails, who was revoked is out.
             self._revoked = self._database.revoked()
             self._lifts |= self._database.take_lifts()
-        found = self._folder.load_or_create() if stamps[0] != self._stamps[0] else self.authorities.at(time.time())
+        found = self._folder.load() if stamps[0] != self._stamps[0] else self.authorities.at(time.time())
         self._stamps = stamps
         renewed = time.time() > self._renew_unix_s
         return found if found is not self.authorities or renewed else None
@@ -183,6 +183,14 @@ class Members:
         self.tls = tls.server_context(chain, self._identity.private_pem(), pem(authorities.trusted))
         self.authorities = authorities
         self._renew_unix_s = now_s + SUPERNODE_LIFE_S / 2
+
+    async def _tried(self, operation: Callable[[], R]) -> R | None:
+        """None, and a line in the log, where a disk refuses: what was known stays good."""
+        try:
+            return await self._run(operation)
+        except LocalError as error:
+            self._trouble.log(logger, logging.ERROR, "membership_not_read: %s; what was known stays good", error)
+            return None
 
     async def _run(self, operation: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         return await asyncio.wrap_future(self._executor.submit(operation, *args, **kwargs))

@@ -126,3 +126,17 @@ def test_a_damaged_key_file_is_reported_with_its_path(tmp_path: Path) -> None:
 def test_an_identity_never_shows_its_private_key(tmp_path: Path) -> None:
     identity = Identity.load_or_create(tmp_path / "key")
     assert (tmp_path / "key").read_bytes().hex() not in repr(identity) + str(identity)
+
+
+def test_who_was_killed_while_it_made_its_key_makes_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "identity.key"
+
+    def killed(descriptor: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", killed)
+        with pytest.raises(KeyboardInterrupt):
+            Identity.load_or_create(path)
+    made = Identity.load_or_create(path)
+    assert Identity.load_or_create(path).peer == made.peer

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 
 from peer.membership.requests import join_request, pinned_authority, read_answer, renewal_request
-from proto.wire.join import JoinToken
+from proto.wire.join import JoinToken, prove_join
 from proto.wire.tickets import Identity
 from supernode.membership.admission import Admission, Admitted, JoinRefused
 from supernode.membership.authorities import AuthorityFolder
@@ -132,3 +133,30 @@ def test_a_member_renews_for_its_own_key_alone(desk: Desk) -> None:
 def test_nonsense_is_refused_by_name(desk: Desk, body: bytes) -> None:
     with pytest.raises(JoinRefused):
         desk.admission.join(body, "10.0.0.1")
+
+
+@pytest.mark.parametrize("token_id", ["\ud800", "\u00e9", "", "\x00"])
+def test_a_token_s_id_that_is_none_is_refused(desk: Desk, token_id: str) -> None:
+    fields = json.loads(join_request(Identity.generate(), desk.token()))
+    with pytest.raises(JoinRefused) as refusal:
+        desk.admission.join(json.dumps({**fields, "token": token_id}).encode(), "10.0.0.1")
+    assert refusal.value.code in ("malformed", "unknown")
+
+
+def of_another_kind(request: bytes) -> Iterator[bytes]:
+    """The request with a version that is none, and with a key that nobody knows."""
+    yield request.replace(b"\x02\x01\x00", b"\x02\x01\x09", 1)
+    yield request.replace(b"\x06\x03\x2b\x65\x70", b"\x06\x03\x2b\x65\x63")
+    yield request[:-1]
+    yield b""
+
+
+def test_a_request_that_is_of_another_kind_is_refused(desk: Desk) -> None:
+    token = desk.token()
+    fields = json.loads(join_request(Identity.generate(), token))
+    for request in of_another_kind(base64.b64decode(fields["request"])):
+        proof = base64.b64encode(prove_join(token.proof_key, request)).decode()
+        asked = {"token": token.id, "request": base64.b64encode(request).decode(), "proof": proof}
+        with pytest.raises(JoinRefused) as refusal:
+            desk.admission.join(json.dumps(asked).encode(), "10.0.0.1")
+        assert refusal.value.code == "malformed"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import stat
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from proto.errors import ConfigError
+from proto.errors import ConfigError, LocalError
 from supernode.membership.authorities import AuthorityFolder
+from supernode.membership.certificates import pem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,3 +73,69 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path) -> None:
     (folder.path / "1.key").write_bytes(b"rotten")
     with pytest.raises(ConfigError, match=r"is damaged .*restore it from a backup"):
         folder.load_or_create()
+
+
+def test_a_key_that_is_not_the_certificate_s_is_damage(tmp_path: Path) -> None:
+    folder, other = AuthorityFolder(tmp_path / "one"), AuthorityFolder(tmp_path / "other")
+    folder.load_or_create()
+    other.load_or_create()
+    shutil.copy(other.path / "1.key", folder.path / "1.key")
+    with pytest.raises(ConfigError, match=r"is damaged \(1\.key is not the key of 1\.crt\)"):
+        folder.load_or_create()
+
+
+@pytest.mark.parametrize("index", ["[]", '{"current": null, "older_until_unix_s": 0}', "", "\ud800"])
+def test_an_index_that_makes_no_sense_is_damage(tmp_path: Path, index: str) -> None:
+    folder = AuthorityFolder(tmp_path)
+    folder.load_or_create()
+    (folder.path / "authorities.json").write_bytes(index.encode("utf-8", "surrogatepass"))
+    with pytest.raises(ConfigError, match="is damaged"):
+        folder.load()
+
+
+def test_a_start_that_was_killed_before_the_index_stood_begins_again(tmp_path: Path) -> None:
+    folder = AuthorityFolder(tmp_path)
+    folder.load_or_create()
+    (folder.path / "authorities.json").unlink()
+    again = AuthorityFolder(tmp_path)
+    again.load_or_create()
+    assert again.operator_token()
+
+
+def test_whoever_was_killed_after_the_index_stood_is_finished_by_the_next(tmp_path: Path) -> None:
+    folder = AuthorityFolder(tmp_path)
+    before = folder.load_or_create()
+    key, bundle = (folder.path / "1.key").read_bytes(), (folder.path / "ca.pem").read_bytes()
+    after = folder.rotate(100.0)
+    (folder.path / "1.key").write_bytes(key)
+    (folder.path / "ca.pem").write_bytes(bundle)
+    AuthorityFolder(tmp_path).load_or_create()
+    assert [path.name for path in folder.path.glob("*.key")] == ["2.key"]
+    assert (folder.path / "ca.pem").read_text() == pem([after.current.certificate, before.current.certificate])
+
+
+def test_a_folder_that_is_gone_is_no_reason_for_another_authority(tmp_path: Path) -> None:
+    folder = AuthorityFolder(tmp_path)
+    folder.load_or_create()
+    shutil.rmtree(folder.path)
+    with pytest.raises(ConfigError, match="No such file"):
+        folder.load()
+    assert not folder.path.exists()
+
+
+def test_a_second_rotation_would_put_out_who_has_not_renewed_since_the_first(tmp_path: Path) -> None:
+    folder = AuthorityFolder(tmp_path)
+    folder.load_or_create()
+    first = folder.rotate(100.0)
+    with pytest.raises(LocalError, match=r"there was a rotation already: .* with --overlap 0"):
+        folder.rotate(100.0)
+    assert folder.load().trusted == first.trusted
+    assert folder.rotate(0.0).older is None
+
+
+def test_an_empty_operator_s_token_opens_nothing(tmp_path: Path) -> None:
+    folder = AuthorityFolder(tmp_path)
+    folder.load_or_create()
+    (folder.path / "operator.token").write_text("\n")
+    with pytest.raises(ConfigError, match="is empty"):
+        folder.operator_token()

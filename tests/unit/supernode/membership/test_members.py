@@ -1,24 +1,113 @@
-"""A running supernode's view of its members: what the operator's commands changed reaches it, and nothing older."""
+"""A running supernode's view of its members: what commands changed reaches it, and what goes wrong ends nothing."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import shutil
+import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
+import pytest_asyncio
 
-from benchmarks.cluster.processes import wait_until
+from benchmarks.cluster.processes import WAIT_S, wait_until
+from peer.membership.requests import join_request
 from proto.wire.tickets import Identity
+from supernode.membership import members as module
 from supernode.membership.authorities import AuthorityFolder
-from supernode.membership.database import MemberDatabase
+from supernode.membership.database import FILE, MemberDatabase
+from supernode.membership.commands import create_token
 from supernode.membership.members import Members
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from proto.ids import PeerId
 
 pytestmark = pytest.mark.asyncio
+
+
+class Watched:
+    """Members while they are watched, and what follows."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.members = Members(data_dir, Identity.generate())
+        self.members.open()
+        self.folder = data_dir / "ca"
+        self.revoked: frozenset[PeerId] = frozenset()
+        self.rotations = 0
+        self.looked = asyncio.Event()
+
+    async def watch(self) -> None:
+        def saw(revoked: frozenset[PeerId]) -> None:
+            self.revoked = revoked
+            self.looked.set()
+
+        def rotated() -> None:
+            self.rotations += 1
+
+        await self.members.watch(saw, rotated, lambda peer: None)
+
+    async def look_twice(self) -> None:
+        """What was done before has been seen by then."""
+        for _ in range(2):
+            self.looked.clear()
+            async with asyncio.timeout(WAIT_S):
+                await self.looked.wait()
+
+    async def joined(self, token_of: Path) -> PeerId:
+        identity = Identity.generate()
+        token = create_token(self.members._folder, 3600.0, None)
+        return (await self.members.join(join_request(identity, token), str(token_of))).peer
+
+
+@pytest_asyncio.fixture
+async def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Watched]:
+    monkeypatch.setattr(module, "LOOK_S", 0.02)
+    found = Watched(tmp_path)
+    watching = asyncio.create_task(found.watch())
+    yield found
+    watching.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await watching
+    await asyncio.to_thread(found.members.close)
+
+
+async def test_a_folder_that_is_gone_leaves_the_authority_as_it_was(
+    watched: Watched, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = watched.members.fingerprint
+    shutil.rmtree(watched.folder)
+    await watched.look_twice()
+    assert (watched.members.fingerprint, watched.rotations) == (before, 0)
+    assert not watched.folder.exists()
+    assert sum("membership_not_read" in message for message in caplog.messages) == 1
+
+
+async def test_who_is_revoked_is_out_although_the_authority_cannot_be_read(watched: Watched, tmp_path: Path) -> None:
+    peer = await watched.joined(tmp_path)
+    (watched.folder / "authorities.json").write_text("[]")
+    database = MemberDatabase(watched.folder)
+    database.revoke_node(peer)
+    database.close()
+    await watched.look_twice()
+    assert watched.revoked == {peer}
+
+
+async def test_who_is_revoked_is_out_although_nothing_can_be_written(watched: Watched, tmp_path: Path) -> None:
+    peer = await watched.joined(tmp_path)
+    database = MemberDatabase(watched.folder)
+    database.revoke_node(peer)
+    database.close()
+    with contextlib.closing(sqlite3.connect(watched.folder / FILE)) as other:
+        # As on a full disk: whoever would write gets an error.
+        other.execute("CREATE TRIGGER full BEFORE UPDATE ON nodes BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+        other.commit()
+        watched.members._seen[peer] = (peer, "10.0.0.1", 1.0)
+        await watched.look_twice()
+    assert watched.revoked == {peer}
 
 
 async def test_a_lift_from_before_the_start_ends_no_later_quarantine(tmp_path: Path) -> None:
