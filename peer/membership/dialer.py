@@ -304,7 +304,7 @@ async def _text(answer: aiohttp.ClientResponse) -> bytes:
 
 def _difference_s(answer: aiohttp.ClientResponse) -> float:
     """How far the clock of the machine that answered is ahead of ours; 0 if it does not say."""
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         return email.utils.parsedate_to_datetime(answer.headers.get("Date", "")).timestamp() - time.time()
     return 0.0
 

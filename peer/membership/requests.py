@@ -10,6 +10,7 @@ import json
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import NameOID
 
@@ -23,20 +24,21 @@ if TYPE_CHECKING:
 
 # Of a certificate's life, before it is renewed.
 _RENEW_PART: Final = 2 / 3
+# What reading a certificate that is none of ours may raise.
+_UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.InvalidVersion)
 
 
 def pinned_authority(bundle: str, fingerprint: str) -> str:
     """The authority that a token names, PEM, from those that a supernode showed. Raises NotAdmitted."""
     try:
-        found = x509.load_pem_x509_certificates(bundle.encode())
-    except ValueError:
+        for certificate in x509.load_pem_x509_certificates(bundle.encode()):
+            der = certificate.public_key().public_bytes(
+                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+            if fingerprint_of(der) == fingerprint:
+                return certificate.public_bytes(serialization.Encoding.PEM).decode()
+    except _UNREADABLE:
         raise NotAdmitted("it did not show certificates of a Layercast supernode") from None
-    for certificate in found:
-        der = certificate.public_key().public_bytes(
-            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-        )
-        if fingerprint_of(der) == fingerprint:
-            return certificate.public_bytes(serialization.Encoding.PEM).decode()
     raise NotAdmitted(
         "its authority is not the one that the join token names: the token is another supernode's, or somebody else "
         "answers at this address",
@@ -63,7 +65,7 @@ def read_answer(identity: Identity, body: bytes) -> Record:
         certificate = x509.load_pem_x509_certificate(fields["certificate"].encode())
         key = certificate.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
         x509.load_pem_x509_certificates(fields["authorities"].encode())
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (*_UNREADABLE, KeyError, TypeError, AttributeError):
         raise NotAdmitted("its answer is no certificate: install the same release on both") from None
     if key != identity.peer:
         raise NotAdmitted("it certified another key than ours: install the same release on both")

@@ -82,10 +82,12 @@ class Access:
             needed = _NEEDED.get(request.path, Rank.OPERATOR)
             if self._members is not None and caller.rank < needed:
                 return refused(403, _JOIN_FIRST if needed is Rank.MEMBER else _READ_BY_MEMBERS)
-            response = await handler(request)
-            if caller.rank is Rank.STRANGER:
-                # A stranger's connection is good for one answer: none stays.
-                response.force_close()
+            try:
+                response = await handler(request)
+            except web.HTTPException as refusal:
+                _end_stranger(caller, refusal)
+                raise
+            _end_stranger(caller, response)
             return response
 
         return decide
@@ -109,7 +111,15 @@ class Access:
         assert self._members is not None
         kind, _, token = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
         wanted = self._members.operator_token
-        return kind.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), wanted.encode())
+        # What is no UTF-8 comes as surrogates, and is no token.
+        shown = token.strip().encode("utf-8", "surrogateescape")
+        return kind.lower() == "bearer" and hmac.compare_digest(shown, wanted.encode())
+
+
+def _end_stranger(caller: Caller, answer: web.StreamResponse) -> None:
+    """A stranger's connection is good for one answer, whatever it says: none stays."""
+    if caller.rank is Rank.STRANGER:
+        answer.force_close()
 
 
 def caller_of(request: web.Request) -> Caller:
@@ -133,9 +143,9 @@ def _is_local(request: web.Request) -> bool:
     try:
         if not ipaddress.ip_address(request.remote).is_loopback and request.remote != ours:
             return False
+        host = request.url.host or ""
     except ValueError:
         return False
-    host = request.url.host or ""
     if host == "localhost":
         return True
     try:

@@ -108,13 +108,41 @@ async def test_an_operator_elsewhere_reads_status_with_the_supernode_s_own_files
 
 
 @pytest.mark.usefixtures("stranger")
-@pytest.mark.parametrize("path", ["/healthz", "/v1/status", "/metrics"])
-async def test_a_stranger_s_connection_is_good_for_one_answer(tmp_path: Path, origin: FakeOrigin, path: str) -> None:
+@pytest.mark.parametrize("asked", ["GET /healthz", "GET /v1/status", "GET /metrics", "POST /healthz", "POST /v1/ca"])
+async def test_a_stranger_s_connection_is_good_for_one_answer(tmp_path: Path, origin: FakeOrigin, asked: str) -> None:
     async with running_supernode(tmp_path, origin, "--open", "false") as supernode:
         host, _, port = supernode.api_address.rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+        writer.write(f"{asked} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
         async with asyncio.timeout(WAIT_S):
             assert (await reader.read()).startswith(b"HTTP/1.1 ")
         writer.close()
         await writer.wait_closed()
+
+
+@pytest.mark.usefixtures("stranger")
+@pytest.mark.parametrize("token", [b"\xff\xfe", b"", b"\xe9"])
+async def test_what_is_no_token_at_all_is_refused_like_a_wrong_one(
+    tmp_path: Path, origin: FakeOrigin, token: bytes
+) -> None:
+    async with running_supernode(tmp_path, origin, "--open", "false") as supernode:
+        host, _, port = supernode.api_address.rpartition(":")
+        context = tls.unverified_context()
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=SUPERNODE_NAME)
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer " + token + b"\r\n\r\n")
+        async with asyncio.timeout(WAIT_S):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 403 ")
+        writer.close()
+
+
+@pytest.mark.parametrize("host", ["a:b:c", "::", "\u00e9"])
+async def test_a_host_that_makes_no_sense_is_no_name_of_this_machine(
+    tmp_path: Path, origin: FakeOrigin, host: str
+) -> None:
+    async with running_supernode(tmp_path, origin, "--open", "false") as supernode:
+        address, _, port = supernode.api_address.rpartition(":")
+        reader, writer = await asyncio.open_connection(address, int(port))
+        writer.write(f"GET /metrics HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        async with asyncio.timeout(WAIT_S):
+            assert (await reader.readline()).split()[1] in (b"400", b"403")
+        writer.close()
