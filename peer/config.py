@@ -34,6 +34,15 @@ if TYPE_CHECKING:
 REMOVED: Final = {"prefetch": "layers are no longer begun before a client asks for them"}
 
 
+def _parse_token_file(text: str) -> Path:
+    """A path, and not the token itself, which would be told wherever the file cannot be read."""
+    try:
+        parse_join_token(text)
+    except ValueError:
+        return parse_path(text)
+    raise ValueError("expected a file; this is the token itself: write it into a file, or set LAYERCAST_JOIN")
+
+
 @dataclass(frozen=True, kw_only=True)
 class PeerConfig(ServiceSettings):
     """In addition to ServiceSettings. Rates in bytes/s, 0 for no limit; None: not set."""
@@ -51,7 +60,10 @@ class PeerConfig(ServiceSettings):
         secret=True,
     )
     join_file: Path | None = option(
-        parse_path, None, "file that holds the token; read only while this node has no certificate", metavar="FILE"
+        _parse_token_file,
+        None,
+        "file that holds the token; read only while this node has no certificate",
+        metavar="FILE",
     )
     open: bool = option(
         parse_bool, False, "use a supernode that was started with --open: no certificates, no TLS; for trials"

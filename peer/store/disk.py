@@ -23,7 +23,7 @@ from peer.store.counters import StoreCounters
 from peer.store.digest import DigestThread
 from peer.store.files import NO_ROOM, local_error
 from peer.store.handle import DiskBlobHandle
-from peer.store.paths import StoreRoot
+from peer.store.paths import StoreRoot, unusable
 from proto.errors import ConfigError, LocalError, StoreFull
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class DiskStore:
             self._scan()
         except OSError as error:
             self._root.close()
-            raise ConfigError(f"store {root}: {error.strerror}; look after its disk") from None
+            raise unusable(root, error) from None
 
     def close(self) -> None:
         """Stop the store's thread and let another process have the folder. Handles should be closed before."""

@@ -33,6 +33,13 @@ _KINDS: Final = ("blobs", "partial", "meta")
 log = logging.getLogger(__name__)
 
 
+def unusable(root: Path, error: OSError) -> ConfigError:
+    """Names the very file: one that another user made, or that stands where a folder is expected."""
+    return ConfigError(
+        f"store {root}: {error.filename or root}: {error.strerror}; look after it, or name another folder"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class BlobPaths:
     """The files of one blob."""
@@ -77,6 +84,9 @@ class StoreRoot:
             self._take_lock()
             self._check_schema()
             self._make_kinds()
+        except OSError as error:
+            os.close(self._lock_fd)
+            raise unusable(root, error) from None
         except BaseException:
             os.close(self._lock_fd)
             raise

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from proto.config.values import parse_url
+from proto.config.values import parse_path, parse_url
 from proto.errors import ConfigError, NameInvalid
 from proto.oci.upstreams import UpstreamConfig, normalise_authority, normalise_upstream, upstream_from_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     Places = Mapping[str, Callable[[str], None]]
 
@@ -52,9 +52,9 @@ def _upstream(name: str, table: Mapping[str, object], places: Places) -> Upstrea
         host,
         url,
         configured=True,
-        ca_file=_path(texts.get("ca_file")),
-        client_cert=_path(texts.get("client_cert")),
-        client_key=_path(texts.get("client_key")),
+        ca_file=_path(section, "ca_file", texts),
+        client_cert=_path(section, "client_cert", texts),
+        client_key=_path(section, "client_key", texts),
         egress_proxy=_proxy(section, texts.get("egress_proxy")),
         redirect_hosts=_hosts(section, table.get("redirect_hosts", [])),
         shared=shared,
@@ -102,8 +102,13 @@ def _proxy(section: str, text: str | None) -> str | None:
     raise ConfigError(f"{section}: egress_proxy: expected http://[USER:PASSWORD@]HOST[:PORT], port 3128 by default")
 
 
-def _path(text: str | None) -> Path | None:
-    return Path(text).expanduser() if text is not None else None
+def _path(section: str, key: str, texts: Mapping[str, str]) -> Path | None:
+    if key not in texts:
+        return None
+    try:
+        return parse_path(texts[key])
+    except ValueError as error:
+        raise ConfigError(f"{section}: {key} = {texts[key]!r}: {error}") from None
 
 
 def _hosts(section: str, value: object) -> tuple[str, ...]:

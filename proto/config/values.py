@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
@@ -46,9 +47,10 @@ class HostPort:
 
 def _number(text: str, units: dict[str, float], expected: str) -> float:
     match = _NUMBER.fullmatch(text.strip())
-    if not match or match[2].lower() not in units:
+    value = float(match[1]) * units.get(match[2].lower(), math.nan) if match else math.nan
+    if not math.isfinite(value):
         raise ValueError(expected)
-    return float(match[1]) * units[match[2].lower()]
+    return value
 
 
 def parse_size(text: str) -> int:
@@ -79,7 +81,7 @@ def parse_bool(text: str) -> bool:
 
 def parse_int(text: str) -> int:
     """A whole number, not negative."""
-    if not text.strip().isdigit():
+    if not re.fullmatch(r"[0-9]{1,18}", text.strip()):
         raise ValueError("expected a whole number")
     return int(text)
 
@@ -88,7 +90,7 @@ def parse_host_port(text: str) -> HostPort:
     """`127.0.0.1:65001`, `[::1]:65001`, `node-1:65001`; an empty host means every interface; port 0 a free one."""
     expected = "expected HOST:PORT, for example 127.0.0.1:65001 or [::1]:65001"
     host, separator, port = text.strip().rpartition(":")
-    if not separator or not port.isdigit() or int(port) > 65535:
+    if not separator or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         raise ValueError(expected)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -155,7 +157,10 @@ def parse_path(text: str) -> Path:
     """A path; `~` is the user's home."""
     if not text.strip():
         raise ValueError("expected a path")
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise ValueError("there is no such user") from None
 
 
 def parse_text(text: str) -> str:

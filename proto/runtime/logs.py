@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import threading
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# The secret of a join token, and user and password of a URL: where an operator put one in a wrong place.
+_SECRETS: Final = re.compile(r"(?<=\blc1\.[a-z2-7]{8}\.)[\w-]{16,}(\.[\w-]*)?|(?<=://)[^/\s'\"]+(?=@)", re.ASCII)
 
 
 class _Text(logging.Formatter):
@@ -24,7 +28,7 @@ class _Text(logging.Formatter):
         line = f"{when} {record.levelname.lower():7} {record.name} {_one_line(record.getMessage())}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)
-        return line
+        return without_secrets(line)
 
 
 class _Json(logging.Formatter):
@@ -37,7 +41,12 @@ class _Json(logging.Formatter):
         }
         if record.exc_info:
             fields["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(fields, ensure_ascii=False)
+        return without_secrets(json.dumps(fields, ensure_ascii=False))
+
+
+def without_secrets(text: str) -> str:
+    """What may be shown of a text that repeats what an operator wrote."""
+    return _SECRETS.sub("...", text) if "lc1." in text or "@" in text else text
 
 
 def _one_line(text: str) -> str:

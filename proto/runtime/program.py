@@ -67,5 +67,5 @@ def run(
 
         return EXIT_FAILED if service.serve(make, config, settings) else 0
     except LocalError as error:
-        sys.stderr.write(f"{program}: {error}\n")
+        sys.stderr.write(f"{program}: {logs.without_secrets(str(error))}\n")
         return EXIT_CONFIG if isinstance(error, ConfigError) else EXIT_FAILED

@@ -72,3 +72,8 @@ def test_a_wrong_token_is_refused_without_showing_it() -> None:
 def test_a_token_and_open_exclude_each_other() -> None:
     with pytest.raises(ConfigError, match="needs no join token"):
         load(["--open"], {"LAYERCAST_JOIN": TOKEN})
+
+
+def test_a_token_in_place_of_a_file_is_refused() -> None:
+    with pytest.raises(ConfigError, match="expected a file; this is the token itself"):
+        load(["--join-file", TOKEN], {})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -317,3 +318,13 @@ def test_a_blob_below_the_free_floor_is_refused(tmp_path: Path) -> None:
 def test_limits_that_make_no_sense_are_refused(tmp_path: Path, limit: int, floor: int) -> None:
     with pytest.raises(ConfigError):
         open_store(tmp_path, limit, floor)
+
+
+@pytest.mark.parametrize("name", ["blobs", "meta", "partial/sha256"])
+def test_a_file_where_a_folder_is_expected_is_one_line(tmp_path: Path, name: str) -> None:
+    open_store(tmp_path / "store").close()
+    folder = tmp_path / "store" / name
+    shutil.rmtree(folder)
+    folder.write_bytes(b"")
+    with pytest.raises(ConfigError, match=rf"store .*{name}.*; look after it, or name another folder"):
+        open_store(tmp_path / "store")

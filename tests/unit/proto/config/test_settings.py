@@ -15,6 +15,8 @@ from proto.config.values import (
     parse_bool,
     parse_duration,
     parse_host_port,
+    parse_int,
+    parse_path,
     parse_rate,
     parse_size,
     parse_text,
@@ -176,3 +178,17 @@ def test_a_secret_is_shown_nowhere(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ConfigError) as refused:
         load("prog", "A program.", Secretive, ["--password", "hunter2"], {})
     assert str(refused.value) == "--password: expected right or good"
+
+
+@pytest.mark.parametrize("text", ["9" * 400, "9" * 5000, "nan", "inf", "\u00b2"])
+def test_a_number_that_is_beyond_all_bounds_is_refused_in_words(text: str) -> None:
+    for parse in (parse_size, parse_rate, parse_duration, parse_int):
+        with pytest.raises(ValueError, match=r"^expected"):
+            parse(text)
+    with pytest.raises(ValueError, match="expected HOST:PORT"):
+        parse_host_port(f"host:{text}")
+
+
+def test_the_home_of_nobody_is_no_path() -> None:
+    with pytest.raises(ValueError, match="no such user"):
+        parse_path("~nobody-has-this-name/x")
