@@ -41,6 +41,8 @@ _HANG_UP: Final = select.EPOLLRDHUP | select.EPOLLONESHOT
 _BACKLOG: Final = 512
 # Without descriptors the listener stays readable: do not spin meanwhile.
 _ACCEPT_PAUSE_S: Final = 0.02
+# In a turn of the watching thread: who connects without end keeps it from nobody's request.
+_ACCEPTS_MAX: Final = 16
 # With so many transfers at once a rate limit may leave this part of the rate to one of them.
 _SHARE_PART: Final = 1 / 4
 
@@ -162,7 +164,7 @@ class UploadServer:
                 self._sweep(swept_s)
 
     def _accept(self) -> None:
-        while True:
+        for _ in range(_ACCEPTS_MAX):
             try:
                 sock, remote = self._listener.accept()
             except BlockingIOError:
@@ -184,10 +186,11 @@ class UploadServer:
 
     def _drop_idle(self) -> bool:
         """Make room for one more: of the address with most connections the one that was idle the longest goes."""
-        idle = [each for each in self._connections.values() if each.turn is None]
+        connections = list(self._connections.values())  # workers drop some meanwhile
+        idle = [each for each in connections if each.turn is None]
         if not idle:
             return False
-        open_from = Counter(each.address for each in self._connections.values())
+        open_from = Counter(each.address for each in connections)
         self._drop(min(idle, key=lambda each: (-open_from[each.address], each.deadline_s)))
         return True
 
