@@ -36,6 +36,8 @@ AT_A_TIME: Final = 2
 # A piece at the slowest rate that is worth waiting for, while an origin could be asked.
 PIECE_WAIT_S: Final = 10.0
 RATE_MIN_BYTES_S: Final = 2 << 20
+# Of all of it: who waits for the blob gets nothing meanwhile, and the member may be lying.
+CLAIM_MAX_S: Final = 30.0
 # Of the disk's free bytes, at most this part is used for a claim.
 DISK_PART: Final = 0.5
 _READ_BYTES: Final = 1 << 20
@@ -72,14 +74,14 @@ class ClaimedBlob:
 
     def bring(self, transport: Transport, ticket: bytes, cancel: Cancellation) -> bool:
         """Fetch every piece from the member. False when it does not give one, or is too slow. Raises FetchCancelled."""
-        give_up_s = time.monotonic() + 2 * PIECE_WAIT_S + self.layout.size_bytes / RATE_MIN_BYTES_S
+        began_s, brought_bytes = time.monotonic(), 0
         outcomes: queue.SimpleQueue[FetchOutcome] = queue.SimpleQueue()
-        missing, under_way = iter(range(self.layout.count)), set[int]()
+        missing, under_way = iter(range(self.layout.count)), dict[int, int]()
         try:
             while True:
                 for piece in itertools.islice(missing, AT_A_TIME - len(under_way)):
                     fetch_id = next(UNLEASED)
-                    under_way.add(fetch_id)
+                    under_way[fetch_id] = piece
                     fetch = PieceFetch(fetch_id, self, piece, self._claim.source, ticket, PIECE_WAIT_S)
                     transport.start(fetch, outcomes.put)
                 if not under_way:
@@ -87,10 +89,11 @@ class ClaimedBlob:
                 cancel.check()
                 with contextlib.suppress(queue.Empty):
                     outcome = outcomes.get(timeout=_LOOK_S)
-                    under_way.discard(outcome.fetch_id)
+                    brought_bytes += self.layout.length(under_way.pop(outcome.fetch_id))
                     if outcome.reason:
                         return False
-                if time.monotonic() > give_up_s:
+                patience_s = min(CLAIM_MAX_S, PIECE_WAIT_S + brought_bytes / RATE_MIN_BYTES_S)
+                if under_way and time.monotonic() - began_s > patience_s:
                     return False
         finally:
             for fetch_id in under_way:

@@ -141,7 +141,7 @@ class Supernode:
         layout = self._environment.scenario.layout(self._environment.blobs[digest])
         # The scenario says how the blob is cut, and a cut from before is kept.
         cut = SavedSwarm(layout.size_bytes, layout.piece_size_bytes, vouched=False, sources=(), hashes=(), holders=())
-        self._control.admission.open(digest, layout.size_bytes, waiting[0][1], cut, self._seed.look(digest, layout))
+        self._control.admission.open(digest, layout.size_bytes, cut, self._seed.look(digest, layout))
         for session, announce in waiting:
             self._queue(self._enter, session, digest, announce)
 

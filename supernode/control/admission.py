@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from peer.transport.base import PieceSource
 from proto.errors import FrameInvalid
 from proto.ids import PeerId, peer_name
-from proto.pieces import PIECE_SIZE_MAX_BYTES, PIECE_SIZE_MIN_BYTES, PieceLayout, mask_from_bytes
+from proto.pieces import PieceLayout, mask_from_bytes
 from proto.wire.messages import SEED_NODE, Announce, Source, Vouched
 from supernode.control.piece_hashes import HASH_BYTES
 from supernode.control.swarm_registry import Claim
@@ -52,7 +52,6 @@ class Admission:
         self,
         digest: Digest,
         size_bytes: int,
-        announce: Announce,
         saved: SavedSwarm | None,
         own: SeedBlob | None,
         opener: str = "",
@@ -65,13 +64,14 @@ class Admission:
             saved = None
         if own is not None and own.layout.size_bytes != size_bytes:
             own = None
-        layout = own.layout if own is not None else _layout(size_bytes, saved, announce)
+        layout = own.layout if own is not None else _layout(size_bytes, saved)
         if saved is not None and saved.piece_size_bytes != layout.piece_size_bytes:
             saved = None
         swarm = self._swarms.open(digest, layout, opener)
         self._ports.observer.swarms_changed(len(self._swarms))
-        if saved is not None:
-            swarm.restore(saved)
+        if saved is not None and not swarm.restore(saved):
+            logger.error("state_damaged digest=%s: what was remembered of it is dropped", digest.short)
+            saved = None
         if own is not None and not swarm.adopt(own):
             logger.error("state_contradicts_store digest=%s: remembered hashes dropped", digest.short)
         self._ports.state.save_swarm(digest, layout.size_bytes, layout.piece_size_bytes, self._ports.unix_clock())
@@ -175,15 +175,12 @@ class Admission:
             swarm.claim = Claim(session.node, info.peer, source, announce.hashes)
 
 
-def _layout(size_bytes: int, saved: SavedSwarm | None, announce: Announce) -> PieceLayout:
-    """The cut from before, else the peer's if it is a valid one for this size, else our own. Raises FrameInvalid."""
-    if saved is not None:
-        return PieceLayout(size_bytes, saved.piece_size_bytes)
-    cut = announce.piece_size_bytes
-    in_range = PIECE_SIZE_MIN_BYTES <= cut <= PIECE_SIZE_MAX_BYTES and cut & (cut - 1) == 0
-    if announce.size_bytes == size_bytes and in_range and announce.held:
-        return PieceLayout(size_bytes, cut)
-    return PieceLayout.of(size_bytes)
+def _layout(size_bytes: int, saved: SavedSwarm | None) -> PieceLayout:
+    """The cut from before, else our own. Raises FrameInvalid.
+
+    Never a peer's: every node cuts alike, and one that says otherwise would have all others drop what they hold.
+    """
+    return PieceLayout.of(size_bytes) if saved is None else PieceLayout(size_bytes, saved.piece_size_bytes)
 
 
 def _held(swarm: OpenSwarm, announce: Announce) -> int:

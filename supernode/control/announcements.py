@@ -119,7 +119,7 @@ class Announcements:
     async def _work_off(self, session: PeerSession, digest: Digest) -> None:
         waiting = self._waiting[session, digest]
         try:
-            while waiting:
+            while waiting and self._control.nodes.session(session.node) is session:
                 message = waiting.popleft()
                 self._waiting_bytes[session] -= _size_bytes(message)
                 if isinstance(message, Announce):
@@ -151,7 +151,7 @@ class Announcements:
         verdict, public = await self._verdict(session, digest, announce)
         if verdict.public:
             try:
-                swarm = await self._serving(digest, verdict.size_bytes, announce, host_of(session), public)
+                swarm = await self._serving(digest, verdict.size_bytes, host_of(session), public)
                 if self._control.nodes.session(session.node) is session:
                     self._control.admission.enter(session, swarm, announce, public)
                 self._control.participation.settle(swarm)
@@ -202,35 +202,33 @@ class Announcements:
 
     # --- the swarm -----------------------------------------------------------------------------------------------
 
-    async def _serving(
-        self, digest: Digest, size_bytes: int, announce: Announce, opener: str, public: list[Source]
-    ) -> OpenSwarm:
+    async def _serving(self, digest: Digest, size_bytes: int, opener: str, public: list[Source]) -> OpenSwarm:
         """The open swarm, once what is in it came from the announced sources or its digest has passed.
 
         Raises LayercastError where that takes too long: the clients then have it from the origin that they named.
         """
         upstreams = {source.upstream for source in public}
         for _ in range(round(OTHER_ORIGIN_WAIT_S / _LOOK_S)):
-            swarm = await self._swarm(digest, size_bytes, announce, opener)
+            swarm = await self._swarm(digest, size_bytes, opener)
             if swarm.serves(upstreams):
                 return swarm
             await asyncio.sleep(_LOOK_S)
         raise LayercastError(f"blob {digest.short} comes from another origin, and its digest has not passed yet")
 
-    async def _swarm(self, digest: Digest, size_bytes: int, announce: Announce, opener: str) -> OpenSwarm:
+    async def _swarm(self, digest: Digest, size_bytes: int, opener: str) -> OpenSwarm:
         """The open swarm of this size. Raises LayercastError where there is none and cannot be."""
         # Looked up again after every wait: the last member of a swarm just opened may have left meanwhile.
         while (swarm := self._control.swarms.of(digest)) is None:
             task = self._opening.get(digest)
             if task is None:
                 self._check_room(opener)
-                task = self._opening[digest] = asyncio.create_task(self._open(digest, size_bytes, announce, opener))
+                task = self._opening[digest] = asyncio.create_task(self._open(digest, size_bytes, opener))
                 task.add_done_callback(lambda _: self._opening.pop(digest, None))
             await asyncio.shield(task)
         if swarm.layout.size_bytes != size_bytes and not (swarm.vouched or swarm.hashes.known or swarm.fetches):
             # Nothing came of that size: another origin said so, and is not believed more than this one.
             self._control.participation.drop_all(swarm, f"blob {digest.short}: origins disagree about its size")
-            return await self._swarm(digest, size_bytes, announce, opener)
+            return await self._swarm(digest, size_bytes, opener)
         if swarm.layout.size_bytes != size_bytes:
             raise LayercastError(
                 f"blob {digest.short} has {swarm.layout.size_bytes} bytes here, the origin says {size_bytes}"
@@ -247,13 +245,13 @@ class Announcements:
         if addresses and self._control.swarms.opened_by(opener) >= min(share, SWARMS_MAX // 2):
             raise LayercastError(f"nodes at {opener} have {share} blobs open, which is their share of {SWARMS_MAX}")
 
-    async def _open(self, digest: Digest, size_bytes: int, announce: Announce, opener: str) -> OpenSwarm:
+    async def _open(self, digest: Digest, size_bytes: int, opener: str) -> OpenSwarm:
         if size_bytes == 0 and Digest.of(b"", digest.algorithm) != digest:
             raise LayercastError(f"the origin says that blob {digest.short} is empty, which it is not")
         saved = await self._load_swarm(digest)
         own = await self._look(digest)
         try:
-            return self._control.admission.open(digest, size_bytes, announce, saved, own, opener)
+            return self._control.admission.open(digest, size_bytes, saved, own, opener)
         except FrameInvalid as error:
             raise LayercastError(str(error)) from None
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
     from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
+    from supernode.control.verification import Verification
 
 
 @dataclass(eq=False, slots=True)
@@ -34,6 +35,7 @@ class CommandHandler:
     _nodes: NodeRegistry
     _notifier: Notifier
     _participation: Participation
+    _verification: Verification
 
     def carry_out(self, command: contract.Command) -> None:
         """One command; what follows from it is posted."""
@@ -120,6 +122,7 @@ class CommandHandler:
         swarm = self._swarms.numbered(command.swarm)
         if swarm is None:
             return
+        self._verification.review_claim(swarm)
         if swarm.seed_out_of_reach and swarm.claim is None:
             # Nobody would have it from us: one of those who want it is elected, and shares what it gets.
             self._ports.post(contract.OriginEnded(command.fetch_id, command.swarm, False))

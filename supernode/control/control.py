@@ -31,8 +31,8 @@ class Control:
         self.nodes = nodes = NodeRegistry()
         self.notifier = Notifier(swarms, nodes, ports.signer, ports.clock, ports.delivery.port)
         self.participation = Participation(ports, swarms, nodes)
-        self.commands = CommandHandler(ports, swarms, nodes, self.notifier, self.participation)
         self.verification = Verification(ports, swarms, nodes, self.participation)
+        self.commands = CommandHandler(ports, swarms, nodes, self.notifier, self.participation, self.verification)
         self.admission = Admission(ports, swarms, nodes, self.notifier, self.participation, self.verification)
         ports.delivery.begin(swarms, nodes, self.notifier, ports.clock)
 

@@ -178,12 +178,19 @@ class OpenSwarm:
 
     # --- from before -----------------------------------------------------------------------------------------------
 
-    def restore(self, saved: SavedSwarm) -> None:
-        """Take in what was saved of it, of the same cut."""
+    def restore(self, saved: SavedSwarm) -> bool:
+        """Take in what was saved of it, of the same cut. False where it makes no sense: its file is damaged, and none
+        of it counts.
+        """
+        try:
+            for first, hashes in saved.hashes:
+                self.hashes.learn(first, hashes)
+        except (ValueError, TypeError):
+            self.hashes.clear()
+            return False
         self.vouched = saved.vouched
         self.recorded.update(PeerId(peer) for peer in saved.holders)
-        for first, hashes in saved.hashes:
-            self.hashes.learn(first, hashes)
+        return True
 
     def adopt(self, own: SeedBlob) -> bool:
         """Take in what the store holds. False if remembered hashes differ: those are dropped."""

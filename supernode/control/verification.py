@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from peer.transport.base import PieceSource
 from proto.ids import peer_name, short_peer
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+K = TypeVar("K")
+
 # A source whose blob did not match its digest so many times is not asked for it again for VOIDED_S.
 VOIDS_MAX: Final = 2
 VOIDED_S: Final = 600.0
@@ -33,6 +35,8 @@ VOIDED_MAX: Final = 10_000
 # Pieces that the seed fetches at a time to look at whoever was accused of corrupt bytes, and how often from one.
 PROBES_MAX: Final = 2
 PROBE_EVERY_S: Final = 30.0
+# Claims of one member that are tried at a time: each holds up a blob until it is known to be of no use.
+CLAIMS_TRIED_MAX: Final = 4
 
 
 @dataclass(eq=False, slots=True)
@@ -50,6 +54,8 @@ class Verification:
     _probed: OrderedDict[PeerId, float] = field(default_factory=OrderedDict)
     # Blobs of which wrong content came, or a claim was of no use, and until when the origin is asked first for them.
     _origin_first: OrderedDict[Digest, float] = field(default_factory=OrderedDict)
+    # Members whose last claim was of no use, and until when none of theirs is tried.
+    _useless: OrderedDict[PeerId, float] = field(default_factory=OrderedDict)
 
     def times_voided(self, source: Source, digest: Digest) -> int:
         """How often this source's content was not the blob, lately."""
@@ -92,10 +98,14 @@ class Verification:
         self._ports.seed.void(swarm.digest)
 
     def _ask_origin_first(self, digest: Digest) -> None:
-        self._origin_first[digest] = self._ports.clock() + VOIDED_S
-        self._origin_first.move_to_end(digest)
-        if len(self._origin_first) > VOIDED_MAX:
-            self._origin_first.popitem(last=False)
+        self._remember(self._origin_first, digest)
+
+    def _remember(self, table: OrderedDict[K, float], key: K) -> None:
+        """For VOIDED_S from now."""
+        table[key] = self._ports.clock() + VOIDED_S
+        table.move_to_end(key)
+        if len(table) > VOIDED_MAX:
+            table.popitem(last=False)
 
     def _blame(self, source: Source, digest: Digest) -> None:
         self._ports.forget_public(source, digest)
@@ -123,14 +133,27 @@ class Verification:
             self._ports.post(contract.PieceStored(swarm, SEED, piece))
         self.check_if_complete(found)
 
+    def review_claim(self, swarm: OpenSwarm) -> None:
+        """A fetch is to begin, which tries the member's claim of the blob first: none that may not be tried is left."""
+        claim = swarm.claim
+        if claim is None:
+            return
+        peer = claim.peer
+        tried = [other.claim for other in self._swarms if other is not swarm and other.fetches]
+        of_no_use = self._nodes.is_quarantined(peer) or self._ports.clock() < self._useless.get(peer, 0.0)
+        if of_no_use or sum(each is not None and each.peer == peer for each in tried) >= CLAIMS_TRIED_MAX:
+            swarm.claim = None
+
     def claim_ended(self, digest: Digest, claim: Claim, matches: bool | None) -> None:
         """The blob was fetched as a member claims it is, and compared. None: the member did not give all of it."""
         found = self._swarms.of(digest)
         if found is not None and found.claim is claim:
             found.claim = None
         if matches:
+            self._useless.pop(claim.peer, None)
             return
         self._ask_origin_first(digest)
+        self._remember(self._useless, claim.peer)
         logger.warning(
             "claim_dropped digest=%s peer=%s whole=%s", digest.short, short_peer(claim.peer), matches is False
         )

@@ -88,3 +88,33 @@ def test_a_claim_that_would_fill_the_disk_is_not_looked_at(tmp_path: Path, monke
     monkeypatch.setattr(claimed_blob, "DISK_PART", 0.0)
     with pytest.raises(LocalError, match="no room"):
         claimed(tmp_path)
+
+
+class Sleeper:
+    """Stands in for a transport whose member gives `pieces` pieces and then nothing more."""
+
+    def __init__(self, pieces: int) -> None:
+        self._left = pieces
+        self._awaited: dict[int, Callable[[FetchOutcome], None]] = {}
+
+    def start(self, fetch: PieceFetch, done: Callable[[FetchOutcome], None]) -> None:
+        if self._left:
+            self._left -= 1
+            done(FetchOutcome(fetch.fetch_id, "", 0.0, fetch.blob.layout.length(fetch.piece)))
+        else:
+            self._awaited[fetch.fetch_id] = done
+
+    def cancel(self, fetch_id: int) -> None:
+        self._awaited.pop(fetch_id)(FetchOutcome(fetch_id, FetchReason.CANCELLED, 0.0, 0))
+
+
+@pytest.mark.parametrize(("pieces", "rate_bytes_s"), [(0, 1), (3, 1 << 30), (3, 1)])
+def test_a_member_that_stands_still_is_left_however_large_its_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int, rate_bytes_s: int
+) -> None:
+    monkeypatch.setattr(claimed_blob, "PIECE_WAIT_S", 0.01)
+    monkeypatch.setattr(claimed_blob, "CLAIM_MAX_S", 0.05)
+    monkeypatch.setattr(claimed_blob, "RATE_MIN_BYTES_S", rate_bytes_s)
+    blob = claimed(tmp_path)
+    assert not blob.bring(Sleeper(pieces), b"ticket", Cancellation())  # type: ignore[arg-type]  # as much as is used
+    blob.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from proto.wire.messages import HOLDERS_MAX
 from proto.wire.tickets import Identity
 from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
 from supernode.signer import IdentitySigner
+from supernode.state.base import SavedSwarm
 
 SIGNER = IdentitySigner(Identity.generate())
 
@@ -67,3 +69,13 @@ def test_an_owner_that_is_trusted_again_is_named_to_all_again() -> None:
     assert owner not in swarm.holders_for(50)
     swarm.trust(owner)
     assert all(owner in swarm.holders_for(node) for node in range(1, 101) if node != owner)
+
+
+@pytest.mark.parametrize(
+    "hashes", [((0, b"h" * 31),), ((5, b"h" * 32),), ((0, "h"),), ((0, b"h" * 32), (0, b"g" * 32))]
+)
+def test_what_was_saved_and_makes_no_sense_counts_for_nothing(hashes: tuple[tuple[int, bytes], ...]) -> None:
+    swarm = SwarmRegistry(SIGNER).open(Digest.of(b"blob"), PieceLayout(1000, 1000))
+    saved = SavedSwarm(1000, 1000, True, (), hashes, (bytes(32),))
+    assert not swarm.restore(saved)
+    assert (swarm.hashes.known, swarm.vouched, swarm.recorded) == (0, False, set())

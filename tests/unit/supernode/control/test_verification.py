@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from proto.errors import FrameInvalid
 from proto.ids import Digest
 from proto.wire.messages import Announce, PieceHashes, Source, Voided, Vouched
-from supernode.control.verification import VOIDED_S, VOIDS_MAX
-from supernode.scheduler.contract import SEED, OriginEnded, PieceEvicted, PieceStored
+from supernode.control.node_registry import QUARANTINE_S
+from supernode.control.verification import CLAIMS_TRIED_MAX, VOIDED_S, VOIDS_MAX
+from supernode.scheduler.contract import SEED, FetchFromOrigin, OriginEnded, PieceEvicted, PieceStored
 from tests.unit.supernode.control.bench import SOURCE, Bench
 
 if TYPE_CHECKING:
@@ -219,3 +221,36 @@ def test_a_check_that_ended_before_a_piece_rotted_is_done_again() -> None:
     bench.control.verification.blob_checked(swarm.number, matches=True)
     bench.control.verification.seed_stored(swarm.number, 1, HASH, None)
     assert bench.seed.calls.count(("check", swarm.number)) == 2
+
+
+def claimed(bench: Bench, author: PeerSession, number: int) -> OpenSwarm:
+    """A blob that the author says it completed, and that somebody else wants: the supernode is to fetch it."""
+    content = b"blob %d" % number
+    swarm = bench.open(content)
+    bench.enter(bench.join(f"10.1.0.{number}:1"), swarm)
+    claim = replace(CLAIM, digest=str(Digest.of(content)))
+    bench.control.admission.enter(author, swarm, claim, [SOURCE])
+    bench.control.commands.carry_out(FetchFromOrigin(number, swarm.number, 1))
+    return swarm
+
+
+def test_few_claims_of_one_member_are_tried_at_a_time() -> None:
+    bench = Bench()
+    author = bench.join()
+    swarms = [claimed(bench, author, number) for number in range(1, CLAIMS_TRIED_MAX + 3)]
+    assert [swarm.claim is not None for swarm in swarms] == [True] * CLAIMS_TRIED_MAX + [False] * 2
+    other = bench.join("10.0.0.2:1")
+    assert claimed(bench, other, 100).claim is not None
+
+
+@pytest.mark.parametrize("matches", [False, None])
+def test_of_a_member_whose_claim_was_of_no_use_none_is_tried_for_a_while(matches: bool | None) -> None:
+    bench = Bench()
+    author = bench.join()
+    first = claimed(bench, author, 1)
+    assert first.claim is not None
+    bench.control.verification.claim_ended(first.digest, first.claim, matches)
+    assert claimed(bench, author, 2).claim is None
+    bench.now_s += max(VOIDED_S, QUARANTINE_S)
+    bench.control.participation.end_quarantines_over()
+    assert claimed(bench, author, 3).claim is not None

@@ -16,8 +16,8 @@ from peer.membership.requests import join_request
 from proto.wire.tickets import Identity
 from supernode.membership import members as module
 from supernode.membership.authorities import AuthorityFolder
-from supernode.membership.database import FILE, MemberDatabase
 from supernode.membership.commands import create_token
+from supernode.membership.database import FILE, MemberDatabase
 from supernode.membership.members import Members
 
 if TYPE_CHECKING:

@@ -307,14 +307,14 @@ async def test_what_an_elected_peer_brought_is_not_asked_of_the_origin_again(
     assert len(origin.blob_requests("GET")) == 1
 
 
-async def test_the_cut_that_peers_already_have_is_kept(tmp_path: Path, origin: FakeOrigin) -> None:
+async def test_no_peer_says_how_a_blob_is_cut(tmp_path: Path, origin: FakeOrigin) -> None:
     digest = origin.add(random.Random(1).randbytes(MIB))
     layout = PieceLayout(MIB, MIB // 2)
     async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
         held = mask_to_bytes(1, 2)
         sources = (Source(origin.authority, REPOSITORY),)
         await peer.send(Announce(str(digest), sources, True, MIB, layout.piece_size_bytes, held))
-        assert (await peer.expect(SwarmOpened)).piece_size_bytes == layout.piece_size_bytes
+        assert (await peer.expect(SwarmOpened)).piece_size_bytes == PieceLayout.of(MIB).piece_size_bytes
 
 
 async def test_a_blob_once_public_stays_so_while_its_origin_is_down(tmp_path: Path) -> None:
