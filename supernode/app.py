@@ -232,6 +232,7 @@ class Supernode:
             self.metrics,
             control.nodes,
             control.swarms,
+            control.seed_reach,
             self._sessions.serve,
             self._epoch,
             time.monotonic(),
@@ -290,6 +291,7 @@ class Supernode:
             uplink_rate=lambda: float(self.config.upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S),
             recover_until=time.monotonic() + self.config.recovery_s,
             seed_address=self._seed_address.seen_at,
+            seed_connected=self._upload.is_connected,
             announced_max=self.limits.announced_max,
         )
 
@@ -360,6 +362,7 @@ class Supernode:
     def _scrape(self) -> None:
         self.metrics.uploaded_bytes.set(self._upload.counters.sent_bytes + self._delivery.sent_bytes)
         self.metrics.store_bytes.set(self._store.used_bytes)
+        self.metrics.seed_unreachable.set(self._control.seed_reach.nodes_out())
         counters = self._store.counters
         self.metrics.count_store(counters.rotten, counters.full, counters.scrubbed_bytes)
         self.metrics.uploads_refused(dict(self._upload.counters.refused))

@@ -21,6 +21,9 @@ class Metrics(ServiceMetrics, ControlObserver):
         self.joins = self._counter("layercast_joins", "Certificates asked for, by result.", "result")
         for result in ("joined", "renewed"):
             self.joins.labels(result)
+        self.seed_unreachable = self._gauge(
+            "layercast_seed_unreachable", "Connected nodes that cannot connect to the supernode's port for pieces."
+        )
         self.quarantined = self._gauge("layercast_quarantined", "Nodes put aside for corrupt pieces now.")
         self.quarantines = self._counter("layercast_quarantines", "Nodes put aside for corrupt pieces.")
         self.accusations = self._counter(

@@ -67,6 +67,7 @@ class Supernode:
                 uplink_rate=lambda: uplink_bytes_s,
                 recover_until=0.0,
                 seed_address=lambda _: address_of(SEED),
+                seed_connected=lambda _: True,
                 announced_max=_ANNOUNCED_MAX,
             )
         )

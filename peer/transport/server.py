@@ -121,6 +121,10 @@ class UploadServer:
         """Requests being served or waiting for their turn."""
         return len(self._turns)
 
+    def is_connected(self, host: str) -> bool:
+        """Whether a node at this address is connected now; from any thread."""
+        return any(each.address.removeprefix("::ffff:") == host for each in list(self._connections.values()))
+
     def set_rate_limit(self, rate_bytes_s: int) -> None:
         """Bytes a second over all connections, 0 for none."""
         self._limiter.set_rate(rate_bytes_s)

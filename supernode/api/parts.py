@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from supernode.control.node_registry import NodeRegistry
+    from supernode.control.seed_reach import SeedReach
     from supernode.control.swarm_registry import SwarmRegistry
     from supernode.membership.members import Members
 
@@ -23,6 +24,7 @@ class ApiParts(ServiceParts):
 
     nodes: NodeRegistry
     swarms: SwarmRegistry
+    seed_reach: SeedReach
     # Serves one session's WebSocket until it ends.
     serve_session: Callable[[web.Request], Awaitable[web.StreamResponse]]
     epoch: int

@@ -38,6 +38,10 @@ async def status(parts: ApiParts, request: web.Request) -> web.Response:
                 }
                 for peer, quarantine in parts.nodes.quarantined.items()
             ],
+            "seed_unreachable": [
+                {"address": address, "for_s": round(time.monotonic() - since_s, 1)}
+                for address, since_s in parts.seed_reach.since_s().items()
+            ],
             "swarms_open": len(swarms),
             "swarms": [_swarm(swarm) for swarm in reversed(swarms[-_SWARMS_MAX:])],
         }

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from supernode.control.participation import Participation
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
+    from supernode.control.seed_reach import SeedReach
     from supernode.control.swarm_registry import OpenSwarm, SeedBlob, SwarmMember, SwarmRegistry
     from supernode.control.verification import Verification
     from supernode.state.base import SavedSwarm
@@ -44,6 +45,7 @@ class Admission:
     _nodes: NodeRegistry
     _notifier: Notifier
     _participation: Participation
+    _seed_reach: SeedReach
     _verification: Verification
 
     # --- opening a swarm -------------------------------------------------------------------------------------------
@@ -137,7 +139,7 @@ class Admission:
             # It did what it was elected for, though none of it counts as held before the seed has looked at it.
             self._ports.post(contract.OriginTried(swarm.number, session.node, True))
         self._ports.post(contract.PeerAnnounced(swarm.number, session.node, member.held, announce.wanted))
-        self._participation.review_seed(swarm)
+        self._seed_reach.review(swarm)
         if swarm.returned(session.node):
             self._ports.post(contract.RecoveryPeerReturned(swarm.number, session.node))
 

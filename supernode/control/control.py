@@ -14,6 +14,7 @@ from supernode.control.message_handler import MessageHandler
 from supernode.control.node_registry import NodeRegistry
 from supernode.control.notifier import Notifier
 from supernode.control.participation import Participation
+from supernode.control.seed_reach import SeedReach
 from supernode.control.swarm_registry import SwarmRegistry
 from supernode.control.verification import Verification
 
@@ -30,14 +31,24 @@ class Control:
         self.swarms = swarms = SwarmRegistry(ports.signer)
         self.nodes = nodes = NodeRegistry()
         self.notifier = Notifier(swarms, nodes, ports.signer, ports.clock, ports.delivery.port)
-        self.participation = Participation(ports, swarms, nodes)
+        self.seed_reach = SeedReach(ports, swarms, nodes)
+        self.participation = Participation(ports, swarms, nodes, self.seed_reach)
         self.verification = Verification(ports, swarms, nodes, self.participation)
         self.commands = CommandHandler(ports, swarms, nodes, self.notifier, self.participation, self.verification)
-        self.admission = Admission(ports, swarms, nodes, self.notifier, self.participation, self.verification)
+        self.admission = Admission(
+            ports, swarms, nodes, self.notifier, self.participation, self.seed_reach, self.verification
+        )
         ports.delivery.begin(swarms, nodes, self.notifier, ports.clock)
 
     def message_handler(self, announcements: AnnouncementQueue) -> MessageHandler:
         """What takes the peers' sessions and messages; made after the queue, which uses the parts above."""
         return MessageHandler(
-            self._ports, self.swarms, self.nodes, self.notifier, self.participation, self.verification, announcements
+            self._ports,
+            self.swarms,
+            self.nodes,
+            self.notifier,
+            self.participation,
+            self.seed_reach,
+            self.verification,
+            announcements,
         )

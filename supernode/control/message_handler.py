@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from supernode.control.participation import Participation
     from supernode.control.peer_session import Channel, PeerInfo, PeerLease
     from supernode.control.ports import ControlPorts
+    from supernode.control.seed_reach import SeedReach
     from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
     from supernode.control.verification import Verification
 
@@ -34,6 +35,8 @@ logger = logging.getLogger(__name__)
 _REASONS: dict[str, FailReason] = {reason.value: reason for reason in FailReason if reason is not FailReason.DISPUTED}
 # What these say is the receiver's own affair.
 _NOBODYS_FAULT = (FailReason.LOCAL, FailReason.CANCELLED, FailReason.NOT_HELD)
+# How a transfer from the seed fails where nobody listens at its address, or somebody else does.
+_NOT_THE_SEED = (FailReason.CONNECTION, FailReason.TIMEOUT, FailReason.PROTOCOL, FailReason.TICKET)
 
 
 class AnnouncementQueue(Protocol):
@@ -55,6 +58,7 @@ class MessageHandler:
     _nodes: NodeRegistry
     _notifier: Notifier
     _participation: Participation
+    _seed_reach: SeedReach
     _verification: Verification
     _announcements: AnnouncementQueue
     _accusations: Accusations = field(default_factory=Accusations)
@@ -109,7 +113,7 @@ class MessageHandler:
     def refresh(self, session: PeerSession) -> None:
         """A frame is about to leave, and it is time again for what is repeated every few seconds."""
         self._participation.end_quarantines_over()
-        self._participation.try_seed_again(session)
+        self._seed_reach.look(session)
         self._notifier.refresh(session)
         self._ports.delivery.refresh(session)
 
@@ -162,9 +166,9 @@ class MessageHandler:
                 session.hashes_due.add(swarm.number)
             else:
                 member.hash_came_with(stored.piece)
+                if lease.source == SEED:
+                    self._seed_reach.reached(session)
             source = self._nodes.session(lease.source)
-            if lease.source == SEED:
-                self._participation.seed_served(session)
             if source is not None:
                 self._accusations.served(source.info.peer, session.info)
         self._participation.remember_holder(session, swarm)
@@ -193,8 +197,8 @@ class MessageHandler:
             return
         # A reason that a newer peer may know is nobody's fault as far as we can tell.
         reason = _REASONS.get(failed.reason, _REASONS[FetchReason.LOCAL])
-        if lease.source == SEED and reason is FailReason.CONNECTION:
-            self._participation.seed_failed(session)
+        if lease.source == SEED and reason in _NOT_THE_SEED:
+            self._seed_reach.failed(session)
         if part is not None:
             part[1].failing = True
             if failed.reason == FetchReason.CORRUPT:

@@ -6,30 +6,24 @@ A swarm is open as long as somebody is in it or something of it is under way. Ho
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from proto.ids import short_peer
-from proto.pieces import indices, runs
-from proto.runtime.logs import LogLimit
+from proto.pieces import runs
 from proto.wire.messages import Voided
 from supernode.control.piece_hashes import HASH_BYTES
 from supernode.scheduler import contract
-from supernode.scheduler.contract import SEED
 
 if TYPE_CHECKING:
     from proto.ids import Digest, PeerId
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
+    from supernode.control.seed_reach import SeedReach
     from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
 
 logger = logging.getLogger(__name__)
-
-# Connections to our upload port that a peer failed to get, in a row, before the seed counts as out of its reach.
-SEED_FAILURES_MAX: Final = 2
-# It is tried again after this time.
-SEED_OUT_S: Final = 300.0
 
 
 @dataclass(eq=False, slots=True)
@@ -39,7 +33,7 @@ class Participation:
     _ports: ControlPorts
     _swarms: SwarmRegistry
     _nodes: NodeRegistry
-    _unreached: LogLimit = field(default_factory=LogLimit)
+    _seed_reach: SeedReach
 
     # --- leaving ---------------------------------------------------------------------------------------------------
 
@@ -92,6 +86,7 @@ class Participation:
                 self._ports.seed.pin(swarm.digest, swarm.layout)
             else:
                 self._ports.seed.unpin(swarm.digest)
+        self._seed_reach.review(swarm)
         if swarm.idle:
             self._swarms.close(swarm)
             self._ports.observer.swarms_changed(len(self._swarms))
@@ -138,53 +133,6 @@ class Participation:
     def _swarms_of(self, session: PeerSession) -> list[OpenSwarm]:
         found = (self._swarms.numbered(number) for number in session.announced.values())
         return [swarm for swarm in found if swarm is not None]
-
-    # --- whether nodes reach the seed ------------------------------------------------------------------------------
-
-    def seed_failed(self, session: PeerSession) -> None:
-        """The peer got no connection to our upload port."""
-        session.seed_failures += 1
-        if session.seed_failures < SEED_FAILURES_MAX:
-            return
-        session.seed_out_until_s = self._ports.clock() + SEED_OUT_S
-        self._unreached.log(
-            logger, logging.ERROR, "seed_unreachable peer=%s address=%s: nodes cannot connect to the supernode's port "
-            "for pieces there; correct --advertise, or open it", short_peer(session.info.peer), session.seed_address,
-        )  # fmt: skip
-        for swarm in self._swarms_of(session):
-            self.review_seed(swarm)
-
-    def seed_served(self, session: PeerSession) -> None:
-        """The peer got a piece from the seed."""
-        session.seed_failures = 0
-        if session.seed_out_until_s:
-            session.seed_out_until_s = 0.0
-            for swarm in self._swarms_of(session):
-                self.review_seed(swarm)
-
-    def try_seed_again(self, session: PeerSession) -> None:
-        """Once in a while: a port may have been opened."""
-        if session.seed_out_until_s and self._ports.clock() >= session.seed_out_until_s:
-            self.seed_served(session)
-            session.seed_failures = SEED_FAILURES_MAX - 1
-
-    def review_seed(self, swarm: OpenSwarm) -> None:
-        """Where nobody who wants the blob reaches the seed, what it holds counts for nothing: a node is elected."""
-        if swarm.inline or not swarm.layout.count:
-            return
-        wanting = self._nodes.sessions_of(node for node, member in swarm.members.items() if member.wanted)
-        out = bool(wanting) and all(session.seed_out_until_s for session in wanting)
-        if out is swarm.seed_out_of_reach:
-            return
-        swarm.seed_out_of_reach = out
-        if not out:
-            for piece in indices(swarm.seed_held):
-                self._ports.post(contract.PieceStored(swarm.number, SEED, piece))
-            return
-        if swarm.seed_held:
-            self._ports.post(contract.PieceEvicted(swarm.number, SEED, swarm.seed_held))
-        for fetch_id in swarm.fetches:
-            self._ports.seed.cancel_origin(fetch_id)
 
     # --- what is held ----------------------------------------------------------------------------------------------
 

@@ -83,9 +83,9 @@ class PeerSession:
     nodes_known: set[int] = field(default_factory=set)
     # Swarms of which it holds pieces that came without their hashes; these are sent with the next refresh.
     hashes_due: set[int] = field(default_factory=set)
-    # Transfers from the seed that found no connection, in a row; and until when it counts as out of reach, if it does.
+    # Transfers from the seed that found no connection, in a row, and whether it ever got one (seed_reach).
     seed_failures: int = 0
-    seed_out_until_s: float = 0.0
+    seed_reached: bool = False
     # By the number that the peer knows a lease by. Bounded: the oldest go first.
     leases: dict[int, PeerLease] = field(default_factory=dict)
 

@@ -106,7 +106,8 @@ class ControlPorts:
 
     `post` queues an event for the scheduler. `recover_until`, by `clock`, ends the wait for peers after a restart.
     `forget_public` has a source asked anew whether it gives a blob to anyone. `seed_address` gives our upload address
-    for a peer that reached us at this host. `announced_max`: blobs that one peer may hold or want at a time.
+    for a peer that reached us at this host, and `seed_connected` whether one at this host is connected to it now.
+    `announced_max`: blobs that one peer may hold or want at a time.
     """
 
     post: Callable[[contract.Event], None]
@@ -121,4 +122,5 @@ class ControlPorts:
     uplink_rate: Callable[[], float]
     recover_until: float
     seed_address: Callable[[str], str]
+    seed_connected: Callable[[str], bool]
     announced_max: int

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
 from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks.cluster.faults import Fault
 from benchmarks.cluster.processes import WAIT_S, wait_until
-from benchmarks.cluster.services import LOOPBACK, Cluster
+from benchmarks.cluster.services import Cluster
 from tests.support.blobs import some_blob
 from tests.support.counts import assert_received, assert_received_from_the_swarm
 from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.support.held import held_bytes
+from tests.support.nowhere import address_without_answer
 from tests.support.pullers import Pull, blob_target, get, pull, start_pull
 
 if TYPE_CHECKING:
@@ -29,20 +28,6 @@ pytestmark = pytest.mark.client("docker-registry")
 MIB = 1 << 20
 SIZE_BYTES = 6 * MIB
 UNKNOWN_DIGEST = f"sha256:{'1' * 64}"
-
-
-@contextlib.contextmanager
-def address_without_answer() -> Iterator[str]:
-    """HOST:PORT where connecting takes for ever: a listener whose backlog is full, so that the kernel drops SYNs."""
-    with socket.socket() as listener, contextlib.ExitStack() as fillers:
-        listener.bind((LOOPBACK, 0))
-        listener.listen(0)
-        host, port = listener.getsockname()
-        for _ in range(4):
-            filler = fillers.enter_context(socket.socket())
-            filler.setblocking(False)
-            filler.connect_ex((host, port))
-        yield f"{host}:{port}"
 
 
 def assert_registry_error(status: int, body: bytes) -> None:

@@ -127,6 +127,8 @@ class Bench:
         self.saved = Saved()
         self.ears: dict[int, Ears] = {}
         self.blamed: list[Source] = []
+        # Hosts of peers that are connected to the seed.
+        self.connected: set[str] = set()
         self.control = Control(
             ControlPorts(
                 post=self.events.append,
@@ -141,6 +143,7 @@ class Bench:
                 uplink_rate=lambda: UPLINK_BYTES_S,
                 recover_until=0.0,
                 seed_address=lambda host: f"{host}:65003",
+                seed_connected=self.connected.__contains__,
                 announced_max=100,
             )
         )

@@ -2,28 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from proto.ids import Digest, peer_name
-from proto.wire.messages import Failed, FetchReason, Holders, Voided
-from supernode.control.participation import SEED_FAILURES_MAX, SEED_OUT_S
-from supernode.scheduler.contract import (
-    SEED,
-    FetchFromOrigin,
-    OriginEnded,
-    PeerLost,
-    PeerQuarantined,
-    PeerWithdrew,
-    PieceEvicted,
-    PieceStored,
-    SwarmClosed,
-    SwarmVoided,
-)
+from proto.wire.messages import Holders, Voided
+from supernode.scheduler.contract import PeerLost, PeerQuarantined, PeerWithdrew, PieceStored, SwarmClosed, SwarmVoided
 from tests.unit.supernode.control.bench import Bench
-
-if TYPE_CHECKING:
-    from supernode.control.peer_session import PeerSession
-    from supernode.control.swarm_registry import OpenSwarm
 
 HASH = b"h" * 32
 BLOB = Digest.of(b"blob")
@@ -115,56 +97,3 @@ def test_what_a_member_said_to_hold_counts_once_the_hash_is_known() -> None:
     bench.events.clear()
     bench.control.participation.learn_hashes(swarm, 0, HASH * 2)
     assert bench.events == [PieceStored(swarm.number, session.node, 1)]
-
-
-def out_of_reach(bench: Bench, session: PeerSession, swarm: OpenSwarm) -> None:
-    """The peer fails to connect to the seed, as often as it takes."""
-    for number in range(1, SEED_FAILURES_MAX + 1):
-        bench.lease(session, number, swarm, 0, SEED)
-        bench.handler.received(session, Failed(number, FetchReason.CONNECTION))
-
-
-def test_where_nobody_reaches_the_seed_its_pieces_count_for_nothing_and_its_fetch_ends() -> None:
-    bench = Bench()
-    one, swarm = bench.join(), bench.open(b"blob", pieces=2)
-    bench.enter(one, swarm)
-    swarm.seed_stored(1, 0.0)
-    swarm.fetch_began(9)
-    bench.events.clear()
-    out_of_reach(bench, one, swarm)
-    assert PieceEvicted(swarm.number, SEED, 0b10) in bench.events
-    assert bench.seed.calls[-1] == ("cancel_origin", 9)
-    bench.control.commands.carry_out(FetchFromOrigin(10, swarm.number, 0b11))
-    assert bench.events[-1] == OriginEnded(10, swarm.number, False)
-
-
-def test_one_that_reaches_the_seed_is_enough() -> None:
-    bench = Bench()
-    one, other, swarm = bench.join(), bench.join(), bench.open(b"blob", pieces=2)
-    bench.enter(one, swarm)
-    bench.enter(other, swarm)
-    out_of_reach(bench, one, swarm)
-    assert not swarm.seed_out_of_reach
-
-
-def test_the_seed_counts_again_once_somebody_may_reach_it() -> None:
-    bench = Bench()
-    one, swarm = bench.join(), bench.open(b"blob", pieces=2)
-    bench.enter(one, swarm)
-    swarm.seed_stored(1, 0.0)
-    out_of_reach(bench, one, swarm)
-    bench.events.clear()
-    bench.enter(bench.join(), swarm)
-    assert PieceStored(swarm.number, SEED, 1) in bench.events
-
-
-def test_an_unreachable_seed_is_tried_again_after_a_while() -> None:
-    bench = Bench()
-    one, swarm = bench.join(), bench.open(b"blob", pieces=2)
-    bench.enter(one, swarm)
-    out_of_reach(bench, one, swarm)
-    bench.now_s += SEED_OUT_S
-    found = [swarm.seed_out_of_reach]
-    bench.handler.refresh(one)
-    found.append(swarm.seed_out_of_reach)
-    assert found == [True, False]
