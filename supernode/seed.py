@@ -203,7 +203,12 @@ class Seed:
             with self._lock:
                 self._fetches.pop(fetch_id, None)
             refused = str(error) if isinstance(error, UpstreamError) and is_refusal(error) else ""
-            self._tell(lambda events: events.origin_ended(fetch_id, number, ok=error is None, refused=refused))
+            retry_after_s = (error.retry_after_s or 0.0) if isinstance(error, UpstreamError) else 0.0
+            self._tell(
+                lambda events: events.origin_ended(
+                    fetch_id, number, ok=error is None, refused=refused, retry_after_s=retry_after_s
+                )
+            )
 
         with self._lock:
             self._fetches[fetch_id] = fetch

@@ -303,6 +303,9 @@ class Peer:
     def source_public(self, command: contract.SourcePublic) -> None:
         """There is one source."""
 
+    def leave_origin(self, command: contract.LeaveOrigin) -> None:
+        """Nobody here asks but by the downloader."""
+
     def void_in_store(self, command: contract.VoidInStore) -> None:
         """No content is wrong here but on its way."""
         raise UnexpectedCommand(f"node {self.node}: {command}")

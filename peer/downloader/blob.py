@@ -112,6 +112,8 @@ class Blob:
     unproven: bool = False
     # Nothing came for long although a supernode is there, and no peer has sent anything since.
     starved: bool = False
+    # Until when the origin wants no questions about it.
+    origin_free_at: float = 0.0
     # When the supernode last reported that the swarm moves.
     moved_at: float = 0.0
     rest_until: float = 0.0

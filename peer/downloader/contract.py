@@ -212,11 +212,15 @@ class UpstreamPiece:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamEnded:
-    """Over: `reason` is empty when all asked for is held, else UpstreamKind's value, `local` or `cancelled`."""
+    """Over: `reason` is empty when all asked for is held, else UpstreamKind's value, `local` or `cancelled`.
+
+    `retry_after_s`: the origin wants no questions about the blob for so long.
+    """
 
     fetch: int
     reason: str
     message: str = ""
+    retry_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,6 +361,15 @@ class CancelUpstream:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaveOrigin:
+    """The origin wants no questions about this blob for so long, as another node was told: ask it nothing there."""
+
+    digest: Digest
+    sources: tuple[Source, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class CheckPublic:
     """Ask the origin without a credential whether it gives this blob to anyone, and its size."""
 
@@ -432,6 +445,6 @@ class ForgetBlob:
 
 
 StoreCommand = OpenInStore | CloseInStore | VoidInStore | CheckDigest | StoreContent
-TransferCommand = StartFetch | CancelFetch | FetchUpstream | CancelUpstream | CheckPublic | AskHoldings
+TransferCommand = StartFetch | CancelFetch | FetchUpstream | CancelUpstream | LeaveOrigin | CheckPublic | AskHoldings
 ReaderCommand = AnswerReader | RefuseReader | PieceHeld | BlobComplete | FailReaders
 Command = Send | StoreCommand | TransferCommand | ReaderCommand | SourcePublic | ForgetBlob

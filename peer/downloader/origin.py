@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from peer.downloader.blob import StoreState, Upstream
-from peer.downloader.contract import FetchUpstream, UpstreamEnded, UpstreamPiece
+from peer.downloader.contract import FetchUpstream, LeaveOrigin, UpstreamEnded, UpstreamPiece
 from peer.downloader.leases import piece_held, store_trouble
 from proto.errors import UpstreamKind
 from proto.owners import OWNERS_MAX, place, span_pieces
@@ -39,6 +39,10 @@ def origin_status(state: State, event: OriginStatus) -> Blob | None:
     if event.state == "open" != blob.origin_state:
         blob.starved, blob.found_at = True, state.now
     blob.origin_state, blob.elected = event.state, event.elected
+    if event.retry_after_s > 0.0:
+        blob.origin_free_at = state.now + event.retry_after_s
+        state.emit(LeaveOrigin(blob.digest, tuple(blob.sources), event.retry_after_s))
+        state.stop_upstream(blob)
     if event.state in ("sharing", "fetching", "queued"):
         # Others get on, or are about to; this node has nothing of that yet.
         blob.moved_at = state.now
@@ -56,7 +60,7 @@ def _has_source(blob: Blob) -> bool:
 
 def may_ask(state: State, blob: Blob) -> bool:
     """Whether this node may ask the origin for this blob now."""
-    if not state.sharing:
+    if not state.sharing or state.now < blob.origin_free_at:
         return False
     if state.connected:
         return blob.elected or (blob.starved and blob.needed_here and blob.origin_state != "fetching")
@@ -97,7 +101,7 @@ def asks_from(state: State, blob: Blob) -> float:
 
 def next_turn_at(state: State, blob: Blob) -> float:
     """The next time at which a turn at the origin can come to this node by time alone."""
-    first = asks_from(state, blob) if not state.connected else 0.0
+    first = max(blob.origin_free_at, asks_from(state, blob) if not state.connected else 0.0)
     if state.now < first:
         return first
     if not blob.holders.known or not may_ask(state, blob):
@@ -167,6 +171,10 @@ def upstream_ended(state: State, event: UpstreamEnded) -> Blob | None:
     if event.reason == LOCAL:
         _tried(state, blob, UpstreamKind.UNAVAILABLE.value)
         store_trouble(state, blob, event.message or "the store could not take a piece")
+    elif event.retry_after_s and state.connected:
+        # The supernode asks again in time, for all.
+        blob.origin_free_at = state.now + event.retry_after_s
+        _tried(state, blob, event.reason, event.retry_after_s)
     elif event.reason and event.reason != CANCELLED:
         _tried(state, blob, event.reason)
         state.fail_readers(blob, f"upstream: {event.reason}")
@@ -177,8 +185,8 @@ def upstream_ended(state: State, event: UpstreamEnded) -> Blob | None:
     return blob
 
 
-def _tried(state: State, blob: Blob, reason: str) -> None:
+def _tried(state: State, blob: Blob, reason: str, retry_after_s: float = 0.0) -> None:
     """The elected attempt is over and reported, once."""
     if blob.elected and blob.swarm:
-        state.send(OriginTried(blob.swarm, reason))
+        state.send(OriginTried(blob.swarm, reason, retry_after_s))
     blob.elected = False

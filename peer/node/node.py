@@ -215,6 +215,9 @@ class Node:
     def cancel_upstream(self, command: contract.CancelUpstream) -> None:
         self._workers.fetcher.stop(command.fetch)
 
+    def leave_origin(self, command: contract.LeaveOrigin) -> None:
+        self._workers.leave_origin(command)
+
     def check_public(self, command: contract.CheckPublic) -> None:
         self._workers.check_public(command, self.driver.post_threadsafe)
 

@@ -73,13 +73,13 @@ class UpstreamFetcher:
             fetch.cancel.cancel()
 
     def _run(self, fetch: _Running) -> None:
-        reason, message = "", ""
+        reason, message, retry_after_s = "", "", 0.0
         try:
             self._fetch(fetch)
         except FetchCancelled:
             reason = "cancelled"
         except UpstreamError as error:
-            reason, message = error.kind.value, str(error)
+            reason, message, retry_after_s = error.kind.value, str(error), error.retry_after_s or 0.0
         except LocalError as error:
             reason, message = "local", str(error)
         except LayercastError as error:
@@ -95,7 +95,7 @@ class UpstreamFetcher:
                 "upstream_fetch digest=%s upstream=%s reason=%s %s",
                 fetch.blob.digest.short, fetch.command.source.upstream, reason, message,
             )  # fmt: skip
-        fetch.post(UpstreamEnded(fetch.command.fetch, reason, message))
+        fetch.post(UpstreamEnded(fetch.command.fetch, reason, message, retry_after_s))
 
     def _fetch(self, fetch: _Running) -> None:
         """Fetch all pieces, from `first` on and then those before it. Raises what ends it early."""

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         AskHoldings,
         CheckPublic,
         Event,
+        LeaveOrigin,
         OpenInStore,
         StartFetch,
         StoreContent,
@@ -271,6 +272,11 @@ class Workers:
         self._questions.submit(run)
 
     # --- origins -----------------------------------------------------------------------------------------------
+
+    def leave_origin(self, command: LeaveOrigin) -> None:
+        """Nothing of this node's asks for the blob at these places for a while, but clients with a credential."""
+        for source in command.sources:
+            self._origins.leave_alone(source, command.digest, command.seconds)
 
     def check_public(self, command: CheckPublic, post: Post) -> None:
         """A question of this node's own to the origin, without any credential."""

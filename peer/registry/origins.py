@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from peer.registry.base import Origin
     from peer.registry.client import OriginHttp
     from peer.registry.queues import OnQueue
+    from proto.ids import Digest
     from proto.oci.upstreams import UpstreamConfig, UpstreamTable
+    from proto.wire.messages import Source
 
 _KINDS: Final = {
     "directory": "peer.registry.directory",
@@ -91,6 +93,10 @@ class Origins:
             return self.of(self.upstreams().lookup(host))
         except RemoteError as error:
             raise UpstreamError(str(error), UpstreamKind.DENIED) from error
+
+    def leave_alone(self, source: Source, digest: Digest, seconds: float) -> None:
+        """The origin told another node that it wants no questions about this blob for so long: ask none here either."""
+        self._registries.leave_alone(source, digest, seconds)
 
     def close(self) -> None:
         """Join the threads, whose work was cancelled, and close idle connections."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from proto.ids import Digest
     from proto.oci.routes import RegistryRequest
     from proto.oci.upstreams import UpstreamConfig, UpstreamTable
+    from proto.wire.messages import Source
 
 TOKEN_ANSWER_BYTES_MAX: Final = 256 * 1024
 _STATUS_KINDS: Final = {
@@ -92,6 +93,12 @@ class RegistryClients:
     def origin(self, upstream: UpstreamConfig) -> RegistryOrigin:
         """One registry."""
         return RegistryOrigin(upstream, self)
+
+    def leave_alone(self, source: Source, digest: Digest, seconds: float) -> None:
+        """See Origins."""
+        message = f"origin {source.upstream}: blob {digest.short} of {source.repository} is limited"
+        error = UpstreamError(message, UpstreamKind.RATE_LIMITED, status=429, retry_after_s=seconds)
+        self.pauses.heed(self.pauses.key(source.upstream, source.repository, digest, ANYONE), error)
 
     def close(self) -> None:
         """Close idle connections."""

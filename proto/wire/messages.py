@@ -187,10 +187,14 @@ class BlobChecked:
 
 @dataclass(frozen=True, slots=True)
 class OriginTried:
-    """An elected peer's attempt at the origin ended; `reason` is empty on success, else UpstreamKind's value."""
+    """An elected peer's attempt at the origin ended; `reason` is empty on success, else UpstreamKind's value.
+
+    `retry_after_s`: the origin wants no questions about the blob for so long; 0 if it said nothing of the kind.
+    """
 
     swarm: int
     reason: str
+    retry_after_s: float = 0.0
 
 
 # --- supernode -> peer ---------------------------------------------------------------------------------------
@@ -322,11 +326,13 @@ class OriginStatus:
     `state`: queued (others are fetched from that origin first), fetching, unreachable (one elected peer tries first),
     open (every peer may try). None of them is headway by itself. After it, to who waits without a lease while the swarm
     moves: sharing. A state that is not known says nothing.
+    `retry_after_s`: the origin wants no questions about the blob for so long, and nobody asks it.
     """
 
     swarm: int
     state: str
     elected: bool
+    retry_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from proto.errors import DigestInvalid, FrameInvalid
 from proto.ids import Digest, short_peer
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _REASONS: dict[str, FailReason] = {reason.value: reason for reason in FailReason if reason is not FailReason.DISPUTED}
+# So long a member is believed that the origin wants to be left alone: no longer than it could say nothing at all.
+RETRY_AFTER_MAX_S: Final = 30.0
 # What these say is the receiver's own affair.
 _NOBODYS_FAULT = (FailReason.LOCAL, FailReason.CANCELLED, FailReason.NOT_HELD)
 # How a transfer from the seed fails where nobody listens at its address, or somebody else does.
@@ -261,7 +263,10 @@ class MessageHandler:
             # scheduler would ask the origin for them again. If they never come, the attempt counts as stalled.
             self._ports.post(contract.OriginHeadway(tried.swarm, session.node))
         elif swarm.attempt_ended(session.node):
-            self._ports.post(contract.OriginTried(tried.swarm, session.node, not tried.reason))
+            retry_after_s = min(max(0.0, tried.retry_after_s), RETRY_AFTER_MAX_S) if tried.reason else 0.0
+            if retry_after_s:
+                swarm.leave_origin(self._ports.clock() + retry_after_s)
+            self._ports.post(contract.OriginTried(tried.swarm, session.node, not tried.reason, retry_after_s))
 
 
 def _check_same_node(older: PeerInfo, newer: PeerInfo) -> None:

@@ -95,7 +95,7 @@ class Notifier:
         for node, member in swarm.members.items():
             session = self._nodes.session(node)
             if session is not None and member.wanted:
-                session.send(OriginStatus(swarm.number, swarm.origin_state, node == swarm.elected))
+                session.send(self._status(swarm, node))
 
     def refresh(self, session: PeerSession) -> None:
         """What is repeated every few seconds for every swarm that this peer waits for, and what could wait till now."""
@@ -123,7 +123,11 @@ class Notifier:
         status = (swarm.origin_state, swarm.elected == session.node)
         before, member.status_sent = member.status_sent, (member.held, *status)
         if before is None or before[1:] != status or before[0] == member.held:
-            session.send(OriginStatus(swarm.number, *status))
+            session.send(self._status(swarm, session.node))
+
+    def _status(self, swarm: OpenSwarm, node: int) -> OriginStatus:
+        left_s = max(0.0, swarm.origin_free_s - self._clock()) if swarm.origin_free_s else 0.0
+        return OriginStatus(swarm.number, swarm.origin_state, node == swarm.elected, left_s)
 
     def _is_to_wait(self, session: PeerSession, swarm: OpenSwarm) -> bool:
         """The swarm moves, and this peer has no lease to see that by: it would go upstream, with all its like."""

@@ -1,7 +1,7 @@
 """Whether nodes reach the supernode's port for pieces, and what follows where none that wants a blob does. Pure.
 
-A wrong --advertise, or a firewall, is the same for every blob and for whoever comes next. So what is known of an address
-outlives blobs and sessions, until a node reaches it.
+A wrong --advertise, or a firewall, is the same for every blob and for whoever comes next. So what is known of an
+address outlives blobs and sessions, until a node reaches it.
 """
 
 from __future__ import annotations

@@ -116,6 +116,8 @@ class OpenSwarm:
     # An OriginStatus state while a fetch from the origin is not done, and the fetches that run now.
     origin_state: str = ""
     fetches: set[int] = field(default_factory=set)
+    # Until when the origin wants no questions about the blob.
+    origin_free_s: float = 0.0
     # The member that tries the origin for all.
     elected: int | None = None
     # When somebody last stored a piece of it, or the delivery last got on.
@@ -348,7 +350,7 @@ class OpenSwarm:
         wanting = [member.upstreams for member in self.members.values() if member.wanted]
         self.sources.sort(key=lambda source: -sum(source.upstream in named for named in wanting))
         self.elected = None
-        self.origin_state = "queued"
+        self.origin_state, self.origin_free_s = "queued", 0.0
 
     @property
     def fetch_sources(self) -> tuple[Source, ...]:
@@ -389,6 +391,11 @@ class OpenSwarm:
         """This member tries the origin for all; None: everybody may."""
         self.elected = node
         self.origin_state = "open" if node is None else "unreachable"
+
+    def leave_origin(self, until_s: float) -> None:
+        """The origin wants no questions about the blob until then: everybody waits."""
+        self.origin_free_s = until_s
+        self.origin_state = "queued"
 
     def attempt_ended(self, node: int) -> bool:
         """An attempt at the origin is over. Whether it was the elected member's."""

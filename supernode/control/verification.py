@@ -166,8 +166,11 @@ class Verification:
         if found is not None:
             found.fetch_runs(fetch_id)
 
-    def origin_ended(self, fetch_id: int, swarm: int, *, ok: bool, refused: str = "") -> None:
+    def origin_ended(
+        self, fetch_id: int, swarm: int, *, ok: bool, refused: str = "", retry_after_s: float = 0.0
+    ) -> None:
         """A fetch from the origin is over. `refused`: the origin decided against it, in words; nobody else need try.
+        `retry_after_s`: it wants no questions about the blob for so long.
 
         What nobody has anything of is then begun anew, as the origin's last word has it.
         """
@@ -182,7 +185,9 @@ class Verification:
         if refused and fetch_id in found.fetches and not (found.seed_held or found.pieces_held):
             self._participation.drop_all(found, refused)
         elif found.fetch_ended(fetch_id, ok=ok):
-            self._ports.post(contract.OriginEnded(fetch_id, swarm, ok))
+            if retry_after_s:
+                found.leave_origin(self._ports.clock() + retry_after_s)
+            self._ports.post(contract.OriginEnded(fetch_id, swarm, ok, retry_after_s))
             self._participation.settle(found)
 
     def probe(self, swarm: OpenSwarm, piece: int, accused: PeerSession) -> None:

@@ -118,6 +118,8 @@ class OriginFetcher:
                 failures.append(error)
                 if is_refusal(error):
                     self._on_contradiction(source, digest, error)
+                if error.retry_after_s:
+                    break  # it wants to be left alone, also in its other repositories
         if book.pending_bytes:
             failures.sort(key=lambda error: _BY_HOPE.index(error.kind))
             if not failures:

@@ -156,20 +156,25 @@ class ReaderMoved:
 
 @dataclass(frozen=True, slots=True)
 class OriginEnded:
-    """A FetchFromOrigin ended: `ok`, or the origin could not give the rest (pieces that came were reported)."""
+    """A FetchFromOrigin ended: `ok`, or the origin could not give the rest (pieces that came were reported).
+
+    `retry_after_s`: it wants nobody to ask for so long.
+    """
 
     fetch_id: int
     swarm: int
     ok: bool
+    retry_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class OriginTried:
-    """An elected peer's own attempt ended."""
+    """An elected peer's own attempt ended. `retry_after_s`: the origin wants nobody to ask for so long."""
 
     swarm: int
     peer: int
     ok: bool
+    retry_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -391,12 +391,12 @@ class Scheduler:
         if self._state.plans[event.swarm].fetch_id != event.fetch_id or not event.fetch_id:
             self._ignore("fetch %x ended", event.fetch_id)
             return
-        origin_fetches.ended(self._state, swarm, event.ok)
+        origin_fetches.ended(self._state, swarm, event.ok, event.retry_after_s)
 
     def _origin_tried(self, event: contract.OriginTried) -> None:
         swarm = self._swarm(event.swarm)
         if swarm is not None:
-            origin_fetches.tried(self._state, swarm, event.peer, event.ok)
+            origin_fetches.tried(self._state, swarm, event.peer, event.ok, event.retry_after_s)
 
     def _origin_headway(self, event: contract.OriginHeadway) -> None:
         swarm = self._swarm(event.swarm)

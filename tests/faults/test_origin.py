@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.faults import Fault
+from benchmarks.cluster.processes import wait_until
 from benchmarks.cluster.proxy_process import CountingProxyProcess
 from benchmarks.cluster.services import Cluster
+from peer.registry.retry import RetrySettings
 from tests.support.counts import assert_received, assert_received_from_the_swarm
 from tests.support.pullers import pull, start_pull
 
@@ -208,3 +210,25 @@ def test_a_blob_that_the_origin_does_not_know_is_refused_in_its_words(peers: lis
     assert b"BLOB_UNKNOWN" in answer.start
     # The supernode said so: the peer did not wait in vain for the size first.
     peers[0].process.wait_for_line("blob_not_shared .*reason=unknown")
+
+
+def test_a_limit_in_mid_blob_is_obeyed_by_all_and_one_asks_again(
+    peers: list[Peer], origin: ProxyControl, push: Callable[[int], str]
+) -> None:
+    digest, other = push(SIZE_BYTES), push(SIZE_BYTES)
+    # Longer than a fetch waits for by itself.
+    retry_after_s = RetrySettings().retry_after_max_s + 2.0
+    limited = (("Retry-After", str(round(retry_after_s))),)
+    origin.add_fault(Fault(path_contains=digest, method="GET", cut_after_bytes=SIZE_BYTES // 2, times=1))
+    origin.add_fault(Fault(path_contains=digest, method="GET", status=429, headers=limited, times=1))
+    pulls = [start_pull(peer.proxy, digest) for peer in peers]
+    wait_until(lambda: len(origin.ledger().of_blob(digest)) >= 2, "the limit")
+    # No business of another blob's.
+    assert pull(peers[0].proxy, other).sha256 == other
+    for running in pulls:
+        with running:
+            answer = running.result()
+            assert (answer.complete, answer.sha256) == (True, digest)
+    _, refused, answered = origin.ledger().of_blob(digest)
+    assert answered.started_s - refused.ended_s >= retry_after_s
+    assert origin.ledger().repeated_bytes(digest) == 0

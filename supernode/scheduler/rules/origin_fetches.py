@@ -60,8 +60,8 @@ def timer_due(state: State, swarm: Swarm) -> None:
     review(state, swarm)
 
 
-def ended(state: State, swarm: Swarm, ok: bool) -> None:
-    """The fetch in flight ended."""
+def ended(state: State, swarm: Swarm, ok: bool, retry_after_s: float = 0.0) -> None:
+    """The fetch in flight ended. `retry_after_s`: the origin wants to be left alone, and is, by everybody."""
     plan = state.plans[swarm.number]
     left = swarm.fetching
     plan.fetch_id = 0
@@ -79,18 +79,18 @@ def ended(state: State, swarm: Swarm, ok: bool) -> None:
         plan.opened = False
     else:
         state.counters["origin_failures"] += 1
-        _wait(state, swarm, plan)
-        if not ok:
+        _wait(state, swarm, plan, retry_after_s)
+        if not ok and not retry_after_s:
             _elect(state, swarm, plan)
     review(state, swarm)
 
 
-def _wait(state: State, swarm: Swarm, plan: OriginPlan) -> None:
+def _wait(state: State, swarm: Swarm, plan: OriginPlan, at_least_s: float = 0.0) -> None:
     settings = state.settings
     # Bounded before the power: an origin may fail for days.
     delay_s = min(settings.origin_backoff_max_s, settings.origin_backoff_s * 2 ** min(plan.failures, 16))
     plan.failures += 1
-    plan.retry_at = state.now + delay_s
+    plan.retry_at = state.now + max(delay_s, at_least_s)
     state.timers.set(plan.retry_at, TimerKind.SWARM, swarm.number)
 
 
@@ -149,7 +149,7 @@ def _extend(state: State, swarm: Swarm, plan: OriginPlan) -> None:
         state.timers.set(plan.elected_until, TimerKind.SWARM, swarm.number)
 
 
-def tried(state: State, swarm: Swarm, peer: int, ok: bool) -> None:
+def tried(state: State, swarm: Swarm, peer: int, ok: bool, retry_after_s: float = 0.0) -> None:
     """A peer's attempt ended, or the peer is gone or wants nothing any more (not ok): it counts if it was elected."""
     plan = state.plans[swarm.number]
     if plan.elected != peer:
@@ -161,6 +161,8 @@ def tried(state: State, swarm: Swarm, peer: int, ok: bool) -> None:
         plan.tried.clear()
         # What it holds now is there for the asking.
         plan.retry_at = 0.0
+    elif retry_after_s:
+        _wait(state, swarm, plan, retry_after_s)
     else:
         _elect(state, swarm, plan)
     review(state, swarm)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from peer.downloader.contract import (
     BlobWanted,
+    CancelUpstream,
     CheckDigest,
     DigestChecked,
     FailReaders,
     FetchUpstream,
+    LeaveOrigin,
     PieceHeld,
     ReaderAt,
     ReaderClosed,
@@ -61,3 +63,27 @@ def test_an_origin_open_to_all_is_asked_only_where_a_client_reads() -> None:
     script(ReaderClosed(1))
     assert of_type(script.receive(OriginStatus(SWARM, "open", False)), FetchUpstream) == []
     assert of_type(script(BlobWanted(2, DIGEST, SOURCE)), FetchUpstream)
+
+
+def test_an_origin_that_told_the_supernode_to_leave_it_alone_is_asked_by_nobody() -> None:
+    script = Script().connected().open()
+    script(ReaderAt(1, 0))
+    out = script.receive(OriginStatus(SWARM, "queued", False, 400.0))
+    assert LeaveOrigin(DIGEST, (SOURCE,), 400.0) in out
+    # Not even where nothing comes for as long as a client waits.
+    assert of_type(script.wait(399.0), FetchUpstream) == []
+
+
+def test_a_fetch_of_this_nodes_own_ends_when_the_origin_wants_to_be_left_alone() -> None:
+    script = Script().connected().open()
+    (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
+    assert CancelUpstream(upstream.fetch) in script.receive(OriginStatus(SWARM, "queued", False, 60.0))
+
+
+def test_an_elected_node_that_is_told_to_ask_later_says_so_and_its_clients_wait() -> None:
+    script = Script().connected().open()
+    (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
+    out = script(UpstreamEnded(upstream.fetch, "rate_limited", "429", 60.0))
+    assert Send(OriginTried(SWARM, "rate_limited", 60.0)) in out
+    assert of_type(out, FailReaders) == []
+    assert of_type(script.receive(OriginStatus(SWARM, "open", False)), FetchUpstream) == []

@@ -9,7 +9,7 @@ import pytest
 
 from proto.errors import FrameInvalid
 from proto.ids import Digest
-from proto.wire.messages import Announce, PieceHashes, Source, Voided, Vouched
+from proto.wire.messages import Announce, OriginStatus, PieceHashes, Source, Voided, Vouched
 from supernode.control.node_registry import QUARANTINE_S
 from supernode.control.verification import CLAIMS_TRIED_MAX, VOIDED_S, VOIDS_MAX
 from supernode.scheduler.contract import SEED, FetchFromOrigin, OriginEnded, PieceEvicted, PieceStored
@@ -254,3 +254,16 @@ def test_of_a_member_whose_claim_was_of_no_use_none_is_tried_for_a_while(matches
     bench.now_s += max(VOIDED_S, QUARANTINE_S)
     bench.control.participation.end_quarantines_over()
     assert claimed(bench, author, 3).claim is not None
+
+
+def test_members_hear_for_how_long_the_origin_wants_to_be_left_alone() -> None:
+    bench = Bench()
+    session, swarm = bench.join(), bench.open(b"blob", pieces=2)
+    bench.enter(session, swarm)
+    swarm.fetch_began(1, 0b11)
+    bench.control.verification.seed_stored(swarm.number, 0, HASH, None)
+    bench.control.verification.origin_ended(1, swarm.number, ok=False, refused="429", retry_after_s=60.0)
+    assert bench.events[-1] == OriginEnded(1, swarm.number, False, 60.0)
+    bench.now_s += 10.0
+    bench.handler.refresh(session)
+    assert bench.heard(session).of(OriginStatus) == [OriginStatus(swarm.number, "queued", False, 50.0)]

@@ -195,3 +195,20 @@ def test_what_its_only_holder_gives_to_nobody_is_asked_of_the_origin() -> None:
         assert not fetched(commands)
         commands = play.tell(contract.FetchFailed(lease.lease_id, contract.FailReason.CONNECTION))
     assert fetched(commands) == mask("****")
+
+
+def test_an_origin_that_wants_to_be_left_alone_is_and_then_asked_again_by_the_supernode() -> None:
+    play, fetch = cold(peers=3)
+    assert play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, False, retry_after_s=90.0)) == []
+    again = play.wake_until(FetchFromOrigin)
+    assert isinstance(again, FetchFromOrigin)
+    assert (play.now, again.pieces) == (90.0, 0b1111)
+
+
+def test_nobody_else_is_elected_where_the_elected_peer_was_told_to_ask_later() -> None:
+    play, fetch = cold(peers=3)
+    (elected,) = play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, False))
+    assert isinstance(elected, TryOrigin)
+    assert play.tell(contract.OriginTried(SWARM, elected.peer, False, retry_after_s=20.0)) == []
+    assert isinstance(play.wake_until(FetchFromOrigin), FetchFromOrigin)
+    assert play.now >= 20.0
