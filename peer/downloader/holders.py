@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from peer.downloader.contract import Holder  # noqa: TC001  # compiled, a dataclass looks its fields' types up
 from proto.ids import Digest  # noqa: TC001  # the same
-from proto.owners import OWNERS_MAX, place
+from proto.owners import owners
 from proto.pieces import indices
 from proto.wire.messages import HOLDERS_MAX
 
@@ -40,8 +40,6 @@ class KnownHolder:
     transfers: int = 0
     # Questions in a row that it did not answer. A busy holder fails transfers, and is there all the same.
     unanswered: int = 0
-    # Its place among those that would ask the origin (proto.owners).
-    place: bytes = b""
 
 
 @dataclass(slots=True)
@@ -55,16 +53,16 @@ class KnownHolders:
         """Add or renew; the least recently named that is idle, and no owner, goes when there are too many."""
         found = self.known.pop(holder.peer, None)
         if found is None:
-            found = KnownHolder(holder, place=place(self.digest, holder.peer))
+            found = KnownHolder(holder)
         elif found.holder is not holder:
             found.holder = holder
         self.known[holder.peer] = found
         if len(self.known) > 2 * HOLDERS_MAX:
-            last = sorted(entry.place for entry in self.known.values())[OWNERS_MAX - 1]
+            kept = owners(self.digest, self.known)
             idle = (
                 peer
                 for peer, entry in self.known.items()
-                if entry.place > last and not entry.transfers and not entry.query
+                if peer not in kept and not entry.transfers and not entry.query
             )
             oldest = next(idle, None)
             if oldest is not None:
@@ -98,9 +96,8 @@ class KnownHolders:
 
     def owners(self, own: PeerName) -> list[PeerName]:
         """Who asks the origin for this blob: of this node and the holders that are there."""
-        there = [entry for entry in self.known.values() if entry.unanswered < UNANSWERED_MAX]
-        placed = [(entry.place, entry.holder.peer) for entry in there]
-        return [peer for _, peer in sorted([*placed, (place(self.digest, own), own)])[:OWNERS_MAX]]
+        there = (entry.holder.peer for entry in self.known.values() if entry.unanswered < UNANSWERED_MAX)
+        return owners(self.digest, [own, *there])
 
     def undecided(self) -> bool:
         """Some holder was never asked, or its first answer is still to come."""
