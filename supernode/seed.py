@@ -45,8 +45,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# How long the fetch of a blob goes on that nobody wants any more: a node that lost its session comes back sooner.
+# A blob that nobody wants any more is fetched for so long: a node that lost its session comes back sooner. After nodes
+# fell silent, for longer: where the network is cut they all do, and what is on its way would be asked for again.
 UNWANTED_S: Final = 10.0
+UNWANTED_SILENT_S: Final = 60.0
 # Threads for opening blobs, and for comparing digests (a core each while they read).
 STORE_THREADS: Final = 4
 CHECK_THREADS: Final = 2
@@ -100,6 +102,8 @@ class Seed:
         self._pins: dict[Digest, BlobHandle] = {}
         # What is to be pinned: threads may run in another order than their work was submitted.
         self._wanted: set[Digest] = set()
+        # Whose fetches end soon, as nobody wants them; the loop's own.
+        self._ending: dict[Digest, asyncio.TimerHandle] = {}
         self._fetches: dict[int, _OriginFetch] = {}
         self._store_threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
         self._check_threads = ThreadPoolExecutor(CHECK_THREADS, thread_name_prefix="check")
@@ -149,6 +153,7 @@ class Seed:
 
     def pin(self, digest: Digest, layout: PieceLayout) -> None:
         """See SeedWork."""
+        self._go_on(digest)
         with self._lock:
             self._wanted.add(digest)
         self._store_threads.submit(self._pin, digest, layout)
@@ -168,11 +173,13 @@ class Seed:
                 return
         handle.close()
 
-    def unpin(self, digest: Digest) -> None:
+    def unpin(self, digest: Digest, *, silent: bool) -> None:
         """See SeedWork."""
         with self._lock:
             self._wanted.discard(digest)
-        self._loop.call_later(UNWANTED_S, self._end_unwanted, digest)
+        self._go_on(digest)
+        wait_s = UNWANTED_SILENT_S if silent else UNWANTED_S
+        self._ending[digest] = self._loop.call_later(wait_s, self._end_unwanted, digest)
         self._store_threads.submit(self._unpin, digest)
 
     def _unpin(self, digest: Digest) -> None:
@@ -276,12 +283,17 @@ class Seed:
         if fetch is not None:
             fetch.end()
 
+    def _go_on(self, digest: Digest) -> None:
+        ending = self._ending.pop(digest, None)
+        if ending is not None:
+            ending.cancel()
+
     def _end_unwanted(self, digest: Digest) -> None:
-        if digest not in self._wanted:
-            with self._lock:
-                fetches = [fetch for fetch in self._fetches.values() if fetch.digest == digest]
-            for fetch in fetches:
-                fetch.end()
+        del self._ending[digest]
+        with self._lock:
+            fetches = [fetch for fetch in self._fetches.values() if fetch.digest == digest]
+        for fetch in fetches:
+            fetch.end()
 
     # --- from peers ----------------------------------------------------------------------------------------------
 

@@ -70,7 +70,7 @@ class Seed:
     def pin(self, digest: Digest, layout: PieceLayout) -> None:
         """See SeedWork. Nothing is ever evicted here."""
 
-    def unpin(self, digest: Digest) -> None:
+    def unpin(self, digest: Digest, *, silent: bool) -> None:
         """See SeedWork."""
 
     def suspect(self, digest: Digest, pieces: int) -> None:

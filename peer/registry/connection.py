@@ -11,6 +11,7 @@ import base64
 import contextlib
 import http.client
 import io
+import logging
 import select
 import socket
 import ssl
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from peer.registry.addresses import Endpoint, Resolver
     from peer.registry.base import OriginAnswer
     from peer.transport.cancellation import Cancellation
+
+logger = logging.getLogger(__name__)
 
 # Bodies of redirects and refusals are read to keep the connection, up to here; longer ones cost a new one.
 DRAIN_BYTES_MAX = 64 * 1024
@@ -52,6 +55,11 @@ class OriginTimeouts:
 
 
 FLOOR_S: Final = 30.0
+# A body goes on after so long a cut of the way there, if one request is to bring each byte once.
+WAY_DOWN_MAX_S: Final = 90.0
+# From then on, after so long at most, what lies in the origin's socket is sent again: its TCP waits twice as long each time.
+_SENT_AGAIN_MAX_S: Final = 45.0
+_LOOK_S: Final = 1.0
 # A connection whose other end is gone without a word, found by the kernel: after 10 s idle, three questions 5 s apart.
 _KEEP_ALIVE: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -61,6 +69,16 @@ _KEEP_ALIVE: Final = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 25_000),
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
 )
+# Within a body the kernel asks more often, so that a way that is down is told from an origin that stalls.
+_KEEP_ALIVE_IN_BODY: Final = (
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * WAY_DOWN_MAX_S)),
+)
+# Of these questions so many without an answer: none comes.
+_UNANSWERED_MIN: Final = 2
+# Where TCP_INFO tells their number (tcpi_probes).
+_PROBES_AT: Final = 3
 # 103 Early Hints and the like, before the answer.
 _INTERIM_MAX: Final = 16
 
@@ -83,12 +101,19 @@ def origin_errors(endpoint: Endpoint, cancel: Cancellation, doing: str) -> Itera
 
 
 class _Timed(io.RawIOBase):
-    """A socket as http.client uses it, which does not close it. Its bytes end at `until_s`, however they trickle."""
+    """A socket as http.client uses it, which does not close it. Its bytes end at `until_s`, however they trickle.
 
-    def __init__(self, sock: socket.socket) -> None:
+    `in_body`: silence is waited out where the way to the origin is down, as TCP does.
+    """
+
+    def __init__(self, sock: socket.socket, host: str) -> None:
         self._sock = sock
+        self._host = host
         self.sendall = sock.sendall
         self.until_s: float | None = None
+        self.in_body = False
+        # Seconds for which the way was waited for.
+        self.down_s = 0.0
 
     def makefile(self, mode: str) -> io.BufferedReader:
         """What http.client calls, once a response."""
@@ -106,7 +131,36 @@ class _Timed(io.RawIOBase):
             if left_s <= 0:
                 raise TimeoutError
             self._sock.settimeout(left_s)
-        return self._sock.recv_into(buffer)
+        try:
+            return self._sock.recv_into(buffer)
+        except TimeoutError:
+            if not self.in_body or not way_is_down(self._sock):
+                raise
+        return self._wait_for_way(buffer)
+
+    def _wait_for_way(self, buffer: Any) -> int:
+        """The way is down since the last bytes came; TCP has them follow. Raises TimeoutError where they do not."""
+        silence_s = self._sock.gettimeout() or 0.0
+        began_s = time.monotonic() - silence_s
+        up_s: float | None = None
+        logger.info("origin_out_of_reach host=%s silent_s=%.0f: its answer is waited for", self._host, silence_s)
+        self._sock.settimeout(_LOOK_S)
+        try:
+            while True:
+                now_s = time.monotonic()
+                if way_is_down(self._sock):
+                    up_s = None
+                elif up_s is None:
+                    up_s = now_s
+                if up_s is None and now_s - began_s > WAY_DOWN_MAX_S:
+                    raise TimeoutError
+                if up_s is not None and now_s - up_s > min(up_s - began_s, _SENT_AGAIN_MAX_S):
+                    raise TimeoutError
+                with contextlib.suppress(TimeoutError):
+                    return self._sock.recv_into(buffer)
+        finally:
+            self.down_s += time.monotonic() - began_s
+            self._sock.settimeout(silence_s)
 
 
 class _Response(http.client.HTTPResponse):
@@ -135,7 +189,7 @@ class OriginConnection:
         self._http = http.client.HTTPConnection(endpoint.host, endpoint.port)
         self._http.auto_open = 0  # it must never connect by itself, to an address nobody checked
         self._http.response_class = _Response
-        self._timed = _Timed(sock)
+        self._timed = _Timed(sock, endpoint.host)
         self._http.sock = self._timed
         # A proxy is sent the whole URL of a plain-http request.
         proxy = endpoint.egress_proxy if endpoint.scheme == "http" else None
@@ -177,6 +231,8 @@ class OriginConnection:
         self._http.putheader("Host", self.endpoint.authority)
         for name, value in [*self._proxy_lines, *headers]:
             self._http.putheader(name, value)
+        self._timed.in_body = False
+        set_options(self.sock, _KEEP_ALIVE)
         self.sock.settimeout(self.timeouts.read_s)
         self._http.endheaders()
         self._timed.until_s = time.monotonic() + self.timeouts.first_byte_s
@@ -184,6 +240,17 @@ class OriginConnection:
         self._timed.until_s = None
         self.sock.settimeout(self.timeouts.first_byte_s)
         return response
+
+    def body_began(self) -> None:
+        """From now on silence of `read_s` ends it, but where the way to the origin is down."""
+        self._timed.in_body = True
+        set_options(self.sock, _KEEP_ALIVE_IN_BODY)
+        self.sock.settimeout(self.timeouts.read_s)
+
+    def take_down_s(self) -> float:
+        """For how long the way was down since this was last asked, as far as anything was waited for."""
+        down_s, self._timed.down_s = self._timed.down_s, 0.0
+        return down_s
 
     def is_dropped(self) -> bool:
         """Whether the server closed it while idle, or sent what nobody asked for."""
@@ -268,11 +335,11 @@ class Exchange:
             self._check_rate()
             asked_s = time.monotonic()
             count = self._receive(view)
-            self._floor_waited_s += time.monotonic() - asked_s
+            self._floor_waited_s += time.monotonic() - asked_s - self._connection.take_down_s()
             self._floor_bytes += count
         if not self._began:
             self._began, self._floor_waited_s = True, 0.0
-            self._connection.sock.settimeout(self._connection.timeouts.read_s)
+            self._connection.body_began()
         if count == 0:
             self._finished = True
             if self._remaining:
@@ -345,6 +412,17 @@ class Exchange:
             self._connection.close()
 
 
+def way_is_down(sock: socket.socket) -> bool:
+    """Whether the kernel asks the other end for a sign of life, and gets none (tcp(7), TCP_INFO)."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _PROBES_AT + 1)[_PROBES_AT] >= _UNANSWERED_MIN
+
+
+def set_options(sock: socket.socket, options: tuple[tuple[int, int, int], ...]) -> None:
+    """Raises OSError."""
+    for level, option, value in options:
+        sock.setsockopt(level, option, value)
+
+
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
     """The system's authorities, and the operator's CA and client certificate. Raises ConfigError."""
     context = ssl.create_default_context()
@@ -391,8 +469,6 @@ def connect(addresses: list[str], port: int, timeout_s: float, cancel: Cancellat
             sock.close()
             raise
         else:
-            for level, option, value in _KEEP_ALIVE:
-                sock.setsockopt(level, option, value)
             return sock
     raise failure
 

@@ -108,9 +108,9 @@ class MessageHandler:
             self._ports.post(contract.PeerQuarantined(session.node, quarantine.reason))
         return session
 
-    def lost(self, session: PeerSession, reason: str) -> None:
-        """The session is over; called exactly once after admit()."""
-        self._participation.session_over(session, reason)
+    def lost(self, session: PeerSession, reason: str, *, silent: bool = False) -> None:
+        """The session is over; called exactly once after admit(). `silent`: nothing was heard, and nothing ended it."""
+        self._participation.session_over(session, reason, silent=silent)
 
     def refresh(self, session: PeerSession) -> None:
         """A frame is about to leave, and it is time again for what is repeated every few seconds."""

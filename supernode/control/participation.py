@@ -47,8 +47,11 @@ class Participation:
             self._ports.post(contract.PeerWithdrew(swarm.number, session.node))
         self.settle(swarm)
 
-    def session_over(self, session: PeerSession, reason: str) -> None:
-        """The session ended. What it held is remembered: the peer may come back. Idempotent."""
+    def session_over(self, session: PeerSession, reason: str, *, silent: bool = False) -> None:
+        """The session ended. What it held is remembered: the peer may come back. Idempotent.
+
+        `silent`: nothing was heard of it any more, and nothing ended it.
+        """
         if self._nodes.session(session.node) is not session:
             return
         self._nodes.remove(session)
@@ -60,7 +63,7 @@ class Participation:
             swarm = self._swarms.numbered(number)
             if swarm is not None:
                 swarm.leave(session.node)
-                self.settle(swarm)
+                self.settle(swarm, silent=silent)
         session.announced.clear()
         session.wanting.clear()
         session.leases.clear()
@@ -77,15 +80,18 @@ class Participation:
         swarm.leave_all()
         self.settle(swarm)
 
-    def settle(self, swarm: OpenSwarm) -> None:
-        """After members came or went: keep the blob while it is wanted, forget the swarm when nobody is left."""
+    def settle(self, swarm: OpenSwarm, *, silent: bool = False) -> None:
+        """After members came or went: keep the blob while it is wanted, forget the swarm when nobody is left.
+
+        `silent`: one was not heard of any more.
+        """
         if self._swarms.numbered(swarm.number) is not swarm:
             return
         if swarm.wanted_changed():
             if swarm.pinned:
                 self._ports.seed.pin(swarm.digest, swarm.layout)
             else:
-                self._ports.seed.unpin(swarm.digest)
+                self._ports.seed.unpin(swarm.digest, silent=silent)
         self._seed_reach.review(swarm)
         if swarm.idle:
             self._swarms.close(swarm)

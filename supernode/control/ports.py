@@ -31,8 +31,8 @@ class SeedWork(Protocol):
     def pin(self, digest: Digest, layout: PieceLayout) -> None:
         """Somebody wants the blob: what is held of it must not be evicted."""
 
-    def unpin(self, digest: Digest) -> None:
-        """Nobody wants it now: it may be evicted."""
+    def unpin(self, digest: Digest, *, silent: bool) -> None:
+        """Nobody wants it now: it may be evicted. `silent`: the last who did fell silent, and may come back."""
 
     def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
         """Fetch the pieces of the mask from `swarm.fetch_sources`; origin_ended() reports the end exactly once.

@@ -22,11 +22,15 @@ SLOTS_MAX: Final = 64
 
 
 class SessionEnd(Exception):
-    """Ends the session. `code` is a Refused code, or empty when there is nobody left to tell."""
+    """Ends the session. `code` is a Refused code, or empty when there is nobody left to tell.
 
-    def __init__(self, code: str, message: str) -> None:
+    `silent`: the peer was not heard of any more.
+    """
+
+    def __init__(self, code: str, message: str, *, silent: bool = False) -> None:
         super().__init__(message)
         self.code = code
+        self.silent = silent
 
 
 def read_hello(

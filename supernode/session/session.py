@@ -143,7 +143,7 @@ class WebSocketSession:
             raise
         finally:
             if session is not None:
-                self._handler.lost(session, end.code or str(end))
+                self._handler.lost(session, end.code or str(end), silent=end.silent)
             await self._close(end)
         return self._socket
 
@@ -263,7 +263,7 @@ class WebSocketSession:
                 self._heard_s = min(now_s, self._heard_s + now_s - due_s)
             silent_s = now_s - self._heard_s
             if silent_s > self._limits.pings_missed_max * interval_s:
-                raise SessionEnd("", f"silent for {silent_s:.1f} s")
+                raise SessionEnd("", f"silent for {silent_s:.1f} s", silent=True)
             self._messages = 0
             if silent_s >= QUIET_INTERVALS * interval_s:
                 self.send(self._question())

@@ -183,3 +183,21 @@ def test_a_supernode_that_comes_back_in_mid_pull_asks_for_nothing_that_a_node_ho
     if away_s < GRACE_S:
         assert union_bytes(asked) == sum(end - first for first, end in asked)
         assert_received(scene.cluster, origin=0)
+
+
+def test_what_was_on_its_way_from_the_origin_when_the_network_was_cut_comes_when_it_is_back(
+    make_scene: Callable[[], Scene],
+) -> None:
+    scene = make_scene()
+    scene.begin()
+    silence(scene)
+    scene.go_on()
+    # It takes longer than an origin may be silent that is there.
+    scene.cluster.supernode.process.wait_for_line("origin_out_of_reach")
+    node = scene.cluster.supernode_node
+    assert isinstance(node, Node)
+    node.restore()
+    scene.finish()
+    assert scene.origin.ledger().gets(scene.digest) == 1
+    assert scene.origin.ledger().repeated_bytes(scene.digest) == 0
+    assert_received(scene.cluster, passthrough=0, origin=0)

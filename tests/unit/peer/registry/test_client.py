@@ -271,3 +271,54 @@ def test_an_endpoint_is_its_whole_configuration() -> None:
     plain = Endpoint("https", "a.example", 443, trusted=True)
     assert plain != dataclasses.replace(plain, egress_proxy="http://proxy.example:3128")
     assert plain.same_server(dataclasses.replace(plain, trusted=False))
+
+
+# --- the way to the origin is down ------------------------------------------------------------------------------------
+
+READ_S = 0.2
+
+
+def answer_in_two_parts(way_is_up: threading.Event) -> Callable[[socket.socket], None]:
+    """The second when the way is up again."""
+
+    def handle(sock: socket.socket) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
+        way_is_up.wait(WAIT_S)
+        sock.sendall(b"-two")
+
+    return handle
+
+
+def test_bytes_that_a_cut_network_holds_up_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    way_is_up, looks = threading.Event(), []
+
+    def way_is_down(_: socket.socket) -> bool:
+        looks.append(1)
+        if len(looks) == 3:
+            way_is_up.set()
+        return len(looks) < 3
+
+    monkeypatch.setattr("peer.registry.connection.way_is_down", way_is_down)
+    monkeypatch.setattr("peer.registry.connection._LOOK_S", READ_S)
+    with (
+        serving(answer_in_two_parts(way_is_up)) as port,
+        contextlib.closing(OriginHttp(OriginTimeouts(read_s=READ_S))) as http,
+    ):
+        upstream = UpstreamConfig("registry.example", f"http://127.0.0.1:{port}")
+        assert get(http, upstream_endpoint(upstream, anonymous=True)) == b"half-two"
+
+
+def test_a_network_that_does_not_come_back_ends_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peer.registry.connection.way_is_down", lambda _: True)
+    monkeypatch.setattr("peer.registry.connection._LOOK_S", READ_S)
+    monkeypatch.setattr("peer.registry.connection.WAY_DOWN_MAX_S", 2 * READ_S)
+    never = threading.Event()
+    with (
+        serving(answer_in_two_parts(never)) as port,
+        contextlib.closing(OriginHttp(OriginTimeouts(read_s=READ_S))) as http,
+    ):
+        upstream = UpstreamConfig("registry.example", f"http://127.0.0.1:{port}")
+        with pytest.raises(UpstreamError, match="timed out"):
+            get(http, upstream_endpoint(upstream, anonymous=True))
+        never.set()

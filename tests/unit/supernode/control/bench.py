@@ -57,7 +57,7 @@ class SeedCalls:
     def pin(self, digest: Digest, layout: PieceLayout) -> None:
         self.calls.append(("pin", digest))
 
-    def unpin(self, digest: Digest) -> None:
+    def unpin(self, digest: Digest, *, silent: bool) -> None:
         self.calls.append(("unpin", digest))
 
     def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
