@@ -20,10 +20,10 @@ from peer.registry.queues import Work
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource, Transport
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import LayercastError, LocalError, PieceCorrupt, UpstreamError
-from proto.pieces import PieceLayout, indices, runs
+from proto.pieces import PieceLayout, indices, mask_of, runs
 from proto.wire.messages import FetchReason
-from supernode.claimed_blob import UNLEASED, ClaimedBlob
 from supernode.control.swarm_registry import SeedBlob
+from supernode.gathered_blob import UNLEASED, GatheredBlob
 from supernode.origin.sources import is_refusal
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from peer.store.base import BlobHandle, BlobStore
     from proto.ids import Digest, PeerId
     from proto.wire.messages import Source
-    from supernode.control.swarm_registry import Claim, OpenSwarm
+    from supernode.control.swarm_registry import Offer, OpenSwarm
     from supernode.control.verification import Verification
     from supernode.scheduler.contract import GrantLease
     from supernode.signer import IdentitySigner
@@ -66,7 +66,7 @@ class _OriginFetch:
     sources: tuple[Source, ...]
     pieces: int
     read_back: bool
-    claim: Claim | None
+    offers: dict[int, tuple[Offer, ...]]
     cancel: Cancellation = field(default_factory=Cancellation)
     turn: Future[None] | None = None
 
@@ -78,7 +78,7 @@ class _OriginFetch:
 
 
 class Seed:
-    """Implements SeedWork. Created on the loop; close() in a thread. Claimed blobs are looked at in `folder`."""
+    """Implements SeedWork. Created on the loop; close() in a thread. What is gathered is looked at in `folder`."""
 
     def __init__(
         self,
@@ -190,9 +190,11 @@ class Seed:
 
     # --- from the origin -----------------------------------------------------------------------------------------
 
-    def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
+    def fetch_from_origin(
+        self, fetch_id: int, swarm: OpenSwarm, pieces: int, offers: dict[int, tuple[Offer, ...]]
+    ) -> None:
         """See SeedWork. It waits in the queue of its first source, where no other upstream's fetches are."""
-        fetch = _OriginFetch(swarm.digest, swarm.fetch_sources, pieces, swarm.inline, swarm.claim)
+        fetch = _OriginFetch(swarm.digest, swarm.fetch_sources, pieces, swarm.inline, offers)
         number, upstream = swarm.number, fetch.sources[0].upstream if fetch.sources else ""
 
         def run() -> None:
@@ -238,12 +240,11 @@ class Seed:
             self._tell(lambda events: events.seed_stored(swarm.number, piece, piece_hash, content))
 
         try:
-            pieces = fetch.pieces
-            if fetch.claim is not None:
-                self._take_claimed(handle, fetch.claim, pieces, stored, fetch.cancel)
-                pieces &= ~handle.held
+            pieces = fetch.pieces & ~mask_of(fetch.offers)
             if pieces:
                 self._fetch(handle, fetch.sources, pieces, stored, fetch.cancel)
+            if fetch.offers:
+                self._take_offered(handle, fetch, stored)
         except FetchCancelled:
             return LocalError("cancelled")
         except (UpstreamError, LocalError) as error:
@@ -254,27 +255,28 @@ class Seed:
         logger.info("origin_fetch_done digest=%s elapsed_s=%.3f", digest.short, time.monotonic() - started_s)
         return None
 
-    def _take_claimed(
-        self, handle: BlobHandle, claim: Claim, pieces: int, stored: Callable[[int, bytes], None], cancel: Cancellation
-    ) -> None:
-        """Store these pieces if the blob is what its digest says when it is fetched as a member claims it."""
-        matches: bool | None = None
+    def _take_offered(self, handle: BlobHandle, fetch: _OriginFetch, stored: Callable[[int, bytes], None]) -> None:
+        """Bring what members offer, and from the origin what they do not give; store it if the whole is the blob.
+
+        If not, the origin is asked for all of it, and the bytes of each member are compared with its.
+        """
+        left = fetch.pieces & mask_of(fetch.offers)
         try:
-            with contextlib.closing(ClaimedBlob(handle.digest, handle.layout, claim, self._folder)) as claimed:
-                ticket = self._signer.ticket(handle.digest, self._signer.peer)
-                if claimed.bring(self._transport, ticket, cancel):
-                    matches = claimed.matches(cancel)
-                for piece in indices(pieces & ~handle.held) if matches else ():
-                    writer = handle.writer(piece, from_origin=True)
-                    try:
-                        writer.write(claimed.slice_of(piece))
-                        stored(piece, writer.finish())
-                    finally:
-                        writer.abort()
+            with contextlib.closing(GatheredBlob(handle, fetch.offers, self._folder)) as gathered:
+                gathered.bring(self._transport, self._signer.ticket(handle.digest, self._signer.peer), fetch.cancel)
+                given = mask_of(gathered.given)
+                if rest := left & ~given:
+                    self._fetch(handle, fetch.sources, rest, stored, fetch.cancel)
+                whole = given | handle.held == handle.layout.full_mask
+                matches = gathered.matches(fetch.cancel) if given and whole else None
+                refused = frozenset(gathered.refused)
+                self._tell(lambda events: events.offers_tried(handle.digest, gathered.given, refused, matches))
+                for piece in indices(given & ~handle.held) if matches else ():
+                    _copy(gathered, handle, piece, stored)
         except (LocalError, PieceCorrupt) as error:
-            logger.warning("claim_not_used digest=%s error=%s", handle.digest.short, error)
-        finally:
-            self._tell(lambda events: events.claim_ended(handle.digest, claim, matches))
+            logger.warning("offers_not_used digest=%s error=%s", handle.digest.short, error)
+        if left := left & ~handle.held:
+            self._fetch(handle, fetch.sources, left, stored, fetch.cancel)
 
     def cancel_origin(self, fetch_id: int) -> None:
         """See SeedWork."""
@@ -426,6 +428,16 @@ class Seed:
         for handle in self._pins.values():
             handle.close()
         self._pins.clear()
+
+
+def _copy(gathered: GatheredBlob, handle: BlobHandle, piece: int, stored: Callable[[int, bytes], None]) -> None:
+    """Into the store, hashed anew. Raises LocalError, PieceCorrupt."""
+    writer = handle.writer(piece, from_origin=True)
+    try:
+        writer.write(gathered.slice_of(piece))
+        stored(piece, writer.finish())
+    finally:
+        writer.abort()
 
 
 def _read_back(handle: BlobHandle) -> bytes | None:

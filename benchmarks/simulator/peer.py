@@ -7,7 +7,6 @@ its endpoint's, and outlives it.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Protocol
 
 from benchmarks.simulator.errors import UnexpectedCommand
@@ -26,7 +25,6 @@ from peer.node.command_handler import methods_of
 from peer.node.message_handler import MessageHandler
 from peer.transport.delivery import DeliverySlot
 from proto.pieces import indices
-from proto.wire.messages import Announce, NodeKnown, PieceHashes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +37,7 @@ if TYPE_CHECKING:
     from proto.ids import Digest
     from proto.machine import Machine
     from proto.pieces import PieceLayout
-    from proto.wire.messages import Message
+    from proto.wire.messages import Message, NodeKnown, PieceHashes
 
 # In every simulation pieces come by the supernode's leases.
 _LEASES_ALONE: Final = DeliverySlot()
@@ -196,10 +194,6 @@ class Peer:
     def send(self, command: contract.Send) -> None:
         """All that is said at one instant goes in one frame, as in one turn of the loop."""
         message = command.message
-        if command.with_hashes and isinstance(message, Announce):
-            # Nobody here looks at them; that they are sent matters.
-            blob = self._blob(message.digest)
-            message = replace(message, hashes=bytes(32 * self._environment.scenario.layout(blob).count))
         now = self._environment.clock.now
         if self._frame_s == now:
             self._frame.append(message)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from peer.transport.base import PieceSource
     from proto.ids import Digest, PeerId
     from proto.pieces import PieceLayout
-    from supernode.control.swarm_registry import Claim, OpenSwarm
+    from supernode.control.swarm_registry import Offer, OpenSwarm
     from supernode.control.verification import Verification
     from supernode.scheduler.contract import GrantLease
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 ANY_HASH: Final = bytes(32)
 # The digest runs along with the pieces that come in order; what is left at the end is about one piece.
 _SHA256_BYTES_S: Final = 1.4e9
-# See supernode.claimed_blob.
-_CLAIM_WAIT_S: Final = 10.0
+# See supernode.gathered_blob.
+_PIECE_WAIT_S: Final = 10.0
 # Numbers of transfers that no lease and no fetch from the origin stands behind.
 _PROBES_FROM: Final = 1 << 60
 
@@ -51,7 +51,7 @@ class Seed:
         self._events: Verification | None = None
         self._transfers: dict[int, Transfer] = {}
         self._fetches: dict[int, Fetch] = {}
-        self._claimed: dict[int, Transfer] = {}
+        self._offered: dict[int, Transfer] = {}
         self._probes = 0
         self._checked: dict[Digest, None] = {}
 
@@ -115,7 +115,7 @@ class Seed:
 
         blob = self._environment.blobs[swarm.digest]
         self._environment.transport.fetch(
-            SEED, node_of(source.peer), blob, piece, _CLAIM_WAIT_S, ended, -(_PROBES_FROM + self._probes)
+            SEED, node_of(source.peer), blob, piece, _PIECE_WAIT_S, ended, -(_PROBES_FROM + self._probes)
         )
 
     def cancel_fetch(self, lease_id: int) -> None:
@@ -125,36 +125,37 @@ class Seed:
 
     # --- from the origin -----------------------------------------------------------------------------------------
 
-    def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
-        if swarm.claim is None:
-            self._ask_origin(fetch_id, swarm, pieces)
+    def fetch_from_origin(
+        self, fetch_id: int, swarm: OpenSwarm, pieces: int, offers: dict[int, tuple[Offer, ...]]
+    ) -> None:
+        if offers:
+            self._take_offered(fetch_id, swarm, pieces, offers)
         else:
-            self._take_claimed(fetch_id, swarm, pieces, swarm.claim)
+            self._ask_origin(fetch_id, swarm, pieces)
 
-    def _take_claimed(self, fetch_id: int, swarm: OpenSwarm, pieces: int, claim: Claim) -> None:
-        """Piece after piece from the member that claims the blob; what it does not give comes from the origin."""
-        left = deque(indices(pieces))
+    def _take_offered(self, fetch_id: int, swarm: OpenSwarm, pieces: int, offers: dict[int, tuple[Offer, ...]]) -> None:
+        """Piece after piece from the first that offers it; what is not given, or not offered, comes from the origin."""
+        left, asked = deque(piece for piece in offers if pieces >> piece & 1), pieces & ~mask_of(offers)
         blob = self._environment.blobs[swarm.digest]
 
         def ended(_: int, reason: str, elapsed_s: float) -> None:
-            del self._claimed[fetch_id]
+            del self._offered[fetch_id]
             if reason == FetchReason.CANCELLED:
                 self._queue(self._report_end, fetch_id, swarm.number, False)
                 return
             if not reason:
                 self._queue(self._stored, swarm, left.popleft())
-            if reason or not left:
-                self._queue(self._report_claim, swarm, claim, None if reason else True)
-            if reason:
-                self._ask_origin(fetch_id, swarm, mask_of(left))
-            elif left:
+            if left and not reason:
                 begin()
+            elif rest := asked | mask_of(left):
+                self._ask_origin(fetch_id, swarm, rest)
             else:
                 self._queue(self._report_end, fetch_id, swarm.number, True)
 
         def begin() -> None:
-            self._claimed[fetch_id] = self._environment.transport.fetch(
-                SEED, node_of(claim.source.peer), blob, left[0], _CLAIM_WAIT_S, ended, -fetch_id
+            source = offers[left[0]][0].source
+            self._offered[fetch_id] = self._environment.transport.fetch(
+                SEED, node_of(source.peer), blob, left[0], _PIECE_WAIT_S, ended, -fetch_id
             )
 
         begin()
@@ -164,10 +165,6 @@ class Seed:
         self._events.seed_stored(
             swarm.number, piece, ANY_HASH, bytes(swarm.layout.size_bytes) if swarm.inline else None
         )
-
-    def _report_claim(self, swarm: OpenSwarm, claim: Claim, matches: bool | None) -> None:
-        assert self._events is not None
-        self._events.claim_ended(swarm.digest, claim, matches)
 
     def _ask_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
         environment, layout = self._environment, swarm.layout
@@ -201,5 +198,5 @@ class Seed:
         fetch = self._fetches.get(fetch_id)
         if fetch is not None:
             fetch.stop()
-        elif fetch_id in self._claimed:
-            self._environment.transport.cancel(self._claimed[fetch_id])
+        elif fetch_id in self._offered:
+            self._environment.transport.cancel(self._offered[fetch_id])

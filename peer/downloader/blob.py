@@ -159,9 +159,12 @@ class Blob:
     def leased(self) -> int:
         """Pieces that some transfer is bringing."""
         under_way = mask_of(fetch.piece for fetch in self.fetches.values() if not fetch.cancelled)
-        if self.upstream is not None and not self.upstream.cancelled:
-            under_way |= self.upstream.pieces
-        return under_way & ~self.held
+        return (under_way | self.fetched_here) & ~self.held
+
+    @property
+    def fetched_here(self) -> int:
+        """Pieces that this node's own fetch from the origin is bringing."""
+        return self.upstream.pieces if self.upstream is not None and not self.upstream.cancelled else 0
 
     def piece_state(self, piece: int) -> PieceState:
         """Exactly one state at a time."""

@@ -271,10 +271,9 @@ Event = SupernodeEvent | ReaderEvent | StoreEvent | TransferEvent | Wakeup
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """To the supernode. `with_hashes`: an Announce to which the shell adds all piece hashes from the store."""
+    """To the supernode."""
 
     message: Message
-    with_hashes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -233,9 +233,6 @@ def completed(state: State, blob: Blob) -> None:
     state.emit(BlobComplete(blob.digest))
     if blob.swarm:
         state.send(BlobChecked(blob.swarm, True))
-    if blob.hashed != blob.full and blob.sources:
-        # Fetched by this node alone: our own hashes are what others can go by.
-        state.announce(blob, blob.sources[0])
 
 
 def _holder_bad(state: State, blob: Blob, fetch: Fetch, reason: str) -> None:

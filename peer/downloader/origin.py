@@ -38,17 +38,18 @@ def origin_status(state: State, event: OriginStatus) -> Blob | None:
         state.note(blob, f"origin {event.state}{' and this node is elected' if event.elected else ''}")
     if event.state == "open" != blob.origin_state:
         blob.starved, blob.found_at = True, state.now
-    blob.origin_state, blob.elected = event.state, event.elected
+    goes_on = event.elected and event.state == "fetching"
+    blob.origin_state, blob.elected = event.state, event.elected and not goes_on
     if event.retry_after_s > 0.0:
         blob.origin_free_at = state.now + event.retry_after_s
         state.emit(LeaveOrigin(blob.digest, tuple(blob.sources), event.retry_after_s))
         state.stop_upstream(blob)
-    if event.state in ("sharing", "fetching", "queued"):
+    if event.state in ("sharing", "fetching", "queued", "unreachable"):
         # Others get on, or are about to; this node has nothing of that yet.
         blob.moved_at = state.now
-    if event.state == "fetching":
+    if event.state in ("fetching", "unreachable") and not event.elected:
         state.stop_upstream(blob)
-    elif event.elected and not _has_source(blob):
+    elif blob.elected and not _has_source(blob):
         state.send(OriginTried(event.swarm, UpstreamKind.UNAVAILABLE.value))
         blob.elected = False
     return blob
@@ -177,16 +178,18 @@ def upstream_ended(state: State, event: UpstreamEnded) -> Blob | None:
         _tried(state, blob, event.reason, event.retry_after_s)
     elif event.reason and event.reason != CANCELLED:
         _tried(state, blob, event.reason)
+        if state.connected and blob.swarm and not (upstream.elected or blob.starved):
+            return blob  # the swarm sees to the rest
         state.fail_readers(blob, f"upstream: {event.reason}")
         if not state.connected:
             blob.wanted = any(not reader.failed for reader in blob.readers.values())
-    elif blob.all_held:
+    elif blob.all_held or not (event.reason or blob.elected):
         _tried(state, blob, "")
     return blob
 
 
 def _tried(state: State, blob: Blob, reason: str, retry_after_s: float = 0.0) -> None:
-    """The elected attempt is over and reported, once."""
-    if blob.elected and blob.swarm:
+    """This node's own fetch is over, and that is reported: it may be elected, or waited for."""
+    if blob.swarm:
         state.send(OriginTried(blob.swarm, reason, retry_after_s))
     blob.elected = False

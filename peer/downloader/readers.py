@@ -163,7 +163,7 @@ def blob_refused(state: State, event: BlobRefused) -> Blob | None:
     state.note(blob, f"refused by the supernode: {event.reason}")
     if source is not None:
         source_refused(state, blob, source, event.reason, event.message, event.retry_after_s)
-    if not blob.swarm and not blob.complete and not blob.unanswered:
+    if not blob.swarm and not blob.complete and not blob.unanswered and not blob.fetched_here:
         state.fail_readers(blob, f"the supernode does not share this blob: {event.reason}")
         blob.wanted = any(not r.failed for r in blob.readers.values())
     return blob

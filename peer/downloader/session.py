@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 
 def opened(state: State, _: SupernodeConnected) -> None:
-    """Announce everything; stop asking upstream."""
+    """Announce everything. What this node fetches upstream goes on, until it hears that others see to it."""
     state.connected = state.ever_connected = True
     for blob in list(state.blobs.values()):
-        state.stop_upstream(blob)
         asking: dict[Source, None] = {
             reader.source: None
             for reader in blob.readers.values()

@@ -199,8 +199,9 @@ class State:
         held = mask_to_bytes(blob.held, layout.count) if layout is not None else b""
         size, piece_size = (layout.size_bytes, layout.piece_size_bytes) if layout is not None else (0, 0)
         wanted = blob.wanted and not blob.complete
-        message = Announce(str(blob.digest), (source,), wanted, size, piece_size, held)
-        self.emit(Send(message, with_hashes=blob.complete and blob.hashed != blob.full))
+        own = blob.fetched_here & ~blob.held if layout is not None else 0
+        fetching = mask_to_bytes(own, layout.count) if layout is not None and own else b""
+        self.emit(Send(Announce(str(blob.digest), (source,), wanted, size, piece_size, held, fetching=fetching)))
         blob.unanswered.append(source)
         blob.announced, blob.announced_held, blob.announced_wanted = True, blob.held, wanted
 

@@ -11,7 +11,8 @@ from peer.downloader.blob import StoreState
 from peer.downloader.contract import CheckDigest, VoidInStore
 from peer.downloader.leases import completed, decline_early, give_up, start_early, stop_all, store_trouble
 from peer.downloader.readers import admit, answer_admitted, refuse_unanswered, set_layout
-from proto.wire.messages import BlobChecked, Withdraw
+from proto.pieces import indices
+from proto.wire.messages import BlobChecked, Stored, Withdraw
 
 if TYPE_CHECKING:
     from peer.downloader.blob import Blob
@@ -56,6 +57,10 @@ def opened(state: State, event: SwarmOpened) -> Blob | None:
     state.swarms[event.swarm] = blob
     blob.progress_at = state.now
     state.note(blob, f"swarm {event.swarm} opened")
+    for piece in indices(blob.held & ~blob.announced_held):
+        # They came while the answer was on its way.
+        state.send(Stored(0, blob.swarm, piece, 0))
+    blob.announced_held = blob.held
     if source is not None:
         state.mark_public(blob, source)
         admit(state, blob, source)

@@ -6,7 +6,6 @@ Made on a running loop. What blocks goes to the workers' threads. Nothing is dec
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from peer.downloader.contract import BlobEvicted, BlobFound, PiecesRotten, SharingSwitched, Wakeup
@@ -18,9 +17,9 @@ from peer.node.readers import Readers
 from peer.transport.base import PieceSource
 from peer.transport.delivery import DeliverySlot
 from proto.errors import TicketInvalid
-from proto.ids import Digest, PeerId, PeerName, peer_name
+from proto.ids import PeerId, PeerName, peer_name
 from proto.runtime.driver import Driver
-from proto.wire.messages import Announce, Failed, Stored
+from proto.wire.messages import Failed, Stored
 from proto.wire.tickets import check_hashes
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from peer.node.supernode_key import SupernodeKey
     from peer.node.workers import Workers
     from peer.store.base import SignedHashes
+    from proto.ids import Digest
     from proto.pieces import PieceLayout
     from proto.wire.messages import Challenge, Hello, Message, NodeKnown, PieceHashes, Source
 
@@ -176,8 +176,6 @@ class Node:
             self._metrics.lease("stored")
         elif isinstance(message, Failed):
             self._metrics.lease(_LEASE_OUTCOMES.get(message.reason, "failed"))
-        elif command.with_hashes and isinstance(message, Announce):
-            message = replace(message, hashes=self._workers.all_hashes(Digest.parse(message.digest)))
         self._send(message)
 
     # --- the store ---------------------------------------------------------------------------------------------

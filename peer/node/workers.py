@@ -193,21 +193,6 @@ class Workers:
 
         self._disk.submit(run)
 
-    def all_hashes(self, digest: Digest) -> bytes:
-        """Every piece hash of a complete blob, concatenated; empty when one is missing or cannot be read."""
-        handle = self.store.get(digest, used=False)
-        if handle is None:
-            return b""
-        try:
-            hashes = [handle.hash_of(piece) for piece in range(handle.layout.count)]
-        except LocalError as error:
-            logger.warning("hashes_not_announced digest=%s %s", digest.short, error)
-            return b""
-        finally:
-            handle.close()
-        known = [piece_hash for piece_hash in hashes if piece_hash is not None]
-        return b"".join(known) if len(known) == len(hashes) else b""
-
     # --- peers -------------------------------------------------------------------------------------------------
 
     def fetch(

@@ -55,9 +55,10 @@ class OriginTimeouts:
 
 
 FLOOR_S: Final = 30.0
-# A body goes on after so long a cut of the way there, if one request is to bring each byte once.
+# So long a cut of the way there a body survives: asked for again, what was on its way would be sent twice.
 WAY_DOWN_MAX_S: Final = 90.0
-# From then on, after so long at most, what lies in the origin's socket is sent again: its TCP waits twice as long each time.
+# When the way is back, the origin's TCP sends again after as long as it was down at most, and after so long at most:
+# it waits twice as long each time.
 _SENT_AGAIN_MAX_S: Final = 45.0
 _LOOK_S: Final = 1.0
 # A connection whose other end is gone without a word, found by the kernel: after 10 s idle, three questions 5 s apart.

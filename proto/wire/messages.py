@@ -131,8 +131,8 @@ class Announce:
     """What this peer holds of a blob and whether it wants the rest. Sent again after every reconnect.
 
     `sources`: where its clients asked for it. `size_bytes` and `piece_size_bytes` are 0 while unknown, and
-    `held` (a mask as bytes) is then empty. `hashes` is empty, or the concatenated BLAKE3 hashes (32 bytes
-    a piece) of a blob that this peer completed alone and whose digest it checked.
+    `held` (a mask as bytes) is then empty. `fetching` (the same) are pieces that this peer fetches from an origin by
+    itself now; an OriginStatus says whether it goes on. `hashes` is of an earlier release, and means nothing.
     """
 
     digest: str
@@ -142,6 +142,7 @@ class Announce:
     piece_size_bytes: int
     held: bytes
     hashes: bytes = b""
+    fetching: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +326,8 @@ class OriginStatus:
 
     `state`: queued (others are fetched from that origin first), fetching, unreachable (one elected peer tries first),
     open (every peer may try). None of them is headway by itself. After it, to who waits without a lease while the swarm
-    moves: sharing. A state that is not known says nothing.
+    moves: sharing. A state that is not known says nothing. With fetching, `elected` says that this peer goes on with
+    what it fetches by itself.
     `retry_after_s`: the origin wants no questions about the blob for so long, and nobody asks it.
     """
 

@@ -10,13 +10,9 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from peer.transport.base import PieceSource
-from proto.errors import FrameInvalid
 from proto.ids import PeerId, peer_name
 from proto.pieces import PieceLayout, mask_from_bytes
 from proto.wire.messages import SEED_NODE, Announce, Source, Vouched
-from supernode.control.piece_hashes import HASH_BYTES
-from supernode.control.swarm_registry import Claim
 from supernode.scheduler import contract
 
 if TYPE_CHECKING:
@@ -25,6 +21,7 @@ if TYPE_CHECKING:
     from proto.ids import Digest
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
+    from supernode.control.offers import Offers
     from supernode.control.participation import Participation
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
@@ -47,6 +44,7 @@ class Admission:
     _participation: Participation
     _seed_reach: SeedReach
     _verification: Verification
+    _offers: Offers
 
     # --- opening a swarm -------------------------------------------------------------------------------------------
 
@@ -122,8 +120,6 @@ class Admission:
         for source in swarm.add_sources(public):
             self._ports.state.add_source(swarm.digest, source)
         session.announced[swarm.digest] = swarm.number
-        if announce.hashes:
-            self._claim(session, swarm, announce)
         member = swarm.join(session.node, peer_name(session.info.peer), held=held, wanted=announce.wanted)
         member.upstreams |= {source.upstream for source in public}
         if quarantined:
@@ -135,9 +131,8 @@ class Admission:
         self._answer(session, swarm, member)
         if not swarm.layout.count:
             return
-        if announce.hashes and swarm.attempt_ended(session.node):
-            # It did what it was elected for, though none of it counts as held before the seed has looked at it.
-            self._ports.post(contract.OriginTried(swarm.number, session.node, True))
+        # Before what it wants: the origin is not to be asked for what it has.
+        self._offers.announced(session, swarm, member, _fetching(swarm, announce) & ~held)
         self._ports.post(contract.PeerAnnounced(swarm.number, session.node, member.held, announce.wanted))
         self._seed_reach.review(swarm)
         if swarm.returned(session.node):
@@ -162,20 +157,6 @@ class Admission:
             session.send(Vouched(swarm.number))
         self._ports.delivery.member_entered(session, swarm, member)
 
-    def _claim(self, session: PeerSession, swarm: OpenSwarm, announce: Announce) -> None:
-        """A peer completed the blob by itself and says what the piece hashes are: a hint where the seed may fetch it.
-
-        Nobody is told of it. One at a time; none where one was of no use, or content was wrong, before.
-        """
-        if len(announce.hashes) != HASH_BYTES * swarm.layout.count or _held(swarm, announce) != swarm.layout.full_mask:
-            raise FrameInvalid("Announce: hashes are for a blob that is held whole, 32 bytes a piece")
-        info = session.info
-        if swarm.vouched or swarm.claim is not None or not info.upload_slots or self._nodes.is_quarantined(info.peer):
-            return
-        if not self._verification.goes_to_origin(swarm.digest):
-            source = PieceSource(peer_name(info.peer), info.address)
-            swarm.claim = Claim(session.node, info.peer, source, announce.hashes)
-
 
 def _layout(size_bytes: int, saved: SavedSwarm | None) -> PieceLayout:
     """The cut from before, else our own. Raises FrameInvalid.
@@ -187,9 +168,18 @@ def _layout(size_bytes: int, saved: SavedSwarm | None) -> PieceLayout:
 
 def _held(swarm: OpenSwarm, announce: Announce) -> int:
     """The announced pieces; none of another cut. Raises FrameInvalid."""
-    if not announce.held or (announce.size_bytes, announce.piece_size_bytes) != (
+    return _mask(swarm, announce, announce.held)
+
+
+def _fetching(swarm: OpenSwarm, announce: Announce) -> int:
+    """The same of the pieces that it fetches by itself."""
+    return _mask(swarm, announce, announce.fetching)
+
+
+def _mask(swarm: OpenSwarm, announce: Announce, pieces: bytes) -> int:
+    if not pieces or (announce.size_bytes, announce.piece_size_bytes) != (
         swarm.layout.size_bytes,
         swarm.layout.piece_size_bytes,
     ):
         return 0
-    return mask_from_bytes(announce.held, swarm.layout.count)
+    return mask_from_bytes(pieces, swarm.layout.count)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from peer.transport.base import PieceSource
 from proto.ids import peer_name
+from proto.pieces import mask_of
 from proto.wire.messages import Cancel, Grant, InlineBlob
 from supernode.control.peer_session import wire_lease
 from supernode.scheduler import contract
@@ -19,11 +20,11 @@ from supernode.scheduler.contract import SEED, FailReason
 if TYPE_CHECKING:
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
+    from supernode.control.offers import Offers
     from supernode.control.participation import Participation
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
     from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
-    from supernode.control.verification import Verification
 
 
 @dataclass(eq=False, slots=True)
@@ -35,7 +36,7 @@ class CommandHandler:
     _nodes: NodeRegistry
     _notifier: Notifier
     _participation: Participation
-    _verification: Verification
+    _offers: Offers
 
     def carry_out(self, command: contract.Command) -> None:
         """One command; what follows from it is posted."""
@@ -122,14 +123,15 @@ class CommandHandler:
         swarm = self._swarms.numbered(command.swarm)
         if swarm is None:
             return
-        self._verification.review_claim(swarm)
-        if swarm.seed_out_of_reach and swarm.claim is None:
+        offers = self._offers.of(swarm, command.pieces)
+        if swarm.seed_out_of_reach and command.pieces & ~mask_of(offers):
             # Nobody would have it from us: one of those who want it is elected, and shares what it gets.
             self._ports.post(contract.OriginEnded(command.fetch_id, command.swarm, False))
             return
         # Members hear of it with the frames that leave anyway, see Notifier.refresh().
-        swarm.fetch_began(command.fetch_id, command.pieces)
-        self._ports.seed.fetch_from_origin(command.fetch_id, swarm, command.pieces)
+        givers = frozenset(offer.peer for found in offers.values() for offer in found)
+        swarm.fetch_began(command.fetch_id, command.pieces, givers)
+        self._ports.seed.fetch_from_origin(command.fetch_id, swarm, command.pieces, offers)
 
     def _elect(self, number: int, node: int | None) -> None:
         swarm = self._swarms.numbered(number)

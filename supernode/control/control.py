@@ -13,6 +13,7 @@ from supernode.control.command_handler import CommandHandler
 from supernode.control.message_handler import MessageHandler
 from supernode.control.node_registry import NodeRegistry
 from supernode.control.notifier import Notifier
+from supernode.control.offers import Offers
 from supernode.control.participation import Participation
 from supernode.control.seed_reach import SeedReach
 from supernode.control.swarm_registry import SwarmRegistry
@@ -34,9 +35,10 @@ class Control:
         self.seed_reach = SeedReach(ports, swarms, nodes)
         self.participation = Participation(ports, swarms, nodes, self.seed_reach)
         self.verification = Verification(ports, swarms, nodes, self.participation)
-        self.commands = CommandHandler(ports, swarms, nodes, self.notifier, self.participation, self.verification)
+        self.offers = Offers(ports, swarms, nodes, self.verification)
+        self.commands = CommandHandler(ports, swarms, nodes, self.notifier, self.participation, self.offers)
         self.admission = Admission(
-            ports, swarms, nodes, self.notifier, self.participation, self.seed_reach, self.verification
+            ports, swarms, nodes, self.notifier, self.participation, self.seed_reach, self.verification, self.offers
         )
         ports.delivery.begin(swarms, nodes, self.notifier, ports.clock)
 
@@ -50,5 +52,6 @@ class Control:
             self.participation,
             self.seed_reach,
             self.verification,
+            self.offers,
             announcements,
         )

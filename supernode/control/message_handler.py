@@ -23,11 +23,12 @@ from supernode.scheduler.contract import SEED, FailReason
 if TYPE_CHECKING:
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
+    from supernode.control.offers import Offers
     from supernode.control.participation import Participation
     from supernode.control.peer_session import Channel, PeerInfo, PeerLease
     from supernode.control.ports import ControlPorts
     from supernode.control.seed_reach import SeedReach
-    from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
+    from supernode.control.swarm_registry import OpenSwarm, SwarmMember, SwarmRegistry
     from supernode.control.verification import Verification
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ class MessageHandler:
     _participation: Participation
     _seed_reach: SeedReach
     _verification: Verification
+    _offers: Offers
     _announcements: AnnouncementQueue
     _accusations: Accusations = field(default_factory=Accusations)
     _mismatches: LogLimit = field(default_factory=LogLimit)
@@ -174,15 +176,25 @@ class MessageHandler:
             if source is not None:
                 self._accusations.served(source.info.peer, session.info)
         self._participation.remember_holder(session, swarm)
-        wanted = member.wanted
+        self._count(session, swarm, member, stored, lease_id)
+
+    def _count(
+        self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember, stored: messages.Stored, lease_id: int
+    ) -> None:
+        """A piece that the member has now: a copy, if its hash is known here."""
+        wanted, unproven = member.wanted, member.unproven
         if swarm.stored_by(member, stored.piece, self._ports.clock()):
             elapsed_s = stored.elapsed_ms / 1000
             self._ports.post(contract.PieceStored(swarm.number, session.node, stored.piece, lease_id, elapsed_s))
-        elif swarm.elected == session.node:
+        elif member.unproven != unproven and swarm.elected == session.node:
             # From the origin, with a hash that is its own: it is getting on.
             self._ports.post(contract.OriginHeadway(swarm.number, session.node))
+        if member.unproven != unproven or member.fetching >> stored.piece & 1:
+            self._offers.stored(session, swarm, member, stored.piece)
         if wanted and not member.wanted:
             # With its last piece the want ends, and with the last want the supernode's own copy may be evicted.
+            if member.unproven:
+                self._ports.post(contract.PeerAnnounced(swarm.number, session.node, member.held, False))
             self._participation.settle(swarm)
 
     def _failed(self, session: PeerSession, failed: messages.Failed) -> None:
@@ -255,14 +267,11 @@ class MessageHandler:
 
     def _origin_tried(self, session: PeerSession, tried: messages.OriginTried) -> None:
         part = self._swarms.part(tried.swarm, session.node)
-        if part is None or part[0].elected != session.node:
+        if part is None:
             return
         swarm, member = part
-        if not tried.reason and member.held | member.unproven == swarm.layout.full_mask and member.unproven:
-            # Its own digest check and then its hashes follow; until they are here its pieces are no copies, and the
-            # scheduler would ask the origin for them again. If they never come, the attempt counts as stalled.
-            self._ports.post(contract.OriginHeadway(tried.swarm, session.node))
-        elif swarm.attempt_ended(session.node):
+        self._offers.ended(session, swarm, member)
+        if swarm.attempt_ended(session.node):
             retry_after_s = min(max(0.0, tried.retry_after_s), RETRY_AFTER_MAX_S) if tried.reason else 0.0
             if retry_after_s:
                 swarm.leave_origin(self._ports.clock() + retry_after_s)

@@ -120,14 +120,18 @@ class Notifier:
 
     def _repeat_status(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
         """A piece that it got meanwhile says by itself that we get on."""
-        status = (swarm.origin_state, swarm.elected == session.node)
+        status = (swarm.origin_state, self._asks(swarm, session.node))
         before, member.status_sent = member.status_sent, (member.held, *status)
         if before is None or before[1:] != status or before[0] == member.held:
             session.send(self._status(swarm, session.node))
 
     def _status(self, swarm: OpenSwarm, node: int) -> OriginStatus:
         left_s = max(0.0, swarm.origin_free_s - self._clock()) if swarm.origin_free_s else 0.0
-        return OriginStatus(swarm.number, swarm.origin_state, node == swarm.elected, left_s)
+        return OriginStatus(swarm.number, swarm.origin_state, self._asks(swarm, node), left_s)
+
+    def _asks(self, swarm: OpenSwarm, node: int) -> bool:
+        """Whether this member is to ask the origin, or to go on with what it asks."""
+        return node == swarm.elected or swarm.members[node].fetches(self._clock()) != 0
 
     def _is_to_wait(self, session: PeerSession, swarm: OpenSwarm) -> bool:
         """The swarm moves, and this peer has no lease to see that by: it would go upstream, with all its like."""

@@ -86,6 +86,8 @@ class PeerSession:
     # Transfers from the seed that found no connection, in a row, and whether it ever got one (seed_reach).
     seed_failures: int = 0
     seed_reached: bool = False
+    # A fetch of its own from an origin was waited for in vain.
+    fetched_in_vain: bool = False
     # By the number that the peer knows a lease by. Bounded: the oldest go first.
     leases: dict[int, PeerLease] = field(default_factory=dict)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from proto.wire.messages import Source
     from supernode.control.delivery import PieceDelivery
     from supernode.control.piece_hashes import Signer
-    from supernode.control.swarm_registry import OpenSwarm
+    from supernode.control.swarm_registry import Offer, OpenSwarm
     from supernode.scheduler import contract
     from supernode.state.base import SwarmState
 
@@ -34,12 +34,14 @@ class SeedWork(Protocol):
     def unpin(self, digest: Digest, *, silent: bool) -> None:
         """Nobody wants it now: it may be evicted. `silent`: the last who did fell silent, and may come back."""
 
-    def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
+    def fetch_from_origin(
+        self, fetch_id: int, swarm: OpenSwarm, pieces: int, offers: dict[int, tuple[Offer, ...]]
+    ) -> None:
         """Fetch the pieces of the mask from `swarm.fetch_sources`; origin_ended() reports the end exactly once.
 
-        The content of a tiny blob (`swarm.inline`) comes with seed_stored(). A member's claim of the blob
-        (`swarm.claim`) is tried first, and claim_ended() says what it was worth: nothing of it counts before the digest
-        has passed.
+        The content of a tiny blob (`swarm.inline`) comes with seed_stored(). What members offer (`offers`, by piece) is
+        brought from them instead, and offers_tried() says what that was worth: nothing of it counts before the
+        digest has passed.
         """
 
     def cancel_origin(self, fetch_id: int) -> None:

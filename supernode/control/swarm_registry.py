@@ -44,15 +44,11 @@ class SeedBlob:
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """What a member says that the piece hashes are of a blob which it completed by itself. Until the digest has passed
-    here it is a hint where to fetch the blob, and nothing more.
-    """
+class Offer:
+    """A member that says it holds a piece: a hint where to fetch it, and no more until the digest has passed here."""
 
-    node: int
     peer: PeerId
     source: PieceSource
-    hashes: bytes
 
 
 @dataclass(slots=True)
@@ -67,6 +63,12 @@ class SwarmMember:
     held: int = 0
     # Pieces that it says it holds but whose hash is not known here: nobody could check them.
     unproven: int = 0
+    # Those that it fetches from an origin by itself and is waited for with, until when; and what the scheduler was told
+    # of both.
+    fetching: int = 0
+    fetching_until_s: float = 0.0
+    offered: int = 0
+    offered_soon: int = 0
     # Pieces whose hash it knows: we sent it, or it came with the piece; and those whose hash it can pass on with them.
     hashes_sent: int = 0
     passes_on: int = 0
@@ -76,6 +78,10 @@ class SwarmMember:
     failing: bool = False
     # What it held when it was last sent how the origin does, and what it was sent.
     status_sent: tuple[int, str, bool] | None = None
+
+    def fetches(self, now_s: float) -> int:
+        """The pieces (mask) that it fetches by itself and is waited for with."""
+        return self.fetching if now_s < self.fetching_until_s else 0
 
     def hash_came_with(self, piece: int) -> None:
         """It got the piece together with its hash."""
@@ -112,6 +118,7 @@ class OpenSwarm:
     # the upstreams that it asked in vain.
     suppliers: set[str] = field(default_factory=set)
     fetch_pieces: int = 0
+    givers: frozenset[PeerId] = frozenset()
     upstreams_tried: set[str] = field(default_factory=set)
     # An OriginStatus state while a fetch from the origin is not done, and the fetches that run now.
     origin_state: str = ""
@@ -122,7 +129,6 @@ class OpenSwarm:
     elected: int | None = None
     # When somebody last stored a piece of it, or the delivery last got on.
     moved_s: float = float("-inf")
-    claim: Claim | None = None
     # The blob travels in messages; and the whole of it, once it is here.
     inline: bool = False
     content: bytes | None = None
@@ -224,8 +230,6 @@ class OpenSwarm:
 
     def leave(self, node: int) -> bool:
         """Forget the member. False if it was none."""
-        if self.claim is not None and self.claim.node == node:
-            self.claim = None
         member = self.members.pop(node, None)
         if member is None:
             return False
@@ -235,7 +239,6 @@ class OpenSwarm:
 
     def leave_all(self) -> None:
         """Nobody is in it any more: the blob was voided."""
-        self.claim = None
         self.members.clear()
         self.wanted_by = 0
         self._holders.clear()
@@ -342,8 +345,12 @@ class OpenSwarm:
 
     # --- the origin ------------------------------------------------------------------------------------------------
 
-    def fetch_began(self, fetch_id: int, pieces: int = 0) -> None:
-        """The supernode is to ask the origin that most of those who want the blob named, when that one's turn comes."""
+    def fetch_began(self, fetch_id: int, pieces: int = 0, givers: frozenset[PeerId] = frozenset()) -> None:
+        """The supernode is to ask the origin that most of those who want the blob named, when that one's turn comes.
+
+        `givers`: members that are asked first for what they offer.
+        """
+        self.givers = givers
         self.fetches.add(fetch_id)
         self.fetch_pieces = pieces
         self.upstreams_tried.clear()

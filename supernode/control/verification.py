@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from supernode.control.participation import Participation
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
-    from supernode.control.swarm_registry import Claim, OpenSwarm, SwarmRegistry
+    from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ VOIDED_MAX: Final = 10_000
 # Pieces that the seed fetches at a time to look at whoever was accused of corrupt bytes, and how often from one.
 PROBES_MAX: Final = 2
 PROBE_EVERY_S: Final = 30.0
-# Claims of one member that are tried at a time: each holds up a blob until it is known to be of no use.
-CLAIMS_TRIED_MAX: Final = 4
+# Blobs of which it is remembered who gave what of them, until the right content is known.
+GIVEN_MAX: Final = 64
 
 
 @dataclass(eq=False, slots=True)
@@ -52,10 +52,12 @@ class Verification:
     # Who is looked at because of an accusation now, and who was, until when it is not looked at again.
     _probing: set[PeerId] = field(default_factory=set)
     _probed: OrderedDict[PeerId, float] = field(default_factory=OrderedDict)
-    # Blobs of which wrong content came, or a claim was of no use, and until when the origin is asked first for them.
+    # Blobs of which wrong content came, and until when the origin is asked first for them.
     _origin_first: OrderedDict[Digest, float] = field(default_factory=OrderedDict)
-    # Members whose last claim was of no use, and until when none of theirs is tried.
+    # Members that did not give what they had offered, and until when nothing of theirs is tried.
     _useless: OrderedDict[PeerId, float] = field(default_factory=OrderedDict)
+    # What members gave of such blobs, by piece: who, and its hash.
+    _given: OrderedDict[Digest, dict[int, tuple[PeerId, bytes]]] = field(default_factory=OrderedDict)
 
     def times_voided(self, source: Source, digest: Digest) -> int:
         """How often this source's content was not the blob, lately."""
@@ -63,7 +65,7 @@ class Verification:
         return times if self._ports.clock() < until else 0
 
     def goes_to_origin(self, digest: Digest) -> bool:
-        """Whether no member's claim of this blob is taken now."""
+        """Whether nothing that members offer of this blob is taken now."""
         return self._ports.clock() < self._origin_first.get(digest, 0.0)
 
     def check_if_complete(self, swarm: OpenSwarm) -> None:
@@ -74,6 +76,7 @@ class Verification:
     def _vouch(self, swarm: OpenSwarm) -> None:
         """The blob matched its digest here."""
         news = swarm.digest_matched()
+        self._judge_givers(swarm)
         self._ports.state.vouch(swarm.digest, swarm.hashes.run(0, swarm.layout.count - 1))
         if news:
             for session in self._nodes.sessions_of(swarm.members):
@@ -125,7 +128,7 @@ class Verification:
         if not found.hashes.agrees(piece, piece_hash):
             self._contradicted(found)
             return
-        if found.claim is None and found.fetches and found.sources and not found.vouched:
+        if found.fetches and found.sources and not found.vouched:
             found.suppliers.add(found.sources[0].upstream)
         self._participation.learn_hashes(found, piece, piece_hash)
         found.seed_stored(piece, self._ports.clock(), content)
@@ -133,32 +136,39 @@ class Verification:
             self._ports.post(contract.PieceStored(swarm, SEED, piece))
         self.check_if_complete(found)
 
-    def review_claim(self, swarm: OpenSwarm) -> None:
-        """A fetch is to begin, which tries the member's claim of the blob first: none that may not be tried is left."""
-        claim = swarm.claim
-        if claim is None:
-            return
-        peer = claim.peer
-        tried = [other.claim for other in self._swarms if other is not swarm and other.fetches]
-        of_no_use = self._nodes.is_quarantined(peer) or self._ports.clock() < self._useless.get(peer, 0.0)
-        if of_no_use or sum(each is not None and each.peer == peer for each in tried) >= CLAIMS_TRIED_MAX:
-            swarm.claim = None
+    def offers_tried(
+        self,
+        digest: Digest,
+        given: dict[int, tuple[PeerId, bytes]],
+        refused: frozenset[PeerId],
+        matches: bool | None,
+    ) -> None:
+        """What members offer of a blob was asked for: by piece who gave it, and its hash; and who gave nothing of it.
 
-    def claim_ended(self, digest: Digest, claim: Claim, matches: bool | None) -> None:
-        """The blob was fetched as a member claims it is, and compared. None: the member did not give all of it."""
-        found = self._swarms.of(digest)
-        if found is not None and found.claim is claim:
-            found.claim = None
-        if matches:
-            self._useless.pop(claim.peer, None)
+        `matches`: whether the blob that this and the store's pieces make is what its digest says; None: not compared.
+        """
+        givers = {peer for peer, _ in given.values()}
+        for peer in refused - givers:
+            self._remember(self._useless, peer)
+        if matches is not False:
             return
         self._ask_origin_first(digest)
-        self._remember(self._useless, claim.peer)
-        logger.warning(
-            "claim_dropped digest=%s peer=%s whole=%s", digest.short, short_peer(claim.peer), matches is False
-        )
-        if matches is False:
-            self._participation.quarantine(claim.peer, f"claimed and served wrong content of blob {digest.short}")
+        logger.warning("offers_dropped digest=%s peers=%s", digest.short, ",".join(sorted(map(short_peer, givers))))
+        self._given[digest] = given
+        if len(self._given) > GIVEN_MAX:
+            self._given.popitem(last=False)
+
+    def gives_nothing(self, peer: PeerId) -> bool:
+        """Whether it offered pieces lately and did not give them."""
+        return self._ports.clock() < self._useless.get(peer, 0.0)
+
+    def _judge_givers(self, swarm: OpenSwarm) -> None:
+        """What is right is known now: who gave something else served corrupt bytes to the supernode itself."""
+        given = self._given.pop(swarm.digest, {})
+        for piece, (peer, piece_hash) in given.items():
+            if swarm.hashes.hash_of(piece) != piece_hash:
+                reason = f"offered and served wrong content of blob {swarm.digest.short}"
+                self._participation.quarantine(peer, reason)
 
     def origin_began(self, fetch_id: int, swarm: int) -> None:
         """A fetch from the origin has had its turn."""
@@ -180,7 +190,7 @@ class Verification:
         if not ok and fetch_id in found.fetches and not found.seed_out_of_reach and found.wanted_by:
             pieces = found.fetch_pieces & ~found.seed_held
             if pieces and found.next_upstream():
-                self._ports.seed.fetch_from_origin(fetch_id, found, pieces)
+                self._ports.seed.fetch_from_origin(fetch_id, found, pieces, {})
                 return
         if refused and fetch_id in found.fetches and not (found.seed_held or found.pieces_held):
             self._participation.drop_all(found, refused)

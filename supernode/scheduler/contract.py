@@ -110,6 +110,21 @@ class PeerAnnounced:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerOffers:
+    """Pieces (mask) that a peer holds though nobody vouches for them, and those that it fetches upstream by itself.
+
+    Nobody can be sent to it for these yet. The origin is not asked for the latter, for `for_s` seconds if nothing new
+    is heard; nor meanwhile for the former, which the seed can use once it has all others.
+    """
+
+    swarm: int
+    peer: int
+    held: int
+    fetching: int
+    for_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class PeerWithdrew:
     """The peer neither holds nor wants any of it."""
 
@@ -212,6 +227,7 @@ Event = (
     | SwarmOpened
     | RecoveryPeerReturned
     | PeerAnnounced
+    | PeerOffers
     | PeerWithdrew
     | PieceStored
     | FetchFailed

@@ -81,6 +81,7 @@ class Scheduler:
             contract.SwarmOpened: self._swarm_opened,
             contract.RecoveryPeerReturned: self._recovery_peer_returned,
             contract.PeerAnnounced: self._peer_announced,
+            contract.PeerOffers: self._peer_offers,
             contract.PeerWithdrew: self._peer_withdrew,
             contract.PieceEvicted: self._piece_evicted,
             contract.ReaderMoved: self._reader_moved,
@@ -196,6 +197,7 @@ class Scheduler:
         for lease in list(node.up.leases.values()):
             just_in_time.cancel(state, lease, f"source {event.peer} lost: {event.reason}")
         for member in list(node.members.values()):
+            state.plans[member.swarm.number].offers.pop(event.peer, None)
             copies.leave(member)
         state.leave(node)
         for swarm in swarms:
@@ -277,6 +279,12 @@ class Scheduler:
         state.record(swarm.number, WHOLE, text, event.peer, held.bit_count(), event.wanted)
         holdings.after_change(state, swarm, event.peer)
 
+    def _peer_offers(self, event: contract.PeerOffers) -> None:
+        # Before it is known what else it has, and what it wants.
+        swarm = self._swarm(event.swarm)
+        if swarm is not None and event.peer in self._state.nodes and event.peer != SEED:
+            origin_fetches.offered(self._state, swarm, event)
+
     def _peer_withdrew(self, event: contract.PeerWithdrew) -> None:
         state = self._state
         member = self._member(event.swarm, event.peer)
@@ -288,6 +296,7 @@ class Scheduler:
             if lease.member is member:
                 just_in_time.cancel(state, lease, "not wanted")
         holdings.lose(state, member, member.have, "source withdrew")
+        state.plans[swarm.number].offers.pop(event.peer, None)
         copies.leave(member)
         holdings.after_change(state, swarm, event.peer)
 

@@ -388,3 +388,5 @@ class OriginPlan:
         self.once_ready = once_ready
         self.recover_until = recover_until
         self.recover_peers = dict.fromkeys(recover_peers)
+        # By peer what it offers though nobody vouches for it: pieces it holds, those it fetches by itself, until when.
+        self.offers: dict[int, tuple[int, int, float]] = {}

@@ -34,11 +34,14 @@ def after_change(state: State, swarm: Swarm, peer: int) -> None:
         seed.wanted = wanted
         copies.refresh_need(seed)
     seed.node.wake()
-    if state.plans[swarm.number].elected == peer:
+    plan = state.plans[swarm.number]
+    if plan.elected == peer:
         member = swarm.members.get(peer)
         if member is None or not member.wanted:
             # Who wants nothing any more because it has everything did what it was elected for.
-            origin_fetches.tried(state, swarm, peer, ok=member is not None and member.have == swarm.full)
+            offered, _, _ = plan.offers.get(peer, (0, 0, 0.0))
+            has_all = member is not None and member.have | offered == swarm.full
+            origin_fetches.tried(state, swarm, peer, ok=has_all)
     origin_fetches.review(state, swarm)
 
 

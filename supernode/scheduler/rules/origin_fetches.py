@@ -14,6 +14,7 @@ from supernode.scheduler.story import WHOLE
 from supernode.scheduler.timers import TimerKind
 
 if TYPE_CHECKING:
+    from supernode.scheduler.contract import PeerOffers
     from supernode.scheduler.records import OriginPlan, Swarm
     from supernode.scheduler.state import State
 
@@ -24,7 +25,28 @@ def missing(state: State, swarm: Swarm, plan: OriginPlan) -> int:
     if plan.once_ready and plan.recover_peers and state.now < plan.recover_until:
         # Nodes may still come back with them.
         absent &= ~plan.once_ready
-    return absent
+    held = fetching = 0
+    for offered, soon, until in plan.offers.values():
+        held |= offered
+        if state.now < until:
+            fetching |= soon
+    # What is offered is of use once nothing else is missing: the digest is of the whole.
+    return absent & ~(fetching | held) if fetching else absent
+
+
+def offered(state: State, swarm: Swarm, event: PeerOffers) -> None:
+    """A peer has pieces that nobody vouches for, or fetches some by itself."""
+    plan = state.plans[swarm.number]
+    before = plan.offers.pop(event.peer, (0, 0, 0.0))
+    if event.held or event.fetching:
+        plan.offers[event.peer] = (event.held, event.fetching, state.now + event.for_s)
+    if event.fetching:
+        state.timers.set(state.now + event.for_s, TimerKind.SWARM, swarm.number)
+    if event.fetching != before[1]:
+        text = "peer %d fetches %d pieces by itself, and offers %d"
+        values = event.peer, event.fetching.bit_count(), event.held.bit_count()
+        state.record(swarm.number, WHOLE, text, *values)
+    review(state, swarm)
 
 
 def review(state: State, swarm: Swarm) -> None:
@@ -175,3 +197,4 @@ def forget(state: State, swarm: Swarm) -> None:
     plan.tried.clear()
     plan.opened = False
     plan.once_ready = 0
+    plan.offers.clear()

@@ -17,8 +17,8 @@ from peer.downloader.contract import (
     UpstreamEnded,
     UpstreamPiece,
 )
-from proto.wire.messages import Announce, OriginStatus, OriginTried, Stored
-from tests.unit.peer.downloader.script import DIGEST, PIECE, SIZE, SOURCE, SWARM, Script, of_type
+from proto.wire.messages import OriginStatus, OriginTried, Stored
+from tests.unit.peer.downloader.script import DIGEST, SOURCE, SWARM, Script, of_type
 
 
 def test_a_slow_origin_is_waited_for_while_the_supernode_says_that_it_is_fetching() -> None:
@@ -39,15 +39,6 @@ def test_an_elected_node_asks_upstream_and_reports_the_end() -> None:
     (check,) = of_type(script.all, CheckDigest)
     assert Send(OriginTried(SWARM, "")) in script(UpstreamEnded(upstream.fetch, ""))
     script(DigestChecked(check.check, True))
-
-
-def test_a_blob_fetched_alone_is_announced_with_own_hashes() -> None:
-    script = Script().connected().open(hashed=0)
-    (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
-    script(*(UpstreamPiece(upstream.fetch, piece) for piece in range(4)), UpstreamEnded(upstream.fetch, ""))
-    (check,) = of_type(script.all, CheckDigest)
-    out = script(DigestChecked(check.check, True))
-    assert Send(Announce(str(DIGEST), (SOURCE,), False, SIZE, PIECE, b"\x0f"), with_hashes=True) in out
 
 
 def test_a_failed_election_is_reported_and_readers_see_for_themselves() -> None:

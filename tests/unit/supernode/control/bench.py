@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from peer.transport.base import PieceSource
     from proto.ids import PeerId
-    from supernode.control.swarm_registry import OpenSwarm
+    from supernode.control.swarm_registry import Offer, OpenSwarm
     from supernode.scheduler.contract import GrantLease
 
 M = TypeVar("M")
@@ -53,6 +53,8 @@ class SeedCalls:
 
     def __init__(self) -> None:
         self.calls: list[tuple[object, ...]] = []
+        # Of the last fetch from the origin.
+        self.offers: dict[int, tuple[Offer, ...]] = {}
 
     def pin(self, digest: Digest, layout: PieceLayout) -> None:
         self.calls.append(("pin", digest))
@@ -60,8 +62,11 @@ class SeedCalls:
     def unpin(self, digest: Digest, *, silent: bool) -> None:
         self.calls.append(("unpin", digest))
 
-    def fetch_from_origin(self, fetch_id: int, swarm: OpenSwarm, pieces: int) -> None:
+    def fetch_from_origin(
+        self, fetch_id: int, swarm: OpenSwarm, pieces: int, offers: dict[int, tuple[Offer, ...]]
+    ) -> None:
         self.calls.append(("fetch_from_origin", fetch_id, pieces))
+        self.offers = offers
 
     def cancel_origin(self, fetch_id: int) -> None:
         self.calls.append(("cancel_origin", fetch_id))

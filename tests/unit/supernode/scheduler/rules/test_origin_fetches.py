@@ -212,3 +212,41 @@ def test_nobody_else_is_elected_where_the_elected_peer_was_told_to_ask_later() -
     assert play.tell(contract.OriginTried(SWARM, elected.peer, False, retry_after_s=20.0)) == []
     assert isinstance(play.wake_until(FetchFromOrigin), FetchFromOrigin)
     assert play.now >= 20.0
+
+
+def test_the_origin_is_not_asked_for_what_a_peer_fetches_by_itself() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open("....")
+    play.tell(contract.PeerOffers(SWARM, 1, mask("*..."), mask(".**."), 15.0))
+    assert fetched(play.want(1)) == mask("...*")
+
+
+def test_what_is_offered_is_brought_once_nothing_else_is_on_its_way() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open("....")
+    play.tell(contract.PeerOffers(SWARM, 1, mask("**.."), mask("..**"), 15.0))
+    assert fetched([*play.want(1), *play.want(2)]) == 0
+    play.tell(contract.PeerOffers(SWARM, 1, mask("***."), mask("...*"), 15.0), after_s=10.0)
+    assert fetched(play.tell(contract.PeerOffers(SWARM, 1, mask("****"), 0, 0.0), after_s=10.0)) == mask("****")
+
+
+def test_a_peer_that_fetches_and_makes_no_headway_is_waited_for_no_longer() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open("....")
+    play.tell(contract.PeerOffers(SWARM, 1, 0, mask("****"), 15.0))
+    assert fetched(play.want(2)) == 0
+    fetch = play.wake_until(FetchFromOrigin)
+    assert isinstance(fetch, FetchFromOrigin)
+    assert (play.now, fetch.pieces) == (15.0, 0b1111)
+
+
+def test_what_a_lost_peer_was_fetching_is_asked_for() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open("....")
+    play.tell(contract.PeerOffers(SWARM, 1, 0, mask("****"), 15.0))
+    assert fetched([*play.want(1), *play.want(2)]) == 0
+    assert fetched(play.tell(contract.PeerLost(1, "gone"))) == mask("****")
