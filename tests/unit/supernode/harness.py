@@ -212,17 +212,15 @@ class BarePeer:
 
     async def announce(
         self, origin: Origin, digest: Digest, *, wanted: bool = True, handle: BlobHandle | None = None,
-        hashes: bytes = b"", repository: str = REPOSITORY,
+        repository: str = REPOSITORY,
     ) -> None:  # fmt: skip
         sources = (Source(origin.authority, repository),)
         if handle is None:
-            await self.send(Announce(str(digest), sources, wanted, 0, 0, b"", hashes))
+            await self.send(Announce(str(digest), sources, wanted, 0, 0, b""))
             return
         layout = handle.layout
         held = mask_to_bytes(handle.held, layout.count)
-        await self.send(
-            Announce(str(digest), sources, wanted, layout.size_bytes, layout.piece_size_bytes, held, hashes)
-        )
+        await self.send(Announce(str(digest), sources, wanted, layout.size_bytes, layout.piece_size_bytes, held))
 
 
 class RealPeer(BarePeer):

@@ -33,8 +33,17 @@ from peer.downloader.contract import (
 )
 from peer.downloader.holders import UNANSWERED_MAX
 from peer.downloader.limits import Limits
-from proto.pieces import KIB
-from proto.wire.messages import Announce, FetchReason, Holders
+from proto.pieces import KIB, indices, mask_to_bytes
+from proto.wire.messages import (
+    Announce,
+    BlobRefused,
+    FetchReason,
+    Holders,
+    OriginStatus,
+    OriginTried,
+    Stored,
+    SwarmOpened,
+)
 from tests.unit.peer.downloader.script import (
     DIGEST,
     OTHER_SOURCE,
@@ -209,14 +218,50 @@ def test_nobody_reading_means_nothing_asked_of_upstream() -> None:
     assert of_type(script.wait(60.0), FetchUpstream) == []
 
 
-def test_on_reconnect_upstream_is_left_alone_and_everything_announced() -> None:
+def reconnected() -> tuple[Script, FetchUpstream]:
+    """A node that asks the origin for a span of its own when the session is open again."""
     script, _ = lost(held=0b0001)
     (fetch,) = of_type(script.wait(25.0), FetchUpstream)
     out = script(SupernodeConnected())
-    assert CancelUpstream(fetch.fetch) in out
-    assert [m.held for m in sent(out) if isinstance(m, Announce)] == [b"\1"]
-    script(UpstreamPiece(fetch.fetch, 1), UpstreamEnded(fetch.fetch, "cancelled"))
+    assert of_type(out, CancelUpstream) == []
+    (announce,) = (message for message in sent(out) if isinstance(message, Announce))
+    assert (announce.held, announce.fetching) == (b"\1", mask_to_bytes(fetch.pieces, 4))
+    return script, fetch
+
+
+def test_on_reconnect_everything_is_announced_and_what_is_being_fetched_upstream_goes_on() -> None:
+    script, fetch = reconnected()
+    (piece,) = indices(fetch.pieces)
+    # Before the answer: it is told with it.
+    script(UpstreamPiece(fetch.fetch, piece))
+    out = script.receive(SwarmOpened(SWARM, str(DIGEST), SIZE, PIECE, b"ticket"), OriginStatus(SWARM, "fetching", True))
+    assert of_type(out, CancelUpstream) == []
+    assert Stored(0, SWARM, piece, 0) in sent(out)
+    assert OriginTried(SWARM, "") in sent(script(UpstreamEnded(fetch.fetch, "")))
     assert of_type(script.wait(20.0), FetchUpstream) == []
+
+
+def test_it_ends_where_the_supernode_has_that_or_fetches_it() -> None:
+    script, fetch = reconnected()
+    script.receive(SwarmOpened(SWARM, str(DIGEST), SIZE, PIECE, b"ticket"))
+    out = script.receive(OriginStatus(SWARM, "fetching", False))
+    assert of_type(out, CancelUpstream) == [CancelUpstream(fetch.fetch)]
+    script(UpstreamEnded(fetch.fetch, "cancelled"))
+    assert of_type(script.wait(20.0), FetchUpstream) == []
+
+
+def test_a_fetch_of_its_own_that_fails_leaves_the_rest_to_the_swarm() -> None:
+    script, fetch = reconnected()
+    script.receive(SwarmOpened(SWARM, str(DIGEST), SIZE, PIECE, b"ticket"), OriginStatus(SWARM, "fetching", True))
+    out = script(UpstreamEnded(fetch.fetch, "unavailable"))
+    assert OriginTried(SWARM, "unavailable") in sent(out)
+    assert of_type(out, FailReaders) == []
+
+
+def test_a_blob_that_the_supernode_does_not_share_is_fetched_to_its_end() -> None:
+    script, _ = reconnected()
+    out = script.receive(BlobRefused(str(DIGEST), "limit", "not an allowed upstream"))
+    assert (of_type(out, CancelUpstream), of_type(out, FailReaders)) == ([], [])
 
 
 def test_a_corrupt_holder_is_asked_no_more() -> None:
@@ -296,10 +341,3 @@ def test_a_failed_upstream_fetch_sends_readers_on_and_is_tried_anew_for_the_next
     assert FailReaders(DIGEST, False, "upstream: unavailable") in script(UpstreamEnded(fetch.fetch, "unavailable"))
     assert of_type(script.wait(60.0), FetchUpstream) == []
     assert of_type(script(BlobWanted(2, DIGEST, SOURCE)), FetchUpstream)
-
-
-def test_what_was_fetched_alone_is_announced_with_hashes_when_the_supernode_is_back() -> None:
-    script = Script()
-    script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)))
-    (announce,) = script(SupernodeConnected())
-    assert getattr(announce, "with_hashes", False)

@@ -21,19 +21,6 @@ SOURCE = Source("docker.io", "library/debian")
 
 
 @pytest.mark.asyncio
-async def test_an_announcement_survives_hashes_that_cannot_be_read(tmp_path: Path) -> None:
-    async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
-        node.holds(DIGEST, CONTENT, [SOURCE])
-        path = next((tmp_path / "a").rglob("*.hashes"))
-        path.unlink()
-        path.mkdir()
-        supernode.heard.clear()
-        await supernode.hang_up()
-        assert (await supernode.hears(Announce)).hashes == b""
-        assert not node.fatal
-
-
-@pytest.mark.asyncio
 async def test_announcing_is_no_use_of_a_blob(tmp_path: Path) -> None:
     async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
         other = bytes(100)

@@ -9,11 +9,14 @@ from proto.ids import Digest
 from proto.wire.messages import BlobChecked, Doubted, Failed, FetchReason, OriginTried, PieceHashes, Stored, Welcome
 from supernode.control.node_registry import QUARANTINE_S
 from supernode.control.verification import PROBES_MAX
+from supernode.scheduler import contract
 from supernode.scheduler.contract import (
     SEED,
     FailReason,
     FetchFailed,
     OriginHeadway,
+    PeerAnnounced,
+    PeerOffers,
     PeerQuarantined,
     PieceStored,
     QuarantineEnded,
@@ -83,10 +86,10 @@ def test_a_piece_whose_hash_is_not_known_counts_once_it_is() -> None:
     bench.enter(session, swarm)
     bench.events.clear()
     bench.handler.received(session, Stored(0, swarm.number, 1, 5))
-    assert bench.events == []
+    assert bench.events == [PeerOffers(swarm.number, session.node, 0b10, 0, 0.0)]
     bench.control.verification.seed_stored(swarm.number, 1, HASH, None)
     stored = PieceStored(swarm.number, session.node, 1)
-    assert bench.events == [stored, PieceStored(swarm.number, SEED, 1)]
+    assert bench.events[1:] == [stored, PieceStored(swarm.number, SEED, 1)]
 
 
 def test_a_lease_is_reported_with_the_schedulers_own_number() -> None:
@@ -114,16 +117,21 @@ def test_a_source_that_could_not_send_the_hash_is_not_blamed_and_the_hash_is_sen
     assert [sent.first for sent in bench.heard(session).of(PieceHashes)] == [1]
 
 
-def test_an_elected_peer_with_all_pieces_but_no_known_hashes_gets_on() -> None:
+def test_an_elected_peer_gets_on_with_each_piece_once_and_then_offers_them() -> None:
     bench = Bench()
-    session, swarm = bench.join(), bench.open(b"blob", pieces=1)
+    session, swarm = bench.join(), bench.open(b"blob", pieces=2)
     bench.enter(session, swarm)
     swarm.elect(session.node)
-    bench.handler.received(session, Stored(0, swarm.number, 0, 5))
     bench.events.clear()
+    for piece in (0, 0, 1):
+        bench.handler.received(session, Stored(0, swarm.number, piece, 5))
+    assert bench.events.count(OriginHeadway(swarm.number, session.node)) == 2
     bench.handler.received(session, OriginTried(swarm.number, ""))
-    assert bench.events == [OriginHeadway(swarm.number, session.node)]
-    assert swarm.elected == session.node
+    assert bench.events[-3:] == [
+        PeerOffers(swarm.number, session.node, 0b11, 0, 0.0),
+        PeerAnnounced(swarm.number, session.node, 0, False),
+        contract.OriginTried(swarm.number, session.node, True),
+    ]
 
 
 def test_whoever_knows_that_the_blob_is_right_waits_for_it_no_more() -> None:

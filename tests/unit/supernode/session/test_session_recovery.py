@@ -1,9 +1,8 @@
-"""What outlives the supernode, and what it takes from peers: pieces, and hashes of blobs they completed alone."""
+"""What outlives the supernode, and what it takes from peers: pieces, and blobs that they completed alone."""
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import random
 import shutil
 import time
@@ -13,7 +12,7 @@ import pytest
 
 from benchmarks.cluster.processes import wait_until
 from peer.registry.retry import Retry
-from proto.pieces import MIB, PieceLayout, mask_of, mask_to_bytes
+from proto.pieces import MIB, PieceLayout, mask_to_bytes
 from proto.wire.messages import (
     Announce,
     Failed,
@@ -21,7 +20,6 @@ from proto.wire.messages import (
     Grant,
     OriginStatus,
     OriginTried,
-    Refused,
     Source,
     Stored,
     SwarmOpened,
@@ -29,8 +27,6 @@ from proto.wire.messages import (
     Vouched,
 )
 from proto.wire.tickets import Identity
-from supernode.scheduler.machine import Scheduler
-from supernode.scheduler.settings import SchedulerSettings
 from supernode.state.sqlite import SqliteState
 from tests.support.blobs import SomeBlob, fill, some_blob
 from tests.support.fake_origin import Fault, fake_origin
@@ -150,15 +146,15 @@ async def test_a_half_fetched_blob_goes_on_at_its_missing_pieces(tmp_path: Path,
     assert all(asked.range is not None and not asked.range.startswith("bytes=0-") for asked in again)
 
 
-async def announce_alone(peer: RealPeer, origin: FakeOrigin, blob: SomeBlob, hashes: bytes) -> None:
+async def announce_alone(peer: RealPeer, origin: FakeOrigin, blob: SomeBlob) -> None:
     """As a peer that brought the blob from upstream by itself."""
     handle = await asyncio.to_thread(fill, peer.store, blob)
     peer.key = peer.challenge.supernode
-    await peer.announce(origin, blob.digest, wanted=False, handle=handle, hashes=hashes)
+    await peer.announce(origin, blob.digest, wanted=False, handle=handle)
     handle.close()
 
 
-async def test_hashes_of_a_peer_that_completed_alone_are_taken_and_checked(tmp_path: Path, origin: FakeOrigin) -> None:
+async def test_what_a_peer_completed_alone_is_taken_and_checked(tmp_path: Path, origin: FakeOrigin) -> None:
     blob = some_blob(MIB, piece_size_bytes=MIB // 4)
     origin.add(blob.content)
     async with (
@@ -166,14 +162,14 @@ async def test_hashes_of_a_peer_that_completed_alone_are_taken_and_checked(tmp_p
         real_peer(supernode, tmp_path / "p") as alone,
         real_peer(supernode, tmp_path / "q") as other,
     ):
-        await announce_alone(alone, origin, blob, blob.hashes)
+        await announce_alone(alone, origin, blob)
         await alone.expect(SwarmOpened)
         await other.announce(origin, blob.digest)
         await other.completed(blob.digest)
     assert origin.blob_requests() == []
 
 
-async def test_a_peer_that_claims_hashes_of_other_content_is_found_out_before_anybody_gets_it(
+async def test_a_peer_that_offers_other_content_is_found_out_before_anybody_gets_it(
     tmp_path: Path, origin: FakeOrigin
 ) -> None:
     good = some_blob(MIB, piece_size_bytes=MIB // 4)
@@ -190,23 +186,13 @@ async def test_a_peer_that_claims_hashes_of_other_content_is_found_out_before_an
             writer.write(memoryview(bad.piece(piece)))
             writer.finish()
         liar.key = liar.challenge.supernode
-        await liar.announce(origin, good.digest, wanted=False, handle=handle, hashes=bad.hashes)
+        await liar.announce(origin, good.digest, wanted=False, handle=handle)
         await liar.expect(SwarmOpened)
         await other.announce(origin, good.digest)
         await other.completed(good.digest)
         assert other.of(Voided) == []
         assert supernode._control.nodes.is_quarantined(liar.identity.peer)
         handle.close()
-
-
-async def test_hashes_that_are_not_for_the_whole_blob_are_refused(tmp_path: Path, origin: FakeOrigin) -> None:
-    blob = some_blob(MIB, piece_size_bytes=MIB // 4)
-    origin.add(blob.content)
-    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
-        held = mask_to_bytes(mask_of([0, 1]), 4)
-        sources = (Source(origin.authority, REPOSITORY),)
-        await peer.send(Announce(str(blob.digest), sources, False, MIB, MIB // 4, held, blob.hashes))
-        assert (await peer.expect(Refused)).code == "frame"
 
 
 async def test_who_reports_a_failure_is_known_to_fail_until_a_piece_came(tmp_path: Path, origin: FakeOrigin) -> None:
@@ -276,9 +262,8 @@ async def test_pieces_whose_hash_nobody_knows_are_no_copies_yet(tmp_path: Path, 
 
 @pytest.mark.usefixtures("impatient")
 async def test_what_an_elected_peer_brought_is_not_asked_of_the_origin_again(
-    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, origin: FakeOrigin
 ) -> None:
-    monkeypatch.setattr("supernode.app.SchedulerSettings", functools.partial(SchedulerSettings, origin_backoff_s=0.2))
     blob = some_blob(MIB, piece_size_bytes=MIB // 4)
     origin.add(blob.content)
     origin.faults = [Fault(), Fault(status=503)]
@@ -295,14 +280,6 @@ async def test_what_an_elected_peer_brought_is_not_asked_of_the_origin_again(
         await asyncio.to_thread(lambda: fill(elected.store, blob).close())
         await elected.send(*(Stored(0, status.swarm, piece, 0) for piece in range(blob.layout.count)))
         await elected.send(OriginTried(status.swarm, ""))
-        await elected.heard()
-        scheduler = supernode._scheduler
-        assert isinstance(scheduler, Scheduler)
-        state = scheduler.inspect()
-        # It looked whether to try the failed origin again.
-        await asyncio.to_thread(wait_until, lambda: state.now >= state.plans[status.swarm].retry_at)
-        handle = elected.swarms[status.swarm][0]
-        await elected.announce(origin, blob.digest, wanted=False, handle=handle, hashes=blob.hashes)
         await other.completed(blob.digest)
     assert len(origin.blob_requests("GET")) == 1
 
