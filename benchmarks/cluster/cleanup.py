@@ -72,8 +72,11 @@ def clean_up(roots: Iterable[Path]) -> None:
 
 
 def raise_sysctls(folder: Path, wanted: dict[str, int]) -> None:
-    """Raise these settings (paths below /proc/sys) where they are lower; the old ones are noted in `folder`."""
-    before = {key: int(_sysctl(key).read_text()) for key in wanted}
+    """Raise these settings (paths below /proc/sys) where they are lower; the old ones are noted in `folder`.
+
+    A container's network does not show those that are the whole machine's: they stay as they are.
+    """
+    before = {key: int(_sysctl(key).read_text()) for key in wanted if _sysctl(key).exists()}
     raised = {key: value for key, value in before.items() if value < wanted[key]}
     if raised:
         (folder / _SYSCTLS_FILE).write_text(json.dumps(raised))

@@ -67,6 +67,15 @@ def test_settings_are_raised_once_and_restored(tmp_path: Path, settings: Callabl
     assert settings("low").read_text() == "128"
 
 
+def test_settings_that_a_container_does_not_show_are_left_alone(
+    tmp_path: Path, settings: Callable[[str], Path]
+) -> None:
+    settings("low").write_text("128\n")
+    raise_sysctls(tmp_path, {"low": 1000, "hidden": 1000})
+    assert settings("low").read_text() == "1000"
+    assert not settings("hidden").exists()
+
+
 def test_settings_that_a_dead_run_raised_are_restored(
     tmp_path: Path, no_namespaces: Path, settings: Callable[[str], Path]
 ) -> None:
