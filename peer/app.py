@@ -30,7 +30,7 @@ from peer.node.supernode_key import SupernodeKey
 from peer.node.workers import Workers
 from peer.proxy.client_request import ProxyContext
 from peer.proxy.mirror import build_app
-from peer.proxy.runner import MirrorRunner
+from peer.proxy.runner import refuse_nonsense
 from peer.registry.origins import Origins
 from peer.status import ROUTES, PeerHealth
 from peer.store import upkeep
@@ -46,6 +46,7 @@ from proto.ids import peer_name
 from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.runtime import resources
 from proto.runtime.http_api import ServiceParts, add_routes
+from proto.runtime.http_server import QuietRunner
 from proto.runtime.resources import numeric_address
 from proto.runtime.service import close_in_time
 from proto.wire.messages import PROTOCOL_VERSION, TORRENT, Hello
@@ -261,14 +262,12 @@ class Peer:
         await self._run_app(app, self._proxy_socket)
 
     async def _run_app(self, app: web.Application, listener: socket.socket) -> None:
-        runner = MirrorRunner(
+        runner = QuietRunner(
             app,
-            access_log=None,
-            handle_signals=False,
+            refuse=refuse_nonsense,
             shutdown_timeout=0.5,
             max_line_size=HEADER_LIMIT_BYTES,
             max_field_size=HEADER_LIMIT_BYTES,
-            auto_decompress=False,
         )
         self._runners.append(runner)
         await runner.setup()

@@ -30,6 +30,7 @@ from proto.ids import peer_name
 from proto.runtime import resources
 from proto.runtime.driver import Driver
 from proto.runtime.http_api import Health, add_routes
+from proto.runtime.http_server import QuietRunner
 from proto.runtime.service import close_in_time
 from proto.wire.join import REQUEST_BYTES_MAX
 from proto.wire.messages import TORRENT
@@ -242,10 +243,8 @@ class Supernode:
         decide = Access(members).middleware(lambda request: listener.spoke(request))
         app = web.Application(middlewares=[decide], client_max_size=REQUEST_BYTES_MAX)
         add_routes(app, ROUTES, parts, changes=CHANGES)
-        self._runner = web.AppRunner(
+        self._runner = QuietRunner(
             app,
-            access_log=None,
-            handle_signals=False,
             shutdown_timeout=0.5,
             keepalive_timeout=KEEPALIVE_S,
             max_line_size=HEAD_LINE_BYTES_MAX,

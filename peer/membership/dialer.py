@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from peer.membership.record import FILE, Record, read_record, write_record
+from peer.membership.record import FILE, Record, read_record, tell_damaged, write_record
 from peer.membership.refusals import (
     CLOCK_DIFFERENCE_S,
     NOT_BELIEVED,
@@ -101,6 +101,12 @@ class MemberDialer:
         self._join = join
         self._record = read_record(self._file)
         self._dial: Dial | None = None
+        if self._record is not None:
+            try:
+                self._dial = self._dial_with(self._record)
+            except (ssl.SSLError, ValueError):
+                self._record = None
+                tell_damaged(self._file)
         # A certificate that the supernode does not accept any more.
         self._refused = False
         self._renew_soon = asyncio.Event()
@@ -113,7 +119,7 @@ class MemberDialer:
             self._refused = False
         if self._dial is None:
             assert self._record is not None
-            self._dial = Dial(self.url, await self._context(self._record), SUPERNODE_NAME)
+            self._dial = await asyncio.to_thread(self._dial_with, self._record)
         return self._dial
 
     async def explain(self, client: aiohttp.ClientSession, error: BaseException) -> NotAdmitted | None:
@@ -186,7 +192,7 @@ class MemberDialer:
         hung_up = isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError)
         if not hung_up or isinstance(error, aiohttp.ClientConnectorError) or self._record is None:
             return False
-        with_certificate = await self._context(self._record)
+        with_certificate = await self._context()
         return not await self._talks(client, with_certificate) and await self._talks(
             client, tls.client_context(self._record.authorities)
         )
@@ -237,9 +243,8 @@ class MemberDialer:
     async def _renew(self) -> None:
         from peer.membership import requests
 
-        assert self._record is not None
         body = await asyncio.to_thread(requests.renewal_request, self._identity)
-        context = await self._context(self._record)
+        context = await self._context()
         async with (
             aiohttp.ClientSession(trust_env=False) as client,
             self._asked(client, "POST", "/v1/renew", context, body) as answer,
@@ -259,9 +264,17 @@ class MemberDialer:
         self._record, self._dial = record, None
         await asyncio.to_thread(write_record, self._file, record)
 
-    async def _context(self, record: Record) -> ssl.SSLContext:
+    def _dial_with(self, record: Record) -> Dial:
+        """Blocking. Raises SSLError, ValueError for a record that is not of this identity, or damaged."""
         certificate, key = record.certificate.encode(), self._identity.private_pem()
-        return await asyncio.to_thread(tls.client_context, record.authorities, certificate, key)
+        return Dial(self.url, tls.client_context(record.authorities, certificate, key), SUPERNODE_NAME)
+
+    async def _context(self) -> ssl.SSLContext:
+        """A member's."""
+        assert self._record is not None
+        context = (await asyncio.to_thread(self._dial_with, self._record)).tls
+        assert isinstance(context, ssl.SSLContext)
+        return context
 
     @contextlib.asynccontextmanager
     async def _asked(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -29,21 +30,30 @@ class Record:
 
 
 def read_record(path: Path) -> Record | None:
-    """None when this node never joined. Raises ConfigError."""
+    """None when this node never joined, or what was kept is damaged. Raises ConfigError."""
     try:
         fields = json.loads(path.read_text())
-        return Record(
+        record = Record(
             str(fields["certificate"]),
             str(fields["authorities"]),
             float(fields["renew_unix_s"]),
             float(fields["expires_unix_s"]),
         )
+        if math.isnan(record.renew_unix_s):
+            raise ValueError
+        return record
     except FileNotFoundError:
         return None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}; make it readable for this user alone") from None
     except (ValueError, KeyError, TypeError):
-        raise ConfigError(f"{path} is damaged: remove it, and give this node a new join token") from None
+        tell_damaged(path)
+        return None
+
+
+def tell_damaged(path: Path) -> None:
+    """And no more: clients are served meanwhile, and a join token makes a new one."""
+    logger.error("membership_damaged %s: not of this node's key, or changed by a disk; a join token is needed", path)
 
 
 def write_record(path: Path, record: Record) -> None:

@@ -48,6 +48,8 @@ from proto.oci.routes import (
 )
 
 if TYPE_CHECKING:
+    from aiohttp.typedefs import Handler
+
     from peer.node.blobs import OpenedBlob
     from peer.proxy.client_request import ProxyContext
     from peer.proxy.client_socket import ClientSocket
@@ -79,7 +81,7 @@ class ProxyLoop(RemoteError):
 def build_app(context: ProxyContext) -> web.Application:
     """The application that answers `/v2` and all below it; other routes may be added before it is run."""
     mirror = _Mirror(context)
-    app = web.Application()
+    app = web.Application(middlewares=[mirror.check_name])
     app.on_response_prepare.append(name_server)
     app.router.add_route("*", "/v2", mirror.handle)
     app.router.add_route("*", "/v2/{rest:.*}", mirror.handle)
@@ -90,6 +92,16 @@ class _Mirror:
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
         self._passthrough = PassThrough(context)
+
+    @web.middleware
+    async def check_name(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """What is answered beside the mirror (/metrics) is for no page either that came by a name of its own."""
+        if not request.path.startswith("/v2"):
+            try:
+                check_host(request, self._context.hosts)
+            except HostRefused as error:
+                return refused(_refusal(error, None))
+        return await handler(request)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answer one request and count it."""

@@ -6,20 +6,20 @@ What comes here was not understood as a request, or must not be answered at all;
 from __future__ import annotations
 
 import ipaddress
-import logging
+import re
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
 from proto.errors import LayercastError
-from proto.oci.registry_errors import Refusal
+from proto.oci.registry_errors import BODY_CONTENT_TYPE, Refusal
+from proto.runtime.http_server import NOT_UNDERSTOOD
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-logger = logging.getLogger(__name__)
-
 SERVER: Final = "layercast"
+_PORT: Final = re.compile(r":[0-9]*\Z")
 
 
 class HostRefused(LayercastError):
@@ -33,8 +33,7 @@ def check_host(request: web.Request, names: Collection[str]) -> None:
     likes; but it cannot send another name than its own. Raises HostRefused.
     """
     host = request.headers.get("Host", "")
-    name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() and not host.endswith("]") else host
-    name = name.strip("[]").rstrip(".").lower()
+    name = _PORT.sub("", host).strip("[]").rstrip(".").lower()
     if name in ("", "localhost") or name.endswith(".localhost") or "*" in names:
         return
     if name in (each.lower() for each in names):
@@ -54,37 +53,10 @@ def _plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return getattr(address, "ipv4_mapped", None) or address
 
 
-class _Protocol(web.RequestHandler):
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """See aiohttp. What cannot be parsed is the client's doing: one line, and no trace."""
-        if status == 500:
-            return super().handle_error(request, status, exc, message)
-        logger.info("request_not_understood status=%d reason=%s", status, type(exc).__name__)
-        refusal = Refusal(status, "UNSUPPORTED", "this is no HTTP request that can be answered")
-        response = web.Response(status=status, body=refusal.body, content_type="application/json")
-        response.headers["Server"] = SERVER
-        response.force_close()
-        return response
-
-
-class MirrorRunner(web.AppRunner):
-    """An AppRunner whose connections answer errors so."""
-
-    async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        server.__class__ = _Server
-        return server
-
-
-class _Server(web.Server):
-    def __call__(self) -> web.RequestHandler:
-        return _Protocol(self, loop=self._loop, **self._kwargs)
+def refuse_nonsense(status: int) -> web.Response:
+    """To what is no HTTP request: as registries word their errors."""
+    refusal = Refusal(status, "UNSUPPORTED", NOT_UNDERSTOOD)
+    return web.Response(status=status, body=refusal.body, content_type=BODY_CONTENT_TYPE, headers={"Server": SERVER})
 
 
 async def name_server(_: web.Request, response: web.StreamResponse) -> None:

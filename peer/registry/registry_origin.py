@@ -121,7 +121,7 @@ class RegistryClients:
         self.on_request(counted_as or request.method)
         target, lines = request.target, [*(as_sent(request.caller.lines) or self.lines), *request.lines]
         if authorization is not None:
-            lines.append(("Authorization", authorization))
+            lines += as_sent([("Authorization", authorization)])
         redirect: OriginAnswer | None = None
         for _ in range(REDIRECTS_MAX + 1):
             exchange = self.http.send(endpoint, request.method, target, lines, request.cancel)

@@ -26,6 +26,8 @@ ENVIRONMENT_PREFIX: Final = "LAYERCAST_"
 # A field's name ends with its unit; the option's does not, since its value may have one.
 _UNITS: Final = ("_bytes_s", "_bytes", "_s")
 _OPTION: Final = "option"
+# Characters of a wrong value that are repeated.
+_SHOWN_MAX: Final = 200
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,7 +244,7 @@ def _read_toml(path: Path) -> dict[str, object]:
             return tomllib.load(file)
     except OSError as error:
         raise ConfigError(f"--config {path}: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"--config {path}: not TOML: {error}") from None
 
 
@@ -288,7 +290,7 @@ def _parse(option: Option, texts: list[str], where: str) -> object:
         try:
             parsed.append(option.parse(text))
         except ValueError as error:
-            shown = "" if option.secret else f"{text!r}: "
+            shown = "" if option.secret else f"{text[:_SHOWN_MAX]!r}: "
             raise ConfigError(f"{where}: {shown}{error}") from None
     return tuple(parsed) if option.multiple else parsed[0]
 

@@ -46,8 +46,9 @@ def listen(flag: str, address: HostPort, backlog: int) -> socket.socket:
         except OSError:
             listener.close()
             raise
-    except OSError as error:
-        raise ConfigError(f"{flag} {address}: {error.strerror}; name a free address of this machine") from None
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "this is no name of a host"
+        raise ConfigError(f"{flag} {address}: {reason}; name a free address of this machine") from None
     return listener
 
 

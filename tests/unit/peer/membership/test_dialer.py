@@ -271,3 +271,28 @@ async def test_a_clock_months_ahead_does_not_renew_without_end(
         renewing.cancel()
         await asyncio.gather(renewing, return_exceptions=True)
         assert caplog.text.count("certificate_renewed") <= 1
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "[]",
+        "",
+        '{"certificate": "", "authorities": "", "renew_unix_s": 9e9, "expires_unix_s": 9e9}',
+        '{"certificate": "x", "authorities": "\\ud800", "renew_unix_s": NaN, "expires_unix_s": 1}',
+        "the certificate of another key",
+    ],
+)
+async def test_what_was_kept_and_cannot_be_used_is_told_and_a_token_makes_a_new_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, kept: str
+) -> None:
+    async with supernode_at(tmp_path / "s") as supernode:
+        node = Candidate(tmp_path / "n", supernode, token_of(tmp_path / "s"))
+        assert await node.asks() == 200
+        if kept.startswith("the"):
+            (tmp_path / "n" / "identity.key").unlink()
+        else:
+            node.file.write_text(kept)
+        assert "has no join token" in str(await Candidate(tmp_path / "n", supernode).refusal())
+        assert sum("membership_damaged" in message for message in caplog.messages) == 1
+        assert await Candidate(tmp_path / "n", supernode, token_of(tmp_path / "s")).asks() == 200

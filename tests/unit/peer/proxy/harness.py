@@ -23,13 +23,14 @@ from peer.metrics import Metrics
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 from peer.proxy.client_request import ProxyContext, ProxyLimits
 from peer.proxy.mirror import build_app
-from peer.proxy.runner import MirrorRunner
+from peer.proxy.runner import refuse_nonsense
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
 from peer.registry.retry import RetrySettings
 from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.oci.upstreams import UpstreamConfig, UpstreamTable
+from proto.runtime.http_server import QuietRunner
 from tests.support.http_server import HttpServer, QuietHandler
 
 if TYPE_CHECKING:
@@ -233,10 +234,9 @@ def running_mirror(
     stop = asyncio.Event()
 
     async def serve() -> None:
-        runner = MirrorRunner(
+        runner = QuietRunner(
             build_app(context),
-            access_log=None,
-            auto_decompress=False,
+            refuse=refuse_nonsense,
             max_line_size=HEADER_LIMIT_BYTES,
             max_field_size=HEADER_LIMIT_BYTES,
             shutdown_timeout=0.1,

@@ -143,10 +143,13 @@ def test_the_mirror_answers_to_the_names_of_this_machine(host: str) -> None:
     assert b" 404 " in answer.partition(b"\r\n")[0]
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:65001", "10.9.8.7:65001", "a b", "[::", "@", "x" * 300])
-def test_a_page_whose_name_leads_here_gets_nothing(host: str) -> None:
+@pytest.mark.parametrize("path", ["/v2/", "/metrics"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:65001", "10.9.8.7:65001", "12345", "a b", "[::", "@", "x" * 300]
+)
+def test_a_page_whose_name_leads_here_gets_nothing(path: str, host: str) -> None:
     with scripted_origin(not_found) as origin, running_mirror(origin.upstream) as mirror:
-        answer = raw(mirror, f"GET /v2/ HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
+        answer = raw(mirror, f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode())
     status = answer.partition(b"\r\n")[0]
     assert b" 403 " in status or b" 400 " in status
     assert not origin.seen

@@ -192,3 +192,16 @@ def test_a_number_that_is_beyond_all_bounds_is_refused_in_words(text: str) -> No
 def test_the_home_of_nobody_is_no_path() -> None:
     with pytest.raises(ValueError, match="no such user"):
         parse_path("~nobody-has-this-name/x")
+
+
+def test_a_file_that_is_nested_beyond_all_bounds_is_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("x = " + "[" * 5000)
+    with pytest.raises(ConfigError, match="not TOML"):
+        _load("--config", str(file))
+
+
+def test_of_a_wrong_value_only_the_beginning_is_repeated() -> None:
+    with pytest.raises(ConfigError) as refused:
+        _load("--listen", "x" * 10_000)
+    assert len(str(refused.value)) < 500

@@ -44,3 +44,8 @@ def test_an_address_that_is_taken_is_named_with_its_flag() -> None:
         address = HostPort(*listener.getsockname())
         with pytest.raises(ConfigError, match=f"--status-listen {address}: .*name a free address"):
             resources.listen("--status-listen", address, backlog=8)
+
+
+def test_a_name_that_is_no_host_s_is_one_line() -> None:
+    with pytest.raises(ConfigError, match=r"--listen a\.\.b:1: this is no name of a host; name a free address"):
+        resources.listen("--listen", HostPort("a..b", 1), 1)

@@ -146,3 +146,31 @@ async def test_a_host_that_makes_no_sense_is_no_name_of_this_machine(
         async with asyncio.timeout(WAIT_S):
             assert (await reader.readline()).split()[1] in (b"400", b"403")
         writer.close()
+
+
+@pytest.mark.parametrize("by_tls", [True, False])
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 5000 + b"\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\x00b\r\n\r\n",
+        b"POST /v1/join HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /v1/join HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /v1/join HTTP/1.1\r\nHost: a\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
+        b"POST /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+)
+async def test_nonsense_is_refused_and_no_error_of_ours(
+    tmp_path: Path, origin: FakeOrigin, caplog: pytest.LogCaptureFixture, request_bytes: bytes, by_tls: bool
+) -> None:
+    async with running_supernode(tmp_path, origin, "--open", "false") as supernode:
+        host, _, port = supernode.api_address.rpartition(":")
+        context, name = (tls.unverified_context(), SUPERNODE_NAME) if by_tls else (None, None)
+        reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=name)
+        writer.write(request_bytes)
+        async with asyncio.timeout(WAIT_S):
+            assert (await reader.readline()).split()[1][:1] == b"4"
+        writer.close()
+        assert not [record for record in caplog.records if record.exc_info]
