@@ -152,9 +152,12 @@ class Announcements:
         if verdict.public:
             try:
                 swarm = await self._serving(digest, verdict.size_bytes, host_of(session), public)
-                if self._control.nodes.session(session.node) is session:
-                    self._control.admission.enter(session, swarm, announce, public)
-                self._control.participation.settle(swarm)
+                try:
+                    if self._control.nodes.session(session.node) is session:
+                        self._control.admission.enter(session, swarm, announce, public)
+                finally:
+                    # Also where it breaks the protocol: nobody may be in it.
+                    self._control.participation.settle(swarm)
                 return
             except FrameInvalid:
                 raise
@@ -223,7 +226,6 @@ class Announcements:
             if task is None:
                 self._check_room(opener)
                 task = self._opening[digest] = asyncio.create_task(self._open(digest, size_bytes, opener))
-                task.add_done_callback(lambda _: self._opening.pop(digest, None))
             await asyncio.shield(task)
         if swarm.layout.size_bytes != size_bytes and not (swarm.vouched or swarm.hashes.known or swarm.fetches):
             # Nothing came of that size: another origin said so, and is not believed more than this one.
@@ -246,14 +248,17 @@ class Announcements:
             raise LayercastError(f"nodes at {opener} have {share} blobs open, which is their share of {SWARMS_MAX}")
 
     async def _open(self, digest: Digest, size_bytes: int, opener: str) -> OpenSwarm:
-        if size_bytes == 0 and Digest.of(b"", digest.algorithm) != digest:
-            raise LayercastError(f"the origin says that blob {digest.short} is empty, which it is not")
-        saved = await self._load_swarm(digest)
-        own = await self._look(digest)
         try:
+            if size_bytes == 0 and Digest.of(b"", digest.algorithm) != digest:
+                raise LayercastError(f"the origin says that blob {digest.short} is empty, which it is not")
+            saved = await self._load_swarm(digest)
+            own = await self._look(digest)
             return self._control.admission.open(digest, size_bytes, saved, own, opener)
         except FrameInvalid as error:
             raise LayercastError(str(error)) from None
+        finally:
+            # At once: who finds the swarm closed again must not wait for this one, which waits no more.
+            del self._opening[digest]
 
     async def close(self) -> None:
         """End what waits."""

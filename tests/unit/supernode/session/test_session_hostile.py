@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from benchmarks.cluster.processes import WAIT_S, wait_until
 from proto.ids import Digest, peer_name
 from proto.wire.messages import Announce, BlobRefused, Holders, InlineBlob, NodeKnown, Source, SwarmOpened
 from proto.wire.tickets import Identity
+from supernode.control.admission import Admission
 from supernode.control.announcements import ANSWERING_PER_PEER_MAX
 from tests.support.fake_origin import FakeOrigin, Fault
 from tests.unit.supernode.harness import REPOSITORY, BarePeer, real_peer, running_supernode
@@ -19,7 +21,7 @@ from tests.unit.supernode.harness import REPOSITORY, BarePeer, real_peer, runnin
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from supernode.control.swarm_registry import SeedBlob
+    from supernode.control.swarm_registry import OpenSwarm, SeedBlob
 
 pytestmark = pytest.mark.asyncio
 
@@ -120,3 +122,45 @@ async def test_who_has_left_is_asked_about_no_more(tmp_path: Path, origin: FakeO
             await peer.heard()
         await asyncio.to_thread(wait_until, lambda: not supernode._announcements._tasks, "nothing to be answered")
         assert len({asked.target.split("/")[3] for asked in origin.asked}) < 20
+
+
+async def test_a_blob_that_is_closed_as_soon_as_it_is_open_is_opened_again(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody announced it and withdrew it at once, and another announces it in the same turn of the loop."""
+    digest = origin.add(b"x" * 300_000)
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        open_swarm, shield, waits, closed = Admission.open, asyncio.shield, itertools.count(), []
+
+        def opened(*arguments: Any) -> OpenSwarm:
+            swarm = open_swarm(*arguments)
+            asyncio.get_running_loop().call_soon(close, swarm)
+            return swarm
+
+        def close(swarm: OpenSwarm) -> None:
+            if not closed:
+                closed.append(swarm)
+                supernode._control.participation.settle(swarm)
+                other = supernode._announcements._swarm(digest, 300_000, "")
+                other.send(None)
+                other.close()
+
+        def counted(waited_for: asyncio.Future[Any]) -> asyncio.Future[Any]:
+            assert next(waits) < 100, "it waits for what waits no more"
+            return shield(waited_for)
+
+        monkeypatch.setattr(Admission, "open", opened)
+        monkeypatch.setattr(asyncio, "shield", counted)
+        await peer.announce(origin, digest)
+        assert (await peer.expect(SwarmOpened)).size_bytes == 300_000
+        assert closed
+
+
+async def test_a_blob_that_was_opened_for_who_broke_the_protocol_is_closed(tmp_path: Path, origin: FakeOrigin) -> None:
+    digest = origin.add(b"x" * 300_000)
+    async with running_supernode(tmp_path / "s", origin) as supernode:
+        async with BarePeer.connected(supernode) as peer:
+            source = Source(origin.authority, REPOSITORY)
+            await peer.send(Announce(str(digest), (source,), True, 300_000, 262_144, b"\xff"))
+            await peer.ended()
+        assert len(supernode._control.swarms) == 0
