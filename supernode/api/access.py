@@ -85,12 +85,17 @@ class Access:
             try:
                 response = await handler(request)
             except web.HTTPException as refusal:
-                _end_stranger(caller, refusal)
+                self._end_stranger(request, refusal)
                 raise
-            _end_stranger(caller, response)
+            self._end_stranger(request, response)
             return response
 
         return decide
+
+    def _end_stranger(self, request: web.Request, answer: web.StreamResponse) -> None:
+        """A stranger's connection is good for one answer, whatever it says: none stays. With --open all from elsewhere."""
+        if caller_of(request).rank is Rank.STRANGER or (self._members is None and not _is_local(request)):
+            answer.force_close()
 
     def caller(self, request: web.Request) -> Caller:
         """Who asks."""
@@ -114,12 +119,6 @@ class Access:
         # What is no UTF-8 comes as surrogates, and is no token.
         shown = token.strip().encode("utf-8", "surrogateescape")
         return kind.lower() == "bearer" and hmac.compare_digest(shown, wanted.encode())
-
-
-def _end_stranger(caller: Caller, answer: web.StreamResponse) -> None:
-    """A stranger's connection is good for one answer, whatever it says: none stays."""
-    if caller.rank is Rank.STRANGER:
-        answer.force_close()
 
 
 def caller_of(request: web.Request) -> Caller:

@@ -1,8 +1,9 @@
 """The API port's connections, from accept to the head of their first request: TLS or plain, and a limit on silence.
 
 One port speaks both. A first byte of TLS begins TLS; without it the HTTP is plain, which is enough for probes and for
-this machine (api.access). Who says nothing for SPEAK_S, or is one too many of those, is closed: a connection costs a
-stranger as much as it costs us. What requests mean is not known here.
+this machine (api.access). Who says nothing for SPEAK_S is closed. When there are too many of those, the oldest goes of
+the address that has the most: a connection costs a stranger as much as it costs us, and who floods drives out itself.
+What requests mean is not known here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import asyncio
 import contextlib
 import logging
 import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from supernode.shares import party_of
 
 if TYPE_CHECKING:
     import ssl
@@ -23,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 # From the accept to the end of the first request's head, the TLS handshake included.
 SPEAK_S: Final = 5.0
-# Connections that have not asked for anything yet; beyond it the oldest goes. Whole clusters come at once.
+# Connections that have not asked for anything yet. Whole clusters come at once, also from one address (NAT).
 SILENT_MAX: Final = 4096
 # Of a request's head: the first line, and each header.
 HEAD_LINE_BYTES_MAX: Final = 4096
@@ -34,6 +38,20 @@ _TLS_HANDSHAKE: Final = b"\x16"
 _ACCEPTS_MAX: Final = 64
 # Without descriptors the listener stays readable: do not spin meanwhile.
 _ACCEPT_PAUSE_S: Final = 0.05
+
+
+@dataclass(eq=False, slots=True)
+class _Newcomer:
+    """A connection that has not asked for anything yet. `timer` ends it, `opening` runs until it waits for a request.
+
+    `accepted` is its socket until a transport has it.
+    """
+
+    party: str
+    accepted: socket.socket | None
+    protocol: web.RequestHandler
+    timer: asyncio.TimerHandle
+    opening: asyncio.Task[None] | None = None
 
 
 class Listener:
@@ -54,16 +72,17 @@ class Listener:
         self._speak_s = speak_s
         self._silent_max = silent_max
         self._loop = asyncio.get_running_loop()
-        # What waits for a first byte or a TLS handshake, the oldest first.
-        self._opening: dict[asyncio.Task[None], None] = {}
-        # What waits for a request's head, the oldest first, each with what closes it in time.
-        self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+        self._newcomers: dict[web.RequestHandler, _Newcomer] = {}
+        # The same by who they are of, the oldest first.
+        self._of_party: dict[str, dict[_Newcomer, None]] = {}
+        # Until it is done with, whatever became of its connection.
+        self._opening: set[asyncio.Task[None]] = set()
         self._paused: asyncio.TimerHandle | None = None
 
     @property
     def silent(self) -> int:
         """Connections that have not asked for anything yet."""
-        return len(self._opening) + len(self._silent)
+        return len(self._newcomers)
 
     def start(self) -> None:
         """Accept from now on."""
@@ -75,23 +94,20 @@ class Listener:
         self._loop.remove_reader(self._listening)
         if self._paused is not None:
             self._paused.cancel()
-        opening = list(self._opening)
-        for task in opening:
-            task.cancel()
-        await asyncio.gather(*opening, return_exceptions=True)
-        for protocol in list(self._silent):
-            self._drop(protocol)
+        for newcomer in list(self._newcomers.values()):
+            self._drop(newcomer)
+        await asyncio.gather(*self._opening, return_exceptions=True)
 
     def spoke(self, request: web.BaseRequest) -> None:
         """A request's head is here: its connection is no silent one."""
-        timer = self._silent.pop(request.protocol, None)
-        if timer is not None:
-            timer.cancel()
+        newcomer = self._newcomers.get(request.protocol)
+        if newcomer is not None:
+            self._forget(newcomer)
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_MAX):
             try:
-                accepted, _ = self._listening.accept()
+                accepted, address = self._listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
@@ -101,40 +117,41 @@ class Listener:
                 return
             accepted.setblocking(False)
             if self.silent >= self._silent_max:
-                self._drop_oldest()
-            task = self._loop.create_task(self._open(accepted))
-            self._opening[task] = None
-            task.add_done_callback(self._opened)
+                most = max(self._of_party.values(), key=len)
+                self._drop(next(iter(most)))
+            self._begin(accepted, party_of(address[0]))
 
-    def _opened(self, task: asyncio.Task[None]) -> None:
-        self._opening.pop(task, None)
+    def _begin(self, accepted: socket.socket, party: str) -> None:
+        protocol = self._server()
+        timer = self._loop.call_later(self._speak_s, self._end_silence, protocol)
+        newcomer = self._newcomers[protocol] = _Newcomer(party, accepted, protocol, timer)
+        self._of_party.setdefault(party, {})[newcomer] = None
+        task = newcomer.opening = self._loop.create_task(self._open(newcomer, accepted))
+        self._opening.add(task)
+        task.add_done_callback(lambda task: self._opened(newcomer, task))
+
+    async def _open(self, newcomer: _Newcomer, accepted: socket.socket) -> None:
+        """Until it waits for a request; who hangs up before, or whose TLS fails, is of no interest but to itself."""
+        with contextlib.suppress(OSError):
+            first = await self._first_byte(accepted)
+            if first:
+                newcomer.accepted = None
+                tls = self._tls() if first == _TLS_HANDSHAKE else None
+                await self._loop.connect_accepted_socket(lambda: newcomer.protocol, accepted, ssl=tls)
+
+    def _opened(self, newcomer: _Newcomer, task: asyncio.Task[None]) -> None:
+        """It waits for a request, or it came to nothing, perhaps before the task ran at all."""
+        self._opening.discard(task)
+        newcomer.opening = None
+        if newcomer.accepted is not None:
+            newcomer.accepted.close()
+        if newcomer.protocol.transport is None or task.cancelled():
+            self._drop(newcomer)
         if not task.cancelled() and task.exception() is not None:
             logger.error("connection_not_opened", exc_info=task.exception())
 
-    async def _open(self, accepted: socket.socket) -> None:
-        """Until it waits for a request."""
-        protocol = self._server()
-        ends_s = self._loop.time() + self._speak_s
-        # Before it can have asked for anything.
-        self._silent[protocol] = self._loop.call_at(ends_s, self._drop, protocol)
-        handed_over = opened = False
-        try:
-            async with asyncio.timeout_at(ends_s):
-                first = await self._first_byte(accepted)
-                if not first:
-                    return
-                tls = self._tls() if first == _TLS_HANDSHAKE else None
-                handed_over = True
-                await self._loop.connect_accepted_socket(lambda: protocol, accepted, ssl=tls)
-                opened = True
-        except (OSError, TimeoutError):
-            # Of no interest but to who connected: TLS that fails, a hang-up, silence.
-            return
-        finally:
-            if not opened:
-                self._drop(protocol)
-            if not handed_over:
-                accepted.close()
+    def _end_silence(self, protocol: web.RequestHandler) -> None:
+        self._drop(self._newcomers[protocol])
 
     async def _first_byte(self, accepted: socket.socket) -> bytes:
         """The byte that comes first, which stays to be read; empty if none will. Raises OSError."""
@@ -148,23 +165,22 @@ class Listener:
             finally:
                 self._loop.remove_reader(accepted)
 
-    def _drop(self, protocol: web.RequestHandler) -> None:
-        timer = self._silent.pop(protocol, None)
-        if timer is not None:
-            timer.cancel()
-        if protocol.transport is not None:
-            protocol.transport.abort()
+    def _drop(self, newcomer: _Newcomer) -> None:
+        """Close it, wherever it stands."""
+        self._forget(newcomer)
+        if newcomer.opening is not None:
+            newcomer.opening.cancel()
+        elif newcomer.protocol.transport is not None:
+            newcomer.protocol.transport.abort()
 
-    def _drop_oldest(self) -> None:
-        """One that is opened before one that is not: in a handshake something happens."""
-        for protocol in self._silent:
-            if protocol.transport is not None:
-                self._drop(protocol)
-                return
-        for task in self._opening:
-            del self._opening[task]
-            task.cancel()
-            return
+    def _forget(self, newcomer: _Newcomer) -> None:
+        """It is closed, or no newcomer any more. Idempotent."""
+        newcomer.timer.cancel()
+        if self._newcomers.pop(newcomer.protocol, None) is not None:
+            of_party = self._of_party[newcomer.party]
+            del of_party[newcomer]
+            if not of_party:
+                del self._of_party[newcomer.party]
 
 
 def _set(readable: asyncio.Future[None]) -> None:

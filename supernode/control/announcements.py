@@ -19,10 +19,12 @@ from proto.wire.messages import Announce, BlobRefused, Source, Withdraw
 from supernode.control.peer_session import TEXT_MAX
 from supernode.control.verification import VOIDS_MAX
 from supernode.origin.public_access import Verdict
+from supernode.shares import is_over_share
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from proto.ids import PeerId
     from proto.oci.upstreams import UpstreamTable
     from supernode.control.control import Control
     from supernode.control.delivery import PieceDelivery
@@ -179,7 +181,9 @@ class Announcements:
         refusal = Verdict(0, "unknown", "no source announced")
         found: Verdict | None = None
         public = []
-        for verdict, source in await asyncio.gather(*(self._verdict_of(each, digest) for each in announce.sources)):
+        asker = session.info.peer
+        asked = (self._verdict_of(each, digest, asker) for each in announce.sources)
+        for verdict, source in await asyncio.gather(*asked):
             if not verdict.public:
                 refusal = verdict
             elif found is None or found.size_bytes == verdict.size_bytes:
@@ -187,7 +191,7 @@ class Announcements:
                 public.append(source)
         return found or refusal, public
 
-    async def _verdict_of(self, announced: Source, digest: Digest) -> tuple[Verdict, Source]:
+    async def _verdict_of(self, announced: Source, digest: Digest, asker: PeerId) -> tuple[Verdict, Source]:
         try:
             source = Source(normalise_upstream(announced.upstream), check_repository(announced.repository))
         except NameInvalid as error:
@@ -201,7 +205,7 @@ class Announcements:
         if times >= VOIDS_MAX:
             message = f"origin {source.upstream} sent content that is not blob {digest.short}, {times} times"
             return Verdict(0, "unavailable", message), source
-        return await self._public_access.check(source, digest), source
+        return await self._public_access.check(source, digest, asker), source
 
     # --- the swarm -----------------------------------------------------------------------------------------------
 
@@ -242,10 +246,10 @@ class Announcements:
         count = len(self._control.swarms) + len(self._opening)
         if count >= SWARMS_MAX:
             raise LayercastError(f"{SWARMS_MAX} blobs are open already")
+        taken = self._control.swarms.opened_by(opener)
         addresses = {host_of(session) for session in self._control.nodes} if count >= SWARMS_MAX // 2 else set()
-        share = max(SWARMS_PER_ADDRESS_MIN, SWARMS_MAX // max(1, len(addresses)))
-        if addresses and self._control.swarms.opened_by(opener) >= min(share, SWARMS_MAX // 2):
-            raise LayercastError(f"nodes at {opener} have {share} blobs open, which is their share of {SWARMS_MAX}")
+        if is_over_share(taken, by_all=count, most=SWARMS_MAX, parties=len(addresses), least=SWARMS_PER_ADDRESS_MIN):
+            raise LayercastError(f"nodes at {opener} have {taken} blobs open, which is their share of {SWARMS_MAX}")
 
     async def _open(self, digest: Digest, size_bytes: int, opener: str) -> OpenSwarm:
         try:

@@ -10,21 +10,23 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections import OrderedDict
-from dataclasses import dataclass
+from collections import Counter, OrderedDict, defaultdict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from peer.registry.base import REFUSAL_REASONS, OtherSize
 from peer.registry.queues import Work
 from peer.transport.cancellation import FetchCancelled
 from proto.errors import LocalError, UpstreamError, UpstreamKind
+from supernode.shares import is_over_share
 from supernode.state.base import SavedPublic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
     from peer.registry.queues import UpstreamQueues
-    from proto.ids import Digest
+    from proto.ids import Digest, PeerId
     from proto.wire.messages import Source
     from supernode.state.thread import StateThread
 
@@ -34,8 +36,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Checks that may wait for one upstream.
+# Questions that may be on their way to one upstream. From half of them on one asker has its share, and so many in any
+# case: nobody is refused for what others ask.
 WAITING_MAX: Final = 2_000
+WAITING_PER_ASKER_MIN: Final = 16
 REMEMBERED_MAX: Final = 50_000
 # A refusal is the answer to all questions within this time: 200 nodes ask at once, and clients try again.
 REFUSED_S: Final = 5.0
@@ -65,6 +69,15 @@ class Verdict:
 _Key = tuple["Source", "Digest"]
 
 
+@dataclass(eq=False, slots=True)
+class _Question:
+    """One that is on its way. `askers` wait for it, in their order; `turn` is what stands in its upstream's queue."""
+
+    askers: dict[PeerId | None, None] = field(default_factory=dict)
+    turn: Future[int | None] | None = None
+    task: asyncio.Task[Verdict] = field(init=False)
+
+
 class PublicAccess:
     """Lives on the event loop. close() it in the end; `queues` joins the threads."""
 
@@ -91,7 +104,9 @@ class PublicAccess:
         self._on_refused = on_refused
         self._known: OrderedDict[_Key, SavedPublic] = OrderedDict()
         self._refused: OrderedDict[_Key, tuple[Verdict, float]] = OrderedDict()
-        self._asking: dict[_Key, asyncio.Task[Verdict]] = {}
+        self._asking: dict[_Key, _Question] = {}
+        # By upstream and by who asked first. Upstreams are those of the allow-list.
+        self._on_their_way: defaultdict[str, Counter[PeerId | None]] = defaultdict(Counter)
 
     def _remembered(self, source: Source, digest: Digest) -> Verdict | None:
         """The verdict that is remembered, or None."""
@@ -105,22 +120,50 @@ class PublicAccess:
             return Verdict(saved.size_bytes)
         return None
 
-    async def check(self, source: Source, digest: Digest) -> Verdict:
-        """Whether the source gives the blob to anyone. One question at a time for each; never raises for the origin."""
+    async def check(self, source: Source, digest: Digest, asker: PeerId | None = None) -> Verdict:
+        """Whether the source gives the blob to anyone. One question at a time for each; never raises for the origin.
+
+        Who asks for much waits for itself: questions go to an origin in the askers' turns.
+        """
         verdict = self._remembered(source, digest)
         if verdict is None:
             key = (source, digest)
-            task = self._asking.get(key)
-            if task is None:
-                if self._queues.waiting(Work.CHECK, source.upstream) >= WAITING_MAX:
-                    return self._told(Verdict(0, "limit", f"{WAITING_MAX} checks wait for origin {source.upstream}"))
-                task = self._asking[key] = asyncio.create_task(self._ask(source, digest))
-                task.add_done_callback(lambda _: self._asking.pop(key, None))
-            if not (await asyncio.wait({task}, timeout=self._slow_s))[0]:
+            question = self._asking.get(key)
+            if question is None:
+                if self._is_crowded(source.upstream, asker):
+                    return self._told(Verdict(0, "limit", f"too many checks wait for origin {source.upstream}"))
+                question = self._asking[key] = _Question()
+                question.task = asyncio.create_task(self._ask(question, source, digest))
+                question.task.add_done_callback(lambda _: self._answered(key, asker))
+                self._on_their_way[source.upstream][asker] += 1
+            self._also_ask(question, source.upstream, asker)
+            if not (await asyncio.wait({question.task}, timeout=self._slow_s))[0]:
                 message = f"origin {source.upstream} has not answered for {self._slow_s:.0f} s; ask again"
                 return self._told(Verdict(0, "slow", message))
-            verdict = task.result()
+            verdict = question.task.result()
         return self._told(verdict)
+
+    def _also_ask(self, question: _Question, upstream: str, asker: PeerId | None) -> None:
+        """It is asked in the turn of whoever waits for it and comes first."""
+        if asker not in question.askers:
+            question.askers[asker] = None
+            if question.turn is not None:
+                self._queues.also_ask(Work.CHECK, upstream, question.turn, asker)
+
+    def _is_crowded(self, upstream: str, asker: PeerId | None) -> bool:
+        """Whether this asker has as many questions on their way there as it may have."""
+        askers = self._on_their_way[upstream]
+        parties = len(askers) + (asker not in askers)
+        return is_over_share(
+            askers[asker], by_all=askers.total(), most=WAITING_MAX, parties=parties, least=WAITING_PER_ASKER_MIN
+        )
+
+    def _answered(self, key: _Key, asker: PeerId | None) -> None:
+        self._asking.pop(key, None)
+        askers = self._on_their_way[key[0].upstream]
+        askers[asker] -= 1
+        if not askers[asker]:
+            del askers[asker]
 
     def _told(self, verdict: Verdict) -> Verdict:
         if verdict.reason:
@@ -141,12 +184,12 @@ class PublicAccess:
 
     async def close(self) -> None:
         """Stop waiting; questions on their way end with their own timeouts or when their connections are closed."""
-        tasks = list(self._asking.values())
+        tasks = [question.task for question in self._asking.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _ask(self, source: Source, digest: Digest) -> Verdict:
+    async def _ask(self, question: _Question, source: Source, digest: Digest) -> Verdict:
         key = (source, digest)
         saved = self._known.get(key)
         if saved is None:
@@ -156,8 +199,11 @@ class PublicAccess:
                 if 0 <= self._clock() - saved.checked_unix_s < self._fresh_s:
                     return Verdict(saved.size_bytes)
         try:
-            question = self._queues.submit(Work.CHECK, source.upstream, self._head, source, digest)
-            size_bytes = await asyncio.wrap_future(question)
+            first, *others = question.askers
+            question.turn = self._queues.submit(Work.CHECK, source.upstream, self._head, source, digest, asker=first)
+            for other in others:
+                self._queues.also_ask(Work.CHECK, source.upstream, question.turn, other)
+            size_bytes = await asyncio.wrap_future(question.turn)
         except UpstreamError as error:
             return self._failed(key, saved, error)
         except LocalError as error:

@@ -39,8 +39,8 @@ logger = logging.getLogger(__name__)
 
 # Nothing was said or heard for so long: a ping. A piece on a slow link takes about an interval, and needs none.
 QUIET_INTERVALS: Final = 1.5
-# A peer on the other side of the world answers the challenge within a second; what takes longer is no peer.
-HELLO_TIMEOUT_S: Final = 10.0
+# A peer on the other side of the world answers the challenge within a second, and gives up after so long itself.
+HELLO_TIMEOUT_S: Final = 5.0
 # Hello takes some hundred bytes. Nobody is known before it, and nothing larger is decoded.
 HELLO_BYTES_MAX: Final = 4096
 CLOSE_TIMEOUT_S: Final = 1.0
@@ -58,6 +58,8 @@ class Limits:
     """What sessions may take of us."""
 
     sessions_max: int = 20_000
+    # From half of them on, nodes of one address may have their share of all, and so many in any case.
+    sessions_per_address_min: int = 500
     # Blobs that one peer may hold or want at a time, as far as we keep track of it.
     announced_max: int = 20_000
     # A peer that does not read is ended beyond this; the hashes of a very large blob are 2 MiB.

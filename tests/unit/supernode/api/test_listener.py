@@ -29,8 +29,10 @@ class Port:
         self.address = address
 
     @contextlib.asynccontextmanager
-    async def connected(self) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-        reader, writer = await asyncio.open_connection(*self.address)
+    async def connected(
+        self, host: str = "127.0.0.1"
+    ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+        reader, writer = await asyncio.open_connection(*self.address, local_addr=(host, 0))
         try:
             yield reader, writer
         finally:
@@ -98,6 +100,18 @@ async def test_when_there_are_too_many_the_oldest_goes() -> None:
             writer.write(GET)
             assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         assert await ends(silent[0]) == b""
+
+
+async def test_who_has_the_most_silent_ones_drives_out_its_own_alone() -> None:
+    async with (
+        listening(silent_max=4) as port,
+        port.connected() as (reader, writer),
+        contextlib.AsyncExitStack() as stack,
+    ):
+        flood = [await stack.enter_async_context(port.connected("127.0.0.2")) for _ in range(12)]
+        assert await ends(flood[0][0]) == b""
+        writer.write(GET)
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
 
 
 async def test_closing_ends_who_has_not_asked_and_lets_the_others_go_on() -> None:

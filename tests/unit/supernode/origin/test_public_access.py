@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
 from typing import TYPE_CHECKING
 
@@ -13,8 +14,9 @@ from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.registry.base import OtherSize
 from peer.registry.queues import AT_ONCE, UpstreamQueues, Work, ignore
 from proto.errors import ConfigError, LayercastError, UpstreamError, UpstreamKind
-from proto.ids import Digest
+from proto.ids import Digest, PeerId
 from proto.wire.messages import Source
+from supernode.origin import public_access
 from supernode.origin.public_access import PublicAccess
 from supernode.state.sqlite import SqliteState
 from supernode.state.thread import StateThread
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.asyncio
 
 BLOB = Digest.of(b"blob")
+ONE, OTHER = PeerId(b"1" * 32), PeerId(b"2" * 32)
 SOURCE = Source("registry.example", "library/thing")
 
 
@@ -35,11 +38,13 @@ class Origin:
     def __init__(self) -> None:
         self.answer: int | LayercastError | None = 1000
         self.asked = 0
+        self.digests: list[Digest] = []
         self.may_answer = threading.Event()
         self.may_answer.set()
 
     def head(self, source: Source, digest: Digest) -> int | None:
         self.asked += 1
+        self.digests.append(digest)
         if source.upstream == SOURCE.upstream:
             self.may_answer.wait(WAIT_S)
         if isinstance(self.answer, LayercastError):
@@ -55,7 +60,7 @@ class Bench:
         self.queues = UpstreamQueues(ignore)
         self.publicity = self.new()
 
-    def new(self) -> PublicAccess:
+    def new(self, slow_s: float = WAIT_S) -> PublicAccess:
         return PublicAccess(
             self.origin.head,
             self.state,
@@ -63,7 +68,7 @@ class Bench:
             clock=lambda: self.now_s,
             fresh_s=100.0,
             stale_s=1000.0,
-            slow_s=0.2,
+            slow_s=slow_s,
         )
 
     def fails(self, kind: UpstreamKind, retry_after_s: float | None = None) -> None:
@@ -172,17 +177,23 @@ async def test_one_slow_origin_keeps_no_question_to_another_waiting(bench: Bench
     bench.origin.may_answer.clear()
     stuck = [Digest.of(b"%d" % number) for number in range(3 * AT_ONCE[Work.CHECK])]
     asking = [asyncio.create_task(bench.publicity.check(SOURCE, digest)) for digest in stuck]
+    waiting = functools.partial(bench.queues.waiting, Work.CHECK, SOURCE.upstream)
+    await asyncio.to_thread(wait_until, lambda: waiting() == 2 * AT_ONCE[Work.CHECK])
     other = Source("other.example", "library/thing")
     assert (await bench.publicity.check(other, BLOB)).public
-    assert bench.queues.waiting(Work.CHECK, SOURCE.upstream) == 2 * AT_ONCE[Work.CHECK]
-    assert {(await each).reason for each in asking} == {"slow"}
+    assert waiting() == 2 * AT_ONCE[Work.CHECK]
+    bench.origin.may_answer.set()
+    assert all(verdict.public for verdict in await asyncio.gather(*asking))
 
 
 async def test_who_asks_again_gets_the_answer_of_an_origin_that_was_slow(bench: Bench) -> None:
+    bench.publicity = bench.new(slow_s=0.1)
     bench.origin.may_answer.clear()
     assert await bench.reason() == "slow"
     bench.origin.may_answer.set()
-    assert await bench.reason() == ""
+    while (reason := await bench.reason()) == "slow":
+        pass  # on a busy machine
+    assert reason == ""
     assert bench.origin.asked == 1
 
 
@@ -206,3 +217,27 @@ async def test_the_size_that_a_get_brings_counts_more_than_a_heads(bench: Bench)
     await bench.reason()
     bench.publicity.contradicted(SOURCE, BLOB, OtherSize("other", 999))
     assert (await bench.publicity.check(SOURCE, BLOB)).size_bytes == 999
+
+
+async def test_who_asks_for_much_makes_nobody_else_wait(bench: Bench) -> None:
+    bench.origin.may_answer.clear()
+    much = [Digest.of(bytes([number])) for number in range(100)]
+    asking = [asyncio.create_task(bench.publicity.check(SOURCE, digest, ONE)) for digest in much]
+    await asyncio.to_thread(wait_until, lambda: bench.origin.asked == AT_ONCE[Work.CHECK])
+    # The last that the first one asks for, and one of its own.
+    asking += [asyncio.create_task(bench.publicity.check(SOURCE, digest, OTHER)) for digest in (much[-1], BLOB)]
+    await asyncio.to_thread(wait_until, lambda: bench.queues.waiting(Work.CHECK, SOURCE.upstream) == 85)
+    bench.origin.may_answer.set()
+    await asyncio.gather(*asking)
+    await asyncio.to_thread(wait_until, lambda: bench.origin.asked == 101)
+    assert max(map(bench.origin.digests.index, (much[-1], BLOB))) <= 2 * AT_ONCE[Work.CHECK] + 4
+
+
+async def test_nobody_is_refused_for_what_others_ask(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.publicity = bench.new(slow_s=0.1)
+    monkeypatch.setattr(public_access, "WAITING_MAX", 80)
+    bench.origin.may_answer.clear()
+    much = (Digest.of(bytes([number])) for number in range(100))
+    verdicts = await asyncio.gather(*(bench.publicity.check(SOURCE, digest, ONE) for digest in much))
+    assert {verdict.reason for verdict in verdicts} == {"slow", "limit"}
+    assert (await bench.publicity.check(SOURCE, BLOB, OTHER)).reason == "slow"

@@ -20,6 +20,7 @@ from proto.wire.messages import (
     BlobRefused,
     Challenge,
     Hello,
+    Message,
     Ping,
     Pong,
     ReaderMoved,
@@ -230,16 +231,34 @@ async def test_a_session_that_is_busy_both_ways_is_not_pinged(tmp_path: Path, or
         await asyncio.to_thread(wait_until, lambda: peer.pings >= silences + 2)
 
 
+async def first_message(supernode: Supernode, host: str = "127.0.0.1") -> Message:
+    """What a session that is opened from there begins with."""
+    url, connector = f"ws://{supernode.api_address}/v1/session", aiohttp.TCPConnector(local_addr=(host, 0))
+    async with aiohttp.ClientSession(connector=connector) as http, http.ws_connect(url) as socket:
+        return codec.decode((await socket.receive()).data)[0]
+
+
 async def test_a_session_too_many_is_refused_by_name(tmp_path: Path, origin: FakeOrigin) -> None:
     async with (
         running_supernode(tmp_path / "s", origin, "--sessions-max", "1") as supernode,
         BarePeer.connected(supernode),
     ):
-        url = f"ws://{supernode.api_address}/v1/session"
-        async with aiohttp.ClientSession() as http, http.ws_connect(url) as socket:
-            (refused,) = codec.decode((await socket.receive()).data)
-            assert isinstance(refused, Refused)
-            assert refused.code == "limit"
+        refused = await first_message(supernode)
+        assert isinstance(refused, Refused)
+        assert refused.code == "limit"
+
+
+async def test_nodes_of_one_address_leave_half_of_the_sessions_to_others(tmp_path: Path, origin: FakeOrigin) -> None:
+    limits = Limits(sessions_max=4, sessions_per_address_min=1)
+    async with (
+        running_supernode(tmp_path / "s", origin, limits=limits) as supernode,
+        BarePeer.connected(supernode),
+        BarePeer.connected(supernode),
+    ):
+        refused = await first_message(supernode)
+        assert isinstance(refused, Refused)
+        assert (refused.code, "their share of --sessions-max" in refused.message) == ("limit", True)
+        assert isinstance(await first_message(supernode, "127.0.0.2"), Challenge)
 
 
 async def test_a_second_session_of_the_same_peer_replaces_the_first(tmp_path: Path, origin: FakeOrigin) -> None:
