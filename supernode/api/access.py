@@ -93,7 +93,7 @@ class Access:
         return decide
 
     def _end_stranger(self, request: web.Request, answer: web.StreamResponse) -> None:
-        """A stranger's connection is good for one answer, whatever it says: none stays. With --open all from elsewhere."""
+        """A stranger's connection is good for one answer, whatever it says; with --open all from elsewhere are."""
         if caller_of(request).rank is Rank.STRANGER or (self._members is None and not _is_local(request)):
             answer.force_close()
 

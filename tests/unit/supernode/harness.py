@@ -175,7 +175,10 @@ class BarePeer:
                     return message
 
     async def heard(self) -> None:
-        """Wait until the supernode has taken all that was sent before; what it had said until then is in `seen`."""
+        """Wait until the supernode has taken all that was sent before; what it had said until then is in `seen`.
+
+        Raises ConnectionError where the session ends instead.
+        """
         number = next(self._questions)
         answered = self._answers[number] = asyncio.get_running_loop().create_future()
         await self.send(Ping(number))
@@ -194,6 +197,9 @@ class BarePeer:
                 for message in codec.decode(frame.data):
                     await self._received(message)
         self._queue.put_nowait(None)
+        for answer in self._answers.values():
+            answer.set_exception(ConnectionError("the session has ended"))
+        self._answers.clear()
 
     async def _received(self, message: Message) -> None:
         if isinstance(message, Ping):

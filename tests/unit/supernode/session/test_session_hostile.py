@@ -130,7 +130,8 @@ async def test_a_blob_that_is_closed_as_soon_as_it_is_open_is_opened_again(
     """Somebody announced it and withdrew it at once, and another announces it in the same turn of the loop."""
     digest = origin.add(b"x" * 300_000)
     async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
-        open_swarm, shield, waits, closed = Admission.open, asyncio.shield, itertools.count(), []
+        open_swarm, shield, waits = Admission.open, asyncio.shield, itertools.count()
+        closed: list[OpenSwarm] = []
 
         def opened(*arguments: Any) -> OpenSwarm:
             swarm = open_swarm(*arguments)
