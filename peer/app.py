@@ -29,8 +29,12 @@ from peer.node.source_cache import SourceCache
 from peer.node.supernode_key import SupernodeKey
 from peer.node.workers import Workers
 from peer.proxy.client_request import ProxyContext
+from peer.proxy.forward_policy import ForwardPolicy, intercepted_hosts
+from peer.proxy.forward_proxy import ForwardParts
 from peer.proxy.mirror import build_app
+from peer.proxy.node_authority import NodeAuthority
 from peer.proxy.runner import refuse_nonsense
+from peer.proxy.tunnel import Tunnels
 from peer.registry.origins import Origins
 from peer.status import ROUTES, PeerHealth
 from peer.store import upkeep
@@ -41,7 +45,7 @@ from peer.transport.rates import RateLimiter
 from peer.transport.server import UploadServer
 from proto import VERSION
 from proto.config.settings import reloaded
-from proto.config.values import HostPort, parse_host_port
+from proto.config.values import HostPort, is_loopback, parse_host_port
 from proto.ids import peer_name
 from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.runtime import resources
@@ -68,6 +72,10 @@ DESCRIPTORS: Final = 8192
 LISTEN_BACKLOG: Final = 1024
 # Threads that wake for each 8 MiB of a sendfile or a few milliseconds' poll; they never wait for a client.
 SENDFILE_THREADS: Final = 4
+# Tunnels of clients at a time; each has a thread that mostly waits. docker opens one a request, six at a time.
+TUNNELS_MAX: Final = 256
+# As long as an origin's or a client's longest silence that anything here waits for, twice.
+TUNNEL_IDLE_S: Final = 600.0
 
 
 class Peer:
@@ -82,6 +90,7 @@ class Peer:
         self._node: Node | None = None
         self._session: Session | None = None
         self._session_task: asyncio.Task[None] | None = None
+        self._forward: ForwardParts | None = None
         self._reloading = asyncio.Lock()
         self.metrics = Metrics()
         self.health = PeerHealth(config.supernode)
@@ -107,6 +116,10 @@ class Peer:
             self.status_address = resources.bound_address(self._status_socket)
         self._sources = SourceCache(config.data_dir / "state.sqlite")
         closing.callback(self._sources.close)
+        self._authority = NodeAuthority(config.data_dir)
+        self._open_authority(config)
+        self._tunnels = Tunnels(TUNNELS_MAX, TUNNEL_IDLE_S)
+        closing.callback(self._tunnels.close)
         self._store = upkeep.open_store(config.data_dir, config)
         closing.callback(self._store.close)
         self._upload = UploadServer(
@@ -121,6 +134,10 @@ class Peer:
         self._upload.enabled = config.p2p
         closing.callback(self._upload.close)
         self.upload_address = self._upload.address
+
+    def _open_authority(self, config: PeerConfig) -> None:
+        if config.forward_proxy:
+            self._authority.open(intercepted_hosts(config.upstreams))
 
     def _make_dialer(self) -> MemberDialer | OpenDialer | None:
         """To the supernode, if there is one. Raises ConfigError."""
@@ -158,6 +175,8 @@ class Peer:
                 await self._connect(self._session)
         await self._serve_clients(node)
         self.health.ready()
+        if config.forward_proxy:
+            logger.info("forward_proxy_ready ca=%s: for clients of HTTPS_PROXY", self._authority.certificate_file)
         logger.info("ready blobs=%d supernode=%s", len(found), self.health.supernode_text())
         return f"peer proxy={self.proxy_address} upload={self.upload_address} status={self.status_address}"
 
@@ -254,7 +273,19 @@ class Peer:
     async def _serve_clients(self, node: Node) -> None:
         pool = ThreadPoolExecutor(SENDFILE_THREADS, thread_name_prefix="sendfile")
         self._closing.callback(pool.shutdown)
-        app = build_app(ProxyContext(node.readers, self._origins, pool, self.metrics, hosts=self._config.mirror_hosts))
+        context = ProxyContext(node.readers, self._origins, pool, self.metrics, hosts=self._config.mirror_hosts)
+        self._forward = ForwardParts(
+            _forward_policy(self._config),
+            self._origins.upstreams,
+            self._authority,
+            self._tunnels,
+            self.metrics,
+            own_ports=frozenset(
+                parse_host_port(each).port for each in (self.proxy_address, self.upload_address, self.status_address)
+            ),
+            names=self._config.mirror_hosts,
+        )
+        app = build_app(context, self._forward)
         status = app if self._status_socket is None else web.Application()
         add_routes(status, ROUTES, ServiceParts(self.health, self.metrics))
         if self._status_socket is not None:
@@ -307,6 +338,9 @@ class Peer:
         before = self._config
         self._config = config = reloaded(before, config)
         self._upstreams = config.upstreams
+        if self._forward is not None:
+            await asyncio.to_thread(self._open_authority, config)
+            self._forward.policy = _forward_policy(config)
         self._upload.set_rate_limit(config.upload_rate_bytes_s)
         self._download_limiter.set_rate(config.download_rate_bytes_s)
         self._delivery.current.set_rates(config.upload_rate_bytes_s, config.download_rate_bytes_s)
@@ -329,6 +363,7 @@ class Peer:
     def _scrape(self) -> None:
         self.metrics.uploaded_bytes.set(self._sent_bytes())
         self.metrics.store_bytes.set(self._store.used_bytes)
+        self.metrics.tunnels_open.set(self._tunnels.open)
         self.metrics.uploads_refused(dict(self._upload.counters.refused))
         counters = self._store.counters
         self.metrics.count_store(counters.rotten, counters.full, counters.scrubbed_bytes)
@@ -363,3 +398,11 @@ class Peer:
         for runner in self._runners:
             await runner.cleanup()
         return await close_in_time(self._closing)
+
+
+def _forward_policy(config: PeerConfig) -> ForwardPolicy:
+    return ForwardPolicy(
+        enabled=config.forward_proxy,
+        local_only=is_loopback(config.listen.host),
+        hosts=frozenset(config.tunnel_hosts),
+    )

@@ -20,8 +20,8 @@ from proto.config.values import (
     parse_zone,
     within,
 )
-from proto.errors import ConfigError
-from proto.oci.upstreams import DOCKER_HUB_URL
+from proto.errors import ConfigError, NameInvalid
+from proto.oci.upstreams import DOCKER_HUB_URL, normalise_authority, split_authority
 from proto.wire.join import parse_join_token
 
 if TYPE_CHECKING:
@@ -41,6 +41,15 @@ def _parse_token_file(text: str) -> Path:
     except ValueError:
         return parse_path(text)
     raise ValueError("expected a file; this is the token itself: write it into a file, or set LAYERCAST_JOIN")
+
+
+def _parse_tunnel_host(text: str) -> str:
+    """`HOST` or `HOST:PORT` -> HOST:PORT, normalised."""
+    try:
+        host, port = split_authority(normalise_authority(text.strip()), 443)
+    except NameInvalid:
+        raise ValueError("expected HOST or HOST:PORT") from None
+    return str(HostPort(host, port))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +90,21 @@ class PeerConfig(ServiceSettings):
         "further name by which clients address the mirror, or *: against pages that have theirs lead here",
         multiple=True,
         metavar="HOST",
+    )
+    forward_proxy: bool = option(
+        parse_bool,
+        True,
+        "false: no CONNECT and no whole URLs on --listen, where clients' HTTPS_PROXY may point",
+        reloadable=True,
+    )
+    tunnel_hosts: tuple[str, ...] = option(
+        _parse_tunnel_host,
+        (),
+        "further host, port 443 or as named, that the forward proxy tunnels to, also at a private address; the only "
+        "ones where --listen is not on loopback",
+        multiple=True,
+        reloadable=True,
+        metavar="HOST[:PORT]",
     )
     data_dir: Path = option(
         parse_path, default_data_dir() / "peer", "folder of the store, the state file and the key; one process each"

@@ -36,6 +36,12 @@ class Metrics(ServiceMetrics):
             self.piece_failures.labels(reason)
         self.client_bytes = self._counter("layercast_client_bytes", "Payload bytes sent to local clients.", "from")
         self.requests = self._counter("layercast_requests", "Requests of local clients, by subject.", "kind", "status")
+        self.connects = self._counter(
+            "layercast_connects", "Tunnels that clients asked the forward proxy for, and what it refused.", "result"
+        )
+        for result in ("intercepted", "tunnelled", "refused"):
+            self.connects.labels(result)
+        self.tunnels_open = self._gauge("layercast_tunnels_open", "Tunnels of clients, intercepted ones among them.")
         for origin in ("swarm", "store", "passthrough"):
             self.client_bytes.labels(origin)
         for source in ("peer", "seed", "origin", "passthrough"):

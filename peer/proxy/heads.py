@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 from proto.errors import UpstreamError, UpstreamKind
 from proto.ids import Digest
 from proto.oci.registry_errors import BODY_CONTENT_TYPE, Refusal
-from proto.oci.routes import HOP_HEADER, CatalogRoute, NamedBy, Ping, RegistryRequest, rewrite_link
+from proto.oci.routes import HOP_HEADER, CatalogRoute, ForeignRoute, NamedBy, Ping, RegistryRequest, rewrite_link
 from proto.oci.www_authenticate import bearer_challenge, insufficient_scope
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def challenges_for(asked: RegistryRequest, challenges: list[str]) -> list[str]:
     podman asks its first token for the path with the prefix in it, and asks again with the right scope only when
     it is told `insufficient_scope` and the scope that would do.
     """
-    if asked.named_by is not NamedBy.PREFIX or isinstance(asked.route, Ping | CatalogRoute):
+    if asked.named_by is not NamedBy.PREFIX or isinstance(asked.route, Ping | CatalogRoute | ForeignRoute):
         return challenges
     bearer = bearer_challenge(challenges)
     if bearer is None or (bearer.get("error") == "insufficient_scope" and bearer.get("scope")):

@@ -20,6 +20,7 @@ from aiohttp import web
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 from peer.proxy.client_request import ClientRequest
 from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, take_over
+from peer.proxy.forward_proxy import ForwardProxy
 from peer.proxy.heads import (
     asked_range,
     blob_response,
@@ -29,6 +30,7 @@ from peer.proxy.heads import (
     refused,
     unsatisfiable,
 )
+from peer.proxy.named_upstream import NAMED, split_absolute
 from peer.proxy.passthrough import PassThrough, relay
 from peer.proxy.runner import HostRefused, check_host, name_server
 from proto.errors import LayercastError, LocalError, RemoteError, UpstreamError, UpstreamKind, UpstreamNotAllowed
@@ -38,12 +40,14 @@ from proto.oci.routes import (
     HOP_HEADER,
     BlobRoute,
     CatalogRoute,
+    ForeignRoute,
     ManifestRoute,
     NamedBy,
     OtherRoute,
     Ping,
     ReferrersRoute,
     TagsRoute,
+    parse_named,
     parse_request,
 )
 
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
     from peer.node.blobs import OpenedBlob
     from peer.proxy.client_request import ProxyContext
     from peer.proxy.client_socket import ClientSocket
+    from peer.proxy.forward_proxy import ForwardParts
     from proto.oci.routes import Route
 
 _log = logging.getLogger(__name__)
@@ -65,6 +70,7 @@ _KINDS: dict[type[Route], str] = {
     ReferrersRoute: "referrers",
     CatalogRoute: "catalog",
     OtherRoute: "other",
+    ForeignRoute: "foreign",
 }
 # A client that hung up before it had an answer; the number that web servers log for this.
 _CLIENT_CLOSED = 499
@@ -78,10 +84,14 @@ class ProxyLoop(RemoteError):
     """The request has already been through a proxy of ours: following it would never end."""
 
 
-def build_app(context: ProxyContext) -> web.Application:
-    """The application that answers `/v2` and all below it; other routes may be added before it is run."""
+def build_app(context: ProxyContext, forward: ForwardParts | None = None) -> web.Application:
+    """The application that answers `/v2` and all below it; other routes may be added before it is run.
+
+    With `forward` it is a forward proxy, too.
+    """
     mirror = _Mirror(context)
-    app = web.Application(middlewares=[mirror.check_name])
+    middlewares = [ForwardProxy(forward, mirror.handle).middleware()] if forward is not None else []
+    app = web.Application(middlewares=[*middlewares, mirror.check_name])
     app.on_response_prepare.append(name_server)
     app.router.add_route("*", "/v2", mirror.handle)
     app.router.add_route("*", "/v2/{rest:.*}", mirror.handle)
@@ -136,8 +146,12 @@ class _Mirror:
         """
         if HOP_HEADER in http.headers:
             raise ProxyLoop("this request came through Layercast already: an upstream leads back to a mirror of ours")
+        named = http.get(NAMED)
+        if named is not None:
+            path, _, query = named.target.partition("?")
+            return ClientRequest(http, parse_named(path, query, named.upstream.host), named.upstream, self._context)
         check_host(http, self._context.hosts)
-        path, _, query = http.raw_path.partition("?")
+        path, _, query = (split_absolute(http.raw_path) or ("", http.raw_path))[1].partition("?")
         upstreams = self._context.origins.upstreams()
         default = upstreams.default
         request = parse_request(path, query, default.host)

@@ -33,19 +33,30 @@ def check_host(request: web.Request, names: Collection[str]) -> None:
     likes; but it cannot send another name than its own. Raises HostRefused.
     """
     host = request.headers.get("Host", "")
-    name = _PORT.sub("", host).strip("[]").rstrip(".").lower()
+    if not is_own_name(request, host, names):
+        name = _name_of(host)
+        raise HostRefused(
+            f"this mirror does not answer to the name {name[:80]!r}: add it to mirror_hosts if it is its own"
+        )
+
+
+def is_own_name(request: web.Request, host: str, names: Collection[str]) -> bool:
+    """Whether HOST or HOST:PORT, as a client wrote it, is this mirror; see check_host."""
+    name = _name_of(host)
     if name in ("", "localhost") or name.endswith(".localhost") or "*" in names:
-        return
+        return True
     if name in (each.lower() for each in names):
-        return
+        return True
     reached = request.transport.get_extra_info("sockname") if request.transport is not None else None
     try:
         address = ipaddress.ip_address(name)
     except ValueError:
         address = None
-    if address is not None and (address.is_loopback or (reached and address == _plain(str(reached[0])))):
-        return
-    raise HostRefused(f"this mirror does not answer to the name {name[:80]!r}: add it to mirror_hosts if it is its own")
+    return address is not None and (address.is_loopback or bool(reached and address == _plain(str(reached[0]))))
+
+
+def _name_of(host: str) -> str:
+    return _PORT.sub("", host).strip("[]").rstrip(".").lower()
 
 
 def _plain(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:

@@ -22,6 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 from peer.registry.addresses import checked_addresses, is_private_literal
 from proto.errors import ConfigError, UpstreamError, UpstreamKind
+from proto.oci.routes import HOP_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -534,6 +535,6 @@ def _proxy_credential(proxy_url: str) -> list[tuple[str, str]]:
 
 def _connect_request(endpoint: Endpoint, proxy_url: str) -> bytes:
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-    lines = [f"CONNECT {host}:{endpoint.port} HTTP/1.1", f"Host: {host}:{endpoint.port}"]
+    lines = [f"CONNECT {host}:{endpoint.port} HTTP/1.1", f"Host: {host}:{endpoint.port}", f"{HOP_HEADER}: 1"]
     lines += [f"{name}: {value}" for name, value in _proxy_credential(proxy_url)]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()

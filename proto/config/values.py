@@ -123,6 +123,14 @@ def plain_address(host: str) -> IPv4Address | IPv6Address:
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a listener there. A name counts only where it is `localhost`."""
+    try:
+        return plain_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
 def parse_network(text: str) -> Network:
     """`10.0.0.0/8`, `fd00::/8`, or one address."""
     try:

@@ -30,6 +30,7 @@ QUERY_LENGTH_MAX = 8192
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+_PRINTABLE = re.compile(r"/[!-~]*")
 _MARKER = re.compile(r".*/(blobs|manifests|tags|referrers)/", re.DOTALL)
 
 
@@ -111,7 +112,14 @@ class OtherRoute:
         return f"/v2/{self.repository}/{self.kind}/{quote(self.reference, safe=':')}"
 
 
-Route = Ping | BlobRoute | ManifestRoute | TagsRoute | ReferrersRoute | CatalogRoute | OtherRoute
+@dataclass(frozen=True, slots=True)
+class ForeignRoute:
+    """No part of this API, asked of a registry in its own name: its token service, its pages. As the client sent it."""
+
+    path: str
+
+
+Route = Ping | BlobRoute | ManifestRoute | TagsRoute | ReferrersRoute | CatalogRoute | OtherRoute | ForeignRoute
 
 
 class NamedBy(Enum):
@@ -120,6 +128,7 @@ class NamedBy(Enum):
     NS = "ns"
     PREFIX = "prefix"
     DEFAULT = "default"
+    CONNECTION = "connection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +167,23 @@ def parse_request(raw_path: str, query: str, default_upstream: str, *, prefixes:
     if host is not None:
         return RegistryRequest(normalise_upstream(host), _route(remainder), NamedBy.PREFIX, rest)
     return RegistryRequest(normalise_upstream(default_upstream), _route(decoded), NamedBy.DEFAULT, rest)
+
+
+def parse_named(raw_path: str, query: str, upstream: str) -> RegistryRequest:
+    """The same of a request that was sent to the registry itself, through a proxy: nothing in it names another one.
+
+    What is no part of the API is the registry's to answer. Raises NameInvalid for a target that cannot be sent on.
+    """
+    if len(query) > QUERY_LENGTH_MAX:
+        raise NameInvalid(f"query of {len(query)} characters: at most {QUERY_LENGTH_MAX}")
+    _, rest = _split_ns(query)
+    try:
+        route: Route = parse_path(raw_path)
+    except (NameInvalid, PathUnknown):
+        if len(raw_path) > PATH_LENGTH_MAX or not _PRINTABLE.fullmatch(raw_path):
+            raise NameInvalid("path: printable ASCII expected, from its slash on") from None
+        route, rest = ForeignRoute(raw_path), query
+    return RegistryRequest(upstream, route, NamedBy.CONNECTION, rest)
 
 
 def parse_path(raw_path: str) -> Route:

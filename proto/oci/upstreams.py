@@ -194,6 +194,10 @@ class UpstreamTable:
             raise UpstreamNotAllowed(f"registry {name!r} is not an allowed upstream of this node")
         return found
 
+    def all(self) -> list[UpstreamConfig]:
+        """Every one that may be asked."""
+        return list(self._by_host.values())
+
     def configured(self) -> list[UpstreamConfig]:
         """Those that an operator named, in the order of their naming."""
         return [upstream for upstream in self._by_host.values() if upstream.configured]

@@ -51,16 +51,26 @@ class QuietRunner(web.AppRunner):
 class _Server(web.Server):
     refuse: Refuse
 
-    def __call__(self) -> web.RequestHandler:
-        return _Protocol(self, self.refuse, loop=self._loop, **self._kwargs)
+    def __call__(self) -> QuietProtocol:
+        return QuietProtocol(self, self.refuse, loop=self._loop, **self._kwargs)
 
 
-class _Protocol(web.RequestHandler):
-    __slots__ = ("_refuse",)
+class QuietProtocol(web.RequestHandler):
+    """One connection. `authority` is the host that a client opened it for, where a tunnel of its ends here."""
 
-    def __init__(self, server: web.Server, refuse: Refuse, **settings: Any) -> None:
+    __slots__ = ("_refuse", "_server", "authority")
+
+    def __init__(self, server: _Server, refuse: Refuse, **settings: Any) -> None:
         super().__init__(server, **settings)
+        self._server = server
         self._refuse = refuse
+        self.authority: str | None = None
+
+    def beside(self, authority: str) -> QuietProtocol:
+        """For a further connection to the same server, in a tunnel to that host."""
+        protocol = self._server()
+        protocol.authority = authority
+        return protocol
 
     def handle_error(
         self,

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from prometheus_client import CollectorRegistry
 
+    from peer.proxy.forward_proxy import ForwardParts
     from peer.store.base import BlobHandle
     from proto.ids import Digest
     from proto.wire.messages import Source
@@ -213,6 +214,7 @@ def running_mirror(
     limits: ProxyLimits = PATIENT,
     hosts: tuple[str, ...] = (),
     uv: bool = True,
+    forward: Callable[[Origins, Metrics], ForwardParts] | None = None,
 ) -> Iterator[Mirror]:
     """A mirror whose default upstream is the first; ends with every thread and socket of its own."""
     node = node or ScriptedNode()
@@ -228,6 +230,7 @@ def running_mirror(
         limits=limits,
         hosts=hosts,
     )
+    parts = forward(origins, metrics) if forward is not None else None
     ready: list[int] = []
     started = threading.Event()
     loop = uvloop.new_event_loop() if uv else asyncio.SelectorEventLoop()
@@ -235,7 +238,7 @@ def running_mirror(
 
     async def serve() -> None:
         runner = QuietRunner(
-            build_app(context),
+            build_app(context, parts),
             refuse=refuse_nonsense,
             max_line_size=HEADER_LIMIT_BYTES,
             max_field_size=HEADER_LIMIT_BYTES,
@@ -261,6 +264,8 @@ def running_mirror(
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(WAIT_S)
+        if parts is not None:
+            parts.tunnels.close()
         pool.shutdown()
         origins.close()
         node.close()

@@ -1,0 +1,160 @@
+"""The node's own certificate authority, by which clients believe the registries that it intercepts.
+
+`DATA_DIR/interception` has its key (0600) and `ca.pem`, which the operator gives to this node's clients. It is put into
+no system's store. Leaves have one key a process, stand in memory, and are made anew after two thirds of their life.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+from peer.proxy.leaf_certificates import (
+    AUTHORITY_LIFE_S,
+    LEAF_LIFE_S,
+    certify_authority,
+    certify_leaf,
+    hosts_of,
+    new_authority_name,
+    new_key,
+)
+from proto.errors import ConfigError
+from proto.runtime.private_files import write_private
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+FOLDER: Final = "interception"
+CERTIFICATE: Final = "ca.pem"
+_KEY: Final = "ca.key"
+# One a host of the allow-list, and some more where that was changed.
+_LEAVES_MAX: Final = 1024
+
+
+class NodeAuthority:
+    """Made with the folder, filled by open(). Safe to use from many threads."""
+
+    def __init__(self, data_dir: Path, clock: Callable[[], float] = time.time) -> None:
+        self._folder = data_dir / FOLDER
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._key: EllipticCurvePrivateKey | None = None
+        self._certificate: x509.Certificate | None = None
+        self._leaf_key = new_key()
+        # By host: the context, and until when it is good, in Unix seconds.
+        self._contexts: dict[str, tuple[ssl.SSLContext, float]] = {}
+
+    @property
+    def certificate_file(self) -> Path:
+        """What clients are told to trust."""
+        return self._folder / CERTIFICATE
+
+    def open(self, hosts: Sequence[str]) -> None:
+        """Load it, or make it; certify it anew where it is not for exactly these hosts. Raises ConfigError.
+
+        The key stays, so that clients which trust the certificate before go on with the hosts of that one.
+        """
+        try:
+            with self._lock:
+                self._open(hosts)
+        except OSError as error:
+            problem = f"{self._folder}: {error.strerror}; make it writable for this user, on a disk with room"
+            raise ConfigError(problem) from None
+        except (ValueError, TypeError) as error:
+            problem = f"{self._folder} is damaged ({error}): remove it, and give clients the new {CERTIFICATE}"
+            raise ConfigError(problem) from None
+
+    def context(self, host: str) -> ssl.SSLContext:
+        """For the server's end of a connection to that host. Blocks for a millisecond where it is new."""
+        now_unix_s = self._clock()
+        with self._lock:
+            context, until_unix_s = self._contexts.get(host, (None, 0.0))
+            if context is None or now_unix_s >= until_unix_s:
+                context = self._make_context(host, now_unix_s)
+                self._contexts.pop(host, None)
+                while len(self._contexts) >= _LEAVES_MAX:
+                    self._contexts.pop(next(iter(self._contexts)))
+                self._contexts[host] = context, now_unix_s + LEAF_LIFE_S * 2 / 3
+            return context
+
+    def _open(self, hosts: Sequence[str]) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._key = self._load_key()
+        before = self._load_certificate(self._key)
+        now_unix_s = self._clock()
+        if before is not None and hosts_of(before) == set(hosts) and _is_good(before, now_unix_s):
+            self._certificate = before
+            return
+        if self._key is None:
+            self._key, before = new_key(), None
+            write_private(self._folder / _KEY, _key_pem(self._key))
+        name = new_authority_name() if before is None else before.subject
+        self._certificate = certify_authority(self._key, name, hosts, now_unix_s)
+        write_private(self.certificate_file, self._certificate.public_bytes(serialization.Encoding.PEM))
+        self.certificate_file.chmod(0o644)
+        self._contexts.clear()
+        if before is not None:
+            logger.warning(
+                "interception_ca_changed file=%s: it is for other registries than before; give it to this node's "
+                "clients again",
+                self.certificate_file,
+            )
+
+    def _load_key(self) -> EllipticCurvePrivateKey | None:
+        try:
+            content = (self._folder / _KEY).read_bytes()
+        except FileNotFoundError:
+            return None
+        key = serialization.load_pem_private_key(content, None)
+        if not isinstance(key, EllipticCurvePrivateKey):
+            raise TypeError(f"{_KEY} is another kind of key")
+        return key
+
+    def _load_certificate(self, key: EllipticCurvePrivateKey | None) -> x509.Certificate | None:
+        """None also where it is not this key's."""
+        try:
+            found = x509.load_pem_x509_certificate(self.certificate_file.read_bytes())
+        except FileNotFoundError:
+            return None
+        return found if key is not None and found.public_key() == key.public_key() else None
+
+    def _make_context(self, host: str, now_unix_s: float) -> ssl.SSLContext:
+        assert self._key is not None
+        assert self._certificate is not None
+        leaf = certify_leaf(self._certificate, self._key, self._leaf_key, host, now_unix_s)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        _load(context, leaf.public_bytes(serialization.Encoding.PEM) + _key_pem(self._leaf_key))
+        return context
+
+
+def _load(context: ssl.SSLContext, pem: bytes) -> None:
+    """The ssl module reads files alone; this one is in memory, and has no name."""
+    descriptor = os.memfd_create("leaf", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(pem)
+        file.flush()
+        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
+
+
+def _is_good(certificate: x509.Certificate, now_unix_s: float) -> bool:
+    """Whether it is certified anew only in two thirds of its life."""
+    return certificate.not_valid_after_utc.timestamp() - now_unix_s > AUTHORITY_LIFE_S / 3
+
+
+def _key_pem(key: EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
