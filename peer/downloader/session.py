@@ -9,6 +9,7 @@ from peer.downloader.contract import Holder
 from proto.config.values import parse_numeric
 from proto.errors import DigestInvalid
 from proto.ids import peer_name_from_bytes
+from proto.wire.messages import SEED_NODE
 
 if TYPE_CHECKING:
     from peer.downloader.contract import SharingSwitched, SupernodeConnected, SupernodeLost
@@ -20,6 +21,10 @@ def opened(state: State, _: SupernodeConnected) -> None:
     """Announce everything. What this node fetches upstream goes on, until it hears that others see to it."""
     state.connected = state.ever_connected = True
     for blob in list(state.blobs.values()):
+        for fetch in blob.fetches.values():
+            # The seed's link is the supernode's to share out again: it sets the pace of all.
+            if fetch.standalone and fetch.holder is not None and fetch.holder.peer == state.seed:
+                leases.stop(state, blob, fetch)
         asking: dict[Source, None] = {
             reader.source: None
             for reader in blob.readers.values()
@@ -59,6 +64,8 @@ def node_known(state: State, message: NodeKnown) -> None:
     except (DigestInvalid, ValueError):
         return
     state.nodes[message.node] = holder
+    if message.node == SEED_NODE:
+        state.seed = holder.peer
 
 
 def sharing_switched(state: State, event: SharingSwitched) -> None:

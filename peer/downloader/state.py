@@ -53,6 +53,8 @@ class State:
     busy: dict[Blob, None] = field(default_factory=dict)
     swarms: dict[int, Blob] = field(default_factory=dict)
     nodes: dict[int, Holder] = field(default_factory=dict)
+    # The supernode's own store, once it was named.
+    seed: PeerName | None = None
     # Who works on what: ids of transfers, upstream fetches, checks and queries, and readers, to their blob.
     owners: dict[int, Blob] = field(default_factory=dict)
     reader_blobs: dict[int, Blob] = field(default_factory=dict)

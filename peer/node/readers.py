@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import time
 from typing import TYPE_CHECKING, Final
 
 from peer.downloader.contract import BlobWanted, ReaderAt, ReaderClosed
@@ -170,7 +169,7 @@ class Readers:
         self._reading: dict[int, BlobReader] = {}
 
     def known_size(self, digest: Digest, source: Source) -> int | None:
-        return self._machine.known_size(digest, source, time.monotonic())
+        return self._machine.known_size(digest, source, self._driver.now())
 
     async def open(self, digest: Digest, source: Source) -> BlobReader:
         if self._driver.closed:

@@ -25,10 +25,15 @@ C = TypeVar("C")
 EVENTS_PER_TURN_MAX: Final = 512
 # An event loop's timers may fire a little early.
 _TIMER_MIN_S: Final = 0.001
+# A turn that comes so much later than it was due: this process stood still, or the machine did.
+STALL_S: Final = 1.0
 
 
 class Driver(Generic[E, C]):
     """Made on a running loop. `wakeup` is the event that the machine asks for by next_wakeup().
+
+    The machine's time leaves out those for which the process stood still: what others said meanwhile is still to be
+    read, and comes late for that reason alone.
 
     `on_fatal` is called once when the machine, or what carries out its commands, breaks: that is our own bug.
     """
@@ -41,11 +46,24 @@ class Driver(Generic[E, C]):
         self._inbox: deque[E] = deque()
         self._armed = False
         self._timer: asyncio.TimerHandle | None = None
+        # When the machine wants to be woken, in its time, and for how long that has stood still.
+        self._due_s: float | None = None
+        self._stood_s = 0.0
         self.closed = False
 
     def begin(self, carry_out: Callable[[C], None], stale: Callable[[E], bool] = lambda _: False) -> None:
         """Commands go there, from before the first event on. An event that is `stale` at its turn is dropped."""
         self._carry_out, self._stale = carry_out, stale
+
+    def now(self) -> float:
+        """The machine's time."""
+        now_s = time.monotonic() - self._stood_s
+        late_s = 0.0 if self._due_s is None else now_s - self._due_s
+        if late_s <= STALL_S:
+            return now_s
+        logger.warning("stood_still seconds=%.1f", late_s)
+        self._stood_s += late_s
+        return now_s - late_s
 
     def post(self, event: E) -> None:
         """Queue an event for this turn of the loop."""
@@ -95,7 +113,7 @@ class Driver(Generic[E, C]):
         if self.closed:
             return
         try:
-            now = time.monotonic()
+            now = self.now()
             for _ in range(min(len(self._inbox), EVENTS_PER_TURN_MAX)):
                 event = self._inbox.popleft()
                 if self._stale(event):
@@ -113,6 +131,6 @@ class Driver(Generic[E, C]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        due = self._machine.next_wakeup()
+        due = self._due_s = self._machine.next_wakeup()
         if due is not None:
             self._timer = self._loop.call_later(max(_TIMER_MIN_S, due - now), self.post, self._wakeup)

@@ -11,6 +11,7 @@ from peer.downloader.contract import (
     AskHoldings,
     BlobFound,
     BlobWanted,
+    CancelFetch,
     CancelUpstream,
     CheckDigest,
     CheckPublic,
@@ -35,6 +36,7 @@ from peer.downloader.holders import UNANSWERED_MAX
 from peer.downloader.limits import Limits
 from proto.pieces import KIB, indices, mask_to_bytes
 from proto.wire.messages import (
+    SEED_NODE,
     Announce,
     BlobRefused,
     FetchReason,
@@ -248,6 +250,15 @@ def test_it_ends_where_the_supernode_has_that_or_fetches_it() -> None:
     assert of_type(out, CancelUpstream) == [CancelUpstream(fetch.fetch)]
     script(UpstreamEnded(fetch.fetch, "cancelled"))
     assert of_type(script.wait(20.0), FetchUpstream) == []
+
+
+def test_on_reconnect_the_seed_is_the_supernodes_to_share_out_again() -> None:
+    script, (first, second) = lost(holders=(SEED_NODE, 1))
+    script(HoldingsKnown(first.query, 0b0011), HoldingsKnown(second.query, 0b1100))
+    fetches = of_type(script.all, StartFetch)
+    assert len(fetches) == 4
+    of_the_seed = {CancelFetch(fetch.fetch) for fetch in fetches if fetch.holder.peer == first.holder.peer}
+    assert set(of_type(script(SupernodeConnected()), CancelFetch)) == of_the_seed
 
 
 def test_a_fetch_of_its_own_that_fails_leaves_the_rest_to_the_swarm() -> None:
