@@ -12,6 +12,7 @@ import contextlib
 import http.client
 import io
 import logging
+import re
 import select
 import socket
 import ssl
@@ -81,6 +82,7 @@ _KEEP_ALIVE_IN_BODY: Final = (
 _UNANSWERED_MIN: Final = 2
 # Where TCP_INFO tells their number (tcpi_probes).
 _PROBES_AT: Final = 3
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # 103 Early Hints and the like, before the answer.
 _INTERIM_MAX: Final = 16
 
@@ -239,6 +241,8 @@ class OriginConnection:
         self._http.endheaders()
         self._timed.until_s = time.monotonic() + self.timeouts.first_byte_s
         response = self._http.getresponse()
+        if not 200 <= response.status <= 599:
+            raise http.client.BadStatusLine(f"{response.status}")
         self._timed.until_s = None
         self.sock.settimeout(self.timeouts.first_byte_s)
         return response
@@ -281,7 +285,7 @@ class Exchange:
         # Whether it answers a HEAD, and so has no words of its own.
         self.head = head
         self.status = response.status
-        self.reason = response.reason
+        self.reason = _one_line(response.reason)
         self.endpoint = connection.endpoint
         self._connection = connection
         self._response = response
@@ -318,11 +322,18 @@ class Exchange:
 
     @property
     def lines(self) -> list[tuple[str, str]]:
-        """All header lines in their order, read as UTF-8 where http.client reads Latin-1."""
-        return [
-            (name, " ".join(value.splitlines()).encode("latin-1").decode("utf-8", "surrogateescape"))
+        """All header lines in their order that make sense, read as UTF-8 where http.client reads Latin-1.
+
+        Without the length, which is told anew of a body; of a HEAD's answer as far as it is one.
+        """
+        lines = [
+            (name, _one_line(value).encode("latin-1").decode("utf-8", "surrogateescape"))
             for name, value in self._response.headers.items()
+            if _HEADER_NAME.fullmatch(name) and name.lower() != "content-length"
         ]
+        if self.head and self.content_length is not None:
+            lines.append(("Content-Length", str(self.content_length)))
+        return lines
 
     def readinto(self, view: memoryview) -> int:
         """Receive what is there, at least one byte; 0 at the end of the body.
@@ -423,6 +434,13 @@ def set_options(sock: socket.socket, options: tuple[tuple[int, int, int], ...]) 
     """Raises OSError."""
     for level, option, value in options:
         sock.setsockopt(level, option, value)
+
+
+def _one_line(text: str) -> str:
+    """Folded lines are joined; what no header may have is left out."""
+    return "".join(
+        char for char in " ".join(re.split("[\r\n]+", text)) if char == "\t" or (char >= " " and char != "\x7f")
+    )
 
 
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:

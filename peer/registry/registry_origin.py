@@ -264,9 +264,7 @@ def _length(exchange: Exchange) -> int | None:
 
 def _words(exchange: Exchange) -> OriginAnswer:
     """All of an answer with a short body, whose length is told anew."""
-    headers = CIMultiDict(exchange.lines)
-    headers.popall("Content-Length", None)
-    return OriginAnswer(exchange.status, exchange.reason, headers, exchange.drain())
+    return OriginAnswer(exchange.status, exchange.reason, CIMultiDict(exchange.lines), exchange.drain())
 
 
 def _refusal(what: str, exchange: Exchange) -> UpstreamError:

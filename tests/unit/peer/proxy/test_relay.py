@@ -17,6 +17,7 @@ from peer.proxy.client_request import ProxyLimits
 from proto.ids import Digest
 from proto.oci.routes import HOP_HEADER
 from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin
+from tests.unit.peer.registry.test_registry_failures import babbling
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -383,3 +384,31 @@ def test_a_client_that_hangs_up_before_its_answer_is_no_error(caplog: pytest.Log
         hung_up.set()
         wait_until(lambda: mirror.counted("layercast_requests_total", kind="manifest", status="499") == 1)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+BODY = b'{"a": 1}'
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"200 OK\r\nContent-Length: -5", 200),
+        (b"200 OK\r\nContent-Length: " + b"9" * 5000, 200),
+        (b"200 OK\r\nContent-Length: 3, 8", 200),
+        (b"200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 3", 200),
+        (b"200 OK\r\nX-Nul: a\x00b\x01c\r\nX Y: z\r\n\xe9: 1\r\nX-Latin: caf\xe9\r\nX-Folded: a\r\n b", 200),
+        (b"403 Verb\xf6ten \xff\x01", 403),
+        (b"999 What\r\nContent-Length: 8", 503),
+        (b"101 Switching Protocols\r\nContent-Length: 8", 503),
+    ],
+)
+def test_whatever_a_registry_s_head_looks_like_the_client_gets_a_head_that_makes_sense(
+    head: bytes, status: int
+) -> None:
+    body = b"8\r\n" + BODY + b"\r\n0\r\n\r\n" if b"chunked" in head else BODY
+    with babbling(b"HTTP/1.1 " + head + b"\r\n\r\n" + body) as (_, upstream), running_mirror(upstream) as mirror:
+        response, answered = mirror.request("/v2/library/app/manifests/latest")
+    assert response.status == status
+    assert response.getheader("Content-Length") == str(len(answered))
+    if status != 503:
+        assert answered == BODY
