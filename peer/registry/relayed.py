@@ -61,12 +61,15 @@ class RelayClient:
         Without `wants_body` that of a success is left out.
         """
         cancel = Cancellation()
-        lines = as_sent(headers.items())
+        asked = as_sent(headers.items())
 
         def run() -> OriginAnswer:
-            with contextlib.closing(self._ask(method, upstream, target, lines, cancel)) as exchange:
+            with contextlib.closing(self._ask(method, upstream, target, asked, cancel)) as exchange:
                 body = exchange.read_all(BODY_BYTES_MAX) if wants_body or exchange.status >= 300 else b""
-                return OriginAnswer(exchange.status, exchange.reason, CIMultiDict(exchange.lines), body)
+                lines = CIMultiDict(exchange.lines)
+                if body:
+                    lines["Content-Length"] = str(len(body))
+                return OriginAnswer(exchange.status, exchange.reason, lines, body)
 
         try:
             return await asyncio.wrap_future(self._queues.submit(Work.RELAY, upstream.host, run))
