@@ -13,7 +13,7 @@ from tests.support.clients.folders import Daemon
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -22,7 +22,8 @@ class DockerDaemon(Daemon):
 
     `mirrors` are the URLs of `registry-mirrors` (docker.io alone). `insecure_registries` are HOST:PORT. BuildKit
     speaks plain http to a mirror only where it is on loopback or listed there too, as http://HOST:PORT: without
-    the scheme it does not find the entry. Images go when it is closed. Needs root.
+    the scheme it does not find the entry. `environment` is further variables of the daemon. Images go
+    when it is closed. Needs root.
     """
 
     def __init__(
@@ -31,6 +32,7 @@ class DockerDaemon(Daemon):
         netns: str | None = None,
         mirrors: Sequence[str] = (),
         insecure_registries: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__("lcd")
         self._host = f"unix://{self.directory}/s"
@@ -48,7 +50,7 @@ class DockerDaemon(Daemon):
         argv: list[str | Path] = [program("dockerd"), "--config-file", config, "-H", self._host]
         argv += ["--data-root", self.directory / "data", "--exec-root", self.directory / "x"]
         argv += ["--pidfile", self.directory / "pid", "--iptables=false", "--bridge=none"]
-        environment = clean_environment(HOME=str(self.directory))
+        environment = clean_environment(HOME=str(self.directory), **(environment or {}))
         self.run_until_ready(argv, "API listen on", name="dockerd", netns=netns, env=environment)
 
     def command(self, *words: str | Path) -> list[str | Path]:
