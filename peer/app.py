@@ -24,10 +24,12 @@ from peer.metrics import Metrics, RateMeter
 from peer.node.clock import SupernodeClock
 from peer.node.node import Node
 from peer.node.origin_fetch import UpstreamFetcher
+from peer.node.private_bytes import PrivateBytes
 from peer.node.session import Session
 from peer.node.source_cache import SourceCache
 from peer.node.supernode_key import SupernodeKey
 from peer.node.workers import Workers
+from peer.permission.gate import PermissionGate
 from peer.proxy.client_request import ProxyContext
 from peer.proxy.forward_policy import ForwardPolicy, intercepted_hosts
 from peer.proxy.forward_proxy import ForwardParts
@@ -58,6 +60,7 @@ from proto.wire.tickets import Identity, sign_hello
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Collection
 
     from peer.config import PeerConfig
     from proto.ids import Digest
@@ -120,6 +123,7 @@ class Peer:
         self._open_authority(config)
         self._tunnels = Tunnels(TUNNELS_MAX, TUNNEL_IDLE_S)
         closing.callback(self._tunnels.close)
+        self._private_bytes = PrivateBytes(self._sources.keep_private)
         self._store = upkeep.open_store(config.data_dir, config)
         closing.callback(self._store.close)
         self._upload = UploadServer(
@@ -130,6 +134,7 @@ class Peer:
             slots=config.upload_slots,
             rate_limit_bytes_s=config.upload_rate_bytes_s,
             clock=self._clock.now,
+            private=self._private_bytes.__contains__,
         )
         self._upload.enabled = config.p2p
         closing.callback(self._upload.close)
@@ -216,6 +221,7 @@ class Peer:
             supernode_key=self._supernode_key,
             clock=self._clock,
             on_source=self._sources.remember,
+            private_bytes=self._private_bytes,
             delivery=self._delivery,
         )
         for close in (node.release, self._origins.close, workers.close):
@@ -232,7 +238,8 @@ class Peer:
         return TorrentDelivery(self._store, self._config, post, lambda count: self.metrics.received("peer", count))
 
     def _inventory(self) -> list[BlobFound]:
-        sources = self._sources.load()
+        sources, private = self._sources.load(), self._sources.load_private()
+        self._drop_unknown({*sources, *private})
         found = [
             BlobFound(
                 blob.digest,
@@ -241,11 +248,20 @@ class Peer:
                 blob.held,
                 blob.complete,
                 sources.get(blob.digest, ()),
+                private.get(blob.digest, ()),
             )
             for blob in self._store.inventory()
         ]
         self._sources.keep_only(event.digest for event in found)
         return found
+
+    def _drop_unknown(self, known: Collection[Digest]) -> None:
+        """Blobs of which a crash left the bytes alone: nobody knows who may read them."""
+        unknown = [blob.digest for blob in self._store.inventory() if blob.digest not in known]
+        for digest in unknown:
+            self._store.remove(digest)
+        if unknown:
+            logger.warning("blobs_dropped count=%d: it is not known any more whose they are", len(unknown))
 
     def _hello(self, challenge: Challenge) -> Hello:
         """Who this node is. An address without a host: as the supernode sees it."""
@@ -273,7 +289,10 @@ class Peer:
     async def _serve_clients(self, node: Node) -> None:
         pool = ThreadPoolExecutor(SENDFILE_THREADS, thread_name_prefix="sendfile")
         self._closing.callback(pool.shutdown)
-        context = ProxyContext(node.readers, self._origins, pool, self.metrics, hosts=self._config.mirror_hosts)
+        gate = PermissionGate(self._origins, self._config.permission_ttl_s, on_asked=self.metrics.permission_asked)
+        self._closing.callback(gate.close)
+        hosts = self._config.mirror_hosts
+        context = ProxyContext(node.readers, self._origins, gate, pool, self.metrics, hosts=hosts)
         self._forward = ForwardParts(
             _forward_policy(self._config),
             self._origins.upstreams,

@@ -12,6 +12,7 @@ from proto.config.settings import default_data_dir, option
 from proto.config.values import (
     HostPort,
     parse_bool,
+    parse_duration,
     parse_int,
     parse_path,
     parse_rate,
@@ -115,6 +116,11 @@ class PeerConfig(ServiceSettings):
         "registry of requests that name none; docker and podman mean Docker Hub",
         reloadable=True,
         metavar="URL",
+    )
+    permission_ttl_s: float = option(
+        within(parse_duration, 0.0, 3600.0, "0s to 1h"),
+        60.0,
+        "seconds; what an origin allowed a credential is remembered so long at most, so a revoked one reads that long",
     )
     zone: str = option(parse_zone, "", "where this node is; near peers are preferred", metavar="REGION/ZONE/RACK")
     download_rate_bytes_s: int = option(

@@ -42,6 +42,11 @@ class Metrics(ServiceMetrics):
         for result in ("intercepted", "tunnelled", "refused"):
             self.connects.labels(result)
         self.tunnels_open = self._gauge("layercast_tunnels_open", "Tunnels of clients, intercepted ones among them.")
+        self.permissions_asked = self._counter(
+            "layercast_permissions_asked", "Questions to origins whether a client may read a blob, by answer.", "answer"
+        )
+        for answer in ("allowed", "refused", "unanswered"):
+            self.permissions_asked.labels(answer)
         for origin in ("swarm", "store", "passthrough"):
             self.client_bytes.labels(origin)
         for source in ("peer", "seed", "origin", "passthrough"):
@@ -70,6 +75,10 @@ class Metrics(ServiceMetrics):
     def sent(self, origin: str, size_bytes: int) -> None:
         """Payload went to a client from `swarm`, `store` or `passthrough`."""
         self.client_bytes.labels(origin).inc(size_bytes)
+
+    def permission_asked(self, answer: str) -> None:
+        """An origin was asked whether a client may read a blob: `allowed`, `refused` or `unanswered`."""
+        self.permissions_asked.labels(answer).inc()
 
     def answered(self, kind: str, status: int) -> None:
         """A request was answered, or was given up after its headers."""

@@ -300,6 +300,9 @@ class Peer:
     def leave_origin(self, command: contract.LeaveOrigin) -> None:
         """Nobody here asks but by the downloader."""
 
+    def bytes_private(self, command: contract.BytesPrivate) -> None:
+        """All is public."""
+
     def void_in_store(self, command: contract.VoidInStore) -> None:
         """No content is wrong here but on its way."""
         raise UnexpectedCommand(f"node {self.node}: {command}")

@@ -40,12 +40,15 @@ class StoreState(Enum):
 class Reader:
     """A client that asked for the blob.
 
-    `admitted`: its source is public; `answered`: it may read; `failed`: it was told that no more comes.
+    `admitted`: its source is public, or gives it the blob; `answered`: it may read; `failed`: it was told that no more
+    comes. `allowed_bytes` and `proven` as in BlobWanted.
     """
 
     reader: int
     source: Source
     deadline: float
+    allowed_bytes: int | None = None
+    proven: bool = False
     admitted: bool = False
     answered: bool = False
     failed: bool = False
@@ -70,11 +73,12 @@ class Fetch:
 
 @dataclass(slots=True)
 class Upstream:
-    """This node's own fetch from the origin; `pieces` (mask) shrinks as they come."""
+    """This node's own fetch from the origin; `pieces` (mask) shrinks as they come. `reader`: whose credential, or 0."""
 
     fetch: int
     pieces: int
     elected: bool
+    reader: int = 0
     cancelled: bool = False
     voided: bool = False
 
@@ -100,7 +104,12 @@ class Blob:
     # The blob was dropped since the check began: its outcome does not count.
     check_voided: bool = False
     readers: dict[int, Reader] = field(default_factory=dict)
+    # Where it is public.
     sources: list[Source] = field(default_factory=list)
+    # Upstreams that gave what is here to clients with credentials, and to nobody else. Empty for public bytes.
+    private_at: dict[str, None] = field(default_factory=dict)
+    # A private blob that this node shares with nobody: it asks the origin as its own clients may.
+    alone: bool = False
     fetches: dict[int, Fetch] = field(default_factory=dict)
     upstream: Upstream | None = None
     holders: KnownHolders = field(init=False)
@@ -154,6 +163,19 @@ class Blob:
     def all_held(self) -> bool:
         """Every piece is held (true of an empty blob, not of one whose size is unknown)."""
         return self.layout is not None and self.held == self.full
+
+    @property
+    def private(self) -> bool:
+        """Its bytes are not given to anyone."""
+        return bool(self.private_at)
+
+    @property
+    def lender(self) -> Reader | None:
+        """The client with whose credential the origin is asked for a private blob: one that waits for it."""
+        for reader in self.readers.values():
+            if reader.answered and not reader.failed and reader.source.upstream in self.private_at:
+                return reader
+        return None
 
     @property
     def leased(self) -> int:

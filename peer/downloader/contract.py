@@ -81,11 +81,17 @@ SupernodeEvent = SupernodeConnected | SupernodeLost | Received | HashesLearned |
 
 @dataclass(frozen=True, slots=True)
 class BlobWanted:
-    """A client asks for the blob as it stands at `source`. `reader` is the shell's id for it."""
+    """A client asks for the blob as it stands at `source`. `reader` is the shell's id for it.
+
+    `allowed_bytes`: the origin allows this very client to read it, and has so many bytes; None: nothing is known. Not
+    `proven`: by a manifest's word alone, so that it may have what the origin gives to itself, and nothing else.
+    """
 
     reader: int
     digest: Digest
     source: Source
+    allowed_bytes: int | None = None
+    proven: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +117,10 @@ ReaderEvent = BlobWanted | ReaderAt | ReaderClosed
 
 @dataclass(frozen=True, slots=True)
 class BlobFound:
-    """In the store when this node started; `sources` are where it was once asked for."""
+    """In the store when this node started; `sources` are where it was public, `private_at` as in BytesPrivate.
+
+    An upstream without a name stands for one that nobody knows any more.
+    """
 
     digest: Digest
     size_bytes: int
@@ -119,6 +128,7 @@ class BlobFound:
     held: int
     complete: bool
     sources: tuple[Source, ...] = ()
+    private_at: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,13 +353,17 @@ class CancelFetch:
 
 @dataclass(frozen=True, slots=True)
 class FetchUpstream:
-    """Ask the origin for these pieces (mask), lowest first from piece `first` on, then those below it."""
+    """Ask the origin for these pieces (mask), lowest first from piece `first` on, then those below it.
+
+    `reader`: with the credential of this client; 0: with none.
+    """
 
     fetch: int
     digest: Digest
     source: Source
     pieces: int
     first: int
+    reader: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,11 +435,12 @@ class BlobComplete:
 
 @dataclass(frozen=True, slots=True)
 class FailReaders:
-    """No more comes for the blob's present readers. `mismatch`: the content itself is wrong."""
+    """No more comes for the blob's present readers, or for `reader` alone. `mismatch`: the content itself is wrong."""
 
     digest: Digest
     mismatch: bool
     message: str
+    reader: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,6 +449,17 @@ class SourcePublic:
 
     digest: Digest
     source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class BytesPrivate:
+    """The blob's bytes come, or came, from these upstreams to clients with credentials: no other's word unlocks them.
+
+    Comes before the first of them. Without upstreams: they are public, or there are none.
+    """
+
+    digest: Digest
+    upstreams: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -446,4 +472,4 @@ class ForgetBlob:
 StoreCommand = OpenInStore | CloseInStore | VoidInStore | CheckDigest | StoreContent
 TransferCommand = StartFetch | CancelFetch | FetchUpstream | CancelUpstream | LeaveOrigin | CheckPublic | AskHoldings
 ReaderCommand = AnswerReader | RefuseReader | PieceHeld | BlobComplete | FailReaders
-Command = Send | StoreCommand | TransferCommand | ReaderCommand | SourcePublic | ForgetBlob
+Command = Send | StoreCommand | TransferCommand | ReaderCommand | SourcePublic | BytesPrivate | ForgetBlob

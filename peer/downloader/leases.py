@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from peer.downloader.admission import refuse_unanswered
 from peer.downloader.blob import Fetch, StoreState
 from peer.downloader.contract import (
     BlobComplete,
@@ -21,7 +22,6 @@ from peer.downloader.contract import (
     StoreContent,
     TransportFailed,
 )
-from peer.downloader.readers import refuse_unanswered
 from proto.wire.messages import BlobChecked, Failed, FetchReason, Grant, InlineBlob, Stored
 
 if TYPE_CHECKING:

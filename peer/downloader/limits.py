@@ -25,6 +25,9 @@ class Limits:
     public_s: float = 3600.0
     # The same while the origin cannot be asked.
     public_outage_s: float = 4 * 3600.0
+    # For how long a repository that refused an anonymous question is not asked that again for another of its blobs.
+    denied_s: float = 60.0
+    denied_max: int = 4096
     # How long a reader waits without progress: no transfer, no payload, no word that the origin or the swarm moves.
     stall_s: float = 30.0
     # Where others share the origin, a node that has nothing after this much more time asks it alone. Longer than all

@@ -12,6 +12,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from peer.downloader import private
 from peer.downloader.blob import StoreState, Upstream
 from peer.downloader.contract import FetchUpstream, LeaveOrigin, UpstreamEnded, UpstreamPiece
 from peer.downloader.leases import piece_held, store_trouble
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 CANCELLED: Final = "cancelled"
 LOCAL: Final = "local"
+# What an origin says to a credential, and not of itself.
+_REFUSED: Final = (UpstreamKind.DENIED.value, UpstreamKind.UNKNOWN.value)
 
 
 def origin_status(state: State, event: OriginStatus) -> Blob | None:
@@ -56,13 +59,15 @@ def origin_status(state: State, event: OriginStatus) -> Blob | None:
 
 
 def _has_source(blob: Blob) -> bool:
-    return bool(blob.sources) and blob.layout is not None
+    return blob.layout is not None and (blob.lender is not None if blob.private else bool(blob.sources))
 
 
 def may_ask(state: State, blob: Blob) -> bool:
     """Whether this node may ask the origin for this blob now."""
     if not state.sharing or state.now < blob.origin_free_at:
         return False
+    if blob.alone:
+        return blob.being_read
     if state.connected:
         return blob.elected or (blob.starved and blob.needed_here and blob.origin_state != "fetching")
     return blob.needed_here and state.now >= asks_from(state, blob)
@@ -75,20 +80,22 @@ def plan_upstream(state: State, blob: Blob) -> None:
     if blob.check or not _has_source(blob):
         return
     pieces = blob.full & ~blob.held & ~blob.leased
-    if not state.connected:
+    if not state.connected and not blob.alone:
         pieces &= ~(blob.holders.reachable() & state.takeable(blob))
-    if blob.holders.known and not blob.elected:
+    if blob.holders.known and not blob.elected and not blob.alone:
         pieces = _span_in_turn(state, blob, pieces)
     if not pieces:
         if blob.elected and blob.all_held:
             _tried(state, blob, "")
         return
     first = blob.first_read if blob.first_read != NO_READER else first_missing(~pieces)
-    upstream = Upstream(state.new_id(), pieces, blob.elected)
+    lender = blob.lender if blob.private else None
+    source, reader = (lender.source, lender.reader) if lender is not None else (blob.sources[0], 0)
+    upstream = Upstream(state.new_id(), pieces, blob.elected, reader)
     blob.upstream = upstream
     state.owners[upstream.fetch] = blob
     state.note(blob, f"upstream fetch {upstream.fetch} of {pieces.bit_count()} pieces from {first} on")
-    state.emit(FetchUpstream(upstream.fetch, blob.digest, blob.sources[0], pieces, first))
+    state.emit(FetchUpstream(upstream.fetch, blob.digest, source, pieces, first, reader))
 
 
 def asks_from(state: State, blob: Blob) -> float:
@@ -172,7 +179,9 @@ def upstream_ended(state: State, event: UpstreamEnded) -> Blob | None:
     if event.reason == LOCAL:
         _tried(state, blob, UpstreamKind.UNAVAILABLE.value)
         store_trouble(state, blob, event.message or "the store could not take a piece")
-    elif event.retry_after_s and state.connected:
+    elif upstream.reader and event.reason in _REFUSED:
+        private.credential_refused(state, blob, upstream.reader)
+    elif event.retry_after_s and state.connected and not blob.alone:
         # The supernode asks again in time, for all.
         blob.origin_free_at = state.now + event.retry_after_s
         _tried(state, blob, event.reason, event.retry_after_s)

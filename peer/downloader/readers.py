@@ -1,18 +1,18 @@
 """Rules for clients: who may read a blob, how the permission is found out, when a client is sent to its origin instead.
 
-A client is answered only when its own source is known to be public and the blob is open in the store. With a supernode
-the supernode's word counts, without one an anonymous HEAD of this node's own. Nobody waits longer than
-limits.size_wait_s.
+A client is answered only when its own source is known to be public, or to give the blob to this very client (private),
+and the blob is open in the store. Of public ones the supernode's word counts, without one an anonymous HEAD of this
+node's own. Nobody waits longer than limits.size_wait_s.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from peer.downloader import private
+from peer.downloader.admission import admit, refuse, set_layout
 from peer.downloader.blob import Reader, StoreState
-from peer.downloader.contract import AnswerReader, BlobWanted, CheckPublic, PublicChecked, RefuseReader
-from proto.errors import FrameInvalid
-from proto.pieces import PieceLayout
+from peer.downloader.contract import BlobWanted, CheckPublic, PublicChecked
 from proto.wire.messages import NO_READER, BlobRefused
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # What the proxy knows of (peer.node.blobs.NotShared); another reason of the supernode's becomes the last.
 _REASONS: Final = ("private", "unknown", "rate_limited", "slow", "limit", "unavailable")
+# The origin gives it to nobody without a credential, as far as it says.
+_PRIVATE: Final = ("private", "unknown", "rate_limited")
 # The origin did not decide.
 _OUTAGES: Final = ("rate_limited", "unavailable")
 
@@ -30,7 +32,8 @@ _OUTAGES: Final = ("rate_limited", "unavailable")
 def blob_wanted(state: State, event: BlobWanted) -> Blob:
     """A client came: answer, ask whether it may, or refuse."""
     blob = state.blob(event.digest)
-    reader = Reader(event.reader, event.source, state.now + state.limits.size_wait_s)
+    deadline = state.now + state.limits.size_wait_s
+    reader = Reader(event.reader, event.source, deadline, event.allowed_bytes, event.proven)
     blob.readers[event.reader] = reader
     state.reader_blobs[event.reader] = blob
     state.note(blob, f"wanted by reader {event.reader}")
@@ -38,8 +41,12 @@ def blob_wanted(state: State, event: BlobWanted) -> Blob:
         refuse(state, blob, reader, "off", "peer-to-peer is turned off on this node")
     elif blob.rest_until > state.now and not blob.complete:
         refuse(state, blob, reader, "store", "the store of this node is full or in trouble")
+    elif blob.private:
+        private.wanted(state, blob, reader)
     elif blob.layout is not None and state.is_public(event.digest, event.source):
         admit(state, blob, event.source)
+    elif reader.allowed_bytes is not None and (blob.complete or state.is_denied(event.source)):
+        private.wanted(state, blob, reader)
     else:
         ask(state, blob, event.source)
     return blob
@@ -55,47 +62,6 @@ def ask(state: State, blob: Blob, source: Source) -> None:
         check = state.new_id()
         state.public_checks[check] = (blob.digest, source)
         state.emit(CheckPublic(check, blob.digest, source))
-
-
-def admit(state: State, blob: Blob, source: Source) -> None:
-    """The source is public and the size known: its readers wait for the store alone, or for nothing."""
-    for reader in blob.readers.values():
-        if reader.source == source and not reader.failed:
-            reader.admitted = True
-    reading = any(reader.admitted and not reader.failed for reader in blob.readers.values())
-    if reading and not blob.complete and not blob.wanted:
-        blob.wanted = True
-        blob.progress_at = state.now
-    if state.connected and blob.wanted and not blob.complete and not blob.announced_wanted and not blob.unanswered:
-        state.announce(blob, source)
-    if reading:
-        state.open_store(blob)
-        answer_admitted(state, blob)
-
-
-def answer_admitted(state: State, blob: Blob) -> None:
-    """Whoever may read, may begin, once the blob is open."""
-    if blob.store is not StoreState.OPEN:
-        return
-    for reader in blob.readers.values():
-        if reader.admitted and not reader.answered and not reader.failed:
-            reader.answered = True
-            blob.progress_at = max(blob.progress_at, state.now)
-            state.emit(AnswerReader(reader.reader))
-
-
-def refuse(state: State, blob: Blob, reader: Reader, reason: str, message: str, retry_after_s: float = 0.0) -> None:
-    """The client goes to its origin. It stays known until the shell closes it."""
-    if not reader.answered and not reader.failed:
-        reader.failed = True
-        state.note(blob, f"reader {reader.reader} refused: {reason}")
-        state.emit(RefuseReader(reader.reader, reason, message, retry_after_s))
-
-
-def refuse_unanswered(state: State, blob: Blob, reason: str, message: str) -> None:
-    """All clients that wait for an answer go to their origins."""
-    for reader in list(blob.readers.values()):
-        refuse(state, blob, reader, reason, message)
 
 
 def reader_at(state: State, event: ReaderAt) -> Blob | None:
@@ -126,6 +92,9 @@ def public_checked(state: State, event: PublicChecked) -> Blob | None:
     if blob is None or source is None:
         return blob
     reason = event.reason
+    if private.is_foreign(blob, source):
+        private.refuse_foreign(state, blob, source)
+        return blob
     if reason in _OUTAGES and blob.layout is not None and state.is_public(blob.digest, source, outage=True):
         admit(state, blob, source)
         return blob
@@ -141,14 +110,21 @@ def public_checked(state: State, event: PublicChecked) -> Blob | None:
 
 
 def source_refused(state: State, blob: Blob, source: Source, reason: str, message: str, retry_after_s: float) -> None:
-    """Not public there: its clients go to their origin, and the download ends unless others want it."""
+    """Not public there: its clients go to their origin, and the download ends unless others want it.
+
+    Those that the origin allows to read it have it by their own credentials.
+    """
     if reason in ("private", "unknown"):
         state.public.pop((blob.digest, source), None)
         if source in blob.sources:
             blob.sources.remove(source)
+    if reason == "private":
+        state.deny(source)
     known = reason if reason in _REASONS else "unavailable"
     for reader in list(blob.readers.values()):
-        if reader.source == source:
+        if reader.source == source and reader.allowed_bytes is not None and known in _PRIVATE:
+            private.wanted(state, blob, reader)
+        elif reader.source == source:
             refuse(state, blob, reader, known, message, retry_after_s)
     if not blob.complete and not blob.swarm and not any(r.admitted and not r.failed for r in blob.readers.values()):
         blob.wanted = False
@@ -164,24 +140,10 @@ def blob_refused(state: State, event: BlobRefused) -> Blob | None:
     if source is not None:
         source_refused(state, blob, source, event.reason, event.message, event.retry_after_s)
     if not blob.swarm and not blob.complete and not blob.unanswered and not blob.fetched_here:
-        state.fail_readers(blob, f"the supernode does not share this blob: {event.reason}")
+        if not blob.private:
+            state.fail_readers(blob, f"the supernode does not share this blob: {event.reason}")
         blob.wanted = any(not r.failed for r in blob.readers.values())
     return blob
-
-
-def set_layout(state: State, blob: Blob, size_bytes: int, piece_size_bytes: int | None) -> bool:
-    """Take the cut of a blob whose cut is unknown; False for one that contradicts ours, or is none at all."""
-    try:
-        layout = PieceLayout.of(size_bytes) if piece_size_bytes is None else PieceLayout(size_bytes, piece_size_bytes)
-    except FrameInvalid:
-        return False
-    if blob.layout is None:
-        blob.cut(layout)
-        state.note(blob, f"{layout.size_bytes} bytes in {layout.count} pieces")
-        return True
-    if piece_size_bytes is None:
-        return blob.layout.size_bytes == size_bytes
-    return blob.layout == layout
 
 
 def overdue(state: State, blob: Blob) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from peer.downloader.blob import Blob, StoreState
 from peer.downloader.contract import (
+    BytesPrivate,
     CancelUpstream,
     CloseInStore,
     Command,
@@ -29,6 +30,7 @@ from proto.pieces import mask_to_bytes
 from proto.wire.messages import Announce, ReaderMoved, Withdraw
 
 if TYPE_CHECKING:
+    from peer.downloader.blob import Reader
     from proto.wire.messages import Message, Source
 
 
@@ -60,6 +62,8 @@ class State:
     reader_blobs: dict[int, Blob] = field(default_factory=dict)
     public_checks: dict[int, tuple[Digest, Source]] = field(default_factory=dict)
     public: dict[tuple[Digest, Source], float] = field(default_factory=dict)
+    # Places that refused an anonymous question, and until when that counts.
+    denied: dict[Source, float] = field(default_factory=dict)
     queries: dict[int, tuple[Digest, PeerName]] = field(default_factory=dict)
     leases: dict[int, int] = field(default_factory=dict)
     # Who sent this node corrupt bytes, and until when it is asked for nothing.
@@ -129,7 +133,35 @@ class State:
         blob.sources.insert(0, source)
         del blob.sources[8:]
         self.note(blob, f"public at {source.upstream}/{source.repository}")
+        self.denied.pop(source, None)
+        self.end_private(blob)
         self.emit(SourcePublic(blob.digest, source))
+
+    # --- private ----------------------------------------------------------------------------------------------
+
+    def deny(self, source: Source) -> None:
+        """The place gives nothing to who has no credential."""
+        self.denied.pop(source, None)
+        self.denied[source] = self.now + self.limits.denied_s
+        if len(self.denied) > self.limits.denied_max:
+            del self.denied[next(iter(self.denied))]
+
+    def is_denied(self, source: Source) -> bool:
+        return self.denied.get(source, float("-inf")) >= self.now
+
+    def mark_private(self, blob: Blob, upstream: str) -> None:
+        """From now on its bytes come from there, by clients' credentials."""
+        if upstream not in blob.private_at:
+            blob.private_at[upstream] = None
+            self.note(blob, f"private at {upstream}")
+            self.emit(BytesPrivate(blob.digest, tuple(blob.private_at)))
+
+    def end_private(self, blob: Blob) -> None:
+        """Its bytes are public, or gone."""
+        blob.alone = False
+        if blob.private_at:
+            blob.private_at.clear()
+            self.emit(BytesPrivate(blob.digest, ()))
 
     # --- the store's pin --------------------------------------------------------------------------------------
 
@@ -195,7 +227,7 @@ class State:
         Each is answered, in order, by SwarmOpened or BlobRefused; without a source it would be refused.
         """
         source = source or next(iter(blob.sources), None)
-        if not self.connected or source is None:
+        if not self.connected or source is None or blob.alone:
             return
         layout = blob.layout
         held = mask_to_bytes(blob.held, layout.count) if layout is not None else b""
@@ -227,4 +259,11 @@ class State:
         for reader in blob.readers.values():
             if reader.answered:
                 reader.failed = True
+        self.tell_reader_moved(blob)
+
+    def fail_reader(self, blob: Blob, reader: Reader, message: str) -> None:
+        """The same for one reader."""
+        self.note(blob, f"reader {reader.reader} failed: {message}")
+        reader.failed = True
+        self.emit(FailReaders(blob.digest, False, message, reader.reader))
         self.tell_reader_moved(blob)

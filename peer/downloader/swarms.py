@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from peer.downloader import private
+from peer.downloader.admission import admit, answer_admitted, refuse_unanswered, set_layout
 from peer.downloader.blob import StoreState
 from peer.downloader.contract import CheckDigest, VoidInStore
 from peer.downloader.leases import completed, decline_early, give_up, start_early, stop_all, store_trouble
-from peer.downloader.readers import admit, answer_admitted, refuse_unanswered, set_layout
 from proto.pieces import indices
 from proto.wire.messages import BlobChecked, Stored, Withdraw
 
@@ -37,6 +38,8 @@ def found(state: State, event: BlobFound) -> Blob | None:
         return blob
     blob.held, blob.complete = event.held, event.complete
     blob.sources = list(event.sources)
+    blob.private_at = dict.fromkeys(event.private_at)
+    blob.alone = blob.private
     state.note(blob, "found in the store")
     return blob
 
@@ -48,6 +51,10 @@ def opened(state: State, event: SwarmOpened) -> Blob | None:
         state.send(Withdraw(event.digest))
         return None
     source = blob.unanswered.popleft() if blob.unanswered else None
+    if source is not None and private.is_foreign(blob, source):
+        private.refuse_foreign(state, blob, source)
+        state.send(Withdraw(event.digest))
+        return blob
     if not set_layout(state, blob, event.size_bytes, event.piece_size_bytes):
         _other_cut(state, blob)
         return blob
@@ -82,6 +89,7 @@ def _other_cut(state: State, blob: Blob) -> None:
     state.send(Withdraw(str(blob.digest)))
     blob.announced = False
     blob.held = blob.hashed = 0
+    state.end_private(blob)
     if blob.store is StoreState.CLOSED:
         blob.cut(None)
 
@@ -135,6 +143,7 @@ def store_refused(state: State, event: StoreRefused) -> Blob | None:
         blob.announced = False
     blob.held = 0
     blob.complete = False
+    state.end_private(blob)
     return blob
 
 
@@ -145,6 +154,7 @@ def evicted(state: State, event: BlobEvicted) -> Blob | None:
         return blob
     blob.held = blob.hashed = 0
     blob.complete = False
+    state.end_private(blob)
     state.note(blob, "evicted")
     if blob.announced and not blob.wanted:
         state.send(Withdraw(str(blob.digest)))
@@ -167,7 +177,8 @@ def pieces_rotten(state: State, event: PiecesRotten) -> Blob | None:
         state.fail_readers(blob, "pieces rotted on the disk of this node, and sharing is off")
         return blob
     # While the store rests from trouble nobody checks what comes: the next client that asks has it fetched.
-    blob.wanted = blob.wanted or (bool(blob.sources) and blob.rest_until <= state.now)
+    # So it is with a private one: it comes by the credential of who asks.
+    blob.wanted = blob.wanted or (bool(blob.sources) and not blob.private and blob.rest_until <= state.now)
     # In place of what was announced before.
     state.announce(blob, None)
     if blob.wanted:
@@ -239,3 +250,4 @@ def void(state: State, blob: Blob, message: str) -> None:
         blob.check_voided = bool(blob.check)
     blob.held = blob.hashed = blob.announced_held = 0
     blob.complete = blob.wanted = blob.announced_wanted = False
+    state.end_private(blob)

@@ -5,11 +5,13 @@ The downloader's driver implements it; the proxy knows nothing of swarms, leases
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from proto.errors import LayercastError
 
 if TYPE_CHECKING:
+    from peer.registry.base import Caller
     from peer.store.base import BlobHandle
     from proto.ids import Digest
     from proto.wire.messages import Source
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 class NotShared(LayercastError):
     """This blob is not for peer-to-peer here and now: pass the client's request through to its origin.
 
-    `reason` is one of private, unknown, unavailable, slow, rate_limited, limit, off, store, link, changed
+    `reason` is one of private (the origin is to be asked whether this client may read it), unknown, unavailable, slow,
+    rate_limited, limit, foreign (the bytes here are another origin's), off, store, link, changed
     (what was known of it is void: ask again). With
     `retry_after_s` the origin wants no more questions for so long, but those of clients with a credential of their own.
     """
@@ -35,6 +38,19 @@ class BlobFailed(LayercastError):
 
 class DigestMismatch(BlobFailed):
     """The origin's own content does not match the digest: end the response short, never send the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """The origin allows this client to read a blob, of `size_bytes`, that it does not give to anyone.
+
+    `caller` has the client's credential: the blob may be asked for with it as long as the client waits. Not `proven`:
+    by the word of a manifest alone, see BlobWanted.
+    """
+
+    size_bytes: int
+    proven: bool
+    caller: Caller = field(repr=False)
 
 
 class OpenedBlob(Protocol):
@@ -74,8 +90,11 @@ class OpenedBlob(Protocol):
 class BlobProvider(Protocol):
     """One a node."""
 
-    async def open(self, digest: Digest, source: Source) -> OpenedBlob:
-        """Returns once the size is known and the origin is known to give this blob to anyone. Raises NotShared."""
+    async def open(self, digest: Digest, source: Source, allowed: Allowed | None = None) -> OpenedBlob:
+        """Returns once the size is known and the origin is known to give this blob to anyone, or to this client.
+
+        Raises NotShared.
+        """
 
     def known_size(self, digest: Digest, source: Source) -> int | None:
         """The size, when the blob is already known to be public at that very source and its size is known."""

@@ -8,12 +8,21 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from peer.downloader.contract import BlobEvicted, BlobFound, PiecesRotten, SharingSwitched, Wakeup
+from peer.downloader.contract import (
+    BlobEvicted,
+    BlobFound,
+    PiecesRotten,
+    SharingSwitched,
+    UpstreamEnded,
+    Wakeup,
+)
 from peer.node.clock import SupernodeClock
 from peer.node.command_handler import methods_of
 from peer.node.message_handler import MessageHandler
 from peer.node.open_blobs import OpenBlobs
+from peer.node.private_bytes import PrivateBytes
 from peer.node.readers import Readers
+from peer.registry.base import NODE
 from peer.transport.base import PieceSource
 from peer.transport.delivery import DeliverySlot
 from proto.errors import TicketInvalid
@@ -44,7 +53,7 @@ class Node:
     """Implements peer.node's command_handler.CommandHandler, message_handler.NodeKeeper and session.SessionOwner.
 
     Clients read by `readers`. `send` is the session's, `hello` answers its challenge; `on_fatal` is called once
-    if the downloader breaks. `on_source` is called with where a blob is public.
+    if the downloader breaks. `on_source` is called with where a blob is public; `private_bytes` keeps which are not.
     """
 
     def __init__(
@@ -59,6 +68,7 @@ class Node:
         supernode_key: SupernodeKey,
         clock: SupernodeClock | None = None,
         on_source: Callable[[Digest, Source], None] = lambda digest, source: None,
+        private_bytes: PrivateBytes | None = None,
         delivery: DeliverySlot | None = None,
     ) -> None:
         self._workers = workers
@@ -70,6 +80,7 @@ class Node:
         self.supernode_key = supernode_key
         self._clock = clock or SupernodeClock()
         self._on_source = on_source
+        self.private_bytes = private_bytes or PrivateBytes()
         self.machine = machine
         self.driver: Driver[contract.Event, contract.Command] = Driver(machine, Wakeup(), self._failed)
         self._blobs = OpenBlobs(workers, self.delivery, self.driver.post, self.driver.call_threadsafe)
@@ -85,6 +96,8 @@ class Node:
         if not sharing:
             self.driver.post(SharingSwitched(False))
         for event in found:
+            if event.private_at:
+                self.private_bytes.found(event.digest)
             self.driver.post(event)
 
     def switch_sharing(self, on: bool) -> None:
@@ -208,7 +221,12 @@ class Node:
         self._workers.transport.cancel(command.fetch)
 
     def fetch_upstream(self, command: contract.FetchUpstream) -> None:
-        self._workers.fetcher.start(command, self._blobs.handle(command.digest), self.driver.post_threadsafe)
+        caller = self.readers.caller(command.reader) if command.reader else NODE
+        if caller is None:
+            self.driver.post(UpstreamEnded(command.fetch, "cancelled", "the client whose credential it was is gone"))
+            return
+        handle = self._blobs.handle(command.digest)
+        self._workers.fetcher.start(command, handle, self.driver.post_threadsafe, caller)
 
     def cancel_upstream(self, command: contract.CancelUpstream) -> None:
         self._workers.fetcher.stop(command.fetch)
@@ -232,7 +250,8 @@ class Node:
         self.readers.refuse(command.reader, command.reason, command.message, command.retry_after_s)
 
     def fail_readers(self, command: contract.FailReaders) -> None:
-        self.readers.fail(self._blobs.of(command.digest), command.message, mismatch=command.mismatch)
+        blob = self._blobs.of(command.digest)
+        self.readers.fail(blob, command.message, mismatch=command.mismatch, number=command.reader)
 
     def piece_held(self, command: contract.PieceHeld) -> None:
         self._blobs.of(command.digest).wake()
@@ -248,5 +267,9 @@ class Node:
     def source_public(self, command: contract.SourcePublic) -> None:
         self._on_source(command.digest, command.source)
 
+    def bytes_private(self, command: contract.BytesPrivate) -> None:
+        self.private_bytes.set(command.digest, command.upstreams)
+
     def forget_blob(self, command: contract.ForgetBlob) -> None:
+        self.private_bytes.set(command.digest, ())
         self._blobs.forget(command.digest)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from peer.downloader.contract import UpstreamEnded, UpstreamPiece
+from peer.registry.base import NODE
 from peer.registry.piece_cutter import PieceCutter
 from peer.registry.queues import Work
 from peer.registry.range_reader import RangeReader, ReadSettings
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peer.downloader.contract import Event, FetchUpstream
+    from peer.registry.base import Caller
     from peer.registry.origins import Origins
     from peer.registry.range_reader import Range
     from peer.store.base import BlobHandle, Chunk
@@ -34,6 +36,7 @@ class _Running:
     command: FetchUpstream
     blob: BlobHandle
     post: Callable[[Event], None]
+    caller: Caller
     stop: threading.Event = field(default_factory=threading.Event)
     begun: bool = False
     cancel: Cancellation = field(default_factory=Cancellation)
@@ -48,9 +51,13 @@ class UpstreamFetcher:
         self._running: dict[int, _Running] = {}
         self._lock = threading.Lock()
 
-    def start(self, command: FetchUpstream, blob: BlobHandle, post: Callable[[Event], None]) -> None:
-        """Begin. `post` is called from a thread with each UpstreamPiece, and exactly once with UpstreamEnded."""
-        fetch = _Running(command, blob, post)
+    def start(
+        self, command: FetchUpstream, blob: BlobHandle, post: Callable[[Event], None], caller: Caller = NODE
+    ) -> None:
+        """Begin, as this caller. `post` is called from a thread with each UpstreamPiece, and exactly once with
+        UpstreamEnded.
+        """
+        fetch = _Running(command, blob, post, caller)
         with self._lock:
             self._running[command.fetch] = fetch
         self._origins.queues.submit(Work.FETCH, command.source.upstream, self._run, fetch)
@@ -103,7 +110,9 @@ class UpstreamFetcher:
         command, blob, layout = fetch.command, fetch.blob, fetch.blob.layout
         origin = self._origins.at(command.source.upstream)
         repository, size_bytes = command.source.repository, layout.size_bytes
-        reader = RangeReader(origin, repository, blob.digest, size_bytes, self._settings, slices=True)
+        reader = RangeReader(
+            origin, repository, blob.digest, size_bytes, self._settings, slices=True, caller=fetch.caller
+        )
         ahead = command.pieces >> command.first << command.first
         wanted: list[Range] = [*layout.byte_ranges(ahead), *layout.byte_ranges(command.pieces & ~ahead)]
         cutter = PieceCutter(blob, lambda piece, _: fetch.post(UpstreamPiece(command.fetch, piece)))

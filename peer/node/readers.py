@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
     from peer.downloader.contract import Command, Event
     from peer.downloader.machine import Downloader
+    from peer.node.blobs import Allowed
     from peer.node.open_blobs import LiveBlob, OpenBlobs
     from peer.node.workers import Workers
+    from peer.registry.base import Caller
     from peer.store.base import BlobHandle
     from peer.transport.delivery import DeliverySlot
     from proto.ids import Digest
@@ -167,17 +169,27 @@ class Readers:
         self._numbers = itertools.count(1)
         self._waiting: dict[int, tuple[Digest, asyncio.Future[BlobReader]]] = {}
         self._reading: dict[int, BlobReader] = {}
+        # The credentials of clients that are here, in memory alone.
+        self._callers: dict[int, Caller] = {}
 
     def known_size(self, digest: Digest, source: Source) -> int | None:
         return self._machine.known_size(digest, source, self._driver.now())
 
-    async def open(self, digest: Digest, source: Source) -> BlobReader:
+    def caller(self, number: int) -> Caller | None:
+        """With what the origin is asked on behalf of this client; None once it is gone."""
+        return self._callers.get(number)
+
+    async def open(self, digest: Digest, source: Source, allowed: Allowed | None = None) -> BlobReader:
         if self._driver.closed:
             raise NotShared("off", "this node is stopping")
         number = next(self._numbers)
         answer: asyncio.Future[BlobReader] = self._loop.create_future()
         self._waiting[number] = (digest, answer)
-        self._driver.post(BlobWanted(number, digest, source))
+        if allowed is None:
+            self._driver.post(BlobWanted(number, digest, source))
+        else:
+            self._callers[number] = allowed.caller
+            self._driver.post(BlobWanted(number, digest, source, allowed.size_bytes, allowed.proven))
         try:
             return await answer
         except BaseException:
@@ -208,11 +220,11 @@ class Readers:
         if answer is not None and not answer.done():
             answer.set_exception(NotShared(reason, message, retry_after_s))
 
-    def fail(self, blob: LiveBlob, message: str, *, mismatch: bool) -> None:
-        """No more comes for the blob's present readers."""
+    def fail(self, blob: LiveBlob, message: str, *, mismatch: bool, number: int = 0) -> None:
+        """No more comes for the blob's present readers, or for this one."""
         logger.warning("readers_failed digest=%s %s", blob.digest.short, message)
-        for reader in self._reading.values():
-            if reader.blob is blob:
+        for each, reader in self._reading.items():
+            if reader.blob is blob and number in (0, each):
                 reader.fail(message, mismatch=mismatch)
         blob.wake()
 
@@ -237,4 +249,5 @@ class Readers:
 
     def _reader_closed(self, number: int) -> None:
         self._reading.pop(number, None)
+        self._callers.pop(number, None)
         self._driver.post(ReaderClosed(number))

@@ -1,4 +1,5 @@
-"""At which origins stored blobs were public, remembered over a restart so that they can be announced again.
+"""At which origins stored blobs were public, so that they can be announced again after a restart; and whose bytes the
+private ones are, so that no other origin's word unlocks them.
 
 SQLite with a schema version, written by one thread, many entries at a time: nobody waits for them. It gives no
 permission: what is public is asked anew. A damaged file is set aside and begun anew, for nothing in it is worth failing
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION: Final = 1
+# 2 has private blobs, which an older release would give to whomever some origin allows.
+SCHEMA_VERSION: Final = 2
 SOURCES_PER_BLOB_MAX: Final = 8
+_TABLES: Final = ("sources", "private_bytes")
 
 
 class SourceCache:
@@ -58,6 +61,24 @@ class SourceCache:
                     found[digest] = (*earlier, Source(upstream, repository))
         return found
 
+    def load_private(self) -> dict[Digest, tuple[str, ...]]:
+        """The upstreams that private blobs came from. Call before the first keep_private()."""
+        found: dict[Digest, tuple[str, ...]] = {}
+        for text, upstream in self._connection.execute("SELECT digest, upstream FROM private_bytes"):
+            with contextlib.suppress(DigestInvalid):
+                digest = Digest.parse(text)
+                found[digest] = (*found.get(digest, ()), upstream)
+        return found
+
+    def keep_private(self, digest: Digest, upstreams: tuple[str, ...]) -> None:
+        """The blob's bytes come privately from there; from nowhere: they are public, or gone. Written at once."""
+        self._waiting.append(("DELETE FROM private_bytes WHERE digest = ?", (str(digest),)))
+        for upstream in upstreams:
+            self._waiting.append(("INSERT OR IGNORE INTO private_bytes VALUES (?, ?)", (str(digest), upstream)))
+        if upstreams:
+            self._waiting.append(("DELETE FROM sources WHERE digest = ?", (str(digest),)))
+        self.write_waiting()
+
     def remember(self, digest: Digest, source: Source) -> None:
         """The blob is public there. It is written with the next write_waiting()."""
         self._waiting.append(
@@ -69,7 +90,8 @@ class SourceCache:
 
     def forget(self, digest: Digest) -> None:
         """The blob left the store. As remember(), from any thread; after close() at the next start."""
-        self._waiting.append(("DELETE FROM sources WHERE digest = ?", (str(digest),)))
+        for table in _TABLES:
+            self._waiting.append((f"DELETE FROM {table} WHERE digest = ?", (str(digest),)))
 
     def write_waiting(self) -> None:
         """Write what was remembered and forgotten since, if anything. Returns at once; to be called now and then."""
@@ -79,10 +101,11 @@ class SourceCache:
     def keep_only(self, digests: Iterable[Digest]) -> None:
         """Drop what is no longer in the store."""
         stored = set(map(str, digests))
-        known = [row[0] for row in self._connection.execute("SELECT DISTINCT digest FROM sources")]
-        gone = [(digest,) for digest in known if digest not in stored]
-        with self._connection:
-            self._connection.executemany("DELETE FROM sources WHERE digest = ?", gone)
+        for table in _TABLES:
+            known = [row[0] for row in self._connection.execute(f"SELECT DISTINCT digest FROM {table}")]
+            gone = [(digest,) for digest in known if digest not in stored]
+            with self._connection:
+                self._connection.executemany(f"DELETE FROM {table} WHERE digest = ?", gone)
 
     def close(self) -> None:
         """Write what is queued, join the thread."""
@@ -112,6 +135,10 @@ def _open(path: Path) -> sqlite3.Connection:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS sources (digest TEXT, upstream TEXT, repository TEXT, seen INTEGER,"
                 " PRIMARY KEY (digest, upstream, repository)) WITHOUT ROWID"
+            )
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS private_bytes (digest TEXT, upstream TEXT, PRIMARY KEY (digest, upstream))"
+                " WITHOUT ROWID"
             )
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     except BaseException:

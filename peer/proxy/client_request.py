@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from peer.proxy.client_socket import ClientGone
+from peer.proxy.heads import for_blobs
+from peer.registry.base import Caller
 from peer.registry.retry import RetrySettings
 from proto.oci.routes import BlobRoute, RegistryRequest
 from proto.wire.messages import Source
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from peer.metrics import Metrics
     from peer.node.blobs import BlobProvider
+    from peer.permission.gate import PermissionGate
     from peer.registry.origins import Origins
     from proto.oci.upstreams import UpstreamConfig
 
@@ -53,6 +56,7 @@ class ProxyContext:
 
     provider: BlobProvider
     origins: Origins
+    permissions: PermissionGate
     pool: Executor
     metrics: Metrics
     limits: ProxyLimits = field(default_factory=ProxyLimits)
@@ -79,6 +83,12 @@ class ClientRequest:
     def source(self) -> Source:
         """From where that blob may be asked."""
         return Source(self.upstream.host, self.blob.repository)
+
+    @property
+    def caller(self) -> Caller:
+        """With what an origin is asked on this client's behalf."""
+        headers = self.http.headers
+        return Caller(headers.get("Authorization"), anonymous=not self.upstream.shared, lines=for_blobs(headers))
 
     @property
     def hung_up(self) -> bool:

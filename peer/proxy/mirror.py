@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
-from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
+from peer.node.blobs import BlobFailed, DigestMismatch
+from peer.proxy.blob_opening import ReadRefused, names, open_blob
 from peer.proxy.client_request import ClientRequest
 from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, take_over
 from peer.proxy.forward_proxy import ForwardProxy
@@ -33,7 +34,7 @@ from peer.proxy.heads import (
 from peer.proxy.named_upstream import NAMED, split_absolute
 from peer.proxy.passthrough import PassThrough, relay
 from peer.proxy.runner import HostRefused, check_host, name_server
-from proto.errors import LayercastError, LocalError, RemoteError, UpstreamError, UpstreamKind, UpstreamNotAllowed
+from proto.errors import LayercastError, LocalError, RemoteError, UpstreamNotAllowed
 from proto.oci.ranges import Part, select
 from proto.oci.registry_errors import Refusal, refusal_for
 from proto.oci.routes import (
@@ -76,8 +77,6 @@ _KINDS: dict[type[Route], str] = {
 _CLIENT_CLOSED = 499
 # How often a blob is opened for one request: it is begun anew once, before anything of it was sent.
 OPENED_MAX: Final = 2
-# When a client may try again whose origin has not answered yet.
-SLOW_RETRY_S: Final = 5.0
 
 
 class ProxyLoop(RemoteError):
@@ -174,16 +173,19 @@ class _Mirror:
         for _ in range(OPENED_MAX):
             blob = None
             try:
-                blob = await self._opened(asked)
+                blob = await open_blob(asked)
                 if blob is None:
                     break
                 await _first_byte(asked, blob, headers_by)
                 return await self._send(asked, blob)
+            except ReadRefused as refusal:
+                _log.info("read_refused %s %s", names(asked), refusal)
+                return await self._passthrough.refuse(asked)
             except DigestMismatch as error:
                 # What the origin says has changed since: its size, or that it gives the blob at all.
-                _log.warning("blob_begun_anew %s %s", _names(asked), error)
+                _log.warning("blob_begun_anew %s %s", names(asked), error)
             except BlobFailed as error:
-                _log.warning("blob_not_begun %s %s", _names(asked), error)
+                _log.warning("blob_not_begun %s %s", names(asked), error)
                 break
             finally:
                 if blob is not None:
@@ -201,31 +203,6 @@ class _Mirror:
                 asked.registry, asked.blob.digest, Part(200, 0, size, size)
             )
         return await relay(asked)
-
-    async def _opened(self, asked: ClientRequest) -> OpenedBlob | None:
-        """None where the client is to be passed through. Raises UpstreamError where its origin is not to be asked."""
-        if not asked.blob.digest.checked:
-            return None
-        opening = asyncio.ensure_future(self._context.provider.open(asked.blob.digest, asked.source))
-        open_s = self._context.limits.open_s
-        try:
-            async with asyncio.timeout(open_s):
-                return await asked.wait_for(opening, opening.cancel, discard=lambda late: late.close())
-        except NotShared as error:
-            _log.info("blob_not_shared %s reason=%s", _names(asked), error.reason)
-            self._context.metrics.blobs_refused.labels(error.reason).inc()
-            if error.reason == "changed":
-                raise DigestMismatch(str(error)) from error
-            if error.reason == "slow":
-                raise UpstreamError(str(error), UpstreamKind.UNAVAILABLE, retry_after_s=SLOW_RETRY_S) from error
-            if error.reason == "rate_limited" and error.retry_after_s and "Authorization" not in asked.http.headers:
-                kind, left_s = UpstreamKind.RATE_LIMITED, error.retry_after_s
-                raise UpstreamError(str(error), kind, status=429, retry_after_s=left_s) from error
-        except (BlobFailed, LocalError) as error:
-            _log.warning("blob_not_opened %s %s", _names(asked), error)
-        except TimeoutError:
-            _log.warning("blob_not_opened %s no size within %.0f s", _names(asked), open_s)
-        return None
 
     async def _send(self, asked: ClientRequest, blob: OpenedBlob) -> web.StreamResponse:
         """The blob or one range of it."""
@@ -294,11 +271,6 @@ async def _available(asked: ClientRequest, blob: OpenedBlob, offset: int) -> int
         return available
     waiting = asyncio.ensure_future(blob.wait_available(offset))
     return await asked.wait_for(waiting, waiting.cancel)
-
-
-def _names(asked: ClientRequest) -> str:
-    """What the log calls a request."""
-    return f"digest={asked.blob.digest.short} upstream={asked.upstream.host}"
 
 
 def _refusal(error: LayercastError, asked: ClientRequest | None) -> Refusal:

@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from aiohttp import HttpVersion11, web
 
 from peer.node.blobs import DigestMismatch
+from peer.proxy.blob_opening import note_permissions
 from peer.proxy.client_socket import ClientGone, take_over
 from peer.proxy.heads import (
     asked_range,
     blob_response,
     check_empty,
-    for_blobs,
     for_client,
     for_origin,
     not_modified,
     refused,
     unsatisfiable,
 )
-from peer.registry.base import Caller, OriginRefused
+from peer.registry.base import OriginRefused
 from peer.registry.queues import Work
 from peer.registry.range_reader import RangeReader, ReadSettings
 from peer.transport.cancellation import Cancellation
@@ -70,6 +70,7 @@ async def relay(asked: ClientRequest) -> web.Response:
         raise UpstreamError(message, UpstreamKind.UNAVAILABLE) from None
     if asked.hung_up:
         raise ClientGone("client hung up before its answer")
+    note_permissions(asked, answer)
     return _in_its_words(asked, answer)
 
 
@@ -103,6 +104,11 @@ class PassThrough:
                 body.close()
                 return unchanged
             return await self._send(asked, reader, part, body, cancel)
+
+    async def refuse(self, asked: ClientRequest) -> web.StreamResponse:
+        """The origin's own refusal of this very request; what it gives after all is passed through. As get()."""
+        answer = await relay(asked)
+        return answer if answer.status >= 300 else await self.get(asked)
 
     async def go_on(
         self, asked: ClientRequest, client: ClientSocket, blob: OpenedBlob, part: Part, *, from_start: bool
@@ -138,11 +144,7 @@ class PassThrough:
             asked.blob.digest,
             size_bytes,
             self._settings,
-            caller=Caller(
-                asked.http.headers.get("Authorization"),
-                anonymous=not asked.upstream.shared,
-                lines=for_blobs(asked.http.headers),
-            ),
+            caller=asked.caller,
         )
 
     async def _send(

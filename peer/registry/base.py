@@ -17,7 +17,7 @@ Nobody else knows which kinds there are: the supernode, the node and the proxy a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from proto.errors import UpstreamError, UpstreamKind
@@ -52,9 +52,9 @@ class Caller:
     this node's own are sent.
     """
 
-    authorization: str | None = None
+    authorization: str | None = field(default=None, repr=False)
     anonymous: bool = False
-    lines: tuple[tuple[str, str], ...] = ()
+    lines: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 # This node, with the certificate that its operator gave it for the upstream.

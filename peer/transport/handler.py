@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from peer.store.base import BlobHandle, BlobStore, SignedHashes
     from peer.transport.rates import RateLimiter
     from peer.transport.upload_turns import Turn
-    from proto.ids import PeerName
+    from proto.ids import Digest, PeerName
 
 # A peer downloads a few blobs at a time over one connection; the oldest checked ticket is forgotten beyond this.
 _TICKETS_MAX: Final = 64
@@ -97,12 +97,15 @@ class Answerer:
         counters: UploadCounters,
         sign_hash: Callable[[BlobHandle, int], SignedHashes | None] | None = None,
         clock: Callable[[], float] = time.time,
+        private: Callable[[Digest], bool] = lambda digest: False,
     ) -> None:
-        """`sign_hash` gives the signed hash of a piece that is held; without it, as the store has it from others.
+        """`private` says which blobs are not public: nothing of them is told. `sign_hash` gives the signed hash of a
+        piece that is held; without it, as the store has it from others.
 
         `clock`: Unix seconds, by which tickets end.
         """
         self._clock = clock
+        self._private = private
         self._sign_hash = sign_hash or (lambda handle, piece: handle.signed_run(piece, TOLD_RUN_MAX))
         self._store = store
         self._supernode_key = supernode_key
@@ -137,6 +140,8 @@ class Answerer:
     def answer(self, connection: Connection, request: Request) -> bool:
         """Send everything; False when the connection must end. Raises OSError when the receiver is gone."""
         assert request.digest is not None
+        if self._private(request.digest):
+            return self._refuse(connection, request, 404, "not_held", "nothing is held of this blob")
         try:
             handle = self._store.get(request.digest)
         except LocalError as error:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from peer.store.base import BlobHandle, BlobStore, SignedHashes
     from proto.config.values import HostPort
-    from proto.ids import PeerName
+    from proto.ids import Digest, PeerName
 
 _SWEEP_S: Final = 1.0
 _READ: Final = select.EPOLLIN | select.EPOLLONESHOT
@@ -76,12 +76,13 @@ class UploadServer:
         send_timeout_s: float = 10.0,
         sign_hash: Callable[[BlobHandle, int], SignedHashes | None] | None = None,
         clock: Callable[[], float] = time.time,
+        private: Callable[[Digest], bool] = lambda digest: False,
     ) -> None:
         if slots < 1 or queue_max < 0 or connections_max < 1:
             raise ConfigError(f"upload slots {slots}, queue {queue_max}, connections {connections_max}: too few")
         self.counters: Final = UploadCounters()
         self._limiter = RateLimiter(rate_limit_bytes_s)
-        self._answerer = Answerer(store, supernode_key, name, self._limiter, self.counters, sign_hash, clock)
+        self._answerer = Answerer(store, supernode_key, name, self._limiter, self.counters, sign_hash, clock, private)
         self._connections_max = connections_max
         self._idle_s = idle_s
         self._send_timeout_s = send_timeout_s

@@ -70,5 +70,33 @@ def test_a_newer_schema_is_refused_by_name(tmp_path: Path) -> None:
     connection = sqlite3.connect(path)
     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     connection.close()
-    with pytest.raises(ConfigError, match=r"state\.sqlite has schema 2"):
+    with pytest.raises(ConfigError, match=rf"state\.sqlite has schema {SCHEMA_VERSION + 1}"):
         SourceCache(path)
+
+
+def test_whose_private_bytes_are_is_kept_and_ends_what_was_public(tmp_path: Path) -> None:
+    file = SourceCache(tmp_path / "state.sqlite")
+    file.remember(A, HUB)
+    file.keep_private(A, ("quay.io",))
+    file.keep_private(B, ("quay.io", "docker.io"))
+    file.keep_private(B, ())
+    file.close()
+    file = SourceCache(tmp_path / "state.sqlite")
+    assert (file.load(), file.load_private()) == ({}, {A: ("quay.io",)})
+    file.keep_only([])
+    assert file.load_private() == {}
+    file.close()
+
+
+def test_a_file_of_the_first_schema_opens(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    file = SourceCache(path)
+    file.remember(A, HUB)
+    file.close()
+    with contextlib.closing(sqlite3.connect(path)) as older:
+        older.execute("DROP TABLE private_bytes")
+        older.execute("PRAGMA user_version = 1")
+        older.commit()
+    file = SourceCache(path)
+    assert (file.load(), file.load_private()) == ({A: (HUB,)}, {})
+    file.close()

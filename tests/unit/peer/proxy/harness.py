@@ -20,7 +20,8 @@ from aiohttp import web
 
 from benchmarks.cluster.processes import WAIT_S
 from peer.metrics import Metrics
-from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
+from peer.node.blobs import Allowed, BlobFailed, DigestMismatch, NotShared
+from peer.permission.gate import PermissionGate
 from peer.proxy.client_request import ProxyContext, ProxyLimits
 from peer.proxy.mirror import build_app
 from peer.proxy.runner import refuse_nonsense
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 # libuv opens one pipe a process with its first loop and keeps it: before a test looks what it leaves behind.
 uvloop.new_event_loop().close()
 
+PERMISSION_S = 60.0
 PATIENT = ProxyLimits(
     relay_s=WAIT_S,
     open_s=WAIT_S,
@@ -149,14 +151,19 @@ class ScriptedNode:
 
     blobs: dict[Digest, ScriptedBlob] = field(default_factory=dict)
     asked: list[tuple[Digest, Source]] = field(default_factory=list)
-    reason: str = "private"
+    reason: str = "limit"
     stalls: bool = False
+    # Blobs that are given to those alone whom the origin allows, and with what clients came for any.
+    private: set[Digest] = field(default_factory=set)
+    allowed: list[Allowed] = field(default_factory=list)
 
-    async def open(self, digest: Digest, source: Source) -> _Opened:
+    async def open(self, digest: Digest, source: Source, allowed: Allowed | None = None) -> _Opened:
         self.asked.append((digest, source))
+        if allowed is not None:
+            self.allowed.append(allowed)
         if self.stalls:
             await asyncio.Event().wait()
-        if digest not in self.blobs:
+        if digest not in self.blobs or (digest in self.private and not (allowed is not None and allowed.proven)):
             raise NotShared(self.reason, "scripted")
         return _Opened(self.blobs[digest])
 
@@ -222,9 +229,11 @@ def running_mirror(
     table = UpstreamTable([default, *others], default.host)
     origins = Origins(lambda: table, http=OriginHttp(OriginTimeouts(connect_s=WAIT_S, read_s=WAIT_S)))
     pool = ThreadPoolExecutor(2, "sendfile")
+    gate = PermissionGate(origins, PERMISSION_S, on_asked=metrics.permission_asked)
     context = ProxyContext(
         provider=node,
         origins=origins,
+        permissions=gate,
         pool=pool,
         metrics=metrics,
         limits=limits,
@@ -266,6 +275,7 @@ def running_mirror(
         thread.join(WAIT_S)
         if parts is not None:
             parts.tunnels.close()
+        gate.close()
         pool.shutdown()
         origins.close()
         node.close()

@@ -1,0 +1,56 @@
+"""Rules for blobs that an origin gives to clients with credentials alone: whose bytes they are, and who may have them.
+
+That the origin allows a client is found out before (peer.permission); here is what follows. Bytes that came to a
+client's credential are given to those alone whom the same upstream allows: another origin's word, that it has the
+blob too, unlocks none of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from peer.downloader.admission import begin, refuse, set_layout, want
+
+if TYPE_CHECKING:
+    from peer.downloader.blob import Blob, Reader
+    from peer.downloader.state import State
+    from proto.wire.messages import Source
+
+
+def is_foreign(blob: Blob, source: Source) -> bool:
+    """Whether what is here came privately, and not from this source's upstream."""
+    return blob.private and source.upstream not in blob.private_at
+
+
+def refuse_foreign(state: State, blob: Blob, source: Source) -> None:
+    """All clients of such a source have it from there, past the store."""
+    for reader in list(blob.readers.values()):
+        if reader.source == source:
+            refuse(state, blob, reader, "foreign", "what is here of this blob came from another origin")
+
+
+def wanted(state: State, blob: Blob, reader: Reader) -> None:
+    """A client wants a blob that is private, or that is not public at its source."""
+    source = reader.source
+    if is_foreign(blob, source):
+        refuse_foreign(state, blob, source)
+    elif reader.allowed_bytes is None or (blob.private and not reader.proven):
+        refuse(state, blob, reader, "private", "the origin is to be asked whether this client may read it")
+    elif not blob.private and not blob.complete and (blob.held or blob.swarm):
+        refuse(state, blob, reader, "foreign", "what is here of this blob is another origin's, and not whole yet")
+    elif not set_layout(state, blob, reader.allowed_bytes, None):
+        refuse(state, blob, reader, "foreign", "the origin says another size than the blob has here")
+    else:
+        if not blob.complete and not blob.private:
+            blob.alone = True
+            state.mark_private(blob, source.upstream)
+        reader.admitted = True
+        want(state, blob)
+        begin(state, blob)
+
+
+def credential_refused(state: State, blob: Blob, number: int) -> None:
+    """The origin does not give the blob to this client, or no longer: it goes there itself, and others are tried."""
+    reader = blob.readers.get(number)
+    if reader is not None and not reader.failed:
+        state.fail_reader(blob, reader, "the origin refused this client")

@@ -1,0 +1,175 @@
+"""Blobs that an origin gives to clients with credentials alone: by whose they come, and to whom they are given."""
+
+from __future__ import annotations
+
+from peer.downloader import contract
+from peer.downloader.contract import (
+    AnswerReader,
+    BlobFound,
+    BlobWanted,
+    BytesPrivate,
+    DigestChecked,
+    FailReaders,
+    FetchUpstream,
+    PublicChecked,
+    ReaderClosed,
+    RefuseReader,
+    StoreOpened,
+    UpstreamEnded,
+    UpstreamPiece,
+)
+from proto.wire.messages import Announce, BlobRefused, Source, SwarmOpened
+from tests.unit.peer.downloader.script import (
+    DIGEST,
+    OTHER_SOURCE,
+    PIECE,
+    SIZE,
+    SOURCE,
+    SWARM,
+    TICKET,
+    Script,
+    of_type,
+    sent,
+)  # fmt: skip
+
+
+def allowed(reader: int, source: Source = SOURCE, size: int = SIZE, *, proven: bool = True) -> BlobWanted:
+    return BlobWanted(reader, DIGEST, source, size, proven)
+
+
+def refused(commands: list[contract.Command]) -> list[tuple[int, str]]:
+    return [(each.reader, each.reason) for each in of_type(commands, RefuseReader)]
+
+
+def private(script: Script) -> Script:
+    """The supernode says that the blob is not public; a client that the origin allows has begun it."""
+    script(allowed(1, proven=False))
+    script.receive(BlobRefused(str(DIGEST), "private", "401"))
+    script(StoreOpened(DIGEST, 0, 0, False))
+    return script
+
+
+def complete(script: Script) -> Script:
+    """That client has fetched all of it."""
+    [fetch] = of_type(script.all, FetchUpstream)
+    script(*(UpstreamPiece(fetch.fetch, piece) for piece in range(4)), UpstreamEnded(fetch.fetch, ""))
+    [check] = of_type(script.all, contract.CheckDigest)
+    script(DigestChecked(check.check, True), ReaderClosed(1))
+    return script
+
+
+def test_a_private_blob_comes_by_the_credential_of_the_client_that_waits() -> None:
+    script = private(Script().connected())
+    assert of_type(script.all, BytesPrivate) == [BytesPrivate(DIGEST, (SOURCE.upstream,))]
+    [fetch] = of_type(script.all, FetchUpstream)
+    assert (fetch.reader, fetch.source, fetch.pieces) == (1, SOURCE, 0b1111)
+    assert of_type(script.all, AnswerReader) == [AnswerReader(1)]
+
+
+def test_whose_bytes_they_are_is_said_before_the_store_is_opened() -> None:
+    script = private(Script().connected())
+    kinds = [type(command) for command in script.all]
+    assert kinds.index(BytesPrivate) < kinds.index(contract.OpenInStore)
+
+
+def test_it_is_announced_to_nobody() -> None:
+    script = private(Script().connected())
+    before = len(of_type(script.all, contract.Send))
+    complete(script)
+    assert sent(script.all)[before:] == []
+    script(contract.SupernodeLost(), contract.SupernodeConnected())
+    assert not [message for message in sent(script.all)[before:] if isinstance(message, Announce)]
+
+
+def test_a_client_of_whom_nothing_is_known_is_to_be_asked_for() -> None:
+    script = complete(private(Script().connected()))
+    assert refused(script(BlobWanted(2, DIGEST, SOURCE))) == [(2, "private")]
+    assert of_type(script(allowed(3), StoreOpened(DIGEST, 0b1111, 0, True)), AnswerReader) == [AnswerReader(3)]
+
+
+def test_a_manifests_word_opens_nothing_that_another_credential_brought() -> None:
+    script = private(Script().connected())
+    assert refused(script(allowed(2, proven=False))) == [(2, "private")]
+    assert refused(complete(script)(allowed(3, proven=False))) == [(3, "private")]
+
+
+def test_another_origins_word_unlocks_nothing() -> None:
+    script = complete(private(Script().connected()))
+    assert refused(script(allowed(2, OTHER_SOURCE))) == [(2, "foreign")]
+    assert refused(script(BlobWanted(3, DIGEST, OTHER_SOURCE))) == [(3, "foreign")]
+
+
+def test_another_origins_word_that_was_asked_for_before_unlocks_nothing_either() -> None:
+    script = Script().connected()
+    script(BlobWanted(2, DIGEST, OTHER_SOURCE))
+    script(allowed(1))
+    script.receive(BlobRefused(str(DIGEST), "private", ""))  # to the first announcement, of the other source
+    script.receive(BlobRefused(str(DIGEST), "private", "401"))
+    script(StoreOpened(DIGEST, 0, 0, False))
+    script(BlobWanted(3, DIGEST, OTHER_SOURCE))
+    commands = script.receive(SwarmOpened(SWARM, str(DIGEST), SIZE, PIECE, TICKET))
+    assert of_type(commands, AnswerReader) == []
+
+
+def test_a_size_that_is_not_the_blobs_is_no_permission() -> None:
+    script = complete(private(Script().connected()))
+    assert refused(script(allowed(2, size=SIZE + 1))) == [(2, "foreign")]
+
+
+def test_a_credential_that_ended_is_followed_by_that_of_another_client() -> None:
+    script = private(Script().connected())
+    script(allowed(2))
+    [fetch] = of_type(script.all, FetchUpstream)
+    script(UpstreamPiece(fetch.fetch, 0))
+    commands = script(UpstreamEnded(fetch.fetch, "denied", "401"))
+    assert [(each.reader, each.mismatch) for each in of_type(commands, FailReaders)] == [(1, False)]
+    [follows] = of_type(commands, FetchUpstream)
+    assert (follows.reader, follows.pieces) == (2, 0b1110)
+
+
+def test_without_a_client_that_waits_the_origin_is_asked_for_nothing_more() -> None:
+    script = private(Script().connected())
+    [fetch] = of_type(script.all, FetchUpstream)
+    commands = script(ReaderClosed(1), UpstreamEnded(fetch.fetch, "unavailable"))
+    assert of_type(commands + script.wait(600), FetchUpstream) == []
+
+
+def test_a_repository_that_refused_is_not_asked_for_each_blob() -> None:
+    script = private(Script().connected())
+    script(ReaderClosed(1))
+    before = len(sent(script.all))
+    script(allowed(2))
+    assert not [message for message in sent(script.all)[before:] if isinstance(message, Announce)]
+
+
+def test_without_a_supernode_it_is_the_same() -> None:
+    script = Script()
+    script(allowed(1))
+    [check] = of_type(script.all, contract.CheckPublic)
+    script(PublicChecked(check.check, 0, "private", "401"), StoreOpened(DIGEST, 0, 0, False))
+    [fetch] = of_type(script.all, FetchUpstream)
+    assert fetch.reader == 1
+    assert refused(complete(script)(BlobWanted(2, DIGEST, SOURCE))) == [(2, "private")]
+
+
+def test_what_turns_out_to_be_public_is_shared_again() -> None:
+    script = Script().connected()
+    script(BlobWanted(2, DIGEST, SOURCE))
+    script.receive(BlobRefused(str(DIGEST), "unavailable", ""))
+    script(allowed(1))
+    script.receive(SwarmOpened(SWARM, str(DIGEST), SIZE, PIECE, TICKET))
+    assert of_type(script.all, BytesPrivate) == []
+    assert of_type(script(StoreOpened(DIGEST, 0, 0, False)), AnswerReader) == [AnswerReader(1)]
+
+
+def test_after_a_restart_it_is_as_private_as_before() -> None:
+    script = Script().connected()
+    script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (), (SOURCE.upstream,)))
+    assert refused(script(BlobWanted(1, DIGEST, SOURCE), allowed(2, OTHER_SOURCE))) == [(1, "private"), (2, "foreign")]
+    assert of_type(script(allowed(3), StoreOpened(DIGEST, 0b1111, 0, True)), AnswerReader) == [AnswerReader(3)]
+
+
+def test_what_left_the_store_is_nobodys() -> None:
+    script = complete(private(Script().connected()))
+    commands = script(contract.BlobEvicted(DIGEST))
+    assert of_type(commands, BytesPrivate) == [BytesPrivate(DIGEST, ())]
