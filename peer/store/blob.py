@@ -406,9 +406,12 @@ class Blob:
         return lost
 
     def note_checked(self) -> None:
-        """Every piece was found right at `checked_ns`: tell the next start. Raises OSError."""
+        """Every piece was found right at `checked_ns`: tell the next start. Raises OSError.
+
+        Not of a file that somebody else wrote to meanwhile: check_mark() is to see that.
+        """
         with self._lock:
-            if self.complete and self.descriptor >= 0:
+            if self.complete and self.descriptor >= 0 and os.fstat(self.descriptor).st_ctime_ns == self.changed_ns:
                 os.utime(self.descriptor, ns=(self.checked_ns, self.checked_ns))
                 self.changed_ns = os.fstat(self.descriptor).st_ctime_ns
 

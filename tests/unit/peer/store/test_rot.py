@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -248,6 +249,15 @@ def test_a_file_that_somebody_wrote_to_is_not_trusted(store: DiskStore, tmp_path
 
 
 # --- a restart of the machine ----------------------------------------------------------------------------------
+
+
+def test_a_scrub_does_not_hide_that_somebody_wrote_to_the_file_meanwhile(store: DiskStore, tmp_path: Path) -> None:
+    handle = fill(store, BLOB)
+    begun_ns = time.time_ns()
+    flip(only_file(tmp_path, "blobs/*/*/*"), 0)
+    store.note_checked(BLOB.digest, begun_ns)
+    assert handle.unchecked(handle.check_mark()) == handle.layout.full_mask
+    handle.close()
 
 
 def test_after_a_restart_of_the_machine_an_unfinished_blob_opens_at_once_and_is_checked_behind(
