@@ -228,7 +228,8 @@ def _open(reader: RangeReader, cancel: Cancellation, range_header: str | None) -
     wanted = parse_range(range_header)
     if wanted is None:
         body = reader.open(0, None, cancel)
-        return Part(200, 0, body.end, body.size_bytes), body
+        # Of the whole: an origin may send a part of it first, though nobody asked for one.
+        return Part(200, 0, body.size_bytes, body.size_bytes), body
     start, end = wanted.first or 0, None if wanted.last is None else wanted.last + 1
     if wanted.suffix is not None:
         size = reader.size(cancel)
