@@ -11,14 +11,14 @@ import asyncio
 import contextlib
 import logging
 import math
-import os
 from collections import Counter
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import HttpVersion11, web
 
 from peer.node.blobs import DigestMismatch
 from peer.proxy.blob_opening import note_permissions
+from peer.proxy.checked_body import CheckedBody, rest_of
 from peer.proxy.client_socket import ClientGone, take_over
 from peer.proxy.heads import (
     asked_range,
@@ -39,23 +39,17 @@ from proto.oci.ranges import Part, parse_range
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from hashlib import _Hash
 
     from peer.node.blobs import OpenedBlob
+    from peer.proxy.checked_body import RepeatedBody
     from peer.proxy.client_request import ClientRequest, ProxyContext
     from peer.proxy.client_socket import ClientSocket
     from peer.registry.base import BlobBody, OriginAnswer
-    from peer.store.base import Chunk
-    from proto.ids import Digest
     from proto.oci.ranges import ByteRange
 
 Result = TypeVar("Result")
 
 _log = logging.getLogger(__name__)
-
-# Of a whole body this much is kept back until its digest has passed: no client gets a complete wrong blob.
-WITHHELD_BYTES: Final = 64 * 1024
-_PREFIX_READ_BYTES: Final = 1024 * 1024
 
 
 async def relay(asked: ClientRequest) -> web.Response:
@@ -115,19 +109,15 @@ class PassThrough:
     ) -> None:
         """Finish a response that has sent all before `part`, from the origin; what cannot be finished is cut.
 
-        Where the store holds everything before that, the digest decides about the last bytes. A response that
-        began at the blob's first byte (`from_start`) is never finished without it.
+        A response that began at the blob's first byte (`from_start`) is never finished without the digest.
         """
         cancel = Cancellation()
         reader = self._reader(asked, part.size_bytes)
 
         def finish() -> None:
-            hasher = None
-            if part.end == part.size_bytes and blob.handle.available_from(0) >= part.start:
-                hasher = hash_prefix(asked.blob.digest, blob.handle.fileno(), part.start)
-            elif part.end == part.size_bytes and from_start:
-                raise EOFError(f"what was sent of blob {asked.blob.digest.short} is no longer in the store")
-            self._pump(reader, part, None, CheckedBody(asked.blob.digest, self._counted(client.send), hasher), cancel)
+            digest, send = asked.blob.digest, self._counted(client.send)
+            wanted, body = rest_of(digest, blob.handle, part, send, from_start=from_start)
+            self._pump(reader, wanted, None, body, cancel)
 
         try:
             with self._admitted(asked):
@@ -179,7 +169,12 @@ class PassThrough:
         return send_counted
 
     def _pump(
-        self, reader: RangeReader, part: Part, body: BlobBody | None, checked: CheckedBody, cancel: Cancellation
+        self,
+        reader: RangeReader,
+        part: Part,
+        body: BlobBody | None,
+        checked: CheckedBody | RepeatedBody,
+        cancel: Cancellation,
     ) -> None:
         """In a thread: read the body and send it."""
         reader.read([(part.start, part.end)], checked.write, cancel, body)
@@ -289,55 +284,3 @@ def _chunked(client: ClientSocket) -> Callable[[memoryview | bytes], None]:
         client.send(b"\r\n")
 
     return send
-
-
-class CheckedBody:
-    """Sends bytes on. With a `hasher` (which has taken all bytes before these) the last ones wait for the digest."""
-
-    def __init__(self, digest: Digest, send: Callable[[memoryview | bytes], None], hasher: _Hash | None) -> None:
-        self._digest = digest
-        self._send = send
-        self._hasher = hasher
-        self._withheld = b""
-
-    def write(self, _: int, chunk: Chunk) -> None:
-        """The next bytes. Raises what `send` raises."""
-        assert isinstance(chunk, memoryview), "a client is sent bytes"
-        if self._hasher is None:
-            self._send(chunk)
-            return
-        self._hasher.update(chunk)
-        release = len(self._withheld) + len(chunk) - WITHHELD_BYTES
-        if release <= 0:
-            self._withheld += chunk
-            return
-        held, from_chunk = self._withheld, max(0, release - len(self._withheld))
-        self._withheld = held[release:] + bytes(chunk[from_chunk:])
-        if held[:release]:
-            self._send(held[:release])
-        if from_chunk:
-            self._send(chunk[:from_chunk])
-
-    def finish(self) -> None:
-        """The body is complete. Raises DigestMismatch, and does not send the last bytes then."""
-        if self._hasher is None:
-            return
-        if self._hasher.hexdigest() != self._digest.hex:
-            raise DigestMismatch(
-                f"origin sent other bytes than blob {self._digest.short}: its registry must be checked"
-            )
-        if self._withheld:
-            self._send(self._withheld)
-
-
-def hash_prefix(digest: Digest, file_fd: int, length: int) -> _Hash:
-    """The running hash of the first `length` bytes of a file. Raises OSError, and EOFError for a shorter file."""
-    hasher = digest.hasher()
-    offset = 0
-    while offset < length:
-        content = os.pread(file_fd, min(_PREFIX_READ_BYTES, length - offset), offset)
-        if not content:
-            raise EOFError(f"file of blob {digest.short} ends at byte {offset}")
-        hasher.update(content)
-        offset += len(content)
-    return hasher

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peer.store.files import create, open_read_write, replace, sync, write_all
+from peer.store.files import create, open_read_write, open_to_use, replace, sync, write_all
 from peer.store.hashes import StoredHashes
 from proto.errors import FrameInvalid
 from proto.pieces import PieceLayout, mask_from_bytes, mask_to_bytes
@@ -111,7 +111,7 @@ class BlobFiles:
 
     def open(self, *, complete: bool) -> None:
         """Open what is there."""
-        self.data = open_read_write(self._paths.complete if complete else self._paths.partial)
+        self.data = open_to_use(self._paths.complete) if complete else open_read_write(self._paths.partial)
         if not complete:
             self._held = open_read_write(self._paths.held)
 

@@ -57,6 +57,16 @@ def open_read_write(path: Path, flags: int = 0) -> int:
     return os.open(path, os.O_RDWR | os.O_CLOEXEC | flags, FILE_MODE)
 
 
+def open_to_use(path: Path, flags: int = 0) -> int:
+    """The same, but for reading alone where the disk is read-only: what is there can be sent all the same."""
+    try:
+        return open_read_write(path, flags)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+
 def replace(path: Path, content: bytes) -> None:
     """Write beside and rename, so that a crash of the process leaves the old content or the new one."""
     beside = path.with_name(path.name + ".new")

@@ -13,7 +13,7 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 from peer.store.base import HASH_BYTES, SignedHashes
-from peer.store.files import open_read_write, write_all
+from peer.store.files import open_to_use, write_all
 from proto.errors import PieceCorrupt
 from proto.wire.tickets import SIGNATURE_BYTES
 
@@ -49,7 +49,7 @@ class StoredHashes:
     @classmethod
     def load(cls, digest: Digest, count: int, path: Path) -> StoredHashes:
         """From what is there; a torn end is cut off. Raises OSError."""
-        hashes = cls(digest, count, open_read_write(path, os.O_CREAT))
+        hashes = cls(digest, count, open_to_use(path, os.O_CREAT))
         try:
             raw = path.read_bytes()
             while hashes._take_record(raw):

@@ -11,6 +11,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
+from proto.runtime.logs import LogLimit
 from supernode.state.base import StateError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class StateThread:
         self._lock = threading.Lock()
         self._waiting = 0
         self._dropped = 0
+        self._failures = LogLimit(lines_max=1)
 
     async def load_swarm(self, digest: Digest) -> SavedSwarm | None:
         return await self._read(self._state.load_swarm, digest)
@@ -102,7 +104,9 @@ class StateThread:
         try:
             operation(*args, **kwargs)
         except StateError as error:
-            logger.error("state_write_failed operation=%s error=%s", operation.__name__, error)
+            # Each announcement writes: one line a minute says it.
+            text = "state_write_failed operation=%s error=%s: look after the disk of --data-dir"
+            self._failures.log(logger, logging.ERROR, text, operation.__name__, error)
         finally:
             with self._lock:
                 self._waiting -= 1

@@ -9,13 +9,10 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
-from peer.node.blobs import DigestMismatch
+from peer.proxy.checked_body import WITHHELD_BYTES
 from peer.proxy.client_request import ProxyLimits
-from peer.proxy.passthrough import WITHHELD_BYTES, CheckedBody
 from proto.ids import Digest
 from tests.support.fake_origin import Fault, fake_origin
 from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin
@@ -230,24 +227,6 @@ def test_a_slow_client_does_not_hold_up_the_event_loop(pair: tuple[FakeOrigin, M
             while stream.readline() != b"\r\n":
                 pass
             assert stream.read(len(big)) == big
-
-
-@given(st.lists(st.integers(1, 3 * WITHHELD_BYTES), max_size=6), st.booleans())
-def test_the_last_64_kib_wait_for_the_digest_however_the_body_is_cut(sizes: list[int], right: bool) -> None:
-    content = CONTENT[: sum(sizes)]
-    digest = Digest.of(content if right else content + b"!")
-    starts = [sum(sizes[:index]) for index in range(len(sizes))]
-    sent = bytearray()
-    checked = CheckedBody(digest, sent.extend, digest.hasher())
-    for start, size in zip(starts, sizes, strict=True):
-        checked.write(start, memoryview(content)[start : start + size])
-    if right:
-        checked.finish()
-        assert sent == content
-    else:
-        with pytest.raises(DigestMismatch):
-            checked.finish()
-        assert sent == content[: max(0, len(content) - WITHHELD_BYTES)]
 
 
 @pytest.mark.parametrize("size", [str(len(CONTENT)), "*"])
