@@ -7,7 +7,6 @@ no system's store. Leaves have one key a process, stand in memory, and are made 
 from __future__ import annotations
 
 import logging
-import os
 import ssl
 import threading
 import time
@@ -27,7 +26,9 @@ from peer.proxy.leaf_certificates import (
     new_key,
 )
 from proto.errors import ConfigError
+from proto.runtime.certificates import key_pem
 from proto.runtime.private_files import write_private
+from proto.runtime.tls import load_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,7 +99,7 @@ class NodeAuthority:
             return
         if self._key is None:
             self._key, before = new_key(), None
-            write_private(self._folder / _KEY, _key_pem(self._key))
+            write_private(self._folder / _KEY, key_pem(self._key))
         name = new_authority_name() if before is None else before.subject
         self._certificate = certify_authority(self._key, name, hosts, now_unix_s)
         write_private(self.certificate_file, self._certificate.public_bytes(serialization.Encoding.PEM))
@@ -136,25 +137,10 @@ class NodeAuthority:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.set_alpn_protocols(["http/1.1"])
-        _load(context, leaf.public_bytes(serialization.Encoding.PEM) + _key_pem(self._leaf_key))
+        load_pair(context, leaf.public_bytes(serialization.Encoding.PEM), key_pem(self._leaf_key))
         return context
-
-
-def _load(context: ssl.SSLContext, pem: bytes) -> None:
-    """The ssl module reads files alone; this one is in memory, and has no name."""
-    descriptor = os.memfd_create("leaf", os.MFD_CLOEXEC)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(pem)
-        file.flush()
-        context.load_cert_chain(f"/proc/self/fd/{descriptor}")
 
 
 def _is_good(certificate: x509.Certificate, now_unix_s: float) -> bool:
     """Whether it is certified anew only in two thirds of its life."""
     return certificate.not_valid_after_utc.timestamp() - now_unix_s > AUTHORITY_LIFE_S / 3
-
-
-def _key_pem(key: EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )

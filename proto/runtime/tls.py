@@ -22,7 +22,7 @@ def server_context(certificate: bytes, key: bytes, authorities: str) -> ssl.SSLC
     # A session lasts hours: nobody comes back soon enough to need a ticket.
     context.num_tickets = 0
     context.load_verify_locations(cadata=authorities)
-    _load_pair(context, certificate, key)
+    load_pair(context, certificate, key)
     return context
 
 
@@ -31,7 +31,7 @@ def client_context(authorities: str, certificate: bytes = b"", key: bytes = b"")
     context = _context(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(cadata=authorities)
     if certificate:
-        _load_pair(context, certificate, key)
+        load_pair(context, certificate, key)
     return context
 
 
@@ -49,8 +49,8 @@ def _context(protocol: int) -> ssl.SSLContext:
     return context
 
 
-def _load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
-    """OpenSSL, as Python has it, reads files only: this one is in memory, and nobody else's."""
+def load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    """Show this certificate. OpenSSL, as Python has it, reads files only: this one is in memory, and nobody else's."""
     descriptor = os.memfd_create("layercast-pair", os.MFD_CLOEXEC)
     try:
         with os.fdopen(descriptor, "wb", closefd=False) as file:

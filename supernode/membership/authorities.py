@@ -21,8 +21,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from proto.errors import ConfigError, LocalError
+from proto.runtime.certificates import key_pem
 from proto.runtime.private_files import make_private_folder, write_private
-from supernode.membership.certificates import Authority, cross_certify, key_pem, new_authority, pem
+from supernode.membership.certificates import Authority, cross_certify, new_authority, pem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,6 @@ differ by hours do not matter.
 
 from __future__ import annotations
 
-import datetime
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -15,10 +14,11 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from proto.errors import LayercastError
 from proto.ids import PeerId
+from proto.runtime.certificates import builder, common_name, for_host
 from proto.wire.join import SUPERNODE_NAME, fingerprint_of, node_host
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Authority:
 def new_authority(now_unix_s: float) -> Authority:
     """A new random one, certified by itself."""
     key = Ed25519PrivateKey.generate()
-    name = _name(f"Layercast authority {secrets.token_hex(4)}")
+    name = common_name(f"Layercast authority {secrets.token_hex(4)}")
     return Authority(_certify_authority(name, key.public_key(), name, key, now_unix_s), key)
 
 
@@ -100,13 +100,6 @@ def pem(certificates: Sequence[x509.Certificate]) -> str:
     return "".join(each.public_bytes(serialization.Encoding.PEM).decode() for each in certificates)
 
 
-def key_pem(key: Ed25519PrivateKey) -> bytes:
-    """PKCS #8, not encrypted."""
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
 def _certify(
     authority: Authority,
     key: Ed25519PublicKey,
@@ -118,68 +111,18 @@ def _certify(
 ) -> x509.Certificate:
     # Never beyond its authority, whose own end nobody else would notice.
     expires_unix_s = min(now_unix_s + life_s, authority.certificate.not_valid_after_utc.timestamp())
-    builder = (
-        _builder(_name(subject), key, authority.name, authority.key, now_unix_s - BACKDATED_S, expires_unix_s)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(signs_certificates=False), critical=True)
-        .add_extension(x509.ExtendedKeyUsage(list(usages)), critical=False)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host)]), critical=False)
-    )
-    return builder.sign(authority.key, None)
+    begins_unix_s = now_unix_s - BACKDATED_S
+    built = builder(common_name(subject), key, authority.name, authority.key, begins_unix_s, expires_unix_s)
+    return for_host(built, x509.DNSName(host), usages).sign(authority.key, None)
 
 
 def _certify_authority(
     subject: x509.Name, key: Ed25519PublicKey, issuer: x509.Name, issuer_key: Ed25519PrivateKey, now_unix_s: float
 ) -> x509.Certificate:
-    builder = (
-        _builder(subject, key, issuer, issuer_key, now_unix_s - AUTHORITY_BACKDATED_S, now_unix_s + AUTHORITY_LIFE_S)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=1), critical=True)
-        .add_extension(_key_usage(signs_certificates=True), critical=True)
+    begins_unix_s, expires_unix_s = now_unix_s - AUTHORITY_BACKDATED_S, now_unix_s + AUTHORITY_LIFE_S
+    return builder(subject, key, issuer, issuer_key, begins_unix_s, expires_unix_s, path_length=1).sign(
+        issuer_key, None
     )
-    return builder.sign(issuer_key, None)
-
-
-def _builder(
-    subject: x509.Name,
-    key: Ed25519PublicKey,
-    issuer: x509.Name,
-    issuer_key: Ed25519PrivateKey,
-    begins_unix_s: float,
-    expires_unix_s: float,
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_time(begins_unix_s))
-        .not_valid_after(_time(expires_unix_s))
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False)
-    )
-
-
-def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=not signs_certificates,
-        key_cert_sign=signs_certificates,
-        crl_sign=signs_certificates,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-def _name(common_name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
-
-
-def _time(unix_s: float) -> datetime.datetime:
-    return datetime.datetime.fromtimestamp(int(unix_s), datetime.UTC)
 
 
 def _public_der(key: object) -> bytes:
