@@ -43,6 +43,7 @@ from peer.store import upkeep
 from peer.store.blob_files import current_boot_id
 from peer.transport.client import HttpTransport
 from peer.transport.delivery import DeliverySlot, PieceDelivery
+from peer.transport.member_tls import MemberTls
 from peer.transport.rates import RateLimiter
 from peer.transport.server import UploadServer
 from proto import VERSION
@@ -108,6 +109,7 @@ class Peer:
         self._identity = Identity.load_or_create(config.data_dir / "identity.key")
         self._supernode_key = SupernodeKey(config.data_dir / "supernode.key")
         self._clock = SupernodeClock()
+        self._member_tls = MemberTls()
         self._dialer = self._make_dialer()
         self._proxy_socket = resources.listen("--listen", config.listen, LISTEN_BACKLOG)
         closing.callback(self._proxy_socket.close)
@@ -134,7 +136,8 @@ class Peer:
             slots=config.upload_slots,
             rate_limit_bytes_s=config.upload_rate_bytes_s,
             clock=self._clock.now,
-            private=self._private_bytes.__contains__,
+            tls=self._member_tls,
+            encrypted_alone=self._is_encrypted,
         )
         self._upload.enabled = config.p2p
         closing.callback(self._upload.close)
@@ -154,7 +157,13 @@ class Peer:
                 "membership_open: the supernode is believed as it comes, without certificates; for trials alone"
             )
             return OpenDialer(config.supernode)
-        return MemberDialer(config.supernode, config.data_dir, self._identity, config.join or config.join_file)
+        return MemberDialer(
+            config.supernode, config.data_dir, self._identity, config.join or config.join_file, self._member_tls.use
+        )
+
+    def _is_encrypted(self, digest: Digest) -> bool:
+        """Whether a blob's pieces travel by TLS alone; from any thread."""
+        return self._config.encrypt == "all" or digest in self._private_bytes
 
     async def start(self) -> str:
         """Serve, and return when the node is ready, with the words of its ready line. open() must have been called."""
@@ -201,12 +210,14 @@ class Peer:
             # A lease granted ahead waits at its source, and must not keep the one before it from ending.
             workers=2 * config.download_slots,
             limiter=self._download_limiter,
+            tls=self._member_tls,
+            encrypt_all=config.encrypt == "all",
         )
         self._delivery = DeliverySlot({TORRENT: self._open_torrents})
         closing.callback(self._delivery.close)
         self._store.before_write(lambda digest: self._delivery.current.give_way(digest))
         fetcher = UpstreamFetcher(self._origins, self.metrics.origin_received)
-        workers = Workers(self._store, http, fetcher, self._origins, self.metrics)
+        workers = Workers(self._store, http, fetcher, self._origins, self.metrics, self._is_encrypted)
         node = self._node = Node(
             Downloader(
                 random.Random(),

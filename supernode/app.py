@@ -22,6 +22,7 @@ from peer.registry.range_reader import ReadSettings
 from peer.store import upkeep
 from peer.transport.cancellation import Cancellation
 from peer.transport.client import HttpTransport
+from peer.transport.member_tls import MemberTls
 from peer.transport.server import UploadServer
 from proto import VERSION
 from proto.config.settings import reloaded
@@ -112,10 +113,11 @@ class Supernode:
         closing.callback(os.close, resources.take_folder(config.data_dir))
         self._identity = Identity.load_or_create(config.data_dir / "identity.key")
         self._signer = IdentitySigner(self._identity)
+        self._member_tls = MemberTls()
         if config.open:
             logger.warning("membership_open: whoever reaches --listen may join and read; for trials alone")
         else:
-            members = Members(config.data_dir, self._identity)
+            members = Members(config.data_dir, self._identity, self._member_tls.use)
             members.open()
             closing.callback(members.close)
             self.members = members
@@ -136,6 +138,8 @@ class Supernode:
             rate_limit_bytes_s=config.upload_rate_bytes_s,
             connections_max=UPLOAD_CONNECTIONS_MAX,
             sign_hash=self._signer.sign_held,
+            tls=self._member_tls,
+            encrypted_alone=lambda digest: config.encrypt == "all",
         )
         self._upload.enabled = config.p2p
         closing.callback(self._upload.close)
@@ -187,7 +191,9 @@ class Supernode:
             on_contradiction=functools.partial(self._contradicted, asyncio.get_running_loop()),
         )
         self._heads = Cancellation()
-        self._transport = HttpTransport(self._identity, workers=4)
+        self._transport = HttpTransport(
+            self._identity, workers=4, tls=self._member_tls, encrypt_all=config.encrypt == "all"
+        )
         self._seed = Seed(
             self._store, self._transport, self._origin.fetch, origins.queues, self._signer, config.data_dir
         )

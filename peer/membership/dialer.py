@@ -33,7 +33,7 @@ from proto.runtime import tls
 from proto.wire.join import ANSWER_BYTES_MAX, REFUSAL_HEADER, SUPERNODE_NAME, JoinToken, parse_join_token
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from proto.wire.tickets import Identity
 
@@ -92,14 +92,24 @@ class OpenDialer:
 class MemberDialer:
     """To a supernode that admits members. `join`: a token, or a file that holds one and is read when it is needed."""
 
-    def __init__(self, url: str, data_dir: Path, identity: Identity, join: JoinToken | Path | None) -> None:
-        """Blocking. Raises ConfigError."""
+    def __init__(
+        self,
+        url: str,
+        data_dir: Path,
+        identity: Identity,
+        join: JoinToken | Path | None,
+        show: Callable[[bytes, bytes, str], None] = lambda certificate, key, authorities: None,
+    ) -> None:
+        """Blocking. `show` is given what this node shows other nodes, and whom it trusts (PEM). Raises ConfigError."""
         # Whatever the URL says: an earlier release's http is this one's TLS.
         self.url = f"https://{urlsplit(url).netloc}"
         self._file = data_dir / FILE
         self._identity = identity
         self._join = join
         self._record = read_record(self._file)
+        self._show = show
+        if self._record is not None:
+            self._show_nodes(self._record)
         self._dial: Dial | None = None
         if self._record is not None:
             try:
@@ -263,6 +273,10 @@ class MemberDialer:
         """From now on, for connections that begin."""
         self._record, self._dial = record, None
         await asyncio.to_thread(write_record, self._file, record)
+        await asyncio.to_thread(self._show_nodes, record)
+
+    def _show_nodes(self, record: Record) -> None:
+        self._show(record.certificate.encode(), self._identity.private_pem(), record.authorities)
 
     def _dial_with(self, record: Record) -> Dial:
         """Blocking. Raises SSLError, ValueError for a record that is not of this identity, or damaged."""

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         AskHoldings,
         CheckPublic,
         Event,
+        Holder,
         LeaveOrigin,
         OpenInStore,
         StartFetch,
@@ -68,7 +69,8 @@ CHECK_AHEAD_BYTES: Final = 32 * 1024 * 1024
 class Workers:
     """Small pools, so that a long digest check never delays the opening of a blob. close() joins them all.
 
-    `transport` and `fetcher` have threads of their own, and end with these; `store` does not.
+    `encrypted` says which blobs come from peers by TLS alone. `transport` and `fetcher` have threads of their own, and
+    end with these; `store` does not.
     """
 
     def __init__(
@@ -78,12 +80,14 @@ class Workers:
         fetcher: UpstreamFetcher,
         origins: Origins,
         metrics: Metrics,
+        encrypted: Callable[[Digest], bool] = lambda digest: False,
     ) -> None:
         self.store = store
         self.transport = transport
         self.fetcher = fetcher
         self._origins = origins
         self._metrics = metrics
+        self._encrypted = encrypted
         self._disk = ThreadPoolExecutor(2, thread_name_prefix="store")
         self._checks = ThreadPoolExecutor(2, thread_name_prefix="digest")
         # A client waits for these: they do not stand behind the digest of a large blob.
@@ -208,7 +212,7 @@ class Workers:
                 self._metrics.piece_failures.labels(outcome.reason).inc()
             post(FetchEnded(command.fetch, outcome.reason, outcome.elapsed_s, outcome.message))
 
-        holder = PieceSource(command.holder.peer, command.holder.address)
+        holder = self._source(command.holder, command.digest)
         if not ticket:
             post(FetchEnded(command.fetch, FetchReason.TICKET, 0.0))
             return
@@ -231,7 +235,7 @@ class Workers:
 
         Under a pin of its own: the downloader may close the blob before the answer comes.
         """
-        source = PieceSource(command.holder.peer, command.holder.address)
+        source = self._source(command.holder, command.digest)
 
         def run() -> None:
             held: int | None = None
@@ -255,6 +259,9 @@ class Workers:
             post(HoldingsKnown(command.query, held, busy=busy))
 
         self._questions.submit(run)
+
+    def _source(self, holder: Holder, digest: Digest) -> PieceSource:
+        return PieceSource(holder.peer, holder.address, encrypted=self._encrypted(digest))
 
     # --- origins -----------------------------------------------------------------------------------------------
 

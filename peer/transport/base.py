@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class PieceSource:
-    """A peer to fetch from: its name and its upload address, HOST:PORT."""
+    """A peer to fetch from: its name and its upload address, HOST:PORT. `encrypted`: by TLS, and no other way."""
 
     peer: PeerName
     address: str
+    encrypted: bool = False
 
 
 class PieceTarget(Protocol):

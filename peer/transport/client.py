@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from peer.transport.base import FetchOutcome
 from peer.transport.connection import AnswerLate, ConnectionLost, HttpConnection
+from peer.transport.member_tls import MemberTls
 from peer.transport.pool import ConnectionPool
 from peer.transport.queries import ask
 from peer.transport.rates import RateLimiter
@@ -79,7 +80,8 @@ class HttpTransport:
 
     `workers` transfers go on at once, each with a buffer of `buffer_bytes` (32 MiB in all at most); more wait in
     order. `connect_timeout_s` bounds connecting and the nonce, `slot_wait_s` the time from the request to the first
-    byte of the answer. `limiter` (shared) bounds what is received. Raises ConfigError.
+    byte of the answer. `limiter` (shared) bounds what is received; `tls` is for sources that are encrypted,
+    or for all. Raises ConfigError.
     """
 
     def __init__(
@@ -92,13 +94,21 @@ class HttpTransport:
         slot_wait_s: float = 15.0,
         idle_s: float = 600.0,
         limiter: RateLimiter | None = None,
+        tls: MemberTls | None = None,
+        encrypt_all: bool = False,
     ) -> None:
         if workers < 1 or buffer_bytes < 16 * KIB or workers * buffer_bytes > BUFFERS_MAX_BYTES:
             raise ConfigError(
                 f"{workers} download threads with buffers of {buffer_bytes} bytes: at least 1 and {16 * KIB}, "
                 f"at most {BUFFERS_MAX_BYTES} bytes in all"
             )
-        self._pool = ConnectionPool(identity, connect_timeout_s=connect_timeout_s, idle_s=idle_s)
+        self._pool = ConnectionPool(
+            identity,
+            tls or MemberTls(),
+            encrypt_all=encrypt_all,
+            connect_timeout_s=connect_timeout_s,
+            idle_s=idle_s,
+        )
         self._workers = workers
         self._buffer_bytes = buffer_bytes
         self._slot_wait_s = slot_wait_s
@@ -238,7 +248,7 @@ class HttpTransport:
     def _fetch(self, task: _Task, buffer: memoryview) -> None:
         address = task.fetch.source.address
         while True:
-            connection = self._pool.take(address)
+            connection = self._pool.take(address, encrypted=task.fetch.source.encrypted)
             keep = False
             try:
                 self._attach(task, connection)

@@ -9,13 +9,18 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
+from peer.transport.member_tls import member_of
 from peer.transport.sockets import set_receive_timeout, set_send_timeout, set_wake_threshold, shut_down
 from peer.transport.wire import HEAD_BYTES_MAX, HEAD_END, Answer, format_request, nonce_path, parse_answer
 from proto.config.values import parse_numeric
 from proto.errors import FrameInvalid
+from proto.ids import peer_name
 from proto.wire.tickets import NONCE_BYTES, prove_connection
 
 if TYPE_CHECKING:
+    import ssl
+
+    from peer.transport.member_tls import MemberTls
     from proto.ids import PeerName
     from proto.wire.tickets import Identity
 
@@ -42,6 +47,7 @@ class HttpConnection:
 
     def __init__(self, address: str, identity: Identity, connect_timeout_s: float) -> None:
         self.address = address
+        self.encrypted = False
         self._connect_timeout_s = connect_timeout_s
         self.used = False
         self.idle_since_s = 0.0
@@ -69,6 +75,7 @@ class HttpConnection:
             if self._stopped:
                 raise ConnectionLost(early=True)
             self._sock.connect(target)
+            self._begin()
         except OSError:
             raise ConnectionLost(early=True) from None
         self._send(format_request(nonce_path(), self.address))
@@ -80,11 +87,12 @@ class HttpConnection:
     def request(
         self, path: str, server: PeerName, ticket: bytes, *, ahead: bool = False, hash_wanted: bool = False
     ) -> None:
-        """Send a request with the ticket, which only this server can use. Raises ConnectionLost.
+        """Send a request with the ticket, which only this server can use. Raises ConnectionLost, FrameInvalid.
 
         `ahead`: another transfer of the peer comes first.
         `hash_wanted`: the piece's signed hash is to come with it.
         """
+        self._check_server(server)
         proof = self._proofs.get((server, ticket))
         if proof is None:
             while len(self._proofs) >= _PROOFS_MAX:
@@ -136,6 +144,12 @@ class HttpConnection:
         if self._sock is not None:
             self._sock.close()
 
+    def _begin(self) -> None:
+        """It is connected. Raises OSError."""
+
+    def _check_server(self, server: PeerName) -> None:
+        """Raises FrameInvalid where somebody else is here. Plain, nobody knows: the proof is good at that one alone."""
+
     def _set_wake_threshold(self, size_bytes: int) -> None:
         assert self._sock is not None
         try:
@@ -165,3 +179,55 @@ class HttpConnection:
         if not count:
             raise ConnectionLost(early=early)
         return count
+
+
+class TlsConnection(HttpConnection):
+    """The same by TLS between members. Its time limits are Python's own: TLS reads and writes as it must."""
+
+    _sock: ssl.SSLSocket
+
+    def __init__(self, address: str, identity: Identity, connect_timeout_s: float, tls: MemberTls) -> None:
+        super().__init__(address, identity, connect_timeout_s)
+        self.encrypted = True
+        self._tls = tls
+        self._server: PeerName | None = None
+
+    def _begin(self) -> None:
+        context = self._tls.client
+        if context is None:
+            raise ConnectionError("this node has no certificate")
+        self._sock.settimeout(self._connect_timeout_s)
+        self._sock = context.wrap_socket(self._sock)
+        member = member_of(self._sock)
+        if self._stopped or member is None:
+            raise ConnectionError("stopped, or the certificate is no node's")
+        self._server = peer_name(member)
+
+    def _check_server(self, server: PeerName) -> None:
+        if self._server != server:
+            raise FrameInvalid(f"{self.address} is another node than the one that is asked")
+
+    def _send(self, data: bytes) -> None:
+        self._sock.settimeout(self._connect_timeout_s)
+        super()._send(data)
+
+    def _set_wake_threshold(self, size_bytes: int) -> None:
+        """TLS waits for whole records."""
+
+    def _receive(self, view: memoryview, give_up_s: float, flags: int, *, early: bool) -> int:
+        filled = 0
+        while not filled or (flags & socket.MSG_WAITALL and filled < len(view)):
+            wait_s = give_up_s - time.monotonic()
+            if wait_s <= 0:
+                raise AnswerLate
+            try:
+                self._sock.settimeout(wait_s)
+                count = self._sock.recv_into(view[filled:])
+            except TimeoutError:
+                raise AnswerLate from None
+            except OSError:
+                raise ConnectionLost(early=early) from None
+            if not count:
+                raise ConnectionLost(early=early)
+            filled += count
+        return filled

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import time
 from collections import Counter
@@ -27,9 +25,11 @@ from proto.runtime.logs import LogLimit
 from proto.wire.tickets import Ticket, check_connection, read_ticket
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
 
     from peer.store.base import BlobHandle, BlobStore, SignedHashes
+    from peer.transport.channel import PlainChannel
     from peer.transport.rates import RateLimiter
     from peer.transport.upload_turns import Turn
     from proto.ids import Digest, PeerName
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 class Connection:
     """One connection to the upload server. Owned by the epoll thread but while it is served: then by a worker."""
 
-    sock: socket.socket
+    channel: PlainChannel
     # From where it comes.
     address: str
     # When the server gives up on it if it asks for nothing, monotonic seconds.
@@ -59,6 +59,13 @@ class Connection:
     tickets: dict[tuple[bytes, bytes], Ticket] = field(default_factory=dict)
     # Its request that waits or is served.
     turn: Turn | None = None
+    # Nothing has come yet.
+    new: bool = True
+
+    @property
+    def sock(self) -> socket.socket:
+        """For what is done to sockets of either kind."""
+        return self.channel.sock
 
 
 class UploadCounters:
@@ -70,7 +77,7 @@ class UploadCounters:
         self.sent_bytes = 0
         # Answers with success: pieces, bitfield, hashes, nonce.
         self.served: Counter[str] = Counter()
-        # Refusals: busy, no_key, ticket, not_held, malformed, off, store, connections, stalled, share, gone.
+        # Refusals: busy, no_key, ticket, plain, not_held, malformed, off, store, connections, stalled, share, gone.
         self.refused: Counter[str] = Counter()
 
     def add_served(self, what: str, size_bytes: int = 0) -> None:
@@ -97,15 +104,15 @@ class Answerer:
         counters: UploadCounters,
         sign_hash: Callable[[BlobHandle, int], SignedHashes | None] | None = None,
         clock: Callable[[], float] = time.time,
-        private: Callable[[Digest], bool] = lambda digest: False,
+        encrypted_alone: Callable[[Digest], bool] = lambda digest: False,
     ) -> None:
-        """`private` says which blobs are not public: nothing of them is told. `sign_hash` gives the signed hash of a
-        piece that is held; without it, as the store has it from others.
+        """`encrypted_alone` says which blobs travel by TLS alone: those that are private, or all. `sign_hash` gives the
+        signed hash of a piece that is held; without it, as the store has it from others.
 
         `clock`: Unix seconds, by which tickets end.
         """
         self._clock = clock
-        self._private = private
+        self._encrypted_alone = encrypted_alone
         self._sign_hash = sign_hash or (lambda handle, piece: handle.signed_run(piece, TOLD_RUN_MAX))
         self._store = store
         self._supernode_key = supernode_key
@@ -137,11 +144,13 @@ class Answerer:
         ticket.check(request.digest, self._clock())
         return ticket
 
+    def may_travel(self, connection: Connection, digest: Digest, ticket: Ticket) -> bool:
+        """Whether the connection is good enough for the blob: by TLS, with the certificate of whom the ticket names."""
+        return connection.channel.member == ticket.peer or not self._encrypted_alone(digest)
+
     def answer(self, connection: Connection, request: Request) -> bool:
         """Send everything; False when the connection must end. Raises OSError when the receiver is gone."""
         assert request.digest is not None
-        if self._private(request.digest):
-            return self._refuse(connection, request, 404, "not_held", "nothing is held of this blob")
         try:
             handle = self._store.get(request.digest)
         except LocalError as error:
@@ -158,7 +167,7 @@ class Answerer:
                 body = encode_hashes(handle.layout, handle.signed_hashes)
         finally:
             handle.close()
-        connection.sock.sendall(format_answer(200, len(body), keep_alive=request.keep_alive) + body)
+        connection.channel.send(format_answer(200, len(body), keep_alive=request.keep_alive) + body)
         self._counters.add_served(request.asked.value)
         return request.keep_alive
 
@@ -182,7 +191,7 @@ class Answerer:
         signed = self._sign_hash(handle, first) if request.hash_wanted and first == last else None
         head = format_answer(200, size, hashes=signed, keep_alive=request.keep_alive)
         # One segment for the head and the first bytes of the piece.
-        connection.sock.sendall(head, socket.MSG_MORE)
+        connection.channel.send(head, more=True)
         sent = 0
         try:
             while sent < size:
@@ -213,11 +222,11 @@ class Answerer:
         if self._limiter.limited:
             size = min(size, self._limiter.chunk_bytes)
             self._limiter.take(size)
-        return os.sendfile(connection.sock.fileno(), descriptor, offset, size)
+        return connection.channel.send_file(descriptor, offset, size)
 
     def _refuse(self, connection: Connection, request: Request, status: int, reason: str, message: str) -> bool:
         self._counters.add_refused(reason)
         self.log_refusal(reason, message)
         keep_alive = request.keep_alive and status != 400
-        connection.sock.sendall(format_refusal(status, message, keep_alive=keep_alive))
+        connection.channel.send(format_refusal(status, message, keep_alive=keep_alive))
         return keep_alive

@@ -6,9 +6,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from peer.transport.connection import HttpConnection
+from peer.transport.connection import HttpConnection, TlsConnection
 
 if TYPE_CHECKING:
+    from peer.transport.member_tls import MemberTls
     from proto.wire.tickets import Identity
 
 # A connection costs some kilobytes, a new one three round trips and a signature: those to a few hundred nodes are kept,
@@ -19,8 +20,12 @@ _IDLE_MAX: Final = 256
 class ConnectionPool:
     """Safe to use from any thread. A connection belongs to whoever took it until it is given back."""
 
-    def __init__(self, identity: Identity, *, connect_timeout_s: float, idle_s: float) -> None:
+    def __init__(
+        self, identity: Identity, tls: MemberTls, *, encrypt_all: bool, connect_timeout_s: float, idle_s: float
+    ) -> None:
         self._identity = identity
+        self._tls = tls
+        self._encrypt_all = encrypt_all
         self._connect_timeout_s = connect_timeout_s
         self._idle_s = idle_s
         self._lock = threading.Lock()
@@ -28,15 +33,21 @@ class ConnectionPool:
         self._idle: list[HttpConnection] = []
         self._closed = False
 
-    def take(self, address: str) -> HttpConnection:
+    def take(self, address: str, *, encrypted: bool = False) -> HttpConnection:
         """The one used last (`used` is then true), or one that must be opened."""
+        encrypted = encrypted or self._encrypt_all
         with self._lock:
             stale = self._cut(time.monotonic() - self._idle_s)
-            found = next((each for each in reversed(self._idle) if each.address == address), None)
+            fitting = (each for each in reversed(self._idle) if (each.address, each.encrypted) == (address, encrypted))
+            found = next(fitting, None)
             if found is not None:
                 self._idle.remove(found)
         _close_all(stale)
-        return found or HttpConnection(address, self._identity, self._connect_timeout_s)
+        if found is not None:
+            return found
+        if encrypted:
+            return TlsConnection(address, self._identity, self._connect_timeout_s, self._tls)
+        return HttpConnection(address, self._identity, self._connect_timeout_s)
 
     def has(self, address: str) -> bool:
         """Whether one is idle now."""

@@ -29,7 +29,7 @@ def ask(pool: ConnectionPool, source: PieceSource, path: str, ticket: bytes, tim
     buffer = memoryview(bytearray(_BUFFER_BYTES))
     peer = short_peer(source.peer)
     while True:
-        connection = pool.take(source.address)
+        connection = pool.take(source.address, encrypted=source.encrypted)
         keep = False
         try:
             if not connection.used:

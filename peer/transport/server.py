@@ -3,7 +3,7 @@
 One thread waits in epoll for idle connections, reads request heads and checks tickets; `slots` worker threads send.
 Whoever finds every slot taken waits, or is refused as busy; slots and places are shared among addresses and peers.
 One that says it was granted ahead waits until a transfer ends, or begins at once if there is none. A receiver that lets
-its transfer trickle keeps nobody else from theirs. No payload byte passes through Python.
+its transfer trickle keeps nobody else from theirs. No payload byte passes through Python, but those that leave by TLS.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
+from peer.transport.channel import TLS_HANDSHAKE, PlainChannel, TlsChannel
 from peer.transport.handler import Answerer, Connection, UploadCounters
+from peer.transport.member_tls import MemberTls
 from peer.transport.pace import Pace
 from peer.transport.rates import RateLimiter
 from peer.transport.sockets import progress, set_send_timeout, shut_down
@@ -58,6 +60,7 @@ class UploadServer:
     none. An idle connection, or one that does not finish its request, is closed after `idle_s`; a receiver that takes
     nothing for `send_timeout_s`, or less than a floor over such a time, is cut off. `sign_hash` signs hashes of pieces
     where the server is the supernode's; a peer passes on what it was told. `clock`: Unix seconds, by which tickets end.
+    The port speaks TLS, too, with what `tls` has; blobs that `encrypted_alone` names are given in no other way.
     Raises ConfigError when it cannot listen.
     """
 
@@ -76,13 +79,17 @@ class UploadServer:
         send_timeout_s: float = 10.0,
         sign_hash: Callable[[BlobHandle, int], SignedHashes | None] | None = None,
         clock: Callable[[], float] = time.time,
-        private: Callable[[Digest], bool] = lambda digest: False,
+        tls: MemberTls | None = None,
+        encrypted_alone: Callable[[Digest], bool] = lambda digest: False,
     ) -> None:
         if slots < 1 or queue_max < 0 or connections_max < 1:
             raise ConfigError(f"upload slots {slots}, queue {queue_max}, connections {connections_max}: too few")
         self.counters: Final = UploadCounters()
         self._limiter = RateLimiter(rate_limit_bytes_s)
-        self._answerer = Answerer(store, supernode_key, name, self._limiter, self.counters, sign_hash, clock, private)
+        self._tls = tls or MemberTls()
+        self._answerer = Answerer(
+            store, supernode_key, name, self._limiter, self.counters, sign_hash, clock, encrypted_alone
+        )
         self._connections_max = connections_max
         self._idle_s = idle_s
         self._send_timeout_s = send_timeout_s
@@ -186,7 +193,8 @@ class UploadServer:
             sock.setblocking(True)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             set_send_timeout(sock, self._send_timeout_s)
-            self._connections[sock.fileno()] = Connection(sock, remote[0], time.monotonic() + self._idle_s)
+            until_s = time.monotonic() + self._idle_s
+            self._connections[sock.fileno()] = Connection(PlainChannel(sock), remote[0], until_s)
             self._epoll.register(sock, _READ)
 
     def _drop_idle(self) -> bool:
@@ -202,7 +210,8 @@ class UploadServer:
     def _read(self, connection: Connection) -> None:
         room = HEAD_BYTES_MAX + 1 - len(connection.received)
         try:
-            chunk = connection.sock.recv(room, socket.MSG_DONTWAIT)
+            self._open(connection)
+            chunk = connection.channel.receive_now(room)
         except BlockingIOError:
             self._await_request(connection)
             return
@@ -221,6 +230,24 @@ class UploadServer:
             self._refuse(connection, 400, "malformed", f"a head has at most {HEAD_BYTES_MAX} bytes", keep_alive=False)
         else:
             self._await_request(connection)
+
+    def _open(self, connection: Connection) -> None:
+        """See whether it speaks TLS, and shake hands if it does. Raises BlockingIOError until that is done, OSError."""
+        channel = connection.channel
+        if connection.new:
+            speaks_tls = channel.first_byte_now() == TLS_HANDSHAKE
+            connection.new = False
+            context = self._tls.server if speaks_tls else None
+            if context is not None:
+                descriptor = channel.sock.fileno()
+                try:
+                    channel = connection.channel = TlsChannel(channel.sock, context)
+                except OSError:
+                    # It is closed already, and the number free for another.
+                    self._connections.pop(descriptor, None)
+                    raise
+        if isinstance(channel, TlsChannel):
+            channel.shake_hands_now()
 
     def _take_request(self, connection: Connection, head: bytes, rest: int) -> None:
         try:
@@ -248,6 +275,11 @@ class UploadServer:
             return
         if ticket is None:
             self._refuse(connection, 503, "no_key", "no supernode known yet: come back later", keep_alive=keep_alive)
+            return
+        assert request.digest is not None
+        if not self._answerer.may_travel(connection, request.digest, ticket):
+            message = "this blob travels by TLS between members alone"
+            self._refuse(connection, 403, "plain", message, keep_alive=keep_alive)
             return
         question = request.asked is not Asked.PIECES
         turn = Turn(connection.address, ticket.peer, time.monotonic(), request.ahead and not question, question)
@@ -289,7 +321,7 @@ class UploadServer:
     def _send_now(self, connection: Connection, answer: bytes, *, keep_alive: bool) -> None:
         """A few hundred bytes fit into any socket's buffer; who lets it fill up is dropped, never waited for."""
         try:
-            sent = connection.sock.send(answer, socket.MSG_DONTWAIT)
+            sent = connection.channel.send_now(answer)
         except OSError:
             sent = 0
         if sent == len(answer) and keep_alive:
@@ -367,7 +399,7 @@ class UploadServer:
             connection, request = self._asked[turn]
             keep = False
             try:
-                keep = not self._closed and self._still_there(connection) and self._serve(connection, request)
+                keep = not self._closed and connection.channel.is_open() and self._serve(connection, request)
             finally:
                 with self._changed:
                     self._turns.over(turn)
@@ -389,20 +421,14 @@ class UploadServer:
 
     def _serve(self, connection: Connection, request: Request) -> bool:
         try:
-            return self._answerer.answer(connection, request)
+            connection.channel.begin(self._send_timeout_s)
+            keep = self._answerer.answer(connection, request)
+            connection.channel.end()
+            return keep
         except OSError as error:
             log.debug("upload: connection ended: %s", error.strerror)
             return False
         except Exception:
             # Our own bug: told loudly, but the other peers keep this thread.
             log.exception("upload_failed")
-            return False
-
-    def _still_there(self, connection: Connection) -> bool:
-        """Whoever hung up while waiting for a slot takes none."""
-        try:
-            return bool(connection.sock.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return True
-        except OSError:
             return False

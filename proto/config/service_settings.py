@@ -95,6 +95,11 @@ class ServiceSettings(Settings):
     origin_rate_min_bytes_s: int = option(
         parse_rate, 1024, "a body from an origin that comes slower than this for 30 s is given up, bytes/s; 0: never"
     )
+    encrypt: str = option(
+        one_of("private", "all"),
+        "private",
+        "which pieces travel by TLS between nodes: those of private blobs, or all, which costs CPU; alike on all nodes",
+    )
     log_level: str = option(
         one_of("debug", "info", "warning", "error"), "info", "debug, info, warning or error", reloadable=True
     )

@@ -26,6 +26,20 @@ def server_context(certificate: bytes, key: bytes, authorities: str) -> ssl.SSLC
     return context
 
 
+def member_server_context(certificate: bytes, key: bytes, authorities: str) -> ssl.SSLContext:
+    """For a node that serves nodes: who comes must show a certificate by one of `authorities`."""
+    context = server_context(certificate, key, authorities)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def member_client_context(certificate: bytes, key: bytes, authorities: str) -> ssl.SSLContext:
+    """For a node that asks nodes: whoever serves must be certified, and the caller looks for whom."""
+    context = client_context(authorities, certificate, key)
+    context.check_hostname = False
+    return context
+
+
 def client_context(authorities: str, certificate: bytes = b"", key: bytes = b"") -> ssl.SSLContext:
     """For a client: the server must be certified by one of `authorities`, for the name that is asked for."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT)

@@ -94,6 +94,14 @@ def node_host(peer: bytes) -> str:
     return f"{_encode32(peer)}.{NODE_DOMAIN}"
 
 
+def node_of_host(name: str) -> bytes | None:
+    """Inverse of node_host(); None for any other name."""
+    label, _, domain = name.partition(".")
+    if domain != NODE_DOMAIN or not re.fullmatch(r"[a-z2-7]{52}", label):
+        return None
+    return base64.b32decode(label.upper() + "=" * (-len(label) % 8))
+
+
 def _encode32(raw: bytes) -> str:
     return base64.b32encode(raw).decode().rstrip("=").lower()
 

@@ -21,7 +21,7 @@ from proto.runtime import tls
 from proto.runtime.logs import LogLimit
 from supernode.membership.admission import Admission
 from supernode.membership.authorities import AuthorityFolder
-from supernode.membership.certificates import SUPERNODE_LIFE_S, certify_supernode, pem
+from supernode.membership.certificates import NODE_LIFE_S, certify_node, certify_supernode, pem
 from supernode.membership.database import MemberDatabase
 
 if TYPE_CHECKING:
@@ -54,8 +54,17 @@ class Member(NamedTuple):
 class Members:
     """open(), then watch() while the service runs, then close(). TLS has checked the certificates that get here."""
 
-    def __init__(self, data_dir: Path, identity: Identity) -> None:
-        """`identity` is the supernode's own, which its certificate is for."""
+    def __init__(
+        self,
+        data_dir: Path,
+        identity: Identity,
+        show: Callable[[bytes, bytes, str], None] = lambda certificate, key, authorities: None,
+    ) -> None:
+        """`identity` is the supernode's own, which its certificate is for.
+
+        `show` is given what it shows as a node among the others, where pieces are fetched, and whom it trusts (PEM).
+        """
+        self._show = show
         self._folder = AuthorityFolder(data_dir)
         self._identity = identity
         self._revoked: frozenset[PeerId] = frozenset()
@@ -181,8 +190,10 @@ class Members:
         certificate = certify_supernode(authorities.current, self._identity.private_key.public_key(), now_s)
         chain = pem([certificate, *authorities.chain]).encode()
         self.tls = tls.server_context(chain, self._identity.private_pem(), pem(authorities.trusted))
+        node = pem([certify_node(authorities.current, self._identity.peer, now_s), *authorities.chain]).encode()
+        self._show(node, self._identity.private_pem(), pem(authorities.trusted))
         self.authorities = authorities
-        self._renew_unix_s = now_s + SUPERNODE_LIFE_S / 2
+        self._renew_unix_s = now_s + NODE_LIFE_S / 2
 
     async def _tried(self, operation: Callable[[], R]) -> R | None:
         """None, and a line in the log, where a disk refuses: what was known stays good."""
