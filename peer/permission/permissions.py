@@ -7,14 +7,13 @@ that lists the blob, once the blob is proven to be there.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
+
+from proto.bounded_dict import BoundedDict
 
 if TYPE_CHECKING:
     from proto.ids import Digest
-
-Key = TypeVar("Key")
 
 # Of each kind; the oldest goes first, and is asked for again.
 REMEMBERED_MAX: Final = 65_536
@@ -59,22 +58,22 @@ class Permissions:
 
     def __init__(self, lasts_s: float) -> None:
         self.lasts_s = lasts_s
-        self._allowed: OrderedDict[Question, _Entry] = OrderedDict()
-        self._listed: OrderedDict[Question, _Entry] = OrderedDict()
-        self._proven: OrderedDict[Place, _Entry] = OrderedDict()
+        self._allowed: BoundedDict[Question, _Entry] = BoundedDict(REMEMBERED_MAX)
+        self._listed: BoundedDict[Question, _Entry] = BoundedDict(REMEMBERED_MAX)
+        self._proven: BoundedDict[Place, _Entry] = BoundedDict(REMEMBERED_MAX)
 
     def allow(self, question: Question, size_bytes: int, now_s: float, good_for_s: float) -> None:
         """The origin gave the blob, or said that it does, to this credential, which is good for so long yet."""
         self.prove(question.place, size_bytes, now_s)
-        _keep(self._allowed, question, _Entry(size_bytes, now_s + min(self.lasts_s, good_for_s)))
+        self._allowed[question] = _Entry(size_bytes, now_s + min(self.lasts_s, good_for_s))
 
     def list_blob(self, question: Question, size_bytes: int, now_s: float, good_for_s: float) -> None:
         """The origin gave a manifest to this credential that lists the blob."""
-        _keep(self._listed, question, _Entry(size_bytes, now_s + min(self.lasts_s, good_for_s)))
+        self._listed[question] = _Entry(size_bytes, now_s + min(self.lasts_s, good_for_s))
 
     def prove(self, place: Place, size_bytes: int, now_s: float) -> None:
         """The origin answered a GET or HEAD for the blob there."""
-        _keep(self._proven, place, _Entry(size_bytes, now_s + self.lasts_s))
+        self._proven[place] = _Entry(size_bytes, now_s + self.lasts_s)
 
     def forget(self, question: Question) -> None:
         """The origin refused."""
@@ -95,10 +94,3 @@ class Permissions:
 
 def _good(entry: _Entry | None, now_s: float) -> _Entry | None:
     return entry if entry is not None and now_s < entry.until_s else None
-
-
-def _keep(table: OrderedDict[Key, _Entry], key: Key, entry: _Entry) -> None:
-    table[key] = entry
-    table.move_to_end(key)
-    while len(table) > REMEMBERED_MAX:
-        table.popitem(last=False)

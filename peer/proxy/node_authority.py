@@ -25,6 +25,7 @@ from peer.proxy.leaf_certificates import (
     new_authority_name,
     new_key,
 )
+from proto.bounded_dict import BoundedDict
 from proto.errors import ConfigError
 from proto.runtime.certificates import key_pem
 from proto.runtime.private_files import write_private
@@ -54,7 +55,7 @@ class NodeAuthority:
         self._certificate: x509.Certificate | None = None
         self._leaf_key = new_key()
         # By host: the context, and until when it is good, in Unix seconds.
-        self._contexts: dict[str, tuple[ssl.SSLContext, float]] = {}
+        self._contexts: BoundedDict[str, tuple[ssl.SSLContext, float]] = BoundedDict(_LEAVES_MAX)
 
     @property
     def certificate_file(self) -> Path:
@@ -83,9 +84,6 @@ class NodeAuthority:
             context, until_unix_s = self._contexts.get(host, (None, 0.0))
             if context is None or now_unix_s >= until_unix_s:
                 context = self._make_context(host, now_unix_s)
-                self._contexts.pop(host, None)
-                while len(self._contexts) >= _LEAVES_MAX:
-                    self._contexts.pop(next(iter(self._contexts)))
                 self._contexts[host] = context, now_unix_s + LEAF_LIFE_S * 2 / 3
             return context
 

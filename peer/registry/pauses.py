@@ -13,6 +13,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from peer.registry.base import OriginRefused
+from proto.bounded_dict import BoundedDict
 from proto.errors import UpstreamError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Pauses:
         # A credential is remembered as nothing that could be tried against a list of guesses.
         self._secret = secrets.token_bytes(32)
         # Until when, and the answer that asked for it; the oldest first.
-        self._pauses: dict[Key, tuple[float, UpstreamError]] = {}
+        self._pauses: BoundedDict[Key, tuple[float, UpstreamError]] = BoundedDict(PAUSES_MAX)
 
     def key(self, host: str, repository: str, digest: Digest, caller: Caller) -> Key:
         """What a pause is for."""
@@ -52,10 +53,7 @@ class Pauses:
         if not error.retry_after_s:
             return
         with self._lock:
-            self._pauses.pop(key, None)
             self._pauses[key] = (time.monotonic() + error.retry_after_s, error)
-            if len(self._pauses) > PAUSES_MAX:
-                del self._pauses[next(iter(self._pauses))]
 
 
 def again(error: UpstreamError, left_s: float) -> UpstreamError:

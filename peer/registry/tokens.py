@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+from proto.bounded_dict import BoundedDict
 from proto.errors import UpstreamError, UpstreamKind
 
 if TYPE_CHECKING:
@@ -55,10 +56,10 @@ class AnonymousTokens:
         self._fetch = fetch
         self._clock = clock
         self._lock = threading.Lock()
-        self._tokens: dict[_TokenKey, _Token] = {}
+        self._tokens: BoundedDict[_TokenKey, _Token] = BoundedDict(TOKENS_MAX)
         self._fetching: dict[_TokenKey, threading.Lock] = {}
         # Which token a repository wanted last time, so that it can be sent without being asked for.
-        self._wanted: dict[tuple[str, str], _TokenKey] = {}
+        self._wanted: BoundedDict[tuple[str, str], _TokenKey] = BoundedDict(TOKENS_MAX)
 
     def remembered(self, upstream: UpstreamConfig, repository: str) -> str | None:
         """A token for this repository that is still valid, or None."""
@@ -83,7 +84,6 @@ class AnonymousTokens:
         key = _TokenKey(upstream.host, challenge.get("realm") or "", challenge.get("service") or "", scope)
         with self._lock:
             self._wanted[upstream.host, repository] = key
-            _forget_oldest(self._wanted)
             one_at_a_time = self._fetching.setdefault(key, threading.Lock())
         with one_at_a_time:
             try:
@@ -95,7 +95,6 @@ class AnonymousTokens:
                 token = _parse(upstream, self._fetch(upstream, _url(key), cancel), asked_s)
                 with self._lock:
                     self._tokens[key] = token
-                    _forget_oldest(self._tokens)
                 return token.value
             finally:
                 with self._lock:
@@ -122,8 +121,3 @@ def _parse(upstream: UpstreamConfig, body: bytes, asked_s: float) -> _Token:
         lifetime = DEFAULT_LIFETIME_S
     lifetime_s = min(lifetime, LIFETIME_MAX_S)
     return _Token(value, asked_s + lifetime_s - min(EXPIRY_MARGIN_S, lifetime_s / 2))
-
-
-def _forget_oldest(table: dict[_TokenKey, _Token] | dict[tuple[str, str], _TokenKey]) -> None:
-    while len(table) > TOKENS_MAX:
-        table.pop(next(iter(table)))  # type: ignore[call-overload]  # the key comes from this very table

@@ -26,6 +26,7 @@ from peer.torrent.adoption import PieceAdoption
 from peer.torrent.joined_blob import JoinedBlob, KnownTorrent
 from peer.torrent.session import TorrentSession, is_torrent_of, sent_payload_bytes
 from peer.transport.delivery import PieceDelivery
+from proto.bounded_dict import BoundedDict
 from proto.config.values import HostPort, parse_host_port
 from proto.errors import LocalError
 
@@ -83,7 +84,7 @@ class TorrentSwarms(PieceDelivery):
         # libtorrent's count.
         self._sent_bytes = 0
         # Torrents that the supernode named, kept until their blobs are joined.
-        self._known: OrderedDict[Digest, KnownTorrent] = OrderedDict()
+        self._known: BoundedDict[Digest, KnownTorrent] = BoundedDict(_KNOWN_MAX)
         self._adoption = PieceAdoption(self._do, self._piece_held, self._failed)
         # Blobs whose missing pieces are to be fetched; those of them that wait for another writer's end.
         self._fetched: set[Digest] = set()
@@ -210,10 +211,8 @@ class TorrentSwarms(PieceDelivery):
     # --- joining -----------------------------------------------------------------------------------------------
 
     def _told(self, digest: Digest, layout: PieceLayout, metainfo: bytes) -> None:
-        known = self._known.pop(digest, None)
+        known = self._known.get(digest)
         self._known[digest] = KnownTorrent(layout, metainfo, known.peers if known is not None else [])
-        while len(self._known) > _KNOWN_MAX:
-            self._known.popitem(last=False)
         self._join(digest)
 
     def _met(self, digest: Digest, addresses: list[str]) -> None:

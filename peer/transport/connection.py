@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from peer.transport.member_tls import member_of
 from peer.transport.sockets import set_receive_timeout, set_send_timeout, set_wake_threshold, shut_down
 from peer.transport.wire import HEAD_BYTES_MAX, HEAD_END, Answer, format_request, nonce_path, parse_answer
+from proto.bounded_dict import BoundedDict
 from proto.config.values import parse_numeric
 from proto.errors import FrameInvalid
 from proto.ids import peer_name
@@ -53,7 +54,7 @@ class HttpConnection:
         self.idle_since_s = 0.0
         self._identity = identity
         self._nonce = b""
-        self._proofs: dict[tuple[PeerName, bytes], bytes] = {}
+        self._proofs: BoundedDict[tuple[PeerName, bytes], bytes] = BoundedDict(_PROOFS_MAX)
         self._sock: socket.socket | None = None
         self._stopped = False
 
@@ -95,8 +96,6 @@ class HttpConnection:
         self._check_server(server)
         proof = self._proofs.get((server, ticket))
         if proof is None:
-            while len(self._proofs) >= _PROOFS_MAX:
-                del self._proofs[next(iter(self._proofs))]
             proof = prove_connection(self._identity, server, self._nonce, ticket)
             self._proofs[server, ticket] = proof
         self._send(format_request(path, self.address, ticket, proof, ahead=ahead, hash_wanted=hash_wanted))

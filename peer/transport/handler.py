@@ -20,6 +20,7 @@ from peer.transport.wire import (
     format_answer,
     format_refusal,
 )
+from proto.bounded_dict import BoundedDict
 from proto.errors import LocalError, TicketInvalid
 from proto.runtime.logs import LogLimit
 from proto.wire.tickets import Ticket, check_connection, read_ticket
@@ -56,7 +57,7 @@ class Connection:
     deadline_s: float
     received: bytearray = field(default_factory=bytearray)
     nonce: bytes = b""
-    tickets: dict[tuple[bytes, bytes], Ticket] = field(default_factory=dict)
+    tickets: BoundedDict[tuple[bytes, bytes], Ticket] = field(default_factory=lambda: BoundedDict(_TICKETS_MAX))
     # Its request that waits or is served.
     turn: Turn | None = None
     # Nothing has come yet.
@@ -138,8 +139,6 @@ class Answerer:
                 raise TicketInvalid("this connection has no nonce yet: ask for /v1/nonce first")
             ticket = read_ticket(request.ticket, key)
             check_connection(ticket.peer, self._name, connection.nonce, request.ticket, request.proof)
-            while len(connection.tickets) >= _TICKETS_MAX:
-                del connection.tickets[next(iter(connection.tickets))]
             connection.tickets[key, request.ticket] = ticket
         ticket.check(request.digest, self._clock())
         return ticket

@@ -6,10 +6,10 @@ put aside for words; that takes proof, which is verification's to get.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from proto.bounded_dict import BoundedDict
 from proto.config.values import parse_host_port
 from supernode.scheduler.contract import FailReason
 
@@ -40,20 +40,17 @@ class _Accuser:
 class Accusations:
     """Times are monotonic seconds."""
 
-    _by_source: OrderedDict[PeerId, dict[str, _Accuser]] = field(default_factory=OrderedDict)
+    _by_source: BoundedDict[PeerId, BoundedDict[str, _Accuser]] = field(
+        default_factory=lambda: BoundedDict(SOURCES_MAX)
+    )
 
     def judge(self, source: PeerId, accuser: PeerInfo, reason: FailReason, now_s: float) -> FailReason:
         """What a member's report of a failed transfer is worth: a fault for all, or an affair of these two."""
-        against = self._by_source.setdefault(source, {})
-        self._by_source.move_to_end(source)
-        if len(self._by_source) > SOURCES_MAX:
-            self._by_source.popitem(last=False)
+        against = self._by_source[source] = self._by_source.get(source) or BoundedDict(ACCUSERS_MAX)
         host = parse_host_port(accuser.address).host
-        before = against.pop(host, None)
+        before = against.get(host)
         times = before.times if before is not None and now_s - before.as_of_s < KEPT_S else 0
         mine = against[host] = _Accuser(accuser.zone, times + 1, now_s)
-        while len(against) > ACCUSERS_MAX:
-            del against[next(iter(against))]
         needed = REFUSALS_MIN if reason in _REFUSALS else 1
         agreed = mine.times >= needed and any(
             other is not mine and _apart(other.rack, mine.rack) and other.times >= needed

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from proto.bounded_dict import BoundedDict
 from proto.wire.messages import SEED_NODE
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class NodeRegistry:
         self._by_peer: dict[PeerId, int] = {}
         self._expected: dict[PeerId, int] = {}
         # The first to end first.
-        self._quarantined: OrderedDict[PeerId, Quarantine] = OrderedDict()
+        self._quarantined: BoundedDict[PeerId, Quarantine] = BoundedDict(QUARANTINED_MAX)
         self._last = SEED_NODE
 
     def number_for(self, peer: PeerId) -> int:
@@ -79,9 +79,6 @@ class NodeRegistry:
     def quarantine(self, peer: PeerId, reason: str, now_s: float) -> None:
         """Put aside a peer that was proved to serve corrupt bytes, for QUARANTINE_S."""
         self._quarantined[peer] = Quarantine(reason, now_s + QUARANTINE_S)
-        self._quarantined.move_to_end(peer)
-        if len(self._quarantined) > QUARANTINED_MAX:
-            self._quarantined.popitem(last=False)
 
     def end_quarantine(self, peer: PeerId) -> bool:
         """It is asked again. False if it was in none."""

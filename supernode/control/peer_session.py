@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from proto.bounded_dict import BoundedDict
 from proto.errors import RemoteError
 from supernode.scheduler.contract import ID_BITS
 
@@ -89,7 +90,7 @@ class PeerSession:
     # A fetch of its own from an origin was waited for in vain.
     fetched_in_vain: bool = False
     # By the number that the peer knows a lease by. Bounded: the oldest go first.
-    leases: dict[int, PeerLease] = field(default_factory=dict)
+    leases: BoundedDict[int, PeerLease] = field(default_factory=lambda: BoundedDict(LEASES_PER_PEER_MAX))
 
     def send(self, message: Message) -> None:
         """Put a message into this turn's frame."""
@@ -97,8 +98,6 @@ class PeerSession:
 
     def add_lease(self, grant: GrantLease) -> int:
         """Remember a lease. Returns the number that the peer knows it by."""
-        while len(self.leases) >= LEASES_PER_PEER_MAX:
-            del self.leases[next(iter(self.leases))]
         number = wire_lease(grant.lease_id)
         self.leases[number] = PeerLease(grant.lease_id, grant.swarm, grant.piece, grant.source)
         return number

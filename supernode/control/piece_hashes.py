@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol
 
 from peer.store.base import SignedHashes
+from proto.bounded_dict import BoundedDict
 from proto.pieces import PieceLayout, runs
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class BlobHashes:
         self._layout = layout
         self._hashes = bytearray(layout.count * HASH_BYTES)
         # By first and last piece.
-        self._signed: dict[tuple[int, int], SignedHashes] = {}
+        self._signed: BoundedDict[tuple[int, int], SignedHashes] = BoundedDict(RUNS_MAX)
         self.known = 0
 
     def learn(self, first: int, hashes: bytes) -> None:
@@ -87,8 +88,6 @@ class BlobHashes:
     def _sign(self, first: int, last: int) -> SignedHashes:
         signed = self._signed.get((first, last))
         if signed is None:
-            while len(self._signed) >= RUNS_MAX:
-                del self._signed[next(iter(self._signed))]
             hashes = self.run(first, last)
             signature = self._signer.sign_hashes(self._digest, self._layout, first, hashes)
             signed = self._signed[first, last] = SignedHashes(first, hashes, signature)

@@ -6,11 +6,11 @@ Reading and hashing is the seed's work (SeedWork), in threads.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from peer.transport.base import PieceSource
+from proto.bounded_dict import BoundedDict
 from proto.ids import peer_name, short_peer
 from proto.wire.messages import FetchReason, Source, Vouched
 from supernode.scheduler import contract
@@ -48,16 +48,18 @@ class Verification:
     _nodes: NodeRegistry
     _participation: Participation
     # (source, digest) to how often it was voided and until when that counts.
-    _voided: OrderedDict[tuple[Source, Digest], tuple[int, float]] = field(default_factory=OrderedDict)
+    _voided: BoundedDict[tuple[Source, Digest], tuple[int, float]] = field(
+        default_factory=lambda: BoundedDict(VOIDED_MAX)
+    )
     # Who is looked at because of an accusation now, and who was, until when it is not looked at again.
     _probing: set[PeerId] = field(default_factory=set)
-    _probed: OrderedDict[PeerId, float] = field(default_factory=OrderedDict)
+    _probed: BoundedDict[PeerId, float] = field(default_factory=lambda: BoundedDict(VOIDED_MAX))
     # Blobs of which wrong content came, and until when the origin is asked first for them.
-    _origin_first: OrderedDict[Digest, float] = field(default_factory=OrderedDict)
+    _origin_first: BoundedDict[Digest, float] = field(default_factory=lambda: BoundedDict(VOIDED_MAX))
     # Members that did not give what they had offered, and until when nothing of theirs is tried.
-    _useless: OrderedDict[PeerId, float] = field(default_factory=OrderedDict)
+    _useless: BoundedDict[PeerId, float] = field(default_factory=lambda: BoundedDict(VOIDED_MAX))
     # What members gave of such blobs, by piece: who, and its hash.
-    _given: OrderedDict[Digest, dict[int, tuple[PeerId, bytes]]] = field(default_factory=OrderedDict)
+    _given: BoundedDict[Digest, dict[int, tuple[PeerId, bytes]]] = field(default_factory=lambda: BoundedDict(GIVEN_MAX))
 
     def times_voided(self, source: Source, digest: Digest) -> int:
         """How often this source's content was not the blob, lately."""
@@ -103,20 +105,14 @@ class Verification:
     def _ask_origin_first(self, digest: Digest) -> None:
         self._remember(self._origin_first, digest)
 
-    def _remember(self, table: OrderedDict[K, float], key: K) -> None:
+    def _remember(self, table: BoundedDict[K, float], key: K) -> None:
         """For VOIDED_S from now."""
         table[key] = self._ports.clock() + VOIDED_S
-        table.move_to_end(key)
-        if len(table) > VOIDED_MAX:
-            table.popitem(last=False)
 
     def _blame(self, source: Source, digest: Digest) -> None:
         self._ports.forget_public(source, digest)
         times = self.times_voided(source, digest) + 1
         self._voided[source, digest] = (times, self._ports.clock() + VOIDED_S)
-        self._voided.move_to_end((source, digest))
-        if len(self._voided) > VOIDED_MAX:
-            self._voided.popitem(last=False)
 
     # --- what the seed reports -----------------------------------------------------------------------------------
 
@@ -155,8 +151,6 @@ class Verification:
         self._ask_origin_first(digest)
         logger.warning("offers_dropped digest=%s peers=%s", digest.short, ",".join(sorted(map(short_peer, givers))))
         self._given[digest] = given
-        if len(self._given) > GIVEN_MAX:
-            self._given.popitem(last=False)
 
     def gives_nothing(self, peer: PeerId) -> bool:
         """Whether it offered pieces lately and did not give them."""
@@ -211,9 +205,6 @@ class Verification:
             return
         self._probing.add(peer)
         self._probed[peer] = now_s + PROBE_EVERY_S
-        self._probed.move_to_end(peer)
-        if len(self._probed) > VOIDED_MAX:
-            self._probed.popitem(last=False)
         self._ports.seed.probe(swarm, piece, piece_hash, peer, PieceSource(peer_name(peer), accused.info.address))
 
     def probed(self, digest: Digest, piece: int, peer: PeerId, reason: str) -> None:

@@ -10,13 +10,14 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from peer.registry.base import REFUSAL_REASONS, OtherSize
 from peer.registry.queues import Work
 from peer.transport.cancellation import FetchCancelled
+from proto.bounded_dict import BoundedDict
 from proto.errors import LocalError, UpstreamError, UpstreamKind
 from supernode.shares import is_over_share
 from supernode.state.base import SavedPublic
@@ -102,8 +103,8 @@ class PublicAccess:
         self._stale_s = stale_s
         self._slow_s = slow_s
         self._on_refused = on_refused
-        self._known: OrderedDict[_Key, SavedPublic] = OrderedDict()
-        self._refused: OrderedDict[_Key, tuple[Verdict, float]] = OrderedDict()
+        self._known: BoundedDict[_Key, SavedPublic] = BoundedDict(REMEMBERED_MAX)
+        self._refused: BoundedDict[_Key, tuple[Verdict, float]] = BoundedDict(REMEMBERED_MAX)
         self._asking: dict[_Key, _Question] = {}
         # By upstream and by who asked first. Upstreams are those of the allow-list.
         self._on_their_way: defaultdict[str, Counter[PeerId | None]] = defaultdict(Counter)
@@ -239,9 +240,6 @@ class PublicAccess:
             digest.short, source.upstream, verdict.reason, verdict.message,
         )  # fmt: skip
         self._refused[key] = (verdict, self._clock() + lasts_s)
-        self._refused.move_to_end(key)
-        if len(self._refused) > REMEMBERED_MAX:
-            self._refused.popitem(last=False)
         return verdict
 
     def _remember(self, key: _Key, saved: SavedPublic) -> None:
@@ -251,6 +249,3 @@ class PublicAccess:
     def _keep(self, key: _Key, saved: SavedPublic) -> None:
         self._refused.pop(key, None)
         self._known[key] = saved
-        self._known.move_to_end(key)
-        if len(self._known) > REMEMBERED_MAX:
-            self._known.popitem(last=False)
