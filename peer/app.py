@@ -303,7 +303,15 @@ class Peer:
         gate = PermissionGate(self._origins, self._config.permission_ttl_s, on_asked=self.metrics.permission_asked)
         self._closing.callback(gate.close)
         hosts = self._config.mirror_hosts
-        context = ProxyContext(node.readers, self._origins, gate, pool, self.metrics, hosts=hosts)
+        context = ProxyContext(
+            node.readers,
+            self._origins,
+            gate,
+            pool,
+            self.metrics,
+            hosts=hosts,
+            push_allowed=lambda: self._config.push,
+        )
         self._forward = ForwardParts(
             _forward_policy(self._config),
             self._origins.upstreams,

@@ -107,6 +107,12 @@ class PeerConfig(ServiceSettings):
         reloadable=True,
         metavar="HOST[:PORT]",
     )
+    push: bool = option(
+        parse_bool,
+        True,
+        "false: clients may not push through the mirror; true: as the registry allows it",
+        reloadable=True,
+    )
     data_dir: Path = option(
         parse_path, default_data_dir() / "peer", "folder of the store, the state file and the key; one process each"
     )

@@ -47,6 +47,7 @@ class Metrics(ServiceMetrics):
         )
         for answer in ("allowed", "refused", "unanswered"):
             self.permissions_asked.labels(answer)
+        self.pushed_bytes = self._counter("layercast_pushed_bytes", "Payload that clients sent to their registries.")
         for origin in ("swarm", "store", "passthrough"):
             self.client_bytes.labels(origin)
         for source in ("peer", "seed", "origin", "passthrough"):
@@ -79,6 +80,10 @@ class Metrics(ServiceMetrics):
     def permission_asked(self, answer: str) -> None:
         """An origin was asked whether a client may read a blob: `allowed`, `refused` or `unanswered`."""
         self.permissions_asked.labels(answer).inc()
+
+    def pushed(self, size_bytes: int) -> None:
+        """Payload of a client went on to its registry. From any thread."""
+        self.pushed_bytes.inc(size_bytes)
 
     def answered(self, kind: str, status: int) -> None:
         """A request was answered, or was given up after its headers."""

@@ -25,7 +25,7 @@ class NameInvalid(RemoteError):
 
 
 class PathUnknown(RemoteError):
-    """A request path that is no part of the pull side of the distribution API."""
+    """A request path that is no part of the distribution API."""
 
 
 class UpstreamNotAllowed(RemoteError):

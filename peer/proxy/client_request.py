@@ -62,6 +62,8 @@ class ProxyContext:
     limits: ProxyLimits = field(default_factory=ProxyLimits)
     # Names that the mirror answers to, beside those of loopback and its addresses.
     hosts: tuple[str, ...] = ()
+    # Whether clients may push through it now.
+    push_allowed: Callable[[], bool] = lambda: True
 
 
 @dataclass(frozen=True, slots=True)

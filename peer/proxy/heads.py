@@ -59,8 +59,13 @@ def for_blobs(received: CIMultiDictProxy[str]) -> tuple[tuple[str, str], ...]:
     return *kept, ("Accept-Encoding", "identity")
 
 
-def for_client(asked: RegistryRequest, status: int, received: MultiMapping[str]) -> CIMultiDict[str]:
-    """An origin's header lines as they go on to the client: `Link` stays on this host, the challenge fits the path."""
+def for_client(
+    asked: RegistryRequest, status: int, received: MultiMapping[str], *, actions: str = "pull"
+) -> CIMultiDict[str]:
+    """An origin's header lines as they go on to the client: `Link` stays on this host, the challenge fits the path.
+
+    `actions` are what the client wants to do there.
+    """
     named = _named_by_connection(received)
     kept: CIMultiDict[str] = CIMultiDict()
     for name, value in received.items():
@@ -71,13 +76,13 @@ def for_client(asked: RegistryRequest, status: int, received: MultiMapping[str])
         if rewritten is not None:
             kept.add(name, rewritten)
     if status == 401:
-        for challenge in challenges_for(asked, received.getall("WWW-Authenticate", [])):
+        for challenge in challenges_for(asked, received.getall("WWW-Authenticate", []), actions):
             kept.add("WWW-Authenticate", challenge)
     kept.extend(namespace_header(asked))
     return kept
 
 
-def challenges_for(asked: RegistryRequest, challenges: list[str]) -> list[str]:
+def challenges_for(asked: RegistryRequest, challenges: list[str], actions: str = "pull") -> list[str]:
     """The origin's challenges, reworded so that a client that named the registry in the path can follow.
 
     podman asks its first token for the path with the prefix in it, and asks again with the right scope only when
@@ -88,7 +93,7 @@ def challenges_for(asked: RegistryRequest, challenges: list[str]) -> list[str]:
     bearer = bearer_challenge(challenges)
     if bearer is None or (bearer.get("error") == "insufficient_scope" and bearer.get("scope")):
         return challenges
-    return [str(insufficient_scope(bearer, asked.route.repository))]
+    return [str(insufficient_scope(bearer, asked.route.repository, actions))]
 
 
 def namespace_header(asked: RegistryRequest) -> dict[str, str]:
@@ -160,5 +165,6 @@ def refused(refusal: Refusal, asked: RegistryRequest | None = None) -> web.Respo
 
 
 def method_refused(method: str) -> Refusal:
-    """The 405 for anything but reading."""
-    return Refusal(405, "UNSUPPORTED", f"{method}: this mirror serves pulls alone", {"Allow": "GET, HEAD"})
+    """The 405 for what the distribution API does not have."""
+    allowed = {"Allow": "GET, HEAD, POST, PATCH, PUT, DELETE"}
+    return Refusal(405, "UNSUPPORTED", f"{method}: not of the distribution API there", allowed)

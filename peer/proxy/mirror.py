@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from peer.node.blobs import BlobFailed, DigestMismatch
+from peer.proxy import push
 from peer.proxy.blob_opening import ReadRefused, names, open_blob
 from peer.proxy.client_request import ClientRequest
 from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, take_over
@@ -48,6 +49,7 @@ from proto.oci.routes import (
     Ping,
     ReferrersRoute,
     TagsRoute,
+    UploadRoute,
     parse_named,
     parse_request,
 )
@@ -71,6 +73,7 @@ _KINDS: dict[type[Route], str] = {
     ReferrersRoute: "referrers",
     CatalogRoute: "catalog",
     OtherRoute: "other",
+    UploadRoute: "upload",
     ForeignRoute: "foreign",
 }
 # A client that hung up before it had an answer; the number that web servers log for this.
@@ -92,8 +95,8 @@ def build_app(context: ProxyContext, forward: ForwardParts | None = None) -> web
     middlewares = [ForwardProxy(forward, mirror.handle).middleware()] if forward is not None else []
     app = web.Application(middlewares=[*middlewares, mirror.check_name])
     app.on_response_prepare.append(name_server)
-    app.router.add_route("*", "/v2", mirror.handle)
-    app.router.add_route("*", "/v2/{rest:.*}", mirror.handle)
+    for path in ("/v2", "/v2/{rest:.*}"):
+        app.router.add_route("*", path, mirror.handle, expect_handler=push.wait_for_origin)
     return app
 
 
@@ -117,7 +120,7 @@ class _Mirror:
         kind, status = "unknown", _CLIENT_CLOSED
         asked: ClientRequest | None = None
         try:
-            if request.method not in ("GET", "HEAD"):
+            if request.method not in ("GET", "HEAD", *push.METHODS):
                 response: web.StreamResponse = refused(method_refused(request.method))
             else:
                 asked = self._understand(request)
@@ -165,6 +168,8 @@ class _Mirror:
 
     async def _answer(self, asked: ClientRequest) -> web.StreamResponse:
         """Raises UpstreamError, LocalError or ClientGone while nothing was sent."""
+        if push.is_write(asked):
+            return await push.pass_on(asked)
         if not isinstance(asked.registry.route, BlobRoute):
             return await relay(asked)
         if asked.http.method == "HEAD":

@@ -98,6 +98,24 @@ class BlobBody(Protocol):
         ...
 
 
+class SentBody(Protocol):
+    """What a client sends to an origin; read by one thread. `length` is None where its chunks alone tell its end.
+
+    `expects_continue`: the client sends nothing before the origin wants it.
+    """
+
+    length: int | None
+    expects_continue: bool
+
+    def proceed(self) -> None:
+        """The body is wanted now."""
+        ...
+
+    def read(self) -> bytes:
+        """The next bytes, as soon as there are some; empty at the end. Raises FetchCancelled if the client is gone."""
+        ...
+
+
 @dataclass(slots=True)
 class OriginAnswer:
     """An answer in the origin's own words: status, header lines in their order, and all of its body."""
@@ -155,6 +173,21 @@ class Origin(Protocol):
 
         The caller closes what it gets. Raises UpstreamError of every kind and FetchCancelled. Where the blob has no
         byte at `start`: `content` with status 416, or an empty body if the blob is empty.
+        """
+        ...
+
+    def write(
+        self,
+        method: str,
+        request: RegistryRequest,
+        headers: CIMultiDict[str],
+        body: SentBody | None,
+        cancel: Cancellation,
+    ) -> OriginAnswer:
+        """Pass on a request that changes something at the origin, once; any answer is returned, a redirect as well.
+
+        The node's own client certificate is not shown. Raises UpstreamError if there is no whole answer, and
+        FetchCancelled. An origin that is only read answers 405.
         """
         ...
 

@@ -10,14 +10,16 @@ import contextlib
 import ssl
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from peer.registry.connection import Exchange, OriginConnection, OriginTimeouts, origin_errors, resolve, tls_context
 
 if TYPE_CHECKING:
     from peer.registry.addresses import Endpoint, Resolver
+    from peer.registry.base import SentBody
     from peer.transport.cancellation import Cancellation
 
+_REPEATABLE: Final = frozenset({"GET", "HEAD"})
 # Registries and their CDNs close idle connections after 60 s or more; we close ours earlier.
 IDLE_CONNECTION_S = 30.0
 IDLE_CONNECTIONS_PER_ENDPOINT = 8
@@ -37,14 +39,22 @@ class OriginHttp:
         self._closed = False
 
     def send(
-        self, endpoint: Endpoint, method: str, target: str, headers: list[tuple[str, str]], cancel: Cancellation
+        self,
+        endpoint: Endpoint,
+        method: str,
+        target: str,
+        headers: list[tuple[str, str]],
+        cancel: Cancellation,
+        body: SentBody | None = None,
     ) -> Exchange:
-        """Send a GET or HEAD; return when the response's head is there. The caller closes the exchange.
+        """Send a request; return when the response's head is there. The caller closes the exchange.
+
+        What may not be sent twice gets a connection of its own. `headers` tell the length of `body`.
 
         Raises UpstreamError (unavailable, or denied for the address) and FetchCancelled.
         """
         cancel.check()
-        while (idle := self._take_idle(endpoint)) is not None:
+        while method in _REPEATABLE and (idle := self._take_idle(endpoint)) is not None:
             # A server may close an idle connection as we write to it: that says nothing about the server.
             dropped = contextlib.suppress(ConnectionError, ssl.SSLEOFError)
             with origin_errors(endpoint, cancel, "waiting for an answer"), dropped:
@@ -52,7 +62,7 @@ class OriginHttp:
             cancel.check()
         connection = OriginConnection.open(endpoint, self._context(endpoint), self._timeouts, self._resolver, cancel)
         with origin_errors(endpoint, cancel, "waiting for an answer"):
-            return self._exchange(connection, method, target, headers, cancel)
+            return self._exchange(connection, method, target, headers, cancel, body)
 
     def close(self) -> None:
         """Close the idle connections; those in use are closed when their exchanges end."""
@@ -69,10 +79,11 @@ class OriginHttp:
         target: str,
         headers: list[tuple[str, str]],
         cancel: Cancellation,
+        body: SentBody | None = None,
     ) -> Exchange:
         try:
             cancel.attach(connection.sock)
-            response = connection.send(method, target, headers)
+            response = connection.send(method, target, headers, body)
         except BaseException:
             cancel.detach(connection.sock)
             connection.close()

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from peer.registry.addresses import checked_addresses, is_private_literal
+from peer.registry.sent_body import BodySender
 from proto.errors import ConfigError, UpstreamError, UpstreamKind
 from proto.oci.routes import HOP_HEADER
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from peer.registry.addresses import Endpoint, Resolver
-    from peer.registry.base import OriginAnswer
+    from peer.registry.base import OriginAnswer, SentBody
     from peer.transport.cancellation import Cancellation
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ class OriginTimeouts:
 
 
 FLOOR_S: Final = 30.0
+# How long an origin has to ask for a body that its client holds back (RFC 9110 section 10.1.1 leaves it open).
+CONTINUE_S: Final = 1.0
 # So long a cut of the way there a body survives: asked for again, what was on its way would be sent twice.
 WAY_DOWN_MAX_S: Final = 90.0
 # When the way is back, the origin's TCP sends again after as long as it was down at most, and after so long at most:
@@ -116,6 +119,8 @@ class _Timed(io.RawIOBase):
         self.sendall = sock.sendall
         self.until_s: float | None = None
         self.in_body = False
+        # Called, once, when the origin asks for the body.
+        self.on_continue: Callable[[], None] | None = None
         # Seconds for which the way was waited for.
         self.down_s = 0.0
 
@@ -172,8 +177,14 @@ class _Response(http.client.HTTPResponse):
 
     _interim = 0
 
+    def __init__(self, sock: Any, *arguments: Any, **named: Any) -> None:
+        super().__init__(sock, *arguments, **named)
+        self._timed: _Timed = sock
+
     def _read_status(self) -> tuple[str, int, str]:
         version, status, reason = super()._read_status()  # type: ignore[misc]
+        if status == http.client.CONTINUE and self._timed.on_continue is not None:
+            self._timed.on_continue()
         if 100 < status < 200 and status != http.client.SWITCHING_PROTOCOLS:
             status = http.client.CONTINUE
         self._interim += status == http.client.CONTINUE
@@ -228,8 +239,10 @@ class OriginConnection:
             raise
         return cls(endpoint, sock, timeouts)
 
-    def send(self, method: str, target: str, headers: list[tuple[str, str]]) -> http.client.HTTPResponse:
-        """Send a request without a body and read the head of its response. Raises what http.client raises."""
+    def send(
+        self, method: str, target: str, headers: list[tuple[str, str]], body: SentBody | None = None
+    ) -> http.client.HTTPResponse:
+        """Send a request and read the head of its response. Raises what http.client and the body raise."""
         # The target goes out byte for byte: a signature may cover it.
         self._http.putrequest(method, self._target_prefix + target, skip_host=True, skip_accept_encoding=True)
         self._http.putheader("Host", self.endpoint.authority)
@@ -239,13 +252,58 @@ class OriginConnection:
         set_options(self.sock, _KEEP_ALIVE)
         self.sock.settimeout(self.timeouts.read_s)
         self._http.endheaders()
-        self._timed.until_s = time.monotonic() + self.timeouts.first_byte_s
-        response = self._http.getresponse()
+        response = self._answer(self.timeouts.first_byte_s) if body is None else self._answer_to(body)
         if not 200 <= response.status <= 599:
             raise http.client.BadStatusLine(f"{response.status}")
         self._timed.until_s = None
         self.sock.settimeout(self.timeouts.first_byte_s)
         return response
+
+    def _answer(self, within_s: float) -> http.client.HTTPResponse:
+        self._timed.until_s = time.monotonic() + within_s
+        return self._http.getresponse()
+
+    def _answer_to(self, body: SentBody) -> http.client.HTTPResponse:
+        """Send the body and read the head of what is answered. An origin that answers before is not sent the rest."""
+        sender = BodySender(self.sock, body)
+        response = self._when_asked(sender) if body.expects_continue else None
+        if response is None:
+            response = self._unasked(sender)
+        if not sender.ended:
+            response.will_close = True
+        return response
+
+    def _when_asked(self, sender: BodySender) -> http.client.HTTPResponse | None:
+        """Where the client expects to be asked for the body, so does the origin. None where that says nothing."""
+
+        def asked() -> None:
+            self._timed.on_continue = self._timed.until_s = None
+            sender.send()
+            self._timed.until_s = time.monotonic() + self.timeouts.first_byte_s
+
+        self._timed.on_continue = asked
+        try:
+            return self._answer(CONTINUE_S)
+        except TimeoutError:
+            if sender.begun:
+                raise
+            return None
+        finally:
+            self._timed.on_continue = None
+
+    def _unasked(self, sender: BodySender) -> http.client.HTTPResponse:
+        try:
+            sender.send()
+        except ConnectionError as error:
+            return self._early_answer(error)
+        return self._answer(self.timeouts.first_byte_s)
+
+    def _early_answer(self, error: ConnectionError) -> http.client.HTTPResponse:
+        """What an origin said that then took no more. Raises the error where it said nothing."""
+        try:
+            return self._answer(CONTINUE_S)
+        except (OSError, http.client.HTTPException):
+            raise error from None
 
     def body_began(self) -> None:
         """From now on silence of `read_s` ends it, but where the way to the origin is down."""

@@ -26,12 +26,13 @@ from peer.registry.base import BlobBody, OriginAnswer
 from peer.store.base import FileSlice
 from proto.errors import DigestInvalid, UpstreamError, UpstreamKind
 from proto.ids import Digest
+from proto.oci.registry_errors import BODY_CONTENT_TYPE, Refusal
 from proto.oci.routes import BlobRoute, ManifestRoute, Ping, TagsRoute, looks_like_host
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from peer.registry.base import Caller
+    from peer.registry.base import Caller, SentBody
     from peer.transport.cancellation import Cancellation
     from proto.oci.routes import RegistryRequest
     from proto.oci.upstreams import UpstreamConfig
@@ -94,6 +95,17 @@ class DirectoryOrigin:
                 )
             end = size_bytes if end is None else min(end, size_bytes)
             return FileBody(os.dup(descriptor), start, end, size_bytes, cancel)
+
+    def write(
+        self,
+        method: str,
+        request: RegistryRequest,
+        headers: CIMultiDict[str],
+        body: SentBody | None,
+        cancel: Cancellation,
+    ) -> OriginAnswer:
+        refusal = Refusal(405, "UNSUPPORTED", f"{self.host} is a folder, which is only read")
+        return OriginAnswer(405, None, CIMultiDict({"Content-Type": BODY_CONTENT_TYPE}), refusal.body)
 
     async def manifest(self, method: str, request: RegistryRequest, headers: CIMultiDict[str]) -> OriginAnswer:
         self._on_request(method)

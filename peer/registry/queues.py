@@ -30,10 +30,11 @@ class Work(Enum):
     FETCH = "fetch"
     RELAY = "relay"
     PASSAGE = "passage"
+    PUSH = "push"
 
 
 # At a time at one upstream; an origin that is asked more often at once would limit us anyway. A passage is one client.
-AT_ONCE: Final = {Work.CHECK: 16, Work.FETCH: 16, Work.RELAY: 32, Work.PASSAGE: 128}
+AT_ONCE: Final = {Work.CHECK: 16, Work.FETCH: 16, Work.RELAY: 32, Work.PASSAGE: 128, Work.PUSH: 64}
 
 
 def ignore(upstream: str, work: str, change: int, waited_s: float) -> None:

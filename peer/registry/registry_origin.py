@@ -17,7 +17,7 @@ from peer.registry.base import ANYONE, OriginAnswer, OriginRefused
 from peer.registry.blob_body import HttpBody, http_body, is_encoded
 from peer.registry.pauses import Pauses
 from peer.registry.redirects import REDIRECT_STATUSES, REDIRECTS_MAX, lines_for, redirect_target, url_target
-from peer.registry.relayed import RelayClient, as_sent
+from peer.registry.relayed import BODY_BYTES_MAX, RelayClient, as_sent
 from peer.registry.retry import retry_after_s
 from peer.registry.tokens import AnonymousTokens
 from proto.errors import UpstreamError, UpstreamKind
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from peer.registry.addresses import Endpoint
-    from peer.registry.base import Caller
+    from peer.registry.base import Caller, SentBody
     from peer.registry.client import OriginHttp
     from peer.registry.connection import Exchange
     from peer.registry.queues import UpstreamQueues
@@ -202,6 +202,26 @@ class RegistryOrigin:
         finally:
             exchange.close()
 
+    def write(
+        self,
+        method: str,
+        request: RegistryRequest,
+        headers: CIMultiDict[str],
+        body: SentBody | None,
+        cancel: Cancellation,
+    ) -> OriginAnswer:
+        clients = self._clients
+        clients.on_request(method)
+        lines = [*as_sent(headers.items()), *_framing(method, body)]
+        endpoint = upstream_endpoint(self._upstream, anonymous=True)
+        exchange = clients.http.send(endpoint, method, request.origin_target, lines, cancel, body)
+        with contextlib.closing(exchange):
+            content = exchange.read_all(BODY_BYTES_MAX)
+            answered = CIMultiDict(exchange.lines)
+            if content:
+                answered["Content-Length"] = str(len(content))
+            return OriginAnswer(exchange.status, exchange.reason, answered, content)
+
     async def manifest(self, method: str, request: RegistryRequest, headers: CIMultiDict[str]) -> OriginAnswer:
         wants_body = not isinstance(request.route, BlobRoute)
         return await self._clients.relayed.ask(
@@ -251,6 +271,14 @@ class RegistryOrigin:
         except UpstreamError as error:
             pauses.heed(key, error)
             raise
+
+
+def _framing(method: str, body: SentBody | None) -> list[tuple[str, str]]:
+    """The lines that tell the length of a request's body."""
+    if body is None:
+        return [("Content-Length", "0")] if method in ("POST", "PUT", "PATCH") else []
+    lines = [("Transfer-Encoding", "chunked")] if body.length is None else [("Content-Length", str(body.length))]
+    return [*lines, ("Expect", "100-continue")] if body.expects_continue else lines
 
 
 def _bearer(token: str | None) -> str | None:

@@ -1,4 +1,4 @@
-"""The pull side of the distribution API as names: `/v2/` paths, repositories, tags, and whose they are.
+"""The distribution API as names: `/v2/` paths, repositories, tags, and whose they are.
 
 Parsing and printing only; nothing here knows a socket. Paths are routed by the last `/blobs/`, `/manifests/`,
 `/tags/` or `/referrers/`, because a repository may itself contain those words. What a client sent is never
@@ -30,6 +30,8 @@ QUERY_LENGTH_MAX = 8192
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
 _REPOSITORY = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}")
+# What RFC 3986 allows within a path without encoding.
+_PATH_SAFE = "/:@!$&'()*+,;=~"
 _PRINTABLE = re.compile(r"/[!-~]*")
 _MARKER = re.compile(r".*/(blobs|manifests|tags|referrers)/", re.DOTALL)
 
@@ -113,13 +115,35 @@ class OtherRoute:
 
 
 @dataclass(frozen=True, slots=True)
+class UploadRoute:
+    """`/v2/REPOSITORY/blobs/uploads/`, and behind it the session that the registry named."""
+
+    repository: str
+    session: str
+
+    @property
+    def path(self) -> str:
+        return f"/v2/{self.repository}/blobs/uploads/{quote(self.session, safe=_PATH_SAFE)}"
+
+
+@dataclass(frozen=True, slots=True)
 class ForeignRoute:
     """No part of this API, asked of a registry in its own name: its token service, its pages. As the client sent it."""
 
     path: str
 
 
-Route = Ping | BlobRoute | ManifestRoute | TagsRoute | ReferrersRoute | CatalogRoute | OtherRoute | ForeignRoute
+Route = (
+    Ping
+    | BlobRoute
+    | ManifestRoute
+    | TagsRoute
+    | ReferrersRoute
+    | CatalogRoute
+    | OtherRoute
+    | UploadRoute
+    | ForeignRoute
+)
 
 
 class NamedBy(Enum):
@@ -252,19 +276,26 @@ def _route(path: str) -> Route:
         raise PathUnknown(f"path {path[:80]!r}: not of the pull side of the distribution API")
     repository = check_repository(path[len("/v2/") : match.start(1) - 1])
     rest = path[match.end() :]
-    if match[1] != "tags" and (not rest or "/" in rest or rest in (".", "..")):
-        raise PathUnknown(f"path {path[:80]!r}: one tag or digest expected at its end")
+    return _route_in(repository, match[1], rest)
+
+
+def _route_in(repository: str, kind: str, rest: str) -> Route:
+    """What follows a repository: `rest` is behind `/blobs/`, `/manifests/`, `/tags/` or `/referrers/`."""
+    if kind == "blobs" and (rest == "uploads" or rest.startswith("uploads/")):
+        return UploadRoute(repository, rest.removeprefix("uploads").removeprefix("/"))
+    if kind != "tags" and (not rest or "/" in rest or rest in (".", "..")):
+        raise PathUnknown(f"{rest[:80]!r}: one tag or digest expected at the path's end")
     try:
-        if match[1] == "blobs":
+        if kind == "blobs":
             return BlobRoute(repository, Digest.parse_any(rest))
-        if match[1] == "manifests":
+        if kind == "manifests":
             return ManifestRoute(repository, parse_reference(rest))
-        if match[1] == "referrers":
+        if kind == "referrers":
             return ReferrersRoute(repository, Digest.parse_any(rest))
     except (DigestInvalid, NameInvalid):
-        return OtherRoute(repository, match[1], rest)
+        return OtherRoute(repository, kind, rest)
     if rest != "list":
-        raise PathUnknown(f"path {path[:80]!r}: the API has tags/list alone")
+        raise PathUnknown(f"{rest[:80]!r}: the API has tags/list alone")
     return TagsRoute(repository)
 
 
@@ -275,7 +306,7 @@ def _split_host(path: str) -> tuple[str | None, str]:
     first, slash, rest = path.removeprefix("/v2/").partition("/")
     if not slash or not looks_like_host(first):
         return None, path
-    if re.fullmatch(r"(?:blobs|manifests|tags|referrers)/[^/]*", rest):
+    if re.fullmatch(r"blobs/uploads/.*|(?:blobs|manifests|tags|referrers)/[^/]*", rest):
         return None, path  # the one component is the repository itself
     return first, f"/v2/{rest}"
 

@@ -50,9 +50,15 @@ def bearer_challenge(headers: Iterable[str]) -> Challenge | None:
     return next((c for c in parse_challenges(headers) if c.scheme == "bearer" and c.get("realm")), None)
 
 
-def insufficient_scope(challenge: Challenge, repository: str) -> Challenge:
-    """The same Bearer challenge, telling a client that its token must be for pulling this repository."""
-    parameters = {**challenge.parameters, "scope": f"repository:{repository}:pull", "error": "insufficient_scope"}
+def insufficient_scope(challenge: Challenge, repository: str, actions: str = "pull") -> Challenge:
+    """The same Bearer challenge, telling a client that its token must be for these actions in this repository.
+
+    Where it is more than a pull, the registry's own scope is better, if it has one for that repository.
+    """
+    scope = challenge.get("scope") or ""
+    if actions == "pull" or not scope.startswith(f"repository:{repository}:"):
+        scope = f"repository:{repository}:{actions}"
+    parameters = {**challenge.parameters, "scope": scope, "error": "insufficient_scope"}
     return Challenge(challenge.scheme, parameters)
 
 

@@ -222,6 +222,7 @@ def running_mirror(
     hosts: tuple[str, ...] = (),
     uv: bool = True,
     forward: Callable[[Origins, Metrics], ForwardParts] | None = None,
+    push: bool = True,
 ) -> Iterator[Mirror]:
     """A mirror whose default upstream is the first; ends with every thread and socket of its own."""
     node = node or ScriptedNode()
@@ -238,6 +239,7 @@ def running_mirror(
         metrics=metrics,
         limits=limits,
         hosts=hosts,
+        push_allowed=lambda: push,
     )
     parts = forward(origins, metrics) if forward is not None else None
     ready: list[int] = []

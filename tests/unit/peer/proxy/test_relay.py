@@ -191,12 +191,12 @@ def test_a_malformed_request_is_a_registry_error(target: str, status: int, code:
     assert not origin.seen
 
 
-@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_writing_is_not_offered(method: str) -> None:
+@pytest.mark.parametrize("method", ["OPTIONS", "TRACE", "PROPFIND"])
+def test_a_method_that_the_api_does_not_have_is_refused(method: str) -> None:
     with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
         response, body = mirror.request("/v2/a/blobs/uploads/", method=method, headers=[("Content-Length", "0")])
     assert (response.status, code_of(body)) == (405, "UNSUPPORTED")
-    assert response.getheader("Allow") == "GET, HEAD"
+    assert response.getheader("Allow") == "GET, HEAD, POST, PATCH, PUT, DELETE"
     assert not origin.seen
 
 

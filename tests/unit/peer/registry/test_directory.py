@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from multidict import CIMultiDict
 
 from peer.registry.base import ANYONE, NODE
 from peer.registry.directory import check, media_type_of
@@ -362,3 +364,10 @@ def test_half_a_layout_is_told_with_what_it_lacks(layout: Path, spoil: Callable[
 def test_a_storage_and_a_layout_are_right(storage: RegistryStorage, layout: Path) -> None:
     check(str(storage.root))
     check(str(layout))
+
+
+def test_a_folder_is_only_read(image: Image) -> None:
+    with contextlib.closing(origins_of(image.layout)) as origins:
+        request = parse_request(f"/v2/{REPOSITORY}/manifests/{TAG}", "", HOST)
+        answer = origins.at(HOST).write("DELETE", request, CIMultiDict(), None, Cancellation())
+    assert (answer.status, json.loads(answer.body)["errors"][0]["code"]) == (405, "UNSUPPORTED")

@@ -19,7 +19,7 @@ from proto.ids import Digest
 if TYPE_CHECKING:
     from multidict import CIMultiDict
 
-    from peer.registry.base import Caller, OriginAnswer
+    from peer.registry.base import Caller, OriginAnswer, SentBody
     from peer.registry.range_reader import Range
     from peer.store.base import Chunk
     from proto.oci.routes import RegistryRequest
@@ -100,6 +100,16 @@ class ScriptedOrigin:
         if not self.ranges or (start == 0 and end is None):
             return Body(0, size, size, False, cut_at)
         return Body(start, len(CONTENT) if end is None else end, len(CONTENT), True, cut_at)
+
+    def write(
+        self,
+        method: str,
+        request: RegistryRequest,
+        headers: CIMultiDict[str],
+        body: SentBody | None,
+        cancel: Cancellation,
+    ) -> OriginAnswer:
+        raise AssertionError("nobody writes here")
 
     async def manifest(self, method: str, request: RegistryRequest, headers: CIMultiDict[str]) -> OriginAnswer:
         raise AssertionError("no blob comes this way")
