@@ -18,7 +18,7 @@ from peer.registry.blob_body import HttpBody, http_body, is_encoded
 from peer.registry.pauses import Pauses
 from peer.registry.redirects import REDIRECT_STATUSES, REDIRECTS_MAX, lines_for, redirect_target, url_target
 from peer.registry.relayed import BODY_BYTES_MAX, RelayClient, as_sent
-from peer.registry.retry import retry_after_s
+from peer.registry.retry import asked_pause_s
 from peer.registry.tokens import AnonymousTokens
 from proto.errors import UpstreamError, UpstreamKind
 from proto.oci.ranges import format_range
@@ -271,6 +271,7 @@ class RegistryOrigin:
         except UpstreamError as error:
             pauses.heed(key, error)
             raise
+        pauses.given(key)
 
 
 def _framing(method: str, body: SentBody | None) -> list[tuple[str, str]]:
@@ -299,7 +300,7 @@ def _refusal(what: str, exchange: Exchange) -> UpstreamError:
     """The answer as an error, with the origin's own words where it has any."""
     status = exchange.status
     kind = _STATUS_KINDS.get(status, UpstreamKind.UNAVAILABLE)
-    delay_s = retry_after_s(exchange.header("Retry-After")) if status in (429, 503) else None
+    delay_s = asked_pause_s(exchange.header) if status in (429, 503) else None
     message = f"{what}: {exchange.endpoint.host} answered {status}"
     words = _words(exchange)
     if exchange.head:

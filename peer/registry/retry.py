@@ -7,6 +7,7 @@ simulator.
 from __future__ import annotations
 
 import email.utils
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 RETRIED: Final = frozenset({UpstreamKind.UNAVAILABLE, UpstreamKind.RATE_LIMITED})
 # The longest Retry-After that is believed: a wrong clock must not stop us for days.
 RETRY_AFTER_MAX_S: Final = 3600.0
+_RESET: Final = re.compile(r"(?:^|[;,\s])(?:t|reset)=(\d+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,3 +92,22 @@ def retry_after_s(header: str | None, wall_time_s: float | None = None) -> float
         return None
     now_s = time.time() if wall_time_s is None else wall_time_s
     return min(max(0.0, when_s - now_s), RETRY_AFTER_MAX_S)
+
+
+def asked_pause_s(header: Callable[[str], str | None]) -> float | None:
+    """The seconds for which an answer that limits its caller asks to be left alone; `header` gives its lines by name.
+
+    Retry-After if there is one, else when the quota begins anew: `RateLimit-Reset` in seconds, or the `t` (earlier
+    `reset`) of `RateLimit`, as the drafts of draft-ietf-httpapi-ratelimit-headers have them.
+    """
+    asked_s = retry_after_s(header("Retry-After"))
+    if asked_s is not None:
+        return asked_s
+    match = _RESET.search(header("RateLimit") or "")
+    return retry_after_s(match[1] if match is not None else _seconds(header("RateLimit-Reset")))
+
+
+def _seconds(text: str | None) -> str | None:
+    """Some say in this line when it is, in Unix seconds: those are no pause."""
+    match = re.match(r"\s*(\d{1,9})(?!\d)", text or "")
+    return match[1] if match is not None else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from peer.registry.retry import NODE_RETRY, Retry, RetrySettings
+from peer.registry.retry import NODE_RETRY, Retry, RetrySettings, asked_pause_s
 
 SETTINGS = RetrySettings()
 
@@ -62,3 +62,20 @@ def test_retry_after_is_waited_for() -> None:
 def test_an_origin_that_wants_a_longer_pause_is_given_up(settings: RetrySettings, longest_s: float) -> None:
     assert retry(settings).delay_s(100.0, longest_s) is not None
     assert retry(settings).delay_s(100.0, longest_s + 0.1) is None
+
+
+@pytest.mark.parametrize(
+    ("lines", "wanted_s"),
+    [
+        ({}, None),
+        ({"Retry-After": "7", "RateLimit-Reset": "50"}, 7.0),
+        ({"RateLimit-Reset": "50"}, 50.0),
+        ({"RateLimit-Reset": "50;w=60"}, 50.0),
+        ({"RateLimit": '"default";r=0;t=30'}, 30.0),
+        ({"RateLimit": "limit=100, remaining=0, reset=20"}, 20.0),
+        ({"RateLimit": '"default";r=0'}, None),
+        ({"RateLimit-Reset": "1780000000"}, None),
+    ],
+)
+def test_a_pause_is_asked_for_by_several_header_lines(lines: dict[str, str], wanted_s: float | None) -> None:
+    assert asked_pause_s(lines.get) == wanted_s
