@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from supernode.signer import IdentitySigner
 
     # Blocking: brings the pieces of a mask into the store (supernode.origin.sources.OriginFetcher.fetch).
-    OriginFetch = Callable[[BlobHandle, tuple[Source, ...], int, Callable[[int, bytes], None], Cancellation], None]
+    OnPiece = Callable[[int, bytes], None]
+    OriginFetch = Callable[[BlobHandle, tuple[Source, ...], int, OnPiece, Cancellation, Callable[[], None]], None]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,10 @@ logger = logging.getLogger(__name__)
 # fell silent, for longer: where the network is cut they all do, and what is on its way would be asked for again.
 UNWANTED_S: Final = 10.0
 UNWANTED_SILENT_S: Final = 60.0
+# How often it is told that bytes come from an origin.
+TELL_MOVED_S: Final = 0.1
+# So long a blob that is opened anew waits for what is left of an earlier swarm of it.
+LEAVING_S: Final = 2.0
 # Threads for opening blobs, and for comparing digests (a core each while they read).
 STORE_THREADS: Final = 4
 CHECK_THREADS: Final = 2
@@ -69,6 +74,7 @@ class _OriginFetch:
     offers: dict[int, tuple[Offer, ...]]
     cancel: Cancellation = field(default_factory=Cancellation)
     turn: Future[None] | None = None
+    told_moved_s: float = float("-inf")
 
     def end(self) -> None:
         """Now, wherever it is."""
@@ -105,6 +111,8 @@ class Seed:
         # Whose fetches end soon, as nobody wants them; the loop's own.
         self._ending: dict[Digest, asyncio.TimerHandle] = {}
         self._fetches: dict[int, _OriginFetch] = {}
+        # What is under way to let go of a blob.
+        self._leaving: dict[Digest, set[Future[None]]] = {}
         self._store_threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
         self._check_threads = ThreadPoolExecutor(CHECK_THREADS, thread_name_prefix="check")
         store.on_evicted(lambda digest: self._tell(lambda events: events.blob_evicted(digest)))
@@ -124,7 +132,12 @@ class Seed:
     # --- the store ---------------------------------------------------------------------------------------------
 
     async def look(self, digest: Digest) -> SeedBlob | None:
-        """What the store has of a blob."""
+        """What the store has of a blob, once whatever had to do with an earlier swarm of it is over."""
+        with self._lock:
+            fetches = [fetch for fetch in self._fetches.values() if fetch.digest == digest and fetch.cancel.cancelled]
+            leaving = [*self._leaving.get(digest, ()), *(fetch.turn for fetch in fetches if fetch.turn is not None)]
+        if leaving:
+            await asyncio.wait([asyncio.wrap_future(each) for each in leaving], timeout=LEAVING_S)
         return await self._loop.run_in_executor(self._store_threads, self._look, digest)
 
     def _look(self, digest: Digest) -> SeedBlob | None:
@@ -180,7 +193,20 @@ class Seed:
         self._go_on(digest)
         wait_s = UNWANTED_SILENT_S if silent else UNWANTED_S
         self._ending[digest] = self._loop.call_later(wait_s, self._end_unwanted, digest)
-        self._store_threads.submit(self._unpin, digest)
+        self._let_go(digest, self._unpin)
+
+    def _let_go(self, digest: Digest, work: Callable[[Digest], None]) -> None:
+        ended = self._store_threads.submit(work, digest)
+        with self._lock:
+            self._leaving.setdefault(digest, set()).add(ended)
+        ended.add_done_callback(lambda _: self._has_left(digest, ended))
+
+    def _has_left(self, digest: Digest, ended: Future[None]) -> None:
+        with self._lock:
+            others = self._leaving[digest] - {ended}
+            self._leaving[digest] = others
+            if not others:
+                del self._leaving[digest]
 
     def _unpin(self, digest: Digest) -> None:
         with self._lock:
@@ -221,7 +247,7 @@ class Seed:
 
         with self._lock:
             self._fetches[fetch_id] = fetch
-            fetch.turn = self._queues.submit(Work.FETCH, upstream, run)
+            fetch.turn = self._queues.submit(Work.FETCH, upstream, run, asker=swarm.first_wanting)
         # Given up before its turn came.
         fetch.turn.add_done_callback(lambda turn: ended(LocalError("cancelled")) if turn.cancelled() else None)
 
@@ -239,12 +265,19 @@ class Seed:
             content = _read_back(handle) if fetch.read_back else None
             self._tell(lambda events: events.seed_stored(swarm.number, piece, piece_hash, content))
 
+        def came() -> None:
+            # Streams of one fetch may both tell it: no harm.
+            now = time.monotonic()
+            if now - fetch.told_moved_s >= TELL_MOVED_S:
+                fetch.told_moved_s = now
+                self._tell(lambda events: events.origin_moved(swarm.number))
+
         try:
             pieces = fetch.pieces & ~mask_of(fetch.offers)
             if pieces:
-                self._fetch(handle, fetch.sources, pieces, stored, fetch.cancel)
+                self._fetch(handle, fetch.sources, pieces, stored, fetch.cancel, came)
             if fetch.offers:
-                self._take_offered(handle, fetch, stored)
+                self._take_offered(handle, fetch, stored, came)
         except FetchCancelled:
             return LocalError("cancelled")
         except (UpstreamError, LocalError) as error:
@@ -255,7 +288,7 @@ class Seed:
         logger.info("origin_fetch_done digest=%s elapsed_s=%.3f", digest.short, time.monotonic() - started_s)
         return None
 
-    def _take_offered(self, handle: BlobHandle, fetch: _OriginFetch, stored: Callable[[int, bytes], None]) -> None:
+    def _take_offered(self, handle: BlobHandle, fetch: _OriginFetch, stored: OnPiece, came: Callable[[], None]) -> None:
         """Bring what members offer, and from the origin what they do not give; store it if the whole is the blob.
 
         If not, the origin is asked for all of it, and the bytes of each member are compared with its.
@@ -266,7 +299,7 @@ class Seed:
                 gathered.bring(self._transport, self._signer.ticket(handle.digest, self._signer.peer), fetch.cancel)
                 given = mask_of(gathered.given)
                 if rest := left & ~given:
-                    self._fetch(handle, fetch.sources, rest, stored, fetch.cancel)
+                    self._fetch(handle, fetch.sources, rest, stored, fetch.cancel, came)
                 whole = given | handle.held == handle.layout.full_mask
                 matches = gathered.matches(fetch.cancel) if given and whole else None
                 refused = frozenset(gathered.refused)
@@ -276,7 +309,7 @@ class Seed:
         except (LocalError, PieceCorrupt) as error:
             logger.warning("offers_not_used digest=%s error=%s", handle.digest.short, error)
         if left := left & ~handle.held:
-            self._fetch(handle, fetch.sources, left, stored, fetch.cancel)
+            self._fetch(handle, fetch.sources, left, stored, fetch.cancel, came)
 
     def cancel_origin(self, fetch_id: int) -> None:
         """See SeedWork."""
@@ -375,8 +408,9 @@ class Seed:
     def void(self, digest: Digest) -> None:
         """See SeedWork."""
         with self._lock:
-            if not self._closing:
-                self._store_threads.submit(self._void, digest)
+            closing = self._closing
+        if not closing:
+            self._let_go(digest, self._void)
 
     def _void(self, digest: Digest) -> None:
         handle = self._store.get(digest)

@@ -110,6 +110,8 @@ class Blob:
     private_at: dict[str, None] = field(default_factory=dict)
     # A private blob that this node shares with nobody: it asks the origin as its own clients may.
     alone: bool = False
+    # Until its digest has passed here: the upstreams whose readers may have what is here and what comes.
+    upstreams: dict[str, None] = field(default_factory=dict)
     fetches: dict[int, Fetch] = field(default_factory=dict)
     upstream: Upstream | None = None
     holders: KnownHolders = field(init=False)
@@ -140,6 +142,16 @@ class Blob:
 
     def __post_init__(self) -> None:
         self.holders = KnownHolders(self.digest)
+
+    def serves(self, upstream: str) -> bool:
+        """Whether a reader that named this upstream may have what is here and comes: no other's unproven bytes."""
+        return self.complete or self.repair or upstream in self.upstreams
+
+    @property
+    def place(self) -> Source | None:
+        """Where to ask for it: of the places that give it to anyone the latest, at an upstream that it serves."""
+        served = (source for source in self.sources if source.upstream in self.upstreams)
+        return next(served, next(iter(self.sources), None))
 
     def end_session(self) -> None:
         """The session is over: its numbers, leases and questions with it. The ticket outlives it."""

@@ -21,6 +21,8 @@ class Limits:
     # containerd gives up on headers after 30 s.
     # The supernode says before that, after 20 s, that an origin is slow.
     size_wait_s: float = 23.0
+    # A reader whose answer comes behind one about another upstream goes to its own: that one's trouble is not its.
+    other_upstream_s: float = 0.5
     # For how long a check that a blob is public counts.
     public_s: float = 3600.0
     # The same while the origin cannot be asked.

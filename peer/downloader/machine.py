@@ -161,6 +161,6 @@ class Downloader:
     def known_size(self, digest: Digest, source: Source, now: float) -> int | None:
         """The size in bytes where the blob is known to be public at that source and its size is known."""
         blob = self.state.blobs.get(digest)
-        if blob is None or blob.layout is None or not self.state.sharing:
+        if blob is None or blob.layout is None or not self.state.sharing or not blob.serves(source.upstream):
             return None
         return blob.layout.size_bytes if self.state.public.get((digest, source), -1.0) >= now else None

@@ -59,7 +59,7 @@ def origin_status(state: State, event: OriginStatus) -> Blob | None:
 
 
 def _has_source(blob: Blob) -> bool:
-    return blob.layout is not None and (blob.lender is not None if blob.private else bool(blob.sources))
+    return blob.layout is not None and (blob.lender is not None if blob.private else blob.place is not None)
 
 
 def may_ask(state: State, blob: Blob) -> bool:
@@ -90,7 +90,8 @@ def plan_upstream(state: State, blob: Blob) -> None:
         return
     first = blob.first_read if blob.first_read != NO_READER else first_missing(~pieces)
     lender = blob.lender if blob.private else None
-    source, reader = (lender.source, lender.reader) if lender is not None else (blob.sources[0], 0)
+    source, reader = (lender.source, lender.reader) if lender is not None else (blob.place, 0)
+    assert source is not None
     upstream = Upstream(state.new_id(), pieces, blob.elected, reader)
     blob.upstream = upstream
     state.owners[upstream.fetch] = blob

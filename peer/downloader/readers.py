@@ -43,8 +43,9 @@ def blob_wanted(state: State, event: BlobWanted) -> Blob:
         refuse(state, blob, reader, "store", "the store of this node is full or in trouble")
     elif blob.private:
         private.wanted(state, blob, reader)
-    elif blob.layout is not None and state.is_public(event.digest, event.source):
-        admit(state, blob, event.source)
+    elif blob.layout is not None and _is_known_public(state, blob, event.source):
+        if _bind(state, blob, event.source):
+            admit(state, blob, event.source)
     elif reader.allowed_bytes is not None and (blob.complete or state.is_denied(event.source)):
         private.wanted(state, blob, reader)
     else:
@@ -52,9 +53,16 @@ def blob_wanted(state: State, event: BlobWanted) -> Blob:
     return blob
 
 
+def _is_known_public(state: State, blob: Blob, source: Source) -> bool:
+    """With a supernode its word is needed where the bytes of this blob may be another upstream's."""
+    return state.is_public(blob.digest, source) and (not state.connected or blob.serves(source.upstream))
+
+
 def ask(state: State, blob: Blob, source: Source) -> None:
     """Find out whether the blob is public at the source, and its size."""
     if state.connected:
+        if any(other.upstream != source.upstream for other in blob.unanswered):
+            _hurry(state, blob, source)
         if source not in blob.unanswered:
             blob.wanted = blob.wanted or not blob.complete
             state.announce(blob, source)
@@ -62,6 +70,44 @@ def ask(state: State, blob: Blob, source: Source) -> None:
         check = state.new_id()
         state.public_checks[check] = (blob.digest, source)
         state.emit(CheckPublic(check, blob.digest, source))
+
+
+def _hurry(state: State, blob: Blob, source: Source) -> None:
+    """The answer comes after that about another upstream, which may be slow: its trouble is not theirs."""
+    for reader in blob.readers.values():
+        if reader.source == source:
+            reader.deadline = min(reader.deadline, state.now + state.limits.other_upstream_s)
+
+
+def serve(state: State, blob: Blob, source: Source, *, anew: bool = True) -> None:
+    """The blob was found public at the source just now: let in who named it. `anew`: see _bind()."""
+    if _bind(state, blob, source, anew=anew):
+        state.mark_public(blob, source)
+        admit(state, blob, source)
+
+
+def _bind(state: State, blob: Blob, source: Source, *, anew: bool = True) -> bool:
+    """What comes is for readers of this source's upstream. They are refused where another's bytes are here, unproven.
+
+    `anew`: nothing comes any more from where it was asked for before.
+    """
+    if blob.serves(source.upstream):
+        return True
+    if blob.upstreams and _bound_elsewhere(state, blob):
+        message = "what is here of the blob came from another origin, and its digest has not passed yet"
+        source_refused(state, blob, source, "unavailable", message, 0.0)
+        return False
+    if anew:
+        blob.upstreams.clear()
+    blob.upstreams[source.upstream] = None
+    return True
+
+
+def _bound_elsewhere(state: State, blob: Blob) -> bool:
+    """Whether bytes are here, or come, that no supernode vouches for."""
+    if blob.held & ~blob.hashed or blob.upstream is not None:
+        return True
+    return not state.connected and any(reader.admitted and not reader.failed for reader in blob.readers.values())
 
 
 def reader_at(state: State, event: ReaderAt) -> Blob | None:
@@ -101,8 +147,7 @@ def public_checked(state: State, event: PublicChecked) -> Blob | None:
     if not reason and not set_layout(state, blob, event.size_bytes, None):
         reason = "limit"
     if not reason:
-        state.mark_public(blob, source)
-        admit(state, blob, source)
+        serve(state, blob, source)
     elif not (state.connected and source in blob.unanswered):
         message = event.message or "the blob's size is not one we serve"
         source_refused(state, blob, source, reason, message, event.retry_after_s)

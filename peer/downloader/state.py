@@ -222,11 +222,11 @@ class State:
     # --- messages to the supernode ----------------------------------------------------------------------------
 
     def announce(self, blob: Blob, source: Source | None) -> None:
-        """What we hold and want, naming one source (None: the last one known to be public).
+        """What we hold and want, naming one source (None: see Blob.place).
 
         Each is answered, in order, by SwarmOpened or BlobRefused; without a source it would be refused.
         """
-        source = source or next(iter(blob.sources), None)
+        source = source or blob.place
         if not self.connected or source is None or blob.alone:
             return
         layout = blob.layout

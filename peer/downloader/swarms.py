@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peer.downloader import private
-from peer.downloader.admission import admit, answer_admitted, refuse_unanswered, set_layout
+from peer.downloader.admission import answer_admitted, refuse_unanswered, set_layout
 from peer.downloader.blob import StoreState
 from peer.downloader.contract import CheckDigest, VoidInStore
 from peer.downloader.leases import completed, decline_early, give_up, start_early, stop_all, store_trouble
+from peer.downloader.readers import serve
 from proto.pieces import indices
 from proto.wire.messages import BlobChecked, Stored, Withdraw
 
@@ -40,6 +41,7 @@ def found(state: State, event: BlobFound) -> Blob | None:
     blob.sources = list(event.sources)
     blob.private_at = dict.fromkeys(event.private_at)
     blob.alone = blob.private
+    blob.upstreams = {source.upstream: None for source in event.sources}
     state.note(blob, "found in the store")
     return blob
 
@@ -60,7 +62,7 @@ def opened(state: State, event: SwarmOpened) -> Blob | None:
         return blob
     if blob.swarm and blob.swarm != event.swarm:
         state.swarms.pop(blob.swarm, None)
-    blob.swarm, blob.ticketed = event.swarm, bool(event.ticket)
+    anew, blob.swarm, blob.ticketed = event.swarm != blob.swarm, event.swarm, bool(event.ticket)
     state.swarms[event.swarm] = blob
     blob.progress_at = state.now
     state.note(blob, f"swarm {event.swarm} opened")
@@ -69,8 +71,7 @@ def opened(state: State, event: SwarmOpened) -> Blob | None:
         state.send(Stored(0, blob.swarm, piece, 0))
     blob.announced_held = blob.held
     if source is not None:
-        state.mark_public(blob, source)
-        admit(state, blob, source)
+        serve(state, blob, source, anew=anew)
     if blob.wanted and not blob.complete:
         state.open_store(blob)
     state.tell_reader_moved(blob)
@@ -90,6 +91,7 @@ def _other_cut(state: State, blob: Blob) -> None:
     blob.announced = False
     blob.held = blob.hashed = 0
     state.end_private(blob)
+    blob.upstreams.clear()
     if blob.store is StoreState.CLOSED:
         blob.cut(None)
 
@@ -153,6 +155,7 @@ def evicted(state: State, event: BlobEvicted) -> Blob | None:
     if blob is None or blob.store is not StoreState.CLOSED:
         return blob
     blob.held = blob.hashed = 0
+    blob.upstreams.clear()
     blob.complete = False
     state.end_private(blob)
     state.note(blob, "evicted")
@@ -249,5 +252,6 @@ def void(state: State, blob: Blob, message: str) -> None:
         state.emit(VoidInStore(blob.digest))
         blob.check_voided = bool(blob.check)
     blob.held = blob.hashed = blob.announced_held = 0
+    blob.upstreams.clear()
     blob.complete = blob.wanted = blob.announced_wanted = False
     state.end_private(blob)

@@ -7,12 +7,15 @@ announcements.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
+from proto.bounded_dict import BoundedDict
+from proto.errors import LayercastError
 from proto.ids import PeerId, peer_name
 from proto.pieces import PieceLayout, mask_from_bytes
 from proto.wire.messages import SEED_NODE, Announce, Source, Vouched
+from supernode.control.verification import SILENT_S
 from supernode.scheduler import contract
 
 if TYPE_CHECKING:
@@ -32,6 +35,12 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# Clients have been sent headers of a blob after so long (peer.proxy), and would be cut off.
+NO_HEADERS_S: Final = 20.0
+# Two silent upstreams do not make way for each other all the time.
+MADE_WAY_S: Final = 60.0
+MADE_WAY_MAX: Final = 10_000
+
 
 @dataclass(eq=False, slots=True)
 class Admission:
@@ -45,6 +54,8 @@ class Admission:
     _seed_reach: SeedReach
     _verification: Verification
     _offers: Offers
+    # Blobs that made way for readers of this upstream, and until when they do not again.
+    _made_way: BoundedDict[tuple[Digest, str], float] = field(default_factory=lambda: BoundedDict(MADE_WAY_MAX))
 
     # --- opening a swarm -------------------------------------------------------------------------------------------
 
@@ -108,6 +119,27 @@ class Admission:
             swarm.hashes.known.bit_count(), len(swarm.recovering),
         )  # fmt: skip
 
+    # --- one upstream after the other ------------------------------------------------------------------------------
+
+    def makes_way(self, swarm: OpenSwarm, upstream: str) -> bool:
+        """Drop a swarm of which nothing came, for readers that named this upstream. False while it may yet serve them.
+
+        Raises LayercastError where to wait is no use: they have it from the origin that they named.
+        """
+        now, digest = self._ports.clock(), swarm.digest
+        if swarm.silent_s(now) < SILENT_S:
+            return False
+        began_lately = now - swarm.upstream_since_s < NO_HEADERS_S and now >= self._made_way.get(
+            (digest, upstream), 0.0
+        )
+        if swarm.wanted_by and not (swarm.empty and began_lately):
+            raise LayercastError(f"blob {digest.short} comes from {swarm.upstream}, of which nothing comes now")
+        logger.info("swarm_made_way digest=%s upstream=%s for=%s", digest.short, swarm.upstream or "-", upstream)
+        self._made_way[digest, upstream] = now + MADE_WAY_S
+        self._participation.drop_all(swarm, f"blob {digest.short}: nothing came from {swarm.upstream}")
+        self._ports.seed.void(digest)
+        return True
+
     # --- members ---------------------------------------------------------------------------------------------------
 
     def enter(self, session: PeerSession, swarm: OpenSwarm, announce: Announce, public: Iterable[Source]) -> None:
@@ -117,6 +149,8 @@ class Admission:
         if quarantined:
             held = 0
         public = list(public)
+        if announce.wanted and public and not swarm.wanted_by:
+            swarm.begin_at(swarm.upstream or public[0].upstream, self._ports.clock())
         for source in swarm.add_sources(public):
             self._ports.state.add_source(swarm.digest, source)
         session.announced[swarm.digest] = swarm.number

@@ -17,7 +17,7 @@ from proto.oci.routes import check_repository
 from proto.oci.upstreams import normalise_upstream
 from proto.wire.messages import Announce, BlobRefused, Source, Withdraw
 from supernode.control.peer_session import TEXT_MAX
-from supernode.control.verification import VOIDS_MAX
+from supernode.control.verification import SILENT_S, VOIDS_MAX
 from supernode.origin.public_access import Verdict
 from supernode.shares import is_over_share
 
@@ -33,11 +33,15 @@ if TYPE_CHECKING:
     from supernode.origin.public_access import PublicAccess
     from supernode.state.base import SavedSwarm
 
+    # Whose announcements, and of which upstream.
+    _Line = tuple[PeerSession, str]
+
 # Announcements of one digest by one peer that may wait for an answer: one a source is normal.
 WAITING_PER_DIGEST_MAX: Final = 64
-# Blobs of one peer that are asked about at a time, and bytes of its announcements that wait behind them. A node that
-# comes back with thousands of blobs has its answers a little later; one that makes up digests holds up itself alone.
-ANSWERING_PER_PEER_MAX: Final = 64
+# Blobs of one peer at one upstream that are asked about at a time, and bytes of its announcements that wait behind
+# them. A node that comes back with thousands of blobs has its answers a little later; one that makes up digests holds
+# up itself alone, and one whose registry is slow its blobs of that registry.
+ANSWERING_PER_UPSTREAM_MAX: Final = 64
 WAITING_BYTES_PER_PEER_MAX: Final = 16 * 1024 * 1024
 # Open swarms hold hashes, members and the scheduler's masks: about 50 KiB each with 256 pieces.
 SWARMS_MAX: Final = 20_000
@@ -73,9 +77,10 @@ class Announcements:
     _on_fatal: Callable[[BaseException | None], None]
     _waiting: dict[tuple[PeerSession, Digest], deque[Announce | Withdraw]] = field(default_factory=dict)
     _opening: dict[Digest, asyncio.Task[OpenSwarm]] = field(default_factory=dict)
-    # Of each peer: blobs that are being asked about, those that wait for that, and the bytes of what waits.
-    _answering: Counter[PeerSession] = field(default_factory=Counter)
-    _lined_up: dict[PeerSession, deque[Digest]] = field(default_factory=dict)
+    # Of each peer and upstream: blobs that are being asked about, and those that wait for that. Of each peer: the bytes
+    # of what waits.
+    _answering: Counter[_Line] = field(default_factory=Counter)
+    _lined_up: dict[_Line, deque[Digest]] = field(default_factory=dict)
     _waiting_bytes: Counter[PeerSession] = field(default_factory=Counter)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -102,14 +107,15 @@ class Announcements:
             waiting.append(message)
             return
         self._waiting[session, digest] = deque([message])
-        if self._answering[session] < ANSWERING_PER_PEER_MAX:
-            self._begin(session, digest)
+        line = session, message.sources[0].upstream if isinstance(message, Announce) and message.sources else ""
+        if self._answering[line] < ANSWERING_PER_UPSTREAM_MAX:
+            self._begin(line, digest)
         else:
-            self._lined_up.setdefault(session, deque()).append(digest)
+            self._lined_up.setdefault(line, deque()).append(digest)
 
-    def _begin(self, session: PeerSession, digest: Digest) -> None:
-        self._answering[session] += 1
-        task = asyncio.create_task(self._work_off(session, digest))
+    def _begin(self, line: _Line, digest: Digest) -> None:
+        self._answering[line] += 1
+        task = asyncio.create_task(self._work_off(line, digest))
         self._tasks.add(task)
         task.add_done_callback(self._answered)
 
@@ -118,7 +124,8 @@ class Announcements:
         if not task.cancelled() and task.exception() is not None:
             self._on_fatal(task.exception())
 
-    async def _work_off(self, session: PeerSession, digest: Digest) -> None:
+    async def _work_off(self, line: _Line, digest: Digest) -> None:
+        session, _ = line
         waiting = self._waiting[session, digest]
         try:
             while waiting and self._control.nodes.session(session.node) is session:
@@ -131,35 +138,41 @@ class Announcements:
         except FrameInvalid as error:
             session.channel.end("frame", str(error))
         finally:
-            self._waiting_bytes[session] -= sum(map(_size_bytes, waiting))
-            del self._waiting[session, digest]
-            self._next(session)
+            self._forget(session, digest)
+            self._next(line)
 
-    def _next(self, session: PeerSession) -> None:
-        """One answer of this peer's is done: the next of its blobs, or nothing is left of it here."""
-        self._answering[session] -= 1
-        lined_up = self._lined_up.get(session)
-        while lined_up and self._control.nodes.session(session.node) is not session:
-            digest = lined_up.popleft()
-            self._waiting_bytes[session] -= sum(map(_size_bytes, self._waiting.pop((session, digest))))
-        if lined_up:
-            self._begin(session, lined_up.popleft())
-        elif not self._answering[session]:
-            self._lined_up.pop(session, None)
-            del self._answering[session]
+    def _forget(self, session: PeerSession, digest: Digest) -> None:
+        self._waiting_bytes[session] -= sum(map(_size_bytes, self._waiting.pop((session, digest))))
+        if not self._waiting_bytes[session]:
             del self._waiting_bytes[session]
+
+    def _next(self, line: _Line) -> None:
+        """One answer of this peer's is done: the next of its blobs, or nothing is left of it here."""
+        session, _ = line
+        self._answering[line] -= 1
+        lined_up = self._lined_up.get(line)
+        while lined_up and self._control.nodes.session(session.node) is not session:
+            self._forget(session, lined_up.popleft())
+        if lined_up:
+            self._begin(line, lined_up.popleft())
+        elif not self._answering[line]:
+            self._lined_up.pop(line, None)
+            del self._answering[line]
 
     async def _answer(self, session: PeerSession, digest: Digest, announce: Announce) -> None:
         verdict, public = await self._verdict(session, digest, announce)
         if verdict.public:
             try:
-                swarm = await self._serving(digest, verdict.size_bytes, host_of(session), public)
+                swarm = await self._serving(digest, verdict.size_bytes, announce, host_of(session), public)
                 try:
                     if self._control.nodes.session(session.node) is session:
                         self._control.admission.enter(session, swarm, announce, public)
                 finally:
                     # Also where it breaks the protocol: nobody may be in it.
                     self._control.participation.settle(swarm)
+                if announce.wanted and swarm.vouched and not swarm.seed_complete:
+                    await asyncio.sleep(SILENT_S)
+                    self._control.verification.ask_elsewhere(swarm, {source.upstream for source in public})
                 return
             except FrameInvalid:
                 raise
@@ -209,21 +222,34 @@ class Announcements:
 
     # --- the swarm -----------------------------------------------------------------------------------------------
 
-    async def _serving(self, digest: Digest, size_bytes: int, opener: str, public: list[Source]) -> OpenSwarm:
-        """The open swarm, once what is in it came from the announced sources or its digest has passed.
+    async def _serving(
+        self, digest: Digest, size_bytes: int, announce: Announce, opener: str, public: list[Source]
+    ) -> OpenSwarm:
+        """The open swarm of this size, once what is in it is of an announced upstream or its digest has passed.
 
-        Raises LayercastError where that takes too long: the clients then have it from the origin that they named.
+        Raises LayercastError where there is none, or that takes too long: the clients then have it from the origin that
+        they named.
         """
         upstreams = {source.upstream for source in public}
+        if any(self._control.verification.times_voided(source, digest) for source in public):
+            # Who sent wrong content lately comes after those that wait for an answer about another origin.
+            await asyncio.sleep(2 * _LOOK_S)
         for _ in range(round(OTHER_ORIGIN_WAIT_S / _LOOK_S)):
             swarm = await self._swarm(digest, size_bytes, opener)
-            if swarm.serves(upstreams):
+            same_size = swarm.layout.size_bytes == size_bytes
+            if same_size and (not announce.wanted or swarm.serves(upstreams)):
                 return swarm
-            await asyncio.sleep(_LOOK_S)
+            if swarm.vouched or not announce.wanted:
+                raise LayercastError(
+                    f"blob {digest.short} has {swarm.layout.size_bytes} bytes here, the origin says {size_bytes}"
+                )
+            # In the same turn of the loop the swarm is opened anew, before anybody else asks for it.
+            if not self._control.admission.makes_way(swarm, public[0].upstream):
+                await asyncio.sleep(_LOOK_S)
         raise LayercastError(f"blob {digest.short} comes from another origin, and its digest has not passed yet")
 
     async def _swarm(self, digest: Digest, size_bytes: int, opener: str) -> OpenSwarm:
-        """The open swarm of this size. Raises LayercastError where there is none and cannot be."""
+        """The open swarm; else one of this size is opened. Raises LayercastError where that cannot be."""
         # Looked up again after every wait: the last member of a swarm just opened may have left meanwhile.
         while (swarm := self._control.swarms.of(digest)) is None:
             task = self._opening.get(digest)
@@ -231,14 +257,6 @@ class Announcements:
                 self._check_room(opener)
                 task = self._opening[digest] = asyncio.create_task(self._open(digest, size_bytes, opener))
             await asyncio.shield(task)
-        if swarm.layout.size_bytes != size_bytes and not (swarm.vouched or swarm.hashes.known or swarm.fetches):
-            # Nothing came of that size: another origin said so, and is not believed more than this one.
-            self._control.participation.drop_all(swarm, f"blob {digest.short}: origins disagree about its size")
-            return await self._swarm(digest, size_bytes, opener)
-        if swarm.layout.size_bytes != size_bytes:
-            raise LayercastError(
-                f"blob {digest.short} has {swarm.layout.size_bytes} bytes here, the origin says {size_bytes}"
-            )
         return swarm
 
     def _check_room(self, opener: str) -> None:

@@ -114,9 +114,12 @@ class OpenSwarm:
     pinned: bool = False
     # None of those who want it reaches the supernode's upload port.
     seed_out_of_reach: bool = False
-    # Upstreams whose bytes are here while no digest vouches for them; the pieces that the fetch which runs was for, and
-    # the upstreams that it asked in vain.
-    suppliers: set[str] = field(default_factory=set)
+    # Whose bytes fill it until its digest has passed: only nodes whose clients named this upstream are given any. Since
+    # when, and when its origin last sent something.
+    upstream: str = ""
+    upstream_since_s: float = float("-inf")
+    origin_moved_s: float = float("-inf")
+    # The pieces that the fetch which runs was for, and the upstreams that it asked in vain.
     fetch_pieces: int = 0
     givers: frozenset[PeerId] = frozenset()
     upstreams_tried: set[str] = field(default_factory=set)
@@ -197,6 +200,8 @@ class OpenSwarm:
             self.hashes.clear()
             return False
         self.vouched = saved.vouched
+        if saved.sources:
+            self.upstream = saved.sources[0].upstream
         self.recorded.update(PeerId(peer) for peer in saved.holders)
         return True
 
@@ -280,9 +285,17 @@ class OpenSwarm:
         before, self.pinned = self.pinned, self.layout.count > 0 and self.wanted_by > 0
         return before is not self.pinned
 
+    def begin_at(self, upstream: str, now: float) -> None:
+        """Until the digest has passed, its bytes come from there alone."""
+        self.upstream, self.upstream_since_s = upstream, now
+
     def add_sources(self, sources: Iterable[Source]) -> list[Source]:
-        """The blob may be asked there. Returns those that are new; the first SOURCES_MAX are kept."""
-        added = [source for source in sources if source not in self.sources][: SOURCES_MAX - len(self.sources)]
+        """The blob may be asked there. Returns those that are new; the first SOURCES_MAX are kept.
+
+        While no digest vouches for it, those of its own upstream alone.
+        """
+        own = [source for source in sources if self.vouched or source.upstream == self.upstream]
+        added = [source for source in own if source not in self.sources][: SOURCES_MAX - len(self.sources)]
         self.sources += added
         return added
 
@@ -339,11 +352,15 @@ class OpenSwarm:
 
     def seed_evicted(self) -> int:
         """The store let go of it. Returns the pieces (mask) that it held."""
-        self.suppliers.clear()
         pieces, self.seed_held, self.content, self.seed_checked = self.seed_held, 0, None, False
         return pieces
 
     # --- the origin ------------------------------------------------------------------------------------------------
+
+    @property
+    def first_wanting(self) -> PeerName | None:
+        """The member that wants it for the longest: a fetch waits in its turn."""
+        return next((member.name for member in self.members.values() if member.wanted), None)
 
     def fetch_began(self, fetch_id: int, pieces: int = 0, givers: frozenset[PeerId] = frozenset()) -> None:
         """The supernode is to ask the origin that most of those who want the blob named, when that one's turn comes.
@@ -375,10 +392,19 @@ class OpenSwarm:
 
     def serves(self, upstreams: set[str]) -> bool:
         """Whether a reader that named these may have what is here: others' bytes only once the digest has passed."""
-        if self.vouched:
-            return True
-        asked = {self.sources[0].upstream} if self.fetches and self.sources else set()
-        return self.suppliers | asked <= upstreams
+        return self.vouched or not self.upstream or self.upstream in upstreams
+
+    def silent_s(self, now: float) -> float:
+        """For how long nothing of it came, infinite where nobody wants it; 0 while the digest is being compared."""
+        if self.checking:
+            return 0.0
+        moved_s = max(self.upstream_since_s, self.origin_moved_s, self.moved_s)
+        return now - moved_s if self.wanted_by else float("inf")
+
+    @property
+    def empty(self) -> bool:
+        """Nobody has anything of it, as far as is known."""
+        return not self.seed_held and not any(member.held | member.unproven for member in self.members.values())
 
     def fetch_runs(self, fetch_id: int) -> None:
         """The supernode asks the origin."""

@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 
 K = TypeVar("K")
 
+# An origin of which nothing came for so long is silent: readers that named another one wait no longer for it.
+SILENT_S: Final = 0.5
 # A source whose blob did not match its digest so many times is not asked for it again for VOIDED_S.
 VOIDS_MAX: Final = 2
 VOIDED_S: Final = 600.0
@@ -88,8 +90,8 @@ class Verification:
     def _void(self, swarm: OpenSwarm) -> None:
         """The blob did not match its digest: nothing of it counts, and whoever brought it is remembered."""
         message = f"blob {swarm.digest.short} did not match its digest"
-        blamed = [source for source in swarm.sources if source.upstream in swarm.suppliers]
-        logger.error("blob_voided digest=%s source=%s", swarm.digest.short, ", ".join(sorted(swarm.suppliers)) or "-")
+        blamed = [source for source in swarm.sources if source.upstream == swarm.upstream]
+        logger.error("blob_voided digest=%s source=%s", swarm.digest.short, swarm.upstream or "-")
         for source in blamed:
             self._blame(source, swarm.digest)
         self._ask_origin_first(swarm.digest)
@@ -124,8 +126,6 @@ class Verification:
         if not found.hashes.agrees(piece, piece_hash):
             self._contradicted(found)
             return
-        if found.fetches and found.sources and not found.vouched:
-            found.suppliers.add(found.sources[0].upstream)
         self._participation.learn_hashes(found, piece, piece_hash)
         found.seed_stored(piece, self._ports.clock(), content)
         if not found.seed_out_of_reach:
@@ -169,6 +169,22 @@ class Verification:
         found = self._swarms.numbered(swarm)
         if found is not None:
             found.fetch_runs(fetch_id)
+
+    def origin_moved(self, swarm: int) -> None:
+        """Bytes come from the origin."""
+        found = self._swarms.numbered(swarm)
+        if found is not None:
+            found.origin_moved_s = self._ports.clock()
+
+    def ask_elsewhere(self, swarm: OpenSwarm, upstreams: set[str]) -> None:
+        """Who wants the blob named these, and the origin that is asked now is silent: the next one's turn."""
+        if (
+            swarm.sources
+            and swarm.sources[0].upstream not in upstreams
+            and swarm.silent_s(self._ports.clock()) >= SILENT_S
+        ):
+            for fetch_id in swarm.fetches:
+                self._ports.seed.cancel_origin(fetch_id)
 
     def origin_ended(
         self, fetch_id: int, swarm: int, *, ok: bool, refused: str = "", retry_after_s: float = 0.0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from peer.registry.origins import Origins
     from peer.registry.range_reader import Sink
-    from peer.store.base import BlobHandle
+    from peer.store.base import BlobHandle, Chunk
     from peer.transport.cancellation import Cancellation
     from proto.ids import Digest
     from proto.wire.messages import Source
@@ -73,15 +73,21 @@ class OriginFetcher:
         pieces: int,
         on_piece: Callable[[int, bytes], None],
         cancel: Cancellation,
+        on_bytes: Callable[[], None] = lambda: None,
     ) -> None:
-        """Store the pieces of the mask; `on_piece(piece, hash)` after each, from any thread.
+        """Store the pieces of the mask. From any thread: `on_piece(piece, hash)` after each, `on_bytes()` as some come.
 
         Raises UpstreamError, LocalError or FetchCancelled; what was stored by then was reported.
         """
         cutter = PieceCutter(handle, on_piece)
+
+        def keep(offset: int, chunk: Chunk) -> None:
+            on_bytes()
+            cutter.write(offset, chunk)
+
         try:
             missing = handle.layout.byte_ranges(pieces)
-            self.fetch_ranges(sources, handle.digest, handle.layout.size_bytes, missing, cutter.write, cancel)
+            self.fetch_ranges(sources, handle.digest, handle.layout.size_bytes, missing, keep, cancel)
         finally:
             cutter.close()
 

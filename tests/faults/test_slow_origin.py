@@ -107,6 +107,18 @@ def test_checks_at_a_registry_in_trouble_keep_no_others_waiting(
         assert_shared(peer)
 
 
+def test_checks_that_stand_still_keep_no_blob_of_another_registry_waiting_in_the_same_peer(
+    tmp_path: Path, origin: FakeOrigin, stuck: FakeOrigin
+) -> None:
+    stuck.always["HEAD"] = Fault(delay_s=30.0)
+    with peers_of(tmp_path, origin, "--insecure-upstream", stuck.authority) as [peer], contextlib.ExitStack() as pulls:
+        waiting = [pulls.enter_context(Pull(peer.proxy, target)) for target in of_stuck(stuck, 96)]
+        wait_until(lambda: len(stuck.blob_requests("HEAD")) >= 16)
+        assert_pulled(peer.proxy, some(origin))
+        assert all(pull.running for pull in waiting)
+        assert_shared(peer)
+
+
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_a_blob_that_is_limited_is_asked_for_once_and_every_client_hears_so(
     tmp_path: Path, origin: FakeOrigin, method: str

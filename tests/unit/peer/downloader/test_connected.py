@@ -87,6 +87,28 @@ def test_a_client_of_another_source_waits_for_the_word_about_that_source() -> No
     assert script.machine.state.blobs[DIGEST].wanted
 
 
+def test_a_client_of_another_source_reads_others_bytes_only_by_the_supernodes_word() -> None:
+    script = Script().connected().open()
+    script.machine.state.mark_public(script.machine.state.blobs[DIGEST], OTHER_SOURCE)
+    assert script.machine.known_size(DIGEST, OTHER_SOURCE, script.now) is None
+    assert of_type(script(BlobWanted(2, DIGEST, OTHER_SOURCE)), AnswerReader) == []
+    assert of_type(script.receive(OPENED), AnswerReader) == [AnswerReader(2)]
+    assert script(BlobWanted(3, DIGEST, OTHER_SOURCE)) == [AnswerReader(3)]
+
+
+def test_a_client_of_another_source_is_not_given_what_no_supernode_signed() -> None:
+    script = Script().connected().open(held=0b0001, hashed=0b0000)
+    script(BlobWanted(2, DIGEST, OTHER_SOURCE))
+    assert [refused.reason for refused in of_type(script.receive(OPENED), RefuseReader)] == ["unavailable"]
+
+
+def test_a_client_whose_answer_stands_behind_one_about_another_upstream_does_not_wait_for_it() -> None:
+    script = Script().connected()
+    script(BlobWanted(1, DIGEST, SOURCE), BlobWanted(2, DIGEST, OTHER_SOURCE))
+    refused = of_type(script.wait(script.machine.state.limits.other_upstream_s), RefuseReader)
+    assert [(each.reader, each.reason) for each in refused] == [(2, "link")]
+
+
 def test_answers_belong_to_announcements_in_their_order() -> None:
     script = Script().connected()
     script(BlobWanted(1, DIGEST, SOURCE), BlobWanted(2, DIGEST, OTHER_SOURCE))

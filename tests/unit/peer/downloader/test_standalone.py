@@ -352,3 +352,20 @@ def test_a_failed_upstream_fetch_sends_readers_on_and_is_tried_anew_for_the_next
     assert FailReaders(DIGEST, False, "upstream: unavailable") in script(UpstreamEnded(fetch.fetch, "unavailable"))
     assert of_type(script.wait(60.0), FetchUpstream) == []
     assert of_type(script(BlobWanted(2, DIGEST, SOURCE)), FetchUpstream)
+
+
+def test_two_clients_that_named_two_origins_are_not_given_the_bytes_of_one() -> None:
+    script = Script()
+    checks = of_type(script(BlobWanted(1, DIGEST, SOURCE), BlobWanted(2, DIGEST, OTHER_SOURCE)), CheckPublic)
+    out = script(*(PublicChecked(check.check, SIZE) for check in checks), StoreOpened(DIGEST, 0, 0, False))
+    assert of_type(out, AnswerReader) == [AnswerReader(1)]
+    assert [(refused.reader, refused.reason) for refused in of_type(out, RefuseReader)] == [(2, "unavailable")]
+    assert [fetch.source for fetch in of_type(script.wait(20.0) + out, FetchUpstream)] == [SOURCE]
+
+
+def test_once_its_digest_has_passed_a_blob_is_for_clients_of_every_origin_that_gives_it() -> None:
+    script = Script()
+    script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)))
+    (check,) = of_type(script(BlobWanted(2, DIGEST, OTHER_SOURCE)), CheckPublic)
+    script(PublicChecked(check.check, SIZE))
+    assert script(StoreOpened(DIGEST, 0b1111, 0, True)) == [AnswerReader(2)]

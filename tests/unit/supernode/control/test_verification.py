@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from proto.ids import Digest
 from proto.wire.messages import Announce, OriginStatus, Source, Voided, Vouched
-from supernode.control.verification import VOIDED_S, VOIDS_MAX
+from supernode.control.verification import SILENT_S, VOIDED_S, VOIDS_MAX
 from supernode.scheduler.contract import SEED, OriginEnded, PieceEvicted, PieceStored
 from tests.unit.supernode.control.bench import SOURCE, Bench
 
@@ -54,40 +54,44 @@ def test_an_origin_whose_blob_does_not_match_is_blamed_for_a_while() -> None:
     assert verification.times_voided(SOURCE, BLOB) == 0
 
 
-def two_origins(bench: Bench) -> tuple[PeerSession, PeerSession, OpenSwarm]:
-    """Two nodes want the blob, each from another registry; nothing was fetched yet."""
-    one, other, swarm = bench.join(), bench.join("10.0.0.2:1"), bench.open(b"blob", pieces=2)
-    for session, source in ((one, SOURCE), (other, OTHER_SOURCE)):
-        wanted = Announce(str(BLOB), (source,), True, 0, 0, b"")
-        bench.control.admission.enter(session, swarm, wanted, [source])
-    return one, other, swarm
-
-
-def test_only_the_origin_whose_bytes_came_is_blamed() -> None:
-    bench = Bench()
-    _, _, swarm = two_origins(bench)
-    swarm.fetch_began(1, 0b11)
-    bench.control.verification.seed_stored(swarm.number, 0, HASH, None)
-    bench.control.verification.blob_checked(swarm.number, matches=False)
-    assert bench.blamed == [SOURCE]
+def of_other_origin(bench: Bench, swarm: OpenSwarm) -> PeerSession:
+    """A node whose client named another registry is let in."""
+    session = bench.join("10.0.0.2:1")
+    announce = Announce(str(BLOB), (OTHER_SOURCE,), True, 0, 0, b"")
+    bench.control.admission.enter(session, swarm, announce, [OTHER_SOURCE])
+    return session
 
 
 def test_one_origins_bytes_are_for_readers_that_named_it_until_the_digest_has_passed() -> None:
     bench = Bench()
-    _, _, swarm = two_origins(bench)
-    before = swarm.serves({OTHER_SOURCE.upstream})
-    swarm.fetch_began(1, 0b11)
+    swarm = bench.open(b"blob")
+    bench.enter(bench.join(), swarm)
+    # also before anything was asked for
+    before = [swarm.serves({source.upstream}) for source in (SOURCE, OTHER_SOURCE)]
+    swarm.fetch_began(1, 0b1)
     bench.control.verification.seed_stored(swarm.number, 0, HASH, None)
-    bench.control.verification.seed_stored(swarm.number, 1, HASH, None)
-    during = [swarm.serves({source.upstream}) for source in (SOURCE, OTHER_SOURCE)]
     bench.control.verification.blob_checked(swarm.number, matches=True)
-    assert (before, during, swarm.serves({OTHER_SOURCE.upstream})) == (True, [True, False], True)
+    assert (before, swarm.serves({OTHER_SOURCE.upstream})) == ([True, False], True)
 
 
-def test_when_one_origin_fails_the_other_is_asked_for_the_rest() -> None:
+def test_until_then_only_that_origin_is_asked() -> None:
     bench = Bench()
-    _, _, swarm = two_origins(bench)
-    bench.events.clear()
+    swarm = bench.open(b"blob")
+    bench.enter(bench.join(), swarm)
+    holder = Announce(str(BLOB), (OTHER_SOURCE,), False, 0, 0, b"")
+    bench.control.admission.enter(bench.join("10.0.0.2:1"), swarm, holder, [OTHER_SOURCE])
+    swarm.fetch_began(1, 0b1)
+    assert swarm.sources == [SOURCE]
+    bench.control.verification.origin_ended(1, swarm.number, ok=False)
+    assert bench.events[-1] == OriginEnded(1, swarm.number, False)
+
+
+def test_of_a_proven_blob_the_next_origin_is_asked_where_one_fails() -> None:
+    bench = Bench()
+    swarm = bench.open(b"blob", pieces=2)
+    swarm.vouched = True
+    bench.enter(bench.join(), swarm)
+    of_other_origin(bench, swarm)
     swarm.fetch_began(1, 0b11)
     assert swarm.fetch_sources == (SOURCE,)
     bench.control.verification.seed_stored(swarm.number, 0, HASH, None)
@@ -96,6 +100,24 @@ def test_when_one_origin_fails_the_other_is_asked_for_the_rest() -> None:
     assert bench.seed.calls[-1] == ("fetch_from_origin", 1, 0b10)
     bench.control.verification.origin_ended(1, swarm.number, ok=False)
     assert bench.events[-1] == OriginEnded(1, swarm.number, False)
+
+
+def test_of_a_proven_blob_a_silent_origin_is_left_for_that_of_who_comes() -> None:
+    bench = Bench()
+    swarm = bench.open(b"blob")
+    swarm.vouched = True
+    bench.enter(bench.join(), swarm)
+    swarm.fetch_began(1, 0b1)
+    of_other_origin(bench, swarm)
+    verification, upstreams = bench.control.verification, {OTHER_SOURCE.upstream}
+    verification.origin_moved(swarm.number)
+    verification.ask_elsewhere(swarm, upstreams)
+    assert ("cancel_origin", 1) not in bench.seed.calls
+    bench.now_s += SILENT_S
+    verification.ask_elsewhere(swarm, {SOURCE.upstream})
+    assert ("cancel_origin", 1) not in bench.seed.calls
+    verification.ask_elsewhere(swarm, upstreams)
+    assert bench.seed.calls[-1] == ("cancel_origin", 1)
 
 
 def test_a_remembered_hash_never_wins_over_what_the_seed_computed() -> None:

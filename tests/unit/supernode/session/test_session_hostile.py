@@ -14,7 +14,7 @@ from proto.ids import Digest, peer_name
 from proto.wire.messages import Announce, BlobRefused, Holders, InlineBlob, NodeKnown, Source, SwarmOpened
 from proto.wire.tickets import Identity
 from supernode.control.admission import Admission
-from supernode.control.announcements import ANSWERING_PER_PEER_MAX
+from supernode.control.announcements import ANSWERING_PER_UPSTREAM_MAX
 from tests.support.fake_origin import FakeOrigin, Fault
 from tests.unit.supernode.harness import REPOSITORY, BarePeer, real_peer, running_supernode
 
@@ -90,7 +90,7 @@ async def test_who_announces_many_digests_holds_up_itself_alone(tmp_path: Path, 
     ):
         await greedy.send(*made_up)
         await greedy.expect(BlobRefused)
-        assert len(supernode._announcements._tasks) <= ANSWERING_PER_PEER_MAX
+        assert len(supernode._announcements._tasks) <= ANSWERING_PER_UPSTREAM_MAX
         await honest.announce(origin, digest)
         await honest.completed(digest)
         while len(greedy.of(BlobRefused)) < 300:

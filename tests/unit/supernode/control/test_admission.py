@@ -1,0 +1,90 @@
+"""When a swarm of one upstream makes way for readers of another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from proto.errors import LayercastError
+from proto.wire.messages import Voided
+from supernode.control.admission import MADE_WAY_S, NO_HEADERS_S
+from supernode.control.verification import SILENT_S
+from tests.unit.supernode.control.bench import Bench
+
+if TYPE_CHECKING:
+    from supernode.control.swarm_registry import OpenSwarm
+
+OTHER = "registry.example.net"
+
+
+def wanted(bench: Bench) -> OpenSwarm:
+    """A node waits for what its upstream has not begun to send."""
+    swarm = bench.open(b"blob")
+    bench.enter(bench.join(), swarm)
+    swarm.fetch_began(1, 0b1)
+    return swarm
+
+
+def makes_way(bench: Bench, swarm: OpenSwarm) -> bool:
+    return bench.control.admission.makes_way(swarm, OTHER)
+
+
+def test_a_silent_upstream_makes_way_where_nothing_came_of_it() -> None:
+    bench = Bench()
+    swarm = wanted(bench)
+    assert not makes_way(bench, swarm)
+    bench.now_s += SILENT_S
+    assert makes_way(bench, swarm)
+    assert bench.control.swarms.of(swarm.digest) is None
+    assert ("cancel_origin", 1) in bench.seed.calls
+    assert [len(ears.of(Voided)) for ears in bench.ears.values()] == [1]
+
+
+def test_one_that_sends_does_not() -> None:
+    bench = Bench()
+    swarm = wanted(bench)
+    bench.now_s += SILENT_S
+    bench.control.verification.origin_moved(swarm.number)
+    assert not makes_way(bench, swarm)
+
+
+def test_nor_one_whose_clients_have_headers_by_now() -> None:
+    bench = Bench()
+    swarm = wanted(bench)
+    bench.now_s += NO_HEADERS_S
+    with pytest.raises(LayercastError, match=r"registry\.example\.com"):
+        makes_way(bench, swarm)
+
+
+def test_nor_one_whose_bytes_somebody_has() -> None:
+    bench = Bench()
+    swarm = wanted(bench)
+    bench.control.verification.seed_stored(swarm.number, 0, b"h" * 32, None)
+    swarm.check_ended()
+    bench.now_s += SILENT_S
+    with pytest.raises(LayercastError):
+        makes_way(bench, swarm)
+
+
+def test_what_nobody_wants_any_more_makes_way_at_once() -> None:
+    bench = Bench()
+    swarm = bench.open(b"blob")
+    bench.enter(bench.join(), swarm, wanted=False)
+    assert makes_way(bench, swarm)
+
+
+def test_an_upstream_takes_the_place_of_another_once_in_a_while() -> None:
+    bench = Bench()
+    for again in (True, False):
+        swarm = wanted(bench)
+        bench.now_s += SILENT_S
+        if again:
+            assert makes_way(bench, swarm)
+    with pytest.raises(LayercastError):
+        makes_way(bench, swarm)
+    bench.control.participation.drop_all(swarm, "later")
+    bench.now_s += MADE_WAY_S
+    swarm = wanted(bench)
+    bench.now_s += SILENT_S
+    assert makes_way(bench, swarm)
