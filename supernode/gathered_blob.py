@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 import queue
 import tempfile
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import blake3
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from proto.ids import PeerId
     from supernode.control.swarm_registry import Offer
 
+logger = logging.getLogger(__name__)
+
 # The seed's transfers from peers have few threads: these leave some to the others.
 AT_A_TIME: Final = 2
 # A piece at the slowest rate that is worth waiting for, while an origin could be asked.
@@ -37,6 +41,8 @@ PIECE_WAIT_S: Final = 10.0
 RATE_MIN_BYTES_S: Final = 256 << 10
 # Of all of it: who waits for the blob gets nothing of it meanwhile, and the members may be lying.
 GATHER_MAX_S: Final = 30.0
+# Transfers in a row that a member fails before it is asked no more.
+FAILURES_MAX: Final = 2
 # Of the disk's free bytes, at most this part is used.
 DISK_PART: Final = 0.5
 _READ_BYTES: Final = 1 << 20
@@ -93,6 +99,7 @@ class GatheredBlob:
         waiting = [(piece, offer) for piece, offers in sorted(self._offers.items()) for offer in offers]
         waiting.reverse()
         under_way: dict[int, tuple[int, Offer]] = {}
+        failures: Counter[PeerId] = Counter()
         try:
             while time.monotonic() - began_s < min(GATHER_MAX_S, PIECE_WAIT_S + brought_bytes / RATE_MIN_BYTES_S):
                 while waiting and len(under_way) < AT_A_TIME:
@@ -111,9 +118,13 @@ class GatheredBlob:
                     outcome = outcomes.get(timeout=_LOOK_S)
                     piece, offer = under_way.pop(outcome.fetch_id)
                     if outcome.reason:
-                        self.refused.add(offer.peer)
+                        logger.info("offer_not_given piece=%d reason=%s", piece, outcome.reason)
+                        failures[offer.peer] += 1
+                        if failures[offer.peer] >= FAILURES_MAX:
+                            self.refused.add(offer.peer)
                         waiting += [(piece, other) for other in reversed(self._offers[piece])]
                     else:
+                        failures[offer.peer] = 0
                         self.given[piece] = (offer.peer, self._hashes[piece])
                         brought_bytes += self.layout.length(piece)
         finally:

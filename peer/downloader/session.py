@@ -21,6 +21,8 @@ def opened(state: State, _: SupernodeConnected) -> None:
     """Announce everything. What this node fetches upstream goes on, until it hears that others see to it."""
     state.connected = state.ever_connected = True
     for blob in list(state.blobs.values()):
+        # What did not come without a supernode is no reason to do without this one.
+        blob.progress_at = state.now
         for fetch in blob.fetches.values():
             # The seed's link is the supernode's to share out again: it sets the pace of all.
             if fetch.standalone and fetch.holder is not None and fetch.holder.peer == state.seed:

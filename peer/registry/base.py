@@ -150,6 +150,13 @@ class OtherSize(UpstreamError):
         self.size_bytes = size_bytes
 
 
+class CutOff(UpstreamError):
+    """In the middle of an answer the network was down, and is back: the origin did nothing wrong."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, UpstreamKind.UNAVAILABLE)
+
+
 class Origin(Protocol):
     """One upstream. Safe to use from many threads; `manifest` on the event loop only.
 

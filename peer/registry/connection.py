@@ -16,12 +16,14 @@ import re
 import select
 import socket
 import ssl
+import struct
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from peer.registry.addresses import checked_addresses, is_private_literal
+from peer.registry.base import CutOff
 from peer.registry.sent_body import BodySender
 from proto.errors import ConfigError, UpstreamError, UpstreamKind
 from proto.oci.routes import HOP_HEADER
@@ -60,11 +62,8 @@ class OriginTimeouts:
 FLOOR_S: Final = 30.0
 # How long an origin has to ask for a body that its client holds back (RFC 9110 section 10.1.1 leaves it open).
 CONTINUE_S: Final = 1.0
-# So long a cut of the way there a body survives: asked for again, what was on its way would be sent twice.
+# So long a cut of the way there is waited out: asked in vain, the origin would be given up.
 WAY_DOWN_MAX_S: Final = 90.0
-# When the way is back, the origin's TCP sends again after as long as it was down at most, and after so long at most:
-# it waits twice as long each time.
-_SENT_AGAIN_MAX_S: Final = 45.0
 _LOOK_S: Final = 1.0
 # A connection whose other end is gone without a word, found by the kernel: after 10 s idle, three questions 5 s apart.
 _KEEP_ALIVE: Final = (
@@ -83,6 +82,8 @@ _KEEP_ALIVE_IN_BODY: Final = (
 )
 # Of these questions so many without an answer: none comes.
 _UNANSWERED_MIN: Final = 2
+# SO_LINGER of no time: what is closed with it is reset.
+_RESET: Final = struct.pack("ii", 1, 0)
 # Where TCP_INFO tells their number (tcpi_probes).
 _PROBES_AT: Final = 3
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -110,7 +111,7 @@ def origin_errors(endpoint: Endpoint, cancel: Cancellation, doing: str) -> Itera
 class _Timed(io.RawIOBase):
     """A socket as http.client uses it, which does not close it. Its bytes end at `until_s`, however they trickle.
 
-    `in_body`: silence is waited out where the way to the origin is down, as TCP does.
+    `in_body`: silence is waited out where the way to the origin is down.
     """
 
     def __init__(self, sock: socket.socket, host: str) -> None:
@@ -148,25 +149,23 @@ class _Timed(io.RawIOBase):
         return self._wait_for_way(buffer)
 
     def _wait_for_way(self, buffer: Any) -> int:
-        """The way is down since the last bytes came; TCP has them follow. Raises TimeoutError where they do not."""
+        """The way is down since the last bytes came. Raises CutOff when it is back, TimeoutError if it stays down.
+
+        After a long cut the origin's TCP sends again only after as long once more: a new request is sooner.
+        """
         silence_s = self._sock.gettimeout() or 0.0
         began_s = time.monotonic() - silence_s
-        up_s: float | None = None
-        logger.info("origin_out_of_reach host=%s silent_s=%.0f: its answer is waited for", self._host, silence_s)
+        logger.info("origin_out_of_reach host=%s silent_s=%.0f: the network is waited for", self._host, silence_s)
         self._sock.settimeout(_LOOK_S)
         try:
             while True:
-                now_s = time.monotonic()
-                if way_is_down(self._sock):
-                    up_s = None
-                elif up_s is None:
-                    up_s = now_s
-                if up_s is None and now_s - began_s > WAY_DOWN_MAX_S:
-                    raise TimeoutError
-                if up_s is not None and now_s - up_s > min(up_s - began_s, _SENT_AGAIN_MAX_S):
-                    raise TimeoutError
+                down = way_is_down(self._sock)
                 with contextlib.suppress(TimeoutError):
                     return self._sock.recv_into(buffer)
+                if not down:
+                    raise CutOff(f"{self._host}: out of reach for {time.monotonic() - began_s:.0f} s")
+                if time.monotonic() - began_s > WAY_DOWN_MAX_S:
+                    raise TimeoutError
         finally:
             self.down_s += time.monotonic() - began_s
             self._sock.settimeout(silence_s)
@@ -327,6 +326,12 @@ class OriginConnection:
         self._http.close()
         self.sock.close()
 
+    def abort(self) -> None:
+        """Close it in the middle of an answer: the origin is told at once, and sends no more of it."""
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.close()
+
 
 class Exchange:
     """One response whose body is being read. Used by one thread."""
@@ -480,7 +485,7 @@ class Exchange:
         if keep and not self._cancel.cancelled:
             self._give_back(self._connection)
         else:
-            self._connection.close()
+            self._connection.abort()
 
 
 def way_is_down(sock: socket.socket) -> bool:

@@ -12,7 +12,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from peer.registry.base import NODE, OtherSize
+from peer.registry.base import NODE, CutOff, OtherSize
 from peer.registry.retry import RETRIED, Retry, RetrySettings
 from proto.errors import UpstreamError, UpstreamKind
 from proto.pieces import KIB
@@ -127,6 +127,8 @@ class RangeReader:
         """Wait until the origin may be asked again after this error; raise it when the origin is given up."""
         if error.kind not in RETRIED:
             raise error
+        if isinstance(error, CutOff):
+            retry.begin_anew(time.monotonic())
         delay_s = retry.delay_s(time.monotonic(), error.retry_after_s)
         if delay_s is None:
             raise error

@@ -63,6 +63,11 @@ class Retry:
             self._received_bytes = self._failures = 0
             self._progress_s = now
 
+    def begin_anew(self, now: float) -> None:
+        """What failed was no doing of the origin's."""
+        self._received_bytes = self._failures = 0
+        self._progress_s = now
+
     def delay_s(self, now: float, retry_after_s: float | None = None) -> float | None:
         """An attempt failed: seconds until the next one, at least Retry-After; None to give up."""
         settings = self._settings

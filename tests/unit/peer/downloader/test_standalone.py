@@ -252,6 +252,14 @@ def test_it_ends_where_the_supernode_has_that_or_fetches_it() -> None:
     assert of_type(script.wait(20.0), FetchUpstream) == []
 
 
+def test_what_did_not_come_without_the_supernode_sends_nobody_to_the_origin_when_it_is_back() -> None:
+    script, queries = lost(silent=True)
+    script(*(HoldingsKnown(query.query, 0) for query in queries))
+    script.wait(LIMITS.silent_grace_s - 1.0)
+    script(SupernodeConnected())
+    assert of_type(script.wait(LIMITS.stall_s - 1.0), FetchUpstream) == []
+
+
 def test_on_reconnect_the_seed_is_the_supernodes_to_share_out_again() -> None:
     script, (first, second) = lost(holders=(SEED_NODE, 1))
     script(HoldingsKnown(first.query, 0b0011), HoldingsKnown(second.query, 0b1100))

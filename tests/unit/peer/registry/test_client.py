@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks.cluster.processes import WAIT_S
 from peer.registry.addresses import Endpoint, is_public_address, upstream_endpoint
+from peer.registry.base import CutOff
 from peer.registry.client import OriginHttp
 from peer.registry.connection import OriginTimeouts
 from peer.registry.retry import retry_after_s
@@ -290,35 +291,57 @@ def answer_in_two_parts(way_is_up: threading.Event) -> Callable[[socket.socket],
     return handle
 
 
-def test_bytes_that_a_cut_network_holds_up_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    way_is_up, looks = threading.Event(), []
+def upstream_at(port: int) -> Endpoint:
+    return upstream_endpoint(UpstreamConfig("registry.example", f"http://127.0.0.1:{port}"), anonymous=True)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[OriginHttp]:
+    monkeypatch.setattr("peer.registry.connection._LOOK_S", READ_S)
+    with contextlib.closing(OriginHttp(OriginTimeouts(read_s=READ_S))) as http:
+        yield http
+
+
+def down_for(looks: int, monkeypatch: pytest.MonkeyPatch, then: Callable[[], None] = lambda: None) -> None:
+    """The way is found down so often; at the last look `then` happens."""
+    left = [looks]
 
     def way_is_down(_: socket.socket) -> bool:
-        looks.append(1)
-        if len(looks) == 3:
-            way_is_up.set()
-        return len(looks) < 3
+        left[0] -= 1
+        if not left[0]:
+            then()
+        return left[0] >= 0
 
     monkeypatch.setattr("peer.registry.connection.way_is_down", way_is_down)
-    monkeypatch.setattr("peer.registry.connection._LOOK_S", READ_S)
-    with (
-        serving(answer_in_two_parts(way_is_up)) as port,
-        contextlib.closing(OriginHttp(OriginTimeouts(read_s=READ_S))) as http,
-    ):
-        upstream = UpstreamConfig("registry.example", f"http://127.0.0.1:{port}")
-        assert get(http, upstream_endpoint(upstream, anonymous=True)) == b"half-two"
 
 
-def test_a_network_that_does_not_come_back_ends_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("peer.registry.connection.way_is_down", lambda _: True)
-    monkeypatch.setattr("peer.registry.connection._LOOK_S", READ_S)
+def test_bytes_that_a_cut_network_holds_up_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, impatient: OriginHttp
+) -> None:
+    way_is_up = threading.Event()
+    down_for(3, monkeypatch, way_is_up.set)
+    with serving(answer_in_two_parts(way_is_up)) as port:
+        assert get(impatient, upstream_at(port)) == b"half-two"
+
+
+def test_when_the_network_is_back_and_nothing_comes_the_rest_is_to_be_asked_for(
+    monkeypatch: pytest.MonkeyPatch, impatient: OriginHttp
+) -> None:
+    down_for(3, monkeypatch)
+    never = threading.Event()
+    with serving(answer_in_two_parts(never)) as port:
+        with pytest.raises(CutOff):
+            get(impatient, upstream_at(port))
+        never.set()
+
+
+def test_a_network_that_does_not_come_back_ends_the_answer(
+    monkeypatch: pytest.MonkeyPatch, impatient: OriginHttp
+) -> None:
+    down_for(1000, monkeypatch)
     monkeypatch.setattr("peer.registry.connection.WAY_DOWN_MAX_S", 2 * READ_S)
     never = threading.Event()
-    with (
-        serving(answer_in_two_parts(never)) as port,
-        contextlib.closing(OriginHttp(OriginTimeouts(read_s=READ_S))) as http,
-    ):
-        upstream = UpstreamConfig("registry.example", f"http://127.0.0.1:{port}")
+    with serving(answer_in_two_parts(never)) as port:
         with pytest.raises(UpstreamError, match="timed out"):
-            get(http, upstream_endpoint(upstream, anonymous=True))
+            get(impatient, upstream_at(port))
         never.set()

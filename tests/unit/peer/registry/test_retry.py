@@ -54,6 +54,12 @@ def test_after_a_very_long_silence_one_failure_is_enough() -> None:
     assert retry().delay_s(100.0 + SETTINGS.patience_s) is None
 
 
+def test_what_was_no_doing_of_the_origins_does_not_count() -> None:
+    patience = retry()
+    patience.begin_anew(100.0 + SETTINGS.patience_s)
+    assert patience.delay_s(100.0 + SETTINGS.patience_s) == 0.25
+
+
 def test_retry_after_is_waited_for() -> None:
     assert retry().delay_s(100.0, 7.0) == 7.0
 
