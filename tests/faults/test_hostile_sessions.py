@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import random
 import statistics
 from typing import TYPE_CHECKING
 
@@ -19,25 +18,21 @@ from benchmarks.cluster.services import Cluster
 from proto.wire.messages import Refused
 from proto.wire.tickets import Identity
 from supernode.api.sessions import CONNECTIONS_PER_MEMBER_MAX
-from tests.support.hostile import Vocabulary, misbehave, trespass
+from tests.support.hostile import Attack
 from tests.support.pullers import pull
 from tests.unit.supernode.harness import At, BarePeer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from benchmarks.cluster.counting_proxy import CountingProxy
     from benchmarks.cluster.services import Peer
 
-    # Number in, and how many sessions or connections it took out.
-    BadOne = Callable[[int], Coroutine[None, None, int]]
-
 pytestmark = [pytest.mark.client("docker-registry"), pytest.mark.asyncio]
 
 MIB = 1 << 20
 SIZE_BYTES = 8 * MIB
-BAD_ONES = 8
 MESSAGES = int(os.environ.get("LAYERCAST_HOSTILE_MESSAGES", "4000"))
 PULLS_MIN = 4
 MEMORY_MAX_BYTES = 200 * MIB
@@ -58,13 +53,13 @@ class Scene:
         assert [(answer.complete, answer.sha256) for answer in answers] == [(True, digest)] * len(self.victims)
         return max(answer.elapsed_s for answer in answers)
 
-    async def attacked_by(self, bad_one: BadOne) -> None:
+    async def attacked_by(self, attack: Attack) -> None:
         alone = [await self.pull_one() for _ in range(PULLS_MIN)]
-        bad = asyncio.gather(*(bad_one(number) for number in range(BAD_ONES)))
+        attacking = asyncio.create_task(asyncio.to_thread(attack.carry_out))
         beside: list[float] = []
-        while not bad.done() or len(beside) < PULLS_MIN:
+        while not attacking.done() or len(beside) < PULLS_MIN:
             beside.append(await self.pull_one())
-        took = sum(await bad)
+        took = await attacking
         usual = statistics.median(alone)
         memory_bytes = memory_peak_bytes(self.cluster.supernode.process.pid)
         print(
@@ -72,7 +67,7 @@ class Scene:
             f"{statistics.median(beside) / usual:.2f} times as long as alone ({usual:.3f} s), the slowest "
             f"{max(beside) / usual:.2f}; {memory_bytes >> 20} MiB"
         )
-        assert took >= BAD_ONES
+        assert took >= attack.bad_ones
         self._nobody_else_was_hurt(memory_bytes)
 
     def _nobody_else_was_hurt(self, memory_bytes: int) -> None:
@@ -84,40 +79,20 @@ class Scene:
             assert not any("supernode_lost" in line for line in victim.process.log())
 
 
-@contextlib.contextmanager
-def scene_of(origin: CountingProxy, folder: Path, push: Callable[[int], str], *flags: str) -> Iterator[Scene]:
-    with Cluster(folder, origin.address, supernode_flags=flags) as running:
-        yield Scene(running, push)
-
-
-@pytest.mark.parametrize("flags", [(), ("--open",)], ids=["by certificate", "open"])
-async def test_whatever_members_say_honest_pulls_end_well_and_memory_stays_bounded(
-    origin: CountingProxy, tmp_path: Path, push: Callable[[int], str], flags: tuple[str, ...]
+@pytest.mark.parametrize(
+    ("flags", "strangers"),
+    [((), False), (("--open",), False), ((), True)],
+    ids=["members by certificate", "members of an open cluster", "strangers"],
+)
+async def test_whatever_they_say_honest_pulls_end_well_and_memory_stays_bounded(
+    origin: CountingProxy, tmp_path: Path, push: Callable[[int], str], flags: tuple[str, ...], strangers: bool
 ) -> None:
     digests = [push(SIZE_BYTES) for _ in range(4)]
-    with scene_of(origin, tmp_path, push, *flags) as scene:
-        supernode = scene.cluster.supernode
-        at = At(supernode.ready["api"], None if flags else supernode.join_file())
-
-        async def bad_one(number: int) -> int:
-            words = Vocabulary(random.Random(number), origin.address, digests, SIZE_BYTES)
-            return await misbehave(words, at, MESSAGES // BAD_ONES)
-
-        await scene.attacked_by(bad_one)
-
-
-async def test_whatever_strangers_say_members_notice_nothing(
-    origin: CountingProxy, tmp_path: Path, push: Callable[[int], str]
-) -> None:
-    digests = [push(SIZE_BYTES) for _ in range(4)]
-    with scene_of(origin, tmp_path, push) as scene:
-
-        async def bad_one(number: int) -> int:
-            rng = random.Random(number)
-            words = Vocabulary(rng, origin.address, digests, SIZE_BYTES)
-            return await trespass(words, rng, scene.cluster.supernode.ready["api"], MESSAGES // BAD_ONES)
-
-        await scene.attacked_by(bad_one)
+    with Cluster(tmp_path, origin.address, supernode_flags=flags) as cluster:
+        supernode = cluster.supernode
+        token = "" if flags else str(supernode.join_file())
+        attack = Attack(supernode.ready["api"], token, origin.address, digests, SIZE_BYTES, strangers, MESSAGES)
+        await Scene(cluster, push).attacked_by(attack)
 
 
 async def test_one_member_holds_few_connections(cluster: Cluster) -> None:

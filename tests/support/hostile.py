@@ -1,14 +1,23 @@
-"""Who says anything at all to a supernode: members gone bad, in sessions of their own, and strangers who get none."""
+"""Who says anything at all to a supernode: members gone bad, in sessions of their own, and strangers who get none.
+
+They run in a process of their own, which leaves the processors to others: theirs would be other machines' in a cluster.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import json
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import aiohttp
 
+from benchmarks.cluster.processes import WAIT_S, run
 from proto.ids import Digest
 from proto.pieces import PieceLayout, mask_to_bytes
 from proto.runtime import tls
@@ -16,26 +25,64 @@ from proto.wire import codec, messages
 from proto.wire.messages import FetchReason, Message, Source
 from proto.wire.tickets import Identity
 from tests.support.pullers import REPOSITORY
-from tests.unit.supernode.harness import BarePeer
+from tests.unit.supernode.harness import At, BarePeer
 
 if TYPE_CHECKING:
-    import random
     import ssl
     from collections.abc import Sequence
 
-    from tests.unit.supernode.harness import At
 
 IN_A_FRAME = 50
 # A member waits until so many were taken before it says more.
 FRAMES_AHEAD = 5
 # Of one member, for each frame: it may be refused for as long as it likes to try.
 SESSIONS_PER_FRAME_MAX = 4
+# Generous.
+SECONDS_PER_MESSAGE_MAX = 0.02
 # So many of its messages break the protocol, which ends its session.
 _BREAKS_PROTOCOL = 1 / 200
 _UPGRADE = (
     b"GET /v1/session HTTP/1.1\r\nHost: supernode\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
+
+
+@dataclass(frozen=True)
+class Attack:
+    """By so many at once, who say so many things in all about these blobs of `upstream`, all of one size.
+
+    `join_file` is empty for a supernode with --open.
+    """
+
+    api_address: str
+    join_file: str
+    upstream: str
+    digests: list[str]
+    size_bytes: int
+    strangers: bool
+    messages: int
+    bad_ones: int = 8
+
+    def carry_out(self) -> int:
+        """In another process, to the end; how many sessions or connections it took. Raises ProcessError."""
+        argv = ["nice", "-n", "10", sys.executable, "-m", __name__, json.dumps(dataclasses.asdict(self))]
+        timeout_s = WAIT_S + self.messages * SECONDS_PER_MESSAGE_MAX
+        return int(run(argv, cwd=Path(__file__).parents[2], timeout_s=timeout_s).stdout)
+
+    def run(self) -> int:
+        """The same in this one."""
+        return sum(asyncio.run(self._attack()))
+
+    async def _attack(self) -> list[int]:
+        return await asyncio.gather(*(self._by_one(random.Random(seed)) for seed in range(self.bad_ones)))
+
+    async def _by_one(self, rng: random.Random) -> int:
+        words = Vocabulary(rng, self.upstream, self.digests, self.size_bytes)
+        count = self.messages // self.bad_ones
+        if self.strangers:
+            return await trespass(words, rng, self.api_address, count)
+        join_file = Path(self.join_file) if self.join_file else None
+        return await misbehave(words, At(self.api_address, join_file), count)
 
 
 class Vocabulary:
@@ -158,3 +205,7 @@ def _masked(payload: bytes) -> bytes:
     if len(payload) < 126:
         return bytes([0x82, 0x80 | len(payload)]) + bytes(4) + payload
     return bytes([0x82, 0x80 | 126]) + len(payload).to_bytes(2) + bytes(4) + payload
+
+
+if __name__ == "__main__":
+    print(Attack(**json.loads(sys.argv[1])).run())
