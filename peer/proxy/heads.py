@@ -6,7 +6,7 @@ collapsed or lost.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from proto.oci.ranges import Part
 
+# By which some clients name their registry, and we tell which one we understood.
+OCI_NAMESPACE: Final = "OCI-Namespace"
 # RFC 9110 section 7.6.1, with the older names that are still met.
 _HOP_BY_HOP = frozenset(
     {
@@ -37,7 +39,14 @@ _HOP_BY_HOP = frozenset(
     }
 )
 # The request's own framing and address, and what a browser would add for the proxy's address.
-_NOT_FOR_ORIGINS = _HOP_BY_HOP | {"content-length", "cookie", "expect", "host", HOP_HEADER.lower()}
+_NOT_FOR_ORIGINS = _HOP_BY_HOP | {
+    "content-length",
+    "cookie",
+    "expect",
+    "host",
+    HOP_HEADER.lower(),
+    OCI_NAMESPACE.lower(),
+}
 _NOT_FOR_BLOBS = frozenset(
     {"accept-encoding", "authorization", "if-match", "if-modified-since", "if-none-match", "if-range", "range"}
 )
@@ -88,7 +97,7 @@ def challenges_for(asked: RegistryRequest, challenges: list[str], actions: str =
     podman asks its first token for the path with the prefix in it, and asks again with the right scope only when
     it is told `insufficient_scope` and the scope that would do.
     """
-    if asked.named_by is not NamedBy.PREFIX or isinstance(asked.route, Ping | CatalogRoute | ForeignRoute):
+    if not asked.named_by.in_path or isinstance(asked.route, Ping | CatalogRoute | ForeignRoute):
         return challenges
     bearer = bearer_challenge(challenges)
     if bearer is None or (bearer.get("error") == "insufficient_scope" and bearer.get("scope")):
@@ -97,8 +106,9 @@ def challenges_for(asked: RegistryRequest, challenges: list[str], actions: str =
 
 
 def namespace_header(asked: RegistryRequest) -> dict[str, str]:
-    """`OCI-Namespace`, for whoever named the registry by `ns`."""
-    return {"OCI-Namespace": asked.upstream} if asked.named_by is NamedBy.NS else {}
+    """`OCI-Namespace`, for whoever named the registry by `ns` or by that header."""
+    told = asked.named_by.in_query or asked.named_by is NamedBy.HEADER
+    return {OCI_NAMESPACE: asked.upstream} if told else {}
 
 
 def _named_by_connection(headers: MultiMapping[str]) -> frozenset[str]:

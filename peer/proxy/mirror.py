@@ -32,10 +32,11 @@ from peer.proxy.heads import (
     refused,
     unsatisfiable,
 )
-from peer.proxy.named_upstream import NAMED, split_absolute
+from peer.proxy.named_upstream import NAMED
 from peer.proxy.passthrough import PassThrough, relay
 from peer.proxy.runner import HostRefused, check_host, name_server
-from proto.errors import LayercastError, LocalError, RemoteError, UpstreamNotAllowed
+from peer.proxy.target import understand
+from proto.errors import LayercastError, LocalError, RemoteError
 from proto.oci.ranges import Part, select
 from proto.oci.registry_errors import Refusal, refusal_for
 from proto.oci.routes import (
@@ -44,14 +45,12 @@ from proto.oci.routes import (
     CatalogRoute,
     ForeignRoute,
     ManifestRoute,
-    NamedBy,
     OtherRoute,
     Ping,
     ReferrersRoute,
     TagsRoute,
     UploadRoute,
     parse_named,
-    parse_request,
 )
 
 if TYPE_CHECKING:
@@ -153,17 +152,7 @@ class _Mirror:
             path, _, query = named.target.partition("?")
             return ClientRequest(http, parse_named(path, query, named.upstream.host), named.upstream, self._context)
         check_host(http, self._context.hosts)
-        path, _, query = (split_absolute(http.raw_path) or ("", http.raw_path))[1].partition("?")
-        upstreams = self._context.origins.upstreams()
-        default = upstreams.default
-        request = parse_request(path, query, default.host)
-        try:
-            upstream = upstreams.lookup(request.upstream)
-        except UpstreamNotAllowed:
-            # A registry of the operator's own may have repositories whose first part looks like a host.
-            if request.named_by is not NamedBy.PREFIX or not default.configured or ":" in request.upstream:
-                raise
-            request, upstream = parse_request(path, query, default.host, prefixes=False), default
+        request, upstream = understand(http.raw_path, http.headers, self._context.origins.upstreams())
         return ClientRequest(http, request, upstream, self._context)
 
     async def _answer(self, asked: ClientRequest) -> web.StreamResponse:

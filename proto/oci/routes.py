@@ -147,12 +147,24 @@ Route = (
 
 
 class NamedBy(Enum):
-    """How a request said which registry it means."""
+    """How a request said which registry it means: by more than one of these it means the same one."""
 
     NS = "ns"
+    NS_AND_PREFIX = "ns and prefix"
+    HEADER = "header"
     PREFIX = "prefix"
     DEFAULT = "default"
     CONNECTION = "connection"
+
+    @property
+    def in_path(self) -> bool:
+        """Whether the client's repositories begin with the registry's name."""
+        return self in (NamedBy.PREFIX, NamedBy.NS_AND_PREFIX)
+
+    @property
+    def in_query(self) -> bool:
+        """Whether the client's queries have `ns`."""
+        return self in (NamedBy.NS, NamedBy.NS_AND_PREFIX)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,20 +186,28 @@ class RegistryRequest:
         return f"{self.route.path}?{self.query}" if self.query else self.route.path
 
 
-def parse_request(raw_path: str, query: str, default_upstream: str, *, prefixes: bool = True) -> RegistryRequest:
+def parse_request(
+    raw_path: str, query: str, default_upstream: str, *, prefixes: bool = True, header: str | None = None
+) -> RegistryRequest:
     """Read the path and query of a mirror request, both still percent-encoded.
 
-    `ns` names the upstream if it is there; else a first component that looks like a registry host does (the way
-    podman and CRI-O ask), if `prefixes`; else it is `default_upstream`. `library/` is never added: clients do that.
-    Raises NameInvalid or PathUnknown.
+    `ns` names the upstream if it is there, or else `header` (OCI-Namespace, as stargz and nydus ask); or else a first
+    component that looks like a registry host does (the way podman and CRI-O ask), if `prefixes`; else it is
+    `default_upstream`. A first component that says the same once more is not the repository's. `library/` is never
+    added: clients do that. Raises NameInvalid or PathUnknown.
     """
     if len(query) > QUERY_LENGTH_MAX:
         raise NameInvalid(f"query of {len(query)} characters: at most {QUERY_LENGTH_MAX}")
     namespace, rest = _split_ns(query)
-    if namespace is not None:
-        return RegistryRequest(normalise_upstream(namespace), parse_path(raw_path), NamedBy.NS, rest)
     decoded = _decode(raw_path)
     host, remainder = _split_host(decoded) if prefixes else (None, decoded)
+    if namespace is not None or header:
+        upstream = normalise_upstream(namespace if namespace is not None else header or "")
+        by_path = host is not None and _means(host, upstream)
+        named_by = NamedBy.HEADER if namespace is None else NamedBy.NS
+        if by_path:
+            named_by = NamedBy.PREFIX if namespace is None else NamedBy.NS_AND_PREFIX
+        return RegistryRequest(upstream, _route(remainder if by_path else decoded), named_by, rest)
     if host is not None:
         return RegistryRequest(normalise_upstream(host), _route(remainder), NamedBy.PREFIX, rest)
     return RegistryRequest(normalise_upstream(default_upstream), _route(decoded), NamedBy.DEFAULT, rest)
@@ -250,9 +270,9 @@ def rewrite_link(link: str, request: RegistryRequest) -> str | None:
     path, _, query = re.sub(r"^(?:https?:)?//[^/]*", "", match[1]).partition("?")
     if not path.startswith("/v2/") or not isinstance(request.route, TagsRoute | ReferrersRoute | CatalogRoute):
         return None
-    if request.named_by is NamedBy.PREFIX:
+    if request.named_by.in_path:
         path = f"/v2/{request.upstream}/{path.removeprefix('/v2/')}"
-    elif request.named_by is NamedBy.NS:
+    if request.named_by.in_query:
         query = f"{query}&ns={quote(request.upstream)}" if query else f"ns={quote(request.upstream)}"
     return f"<{path}?{query}>{match[2] or ''}" if query else f"<{path}>{match[2] or ''}"
 
@@ -309,6 +329,13 @@ def _split_host(path: str) -> tuple[str | None, str]:
     if re.fullmatch(r"blobs/uploads/.*|(?:blobs|manifests|tags|referrers)/[^/]*", rest):
         return None, path  # the one component is the repository itself
     return first, f"/v2/{rest}"
+
+
+def _means(host: str, upstream: str) -> bool:
+    try:
+        return normalise_upstream(host) == upstream
+    except NameInvalid:
+        return False
 
 
 def _split_ns(query: str) -> tuple[str | None, str]:

@@ -36,9 +36,9 @@ def rewrite_location(location: str, request: RegistryRequest, origin_url: str) -
     if not rest.startswith("/v2/"):
         return f"{origin_url}{rest}"
     path, mark, query = rest.partition("?")
-    if request.named_by is NamedBy.PREFIX:
+    if request.named_by.in_path:
         path = f"/v2/{request.upstream}/{path.removeprefix('/v2/')}"
-    elif request.named_by is NamedBy.NS:
+    if request.named_by.in_query:
         query, mark = f"{query}&ns={quote(request.upstream)}" if query else f"ns={quote(request.upstream)}", "?"
     return f"{path}{mark}{query}"
 

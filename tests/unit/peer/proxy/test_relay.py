@@ -412,3 +412,17 @@ def test_whatever_a_registry_s_head_looks_like_the_client_gets_a_head_that_makes
     assert response.getheader("Content-Length") == str(len(answered))
     if status != 503:
         assert answered == BODY
+
+
+def test_a_registry_that_is_named_by_a_header_is_asked_and_told_back() -> None:
+    with (
+        scripted_origin(manifest_reply) as named,
+        scripted_origin(manifest_reply) as default,
+        running_mirror(default.upstream, named.upstream) as mirror,
+    ):
+        response, _ = mirror.request("/v2/a/manifests/b", headers=[("OCI-Namespace", named.authority)])
+        assert (response.status, response.getheader("OCI-Namespace")) == (200, named.authority)
+        refused, _ = mirror.request("/v2/a/manifests/b", headers=[("OCI-Namespace", "not.allowed.test")])
+        assert refused.status == 404
+    assert not default.seen
+    assert [seen.all("OCI-Namespace") for seen in named.seen] == [[]]

@@ -177,3 +177,30 @@ def test_a_digest_of_an_algorithm_that_is_not_checked_is_a_digest() -> None:
 
 def test_the_catalog_has_a_route() -> None:
     assert parse_path("/v2/_catalog") == CatalogRoute()
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "header", "upstream", "repository", "named_by"),
+    [
+        ("/v2/org/app/tags/list", "", "quay.io", "quay.io", "org/app", NamedBy.HEADER),
+        ("/v2/quay.io/org/app/tags/list", "", "quay.io", "quay.io", "org/app", NamedBy.PREFIX),
+        ("/v2/quay.io/org/app/tags/list", "ns=quay.io", None, "quay.io", "org/app", NamedBy.NS_AND_PREFIX),
+        ("/v2/index.docker.io/org/app/tags/list", "ns=docker.io", None, "docker.io", "org/app", NamedBy.NS_AND_PREFIX),
+        # A registry that keeps copies of another one has repositories that begin so.
+        ("/v2/quay.io/org/app/tags/list", "ns=ghcr.io", None, "ghcr.io", "quay.io/org/app", NamedBy.NS),
+        ("/v2/quay.io/org/app/tags/list", "", "ghcr.io", "ghcr.io", "quay.io/org/app", NamedBy.HEADER),
+        ("/v2/org/app/tags/list", "ns=quay.io", "ghcr.io", "quay.io", "org/app", NamedBy.NS),
+        ("/v2/org/app/tags/list", "", "", "docker.io", "org/app", NamedBy.DEFAULT),
+    ],
+)
+def test_a_registry_is_named_by_header_by_ns_by_path_or_by_two_of_them(
+    path: str, query: str, header: str | None, upstream: str, repository: str, named_by: NamedBy
+) -> None:
+    request = parse_request(path, query, "docker.io", header=header)
+    assert (request.upstream, request.route, request.named_by) == (upstream, TagsRoute(repository), named_by)
+
+
+def test_a_link_names_the_registry_in_both_ways_to_who_named_it_so() -> None:
+    request = parse_request("/v2/quay.io/org/app/tags/list", "ns=quay.io", "docker.io")
+    link = '</v2/org/app/tags/list?last=b>; rel="next"'
+    assert rewrite_link(link, request) == '</v2/quay.io/org/app/tags/list?last=b&ns=quay.io>; rel="next"'
