@@ -92,7 +92,7 @@ class ColdSwarm:
         self._peers = peers
         self._pieces = pieces
         self._origin_bytes_s = origin_bytes_s
-        self._rate_told = RATE_BYTES_S if declared else None
+        self._declared_bytes_s = RATE_BYTES_S if declared else None
         self._racks = racks
         # Leases whose transfers began, in order.
         self.begun: list[contract.GrantLease] = []
@@ -121,7 +121,9 @@ class ColdSwarm:
     def open(self) -> None:
         """Everybody joins and wants the blob."""
         for peer in range(1, self._peers + 1):
-            joined = contract.PeerJoined(peer, self.zone(peer), SLOTS, SLOTS, self._rate_told, self._rate_told)
+            joined = contract.PeerJoined(
+                peer, self.zone(peer), SLOTS, SLOTS, self._declared_bytes_s, self._declared_bytes_s
+            )
             self._inbox.append(joined)
         held = (1 << self._pieces) - 1 if self._origin_bytes_s is None else 0
         self._inbox.append(contract.SwarmOpened(_SWARM, self._pieces * PIECE_BYTES, PIECE_BYTES, seed_held=held))

@@ -59,8 +59,8 @@ class MirrorClient:
             response.release_conn()
         if len(content) > MANIFEST_BYTES_MAX:
             raise CommandError(f"manifest {reference} is longer than {MANIFEST_BYTES_MAX} bytes")
-        told = response.headers.get("Docker-Content-Digest")
-        expected = reference if isinstance(reference, Digest) else Digest.parse(told) if told else None
+        named = response.headers.get("Docker-Content-Digest")
+        expected = reference if isinstance(reference, Digest) else Digest.parse(named) if named else None
         if expected is not None and Digest.of(content, expected.algorithm) != expected:
             raise CommandError(f"manifest {reference}: content does not match {expected}", MISMATCH)
         return content, response.headers.get("Content-Type", "")

@@ -142,7 +142,7 @@ class Node:
         self._blobs.tell_delivery()
         self._messages.session_opened()
 
-    def told_time(self, unix_s: float) -> None:
+    def clock_received(self, unix_s: float) -> None:
         """Tickets are judged by this clock."""
         self._clock.set(unix_s)
 

@@ -71,7 +71,7 @@ class SessionOwner(Protocol):
     def opened(self, challenge: Challenge) -> None:
         """Welcome came: messages may flow."""
 
-    def told_time(self, unix_s: float) -> None:
+    def clock_received(self, unix_s: float) -> None:
         """The supernode says what its clock shows now."""
         ...
 
@@ -130,14 +130,14 @@ class Session:
     async def run(self) -> None:
         """Connect, and again after each end, until cancelled."""
         failures = 0
-        told = ""
+        logged = ""
         async with aiohttp.ClientSession(trust_env=False) as client:
             while True:
                 try:
                     await self._once(client)
                 except SessionLost as lost:
                     # One line an outage, then one a minute or so: nobody reads a thousand.
-                    news = self._was_open or str(lost) != told or failures % 30 == 0
+                    news = self._was_open or str(lost) != logged or failures % 30 == 0
                     logger.log(
                         logging.WARNING if news else logging.DEBUG,
                         "supernode_lost url=%s reason=%s",
@@ -145,7 +145,7 @@ class Session:
                         lost,
                     )
                     pause_s = lost.pause_s
-                    self.problem = told = str(lost)
+                    self.problem = logged = str(lost)
                 failures = 0 if self._was_open else failures + 1
                 self.tried.set()
                 await self._dialer.pause(pause_s + self._jitter())
@@ -249,7 +249,7 @@ class Session:
             elif isinstance(message, Refused):
                 raise _refused(message)
             elif isinstance(message, Clock):
-                self._owner.told_time(message.unix_ms / 1000)
+                self._owner.clock_received(message.unix_ms / 1000)
             elif isinstance(message, CertificateDue):
                 self._dialer.renew_within(message.within_s)
             elif not isinstance(message, Pong):

@@ -248,8 +248,8 @@ class Workers:
                 if command.hashes and key is not None:
                     learned = _ask_hashes(self.transport, source, handle, ticket, key, QUESTION_TIMEOUT_S)
                     post(HashesLearned(command.digest, learned))
-                told = self.transport.bitfield(source, command.digest, ticket, QUESTION_TIMEOUT_S)
-                held = told[1] if told is not None and told[0] == handle.layout else 0
+                answer = self.transport.bitfield(source, command.digest, ticket, QUESTION_TIMEOUT_S)
+                held = answer[1] if answer is not None and answer[0] == handle.layout else 0
             except Exception as error:
                 busy = isinstance(error, PeerBusy)
                 trouble = _trouble(error, "question_failed", command.digest)
@@ -277,11 +277,11 @@ class Workers:
             size, reason, message, retry_after_s = 0, "unavailable", "", 0.0
             try:
                 origin = self._origins.at(source.upstream)
-                told = origin.stat(source.repository, command.digest, ANYONE, self._cancel)
-                if told is None:
+                known = origin.stat(source.repository, command.digest, ANYONE, self._cancel)
+                if known is None:
                     message = f"origin {source.upstream} does not say how large the blob is"
                 else:
-                    size, reason = told, ""
+                    size, reason = known, ""
             except UpstreamError as error:
                 reason, message = REFUSAL_REASONS[error.kind], str(error)
                 retry_after_s = error.retry_after_s or 0.0

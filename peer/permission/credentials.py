@@ -44,14 +44,14 @@ class CredentialKeys:
 
     def key_of(self, caller: Caller) -> bytes:
         """Equal for two requests that an origin cannot tell apart by who asks."""
-        told = hmac.new(self._key, digestmod=hashlib.sha256)
+        mac = hmac.new(self._key, digestmod=hashlib.sha256)
         lines = sorted((name.lower(), value) for name, value in caller.lines if name.lower() not in _SAYS_NOTHING)
         if caller.authorization is not None:
             lines.append(("authorization", caller.authorization))
         for text in (part for line in lines for part in line):
             raw = text.encode("utf-8", "surrogateescape")
-            told.update(len(raw).to_bytes(8, "big") + raw)
-        return told.digest()
+            mac.update(len(raw).to_bytes(8, "big") + raw)
+        return mac.digest()
 
 
 def expires_unix_s(authorization: str | None) -> float | None:

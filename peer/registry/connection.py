@@ -103,8 +103,8 @@ def origin_errors(endpoint: Endpoint, cancel: Cancellation, doing: str) -> Itera
         # ValueError: http.client reads a connection that was closed, or a header it cannot make a number of.
         cancel.check()
         # These repeat what was asked for, and a signed URL is a credential.
-        told = "" if isinstance(error, http.client.InvalidURL | UnicodeError) else str(error)
-        reason = (getattr(error, "strerror", None) or told or type(error).__name__)[:REASON_LENGTH_MAX]
+        text = "" if isinstance(error, http.client.InvalidURL | UnicodeError) else str(error)
+        reason = (getattr(error, "strerror", None) or text or type(error).__name__)[:REASON_LENGTH_MAX]
         raise UpstreamError(f"{endpoint.host}: {doing}: {reason}", UpstreamKind.UNAVAILABLE) from error
 
 

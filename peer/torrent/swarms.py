@@ -104,7 +104,7 @@ class TorrentSwarms(PieceDelivery):
         """A blob's torrent, to be joined when it can be. False, and nothing is done, if it is not of this blob."""
         if not is_torrent_of(metainfo, digest, layout):
             return False
-        self._do(self._told, digest, layout, metainfo)
+        self._do(self._offered, digest, layout, metainfo)
         return True
 
     def connect(self, digest: Digest, addresses: Iterable[str]) -> None:
@@ -210,7 +210,7 @@ class TorrentSwarms(PieceDelivery):
 
     # --- joining -----------------------------------------------------------------------------------------------
 
-    def _told(self, digest: Digest, layout: PieceLayout, metainfo: bytes) -> None:
+    def _offered(self, digest: Digest, layout: PieceLayout, metainfo: bytes) -> None:
         known = self._known.get(digest)
         self._known[digest] = KnownTorrent(layout, metainfo, known.peers if known is not None else [])
         self._join(digest)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from peer.transport.sockets import set_unsent_limit
 from peer.transport.wire import (
     ANSWER_BYTES_MAX,
-    TOLD_RUN_MAX,
+    RUN_WITH_PIECE_MAX,
     Asked,
     Request,
     encode_bitfield,
@@ -114,7 +114,7 @@ class Answerer:
         """
         self._clock = clock
         self._encrypted_alone = encrypted_alone
-        self._sign_hash = sign_hash or (lambda handle, piece: handle.signed_run(piece, TOLD_RUN_MAX))
+        self._sign_hash = sign_hash or (lambda handle, piece: handle.signed_run(piece, RUN_WITH_PIECE_MAX))
         self._store = store
         self._supernode_key = supernode_key
         self._name = name

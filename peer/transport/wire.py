@@ -48,7 +48,7 @@ ANSWER_BYTES_MAX: Final = PIECE_SIZE_MAX_BYTES
 HASHES_BYTES_MAX: Final = 16 + PIECE_COUNT_MAX * (8 + 32 + SIGNATURE_BYTES)
 
 # The longest run of hashes that is told with a piece. Those for whole blobs would be a part of a small piece's size.
-TOLD_RUN_MAX: Final = 4
+RUN_WITH_PIECE_MAX: Final = 4
 
 HEAD_END: Final = b"\r\n\r\n"
 _NONCE: Final = "Layercast-Nonce"
@@ -68,7 +68,7 @@ _REASONS: Final = {
 }
 _LAYOUT: Final = struct.Struct(">QQ")
 _RUN: Final = struct.Struct(">II")
-_TOLD_BYTES_MAX: Final = 8 + TOLD_RUN_MAX * HASH_BYTES + SIGNATURE_BYTES
+_RUN_BYTES_MAX: Final = 8 + RUN_WITH_PIECE_MAX * HASH_BYTES + SIGNATURE_BYTES
 _TARGET = re.compile(r"/v1/blobs/([a-z0-9]+:[0-9a-f]+)/(?:(bitfield|hashes)|pieces/([0-9]{1,6})-([0-9]{1,6}))")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
@@ -208,8 +208,8 @@ def parse_answer(head: bytes) -> Answer:
     if not re.fullmatch(r"[0-9]{1,12}", length):
         raise FrameInvalid("the answer has no proper Content-Length")
     nonce = _from_text(headers.get(_NONCE.lower(), ""), NONCE_BYTES)
-    told = headers.get(_HASHES.lower())
-    hashes = None if told is None else _decode_run(_from_text(told, _TOLD_BYTES_MAX), 0)[0]
+    run = headers.get(_HASHES.lower())
+    hashes = None if run is None else _decode_run(_from_text(run, _RUN_BYTES_MAX), 0)[0]
     return Answer(status, int(length), nonce, headers.get("connection", "").lower() != "close", hashes)
 
 

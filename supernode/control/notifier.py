@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from peer.transport.wire import TOLD_RUN_MAX
+from peer.transport.wire import RUN_WITH_PIECE_MAX
 from proto.config.values import HostPort, parse_host_port
 from proto.ids import peer_name
 from proto.wire.messages import SEED_NODE, Holders, NodeKnown, OriginStatus, PieceHashes, SwarmOpened
@@ -69,7 +69,7 @@ class Notifier:
         missing = swarm.hashes.known & ~member.hashes_sent & pieces
         for signed in swarm.hashes.signed_for(missing):
             session.send(PieceHashes(swarm.number, signed.first, signed.hashes, signed.signature))
-            if signed.count <= TOLD_RUN_MAX:
+            if signed.count <= RUN_WITH_PIECE_MAX:
                 member.passes_on |= signed.pieces
         member.hashes_sent |= missing
 

@@ -49,7 +49,7 @@ class SeedReach:
     _swarms: SwarmRegistry
     _nodes: NodeRegistry
     _unreached: dict[str, _Unreached] = field(default_factory=dict)
-    _told: LogLimit = field(default_factory=LogLimit)
+    _log_limit: LogLimit = field(default_factory=LogLimit)
 
     def since_s(self) -> dict[str, float]:
         """Addresses that no node reaches, and since when, monotonic seconds."""
@@ -81,7 +81,7 @@ class SeedReach:
         if not any(other.seed_reached and other.seed_address == address for other in self._nodes):
             unreached = self._unreached.setdefault(address, _Unreached(now_s, 0.0))
             unreached.try_at_s, unreached.trier = now_s + SEED_TRY_S, SEED
-        self._told.log(
+        self._log_limit.log(
             logger, logging.ERROR, "seed_unreachable peer=%s address=%s: nodes cannot connect to the supernode's port "
             "for pieces there; correct --advertise, or open it", short_peer(session.info.peer), address,
         )  # fmt: skip

@@ -132,7 +132,7 @@ class PublicAccess:
             question = self._asking.get(key)
             if question is None:
                 if self._is_crowded(source.upstream, asker):
-                    return self._told(Verdict(0, "limit", f"too many checks wait for origin {source.upstream}"))
+                    return self._counted(Verdict(0, "limit", f"too many checks wait for origin {source.upstream}"))
                 question = self._asking[key] = _Question()
                 question.task = asyncio.create_task(self._ask(question, source, digest))
                 question.task.add_done_callback(lambda _: self._answered(key, asker))
@@ -140,9 +140,9 @@ class PublicAccess:
             self._also_ask(question, source.upstream, asker)
             if not (await asyncio.wait({question.task}, timeout=self._slow_s))[0]:
                 message = f"origin {source.upstream} has not answered for {self._slow_s:.0f} s; ask again"
-                return self._told(Verdict(0, "slow", message))
+                return self._counted(Verdict(0, "slow", message))
             verdict = question.task.result()
-        return self._told(verdict)
+        return self._counted(verdict)
 
     def _also_ask(self, question: _Question, upstream: str, asker: PeerId | None) -> None:
         """It is asked in the turn of whoever waits for it and comes first."""
@@ -166,7 +166,7 @@ class PublicAccess:
         if not askers[asker]:
             del askers[asker]
 
-    def _told(self, verdict: Verdict) -> Verdict:
+    def _counted(self, verdict: Verdict) -> Verdict:
         if verdict.reason:
             self._on_refused(verdict.reason)
         return verdict

@@ -45,7 +45,7 @@ class Owner:
     def opened(self, challenge: Challenge) -> None:
         self._note("opened")
 
-    def told_time(self, unix_s: float) -> None:
+    def clock_received(self, unix_s: float) -> None:
         self._note(unix_s)
 
     def received(self, message: Message) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from peer.store.base import SignedHashes
 from peer.transport.wire import (
     HEAD_END,
-    TOLD_RUN_MAX,
+    RUN_WITH_PIECE_MAX,
     Asked,
     bitfield_path,
     decode_bitfield,
@@ -55,7 +55,7 @@ def test_what_is_wanted_beside_the_piece_is_read_back(ahead: bool, hash_wanted: 
     assert (request.ahead, request.hash_wanted) == (ahead, hash_wanted)
 
 
-@given(st.integers(0, 65535), st.integers(1, TOLD_RUN_MAX), st.randoms())
+@given(st.integers(0, 65535), st.integers(1, RUN_WITH_PIECE_MAX), st.randoms())
 def test_hashes_that_come_with_a_piece_are_read_back(first: int, count: int, rng: Random) -> None:
     run = SignedHashes(first, rng.randbytes(32 * count), rng.randbytes(64))
     answer = parse_answer(format_answer(200, 5, hashes=run).removesuffix(HEAD_END))
