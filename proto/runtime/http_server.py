@@ -79,8 +79,8 @@ class QuietProtocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """See aiohttp. What cannot be parsed is the sender's doing."""
-        if isinstance(exc, web.RequestPayloadError):
+        """See aiohttp. What cannot be parsed is the sender's doing, and so is a hang-up before the answer."""
+        if isinstance(exc, web.RequestPayloadError | ConnectionError):
             status = 400
         if status == 500:
             return super().handle_error(request, status, exc, message)

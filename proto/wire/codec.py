@@ -34,9 +34,9 @@ BYTES_MAX: Final = 3 * 1024 * 1024
 SOURCES_MAX: Final = 16
 LIST_MAX: Final = 4096
 INT_MAX: Final = 1 << 62
-# Of all arrays of a frame: each counts as ARRAY_WEIGHT and one for each entry. 16,384 announcements with eight sources
-# each are below it; what would only cost us time is given up after a tenth of a second.
-WEIGHT_MAX: Final = 1 << 21
+# Of all arrays of a frame: each counts as ARRAY_WEIGHT and one for each entry. 16,384 announcements with three sources
+# each are below it; what would only cost us time is given up after a twentieth of a second.
+WEIGHT_MAX: Final = 1 << 20
 ARRAY_WEIGHT: Final = 8
 # No message of ours has one; a newer release's may.
 MAP_WEIGHT: Final = 64

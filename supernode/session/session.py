@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import WSMsgType, web
@@ -25,6 +25,8 @@ from proto.wire.tickets import NONCE_BYTES
 from supernode.control.notifier import REFRESH_INTERVALS
 from supernode.control.peer_session import TEXT_MAX, IdentityTaken
 from supernode.session.hello import SessionEnd, read_hello
+from supernode.session.loop_shares import LoopShares
+from supernode.shares import party_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -49,6 +51,12 @@ WEBSOCKET_BYTES_MAX: Final = codec.FRAME_BYTES_MAX + 64 * 1024
 # A 10 Gbit/s node that stores 256 KiB pieces sends 5,000 messages in a second, which is half an interval; ten times
 # that is an attack.
 MESSAGES_PER_LOOK_MAX: Final = 50_000
+# Longer ones can take more than 5 ms to decode.
+FRAME_AT_ONCE_BYTES: Final = 8 * 1024
+# What a frame costs beside what is in it: about so much of the processor's time.
+FRAME_S: Final = 20e-6
+# The longest wait for a share of the loop's time: a peer that hears nothing for three takes us for dead.
+WAIT_INTERVALS: Final = 2
 # Giving way to others after each frame would be a turn of the loop for each.
 MESSAGES_PER_TURN_MAX: Final = 64
 
@@ -80,6 +88,7 @@ class Terms:
     agent: str
     transport: str
     limits: Limits
+    shares: LoopShares = field(default_factory=lambda: LoopShares(time.monotonic()))
 
 
 class WebSocketSession:
@@ -94,7 +103,7 @@ class WebSocketSession:
         self._terms = terms
         self._limits = terms.limits
         self._socket = web.WebSocketResponse(
-            max_msg_size=WEBSOCKET_BYTES_MAX, compress=False, timeout=CLOSE_TIMEOUT_S, autoping=True
+            max_msg_size=WEBSOCKET_BYTES_MAX, compress=False, timeout=CLOSE_TIMEOUT_S, autoping=False
         )
         self._outbox = codec.Outbox()
         self._wake = asyncio.Event()
@@ -103,6 +112,8 @@ class WebSocketSession:
         self._messages = 0
         self._pings = 0
         self._name = "?"
+        # Of the loop's time, by what was read since it was last accounted for.
+        self._spent_s = 0.0
         # Where this peer will look for our upload port.
         self.local_host = ""
 
@@ -137,7 +148,8 @@ class WebSocketSession:
             self._name = short_peer(info.peer)
             session = self._admit(info)
             await self._welcome()
-            await until_one_fails(self._read(session, rest), self._write(session), self._ping(), self._ended())
+            party = info.peer if member is not None else party_of(request.remote or "")
+            await until_one_fails(self._read(session, rest, party), self._write(session), self._ping(), self._ended())
         except SessionEnd as raised:
             end = raised
         except asyncio.CancelledError:
@@ -179,19 +191,34 @@ class WebSocketSession:
 
     # --- open --------------------------------------------------------------------------------------------------
 
-    async def _read(self, session: PeerSession, first: list[Message]) -> None:
+    async def _read(self, session: PeerSession, first: list[Message], party: object) -> None:
         batch = first
-        taken = 0
+        turn = 0
         while True:
+            began_s = time.thread_time()
             for message in batch:
                 self._take(session, message)
-            taken += 1 + len(batch)
-            if taken > MESSAGES_PER_TURN_MAX:
-                # Frames that came together must not keep the loop from everybody else.
-                taken = 0
-                await asyncio.sleep(0)
+                turn += 1
+                if turn >= MESSAGES_PER_TURN_MAX:
+                    # What came together must not keep the loop from everybody else.
+                    turn = 0
+                    self._spent_s += time.thread_time() - began_s
+                    await asyncio.sleep(0)
+                    began_s = time.thread_time()
+            self._spent_s += time.thread_time() - began_s
+            await self._wait_for_share(party)
+            turn += 1
             batch = await self._frame()
             self._count(batch)
+
+    async def _wait_for_share(self, party: object) -> None:
+        """Whoever has more read than its share of the loop's time has less of it read."""
+        spent_s, self._spent_s = self._spent_s, 0.0
+        wait_s = self._terms.shares.spend(party, spent_s, time.monotonic())
+        if wait_s > 0.0:
+            await asyncio.sleep(min(wait_s, WAIT_INTERVALS * self._limits.ping_interval_s))
+            # What it said meanwhile is still to be read.
+            self._heard_s = time.monotonic()
 
     def _count(self, batch: list[Message]) -> None:
         self._heard_s = time.monotonic()
@@ -212,18 +239,29 @@ class WebSocketSession:
         """The messages of the next frame. Raises SessionEnd."""
         with self._connected():
             received = await self._socket.receive()
+            if received.type is WSMsgType.PING:
+                await self._socket.pong(received.data)
+        self._spent_s += FRAME_S
+        if received.type in (WSMsgType.PING, WSMsgType.PONG):
+            return []
         if received.type is WSMsgType.BINARY:
             if len(received.data) > bytes_max:
                 raise SessionEnd("frame", f"frame of {len(received.data)} bytes: at most {bytes_max} here")
-            try:
-                return codec.decode(received.data)
-            except FrameInvalid as error:
-                raise SessionEnd("frame", str(error)) from None
+            return await self._decoded(received.data)
         if received.type is WSMsgType.TEXT:
             raise SessionEnd("frame", "text frame: binary msgpack expected")
         if received.type is WSMsgType.ERROR:
             logger.warning("session_frame_refused peer=%s error=%s", self._name, received.data)
         raise SessionEnd("", "closed by the peer")
+
+    async def _decoded(self, frame: bytes) -> list[Message]:
+        """A long one in a thread, which gives way to the loop every few milliseconds. Raises SessionEnd."""
+        decoding = _decode(frame) if len(frame) <= FRAME_AT_ONCE_BYTES else await asyncio.to_thread(_decode, frame)
+        messages, error, spent_s = decoding
+        self._spent_s += spent_s
+        if error:
+            raise SessionEnd("frame", error)
+        return messages
 
     async def _write(self, session: PeerSession) -> None:
         while True:
@@ -290,3 +328,12 @@ class WebSocketSession:
                     refused = Refused(end.code, str(end)[:TEXT_MAX])
                     await self._send([*self._outbox.take(), refused][-64:])
                 await self._socket.close(message=end.code.encode())
+
+
+def _decode(frame: bytes) -> tuple[list[Message], str, float]:
+    """The messages, what is wrong with the frame, and the seconds of the processor that this took."""
+    began_s = time.thread_time()
+    try:
+        return codec.decode(frame), "", time.thread_time() - began_s
+    except FrameInvalid as error:
+        return [], str(error), time.thread_time() - began_s

@@ -7,6 +7,7 @@ import itertools
 import random
 from typing import TYPE_CHECKING, Any
 
+import msgpack
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
@@ -15,6 +16,7 @@ from proto.wire.messages import Announce, BlobRefused, Holders, InlineBlob, Node
 from proto.wire.tickets import Identity
 from supernode.control.admission import Admission
 from supernode.control.announcements import ANSWERING_PER_UPSTREAM_MAX
+from supernode.session.loop_shares import LoopShares
 from tests.support.fake_origin import FakeOrigin, Fault
 from tests.unit.supernode.harness import REPOSITORY, BarePeer, real_peer, running_supernode
 
@@ -165,3 +167,30 @@ async def test_a_blob_that_was_opened_for_who_broke_the_protocol_is_closed(tmp_p
             await peer.send(Announce(str(digest), (source,), True, 300_000, 262_144, b"\xff"))
             await peer.ended()
         assert len(supernode._control.swarms) == 0
+
+
+async def test_frames_that_cost_much_are_read_as_the_loop_has_time(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    def spend(shares: LoopShares, party: object, spent_s: float, now_s: float) -> float:
+        if spent_s > 0.005:
+            waits.append(spent_s)
+        return 0.0
+
+    monkeypatch.setattr(LoopShares, "spend", spend)
+    # A message of a newer release, with all the empty arrays that a frame may have.
+    costly = msgpack.packb([[200, *[[[] for _ in range(16_000)]] * 7]])
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        for _ in range(3):
+            await peer.socket.send_bytes(costly)
+        await peer.heard()
+    assert len(waits) >= 3
+
+
+async def test_pings_of_the_websocket_itself_are_answered(tmp_path: Path, origin: FakeOrigin) -> None:
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        await peer.socket.ping(b"there?")
+        await peer.socket.pong(b"here")
+        await peer.heard()
