@@ -32,6 +32,7 @@ from peer.proxy.heads import (
     refused,
     unsatisfiable,
 )
+from peer.proxy.logins import TOKEN_PATH, Logins
 from peer.proxy.named_upstream import NAMED
 from peer.proxy.passthrough import PassThrough, relay
 from peer.proxy.runner import HostRefused, check_host, name_server
@@ -90,19 +91,22 @@ def build_app(context: ProxyContext, forward: ForwardParts | None = None) -> web
 
     With `forward` it is a forward proxy, too.
     """
-    mirror = _Mirror(context)
+    logins = Logins(context)
+    mirror = _Mirror(context, logins)
     middlewares = [ForwardProxy(forward, mirror.handle).middleware()] if forward is not None else []
     app = web.Application(middlewares=[*middlewares, mirror.check_name])
     app.on_response_prepare.append(name_server)
+    app.router.add_route("*", TOKEN_PATH, logins.handle)
     for path in ("/v2", "/v2/{rest:.*}"):
         app.router.add_route("*", path, mirror.handle, expect_handler=push.wait_for_origin)
     return app
 
 
 class _Mirror:
-    def __init__(self, context: ProxyContext) -> None:
+    def __init__(self, context: ProxyContext, logins: Logins) -> None:
         self._context = context
         self._passthrough = PassThrough(context)
+        self._logins = logins
 
     @web.middleware
     async def check_name(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -153,14 +157,15 @@ class _Mirror:
             return ClientRequest(http, parse_named(path, query, named.upstream.host), named.upstream, self._context)
         check_host(http, self._context.hosts)
         request, upstream = understand(http.raw_path, http.headers, self._context.origins.upstreams())
-        return ClientRequest(http, request, upstream, self._context)
+        return ClientRequest(self._logins.unsealed(http, request, upstream), request, upstream, self._context)
 
     async def _answer(self, asked: ClientRequest) -> web.StreamResponse:
         """Raises UpstreamError, LocalError or ClientGone while nothing was sent."""
         if push.is_write(asked):
             return await push.pass_on(asked)
         if not isinstance(asked.registry.route, BlobRoute):
-            return await relay(asked)
+            answer = self._logins.answer_to_ping(asked)
+            return await relay(asked) if answer is None else answer
         if asked.http.method == "HEAD":
             return await self._head(asked)
         headers_by = asyncio.get_running_loop().time() + self._context.limits.headers_s

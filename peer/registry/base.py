@@ -198,6 +198,16 @@ class Origin(Protocol):
         """
         ...
 
+    def ask_realm(
+        self, method: str, url: str, headers: CIMultiDict[str], body: SentBody | None, cancel: Cancellation
+    ) -> OriginAnswer:
+        """Ask the token service at this URL, which a challenge of this origin named, with a client's own login.
+
+        Any answer is returned, a redirect as well. Raises UpstreamError, denied where such a URL is not followed, and
+        FetchCancelled.
+        """
+        ...
+
     async def manifest(self, method: str, request: RegistryRequest, headers: CIMultiDict[str]) -> OriginAnswer:
         """A manifest, or what else of the API is small: `/v2/`, tag lists, referrers, the HEAD of a blob.
 

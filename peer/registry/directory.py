@@ -107,6 +107,11 @@ class DirectoryOrigin:
         refusal = Refusal(405, "UNSUPPORTED", f"{self.host} is a folder, which is only read")
         return OriginAnswer(405, None, CIMultiDict({"Content-Type": BODY_CONTENT_TYPE}), refusal.body)
 
+    def ask_realm(
+        self, method: str, url: str, headers: CIMultiDict[str], body: SentBody | None, cancel: Cancellation
+    ) -> OriginAnswer:
+        raise UpstreamError(f"origin {self.host}: a directory names no token service", UpstreamKind.DENIED)
+
     async def manifest(self, method: str, request: RegistryRequest, headers: CIMultiDict[str]) -> OriginAnswer:
         self._on_request(method)
         answer = await asyncio.to_thread(self._answer, request)

@@ -210,12 +210,30 @@ class RegistryOrigin:
         body: SentBody | None,
         cancel: Cancellation,
     ) -> OriginAnswer:
-        clients = self._clients
-        clients.on_request(method)
-        lines = [*as_sent(headers.items()), *_framing(method, body)]
         endpoint = upstream_endpoint(self._upstream, anonymous=True)
-        exchange = clients.http.send(endpoint, method, request.origin_target, lines, cancel, body)
-        with contextlib.closing(exchange):
+        return self._send(endpoint, method, request.origin_target, headers, body, cancel)
+
+    def ask_realm(
+        self, method: str, url: str, headers: CIMultiDict[str], body: SentBody | None, cancel: Cancellation
+    ) -> OriginAnswer:
+        endpoint, target = url_target(self._clients.upstreams(), self._upstream, url, anonymous=True)
+        return self._send(endpoint, method, target, headers, body, cancel, counted_as="TOKEN")
+
+    def _send(
+        self,
+        endpoint: Endpoint,
+        method: str,
+        target: str,
+        headers: CIMultiDict[str],
+        body: SentBody | None,
+        cancel: Cancellation,
+        *,
+        counted_as: str = "",
+    ) -> OriginAnswer:
+        """One request, with a client's own lines, and all of its answer."""
+        self._clients.on_request(counted_as or method)
+        lines = [*as_sent(headers.items()), *_framing(method, body)]
+        with contextlib.closing(self._clients.http.send(endpoint, method, target, lines, cancel, body)) as exchange:
             content = exchange.read_all(BODY_BYTES_MAX)
             answered = CIMultiDict(exchange.lines)
             if content:

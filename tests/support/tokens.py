@@ -39,9 +39,21 @@ class TokenRequest:
 
 
 class TokenServer(HttpServer):
-    """Serves tokens from construction until `close`, at `realm`. `requests` lists what was asked."""
+    """Serves tokens from construction until `close`, at `realm`. `requests` lists what was asked.
 
-    def __init__(self, signer: KeyPair, users: Mapping[str, str], public_repositories: Collection[str] = ()) -> None:
+    With `strict_repositories` it refuses whoever asks for another one, as ghcr.io does, and counts that in `refused`.
+    """
+
+    def __init__(
+        self,
+        signer: KeyPair,
+        users: Mapping[str, str],
+        public_repositories: Collection[str] = (),
+        *,
+        strict_repositories: Collection[str] | None = None,
+    ) -> None:
+        self._strict = strict_repositories
+        self.refused = 0
         self._signer = signer
         self._users = dict(users)
         self._public = frozenset(public_repositories)
@@ -67,6 +79,11 @@ class TokenServer(HttpServer):
     def knows(self, user: str, password: str) -> bool:
         """Whether that is a user's password."""
         return self._users.get(user) == password
+
+    def is_strict_about(self, scopes: list[str]) -> bool:
+        """Whether one of these scopes is of a repository that it does not know."""
+        names = [scope.split(":")[1] if scope.count(":") == 2 else scope for scope in scopes]
+        return self._strict is not None and any(name not in self._strict for name in names)
 
     def token(self, user: str, scopes: list[str]) -> str:
         """A signed token for the part of `scopes` that `user` ("" for nobody) may have."""
@@ -107,6 +124,10 @@ class _Handler(QuietHandler):
             return
         query = parse_qs(urlsplit(self.path).query)
         scopes = [scope for value in query.get("scope", []) for scope in value.split(" ")]
+        if self.server.is_strict_about(scopes):
+            self.server.refused += 1
+            self._send(403, {"errors": [{"code": "DENIED", "message": "no such scope"}]})
+            return
         token = self.server.token(user, scopes)
         self._send(200, {"token": token, "access_token": token, "expires_in": _LIFE_S})
 

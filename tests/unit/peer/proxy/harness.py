@@ -186,12 +186,14 @@ class Mirror:
     # What manifests named: source and layers.
 
     def request(
-        self, target: str, *, method: str = "GET", headers: Sequence[tuple[str, str]] = ()
+        self, target: str, *, method: str = "GET", headers: Sequence[tuple[str, str]] = (), body: bytes = b""
     ) -> tuple[http.client.HTTPResponse, bytes]:
         """One request on a connection of its own. The body is what came, also of a response that was cut."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
         with contextlib.closing(connection):
             send(connection, method, target, headers)
+            if body:
+                connection.send(body)
             response = connection.getresponse()
             try:
                 return response, response.read()
@@ -290,6 +292,7 @@ class Seen:
     method: str
     target: str
     lines: list[tuple[str, str]]
+    body: bytes = b""
 
     def all(self, name: str) -> list[str]:
         return [value for line, value in self.lines if line.lower() == name.lower()]
@@ -326,13 +329,14 @@ class _Handler(QuietHandler):
     origin: ClassVar[ScriptedOrigin]
 
     def do_GET(self) -> None:
-        seen = Seen(self.command, self.path, list(self.headers.items()))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        seen = Seen(self.command, self.path, list(self.headers.items()), body)
         self.origin.seen.append(seen)
         reply = self.origin.answer(seen)
         with contextlib.suppress(OSError):
             self._send(reply)
 
-    do_HEAD = do_GET
+    do_HEAD = do_POST = do_GET
 
     def _send(self, reply: Reply) -> None:
         self.send_response_only(reply.status)

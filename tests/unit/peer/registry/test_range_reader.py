@@ -111,6 +111,11 @@ class ScriptedOrigin:
     ) -> OriginAnswer:
         raise AssertionError("nobody writes here")
 
+    def ask_realm(
+        self, method: str, url: str, headers: CIMultiDict[str], body: SentBody | None, cancel: Cancellation
+    ) -> OriginAnswer:
+        raise AssertionError("nobody logs in here")
+
     async def manifest(self, method: str, request: RegistryRequest, headers: CIMultiDict[str]) -> OriginAnswer:
         raise AssertionError("no blob comes this way")
 
