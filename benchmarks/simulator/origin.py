@@ -9,8 +9,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from peer.registry.connection import OriginTimeouts
 from peer.registry.retry import NODE_RETRY, Retry, RetrySettings
+from peer.registry.sockets import OriginTimeouts
 
 if TYPE_CHECKING:
     from collections import deque

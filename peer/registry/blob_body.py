@@ -9,12 +9,12 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 from peer.registry.base import BlobBody
-from peer.registry.connection import REASON_LENGTH_MAX
+from peer.registry.sockets import REASON_LENGTH_MAX
 from proto.errors import UpstreamError, UpstreamKind
 from proto.oci.ranges import parse_content_range
 
 if TYPE_CHECKING:
-    from peer.registry.connection import Exchange
+    from peer.registry.exchange import Exchange
 
 
 _ENCODINGS: Final = frozenset({"gzip", "x-gzip", "deflate"})

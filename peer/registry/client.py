@@ -12,7 +12,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
-from peer.registry.connection import Exchange, OriginConnection, OriginTimeouts, origin_errors, resolve, tls_context
+from peer.registry.connection import OriginConnection
+from peer.registry.exchange import Exchange
+from peer.registry.sockets import OriginTimeouts, origin_errors, resolve, tls_context
 
 if TYPE_CHECKING:
     from peer.registry.addresses import Endpoint, Resolver

@@ -70,8 +70,8 @@ class Origins:
         HEAD or TOKEN for each request that is made. `first_byte_s` and `rate_min_bytes_s` are OriginTimeouts'.
         """
         from peer.registry.client import OriginHttp
-        from peer.registry.connection import OriginTimeouts
         from peer.registry.registry_origin import RegistryClients
+        from peer.registry.sockets import OriginTimeouts
 
         self.upstreams = upstreams
         self.queues = UpstreamQueues(on_queue)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from peer.registry.addresses import Endpoint
     from peer.registry.base import Caller, SentBody
     from peer.registry.client import OriginHttp
-    from peer.registry.connection import Exchange
+    from peer.registry.exchange import Exchange
     from peer.registry.queues import UpstreamQueues
     from peer.transport.cancellation import Cancellation
     from proto.ids import Digest

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from peer.registry.client import OriginHttp
-    from peer.registry.connection import Exchange
+    from peer.registry.exchange import Exchange
     from peer.registry.queues import UpstreamQueues
     from peer.registry.redirects import Lines
     from proto.oci.upstreams import UpstreamConfig, UpstreamTable

@@ -10,7 +10,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from peer.registry.addresses import is_public_address
-from peer.registry.connection import connect, resolve
+from peer.registry.sockets import connect, resolve
 from proto.errors import RemoteError, UpstreamError, UpstreamKind
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from peer.proxy.client_request import ProxyContext, ProxyLimits
 from peer.proxy.mirror import build_app
 from peer.proxy.runner import refuse_nonsense
 from peer.registry.client import OriginHttp
-from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
 from peer.registry.retry import RetrySettings
+from peer.registry.sockets import OriginTimeouts
 from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.oci.upstreams import UpstreamConfig, UpstreamTable
 from proto.runtime.http_server import QuietRunner

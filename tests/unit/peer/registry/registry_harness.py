@@ -10,8 +10,8 @@ import pytest
 from benchmarks.cluster.processes import WAIT_S
 from peer.registry.base import ANYONE, Caller
 from peer.registry.client import OriginHttp
-from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
+from peer.registry.sockets import OriginTimeouts
 from peer.transport.cancellation import Cancellation
 from proto.errors import UpstreamError
 from proto.oci.upstreams import UpstreamTable

@@ -15,8 +15,8 @@ from benchmarks.cluster.processes import WAIT_S
 from peer.registry.addresses import Endpoint, is_public_address, upstream_endpoint
 from peer.registry.base import CutOff
 from peer.registry.client import OriginHttp
-from peer.registry.connection import OriginTimeouts
 from peer.registry.retry import retry_after_s
+from peer.registry.sockets import OriginTimeouts
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import ConfigError, UpstreamError, UpstreamKind
 from proto.oci.upstreams import UpstreamConfig

@@ -12,7 +12,7 @@ import pytest
 from benchmarks.cluster.processes import WAIT_S
 from peer.registry.addresses import upstream_endpoint
 from peer.registry.client import OriginHttp
-from peer.registry.connection import OriginTimeouts, tls_context
+from peer.registry.sockets import OriginTimeouts, tls_context
 from proto.config.upstream_sections import upstreams_of
 from proto.errors import ConfigError, UpstreamKind
 from proto.ids import Digest
@@ -132,7 +132,7 @@ def test_no_credential_of_any_name_follows_a_redirect_to_another_server() -> Non
 
 
 def test_a_body_slower_than_its_least_rate_is_given_up(origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("peer.registry.connection.FLOOR_S", 0.2)
+    monkeypatch.setattr("peer.registry.exchange.FLOOR_S", 0.2)
     digest = origin.add(CONTENT)
     origin.faults = [Fault(trickle_s=0.1)]
     with reading(origin, read_s=WAIT_S) as reader, reader.open(origin.upstream, digest) as body:

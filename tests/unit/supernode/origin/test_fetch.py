@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.registry.base import OtherSize
 from peer.registry.client import OriginHttp
-from peer.registry.connection import OriginTimeouts
 from peer.registry.origins import Origins
 from peer.registry.range_reader import ReadSettings
 from peer.registry.retry import RetrySettings
+from peer.registry.sockets import OriginTimeouts
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import StoreFull, UpstreamError, UpstreamKind
 from proto.ids import Digest
