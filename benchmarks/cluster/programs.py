@@ -20,6 +20,7 @@ PACKAGES: Final = {
     "docker": "docker.io",
     "docker-registry": "docker-registry",
     "dockerd": "docker.io",
+    "go": "golang-go",
     "ip": "iproute2",
     "nginx": "nginx-light",
     "nsenter": "util-linux",

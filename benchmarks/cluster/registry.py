@@ -26,7 +26,8 @@ class Registry(Closing):
     """One docker-registry with its storage below `root`; a context manager.
 
     It listens on loopback, on a free port. `auth` is the section of its configuration, if it lets in some
-    alone. It keeps its address and its storage over `stop` and `start`.
+    alone; `executable` a registry of the same kind, in place of Debian's. It keeps its address and
+    its storage over `stop` and `start`.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class Registry(Closing):
         *,
         auth: Mapping[str, object] | None = None,
         netns: str | None = None,
+        executable: Path | None = None,
     ) -> None:
         self.root = root
+        self._executable = executable
         self._auth = auth
         self._netns = netns
         self._process: ManagedProcess | None = None
@@ -77,8 +80,9 @@ class Registry(Closing):
         """Start it, on the address that it had before if it had one."""
         config = self.root / "config.yml"
         config.write_text(json.dumps(self._config()))  # JSON is YAML
-        argv: list[str | Path] = [program("docker-registry"), "serve", config]
-        self._process = ManagedProcess(argv, env=clean_environment(), netns=self._netns, name="docker-registry")
+        argv: list[str | Path] = [self._executable or program("docker-registry"), "serve", config]
+        environment = clean_environment(OTEL_TRACES_EXPORTER="none")  # version 3 would look for a collector
+        self._process = ManagedProcess(argv, env=environment, netns=self._netns, name="docker-registry")
         try:
             self.address = self._process.wait_for_line(r"listening on ([0-9.]+:\d+)")[1]
         except BaseException:
