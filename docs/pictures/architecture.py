@@ -40,6 +40,7 @@ BOXES = (
     Box("peer.transport", "pieces over HTTP", 430, 350),
     Box("peer.torrent", "loaded on demand", 200, 460),
     Box("peer.store", "files, hashes, digests", 430, 460),
+    Box("peer.permission", "who may read private blobs", 200, 570),
     Box("peer.membership", "its certificate, dials by TLS", 430, 570),
     Box("supernode.origin", "fetches each blob once", 860, 130, 200),
     Box("supernode.state", "what outlives a restart", 1100, 130, 200),
@@ -71,7 +72,8 @@ ARROWS = (
     Arrow(((1200, 286), (1200, 350)), "events, commands", (1258, 322)),
     Arrow(((1200, 240), (1200, 176))),
     Arrow(((620, 593), (860, 593)), "join: a token for a certificate", (740, 586)),
-    Arrow(((430, 593), (190, 593), (190, 263), (200, 263)), "certificate", (230, 586), both=False),
+    Arrow(((620, 580), (630, 580), (630, 275), (620, 275)), "certificate", (668, 540), both=False),
+    Arrow(((200, 593), (190, 593), (190, 165), (200, 165))),
     Arrow(((1060, 593), (1100, 593))),
 )
 
@@ -108,7 +110,7 @@ def frame(name: str, left: int, top: int, width: int, height: int) -> str:
 def picture() -> str:
     """The whole file."""
     parts = [frame(*one) for one in FRAMES] + [arrow(one) for one in ARROWS] + [box(one) for one in BOXES]
-    note = "yellow: pure, told the time, no I/O"
+    note = "yellow: pure; the time is given, no I/O"
     note = f'<text x="{WIDTH // 2}" y="{HEIGHT - 10}" font-size="12" fill="#555">{note}</text>'
     return "\n".join(
         [
