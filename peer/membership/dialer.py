@@ -184,13 +184,13 @@ class MemberDialer:
 
         # Plain: it is believed by the fingerprint alone, and TLS would cost both sides a handshake more.
         async with self._asked(client, "GET", "/v1/ca", None) as answer:
-            bundle = await _text(answer)
+            bundle = await _body(answer)
             difference_s = _difference_s(answer)
         authority = requests.pinned_authority(bundle.decode(errors="replace"), token.fingerprint)
         body = await asyncio.to_thread(requests.join_request, self._identity, token)
         try:
             async with self._asked(client, "POST", "/v1/join", tls.client_context(authority), body) as answer:
-                record = requests.read_answer(self._identity, await _text(answer))
+                record = requests.read_answer(self._identity, await _body(answer))
         except aiohttp.ClientError as error:
             if is_about_time(error):
                 raise NotAdmitted(f"{refusal_of(error)}; {clock_text(difference_s)}", terminal=True) from None
@@ -260,7 +260,7 @@ class MemberDialer:
             aiohttp.ClientSession(trust_env=False) as client,
             self._asked(client, "POST", "/v1/renew", context, body) as answer,
         ):
-            record = requests.read_answer(self._identity, await _text(answer))
+            record = requests.read_answer(self._identity, await _body(answer))
         await self._use(record)
         logger.info("certificate_renewed expires=%s", _date(record.expires_unix_s))
         if record.renew_unix_s <= time.time():
@@ -327,7 +327,7 @@ def _changed_at(file: Path) -> int:
     return 0
 
 
-async def _text(answer: aiohttp.ClientResponse) -> bytes:
+async def _body(answer: aiohttp.ClientResponse) -> bytes:
     """Its body, if it is no larger than such answers are."""
     body = b""
     async for chunk in answer.content.iter_any():
