@@ -126,6 +126,16 @@ def test_every_log_event_in_the_table_is_logged() -> None:
     } == set()
 
 
+def test_every_room_is_in_the_table_and_in_the_picture() -> None:
+    folders = [folder for package in ("peer", "supernode") for folder in sorted((ROOT / package).iterdir())]
+    rooms = [f"{each.parent.name}.{each.name}" for each in folders if (each / "__init__.py").is_file()]
+    table = (ROOT / "docs/architecture.md").read_text()
+    picture = (ROOT / "docs/pictures/architecture.svg").read_text()
+    assert [room for room in rooms if f"| `{room}` |" not in table] == []
+    # The operator's program is neither of the two services.
+    assert [room for room in rooms if f">{room}<" not in picture] == ["peer.cli"]
+
+
 def test_every_decision_is_in_the_index() -> None:
     folder = ROOT / "docs" / "decisions"
     listed = _LINK.findall((folder / "README.md").read_text())
