@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
+from yarl import URL
 
 from proto.runtime.logs import LogLimit
 
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 NOT_UNDERSTOOD: Final = "this is no HTTP request that can be answered"
 # A body that nobody reads is taken off the connection for so long, so that its sender gets to read the answer.
+_NO_URL: Final = URL("/")
 _LINGER_S: Final = 2.0
 _refusals = LogLimit()
 
@@ -45,7 +47,25 @@ class QuietRunner(web.AppRunner):
         server.__class__ = _Server
         assert isinstance(server, _Server)
         server.refuse = self._refuse
+        server.request_factory = _for_any_host(server.request_factory)
         return server
+
+
+def _for_any_host(make: Callable[..., web.BaseRequest]) -> Callable[..., web.BaseRequest]:
+    """A target that is none, or whose host cannot be decoded, has no URL: the application refuses its `raw_path`.
+
+    Raised where a request is made, such an error would end the connection's task, and leave the connection.
+    """
+
+    def make_request(message: Any, *rest: Any) -> web.BaseRequest:
+        if message.url is None:
+            return make(message._replace(url=_NO_URL, path=message.path or ""), *rest)
+        try:
+            return make(message, *rest)
+        except ValueError:
+            return make(message._replace(url=_NO_URL), *rest)
+
+    return make_request
 
 
 class _Server(web.Server):

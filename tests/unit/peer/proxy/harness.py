@@ -264,6 +264,9 @@ def running_mirror(
         started.set()
         await stop.wait()
         await runner.cleanup()
+        # A connection whose client hung up before its body was read is given up after the time for that.
+        if lingering := asyncio.all_tasks() - {asyncio.current_task()}:
+            await asyncio.wait(lingering, timeout=WAIT_S)
 
     def run() -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
