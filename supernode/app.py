@@ -26,7 +26,7 @@ from peer.transport.member_tls import MemberTls
 from peer.transport.server import UploadServer
 from proto import VERSION
 from proto.config.settings import reloaded
-from proto.errors import ConfigError
+from proto.errors import ConfigError, RemoteError
 from proto.ids import peer_name
 from proto.runtime import resources
 from proto.runtime.driver import Driver
@@ -45,11 +45,13 @@ from supernode.control.announcements import Announcements, Policy
 from supernode.control.control import Control
 from supernode.control.delivery import PieceDelivery
 from supernode.control.ports import ControlPorts
+from supernode.credentials import OperatorLogins
 from supernode.event_log.format import Header, SchedulerParameters
 from supernode.event_log.writer import EventLogWriter, RecordedScheduler
 from supernode.membership.admission import revoked_text
 from supernode.membership.members import Members
 from supernode.metrics import Metrics
+from supernode.origin.private_access import PrivateAccess
 from supernode.origin.public_access import PublicAccess
 from supernode.origin.sources import OriginFetcher
 from supernode.scheduler import build as scheduler_build
@@ -139,7 +141,7 @@ class Supernode:
             connections_max=UPLOAD_CONNECTIONS_MAX,
             sign_hash=self._signer.sign_held,
             tls=self._member_tls,
-            encrypted_alone=lambda digest: config.encrypt == "all",
+            encrypted_alone=self._is_encrypted,
         )
         self._upload.enabled = config.p2p
         closing.callback(self._upload.close)
@@ -184,6 +186,7 @@ class Supernode:
             user_agent=f"layercast/{VERSION}",
             first_byte_s=config.origin_first_byte_s,
             rate_min_bytes_s=config.origin_rate_min_bytes_s,
+            logins=OperatorLogins().login,
         )
         self._origin = OriginFetcher(
             origins,
@@ -205,6 +208,11 @@ class Supernode:
             stale_s=config.public_outage_s,
             on_refused=lambda reason: self.metrics.blobs_refused.labels(reason).inc(),
         )
+        self._private_access = PrivateAccess(
+            lambda source, digest: self._origin.private_size(source, digest, self._heads),
+            self._has_login,
+            origins.queues,
+        )
         for close in (self._seed.close, self._transport.close, origins.close, self._seed.cancel_all):
             self._closing.callback(close)
         self._driver: Driver[Event, Command] = Driver(self._scheduler, Wakeup(), self._fail)
@@ -219,6 +227,9 @@ class Supernode:
             self._state.load_swarm,
             self._seed.look,
             self._driver.fail,
+            # Without certificates nobody would be kept from them.
+            None if self.members is None else self._private_access,
+            self._seed.void,
         )
         refetched = "to be fetched again when a node wants it"
         upkeep.begin(self._store, config.data_dir, config, refetched, self._closing)
@@ -282,6 +293,17 @@ class Supernode:
         for session in self._control.nodes:
             session.send(self._sessions.certificate_due())
 
+    def _is_encrypted(self, digest: Digest) -> bool:
+        """Whether a blob's pieces leave by TLS alone; from any thread."""
+        swarm = self._control.swarms.of(digest)
+        return self.config.encrypt == "all" or (swarm is not None and swarm.private)
+
+    def _has_login(self, host: str) -> bool:
+        try:
+            return bool(self._policy.upstreams.lookup(host).credentials)
+        except RemoteError:
+            return False
+
     def _ports(self) -> ControlPorts:
         return ControlPorts(
             post=self._driver.post,
@@ -298,6 +320,7 @@ class Supernode:
             seed_address=self._seed_address.seen_at,
             seed_connected=self._upload.is_connected,
             announced_max=self.limits.announced_max,
+            has_login=self._has_login,
         )
 
     async def reload(self, config: SupernodeConfig) -> None:
@@ -339,6 +362,7 @@ class Supernode:
         self._heads.cancel()
         await self._announcements.close()
         await self._public_access.close()
+        self._private_access.close()
         self._driver.close()
         await runner.cleanup()
 

@@ -14,7 +14,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from peer.registry.queues import Work
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource, Transport
@@ -40,9 +40,23 @@ if TYPE_CHECKING:
     from supernode.scheduler.contract import GrantLease
     from supernode.signer import IdentitySigner
 
-    # Blocking: brings the pieces of a mask into the store (supernode.origin.sources.OriginFetcher.fetch).
     OnPiece = Callable[[int, bytes], None]
-    OriginFetch = Callable[[BlobHandle, tuple[Source, ...], int, OnPiece, Cancellation, Callable[[], None]], None]
+
+    class OriginFetch(Protocol):
+        """Blocking: brings the pieces of a mask into the store (supernode.origin.sources.OriginFetcher.fetch)."""
+
+        def __call__(
+            self,
+            handle: BlobHandle,
+            sources: tuple[Source, ...],
+            pieces: int,
+            on_piece: OnPiece,
+            cancel: Cancellation,
+            on_bytes: Callable[[], None],
+            *,
+            private: bool = False,
+        ) -> None: ...
+
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +86,7 @@ class _OriginFetch:
     pieces: int
     read_back: bool
     offers: dict[int, tuple[Offer, ...]]
+    private: bool
     cancel: Cancellation = field(default_factory=Cancellation)
     turn: Future[None] | None = None
     told_moved_s: float = float("-inf")
@@ -220,7 +235,7 @@ class Seed:
         self, fetch_id: int, swarm: OpenSwarm, pieces: int, offers: dict[int, tuple[Offer, ...]]
     ) -> None:
         """See SeedWork. It waits in the queue of its first source, where no other upstream's fetches are."""
-        fetch = _OriginFetch(swarm.digest, swarm.fetch_sources, pieces, swarm.inline, offers)
+        fetch = _OriginFetch(swarm.digest, swarm.fetch_sources, pieces, swarm.inline, offers, swarm.private)
         number, upstream = swarm.number, fetch.sources[0].upstream if fetch.sources else ""
 
         def run() -> None:
@@ -237,7 +252,9 @@ class Seed:
         def ended(error: LayercastError | None) -> None:
             with self._lock:
                 self._fetches.pop(fetch_id, None)
-            refused = str(error) if isinstance(error, UpstreamError) and is_refusal(error) else ""
+            # Of a private blob it is our login that was refused: members may do better with theirs.
+            decided = isinstance(error, UpstreamError) and is_refusal(error) and not fetch.private
+            refused = str(error) if decided else ""
             retry_after_s = (error.retry_after_s or 0.0) if isinstance(error, UpstreamError) else 0.0
             self._tell(
                 lambda events: events.origin_ended(
@@ -275,7 +292,7 @@ class Seed:
         try:
             pieces = fetch.pieces & ~mask_of(fetch.offers)
             if pieces:
-                self._fetch(handle, fetch.sources, pieces, stored, fetch.cancel, came)
+                self._fetch(handle, fetch.sources, pieces, stored, fetch.cancel, came, private=fetch.private)
             if fetch.offers:
                 self._take_offered(handle, fetch, stored, came)
         except FetchCancelled:
@@ -299,7 +316,7 @@ class Seed:
                 gathered.bring(self._transport, self._signer.ticket(handle.digest, self._signer.peer), fetch.cancel)
                 given = mask_of(gathered.given)
                 if rest := left & ~given:
-                    self._fetch(handle, fetch.sources, rest, stored, fetch.cancel, came)
+                    self._fetch(handle, fetch.sources, rest, stored, fetch.cancel, came, private=fetch.private)
                 whole = given | handle.held == handle.layout.full_mask
                 matches = gathered.matches(fetch.cancel) if given and whole else None
                 refused = frozenset(gathered.refused)
@@ -309,7 +326,7 @@ class Seed:
         except (LocalError, PieceCorrupt) as error:
             logger.warning("offers_not_used digest=%s error=%s", handle.digest.short, error)
         if left := left & ~handle.held:
-            self._fetch(handle, fetch.sources, left, stored, fetch.cancel, came)
+            self._fetch(handle, fetch.sources, left, stored, fetch.cancel, came, private=fetch.private)
 
     def cancel_origin(self, fetch_id: int) -> None:
         """See SeedWork."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from peer.downloader.holders import KnownHolders
 from proto.ids import Digest  # noqa: TC001  # compiled, a dataclass looks its fields' types up
 from proto.pieces import PieceLayout, first_missing, mask_of
-from proto.wire.messages import NO_READER, Source
+from proto.wire.messages import LISTED, NO_READER, PROVEN, Source
 
 if TYPE_CHECKING:
     from peer.downloader.contract import Holder
@@ -53,6 +53,11 @@ class Reader:
     answered: bool = False
     failed: bool = False
     piece: int = NO_READER
+
+    @property
+    def allowed(self) -> int:
+        """As announcements have it."""
+        return 0 if self.allowed_bytes is None else PROVEN if self.proven else LISTED
 
 
 @dataclass(slots=True)
@@ -108,6 +113,8 @@ class Blob:
     sources: list[Source] = field(default_factory=list)
     # Upstreams that gave what is here to clients with credentials, and to nobody else. Empty for public bytes.
     private_at: dict[str, None] = field(default_factory=dict)
+    # Where a private blob is shared: the last place at which a client of this node was allowed to read it.
+    private_source: Source | None = None
     # A private blob that this node shares with nobody: it asks the origin as its own clients may.
     alone: bool = False
     # Until its digest has passed here: the upstreams whose readers may have what is here and what comes.
@@ -135,6 +142,8 @@ class Blob:
     announced_held: int = 0
     announced_wanted: bool = False
     unanswered: deque[Source] = field(default_factory=deque)
+    # With each of them, what was said of its permission (Announce.allowed).
+    unanswered_allowed: deque[int] = field(default_factory=deque)
     early: list[Grant | InlineBlob] = field(default_factory=list)
     reader_sent: int = NO_READER
     origin_state: str = ""
@@ -159,6 +168,7 @@ class Blob:
         self.announced = self.announced_wanted = False
         self.announced_held = 0
         self.unanswered.clear()
+        self.unanswered_allowed.clear()
         self.early.clear()
         self.reader_sent = NO_READER
         self.origin_state = ""
@@ -170,6 +180,17 @@ class Blob:
         """Set the cut, or clear it."""
         self.layout = layout
         self.full = layout.full_mask if layout is not None else 0
+
+    def answered(self) -> tuple[Source | None, int]:
+        """The oldest announcement got its answer: its place, and what was said of a permission."""
+        if not self.unanswered:
+            return None, 0
+        return self.unanswered.popleft(), self.unanswered_allowed.popleft()
+
+    def asked_for(self, source: Source) -> int:
+        """The most that is said of a permission there in announcements that wait for an answer; -1: there is none."""
+        both = zip(self.unanswered, self.unanswered_allowed, strict=True)
+        return max((allowed for place, allowed in both if place == source), default=-1)
 
     @property
     def all_held(self) -> bool:
@@ -185,7 +206,7 @@ class Blob:
     def lender(self) -> Reader | None:
         """The client with whose credential the origin is asked for a private blob: one that waits for it."""
         for reader in self.readers.values():
-            if reader.answered and not reader.failed and reader.source.upstream in self.private_at:
+            if reader.admitted and not reader.failed and reader.source.upstream in self.private_at:
                 return reader
         return None
 

@@ -181,7 +181,7 @@ def upstream_ended(state: State, event: UpstreamEnded) -> Blob | None:
         _tried(state, blob, UpstreamKind.UNAVAILABLE.value)
         store_trouble(state, blob, event.message or "the store could not take a piece")
     elif upstream.reader and event.reason in _REFUSED:
-        private.credential_refused(state, blob, upstream.reader)
+        _credential_refused(state, blob, upstream, event.reason)
     elif event.retry_after_s and state.connected and not blob.alone:
         # The supernode asks again in time, for all.
         blob.origin_free_at = state.now + event.retry_after_s
@@ -196,6 +196,13 @@ def upstream_ended(state: State, event: UpstreamEnded) -> Blob | None:
     elif blob.all_held or not (event.reason or blob.elected):
         _tried(state, blob, "")
     return blob
+
+
+def _credential_refused(state: State, blob: Blob, upstream: Upstream, reason: str) -> None:
+    private.credential_refused(state, blob, upstream.reader)
+    if upstream.elected and blob.lender is None:
+        # Another node's turn, with a client of its own.
+        _tried(state, blob, reason)
 
 
 def _tried(state: State, blob: Blob, reason: str, retry_after_s: float = 0.0) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peer.downloader.admission import begin, refuse, set_layout, want
+from proto.wire.messages import LISTED
 
 if TYPE_CHECKING:
     from peer.downloader.blob import Blob, Reader
@@ -30,23 +31,56 @@ def refuse_foreign(state: State, blob: Blob, source: Source) -> None:
 
 
 def wanted(state: State, blob: Blob, reader: Reader) -> None:
-    """A client wants a blob that is private, or that is not public at its source."""
+    """A client wants a blob that is private, or that is not public at its source, and that is not to be asked for."""
     source = reader.source
     if is_foreign(blob, source):
         refuse_foreign(state, blob, source)
-    elif reader.allowed_bytes is None or (blob.private and not reader.proven):
+    elif not reader.allowed or (blob.private and not reader.proven):
         refuse(state, blob, reader, "private", "the origin is to be asked whether this client may read it")
     elif not blob.private and not blob.complete and (blob.held or blob.swarm):
         refuse(state, blob, reader, "foreign", "what is here of this blob is another origin's, and not whole yet")
-    elif not set_layout(state, blob, reader.allowed_bytes, None):
+    elif not set_layout(state, blob, reader.allowed_bytes or 0, None):
         refuse(state, blob, reader, "foreign", "the origin says another size than the blob has here")
     else:
-        if not blob.complete and not blob.private:
-            blob.alone = True
-            state.mark_private(blob, source.upstream)
-        reader.admitted = True
+        _admit(state, blob, reader)
+
+
+def _admit(state: State, blob: Blob, reader: Reader) -> None:
+    if not blob.complete:
+        blob.alone = not blob.swarm and not blob.unanswered
+        blob.upstreams[reader.source.upstream] = None
+        state.mark_private(blob, reader.source.upstream)
+    reader.admitted = True
+    want(state, blob)
+    if blob.alone and blob.complete and blob.private and state.connected and not blob.unanswered:
+        # It lay here since before: others may have it of this node.
+        blob.alone, blob.private_source = False, reader.source
+        state.announce(blob, reader.source, reader.allowed)
+    elif state.connected and blob.wanted and blob.swarm and not blob.announced_wanted and not blob.unanswered:
+        state.announce(blob, reader.source, reader.allowed)
+    begin(state, blob)
+
+
+def shared(state: State, blob: Blob, source: Source, allowed: int) -> None:
+    """The supernode shares it among members whose clients this source allows. `allowed`: what it was told.
+
+    What it took a manifest's word for, it has found to be there.
+    """
+    blob.upstreams[source.upstream] = None
+    state.mark_private(blob, source.upstream)
+    blob.alone, blob.private_source = False, source
+    for reader in blob.readers.values():
+        if reader.source != source or reader.failed or reader.admitted:
+            continue
+        if reader.proven or (reader.allowed and allowed == LISTED):
+            reader.admitted = True
+        else:
+            refuse(state, blob, reader, "private", "the origin is to be asked whether this client may read it")
+    if any(reader.admitted and not reader.failed for reader in blob.readers.values()):
         want(state, blob)
         begin(state, blob)
+    elif not blob.complete:
+        blob.wanted = False
 
 
 def credential_refused(state: State, blob: Blob, number: int) -> None:

@@ -13,7 +13,7 @@ from peer.downloader import private
 from peer.downloader.admission import admit, refuse, set_layout
 from peer.downloader.blob import Reader, StoreState
 from peer.downloader.contract import BlobWanted, CheckPublic, PublicChecked
-from proto.wire.messages import NO_READER, BlobRefused
+from proto.wire.messages import NO_READER, PROVEN, BlobRefused
 
 if TYPE_CHECKING:
     from peer.downloader.blob import Blob
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 # What the proxy knows of (peer.node.blobs.NotShared); another reason of the supernode's becomes the last.
 _REASONS: Final = ("private", "unknown", "rate_limited", "slow", "limit", "unavailable")
-# The origin gives it to nobody without a credential, as far as it says.
-_PRIVATE: Final = ("private", "unknown", "rate_limited")
 # The origin did not decide.
 _OUTAGES: Final = ("rate_limited", "unavailable")
 
@@ -46,10 +44,12 @@ def blob_wanted(state: State, event: BlobWanted) -> Blob:
     elif blob.layout is not None and _is_known_public(state, blob, event.source):
         if _bind(state, blob, event.source):
             admit(state, blob, event.source)
-    elif reader.allowed_bytes is not None and (blob.complete or state.is_denied(event.source)):
+    elif reader.allowed and (blob.complete or (not state.connected and state.is_denied(event.source))):
         private.wanted(state, blob, reader)
+    elif reader.allowed and not set_layout(state, blob, reader.allowed_bytes or 0, None):
+        refuse(state, blob, reader, "foreign", "the origin says another size than the blob has here")
     else:
-        ask(state, blob, event.source)
+        ask(state, blob, event.source, reader.allowed)
     return blob
 
 
@@ -58,14 +58,14 @@ def _is_known_public(state: State, blob: Blob, source: Source) -> bool:
     return state.is_public(blob.digest, source) and (not state.connected or blob.serves(source.upstream))
 
 
-def ask(state: State, blob: Blob, source: Source) -> None:
-    """Find out whether the blob is public at the source, and its size."""
+def ask(state: State, blob: Blob, source: Source, allowed: int = 0) -> None:
+    """Find out whether the blob is public at the source, and its size; or whether it is shared among those allowed."""
     if state.connected:
         if any(other.upstream != source.upstream for other in blob.unanswered):
             _hurry(state, blob, source)
-        if source not in blob.unanswered:
+        if blob.asked_for(source) < allowed or source not in blob.unanswered:
             blob.wanted = blob.wanted or not blob.complete
-            state.announce(blob, source)
+            state.announce(blob, source, allowed)
     elif (blob.digest, source) not in state.public_checks.values():
         check = state.new_id()
         state.public_checks[check] = (blob.digest, source)
@@ -154,10 +154,13 @@ def public_checked(state: State, event: PublicChecked) -> Blob | None:
     return blob
 
 
-def source_refused(state: State, blob: Blob, source: Source, reason: str, message: str, retry_after_s: float) -> None:
+def source_refused(
+    state: State, blob: Blob, source: Source, reason: str, message: str, retry_after_s: float, allowed: int = PROVEN
+) -> None:
     """Not public there: its clients go to their origin, and the download ends unless others want it.
 
-    Those that the origin allows to read it have it by their own credentials.
+    Those that the origin allows to read it have it by their own credentials, once the supernode was told so (`allowed`:
+    what it was told) and does not share it.
     """
     if reason in ("private", "unknown"):
         state.public.pop((blob.digest, source), None)
@@ -165,12 +168,16 @@ def source_refused(state: State, blob: Blob, source: Source, reason: str, messag
             blob.sources.remove(source)
     if reason == "private":
         state.deny(source)
-    known = reason if reason in _REASONS else "unavailable"
     for reader in list(blob.readers.values()):
-        if reader.source == source and reader.allowed_bytes is not None and known in _PRIVATE:
-            private.wanted(state, blob, reader)
-        elif reader.source == source:
+        if reader.source != source or reader.answered or reader.failed:
+            continue
+        if not reader.allowed or reason in ("slow", "unproven"):
+            known = "private" if reason == "unproven" else reason if reason in _REASONS else "unavailable"
             refuse(state, blob, reader, known, message, retry_after_s)
+        elif state.connected and reader.allowed > allowed:
+            ask(state, blob, source, reader.allowed)
+        else:
+            private.wanted(state, blob, reader)
     if not blob.complete and not blob.swarm and not any(r.admitted and not r.failed for r in blob.readers.values()):
         blob.wanted = False
 
@@ -180,10 +187,10 @@ def blob_refused(state: State, event: BlobRefused) -> Blob | None:
     blob = state.named(event.digest)
     if blob is None:
         return None
-    source = blob.unanswered.popleft() if blob.unanswered else None
+    source, allowed = blob.answered()
     state.note(blob, f"refused by the supernode: {event.reason}")
     if source is not None:
-        source_refused(state, blob, source, event.reason, event.message, event.retry_after_s)
+        source_refused(state, blob, source, event.reason, event.message, event.retry_after_s, allowed)
     if not blob.swarm and not blob.complete and not blob.unanswered and not blob.fetched_here:
         if not blob.private:
             state.fail_readers(blob, f"the supernode does not share this blob: {event.reason}")

@@ -27,17 +27,16 @@ def opened(state: State, _: SupernodeConnected) -> None:
             # The seed's link is the supernode's to share out again: it sets the pace of all.
             if fetch.standalone and fetch.holder is not None and fetch.holder.peer == state.seed:
                 leases.stop(state, blob, fetch)
-        asking: dict[Source, None] = {
-            reader.source: None
-            for reader in blob.readers.values()
-            if not reader.answered and not reader.failed and not reader.admitted
-        }
+        asking: dict[Source, int] = {}
+        for reader in blob.readers.values():
+            if not reader.answered and not reader.failed and not reader.admitted:
+                asking[reader.source] = max(reader.allowed, asking.get(reader.source, 0))
         blob.wanted = blob.wanted or (bool(asking) and not blob.complete)
         if blob.held or blob.wanted or blob.complete:
             state.announce(blob, None)
-        for source in asking:
-            if source not in blob.unanswered:
-                state.announce(blob, source)
+        for source, allowed in asking.items():
+            if blob.asked_for(source) < allowed or source not in blob.unanswered:
+                state.announce(blob, source, allowed)
 
 
 def lost(state: State, event: SupernodeLost) -> None:

@@ -27,7 +27,7 @@ from peer.downloader.limits import Limits
 from proto.errors import DigestInvalid
 from proto.ids import Digest, PeerName  # compiled, a dataclass looks its fields' types up
 from proto.pieces import mask_to_bytes
-from proto.wire.messages import Announce, ReaderMoved, Withdraw
+from proto.wire.messages import PROVEN, Announce, ReaderMoved, Withdraw
 
 if TYPE_CHECKING:
     from peer.downloader.blob import Reader
@@ -158,7 +158,7 @@ class State:
 
     def end_private(self, blob: Blob) -> None:
         """Its bytes are public, or gone."""
-        blob.alone = False
+        blob.alone, blob.private_source = False, None
         if blob.private_at:
             blob.private_at.clear()
             self.emit(BytesPrivate(blob.digest, ()))
@@ -221,11 +221,13 @@ class State:
 
     # --- messages to the supernode ----------------------------------------------------------------------------
 
-    def announce(self, blob: Blob, source: Source | None) -> None:
-        """What we hold and want, naming one source (None: see Blob.place).
+    def announce(self, blob: Blob, source: Source | None, allowed: int = 0) -> None:
+        """What we hold and want, naming one source (None: see Blob.place; a private one's own).
 
         Each is answered, in order, by SwarmOpened or BlobRefused; without a source it would be refused.
         """
+        if source is None and blob.private:
+            source, allowed = blob.private_source, PROVEN
         source = source or blob.place
         if not self.connected or source is None or blob.alone:
             return
@@ -235,8 +237,15 @@ class State:
         wanted = blob.wanted and not blob.complete
         own = blob.fetched_here & ~blob.held if layout is not None else 0
         fetching = mask_to_bytes(own, layout.count) if layout is not None and own else b""
-        self.emit(Send(Announce(str(blob.digest), (source,), wanted, size, piece_size, held, fetching=fetching)))
+        self.emit(
+            Send(
+                Announce(
+                    str(blob.digest), (source,), wanted, size, piece_size, held, fetching=fetching, allowed=allowed
+                )
+            )
+        )
         blob.unanswered.append(source)
+        blob.unanswered_allowed.append(allowed)
         blob.announced, blob.announced_held, blob.announced_wanted = True, blob.held, wanted
 
     def tell_reader_moved(self, blob: Blob) -> None:

@@ -52,7 +52,7 @@ def opened(state: State, event: SwarmOpened) -> Blob | None:
     if blob is None:
         state.send(Withdraw(event.digest))
         return None
-    source = blob.unanswered.popleft() if blob.unanswered else None
+    source, allowed = blob.answered()
     if source is not None and private.is_foreign(blob, source):
         private.refuse_foreign(state, blob, source)
         state.send(Withdraw(event.digest))
@@ -70,7 +70,9 @@ def opened(state: State, event: SwarmOpened) -> Blob | None:
         # They came while the answer was on its way.
         state.send(Stored(0, blob.swarm, piece, 0))
     blob.announced_held = blob.held
-    if source is not None:
+    if source is not None and event.private:
+        private.shared(state, blob, source, allowed)
+    elif source is not None:
         serve(state, blob, source, anew=anew)
     if blob.wanted and not blob.complete:
         state.open_store(blob)

@@ -43,23 +43,34 @@ REFUSAL_REASONS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
+class Login:
+    """A user's at a registry."""
+
+    user: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """On whose behalf an origin is asked.
 
     `authorization` is a client's own Authorization header, which is shown to its upstream alone; None: an anonymous
     token is used where one is asked for. `anonymous` also leaves out the node's client certificate: what such a caller
     may read, anyone may. `lines` are a client's other header lines, which some registries want to see; without any,
-    this node's own are sent.
+    this node's own are sent. `operator`: with the login that the operator gave this process for the upstream.
     """
 
     authorization: str | None = field(default=None, repr=False)
     anonymous: bool = False
     lines: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    operator: bool = False
 
 
 # This node, with the certificate that its operator gave it for the upstream.
 NODE: Final = Caller()
 ANYONE: Final = Caller(anonymous=True)
+# This process, with its certificate and its operator's login.
+OPERATOR: Final = Caller(operator=True)
 
 
 class BlobBody(Protocol):

@@ -17,7 +17,7 @@ from proto.errors import RemoteError, UpstreamError, UpstreamKind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from peer.registry.base import Origin
+    from peer.registry.base import Login, Origin
     from peer.registry.client import OriginHttp
     from peer.registry.queues import OnQueue
     from proto.ids import Digest
@@ -65,9 +65,11 @@ class Origins:
         first_byte_s: float = 120.0,
         rate_min_bytes_s: int = 1024,
         http: OriginHttp | None = None,
+        logins: Callable[[UpstreamConfig, Login | None], Login | None] = lambda upstream, refused: None,
     ) -> None:
         """`upstreams` returns the table in force, which may change. `on_request` is called from any thread with GET,
-        HEAD or TOKEN for each request that is made. `first_byte_s` and `rate_min_bytes_s` are OriginTimeouts'.
+        HEAD or TOKEN for each request that is made. `first_byte_s` and `rate_min_bytes_s` are OriginTimeouts'. `logins`
+        gives the operator's for an upstream, another one where that is given which was just refused.
         """
         from peer.registry.client import OriginHttp
         from peer.registry.registry_origin import RegistryClients
@@ -79,7 +81,7 @@ class Origins:
         # All registries share connections and tokens.
         timeouts = OriginTimeouts(first_byte_s=first_byte_s, rate_min_bytes_s=rate_min_bytes_s)
         http = http or OriginHttp(timeouts)
-        self._registries = RegistryClients(upstreams, on_request, user_agent, self.queues, http)
+        self._registries = RegistryClients(upstreams, on_request, user_agent, self.queues, http, logins)
 
     def of(self, upstream: UpstreamConfig) -> Origin:
         """The origin of a configured upstream."""

@@ -49,7 +49,8 @@ class Pauses:
 
     def key(self, host: str, repository: str, digest: Digest, caller: Caller) -> Key:
         """What a pause is for."""
-        credential = (caller.authorization or "").encode("utf-8", "surrogateescape")
+        text = "operator" if caller.operator else caller.authorization or ""
+        credential = text.encode("utf-8", "surrogateescape")
         return host, repository, digest, blake2b(credential, key=self._secret, digest_size=16).digest()
 
     def check(self, key: Key) -> None:

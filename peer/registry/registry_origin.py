@@ -6,7 +6,10 @@ RegistryClients.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import functools
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from peer.registry.addresses import Endpoint
-    from peer.registry.base import Caller, SentBody
+    from peer.registry.base import Caller, Login, SentBody
     from peer.registry.client import OriginHttp
     from peer.registry.exchange import Exchange
     from peer.registry.queues import UpstreamQueues
@@ -37,8 +40,13 @@ if TYPE_CHECKING:
     from proto.ids import Digest
     from proto.oci.routes import RegistryRequest
     from proto.oci.upstreams import UpstreamConfig, UpstreamTable
+
+    # (upstream, a login of it that was just refused or None) -> the operator's login. Raises LocalError.
+    Logins = Callable[[UpstreamConfig, Login | None], Login | None]
     from proto.wire.messages import Source
 
+# Logins whose tokens are kept: one an upstream, and those that were given up.
+LOGINS_MAX: Final = 64
 TOKEN_ANSWER_BYTES_MAX: Final = 256 * 1024
 _STATUS_KINDS: Final = {
     401: UpstreamKind.DENIED,
@@ -75,12 +83,17 @@ class RegistryClients:
         user_agent: str,
         queues: UpstreamQueues,
         http: OriginHttp,
+        logins: Logins,
     ) -> None:
         """See peer.registry.origins.Origins."""
         self.upstreams = upstreams
         self.on_request = on_request
         self.http = http
         self.tokens = AnonymousTokens(self._fetch_token)
+        self.logins = logins
+        # Of the logins that are in use; another one begins with none.
+        self._login_tokens: dict[Login, AnonymousTokens] = {}
+        self._lock = threading.Lock()
         self.pauses = Pauses()
         self.lines = (
             ("User-Agent", user_agent),
@@ -140,11 +153,26 @@ class RegistryClients:
             endpoint, lines = leads_to, lines_for(leads_to, endpoint, lines)
         raise UpstreamError(f"origin {upstream.host}: more than {REDIRECTS_MAX} redirects", UpstreamKind.UNAVAILABLE)
 
-    def _fetch_token(self, upstream: UpstreamConfig, url: str, cancel: Cancellation) -> bytes:
-        """GET a token service's URL without any credential."""
+    def tokens_of(self, login: Login | None) -> AnonymousTokens:
+        """The tokens that this login gets."""
+        if login is None:
+            return self.tokens
+        with self._lock:
+            tokens = self._login_tokens.get(login)
+            if tokens is None:
+                fetch = functools.partial(self._fetch_token, authorization=_basic(login))
+                tokens = self._login_tokens[login] = AnonymousTokens(fetch)
+                while len(self._login_tokens) > LOGINS_MAX:
+                    del self._login_tokens[next(iter(self._login_tokens))]
+            return tokens
+
+    def _fetch_token(
+        self, upstream: UpstreamConfig, url: str, cancel: Cancellation, authorization: str | None = None
+    ) -> bytes:
+        """GET a token service's URL, without any credential or with the operator's."""
         endpoint, target = url_target(self.upstreams(), upstream, url, anonymous=True)
         request = _Request("GET", target, "", ANYONE, cancel)
-        exchange = self.ask(upstream, endpoint, request, None, counted_as="TOKEN")
+        exchange = self.ask(upstream, endpoint, request, authorization, counted_as="TOKEN")
         try:
             if exchange.status == 200:
                 return exchange.read_all(TOKEN_ANSWER_BYTES_MAX)
@@ -264,6 +292,8 @@ class RegistryOrigin:
         """
         upstream, tokens, caller = self._upstream, self._clients.tokens, request.caller
         endpoint = upstream_endpoint(upstream, anonymous=caller.anonymous)
+        if caller.operator:
+            return self._ask_as_operator(endpoint, request)
         if caller.authorization is not None:
             return self._clients.ask(upstream, endpoint, request, caller.authorization)
         token = tokens.remembered(upstream, request.repository)
@@ -274,6 +304,39 @@ class RegistryOrigin:
         exchange.drain()
         token = tokens.answer(upstream, request.repository, challenge, token, request.cancel)
         return self._clients.ask(upstream, endpoint, request, _bearer(token))
+
+    def _ask_as_operator(self, endpoint: Endpoint, request: _Request) -> Exchange:
+        """One request with the operator's login; where that is refused, once more with one that is asked for anew.
+
+        Raises LocalError where there is none to be had.
+        """
+        login = self._clients.logins(self._upstream, None)
+        exchange = self._ask_with(endpoint, request, login)
+        if exchange.status in (401, 403) and exchange.endpoint == endpoint and login is not None:
+            other = self._clients.logins(self._upstream, login)
+            if other is not None:
+                exchange.drain()
+                exchange = self._ask_with(endpoint, request, other)
+        return exchange
+
+    def _ask_with(self, endpoint: Endpoint, request: _Request, login: Login | None) -> Exchange:
+        """As the registry wants it: by a token of its service, or by the password itself."""
+        clients, upstream, repository = self._clients, self._upstream, request.repository
+        tokens = clients.tokens_of(login)
+        token = tokens.remembered(upstream, repository)
+        exchange = clients.ask(upstream, endpoint, request, _bearer(token))
+        lines = exchange.headers("WWW-Authenticate")
+        if exchange.status != 401 or exchange.endpoint != endpoint:
+            return exchange
+        challenge = bearer_challenge(lines)
+        if challenge is not None:
+            exchange.drain()
+            token = tokens.answer(upstream, repository, challenge, token, request.cancel)
+            return clients.ask(upstream, endpoint, request, _bearer(token))
+        if login is not None and any(line.lower().lstrip().startswith("basic") for line in lines):
+            exchange.drain()
+            return clients.ask(upstream, endpoint, request, _basic(login))
+        return exchange
 
     def _refusal(self, repository: str, digest: Digest, exchange: Exchange) -> UpstreamError:
         return _refusal(f"origin {self.host}: blob {digest.short} of {repository}", exchange)
@@ -302,6 +365,10 @@ def _framing(method: str, body: SentBody | None) -> list[tuple[str, str]]:
 
 def _bearer(token: str | None) -> str | None:
     return f"Bearer {token}" if token is not None else None
+
+
+def _basic(login: Login) -> str:
+    return "Basic " + base64.b64encode(f"{login.user}:{login.password}".encode()).decode()
 
 
 def _length(exchange: Exchange) -> int | None:

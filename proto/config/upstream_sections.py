@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 
     Places = Mapping[str, Callable[[str], None]]
 
-_TEXT_KEYS: Final = ("url", "ca_file", "client_cert", "client_key", "egress_proxy")
+_TEXT_KEYS: Final = ("url", "ca_file", "client_cert", "client_key", "egress_proxy", "credentials")
+_CREDENTIALS: Final = re.compile(r"docker-config|helper:[A-Za-z0-9][A-Za-z0-9._-]*|file:.+")
 _KEYS: Final = (*_TEXT_KEYS, "redirect_hosts", "shared")
 
 
@@ -58,6 +60,7 @@ def _upstream(name: str, table: Mapping[str, object], places: Places) -> Upstrea
         egress_proxy=_proxy(section, texts.get("egress_proxy")),
         redirect_hosts=_hosts(section, table.get("redirect_hosts", [])),
         shared=shared,
+        credentials=_credentials(section, texts.get("credentials", "")),
     )
 
 
@@ -109,6 +112,13 @@ def _path(section: str, key: str, texts: Mapping[str, str]) -> Path | None:
         return parse_path(texts[key])
     except ValueError as error:
         raise ConfigError(f"{section}: {key} = {texts[key]!r}: {error}") from None
+
+
+def _credentials(section: str, text: str) -> str:
+    if text and not _CREDENTIALS.fullmatch(text):
+        # It may be the secret itself.
+        raise ConfigError(f'{section}: credentials: expected "docker-config", "helper:NAME" or "file:PATH"')
+    return text
 
 
 def _hosts(section: str, value: object) -> tuple[str, ...]:

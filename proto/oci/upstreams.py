@@ -106,6 +106,8 @@ class UpstreamConfig:
     egress_proxy: str | None = field(default=None, repr=False)
     redirect_hosts: tuple[str, ...] = ()
     shared: bool = False
+    # Where the supernode's own login is to be had: docker-config, helper:NAME or file:PATH; empty for none.
+    credentials: str = ""
     kind: str = ""
     place: str = ""
 

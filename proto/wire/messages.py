@@ -21,6 +21,9 @@ PROTOCOL_VERSION = 4
 SEED_NODE = 0
 # `piece` of ReaderMoved when no client reads any more.
 NO_READER = -1
+# By what a source allows a client of a node to read a blob (Announce.allowed).
+LISTED = 1
+PROVEN = 2
 # How pieces travel (Challenge.transport): one lease a piece, or BitTorrent swarms.
 SCHEDULED = "scheduled"
 TORRENT = "torrent"
@@ -133,6 +136,8 @@ class Announce:
     `sources`: where its clients asked for it. `size_bytes` and `piece_size_bytes` are 0 while unknown, and
     `held` (a mask as bytes) is then empty. `fetching` (the same) are pieces that this peer fetches from an origin by
     itself now; an OriginStatus says whether it goes on. `hashes` is of an earlier release, and means nothing.
+    `allowed`: the source allows a client here to read the blob, of `size_bytes`, though it may be private: LISTED (by a
+    manifest that it gave to this client) or PROVEN (by its answer for the blob itself); 0: nothing is known.
     """
 
     digest: str
@@ -143,6 +148,7 @@ class Announce:
     held: bytes
     hashes: bytes = b""
     fetching: bytes = b""
+    allowed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,13 +222,17 @@ class NodeKnown:
 
 @dataclass(frozen=True, slots=True)
 class SwarmOpened:
-    """Answer to Announce: the blob is public at the announced sources, this is its cut, and a ticket for it."""
+    """Answer to Announce: the blob is public at the announced sources, this is its cut, and a ticket for it.
+
+    `private`: it is not. The node gives it to those alone whom that source allows, and takes pieces by TLS alone.
+    """
 
     swarm: int
     digest: str
     size_bytes: int
     piece_size_bytes: int
     ticket: bytes
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +240,8 @@ class BlobRefused:
     """Answer to Announce: no peer-to-peer for this blob.
 
     `reason`: private (the origin wants a credential), unknown (404 there), unavailable, slow (it has not answered yet:
-    ask again), rate_limited (not before `retry_after_s`, if that is not 0), limit.
+    ask again), rate_limited (not before `retry_after_s`, if that is not 0), limit, unproven (the origin is to be
+    asked for the blob itself, with the client's credential).
     """
 
     digest: str

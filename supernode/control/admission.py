@@ -140,10 +140,28 @@ class Admission:
         self._ports.seed.void(digest)
         return True
 
+    def make_private(self, swarm: OpenSwarm, upstreams: Iterable[str]) -> None:
+        """The bytes of a swarm that nobody is in yet will come from there, privately."""
+        for upstream in upstreams:
+            swarm.begin_at(upstream, self._ports.clock())
+            swarm.private_at.add(upstream)
+            self._ports.state.add_private(swarm.digest, upstream)
+
     # --- members ---------------------------------------------------------------------------------------------------
 
-    def enter(self, session: PeerSession, swarm: OpenSwarm, announce: Announce, public: Iterable[Source]) -> None:
-        """A peer announced the blob, which these sources give to anyone; answer it. Raises FrameInvalid."""
+    def enter(
+        self,
+        session: PeerSession,
+        swarm: OpenSwarm,
+        announce: Announce,
+        public: Iterable[Source],
+        *,
+        private: bool = False,
+    ) -> None:
+        """A peer announced the blob, which these sources give to anyone; answer it. Raises FrameInvalid.
+
+        `private`: they give it to clients of that peer.
+        """
         held = _held(swarm, announce)
         quarantined = self._nodes.is_quarantined(session.info.peer)
         if quarantined:
@@ -155,6 +173,7 @@ class Admission:
             self._ports.state.add_source(swarm.digest, source)
         session.announced[swarm.digest] = swarm.number
         member = swarm.join(session.node, peer_name(session.info.peer), held=held, wanted=announce.wanted)
+        member.private = private or swarm.private
         member.upstreams |= {source.upstream for source in public}
         if quarantined:
             swarm.mistrust(session.node)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from supernode.control.delivery import PieceDelivery
     from supernode.control.peer_session import PeerSession
     from supernode.control.swarm_registry import OpenSwarm, SeedBlob
+    from supernode.origin.private_access import PrivateAccess
     from supernode.origin.public_access import PublicAccess
     from supernode.state.base import SavedSwarm
 
@@ -50,6 +51,8 @@ SWARMS_PER_ADDRESS_MIN: Final = 500
 _MESSAGE_BYTES: Final = 500
 # A node that names another origin than that whose bytes are here waits so long for the digest: most layers take less.
 OTHER_ORIGIN_WAIT_S: Final = 5.0
+# What an origin says to who has no credential, of a blob that it may give to others.
+_MAY_BE_PRIVATE: Final = ("private", "unknown", "rate_limited")
 _LOOK_S: Final = 0.1
 
 
@@ -75,6 +78,9 @@ class Announcements:
     _load_swarm: Callable[[Digest], Awaitable[SavedSwarm | None]]
     _look: Callable[[Digest], Awaitable[SeedBlob | None]]
     _on_fatal: Callable[[BaseException | None], None]
+    # None where no private blobs are shared.
+    _private_access: PrivateAccess | None = None
+    _forget_bytes: Callable[[Digest], None] = lambda digest: None
     _waiting: dict[tuple[PeerSession, Digest], deque[Announce | Withdraw]] = field(default_factory=dict)
     _opening: dict[Digest, asyncio.Task[OpenSwarm]] = field(default_factory=dict)
     # Of each peer and upstream: blobs that are being asked about, and those that wait for that. Of each peer: the bytes
@@ -161,12 +167,12 @@ class Announcements:
 
     async def _answer(self, session: PeerSession, digest: Digest, announce: Announce) -> None:
         verdict, public = await self._verdict(session, digest, announce)
-        if verdict.public:
+        if verdict.shared:
             try:
-                swarm = await self._serving(digest, verdict.size_bytes, announce, host_of(session), public)
+                swarm = await self._serving(digest, verdict, announce, host_of(session), public)
                 try:
                     if self._control.nodes.session(session.node) is session:
-                        self._control.admission.enter(session, swarm, announce, public)
+                        self._control.admission.enter(session, swarm, announce, public, private=verdict.private)
                 finally:
                     # Also where it breaks the protocol: nobody may be in it.
                     self._control.participation.settle(swarm)
@@ -195,16 +201,18 @@ class Announcements:
         found: Verdict | None = None
         public = []
         asker = session.info.peer
-        asked = (self._verdict_of(each, digest, asker) for each in announce.sources)
+        asked = (self._verdict_of(each, digest, announce, asker) for each in announce.sources)
         for verdict, source in await asyncio.gather(*asked):
-            if not verdict.public:
+            if not verdict.shared:
                 refusal = verdict
-            elif found is None or found.size_bytes == verdict.size_bytes:
+            elif found is None or (found.size_bytes, found.private) == (verdict.size_bytes, verdict.private):
                 found = found or verdict
                 public.append(source)
         return found or refusal, public
 
-    async def _verdict_of(self, announced: Source, digest: Digest, asker: PeerId) -> tuple[Verdict, Source]:
+    async def _verdict_of(
+        self, announced: Source, digest: Digest, announce: Announce, asker: PeerId
+    ) -> tuple[Verdict, Source]:
         try:
             source = Source(normalise_upstream(announced.upstream), check_repository(announced.repository))
         except NameInvalid as error:
@@ -218,25 +226,37 @@ class Announcements:
         if times >= VOIDS_MAX:
             message = f"origin {source.upstream} sent content that is not blob {digest.short}, {times} times"
             return Verdict(0, "unavailable", message), source
-        return await self._public_access.check(source, digest, asker), source
+        private = self._private_access if announce.allowed and self._delivery.leases_pieces else None
+        if private is None or not self._public_access.denies(source):
+            verdict = await self._public_access.check(source, digest, asker)
+            if private is None or verdict.reason not in _MAY_BE_PRIVATE:
+                return verdict, source
+        return await private.check(source, digest, announce.allowed, announce.size_bytes, asker), source
 
     # --- the swarm -----------------------------------------------------------------------------------------------
 
     async def _serving(
-        self, digest: Digest, size_bytes: int, announce: Announce, opener: str, public: list[Source]
+        self, digest: Digest, verdict: Verdict, announce: Announce, opener: str, public: list[Source]
     ) -> OpenSwarm:
         """The open swarm of this size, once what is in it is of an announced upstream or its digest has passed.
 
         Raises LayercastError where there is none, or that takes too long: the clients then have it from the origin that
         they named.
         """
-        upstreams = {source.upstream for source in public}
+        upstreams, size_bytes = {source.upstream for source in public}, verdict.size_bytes
         if any(self._control.verification.times_voided(source, digest) for source in public):
             # Who sent wrong content lately comes after those that wait for an answer about another origin.
             await asyncio.sleep(2 * _LOOK_S)
         for _ in range(round(OTHER_ORIGIN_WAIT_S / _LOOK_S)):
             swarm = await self._swarm(digest, size_bytes, opener)
             same_size = swarm.layout.size_bytes == size_bytes
+            if verdict.private and same_size and swarm.untouched and not swarm.private:
+                self._control.admission.make_private(swarm, upstreams)
+            if swarm.private and not (same_size and upstreams <= swarm.private_at):
+                # Whatever this origin says: it unlocks nothing that came from another.
+                raise LayercastError(f"blob {digest.short} is another origin's here, and private")
+            if verdict.private and not (swarm.private or swarm.vouched):
+                raise LayercastError(f"blob {digest.short} comes from where it is public, and is not whole yet")
             if same_size and (not announce.wanted or swarm.serves(upstreams)):
                 return swarm
             if swarm.vouched or not announce.wanted:
@@ -275,6 +295,10 @@ class Announcements:
                 raise LayercastError(f"the origin says that blob {digest.short} is empty, which it is not")
             saved = await self._load_swarm(digest)
             own = await self._look(digest)
+            if own is not None and saved is None:
+                # Nobody knows any more whose bytes these are: they may be private.
+                self._forget_bytes(digest)
+                own = None
             return self._control.admission.open(digest, size_bytes, saved, own, opener)
         except FrameInvalid as error:
             raise LayercastError(str(error)) from None

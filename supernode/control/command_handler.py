@@ -104,7 +104,7 @@ class CommandHandler:
             return
         self._ports.observer.lease_granted(grant.lease_id, source.info.peer, self._ports.signer.peer, inline=False)
         name = peer_name(source.info.peer)
-        where = PieceSource(name, source.info.address)
+        where = PieceSource(name, source.info.address, swarm.private)
         self._ports.seed.fetch_from_peer(grant, swarm, piece_hash, source.info.peer, where)
 
     def _cancel(self, command: contract.CancelLease) -> None:
@@ -124,8 +124,10 @@ class CommandHandler:
         if swarm is None:
             return
         offers = self._offers.of(swarm, command.pieces)
-        if swarm.seed_out_of_reach and command.pieces & ~mask_of(offers):
-            # Nobody would have it from us: one of those who want it is elected, and shares what it gets.
+        in_vain = swarm.seed_out_of_reach or (swarm.private and not self._ports.has_login(swarm.sources[0].upstream))
+        if in_vain and command.pieces & ~mask_of(offers):
+            # Nobody would have it from us, or we have no login: one of those who want it is elected, and shares what it
+            # gets.
             self._ports.post(contract.OriginEnded(command.fetch_id, command.swarm, False))
             return
         # Members hear of it with the frames that leave anyway, see Notifier.refresh().

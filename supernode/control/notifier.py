@@ -78,7 +78,8 @@ class Notifier:
         member.ticket_renew_s = self._clock() + TICKET_RENEW_S
         ticket = self._signer.ticket(swarm.digest, session.info.peer)
         size_bytes, piece_size_bytes = swarm.layout.size_bytes, swarm.layout.piece_size_bytes
-        session.send(SwarmOpened(swarm.number, str(swarm.digest), size_bytes, piece_size_bytes, ticket))
+        digest = str(swarm.digest)
+        session.send(SwarmOpened(swarm.number, digest, size_bytes, piece_size_bytes, ticket, member.private))
 
     def send_holders(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
         """Whom to ask if this session is lost, if that changed."""

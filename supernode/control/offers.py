@@ -118,7 +118,7 @@ class Offers:
         found: dict[int, tuple[Offer, ...]] = {}
         for piece in indices(swarm.layout.full_mask & ~swarm.seed_held & ~(pieces & ~unproven)):
             offers = tuple(
-                Offer(session.info.peer, PieceSource(peer_name(session.info.peer), session.info.address))
+                Offer(session.info.peer, PieceSource(peer_name(session.info.peer), session.info.address, swarm.private))
                 for session, member in givers
                 if (member.held | member.unproven) >> piece & 1
             )[:OFFERS_MAX]

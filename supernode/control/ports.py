@@ -102,9 +102,15 @@ class ControlObserver:
         """The digest of a whole blob was compared."""
 
 
+def _no_login(upstream: str) -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class ControlPorts:
-    """`clock` is monotonic, `unix_clock` Unix seconds, `uplink_rate` the supernode's uplink now, bytes/s.
+    """`has_login`: whether the operator gave us a login for this upstream.
+
+    `clock` is monotonic, `unix_clock` Unix seconds, `uplink_rate` the supernode's uplink now, bytes/s.
 
     `post` queues an event for the scheduler. `recover_until`, by `clock`, ends the wait for peers after a restart.
     `forget_public` has a source asked anew whether it gives a blob to anyone. `seed_address` gives our upload address
@@ -126,3 +132,4 @@ class ControlPorts:
     seed_address: Callable[[str], str]
     seed_connected: Callable[[str], bool]
     announced_max: int
+    has_login: Callable[[str], bool] = _no_login

@@ -57,6 +57,8 @@ class SwarmMember:
 
     name: PeerName
     wanted: bool
+    # It has the blob by its clients' permissions alone.
+    private: bool = False
     # Registry hosts that its clients named for the blob.
     upstreams: set[str] = field(default_factory=set)
     # What the scheduler knows that it holds.
@@ -101,6 +103,8 @@ class OpenSwarm:
     # The address of the node that it was opened for.
     opener: str = ""
     sources: list[Source] = field(default_factory=list)
+    # Upstreams that the bytes come from privately; empty for public bytes.
+    private_at: set[str] = field(default_factory=set)
     members: dict[int, SwarmMember] = field(default_factory=dict)
     # How many members want it.
     wanted_by: int = 0
@@ -202,6 +206,7 @@ class OpenSwarm:
         self.vouched = saved.vouched
         if saved.sources:
             self.upstream = saved.sources[0].upstream
+        self.private_at.update(saved.private_at)
         self.recorded.update(PeerId(peer) for peer in saved.holders)
         return True
 
@@ -389,6 +394,16 @@ class OpenSwarm:
         self.upstreams_tried.add(failed)
         self.sources.sort(key=lambda source: source.upstream in self.upstreams_tried)
         return self.sources[0].upstream not in self.upstreams_tried
+
+    @property
+    def private(self) -> bool:
+        """Its bytes go to members alone whose clients these upstreams allow, and by TLS alone."""
+        return bool(self.private_at)
+
+    @property
+    def untouched(self) -> bool:
+        """Nobody is in it, and no byte of it is here or on its way."""
+        return not (self.members or self.seed_held or self.fetches)
 
     def serves(self, upstreams: set[str]) -> bool:
         """Whether a reader that named these may have what is here: others' bytes only once the digest has passed."""

@@ -221,7 +221,8 @@ class Verification:
             return
         self._probing.add(peer)
         self._probed[peer] = now_s + PROBE_EVERY_S
-        self._ports.seed.probe(swarm, piece, piece_hash, peer, PieceSource(peer_name(peer), accused.info.address))
+        source = PieceSource(peer_name(peer), accused.info.address, swarm.private)
+        self._ports.seed.probe(swarm, piece, piece_hash, peer, source)
 
     def probed(self, digest: Digest, piece: int, peer: PeerId, reason: str) -> None:
         """The seed fetched a piece from a peer that was accused; `reason` is a FetchReason, empty on success."""

@@ -44,6 +44,8 @@ WAITING_PER_ASKER_MIN: Final = 16
 REMEMBERED_MAX: Final = 50_000
 # A refusal is the answer to all questions within this time: 200 nodes ask at once, and clients try again.
 REFUSED_S: Final = 5.0
+# For so long a source that refused an anonymous question is not asked that again for each of its private blobs.
+DENIED_S: Final = 60.0
 # Who asks hears so much later that the origin is slow, in time for a client that waits 30 s for headers. The question
 # goes on, and its answer is there for whoever asks again.
 SLOW_S: Final = 20.0
@@ -60,10 +62,12 @@ class Verdict:
     reason: str = ""
     message: str = ""
     retry_after_s: float = 0.0
+    # The source does not give it to anyone, but it may be shared among members whose clients it allows.
+    private: bool = False
 
     @property
-    def public(self) -> bool:
-        """Whether the source gives the blob to anyone."""
+    def shared(self) -> bool:
+        """Whether members may have the blob of one another."""
         return not self.reason
 
 
@@ -105,6 +109,8 @@ class PublicAccess:
         self._on_refused = on_refused
         self._known: BoundedDict[_Key, SavedPublic] = BoundedDict(REMEMBERED_MAX)
         self._refused: BoundedDict[_Key, tuple[Verdict, float]] = BoundedDict(REMEMBERED_MAX)
+        # Until when a source gives nothing to anyone.
+        self._denied: BoundedDict[Source, float] = BoundedDict(REMEMBERED_MAX)
         self._asking: dict[_Key, _Question] = {}
         # By upstream and by who asked first. Upstreams are those of the allow-list.
         self._on_their_way: defaultdict[str, Counter[PeerId | None]] = defaultdict(Counter)
@@ -171,6 +177,10 @@ class PublicAccess:
             self._on_refused(verdict.reason)
         return verdict
 
+    def denies(self, source: Source) -> bool:
+        """Whether the source refused an anonymous question about some blob just now: it gives none to anyone."""
+        return self._clock() < self._denied.get(source, 0.0)
+
     def forget(self, source: Source, digest: Digest) -> None:
         """The source sent wrong content: ask it again before it counts as public."""
         self._known.pop((source, digest), None)
@@ -224,6 +234,7 @@ class PublicAccess:
         settled = error.kind in (UpstreamKind.DENIED, UpstreamKind.UNKNOWN)
         if settled:
             self.forget(source, digest)
+            self._note_denial(source, error)
         elif saved is not None and 0 <= self._clock() - saved.checked_unix_s < self._stale_s:
             logger.info(
                 "public_check_stale digest=%s upstream=%s reason=%s", digest.short, source.upstream, error.kind.value
@@ -232,6 +243,10 @@ class PublicAccess:
         retry_after_s = error.retry_after_s or 0.0
         verdict = Verdict(0, REFUSAL_REASONS[error.kind], str(error), retry_after_s)
         return self._refuse(key, verdict, retry_after_s or REFUSED_S)
+
+    def _note_denial(self, source: Source, error: UpstreamError) -> None:
+        if error.kind is UpstreamKind.DENIED:
+            self._denied[source] = self._clock() + DENIED_S
 
     def _refuse(self, key: _Key, verdict: Verdict, lasts_s: float) -> Verdict:
         source, digest = key

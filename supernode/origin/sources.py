@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peer.registry.base import ANYONE, OtherSize
+from peer.registry.base import ANYONE, NODE, OPERATOR, OtherSize
 from peer.registry.piece_cutter import PieceCutter
 from peer.registry.range_reader import RangeReader, ReadSettings
 from proto.errors import UpstreamError, UpstreamKind
@@ -18,6 +18,7 @@ from supernode.origin.fetch import BlobFetch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from peer.registry.base import Caller
     from peer.registry.origins import Origins
     from peer.registry.range_reader import Sink
     from peer.store.base import BlobHandle, Chunk
@@ -66,6 +67,10 @@ class OriginFetcher:
         """
         return self._origins.at(source.upstream).stat(source.repository, digest, ANYONE, cancel)
 
+    def private_size(self, source: Source, digest: Digest, cancel: Cancellation) -> int | None:
+        """The same of one that it gives to the operator's login. Raises LocalError, too: there is none to be had."""
+        return self._origins.at(source.upstream).stat(source.repository, digest, OPERATOR, cancel)
+
     def fetch(
         self,
         handle: BlobHandle,
@@ -74,8 +79,12 @@ class OriginFetcher:
         on_piece: Callable[[int, bytes], None],
         cancel: Cancellation,
         on_bytes: Callable[[], None] = lambda: None,
+        *,
+        private: bool = False,
     ) -> None:
         """Store the pieces of the mask. From any thread: `on_piece(piece, hash)` after each, `on_bytes()` as some come.
+
+        `private`: with the operator's login.
 
         Raises UpstreamError, LocalError or FetchCancelled; what was stored by then was reported.
         """
@@ -87,7 +96,8 @@ class OriginFetcher:
 
         try:
             missing = handle.layout.byte_ranges(pieces)
-            self.fetch_ranges(sources, handle.digest, handle.layout.size_bytes, missing, keep, cancel)
+            size_bytes, caller = handle.layout.size_bytes, OPERATOR if private else NODE
+            self.fetch_ranges(sources, handle.digest, size_bytes, missing, keep, cancel, caller)
         finally:
             cutter.close()
 
@@ -99,6 +109,7 @@ class OriginFetcher:
         missing: list[tuple[int, int]],
         sink: Sink,
         cancel: Cancellation,
+        caller: Caller = NODE,
     ) -> None:
         """Bring half-open byte ranges of a blob of known size to the sink, each byte once.
 
@@ -114,7 +125,7 @@ class OriginFetcher:
             except UpstreamError as error:
                 failures.append(error)
                 continue
-            reader = RangeReader(origin, source.repository, digest, size_bytes, self._settings, slices=True)
+            reader = RangeReader(origin, source.repository, digest, size_bytes, self._settings, caller, slices=True)
             fetch = BlobFetch(reader, book, sink, self._windows)
             try:
                 fetch.run(cancel)
@@ -122,7 +133,7 @@ class OriginFetcher:
                 if fetch.sink_error is not None:
                     raise
                 failures.append(error)
-                if is_refusal(error):
+                if is_refusal(error) and caller is NODE:
                     self._on_contradiction(source, digest, error)
                 if error.retry_after_s:
                     break  # it wants to be left alone, also in its other repositories

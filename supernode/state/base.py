@@ -35,6 +35,8 @@ class SavedSwarm:
     sources: tuple[Source, ...]
     hashes: tuple[tuple[int, bytes], ...]
     holders: tuple[bytes, ...]
+    # Upstreams that its bytes came from privately; none for public bytes.
+    private_at: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,9 @@ class SwarmState(Protocol):
 
     def add_source(self, digest: Digest, source: Source) -> None:
         """The origin may be asked for the blob there; of many sources of a blob the first stay. Idempotent."""
+
+    def add_private(self, digest: Digest, upstream: str) -> None:
+        """Its bytes come privately from there."""
 
     def add_hashes(self, digest: Digest, added: Sequence[tuple[int, bytes]]) -> None:
         """Runs of (first piece, hashes) that became known together; a run replaces one with the same first piece."""

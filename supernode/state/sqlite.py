@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from proto.ids import Digest, PeerId
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 # Swarms and public checks beyond these are forgotten, the longest unused first.
 SWARMS_MAX: Final = 50_000
 PUBLIC_MAX: Final = 200_000
@@ -41,6 +41,9 @@ CREATE TABLE hashes (
 CREATE TABLE holders (
     digest TEXT NOT NULL REFERENCES swarms ON DELETE CASCADE, peer BLOB NOT NULL, number INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (digest, peer)) WITHOUT ROWID;
+CREATE TABLE private (
+    digest TEXT NOT NULL REFERENCES swarms ON DELETE CASCADE, upstream TEXT NOT NULL,
+    PRIMARY KEY (digest, upstream)) WITHOUT ROWID;
 CREATE TABLE public (
     upstream TEXT NOT NULL, repository TEXT NOT NULL, digest TEXT NOT NULL,
     size_bytes INTEGER NOT NULL, checked_unix_s REAL NOT NULL,
@@ -48,9 +51,15 @@ CREATE TABLE public (
 CREATE INDEX public_checked ON public (checked_unix_s);
 """
 # From version 1. Of hashes that no digest vouched for, some were what a peer claimed.
-_UPGRADE = """
+_UPGRADE_1 = """
 ALTER TABLE holders ADD COLUMN number INTEGER NOT NULL DEFAULT 0;
 DELETE FROM hashes WHERE digest IN (SELECT digest FROM swarms WHERE NOT vouched);
+"""
+# From version 2, which had public blobs alone.
+_UPGRADE_2 = """
+CREATE TABLE private (
+    digest TEXT NOT NULL REFERENCES swarms ON DELETE CASCADE, upstream TEXT NOT NULL,
+    PRIMARY KEY (digest, upstream)) WITHOUT ROWID;
 """
 
 
@@ -84,8 +93,9 @@ class SqliteState:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == 0:
             self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
-        elif version == 1:
-            self._db.executescript(f"BEGIN;{_UPGRADE}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        elif version in (1, 2):
+            upgrade = _UPGRADE_1 + _UPGRADE_2 if version == 1 else _UPGRADE_2
+            self._db.executescript(f"BEGIN;{upgrade}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
         elif version != SCHEMA_VERSION:
             self._db.close()
             raise ConfigError(
@@ -111,6 +121,7 @@ class SqliteState:
             sources = db.execute("SELECT upstream, repository FROM sources WHERE digest = ?", (name,)).fetchall()
             hashes = db.execute("SELECT first, hashes FROM hashes WHERE digest = ? ORDER BY first", (name,)).fetchall()
             holders = db.execute("SELECT peer FROM holders WHERE digest = ? ORDER BY peer", (name,)).fetchall()
+            private = db.execute("SELECT upstream FROM private WHERE digest = ?", (name,)).fetchall()
         return SavedSwarm(
             size_bytes=row[0],
             piece_size_bytes=row[1],
@@ -118,6 +129,7 @@ class SqliteState:
             sources=tuple(Source(upstream, repository) for upstream, repository in sources),
             hashes=tuple((first, run) for first, run in hashes),
             holders=tuple(peer for (peer,) in holders),
+            private_at=tuple(upstream for (upstream,) in private),
         )
 
     def save_swarm(self, digest: Digest, size_bytes: int, piece_size_bytes: int, now_unix_s: float) -> None:
@@ -139,6 +151,11 @@ class SqliteState:
             "INSERT OR IGNORE INTO sources SELECT digest, ?, ? FROM swarms WHERE digest = ? "
             "AND (SELECT count(*) FROM sources WHERE sources.digest = swarms.digest) < ?",
             (source.upstream, source.repository, str(digest), SOURCES_MAX),
+        )
+
+    def add_private(self, digest: Digest, upstream: str) -> None:
+        self._write(
+            "INSERT OR IGNORE INTO private SELECT digest, ? FROM swarms WHERE digest = ?", (upstream, str(digest))
         )
 
     def add_hashes(self, digest: Digest, added: Sequence[tuple[int, bytes]]) -> None:

@@ -54,6 +54,9 @@ class StateThread:
     def add_source(self, digest: Digest, source: Source) -> None:
         self._write(self._state.add_source, digest, source)
 
+    def add_private(self, digest: Digest, upstream: str) -> None:
+        self._write(self._state.add_private, digest, upstream)
+
     def add_hashes(self, digest: Digest, added: Sequence[tuple[int, bytes]]) -> None:
         self._write(self._state.add_hashes, digest, added)
 

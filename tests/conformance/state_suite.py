@@ -53,6 +53,7 @@ class StateSuite:
         before = stores.open()
         before.save_swarm(BLOB, 1000, 256, 1.0)
         before.add_source(BLOB, SOURCE)
+        before.add_private(BLOB, "quay.io")
         before.add_hashes(BLOB, [(3, b"d" * 32), (0, b"a" * 64)])
         before.add_holder(BLOB, PEERS[0])
         before.close()

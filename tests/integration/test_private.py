@@ -103,7 +103,6 @@ def test_a_blob_behind_a_password_is_kept_for_those_who_know_it(tmp_path: Path, 
             assert_refused_as_by_the_origin(node, locked, f"/v2/{PRIVATE}/manifests/latest")
             assert_refused_as_by_the_origin(node, locked, blob_target(image.layers[-1].digest, PRIVATE))
         services: list[Service] = [cluster.supernode, peer, other]
-        assert_stores_nothing(cluster.supernode)
         assert_stores_nothing(other)
         assert_never_told(services, [PASSWORD, ENCODED])
 
@@ -129,7 +128,7 @@ def test_a_wrong_password_is_refused_after_a_right_one(tmp_path: Path, locked: R
         assert get(peer.proxy, target, headers=basic_authorization()).complete
 
 
-def test_of_one_registry_the_public_is_shared_and_the_private_is_each_nodes_own(tmp_path: Path, image: Image) -> None:
+def test_of_one_registry_each_image_is_given_to_whom_it_is_for(tmp_path: Path, image: Image) -> None:
     public_image = make_random_image(tmp_path / "public", [500, 700_000], seed=7)
     signer = Authority(tmp_path).issue(["token.test"])
     flags = ["--log-level", "debug"]
@@ -159,15 +158,15 @@ def test_of_one_registry_the_public_is_shared_and_the_private_is_each_nodes_own(
                 assert answer.sha256 == blob.digest
             answers = pull_all(peer, image, {"Authorization": f"Bearer {reader}"})
             assert [answer.sha256 for answer in answers] == [blob.digest for blob in image.blobs]
-            assert_received(peer, origin=image.size_bytes, passthrough=0)
+            assert_received(peer, passthrough=0)
             # The token is good for one repository alone: what the origin says about the other holds.
             other = {"Authorization": f"Bearer {anonymous}"}
             assert get(peer.proxy, blob_target(image.layers[-1].digest, PRIVATE), headers=other).status == 401
         ledger = origin.ledger()
-        assert {ledger.blob_bytes(blob.digest) for blob in public_image.blobs} == {
-            blob.size_bytes for blob in public_image.blobs
-        }
-        assert all(ledger.blob_bytes(blob.digest) == 2 * blob.size_bytes for blob in image.blobs)
+        for pushed in (public_image, image):
+            assert [ledger.blob_bytes(blob.digest) for blob in pushed.blobs] == [
+                blob.size_bytes for blob in pushed.blobs
+            ]
         assert_never_told([cluster.supernode, *peers], [PASSWORD, ENCODED, reader, reader.rpartition(".")[2]])
 
 
@@ -186,7 +185,6 @@ def test_skopeo_pulls_a_private_image_with_its_own_login(
         assert len(list(folder.iterdir())) == len(image.blobs) + 2
         assert_fetched_for_its_client(node.peer, image)
         services: list[Service] = [site.cluster.supernode, node.peer]
-        assert_stores_nothing(site.cluster.supernode)
         assert_never_told(services, [PASSWORD, ENCODED])
 
 
@@ -205,5 +203,4 @@ def test_dockerd_pulls_a_private_image_with_its_own_login(
         assert daemon.inspect(f"{PRIVATE}:latest")["Id"] == image.config.digest
         assert_fetched_for_its_client(node.peer, image)
         services: list[Service] = [site.cluster.supernode, node.peer]
-        assert_stores_nothing(site.cluster.supernode)
         assert_never_told(services, [PASSWORD, ENCODED])

@@ -105,6 +105,9 @@ class Saved:
     def add_source(self, digest: Digest, source: Source) -> None:
         self.operations.append("add_source")
 
+    def add_private(self, digest: Digest, upstream: str) -> None:
+        self.operations.append("add_private")
+
     def add_hashes(self, digest: Digest, added: Sequence[tuple[int, bytes]]) -> None:
         self.operations.append("add_hashes")
         self.hashes += added

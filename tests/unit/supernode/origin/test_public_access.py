@@ -180,10 +180,10 @@ async def test_one_slow_origin_keeps_no_question_to_another_waiting(bench: Bench
     waiting = functools.partial(bench.queues.waiting, Work.CHECK, SOURCE.upstream)
     await asyncio.to_thread(wait_until, lambda: waiting() == 2 * AT_ONCE[Work.CHECK])
     other = Source("other.example", "library/thing")
-    assert (await bench.publicity.check(other, BLOB)).public
+    assert (await bench.publicity.check(other, BLOB)).shared
     assert waiting() == 2 * AT_ONCE[Work.CHECK]
     bench.origin.may_answer.set()
-    assert all(verdict.public for verdict in await asyncio.gather(*asking))
+    assert all(verdict.shared for verdict in await asyncio.gather(*asking))
 
 
 async def test_who_asks_again_gets_the_answer_of_an_origin_that_was_slow(bench: Bench) -> None:

@@ -1,0 +1,103 @@
+"""Which private blobs may be shared, and how: by the operator's login where there is one, else by what members bring.
+
+A member says that its origin allows one of its clients to read the blob; each node asks its origin for each of its own
+clients. So nothing here permits anybody to read: it is found out whether the blob is there, and who fetches it.
+Lives on the event loop; questions run in the queues of their upstreams.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from peer.registry.queues import Work
+from peer.transport.cancellation import FetchCancelled
+from proto.bounded_dict import BoundedDict
+from proto.errors import LocalError, UpstreamError
+from proto.wire.messages import PROVEN
+from supernode.origin.public_access import Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from peer.registry.queues import UpstreamQueues
+    from proto.ids import Digest, PeerId
+    from proto.wire.messages import Source
+
+logger = logging.getLogger(__name__)
+
+# How long an answer counts, of either kind: as long as a node remembers a permission at most.
+REMEMBERED_S: Final = 60.0
+REMEMBERED_MAX: Final = 50_000
+UNPROVEN: Final = "unproven"
+
+_Key = tuple["Source", "Digest"]
+
+
+class PrivateAccess:
+    """`head` is blocking: the blob's size as the origin tells it to the operator's login, None where it tells none; it
+    raises UpstreamError and LocalError. `has_login` says whether there is one for an upstream.
+    """
+
+    def __init__(
+        self,
+        head: Callable[[Source, Digest], int | None],
+        has_login: Callable[[str], bool],
+        queues: UpstreamQueues,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._head = head
+        self.has_login = has_login
+        self._queues = queues
+        self._clock = clock
+        # The size, or None where the login does not help; until when.
+        self._known: BoundedDict[_Key, tuple[int | None, float]] = BoundedDict(REMEMBERED_MAX)
+        self._asking: dict[_Key, asyncio.Task[int | None]] = {}
+
+    async def check(
+        self, source: Source, digest: Digest, allowed: int, size_bytes: int, asker: PeerId | None = None
+    ) -> Verdict:
+        """Whether the blob can be shared privately. `allowed` and `size_bytes` are a member's word (Announce).
+
+        Never raises for the origin.
+        """
+        if self.has_login(source.upstream):
+            told = await self._ask(source, digest, asker)
+            if told is not None:
+                return Verdict(told, private=True)
+        if allowed < PROVEN:
+            return Verdict(0, UNPROVEN, "no origin was asked for this blob there yet")
+        return Verdict(size_bytes, private=True)
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        for task in self._asking.values():
+            task.cancel()
+
+    async def _ask(self, source: Source, digest: Digest, asker: PeerId | None) -> int | None:
+        key = (source, digest)
+        size_bytes, until_s = self._known.get(key, (None, 0.0))
+        if self._clock() < until_s:
+            return size_bytes
+        task = self._asking.get(key)
+        if task is None:
+            task = self._asking[key] = asyncio.create_task(self._answer(key, asker))
+            task.add_done_callback(lambda _: self._asking.pop(key, None))
+        return await asyncio.shield(task)
+
+    async def _answer(self, key: _Key, asker: PeerId | None) -> int | None:
+        source, digest = key
+        size_bytes: int | None = None
+        try:
+            question = self._queues.submit(Work.CHECK, source.upstream, self._head, source, digest, asker=asker)
+            size_bytes = await asyncio.wrap_future(question)
+        except UpstreamError as error:
+            logger.warning("login_does_not_read digest=%s upstream=%s %s", digest.short, source.upstream, error)
+        except LocalError as error:
+            logger.error("credentials_unusable %s", error)
+        except FetchCancelled:
+            pass
+        self._known[key] = (size_bytes, self._clock() + REMEMBERED_S)
+        return size_bytes

@@ -1,0 +1,109 @@
+"""Private images between members: fetched once, given by each node to those alone whom the origin allows."""
+
+from __future__ import annotations
+
+import base64
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.cluster.counting_proxy import CountingProxy
+from benchmarks.cluster.registry import Registry
+from benchmarks.cluster.services import Cluster
+from tests.support.passwords import PASSWORD, USER, basic_authorization, password_auth
+from tests.support.pullers import Answer, blob_target, get
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from benchmarks.cluster.image import Image
+    from benchmarks.cluster.services import Peer, Service
+
+pytestmark = pytest.mark.client("docker-registry")
+
+PRIVATE = "private/app"
+ENCODED = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+NODES = 4
+
+
+@pytest.fixture
+def origin(tmp_path: Path, image: Image) -> Iterator[CountingProxy]:
+    """A registry that wants a password for everything."""
+    root = tmp_path / "registry"
+    with Registry(root, auth=password_auth(root)) as registry, CountingProxy(registry.host_port) as proxy:
+        registry.push(image, PRIVATE, headers=basic_authorization())
+        yield proxy
+
+
+def with_login(tmp_path: Path, origin: str) -> list[str]:
+    """The supernode's configuration, with the operator's login in a file."""
+    secret = tmp_path / "login"
+    secret.write_text(f"{USER}:{PASSWORD}\n")
+    config = tmp_path / "supernode.toml"
+    config.write_text(f'[upstream."{origin}"]\nurl = "http://{origin}"\ncredentials = "file:{secret}"\n')
+    return ["--config", str(config)]
+
+
+def pull(peer: Peer, image: Image, headers: dict[str, str]) -> list[Answer]:
+    return [get(peer.proxy, blob_target(blob.digest, PRIVATE), headers=headers) for blob in image.blobs]
+
+
+def pull_at_all(cluster: Cluster, image: Image) -> None:
+    with ThreadPoolExecutor(NODES) as pool:
+        for answers in pool.map(lambda peer: pull(peer, image, basic_authorization()), cluster.peers):
+            assert [answer.sha256 for answer in answers] == [blob.digest for blob in image.blobs]
+
+
+def assert_sent_once(origin: CountingProxy, image: Image) -> None:
+    ledger = origin.ledger()
+    assert {blob.digest: ledger.blob_bytes(blob.digest) for blob in image.blobs} == {
+        blob.digest: blob.size_bytes for blob in image.blobs
+    }
+
+
+def assert_secret_nowhere(services: list[Service]) -> None:
+    """In no file, log, argument or environment of theirs."""
+    for service in services:
+        process = Path("/proc") / str(service.process.pid)
+        told = ["\n".join(service.process.log()).encode()]
+        told += [(process / name).read_bytes() for name in ("cmdline", "environ")]
+        told += [path.read_bytes() for path in service.data_dir.rglob("*") if path.is_file()]
+        assert not [text for text in told for secret in (PASSWORD, ENCODED) if secret.encode() in text]
+
+
+def assert_refused(peer: Peer, image: Image) -> None:
+    """Though the blob is in its store."""
+    target = blob_target(image.layers[-1].digest, PRIVATE)
+    for headers in ({}, basic_authorization(USER, "wrong")):
+        assert get(peer.proxy, target, headers=headers).status == 401
+
+
+@pytest.mark.parametrize("login", [True, False])
+def test_all_nodes_have_it_by_one_fetch_and_each_asks_for_its_own_clients(
+    tmp_path: Path, origin: CountingProxy, image: Image, *, login: bool
+) -> None:
+    debug = ["--log-level", "debug"]
+    flags = [*debug, *(with_login(tmp_path, origin.address) if login else [])]
+    with Cluster(tmp_path, origin.address, supernode_flags=flags, peer_flags=debug) as cluster:
+        cluster.add_peers([None] * NODES)
+        cluster.wait_for_sessions(NODES)
+        origin.reset()
+        pull_at_all(cluster, image)
+        assert_sent_once(origin, image)
+        for peer in cluster.peers:
+            assert_refused(peer, image)
+        assert_sent_once(origin, image)
+        assert_secret_nowhere([cluster.supernode, *cluster.peers])
+
+
+def test_without_certificates_each_node_has_its_own(tmp_path: Path, origin: CountingProxy, image: Image) -> None:
+    flags = ["--open", *with_login(tmp_path, origin.address)]
+    with Cluster(tmp_path, origin.address, supernode_flags=flags) as cluster:
+        cluster.add_peers([None, None])
+        cluster.wait_for_sessions(2)
+        origin.reset()
+        pull_at_all(cluster, image)
+        ledger = origin.ledger()
+        assert all(ledger.blob_bytes(blob.digest) == 2 * blob.size_bytes for blob in image.blobs)
