@@ -26,7 +26,6 @@ from supernode.control.notifier import REFRESH_INTERVALS
 from supernode.control.peer_session import TEXT_MAX, IdentityTaken
 from supernode.session.hello import SessionEnd, read_hello
 from supernode.session.loop_shares import LoopShares
-from supernode.shares import party_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -148,8 +147,7 @@ class WebSocketSession:
             self._name = short_peer(info.peer)
             session = self._admit(info)
             await self._welcome()
-            party = info.peer if member is not None else party_of(request.remote or "")
-            await until_one_fails(self._read(session, rest, party), self._write(session), self._ping(), self._ended())
+            await until_one_fails(self._read(session, rest), self._write(session), self._ping(), self._ended())
         except SessionEnd as raised:
             end = raised
         except asyncio.CancelledError:
@@ -191,7 +189,7 @@ class WebSocketSession:
 
     # --- open --------------------------------------------------------------------------------------------------
 
-    async def _read(self, session: PeerSession, first: list[Message], party: object) -> None:
+    async def _read(self, session: PeerSession, first: list[Message]) -> None:
         batch = first
         turn = 0
         while True:
@@ -206,15 +204,15 @@ class WebSocketSession:
                     await asyncio.sleep(0)
                     began_s = time.thread_time()
             self._spent_s += time.thread_time() - began_s
-            await self._wait_for_share(party)
+            await self._wait_for_share(session.info.peer)
             turn += 1
             batch = await self._frame()
             self._count(batch)
 
-    async def _wait_for_share(self, party: object) -> None:
+    async def _wait_for_share(self, peer: PeerId) -> None:
         """Whoever has more read than its share of the loop's time has less of it read."""
         spent_s, self._spent_s = self._spent_s, 0.0
-        wait_s = self._terms.shares.spend(party, spent_s, time.monotonic())
+        wait_s = self._terms.shares.spend(peer, spent_s, time.monotonic())
         if wait_s > 0.0:
             await asyncio.sleep(min(wait_s, WAIT_INTERVALS * self._limits.ping_interval_s))
             # What it said meanwhile is still to be read.
