@@ -14,14 +14,12 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from peer.transport.cancellation import Cancellation, FetchCancelled
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 BUFFER_BYTES: Final = 128 * 1024
+_WOULD_WAIT: Final = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 # Turns of one direction before the other has one, and it is looked whether all shall end.
 _TURNS: Final = 64
 
@@ -45,32 +43,22 @@ class _Way:
     def move(self) -> bool:
         """Read and write what is possible now; whether anything was. Raises OSError when an end is broken."""
         moved = False
-        for _ in range(_TURNS):
-            if self.waiting:
-                sent = _now(self.sink.send, self.buffer[self.start : self.end])
-                if sent is None:
+        send, receive, buffer = self.sink.send, self.source.recv_into, self.buffer
+        with contextlib.suppress(*_WOULD_WAIT):
+            for _ in range(_TURNS):
+                # A TLS socket takes a record of 16 KiB at a time.
+                while self.start < self.end:
+                    self.start += send(buffer[self.start : self.end])
+                    moved = True
+                if self.ended:
                     break
-                self.start += sent
-            elif self.ended:
-                if not self.shut:
-                    self.shut = True
-                    _end_writing(self.sink)
-                break
-            else:
-                received = _now(self.source.recv_into, self.buffer)
-                if received is None:
-                    break
+                received = receive(buffer)
                 self.start, self.end, self.ended = 0, received, received == 0
-            moved = True
+                moved = True
+            if self.ended and not self.shut:
+                self.shut = True
+                _end_writing(self.sink)
         return moved
-
-
-def _now(call: Callable[[memoryview], int], view: memoryview) -> int | None:
-    """What the call returns; None where it would have to wait."""
-    try:
-        return call(view)
-    except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-        return None
 
 
 def _end_writing(sink: socket.socket) -> None:
@@ -167,11 +155,10 @@ def send_all(sock: socket.socket, content: bytes, timeout_s: float) -> None:
     """All of it to a non-blocking socket, waiting for room. Raises OSError."""
     until_s, rest = time.monotonic() + timeout_s, memoryview(content)
     while rest:
-        sent = _now(sock.send, rest)
-        if sent is None:
+        try:
+            rest = rest[sock.send(rest) :]
+        except BlockingIOError:
             poller = select.poll()
             poller.register(sock.fileno(), select.POLLOUT)
             if not poller.poll(max(0.0, until_s - time.monotonic()) * 1000):
-                raise TimeoutError
-            continue
-        rest = rest[sent:]
+                raise TimeoutError from None

@@ -35,7 +35,7 @@ from tests.unit.peer.proxy.harness import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from peer.metrics import Metrics
@@ -98,10 +98,9 @@ def setting(
     resolved: Mapping[str, list[str]] = MappingProxyType({}),
     limit: int = 8,
     uv: bool = True,
+    answer: Callable[[Seen], Reply] = lambda _: Reply(body=b"from the origin"),
+    redirect_hosts: tuple[str, ...] = (),
 ) -> Iterator[Setting]:
-    def answer(seen: Seen) -> Reply:
-        return Reply(headers=[("X-Target", seen.target)], body=b"from the origin")
-
     lookups: list[str] = []
 
     def resolver(host: str, port: int) -> list[str]:
@@ -128,7 +127,8 @@ def setting(
 
     with scripted_origin(answer) as origin:
         # Clients know it by a name, the operator has it asked elsewhere.
-        named = UpstreamConfig(HOST, f"http://{origin.authority}", configured=True)
+        url = f"http://{origin.authority}"
+        named = UpstreamConfig(HOST, url, configured=True, redirect_hosts=redirect_hosts)
         with running_mirror(origin.upstream, named, node=node, forward=parts, uv=uv) as mirror:
             yield Setting(mirror, origin, made[0], lookups)
 
@@ -168,6 +168,33 @@ def test_a_blob_leaves_the_store_through_an_intercepted_tunnel(tmp_path: Path, u
         assert running.origin.seen == []
         assert [source.upstream for _, source in node.asked] == [HOST, HOST]
         assert running.mirror.counted("layercast_connects_total", result="intercepted") == 1
+
+
+def test_a_blob_that_its_registry_keeps_elsewhere_is_followed_and_what_wants_a_login_there_is_relayed(
+    tmp_path: Path,
+) -> None:
+    def elsewhere(seen: Seen) -> Reply:
+        return Reply(401) if "locked" in seen.target else Reply(body=BLOB)
+
+    with scripted_origin(elsewhere) as storage:
+
+        def answer(seen: Seen) -> Reply:
+            name = "locked" if "locked" in seen.target else "signed?x=%2B"
+            return Reply(307, [("Location", f"http://{storage.authority}/{name}")])
+
+        with (
+            setting(tmp_path, answer=answer, redirect_hosts=(storage.authority,)) as running,
+            running.inside() as connection,
+        ):
+            connection.request("GET", f"/v2/org/app/blobs/{DIGEST}", headers={"Authorization": "Bearer t"})
+            response = connection.getresponse()
+            assert (response.status, response.read()) == (200, BLOB)
+            connection.request("GET", f"/v2/org/locked/blobs/{DIGEST}")
+            response = connection.getresponse()
+            assert (response.status, response.read()) == (307, b"")
+            assert response.getheader("Location") == f"http://{storage.authority}/locked"
+        assert {seen.target for seen in storage.seen} == {"/signed?x=%2B", "/locked"}
+        assert all(seen.all("Authorization") == [] for seen in storage.seen)
 
 
 def test_what_is_no_blob_is_the_registrys_to_answer_and_so_is_what_is_no_part_of_its_api(tmp_path: Path) -> None:
