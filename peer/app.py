@@ -65,7 +65,7 @@ if TYPE_CHECKING:
 
     from peer.config import PeerConfig
     from proto.ids import Digest
-    from proto.wire.messages import Challenge
+    from proto.wire.messages import Challenge, Source
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +161,11 @@ class Peer:
             config.supernode, config.data_dir, self._identity, config.join or config.join_file, self._member_tls.use
         )
 
+    def _remember_source(self, digest: Digest, source: Source) -> None:
+        """Written at once, by its thread: a crash must not leave bytes of which nobody knows that they are public."""
+        self._sources.remember(digest, source)
+        self._sources.write_waiting()
+
     def _is_encrypted(self, digest: Digest) -> bool:
         """Whether a blob's pieces travel by TLS alone; from any thread."""
         return self._config.encrypt == "all" or digest in self._private_bytes
@@ -231,7 +236,7 @@ class Peer:
             on_fatal=self._fail,
             supernode_key=self._supernode_key,
             clock=self._clock,
-            on_source=self._sources.remember,
+            on_source=self._remember_source,
             private_bytes=self._private_bytes,
             delivery=self._delivery,
         )

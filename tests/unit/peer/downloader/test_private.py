@@ -18,7 +18,7 @@ from peer.downloader.contract import (
     UpstreamEnded,
     UpstreamPiece,
 )
-from proto.wire.messages import Announce, BlobRefused, Source, SwarmOpened
+from proto.wire.messages import Announce, BlobRefused, OriginStatus, OriginTried, Source, SwarmOpened
 from tests.unit.peer.downloader.script import (
     DIGEST,
     OTHER_SOURCE,
@@ -173,3 +173,65 @@ def test_what_left_the_store_is_nobodys() -> None:
     script = complete(private(Script().connected()))
     commands = script(contract.BlobEvicted(DIGEST))
     assert of_type(commands, BytesPrivate) == [BytesPrivate(DIGEST, ())]
+
+
+def shared(script: Script, *readers: BlobWanted) -> Script:
+    """The supernode opened a private swarm for these clients."""
+    script(*readers)
+    script.receive(SwarmOpened(SWARM, str(DIGEST), SIZE, PIECE, TICKET, private=True))
+    script(StoreOpened(DIGEST, 0, 0, False))
+    return script
+
+
+def test_the_supernode_is_told_what_the_origin_allows() -> None:
+    script = Script().connected()
+    script(allowed(1, proven=False), allowed(2))
+    announced = [message for message in sent(script.all) if isinstance(message, Announce)]
+    assert [(each.allowed, each.size_bytes, each.wanted) for each in announced] == [(1, SIZE, True), (2, SIZE, True)]
+
+
+def test_a_private_swarm_lets_in_those_alone_whom_the_origin_allows() -> None:
+    script = shared(Script().connected(), allowed(1), BlobWanted(2, DIGEST, SOURCE))
+    assert of_type(script.all, AnswerReader) == [AnswerReader(1)]
+    assert refused(script.all) == [(2, "private")]
+    assert of_type(script.all, BytesPrivate) == [BytesPrivate(DIGEST, (SOURCE.upstream,))]
+    assert of_type(script.all, FetchUpstream) == [], "others bring it"
+
+
+def test_what_the_supernode_found_itself_proves_a_manifests_word() -> None:
+    script = shared(Script().connected(), allowed(1, proven=False))
+    assert of_type(script.all, AnswerReader) == [AnswerReader(1)]
+
+
+def test_where_nobody_proved_it_the_origin_is_asked_for_the_blob_itself() -> None:
+    script = Script().connected()
+    script(allowed(1, proven=False))
+    assert refused(script.receive(BlobRefused(str(DIGEST), "unproven", ""))) == [(1, "private")]
+
+
+def test_the_elected_node_fetches_with_the_credential_of_its_client() -> None:
+    script = shared(Script().connected(), allowed(1))
+    [fetch] = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
+    assert (fetch.reader, fetch.source) == (1, SOURCE)
+
+
+def test_it_may_be_elected_before_its_store_is_open() -> None:
+    script = Script().connected()
+    script(allowed(1))
+    script.receive(SwarmOpened(SWARM, str(DIGEST), SIZE, PIECE, TICKET, private=True))
+    assert sent(script.receive(OriginStatus(SWARM, "unreachable", True))) == []
+    assert of_type(script(StoreOpened(DIGEST, 0, 0, False)), FetchUpstream)
+
+
+def test_when_that_credential_has_expired_the_lease_moves_to_another_node() -> None:
+    script = shared(Script().connected(), allowed(1))
+    [fetch] = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
+    commands = script(UpstreamEnded(fetch.fetch, "denied", "401"))
+    assert [message for message in sent(commands) if isinstance(message, OriginTried)] == [OriginTried(SWARM, "denied")]
+    assert [each.reader for each in of_type(commands, FailReaders)] == [1]
+
+
+def test_after_a_reconnect_it_is_announced_as_private() -> None:
+    script = shared(Script().connected(), allowed(1))
+    commands = script(contract.SupernodeLost(), contract.SupernodeConnected())
+    assert [(m.sources, m.allowed) for m in sent(commands) if isinstance(m, Announce)] == [((SOURCE,), 2)]
