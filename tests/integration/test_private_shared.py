@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.counting_proxy import CountingProxy
+from benchmarks.cluster.processes import wait_until
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
 from tests.support.passwords import PASSWORD, USER, basic_authorization, password_auth
 from tests.support.pullers import Answer, blob_target, get
+from tests.support.tls import Authority
+from tests.support.tokens import TokenServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,3 +110,60 @@ def test_without_certificates_each_node_has_its_own(tmp_path: Path, origin: Coun
         pull_at_all(cluster, image)
         ledger = origin.ledger()
         assert all(ledger.blob_bytes(blob.digest) == 2 * blob.size_bytes for blob in image.blobs)
+
+
+def test_a_revoked_password_reads_nothing_more_though_the_blob_is_in_the_store(tmp_path: Path, image: Image) -> None:
+    root = tmp_path / "registry"
+    auth = password_auth(root)
+    with Registry(root, auth=auth) as registry:
+        registry.push(image, PRIVATE, headers=basic_authorization())
+        with Cluster(tmp_path, registry.address, peer_flags=["--permission-ttl", "1s"]) as cluster:
+            peer = cluster.add_peer()
+            cluster.wait_for_sessions(1)
+            target = blob_target(image.layers[-1].digest, PRIVATE)
+            assert get(peer.proxy, target, headers=basic_authorization()).complete
+            # The registry reads the file again when it has changed.
+            file = root / "htpasswd"
+            file.write_text(file.read_text().replace(USER, "another"))
+            wait_until(lambda: get(peer.proxy, target, headers=basic_authorization()).status == 401, "it is refused")
+            direct = get(registry.address, target, headers=basic_authorization())
+            through = get(peer.proxy, target, headers=basic_authorization())
+            assert (through.status, through.start) == (direct.status, direct.start)
+
+
+@pytest.mark.parametrize("login", [True, False])
+def test_of_a_registry_with_a_token_service_too(tmp_path: Path, image: Image, *, login: bool) -> None:
+    signer = Authority(tmp_path).issue(["token.test"])
+    with (
+        TokenServer(signer, {USER: PASSWORD}) as tokens,
+        Registry(tmp_path / "registry", auth=tokens.registry_auth()) as registry,
+        CountingProxy(registry.host_port) as origin,
+    ):
+        writer = tokens.token(USER, [f"repository:{PRIVATE}:pull,push"])
+        registry.push(image, PRIVATE, headers={"Authorization": f"Bearer {writer}"})
+        realm = ["--insecure-upstream", tokens.address]
+        flags = [*realm, *(with_login(tmp_path, origin.address) if login else [])]
+        with Cluster(tmp_path, origin.address, supernode_flags=flags, peer_flags=realm) as cluster:
+            peers = cluster.add_peers([None] * NODES)
+            cluster.wait_for_sessions(NODES)
+            origin.reset()
+            # Each node's client with a token of its own.
+            given = [tokens.token(USER, [f"repository:{PRIVATE}:pull"]) for _ in peers]
+            with ThreadPoolExecutor(NODES) as pool:
+                pulls = [
+                    pool.submit(pull, peer, image, bearer(token)) for peer, token in zip(peers, given, strict=True)
+                ]
+                for answers in (each.result() for each in pulls):
+                    assert [answer.sha256 for answer in answers] == [blob.digest for blob in image.blobs]
+            assert_sent_once(origin, image)
+            other = bearer(tokens.token(USER, ["repository:private/other:pull"]))
+            target = blob_target(image.layers[-1].digest, PRIVATE)
+            for peer in peers:
+                direct, through = get(origin.address, target, headers=other), get(peer.proxy, target, headers=other)
+                assert (through.status, through.start) == (direct.status, direct.start)
+                assert through.status == 401
+                assert through.headers["www-authenticate"] == direct.headers["www-authenticate"]
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"}
