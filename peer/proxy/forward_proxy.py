@@ -112,7 +112,8 @@ class ForwardProxy:
         if HOP_HEADER in request.headers:
             raise TunnelLoop("this tunnel came through Layercast already: an egress proxy leads back to it")
         decided = parts.policy.connect(request.raw_path, parts.upstreams())
-        if not parts.tunnels.admit():
+        remote = request.remote or ""
+        if not parts.tunnels.admit(remote):
             raise ForwardRefused("too many tunnels are open", 503)
         kept = False
         try:
@@ -121,11 +122,11 @@ class ForwardProxy:
             else:
                 work = self._interception_work(request, decided)
             client, early = _take_socket(request)
-            asyncio.get_running_loop().run_in_executor(parts.tunnels.threads, self._carry, work, client, early)
+            asyncio.get_running_loop().run_in_executor(parts.tunnels.threads, self._carry, work, client, early, remote)
             kept = True
         finally:
             if not kept:
-                parts.tunnels.release()
+                parts.tunnels.release(remote)
         parts.metrics.connects.labels("tunnelled" if isinstance(decided, Tunnelled) else "intercepted").inc()
         # To nobody: the connection is the tunnel's now.
         return web.Response()
@@ -174,14 +175,16 @@ class ForwardProxy:
 
         return told
 
-    def _carry(self, work: Callable[[socket.socket, bytes], None], client: socket.socket, early: bytes) -> None:
+    def _carry(
+        self, work: Callable[[socket.socket, bytes], None], client: socket.socket, early: bytes, remote: str
+    ) -> None:
         """In a thread, to the tunnel's end."""
         try:
             with contextlib.closing(client), contextlib.suppress(OSError):
                 send_all(client, _ESTABLISHED, _ANSWER_S)
                 work(client, early)
         finally:
-            self._parts.tunnels.release()
+            self._parts.tunnels.release(remote)
 
     def _refused(self, request: web.Request, error: LayercastError) -> web.Response:
         status = _status(error)

@@ -12,6 +12,7 @@ import socket
 import ssl
 import threading
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Final
@@ -101,7 +102,10 @@ def _wait(up: _Way, down: _Way, idle_s: float) -> bool:
 
 
 class Tunnels:
-    """The tunnels of a node: a thread each, and no more than `limit` of them. close() it in the end."""
+    """The tunnels of a node: a thread each, and no more than `limit` of them, of one client half as many at most.
+
+    close() it in the end.
+    """
 
     def __init__(self, limit: int, idle_s: float) -> None:
         self._limit = limit
@@ -110,6 +114,7 @@ class Tunnels:
         self._cancel = Cancellation()
         self._threads = ThreadPoolExecutor(limit, thread_name_prefix="tunnel")
         self.open = 0
+        self._open_of: Counter[str] = Counter()
 
     @property
     def threads(self) -> ThreadPoolExecutor:
@@ -121,18 +126,22 @@ class Tunnels:
         """Cancelled when all tunnels end."""
         return self._cancel
 
-    def admit(self) -> bool:
-        """Whether there is room for one more, which is then taken: release() it."""
+    def admit(self, client: str) -> bool:
+        """Whether there is room for one more of this client address, which is then taken: release() it."""
         with self._lock:
-            if self.open >= self._limit:
+            if self.open >= self._limit or self._open_of[client] >= max(1, self._limit // 2):
                 return False
             self.open += 1
+            self._open_of[client] += 1
             return True
 
-    def release(self) -> None:
+    def release(self, client: str) -> None:
         """A tunnel has ended, or did not come to be."""
         with self._lock:
             self.open -= 1
+            self._open_of[client] -= 1
+            if not self._open_of[client]:
+                del self._open_of[client]
 
     def carry(self, client: socket.socket, server: socket.socket) -> None:
         """In a thread: see carry(). Closes both."""

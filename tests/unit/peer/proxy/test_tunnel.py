@@ -94,9 +94,18 @@ def test_all_tunnels_end_with_the_node() -> None:
 
 def test_there_are_no_more_than_the_limit() -> None:
     tunnels = Tunnels(2, WAIT_S)
-    assert [tunnels.admit() for _ in range(3)] == [True, True, False]
-    tunnels.release()
-    assert tunnels.admit()
+    assert [tunnels.admit(client) for client in ("a", "b", "c")] == [True, True, False]
+    tunnels.release("a")
+    assert tunnels.admit("c")
+    tunnels.close()
+
+
+def test_one_client_gets_half_of_them_at_most() -> None:
+    tunnels = Tunnels(4, WAIT_S)
+    assert [tunnels.admit("a") for _ in range(3)] == [True, True, False]
+    assert tunnels.admit("b")
+    tunnels.release("a")
+    assert tunnels.admit("a")
     tunnels.close()
 
 
