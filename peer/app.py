@@ -181,8 +181,6 @@ class Peer:
         node.begin(found, sharing=config.p2p)
         self._store.on_evicted(self._evicted)
         self._store.on_rotten(node.rotten)
-        # Not before what it finds can be told.
-        upkeep.begin(self._store, config.data_dir, config, "being fetched again", self._closing)
         self.metrics.before_scrape(self._scrape)
         self._tasks.append(asyncio.create_task(self._each_second()))
         if self._dialer is not None:
@@ -192,6 +190,8 @@ class Peer:
             self._tasks.append(asyncio.create_task(self._dialer.keep_renewed()))
             if config.p2p:
                 await self._connect(self._session)
+        # Not before: without the swarm what it finds would be asked of the origin, by each node.
+        upkeep.begin(self._store, config.data_dir, config, "being fetched again", self._closing)
         await self._serve_clients(node)
         self.health.ready()
         if config.forward_proxy:

@@ -133,6 +133,21 @@ def test_a_scrub_finds_what_nobody_reads_and_it_is_fetched_again(
     assert [origin.ledger().blob_bytes(digest) for digest in digests] == [SIZE_BYTES, SIZE_BYTES]
 
 
+def test_what_a_scrub_finds_right_after_a_start_comes_from_the_swarm(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    peer = cluster.add_peer(extra=["--scrub-interval", "100ms", "--scrub-rate", "1GiB"])
+    pulled(peer, digest)
+    peer.stop()
+    for piece in range(8):
+        flip(stored_path(peer.data_dir, digest), piece * PIECE_BYTES)
+    peer.start()
+    assert_becomes(lambda: rotten(peer, "scrub") + rotten(peer, "digest"), 8.0)
+    assert_received(peer, seed=8 * PIECE_BYTES, origin=0)
+    assert origin.ledger().blob_bytes(digest) == SIZE_BYTES
+
+
 def layercast(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
     """The operator's command, on the node."""
     argv = [str(script("layercast")), *words, "--data-dir", str(service.data_dir)]
