@@ -227,7 +227,7 @@ class Peer:
             Downloader(
                 random.Random(),
                 peer_name(self._identity.peer),
-                Limits(public_s=config.public_ttl_s, public_outage_s=config.public_outage_s),
+                _limits(config),
             ),
             workers,
             self.metrics,
@@ -441,6 +441,18 @@ class Peer:
         for runner in self._runners:
             await runner.cleanup()
         return await close_in_time(self._closing)
+
+
+def _limits(config: PeerConfig) -> Limits:
+    """Who wants no patience wants none with a supernode that hung up either, nor to wait for others then."""
+    patience_s, usual = config.supernode_patience_s, Limits()
+    return Limits(
+        grace_s=min(usual.grace_s, patience_s),
+        silent_grace_s=patience_s,
+        grace_jitter_s=min(usual.grace_jitter_s, patience_s),
+        public_s=config.public_ttl_s,
+        public_outage_s=config.public_outage_s,
+    )
 
 
 def _forward_policy(config: PeerConfig) -> ForwardPolicy:

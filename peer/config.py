@@ -128,6 +128,12 @@ class PeerConfig(ServiceSettings):
         60.0,
         "seconds; what an origin allowed a credential is remembered so long at most, so a revoked one reads that long",
     )
+    supernode_patience_s: float = option(
+        within(parse_duration, 0.0, 3600.0, "0s to 1h"),
+        45.0,
+        "how long a silent supernode is waited for before this node asks origins itself; 6 s, if that is less, for one "
+        "that hung up",
+    )
     zone: str = option(parse_zone, "", "where this node is; near peers are preferred", metavar="REGION/ZONE/RACK")
     download_rate_bytes_s: int = option(
         parse_rate, 0, "limit of what is taken from peers, a second; 0 for none", reloadable=True

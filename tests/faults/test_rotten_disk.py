@@ -83,7 +83,7 @@ def test_a_peer_without_its_supernode_asks_the_origin_for_the_piece(
     cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
 ) -> None:
     digest = push(SIZE_BYTES)
-    peer = cluster.add_peer()
+    peer = cluster.add_peer(extra=["--supernode-patience", "1s"])
     pulled(peer, digest)
     cluster.supernode.stop()
     restart_with_a_flip(peer, digest, MIB)
