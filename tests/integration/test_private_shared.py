@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.counting_proxy import CountingProxy
+from benchmarks.cluster.image import make_random_image
 from benchmarks.cluster.processes import wait_until
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
@@ -167,3 +168,22 @@ def test_of_a_registry_with_a_token_service_too(tmp_path: Path, image: Image, *,
 
 def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
+
+
+def test_when_the_node_that_fetches_dies_another_one_goes_on(tmp_path: Path) -> None:
+    image = make_random_image(tmp_path / "image", [8_000_000], seed=3)
+    root = tmp_path / "registry"
+    target = blob_target(image.layers[-1].digest, PRIVATE)
+    with Registry(root, auth=password_auth(root)) as registry, CountingProxy(registry.host_port) as origin:
+        registry.push(image, PRIVATE, headers=basic_authorization())
+        origin.set_rate(1_000_000)
+        with Cluster(tmp_path, origin.address) as cluster, ThreadPoolExecutor(NODES) as pool:
+            peers = cluster.add_peers([None] * NODES)
+            cluster.wait_for_sessions(NODES)
+            answers = {peer.name: pool.submit(get, peer.proxy, target, headers=basic_authorization()) for peer in peers}
+            wait_until(lambda: any(peer.received_bytes("origin") for peer in peers), "a node fetches")
+            [fetching] = [peer for peer in peers if peer.received_bytes("origin")]
+            fetching.kill()
+            for peer in peers:
+                if peer is not fetching:
+                    assert answers[peer.name].result().sha256 == image.layers[-1].digest
