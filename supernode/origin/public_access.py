@@ -19,6 +19,7 @@ from peer.registry.queues import Work
 from peer.transport.cancellation import FetchCancelled
 from proto.bounded_dict import BoundedDict
 from proto.errors import LocalError, UpstreamError, UpstreamKind
+from proto.runtime.logs import LogLimit
 from supernode.shares import is_over_share
 from supernode.state.base import SavedPublic
 
@@ -111,6 +112,8 @@ class PublicAccess:
         self._refused: BoundedDict[_Key, tuple[Verdict, float]] = BoundedDict(REMEMBERED_MAX)
         # Until when a source gives nothing to anyone.
         self._denied: BoundedDict[Source, float] = BoundedDict(REMEMBERED_MAX)
+        # Whoever announces made-up digests has as many lines.
+        self._refusals = LogLimit()
         self._asking: dict[_Key, _Question] = {}
         # By upstream and by who asked first. Upstreams are those of the allow-list.
         self._on_their_way: defaultdict[str, Counter[PeerId | None]] = defaultdict(Counter)
@@ -250,8 +253,8 @@ class PublicAccess:
 
     def _refuse(self, key: _Key, verdict: Verdict, lasts_s: float) -> Verdict:
         source, digest = key
-        logger.info(
-            "blob_refused digest=%s upstream=%s reason=%s %s",
+        self._refusals.log(
+            logger, logging.INFO, "blob_refused digest=%s upstream=%s reason=%s %s",
             digest.short, source.upstream, verdict.reason, verdict.message,
         )  # fmt: skip
         self._refused[key] = (verdict, self._clock() + lasts_s)

@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.client("docker-registry"), pytest.mark.asyncio]
 MIB = 1 << 20
 SIZE_BYTES = 8 * MIB
 MESSAGES = int(os.environ.get("LAYERCAST_HOSTILE_MESSAGES", "4000"))
-PULLS_MIN = 4
+PULLS_MIN = 3
 MEMORY_MAX_BYTES = 200 * MIB
 
 

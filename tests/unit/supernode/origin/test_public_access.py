@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 import threading
 from typing import TYPE_CHECKING
 
@@ -241,3 +242,11 @@ async def test_nobody_is_refused_for_what_others_ask(bench: Bench, monkeypatch: 
     verdicts = await asyncio.gather(*(bench.publicity.check(SOURCE, digest, ONE) for digest in much))
     assert {verdict.reason for verdict in verdicts} == {"slow", "limit"}
     assert (await bench.publicity.check(SOURCE, BLOB, OTHER)).reason == "slow"
+
+
+async def test_made_up_digests_fill_no_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    bench.fails(UpstreamKind.UNKNOWN)
+    for number in range(100):
+        assert (await bench.publicity.check(SOURCE, Digest.of(bytes([number])))).reason == "unknown"
+    assert 0 < caplog.text.count("blob_refused") < 100
