@@ -37,7 +37,7 @@ class SourceCache:
     def __init__(self, path: Path) -> None:
         try:
             self._connection = _open(path)
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
             logger.warning("state_set_aside %s: %s", path, error)
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(OSError):
@@ -141,7 +141,18 @@ def _open(path: Path) -> sqlite3.Connection:
                 " WITHOUT ROWID"
             )
             connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        _check(connection)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Read all of it: it is small, and nobody asks later. Raises DatabaseError, UnicodeDecodeError if it is damaged."""
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(found)
+    for table in _TABLES:
+        for _ in connection.execute(f"SELECT * FROM {table}"):
+            pass

@@ -93,7 +93,7 @@ class MemberDatabase:
             self._prepare(path)
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}; its owner must be the user that runs this") from None
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: {error}; move it away to start without tokens, nodes and revocations") from None
 
     def _prepare(self, path: Path) -> None:
@@ -243,7 +243,7 @@ class MemberDatabase:
     def _reading(self) -> Iterator[sqlite3.Connection]:
         try:
             yield self._db
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise DatabaseError(f"{FILE}: {error}") from None
 
     @contextlib.contextmanager
@@ -252,7 +252,7 @@ class MemberDatabase:
             with self._db:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise DatabaseError(f"{FILE}: {error}") from None
 
 

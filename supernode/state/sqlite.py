@@ -82,7 +82,7 @@ class SqliteState:
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._prepare(path)
             self._prune()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise ConfigError(f"state file {path}: {error}; move it away to start without memory") from None
 
     def _prepare(self, path: Path) -> None:
@@ -230,7 +230,7 @@ class SqliteState:
             self._db.execute("BEGIN")
             with self._db:
                 yield self._db
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise StateError(str(error)) from None
 
     def _prune_sometimes(self) -> None:

@@ -100,3 +100,20 @@ def test_a_file_of_the_first_schema_opens(tmp_path: Path) -> None:
     file = SourceCache(path)
     assert (file.load(), file.load_private()) == ({A: (HUB,)}, {})
     file.close()
+
+
+def test_a_file_that_is_damaged_where_nobody_looks_first_is_set_aside(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    cache = SourceCache(path)
+    for number in range(200):
+        cache.remember(Digest.of(b"%d" % number), Source("registry.example.com", "library/thing"))
+    cache.close()
+    content = path.read_bytes()
+    # A character that is none, in one of many rows.
+    damaged = content.replace(b"registry.example.com", b"registry.exa\xffple.com", 1)
+    assert damaged != content
+    path.write_bytes(damaged)
+    again = SourceCache(path)
+    assert again.load() == {}
+    again.close()
+    assert (tmp_path / "state.sqlite.damaged").exists()
