@@ -83,5 +83,9 @@ class StoreFull(LocalError):
     """No room for the next piece, and nothing left that may be evicted."""
 
 
+class BlobInUse(LocalError):
+    """The blob is used in another cut: it can be opened in this one when that is over."""
+
+
 class ConfigError(LocalError):
     """A configuration value that cannot be used; the message names key, value and what would be right."""

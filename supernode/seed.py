@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from peer.registry.queues import Work
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource, Transport
 from peer.transport.cancellation import Cancellation, FetchCancelled
-from proto.errors import LayercastError, LocalError, PieceCorrupt, UpstreamError
+from proto.errors import BlobInUse, LayercastError, LocalError, PieceCorrupt, UpstreamError
 from proto.pieces import PieceLayout, indices, mask_of, runs
 from proto.wire.messages import FetchReason
 from supernode.control.swarm_registry import SeedBlob
@@ -68,6 +68,7 @@ UNWANTED_SILENT_S: Final = 60.0
 TELL_MOVED_S: Final = 0.1
 # So long a blob that is opened anew waits for what is left of an earlier swarm of it.
 LEAVING_S: Final = 2.0
+LOOK_S: Final = 0.05
 # Threads for opening blobs, and for comparing digests (a core each while they read).
 STORE_THREADS: Final = 4
 CHECK_THREADS: Final = 2
@@ -191,7 +192,7 @@ class Seed:
             if digest in self._pins or digest not in self._wanted or self._closing:
                 return
         try:
-            handle = self._store.open(digest, layout)
+            handle = self._open(digest, layout)
         except LocalError as error:
             logger.error("blob_not_pinned digest=%s error=%s", digest.short, error)
             return
@@ -200,6 +201,20 @@ class Seed:
                 self._pins[digest] = handle
                 return
         handle.close()
+
+    def _open(self, digest: Digest, layout: PieceLayout) -> BlobHandle:
+        """Open it in the store. Pieces of an earlier cut, of another size, may still be on their way to nodes.
+
+        Raises LocalError.
+        """
+        until_s = time.monotonic() + LEAVING_S
+        while True:
+            try:
+                return self._store.open(digest, layout)
+            except BlobInUse:
+                if time.monotonic() >= until_s:
+                    raise
+            time.sleep(LOOK_S)
 
     def unpin(self, digest: Digest, *, silent: bool) -> None:
         """See SeedWork."""
@@ -272,7 +287,7 @@ class Seed:
         started_s, digest = time.monotonic(), swarm.digest
         try:
             fetch.cancel.check()
-            handle = self._store.open(digest, swarm.layout)
+            handle = self._open(digest, swarm.layout)
         except FetchCancelled:
             return LocalError("cancelled")
         except LocalError as error:

@@ -24,7 +24,7 @@ from peer.store.digest import DigestThread
 from peer.store.files import NO_ROOM, local_error
 from peer.store.handle import DiskBlobHandle
 from peer.store.paths import StoreRoot, unusable
-from proto.errors import ConfigError, LocalError, StoreFull
+from proto.errors import BlobInUse, ConfigError, LocalError, StoreFull
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -106,12 +106,13 @@ class DiskStore:
         return DiskBlobHandle(self, blob)
 
     def open(self, digest: Digest, layout: PieceLayout) -> DiskBlobHandle:
+        self._drop_other_layout(digest, layout)
         blob = self._acquire(digest)
-        if blob is not None and not blob.complete and blob.layout != layout:
-            self._drop_other_layout(blob)
-            blob = None
         if blob is None:
             blob = self._begin(digest, layout)
+        elif not blob.complete and blob.layout != layout:
+            self.unpin(blob)
+            raise BlobInUse(f"blob {digest.short} is in use with pieces of {blob.layout.piece_size_bytes} bytes")
         self._touch(blob)
         return DiskBlobHandle(self, blob)
 
@@ -324,15 +325,12 @@ class DiskStore:
             raise LocalError(f"blob {digest.short} was begun with two layouts at once: try again")
         return blob
 
-    def _drop_other_layout(self, blob: Blob) -> None:
-        """The blob is pinned by our caller, once."""
+    def _drop_other_layout(self, digest: Digest, layout: PieceLayout) -> None:
+        """A partial blob that is cut otherwise goes, unless somebody uses it. Several may want it cut anew at once."""
         with self._lock:
-            busy = blob.pins > 1
-            self.unpin(blob)
-            if not busy:
+            blob = self._blobs.get(digest)
+            if blob is not None and not (blob.complete or blob.pins) and blob.layout != layout:
                 self._forget(blob)
-        if busy:
-            raise LocalError(f"blob {blob.digest.short} is in use with pieces of {blob.layout.piece_size_bytes} bytes")
 
     def _reserve(self, digest: Digest, size_bytes: int, evicted: list[Digest]) -> None:
         """Evict until the blob fits; nothing is evicted when that would not be enough. Raises StoreFull."""

@@ -5,9 +5,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -371,6 +373,20 @@ class StoreSuite:
             store.open(blob.digest, PieceLayout(10_000, 5000))
         assert handle.held == 1 << 3
         handle.close()
+
+    def test_several_may_want_another_layout_at_once(self, store: BlobStore) -> None:
+        blob, other, openers = some_blob(10_000, piece_size_bytes=1000), PieceLayout(10_000, 5000), 4
+        together = threading.Barrier(openers)
+
+        def open_anew(_: int) -> PieceLayout:
+            together.wait()
+            with contextlib.closing(store.open(blob.digest, other)) as handle:
+                return handle.layout
+
+        with ThreadPoolExecutor(openers) as threads:
+            for _ in range(30):
+                fill(store, blob, [3]).close()
+                assert list(threads.map(open_anew, range(openers))) == [other] * openers
 
     def test_a_complete_blob_keeps_its_layout(self, store: BlobStore) -> None:
         blob = some_blob(10_000, piece_size_bytes=1000)

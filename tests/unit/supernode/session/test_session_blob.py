@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
 from proto.ids import Digest
-from proto.pieces import MIB
+from proto.pieces import MIB, PieceLayout
 from proto.wire.messages import (
     SEED_NODE,
     BlobRefused,
@@ -385,3 +385,16 @@ async def test_who_wants_a_blob_of_several_pieces_is_told_at_once_where_the_seed
             await peer.announce(origin, small)
             await peer.expect(SwarmOpened)
             assert peer.of(NodeKnown) == []
+
+
+async def test_a_blob_that_is_still_used_in_another_cut_is_fetched_when_that_is_over(
+    tmp_path: Path, origin: FakeOrigin
+) -> None:
+    content = content_of(2 * MIB)
+    digest = origin.add(content)
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        used = supernode._store.open(digest, PieceLayout.of(len(content) + 5))
+        await peer.announce(origin, digest)
+        await peer.expect(SwarmOpened)
+        used.close()
+        await peer.expect(Grant)
