@@ -26,10 +26,30 @@ _TOOLCHAIN: Final = "1.25.3"
 _MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 _KEPT_SETTINGS: Final = ("GOPROXY", "GOSUMDB", "GONOSUMDB", "GOINSECURE", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE")
 _ERROR_LENGTH_MAX: Final = 300
+# What Go says where it cannot reach, or may not ask, the module proxy.
+_UNREACHABLE: Final = (
+    "dial tcp",
+    "connection re",
+    "i/o timeout",
+    "no such host",
+    "TLS handshake",
+    "403 Forbidden",
+    "404 Not Found",
+    "500 Internal",
+    "502 Bad",
+    "503 Service",
+    "504 Gateway",
+    "unexpected EOF",
+    "x509:",
+)
 
 
 class BuildFailed(Exception):
     """One line that says what could not be built, and why."""
+
+
+class OutOfReach(BuildFailed):
+    """No Go, or no module proxy: what needs the program is left out, as where a Debian package cannot be installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +119,10 @@ def _run(argv: list[str], environment: dict[str, str], here: Path, what: str) ->
     try:
         done = subprocess.run(argv, env=environment, cwd=here, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise BuildFailed(f"{what} cannot be built: {error}") from None
+        raise OutOfReach(f"{what} cannot be built: {error}") from None
     if done.returncode:
         told = " ".join(done.stderr.split())[-_ERROR_LENGTH_MAX:]
-        raise BuildFailed(f"{what} cannot be built; the Go module proxy must be reachable (GOPROXY): {told}")
+        if any(word in done.stderr for word in _UNREACHABLE):
+            raise OutOfReach(f"{what} cannot be built; the Go module proxy must be reachable (GOPROXY): {told}")
+        raise BuildFailed(f"{what} cannot be built: {told}")
     return done.stdout
