@@ -6,7 +6,8 @@ So they are sent to a realm here, which passes each login on to the realm of the
 that registry's own scope. What the client gets is that realm's answer.
 
 For a registry that wants a password with each request, or nothing, the token is one of ours: it holds the client's own
-credential, sealed under a key that ends with this process, and is good for that registry alone. Nothing is kept.
+credential, sealed under a key that ends with this process, and is good for that registry alone, for minutes. Nothing is
+kept.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from peer.registry.queues import Work
 from peer.transport.cancellation import Cancellation
 from proto.errors import LayercastError, NameInvalid, UpstreamError, UpstreamKind
 from proto.oci.registry_errors import BODY_CONTENT_TYPE, Refusal, refusal_for
-from proto.oci.routes import NamedBy, Ping, RegistryRequest, TagsRoute
+from proto.oci.routes import HOP_HEADER, NamedBy, Ping, RegistryRequest, TagsRoute
 from proto.oci.www_authenticate import Challenge, bearer_challenge, parse_challenges
 
 if TYPE_CHECKING:
@@ -49,9 +50,13 @@ _OURS: Final = "lc."
 # In place of a credential, where none is wanted or known.
 NOBODY: Final = "lc.none"
 _LIFE_S: Final = 300
+# A request that began within that life may come so late.
+_LATE_S: Final = 60
 _CHALLENGE_S: Final = 60.0
 _FORM_BYTES_MAX: Final = 64 * 1024
 _SCOPE: Final = re.compile(r"repository(?:\([a-z0-9]+\))?:(?P<name>.+):(?P<actions>[a-z,*]*)")
+# Of a realm's answer. Its body goes byte for byte, in the coding that the client asked for.
+_PASSED_BACK: Final = ("Content-Type", "Content-Encoding", "Retry-After", "WWW-Authenticate")
 # What a client tells of its login, and is told anew to the realm.
 _REPLACED: Final = frozenset({"scope", "service", "ns"})
 
@@ -103,13 +108,17 @@ class Logins:
     def _open(self, token: str, upstream: UpstreamConfig) -> str | None:
         try:
             sealed = base64.urlsafe_b64decode(token.removeprefix(_OURS).encode() + b"==")
-            return self._seal.decrypt(sealed[:12], sealed[12:], upstream.host.encode()).decode()
+            opened = self._seal.decrypt(sealed[:12], sealed[12:], upstream.host.encode()).decode()
+            until_s, _, authorization = opened.partition(" ")
+            return authorization if asyncio.get_running_loop().time() < float(until_s) else None
         except (ValueError, InvalidTag):
             return None
 
     def _sealed(self, authorization: str, upstream: UpstreamConfig) -> str:
         nonce = os.urandom(12)
-        sealed = nonce + self._seal.encrypt(nonce, authorization.encode(), upstream.host.encode())
+        until_s = asyncio.get_running_loop().time() + _LIFE_S + _LATE_S
+        content = f"{until_s} {authorization}".encode()
+        sealed = nonce + self._seal.encrypt(nonce, content, upstream.host.encode())
         return _OURS + base64.urlsafe_b64encode(sealed).rstrip(b"=").decode()
 
     # --- the realm -----------------------------------------------------------------------------------------------
@@ -124,6 +133,8 @@ class Logins:
         return response
 
     async def _answer(self, http: web.Request) -> web.Response:
+        if HOP_HEADER in http.headers:
+            return refused(Refusal(508, "UNSUPPORTED", "this login came through Layercast already: a realm leads back"))
         if http.method not in ("GET", "POST") or "Origin" in http.headers:
             return refused(Refusal(405, "UNSUPPORTED", "logins come by GET or POST, from no web page"))
         fields = parse_qsl(http.raw_path.partition("?")[2], keep_blank_values=True)
@@ -167,9 +178,15 @@ class Logins:
         if now_s < until_s:
             return known
         ping = RegistryRequest(upstream.host, Ping(), NamedBy.CONNECTION, "")
-        answer = await self._context.origins.of(upstream).manifest(
-            "GET", ping, for_origin(CIMultiDictProxy(CIMultiDict()))
-        )
+        headers = for_origin(CIMultiDictProxy(CIMultiDict()))
+        try:
+            async with asyncio.timeout(self._context.limits.relay_s):
+                answer = await self._context.origins.of(upstream).manifest("GET", ping, headers)
+        except TimeoutError:
+            raise UpstreamError(f"{upstream.host} did not answer in time", UpstreamKind.UNAVAILABLE) from None
+        if answer.status == 429 or answer.status >= 500:
+            # What it asks for is not known: to go without a login would look like a wrong one.
+            raise UpstreamError(f"{upstream.host} answered {answer.status}", UpstreamKind.UNAVAILABLE)
         found = answer.headers.getall("WWW-Authenticate", []) if answer.status == 401 else []
         self._known[upstream.host] = found, now_s + _CHALLENGE_S
         return found
@@ -225,7 +242,7 @@ def _passed_back(upstream: UpstreamConfig, answer: OriginAnswer) -> web.Response
     if 300 <= answer.status < 400:
         # Followed, it would take the password along.
         raise UpstreamError(f"token service of {upstream.host} redirects logins", UpstreamKind.DENIED)
-    headers = {name: answer.headers[name] for name in ("Content-Type", "WWW-Authenticate") if name in answer.headers}
+    headers = {name: answer.headers[name] for name in _PASSED_BACK if name in answer.headers}
     return web.Response(status=answer.status, body=answer.body, headers=headers)
 
 
@@ -239,6 +256,8 @@ async def _form_of(http: web.Request) -> list[tuple[str, str]]:
     content = await http.content.read(_FORM_BYTES_MAX + 1) if http.body_exists else b""
     while len(content) <= _FORM_BYTES_MAX and (more := await http.content.read(_FORM_BYTES_MAX)):
         content += more
+    if len(content) > _FORM_BYTES_MAX:
+        raise NameInvalid(f"a login's form is longer than {_FORM_BYTES_MAX} bytes")
     try:
         return parse_qsl(content.decode("ascii"), keep_blank_values=True, max_num_fields=64) if content else []
     except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from peer.proxy import logins
 from peer.proxy.logins import NOBODY
+from proto.oci.routes import HOP_HEADER
 from tests.unit.peer.proxy.harness import Mirror, Reply, ScriptedOrigin, Seen, running_mirror, scripted_origin
 
 if TYPE_CHECKING:
@@ -146,6 +149,53 @@ def test_a_token_of_ours_that_opens_nothing_is_sent_to_nobody(token: str) -> Non
     with mirror_of(one) as mirror:
         assert pull(mirror, one, token) == (200, b"one")
         assert all(seen.all("Authorization") == [] for seen in one.registry.seen)
+
+
+def test_a_sealed_password_is_good_no_longer_than_its_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logins, "_LIFE_S", -logins._LATE_S)
+    one = StrictRegistry("one", "org/app", "basic")
+    with mirror_of(one) as mirror:
+        token = log_in(mirror, ["repository:org/app:pull"], basic("user", "one"))[1]["token"]
+        assert pull(mirror, one, token)[0] == 401
+        assert all(seen.all("Authorization") == [] for seen in one.registry.seen)
+
+
+def test_a_registry_that_is_in_trouble_is_not_taken_for_one_that_wants_no_login() -> None:
+    one = StrictRegistry("one", "org/app")
+    with mirror_of(one) as mirror:
+        one.registry.answer = lambda _: Reply(503)
+        scopes = ["repository:org/app:pull"]
+        assert log_in(mirror, scopes, basic("user", "one"))[0] == 503
+        one.registry.answer = one.answer
+        assert log_in(mirror, scopes, basic("user", "one"))[1]["token"] == "one"
+
+
+def test_a_realms_answer_that_is_compressed_says_so_and_when_to_come_again_is_passed_on() -> None:
+    one = StrictRegistry("one", "org/app")
+    with mirror_of(one) as mirror:
+        answer = gzip.compress(b'{"token":"one"}')
+        one.realm.answer = lambda _: Reply(429, [("Content-Encoding", "gzip"), ("Retry-After", "7")], answer)
+        lines = [("Accept-Encoding", "gzip")]
+        response, body = mirror.request("/token?scope=repository:org/app:pull", headers=lines)
+        assert (response.status, gzip.decompress(body)) == (429, b'{"token":"one"}')
+        assert (response.getheader("Content-Encoding"), response.getheader("Retry-After")) == ("gzip", "7")
+
+
+def test_a_form_that_is_too_long_is_refused_and_not_cut() -> None:
+    one = StrictRegistry("one", "org/app")
+    with mirror_of(one) as mirror:
+        form = f"scope=repository:org/app:pull&password={'x' * 70_000}".encode()
+        lines = [("Content-Length", str(len(form)))]
+        assert mirror.request("/token", method="POST", headers=lines, body=form)[0].status == 400
+        assert one.realm.seen == []
+
+
+def test_a_login_that_leads_back_here_ends() -> None:
+    one = StrictRegistry("one", "org/app")
+    with mirror_of(one) as mirror:
+        lines = [(HOP_HEADER, "1")]
+        assert mirror.request("/token?scope=repository:org/app:pull", headers=lines)[0].status == 508
+        assert one.realm.seen == []
 
 
 def test_a_registry_that_wants_no_login_is_asked_without() -> None:
