@@ -81,6 +81,9 @@ def for_client(
         lowered = name.lower()
         if lowered in _NOT_FOR_CLIENTS | named or (lowered == "www-authenticate" and status == 401):
             continue
+        # Which web pages may read at the registry's name is its to say. At the mirror's name none may.
+        if lowered.startswith("access-control-") and asked.named_by is not NamedBy.CONNECTION:
+            continue
         rewritten = rewrite_link(value, asked) if lowered == "link" else value
         if rewritten is not None:
             kept.add(name, rewritten)

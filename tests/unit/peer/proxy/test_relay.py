@@ -79,6 +79,16 @@ def test_hop_by_hop_headers_stay_on_their_hop() -> None:
     assert response.getheader("Alt-Svc") is None
 
 
+@pytest.mark.parametrize("query", ["", "?ns={}"])
+def test_no_web_page_may_read_what_a_registry_lets_pages_read_at_its_own_name(query: str) -> None:
+    lines = [("Access-Control-Allow-Origin", "*"), ("access-control-expose-headers", "Link")]
+    with scripted_origin(lambda _: Reply(headers=lines)) as origin, running_mirror(origin.upstream) as mirror:
+        target = f"/v2/app/manifests/1{query.format(origin.authority)}"
+        response, _ = mirror.request(target, headers=[("Origin", "https://evil.example.com")])
+        assert response.status == 200
+        assert not [name for name, _ in response.getheaders() if name.lower().startswith("access-control")]
+
+
 def test_a_compressed_answer_is_passed_on_as_it_is() -> None:
     packed = gzip.compress(MANIFEST)
     with (
