@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 from peer.proxy.leaf_certificates import (
     AUTHORITY_LIFE_S,
+    BACKDATED_S,
     LEAF_LIFE_S,
     certify_authority,
     certify_leaf,
@@ -54,7 +55,7 @@ class NodeAuthority:
         self._key: EllipticCurvePrivateKey | None = None
         self._certificate: x509.Certificate | None = None
         self._leaf_key = new_key()
-        # By host: the context, and until when it is good, in Unix seconds.
+        # By host: the context, and when its leaf was made, in Unix seconds.
         self._contexts: BoundedDict[str, tuple[ssl.SSLContext, float]] = BoundedDict(_LEAVES_MAX)
 
     @property
@@ -81,14 +82,15 @@ class NodeAuthority:
         """For the server's end of a connection to that host. Blocks for a millisecond where it is new."""
         now_unix_s = self._clock()
         with self._lock:
-            context, until_unix_s = self._contexts.get(host, (None, 0.0))
-            if context is None or now_unix_s >= until_unix_s:
+            context, made_unix_s = self._contexts.get(host, (None, 0.0))
+            # Also where the clock was set back: clients do not take what begins in the future.
+            if context is None or not -BACKDATED_S < now_unix_s - made_unix_s < LEAF_LIFE_S * 2 / 3:
                 context = self._make_context(host, now_unix_s)
-                self._contexts[host] = context, now_unix_s + LEAF_LIFE_S * 2 / 3
+                self._contexts[host] = context, now_unix_s
             return context
 
     def _open(self, hosts: Sequence[str]) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o755, parents=True, exist_ok=True)
         self._key = self._load_key()
         before = self._load_certificate(self._key)
         now_unix_s = self._clock()
@@ -105,8 +107,8 @@ class NodeAuthority:
         self._contexts.clear()
         if before is not None:
             logger.warning(
-                "interception_ca_changed file=%s: it is for other registries than before; give it to this node's "
-                "clients again",
+                "interception_ca_changed file=%s: it is for other registries than before, or for longer; give it to "
+                "this node's clients again",
                 self.certificate_file,
             )
 
@@ -140,5 +142,9 @@ class NodeAuthority:
 
 
 def _is_good(certificate: x509.Certificate, now_unix_s: float) -> bool:
-    """Whether it is certified anew only in two thirds of its life."""
-    return certificate.not_valid_after_utc.timestamp() - now_unix_s > AUTHORITY_LIFE_S / 3
+    """Whether it has begun, which it has not where the clock was ahead, and a third of its life is left."""
+    begins_unix_s, ends_unix_s = (
+        certificate.not_valid_before_utc.timestamp(),
+        certificate.not_valid_after_utc.timestamp(),
+    )
+    return begins_unix_s <= now_unix_s < ends_unix_s - AUTHORITY_LIFE_S / 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
 import stat
@@ -125,6 +126,26 @@ def test_a_leaf_is_made_anew_after_two_thirds_of_its_life(tmp_path: Path) -> Non
     assert authority.context(HOSTS[0]) is first
     now_unix_s += 2 * DAY_S
     assert authority.context(HOSTS[0]) is not first
+
+
+def test_what_was_made_while_the_clock_was_ahead_is_made_anew_once_it_is_right(tmp_path: Path) -> None:
+    now_unix_s = time.time() + 365 * DAY_S
+    authority = NodeAuthority(tmp_path, clock=lambda: now_unix_s)
+    authority.open(HOSTS)
+    leaf = authority.context(HOSTS[0])
+    now_unix_s -= 365 * DAY_S
+    assert authority.context(HOSTS[0]) is not leaf
+    authority.open(HOSTS)
+    handshake(authority, HOSTS[0], authority.certificate_file)
+
+
+def test_nobody_else_may_put_a_key_of_theirs_there(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        NodeAuthority(tmp_path).open(HOSTS)
+    finally:
+        os.umask(before)
+    assert not stat.S_IMODE((tmp_path / "interception").stat().st_mode) & 0o022
 
 
 def test_a_certificate_that_ends_in_some_years_is_made_anew_for_the_same_key(tmp_path: Path) -> None:
