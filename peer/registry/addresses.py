@@ -7,6 +7,7 @@ registry could make us ask the cloud's metadata service. The address that was ch
 from __future__ import annotations
 
 import ipaddress
+import socket
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     Resolver = Callable[[str, int], list[str]]
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# Of the IANA's special-purpose addresses those that Python 3.11 takes for public ones.
+_SPECIAL = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,15 +118,21 @@ def is_public_address(text: str) -> bool:
             address = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         elif address.ipv4_mapped is not None:
             address = address.ipv4_mapped
+    if any(address in network for network in _SPECIAL):
+        return False
     return address.is_global and not (address.is_multicast or address.is_reserved or address.is_unspecified)
 
 
 def is_private_literal(host: str) -> bool:
-    """Whether a host is a literal address, and not a public one."""
+    """Whether a host is a literal address, in any form that inet_aton(3) knows, and not a public one; or localhost."""
     try:
         return not is_public_address(host)
     except ValueError:
-        return False
+        pass
+    try:
+        return not is_public_address(socket.inet_ntoa(socket.inet_aton(host)))
+    except OSError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def checked_addresses(endpoint: Endpoint, resolver: Resolver) -> list[str]:

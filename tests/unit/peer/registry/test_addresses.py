@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from peer.registry.addresses import checked_addresses, named_endpoint
+from peer.registry.addresses import checked_addresses, is_private_literal, is_public_address, named_endpoint
 from proto.errors import UpstreamError, UpstreamKind
 from proto.oci.upstreams import UpstreamConfig, UpstreamTable
 
@@ -64,6 +64,18 @@ def test_the_operator_may_name_further_hosts_for_one_upstream() -> None:
 def test_only_the_public_ones_of_several_addresses_are_connected_to() -> None:
     endpoint = named_endpoint(TABLE, HUB, "https", "cdn.example", anonymous=True)
     assert checked_addresses(endpoint, lambda host, port: ["127.0.0.1", "8.8.8.8", "::1"]) == ["8.8.8.8"]
+
+
+@pytest.mark.parametrize("address", ["192.0.0.192", "192.88.99.1", "3fff::1", "::ffff:127.0.0.1", "64:ff9b::7f00:1"])
+def test_special_addresses_are_not_public(address: str) -> None:
+    assert not is_public_address(address)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1", "0x7f.1", "0177.0.0.1", "2130706433", "::1", "localhost"])
+def test_every_spelling_of_a_private_address_is_seen_where_a_proxy_would_resolve_it(host: str) -> None:
+    assert is_private_literal(host)
+    assert not is_private_literal("quay.io")
+    assert not is_private_literal("8.8.8.8")
 
 
 def test_a_name_that_is_not_known_is_unavailable() -> None:
