@@ -379,11 +379,11 @@ class Peer:
 
     async def _reload(self, config: PeerConfig) -> None:
         before = self._config
-        self._config = config = reloaded(before, config)
-        self._upstreams = config.upstreams
-        if self._forward is not None:
+        config = reloaded(before, config)
+        if self._forward is not None:  # first, as it may fail
             await asyncio.to_thread(self._open_authority, config)
             self._forward.policy = _forward_policy(config)
+        self._config, self._upstreams = config, config.upstreams
         self._upload.set_rate_limit(config.upload_rate_bytes_s)
         self._download_limiter.set_rate(config.download_rate_bytes_s)
         self._delivery.current.set_rates(config.upload_rate_bytes_s, config.download_rate_bytes_s)
