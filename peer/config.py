@@ -88,7 +88,8 @@ class PeerConfig(ServiceSettings):
     mirror_hosts: tuple[str, ...] = option(
         parse_text,
         (),
-        "further name by which clients address the mirror, or *: against pages that have theirs lead here",
+        "further name by which clients address the mirror, or * for any; others are refused, as a web page could have "
+        "its own name lead here",
         multiple=True,
         metavar="HOST",
     )

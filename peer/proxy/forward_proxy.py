@@ -24,10 +24,12 @@ from peer.proxy.named_upstream import NAMED, Misdirected, NamedUpstream, check_i
 from peer.proxy.runner import is_own_name
 from peer.proxy.tunnel import send_all
 from peer.registry.tunnel_ends import TunnelLoop, open_tunnel_end
+from peer.transport.cancellation import FetchCancelled
 from proto.errors import LayercastError, UpstreamError, UpstreamKind
 from proto.oci.registry_errors import Refusal
 from proto.oci.routes import HOP_HEADER
 from proto.runtime.http_server import QuietProtocol
+from proto.runtime.logs import LogLimit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -70,6 +72,7 @@ class ForwardProxy:
         self._parts = parts
         self._answer = answer
         self._interception = Interception(parts.authority, parts.tunnels)
+        self._log_limit = LogLimit()
 
     def middleware(self) -> Middleware:
         """For the application of the mirror."""
@@ -85,10 +88,12 @@ class ForwardProxy:
 
     async def _forward(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Raises ForwardRefused, Misdirected, TunnelLoop, and UpstreamError of a tunnel's end."""
-        if request.method == "CONNECT":
-            return await self._connect(request)
         protocol = request.protocol
         inside = protocol.authority if isinstance(protocol, QuietProtocol) else None
+        if request.method == "CONNECT":
+            if inside is not None:  # it would count for no client
+                raise Misdirected(f"this connection is for {inside}, and no proxy")
+            return await self._connect(request)
         absolute = split_absolute(request.raw_path)
         if inside is not None:
             check_inside(absolute[0] if absolute is not None else request.headers.get("Host"), inside)
@@ -159,13 +164,15 @@ class ForwardProxy:
         def carry(client: socket.socket, early: bytes) -> None:
             if early:  # no client of a registry does so; its first bytes would be missing from the handshake
                 raise OSError("the client did not wait for its tunnel")
-            self._interception.carry(client, decided, lambda: protocol.beside(decided.authority), loop)
+            self._interception.carry(client, decided, lambda: protocol.beside(decided.authority, remote), loop)
 
         def told(client: socket.socket, early: bytes) -> None:
             try:
                 carry(client, early)
             except OSError as error:
-                logger.info(
+                self._log_limit.log(
+                    logger,
+                    logging.INFO,
                     "interception_failed client=%s host=%s reason=%s: does the client have this node's %s?",
                     remote,
                     decided.authority,
@@ -180,19 +187,22 @@ class ForwardProxy:
     ) -> None:
         """In a thread, to the tunnel's end."""
         try:
-            with contextlib.closing(client), contextlib.suppress(OSError):
+            with contextlib.closing(client), contextlib.suppress(OSError, FetchCancelled):
                 send_all(client, _ESTABLISHED, _ANSWER_S)
                 work(client, early)
         finally:
             self._parts.tunnels.release(remote)
 
     def _refused(self, request: web.Request, error: LayercastError) -> web.Response:
-        status = _status(error)
+        status, protocol = _status(error), request.protocol
+        inside = protocol.client if isinstance(protocol, QuietProtocol) else None
         target = request.raw_path if request.method == "CONNECT" else (split_absolute(request.raw_path) or ("",))[0]
         self._parts.metrics.connects.labels("refused").inc()
-        logger.info(
+        self._log_limit.log(
+            logger,
+            logging.INFO,
             "forward_refused client=%s method=%s host=%s status=%d reason=%s",
-            request.remote,
+            inside or request.remote,
             request.method,
             _told(target or request.headers.get("Host", "")),
             status,

@@ -12,6 +12,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
     from peer.proxy.forward_policy import Intercepted
@@ -36,11 +37,14 @@ class Interception:
         protocol: Callable[[], asyncio.Protocol],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """In a thread, to the tunnel's end. Raises OSError where the client does not take the certificate."""
+        """In a thread, to the tunnel's end.
+
+        Raises OSError where the client does not take the certificate, and FetchCancelled.
+        """
         context = self._authority.context(decided.host)
         client.settimeout(HANDSHAKE_S)
         with context.wrap_socket(client, server_side=True, do_handshake_on_connect=False) as secured:
-            secured.do_handshake()
+            self._shake_hands(secured)
             secured.settimeout(0)
             ours, mirrors = socket.socketpair()
             with contextlib.closing(ours):
@@ -49,6 +53,18 @@ class Interception:
                     each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PAIR_BYTES)
                 self._adopt(mirrors, protocol, loop)
                 self._tunnels.carry(secured, ours)
+
+    def _shake_hands(self, secured: ssl.SSLSocket) -> None:
+        """Raises OSError, and FetchCancelled once all tunnels end: who stops does not wait for a silent client."""
+        cancel = self._tunnels.cancel
+        cancel.attach(secured)
+        try:
+            secured.do_handshake()
+        except OSError:
+            cancel.check()
+            raise
+        finally:
+            cancel.detach(secured)
 
     def _adopt(
         self, mirrors: socket.socket, protocol: Callable[[], asyncio.Protocol], loop: asyncio.AbstractEventLoop

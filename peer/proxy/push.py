@@ -12,6 +12,7 @@ import concurrent.futures
 import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote
 
 from aiohttp import web
 
@@ -59,8 +60,8 @@ def refusal_of(asked: ClientRequest) -> Refusal | None:
     # Browsers name the page that writes, and no client of a registry is one.
     if method in METHODS and "Origin" in asked.http.headers:
         return Refusal(403, "DENIED", "a web page may not write to a registry through this mirror")
-    # A login that is asked for by POST is no push.
-    is_login = isinstance(route, ForeignRoute) and method == "POST"
+    # A login that is asked for by POST is no push. An upload at a path that only its registry understands is one.
+    is_login = isinstance(route, ForeignRoute) and method == "POST" and "/uploads" not in unquote(route.path)
     if not asked.context.push_allowed() and not is_login:
         return Refusal(403, "DENIED", "this mirror takes no pushes (push = false): push to the registry itself")
     return None

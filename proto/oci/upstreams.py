@@ -62,17 +62,17 @@ def normalise_upstream(name: str) -> str:
 def normalise_authority(name: str) -> str:
     """The same for any `HOST` or `HOST:PORT`, without a view of what registry it is. Raises NameInvalid."""
     if not 0 < len(name) <= _NAME_LENGTH_MAX or not name.isascii():
-        raise NameInvalid(f"registry {name[:80]!r}: HOST or HOST:PORT expected")
+        raise NameInvalid(f"registry {_shown(name)}: HOST or HOST:PORT expected")
     match = _AUTHORITY.fullmatch(name.lower())
     if match is None:
-        raise NameInvalid(f"registry {name[:80]!r}: HOST or HOST:PORT expected")
+        raise NameInvalid(f"registry {_shown(name)}: HOST or HOST:PORT expected")
     host, port = match["host"], match["port"]
     if host.startswith("["):
         host = _normalise_ipv6(host, name)
     elif not _HOST_NAME.fullmatch(host):
-        raise NameInvalid(f"registry {name[:80]!r}: not a host name")
+        raise NameInvalid(f"registry {_shown(name)}: not a host name")
     if port is not None and not 1 <= int(port) <= 65535:
-        raise NameInvalid(f"registry {name[:80]!r}: a port is 1 to 65535")
+        raise NameInvalid(f"registry {_shown(name)}: a port is 1 to 65535")
     return host if port is None else f"{host}:{int(port)}"
 
 
@@ -216,4 +216,9 @@ def _normalise_ipv6(bracketed: str, name: str) -> str:
     try:
         return f"[{ipaddress.IPv6Address(bracketed[1:-1])}]"
     except ValueError as error:
-        raise NameInvalid(f"registry {name[:80]!r}: not an IPv6 address") from error
+        raise NameInvalid(f"registry {_shown(name)}: not an IPv6 address") from error
+
+
+def _shown(name: str) -> str:
+    """Without the user and password that may stand in front of it: this is logged."""
+    return repr(name.rpartition("@")[2][:80])

@@ -76,20 +76,21 @@ class _Server(web.Server):
 
 
 class QuietProtocol(web.RequestHandler):
-    """One connection. `authority` is the host that a client opened it for, where a tunnel of its ends here."""
+    """One connection. `authority` is the host that `client` opened it for, where a tunnel of that client ends here."""
 
-    __slots__ = ("_refuse", "_server", "authority")
+    __slots__ = ("_refuse", "_server", "authority", "client")
 
     def __init__(self, server: _Server, refuse: Refuse, **settings: Any) -> None:
         super().__init__(server, **settings)
         self._server = server
         self._refuse = refuse
         self.authority: str | None = None
+        self.client: str | None = None
 
-    def beside(self, authority: str) -> QuietProtocol:
-        """For a further connection to the same server, in a tunnel to that host."""
+    def beside(self, authority: str, client: str | None) -> QuietProtocol:
+        """For a further connection to the same server, in a tunnel of that client's address to that host."""
         protocol = self._server()
-        protocol.authority = authority
+        protocol.authority, protocol.client = authority, client
         return protocol
 
     def handle_error(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
+from peer.proxy import interception
 from peer.proxy.forward_policy import ForwardPolicy, intercepted_hosts
 from peer.proxy.forward_proxy import ForwardParts
 from peer.proxy.node_authority import NodeAuthority
@@ -100,6 +101,7 @@ def setting(
     uv: bool = True,
     answer: Callable[[Seen], Reply] = lambda _: Reply(body=b"from the origin"),
     redirect_hosts: tuple[str, ...] = (),
+    push: bool = True,
 ) -> Iterator[Setting]:
     lookups: list[str] = []
 
@@ -129,7 +131,7 @@ def setting(
         # Clients know it by a name, the operator has it asked elsewhere.
         url = f"http://{origin.authority}"
         named = UpstreamConfig(HOST, url, configured=True, redirect_hosts=redirect_hosts)
-        with running_mirror(origin.upstream, named, node=node, forward=parts, uv=uv) as mirror:
+        with running_mirror(origin.upstream, named, node=node, forward=parts, uv=uv, push=push) as mirror:
             yield Setting(mirror, origin, made[0], lookups)
 
 
@@ -215,6 +217,16 @@ def test_a_first_part_that_looks_like_a_host_is_a_repositorys_in_a_tunnel(tmp_pa
         assert running.origin.seen[0].target == "/v2/quay.io/app/manifests/1.0"
 
 
+def test_an_upload_at_a_path_that_its_registry_alone_understands_is_no_login(tmp_path: Path) -> None:
+    with setting(tmp_path, push=False) as running, running.inside() as connection:
+        for target, status in (("/token", 200), ("//v2/org/app/blobs/uploads/?digest=d", 403)):
+            connection.request("POST", target)
+            response = connection.getresponse()
+            response.read()
+            assert response.status == status
+        assert [seen.target for seen in running.origin.seen] == ["/token"]
+
+
 @pytest.mark.parametrize("host", ["other.example.com", f"{HOST}:5000", "127.0.0.1", "a b"])
 def test_another_host_than_the_tunnels_is_misdirected(tmp_path: Path, host: str) -> None:
     with setting(tmp_path) as running, running.inside() as connection:
@@ -223,6 +235,42 @@ def test_another_host_than_the_tunnels_is_misdirected(tmp_path: Path, host: str)
         connection.endheaders()
         assert connection.getresponse().status == 421
         assert running.origin.seen == []
+
+
+def test_a_tunnel_is_no_way_to_further_ones_and_the_log_says_whose_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with setting(tmp_path) as running, running.inside() as connection:
+        connection.sock.sendall(f"CONNECT {HOST}:443 HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+        assert connection.sock.recv(12) == b"HTTP/1.1 421"
+        assert "client=127.0.0.1 method=CONNECT" in running.log_line(caplog)
+
+
+def test_a_client_that_says_nothing_in_its_tunnel_does_not_hold_up_the_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(interception, "HANDSHAKE_S", 10 * WAIT_S)
+    caplog.set_level(logging.INFO)
+    with setting(tmp_path) as running:
+        sock, answer = running.connect(f"{HOST}:443")
+        with sock:
+            assert answer.startswith(b"HTTP/1.1 200 ")
+            closing = threading.Thread(target=running.parts.tunnels.close, daemon=True)
+            closing.start()
+            closing.join(WAIT_S)
+            assert not closing.is_alive()
+        assert "interception_failed" not in caplog.text
+
+
+@pytest.mark.parametrize("target", ["user:secret@example.com:443", "user:secret@[::1:443"])
+def test_a_password_in_a_target_is_in_no_line_of_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, target: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    with setting(tmp_path) as running:
+        assert running.refusal(target) == 400
+        assert "secret" not in running.log_line(caplog)
 
 
 def test_a_client_that_does_not_trust_this_node_costs_no_more_than_its_tunnel(
@@ -302,6 +350,17 @@ def test_nothing_inside_is_reached_through_it_and_the_log_says_who_tried(
         assert f"client=127.0.0.1 method=CONNECT host={target} status={status} reason=" in line
         assert running.mirror.counted("layercast_connects_total", result="refused") == 1
         assert running.parts.tunnels.open == 0
+
+
+def test_a_client_that_is_refused_again_and_again_does_not_fill_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    with setting(tmp_path) as running:
+        for _ in range(100):
+            assert running.refusal("example.com:80") == 403
+        assert running.mirror.counted("layercast_connects_total", result="refused") == 100
+    assert caplog.text.count("forward_refused") <= 70
 
 
 def test_a_host_that_does_not_answer_is_a_bad_gateway(tmp_path: Path) -> None:
