@@ -50,6 +50,7 @@ _TLS_RECORD_BYTES: Final = 16 << 10
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 seconds: close() sends RST
 # States of a TCP socket whose FIN was not acknowledged yet: FIN_WAIT1, LAST_ACK, CLOSING (include/net/tcp_states.h).
 _FIN_UNACKED: Final = (4, 9, 11)
+_CLOSED: Final = 7
 
 Address = tuple[str, int]
 
@@ -207,10 +208,12 @@ class _Connection:
         self._upstream: socket.socket | None = None
         self._tls = tls
         self._writable = select.poll()
+        self._shut_down = False
         self.thread = threading.Thread(target=self._run, name="counting-proxy-connection")
 
     def shutdown(self) -> None:
         """End both directions of both sides, from any thread; the connection's own thread then closes them."""
+        self._shut_down = True
         for sock in (self._client, self._upstream):
             if sock is not None:
                 with contextlib.suppress(OSError):
@@ -387,7 +390,9 @@ class _Connection:
 
     def _unacked_bytes(self) -> int:
         # The kernel counts a FIN as a byte. The state is asked first: what is acknowledged since cannot go below 0.
-        fins = self._client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _FIN_UNACKED
+        state = self._client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+        # A client that resets after our FIN leaves it unacknowledged for good.
+        fins = state in _FIN_UNACKED or (state == _CLOSED and self._shut_down)
         packed = fcntl.ioctl(self._client.fileno(), termios.TIOCOUTQ, struct.pack("i", 0))
         return max(0, int(struct.unpack("i", packed)[0]) - fins)
 

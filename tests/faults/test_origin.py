@@ -209,7 +209,7 @@ def test_a_blob_that_the_origin_does_not_know_is_refused_in_its_words(peers: lis
     assert answer.status == 404
     assert b"BLOB_UNKNOWN" in answer.start
     # The supernode said so: the peer did not wait in vain for the size first.
-    peers[0].process.wait_for_line("blob_not_shared .*reason=unknown")
+    peers[0].process.wait_for_line("read_refused .*answered 404")
 
 
 def test_a_limit_in_mid_blob_is_obeyed_by_all_and_one_asks_again(

@@ -169,7 +169,7 @@ def test_redirects_are_followed_without_the_credential(
         assert_received(cluster, passthrough=0)
 
 
-def test_a_private_blob_is_passed_through_with_its_clients_credential_to_the_origin_alone(
+def test_a_private_blob_is_fetched_with_its_clients_credential_and_its_storage_hears_none_of_it(
     redirecting: FakeOrigin, storage: FakeOrigin, allowed: list[str], tmp_path: Path
 ) -> None:
     redirecting.challenge = 'Basic realm="private"'
@@ -181,12 +181,11 @@ def test_a_private_blob_is_passed_through_with_its_clients_credential_to_the_ori
         answer = get(peer.proxy, blob_target(digest), headers=mine)
         assert answer.complete
         assert answer.sha256 == digest
-        assert_received(peer, passthrough=2 * MIB)
-        assert held_bytes(peer.data_dir, digest) == 0
+        assert_received(peer, origin=2 * MIB, passthrough=0)
         assert not has_credential(storage)
-        # and it is nobody else's
+        # It is kept, and is nobody else's.
+        assert held_bytes(peer.data_dir, digest) == 2 * MIB
         assert get(peer.proxy, blob_target(digest)).status == 401
-        wait_until(lambda: cluster.supernode.metrics().value("layercast_swarms_open") == 0, "no swarm for it")
         for service in (peer, cluster.supernode):
             assert not any(str(redirecting.token) in line for line in service.process.log())
             assert not any("X-Signature" in line for line in service.process.log())
