@@ -88,7 +88,7 @@ class Logins:
             return web.json_response({})
         host = asked.http.headers.get("Host", "")
         challenge = Challenge("bearer", {"realm": f"http://{host}{TOKEN_PATH}", "service": SERVICE})
-        answer = refused(Refusal(401, "UNAUTHORIZED", "which registry is meant, its repository tells"))
+        answer = refused(Refusal(401, "UNAUTHORIZED", "the repository tells which registry is meant"))
         answer.headers["WWW-Authenticate"] = str(challenge)
         answer.headers[_MARK] = "registry/2.0"
         return answer

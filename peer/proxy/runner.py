@@ -19,19 +19,24 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 SERVER: Final = "layercast"
+# What a browser's user typed, and what our own answers lead to.
+_OWN_PAGES: Final = ("none", "same-origin")
 _PORT: Final = re.compile(r":[0-9]*\Z")
 
 
 class HostRefused(LayercastError):
-    """The client believes to speak to somebody else."""
+    """The client believes to speak to somebody else, or was sent here by somebody else's page."""
 
 
 def check_host(request: web.Request, names: Collection[str]) -> None:
     """Whether the client means us: loopback names, the very address that it reached, or a name of the operator's.
 
     A page on the open Internet can have its own name resolve to our address (DNS rebinding), and then reads what it
-    likes; but it cannot send another name than its own. Raises HostRefused.
+    likes; but it cannot send another name than its own. By our name it reads nothing, but could have us fetch what it
+    likes; browsers tell whose page asks (Fetch Metadata), and no client of a registry does. Raises HostRefused.
     """
+    if request.headers.get("Sec-Fetch-Site", "none") not in _OWN_PAGES:
+        raise HostRefused("a page of another site may ask nothing of this mirror")
     host = request.headers.get("Host", "")
     if not is_own_name(request, host, names):
         name = _name_of(host)

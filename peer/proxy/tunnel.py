@@ -1,7 +1,7 @@
 """Moves bytes between two sockets, in threads, as they come: of a tunnel, or of one whose TLS ends here.
 
-It reads nothing of what it moves. A socket is non-blocking; one of the two may be a TLS socket. When one end has said
-all, the other is told so, and goes on with what it says itself.
+It reads nothing of what it moves. A socket is non-blocking; one of the two may be a TLS socket. When one end has sent
+all, the other is told so, and may go on sending.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Way:
 
 
 def _end_writing(sink: socket.socket) -> None:
-    """A TLS end hears nothing: its messages say themselves where they end."""
+    """Not at a TLS end: what is said there, HTTP, tells itself where it ends."""
     if not isinstance(sink, ssl.SSLSocket):
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

@@ -89,6 +89,16 @@ def test_no_web_page_may_read_what_a_registry_lets_pages_read_at_its_own_name(qu
         assert not [name for name, _ in response.getheaders() if name.lower().startswith("access-control")]
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_page_of_another_site_cannot_have_anything_fetched(site: str) -> None:
+    with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
+        for target in ("/v2/a/manifests/b", "/token?scope=repository:a:pull"):
+            response, body = mirror.request(target, headers=[("Sec-Fetch-Site", site)])
+            assert (response.status, b"DENIED" in body) == (403, True)
+        assert origin.seen == []
+        assert mirror.request("/v2/a/manifests/b", headers=[("Sec-Fetch-Site", "none")])[0].status == 200
+
+
 def test_a_compressed_answer_is_passed_on_as_it_is() -> None:
     packed = gzip.compress(MANIFEST)
     with (
