@@ -71,6 +71,8 @@ class Admission:
 
         What was saved, or is in the store, counts where it is of the same size and cut.
         """
+        # Whose the bytes are that the store may have: no origin that says another size makes that forgotten.
+        private_at = saved.private_at if saved is not None else ()
         if saved is not None and saved.size_bytes != size_bytes:
             saved = None
         if own is not None and own.layout.size_bytes != size_bytes:
@@ -86,6 +88,9 @@ class Admission:
         if own is not None and not swarm.adopt(own):
             logger.error("state_contradicts_store digest=%s: remembered hashes dropped", digest.short)
         self._ports.state.save_swarm(digest, layout.size_bytes, layout.piece_size_bytes, self._ports.unix_clock())
+        for upstream in private_at:
+            swarm.private_at.add(upstream)
+            self._ports.state.add_private(digest, upstream)
         if own is not None and own.hashes:
             self._ports.state.add_hashes(digest, own.hashes)
         if not layout.count:

@@ -184,10 +184,17 @@ class Announcements:
                 raise
             except LayercastError as error:
                 verdict = Verdict(0, "unavailable", str(error))
+                self._close_if_idle(digest)
         if not session.announced.get(digest):
             session.announced.pop(digest, None)
         message = verdict.message[:TEXT_MAX]
         session.send(BlobRefused(announce.digest, verdict.reason, message, verdict.retry_after_s))
+
+    def _close_if_idle(self, digest: Digest) -> None:
+        """Nobody was let in: what was opened for one origin's word, its size say, must not stand in others' way."""
+        swarm = self._control.swarms.of(digest)
+        if swarm is not None:
+            self._control.participation.settle(swarm)
 
     # --- whether it may be shared --------------------------------------------------------------------------------
 

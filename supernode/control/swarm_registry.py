@@ -206,7 +206,6 @@ class OpenSwarm:
         self.vouched = saved.vouched
         if saved.sources:
             self.upstream = saved.sources[0].upstream
-        self.private_at.update(saved.private_at)
         self.recorded.update(PeerId(peer) for peer in saved.holders)
         return True
 

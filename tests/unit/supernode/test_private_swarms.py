@@ -11,7 +11,7 @@ import pytest
 
 from proto.ids import Digest
 from proto.runtime.private_files import write_private
-from proto.wire.messages import LISTED, PROVEN, Announce, BlobRefused, Source, SwarmOpened
+from proto.wire.messages import LISTED, PROVEN, Announce, BlobRefused, Source, SwarmOpened, Withdraw
 from supernode import config
 from supernode.app import Supernode
 from supernode.membership.authorities import AuthorityFolder
@@ -56,8 +56,8 @@ async def member(tmp_path: Path, *origins: FakeOrigin) -> AsyncIterator[BarePeer
         await supernode.stop()
 
 
-def announce(origin: FakeOrigin, allowed: int) -> Announce:
-    source = Source(origin.authority, REPOSITORY)
+def announce(origin: FakeOrigin, allowed: int, repository: str = REPOSITORY) -> Announce:
+    source = Source(origin.authority, repository)
     return Announce(str(DIGEST), (source,), True, len(CONTENT), 0, b"", allowed=allowed)
 
 
@@ -117,5 +117,25 @@ def test_without_certificates_nothing_private_is_shared(tmp_path: Path, private:
         async with running_supernode(tmp_path, private) as supernode, BarePeer.connected(supernode) as peer:
             await peer.send(announce(private, PROVEN))
             assert (await peer.expect(BlobRefused)).reason == "private"
+
+    asyncio.run(go())
+
+
+def test_an_origin_that_lies_about_the_size_makes_nobody_forget_whose_a_blob_is(
+    tmp_path: Path, private: FakeOrigin, origin: FakeOrigin
+) -> None:
+    async def go() -> None:
+        async with member(tmp_path, private, origin) as peer:
+            await peer.send(announce(private, PROVEN))
+            await peer.expect(SwarmOpened)
+            await peer.send(Withdraw(str(DIGEST)))
+            for content in (CONTENT + b"!", CONTENT):
+                origin.blobs[str(DIGEST)] = content
+                # Each source is asked once: its answer is remembered.
+                await peer.send(announce(origin, 0, f"library/has{len(content)}"))
+                assert (await peer.expect(BlobRefused)).reason == "unavailable"
+            await peer.send(announce(private, PROVEN))
+            opened = await peer.expect(SwarmOpened)
+            assert (opened.size_bytes, opened.private) == (len(CONTENT), True)
 
     asyncio.run(go())
