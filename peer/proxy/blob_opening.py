@@ -98,7 +98,8 @@ def _not_shared(asked: ClientRequest, error: NotShared) -> None:
 
 def note_permissions(asked: ClientRequest, answer: OriginAnswer) -> None:
     """What this answer of the origin permits this client to read: a manifest's blobs, or the blob of a HEAD."""
-    if answer.status != 200:
+    if answer.status != 200 or asked.registry.query:
+        # What a query asks for, and may be signed for, is not what is asked without one.
         return
     route, gate = asked.registry.route, asked.context.permissions
     if isinstance(route, ManifestRoute) and asked.http.method == "GET":

@@ -55,9 +55,14 @@ _NOT_FOR_CLIENTS = _HOP_BY_HOP | {"alt-svc", "strict-transport-security"}
 
 
 def for_origin(received: CIMultiDictProxy[str]) -> CIMultiDict[str]:
-    """A client's header lines as they go on to the origin, with the mark by which we know our own requests."""
+    """A client's header lines as they go on to the origin, with the mark by which we know our own requests.
+
+    Of several credentials the first goes alone, as registries read them: what it is answered is remembered for it.
+    """
     named = _named_by_connection(received)
     kept = CIMultiDict((n, v) for n, v in received.items() if n.lower() not in _NOT_FOR_ORIGINS | named)
+    if len(credentials := kept.getall("Authorization", [])) > 1:
+        kept["Authorization"] = credentials[0]
     kept.add(HOP_HEADER, "1")
     return kept
 

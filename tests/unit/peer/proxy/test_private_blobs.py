@@ -187,3 +187,32 @@ def test_what_is_not_here_is_opened_for_whom_a_manifest_lists_it(rules: Rules) -
         [allowed] = node.allowed
         assert (allowed.size_bytes, allowed.proven, allowed.caller.authorization) == (len(CONTENT), False, MINE[1])
         assert len(origin.seen) == 1
+
+
+@pytest.mark.parametrize("target", [PATH, "/v2/team/app/manifests/latest"])
+def test_what_a_query_was_given_is_given_to_nobody_without_it(
+    stored: tuple[ScriptedOrigin, Mirror], rules: Rules, target: str
+) -> None:
+    origin, mirror = stored
+    assert mirror.request(PATH, headers=[MINE])[1] == CONTENT  # which proves it
+    provider_knows_no_size(mirror)
+    origin.answer = lambda seen: signed(rules, seen)
+    method = "HEAD" if target == PATH else "GET"
+    assert mirror.request(f"{target}?signature=good", method=method)[0].status == 200
+    assert mirror.request(PATH)[0].status == 401
+
+
+def signed(rules: Rules, seen: Seen) -> Reply:
+    """The origin gives what a signed query asks for to whoever has it."""
+    path, _, query = seen.target.partition("?")
+    lines = [*seen.lines, MINE] if query == "signature=good" else seen.lines
+    return rules(Seen(seen.method, path, lines))
+
+
+def test_of_two_credentials_none_is_answered_for_the_other(stored: tuple[ScriptedOrigin, Mirror]) -> None:
+    origin, mirror = stored
+    provider_knows_no_size(mirror)
+    bad = ("Authorization", "Bearer another")
+    assert mirror.request(PATH, method="HEAD", headers=[bad, MINE])[0].status == 401
+    assert origin.seen[-1].all("Authorization") == ["Bearer another"]
+    assert mirror.request(PATH, headers=[bad])[0].status == 401
