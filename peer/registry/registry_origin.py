@@ -222,6 +222,8 @@ class RegistryOrigin:
                 )
             if exchange.status not in (200, 206, 416):
                 raise self._refusal(repository, digest, exchange)
+            if exchange.redirect is not None and _is_page(exchange):
+                raise self._login_wanted(digest, exchange)
         try:
             if exchange.status == 200 or is_encoded(exchange):
                 return _length(exchange)
@@ -338,6 +340,14 @@ class RegistryOrigin:
             return clients.ask(upstream, endpoint, request, _basic(login))
         return exchange
 
+    def _login_wanted(self, digest: Digest, exchange: Exchange) -> UpstreamError:
+        """A redirect led to a page for people, and not to the blob."""
+        assert exchange.redirect is not None
+        exchange.close()
+        message = f"origin {self.host}: blob {digest.short}: its redirect leads to a page, not to the blob"
+        status = exchange.redirect.status
+        return OriginRefused(message, UpstreamKind.DENIED, exchange.redirect, status=status)
+
     def _refusal(self, repository: str, digest: Digest, exchange: Exchange) -> UpstreamError:
         return _refusal(f"origin {self.host}: blob {digest.short} of {repository}", exchange)
 
@@ -374,6 +384,10 @@ def _basic(login: Login) -> str:
 def _length(exchange: Exchange) -> int | None:
     """The blob's size, as far as the answer's length is that."""
     return None if is_encoded(exchange) else exchange.content_length
+
+
+def _is_page(exchange: Exchange) -> bool:
+    return (exchange.header("Content-Type") or "").partition(";")[0].strip().lower() == "text/html"
 
 
 def _words(exchange: Exchange) -> OriginAnswer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,12 @@ import pytest
 from peer.registry.blob_body import HttpBody
 from peer.registry.client import OriginHttp
 from proto.errors import UpstreamKind
+from proto.ids import Digest
 from proto.oci.upstreams import UpstreamConfig
 from tests.conformance.origin_suite import HOST, REPOSITORY, OriginSuite
 from tests.support.fake_origin import FakeOrigin, Fault, fake_origin
 from tests.support.layout_registry import LayoutRegistry
+from tests.unit.peer.proxy.harness import Reply, Seen, scripted_origin
 from tests.unit.peer.registry.registry_harness import CONTENT, Reader, read_all, reading, refused
 
 if TYPE_CHECKING:
@@ -269,3 +272,14 @@ def test_a_redirect_to_a_login_means_not_public(origin: FakeOrigin) -> None:
         login.add(CONTENT)
         origin.redirect_to = login.url
         assert refused(lambda: reader.stat(origin.upstream, digest)).kind is UpstreamKind.DENIED
+
+
+def test_a_redirect_to_a_page_that_asks_for_a_login_is_a_refusal() -> None:
+    def answer(seen: Seen) -> Reply:
+        if seen.target.startswith("/login"):
+            return Reply(200, [("Content-Type", "text/html; charset=utf-8")], b"<html>")
+        return Reply(302, [("Location", "/login")])
+
+    with scripted_origin(answer) as origin, contextlib.closing(Reader([origin.upstream])) as reader:
+        error = refused(lambda: reader.stat(origin.upstream, Digest.of(CONTENT)))
+    assert (error.kind, error.status) == (UpstreamKind.DENIED, 302)
