@@ -35,9 +35,9 @@ def wanted(state: State, blob: Blob, reader: Reader) -> None:
     source = reader.source
     if is_foreign(blob, source):
         refuse_foreign(state, blob, source)
-    elif not reader.allowed or (blob.private and not reader.proven):
+    elif not reader.allowed or ((blob.private or blob.complete) and not reader.proven):
         refuse(state, blob, reader, "private", "the origin is to be asked whether this client may read it")
-    elif not blob.private and not blob.complete and (blob.held or blob.swarm):
+    elif not blob.private and not blob.complete and (blob.held or blob.swarm or blob.fetches or blob.upstream):
         refuse(state, blob, reader, "foreign", "what is here of this blob is another origin's, and not whole yet")
     elif not set_layout(state, blob, reader.allowed_bytes or 0, None):
         refuse(state, blob, reader, "foreign", "the origin says another size than the blob has here")

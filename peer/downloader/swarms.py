@@ -145,9 +145,11 @@ def store_refused(state: State, event: StoreRefused) -> Blob | None:
     if blob.announced:
         state.send(Withdraw(str(blob.digest)))
         blob.announced = False
-    blob.held = 0
     blob.complete = False
-    state.end_private(blob)
+    if not (blob.private and blob.held):
+        # Private bytes may lie there yet, and be given again: until they are evicted it is known whose they are.
+        blob.held = 0
+        state.end_private(blob)
     return blob
 
 

@@ -235,3 +235,31 @@ def test_after_a_reconnect_it_is_announced_as_private() -> None:
     script = shared(Script().connected(), allowed(1))
     commands = script(contract.SupernodeLost(), contract.SupernodeConnected())
     assert [(m.sources, m.allowed) for m in sent(commands) if isinstance(m, Announce)] == [((SOURCE,), 2)]
+
+
+def test_a_manifests_word_opens_nothing_that_was_public_elsewhere() -> None:
+    script = Script().connected()
+    script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)))
+    assert refused(script(allowed(1, OTHER_SOURCE, proven=False))) == [(1, "private")]
+    assert of_type(script(allowed(2, OTHER_SOURCE), StoreOpened(DIGEST, 0b1111, 0, True)), AnswerReader)
+
+
+def test_what_comes_from_where_it_is_public_is_not_mixed_with_private_bytes() -> None:
+    script = Script()
+    script(BlobWanted(1, DIGEST, OTHER_SOURCE), BlobWanted(2, DIGEST, SOURCE))
+    other, denied = of_type(script.all, contract.CheckPublic)
+    script(PublicChecked(denied.check, 0, "private", "401"), PublicChecked(other.check, SIZE, "", ""))
+    script(StoreOpened(DIGEST, 0, 0, False))
+    script.wait(20)
+    assert of_type(script.all, FetchUpstream)
+    assert refused(script(allowed(3))) == [(3, "foreign")]
+    assert of_type(script.all, BytesPrivate) == []
+
+
+def test_what_the_store_does_not_open_stays_its_origins() -> None:
+    script = complete(private(Script().connected()))
+    commands = script(allowed(2), contract.StoreRefused(DIGEST, "too many open files"))
+    assert refused(commands) == [(2, "store")]
+    assert not of_type(commands, BytesPrivate)
+    assert not of_type(commands, contract.ForgetBlob)
+    assert refused(script(ReaderClosed(2), BlobWanted(3, DIGEST, OTHER_SOURCE))) == [(3, "foreign")]
