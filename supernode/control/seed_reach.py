@@ -78,7 +78,9 @@ class SeedReach:
             return
         session.seed_reached = False
         now_s, address = self._ports.clock(), session.seed_address
-        if not any(other.seed_reached and other.seed_address == address for other in self._nodes):
+        # Its word alone, against that of a connection that stands, says nothing of the others.
+        others = [other for other in self._nodes if other.seed_address == address and other is not session]
+        if not any(other.seed_reached or self._is_connected(other) for other in others):
             unreached = self._unreached.setdefault(address, _Unreached(now_s, 0.0))
             unreached.try_at_s, unreached.trier = now_s + SEED_TRY_S, SEED
         self._log_limit.log(

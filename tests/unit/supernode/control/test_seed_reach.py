@@ -67,6 +67,17 @@ def test_what_one_node_found_out_holds_for_later_blobs_and_for_whoever_comes_nex
     assert bench.control.seed_reach.nodes_out() == 2
 
 
+def test_one_nodes_word_is_nothing_for_others_while_one_of_them_is_connected_to_the_seed() -> None:
+    bench = Bench()
+    other, second = wanting(bench, address="10.0.0.2:1", content=b"second")
+    bench.connected.add("10.0.0.2")
+    one, swarm = wanting(bench)
+    out_of_reach(bench, one, swarm)
+    assert (swarm.seed_out_of_reach, second.seed_out_of_reach) == (True, False)
+    assert bench.control.seed_reach.since_s() == {}
+    assert not bench.control.seed_reach.is_out(other)
+
+
 def test_an_address_is_forgotten_to_be_unreachable_once_a_node_reaches_it() -> None:
     bench = Bench()
     one, swarm = wanting(bench)
