@@ -44,7 +44,9 @@ def blob_wanted(state: State, event: BlobWanted) -> Blob:
     elif blob.layout is not None and _is_known_public(state, blob, event.source):
         if _bind(state, blob, event.source):
             admit(state, blob, event.source)
-    elif reader.allowed and (blob.complete or (not state.connected and state.is_denied(event.source))):
+    elif (reader.proven and blob.complete) or (
+        reader.allowed and not state.connected and state.is_denied(event.source)
+    ):
         private.wanted(state, blob, reader)
     elif reader.allowed and not set_layout(state, blob, reader.allowed_bytes or 0, None):
         refuse(state, blob, reader, "foreign", "the origin says another size than the blob has here")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from peer.downloader import contract
 from peer.downloader.contract import (
     AnswerReader,
@@ -237,10 +239,12 @@ def test_after_a_reconnect_it_is_announced_as_private() -> None:
     assert [(m.sources, m.allowed) for m in sent(commands) if isinstance(m, Announce)] == [((SOURCE,), 2)]
 
 
-def test_a_manifests_word_opens_nothing_that_was_public_elsewhere() -> None:
+@pytest.mark.parametrize("reason", ["private", "unproven"])
+def test_a_manifests_word_opens_nothing_that_was_public_elsewhere(reason: str) -> None:
     script = Script().connected()
     script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)))
-    assert refused(script(allowed(1, OTHER_SOURCE, proven=False))) == [(1, "private")]
+    script(allowed(1, OTHER_SOURCE, proven=False))
+    assert refused(script.receive(BlobRefused(str(DIGEST), reason, ""))) == [(1, "private")]
     assert of_type(script(allowed(2, OTHER_SOURCE), StoreOpened(DIGEST, 0b1111, 0, True)), AnswerReader)
 
 
