@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -74,8 +75,12 @@ class Interception:
         async def adopt() -> None:
             await loop.connect_accepted_socket(protocol, mirrors)
 
+        adopting = adopt()
         try:
-            asyncio.run_coroutine_threadsafe(adopt(), loop).result(HANDSHAKE_S)
+            asyncio.run_coroutine_threadsafe(adopting, loop).result(HANDSHAKE_S)
         except BaseException:
+            if inspect.getcoroutinestate(adopting) == inspect.CORO_CREATED:
+                # The loop has ended, and begins nothing any more.
+                adopting.close()
             mirrors.close()
             raise
