@@ -157,15 +157,12 @@ class Verification:
         return self._ports.clock() < self._useless.get(peer, 0.0)
 
     def _judge_givers(self, swarm: OpenSwarm) -> None:
-        """What is right is known now: who gave something else has none of its offers taken for a while.
-
-        It is not put aside: alone, it may have taken in good faith what a lying origin sent.
-        """
+        """What is right is known now: who gave something else served corrupt bytes to the supernode itself."""
         given = self._given.pop(swarm.digest, {})
         for piece, (peer, piece_hash) in given.items():
             if swarm.hashes.hash_of(piece) != piece_hash:
-                logger.warning("offer_wrong peer=%s digest=%s piece=%d", short_peer(peer), swarm.digest.short, piece)
-                self._remember(self._useless, peer)
+                reason = f"offered and served wrong content of blob {swarm.digest.short}"
+                self._participation.quarantine(peer, reason)
 
     def origin_began(self, fetch_id: int, swarm: int) -> None:
         """A fetch from the origin has had its turn."""

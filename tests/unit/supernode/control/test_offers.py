@@ -157,7 +157,7 @@ def test_one_that_is_asked_for_nothing_offers_nothing() -> None:
     assert (told(bench, bad), bench.seed.offers) == ([("fetching", False)], {})
 
 
-def test_who_gave_other_content_is_asked_for_no_offers_once_the_right_one_is_known() -> None:
+def test_who_gave_other_content_is_put_aside_once_the_right_one_is_known() -> None:
     bench = Bench()
     honest, liar, swarm = bench.join(), bench.join("10.0.0.2:1"), bench.open(b"blob", 2)
     for session in (honest, liar):
@@ -165,13 +165,11 @@ def test_who_gave_other_content_is_asked_for_no_offers_once_the_right_one_is_kno
     given = {0: (honest.info.peer, HASH), 1: (liar.info.peer, OTHER_HASH)}
     verification = bench.control.verification
     verification.offers_tried(swarm.digest, given, frozenset(), matches=False)
-    assert not verification.gives_nothing(liar.info.peer)
+    assert bench.control.nodes.quarantined == {}
     for piece in (0, 1):
         verification.seed_stored(swarm.number, piece, HASH, None)
     verification.blob_checked(swarm.number, matches=True)
-    assert [verification.gives_nothing(each.info.peer) for each in (honest, liar)] == [False, True]
-    # A lying origin may have given it what it gave: it is not put aside.
-    assert bench.control.nodes.quarantined == {}
+    assert list(bench.control.nodes.quarantined) == [liar.info.peer]
 
 
 def test_after_wrong_content_the_origin_comes_before_any_offer() -> None:
