@@ -81,6 +81,7 @@ class Admission:
         if saved is not None and saved.piece_size_bytes != layout.piece_size_bytes:
             saved = None
         swarm = self._swarms.open(digest, layout, opener)
+        swarm.doubted = self._verification.goes_to_origin(digest)
         self._ports.observer.swarms_changed(len(self._swarms))
         if saved is not None and not swarm.restore(saved):
             logger.error("state_damaged digest=%s: what was remembered of it is dropped", digest.short)

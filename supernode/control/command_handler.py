@@ -78,7 +78,9 @@ class CommandHandler:
             session.send(InlineBlob(number, swarm.number, content))
             return
         self._ports.observer.lease_granted(grant.lease_id, source, session.info.peer, inline=False)
-        if not swarm.source_sends_hash(grant.source, grant.piece):
+        claimed = member.unproven >> grant.piece & 1
+        if claimed or not swarm.source_sends_hash(grant.source, grant.piece):
+            # Who claimed it, and is not believed, has to compare what it has before it says so again.
             self._notifier.send_hashes(session, swarm, member, 1 << grant.piece)
         self._notifier.introduce(session, grant.source)
         expires_ms = max(1, int(grant.expires_in_s * 1000))

@@ -68,6 +68,12 @@ class Participation:
         session.wanting.clear()
         session.leases.clear()
 
+    def drop(self, session: PeerSession, swarm: OpenSwarm, message: str) -> None:
+        """What the peer has of the blob is not it: it forgets all of it, and counts again once it announces anew."""
+        if session.node in swarm.members:
+            session.send(Voided(swarm.number, message))
+            self.leave(session, swarm.digest)
+
     def drop_all(self, swarm: OpenSwarm, message: str) -> None:
         """The blob was voided: every member forgets it, and so do we."""
         self._ports.state.forget_swarm(swarm.digest)
@@ -161,6 +167,14 @@ class Participation:
         """The peer holds something: after a restart it is worth waiting for. Written once."""
         if swarm.record_holder(session.info.peer, holds=True):
             self._ports.state.add_holder(swarm.digest, session.info.peer)
+
+    def forget_offers(self, swarm: OpenSwarm) -> None:
+        """Nothing that members offer of it, though nobody vouches for it, is waited for."""
+        for node, member in swarm.members.items():
+            member.fetching = 0
+            if member.offered or member.offered_soon:
+                member.offered = member.offered_soon = 0
+                self._ports.post(contract.PeerOffers(swarm.number, node, 0, 0, 0.0))
 
     def forget_holder(self, session: PeerSession, swarm: OpenSwarm) -> None:
         """The peer holds nothing of it."""

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from proto.ids import PeerId, PeerName
+from proto.ids import PeerId, PeerName, peer_name
 from proto.owners import owners
 from proto.wire.messages import HOLDERS_MAX, Source
 from supernode.control.piece_hashes import BlobHashes
@@ -143,6 +143,10 @@ class OpenSwarm:
     recovering: set[int] = field(default_factory=set)
     # Peers that the saved state has as holders.
     recorded: set[PeerId] = field(default_factory=set)
+    # What members offered of it was not the blob: nothing that they claim counts, but pieces that one gave as they are.
+    # By piece who gave it to the seed, and its hash.
+    doubted: bool = False
+    given: dict[int, tuple[PeerId, bytes]] = field(default_factory=dict)
     # Members that may be named as holders, by number, sorted.
     _holders: list[int] = field(default_factory=list)
     # The owners among them, once somebody asked.
@@ -253,6 +257,7 @@ class OpenSwarm:
         self._holders.clear()
         self._owner_nodes = None
         self.fetches.clear()
+        self.given.clear()
 
     def mistrust(self, node: int) -> None:
         """Name this node to nobody any more."""
@@ -326,15 +331,28 @@ class OpenSwarm:
             self.wanted_by += 1 if wanted else -1
 
     def learn_hash(self, piece: int, piece_hash: bytes) -> list[int]:
-        """A piece's hash became known. Returns the nodes that said before that they hold it: now that counts."""
+        """A piece's hash became known. Returns the nodes that said before that they hold it: now that counts.
+
+        Where claims are doubted, that of the node alone that gave the piece as it is.
+        """
         self.hashes.learn(piece, piece_hash)
         bit, proven = 1 << piece, []
+        giver, given_hash = self.given.get(piece, (None, b""))
+        right = peer_name(giver) if giver is not None and given_hash == piece_hash else None
         for node, member in self.members.items():
-            if member.unproven & bit:
+            if member.unproven & bit and (not self.doubted or member.name == right):
                 member.unproven ^= bit
                 member.held |= bit
                 proven.append(node)
         return proven
+
+    def doubt(self, given: dict[int, tuple[PeerId, bytes]]) -> None:
+        """What members gave of it, together with what was here, is not the blob."""
+        self.doubted, self.given = True, given
+
+    def wrong_givers(self) -> set[PeerId]:
+        """Who gave another piece than the known hashes say."""
+        return {peer for piece, (peer, given) in self.given.items() if self.hashes.hash_of(piece) not in (None, given)}
 
     def seed_stored(self, piece: int, now: float, content: bytes | None = None) -> None:
         """The supernode stored a piece; `content` is the blob where that was read back and is whole."""

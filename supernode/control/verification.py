@@ -37,8 +37,6 @@ VOIDED_MAX: Final = 10_000
 # Pieces that the seed fetches at a time to look at whoever was accused of corrupt bytes, and how often from one.
 PROBES_MAX: Final = 2
 PROBE_EVERY_S: Final = 30.0
-# Blobs of which it is remembered who gave what of them, until the right content is known.
-GIVEN_MAX: Final = 64
 
 
 @dataclass(eq=False, slots=True)
@@ -60,8 +58,6 @@ class Verification:
     _origin_first: BoundedDict[Digest, float] = field(default_factory=lambda: BoundedDict(VOIDED_MAX))
     # Members that did not give what they had offered, and until when nothing of theirs is tried.
     _useless: BoundedDict[PeerId, float] = field(default_factory=lambda: BoundedDict(VOIDED_MAX))
-    # What members gave of such blobs, by piece: who, and its hash.
-    _given: BoundedDict[Digest, dict[int, tuple[PeerId, bytes]]] = field(default_factory=lambda: BoundedDict(GIVEN_MAX))
 
     def times_voided(self, source: Source, digest: Digest) -> int:
         """How often this source's content was not the blob, lately."""
@@ -80,7 +76,7 @@ class Verification:
     def _vouch(self, swarm: OpenSwarm) -> None:
         """The blob matched its digest here."""
         news = swarm.digest_matched()
-        self._judge_givers(swarm)
+        self._drop_wrong_givers(swarm)
         self._ports.state.vouch(swarm.digest, swarm.hashes.run(0, swarm.layout.count - 1))
         if news:
             for session in self._nodes.sessions_of(swarm.members):
@@ -150,19 +146,26 @@ class Verification:
             return
         self._ask_origin_first(digest)
         logger.warning("offers_dropped digest=%s peers=%s", digest.short, ",".join(sorted(map(short_peer, givers))))
-        self._given[digest] = given
+        swarm = self._swarms.of(digest)
+        if swarm is not None:
+            swarm.doubt(given)
+            self._participation.forget_offers(swarm)
 
     def gives_nothing(self, peer: PeerId) -> bool:
         """Whether it offered pieces lately and did not give them."""
         return self._ports.clock() < self._useless.get(peer, 0.0)
 
-    def _judge_givers(self, swarm: OpenSwarm) -> None:
-        """What is right is known now: who gave something else served corrupt bytes to the supernode itself."""
-        given = self._given.pop(swarm.digest, {})
-        for piece, (peer, piece_hash) in given.items():
-            if swarm.hashes.hash_of(piece) != piece_hash:
-                reason = f"offered and served wrong content of blob {swarm.digest.short}"
-                self._participation.quarantine(peer, reason)
+    def _drop_wrong_givers(self, swarm: OpenSwarm) -> None:
+        """What is right is known now: who gave something else drops what it has.
+
+        It is not put aside: it may have taken in good faith what a lying origin sent.
+        """
+        for peer in swarm.wrong_givers():
+            logger.warning("offer_wrong peer=%s digest=%s: it drops its pieces", short_peer(peer), swarm.digest.short)
+            session = self._nodes.session_of(peer)
+            if session is not None:
+                self._participation.drop(session, swarm, f"blob {swarm.digest.short}: what you have is other content")
+        swarm.given.clear()
 
     def origin_began(self, fetch_id: int, swarm: int) -> None:
         """A fetch from the origin has had its turn."""

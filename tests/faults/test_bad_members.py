@@ -140,7 +140,7 @@ async def test_strangers_bytes_under_claimed_hashes_reach_nobody(
             assert (answer.complete, answer.sha256) == (True, digest)
         for liar in liars:
             assert liar.of(PieceHashes) == []
-    cluster.supernode.process.wait_for_line(f"peer_quarantined peer={short_peer(liars[0].identity.peer)}")
+    cluster.supernode.process.wait_for_line(f"offer_wrong peer={short_peer(liars[0].identity.peer)}")
     assert origin.ledger().gets(digest) == 1
     assert_received(cluster, origin=0, passthrough=0)
     assert victims[0].metrics().value("layercast_digest_checks_total", result="mismatch") == 0

@@ -8,10 +8,17 @@ import pytest
 
 from proto.ids import Digest
 from proto.pieces import mask_to_bytes
-from proto.wire.messages import Announce, OriginStatus, OriginTried, PieceHashes, Stored
+from proto.wire.messages import Announce, Grant, OriginStatus, OriginTried, PieceHashes, Stored, Voided
 from supernode.control.offers import FETCHES_MAX, HEADWAY_S, TRIED_MAX
 from supernode.control.verification import VOIDED_S
-from supernode.scheduler.contract import FetchFromOrigin, PeerAnnounced, PeerOffers
+from supernode.scheduler.contract import (
+    SEED,
+    FetchFromOrigin,
+    GrantLease,
+    PeerAnnounced,
+    PeerOffers,
+    PieceStored,
+)
 from tests.unit.supernode.control.bench import SOURCE, Bench
 
 if TYPE_CHECKING:
@@ -157,19 +164,71 @@ def test_one_that_is_asked_for_nothing_offers_nothing() -> None:
     assert (told(bench, bad), bench.seed.offers) == ([("fetching", False)], {})
 
 
-def test_who_gave_other_content_is_put_aside_once_the_right_one_is_known() -> None:
-    bench = Bench()
-    honest, liar, swarm = bench.join(), bench.join("10.0.0.2:1"), bench.open(b"blob", 2)
-    for session in (honest, liar):
-        bench.enter(session, swarm)
-    given = {0: (honest.info.peer, HASH), 1: (liar.info.peer, OTHER_HASH)}
-    verification = bench.control.verification
-    verification.offers_tried(swarm.digest, given, frozenset(), matches=False)
-    assert bench.control.nodes.quarantined == {}
-    for piece in (0, 1):
-        verification.seed_stored(swarm.number, piece, HASH, None)
-    verification.blob_checked(swarm.number, matches=True)
-    assert list(bench.control.nodes.quarantined) == [liar.info.peer]
+class OtherContent:
+    """Two members and a third offered both pieces of a blob; one gave the first piece right, one the second wrong."""
+
+    def __init__(self) -> None:
+        self.bench = Bench()
+        self.swarm = self.bench.open(b"blob", 2)
+        self.honest, self.misled, self.unasked = (self.bench.join(f"10.0.0.{number}:1") for number in (1, 2, 3))
+        self.all = (self.honest, self.misled, self.unasked)
+        for session in self.all:
+            announce(self.bench, session, self.swarm, held=0b11)
+        given = {0: (self.honest.info.peer, HASH), 1: (self.misled.info.peer, OTHER_HASH)}
+        self.bench.control.verification.offers_tried(self.swarm.digest, given, frozenset(), matches=False)
+
+    def origin_sends(self) -> None:
+        """Both pieces as they are, but for the digest check."""
+        for piece in (0, 1):
+            self.bench.control.verification.seed_stored(self.swarm.number, piece, HASH, None)
+
+    def copies(self) -> list[tuple[int, int]]:
+        """Node and piece of what the scheduler may lease."""
+        return [
+            (event.peer, event.piece) for event in self.bench.events if isinstance(event, PieceStored) and event.peer
+        ]
+
+
+def test_of_what_made_other_content_only_pieces_that_were_given_as_they_are_become_copies() -> None:
+    scene = OtherContent()
+    scene.origin_sends()
+    assert scene.copies() == [(scene.honest.node, 0)]
+
+
+def test_what_made_other_content_is_on_offer_no_more() -> None:
+    scene = OtherContent()
+    assert offers(scene.bench)[-3:] == [(session.node, 0, 0) for session in scene.all]
+
+
+def test_who_gave_other_content_drops_it_once_the_right_one_is_known_and_is_not_put_aside() -> None:
+    scene = OtherContent()
+    scene.origin_sends()
+    scene.bench.control.verification.blob_checked(scene.swarm.number, matches=True)
+    assert [bool(scene.bench.heard(session).of(Voided)) for session in scene.all] == [False, True, False]
+    assert scene.misled.node not in scene.swarm.members
+    assert scene.bench.control.nodes.quarantined == {}
+    announce(scene.bench, scene.misled, scene.swarm, held=0b11)
+    assert scene.swarm.members[scene.misled.node].held == 0b11
+
+
+def test_who_claimed_a_piece_in_vain_compares_what_it_has_before_it_is_given_it() -> None:
+    scene = OtherContent()
+    scene.origin_sends()
+    grant = GrantLease(1, scene.swarm.number, 1, scene.unasked.node, SEED, 1.0, False, 0, False)
+    scene.bench.control.commands.carry_out(grant)
+    kinds = [type(message) for message in scene.bench.heard(scene.unasked).heard]
+    assert kinds.index(PieceHashes) < kinds.index(Grant)
+
+
+def test_a_swarm_opened_soon_after_wrong_content_believes_no_claims_either() -> None:
+    scene = OtherContent()
+    for session in scene.all:
+        scene.bench.control.participation.leave(session, scene.swarm.digest)
+    size_bytes = scene.swarm.layout.size_bytes
+    again = scene.bench.control.admission.open(scene.swarm.digest, size_bytes, None, None)
+    announce(scene.bench, scene.misled, again, held=0b1)
+    scene.bench.control.verification.seed_stored(again.number, 0, HASH, None)
+    assert scene.copies() == []
 
 
 def test_after_wrong_content_the_origin_comes_before_any_offer() -> None:
