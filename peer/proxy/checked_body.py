@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from peer.store.base import BlobHandle, Chunk
     from proto.ids import Digest
+    from proto.oci.multipart import Multipart
 
     Send = Callable[[memoryview | bytes], None]
 
@@ -69,6 +70,37 @@ class CheckedBody:
             )
         if self._withheld:
             self._send(self._withheld)
+
+
+class PartsBody:
+    """Sends several ranges on, each behind its head. They come one after the other, as `multipart` has them."""
+
+    def __init__(self, multipart: Multipart, send: Send, send_text: Send) -> None:
+        """`send_text` sends what frames them."""
+        self._multipart = multipart
+        self._send = send
+        self._send_text = send_text
+        self._number = -1
+        self._left = 0
+
+    def write(self, _: int, chunk: Chunk) -> None:
+        """The next bytes, of one range or of several that touch. Raises what the senders raise."""
+        assert isinstance(chunk, memoryview), "a client is sent bytes"
+        while chunk:
+            if not self._left:
+                self._number += 1
+                part = self._multipart.parts[self._number]
+                assert part.end is not None
+                self._left = part.end - part.start
+                self._send_text(self._multipart.head(self._number))
+            now = chunk[: self._left]
+            self._send(now)
+            self._left -= len(now)
+            chunk = chunk[len(now) :]
+
+    def finish(self) -> None:
+        """All ranges are complete."""
+        self._send_text(self._multipart.end)
 
 
 class RepeatedBody:

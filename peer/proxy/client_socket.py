@@ -77,6 +77,16 @@ class ClientSocket:
         except OSError:
             return 0
 
+    async def send_text(self, content: bytes) -> None:
+        """Send a few bytes of framing, on the event loop. Raises ClientGone."""
+        while content:
+            try:
+                content = content[self._socket.send(content) :]
+            except BlockingIOError:
+                await self._writable()
+            except OSError as error:
+                raise ClientGone(f"client hung up: {error.strerror}") from error
+
     async def run(self, function: Callable[..., T], *arguments: object) -> T:
         """Call in the pool. Does not return, even cancelled, while the thread may still use the socket."""
         future = self._loop.run_in_executor(self._pool, function, *arguments)

@@ -20,6 +20,7 @@ from proto.oci.www_authenticate import bearer_challenge, insufficient_scope
 if TYPE_CHECKING:
     from multidict import CIMultiDictProxy, MultiMapping
 
+    from proto.oci.multipart import Multipart
     from proto.oci.ranges import Part
 
 # By which some clients name their registry, and we tell which one we understood.
@@ -137,19 +138,30 @@ def check_empty(digest: Digest, size_bytes: int | None) -> None:
 
 def blob_response(asked: RegistryRequest, digest: Digest, part: Part) -> web.StreamResponse:
     """The head of a 200 or 206; without a length the body will be chunked."""
-    headers = {
-        "Content-Type": "application/octet-stream",
+    headers = _blob_headers(asked, digest, "application/octet-stream")
+    if part.end is not None:
+        headers["Content-Length"] = str(part.end - part.start)
+    if part.content_range is not None:
+        headers["Content-Range"] = part.content_range
+    return web.StreamResponse(status=part.status, headers=headers)
+
+
+def multipart_response(asked: RegistryRequest, digest: Digest, multipart: Multipart) -> web.StreamResponse:
+    """The head of a 206 with several ranges."""
+    headers = _blob_headers(asked, digest, multipart.content_type)
+    headers["Content-Length"] = str(multipart.length_bytes)
+    return web.StreamResponse(status=206, headers=headers)
+
+
+def _blob_headers(asked: RegistryRequest, digest: Digest, content_type: str) -> dict[str, str]:
+    return {
+        "Content-Type": content_type,
         "Docker-Content-Digest": str(digest),
         "Docker-Distribution-Api-Version": "registry/2.0",
         "Accept-Ranges": "bytes",
         "ETag": f'"{digest}"',
         **namespace_header(asked),
     }
-    if part.end is not None:
-        headers["Content-Length"] = str(part.end - part.start)
-    if part.content_range is not None:
-        headers["Content-Range"] = part.content_range
-    return web.StreamResponse(status=part.status, headers=headers)
 
 
 def asked_range(http: web.Request, digest: Digest) -> str | None:

@@ -28,6 +28,7 @@ from peer.proxy.heads import (
     blob_response,
     check_empty,
     method_refused,
+    multipart_response,
     not_modified,
     refused,
     unsatisfiable,
@@ -38,6 +39,7 @@ from peer.proxy.passthrough import PassThrough, relay
 from peer.proxy.runner import HostRefused, check_host, name_server
 from peer.proxy.target import understand
 from proto.errors import LayercastError, LocalError, RemoteError
+from proto.oci.multipart import Multipart
 from proto.oci.ranges import Part, select
 from proto.oci.registry_errors import Refusal, refusal_for
 from proto.oci.routes import (
@@ -204,23 +206,39 @@ class _Mirror:
         return await relay(asked)
 
     async def _send(self, asked: ClientRequest, blob: OpenedBlob) -> web.StreamResponse:
-        """The blob or one range of it."""
+        """The blob, or ranges of it. Raises TooManyRanges."""
         size = blob.size_bytes
         unchanged = not_modified(asked.registry, asked.http, asked.blob.digest)
         if unchanged is not None:
             return unchanged
-        part = select(asked_range(asked.http, asked.blob.digest), size)
-        if part.status == 416:
-            return refused(unsatisfiable(part), asked.registry)
+        parts = select(asked_range(asked.http, asked.blob.digest), size)
+        if parts[0].status == 416:
+            return refused(unsatisfiable(parts[0]), asked.registry)
         check_empty(asked.blob.digest, size)
-        response = blob_response(asked.registry, asked.blob.digest, part)
+        multipart = Multipart(parts)
+        if len(parts) > 1:
+            response = multipart_response(asked.registry, asked.blob.digest, multipart)
+        else:
+            response = blob_response(asked.registry, asked.blob.digest, parts[0])
         client = await take_over(asked.http, response, self._context.pool)
         try:
-            await self._send_body(asked, blob, client, part)
+            if len(parts) > 1:
+                await self._send_parts(asked, blob, client, multipart)
+            else:
+                await self._send_body(asked, blob, client, parts[0])
         finally:
             client.close()
         await response.write_eof()
         return response
+
+    async def _send_parts(
+        self, asked: ClientRequest, blob: OpenedBlob, client: ClientSocket, multipart: Multipart
+    ) -> None:
+        """Several ranges. After one that had to be cut the client is gone, and so is the rest of the answer."""
+        for number, part in enumerate(multipart.parts):
+            await client.send_text(multipart.head(number))
+            await self._send_body(asked, blob, client, part)
+        await client.send_text(multipart.end)
 
     async def _send_body(self, asked: ClientRequest, blob: OpenedBlob, client: ClientSocket, part: Part) -> None:
         assert part.end is not None
@@ -254,9 +272,9 @@ class _Mirror:
 async def _first_byte(asked: ClientRequest, blob: OpenedBlob, headers_by: float) -> None:
     """Wait until something can be sent: a failure can only be answered before the headers. Raises BlobFailed.
 
-    A slow origin is waited for no longer than clients wait for headers.
+    A slow origin is waited for no longer than clients wait for headers. Raises TooManyRanges, too.
     """
-    part = select(asked_range(asked.http, asked.blob.digest), blob.size_bytes)
+    part = select(asked_range(asked.http, asked.blob.digest), blob.size_bytes)[0]
     if part.end is None or part.start >= part.end:
         return
     with contextlib.suppress(TimeoutError):

@@ -12,13 +12,14 @@ import contextlib
 import logging
 import math
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import HttpVersion11, web
 
 from peer.node.blobs import DigestMismatch
 from peer.proxy.blob_opening import note_permissions
-from peer.proxy.checked_body import CheckedBody, rest_of
+from peer.proxy.checked_body import CheckedBody, PartsBody, rest_of
 from peer.proxy.client_socket import ClientGone, take_over
 from peer.proxy.heads import (
     asked_range,
@@ -26,6 +27,7 @@ from peer.proxy.heads import (
     check_empty,
     for_client,
     for_origin,
+    multipart_response,
     not_modified,
     refused,
     unsatisfiable,
@@ -35,7 +37,8 @@ from peer.registry.queues import Work
 from peer.registry.range_reader import RangeReader, ReadSettings
 from peer.transport.cancellation import Cancellation
 from proto.errors import LocalError, UpstreamError, UpstreamKind
-from proto.oci.ranges import Part, parse_range
+from proto.oci.multipart import Multipart
+from proto.oci.ranges import ByteRange, Part, parse_ranges, select
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
     from peer.proxy.client_request import ClientRequest, ProxyContext
     from peer.proxy.client_socket import ClientSocket
     from peer.registry.base import BlobBody, OriginAnswer
-    from proto.oci.ranges import ByteRange
+    from peer.registry.range_reader import Range
 
 Result = TypeVar("Result")
 
@@ -82,22 +85,27 @@ class PassThrough:
         self._open: Counter[str] = Counter()
 
     async def get(self, asked: ClientRequest) -> web.StreamResponse:
-        """Answer a GET from the origin. Raises UpstreamError, LocalError and ClientGone while nothing was sent."""
+        """Answer a GET from the origin.
+
+        Raises UpstreamError, TooManyRanges, LocalError and ClientGone while nothing was sent.
+        """
         with self._admitted(asked):
             cancel = Cancellation()
             reader = self._reader(asked, None)
             work = self._thread(asked, _open, reader, cancel, asked_range(asked.http, asked.blob.digest))
             try:
-                part, body = await asked.wait_for(work, cancel.cancel, discard=_discard)
+                parts, body = await asked.wait_for(work, cancel.cancel, discard=_discard)
             except UpstreamError as error:
                 return _refusal(asked, error)
             if body is None:
-                return refused(unsatisfiable(part), asked.registry)
+                return refused(unsatisfiable(parts[0]), asked.registry)
             unchanged = not_modified(asked.registry, asked.http, asked.blob.digest)
             if unchanged is not None:
                 body.close()
                 return unchanged
-            return await self._send(asked, reader, part, body, cancel)
+            if len(parts) > 1:
+                return await self._send_parts(asked, reader, parts, body, cancel)
+            return await self._send(asked, reader, parts[0], body, cancel)
 
     async def refuse(self, asked: ClientRequest) -> web.StreamResponse:
         """The origin's own refusal of this very request; what it gives after all is passed through. As get()."""
@@ -117,7 +125,7 @@ class PassThrough:
         def finish() -> None:
             digest, send = asked.blob.digest, self._counted(client.send)
             wanted, body = rest_of(digest, blob.handle, part, send, from_start=from_start)
-            self._pump(reader, wanted, None, body, cancel)
+            self._pump(reader, [[(wanted.start, wanted.end)]], None, body, cancel)
 
         try:
             with self._admitted(asked):
@@ -152,7 +160,26 @@ class PassThrough:
             checked = CheckedBody(
                 digest, self._counted(send), digest.hasher() if part.whole and digest.checked else None
             )
-            work = self._thread(asked, self._pump, reader, part, body, checked, cancel)
+            work = self._thread(asked, self._pump, reader, [[(part.start, part.end)]], body, checked, cancel)
+            await self._until_sent(asked, client, work, cancel)
+            await response.write_eof()
+        finally:
+            body.close()
+            if client is not None:
+                client.close()
+        return response
+
+    async def _send_parts(
+        self, asked: ClientRequest, reader: RangeReader, parts: tuple[Part, ...], body: BlobBody, cancel: Cancellation
+    ) -> web.StreamResponse:
+        """Several ranges: each is asked of the origin for itself, but those that touch, which come as one."""
+        multipart = Multipart(parts)
+        response = multipart_response(asked.registry, asked.blob.digest, multipart)
+        client: ClientSocket | None = None
+        try:
+            client = await take_over(asked.http, response, self._context.pool)
+            framed = PartsBody(multipart, self._counted(client.send), client.send)
+            work = self._thread(asked, self._pump, reader, _reads(parts), body, framed, cancel)
             await self._until_sent(asked, client, work, cancel)
             await response.write_eof()
         finally:
@@ -171,13 +198,15 @@ class PassThrough:
     def _pump(
         self,
         reader: RangeReader,
-        part: Part,
+        reads: list[list[Range]],
         body: BlobBody | None,
-        checked: CheckedBody | RepeatedBody,
+        checked: CheckedBody | RepeatedBody | PartsBody,
         cancel: Cancellation,
     ) -> None:
-        """In a thread: read the body and send it."""
-        reader.read([(part.start, part.end)], checked.write, cancel, body)
+        """In a thread: read the body, which answers the first of these reads, and send it."""
+        for wanted in reads:
+            reader.read(wanted, checked.write, cancel, body)
+            body = None
         checked.finish()
 
     async def _until_sent(
@@ -218,9 +247,57 @@ class PassThrough:
             self._open[host] -= 1
 
 
-def _open(reader: RangeReader, cancel: Cancellation, range_header: str | None) -> tuple[Part, BlobBody | None]:
-    """In a thread: ask for what the client asked for, and see what it is. Raises UpstreamError, FetchCancelled."""
-    wanted = parse_range(range_header)
+def _open(
+    reader: RangeReader, cancel: Cancellation, range_header: str | None
+) -> tuple[tuple[Part, ...], BlobBody | None]:
+    """In a thread: ask for what the client asked for, and see what it is.
+
+    Raises UpstreamError, TooManyRanges, FetchCancelled.
+    """
+    asked = parse_ranges(range_header)
+    if len(asked) > 1:
+        return _open_parts(reader, cancel, range_header)
+    part, body = _open_one(reader, cancel, asked[0] if asked else None)
+    return (part,), body
+
+
+def _open_parts(
+    reader: RangeReader, cancel: Cancellation, range_header: str | None
+) -> tuple[tuple[Part, ...], BlobBody | None]:
+    """The same of several ranges; the body is the answer to the first of them, or what comes instead."""
+    size = reader.size(cancel)
+    # What cannot be told without a size is sent whole, and so is what an origin without ranges sends out of order.
+    parts = select(range_header if size is not None else None, size or 0)
+    if parts[0].status == 416:
+        return parts, None
+    if len(parts) == 1:
+        wanted = ByteRange(parts[0].start, (parts[0].end or 0) - 1) if parts[0].status == 206 else None
+        part, body = _open_one(reader, cancel, wanted)
+        return (part,), body
+    reads = _reads(parts)
+    body = reader.open(*reads[0][0], cancel)
+    if not body.is_range and len(reads) > 1:
+        return (Part(200, 0, body.size_bytes, body.size_bytes),), body
+    return parts, body
+
+
+def _reads(parts: tuple[Part, ...]) -> list[list[Range]]:
+    """What to ask of the origin for these parts, what touches as one range: all at once if they stand in order.
+
+    An origin without ranges then sends the blob once for all of them.
+    """
+    joined: list[Range] = []
+    for part in parts:
+        if joined and joined[-1][1] == part.start:
+            joined[-1] = (joined[-1][0], part.end)
+        else:
+            joined.append((part.start, part.end))
+    in_order = all((before[1] or 0) <= after[0] for before, after in pairwise(joined))
+    return [joined] if in_order else [[each] for each in joined]
+
+
+def _open_one(reader: RangeReader, cancel: Cancellation, wanted: ByteRange | None) -> tuple[Part, BlobBody | None]:
+    """The same of one range, or of the whole blob (None)."""
     if wanted is None:
         body = reader.open(0, None, cancel)
         # Of the whole: an origin may send a part of it first, though nobody asked for one.
@@ -229,7 +306,7 @@ def _open(reader: RangeReader, cancel: Cancellation, range_header: str | None) -
     if wanted.suffix is not None:
         size = reader.size(cancel)
         if size is None:  # where its end is, is not known: all of it is an answer, too
-            return _open(reader, cancel, None)
+            return _open_one(reader, cancel, None)
         resolved = wanted.resolve(size)
         if resolved is None:
             return Part(416, 0, 0, size), None
@@ -270,7 +347,7 @@ def _refusal(asked: ClientRequest, error: UpstreamError) -> web.StreamResponse:
     return answer
 
 
-def _discard(opened: tuple[Part, BlobBody | None]) -> None:
+def _discard(opened: tuple[tuple[Part, ...], BlobBody | None]) -> None:
     if opened[1] is not None:
         opened[1].close()
 

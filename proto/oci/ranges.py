@@ -1,18 +1,29 @@
-"""Range and Content-Range: one byte range of a blob, as RFC 9110 section 14 writes it. Pure text and arithmetic.
+"""Range and Content-Range: byte ranges of a blob, as RFC 9110 section 14 writes them. Pure text and arithmetic.
 
-A header that we do not understand, and one that asks for several ranges, is ignored: the answer is the whole
-blob with 200, which every client accepts. All ends are exclusive here and inclusive on the wire.
+A header that we do not understand is ignored: the answer is the whole blob with 200, which every client accepts. All
+ends are exclusive here and inclusive on the wire.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Final
+
+from proto.errors import RemoteError
 
 # More digits than any blob's size has (2**63 is 19); int() of a longer string would be work for nothing.
 _NUMBER = r"[0-9]{1,19}"
-_RANGE = re.compile(rf"\s*bytes\s*=\s*({_NUMBER})?-({_NUMBER})?\s*", re.IGNORECASE)
+_UNIT = re.compile(r"\s*bytes\s*=(.*)", re.IGNORECASE)
+_RANGE = re.compile(rf"\s*({_NUMBER})?-({_NUMBER})?\s*")
 _CONTENT_RANGE = re.compile(rf"\s*bytes\s+(?:({_NUMBER})-({_NUMBER})|\*)/({_NUMBER}|\*)\s*", re.IGNORECASE)
+
+# Ranges in one request. containers/image asks for up to 1,024 chunks at once, and for fewer where that is refused.
+RANGES_MAX: Final = 1024
+
+
+class TooManyRanges(RemoteError):
+    """More ranges in one request than are answered. Clients of many ranges ask for fewer where they get 400."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +44,22 @@ class ByteRange:
         return (start, end) if start < end else None
 
 
-def parse_range(header: str | None) -> ByteRange | None:
-    """Read a Range header; None means that it is to be ignored."""
-    match = _RANGE.fullmatch(header) if header is not None else None
+def parse_ranges(header: str | None) -> tuple[ByteRange, ...]:
+    """Read a Range header; nothing means that it is to be ignored. Raises TooManyRanges."""
+    match = _UNIT.fullmatch(header) if header is not None else None
+    if match is None:
+        return ()
+    # Recipients must put up with empty elements of a list (RFC 9110 section 5.6.1).
+    elements = [element for element in match[1].split(",") if element.strip()]
+    if len(elements) > RANGES_MAX:
+        raise TooManyRanges(f"{len(elements)} ranges in one request: ask for {RANGES_MAX} at most")
+    asked = [_parse_one(element) for element in elements]
+    known = tuple(one for one in asked if one is not None)
+    return known if len(known) == len(asked) else ()
+
+
+def _parse_one(element: str) -> ByteRange | None:
+    match = _RANGE.fullmatch(element)
     if match is None:
         return None
     first, last = (int(group) if group is not None else None for group in match.groups())
@@ -72,18 +96,23 @@ class Part:
         return None if self.status == 200 or self.end is None else f"bytes {self.start}-{self.end - 1}/{size}"
 
 
-def select(header: str | None, size_bytes: int) -> Part:
-    """What a blob of `size_bytes` answers to this Range header.
+def select(header: str | None, size_bytes: int) -> tuple[Part, ...]:
+    """What a blob of `size_bytes` answers to this Range header: one part, or several of status 206, as they were asked.
 
-    An empty blob is sent whole: some clients put a Range on everything, and no range of nothing could be met.
+    Ranges of which the blob has no byte are left out of several. An empty blob is sent whole: some clients put a Range
+    on everything, and no range of nothing could be met. So is one of which more would be sent than it has. Raises
+    TooManyRanges.
     """
-    asked = parse_range(header)
-    if asked is None or size_bytes == 0:
-        return Part(200, 0, size_bytes, size_bytes)
-    resolved = asked.resolve(size_bytes)
-    if resolved is None:
-        return Part(416, 0, 0, size_bytes)
-    return Part(206, resolved[0], resolved[1], size_bytes)
+    asked = parse_ranges(header)
+    whole = (Part(200, 0, size_bytes, size_bytes),)
+    if not asked or size_bytes == 0:
+        return whole
+    resolved = [bounds for one in asked if (bounds := one.resolve(size_bytes)) is not None]
+    if not resolved:
+        return (Part(416, 0, 0, size_bytes),)
+    if len(resolved) > 1 and sum(end - start for start, end in resolved) > size_bytes:
+        return whole
+    return tuple(Part(206, start, end, size_bytes) for start, end in resolved)
 
 
 def format_range(start: int, end: int | None) -> str:

@@ -153,7 +153,9 @@ class _Handler(QuietHandler):
         if self.command == "HEAD" and origin.head_status is not None:
             self._send_json(origin.head_status, {})
             return
-        chosen = select(asked_range if origin.ranges else None, len(content))
+        # Of several ranges it knows nothing, as docker-registry.
+        several = asked_range is not None and "," in asked_range
+        chosen = select(asked_range if origin.ranges and not several else None, len(content))[0]
         body = content[chosen.start : chosen.end]
         self.send_response(chosen.status)
         content_range = fault.content_range or chosen.content_range

@@ -200,6 +200,14 @@ class Mirror:
             except http.client.IncompleteRead as short:
                 return response, short.partial
 
+    @contextlib.contextmanager
+    def answering(self, target: str, headers: Sequence[tuple[str, str]] = ()) -> Iterator[http.client.HTTPResponse]:
+        """A GET whose answer has begun; its body is the caller's to read."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=WAIT_S)
+        with contextlib.closing(connection):
+            send(connection, "GET", target, headers)
+            yield connection.getresponse()
+
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout=WAIT_S)
 

@@ -22,7 +22,7 @@ from peer.registry.sockets import OriginTimeouts
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import StoreFull, UpstreamError, UpstreamKind
 from proto.ids import Digest
-from proto.oci.ranges import parse_range
+from proto.oci.ranges import parse_ranges
 from proto.oci.upstreams import UpstreamTable
 from proto.pieces import KIB, PieceLayout
 from proto.wire.messages import Source
@@ -73,8 +73,8 @@ class Received:
 
 
 def asked_ranges(origin: FakeOrigin) -> list[tuple[int, int]]:
-    ranges = [parse_range(asked.range) for asked in origin.blob_requests()]
-    return [found for asked in ranges if asked is not None and (found := asked.resolve(len(CONTENT))) is not None]
+    ranges = [one for asked in origin.blob_requests() for one in parse_ranges(asked.range)]
+    return [found for asked in ranges if (found := asked.resolve(len(CONTENT))) is not None]
 
 
 def joined(ranges: list[tuple[int, int]]) -> list[tuple[int, int]]:
