@@ -108,14 +108,13 @@ class MemberDialer:
         self._join = join
         self._record = read_record(self._file)
         self._show = show
-        if self._record is not None:
-            self._show_nodes(self._record)
         self._dial: Dial | None = None
         if self._record is not None:
             try:
                 self._dial = self._dial_with(self._record)
+                self._show_nodes(self._record)
             except (ssl.SSLError, ValueError):
-                self._record = None
+                self._record = self._dial = None
                 tell_damaged(self._file)
         # A certificate that the supernode does not accept any more.
         self._refused = False

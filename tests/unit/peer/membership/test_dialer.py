@@ -16,6 +16,7 @@ from benchmarks.cluster.processes import wait_until
 from peer.membership.dialer import MemberDialer, OpenDialer
 from peer.membership.record import FILE, read_record, write_record
 from peer.membership.refusals import NotAdmitted
+from peer.transport.member_tls import MemberTls
 from proto.wire.tickets import Identity
 from supernode import config
 from supernode.app import Supernode
@@ -54,7 +55,7 @@ class Candidate:
         folder.mkdir(exist_ok=True)
         self.file = folder / FILE
         self.identity = Identity.load_or_create(folder / "identity.key")
-        self.dialer = MemberDialer(f"http://{supernode.api_address}", folder, self.identity, join)
+        self.dialer = MemberDialer(f"http://{supernode.api_address}", folder, self.identity, join, MemberTls().use)
 
     async def asks(self, path: str = "/v1/nodes") -> int:
         """The status of what members may read."""
