@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import msgpack
 import pytest
+from aiohttp import WSMessage, WSMsgType, web
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
 from proto.ids import Digest, peer_name
-from proto.wire.messages import Announce, BlobRefused, Holders, InlineBlob, NodeKnown, Source, SwarmOpened
+from proto.wire import codec
+from proto.wire.messages import Announce, BlobRefused, Holders, InlineBlob, NodeKnown, Ping, Source, SwarmOpened
 from proto.wire.tickets import Identity
 from supernode.control.admission import Admission
 from supernode.control.announcements import ANSWERING_PER_UPSTREAM_MAX
 from supernode.session.loop_shares import LoopShares
+from supernode.session.session import MESSAGES_PER_TURN_MAX
 from tests.support.fake_origin import FakeOrigin, Fault
 from tests.unit.supernode.harness import REPOSITORY, BarePeer, real_peer, running_supernode
 
@@ -196,3 +199,25 @@ async def test_pings_of_the_websocket_itself_are_answered(tmp_path: Path, origin
         await peer.socket.ping(b"there?")
         await peer.socket.pong(b"here")
         await peer.heard()
+
+
+@pytest.mark.parametrize("kind", [WSMsgType.PING, WSMsgType.PONG, WSMsgType.BINARY])
+async def test_frames_without_a_message_give_way_to_others_too(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch, kind: WSMsgType
+) -> None:
+    receive, left = web.WebSocketResponse.receive, 40 * MESSAGES_PER_TURN_MAX
+
+    async def flooded(socket: web.WebSocketResponse) -> WSMessage:
+        """What is here already is had without a wait."""
+        nonlocal left
+        left -= 1
+        return WSMessage(kind, codec.encode([]), None) if left >= 0 else await receive(socket)
+
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        monkeypatch.setattr(web.WebSocketResponse, "receive", flooded)
+        turns = 0
+        await peer.send(Ping(1))
+        while left >= 0:
+            turns += left < 40 * MESSAGES_PER_TURN_MAX
+            await asyncio.sleep(0)
+        assert turns >= 38
