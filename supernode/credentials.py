@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from proto.oci.upstreams import UpstreamConfig
 
 KEPT_S: Final = 300.0
-# What a registry refused is not asked for anew more often than this.
+# What a registry refused, or could not be had, is not asked for anew more often than this.
 ASKED_AGAIN_S: Final = 5.0
 HELPER_S: Final = 30.0
 _FILE_BYTES_MAX: Final = 1024 * 1024
@@ -39,8 +39,11 @@ _IDENTITY_TOKEN: Final = "<token>"  # a name that docker gave it
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
-    login: Login
-    asked_s: float
+    """What was found, or what is wrong."""
+
+    login: Login | None
+    problem: str
+    found_s: float
 
 
 class OperatorLogins:
@@ -63,12 +66,20 @@ class OperatorLogins:
         with self._lock:
             one_at_a_time = self._asking.setdefault(upstream.host, threading.Lock())
         with one_at_a_time:
-            now_s = self._clock()
             kept = self._kept.get(upstream.host)
-            fresh_s = ASKED_AGAIN_S if kept is not None and kept.login == refused else KEPT_S
-            if kept is None or now_s - kept.asked_s >= fresh_s:
-                kept = self._kept[upstream.host] = _Kept(self._ask(upstream), now_s)
+            lasts_s = KEPT_S if kept is not None and kept.login not in (None, refused) else ASKED_AGAIN_S
+            if kept is None or self._clock() - kept.found_s >= lasts_s:
+                kept = self._kept[upstream.host] = self._find(upstream)
+            if kept.problem:
+                raise LocalError(kept.problem)
             return None if kept.login == refused else kept.login
+
+    def _find(self, upstream: UpstreamConfig) -> _Kept:
+        """A helper that hangs must not hang once for each blob."""
+        try:
+            return _Kept(self._ask(upstream), "", self._clock())
+        except LocalError as error:
+            return _Kept(None, str(error), self._clock())
 
     def _ask(self, upstream: UpstreamConfig) -> Login:
         kind, _, name = upstream.credentials.partition(":")

@@ -78,6 +78,19 @@ def test_a_helper_is_asked_again_when_what_it_gave_is_refused_and_after_some_min
     assert logins.login(upstream("helper:ecr")) not in (first, second)
 
 
+def test_a_helper_that_fails_is_not_asked_for_each_blob(tmp_path: Path) -> None:
+    helper(tmp_path, "vault", "exit 1")
+    now = [0.0]
+    logins = OperatorLogins({"PATH": str(tmp_path)}, lambda: now[0])
+    for _ in range(3):
+        with pytest.raises(LocalError, match="docker-credential-vault ended with status 1: log in with it"):
+            logins.login(upstream("helper:vault"))
+    assert (tmp_path / "asked").read_text() == HOST
+    helper(tmp_path, "vault", """echo '{"Username": "robot", "Secret": "back"}'""")
+    now[0] += ASKED_AGAIN_S
+    assert logins.login(upstream("helper:vault")) == Login("robot", "back")
+
+
 @pytest.mark.parametrize("credentials", ["file:/nowhere/login", "helper:nowhere", "docker-config"])
 def test_what_is_wrong_is_one_line_that_names_the_registry(tmp_path: Path, credentials: str) -> None:
     with pytest.raises(LocalError, match=HOST) as caught:
