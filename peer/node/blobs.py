@@ -79,8 +79,8 @@ class OpenedBlob(Protocol):
 
         Until the digest has passed here, the last piece (at least 64 KiB) is withheld. A piece that was not checked
         lately is read first, and fetched again if it has rotted; before the last bytes it is looked whether what was
-        sent still stands. Says at the same time that the client waits for this
-        offset. Raises BlobFailed or DigestMismatch.
+        sent still stands. Where all is checked every time, that is left to who sends it (BlobHandle.read_checked).
+        Says at the same time that the client waits for this offset. Raises BlobFailed or DigestMismatch.
         """
 
     def close(self) -> None:

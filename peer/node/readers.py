@@ -95,17 +95,20 @@ class BlobReader:
         if self.wrong:
             return offset
         self._begun = min(self._begun, offset)
-        last_part = offset >= self._withheld_from
-        if last_part and self.stored:
+        last_part, every_time = offset >= self._withheld_from, self.handle.checked_every_time
+        if last_part and self.stored and not every_time:
             # Before the last bytes: what somebody wrote to the file meanwhile may have been sent.
             self.handle.check_mark()
-        self._fail_if_lost(offset)
+        if not every_time:
+            self._fail_if_lost(offset)
         limit = min(
             self.handle.available_from(offset), self.size_bytes if last_part and self.stored else self._withheld_from
         )
         if self.wrong or limit <= offset:
             self._tell(offset)
             return offset
+        if every_time:
+            return limit  # whoever sends it has it checked
         checked = min(limit, self.handle.checked_from(self._begun, self._mark))
         if checked < limit and checked - offset < CHECK_AHEAD_BYTES // 2:
             self._check_from(checked)

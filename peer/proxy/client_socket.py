@@ -65,7 +65,7 @@ class ClientSocket:
             if part:
                 sent(part)
             else:
-                await self._writable()
+                await self.writable()
 
     def send_at_once(self, file_fd: int, offset: int, count: int) -> int:
         """Send what the socket takes now, on the event loop: for bytes that are in memory, AT_ONCE_MAX_BYTES at most.
@@ -83,7 +83,7 @@ class ClientSocket:
             try:
                 content = content[self._socket.send(content) :]
             except BlockingIOError:
-                await self._writable()
+                await self.writable()
             except OSError as error:
                 raise ClientGone(f"client hung up: {error.strerror}") from error
 
@@ -109,6 +109,24 @@ class ClientSocket:
                 self._poll(int(STALL_LIMIT_S * 1000), or_gone=True)
             except OSError as error:
                 raise ClientGone(f"client hung up: {error.strerror}") from error
+
+    def send_some(self, content: memoryview) -> int:
+        """In a thread: send until the socket stays full for a moment. Returns the bytes that left.
+
+        Raises ClientGone, never after bytes have left in this call.
+        """
+        done = 0
+        while done < len(content):
+            try:
+                done += self._socket.send(content[done:])
+            except BlockingIOError:
+                if not self._poll(_POLL_MS):
+                    break
+            except OSError as error:
+                if done:
+                    break
+                raise ClientGone(f"client hung up: {error.strerror}") from error
+        return done
 
     def cut(self) -> None:
         """End the connection where it is: the client sees a short body, never a wrong one. Idempotent."""
@@ -155,7 +173,7 @@ class ClientSocket:
             raise ClientGone(f"client took no byte for {timeout_ms // 1000} s")
         return ready
 
-    async def _writable(self) -> None:
+    async def writable(self) -> None:
         """Wait on the event loop, holding no thread, until the socket takes bytes again."""
         ready = asyncio.Event()
         self._loop.add_writer(self._socket.fileno(), ready.set)

@@ -3,9 +3,10 @@
 Mounted by the peer's app with `build_app`, on a server whose header limits are 64 KiB and that does not decompress.
 Every refusal before the headers is a registry error body; afterwards a response is only ever cut short.
 
-A shared blob leaves by sendfile from the store as far as the node may hand it out, and waits there for more. When the
-swarm fails, the same response goes on from the origin at the byte reached; when the blob itself is wrong it ends
-short. What may be sent is the provider's word; nothing is decided about swarms here.
+A shared blob leaves by sendfile from the store as far as the node may hand it out, and waits there for more; from
+memory (peer.proxy.checked_sending) where each byte is to be checked each time. When the swarm fails, the same response
+goes on from the origin at the byte reached; when the blob itself is wrong it ends short. What may be sent is the
+provider's word; nothing is decided about swarms here.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from aiohttp import web
 from peer.node.blobs import BlobFailed, DigestMismatch
 from peer.proxy import push
 from peer.proxy.blob_opening import ReadRefused, names, open_blob
+from peer.proxy.checked_sending import CheckedSending
 from peer.proxy.client_request import ClientRequest
 from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, take_over
 from peer.proxy.forward_proxy import ForwardProxy
@@ -108,6 +110,7 @@ class _Mirror:
     def __init__(self, context: ProxyContext, logins: Logins) -> None:
         self._context = context
         self._passthrough = PassThrough(context)
+        self._checked = CheckedSending()
         self._logins = logins
 
     @web.middleware
@@ -252,10 +255,13 @@ class _Mirror:
 
         try:
             while reached < end:
-                available = await _available(asked, blob, reached)
+                available = min(end, await _available(asked, blob, reached))
+                if blob.handle.checked_every_time:
+                    await self._checked.send(client, blob.handle, reached, available, sent)
+                    continue
                 if blob.handle.fresh and blob.size_bytes <= AT_ONCE_MAX_BYTES:
-                    sent(client.send_at_once(blob.handle.fileno(), reached, min(available, end) - reached))
-                await client.send_file(blob.handle.fileno(), reached, min(available, end) - reached, sent)
+                    sent(client.send_at_once(blob.handle.fileno(), reached, available - reached))
+                await client.send_file(blob.handle.fileno(), reached, available - reached, sent)
         except DigestMismatch as error:
             _log.error("blob_mismatch digest=%s %s", asked.blob.digest.short, error)
             client.cut()

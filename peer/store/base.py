@@ -222,6 +222,19 @@ class BlobHandle(Protocol):
         """The end (exclusive) of the bytes from `offset` on in pieces checked since then; `offset` when none."""
         ...
 
+    @property
+    def checked_every_time(self) -> bool:
+        """No check counts for another client, or for a later byte: each is sent what read_checked() gives it."""
+        ...
+
+    def read_checked(self, piece: int) -> memoryview | None:
+        """The piece in memory of its own, compared with its hash there; what becomes of the file then is no matter.
+
+        None where it is not held, or is not any more: a rotten one is dropped and counted. Raises LocalError when the
+        hashes cannot be read.
+        """
+        ...
+
     def check_pieces(self, pieces: int, found_by: str) -> int:
         """Read held pieces (mask) again. Those that are rotten or unreadable are dropped, counted and returned (mask).
 

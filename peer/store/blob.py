@@ -20,7 +20,7 @@ from peer.store.blob_files import BlobFiles
 from peer.store.checks import PieceChecks
 from peer.store.digest import PrefixDigest, hash_piece
 from peer.store.files import CHUNK_BYTES, local_error
-from peer.store.recheck import rotten_pieces
+from peer.store.recheck import read_right, rotten_pieces
 from peer.store.writer import Place, Writer
 from proto.errors import LocalError
 from proto.pieces import indices
@@ -260,7 +260,7 @@ class Blob:
                 self.held = held
             except OSError as error:
                 raise local_error(error, f"piece {piece} of blob {self.digest.short}") from None
-            self.checks.passed(piece, self._host.clock())
+            self.checks.passed(piece, self._host.clock(), self.checks.forgotten)
             writer.commit_digest()
             behind = self.held >> self._prefix.pieces & 1
         if behind:
@@ -389,13 +389,13 @@ class Blob:
 
         Pieces that cannot be read are dropped too: written again, a disk puts them elsewhere.
         """
-        generation, at_s = self._generation, self._host.clock()
+        generation, at_s, forgotten = self._generation, self._host.clock(), self.checks.forgotten
         pieces &= self.held
         if not pieces:
             return 0
         rotten = rotten_pieces(self, pieces)
         for piece in indices(pieces & ~rotten):
-            self.checks.passed(piece, at_s)
+            self.checks.passed(piece, at_s, forgotten)
         if not rotten:
             return 0
         # The next digest check must not find them missing before that was reported.
@@ -404,6 +404,14 @@ class Blob:
             if lost:
                 self._host.found_rotten(self, lost, found_by)
         return lost
+
+    def read_checked(self, piece: int) -> memoryview | None:
+        """See BlobHandle."""
+        content = read_right(self, piece)
+        if content is None:
+            # Of a complete blob whose hashes are gone this learns them anew.
+            self.check_pieces(1 << piece, "client")
+        return content
 
     def note_checked(self) -> None:
         """Every piece was found right at `checked_ns`: tell the next start. Raises OSError.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from array import array
 from typing import Final
 
@@ -12,18 +13,24 @@ _NEVER: Final = float("-inf")
 
 
 class PieceChecks:
-    """Times are the store's clock. Safe to use from any thread: each piece stands alone."""
+    """Times are the store's clock. Safe to use from any thread."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         # A node keeps thousands of blobs that nobody reads: they cost nothing here.
         self._times: array[float] | None = None
+        self._lock = threading.Lock()
+        # How often everything was forgotten.
+        self.forgotten = 0
 
-    def passed(self, piece: int, at_s: float) -> None:
-        """The piece was right then."""
-        if self._times is None:
-            self._times = array("d", [_NEVER]) * self._count
-        self._times[piece] = at_s
+    def passed(self, piece: int, at_s: float, forgotten: int) -> None:
+        """The piece was right then, and `forgotten` so much before it was read: it counts unless more is by now."""
+        with self._lock:
+            if forgotten != self.forgotten:
+                return
+            if self._times is None:
+                self._times = array("d", [_NEVER]) * self._count
+            self._times[piece] = at_s
 
     def passed_all(self, at_s: float) -> None:
         """Every piece was."""
@@ -31,7 +38,9 @@ class PieceChecks:
 
     def forget(self) -> None:
         """Nothing is known of any piece."""
-        self._times = None
+        with self._lock:
+            self._times = None
+            self.forgotten += 1
 
     def older(self, pieces: int, mark_s: float) -> int:
         """Those of the pieces (mask) that were not checked since then."""

@@ -108,6 +108,13 @@ class DiskBlobHandle:
         run_end = self._blob.checks.run_end(offset // self.layout.piece_size_bytes, mark)
         return max(offset, min(run_end * self.layout.piece_size_bytes, self.layout.size_bytes))
 
+    @property
+    def checked_every_time(self) -> bool:
+        return self._host.verify_after_s(for_peer=False) <= 0
+
+    def read_checked(self, piece: int) -> memoryview | None:
+        return self._blob.read_checked(piece)
+
     def check_pieces(self, pieces: int, found_by: str) -> int:
         return self._blob.check_pieces(pieces, found_by)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import http.client
 import json
 import subprocess
 from functools import partial
@@ -14,7 +17,7 @@ from benchmarks.cluster.processes import wait_until
 from benchmarks.cluster.services import script
 from tests.support.counts import assert_becomes, assert_metric, assert_received
 from tests.support.held import held_ranges
-from tests.support.pullers import pull, start_pull
+from tests.support.pullers import PATIENCE_S, blob_target, pull, start_pull
 from tests.support.rot import flip, stored_path
 
 if TYPE_CHECKING:
@@ -77,6 +80,22 @@ def test_with_verify_after_0_rot_is_found_while_the_peer_runs(cluster: Cluster, 
         assert_gets(peer, digest)
         wait_until(stored_path(peer.data_dir, digest).exists, "the blob under its final name again")
     assert_received(peer, seed=SIZE_BYTES + 3 * PIECE_BYTES, passthrough=0)
+
+
+def test_with_verify_after_0_a_flip_between_sending_and_reading_changes_nothing(
+    cluster: Cluster, push: Callable[[int], str]
+) -> None:
+    """sendfile lets the client read what the file is by then."""
+    digest = push(MIB)
+    peer = cluster.add_peer(extra=["--verify-after", "0"])
+    pulled(peer, digest)
+    sent_before = peer.metrics().value("layercast_client_bytes_total", **{"from": "store"})
+    with contextlib.closing(http.client.HTTPConnection(peer.proxy, timeout=PATIENCE_S)) as client:
+        client.request("GET", blob_target(digest))
+        assert_metric(peer, "layercast_client_bytes_total", sent_before + MIB, **{"from": "store"})
+        for piece in range(MIB // PIECE_BYTES):
+            flip(stored_path(peer.data_dir, digest), piece * PIECE_BYTES)
+        assert f"sha256:{hashlib.sha256(client.getresponse().read()).hexdigest()}" == digest
 
 
 def test_a_peer_without_its_supernode_asks_the_origin_for_the_piece(

@@ -295,3 +295,24 @@ async def test_a_piece_that_was_fetched_again_before_it_was_sent_does_not_count_
         reached = await opened.reader.wait_available(reached)
     opened.handle.close()
     store.close()
+
+
+# --- what is checked every time, from memory, by whoever sends it ----------------------------------------------
+
+
+@pytest.mark.asyncio
+async def test_what_is_checked_as_it_is_sent_is_not_checked_before_and_goes_on_after_rot(tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, size_limit_bytes=64 * MIB, free_floor_bytes=0, verify_after_s=0.0)
+    opened = open_blob(store, 4 * PIECE)
+    opened.put(*range(4))
+    assert await opened.reader.wait_available(0) == 3 * PIECE
+    assert opened.handle.check_digest()
+    flip(store.root / "blobs" / "sha256" / opened.handle.digest.hex[:2] / opened.handle.digest.hex, PIECE)
+    assert opened.handle.read_checked(1) is None
+    # It was right when it left: what is sent later does not depend on it, but for the digest of the whole.
+    assert (opened.reader.available(2 * PIECE), opened.reader.available(3 * PIECE)) == (3 * PIECE, 3 * PIECE)
+    opened.put(1)
+    assert opened.handle.check_digest()
+    assert (opened.reader.available(3 * PIECE), opened.checked) == (4 * PIECE, [])
+    opened.handle.close()
+    store.close()

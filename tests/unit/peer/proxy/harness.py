@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import os
 import socket
 import tempfile
 import threading
@@ -31,6 +32,7 @@ from peer.registry.retry import RetrySettings
 from peer.registry.sockets import OriginTimeouts
 from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.oci.upstreams import UpstreamConfig, UpstreamTable
+from proto.pieces import PieceLayout
 from proto.runtime.http_server import QuietRunner
 from tests.support.http_server import HttpServer, QuietHandler
 
@@ -66,6 +68,9 @@ class ScriptedBlob:
         self.available = len(content) if available is None else available
         self.complete = complete
         self.fresh = False
+        # Sent from memory, each piece as `read_checked` gives it.
+        self.checked_every_time = False
+        self.read_checked: Callable[[int], memoryview | None] = self.piece
         self.failure: BlobFailed | None = None
         self.readers = 0
         self.waited_for: list[int] = []
@@ -82,6 +87,11 @@ class ScriptedBlob:
         self.failure = failure
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._moved.set)
+
+    def piece(self, index: int) -> memoryview:
+        """As it is in the file."""
+        layout = PieceLayout.of(len(self.content))
+        return memoryview(os.pread(self.file.fileno(), layout.length(index), layout.offset(index)))
 
     async def wait_available(self, offset: int) -> int:
         self._loop = asyncio.get_running_loop()
@@ -103,6 +113,17 @@ class _Handle:
     @property
     def fresh(self) -> bool:
         return self._blob.fresh
+
+    @property
+    def checked_every_time(self) -> bool:
+        return self._blob.checked_every_time
+
+    @property
+    def layout(self) -> PieceLayout:
+        return PieceLayout.of(len(self._blob.content))
+
+    def read_checked(self, piece: int) -> memoryview | None:
+        return self._blob.read_checked(piece)
 
     def fileno(self) -> int:
         return self._blob.file.fileno()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from peer.store.base import BlobHandle
     from proto.ids import Digest
 
 BLOB = some_blob(10_000, piece_size_bytes=1000)
@@ -246,6 +247,63 @@ def test_a_file_that_somebody_wrote_to_is_not_trusted(store: DiskStore, tmp_path
     assert handle.unchecked(handle.check_mark()) == BLOB.layout.full_mask
     assert handle.check_pieces(handle.unchecked(handle.check_mark()), "client") == 1
     handle.close()
+
+
+def test_what_was_read_before_somebody_wrote_to_the_file_counts_for_nothing(
+    store: DiskStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The check of one reader, and the look of another at the file's times before it has ended."""
+    handle = fill(store, BLOB)
+    real = os.preadv
+
+    def written_to_meanwhile(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        count = real(descriptor, buffers, offset)
+        monkeypatch.undo()
+        flip(only_file(tmp_path, "blobs/*/*/*"), 0)
+        assert handle.unchecked(handle.check_mark()) == BLOB.layout.full_mask
+        return count
+
+    monkeypatch.setattr(os, "preadv", written_to_meanwhile)
+    assert handle.check_pieces(1, "client") == 0
+    assert handle.unchecked(handle.check_mark(), 1) == 1
+    assert handle.check_pieces(1, "client") == 1
+    handle.close()
+
+
+# --- sent from memory ------------------------------------------------------------------------------------------
+
+
+def read_checked(handle: BlobHandle, piece: int) -> bytes | None:
+    content = handle.read_checked(piece)
+    return None if content is None else bytes(content)
+
+
+def test_a_piece_in_memory_is_what_was_compared_whatever_becomes_of_the_file(store: DiskStore, tmp_path: Path) -> None:
+    handle = fill(store, BLOB)
+    content = handle.read_checked(3)
+    flip(only_file(tmp_path, "blobs/*/*/*"), 3000)
+    assert content is not None
+    assert bytes(content) == BLOB.piece(3)
+    assert read_checked(handle, 3) is None
+    assert (handle.held, store.counters.rotten) == (BLOB.layout.full_mask ^ 1 << 3, {"client": 1})
+    assert read_checked(handle, 3) is None
+    write_piece(handle, BLOB, 3)
+    assert read_checked(handle, 3) == BLOB.piece(3)
+    handle.close()
+
+
+def test_a_piece_whose_hash_is_gone_is_read_once_the_digest_has_spoken_for_it(tmp_path: Path) -> None:
+    store = open_store(tmp_path)
+    fill(store, BLOB).close()
+    store.close()
+    only_file(tmp_path, "meta/*/*/*.hashes").write_bytes(b"")
+    store = open_store(tmp_path)
+    handle = store.get(BLOB.digest)
+    assert handle is not None
+    assert read_checked(handle, 2) is None
+    assert (read_checked(handle, 2), handle.complete) == (BLOB.piece(2), True)
+    handle.close()
+    store.close()
 
 
 # --- a restart of the machine ----------------------------------------------------------------------------------
