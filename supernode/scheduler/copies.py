@@ -41,6 +41,7 @@ def leave(member: Member) -> None:
         swarm.rack_nodes[node.rack] ^= node.bit
         for piece in range(swarm.count):
             swarm.in_rack[piece] &= ~node.bit
+    swarm.given_up &= ~node.bit
     del swarm.members[node.peer]
     del swarm.at_row[node.row]
     del node.members[swarm.number]

@@ -273,6 +273,7 @@ class Scheduler:
                     just_in_time.cancel(state, lease, "held already" if event.wanted else "not wanted")
         holdings.lose(state, member, member.have & ~held, "source no longer holds it")
         member.wanted = event.wanted
+        swarm.given_up &= ~node.bit
         copies.add(member, held)
         node.wake()
         text = "peer %d announced %d pieces, wanted %s"

@@ -249,6 +249,9 @@ class Node:
         up.node = down.node = self
         self.quarantined = False
         self.faults = 0
+        # Whether anybody ever got a piece from it, and how often it failed before.
+        self.served = peer == SEED
+        self.unserved_failures = 0
         # Leases to it that expired since one ended well.
         self.timeouts = 0
         # By source, failed leases in a row since one ended well; those of the last sources.
@@ -311,6 +314,8 @@ class Swarm:
         self.leased_to_peers = 0
         # Pieces that no peer holds and whose first copy will soon be at one: the seed sends no further copy of them.
         self.first_copy_pending = 0
+        # Nodes that are not counted on for what no other holds: they give it to nobody.
+        self.given_up = 0
         # Nodes that anything can be had from, and that need anything.
         self.holding = 0
         self.wanting = 0

@@ -28,6 +28,9 @@ class SchedulerSettings:
     expiry_min_s: float = 5.0
     # Until a link's rate is known.
     expiry_unknown_s: float = 30.0
+    # The same of a source that nobody ever got a piece from: of a small piece, and of a large one at this rate.
+    expiry_unserved_s: float = 5.0
+    unserved_rate_bytes_s: float = 262_144.0
     # Twice the time after each lease to a node that expired, up to this.
     expiry_max_s: float = 300.0
     # The receiver ends a lease at its own deadline and says so; the machine acts alone only this much later.
@@ -92,6 +95,10 @@ class SchedulerSettings:
     local_backoff_s: float = 2.0
     # With this many unanswered faults a node is not counted on for pieces that nobody else has: the origin is asked.
     faults_given_up: int = 4
+    # With so many failures nobody is, if nobody ever got a piece from it. A lease that ran for this part of its time
+    # without an end counts as all of them.
+    unserved_given_up: int = 2
+    silent_part: float = 0.9
 
     # --- rule 10, the origin once ---
     # Elected peers before the origin is opened to all.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import blake3
 import pytest
 
-from benchmarks.cluster.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from benchmarks.cluster.services import Cluster
 from peer.transport.wire import HEAD_END, format_request, nonce_path, parse_answer, pieces_path
 from proto.ids import Digest, peer_name, short_peer
@@ -22,6 +22,7 @@ from proto.wire.messages import Announce, PieceHashes, Source, SwarmOpened
 from proto.wire.tickets import prove_connection
 from tests.support.counts import assert_received
 from tests.support.evil_uploads import EvilUploads
+from tests.support.operator import evicts
 from tests.support.pullers import REPOSITORY, pull
 from tests.unit.supernode.harness import At, BarePeer
 
@@ -42,7 +43,7 @@ BAD_HOST = "127.0.0.2"
 @pytest.fixture
 def cluster(origin: CountingProxy, tmp_path: Path) -> Iterator[Cluster]:
     """One that admits anybody: what a member's certificate is worth is tested elsewhere."""
-    with Cluster(tmp_path, origin.address, supernode_flags=["--open"]) as running:
+    with Cluster(tmp_path, origin.address, supernode_flags=["--open", "--recovery", "0s"]) as running:
         yield running
 
 
@@ -144,6 +145,41 @@ async def test_strangers_bytes_under_claimed_hashes_reach_nobody(
     assert origin.ledger().gets(digest) == 1
     assert_received(cluster, origin=0, passthrough=0)
     assert victims[0].metrics().value("layercast_digest_checks_total", result="mismatch") == 0
+
+
+class SilentUploads:
+    """An upload port that takes connections, and what is asked there, and says nothing."""
+
+    def __enter__(self) -> str:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        return f"127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __exit__(self, *_: object) -> None:
+        self._listener.close()
+
+
+async def test_what_a_silent_member_alone_holds_comes_from_the_origin(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    digest = push(SIZE_BYTES)
+    first = cluster.add_peer()
+    assert (await asyncio.to_thread(pull, first.proxy, digest)).sha256 == digest
+    first.stop()
+    wait_until(lambda: evicts(cluster.supernode, digest), "the blob to be used by nobody")
+    # A new one has seen no transfers: it has no idea how long one takes.
+    cluster.supernode.stop()
+    cluster.supernode.start()
+    second, bad = cluster.add_peer(), BarePeer()
+    with SilentUploads() as bad.upload_address:
+        async with bad.link(At(cluster.supernode.ready["api"])):
+            await bad.send(announce(origin, digest, wanted=False, held=True))
+            await bad.expect(SwarmOpened)
+            answer = await asyncio.to_thread(pull, second.proxy, digest)
+            print(f"{SIZE_BYTES} bytes after {answer.elapsed_s:.1f} s")
+    assert (answer.complete, answer.sha256) == (True, digest)
+    # By the supernode, once more for all: the node itself would have gone there long after.
+    assert_received(second, seed=SIZE_BYTES, origin=0, passthrough=0)
+    assert origin.ledger().blob_bytes(digest) == 2 * SIZE_BYTES
 
 
 @pytest.mark.parametrize("address", ["a..b:80", "nobody.invalid:80", "127.0.0.9:22"])

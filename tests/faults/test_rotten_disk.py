@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import http.client
 import json
-import subprocess
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +13,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import wait_until
-from benchmarks.cluster.services import script
 from tests.support.counts import assert_becomes, assert_metric, assert_received
 from tests.support.held import held_ranges
+from tests.support.operator import evicts, layercast
 from tests.support.pullers import PATIENCE_S, blob_target, pull, start_pull
 from tests.support.rot import flip, stored_path
 
@@ -165,17 +164,6 @@ def test_what_a_scrub_finds_right_after_a_start_comes_from_the_swarm(
     assert_becomes(lambda: rotten(peer, "scrub") + rotten(peer, "digest"), 8.0)
     assert_received(peer, seed=8 * PIECE_BYTES, origin=0)
     assert origin.ledger().blob_bytes(digest) == SIZE_BYTES
-
-
-def layercast(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
-    """The operator's command, on the node."""
-    argv = [str(script("layercast")), *words, "--data-dir", str(service.data_dir)]
-    return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
-
-
-def evicts(service: Service, digest: str) -> bool:
-    done = layercast(service, "evict", digest)
-    return (done.returncode, done.stdout) == (0, f"evicted {digest}, 4.0 MiB\n")
 
 
 def test_verify_has_a_running_peer_drop_what_rotted_and_fetch_it_again(

@@ -18,6 +18,7 @@ from supernode.scheduler.timers import TimerKind
 
 if TYPE_CHECKING:
     from supernode.scheduler.records import Lease, Node, Swarm
+    from supernode.scheduler.settings import SchedulerSettings
     from supernode.scheduler.state import State
 
 # Failures that say nothing against the source, or not enough.
@@ -36,6 +37,8 @@ _FAILURES_MAX: Final = 64
 def succeeded(state: State, lease: Lease) -> None:
     """The lease ended well: its source's faults count half from now on."""
     lease.source.faults >>= 1
+    lease.source.served = True
+    lease.member.swarm.given_up &= ~lease.source.bit
     lease.receiver.timeouts = 0
     lease.receiver.failures.pop(lease.source.peer, None)
     rank_source(state, lease.source)
@@ -53,6 +56,9 @@ def failed(state: State, lease: Lease, reason: FailReason) -> None:
     """The lease ended without its piece: the piece goes elsewhere, and whoever is to blame waits."""
     settings = state.settings
     source, receiver, swarm = lease.source, lease.receiver, lease.member.swarm
+    unserved = not source.served and (reason not in _NO_FAULT or reason is FailReason.DISPUTED)
+    if unserved:
+        source.unserved_failures += settings.unserved_given_up if _was_silent(state, lease) else 1
     just_in_time.end(state, lease, stored=False)
     if reason is FailReason.BUSY:
         source.up.blocked_until = state.now + settings.busy_backoff_s
@@ -62,14 +68,14 @@ def failed(state: State, lease: Lease, reason: FailReason) -> None:
         state.timers.set(receiver.down.blocked_until, TimerKind.NODE, receiver.peer)
     elif reason is FailReason.NOT_HELD and source.peer in swarm.members:
         holdings.lose(state, swarm.members[source.peer], 1 << lease.piece, "source does not hold it")
-    if reason in (FailReason.TIMEOUT, FailReason.DISPUTED):
+    if reason in (FailReason.TIMEOUT, FailReason.DISPUTED) and not unserved:
         # Whoever is to blame: where the receiver is slow, the next lease must last longer, or it never gets a piece.
         receiver.timeouts += 1
     if reason not in _NO_FAULT:
         source.faults += 1
     if reason not in (FailReason.LOCAL, FailReason.CANCELLED):
         _keep_apart(state, receiver, source, busy=reason is FailReason.BUSY)
-    if source.faults >= settings.faults_given_up or _fails_all(state, swarm, source, receiver):
+    if _gives_nobody(settings, source) or _fails_all(state, swarm, source, receiver):
         _give_up(state, swarm, source)
     rank_source(state, source)
     for link in lease.links:
@@ -89,6 +95,23 @@ def _keep_apart(state: State, receiver: Node, source: Node, *, busy: bool) -> No
     state.block(receiver, source)
     backoff_s = min(most_s, first_s * 2 ** min(times, 16))
     state.timers.set(state.now + backoff_s, TimerKind.PAIR, receiver.peer, source.peer)
+
+
+def _was_silent(state: State, lease: Lease) -> bool:
+    """Whether the lease's time passed without an end."""
+    return (
+        lease.started_at is not None and state.now - lease.started_at >= state.settings.silent_part * lease.expires_in_s
+    )
+
+
+def _gives_nobody(settings: SchedulerSettings, source: Node) -> bool:
+    """Whether it failed so often that it is not counted on: sooner if it never gave anything to anybody.
+
+    That is counted by one receiver's word: at worst the origin is asked once more for what nobody else has.
+    """
+    return source.faults >= settings.faults_given_up or (
+        not source.served and source.unserved_failures >= settings.unserved_given_up
+    )
 
 
 def _fails_all(state: State, swarm: Swarm, source: Node, receiver: Node) -> bool:
@@ -122,15 +145,18 @@ def rank_source(state: State, node: Node) -> None:
 
 
 def _give_up(state: State, swarm: Swarm, source: Node) -> None:
-    """Nobody gets anything from this node: what it alone holds counts as missing, or its receivers wait for ever.
+    """Nobody gets anything from this node: what it and its like alone hold is missing, or its receivers wait for ever.
 
     It counts again when it announces again.
     """
     member = swarm.members.get(source.peer)
     if member is None or source.peer == SEED or source.quarantined:
         return
-    alone = sum(1 << piece for piece in indices(member.have) if swarm.holders[piece] == source.bit)
-    holdings.lose(state, member, alone, "its only source gives it to nobody")
+    swarm.given_up |= source.bit
+    gone = sum(1 << piece for piece in indices(member.have) if not swarm.holders[piece] & ~swarm.given_up)
+    for row in indices(swarm.given_up):
+        other = swarm.at_row[row]
+        holdings.lose(state, other, gone & other.have, "its only sources give it to nobody")
 
 
 def quarantine(state: State, node: Node, reason: str) -> None:

@@ -25,6 +25,8 @@ def expiry_s(state: State, lease: Lease) -> float:
     settings = state.settings
     patience_s = settings.expiry_unknown_s
     only_assumed = lease.source.up.assumed and lease.source.up.carries is None
+    if not lease.source.served:
+        patience_s = min(patience_s, max(settings.expiry_unserved_s, lease.size_bytes / settings.unserved_rate_bytes_s))
     if lease.duration_s is not None and not only_assumed:
         patience_s = max(settings.expiry_min_s, settings.expiry_factor * lease.duration_s)
     if not lease.receiver.timeouts:

@@ -72,6 +72,10 @@ class Playbook:
         """The peer announces what it holds and wants nothing."""
         return self.tell(contract.PeerAnnounced(swarm, peer, mask(held), False))
 
+    def has_served(self, peer: int) -> None:
+        """Somebody got a piece from the peer before."""
+        self.scheduler.inspect().nodes[peer].served = True
+
     def seed_gets(self, *pieces: int, swarm: int = SWARM, after_s: float = 0.0) -> list[Command]:
         """Pieces arrive from the origin."""
         self.now += after_s

@@ -13,7 +13,7 @@ from supernode.scheduler.contract import (
     FailReason,
 )
 from supernode.scheduler.rules import faults, link_rates
-from tests.unit.supernode.scheduler.support import PIECE_BYTES, SWARM, Playbook, grants, only_grant, routes
+from tests.unit.supernode.scheduler.support import PIECE_BYTES, SWARM, Playbook, fetched, grants, only_grant, routes
 
 # A piece takes a second at this rate, and twenty at that of the slow node.
 RATE = float(PIECE_BYTES)
@@ -129,6 +129,7 @@ def test_a_pair_backs_off_for_twice_as_long_each_time(reason: FailReason) -> Non
     play.join(1, 2, 3)
     play.open_at_peers(2)
     play.hold(1, "**")
+    play.has_served(1)
     play.want(3, "*.")
     lease = only_grant(play.want(2, "*."))
     waited = []
@@ -148,12 +149,102 @@ def test_a_source_that_fails_everybody_who_wants_the_blob_is_counted_on_no_more(
     play.hold(1, "*")
     lease = only_grant(play.want(2))
     commands: list[contract.Command] = []
+    play.has_served(1)
     for _ in range(play.scheduler.settings.faults_given_up):
         commands = play.tell(contract.FetchFailed(lease.lease_id, FailReason.DISPUTED))
         if any(isinstance(command, contract.FetchFromOrigin) for command in commands):
             break
         lease = cast("contract.GrantLease", play.wake_until(contract.GrantLease))
     assert [command.pieces for command in commands if isinstance(command, contract.FetchFromOrigin)] == [0b1]
+
+
+def silence(play: Playbook, lease: contract.GrantLease) -> list[contract.Command]:
+    """The receiver waited in vain for all of the lease's time, and the source never gave anything to anybody."""
+    assert lease.expires_in_s == play.scheduler.settings.expiry_unserved_s
+    return play.tell(contract.FetchFailed(lease.lease_id, FailReason.DISPUTED), after_s=lease.expires_in_s)
+
+
+def test_what_a_silent_node_alone_holds_is_asked_of_the_origin_at_once() -> None:
+    play = Playbook()
+    play.join(1, 2, 3)
+    play.open_at_peers(2)
+    play.hold(1, "**")
+    first, _ = grants(play.want(2))
+    play.want(3)
+    assert fetched(silence(play, first)) == 0b11
+
+
+def test_what_several_silent_nodes_hold_is_asked_of_the_origin_after_the_last() -> None:
+    play = Playbook()
+    play.join(1, 2, 3)
+    play.open_at_peers(1)
+    play.hold(1, "*")
+    play.hold(2, "*")
+    after_first = silence(play, only_grant(play.want(3)))
+    assert fetched(after_first) == 0
+    assert fetched(silence(play, only_grant(after_first))) == 0b1
+
+
+def test_a_silent_node_counts_again_when_it_announces_again() -> None:
+    play = Playbook()
+    play.join(1, 2, 3)
+    play.open_at_peers(1)
+    play.hold(1, "*")
+    silence(play, only_grant(play.want(2)))
+    play.hold(1, "*")
+    assert routes(play.want(3)) == [(0, 1, 3)]
+
+
+def test_one_that_gave_something_is_asked_again_after_a_silence() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open_at_peers(2)
+    play.hold(1, "**")
+    first, second = grants(play.want(2))
+    play.stored(first)
+    failed = play.tell(contract.FetchFailed(second.lease_id, FailReason.DISPUTED), after_s=second.expires_in_s)
+    assert fetched(failed) == 0
+    assert isinstance(play.wake_until(contract.GrantLease), contract.GrantLease)
+
+
+def test_of_one_that_never_gave_anything_two_failures_are_enough() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open_at_peers(1)
+    play.hold(1, "*")
+    lease = only_grant(play.want(2))
+    assert fetched(play.tell(contract.FetchFailed(lease.lease_id, FailReason.DISPUTED))) == 0
+    again = cast("contract.GrantLease", play.wake_until(contract.GrantLease))
+    assert again.expires_in_s == lease.expires_in_s
+    assert fetched(play.tell(contract.FetchFailed(again.lease_id, FailReason.DISPUTED))) == 0b1
+
+
+@pytest.mark.parametrize("reason", [FailReason.BUSY, FailReason.LOCAL, FailReason.TICKET])
+def test_one_that_never_gave_anything_is_not_given_up_for_what_is_no_fault_of_its_own(reason: FailReason) -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open_at_peers(1)
+    play.hold(1, "*")
+    lease = only_grant(play.want(2))
+    for _ in range(play.scheduler.settings.unserved_given_up):
+        assert fetched(play.tell(contract.FetchFailed(lease.lease_id, reason))) == 0
+        lease = cast("contract.GrantLease", play.wake_until(contract.GrantLease))
+
+
+def test_the_first_transfer_from_a_node_has_the_longer_the_larger_its_piece() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    settings = play.scheduler.settings
+    expiries = []
+    for swarm, seconds in enumerate((1.0, 20.0, 1000.0), start=1):
+        size_bytes = int(seconds * settings.unserved_rate_bytes_s)
+        play.tell(contract.SwarmOpened(swarm, size_bytes, size_bytes, seed_held=1))
+        play.tell(contract.PieceEvicted(swarm, SEED, 1))
+        play.tell(contract.PeerAnnounced(swarm, 1, 1, False))
+        lease = only_grant(play.tell(contract.PeerAnnounced(swarm, 2, 0, True)))
+        expiries.append(lease.expires_in_s)
+        play.tell(contract.PeerWithdrew(swarm, 2))
+    assert expiries == [settings.expiry_unserved_s, 20.0, settings.expiry_unknown_s]
 
 
 def test_silence_ends_a_lease_and_its_late_success_still_counts() -> None:

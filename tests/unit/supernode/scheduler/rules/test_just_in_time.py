@@ -41,6 +41,7 @@ def test_a_receiver_whose_word_proves_nothing_is_given_longer_too() -> None:
     play.join(1, 2)
     play.open_at_peers(1)
     play.hold(1, "*")
+    play.has_served(1)
     first = only_grant(play.want(2))
     play.tell(contract.FetchFailed(first.lease_id, FailReason.DISPUTED))
     again = play.wake_until(contract.GrantLease)

@@ -188,6 +188,7 @@ def test_what_its_only_holder_gives_to_nobody_is_asked_of_the_origin() -> None:
     play.join(1, 2)
     play.open("....")
     play.hold(1, "****")
+    play.has_served(1)
     commands = play.want(2)
     for _ in range(play.scheduler.settings.faults_given_up):
         lease = only_grant(commands) if grants(commands) else play.wake_until(contract.GrantLease)
