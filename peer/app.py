@@ -305,7 +305,12 @@ class Peer:
     async def _serve_clients(self, node: Node) -> None:
         pool = ThreadPoolExecutor(SENDFILE_THREADS, thread_name_prefix="sendfile")
         self._closing.callback(pool.shutdown)
-        gate = PermissionGate(self._origins, self._config.permission_ttl_s, on_asked=self.metrics.permission_asked)
+        gate = PermissionGate(
+            self._origins,
+            self._config.permission_ttl_s,
+            stale_s=self._config.stale_if_down_s,
+            on_asked=self.metrics.permission_asked,
+        )
         self._closing.callback(gate.close)
         hosts = self._config.mirror_hosts
         context = ProxyContext(
@@ -450,8 +455,8 @@ def _limits(config: PeerConfig) -> Limits:
         grace_s=min(usual.grace_s, patience_s),
         silent_grace_s=patience_s,
         grace_jitter_s=min(usual.grace_jitter_s, patience_s),
-        public_s=config.public_ttl_s,
-        public_outage_s=config.public_outage_s,
+        public_s=config.permission_ttl_s,
+        stale_s=config.stale_if_down_s,
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from peer.registry import origins
 from proto.config import settings
-from proto.config.service_settings import ServiceSettings, address
+from proto.config.service_settings import SERVICE_REMOVED, ServiceSettings, address
 from proto.config.settings import default_data_dir, option
 from proto.config.values import (
     HostPort,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from proto.wire.join import JoinToken
 
 # Options of earlier releases: one that is still set is a warning, since a node needs its peer to start.
-REMOVED: Final = {"prefetch": "layers are no longer begun before a client asks for them"}
+REMOVED: Final = {**SERVICE_REMOVED, "prefetch": "layers are no longer begun before a client asks for them"}
 
 
 def _parse_token_file(text: str) -> Path:
@@ -123,11 +123,6 @@ class PeerConfig(ServiceSettings):
         "registry of requests that name none; docker and podman mean Docker Hub",
         reloadable=True,
         metavar="URL",
-    )
-    permission_ttl_s: float = option(
-        within(parse_duration, 0.0, 3600.0, "0s to 1h"),
-        60.0,
-        "seconds; what an origin allowed a credential is remembered so long at most, so a revoked one reads that long",
     )
     supernode_patience_s: float = option(
         within(parse_duration, 0.0, 3600.0, "0s to 1h"),

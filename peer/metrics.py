@@ -45,7 +45,7 @@ class Metrics(ServiceMetrics):
         self.permissions_asked = self._counter(
             "layercast_permissions_asked", "Questions to origins whether a client may read a blob, by answer.", "answer"
         )
-        for answer in ("allowed", "refused", "unanswered"):
+        for answer in ("allowed", "refused", "unanswered", "stale"):
             self.permissions_asked.labels(answer)
         self.pushed_bytes = self._counter("layercast_pushed_bytes", "Payload that clients sent to their registries.")
         for origin in ("swarm", "store", "passthrough"):
@@ -78,7 +78,10 @@ class Metrics(ServiceMetrics):
         self.client_bytes.labels(origin).inc(size_bytes)
 
     def permission_asked(self, answer: str) -> None:
-        """An origin was asked whether a client may read a blob: `allowed`, `refused` or `unanswered`."""
+        """An origin was asked whether a client may read a blob: `allowed`, `refused` or `unanswered`.
+
+        `stale`: it was not, and what it said before counts.
+        """
         self.permissions_asked.labels(answer).inc()
 
     def pushed(self, size_bytes: int) -> None:

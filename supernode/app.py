@@ -81,6 +81,8 @@ UPLOAD_CONNECTIONS_MAX: Final = 4096
 # The assumed rate of the uplink while none is configured: 1 Gbit/s.
 UPLINK_ASSUMED_BYTES_S: Final = 125_000_000
 SESSIONS_END_S: Final = 1.5
+# For so much of its time an origin's word is told to nodes, so that some of it is left for the way there.
+KNOWN_SHARE: Final = 0.9
 # SQLite and sockets of origins, uploads and files beside the sessions.
 DESCRIPTORS_BESIDE_SESSIONS: Final = 8192
 
@@ -204,14 +206,15 @@ class Supernode:
             lambda source, digest: self._origin.public_size(source, digest, self._heads),
             self._state,
             origins.queues,
-            fresh_s=config.public_ttl_s,
-            stale_s=config.public_outage_s,
+            fresh_s=KNOWN_SHARE * config.permission_ttl_s,
+            stale_s=config.stale_if_down_s,
             on_refused=lambda reason: self.metrics.blobs_refused.labels(reason).inc(),
         )
         self._private_access = PrivateAccess(
             lambda source, digest: self._origin.private_size(source, digest, self._heads),
             self._has_login,
             origins.queues,
+            KNOWN_SHARE * config.permission_ttl_s,
         )
         for close in (self._seed.close, self._transport.close, origins.close, self._seed.cancel_all):
             self._closing.callback(close)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from peer.registry import origins
 from proto.config import settings
-from proto.config.service_settings import ServiceSettings, address
+from proto.config.service_settings import SERVICE_REMOVED, ServiceSettings, address
 from proto.config.settings import default_data_dir, option
 from proto.config.values import (
     HostPort,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 EVENT_LOG_BYTES_MIN: Final = 64 << 10
 
 # Options of earlier releases: one that is still set is a warning, since a cluster needs its supernode to start.
-REMOVED: Final = {"datagrams": "control goes by TCP alone, datagrams are gone"}
+REMOVED: Final = {**SERVICE_REMOVED, "datagrams": "control goes by TCP alone, datagrams are gone"}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,6 +60,18 @@ class Reader:
         return 0 if self.allowed_bytes is None else PROVEN if self.proven else LISTED
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An announcement that waits for its answer: the place that it named, what it said of a permission there
+    (Announce.allowed), and when it was sent. Not `asks`: nobody may read by its answer.
+    """
+
+    source: Source
+    allowed: int
+    at: float
+    asks: bool
+
+
 @dataclass(slots=True)
 class Fetch:
     """A transfer of one piece. `lease` is 0 when no lease (of this session, not cancelled) stands behind it.
@@ -141,9 +153,7 @@ class Blob:
     announced: bool = False
     announced_held: int = 0
     announced_wanted: bool = False
-    unanswered: deque[Source] = field(default_factory=deque)
-    # With each of them, what was said of its permission (Announce.allowed).
-    unanswered_allowed: deque[int] = field(default_factory=deque)
+    unanswered: deque[Asked] = field(default_factory=deque)
     early: list[Grant | InlineBlob] = field(default_factory=list)
     reader_sent: int = NO_READER
     origin_state: str = ""
@@ -168,7 +178,6 @@ class Blob:
         self.announced = self.announced_wanted = False
         self.announced_held = 0
         self.unanswered.clear()
-        self.unanswered_allowed.clear()
         self.early.clear()
         self.reader_sent = NO_READER
         self.origin_state = ""
@@ -181,16 +190,13 @@ class Blob:
         self.layout = layout
         self.full = layout.full_mask if layout is not None else 0
 
-    def answered(self) -> tuple[Source | None, int]:
-        """The oldest announcement got its answer: its place, and what was said of a permission."""
-        if not self.unanswered:
-            return None, 0
-        return self.unanswered.popleft(), self.unanswered_allowed.popleft()
+    def answered(self) -> Asked | None:
+        """The oldest announcement got its answer."""
+        return self.unanswered.popleft() if self.unanswered else None
 
     def asked_for(self, source: Source) -> int:
-        """The most that is said of a permission there in announcements that wait for an answer; -1: there is none."""
-        both = zip(self.unanswered, self.unanswered_allowed, strict=True)
-        return max((allowed for place, allowed in both if place == source), default=-1)
+        """The most that is said of a permission there in questions that wait for an answer; -1: there is none."""
+        return max((asked.allowed for asked in self.unanswered if asked.asks and asked.source == source), default=-1)
 
     @property
     def all_held(self) -> bool:

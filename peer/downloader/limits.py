@@ -23,10 +23,10 @@ class Limits:
     size_wait_s: float = 23.0
     # A reader whose answer comes behind one about another upstream goes to its own: that one's trouble is not its.
     other_upstream_s: float = 0.5
-    # For how long a check that a blob is public counts.
-    public_s: float = 3600.0
-    # The same while the origin cannot be asked.
-    public_outage_s: float = 4 * 3600.0
+    # For how long it counts that a blob is public, from when its origin was asked.
+    public_s: float = 60.0
+    # The same while the origin cannot be asked; 0: not at all.
+    stale_s: float = 0.0
     # For how long a repository that refused an anonymous question is not asked that again for another of its blobs.
     denied_s: float = 60.0
     denied_max: int = 4096

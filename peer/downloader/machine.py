@@ -163,4 +163,4 @@ class Downloader:
         blob = self.state.blobs.get(digest)
         if blob is None or blob.layout is None or not self.state.sharing or not blob.serves(source.upstream):
             return None
-        return blob.layout.size_bytes if self.state.public.get((digest, source), -1.0) >= now else None
+        return blob.layout.size_bytes if self.state.public.get((digest, source), -1.0) > now else None

@@ -63,14 +63,14 @@ def _is_known_public(state: State, blob: Blob, source: Source) -> bool:
 def ask(state: State, blob: Blob, source: Source, allowed: int = 0) -> None:
     """Find out whether the blob is public at the source, and its size; or whether it is shared among those allowed."""
     if state.connected:
-        if any(other.upstream != source.upstream for other in blob.unanswered):
+        if any(other.source.upstream != source.upstream for other in blob.unanswered):
             _hurry(state, blob, source)
-        if blob.asked_for(source) < allowed or source not in blob.unanswered:
+        if blob.asked_for(source) < allowed:
             blob.wanted = blob.wanted or not blob.complete
             state.announce(blob, source, allowed)
-    elif (blob.digest, source) not in state.public_checks.values():
+    elif not any(asked[:2] == (blob.digest, source) for asked in state.public_checks.values()):
         check = state.new_id()
-        state.public_checks[check] = (blob.digest, source)
+        state.public_checks[check] = (blob.digest, source, state.now)
         state.emit(CheckPublic(check, blob.digest, source))
 
 
@@ -81,10 +81,10 @@ def _hurry(state: State, blob: Blob, source: Source) -> None:
             reader.deadline = min(reader.deadline, state.now + state.limits.other_upstream_s)
 
 
-def serve(state: State, blob: Blob, source: Source, *, anew: bool = True) -> None:
-    """The blob was found public at the source just now: let in who named it. `anew`: see _bind()."""
+def serve(state: State, blob: Blob, source: Source, asked_at: float, *, anew: bool = True) -> None:
+    """The source, asked then or later, gives the blob to anyone: let in who named it. `anew`: see _bind()."""
     if _bind(state, blob, source, anew=anew):
-        state.mark_public(blob, source)
+        state.mark_public(blob, source, asked_at)
         admit(state, blob, source)
 
 
@@ -135,7 +135,7 @@ def reader_closed(state: State, event: ReaderClosed) -> Blob | None:
 
 def public_checked(state: State, event: PublicChecked) -> Blob | None:
     """This node's own HEAD ended."""
-    digest, source = state.public_checks.pop(event.check, (None, None))
+    digest, source, asked_at = state.public_checks.pop(event.check, (None, None, 0.0))
     blob = state.blobs.get(digest) if digest is not None else None
     if blob is None or source is None:
         return blob
@@ -149,8 +149,8 @@ def public_checked(state: State, event: PublicChecked) -> Blob | None:
     if not reason and not set_layout(state, blob, event.size_bytes, None):
         reason = "limit"
     if not reason:
-        serve(state, blob, source)
-    elif not (state.connected and source in blob.unanswered):
+        serve(state, blob, source, asked_at)
+    elif not (state.connected and blob.asked_for(source) >= 0):
         message = event.message or "the blob's size is not one we serve"
         source_refused(state, blob, source, reason, message, event.retry_after_s)
     return blob
@@ -189,10 +189,11 @@ def blob_refused(state: State, event: BlobRefused) -> Blob | None:
     blob = state.named(event.digest)
     if blob is None:
         return None
-    source, allowed = blob.answered()
+    asked = blob.answered()
     state.note(blob, f"refused by the supernode: {event.reason}")
-    if source is not None:
-        source_refused(state, blob, source, event.reason, event.message, event.retry_after_s, allowed)
+    if asked is not None:
+        reason, message, retry_after_s = event.reason, event.message, event.retry_after_s
+        source_refused(state, blob, asked.source, reason, message, retry_after_s, asked.allowed)
     if not blob.swarm and not blob.complete and not blob.unanswered and not blob.fetched_here:
         if not blob.private:
             state.fail_readers(blob, f"the supernode does not share this blob: {event.reason}")

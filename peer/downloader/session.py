@@ -35,7 +35,7 @@ def opened(state: State, _: SupernodeConnected) -> None:
         if blob.held or blob.wanted or blob.complete:
             state.announce(blob, None)
         for source, allowed in asking.items():
-            if blob.asked_for(source) < allowed or source not in blob.unanswered:
+            if blob.asked_for(source) < allowed:
                 state.announce(blob, source, allowed)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from random import Random  # noqa: TC003  # compiled, a dataclass looks its fields' types up
 from typing import TYPE_CHECKING
 
-from peer.downloader.blob import Blob, StoreState
+from peer.downloader.blob import Asked, Blob, StoreState
 from peer.downloader.contract import (
     BytesPrivate,
     CancelUpstream,
@@ -60,7 +60,9 @@ class State:
     # Who works on what: ids of transfers, upstream fetches, checks and queries, and readers, to their blob.
     owners: dict[int, Blob] = field(default_factory=dict)
     reader_blobs: dict[int, Blob] = field(default_factory=dict)
-    public_checks: dict[int, tuple[Digest, Source]] = field(default_factory=dict)
+    # This node's own questions to origins, and since when they are on their way.
+    public_checks: dict[int, tuple[Digest, Source, float]] = field(default_factory=dict)
+    # Until when it counts that a source gives a blob to anyone.
     public: dict[tuple[Digest, Source], float] = field(default_factory=dict)
     # Places that refused an anonymous question, and until when that counts.
     denied: dict[Source, float] = field(default_factory=dict)
@@ -119,13 +121,13 @@ class State:
 
     def is_public(self, digest: Digest, source: Source, *, outage: bool = False) -> bool:
         """`outage`: the origin cannot be asked now, so that its earlier word counts for longer."""
-        longer_s = max(0.0, self.limits.public_outage_s - self.limits.public_s) if outage else 0.0
-        return self.public.get((digest, source), float("-inf")) + longer_s >= self.now
+        longer_s = max(0.0, self.limits.stale_s - self.limits.public_s) if outage else 0.0
+        return self.public.get((digest, source), float("-inf")) + longer_s > self.now
 
-    def mark_public(self, blob: Blob, source: Source) -> None:
-        """An origin gives this blob to anyone; valid for limits.public_s."""
-        self.public.pop((blob.digest, source), None)
-        self.public[blob.digest, source] = self.now + self.limits.public_s
+    def mark_public(self, blob: Blob, source: Source, asked_at: float) -> None:
+        """An origin, asked then or later, gives this blob to anyone; valid for limits.public_s from then."""
+        until = max(asked_at + self.limits.public_s, self.public.pop((blob.digest, source), float("-inf")))
+        self.public[blob.digest, source] = until
         if len(self.public) > self.limits.public_max:
             del self.public[next(iter(self.public))]
         if source in blob.sources:
@@ -224,8 +226,12 @@ class State:
     def announce(self, blob: Blob, source: Source | None, allowed: int = 0) -> None:
         """What we hold and want, naming one source (None: see Blob.place; a private one's own).
 
+        Without one, and with nothing wanted, it asks nothing: a node that comes back with thousands of blobs has the
+        origins asked about none of them.
         Each is answered, in order, by SwarmOpened or BlobRefused; without a source it would be refused.
         """
+        wanted = blob.wanted and not blob.complete
+        asks = wanted or source is not None
         if source is None and blob.private:
             source, allowed = blob.private_source, PROVEN
         source = source or blob.place
@@ -234,18 +240,12 @@ class State:
         layout = blob.layout
         held = mask_to_bytes(blob.held, layout.count) if layout is not None else b""
         size, piece_size = (layout.size_bytes, layout.piece_size_bytes) if layout is not None else (0, 0)
-        wanted = blob.wanted and not blob.complete
         own = blob.fetched_here & ~blob.held if layout is not None else 0
         fetching = mask_to_bytes(own, layout.count) if layout is not None and own else b""
         self.emit(
-            Send(
-                Announce(
-                    str(blob.digest), (source,), wanted, size, piece_size, held, fetching=fetching, allowed=allowed
-                )
-            )
+            Send(Announce(str(blob.digest), (source,), wanted, size, piece_size, held, b"", fetching, allowed, asks))
         )
-        blob.unanswered.append(source)
-        blob.unanswered_allowed.append(allowed)
+        blob.unanswered.append(Asked(source, allowed, self.now, asks))
         blob.announced, blob.announced_held, blob.announced_wanted = True, blob.held, wanted
 
     def tell_reader_moved(self, blob: Blob) -> None:

@@ -52,9 +52,9 @@ def opened(state: State, event: SwarmOpened) -> Blob | None:
     if blob is None:
         state.send(Withdraw(event.digest))
         return None
-    source, allowed = blob.answered()
-    if source is not None and private.is_foreign(blob, source):
-        private.refuse_foreign(state, blob, source)
+    asked = blob.answered()
+    if asked is not None and private.is_foreign(blob, asked.source):
+        private.refuse_foreign(state, blob, asked.source)
         state.send(Withdraw(event.digest))
         return blob
     if not set_layout(state, blob, event.size_bytes, event.piece_size_bytes):
@@ -70,10 +70,11 @@ def opened(state: State, event: SwarmOpened) -> Blob | None:
         # They came while the answer was on its way.
         state.send(Stored(0, blob.swarm, piece, 0))
     blob.announced_held = blob.held
-    if source is not None and event.private:
-        private.shared(state, blob, source, allowed)
-    elif source is not None:
-        serve(state, blob, source, anew=anew)
+    if asked is not None and event.private:
+        private.shared(state, blob, asked.source, asked.allowed)
+    elif asked is not None and asked.asks:
+        # The word is at most so old: its age, and the time that the question and the answer took together.
+        serve(state, blob, asked.source, asked.at - max(0.0, event.age_s), anew=anew)
     if blob.wanted and not blob.complete:
         state.open_store(blob)
     state.tell_reader_moved(blob)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from peer.permission.credentials import CredentialKeys, expires_unix_s
 from peer.permission.manifests import listed_blobs
@@ -29,11 +29,20 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
+# An origin that says nothing for so long is down, where its earlier word counts then.
+SILENT_S: Final = 10.0
+
+
+def is_refusal(error: UpstreamError) -> bool:
+    """The origin decided that the client may not read, or that there is nothing to be read."""
+    return error.kind in (UpstreamKind.DENIED, UpstreamKind.UNKNOWN)
+
+
 class PermissionGate:
     """Lives on the event loop. close() it in the end; the origins' queues join the threads.
 
-    `lasts_s`: how long what an origin allowed is remembered at most. `on_asked` counts questions by how they ended:
-    allowed, refused, unanswered.
+    `lasts_s`, `stale_s`: how long what an origin allowed counts at most, see Permissions. `on_asked` counts questions
+    by how they ended: allowed, refused, unanswered; and answers in their place: stale.
     """
 
     def __init__(
@@ -41,6 +50,7 @@ class PermissionGate:
         origins: Origins,
         lasts_s: float,
         *,
+        stale_s: float = 0.0,
         on_asked: Callable[[str], None] = lambda outcome: None,
         clock: Callable[[], float] = time.monotonic,
         unix_clock: Callable[[], float] = time.time,
@@ -50,7 +60,7 @@ class PermissionGate:
         self._clock = clock
         self._unix_clock = unix_clock
         self._keys = CredentialKeys()
-        self._permissions = Permissions(lasts_s)
+        self._permissions = Permissions(lasts_s, stale_s)
         self._asking: dict[Question, asyncio.Task[Permission]] = {}
         self._cancel = Cancellation()
 
@@ -67,7 +77,16 @@ class PermissionGate:
         if task is None:
             task = self._asking[question] = asyncio.create_task(self._ask(question, upstream, caller))
             task.add_done_callback(lambda _: self._asking.pop(question, None))
-        return await asyncio.shield(task)
+        stale = self._permissions.stale(question, self._clock())
+        try:
+            async with asyncio.timeout(None if stale is None else SILENT_S):
+                return await asyncio.shield(task)
+        except (UpstreamError, TimeoutError) as error:
+            if stale is None or (isinstance(error, UpstreamError) and is_refusal(error)):
+                raise
+            logger.warning("read_allowed_stale upstream=%s digest=%s %s", upstream.host, digest.short, error)
+            self._on_asked("stale")
+            return stale
 
     def manifest_given(self, upstream: UpstreamConfig, repository: str, body: bytes, caller: Caller) -> None:
         """The origin just gave this manifest to this client."""
@@ -98,7 +117,7 @@ class PermissionGate:
         try:
             size_bytes = await asyncio.wrap_future(asked)
         except UpstreamError as error:
-            refused = error.kind in (UpstreamKind.DENIED, UpstreamKind.UNKNOWN)
+            refused = is_refusal(error)
             if refused:
                 self._permissions.forget(question)
             self._on_asked("refused" if refused else "unanswered")

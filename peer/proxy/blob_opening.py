@@ -11,6 +11,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from peer.node.blobs import Allowed, BlobFailed, DigestMismatch, NotShared
+from peer.permission.gate import is_refusal
 from proto.errors import LayercastError, LocalError, UpstreamError, UpstreamKind
 from proto.oci.routes import BlobRoute, ManifestRoute
 
@@ -69,7 +70,7 @@ async def _open(asked: ClientRequest) -> OpenedBlob:
     try:
         permission = await asked.wait_for(asking, asking.cancel)
     except UpstreamError as refusal:
-        if refusal.kind in (UpstreamKind.DENIED, UpstreamKind.UNKNOWN):
+        if is_refusal(refusal):
             raise ReadRefused(str(refusal)) from None
         raise NotShared("unavailable", str(refusal)) from None
     return await _open_allowed(asked, permission)

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     from proto.config.values import HostPort
 
 GIB: Final = 1 << 30
+# Options of earlier releases.
+SERVICE_REMOVED: Final = {
+    "public_ttl": "permission_ttl is the one time for all that origins say of who may read; set it on all nodes alike",
+    "public_outage": "what is said of a registry that is down counts for stale_if_down, and not by default",
+}
 
 
 def address(default: HostPort | None, help: str) -> Any:
@@ -81,11 +86,16 @@ class ServiceSettings(Settings):
     upload_slots: int = option(
         within(parse_int, 1, math.inf, "at least 1"), 8, "transfers to peers at a time; more share one link no better"
     )
-    public_ttl_s: float = option(
-        parse_duration, 3600.0, "how long a blob counts as public after its origin was asked; as long on all nodes"
+    permission_ttl_s: float = option(
+        within(parse_duration, 0.0, 3600.0, "0s to 1h"),
+        60.0,
+        "seconds; what an origin said of who may read a blob counts so long from when it was asked, on the way to a "
+        "client's node and there together, and no longer than a token says; alike on all nodes",
     )
-    public_outage_s: float = option(
-        parse_duration, 4 * 3600.0, "the same while its origin cannot be asked (down, or it wants no requests)"
+    stale_if_down_s: float = option(
+        parse_duration,
+        0.0,
+        "seconds for which the last such word counts while its origin is down, hangs or answers 429; 0: not at all",
     )
     origin_first_byte_s: float = option(
         within(parse_duration, 1.0, 3600.0, "1s to 1h"),

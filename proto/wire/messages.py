@@ -138,6 +138,7 @@ class Announce:
     itself now; an OriginStatus says whether it goes on. `hashes` is of an earlier release, and means nothing.
     `allowed`: the source allows a client here to read the blob, of `size_bytes`, though it may be private: LISTED (by a
     manifest that it gave to this client) or PROVEN (by its answer for the blob itself); 0: nothing is known.
+    `asks`: whether the source gives it to anyone is to be known, of late; else the peer only tells what it holds.
     """
 
     digest: str
@@ -149,6 +150,7 @@ class Announce:
     hashes: bytes = b""
     fetching: bytes = b""
     allowed: int = 0
+    asks: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +227,7 @@ class SwarmOpened:
     """Answer to Announce: the blob is public at the announced sources, this is its cut, and a ticket for it.
 
     `private`: it is not. The node gives it to those alone whom that source allows, and takes pieces by TLS alone.
+    `age_s`: how long ago the source was asked; infinite for what counts this once alone.
     """
 
     swarm: int
@@ -233,6 +236,7 @@ class SwarmOpened:
     piece_size_bytes: int
     ticket: bytes
     private: bool = False
+    age_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

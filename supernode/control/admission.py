@@ -163,10 +163,11 @@ class Admission:
         public: Iterable[Source],
         *,
         private: bool = False,
+        age_s: float = 0.0,
     ) -> None:
         """A peer announced the blob, which these sources give to anyone; answer it. Raises FrameInvalid.
 
-        `private`: they give it to clients of that peer.
+        `private`: they give it to clients of that peer. `age_s`: so long ago they were asked.
         """
         held = _held(swarm, announce)
         quarantined = self._nodes.is_quarantined(session.info.peer)
@@ -187,7 +188,7 @@ class Admission:
             self._participation.remember_holder(session, swarm)
         else:
             self._participation.forget_holder(session, swarm)
-        self._answer(session, swarm, member)
+        self._answer(session, swarm, member, age_s)
         if not swarm.layout.count:
             return
         # Before what it wants: the origin is not to be asked for what it has.
@@ -197,12 +198,12 @@ class Admission:
         if swarm.returned(session.node):
             self._ports.post(contract.RecoveryPeerReturned(swarm.number, session.node))
 
-    def _answer(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
+    def _answer(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember, age_s: float) -> None:
         """The answer to an announcement, and what a member that wants the blob needs to begin."""
         if member.wanted and swarm.layout.count > 1 and self._ports.delivery.leases_pieces:
             # It can connect before its first lease comes.
             self._notifier.introduce(session, SEED_NODE)
-        self._notifier.send_opened(session, swarm, member)
+        self._notifier.send_opened(session, swarm, member, age_s)
         if member.wanted:
             session.wanting.add(swarm.number)
             if not swarm.inline:

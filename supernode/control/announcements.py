@@ -172,7 +172,8 @@ class Announcements:
                 swarm = await self._serving(digest, verdict, announce, host_of(session), public)
                 try:
                     if self._control.nodes.session(session.node) is session:
-                        self._control.admission.enter(session, swarm, announce, public, private=verdict.private)
+                        private, age_s = verdict.private, verdict.age_s
+                        self._control.admission.enter(session, swarm, announce, public, private=private, age_s=age_s)
                 finally:
                     # Also where it breaks the protocol: nobody may be in it.
                     self._control.participation.settle(swarm)
@@ -233,6 +234,10 @@ class Announcements:
         if times >= VOIDS_MAX:
             message = f"origin {source.upstream} sent content that is not blob {digest.short}, {times} times"
             return Verdict(0, "unavailable", message), source
+        if not (announce.asks or announce.wanted or announce.allowed):
+            told = await self._public_access.recall(source, digest)
+            if told is not None:
+                return told, source
         private = self._private_access if announce.allowed and self._delivery.leases_pieces else None
         if private is None or not self._public_access.denies(source):
             verdict = await self._public_access.check(source, digest, asker)

@@ -73,13 +73,13 @@ class Notifier:
                 member.passes_on |= signed.pieces
         member.hashes_sent |= missing
 
-    def send_opened(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
-        """The answer to an announcement, with a ticket that is good for ten minutes."""
+    def send_opened(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember, age_s: float = 0.0) -> None:
+        """The answer to an announcement, with a ticket that is good for ten minutes. `age_s`: of the origin's word."""
         member.ticket_renew_s = self._clock() + TICKET_RENEW_S
         ticket = self._signer.ticket(swarm.digest, session.info.peer)
         size_bytes, piece_size_bytes = swarm.layout.size_bytes, swarm.layout.piece_size_bytes
-        digest = str(swarm.digest)
-        session.send(SwarmOpened(swarm.number, digest, size_bytes, piece_size_bytes, ticket, member.private))
+        digest, private = str(swarm.digest), member.private
+        session.send(SwarmOpened(swarm.number, digest, size_bytes, piece_size_bytes, ticket, private, age_s))
 
     def send_holders(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
         """Whom to ask if this session is lost, if that changed."""

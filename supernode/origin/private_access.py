@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# How long an answer counts, of either kind: as long as a node remembers a permission at most.
-REMEMBERED_S: Final = 60.0
 REMEMBERED_MAX: Final = 50_000
 UNPROVEN: Final = "unproven"
 
@@ -38,7 +36,8 @@ _Key = tuple["Source", "Digest"]
 
 class PrivateAccess:
     """`head` is blocking: the blob's size as the origin tells it to the operator's login, None where it tells none; it
-    raises UpstreamError and LocalError. `has_login` says whether there is one for an upstream.
+    raises UpstreamError and LocalError. `has_login` says whether there is one for an upstream. An answer of either kind
+    counts for `fresh_s` from when it was asked for.
     """
 
     def __init__(
@@ -46,11 +45,13 @@ class PrivateAccess:
         head: Callable[[Source, Digest], int | None],
         has_login: Callable[[str], bool],
         queues: UpstreamQueues,
+        fresh_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._head = head
         self.has_login = has_login
         self._queues = queues
+        self._fresh_s = fresh_s
         self._clock = clock
         # The size, or None where the login does not help; until when.
         self._known: BoundedDict[_Key, tuple[int | None, float]] = BoundedDict(REMEMBERED_MAX)
@@ -90,6 +91,7 @@ class PrivateAccess:
     async def _answer(self, key: _Key, asker: PeerId | None) -> int | None:
         source, digest = key
         size_bytes: int | None = None
+        asked_s = self._clock()
         try:
             question = self._queues.submit(Work.CHECK, source.upstream, self._head, source, digest, asker=asker)
             size_bytes = await asyncio.wrap_future(question)
@@ -99,5 +101,5 @@ class PrivateAccess:
             logger.error("credentials_unusable %s", error)
         except FetchCancelled:
             pass
-        self._known[key] = (size_bytes, self._clock() + REMEMBERED_S)
+        self._known[key] = (size_bytes, asked_s + self._fresh_s)
         return size_bytes

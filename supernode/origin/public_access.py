@@ -1,7 +1,8 @@
 """Which sources give a blob to anyone: an anonymous question per (upstream, repository, digest), coalesced, remembered.
 
-The question itself blocks and runs in a thread of its upstream's queue. Nothing here ever sees a credential; a source
-that cannot be asked now counts as public only within `stale_s` of the last time it was found so.
+The question itself blocks and runs in a thread of its upstream's queue. Nothing here ever sees a credential. What an
+origin said counts for `fresh_s` from when it was asked; a source that cannot be asked after that counts as public only
+where the operator wants that, within `stale_s` of the last time it was found so.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ class Verdict:
     retry_after_s: float = 0.0
     # The source does not give it to anyone, but it may be shared among members whose clients it allows.
     private: bool = False
+    # So long ago the origin was asked; infinite for what counts this once alone.
+    age_s: float = 0.0
 
     @property
     def shared(self) -> bool:
@@ -73,6 +76,14 @@ class Verdict:
 
 
 _Key = tuple["Source", "Digest"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A source gives the blob to anyone. `asked_s`: when it was asked, by this process's clock."""
+
+    saved: SavedPublic
+    asked_s: float
 
 
 @dataclass(eq=False, slots=True)
@@ -96,19 +107,23 @@ class PublicAccess:
         fresh_s: float,
         stale_s: float,
         slow_s: float = SLOW_S,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        unix_clock: Callable[[], float] = time.time,
         on_refused: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """`clock` is Unix seconds: what is remembered outlives the process. After `fresh_s` a source is asked again."""
+        """After `fresh_s` a source is asked again. `unix_clock` is for what outlives the process: whoever sets the
+        machine's clock extends nothing that this one was told.
+        """
         self._head = head
         self._state = state
         self._queues = queues
         self._clock = clock
+        self._unix_clock = unix_clock
         self._fresh_s = fresh_s
         self._stale_s = stale_s
         self._slow_s = slow_s
         self._on_refused = on_refused
-        self._known: BoundedDict[_Key, SavedPublic] = BoundedDict(REMEMBERED_MAX)
+        self._known: BoundedDict[_Key, _Known] = BoundedDict(REMEMBERED_MAX)
         self._refused: BoundedDict[_Key, tuple[Verdict, float]] = BoundedDict(REMEMBERED_MAX)
         # Until when a source gives nothing to anyone.
         self._denied: BoundedDict[Source, float] = BoundedDict(REMEMBERED_MAX)
@@ -125,9 +140,9 @@ class PublicAccess:
         verdict, until = self._refused.get(key, (None, 0.0))
         if verdict is not None and now < until:
             return dataclasses.replace(verdict, retry_after_s=until - now) if verdict.retry_after_s else verdict
-        saved = self._known.get(key)
-        if saved is not None and 0 <= now - saved.checked_unix_s < self._fresh_s:
-            return Verdict(saved.size_bytes)
+        known = self._known.get(key)
+        if known is not None and now - known.asked_s < self._fresh_s:
+            return Verdict(known.saved.size_bytes, age_s=now - known.asked_s)
         return None
 
     async def check(self, source: Source, digest: Digest, asker: PeerId | None = None) -> Verdict:
@@ -149,7 +164,7 @@ class PublicAccess:
             self._also_ask(question, source.upstream, asker)
             if not (await asyncio.wait({question.task}, timeout=self._slow_s))[0]:
                 message = f"origin {source.upstream} has not answered for {self._slow_s:.0f} s; ask again"
-                return self._counted(Verdict(0, "slow", message))
+                return self._stale((source, digest), "slow") or self._counted(Verdict(0, "slow", message))
             verdict = question.task.result()
         return self._counted(verdict)
 
@@ -192,9 +207,19 @@ class PublicAccess:
     def contradicted(self, source: Source, digest: Digest, error: UpstreamError) -> None:
         """Asked for the blob itself, the source refused it or sends another size: that counts, not its earlier word."""
         if isinstance(error, OtherSize):
-            self._remember((source, digest), SavedPublic(error.size_bytes, self._clock()))
+            self._remember((source, digest), error.size_bytes, self._clock())
         else:
-            self._failed((source, digest), None, error)
+            self._failed((source, digest), error, None)
+
+    async def recall(self, source: Source, digest: Digest) -> Verdict | None:
+        """What the source said last, however long ago: enough for who has the blob to say so, and for nobody to read
+        it. None where nothing is remembered.
+        """
+        key = (source, digest)
+        if key not in self._known:
+            await self._load(key)
+        known = self._known.get(key)
+        return None if known is None else Verdict(known.saved.size_bytes, age_s=float("inf"))
 
     async def close(self) -> None:
         """Stop waiting; questions on their way end with their own timeouts or when their connections are closed."""
@@ -205,13 +230,12 @@ class PublicAccess:
 
     async def _ask(self, question: _Question, source: Source, digest: Digest) -> Verdict:
         key = (source, digest)
-        saved = self._known.get(key)
-        if saved is None:
-            saved = await self._state.load_public(source, digest)
-            if saved is not None:
-                self._keep(key, saved)
-                if 0 <= self._clock() - saved.checked_unix_s < self._fresh_s:
-                    return Verdict(saved.size_bytes)
+        if key not in self._known:
+            await self._load(key)
+            verdict = self._remembered(source, digest)
+            if verdict is not None:
+                return verdict
+        asked_s = self._clock()
         try:
             first, *others = question.askers
             question.turn = self._queues.submit(Work.CHECK, source.upstream, self._head, source, digest, asker=first)
@@ -219,7 +243,7 @@ class PublicAccess:
                 self._queues.also_ask(Work.CHECK, source.upstream, question.turn, other)
             size_bytes = await asyncio.wrap_future(question.turn)
         except UpstreamError as error:
-            return self._failed(key, saved, error)
+            return self._failed(key, error, self._stale(key, error.kind.value))
         except LocalError as error:
             logger.error("public_check_impossible upstream=%s error=%s", source.upstream, error)
             message = f"the supernode cannot ask origin {source.upstream}: its operator must act"
@@ -229,23 +253,30 @@ class PublicAccess:
         if size_bytes is None:
             message = f"origin {source.upstream} does not say how large blob {digest.short} is"
             return self._refuse(key, Verdict(0, "unavailable", message), REFUSED_S)
-        self._remember(key, SavedPublic(size_bytes, self._clock()))
-        return Verdict(size_bytes)
+        # Of one that is slow, whoever comes again shall find the answer.
+        asked_s = max(asked_s, self._clock() - self._slow_s)
+        self._remember(key, size_bytes, asked_s)
+        return Verdict(size_bytes, age_s=self._clock() - asked_s)
 
-    def _failed(self, key: _Key, saved: SavedPublic | None, error: UpstreamError) -> Verdict:
+    def _failed(self, key: _Key, error: UpstreamError, stale: Verdict | None) -> Verdict:
         source, digest = key
         settled = error.kind in (UpstreamKind.DENIED, UpstreamKind.UNKNOWN)
         if settled:
             self.forget(source, digest)
             self._note_denial(source, error)
-        elif saved is not None and 0 <= self._clock() - saved.checked_unix_s < self._stale_s:
-            logger.info(
-                "public_check_stale digest=%s upstream=%s reason=%s", digest.short, source.upstream, error.kind.value
-            )
-            return Verdict(saved.size_bytes)
+        elif stale is not None:
+            return stale
         retry_after_s = error.retry_after_s or 0.0
         verdict = Verdict(0, REFUSAL_REASONS[error.kind], str(error), retry_after_s)
         return self._refuse(key, verdict, retry_after_s or REFUSED_S)
+
+    def _stale(self, key: _Key, reason: str) -> Verdict | None:
+        """What the origin said last, while it cannot be asked, where the operator lets that count; None else."""
+        known, (source, digest) = self._known.get(key), key
+        if known is None or not 0 <= self._unix_clock() - known.saved.checked_unix_s < self._stale_s:
+            return None
+        logger.info("public_check_stale digest=%s upstream=%s reason=%s", digest.short, source.upstream, reason)
+        return Verdict(known.saved.size_bytes, age_s=float("inf"))
 
     def _note_denial(self, source: Source, error: UpstreamError) -> None:
         if error.kind is UpstreamKind.DENIED:
@@ -260,10 +291,14 @@ class PublicAccess:
         self._refused[key] = (verdict, self._clock() + lasts_s)
         return verdict
 
-    def _remember(self, key: _Key, saved: SavedPublic) -> None:
-        self._keep(key, saved)
-        self._state.save_public(*key, saved.size_bytes, saved.checked_unix_s)
+    async def _load(self, key: _Key) -> None:
+        saved = await self._state.load_public(*key)
+        if saved is not None and key not in self._known:
+            age_s = self._unix_clock() - saved.checked_unix_s
+            self._known[key] = _Known(saved, self._clock() - age_s if age_s >= 0 else float("-inf"))
 
-    def _keep(self, key: _Key, saved: SavedPublic) -> None:
+    def _remember(self, key: _Key, size_bytes: int, asked_s: float) -> None:
+        saved = SavedPublic(size_bytes, self._unix_clock() - (self._clock() - asked_s))
         self._refused.pop(key, None)
-        self._known[key] = saved
+        self._known[key] = _Known(saved, asked_s)
+        self._state.save_public(*key, saved.size_bytes, saved.checked_unix_s)

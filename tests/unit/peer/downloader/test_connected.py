@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from peer.downloader.blob import PieceState
 from peer.downloader.contract import (
     AnswerReader,
@@ -77,6 +79,29 @@ def test_a_second_client_of_a_public_source_reads_at_once() -> None:
     assert script(BlobWanted(2, DIGEST, SOURCE)) == [AnswerReader(2)]
 
 
+def test_a_word_counts_from_when_the_origin_was_asked_however_long_it_was_on_its_way() -> None:
+    script = Script().connected()
+    script(BlobWanted(1, DIGEST, SOURCE))
+    script.wait(5.0)
+    script.receive(dataclasses.replace(OPENED, age_s=40.0))
+    script(StoreOpened(DIGEST, 0b1111, 0b1111, True))
+    script.wait(14.0)
+    assert script(BlobWanted(2, DIGEST, SOURCE)) == [AnswerReader(2)]
+    script.wait(1.0)
+    assert script.machine.known_size(DIGEST, SOURCE, script.now) is None
+    assert [type(message) for message in sent(script(BlobWanted(3, DIGEST, SOURCE)))] == [Announce]
+    refused = script.receive(BlobRefused(str(DIGEST), "private", "wants a credential"))
+    assert of_type(refused, RefuseReader) == [RefuseReader(3, "private", "wants a credential")]
+
+
+def test_a_word_of_an_origin_that_cannot_be_asked_counts_once() -> None:
+    script = Script().connected()
+    script(BlobWanted(1, DIGEST, SOURCE))
+    script.receive(dataclasses.replace(OPENED, age_s=float("inf")))
+    assert of_type(script(StoreOpened(DIGEST, 0b1111, 0b1111, True)), AnswerReader) == [AnswerReader(1)]
+    assert [type(message) for message in sent(script(BlobWanted(2, DIGEST, SOURCE)))] == [Announce]
+
+
 def test_a_client_of_another_source_waits_for_the_word_about_that_source() -> None:
     script = Script().connected().open(held=0b0001)
     assert sent(script(BlobWanted(2, DIGEST, OTHER_SOURCE))) == [
@@ -89,7 +114,7 @@ def test_a_client_of_another_source_waits_for_the_word_about_that_source() -> No
 
 def test_a_client_of_another_source_reads_others_bytes_only_by_the_supernodes_word() -> None:
     script = Script().connected().open()
-    script.machine.state.mark_public(script.machine.state.blobs[DIGEST], OTHER_SOURCE)
+    script.machine.state.mark_public(script.machine.state.blobs[DIGEST], OTHER_SOURCE, script.now)
     assert script.machine.known_size(DIGEST, OTHER_SOURCE, script.now) is None
     assert of_type(script(BlobWanted(2, DIGEST, OTHER_SOURCE)), AnswerReader) == []
     assert of_type(script.receive(OPENED), AnswerReader) == [AnswerReader(2)]
@@ -314,11 +339,12 @@ def test_no_size_in_time_sends_the_client_on() -> None:
 def test_a_restarted_node_announces_what_it_has_and_wants_it_when_asked() -> None:
     script = Script()
     script(BlobFound(DIGEST, SIZE, PIECE, 0b0011, False, (SOURCE,)))
-    assert sent(script(SupernodeConnected())) == [Announce(str(DIGEST), (SOURCE,), False, SIZE, PIECE, b"\3")]
+    only_told = Announce(str(DIGEST), (SOURCE,), False, SIZE, PIECE, b"\3", asks=False)
+    assert sent(script(SupernodeConnected())) == [only_told]
     script.receive(OPENED)
     out = script(BlobWanted(1, DIGEST, SOURCE))
     assert sent(out) == [Announce(str(DIGEST), (SOURCE,), True, SIZE, PIECE, b"\3")]
-    assert of_type(out, OpenInStore)
+    assert of_type(script.receive(OPENED), OpenInStore)
 
 
 def test_an_evicted_blob_is_withdrawn() -> None:

@@ -347,6 +347,34 @@ def test_a_stored_blob_is_read_without_a_supernode_once_its_source_is_known_publ
     assert script(StoreOpened(DIGEST, 0b1111, 0, True)) == [AnswerReader(1)]
 
 
+def stored_and_found_public(limits: Limits) -> Script:
+    script = Script(limits=limits)
+    script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)))
+    (check,) = of_type(script(BlobWanted(1, DIGEST, SOURCE)), CheckPublic)
+    script.wait(20.0)
+    script(PublicChecked(check.check, SIZE), StoreOpened(DIGEST, 0b1111, 0, True))
+    return script
+
+
+def test_an_own_check_counts_from_when_it_was_begun() -> None:
+    script = stored_and_found_public(Limits())
+    script.wait(39.0)
+    assert script(BlobWanted(2, DIGEST, SOURCE)) == [AnswerReader(2)]
+    script.wait(1.0)
+    (check,) = of_type(script(BlobWanted(3, DIGEST, SOURCE)), CheckPublic)
+    assert RefuseReader(3, "private", "401") in script(PublicChecked(check.check, 0, "private", "401"))
+
+
+@pytest.mark.parametrize("reason", ["unavailable", "rate_limited"])
+def test_while_its_origin_is_down_a_stored_blob_is_given_where_the_operator_wants_that(reason: str) -> None:
+    for stale_s, answer in ((0.0, RefuseReader), (3600.0, AnswerReader)):
+        script = stored_and_found_public(Limits(stale_s=stale_s))
+        script.wait(600.0)
+        (check,) = of_type(script(BlobWanted(2, DIGEST, SOURCE)), CheckPublic)
+        out = script(PublicChecked(check.check, 0, reason, "503"))
+        assert [type(each) for each in out if isinstance(each, AnswerReader | RefuseReader)] == [answer]
+
+
 def test_clients_that_wait_for_an_answer_when_the_link_is_lost_get_one_from_an_own_check() -> None:
     script = Script().connected()
     script(BlobWanted(1, DIGEST, SOURCE))
@@ -359,7 +387,8 @@ def test_a_failed_upstream_fetch_sends_readers_on_and_is_tried_anew_for_the_next
     (fetch,) = of_type(script.wait(25.0), FetchUpstream)
     assert FailReaders(DIGEST, False, "upstream: unavailable") in script(UpstreamEnded(fetch.fetch, "unavailable"))
     assert of_type(script.wait(60.0), FetchUpstream) == []
-    assert of_type(script(BlobWanted(2, DIGEST, SOURCE)), FetchUpstream)
+    (check,) = of_type(script(BlobWanted(2, DIGEST, SOURCE)), CheckPublic)
+    assert of_type(script(PublicChecked(check.check, SIZE)), FetchUpstream)
 
 
 def test_two_clients_that_named_two_origins_are_not_given_the_bytes_of_one() -> None:

@@ -61,14 +61,15 @@ class Bench:
         self.queues = UpstreamQueues(ignore)
         self.publicity = self.new()
 
-    def new(self, slow_s: float = WAIT_S) -> PublicAccess:
+    def new(self, slow_s: float = WAIT_S, stale_s: float = 1000.0) -> PublicAccess:
         return PublicAccess(
             self.origin.head,
             self.state,
             self.queues,
             clock=lambda: self.now_s,
+            unix_clock=lambda: self.now_s,
             fresh_s=100.0,
-            stale_s=1000.0,
+            stale_s=stale_s,
             slow_s=slow_s,
         )
 
@@ -109,12 +110,72 @@ async def test_it_is_remembered_while_fresh_then_asked_again(bench: Bench) -> No
     assert bench.origin.asked == 2
 
 
-async def test_another_process_remembers_too(bench: Bench) -> None:
+async def test_another_process_remembers_too_and_for_no_longer(bench: Bench) -> None:
     await bench.reason()
-    await bench.publicity.close()
+    for asked, pause_s in ((1, 99.0), (2, 2.0)):
+        bench.now_s += pause_s
+        await bench.publicity.close()
+        bench.publicity = bench.new()
+        assert await bench.reason() == ""
+        assert bench.origin.asked == asked
+
+
+async def test_whoever_only_holds_a_blob_has_the_origin_asked_nothing_however_long_ago_it_was(bench: Bench) -> None:
+    assert await bench.publicity.recall(SOURCE, BLOB) is None
+    await bench.reason()
+    bench.now_s += 1e6
     bench.publicity = bench.new()
+    verdict = await bench.publicity.recall(SOURCE, BLOB)
+    assert verdict is not None
+    assert (verdict.shared, verdict.age_s, bench.origin.asked) == (True, float("inf"), 1)
     assert await bench.reason() == ""
-    assert bench.origin.asked == 1
+    assert bench.origin.asked == 2
+
+
+async def test_a_word_is_as_old_as_its_question(bench: Bench) -> None:
+    assert (await bench.publicity.check(SOURCE, BLOB)).age_s == 0.0
+    bench.now_s += 40
+    assert (await bench.publicity.check(SOURCE, BLOB)).age_s == 40.0
+    bench.origin.may_answer.clear()
+    bench.now_s += 60
+    asking = asyncio.create_task(bench.publicity.check(SOURCE, BLOB))
+    await asyncio.to_thread(wait_until, lambda: bench.origin.asked == 2)
+    bench.now_s += 5
+    bench.origin.may_answer.set()
+    assert (await asking).age_s == 5.0
+
+
+@pytest.mark.parametrize("kind", [UpstreamKind.UNAVAILABLE, UpstreamKind.RATE_LIMITED])
+async def test_an_expired_word_counts_no_more_though_the_origin_is_down(bench: Bench, kind: UpstreamKind) -> None:
+    bench.publicity = bench.new(stale_s=0.0)
+    await bench.reason()
+    bench.fails(kind)
+    bench.now_s += 100
+    assert await bench.reason() == kind.value
+
+
+async def test_an_expired_word_counts_no_more_though_the_origin_hangs(bench: Bench) -> None:
+    bench.publicity = bench.new(slow_s=0.1, stale_s=0.0)
+    await bench.reason()
+    bench.origin.may_answer.clear()
+    bench.now_s += 100
+    assert await bench.reason() == "slow"
+
+
+async def test_where_the_operator_lets_an_old_word_count_it_does_for_once(bench: Bench) -> None:
+    bench.publicity = bench.new(slow_s=0.1)
+    await bench.reason()
+    bench.origin.may_answer.clear()
+    bench.now_s += 500
+    verdict = await bench.publicity.check(SOURCE, BLOB)
+    assert (verdict.shared, verdict.age_s) == (True, float("inf"))
+
+
+async def test_two_hundred_nodes_cost_the_origin_one_question_in_that_time(bench: Bench) -> None:
+    for _ in range(36):
+        await asyncio.gather(*(bench.publicity.check(SOURCE, BLOB) for _ in range(200)))
+        bench.now_s += 100
+    assert bench.origin.asked == 36
 
 
 async def test_an_origin_in_trouble_does_not_make_a_public_blob_private(bench: Bench) -> None:

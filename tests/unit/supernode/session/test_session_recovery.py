@@ -296,14 +296,20 @@ async def test_no_peer_says_how_a_blob_is_cut(tmp_path: Path, origin: FakeOrigin
         assert (await peer.expect(SwarmOpened)).piece_size_bytes == PieceLayout.of(MIB).piece_size_bytes
 
 
-async def test_a_blob_once_public_stays_so_while_its_origin_is_down(tmp_path: Path) -> None:
+async def test_a_blob_once_public_stays_so_while_its_origin_is_down_where_the_operator_wants_that(
+    tmp_path: Path,
+) -> None:
     blob = some_blob(MIB, piece_size_bytes=MIB // 4)
     with fake_origin() as origin:
         origin.add(blob.content)
         async with running_supernode(tmp_path / "s", origin) as supernode, real_peer(supernode, tmp_path / "p") as peer:
             await peer.announce(origin, blob.digest)
             await peer.completed(blob.digest)
-    async with running_supernode(tmp_path / "s", origin) as supernode, real_peer(supernode, tmp_path / "q") as peer:
+    for_long = ("--permission-ttl", "0s", "--stale-if-down", "1h")
+    async with (
+        running_supernode(tmp_path / "s", origin, *for_long) as supernode,
+        real_peer(supernode, tmp_path / "q") as peer,
+    ):
         await peer.announce(origin, blob.digest)
         await peer.completed(blob.digest)
 
