@@ -96,6 +96,11 @@ class PassThrough:
             try:
                 parts, body = await asked.wait_for(work, cancel.cancel, discard=_discard)
             except UpstreamError as error:
+                if error.status == 401 and asked.caller.authorization is None:
+                    # It was asked with a token of ours, of which its challenge speaks: the client showed none.
+                    answer = await relay(asked)
+                    if answer.status >= 300:
+                        return answer
                 return _refusal(asked, error)
             if body is None:
                 return refused(unsatisfiable(parts[0]), asked.registry)

@@ -57,6 +57,22 @@ def test_a_refusal_is_the_origins_own_with_its_challenge(pair: tuple[FakeOrigin,
     assert (response.status, response.getheader("WWW-Authenticate")) == (401, origin.challenge)
 
 
+def test_who_shows_no_credential_is_refused_as_such_though_a_token_of_ours_was_refused_before() -> None:
+    def answer(seen: Seen) -> Reply:
+        challenge = f'Bearer realm="{origin.upstream.url}/token",service="s",scope="repository:name:pull"'
+        if seen.target.startswith("/token"):
+            return Reply(200, body=b'{"token":"of-anyone"}')
+        if seen.all("Authorization"):
+            challenge += ',error="insufficient_scope"'
+        return Reply(401, [("WWW-Authenticate", challenge)], b"no")
+
+    with scripted_origin(answer) as origin, running_mirror(origin.upstream) as mirror:
+        response, body = mirror.request(PATH)
+    assert (response.status, body) == (401, b"no")
+    assert "insufficient_scope" not in (response.getheader("WWW-Authenticate") or "insufficient_scope")
+    assert [seen.all("Authorization") for seen in origin.seen if "/blobs/" in seen.target][-1] == []
+
+
 def test_an_unknown_blob_is_the_origins_own_404(pair: tuple[FakeOrigin, Mirror]) -> None:
     _, mirror = pair
     response, body = mirror.request(f"/v2/name/blobs/{Digest.of(b'none')}")
