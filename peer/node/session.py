@@ -40,6 +40,9 @@ logger = logging.getLogger(__name__)
 RECONNECT_JITTER_S: Final = 2.0
 # After a refusal that trying again will not change soon.
 REFUSED_PAUSE_S: Final = 30.0
+# After a refusal for a limit, which takes its time: so long at first, twice as long each time, and jitter likewise.
+LIMIT_PAUSE_S: Final = 1.0
+LIMIT_DOUBLINGS_MAX: Final = 4
 PINGS_MISSED_MAX: Final = 3
 # Woken later than that, this process stood still or the machine did.
 STALL_S: Final = 1.0
@@ -54,12 +57,16 @@ MESSAGES_PER_TURN_MAX: Final = 64
 
 
 class SessionLost(Exception):
-    """The session is over; `pause_s` before the next attempt. `silent`: nothing was heard, and nothing ended it."""
+    """The session is over; `pause_s` before the next attempt. `silent`: nothing was heard, and nothing ended it.
 
-    def __init__(self, reason: str, pause_s: float = 0.0, *, silent: bool = False) -> None:
+    `crowded`: it was refused for a limit, and would be again at once.
+    """
+
+    def __init__(self, reason: str, pause_s: float = 0.0, *, silent: bool = False, crowded: bool = False) -> None:
         super().__init__(reason)
         self.pause_s = pause_s
         self.silent = silent
+        self.crowded = crowded
 
 
 class SessionOwner(Protocol):
@@ -129,7 +136,7 @@ class Session:
 
     async def run(self) -> None:
         """Connect, and again after each end, until cancelled."""
-        failures = 0
+        failures = crowded = 0
         logged = ""
         async with aiohttp.ClientSession(trust_env=False) as client:
             while True:
@@ -146,9 +153,11 @@ class Session:
                     )
                     pause_s = lost.pause_s
                     self.problem = logged = str(lost)
+                    crowded = 0 if not lost.crowded else 1 if self._was_open else crowded + 1
                 failures = 0 if self._was_open else failures + 1
                 self.tried.set()
-                await self._dialer.pause(pause_s + self._jitter())
+                grown = 2 ** min(crowded, LIMIT_DOUBLINGS_MAX)
+                await self._dialer.pause(pause_s * grown + self._jitter() * grown)
 
     async def _once(self, client: aiohttp.ClientSession) -> None:
         """One session from connect to end. Raises SessionLost."""
@@ -300,8 +309,11 @@ async def _frame(socket: aiohttp.ClientWebSocketResponse) -> list[Message]:
 
 
 def _refused(message: Refused) -> SessionLost:
+    reason = f"refused ({message.code}): {message.message}"
+    if message.code == "limit":
+        return SessionLost(reason, LIMIT_PAUSE_S, crowded=True)
     lasting = message.code in ("version", "identity", "frame", "revoked")
-    return SessionLost(f"refused ({message.code}): {message.message}", REFUSED_PAUSE_S if lasting else 0.0)
+    return SessionLost(reason, REFUSED_PAUSE_S if lasting else 0.0)
 
 
 def _not_admitted(error: NotAdmitted) -> SessionLost:

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.cluster.processes import WAIT_S
 from peer.membership.dialer import OpenDialer
-from peer.node.session import Session
+from peer.node.session import LIMIT_DOUBLINGS_MAX, LIMIT_PAUSE_S, Session
 from proto.wire.messages import (
     PROTOCOL_VERSION,
     Challenge,
@@ -173,6 +173,37 @@ async def test_a_supernode_that_refuses_leaves_the_node_without_one(opening: lis
                 await session.tried.wait()
             assert not session.is_open
     assert owner.events == []
+
+
+class Pauses(OpenDialer):
+    """Notes each pause before an attempt, and takes none; after so many it waits for good."""
+
+    def __init__(self, url: str, count: int) -> None:
+        super().__init__(url)
+        self.taken: list[float] = []
+        self.enough = asyncio.Event()
+        self._count = count
+
+    async def pause(self, pause_s: float) -> None:
+        self.taken.append(pause_s)
+        if len(self.taken) >= self._count:
+            self.enough.set()
+            await asyncio.Event().wait()
+
+
+@pytest.mark.asyncio
+async def test_who_is_refused_for_a_limit_waits_twice_as_long_each_time_up_to_a_limit() -> None:
+    async with scripted_supernode() as supernode:
+        supernode.opening = [Refused("limit", "20000 sessions are open already")]
+        dialer = Pauses(supernode.url, LIMIT_DOUBLINGS_MAX + 2)
+        task = asyncio.create_task(Session(dialer, Owner(), jitter=lambda: 0.5).run())
+        async with asyncio.timeout(WAIT_S):
+            await dialer.enough.wait()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    first_s = 2 * (LIMIT_PAUSE_S + 0.5)
+    grown = [first_s * 2**time for time in range(LIMIT_DOUBLINGS_MAX)]
+    assert dialer.taken == [*grown, grown[-1], grown[-1]]
 
 
 @pytest.mark.asyncio
