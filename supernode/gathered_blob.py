@@ -12,6 +12,7 @@ import logging
 import os
 import queue
 import tempfile
+import threading
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,7 @@ import blake3
 from peer.store.base import FileSlice
 from peer.transport.base import PieceFetch
 from proto.errors import LocalError, PieceCorrupt
+from proto.pieces import mask_of, runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -48,6 +50,8 @@ DISK_PART: Final = 0.5
 _READ_BYTES: Final = 1 << 20
 # How soon a cancelled fetch is noticed.
 _LOOK_S: Final = 0.2
+# One after the other looks how much room there is, and takes it.
+_RESERVING: Final = threading.Lock()
 # Transfers that no lease stands behind; lease numbers are positive.
 UNLEASED: Final[Iterator[int]] = itertools.count(-1, -1)
 
@@ -66,11 +70,27 @@ class GatheredBlob:
         self.given: dict[int, tuple[PeerId, bytes]] = {}
         self.refused: set[PeerId] = set()
         self._hashes: dict[int, bytes] = {}
-        disk = os.statvfs(folder)
-        size_bytes = sum(self.layout.length(piece) for piece in offers)
-        if size_bytes > DISK_PART * disk.f_bavail * disk.f_frsize:
-            raise LocalError(f"no room aside for {size_bytes} bytes of blob {self.digest.short}")
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115  # closed by close()
+        try:
+            self._reserve()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _reserve(self) -> None:
+        """Take the room at once: others that look for theirs meanwhile must not count on it."""
+        descriptor, layout = self._file.fileno(), self.layout
+        size_bytes = sum(layout.length(piece) for piece in self._offers)
+        with _RESERVING:
+            disk = os.fstatvfs(descriptor)
+            if size_bytes > DISK_PART * disk.f_bavail * disk.f_frsize:
+                raise LocalError(f"no room aside for {size_bytes} bytes of blob {self.digest.short}")
+            try:
+                for first, last in runs(mask_of(self._offers)):
+                    end = layout.offset(last) + layout.length(last)
+                    os.posix_fallocate(descriptor, layout.offset(first), end - layout.offset(first))
+            except OSError as error:
+                raise LocalError(f"no room aside for blob {self.digest.short}: {error.strerror}") from None
 
     def hash_of(self, piece: int) -> bytes | None:
         """Of what came from peers before it is known; else nobody's word counts."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -130,6 +132,24 @@ def test_what_would_fill_the_disk_is_not_brought(
 ) -> None:
     monkeypatch.setattr(gathered_blob, "DISK_PART", 0.0)
     with pytest.raises(LocalError, match="no room"):
+        GatheredBlob(stored, {1: (ONE,)}, tmp_path)
+
+
+def test_each_takes_its_room_before_the_next_looks(stored: BlobHandle, tmp_path: Path) -> None:
+    with contextlib.closing(GatheredBlob(stored, {1: (ONE,), 3: (ONE,)}, tmp_path)) as gathered:
+        taken_bytes = os.fstat(gathered.slice_of(1).descriptor).st_blocks * 512
+        assert taken_bytes >= BLOB.layout.length(1) + BLOB.layout.length(3)
+        assert taken_bytes < BLOB.layout.size_bytes
+
+
+def test_where_the_disk_has_not_the_room_that_it_says_nothing_is_brought(
+    stored: BlobHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, offset: int, size_bytes: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(LocalError, match="No space left"):
         GatheredBlob(stored, {1: (ONE,)}, tmp_path)
 
 
