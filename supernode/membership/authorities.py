@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 FOLDER: Final = "ca"
 _INDEX: Final = "authorities.json"
+# 2025-01-01: a clock before this was never set.
+_CLOCK_MIN_UNIX_S: Final = 1_735_689_600.0
 # The certificates of all that are trusted, for other programs that ask the supernode (curl, Prometheus).
 BUNDLE: Final = "ca.pem"
 # What an operator on another machine shows to read status and metrics.
@@ -81,13 +83,16 @@ class AuthorityFolder:
 
     def load_or_create(self) -> Authorities:
         """The authorities, the first one made if there is none. Raises ConfigError."""
+        now_unix_s = _checked_clock()
         with self._locked(make=True):
             if not self.exists():
                 # Before the index: who is killed in between begins again.
                 write_private(self.path / OPERATOR_TOKEN, secrets.token_urlsafe(32).encode() + b"\n")
-                self._add(1, new_authority(time.time()), None, 0.0)
+                self._add(1, new_authority(now_unix_s), None, 0.0)
             self._tidy()
-            return self._load()
+            found = self._load()
+        self._check_validity(found.current.certificate, now_unix_s)
+        return found
 
     def load(self) -> Authorities:
         """The authorities as they are now. None is made: a folder that is gone is to come back. Raises ConfigError."""
@@ -109,7 +114,7 @@ class AuthorityFolder:
 
         Raises ConfigError, and LocalError while the one before that is still trusted: its nodes would be put out.
         """
-        now_unix_s = time.time()
+        now_unix_s = _checked_clock()
         with self._locked():
             before = self._load()
             if before.older is not None and overlap_s > 0:
@@ -183,8 +188,24 @@ class AuthorityFolder:
             ) from None
         return Authorities(current, older, cross, older_until_unix_s).at(time.time())
 
+    def _check_validity(self, certificate: x509.Certificate, now_unix_s: float) -> None:
+        until_unix_s = certificate.not_valid_after_utc.timestamp()
+        if until_unix_s < now_unix_s:
+            raise ConfigError(
+                f"the authority in {self.path} was good until {_date(until_unix_s)}: it was made by a wrong clock, or "
+                "is too old. Remove that folder and let all nodes join anew"
+            )
+
     def _certificate(self, name: str) -> x509.Certificate:
         return x509.load_pem_x509_certificate((self.path / name).read_bytes())
+
+
+def _checked_clock() -> float:
+    """Unix seconds. Raises ConfigError: what is certified by a clock that was never set is good at no other time."""
+    now_unix_s = time.time()
+    if now_unix_s < _CLOCK_MIN_UNIX_S:
+        raise ConfigError(f"this machine's clock shows {_date(now_unix_s)}: set it before certificates are made by it")
+    return now_unix_s
 
 
 def _checked(key: object) -> Ed25519PrivateKey:

@@ -10,16 +10,40 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proto.errors import ConfigError, LocalError
+from proto.runtime.certificates import key_pem
+from proto.runtime.private_files import write_private
 from supernode.membership.authorities import AuthorityFolder
-from supernode.membership.certificates import pem
+from supernode.membership.certificates import new_authority, pem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
 def test_the_first_start_makes_one_and_the_next_finds_it(tmp_path: Path) -> None:
     made = AuthorityFolder(tmp_path).load_or_create()
     assert AuthorityFolder(tmp_path).load_or_create().current.fingerprint == made.current.fingerprint
+
+
+@pytest.mark.parametrize("make", [AuthorityFolder.load_or_create, lambda folder: folder.rotate(100.0)])
+def test_a_clock_that_was_never_set_makes_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[AuthorityFolder], object]
+) -> None:
+    folder = AuthorityFolder(tmp_path)
+    monkeypatch.setattr(time, "time", lambda: 100.0)
+    with pytest.raises(ConfigError, match=r"clock shows 1970-01-01 .* set it"):
+        make(folder)
+    assert not folder.exists()
+
+
+def test_one_that_was_made_by_such_a_clock_is_refused(tmp_path: Path) -> None:
+    folder = AuthorityFolder(tmp_path)
+    folder.load_or_create()
+    early = new_authority(100.0)
+    write_private(folder.path / "1.key", key_pem(early.key))
+    write_private(folder.path / "1.crt", pem([early.certificate]).encode())
+    with pytest.raises(ConfigError, match=r"good until 19[78]\d.*Remove that folder"):
+        folder.load_or_create()
 
 
 def test_all_of_it_is_for_its_owner_alone(tmp_path: Path) -> None:
