@@ -171,8 +171,6 @@ class Admission:
         """
         held = _held(swarm, announce)
         quarantined = self._nodes.is_quarantined(session.info.peer)
-        if quarantined:
-            held = 0
         public = list(public)
         if announce.wanted and public and not swarm.wanted_by:
             swarm.begin_at(swarm.upstream or public[0].upstream, self._ports.clock())
@@ -184,7 +182,7 @@ class Admission:
         member.upstreams |= {source.upstream for source in public}
         if quarantined:
             swarm.mistrust(session.node)
-        if held:
+        if held and not quarantined:
             self._participation.remember_holder(session, swarm)
         else:
             self._participation.forget_holder(session, swarm)

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from proto.ids import Digest, peer_name
-from proto.wire.messages import Holders, Voided
-from supernode.scheduler.contract import PeerLost, PeerQuarantined, PeerWithdrew, PieceStored, SwarmClosed, SwarmVoided
-from tests.unit.supernode.control.bench import Bench
+from proto.wire.messages import Announce, Holders, Voided
+from supernode.scheduler.contract import (
+    PeerAnnounced,
+    PeerLost,
+    PeerQuarantined,
+    PeerWithdrew,
+    PieceStored,
+    QuarantineEnded,
+    SwarmClosed,
+    SwarmVoided,
+)
+from tests.unit.supernode.control.bench import SOURCE, Bench
 
 HASH = b"h" * 32
 BLOB = Digest.of(b"blob")
@@ -65,6 +74,20 @@ def test_a_member_whose_quarantine_was_ended_is_named_again() -> None:
     bench.control.participation.end_quarantine(bad.info.peer)
     bench.enter(one, swarm)
     assert [holders.nodes for holders in bench.heard(one).of(Holders)] == [(bad.node,)]
+
+
+def test_what_a_quarantined_member_announces_counts_once_its_quarantine_ends() -> None:
+    bench = Bench()
+    bad, swarm = bench.join(), bench.open(b"blob", pieces=2)
+    bench.control.participation.learn_hashes(swarm, 0, HASH * 2)
+    bench.control.participation.quarantine(bad.info.peer, "served corrupt bytes")
+    announced = Announce(str(swarm.digest), (SOURCE,), False, 2000, 1000, b"\x03")
+    bench.announce(bad, swarm.digest, announced)
+    assert swarm.holders_for(0) == ()
+    bench.control.participation.end_quarantine(bad.info.peer)
+    # The scheduler knows what it holds, and heeds it from now on.
+    assert bench.events[-2:] == [PeerAnnounced(swarm.number, bad.node, 0b11, False), QuarantineEnded(bad.node)]
+    assert swarm.holders_for(0) == (bad.node,)
 
 
 def test_a_quarantined_peer_that_comes_back_is_put_aside_at_the_scheduler_too() -> None:

@@ -104,6 +104,16 @@ def test_after_its_quarantine_a_peer_is_a_source_again() -> None:
     assert routes(play.want(2)) == [(0, 1, 2)]
 
 
+def test_what_a_peer_announces_while_it_is_put_aside_counts_after_that() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open_at_peers(1)
+    play.tell(contract.PeerQuarantined(1, "corrupt"))
+    play.hold(1, "*")
+    play.tell(contract.QuarantineEnded(1))
+    assert routes(play.want(2)) == [(0, 1, 2)]
+
+
 def test_the_seed_is_never_quarantined() -> None:
     play = Playbook()
     play.join(1)
