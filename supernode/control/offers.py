@@ -50,28 +50,50 @@ class Offers:
     def announced(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember, fetching: int) -> None:
         """The member fetches these pieces (mask) from an origin by itself: it goes on, or is told to leave them to us.
 
-        It goes on where nobody else has any of them or fetches them, and no other fetch of its kind broke off here.
+        It goes on where nobody else has any of them or fetches them, and no other fetch of its kind broke off here. Of
+        those who fetch the same the one that is ahead goes on: who comes to what another has is told to stop.
         """
         now_s = self._ports.clock()
+        behind = self._behind(session, swarm, member, now_s)
+        for _, other in behind:
+            other.fetching = 0
         goes_on = fetching != 0 and self._may_go_on(session, swarm, fetching, now_s)
+        if not member.fetches(now_s):
+            # To say it again is no headway.
+            member.fetching_until_s = now_s + HEADWAY_S
         member.fetching = fetching if goes_on else 0
-        member.fetching_until_s = now_s + HEADWAY_S
         if fetching:
             session.send(OriginStatus(swarm.number, "fetching", goes_on))
+        # First who goes on: the origin is not to be asked for what it fetches.
         self.tell(session, swarm, member)
+        for each, other in behind:
+            each.send(OriginStatus(swarm.number, "fetching", elected=False))
+            self.tell(each, swarm, other)
+
+    def _behind(
+        self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember, now_s: float
+    ) -> list[tuple[PeerSession, SwarmMember]]:
+        """Members that fetch what this one has."""
+        if not member.unproven or not self._gives(session) or self._verification.goes_to_origin(swarm.digest):
+            return []
+        others = [(other, swarm.members[other.node]) for other in self._nodes.sessions_of(swarm.members)]
+        return [each for each in others if each[0] is not session and each[1].fetches(now_s) & member.unproven]
 
     def _may_go_on(self, session: PeerSession, swarm: OpenSwarm, fetching: int, now_s: float) -> bool:
         parts = (self._swarms.part(number, session.node) for number in session.announced.values())
-        others = [part[1] for part in parts if part is not None and part[1].fetching]
-        if any(not other.fetches(now_s) for other in others):
+        own = [part for part in parts if part is not None and part[1].fetching]
+        if any(not member.fetches(now_s) for _, member in own):
             session.fetched_in_vain = True
-        if session.fetched_in_vain or len(others) >= FETCHES_MAX or not self._gives(session):
+        of_others = sum(other is not swarm for other, _ in own)
+        if session.fetched_in_vain or of_others >= FETCHES_MAX or not self._gives(session):
             return False
         if swarm.elected is not None or self._verification.goes_to_origin(swarm.digest):
             return False
         elsewhere = swarm.seed_held | (swarm.fetch_pieces if swarm.fetches else 0)
-        for other in swarm.members.values():
-            elsewhere |= other.held | other.fetches(now_s)
+        for other in self._nodes.sessions_of(swarm.members):
+            if other is not session:
+                member = swarm.members[other.node]
+                elsewhere |= member.held | member.fetches(now_s) | (member.unproven if self._gives(other) else 0)
         return not fetching & elsewhere
 
     def stored(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember, piece: int) -> None:

@@ -83,13 +83,54 @@ def test_a_fetch_that_ends_without_the_rest_is_waited_for_no_longer() -> None:
     assert offers(bench)[-1] == (alone.node, 0b0001, 0)
 
 
-def test_of_two_that_fetch_the_same_one_goes_on() -> None:
+def test_of_two_that_are_equally_far_the_first_goes_on() -> None:
     bench = Bench()
     one, other, swarm = bench.join(), bench.join("10.0.0.2:1"), bench.open(b"blob", PIECES)
-    announce(bench, one, swarm, held=0b0001, fetching=0b1110)
-    announce(bench, other, swarm, held=0b0011, fetching=0b1100)
+    for session in (one, other):
+        announce(bench, session, swarm, held=0b0001, fetching=0b1110)
     assert [told(bench, session) for session in (one, other)] == [[("fetching", True)], [("fetching", False)]]
-    assert offers(bench) == [(one.node, 0b0001, 0b1110), (other.node, 0b0011, 0)]
+    assert offers(bench) == [(one.node, 0b0001, 0b1110), (other.node, 0b0001, 0)]
+
+
+@pytest.mark.parametrize("ahead_first", [True, False])
+def test_of_two_that_fetch_the_same_the_one_ahead_goes_on(ahead_first: bool) -> None:
+    bench = Bench()
+    ahead, behind, swarm = bench.join(), bench.join("10.0.0.2:1"), bench.open(b"blob", PIECES)
+    says = {ahead.node: (0b0011, 0b1100), behind.node: (0b0001, 0b1110)}
+    for session in (ahead, behind) if ahead_first else (behind, ahead):
+        held, fetching = says[session.node]
+        announce(bench, session, swarm, held=held, fetching=fetching)
+    assert [told(bench, session)[-1] for session in (ahead, behind)] == [("fetching", True), ("fetching", False)]
+    assert offers(bench)[-2:] == [(ahead.node, 0b0011, 0b1100), (behind.node, 0b0001, 0)]
+
+
+@pytest.mark.parametrize("complete_first", [True, False])
+def test_who_fetches_what_another_has_to_offer_stops(complete_first: bool) -> None:
+    bench = Bench()
+    complete, behind, swarm = bench.join(), bench.join("10.0.0.2:1"), bench.open(b"blob", PIECES)
+    says = {complete.node: (0b1111, 0), behind.node: (0b0001, 0b1110)}
+    for session in (complete, behind) if complete_first else (behind, complete):
+        held, fetching = says[session.node]
+        announce(bench, session, swarm, held=held, fetching=fetching)
+    assert told(bench, behind)[-1] == ("fetching", False)
+
+
+def test_nobody_stops_for_one_that_is_asked_for_nothing() -> None:
+    bench = Bench()
+    bad, honest, swarm = bench.join(), bench.join("10.0.0.2:1"), bench.open(b"blob", PIECES)
+    bench.control.verification.offers_tried(Digest.of(b"other"), {}, frozenset({bad.info.peer}), matches=None)
+    announce(bench, honest, swarm, held=0b0001, fetching=0b1110)
+    announce(bench, bad, swarm, held=0b1111)
+    assert told(bench, honest) == [("fetching", True)]
+
+
+def test_to_say_again_what_it_fetches_is_no_headway() -> None:
+    bench = Bench()
+    alone, swarm = bench.join(), bench.open(b"blob", PIECES)
+    for later_s in (0.0, HEADWAY_S / 2, HEADWAY_S / 2):
+        bench.now_s += later_s
+        announce(bench, alone, swarm, fetching=0b1111)
+    assert [goes_on for _, goes_on in told(bench, alone)] == [True, True, False]
 
 
 def test_those_that_share_the_origin_out_all_go_on() -> None:
