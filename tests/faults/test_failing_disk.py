@@ -28,9 +28,9 @@ DISK_BYTES = 64 * MIB
 TROUBLES = pytest.mark.parametrize("trouble", [become_read_only, fail])
 
 
-def lines_about_the_disk(service: Service) -> list[str]:
-    """Those that say who must act."""
-    return [line for line in service.process.log() if "look after the disk of the store" in line]
+def wait_for_line_about_the_disk(service: Service) -> None:
+    """One that says who must act."""
+    service.process.wait_for_line("look after the disk of the store")
 
 
 def assert_gets_its_layer(peer: Peer, digest: str) -> None:
@@ -61,7 +61,7 @@ def test_the_disk_of_a_peer(
         peer.start()
         cluster.wait_for_sessions(1)
         pull_through_trouble(peer, first, origin, peer.data_dir, trouble)
-        assert lines_about_the_disk(peer)
+        wait_for_line_about_the_disk(peer)
         assert_gets_its_layer(peer, second)
         assert peer.healthz()[0] == 200
         peer.close()
@@ -97,7 +97,7 @@ def test_the_disk_of_the_supernode(
         peers = cluster.add_peers([None, None])
         cluster.wait_for_sessions(2)
         pull_through_trouble(peers[0], first, origin, supernode.data_dir, trouble)
-        assert lines_about_the_disk(supernode)
+        wait_for_line_about_the_disk(supernode)
         for peer in peers:
             assert_gets_its_layer(peer, second)
         assert supernode.healthz()[0] == 200

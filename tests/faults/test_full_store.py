@@ -23,6 +23,8 @@ pytestmark = pytest.mark.client("docker-registry")
 
 MIB = 1 << 20
 SIZE_BYTES = 8 * MIB
+# It says who must act.
+LINE_ABOUT_THE_DISK = "look after the disk of the store"
 
 
 def assert_gets_its_layer(peer: Peer, digest: str) -> None:
@@ -138,7 +140,7 @@ def without_writes(service: Service) -> Iterator[None]:
 
 
 def lines_about_the_disk(service: Service) -> list[str]:
-    return [line for line in service.process.log() if "look after the disk of the store" in line]
+    return [line for line in service.process.log() if LINE_ABOUT_THE_DISK in line]
 
 
 def test_a_peer_whose_disk_takes_no_writes_passes_the_layer_through_and_says_so_once(
@@ -149,7 +151,7 @@ def test_a_peer_whose_disk_takes_no_writes_passes_the_layer_through_and_says_so_
     cluster.wait_for_sessions(1)
     with without_writes(peer):
         assert_gets_its_layer(peer, digest)
-        assert len(lines_about_the_disk(peer)) == 1
+        assert_becomes(lambda: len(lines_about_the_disk(peer)), 1)
         assert peer.healthz()[0] == 200
     assert_received(peer, passthrough=SIZE_BYTES)
 
@@ -168,7 +170,7 @@ def test_a_peer_whose_disk_takes_no_writes_any_more_goes_on_from_the_origin(
             answer = client.result()
     assert answer.complete, answer
     assert answer.sha256 == digest
-    assert lines_about_the_disk(peer)
+    peer.process.wait_for_line(LINE_ABOUT_THE_DISK)
 
 
 def test_a_supernode_whose_disk_takes_no_writes_leaves_the_origin_to_the_nodes(
@@ -180,5 +182,5 @@ def test_a_supernode_whose_disk_takes_no_writes_leaves_the_origin_to_the_nodes(
     with without_writes(cluster.supernode):
         for peer in peers:
             assert_gets_its_layer(peer, digest)
-        assert lines_about_the_disk(cluster.supernode)
+        cluster.supernode.process.wait_for_line(LINE_ABOUT_THE_DISK)
         assert cluster.supernode.healthz()[0] == 200

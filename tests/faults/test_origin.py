@@ -96,8 +96,8 @@ def test_an_origin_that_stalls_is_asked_again_for_the_rest(
     origin.add_fault(Fault(path_contains=digest, method="GET", stall_after_bytes=MIB, times=1))
     assert_everyone_gets_it_from_one_fetch(peers, origin, digest)
     stalled, resumed = origin.ledger().of_blob(digest)
-    # silent for 10 s means stalled; the rest of the time is the machine's
-    assert 9.0 <= resumed.started_s - stalled.started_s <= 60.0
+    # silent for 10 s means stalled
+    assert resumed.started_s - stalled.started_s >= 9.0
 
 
 def test_a_slow_first_byte_is_waited_for(peers: list[Peer], origin: ProxyControl, push: Callable[[int], str]) -> None:
