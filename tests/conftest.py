@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 
 from benchmarks.cluster.programs import PACKAGES, find_program
 from tests.support.leaks import Snapshot, TaskWatch
+from tests.support.missing import skip_or_fail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,15 +34,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         missing = [name for name in marker.args if find_program(name) is None]
         if missing:
             packages = " ".join(sorted({PACKAGES.get(name, name) for name in missing}))
-            _skip_or_fail(f"{', '.join(missing)} not installed: apt-get install {packages}")
+            skip_or_fail(f"{', '.join(missing)} not installed: apt-get install {packages}")
     if item.get_closest_marker("root") and os.geteuid() != 0:
-        _skip_or_fail("needs root, for network namespaces and mounts")
-
-
-def _skip_or_fail(reason: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"CI=true, and {reason}", pytrace=False)
-    pytest.skip(reason)
+        skip_or_fail("needs root, for network namespaces and mounts")
 
 
 @pytest.fixture(autouse=True)

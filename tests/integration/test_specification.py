@@ -17,7 +17,9 @@ from benchmarks.cluster.processes import ManagedProcess, wait_until
 from benchmarks.cluster.programs import clean_environment
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import LOOPBACK, Cluster, Peer
-from tests.support.go_programs import BuildFailed, GoProgram, OutOfReach
+from tests.support.go_programs import BuildFailed, OutOfReach
+from tests.support.go_registries import DISTRIBUTION_3, OLAREG
+from tests.support.missing import skip_or_fail
 from tests.support.registry_contents import Asker, Contents
 from tests.support.registry_requirements import REQUIREMENTS
 
@@ -26,32 +28,16 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from tests.support.go_programs import GoProgram
+
 pytestmark = pytest.mark.client("docker-registry", "go")
-
-DISTRIBUTION_3: Final = GoProgram(
-    "distribution",
-    "github.com/distribution/distribution/v3",
-    "v3.1.2",
-    # Its own main package has the drivers of every cloud, most of what there would be to build.
-    source="""package main
-
-import (
-	"github.com/distribution/distribution/v3/registry"
-	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
-)
-
-func main() { _ = registry.RootCmd.Execute() }
-""",
-)
-# A registry of the specification 1.1, referrers and all.
-OLAREG: Final = GoProgram("olareg", "github.com/olareg/olareg", "v0.1.2", package="cmd/olareg")
 
 
 def built(wanted: GoProgram) -> Path:
     try:
         return wanted.built()
     except OutOfReach as error:
-        pytest.skip(str(error))
+        skip_or_fail(str(error))
     except BuildFailed as error:
         pytest.fail(str(error), pytrace=False)
 

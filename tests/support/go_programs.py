@@ -13,18 +13,28 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from benchmarks.cluster.programs import DEBIAN_PATH, program
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Of one program, all attempts.
 BUILD_TIMEOUT_S: Final = 2400.0
+# Before the module proxy is asked again.
+PAUSES_S: Final = (5.0, 20.0, 60.0)
 # From here on a Go fetches a newer one by itself where a module wants that; an older one is helped.
 _FETCHES_TOOLCHAINS: Final = (1, 21)
 _TOOLCHAIN: Final = "1.25.3"
 _MACHINES: Final = {"x86_64": "amd64", "aarch64": "arm64"}
-_KEPT_SETTINGS: Final = ("GOPROXY", "GOSUMDB", "GONOSUMDB", "GOINSECURE", "HTTPS_PROXY", "https_proxy", "SSL_CERT_FILE")
+_KEPT_SETTINGS: Final = (
+    *("GOENV", "GOPROXY", "GOPRIVATE", "GONOPROXY", "GOSUMDB", "GONOSUMDB", "GOINSECURE"),
+    *("HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+)
 _ERROR_LENGTH_MAX: Final = 300
 # What Go says where it cannot reach, or may not ask, the module proxy.
 _UNREACHABLE: Final = (
@@ -49,7 +59,7 @@ class BuildFailed(Exception):
 
 
 class OutOfReach(BuildFailed):
-    """No Go, or no module proxy: what needs the program is left out, as where a Debian package cannot be installed."""
+    """No Go, or no module proxy: the program is missing, as one is whose Debian package cannot be installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +72,8 @@ class GoProgram:
     package: str = ""
     source: str = ""
 
-    def built(self) -> Path:
-        """The program, built if it was not. Raises BuildFailed."""
+    def built(self, say: Callable[[str], None] = lambda line: None) -> Path:
+        """The program, built if it was not; `say` is told what takes its time. Raises BuildFailed."""
         folder = _cache()
         folder.mkdir(parents=True, exist_ok=True)
         kept = folder / f"{self.name}-{self.version}"
@@ -71,19 +81,19 @@ class GoProgram:
             # Another run may be building it.
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not kept.exists():
-                self._build(kept)
+                say(f"building {self.name} {self.version} from the Go module proxy, some minutes, once")
+                self._build(kept, say)
         return kept
 
-    def _build(self, kept: Path) -> None:
+    def _build(self, kept: Path, say: Callable[[str], None]) -> None:
         with tempfile.TemporaryDirectory(dir=kept.parent) as work:
             environment, here = _environment(Path(work)), Path(work) / "main"
             here.mkdir()
             (here / "go.mod").write_text(f"module main\n\ngo 1.21\n\nrequire {self.module} {self.version}\n")
             (here / "main.go").write_text(self.source or "package main\n\nfunc main() {}\n")
-            what, built = f"{self.module}@{self.version}", here / "built"
-            go = _new_enough(program("go"), environment, here)
-            argv = [go, "build", "-mod=mod", "-o", str(built), f"{self.module}/{self.package}" if self.package else "."]
-            _run(argv, environment, here, what)
+            run = _Runs(f"{self.module}@{self.version}", environment, here, say)
+            go, built = _new_enough(program("go"), run), here / "built"
+            run([go, "build", "-mod=mod", "-o", str(built), f"{self.module}/{self.package}" if self.package else "."])
             shutil.move(built, kept)
 
 
@@ -97,32 +107,59 @@ def _environment(work: Path) -> dict[str, str]:
     for place in places.values():
         Path(place).mkdir()
     settings = {name: os.environ[name] for name in _KEPT_SETTINGS if name in os.environ}
+    # What `go env -w` wrote.
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    settings.setdefault("GOENV", str(config / "go" / "env"))
     flags = {"CGO_ENABLED": "0", "GOFLAGS": "-p=2 -modcacherw -trimpath -buildvcs=false", "GOTOOLCHAIN": "auto"}
     return {"PATH": DEBIAN_PATH, **settings, **places, **flags}
 
 
-def _new_enough(go: str, environment: dict[str, str], here: Path) -> str:
+def _new_enough(go: str, run: _Runs) -> str:
     """This Go, or a newer one from the module proxy, where newer ones lie as modules."""
-    version = re.search(r"go(\d+)\.(\d+)", _run([go, "version"], environment, Path("/"), "go version"))
+    version = re.search(r"go(\d+)\.(\d+)", run([go, "version"]))
     if version is not None and (int(version[1]), int(version[2])) >= _FETCHES_TOOLCHAINS:
         return go
     machine = _MACHINES.get(platform.machine(), platform.machine())
     module = f"golang.org/toolchain@v0.0.1-go{_TOOLCHAIN}.linux-{machine}"
-    _run([go, "mod", "download", module], environment, here, module)
-    folder = Path(environment["GOPATH"]) / "pkg" / "mod" / module
+    run([go, "mod", "download", module])
+    folder = Path(run.environment["GOPATH"]) / "pkg" / "mod" / module
     for tool in [*folder.glob("bin/*"), *folder.glob("pkg/tool/*/*")]:
         tool.chmod(0o755)  # a module has no programs
     return str(folder / "bin" / "go")
 
 
-def _run(argv: list[str], environment: dict[str, str], here: Path, what: str) -> str:
-    try:
-        done = subprocess.run(argv, env=environment, cwd=here, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise OutOfReach(f"{what} cannot be built: {error}") from None
-    if done.returncode:
-        told = " ".join(done.stderr.split())[-_ERROR_LENGTH_MAX:]
-        if any(word in done.stderr for word in _UNREACHABLE):
-            raise OutOfReach(f"{what} cannot be built; the Go module proxy must be reachable (GOPROXY): {told}")
-        raise BuildFailed(f"{what} cannot be built: {told}")
-    return done.stdout
+class _Runs:
+    """Runs Go until it has what it asks of the module proxy. What came stays; the next attempt asks for the rest."""
+
+    def __init__(self, what: str, environment: dict[str, str], here: Path, say: Callable[[str], None]) -> None:
+        self._what = what
+        self.environment = environment
+        self._here = here
+        self._say = say
+        self._deadline_s = time.monotonic() + BUILD_TIMEOUT_S
+
+    def __call__(self, argv: list[str]) -> str:
+        """What it printed. Raises BuildFailed; OutOfReach after the last attempt."""
+        for pause_s in (*PAUSES_S, None):
+            done = self._run(argv)
+            if not done.returncode:
+                return done.stdout
+            told = " ".join(done.stderr.split())[-_ERROR_LENGTH_MAX:]
+            if not any(word in done.stderr for word in _UNREACHABLE):
+                raise BuildFailed(f"{self._what} cannot be built: {told}")
+            if pause_s is not None:
+                self._say(f"{self._what}: the Go module proxy did not answer; again in {pause_s:g} s: {told}")
+                time.sleep(pause_s)
+        times = f"{len(PAUSES_S) + 1} times"
+        raise OutOfReach(f"{self._what} cannot be built: the Go module proxy (GOPROXY) did not answer, {times}: {told}")
+
+    def _run(self, argv: list[str]) -> subprocess.CompletedProcess[str]:
+        left_s = self._deadline_s - time.monotonic()
+        try:
+            return subprocess.run(
+                argv, env=self.environment, cwd=self._here, capture_output=True, text=True, timeout=max(1.0, left_s)
+            )
+        except subprocess.TimeoutExpired:
+            raise OutOfReach(f"{self._what} was not built within {BUILD_TIMEOUT_S / 60:.0f} minutes") from None
+        except OSError as error:
+            raise OutOfReach(f"{self._what} cannot be built: {argv[0]}: {error.strerror}") from None
