@@ -63,6 +63,8 @@ class Faults:
     slow_factor: float = 0.05
     # Serve wrong bytes, always.
     corrupt_part: float = 0.0
+    # When the supernode's process ends and does not come back; 0: never.
+    supernode_killed_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

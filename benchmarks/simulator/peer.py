@@ -114,6 +114,11 @@ class Peer:
                 )
         self._messages.session_opened()
 
+    def lose_supernode(self) -> None:
+        """The session's connection ended."""
+        if not self._gone:
+            self._messages.session_lost(silent=False)
+
     def leave(self) -> None:
         """The process is no more: nothing is handled, and nothing comes of what was begun."""
         self._gone = True
@@ -308,12 +313,16 @@ class Peer:
         raise UnexpectedCommand(f"node {self.node}: {command}")
 
     def check_public(self, command: contract.CheckPublic) -> None:
-        """No session ends before its node does."""
+        """Every blob is in a swarm before a session ends."""
         raise UnexpectedCommand(f"node {self.node}: {command}")
 
     def ask_holdings(self, command: contract.AskHoldings) -> None:
-        """The same."""
-        raise UnexpectedCommand(f"node {self.node}: {command}")
+        asked, blob = self._environment.transport.endpoints[node_of(command.holder.peer)], self._blobs[command.digest]
+
+        def answered() -> None:
+            self.post(contract.HoldingsKnown(command.query, asked.held[blob] if asked.alive else None))
+
+        self._environment.clock.after(self._environment.settings.round_trip_s, answered)
 
     # --- peer.node.message_handler.NodeKeeper ------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ from benchmarks.simulator.supernode import Supernode
 from benchmarks.simulator.watch import Watch
 from peer.downloader.machine import Downloader
 from proto.ids import peer_name
+from supernode.scheduler.contract import SEED
 from supernode.scheduler.machine import Scheduler
 
 if TYPE_CHECKING:
@@ -137,6 +138,16 @@ class Simulation(Environment):
                 self.clock.run_at(fate.leaves_s, self._leave, number, fate)
             if fate.returns_s is not None:
                 self.clock.run_at(fate.returns_s, self._come_back, number)
+        if self.scenario.faults.supernode_killed_s:
+            self.clock.run_at(self.scenario.faults.supernode_killed_s, self._kill_supernode)
+
+    def _kill_supernode(self) -> None:
+        """All sessions end, and nobody comes to its upload server any more."""
+        self.supernode.leave()
+        self.transport.leave(SEED)
+        self._sessions.clear()
+        for peer in self._peers.values():
+            self.clock.run_after(self.settings.round_trip_s / 2, peer.lose_supernode)
 
     def _leave(self, node: int, fate: Fate) -> None:
         """The node's process is no more, or its machine without power; nobody else knows yet."""
@@ -147,7 +158,9 @@ class Simulation(Environment):
             notice_s, reason = settings.pings_missed_max * settings.ping_interval_s, "pings missed"
         else:
             notice_s, reason = settings.round_trip_s / 2, "connection lost"
-        self.clock.run_after(notice_s, self.supernode.lost, self._sessions.pop(node), reason)
+        session = self._sessions.pop(node, None)
+        if session is not None:
+            self.clock.run_after(notice_s, self.supernode.lost, session, reason)
         if fate.returns_s is None:
             self._settle(node)
 
@@ -213,7 +226,7 @@ class Simulation(Environment):
         origin, faulty = scenario.origin, scenario.faults
         slowest = faulty.slow_factor if faulty.slow_part else 1.0
         waits_s = origin.first_byte_s + origin.stall_s + origin.refused * origin.retry_after_s
-        waits_s += faulty.churn_to_s + faulty.churn_back_after_s
+        waits_s += faulty.churn_to_s + faulty.churn_back_after_s + faulty.supernode_killed_s
         return _STUCK_BOUNDS * self.bounds.piece_s / max(slowest, 1e-3) + waits_s + _STUCK_S
 
     def _tell_links(self) -> None:

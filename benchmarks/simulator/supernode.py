@@ -46,7 +46,7 @@ class Supernode:
         # Work that waits for its turn, with its arguments; and the events that the work in hand gave rise to.
         self._inbox: deque[tuple[Callable[..., None], tuple[object, ...]]] = deque()
         self._events: deque[contract.Event] = deque()
-        self._serving = False
+        self._serving = self._gone = False
         self._timer: Call | None = None
         # Announcements of blobs whose origin is being asked whether they are public.
         self._waiting: dict[Digest, list[tuple[PeerSession, Announce]]] = {}
@@ -76,6 +76,13 @@ class Supernode:
         self._handler = control.message_handler(self)
         self._refresh_every_s = REFRESH_INTERVALS * settings.ping_interval_s
         environment.clock.run_after(self._refresh_every_s, self._refresh)
+
+    def leave(self) -> None:
+        """The process is no more: nothing is handled."""
+        self._gone = True
+        self._inbox.clear()
+        if self._timer is not None:
+            self._timer.cancel()
 
     # --- sessions ------------------------------------------------------------------------------------------------
 
@@ -110,6 +117,8 @@ class Supernode:
 
     def _refresh(self) -> None:
         """What goes with some frame of each session every few seconds."""
+        if self._gone:
+            return
         for session in self._control.nodes:
             self._handler.refresh(session)
         self._environment.clock.run_after(self._refresh_every_s, self._refresh)
@@ -158,12 +167,16 @@ class Supernode:
     # --- the machine -------------------------------------------------------------------------------------------
 
     def _queue(self, work: Callable[..., None], *arguments: object) -> None:
+        if self._gone:
+            return
         self._inbox.append((work, arguments))
         if not self._serving:
             self._serving = True
             self._environment.clock.run_after(self._environment.settings.service_s, self._serve)
 
     def _serve(self) -> None:
+        if self._gone:
+            return
         work, arguments = self._inbox.popleft()
         work(*arguments)
         while self._events:

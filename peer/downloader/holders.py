@@ -1,7 +1,8 @@
 """Whom to ask for a blob's pieces without a supernode: the known holders, what they have, which piece first.
 
-Rarest first among what is known, a reader's own piece before that. A holder that fails, or refuses, rests and is asked
-last; one that lies is dropped.
+Rarest first among what is known, a reader's own piece before that, and of both only what this node's turn has come
+for: what few have they send to few, who send it on. A holder that fails, or refuses, rests and is asked last; one that
+lies is dropped.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from peer.downloader.contract import Holder  # noqa: TC001  # compiled, a dataclass looks its fields' types up
 from proto.ids import Digest  # noqa: TC001  # the same
-from proto.owners import owners
-from proto.pieces import indices
+from proto.owners import owners, place
+from proto.pieces import indices, mask_of
 from proto.wire.messages import HOLDERS_MAX
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class KnownHolder:
     transfers: int = 0
     # Questions in a row that it did not answer. A busy holder fails transfers, and is there all the same.
     unanswered: int = 0
+    # Pieces (mask) that it takes from others before this node does, once somebody asked.
+    earlier: int | None = None
 
 
 @dataclass(slots=True)
@@ -99,6 +102,24 @@ class KnownHolders:
         there = (entry.holder.peer for entry in self.known.values() if entry.unanswered < UNANSWERED_MAX)
         return owners(self.digest, [own, *there])
 
+    def in_turn(self, own: PeerName, count: int, doublings: int) -> int:
+        """Pieces (mask, of `count`) that this node may take now: each copy is for one of those that have none.
+
+        `doublings`: so often that number is doubled. A piece that has one copy would be sent to all at once otherwise,
+        from one link, and nobody had it to send it on until all did.
+        """
+        there = [entry for entry in self.known.values() if entry.unanswered < UNANSWERED_MAX and entry.held is not None]
+        for entry in there:
+            if entry.earlier is None:
+                entry.earlier = _earlier(self.digest, entry.holder.peer, own, count)
+        copies = _more_than(entry.held or 0 for entry in there)
+        before = _more_than((entry.earlier or 0) & ~(entry.held or 0) for entry in there)
+        found = 0
+        for fewer, having in enumerate(copies):
+            turns = fewer + 1 << doublings
+            found |= having & ~before[turns - 1] if turns <= len(before) else having
+        return found
+
     def undecided(self) -> bool:
         """Some holder was never asked, or its first answer is still to come."""
         return any(entry.held is None for entry in self.known.values())
@@ -132,25 +153,34 @@ class KnownHolders:
         return piece, rng.choice([entry for entry in having if (entry.failures, entry.transfers) == best])
 
 
+def _earlier(digest: Digest, one: PeerName, other: PeerName, count: int) -> int:
+    """Of a blob of `count` pieces those (mask) that `one` takes from other nodes before `other` does."""
+    return mask_of(piece for piece in range(count) if place(digest, one, piece) < place(digest, other, piece))
+
+
 def _rarest(masks: Iterable[int], wanted: list[KnownHolder], missing: int) -> int:
     """Of the missing pieces that `wanted` can give, those with the fewest copies among all masks."""
     can_get = 0
     for entry in wanted:
         can_get |= entry.held or 0
     can_get &= missing
-    # at_least[k]: pieces with more than k copies.
-    at_least: list[int] = []
-    for mask in masks:
-        carry = mask & can_get
-        for level, having in enumerate(at_least):
-            at_least[level], carry = having | carry, having & carry
-        if carry:
-            at_least.append(carry)
-    for level, having in enumerate(at_least):
-        exactly = having & ~at_least[level + 1] if level + 1 < len(at_least) else having
+    more_than = _more_than(mask & can_get for mask in masks)
+    for level, having in enumerate(more_than):
+        exactly = having & ~more_than[level + 1] if level + 1 < len(more_than) else having
         if exactly:
             return exactly
     return can_get
+
+
+def _more_than(masks: Iterable[int]) -> list[int]:
+    """At k the pieces that are in more than k of the masks."""
+    found: list[int] = []
+    for carry in masks:
+        for level, having in enumerate(found):
+            found[level], carry = having | carry, having & carry
+        if carry:
+            found.append(carry)
+    return found
 
 
 def _random_bit(mask: int, rng: Random) -> int:

@@ -48,6 +48,9 @@ class Limits:
     queries_max: int = 4
     # How often a holder is asked again what it holds.
     refresh_s: float = 3.0
+    # A node that got nothing for so long counts each copy of a piece twice, after twice as long four times, and so on,
+    # up to this often: some that are before it may not want the piece.
+    turn_doublings_max: int = 6
     # A holder that failed rests this long, twice that the next time, and so on up to this many times.
     holder_rest_s: float = 0.5
     holder_failures_max: int = 5

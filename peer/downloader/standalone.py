@@ -40,7 +40,9 @@ def plan_swaps(state: State, blob: Blob) -> None:
         entry.query = state.new_id()
         entry.ask_at = state.now + state.limits.refresh_s
         state.queries[entry.query] = (blob.digest, entry.holder.peer)
-        state.emit(AskHoldings(entry.query, blob.digest, entry.holder, blob.hashed != blob.full))
+        # Nobody signs any more: what a holder has of hashes it says once, and each piece brings its own along.
+        hashes = blob.hashed != blob.full and (entry.held is None or blob.digest in state.proven_only)
+        state.emit(AskHoldings(entry.query, blob.digest, entry.holder, hashes))
     _start_transfers(state, blob)
 
 
@@ -48,7 +50,7 @@ def _start_transfers(state: State, blob: Blob) -> None:
     assert blob.layout is not None
     room = state.limits.standalone_fetches_max - sum(len(other.fetches) for other in state.busy)
     while room > 0:
-        missing = state.takeable(blob) & ~blob.held & ~blob.leased
+        missing = _in_turn(state, blob) & state.takeable(blob) & ~blob.held & ~blob.leased
         chosen = blob.holders.choose(missing, blob.first_read, state.now, state.limits, state.rng) if missing else None
         if chosen is None:
             return
@@ -56,6 +58,14 @@ def _start_transfers(state: State, blob: Blob) -> None:
         slowest_s = blob.layout.length(piece) / state.limits.standalone_rate_min_bytes_s
         start_standalone(state, blob, piece, entry.holder, max(state.limits.standalone_deadline_s, slowest_s))
         room -= 1
+
+
+def _in_turn(state: State, blob: Blob) -> int:
+    """What this node's turn has come for. It waits for those before it while they get on, and ever less for others."""
+    assert blob.layout is not None
+    idle_s = 0.0 if blob.fetches else max(0.0, state.now - blob.progress_at)
+    doublings = min(int(idle_s / state.limits.refresh_s), state.limits.turn_doublings_max)
+    return blob.holders.in_turn(state.name, blob.layout.count, doublings)
 
 
 def holdings_known(state: State, event: HoldingsKnown) -> Blob | None:

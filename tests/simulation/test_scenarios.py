@@ -12,6 +12,7 @@ from benchmarks.simulator.checkers import Checker
 from benchmarks.simulator.scenarios import SCENARIOS
 from benchmarks.simulator.settings import SimulationSettings
 from benchmarks.simulator.simulation import Outcome, Simulation, production_scheduler
+from proto.pieces import KIB
 from supernode.scheduler.contract import Command, Event, PeerLost
 
 if TYPE_CHECKING:
@@ -153,6 +154,16 @@ def test_nodes_that_come_back_keep_what_they_had_and_get_the_rest() -> None:
     sent_bytes = (outcome.run.seed_bytes or 0) + (outcome.run.peer_bytes or 0)
     assert sent_bytes < (SMALL.nodes + 1) * SMALL.size_bytes
     assert outcome.run.origin_bytes == SMALL.size_bytes
+
+
+def test_without_their_supernode_nodes_finish_among_themselves_and_ask_the_origin_little_twice() -> None:
+    scenario = equal_links(16, (24 * 256 * KIB,), RATE / 4)
+    outcome = run(replace(scenario, faults=Faults(supernode_killed_s=8.0)))
+    assert len(outcome.completed_s) == scenario.nodes
+    # What the supernode alone had, and what was on its way to it.
+    assert outcome.run.origin_repeated_bytes <= 2 * 256 * KIB
+    # They wait for it for 6 s. 2.6 to 2.7 times where each new piece went to all at once.
+    assert outcome.completed_s[-1] < 2.3 * run(scenario).completed_s[-1]
 
 
 def test_a_loss_of_power_is_noticed_by_time_alone() -> None:

@@ -41,6 +41,7 @@ from proto.wire.messages import (
     BlobRefused,
     FetchReason,
     Holders,
+    NodeKnown,
     OriginStatus,
     OriginTried,
     Stored,
@@ -85,13 +86,41 @@ def test_pieces_that_holders_have_are_fetched_from_them_within_limits() -> None:
 
 
 def test_the_reader_s_piece_comes_first_and_then_the_rarest() -> None:
-    script, (first, second) = lost()
+    # At each piece this node comes before the one of the two holders that has not got it.
+    script, (first, second) = lost(own=145)
     script(HoldingsKnown(first.query, 0b0111))
     script(HoldingsKnown(second.query, 0b1001))
     fetches = of_type(script.all, StartFetch)
     assert fetches[0].piece == 0
     assert 3 in [fetch.piece for fetch in fetches if fetch.holder.peer == peer_id(3)]
     assert len({fetch.piece for fetch in fetches}) == len(fetches) == 3
+
+
+def takers(copies: int, waited_s: float = 0.0) -> list[int]:
+    """Of the nodes 2 to 4 those that begin to fetch piece 0, which so many of the nodes 5 to 8 have."""
+    began = []
+    for own in (2, 3, 4):
+        script = Script(own=own).connected()
+        script.receive(*(NodeKnown(n, peer_id(n + 1), f"10.0.0.{n}:65002") for n in range(4, 8)))
+        script.open(held=0b1110)
+        script.receive(Holders(SWARM, tuple(n for n in range(1, 8) if n + 1 != own)))
+        held = {peer_id(number): int(5 <= number < 5 + copies) | 0b1110 for number in range(2, 9)}
+        asked = of_type(script(SupernodeLost()), AskHoldings)
+        until_s = script.now + waited_s
+        while asked or script.now < until_s:
+            answers = [HoldingsKnown(query.query, held[query.holder.peer]) for query in asked]
+            asked = of_type(script(*answers) or script.wait(0.5), AskHoldings)
+        if of_type(script.all, StartFetch):
+            began.append(own)
+    return began
+
+
+def test_a_piece_goes_from_each_that_has_it_to_one_that_has_not() -> None:
+    assert [len(takers(copies)) for copies in range(5)] == [0, 1, 2, 3, 3]
+
+
+def test_who_gets_nothing_for_long_waits_no_more_for_those_that_are_before_it() -> None:
+    assert takers(1, 3 * LIMITS.refresh_s) == [2, 3, 4]
 
 
 def test_a_piece_without_a_signed_hash_is_taken_as_unproven() -> None:
