@@ -20,7 +20,8 @@ class Exchange:
     """One request and what was sent for it. `ranges` is the Range header as asked: (first, last or None).
 
     `body_sent_bytes` were handed to the kernel, `body_acked_bytes` were acknowledged by the client's kernel;
-    they differ only where a client went away in mid-body. `offset` is where in the blob the body began.
+    they differ only where a connection ended in mid-body: whether the client got the rest before its link was cut, or
+    never did, the origin cannot know. `offset` is where in the blob the body began.
     Times are monotonic seconds; `first_byte_s` is when the first body byte was sent, 0 if there was none.
     """
 
@@ -45,6 +46,11 @@ class Exchange:
     def interval(self) -> tuple[int, int]:
         """The offsets of the blob that left for the client: [first, end)."""
         return self.offset, self.offset + self.body_acked_bytes
+
+    @property
+    def interval_in_doubt(self) -> tuple[int, int]:
+        """The offsets after those that were sent and never acknowledged."""
+        return self.offset + self.body_acked_bytes, self.offset + self.body_sent_bytes
 
     def header(self, name: str) -> str | None:
         """The first request header of that name, whatever its case."""
@@ -89,6 +95,12 @@ class Ledger:
     def repeated_bytes(self, digest: str) -> int:
         """Body bytes of the blob that were delivered although they had been delivered before."""
         return self.blob_bytes(digest) - self.distinct_bytes(digest)
+
+    def doubtful_bytes(self, digest: str) -> int:
+        """Offsets of the blob that no client acknowledged, and that were sent to one whose connection then ended."""
+        known = self.intervals(digest)
+        in_doubt = [e.interval_in_doubt for e in self._delivering(digest)]
+        return union_bytes([*known, *in_doubt]) - union_bytes(known)
 
     def first_byte_s(self, digest: str) -> float | None:
         """When the blob's first byte left for a client, None if none did."""

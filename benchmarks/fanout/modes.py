@@ -374,7 +374,7 @@ def _mode_run(
         origin_first_byte_s=None if answered_s is None else answered_s - measured.began_s,
         cross_rack_bytes=traffic.into_racks_bytes if traffic is not None and stage.scenario.racks else None,
         cpu_busy=measured.busy,
-        more={"clients_cpu_s": measured.clients_cpu_s},
+        more={"clients_cpu_s": measured.clients_cpu_s, "origin_doubtful_bytes": cost.doubtful_bytes},
     )
 
 

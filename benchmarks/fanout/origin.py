@@ -12,9 +12,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class OriginCost:
-    """Of the image's layers together: body bytes that left the origin, those that had left it before, and GETs."""
+    """Of the image's layers together: body bytes that left the origin, those that had left it before, and GETs.
+
+    `doubtful_bytes` of those sent were acknowledged by nobody, for their connection was cut, and were asked for by
+    nobody again: where the image is whole in the end, they came.
+    """
 
     sent_bytes: int
+    doubtful_bytes: int
     repeated_bytes: int
     gets: int
     # When the first byte left, monotonic; None if none did.
@@ -28,14 +33,17 @@ def origin_cost(ledger: Ledger, image: Image) -> OriginCost:
     digests = [layer.digest for layer in image.layers]
     times = [at_s for digest in digests if (at_s := ledger.first_byte_s(digest)) is not None]
     problems = []
+    doubtful = sum(map(ledger.doubtful_bytes, digests))
     for number, layer in enumerate(image.layers):
-        sent, repeated = ledger.blob_bytes(layer.digest), ledger.repeated_bytes(layer.digest)
+        sent = ledger.blob_bytes(layer.digest) + ledger.doubtful_bytes(layer.digest)
+        repeated = ledger.repeated_bytes(layer.digest)
         if sent != layer.size_bytes or repeated:
             problems.append(
                 f"layer {number}: the origin sent {sent} bytes of {layer.size_bytes}, {repeated} of them again"
             )
     return OriginCost(
-        sent_bytes=sum(map(ledger.blob_bytes, digests)),
+        sent_bytes=sum(map(ledger.blob_bytes, digests)) + doubtful,
+        doubtful_bytes=doubtful,
         repeated_bytes=sum(map(ledger.repeated_bytes, digests)),
         gets=sum(map(ledger.gets, digests)),
         first_byte_s=min(times, default=None),
