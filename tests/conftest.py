@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from benchmarks.cluster.programs import PACKAGES, find_program
+from tests.support.clients_table import ROWS, note_results
 from tests.support.leaks import Snapshot, TaskWatch
 from tests.support.missing import skip_or_fail
 
@@ -24,6 +25,31 @@ settings.load_profile("any machine")
 # A shell without job control starts what runs in the background deaf to SIGINT, and so all that the tests start.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# What tests showed of clients in this run: the row of docs/clients.md, run or replayed, and how the test ended.
+_SHOWN: list[tuple[tuple[str, str, str], str, str]] = []
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What a test shows goes with its reports, also from a process of xdist's."""
+    for marker in item.iter_markers("pulls"):
+        assert marker.args in ROWS, f"{item.nodeid}: tests/support/clients_table.py has no row {marker.args}"
+        item.user_properties.append(("pulls", [list(marker.args), marker.kwargs.get("how", "run")]))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Of each test the call, or what kept it from being called."""
+    if report.when == "call" or report.outcome != "passed":
+        for name, shown in report.user_properties:
+            if name == "pulls" and isinstance(shown, list):
+                _SHOWN.append((tuple(shown[0]), shown[1], report.outcome))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Once a run: xdist's processes tell the one that started them."""
+    if not hasattr(session.config, "workerinput"):
+        note_results(_SHOWN)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

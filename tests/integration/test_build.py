@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.clients_table import MIRROR, NO_LOGIN
 from tests.support.site import ClientNode, Site, assert_all_came_by_the_swarm, assert_left_the_origin_once
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ pytestmark = [
 ]
 
 
+@pytest.mark.pulls("docker build (BuildKit in dockerd)", MIRROR, NO_LOGIN)
 def test_buildkit_fetches_its_base_image_through_the_peer(
     site: Site, node: ClientNode, image: Image, dockerd: Callable[..., DockerDaemon], tmp_path: Path
 ) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.cluster.proxy_process import CountingProxyProcess
 from tests.support.clients import Containerd
+from tests.support.clients_table import NO_LOGIN, NS
 from tests.support.site import (
     ClientNode,
     Site,
@@ -31,6 +32,7 @@ pytestmark = [
 Start = Callable[[str, str], Containerd]
 
 
+@pytest.mark.pulls("containerd, ctr", NS, NO_LOGIN)
 def test_ctr_pulls_by_hosts_toml(site: Site, node: ClientNode, image: Image, containerd: Start) -> None:
     daemon = containerd(node.client.name, node.peer.proxy_url)
     daemon.pull("docker.io/library/random:latest")
@@ -57,6 +59,7 @@ def test_a_second_ctr_pulls_from_the_store_alone(site: Site, node: ClientNode, i
     assert_stored_blobs_suffice(node.peer, image)
 
 
+@pytest.mark.pulls("containerd, CRI", NS, NO_LOGIN)
 def test_cri_pulls_three_layers_at_a_time_over_connections_it_keeps(
     site: Site, node: ClientNode, image: Image, containerd: Start
 ) -> None:

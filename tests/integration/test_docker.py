@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks.cluster.image import Image, make_random_image
 from benchmarks.cluster.registry import Registry
+from tests.support.clients_table import MIRROR, NO_LOGIN
 from tests.support.pullers import REPOSITORY
 from tests.support.site import Site, assert_all_came_by_the_swarm, assert_left_the_origin_once
 
@@ -39,6 +40,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
     return make_random_image(tmp_path_factory.mktemp("image"), SIZES_BYTES, seed=1, with_index=True)
 
 
+@pytest.mark.pulls("dockerd", MIRROR, NO_LOGIN)
 def test_two_dockerds_pull_at_once_and_the_origin_sends_each_layer_once(
     site: Site, image: Image, dockerd: Callable[..., DockerDaemon]
 ) -> None:

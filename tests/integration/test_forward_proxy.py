@@ -17,6 +17,7 @@ from benchmarks.cluster.programs import clean_environment, program
 from benchmarks.cluster.services import Cluster
 from tests.support.clients import DockerDaemon, Skopeo
 from tests.support.clients.podman import wrongly_named_files
+from tests.support.clients_table import INSECURE, NO_LOGIN, PROXY
 from tests.support.counts import assert_becomes
 from tests.support.site import (
     ClientNode,
@@ -79,6 +80,7 @@ def proxied(node: ClientNode) -> dict[str, str]:
     return {"HTTPS_PROXY": url, "HTTP_PROXY": url, "SSL_CERT_FILE": str(ca)}
 
 
+@pytest.mark.pulls("dockerd", PROXY, NO_LOGIN)
 def test_two_dockerds_with_a_proxy_pull_one_image_and_the_registry_sends_it_once(
     secure: SecureSite, image: Image
 ) -> None:
@@ -90,6 +92,7 @@ def test_two_dockerds_with_a_proxy_pull_one_image_and_the_registry_sends_it_once
     assert_left_the_origin_once(secure.origin, image.blobs)
 
 
+@pytest.mark.pulls("skopeo", PROXY, NO_LOGIN)
 def test_skopeo_with_a_proxy_pulls_by_the_swarm(secure: SecureSite, image: Image) -> None:
     node = secure.nodes[0]
     with Skopeo([], netns=node.client.name) as skopeo:
@@ -99,6 +102,7 @@ def test_skopeo_with_a_proxy_pulls_by_the_swarm(secure: SecureSite, image: Image
     assert_left_the_origin_once(secure.origin, image.blobs)
 
 
+@pytest.mark.pulls("curl", PROXY, NO_LOGIN)
 def test_curl_sees_the_registry_by_the_nodes_certificate_and_nothing_else_by_it(
     secure: SecureSite, image: Image
 ) -> None:
@@ -140,6 +144,7 @@ def test_nothing_on_the_node_or_beside_it_is_reached_through_its_proxy(secure: S
     )
 
 
+@pytest.mark.pulls("dockerd", INSECURE, NO_LOGIN)
 def test_dockerd_asks_an_insecure_registry_by_its_whole_url(site: Site, image: Image) -> None:
     node = site.add_node()
     registry = site.origin.address

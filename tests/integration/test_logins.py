@@ -17,6 +17,7 @@ from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
 from tests.support.clients import Podman, Skopeo
 from tests.support.clients.podman import wrongly_named_files
+from tests.support.clients_table import BY_PASSWORD, BY_TOKEN, NAMED
 from tests.support.passwords import PASSWORD, USER, basic_authorization, password_auth
 from tests.support.tls import Authority
 from tests.support.tokens import TokenServer
@@ -78,6 +79,8 @@ def assert_only_its_own_was_asked(service: TokenServer, host: str) -> None:
     assert service.refused == 0
 
 
+@pytest.mark.pulls("skopeo", NAMED, BY_PASSWORD)
+@pytest.mark.pulls("skopeo", NAMED, BY_TOKEN)
 def test_skopeo_logs_in_to_each_registry_with_its_own_password(registries: Registries) -> None:
     with Skopeo([]) as skopeo:
         for host in REPOSITORIES:
@@ -103,6 +106,7 @@ def test_a_wrong_password_is_refused(registries: Registries) -> None:
         skopeo.run("inspect", "--tls-verify=false", f"--creds=two.test:{PASSWORDS['one.test']}", reference)
 
 
+@pytest.mark.pulls("podman", NAMED, BY_TOKEN)
 @pytest.mark.root
 @pytest.mark.client("podman")
 def test_podman_pulls_from_one_and_pushes_to_the_other(registries: Registries) -> None:

@@ -11,6 +11,7 @@ import pytest
 from benchmarks.cluster.processes import WAIT_S
 from benchmarks.cluster.services import Cluster
 from tests.support.clients.podman import wrongly_named_files
+from tests.support.clients_table import NO_LOGIN, PREFIX
 from tests.support.site import (
     ClientNode,
     Site,
@@ -35,6 +36,7 @@ def mirror_of(node: ClientNode) -> str:
     return f"{node.peer.proxy}/quay.io"
 
 
+@pytest.mark.pulls("podman", PREFIX, NO_LOGIN)
 @pytest.mark.client("podman")
 def test_podman_pulls_by_registries_conf(
     site: Site, node: ClientNode, image: Image, podman: Callable[..., Podman]
@@ -46,6 +48,7 @@ def test_podman_pulls_by_registries_conf(
     assert_all_came_by_the_swarm(node.peer, image)
 
 
+@pytest.mark.pulls("skopeo", PREFIX, NO_LOGIN)
 @pytest.mark.client("skopeo")
 def test_skopeo_copies_by_registries_conf_and_the_second_time_from_the_store(
     site: Site, node: ClientNode, image: Image, skopeo: Callable[..., Skopeo]
