@@ -29,12 +29,13 @@ if TYPE_CHECKING:
 
     from benchmarks.dataplane.contract import Job
 
-HELP = "CPU-seconds per GiB and GiB/s of our transport, a bare floor and libtorrent"
+HELP = "CPU-seconds per GiB and GiB/s of our transport, plain and by TLS, of bare floors of both, and of libtorrent"
 
 _GIB: Final = 1024 * MIB
 _ROUNDS_MAX: Final = 100
 _SPARE_BYTES: Final = 64 * MIB
 _FLOOR_BUFFERS: Final = (64 * KIB, 256 * KIB, MIB)
+_TLS_BUFFER: Final = 256 * KIB
 _CPU_TARGET_OF_FLOOR: Final = 1.25
 _CPU_TARGET_OF_TORRENT: Final = 0.5
 
@@ -108,7 +109,11 @@ def _measure(job: Job, count: int) -> tuple[list[Row], dict[str, float]]:
     """Every way's runs, the floor at its best first, and what hashing alone costs."""
     hashes: list[dict[str, float]] = []
     floors = [Row(f"floor, {buffer // KIB} KiB buffer", "floor", buffer) for buffer in _FLOOR_BUFFERS]
-    rows = [*floors, Row("layercast", "layercast"), Row("libtorrent", "torrent")]
+    private = [
+        Row("layercast, private: by TLS", "layercast_tls"),
+        Row(f"floor with TLS, {_TLS_BUFFER // KIB} KiB buffer", "floor_tls", _TLS_BUFFER),
+    ]
+    rows = [*floors, Row("layercast", "layercast"), Row("libtorrent", "torrent"), *private]
     for number in range(count):
         hashes.append(hash_costs())
         for row in rows:
@@ -117,9 +122,10 @@ def _measure(job: Job, count: int) -> tuple[list[Row], dict[str, float]]:
             gib = job.size_bytes / _GIB
             cpu, elapsed = measured.cpu_s("all") / gib, measured.elapsed_s("all") / gib
             console.print(f"round {number + 1}/{count}: {row.name}: {cpu:.2f} CPU-s/GiB, {1 / elapsed:.2f} GiB/s")
+    ours, torrent = rows[len(floors) : len(floors) + 2]
     parts = [
-        Row("layercast, when the last piece is held", "layercast", part="pieces", runs=rows[-2].runs),
-        Row("libtorrent, without the blob's sha256", "torrent", part="pieces", runs=rows[-1].runs),
+        Row("layercast, when the last piece is held", "layercast", part="pieces", runs=ours.runs),
+        Row("libtorrent, without the blob's sha256", "torrent", part="pieces", runs=torrent.runs),
     ]
     floor = min(floors, key=Row.cpu_s)
     best = replace(floor, name=f"floor (its best: {floor.buffer_bytes // KIB} KiB)")
@@ -129,7 +135,7 @@ def _measure(job: Job, count: int) -> tuple[list[Row], dict[str, float]]:
 
 def _figures(size_bytes: int, rows: list[Row], hashes: dict[str, float]) -> dict[str, object]:
     gib = size_bytes / _GIB
-    floor, ours, torrent = (row.cpu_s() for row in rows[:3])
+    floor, ours, torrent, private, tls_floor = (row.cpu_s() for row in rows[:5])
     return {
         "benchmark": "dataplane",
         "machine": machine(),
@@ -152,6 +158,9 @@ def _figures(size_bytes: int, rows: list[Row], hashes: dict[str, float]) -> dict
         "ours_over_floor_at_most": _CPU_TARGET_OF_FLOOR,
         "ours_over_libtorrent": ours / torrent,
         "ours_over_libtorrent_below": _CPU_TARGET_OF_TORRENT,
+        "private_over_public": private / ours,
+        "private_over_tls_floor": private / tls_floor,
+        "private_over_tls_floor_at_most": _CPU_TARGET_OF_FLOOR,
     }
 
 
@@ -177,5 +186,6 @@ def _print(size_bytes: int, rows: list[Row], hashes: dict[str, float]) -> None:
     for name, value, limit in (
         ("layercast / floor, at most", rows[1].cpu_s() / floor, _CPU_TARGET_OF_FLOOR),
         ("layercast / libtorrent, below", rows[1].cpu_s() / rows[2].cpu_s(), _CPU_TARGET_OF_TORRENT),
+        ("layercast, private / floor with TLS, at most", rows[3].cpu_s() / rows[4].cpu_s(), _CPU_TARGET_OF_FLOOR),
     ):
         print(f"{name} {limit}: {value:.3f} {'reached' if value <= limit else 'NOT REACHED'}")

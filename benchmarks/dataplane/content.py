@@ -7,12 +7,15 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import blake3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.dataplane.contract import Job
 from benchmarks.dataplane.torrent import make_torrent
 from peer.store.disk import DiskStore
 from proto.ids import Digest
 from proto.pieces import MIB, PieceLayout
+from proto.wire.tickets import Identity
+from supernode.membership.certificates import certify_node, new_authority, pem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,9 +46,19 @@ def make_source(folder: Path, size_bytes: int, seed: int) -> Job:
         piece_size_bytes=layout.piece_size_bytes,
         supernode_seed=random.Random(seed).randbytes(32).hex(),
         torrent_file=str(folder / "blob.torrent"),
+        certificates=str(folder),
     )
     make_torrent(job)
+    _make_certificates(folder, Identity(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(job.supernode_seed))))
     return job
+
+
+def _make_certificates(folder: Path, sender: Identity) -> None:
+    authority = new_authority(time.time())
+    (folder / "ca.pem").write_text(pem([authority.certificate]))
+    for role, identity in (("sender", sender), ("receiver", Identity.generate())):
+        (folder / f"{role}.pem").write_text(pem([certify_node(authority, identity.peer, time.time())]))
+        (folder / f"{role}.key").write_bytes(identity.private_pem())
 
 
 def hash_costs() -> dict[str, float]:

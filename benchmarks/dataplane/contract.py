@@ -32,6 +32,8 @@ class Job:
     # The key of the supernode that signs, 32 bytes in hex.
     supernode_seed: str
     torrent_file: str
+    # A folder with what the two show each other by TLS: ca.pem, sender.pem, sender.key, receiver.pem, receiver.key.
+    certificates: str
     buffer_bytes: int = 0
     parallel: int = 2
 

@@ -32,21 +32,29 @@ def send(job: Job, started: Callable[[str], None]) -> None:
 
 
 def receive(job: Job, address: str) -> Marks:
-    """A buffer of job.buffer_bytes, a fresh BLAKE3 for each piece."""
-    target = Path(job.target)
-    target.mkdir()
-    digest = Digest.parse(job.digest)
+    """One connection."""
     marks = Marks()
     marks.begin()
     host, port = address.split(":")
-    with socket.create_connection((host, int(port))) as sock, (target / "blob").open("wb", buffering=0) as file:
+    with socket.create_connection((host, int(port))) as sock:
         sock.settimeout(None)
+        take(job, lambda room: sock.recv_into(room, 0, socket.MSG_WAITALL))
+    marks.reached("all")
+    return marks
+
+
+def take(job: Job, receive_into: Callable[[memoryview], int]) -> None:
+    """A buffer of job.buffer_bytes, a fresh BLAKE3 for each piece. `receive_into` fills what it is given."""
+    target = Path(job.target)
+    target.mkdir()
+    digest = Digest.parse(job.digest)
+    with (target / "blob").open("wb", buffering=0) as file:
         whole, piece = digest.hasher(), blake3.blake3()
         buffer = memoryview(bytearray(job.buffer_bytes))
         offset = in_piece = 0
         while offset < job.size_bytes:
             room = min(len(buffer), job.size_bytes - offset, job.piece_size_bytes - in_piece)
-            count = sock.recv_into(buffer[:room], 0, socket.MSG_WAITALL)
+            count = receive_into(buffer[:room])
             if not count:
                 raise LocalError("the floor's sender is gone")
             part = buffer[:count]
@@ -61,5 +69,3 @@ def receive(job: Job, address: str) -> Marks:
         piece.digest()
         if whole.hexdigest() != digest.hex:
             raise LocalError("the floor received another blob")
-    marks.reached("all")
-    return marks

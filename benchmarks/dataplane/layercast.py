@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from benchmarks.dataplane.contract import Marks, wait_for_end
 from peer.store.base import ALL_PIECES, SignedHashes
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from benchmarks.dataplane.contract import Job
     from peer.store.base import BlobHandle
+    from peer.transport.member_tls import MemberTls
 
 _HOUR_S = 3600.0
 
@@ -35,7 +37,24 @@ def _supernode(job: Job) -> Identity:
     return Identity(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(job.supernode_seed)))
 
 
+def _downloader(job: Job) -> Identity:
+    """Whom the receiver's certificate names."""
+    key = load_pem_private_key((Path(job.certificates) / "receiver.key").read_bytes(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    return Identity(key)
+
+
 def send(job: Job, started: Callable[[str], None]) -> None:
+    """Without TLS: what is public."""
+    serve(job, started)
+
+
+def receive(job: Job, address: str) -> Marks:
+    """The same."""
+    return fetch(job, address)
+
+
+def serve(job: Job, started: Callable[[str], None], tls: MemberTls | None = None) -> None:
     """A store that holds the blob, and its upload server."""
     supernode, digest = _supernode(job), Digest.parse(job.digest)
     store = DiskStore(Path(job.source_store), size_limit_bytes=1 << 50, free_floor_bytes=0)
@@ -49,23 +68,23 @@ def send(job: Job, started: Callable[[str], None]) -> None:
     # start.
     handle.check_pieces(ALL_PIECES, "start")
     handle.close()
-    server = UploadServer(HostPort("127.0.0.1", 0), store, lambda: supernode.peer, peer_name(supernode.peer))
+    server = UploadServer(HostPort("127.0.0.1", 0), store, lambda: supernode.peer, peer_name(supernode.peer), tls=tls)
     started(server.address)
     wait_for_end()
     server.close()
     store.close()
 
 
-def receive(job: Job, address: str) -> Marks:
+def fetch(job: Job, address: str, tls: MemberTls | None = None) -> Marks:
     """Ask for the signed hashes, fetch every piece, check the digest."""
-    supernode, downloader = _supernode(job), Identity.generate()
+    supernode, downloader = _supernode(job), _downloader(job)
     digest, layout = Digest.parse(job.digest), PieceLayout(job.size_bytes, job.piece_size_bytes)
     ticket = issue_ticket(supernode, digest, downloader.peer, time.time() + _HOUR_S)
     source = PieceSource(peer_name(supernode.peer), address)
     marks = Marks()
     marks.begin()
     store = DiskStore(Path(job.target), size_limit_bytes=1 << 50, free_floor_bytes=0)
-    transport = HttpTransport(downloader)
+    transport = HttpTransport(downloader, tls=tls, encrypt_all=tls is not None)
     handle = store.open(digest, layout)
     _, runs = decode_hashes(transport.hashes(source, digest, ticket, 10.0))
     for run in runs:
