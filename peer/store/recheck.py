@@ -7,13 +7,14 @@ blob decides, and the hashes are learnt anew from it.
 from __future__ import annotations
 
 import logging
+import os
 from typing import TYPE_CHECKING, Protocol
 
 import blake3
 
 from peer.store.base import SignedHashes
 from peer.store.digest import hash_piece
-from peer.store.files import CHUNK_BYTES, read_into
+from peer.store.files import CHUNK_BYTES
 from proto.pieces import indices
 
 if TYPE_CHECKING:
@@ -65,13 +66,12 @@ def read_right(blob: HeldPieces, piece: int) -> memoryview | None:
     """The bytes of a piece that match its hash; None where they do not, or cannot be read. Raises LocalError."""
     with blob.stored_hashes() as hashes:
         expected = hashes.of(piece)
-    content = memoryview(bytearray(blob.layout.length(piece)))
     try:
-        whole = read_into(blob.descriptor, content, blob.layout.offset(piece))
+        content = os.pread(blob.descriptor, blob.layout.length(piece), blob.layout.offset(piece))
     except OSError as error:
         log.error("store: piece %d of blob %s cannot be read: %s", piece, blob.digest.short, error.strerror)
         return None
-    return content if whole and blake3.blake3(content).digest() == expected else None
+    return memoryview(content) if blake3.blake3(content).digest() == expected else None
 
 
 def _rotten_by_digest(blob: HeldPieces) -> int:
