@@ -10,6 +10,7 @@ import benchmarks.dataplane.command
 import benchmarks.fanout.command
 import benchmarks.joining
 import benchmarks.scheduler
+import benchmarks.serving.command
 import benchmarks.simulator.command
 import benchmarks.startup
 from proto.errors import LayercastError
@@ -35,6 +36,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "joining": benchmarks.joining,
     "sim": benchmarks.simulator.command,
     "scheduler": benchmarks.scheduler,
+    "serving": benchmarks.serving.command,
     "startup": benchmarks.startup,
 }
 
