@@ -117,6 +117,8 @@ class Blob:
     # It was complete, and pieces of it rotted on the disk: they are fetched again although nobody may be reading.
     repair: bool = False
     store: StoreState = StoreState.CLOSED
+    # It was dropped while the store opened it: what that has of it counts for nothing.
+    void_once_open: bool = False
     check: int = 0
     # The blob was dropped since the check began: its outcome does not count.
     check_voided: bool = False

@@ -173,6 +173,12 @@ class State:
             blob.store = StoreState.OPENING
             self.emit(OpenInStore(blob.digest, blob.layout.size_bytes, blob.layout.piece_size_bytes))
 
+    def close_store(self, blob: Blob) -> None:
+        """Unpin it, if it is open."""
+        if blob.store is StoreState.OPEN:
+            blob.store = StoreState.CLOSED
+            self.emit(CloseInStore(blob.digest))
+
     def settle(self, blob: Blob) -> None:
         """After any change: busy or not, unpin what nobody uses, forget what is nothing any more."""
         if blob.wanted and not blob.complete:
@@ -182,8 +188,7 @@ class State:
         if not blob.idle:
             return
         if blob.store is StoreState.OPEN:
-            blob.store = StoreState.CLOSED
-            self.emit(CloseInStore(blob.digest))
+            self.close_store(blob)
             # A node keeps thousands of blobs for weeks: of one that rests, the end of its history is enough.
             while len(blob.history) > self.limits.history_idle_max:
                 blob.history.popleft()

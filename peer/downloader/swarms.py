@@ -57,7 +57,8 @@ def opened(state: State, event: SwarmOpened) -> Blob | None:
         private.refuse_foreign(state, blob, asked.source)
         state.send(Withdraw(event.digest))
         return blob
-    if not set_layout(state, blob, event.size_bytes, event.piece_size_bytes):
+    known = set_layout(state, blob, event.size_bytes, event.piece_size_bytes)
+    if not known and not _cut_anew(state, blob, event):
         _other_cut(state, blob)
         return blob
     if blob.swarm and blob.swarm != event.swarm:
@@ -79,6 +80,23 @@ def opened(state: State, event: SwarmOpened) -> Blob | None:
         state.open_store(blob)
     state.tell_reader_moved(blob)
     return blob
+
+
+def _cut_anew(state: State, blob: Blob, event: SwarmOpened) -> bool:
+    """Of a blob that was dropped, of which nothing is here, the cut is the new swarm's. False if something is."""
+    answered = any(reader.answered for reader in blob.readers.values())
+    if blob.complete or blob.held or blob.fetches or blob.upstream or blob.check or answered:
+        return False
+    before, known = blob.layout, blob.hashed
+    blob.cut(None)
+    blob.hashed = 0
+    if not set_layout(state, blob, event.size_bytes, event.piece_size_bytes):
+        blob.cut(before)
+        blob.hashed = known
+        return False
+    blob.void_once_open = blob.store is StoreState.OPENING
+    state.close_store(blob)
+    return True
 
 
 def _other_cut(state: State, blob: Blob) -> None:
@@ -121,6 +139,9 @@ def store_opened(state: State, event: StoreOpened) -> Blob | None:
     if blob is None:
         return None
     blob.store = StoreState.OPEN
+    if blob.void_once_open:
+        _open_anew(state, blob)
+        return blob
     blob.held, blob.complete = event.held & blob.full, event.complete
     blob.hashed |= event.hashed & blob.full
     if not blob.wanted and not blob.complete and blob.readers:
@@ -133,12 +154,22 @@ def store_opened(state: State, event: StoreOpened) -> Blob | None:
     return blob
 
 
+def _open_anew(state: State, blob: Blob) -> None:
+    """What was opened was dropped meanwhile, and may be cut otherwise by now."""
+    blob.void_once_open = False
+    state.emit(VoidInStore(blob.digest))
+    state.close_store(blob)
+    if blob.wanted and any(reader.admitted and not reader.failed for reader in blob.readers.values()):
+        state.open_store(blob)
+
+
 def store_refused(state: State, event: StoreRefused) -> Blob | None:
     """The store cannot take the blob at all."""
     blob = state.blobs.get(event.digest)
     if blob is None:
         return None
     blob.store = StoreState.CLOSED
+    blob.void_once_open = False
     decline_early(state, blob)
     refuse_unanswered(state, blob, "store", event.message)
     blob.wanted = False
@@ -235,6 +266,9 @@ def voided(state: State, event: Voided) -> Blob | None:
         return None
     blob.swarm = 0
     blob.announced = blob.announced_wanted = False
+    # Another size may be right: who comes now is let in by a new word.
+    for source in blob.sources:
+        state.public.pop((blob.digest, source), None)
     if blob.complete:
         blob.hashed = 0
     else:
@@ -256,6 +290,7 @@ def void(state: State, blob: Blob, message: str) -> None:
     if blob.store is StoreState.OPEN:
         state.emit(VoidInStore(blob.digest))
         blob.check_voided = bool(blob.check)
+    blob.void_once_open = blob.store is StoreState.OPENING
     blob.held = blob.hashed = blob.announced_held = 0
     blob.upstreams.clear()
     blob.complete = blob.wanted = blob.announced_wanted = False

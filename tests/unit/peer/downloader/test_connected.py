@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+import pytest
+
 from peer.downloader.blob import PieceState
 from peer.downloader.contract import (
     AnswerReader,
@@ -274,6 +276,26 @@ def test_what_the_supernode_voids_is_dropped_and_late_pieces_of_it_count_for_not
     assert script.machine.state.blobs[DIGEST].held == 0
     assert CloseInStore(DIGEST) in script(ReaderClosed(1))
     assert DIGEST not in script.machine.state.blobs
+
+
+@pytest.mark.parametrize("opened_first", [True, False])
+def test_a_blob_of_which_a_wrong_size_was_told_is_begun_anew_with_the_right_one(opened_first: bool) -> None:
+    script = Script().connected()
+    script(BlobWanted(1, DIGEST, SOURCE))
+    script.receive(SwarmOpened(SWARM, str(DIGEST), SIZE + 5, PIECE, TICKET))
+    # While the store still opens it: on a busy machine.
+    (refused,) = of_type(script.receive(Voided(SWARM, "5 bytes less")), RefuseReader)
+    assert refused.reason == "changed"
+    out = script(ReaderClosed(1), BlobWanted(2, DIGEST, SOURCE))
+    assert [announced.wanted for announced in sent(out) if isinstance(announced, Announce)] == [True]
+    events = [
+        StoreOpened(DIGEST, 0b0001, 0b0001, False),
+        Received(SwarmOpened(SWARM + 1, str(DIGEST), SIZE, PIECE, TICKET)),
+    ]
+    out = script(*(events if opened_first else reversed(events)))
+    assert VoidInStore(DIGEST) in out
+    assert of_type(out, OpenInStore)[-1] == OpenInStore(DIGEST, SIZE, PIECE)
+    assert script(StoreOpened(DIGEST, 0, 0, False)) == [AnswerReader(2)]
 
 
 def test_after_a_void_a_new_client_starts_afresh() -> None:
