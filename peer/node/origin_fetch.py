@@ -111,8 +111,9 @@ class UpstreamFetcher:
         origin = self._origins.at(command.source.upstream)
         repository, size_bytes = command.source.repository, layout.size_bytes
         reader = RangeReader(
-            origin, repository, blob.digest, size_bytes, self._settings, slices=True, caller=fetch.caller
-        )
+            origin, repository, blob.digest, size_bytes, self._settings, slices=True, caller=fetch.caller,
+            manifest=command.source.manifest,
+        )  # fmt: skip
         ahead = command.pieces >> command.first << command.first
         wanted: list[Range] = [*layout.byte_ranges(ahead), *layout.byte_ranges(command.pieces & ~ahead)]
         cutter = PieceCutter(blob, lambda piece, _: fetch.post(UpstreamPiece(command.fetch, piece)))

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# 2 has private blobs, which an older release would give to whomever some origin allows.
-SCHEMA_VERSION: Final = 2
+# 2 has private blobs, which an older release would give to whomever some origin allows; 3 manifests, too.
+SCHEMA_VERSION: Final = 3
 SOURCES_PER_BLOB_MAX: Final = 8
 _TABLES: Final = ("sources", "private_bytes")
 
@@ -47,18 +47,18 @@ class SourceCache:
             except sqlite3.Error as again:
                 raise ConfigError(f"state file {path}: {again}; make its folder writable") from None
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="state")
-        self._waiting: deque[tuple[str, tuple[str, ...]]] = deque()
+        self._waiting: deque[tuple[str, tuple[str | bool, ...]]] = deque()
 
     def load(self) -> dict[Digest, tuple[Source, ...]]:
         """Everything, latest source first. Call before the first remember()."""
         found: dict[Digest, tuple[Source, ...]] = {}
-        rows = self._connection.execute("SELECT digest, upstream, repository FROM sources ORDER BY seen DESC")
-        for text, upstream, repository in rows:
+        rows = self._connection.execute("SELECT digest, upstream, repository, manifest FROM sources ORDER BY seen DESC")
+        for text, upstream, repository, manifest in rows:
             with contextlib.suppress(DigestInvalid):
                 digest = Digest.parse(text)
                 earlier = found.get(digest, ())
                 if len(earlier) < SOURCES_PER_BLOB_MAX:
-                    found[digest] = (*earlier, Source(upstream, repository))
+                    found[digest] = (*earlier, Source(upstream, repository, bool(manifest)))
         return found
 
     def load_private(self) -> dict[Digest, tuple[str, ...]]:
@@ -83,8 +83,8 @@ class SourceCache:
         """The blob is public there. It is written with the next write_waiting()."""
         self._waiting.append(
             (
-                "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, (SELECT coalesce(max(seen), 0) + 1 FROM sources))",
-                (str(digest), source.upstream, source.repository),
+                "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, (SELECT coalesce(max(seen), 0) + 1 FROM sources), ?)",
+                (str(digest), source.upstream, source.repository, source.manifest),
             )
         )
 
@@ -136,6 +136,8 @@ def _open(path: Path) -> sqlite3.Connection:
                 "CREATE TABLE IF NOT EXISTS sources (digest TEXT, upstream TEXT, repository TEXT, seen INTEGER,"
                 " PRIMARY KEY (digest, upstream, repository)) WITHOUT ROWID"
             )
+            if "manifest" not in {column for _, column, *_ in connection.execute("PRAGMA table_info(sources)")}:
+                connection.execute("ALTER TABLE sources ADD COLUMN manifest INTEGER NOT NULL DEFAULT 0")
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS private_bytes (digest TEXT, upstream TEXT, PRIMARY KEY (digest, upstream))"
                 " WITHOUT ROWID"

@@ -277,7 +277,7 @@ class Workers:
             size, reason, message, retry_after_s = 0, "unavailable", "", 0.0
             try:
                 origin = self._origins.at(source.upstream)
-                known = origin.stat(source.repository, command.digest, ANYONE, self._cancel)
+                known = origin.stat(source.repository, command.digest, ANYONE, self._cancel, manifest=source.manifest)
                 if known is None:
                     message = f"origin {source.upstream} does not say how large the blob is"
                 else:

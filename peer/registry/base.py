@@ -1,9 +1,10 @@
 """The origin contract: what this node asks of an upstream, of whatever kind it is.
 
-`stat` and `open_range` are for blobs. They block and are called from threads, because payload bytes do not pass the
-event loop. `manifest` is for what is small, and is awaited on the loop. One call is one attempt: an origin does not
-retry (peer.registry.range_reader does), stores nothing and checks no digest (the store and the proxy do). What it
-raises says who must act: UpstreamError with its kind, ConfigError for the operator, FetchCancelled.
+`stat` and `open_range` are for blobs, and for manifests that are fetched as blobs are. They block and are called from
+threads, because payload bytes do not pass the event loop. `manifest` is for what is small, and is awaited on the loop.
+One call is one attempt: an origin does not retry (peer.registry.range_reader does), stores nothing and checks no digest
+(the store and the proxy do). What it raises says who must act: UpstreamError with its kind, ConfigError for the
+operator, FetchCancelled.
 
 A new kind of origin
 --------------------
@@ -176,8 +177,12 @@ class Origin(Protocol):
 
     host: str
 
-    def stat(self, repository: str, digest: Digest, caller: Caller, cancel: Cancellation) -> int | None:
+    def stat(
+        self, repository: str, digest: Digest, caller: Caller, cancel: Cancellation, *, manifest: bool = False
+    ) -> int | None:
         """The size of a blob that this caller may read; None where the origin gives it and tells no size.
+
+        With `manifest` it is a manifest of that repository, as for open_range.
 
         Raises UpstreamError: denied or unknown (with the origin's status) where the caller may not read it, else why
         that cannot be known now. Raises FetchCancelled. Reads no body.
@@ -185,7 +190,15 @@ class Origin(Protocol):
         ...
 
     def open_range(
-        self, repository: str, digest: Digest, start: int, end: int | None, caller: Caller, cancel: Cancellation
+        self,
+        repository: str,
+        digest: Digest,
+        start: int,
+        end: int | None,
+        caller: Caller,
+        cancel: Cancellation,
+        *,
+        manifest: bool = False,
     ) -> BlobBody:
         """Ask for bytes [start, end) of a blob (end None: to its end). (0, None) asks for the whole blob, unranged.
 

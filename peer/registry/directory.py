@@ -76,16 +76,26 @@ class DirectoryOrigin:
         self._place = os.path.expanduser(upstream.place)
         self._on_request = on_request
 
-    def stat(self, repository: str, digest: Digest, caller: Caller, cancel: Cancellation) -> int | None:
+    def stat(
+        self, repository: str, digest: Digest, caller: Caller, cancel: Cancellation, *, manifest: bool = False
+    ) -> int | None:
         self._on_request("HEAD")
-        with self._opened(repository, digest, cancel) as descriptor:
+        with self._opened(repository, digest, cancel, manifest=manifest) as descriptor:
             return os.fstat(descriptor).st_size
 
     def open_range(
-        self, repository: str, digest: Digest, start: int, end: int | None, caller: Caller, cancel: Cancellation
+        self,
+        repository: str,
+        digest: Digest,
+        start: int,
+        end: int | None,
+        caller: Caller,
+        cancel: Cancellation,
+        *,
+        manifest: bool = False,
     ) -> FileBody:
         self._on_request("GET")
-        with self._opened(repository, digest, cancel) as descriptor:
+        with self._opened(repository, digest, cancel, manifest=manifest) as descriptor:
             size_bytes = os.fstat(descriptor).st_size
             if start >= size_bytes and (start or size_bytes):
                 raise UpstreamError(
@@ -137,10 +147,10 @@ class DirectoryOrigin:
         raise UpstreamError(f"origin {self.host}: a directory has no referrers", UpstreamKind.UNKNOWN, status=404)
 
     @contextlib.contextmanager
-    def _opened(self, repository: str, digest: Digest, cancel: Cancellation) -> Iterator[int]:
+    def _opened(self, repository: str, digest: Digest, cancel: Cancellation, *, manifest: bool) -> Iterator[int]:
         cancel.check()
         with self._reading(f"blob {digest.short} of {repository}") as contents:
-            descriptor = contents.blob(repository, digest)
+            descriptor = (contents.manifest_file if manifest else contents.blob)(repository, digest)
             try:
                 yield descriptor
             finally:
@@ -367,12 +377,15 @@ class _RegistryStorage:
         """A descriptor of its file, for the caller to close."""
         return self._folder.open(*self._data(self._link(repository, "_layers", digest.algorithm, digest.hex)))
 
+    def manifest_file(self, repository: str, digest: Digest) -> int:
+        """The same of a manifest's."""
+        return self._folder.open(*self._revision(repository, digest))
+
     def manifest(self, repository: str, reference: str | Digest) -> tuple[Digest, bytes]:
         """Of a tag or a digest."""
         if isinstance(reference, str):
             reference = self._link(repository, "_manifests", "tags", reference, "current")
-        linked = self._link(repository, "_manifests", "revisions", reference.algorithm, reference.hex)
-        return reference, self._folder.read(_MANIFEST_BYTES_MAX, *self._data(linked))
+        return reference, self._folder.read(_MANIFEST_BYTES_MAX, *self._revision(repository, reference))
 
     def tags(self, repository: str) -> list[str]:
         """In any order."""
@@ -380,6 +393,9 @@ class _RegistryStorage:
 
     def _repository(self, repository: str) -> tuple[str, ...]:
         return (*_STORAGE, "repositories", *repository.split("/"))
+
+    def _revision(self, repository: str, digest: Digest) -> tuple[str, ...]:
+        return self._data(self._link(repository, "_manifests", "revisions", digest.algorithm, digest.hex))
 
     def _link(self, repository: str, *path: str) -> Digest:
         """The digest that a link names: that of a sha512 blob may be its sha256 one."""
@@ -402,6 +418,8 @@ class _ImageLayout:
 
     def blob(self, repository: str, digest: Digest) -> int:
         return self._folder.open("blobs", digest.algorithm, digest.hex)
+
+    manifest_file = blob
 
     def manifest(self, repository: str, reference: str | Digest) -> tuple[Digest, bytes]:
         if isinstance(reference, str):

@@ -58,8 +58,9 @@ class RangeReader:
         caller: Caller = NODE,
         *,
         slices: bool = False,
+        manifest: bool = False,
     ) -> None:
-        """`slices`: the sinks also take slices of files, which some origins give."""
+        """`slices`: the sinks also take slices of files, which some origins give. `manifest`: see Origin."""
         self._origin = origin
         self._repository = repository
         self._digest = digest
@@ -67,17 +68,19 @@ class RangeReader:
         self._settings = settings
         self._caller = caller
         self._slices = slices
+        self._manifest = manifest
 
     def open(self, start: int, end: int | None, cancel: Cancellation) -> BlobBody:
         """One request for bytes [start, end). Raises UpstreamError and FetchCancelled."""
         whole = start == 0 and end == self._size_bytes
+        last = None if whole else end
         return self._origin.open_range(
-            self._repository, self._digest, start, None if whole else end, self._caller, cancel
+            self._repository, self._digest, start, last, self._caller, cancel, manifest=self._manifest
         )
 
     def size(self, cancel: Cancellation) -> int | None:
         """The size that the origin tells this caller. Raises UpstreamError and FetchCancelled."""
-        return self._origin.stat(self._repository, self._digest, self._caller, cancel)
+        return self._origin.stat(self._repository, self._digest, self._caller, cancel, manifest=self._manifest)
 
     def new_retry(self) -> Retry:
         """The patience of one fetch."""

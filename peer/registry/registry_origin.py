@@ -25,7 +25,7 @@ from peer.registry.retry import asked_pause_s
 from peer.registry.tokens import AnonymousTokens
 from proto.errors import UpstreamError, UpstreamKind
 from proto.oci.ranges import format_range
-from proto.oci.routes import HOP_HEADER, BlobRoute
+from proto.oci.routes import HOP_HEADER, BlobRoute, ManifestRoute
 from proto.oci.www_authenticate import bearer_challenge
 
 if TYPE_CHECKING:
@@ -57,6 +57,17 @@ _STATUS_KINDS: Final = {
     429: UpstreamKind.RATE_LIMITED,
     451: UpstreamKind.DENIED,
 }
+# What this process takes of manifests: any, by its name, since some registries take no `*/*` for that.
+_MANIFEST_LINES: Final = tuple(
+    ("Accept", media_type)
+    for media_type in (
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.oci.artifact.manifest.v1+json",
+    )
+)
 # HEADs that settle it: the blob is there, or the origin wants to be left alone.
 _HEAD_SETTLES: Final = frozenset({200, 429, 503})
 
@@ -190,14 +201,23 @@ class RegistryOrigin:
         self._clients = clients
 
     def open_range(
-        self, repository: str, digest: Digest, start: int, end: int | None, caller: Caller, cancel: Cancellation
+        self,
+        repository: str,
+        digest: Digest,
+        start: int,
+        end: int | None,
+        caller: Caller,
+        cancel: Cancellation,
+        *,
+        manifest: bool = False,
     ) -> HttpBody:
         lines = (("Range", format_range(start, end)),) if start or end is not None else ()
+        route = _route(repository, digest, manifest=manifest)
         with self._refusals_heeded(repository, digest, caller):
-            exchange = self._ask(self._blob_request("GET", repository, digest, caller, cancel, lines))
+            exchange = self._ask(_request("GET", route, caller, cancel, lines))
             if exchange.status == 206 and is_encoded(exchange):  # a part of something else than the blob
                 exchange.close()
-                exchange = self._ask(self._blob_request("GET", repository, digest, caller, cancel))
+                exchange = self._ask(_request("GET", route, caller, cancel))
             if exchange.status not in (200, 206, 416):
                 raise self._refusal(repository, digest, exchange)
         try:
@@ -206,20 +226,22 @@ class RegistryOrigin:
             exchange.close()
             raise
 
-    def stat(self, repository: str, digest: Digest, caller: Caller, cancel: Cancellation) -> int | None:
+    def stat(
+        self, repository: str, digest: Digest, caller: Caller, cancel: Cancellation, *, manifest: bool = False
+    ) -> int | None:
         """See Origin.
 
         A HEAD is a hint: registries refuse it where they give the blob, or leave out the size. Then a one-byte GET
-        decides, as after a redirect, which may be good for GET alone.
+        decides, as after a redirect, which may be good for GET alone. Of a manifest it would be one that they count.
         """
+        route = _route(repository, digest, manifest=manifest)
         with self._refusals_heeded(repository, digest, caller):
-            exchange = self._ask(self._blob_request("HEAD", repository, digest, caller, cancel))
-            if exchange.status not in _HEAD_SETTLES or (exchange.status == 200 and _length(exchange) is None):
+            exchange = self._ask(_request("HEAD", route, caller, cancel))
+            settled = exchange.status in _HEAD_SETTLES and (exchange.status != 200 or _length(exchange) is not None)
+            if not settled and not manifest:
                 exchange.drain()
                 one_byte = (("Range", format_range(0, 1)),)
-                exchange = self._ask(
-                    self._blob_request("GET", repository, digest, caller, cancel, one_byte), again=True
-                )
+                exchange = self._ask(_request("GET", route, caller, cancel, one_byte), again=True)
             if exchange.status not in (200, 206, 416):
                 raise self._refusal(repository, digest, exchange)
             if exchange.redirect is not None and _is_page(exchange):
@@ -275,17 +297,6 @@ class RegistryOrigin:
         return await self._clients.relayed.ask(
             method, self._upstream, request.origin_target, headers, wants_body=wants_body
         )
-
-    def _blob_request(
-        self,
-        method: str,
-        repository: str,
-        digest: Digest,
-        caller: Caller,
-        cancel: Cancellation,
-        lines: tuple[tuple[str, str], ...] = (),
-    ) -> _Request:
-        return _Request(method, BlobRoute(repository, digest).path, repository, caller, cancel, lines)
 
     def _ask(self, request: _Request, *, again: bool = False) -> Exchange:
         """One request. A challenge is answered with an anonymous token, unless the caller has a credential.
@@ -363,6 +374,22 @@ class RegistryOrigin:
             pauses.heed(key, error)
             raise
         pauses.given(key)
+
+
+def _route(repository: str, digest: Digest, *, manifest: bool) -> BlobRoute | ManifestRoute:
+    return ManifestRoute(repository, digest) if manifest else BlobRoute(repository, digest)
+
+
+def _request(
+    method: str,
+    route: BlobRoute | ManifestRoute,
+    caller: Caller,
+    cancel: Cancellation,
+    lines: tuple[tuple[str, str], ...] = (),
+) -> _Request:
+    if isinstance(route, ManifestRoute) and not caller.lines:
+        lines = (*lines, *_MANIFEST_LINES)
+    return _Request(method, route.path, route.repository, caller, cancel, lines)
 
 
 def _framing(method: str, body: SentBody | None) -> list[tuple[str, str]]:

@@ -131,7 +131,7 @@ def _plain(value: object) -> object:
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Source):
-        return [value.upstream, value.repository]
+        return [value.upstream, value.repository, True] if value.manifest else [value.upstream, value.repository]
     return value
 
 
@@ -207,7 +207,7 @@ def _check(name: str, kind: object, value: object) -> object:
         return _check_tuple(name, typing.get_args(kind)[0], value)
     if kind is Source:
         if isinstance(value, list) and len(value) >= 2 and isinstance(value[0], str) and isinstance(value[1], str):
-            return Source(value[0], value[1])
+            return Source(value[0], value[1], len(value) > 2 and value[2] is True)
     elif kind is float:
         if type(value) in (int, float):
             return float(cast("float", value))

@@ -31,10 +31,14 @@ TORRENT = "torrent"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """From where a blob may be asked: a registry host (normalised, see proto.oci.routes) and a repository in it."""
+    """From where a blob may be asked: a registry host (normalised, see proto.oci.routes) and a repository in it.
+
+    `manifest`: it is a manifest there, and asked for as one.
+    """
 
     upstream: str
     repository: str
+    manifest: bool = False
 
 
 # --- opening -------------------------------------------------------------------------------------------------

@@ -222,7 +222,8 @@ class Announcements:
         self, announced: Source, digest: Digest, announce: Announce, asker: PeerId
     ) -> tuple[Verdict, Source]:
         try:
-            source = Source(normalise_upstream(announced.upstream), check_repository(announced.repository))
+            repository = check_repository(announced.repository)
+            source = Source(normalise_upstream(announced.upstream), repository, announced.manifest)
         except NameInvalid as error:
             raise FrameInvalid(f"Announce: {error}") from None
         try:

@@ -125,8 +125,8 @@ class PublicAccess:
         self._on_refused = on_refused
         self._known: BoundedDict[_Key, _Known] = BoundedDict(REMEMBERED_MAX)
         self._refused: BoundedDict[_Key, tuple[Verdict, float]] = BoundedDict(REMEMBERED_MAX)
-        # Until when a source gives nothing to anyone.
-        self._denied: BoundedDict[Source, float] = BoundedDict(REMEMBERED_MAX)
+        # Until when a repository gives nothing to anyone, neither blobs nor manifests.
+        self._denied: BoundedDict[tuple[str, str], float] = BoundedDict(REMEMBERED_MAX)
         # Whoever announces made-up digests has as many lines.
         self._refusals = LogLimit()
         self._asking: dict[_Key, _Question] = {}
@@ -197,7 +197,7 @@ class PublicAccess:
 
     def denies(self, source: Source) -> bool:
         """Whether the source refused an anonymous question about some blob just now: it gives none to anyone."""
-        return self._clock() < self._denied.get(source, 0.0)
+        return self._clock() < self._denied.get((source.upstream, source.repository), 0.0)
 
     def forget(self, source: Source, digest: Digest) -> None:
         """The source sent wrong content: ask it again before it counts as public."""
@@ -280,7 +280,7 @@ class PublicAccess:
 
     def _note_denial(self, source: Source, error: UpstreamError) -> None:
         if error.kind is UpstreamKind.DENIED:
-            self._denied[source] = self._clock() + DENIED_S
+            self._denied[source.upstream, source.repository] = self._clock() + DENIED_S
 
     def _refuse(self, key: _Key, verdict: Verdict, lasts_s: float) -> Verdict:
         source, digest = key

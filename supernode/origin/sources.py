@@ -65,11 +65,15 @@ class OriginFetcher:
 
         Raises UpstreamError: denied or unknown if it does not, else why that cannot be known now.
         """
-        return self._origins.at(source.upstream).stat(source.repository, digest, ANYONE, cancel)
+        return self._stat(source, digest, ANYONE, cancel)
 
     def private_size(self, source: Source, digest: Digest, cancel: Cancellation) -> int | None:
         """The same of one that it gives to the operator's login. Raises LocalError, too: there is none to be had."""
-        return self._origins.at(source.upstream).stat(source.repository, digest, OPERATOR, cancel)
+        return self._stat(source, digest, OPERATOR, cancel)
+
+    def _stat(self, source: Source, digest: Digest, caller: Caller, cancel: Cancellation) -> int | None:
+        origin = self._origins.at(source.upstream)
+        return origin.stat(source.repository, digest, caller, cancel, manifest=source.manifest)
 
     def fetch(
         self,
@@ -125,7 +129,10 @@ class OriginFetcher:
             except UpstreamError as error:
                 failures.append(error)
                 continue
-            reader = RangeReader(origin, source.repository, digest, size_bytes, self._settings, caller, slices=True)
+            reader = RangeReader(
+                origin, source.repository, digest, size_bytes, self._settings, caller,
+                slices=True, manifest=source.manifest,
+            )  # fmt: skip
             fetch = BlobFetch(reader, book, sink, self._windows)
             try:
                 fetch.run(cancel)

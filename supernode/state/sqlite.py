@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from proto.ids import Digest, PeerId
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 # Swarms and public checks beyond these are forgotten, the longest unused first.
 SWARMS_MAX: Final = 50_000
 PUBLIC_MAX: Final = 200_000
@@ -34,7 +34,7 @@ CREATE TABLE swarms (
 CREATE INDEX swarms_used ON swarms (used_unix_s);
 CREATE TABLE sources (
     digest TEXT NOT NULL REFERENCES swarms ON DELETE CASCADE, upstream TEXT NOT NULL, repository TEXT NOT NULL,
-    PRIMARY KEY (digest, upstream, repository)) WITHOUT ROWID;
+    manifest INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (digest, upstream, repository)) WITHOUT ROWID;
 CREATE TABLE hashes (
     digest TEXT NOT NULL REFERENCES swarms ON DELETE CASCADE, first INTEGER NOT NULL, hashes BLOB NOT NULL,
     PRIMARY KEY (digest, first));
@@ -46,7 +46,7 @@ CREATE TABLE private (
     PRIMARY KEY (digest, upstream)) WITHOUT ROWID;
 CREATE TABLE public (
     upstream TEXT NOT NULL, repository TEXT NOT NULL, digest TEXT NOT NULL,
-    size_bytes INTEGER NOT NULL, checked_unix_s REAL NOT NULL,
+    size_bytes INTEGER NOT NULL, checked_unix_s REAL NOT NULL, manifest INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (upstream, repository, digest)) WITHOUT ROWID;
 CREATE INDEX public_checked ON public (checked_unix_s);
 """
@@ -61,6 +61,12 @@ CREATE TABLE private (
     digest TEXT NOT NULL REFERENCES swarms ON DELETE CASCADE, upstream TEXT NOT NULL,
     PRIMARY KEY (digest, upstream)) WITHOUT ROWID;
 """
+# From version 3, which had no manifests.
+_UPGRADE_3 = """
+ALTER TABLE sources ADD COLUMN manifest INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE public ADD COLUMN manifest INTEGER NOT NULL DEFAULT 0;
+"""
+_UPGRADES: Final = (_UPGRADE_1, _UPGRADE_2, _UPGRADE_3)
 
 
 class SqliteState:
@@ -93,8 +99,8 @@ class SqliteState:
         (version,) = self._db.execute("PRAGMA user_version").fetchone()
         if version == 0:
             self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
-        elif version in (1, 2):
-            upgrade = _UPGRADE_1 + _UPGRADE_2 if version == 1 else _UPGRADE_2
+        elif 1 <= version < SCHEMA_VERSION:
+            upgrade = "".join(_UPGRADES[version - 1 :])
             self._db.executescript(f"BEGIN;{upgrade}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
         elif version != SCHEMA_VERSION:
             self._db.close()
@@ -118,7 +124,9 @@ class SqliteState:
             ).fetchone()
             if row is None:
                 return None
-            sources = db.execute("SELECT upstream, repository FROM sources WHERE digest = ?", (name,)).fetchall()
+            sources = db.execute(
+                "SELECT upstream, repository, manifest FROM sources WHERE digest = ?", (name,)
+            ).fetchall()
             hashes = db.execute("SELECT first, hashes FROM hashes WHERE digest = ? ORDER BY first", (name,)).fetchall()
             holders = db.execute("SELECT peer FROM holders WHERE digest = ? ORDER BY peer", (name,)).fetchall()
             private = db.execute("SELECT upstream FROM private WHERE digest = ?", (name,)).fetchall()
@@ -126,7 +134,7 @@ class SqliteState:
             size_bytes=row[0],
             piece_size_bytes=row[1],
             vouched=bool(row[2]),
-            sources=tuple(Source(upstream, repository) for upstream, repository in sources),
+            sources=tuple(Source(upstream, repository, bool(manifest)) for upstream, repository, manifest in sources),
             hashes=tuple((first, run) for first, run in hashes),
             holders=tuple(peer for (peer,) in holders),
             private_at=tuple(upstream for (upstream,) in private),
@@ -148,9 +156,10 @@ class SqliteState:
 
     def add_source(self, digest: Digest, source: Source) -> None:
         self._write(
-            "INSERT OR IGNORE INTO sources SELECT digest, ?, ? FROM swarms WHERE digest = ? "
+            "INSERT OR IGNORE INTO sources (digest, upstream, repository, manifest) "
+            "SELECT digest, ?, ?, ? FROM swarms WHERE digest = ? "
             "AND (SELECT count(*) FROM sources WHERE sources.digest = swarms.digest) < ?",
-            (source.upstream, source.repository, str(digest), SOURCES_MAX),
+            (source.upstream, source.repository, source.manifest, str(digest), SOURCES_MAX),
         )
 
     def add_private(self, digest: Digest, upstream: str) -> None:
@@ -196,23 +205,24 @@ class SqliteState:
     def load_public(self, source: Source, digest: Digest) -> SavedPublic | None:
         with self._transaction() as db:
             row = db.execute(
-                "SELECT size_bytes, checked_unix_s FROM public WHERE upstream = ? AND repository = ? AND digest = ?",
-                (source.upstream, source.repository, str(digest)),
+                "SELECT size_bytes, checked_unix_s FROM public "
+                "WHERE upstream = ? AND repository = ? AND digest = ? AND manifest = ?",
+                (source.upstream, source.repository, str(digest), source.manifest),
             ).fetchone()
         return None if row is None else SavedPublic(row[0], row[1])
 
     def save_public(self, source: Source, digest: Digest, size_bytes: int, now_unix_s: float) -> None:
         with self._transaction() as db:
             db.execute(
-                "INSERT OR REPLACE INTO public VALUES (?, ?, ?, ?, ?)",
-                (source.upstream, source.repository, str(digest), size_bytes, now_unix_s),
+                "INSERT OR REPLACE INTO public VALUES (?, ?, ?, ?, ?, ?)",
+                (source.upstream, source.repository, str(digest), size_bytes, now_unix_s, source.manifest),
             )
             self._prune_sometimes()
 
     def forget_public(self, source: Source, digest: Digest) -> None:
         self._write(
-            "DELETE FROM public WHERE upstream = ? AND repository = ? AND digest = ?",
-            (source.upstream, source.repository, str(digest)),
+            "DELETE FROM public WHERE upstream = ? AND repository = ? AND digest = ? AND manifest = ?",
+            (source.upstream, source.repository, str(digest), source.manifest),
         )
 
     def close(self) -> None:

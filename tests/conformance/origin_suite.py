@@ -220,6 +220,17 @@ class OriginSuite:
         assert answer.body == image.manifest.path.read_bytes()
         assert answer.headers["Content-Type"] == image.manifest.media_type
 
+    def test_a_manifest_is_read_as_a_blob_is(self, origin: Origin, image: Image) -> None:
+        for each in (image.top, image.manifest):
+            digest = Digest.parse(each.digest)
+            assert origin.stat(REPOSITORY, digest, ANYONE, Cancellation(), manifest=True) == each.size_bytes
+            body = origin.open_range(REPOSITORY, digest, 0, None, NODE, Cancellation(), manifest=True)
+            assert read_all(body) == each.path.read_bytes()
+
+    def test_a_manifest_that_it_does_not_have_is_unknown(self, origin: Origin) -> None:
+        error = refused(lambda: origin.stat(REPOSITORY, NOWHERE, ANYONE, Cancellation(), manifest=True))
+        assert (error.kind, error.status) == (UpstreamKind.UNKNOWN, 404)
+
     def test_a_head_has_the_same_lines_and_no_body(self, origins: Origins, image: Image) -> None:
         blob = image.layers[1]
         for target, size_bytes in (

@@ -172,6 +172,10 @@ class StateSuite:
         assert saved is not None
         assert (saved.size_bytes, saved.checked_unix_s) == (1000, 8.5)
 
+    def test_a_manifest_that_is_public_is_no_public_blob(self, state: State) -> None:
+        state.save_public(Source(SOURCE.upstream, SOURCE.repository, manifest=True), BLOB, 1000, 7.0)
+        assert state.load_public(SOURCE, BLOB) is None
+
     def test_a_forgotten_public_source_leaves_the_others(self, state: State) -> None:
         other = Source("registry.example", "library/other")
         for source in (SOURCE, other):

@@ -102,6 +102,24 @@ def test_a_file_of_the_first_schema_opens(tmp_path: Path) -> None:
     file.close()
 
 
+def test_a_file_without_manifests_opens_and_takes_them(tmp_path: Path) -> None:
+    path = tmp_path / "state.sqlite"
+    file = SourceCache(path)
+    file.remember(A, HUB)
+    file.close()
+    with contextlib.closing(sqlite3.connect(path)) as older:
+        older.execute("ALTER TABLE sources DROP COLUMN manifest")
+        older.execute("PRAGMA user_version = 2")
+        older.commit()
+    manifest = Source(HUB.upstream, HUB.repository, manifest=True)
+    file = SourceCache(path)
+    file.remember(B, manifest)
+    file.close()
+    file = SourceCache(path)
+    assert file.load() == {A: (HUB,), B: (manifest,)}
+    file.close()
+
+
 def test_a_file_that_is_damaged_where_nobody_looks_first_is_set_aside(tmp_path: Path) -> None:
     path = tmp_path / "state.sqlite"
     cache = SourceCache(path)

@@ -82,11 +82,21 @@ class ScriptedOrigin:
     bodies: list[Body] = field(default_factory=list)
     host: str = "origin.test"
 
-    def stat(self, repository: str, digest: Digest, caller: Caller, cancel: Cancellation) -> int | None:
+    def stat(
+        self, repository: str, digest: Digest, caller: Caller, cancel: Cancellation, *, manifest: bool = False
+    ) -> int | None:
         return len(CONTENT)
 
     def open_range(
-        self, repository: str, digest: Digest, start: int, end: int | None, caller: Caller, cancel: Cancellation
+        self,
+        repository: str,
+        digest: Digest,
+        start: int,
+        end: int | None,
+        caller: Caller,
+        cancel: Cancellation,
+        *,
+        manifest: bool = False,
     ) -> Body:
         self.asked.append((start, end))
         answer = self.answers.pop(0) if self.answers else self.usual(start, end)

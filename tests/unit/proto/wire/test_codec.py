@@ -148,6 +148,12 @@ def test_a_frame_that_would_only_cost_time_is_given_up(item: bytes) -> None:
         codec.decode(frame)
 
 
+def test_a_source_of_a_manifest_is_told_from_one_of_a_blob() -> None:
+    sources = (messages.Source("a.example", "b"), messages.Source("a.example", "b", manifest=True))
+    announce = messages.Announce("sha256:" + "0" * 64, sources, True, 0, 0, b"")
+    assert codec.decode(codec.encode([announce])) == [announce]
+
+
 def test_the_most_announcements_that_a_frame_takes_are_read() -> None:
     sources = tuple(messages.Source("a.example", "b") for _ in range(3))
     announce = messages.Announce("sha256:" + "0" * 64, sources, True, 0, 0, b"")

@@ -157,7 +157,8 @@ async def test_a_monstrous_frame_is_never_read_whole(tmp_path: Path, origin: Fak
 )
 async def test_a_malformed_source_is_refused(tmp_path: Path, origin: FakeOrigin, change: dict[str, str]) -> None:
     async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
-        source = dataclasses.replace(Source(origin.authority, "name"), **change)
+        fields = {"upstream": origin.authority, "repository": "name"} | change
+        source = Source(fields["upstream"], fields["repository"])
         await peer.send(Announce("sha256:" + "a" * 64, (source,), True, 0, 0, b""))
         assert (await peer.expect(Refused)).code == "frame"
 
