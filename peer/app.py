@@ -29,8 +29,11 @@ from peer.node.session import Session
 from peer.node.source_cache import SourceCache
 from peer.node.supernode_key import SupernodeKey
 from peer.node.workers import Workers
+from peer.permission import answer_file
+from peer.permission.credentials import CredentialKeys
 from peer.permission.gate import PermissionGate
-from peer.proxy.client_request import ProxyContext
+from peer.permission.last_answers import LastAnswers
+from peer.proxy.client_request import ProxyContext, ProxyLimits
 from peer.proxy.forward_policy import ForwardPolicy, intercepted_hosts
 from peer.proxy.forward_proxy import ForwardParts
 from peer.proxy.mirror import build_app
@@ -121,6 +124,7 @@ class Peer:
             self.status_address = resources.bound_address(self._status_socket)
         self._sources = SourceCache(config.data_dir / "state.sqlite")
         closing.callback(self._sources.close)
+        self._open_answers(config)
         self._authority = NodeAuthority(config.data_dir)
         self._open_authority(config)
         self._tunnels = Tunnels(TUNNELS_MAX, TUNNEL_IDLE_S)
@@ -142,6 +146,17 @@ class Peer:
         self._upload.enabled = config.p2p
         closing.callback(self._upload.close)
         self.upload_address = self._upload.address
+
+    def _open_answers(self, config: PeerConfig) -> None:
+        """What outlives this process of what origins answered, if anything is to. Raises ConfigError."""
+        self._answer_file: answer_file.SqliteAnswerFile | None = None
+        if not config.stale_if_down_s:
+            answer_file.remove(config.data_dir)
+            self._keys = CredentialKeys()
+            return
+        self._keys = CredentialKeys(answer_file.credential_key(config.data_dir))
+        self._answer_file = answer_file.SqliteAnswerFile(config.data_dir)
+        self._closing.callback(self._answer_file.close)
 
     def _open_authority(self, config: PeerConfig) -> None:
         if config.forward_proxy:
@@ -305,21 +320,20 @@ class Peer:
     async def _serve_clients(self, node: Node) -> None:
         pool = ThreadPoolExecutor(SENDFILE_THREADS, thread_name_prefix="sendfile")
         self._closing.callback(pool.shutdown)
+        config = self._config
         gate = PermissionGate(
-            self._origins,
-            self._config.permission_ttl_s,
-            stale_s=self._config.stale_if_down_s,
-            on_asked=self.metrics.permission_asked,
+            self._origins, config.permission_ttl_s, keys=self._keys, on_asked=self.metrics.permission_asked
         )
         self._closing.callback(gate.close)
-        hosts = self._config.mirror_hosts
         context = ProxyContext(
             node.readers,
             self._origins,
             gate,
+            LastAnswers(self._keys, config.stale_if_down_s, self._answer_file),
             pool,
             self.metrics,
-            hosts=hosts,
+            ProxyLimits(tag_s=config.tag_ttl_s),
+            hosts=config.mirror_hosts,
             push_allowed=lambda: self._config.push,
         )
         self._forward = ForwardParts(

@@ -124,6 +124,12 @@ class PeerConfig(ServiceSettings):
         reloadable=True,
         metavar="URL",
     )
+    tag_ttl_s: float = option(
+        within(parse_duration, 0.0, 3600.0, "0s to 1h"),
+        1.0,
+        "seconds; the origin is asked no more often what a tag names, by clients with one credential; 0s: each time, "
+        "but for those who ask at once",
+    )
     supernode_patience_s: float = option(
         within(parse_duration, 0.0, 3600.0, "0s to 1h"),
         45.0,

@@ -47,6 +47,14 @@ class Metrics(ServiceMetrics):
         )
         for answer in ("allowed", "refused", "unanswered", "stale"):
             self.permissions_asked.labels(answer)
+        self.manifests = self._counter("layercast_manifests", "Manifests given to clients, by where from.", "from")
+        for origin in ("cluster", "origin"):
+            self.manifests.labels(origin)
+        self.stale_answers = self._counter(
+            "layercast_stale_answers", "Last answers given in place of origins that were down, by kind.", "kind"
+        )
+        for kind in ("ping", "manifest", "blob"):
+            self.stale_answers.labels(kind)
         self.pushed_bytes = self._counter("layercast_pushed_bytes", "Payload that clients sent to their registries.")
         for origin in ("swarm", "store", "passthrough"):
             self.client_bytes.labels(origin)
@@ -83,6 +91,10 @@ class Metrics(ServiceMetrics):
         `stale`: it was not, and what it said before counts.
         """
         self.permissions_asked.labels(answer).inc()
+
+    def manifest_given(self, origin: str) -> None:
+        """A client got a manifest from the `cluster` (this node's store among it) or its `origin`."""
+        self.manifests.labels(origin).inc()
 
     def pushed(self, size_bytes: int) -> None:
         """Payload of a client went on to its registry. From any thread."""

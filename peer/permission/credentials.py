@@ -1,7 +1,7 @@
 """By what a client's requests are told from those of others, and for how long a credential is known to be good. Pure.
 
 A credential itself is kept nowhere: its key is an HMAC under a random key of this process, so that it is of no use to
-anybody who reads memory, and of none at all after the process.
+anybody who reads memory, and of none at all after the process, unless the operator has answers outlive it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from peer.registry.base import Caller
 
-_KEY_BYTES: Final = 32
+KEY_BYTES: Final = 32
 # Header lines that no origin decides by. By any other (User-Agent, Private-Token, ...) some do.
 _SAYS_NOTHING: Final = frozenset(
     {
@@ -37,10 +37,12 @@ _TOKEN_CHARACTERS_MAX: Final = 64 * 1024
 
 
 class CredentialKeys:
-    """Those of one process."""
+    """Those of one process, or of one node where its key is kept (peer.permission.answer_file)."""
 
-    def __init__(self) -> None:
-        self._key = secrets.token_bytes(_KEY_BYTES)
+    def __init__(self, key: bytes | None = None) -> None:
+        self._key = key or secrets.token_bytes(KEY_BYTES)
+        # Stands for whoever asks, where that makes no difference.
+        self.anyone = hmac.digest(self._key, b"anyone", "sha256")
 
     def key_of(self, caller: Caller) -> bytes:
         """Equal for two requests that an origin cannot tell apart by who asks."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from peer.permission.credentials import CredentialKeys, expires_unix_s
 from peer.permission.manifests import listed_blobs
@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-# An origin that says nothing for so long is down, where its earlier word counts then.
-SILENT_S: Final = 10.0
-
-
 def is_refusal(error: UpstreamError) -> bool:
     """The origin decided that the client may not read, or that there is nothing to be read."""
     return error.kind in (UpstreamKind.DENIED, UpstreamKind.UNKNOWN)
@@ -41,8 +37,8 @@ def is_refusal(error: UpstreamError) -> bool:
 class PermissionGate:
     """Lives on the event loop. close() it in the end; the origins' queues join the threads.
 
-    `lasts_s`, `stale_s`: how long what an origin allowed counts at most, see Permissions. `on_asked` counts questions
-    by how they ended: allowed, refused, unanswered; and answers in their place: stale.
+    `lasts_s`: how long what an origin allowed counts at most. `on_asked` counts questions by how they ended: allowed,
+    refused, unanswered. What counts while an origin is down is LastAnswers' to say.
     """
 
     def __init__(
@@ -50,7 +46,7 @@ class PermissionGate:
         origins: Origins,
         lasts_s: float,
         *,
-        stale_s: float = 0.0,
+        keys: CredentialKeys | None = None,
         on_asked: Callable[[str], None] = lambda outcome: None,
         clock: Callable[[], float] = time.monotonic,
         unix_clock: Callable[[], float] = time.time,
@@ -59,10 +55,15 @@ class PermissionGate:
         self._on_asked = on_asked
         self._clock = clock
         self._unix_clock = unix_clock
-        self._keys = CredentialKeys()
-        self._permissions = Permissions(lasts_s, stale_s)
+        self._keys = keys or CredentialKeys()
+        self._permissions = Permissions(lasts_s)
         self._asking: dict[Question, asyncio.Task[Permission]] = {}
         self._cancel = Cancellation()
+
+    @property
+    def lasts_s(self) -> float:
+        """The longest that anything is remembered."""
+        return self._permissions.lasts_s
 
     def known(self, upstream: UpstreamConfig, repository: str, digest: Digest, caller: Caller) -> Permission | None:
         """What is remembered, without a question."""
@@ -77,16 +78,7 @@ class PermissionGate:
         if task is None:
             task = self._asking[question] = asyncio.create_task(self._ask(question, upstream, caller))
             task.add_done_callback(lambda _: self._asking.pop(question, None))
-        stale = self._permissions.stale(question, self._clock())
-        try:
-            async with asyncio.timeout(None if stale is None else SILENT_S):
-                return await asyncio.shield(task)
-        except (UpstreamError, TimeoutError) as error:
-            if stale is None or (isinstance(error, UpstreamError) and is_refusal(error)):
-                raise
-            logger.warning("read_allowed_stale upstream=%s digest=%s %s", upstream.host, digest.short, error)
-            self._on_asked("stale")
-            return stale
+        return await asyncio.shield(task)
 
     def manifest_given(self, upstream: UpstreamConfig, repository: str, body: bytes, caller: Caller) -> None:
         """The origin just gave this manifest to this client."""

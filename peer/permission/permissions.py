@@ -54,13 +54,10 @@ class _Entry:
 
 
 class Permissions:
-    """Times are monotonic seconds. `lasts_s`: the longest that anything counts, from when the origin was asked;
-    `stale_s`: the same while it cannot be asked, 0 for not at all.
-    """
+    """Times are monotonic seconds. `lasts_s`: the longest that anything counts, from when the origin was asked."""
 
-    def __init__(self, lasts_s: float, stale_s: float = 0.0) -> None:
+    def __init__(self, lasts_s: float) -> None:
         self.lasts_s = lasts_s
-        self._longer_s = max(0.0, stale_s - lasts_s)
         self._allowed: BoundedDict[Question, _Entry] = BoundedDict(REMEMBERED_MAX)
         self._listed: BoundedDict[Question, _Entry] = BoundedDict(REMEMBERED_MAX)
         self._proven: BoundedDict[Place, _Entry] = BoundedDict(REMEMBERED_MAX)
@@ -93,10 +90,6 @@ class Permissions:
             return None
         proven = _good(self._proven.get(question.place), now_s)
         return Permission(listed.size_bytes, proven=proven is not None and proven.size_bytes == listed.size_bytes)
-
-    def stale(self, question: Question, now_s: float) -> Permission | None:
-        """What counts while the origin cannot be asked."""
-        return self.known(question, now_s - self._longer_s) if self._longer_s else None
 
 
 def _good(entry: _Entry | None, now_s: float) -> _Entry | None:

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Final
 
 from peer.node.blobs import Allowed, BlobFailed, DigestMismatch, NotShared
 from peer.permission.gate import is_refusal
+from peer.permission.last_answers import DOWN_AFTER_S
+from peer.permission.permissions import Permission
+from peer.proxy.heads import STALE
 from proto.errors import LayercastError, LocalError, UpstreamError, UpstreamKind
 from proto.oci.routes import BlobRoute, ManifestRoute
 
 if TYPE_CHECKING:
     from peer.node.blobs import OpenedBlob
-    from peer.permission.permissions import Permission
+    from peer.permission.last_answers import AnswerKey, KnownAnswer
     from peer.proxy.client_request import ClientRequest
     from peer.registry.base import OriginAnswer
 
@@ -66,14 +69,56 @@ async def _open(asked: ClientRequest) -> OpenedBlob:
             if error.reason == "rate_limited":
                 raise
             raise ReadRefused(f"{error}") from None
-    asking = asyncio.ensure_future(gate.ask(*place, asked.caller))
+    return await _open_allowed(asked, await _permission(asked))
+
+
+async def _permission(asked: ClientRequest) -> Permission:
+    """The origin's, or its last one while it is down. Raises NotShared and ReadRefused."""
+    answers, host, key = asked.context.answers, asked.upstream.host, _answer_key(asked)
+    last = _read_permission(answers.last(key, asked.caller))
+    if last is not None and answers.is_down(host):
+        return _stale(asked, last)
+    gate = asked.context.permissions
+    asking = asyncio.ensure_future(gate.ask(asked.upstream, asked.blob.repository, asked.blob.digest, asked.caller))
     try:
-        permission = await asked.wait_for(asking, asking.cancel)
+        async with asyncio.timeout(DOWN_AFTER_S if last is not None else None):
+            permission = await asked.wait_for(asking, asking.cancel)
+    except TimeoutError:
+        assert last is not None
+        return _stale(asked, last)
     except UpstreamError as refusal:
         if is_refusal(refusal):
+            answers.forget(key)
             raise ReadRefused(str(refusal)) from None
+        if refusal.kind is UpstreamKind.UNAVAILABLE and last is not None:
+            return _stale(asked, last)
         raise NotShared("unavailable", str(refusal)) from None
-    return await _open_allowed(asked, permission)
+    answers.is_up(host)
+    return permission
+
+
+def _answer_key(asked: ClientRequest) -> AnswerKey:
+    return asked.context.answers.key(asked.upstream.host, asked.blob.path, asked.caller)
+
+
+def _read_permission(last: KnownAnswer | None) -> Permission | None:
+    return None if last is None else Permission(int(last.line("Content-Length") or 0), proven=True)
+
+
+def _stale(asked: ClientRequest, permission: Permission) -> Permission:
+    """The origin is down, and its last word stands."""
+    asked.context.answers.went_down(asked.upstream.host)
+    asked.context.metrics.permission_asked("stale")
+    asked.context.metrics.stale_answers.labels("blob").inc()
+    asked.http[STALE] = True
+    return permission
+
+
+def note_given(asked: ClientRequest, size_bytes: int) -> None:
+    """This client was given bytes of the blob, as its origin allowed: it may be again while that is down."""
+    if STALE not in asked.http:
+        answers, lines = asked.context.answers, [("Content-Length", str(size_bytes))]
+        answers.keep(_answer_key(asked), asked.caller, 200, lines, asked_s=answers.now_s(), fresh_s=0.0)
 
 
 async def _open_allowed(asked: ClientRequest, permission: Permission | None) -> OpenedBlob:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from peer.metrics import Metrics
     from peer.node.blobs import BlobProvider
     from peer.permission.gate import PermissionGate
+    from peer.permission.last_answers import LastAnswers
     from peer.registry.origins import Origins
     from proto.oci.upstreams import UpstreamConfig
 
@@ -44,6 +45,8 @@ class ProxyLimits:
     headers_s: float = 26.0
     # How often a request that waits looks whether its client is still there.
     hangup_check_s: float = 1.0
+    # So long a tag's answer counts for the next who asks the same with the same credential.
+    tag_s: float = 1.0
     # How a body that its origin cut is resumed.
     retry: RetrySettings = field(default_factory=RetrySettings)
     # Threads that pass bodies of one upstream through; each is one client. Further clients are sent to the origin.
@@ -57,6 +60,7 @@ class ProxyContext:
     provider: BlobProvider
     origins: Origins
     permissions: PermissionGate
+    answers: LastAnswers
     pool: Executor
     metrics: Metrics
     limits: ProxyLimits = field(default_factory=ProxyLimits)

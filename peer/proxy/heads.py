@@ -51,6 +51,10 @@ _NOT_FOR_ORIGINS = _HOP_BY_HOP | {
 _NOT_FOR_BLOBS = frozenset(
     {"accept-encoding", "authorization", "if-match", "if-modified-since", "if-none-match", "if-range", "range"}
 )
+# RFC 7234 section 5.5.
+_STALE_WARNINGS: Final = ('110 layercast "Response is Stale"', '111 layercast "Revalidation Failed"')
+# Set of a request whose answer does not come from its origin, because that is down.
+STALE: Final = web.RequestKey("stale", bool)
 # Alt-Svc and HSTS speak of the origin's address, which is not ours.
 _NOT_FOR_CLIENTS = _HOP_BY_HOP | {"alt-svc", "strict-transport-security"}
 
@@ -98,6 +102,12 @@ def for_client(
             kept.add("WWW-Authenticate", challenge)
     kept.extend(namespace_header(asked))
     return kept
+
+
+def mark_stale(headers: CIMultiDict[str]) -> None:
+    """Tell the client that its answer is not its origin's of this moment."""
+    for warning in _STALE_WARNINGS:
+        headers.add("Warning", warning)
 
 
 def challenges_for(asked: RegistryRequest, challenges: list[str], actions: str = "pull") -> list[str]:

@@ -20,15 +20,17 @@ from aiohttp import web
 
 from peer.node.blobs import BlobFailed, DigestMismatch
 from peer.proxy import push
-from peer.proxy.blob_opening import ReadRefused, names, open_blob
+from peer.proxy.blob_opening import ReadRefused, names, note_given, open_blob
 from peer.proxy.checked_sending import CheckedSending
 from peer.proxy.client_request import ClientRequest
 from peer.proxy.client_socket import AT_ONCE_MAX_BYTES, take_over
 from peer.proxy.forward_proxy import ForwardProxy
 from peer.proxy.heads import (
+    STALE,
     asked_range,
     blob_response,
     check_empty,
+    mark_stale,
     method_refused,
     multipart_response,
     not_modified,
@@ -36,6 +38,7 @@ from peer.proxy.heads import (
     unsatisfiable,
 )
 from peer.proxy.logins import TOKEN_PATH, Logins
+from peer.proxy.manifests import Manifests
 from peer.proxy.named_upstream import NAMED
 from peer.proxy.passthrough import PassThrough, relay
 from peer.proxy.runner import HostRefused, check_host, name_server
@@ -111,6 +114,7 @@ class _Mirror:
         self._context = context
         self._passthrough = PassThrough(context)
         self._checked = CheckedSending()
+        self._manifests = Manifests(context)
         self._logins = logins
 
     @web.middleware
@@ -167,10 +171,12 @@ class _Mirror:
     async def _answer(self, asked: ClientRequest) -> web.StreamResponse:
         """Raises UpstreamError, LocalError or ClientGone while nothing was sent."""
         if push.is_write(asked):
-            return await push.pass_on(asked)
+            try:
+                return await push.pass_on(asked)
+            finally:
+                self._context.answers.changed(asked.upstream.host, asked.registry.route.path)
         if not isinstance(asked.registry.route, BlobRoute):
-            answer = self._logins.answer_to_ping(asked)
-            return await relay(asked) if answer is None else answer
+            return await self._small(asked)
         if asked.http.method == "HEAD":
             return await self._head(asked)
         headers_by = asyncio.get_running_loop().time() + self._context.limits.headers_s
@@ -195,6 +201,14 @@ class _Mirror:
                 if blob is not None:
                     blob.close()
         return await self._passthrough.get(asked)
+
+    async def _small(self, asked: ClientRequest) -> web.StreamResponse:
+        route = asked.registry.route
+        if isinstance(route, ManifestRoute):
+            return await self._manifests.get(asked)
+        if isinstance(route, Ping):
+            return self._logins.answer_to_ping(asked) or await self._manifests.ping(asked)
+        return await relay(asked)
 
     # --- a blob --------------------------------------------------------------------------------------------------
 
@@ -223,6 +237,8 @@ class _Mirror:
             response = multipart_response(asked.registry, asked.blob.digest, multipart)
         else:
             response = blob_response(asked.registry, asked.blob.digest, parts[0])
+        if STALE in asked.http:
+            mark_stale(response.headers)
         client = await take_over(asked.http, response, self._context.pool)
         try:
             if len(parts) > 1:
@@ -232,6 +248,7 @@ class _Mirror:
         finally:
             client.close()
         await response.write_eof()
+        note_given(asked, size)
         return response
 
     async def _send_parts(

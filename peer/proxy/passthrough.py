@@ -43,6 +43,8 @@ from proto.oci.ranges import ByteRange, Part, parse_ranges, select
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from multidict import CIMultiDict
+
     from peer.node.blobs import OpenedBlob
     from peer.proxy.checked_body import RepeatedBody
     from peer.proxy.client_request import ClientRequest, ProxyContext
@@ -57,21 +59,33 @@ _log = logging.getLogger(__name__)
 
 async def relay(asked: ClientRequest) -> web.Response:
     """The origin's answer to this very request, within the time for all of it. Raises UpstreamError and ClientGone."""
-    limit_s = asked.context.limits.relay_s
+    return in_its_words(asked, await ask_origin(asked))
+
+
+async def ask_origin(
+    asked: ClientRequest,
+    *,
+    method: str | None = None,
+    headers: CIMultiDict[str] | None = None,
+    within_s: float | None = None,
+) -> OriginAnswer:
+    """The same as the origin's words; `method` and `headers` in place of the client's own, `within_s` of the limit."""
+    limit_s, method = within_s or asked.context.limits.relay_s, method or asked.http.method
     try:
         async with asyncio.timeout(limit_s):
-            headers = for_origin(asked.http.headers)
-            answer = await asked.context.origins.of(asked.upstream).manifest(asked.http.method, asked.registry, headers)
+            lines = for_origin(asked.http.headers) if headers is None else headers
+            answer = await asked.context.origins.of(asked.upstream).manifest(method, asked.registry, lines)
     except TimeoutError:
         message = f"{asked.upstream.host} did not answer within {limit_s:.0f} s"
         raise UpstreamError(message, UpstreamKind.UNAVAILABLE) from None
     if asked.hung_up:
         raise ClientGone("client hung up before its answer")
     note_permissions(asked, answer)
-    return _in_its_words(asked, answer)
+    return answer
 
 
-def _in_its_words(asked: ClientRequest, answer: OriginAnswer) -> web.Response:
+def in_its_words(asked: ClientRequest, answer: OriginAnswer) -> web.Response:
+    """An origin's answer as this client gets it."""
     headers = for_client(asked.registry, answer.status, answer.headers)
     return web.Response(status=answer.status, reason=answer.reason, body=answer.body, headers=headers)
 
@@ -346,7 +360,7 @@ def _refusal(asked: ClientRequest, error: UpstreamError) -> web.StreamResponse:
         _log.warning("redirect_not_followed upstream=%s %s", asked.upstream.host, error)
     if not isinstance(error, OriginRefused):
         raise error
-    answer = _in_its_words(asked, error.answer)
+    answer = in_its_words(asked, error.answer)
     if error.retry_after_s:
         answer.headers["Retry-After"] = str(math.ceil(error.retry_after_s))
     return answer

@@ -95,7 +95,8 @@ class ServiceSettings(Settings):
     stale_if_down_s: float = option(
         parse_duration,
         0.0,
-        "seconds for which the last such word counts while its origin is down, hangs or answers 429; 0: not at all",
+        "seconds for which the last such word counts while its origin is down or hangs, of public blobs also while it "
+        "answers 429; a node then answers its clients what they were answered before, manifests too; 0: not at all",
     )
     origin_first_byte_s: float = option(
         within(parse_duration, 1.0, 3600.0, "1s to 1h"),

@@ -1,7 +1,8 @@
 """Which private blobs may be shared, and how: by the operator's login where there is one, else by what members bring.
 
 A member says that its origin allows one of its clients to read the blob; each node asks its origin for each of its own
-clients. So nothing here permits anybody to read: it is found out whether the blob is there, and who fetches it.
+clients, for the blob or for a manifest that lists it. So nothing here permits anybody to read: it is found out whether
+the blob is there, and who fetches it. That it is there, one member finds out for all.
 Lives on the event loop; questions run in the queues of their upstreams.
 """
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 REMEMBERED_MAX: Final = 50_000
+# Members that a manifest lists a blob to wait so long for the one that asks the origin; then they ask by themselves.
+PROOF_S: Final = 2.0
+# And so long what it found counts for them: they pull at once, and what it knew may be some time ago.
+PROVEN_S: Final = 10.0
 UNPROVEN: Final = "unproven"
 
 _Key = tuple["Source", "Digest"]
@@ -47,6 +52,7 @@ class PrivateAccess:
         queues: UpstreamQueues,
         fresh_s: float,
         clock: Callable[[], float] = time.monotonic,
+        proof_s: float = PROOF_S,
     ) -> None:
         self._head = head
         self.has_login = has_login
@@ -56,6 +62,10 @@ class PrivateAccess:
         # The size, or None where the login does not help; until when.
         self._known: BoundedDict[_Key, tuple[int | None, float]] = BoundedDict(REMEMBERED_MAX)
         self._asking: dict[_Key, asyncio.Task[int | None]] = {}
+        # The size that an origin told a member, until when; and what a member was sent to ask just now.
+        self._proof_s = proof_s
+        self._proven: BoundedDict[_Key, tuple[int, float]] = BoundedDict(REMEMBERED_MAX)
+        self._proving: dict[_Key, asyncio.Event] = {}
 
     async def check(
         self, source: Source, digest: Digest, allowed: int, size_bytes: int, asker: PeerId | None = None
@@ -68,7 +78,10 @@ class PrivateAccess:
             told = await self._ask(source, digest, asker)
             if told is not None:
                 return Verdict(told, private=True)
-        if allowed < PROVEN:
+        key = (source, digest)
+        if allowed >= PROVEN:
+            self._prove(key, size_bytes)
+        elif not await self._proven_by_others(key, size_bytes):
             return Verdict(0, UNPROVEN, "no origin was asked for this blob there yet")
         return Verdict(size_bytes, private=True)
 
@@ -76,6 +89,35 @@ class PrivateAccess:
         """Wait for nothing any more."""
         for task in self._asking.values():
             task.cancel()
+
+    # --- what one member found out, for the others ----------------------------------------------------------------
+
+    def _prove(self, key: _Key, size_bytes: int) -> None:
+        self._proven[key] = (size_bytes, self._clock() + min(PROVEN_S, self._fresh_s))
+        self._wake(key, self._proving.get(key))
+
+    async def _proven_by_others(self, key: _Key, size_bytes: int) -> bool:
+        """Whether the origin answered another member for the blob. The first who is told no asks it; others wait."""
+        if not self._is_proven(key, size_bytes):
+            proving = self._proving.get(key)
+            if proving is None:
+                proving = self._proving[key] = asyncio.Event()
+                asyncio.get_running_loop().call_later(self._proof_s, self._wake, key, proving)
+                return False
+            await proving.wait()
+        return self._is_proven(key, size_bytes)
+
+    def _is_proven(self, key: _Key, size_bytes: int) -> bool:
+        found_bytes, until_s = self._proven.get(key, (-1, 0.0))
+        return found_bytes == size_bytes and self._clock() < until_s
+
+    def _wake(self, key: _Key, proving: asyncio.Event | None) -> None:
+        if proving is not None:
+            proving.set()
+            if self._proving.get(key) is proving:
+                del self._proving[key]
+
+    # --- the operator's login --------------------------------------------------------------------------------------
 
     async def _ask(self, source: Source, digest: Digest, asker: PeerId | None) -> int | None:
         key = (source, digest)

@@ -75,14 +75,3 @@ def test_the_oldest_goes_first() -> None:
         permissions.list_blob(Question(PLACE, str(number).encode()), 5, 100.0, INFINITE)
     assert permissions.known(Question(PLACE, b"0"), 100.0) is None
     assert permissions.known(Question(PLACE, b"1"), 100.0) is not None
-
-
-def test_while_the_origin_is_down_its_last_word_counts_as_long_as_the_operator_wants() -> None:
-    for stale_s, known in ((0.0, None), (600.0, Permission(5, proven=True))):
-        permissions = Permissions(60.0, stale_s)
-        permissions.allow(MINE, 5, 100.0, INFINITE)
-        assert permissions.known(MINE, 200.0) is None
-        assert permissions.stale(MINE, 699.0) == known
-        assert permissions.stale(MINE, 700.0) is None
-        permissions.forget(MINE)
-        assert permissions.stale(MINE, 200.0) is None

@@ -12,6 +12,7 @@ import os
 import socket
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, cast
@@ -22,7 +23,9 @@ from aiohttp import web
 from benchmarks.cluster.processes import WAIT_S
 from peer.metrics import Metrics
 from peer.node.blobs import Allowed, BlobFailed, DigestMismatch, NotShared
+from peer.permission.credentials import CredentialKeys
 from peer.permission.gate import PermissionGate
+from peer.permission.last_answers import LastAnswers
 from peer.proxy.client_request import ProxyContext, ProxyLimits
 from peer.proxy.mirror import build_app
 from peer.proxy.runner import refuse_nonsense
@@ -56,6 +59,7 @@ PATIENT = ProxyLimits(
     open_s=WAIT_S,
     headers_s=0.5,
     hangup_check_s=0.05,
+    tag_s=60.0,
     retry=RetrySettings(0.01, 0.05, without_progress_s=WAIT_S),
 )
 
@@ -204,7 +208,12 @@ class Mirror:
     port: int
     node: ScriptedNode
     registry: CollectorRegistry
-    # What manifests named: source and layers.
+    # How many seconds later it is for what the mirror remembers of origins.
+    later_s: list[float]
+
+    def pass_time(self) -> None:
+        """All that is remembered of origins' answers has to be asked again."""
+        self.later_s[0] += 2 * PERMISSION_S
 
     def request(
         self, target: str, *, method: str = "GET", headers: Sequence[tuple[str, str]] = (), body: bytes = b""
@@ -254,6 +263,7 @@ def running_mirror(
     uv: bool = True,
     forward: Callable[[Origins, Metrics], ForwardParts] | None = None,
     push: bool = True,
+    stale_s: float = 0.0,
 ) -> Iterator[Mirror]:
     """A mirror whose default upstream is the first; ends with every thread and socket of its own."""
     node = node or ScriptedNode()
@@ -261,11 +271,19 @@ def running_mirror(
     table = UpstreamTable([default, *others], default.host)
     origins = Origins(lambda: table, http=OriginHttp(OriginTimeouts(connect_s=WAIT_S, read_s=WAIT_S)))
     pool = ThreadPoolExecutor(2, "sendfile")
-    gate = PermissionGate(origins, PERMISSION_S, on_asked=metrics.permission_asked)
+    keys = CredentialKeys()
+    later_s = [0.0]
+
+    def clock() -> float:
+        return time.monotonic() + later_s[0]
+
+    answers = LastAnswers(keys, stale_s, clock=clock)
+    gate = PermissionGate(origins, PERMISSION_S, keys=keys, on_asked=metrics.permission_asked, clock=clock)
     context = ProxyContext(
         provider=node,
         origins=origins,
         permissions=gate,
+        answers=answers,
         pool=pool,
         metrics=metrics,
         limits=limits,
@@ -305,7 +323,7 @@ def running_mirror(
     thread.start()
     try:
         assert started.wait(WAIT_S)
-        yield Mirror(ready[0], node, metrics.registry)
+        yield Mirror(ready[0], node, metrics.registry, later_s)
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(WAIT_S)

@@ -206,7 +206,8 @@ def test_what_is_no_blob_is_the_registrys_to_answer_and_so_is_what_is_no_part_of
             connection.request("GET", target, headers={"Authorization": "Bearer t"})
             response = connection.getresponse()
             assert response.read() == b"from the origin"
-        assert [seen.target for seen in running.origin.seen] == targets
+        # Of a manifest the registry is asked by HEAD first.
+        assert [seen.target for seen in running.origin.seen if seen.method == "GET"] == targets
         assert all(seen.all("Authorization") == ["Bearer t"] for seen in running.origin.seen)
 
 

@@ -1,4 +1,4 @@
-"""Manifests, tags, referrers and `/v2/` go to the origin and come back byte for byte, with the right headers."""
+"""Tags, referrers, `/v2/`, and manifests that are not here, go to the origin and come back byte for byte."""
 
 from __future__ import annotations
 
@@ -47,17 +47,19 @@ def test_a_manifest_comes_back_byte_for_byte_with_its_headers() -> None:
     assert response.getheader("Content-Type") == MANIFEST_TYPE
     assert response.getheader("X-Own") == "1"
     assert response.getheader("Content-Length") == str(len(MANIFEST))
-    [seen] = origin.seen
-    assert seen.target == "/v2/library/app/manifests/latest"
-    assert seen.all("Host") == [origin.authority]
+    # By HEAD it is found out that this node cannot give it.
+    assert [seen.method for seen in origin.seen] == ["HEAD", "GET"]
+    for seen in origin.seen:
+        assert seen.target == "/v2/library/app/manifests/latest"
+        assert seen.all("Host") == [origin.authority]
 
 
 def test_all_accept_lines_arrive_in_their_order_and_nothing_is_added() -> None:
     accepts = [MANIFEST_TYPE, "application/vnd.docker.distribution.manifest.v2+json", "a/b;q=0.5, c/d", "*/*"]
     lines = [*(("Accept", value) for value in accepts), ("User-Agent", "docker/20.10"), ("Authorization", "Bearer t")]
     with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
-        mirror.request("/v2/library/app/manifests/latest", headers=lines)
-        mirror.request("/v2/library/app/manifests/latest")
+        mirror.request("/v2/library/app/tags/list", headers=lines)
+        mirror.request("/v2/library/app/tags/list")
     first, bare = origin.seen
     assert first.all("Accept") == accepts
     assert first.all("Authorization") == ["Bearer t"]
@@ -83,7 +85,7 @@ def test_hop_by_hop_headers_stay_on_their_hop() -> None:
 def test_no_web_page_may_read_what_a_registry_lets_pages_read_at_its_own_name(query: str) -> None:
     lines = [("Access-Control-Allow-Origin", "*"), ("access-control-expose-headers", "Link")]
     with scripted_origin(lambda _: Reply(headers=lines)) as origin, running_mirror(origin.upstream) as mirror:
-        target = f"/v2/app/manifests/1{query.format(origin.authority)}"
+        target = f"/v2/app/tags/list{query.format(origin.authority)}"
         response, _ = mirror.request(target, headers=[("Origin", "https://evil.example.com")])
         assert response.status == 200
         assert not [name for name, _ in response.getheaders() if name.lower().startswith("access-control")]
@@ -92,11 +94,11 @@ def test_no_web_page_may_read_what_a_registry_lets_pages_read_at_its_own_name(qu
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 def test_a_page_of_another_site_cannot_have_anything_fetched(site: str) -> None:
     with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
-        for target in ("/v2/a/manifests/b", "/token?scope=repository:a:pull"):
+        for target in ("/v2/a/tags/list", "/token?scope=repository:a:pull"):
             response, body = mirror.request(target, headers=[("Sec-Fetch-Site", site)])
             assert (response.status, b"DENIED" in body) == (403, True)
         assert origin.seen == []
-        assert mirror.request("/v2/a/manifests/b", headers=[("Sec-Fetch-Site", "none")])[0].status == 200
+        assert mirror.request("/v2/a/tags/list", headers=[("Sec-Fetch-Site", "none")])[0].status == 200
 
 
 def test_a_compressed_answer_is_passed_on_as_it_is() -> None:
@@ -105,14 +107,14 @@ def test_a_compressed_answer_is_passed_on_as_it_is() -> None:
         scripted_origin(lambda _: Reply(200, [("Content-Encoding", "gzip")], packed)) as origin,
         running_mirror(origin.upstream) as mirror,
     ):
-        response, body = mirror.request("/v2/a/manifests/b", headers=[("Accept-Encoding", "gzip")])
+        response, body = mirror.request("/v2/a/tags/list", headers=[("Accept-Encoding", "gzip")])
     assert origin.seen[0].all("Accept-Encoding") == ["gzip"]
     assert (response.getheader("Content-Encoding"), body) == ("gzip", packed)
 
 
 def test_head_has_the_length_a_get_would_have() -> None:
     with scripted_origin(lambda _: Reply(declared=4321)) as origin, running_mirror(origin.upstream) as mirror:
-        response, body = mirror.request("/v2/library/app/manifests/latest", method="HEAD")
+        response, body = mirror.request("/v2/library/app/tags/list", method="HEAD")
     assert (response.status, body, response.getheader("Content-Length")) == (200, b"", "4321")
     assert origin.seen[0].method == "HEAD"
 
@@ -142,7 +144,7 @@ def test_head_of_a_blob_nobody_knows_is_the_origins_answer() -> None:
 def test_refusals_are_relayed_in_the_origins_words(status: int, headers: list[tuple[str, str]]) -> None:
     said = b"" if status == 304 else b'{"errors":[{"code":"THEIRS"}]}'
     with scripted_origin(lambda _: Reply(status, headers, said)) as origin, running_mirror(origin.upstream) as mirror:
-        response, body = mirror.request("/v2/library/app/manifests/latest")
+        response, body = mirror.request("/v2/library/app/tags/list")
     assert (response.status, body) == (status, said)
     for name, value in headers:
         assert response.getheader(name) == value
@@ -165,10 +167,10 @@ def test_ns_names_the_upstream_and_goes_no_further() -> None:
         running_mirror(default.upstream, named.upstream) as mirror,
     ):
         encoded = named.authority.replace(":", "%3A")
-        response, body = mirror.request(f"/v2/library/app/manifests/latest?ns={encoded}&x=a%2Fb")
+        response, body = mirror.request(f"/v2/library/app/tags/list?ns={encoded}&x=a%2Fb")
     assert (response.status, body) == (200, MANIFEST)
     assert response.getheader("OCI-Namespace") == named.authority
-    assert named.seen[0].target == "/v2/library/app/manifests/latest?x=a%2Fb"
+    assert named.seen[0].target == "/v2/library/app/tags/list?x=a%2Fb"
     assert not default.seen
 
 
@@ -178,13 +180,13 @@ def test_a_registry_in_the_path_names_the_upstream() -> None:
         scripted_origin(manifest_reply) as named,
         running_mirror(default.upstream, named.upstream) as mirror,
     ):
-        response, _ = mirror.request(f"/v2/{named.authority}/org/app/manifests/latest")
+        response, _ = mirror.request(f"/v2/{named.authority}/org/app/tags/list")
     assert response.status == 200
     assert response.getheader("OCI-Namespace") is None
-    assert named.seen[0].target == "/v2/org/app/manifests/latest"
+    assert named.seen[0].target == "/v2/org/app/tags/list"
 
 
-@pytest.mark.parametrize("target", ["/v2/a/manifests/b?ns=evil.example", "/v2/evil.example:5000/a/manifests/b"])
+@pytest.mark.parametrize("target", ["/v2/a/tags/list?ns=evil.example", "/v2/evil.example:5000/a/tags/list"])
 def test_a_registry_that_is_not_allowed_is_not_found(target: str) -> None:
     with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
         response, body = mirror.request(target)
@@ -195,11 +197,11 @@ def test_a_registry_that_is_not_allowed_is_not_found(target: str) -> None:
 @pytest.mark.parametrize(
     ("target", "status", "code"),
     [
-        ("/v2/UPPER/manifests/latest", 400, "NAME_INVALID"),
+        ("/v2/UPPER/tags/list", 400, "NAME_INVALID"),
         ("/v2/a/blobs/sha256:zz/more", 404, "UNSUPPORTED"),
-        ("/v2/a/manifests/b?ns=h%2Fx", 400, "NAME_INVALID"),
-        ("/v2/a/manifests/b?ns=", 400, "NAME_INVALID"),
-        ("/v2/%ff/manifests/b", 400, "NAME_INVALID"),
+        ("/v2/a/tags/list?ns=h%2Fx", 400, "NAME_INVALID"),
+        ("/v2/a/tags/list?ns=", 400, "NAME_INVALID"),
+        ("/v2/%ff/tags/list", 400, "NAME_INVALID"),
         ("/v2/a/../b/manifests/c", 400, "NAME_INVALID"),
     ],
 )
@@ -222,7 +224,7 @@ def test_a_method_that_the_api_does_not_have_is_refused(method: str) -> None:
 
 def test_a_request_that_came_through_a_mirror_already_is_refused() -> None:
     with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
-        response, body = mirror.request("/v2/a/manifests/b", headers=[(HOP_HEADER, "1")])
+        response, body = mirror.request("/v2/a/tags/list", headers=[(HOP_HEADER, "1")])
     assert (response.status, code_of(body)) == (508, "UNSUPPORTED")
     assert not origin.seen
 
@@ -248,8 +250,8 @@ def test_a_token_for_the_prefixed_name_is_told_the_scope_that_would_do() -> None
     challenge = 'Bearer realm="https://auth.example/token",service="s",error="invalid_token"'
     reply = Reply(401, [("WWW-Authenticate", challenge)], b"{}")
     with scripted_origin(lambda _: reply) as origin, running_mirror(origin.upstream) as mirror:
-        by_prefix, _ = mirror.request(f"/v2/{origin.authority}/org/app/manifests/latest")
-        plain, _ = mirror.request("/v2/org/app/manifests/latest")
+        by_prefix, _ = mirror.request(f"/v2/{origin.authority}/org/app/tags/list")
+        plain, _ = mirror.request("/v2/org/app/tags/list")
     told = by_prefix.getheader("WWW-Authenticate") or ""
     assert 'error="insufficient_scope"' in told
     assert 'scope="repository:org/app:pull"' in told
@@ -263,7 +265,7 @@ def test_a_redirect_is_followed_without_credentials_and_its_query_kept() -> None
 
     with scripted_origin(manifest_reply) as cdn, scripted_origin(answer) as origin:
         with running_mirror(origin.upstream, cdn.upstream) as mirror:
-            response, body = mirror.request("/v2/a/manifests/b", headers=[("Authorization", "Bearer t")])
+            response, body = mirror.request("/v2/a/tags/list", headers=[("Authorization", "Bearer t")])
         assert (response.status, body) == (200, MANIFEST)
         assert origin.seen[0].all("Authorization") == ["Bearer t"]
         assert cdn.seen[0].all("Authorization") == []
@@ -272,11 +274,11 @@ def test_a_redirect_is_followed_without_credentials_and_its_query_kept() -> None
 
 def test_a_redirect_on_the_same_server_keeps_the_credential() -> None:
     def answer(seen: Seen) -> Reply:
-        moved = seen.target == "/v2/a/manifests/b"
-        return Reply(302, [("Location", "/v2/c/manifests/b")]) if moved else manifest_reply(seen)
+        moved = seen.target == "/v2/a/tags/list"
+        return Reply(302, [("Location", "/v2/c/tags/list")]) if moved else manifest_reply(seen)
 
     with scripted_origin(answer) as origin, running_mirror(origin.upstream) as mirror:
-        response, _ = mirror.request("/v2/a/manifests/b", headers=[("Authorization", "Bearer t")])
+        response, _ = mirror.request("/v2/a/tags/list", headers=[("Authorization", "Bearer t")])
     assert response.status == 200
     assert origin.seen[1].all("Authorization") == ["Bearer t"]
 
@@ -289,7 +291,7 @@ def test_a_redirect_that_may_not_be_followed_is_the_clients_to_follow(location: 
         scripted_origin(lambda _: Reply(307, [("Location", location)])) as origin,
         running_mirror(origin.upstream) as mirror,
     ):
-        response, _ = mirror.request("/v2/a/manifests/b")
+        response, _ = mirror.request("/v2/a/tags/list")
     assert (response.status, response.getheader("Location")) == (307, location)
     assert len(origin.seen) == 1
 
@@ -301,7 +303,7 @@ def test_a_redirect_target_that_wants_a_login_is_the_clients_to_follow() -> None
             scripted_origin(lambda _: Reply(307, [("Location", location)], b"moved")) as origin,
             running_mirror(origin.upstream, cdn.upstream) as mirror,
         ):
-            response, body = mirror.request("/v2/a/manifests/b")
+            response, body = mirror.request("/v2/a/tags/list")
     assert (response.status, response.getheader("Location"), body) == (307, location, b"moved")
 
 
@@ -309,7 +311,7 @@ def test_an_origin_that_refuses_connections_is_unavailable() -> None:
     with scripted_origin(manifest_reply) as origin:
         upstream = origin.upstream
     with running_mirror(upstream) as mirror:
-        response, body = mirror.request("/v2/a/manifests/b")
+        response, body = mirror.request("/v2/a/tags/list")
     assert (response.status, code_of(body)) == (503, "UNAVAILABLE")
 
 
@@ -322,7 +324,7 @@ def test_an_origin_that_stalls_is_given_up_in_time() -> None:
 
     limits = ProxyLimits(relay_s=0.3)
     with scripted_origin(stalled) as origin, running_mirror(origin.upstream, limits=limits) as mirror:
-        response, body = mirror.request("/v2/a/manifests/b")
+        response, body = mirror.request("/v2/a/tags/list")
         given_up.set()
     assert (response.status, code_of(body)) == (503, "UNAVAILABLE")
 
@@ -330,14 +332,14 @@ def test_an_origin_that_stalls_is_given_up_in_time() -> None:
 def test_of_an_answer_that_breaks_off_the_client_gets_nothing() -> None:
     reply = Reply(200, [("Content-Type", MANIFEST_TYPE)], MANIFEST, declared=1000)
     with scripted_origin(lambda _: reply) as origin, running_mirror(origin.upstream) as mirror:
-        response, body = mirror.request("/v2/a/manifests/b")
+        response, body = mirror.request("/v2/a/tags/list")
     assert (response.status, code_of(body)) == (503, "UNAVAILABLE")
 
 
 def test_long_header_lines_pass_both_ways() -> None:
     token, echo = "Bearer " + "t" * 40_000, "e" * 30_000
     with scripted_origin(lambda _: Reply(200, [("X-Echo", echo)])) as origin, running_mirror(origin.upstream) as mirror:
-        response, _ = mirror.request("/v2/a/manifests/b", headers=[("Authorization", token)])
+        response, _ = mirror.request("/v2/a/tags/list", headers=[("Authorization", token)])
     assert origin.seen[0].all("Authorization") == [token]
     assert response.getheader("X-Echo") == echo
 
@@ -347,7 +349,7 @@ def test_a_proxy_from_the_environment_is_not_used(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     monkeypatch.delenv("NO_PROXY", raising=False)
     with scripted_origin(manifest_reply) as origin, running_mirror(origin.upstream) as mirror:
-        assert mirror.request("/v2/a/manifests/b")[1] == MANIFEST
+        assert mirror.request("/v2/a/tags/list")[1] == MANIFEST
 
 
 def test_a_tls_greeting_on_the_plain_port_is_ended_at_once() -> None:
@@ -396,13 +398,13 @@ def test_a_client_that_hangs_up_before_its_answer_is_no_error(caplog: pytest.Log
 
     with scripted_origin(slowly) as origin, running_mirror(origin.upstream) as mirror:
         with mirror.connect() as client:
-            client.sendall(b"GET /v2/library/app/manifests/latest HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            client.sendall(b"GET /v2/library/app/tags/list HTTP/1.1\r\nHost: localhost\r\n\r\n")
             wait_until(lambda: len(origin.seen) == 1)
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         # The mirror hears of its end before it can answer another.
         assert mirror.request("/v2/X/blobs/bad")[0].status == 400
         hung_up.set()
-        wait_until(lambda: mirror.counted("layercast_requests_total", kind="manifest", status="499") == 1)
+        wait_until(lambda: mirror.counted("layercast_requests_total", kind="tags", status="499") == 1)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
@@ -427,7 +429,7 @@ def test_whatever_a_registry_s_head_looks_like_the_client_gets_a_head_that_makes
 ) -> None:
     body = b"8\r\n" + BODY + b"\r\n0\r\n\r\n" if b"chunked" in head else BODY
     with babbling(b"HTTP/1.1 " + head + b"\r\n\r\n" + body) as (_, upstream), running_mirror(upstream) as mirror:
-        response, answered = mirror.request("/v2/library/app/manifests/latest")
+        response, answered = mirror.request("/v2/library/app/tags/list")
     assert response.status == status
     assert response.getheader("Content-Length") == str(len(answered))
     if status != 503:
@@ -440,9 +442,9 @@ def test_a_registry_that_is_named_by_a_header_is_asked_and_told_back() -> None:
         scripted_origin(manifest_reply) as default,
         running_mirror(default.upstream, named.upstream) as mirror,
     ):
-        response, _ = mirror.request("/v2/a/manifests/b", headers=[("OCI-Namespace", named.authority)])
+        response, _ = mirror.request("/v2/a/tags/list", headers=[("OCI-Namespace", named.authority)])
         assert (response.status, response.getheader("OCI-Namespace")) == (200, named.authority)
-        refused, _ = mirror.request("/v2/a/manifests/b", headers=[("OCI-Namespace", "not.allowed.test")])
+        refused, _ = mirror.request("/v2/a/tags/list", headers=[("OCI-Namespace", "not.allowed.test")])
         assert refused.status == 404
     assert not default.seen
     assert [seen.all("OCI-Namespace") for seen in named.seen] == [[]]

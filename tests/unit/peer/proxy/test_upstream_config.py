@@ -16,7 +16,7 @@ from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_
 if TYPE_CHECKING:
     from pathlib import Path
 
-PATH = "/v2/a/manifests/b"
+PATH = "/v2/a/tags/list"
 BLOB = f"/v2/a/blobs/{Digest.of(b'{}')}"
 
 
