@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from peer.proxy.client_request import ClientRequest, ProxyContext
     from peer.registry.base import OriginAnswer
 
+    # What an origin answered to a HEAD, and the same as it is kept, if it says enough for that.
+    _Told = tuple[OriginAnswer, KnownAnswer | None]
+
 _log = logging.getLogger(__name__)
 
 # A manifest is a packet or two: what takes longer is asked of the origin.
@@ -58,7 +61,7 @@ class Manifests:
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
         self._answers = context.answers
-        self._asking: dict[AnswerKey, asyncio.Task[OriginAnswer]] = {}
+        self._asking: dict[AnswerKey, asyncio.Task[_Told]] = {}
 
     # --- /v2/ ------------------------------------------------------------------------------------------------------
 
@@ -105,15 +108,14 @@ class Manifests:
             if last is not None and self._answers.is_down(asked.upstream.host):
                 return await self._stale(asked, last, _no_answer(asked))
             try:
-                answer = await self._ask(asked, key, within_s=None if last is None else DOWN_AFTER_S)
+                answer, kept = await self._ask(asked, key, within_s=None if last is None else DOWN_AFTER_S)
             except UpstreamError as error:
                 if last is None or error.kind is not UpstreamKind.UNAVAILABLE:
                     raise
                 return await self._stale(asked, last, error)
             if answer.status != 200:
                 return await self._not_given(asked, answer, last)
-            fresh = self._answers.fresh(key)
-            head = _read_head(fresh, asked) if fresh is not None else None
+            head = _read_head(kept, asked) if kept is not None else None
         if head is None:
             # Nothing that could be relied on: no digest, no length, or too large for us.
             return in_its_words(asked, answer) if _is_head(asked) else await self._pass_on(asked)
@@ -126,7 +128,7 @@ class Manifests:
         self._note_public(asked, head)
         return self._response(asked, head.answer, content)
 
-    async def _ask(self, asked: ClientRequest, key: AnswerKey, within_s: float | None) -> OriginAnswer:
+    async def _ask(self, asked: ClientRequest, key: AnswerKey, within_s: float | None) -> _Told:
         """The origin's answer to a HEAD, one at a time for each question; it is kept. Raises UpstreamError."""
         task = self._asking.get(key)
         if task is None:
@@ -135,12 +137,12 @@ class Manifests:
         waiting = asyncio.ensure_future(asyncio.shield(task))
         return await asked.wait_for(waiting, waiting.cancel)
 
-    def _asked(self, key: AnswerKey, task: asyncio.Task[OriginAnswer]) -> None:
+    def _asked(self, key: AnswerKey, task: asyncio.Task[_Told]) -> None:
         del self._asking[key]
         if not task.cancelled():
             task.exception()  # it has been told, if anybody still waited
 
-    async def _head(self, asked: ClientRequest, key: AnswerKey, within_s: float | None) -> OriginAnswer:
+    async def _head(self, asked: ClientRequest, key: AnswerKey, within_s: float | None) -> _Told:
         asked_s = self._answers.now_s()
         headers = for_origin(asked.http.headers)
         headers["Accept-Encoding"] = "identity"
@@ -148,17 +150,18 @@ class Manifests:
         self._answers.is_up(asked.upstream.host)
         if answer.status != 200:
             self._note_refusal(key, answer.status)
-            return answer
+            return answer, None
         route, digest = _route(asked), _digest_of(answer.headers.get("Docker-Content-Digest"))
         if digest is None or (isinstance(route.reference, Digest) and digest != route.reference):
-            return answer
+            return answer, None
         ttl_s, tag_s = self._context.permissions.lasts_s, self._context.limits.tag_s
         caller, lines = asked.caller, list(answer.headers.items())
         # What is told of a tag is told of what it names, too.
-        self._answers.keep(self._digest_key(asked, digest), caller, 200, lines, asked_s=asked_s, fresh_s=ttl_s)
+        digest_key = self._digest_key(asked, digest)
+        kept = self._answers.keep(digest_key, caller, 200, lines, asked_s=asked_s, fresh_s=ttl_s)
         if isinstance(route.reference, str):
             self._answers.keep(key, caller, 200, lines, asked_s=asked_s, fresh_s=min(tag_s, ttl_s))
-        return answer
+        return answer, kept
 
     async def _not_given(
         self, asked: ClientRequest, answer: OriginAnswer, last: KnownAnswer | None

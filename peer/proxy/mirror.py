@@ -237,6 +237,7 @@ class _Mirror:
             response = multipart_response(asked.registry, asked.blob.digest, multipart)
         else:
             response = blob_response(asked.registry, asked.blob.digest, parts[0])
+        note_given(asked, size)
         if STALE in asked.http:
             mark_stale(response.headers)
         client = await take_over(asked.http, response, self._context.pool)
@@ -248,7 +249,6 @@ class _Mirror:
         finally:
             client.close()
         await response.write_eof()
-        note_given(asked, size)
         return response
 
     async def _send_parts(
