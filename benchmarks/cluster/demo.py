@@ -198,8 +198,8 @@ def check(image: Image, deliveries: Sequence[Delivery], ledger: Ledger) -> list[
         if node.digests_right != len(image.blobs):
             problems.append(f"{node.name}: {node.digests_right} of {len(image.blobs)} digests are right")
         received = sum(node.bytes_by_source.values())
-        if received != image.size_bytes:
-            problems.append(f"{node.name}: received {received} bytes for an image of {image.size_bytes}")
+        if received != image.pulled_bytes:
+            problems.append(f"{node.name}: received {received} bytes for an image of {image.pulled_bytes}")
     for blob in image.blobs:
         if ledger.repeated_bytes(blob.digest):
             problems.append(f"{blob.digest[:19]}: the origin sent {ledger.repeated_bytes(blob.digest)} bytes twice")

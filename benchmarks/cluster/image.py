@@ -82,6 +82,16 @@ class Image:
         """Sum of all blobs' sizes, manifests left out."""
         return sum(blob.size_bytes for blob in self.blobs)
 
+    @property
+    def manifests(self) -> tuple[BlobFile, ...]:
+        """What a client asks for before the blobs: what a tag names, and the manifest in it."""
+        return (self.manifest,) if self.top == self.manifest else (self.top, self.manifest)
+
+    @property
+    def pulled_bytes(self) -> int:
+        """All that a client pulls, manifests too."""
+        return self.size_bytes + sum(manifest.size_bytes for manifest in self.manifests)
+
 
 @dataclass(frozen=True, slots=True)
 class _Layer:

@@ -45,7 +45,7 @@ def test_twenty_cold_nodes_cost_the_origin_one_image(tmp_path: Path) -> None:
         assert all(answer.sha256 == blob.digest for blob, answer in answers)
         assert_left_the_origin_once(origin, image.blobs)
         for peer in peers:
-            assert_all_came_by_the_swarm(peer, image)
+            assert_all_came_by_the_swarm(peer, image, manifests=False)
         by_peers = cluster.received_bytes("peer") / (NODES * image.size_bytes)
         print(f"{by_peers:.3f} of all bytes came from peers")
         assert by_peers >= 0.5

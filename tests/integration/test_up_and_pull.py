@@ -62,7 +62,7 @@ def test_an_image_is_pulled_through_what_up_started(
         assert kept.read_bytes() == blob.path.read_bytes()
     layercast("pull", "random:latest", "--via", mirror)
     assert_left_the_origin_once(origin, image.blobs)
-    assert_becomes(lambda: figures(ready["proxy"]), (image.size_bytes, image.size_bytes, 2 * image.size_bytes))
+    assert_becomes(lambda: figures(ready["proxy"]), (image.pulled_bytes, image.pulled_bytes, 2 * image.size_bytes))
     assert "connected" in layercast("status", "--peer", mirror, "--supernode", f"http://{ready['supernode']}")
 
 
