@@ -52,7 +52,7 @@ _NOT_FOR_BLOBS = frozenset(
     {"accept-encoding", "authorization", "if-match", "if-modified-since", "if-none-match", "if-range", "range"}
 )
 # RFC 7234 section 5.5.
-_STALE_WARNINGS: Final = ('110 layercast "Response is Stale"', '111 layercast "Revalidation Failed"')
+_STALE_WARNING: Final = '110 layercast "Response is Stale", 111 layercast "Revalidation Failed"'
 # Set of a request whose answer does not come from its origin, because that is down.
 STALE: Final = web.RequestKey("stale", bool)
 # Alt-Svc and HSTS speak of the origin's address, which is not ours.
@@ -106,8 +106,7 @@ def for_client(
 
 def mark_stale(headers: CIMultiDict[str]) -> None:
     """Tell the client that its answer is not its origin's of this moment."""
-    for warning in _STALE_WARNINGS:
-        headers.add("Warning", warning)
+    headers.add("Warning", _STALE_WARNING)
 
 
 def challenges_for(asked: RegistryRequest, challenges: list[str], actions: str = "pull") -> list[str]:
