@@ -137,7 +137,8 @@ class LastAnswers:
         kept = tuple((name, value) for name, value in lines if name.lower() not in _NOT_KEPT)
         answer = KnownAnswer(status, kept, unix_s - (now_s - asked_s), body[:BODY_BYTES_MAX])
         good_for_s = self._good_for_s(caller)
-        self._fresh[key] = _Fresh(answer, asked_s, asked_s + min(fresh_s, good_for_s))
+        if fresh_s > 0:
+            self._fresh[key] = _Fresh(answer, asked_s, asked_s + min(fresh_s, good_for_s))
         self._keep_last(key, answer)
         return answer
 

@@ -63,9 +63,10 @@ async def _open(asked: ClientRequest) -> OpenedBlob:
         return await _open_allowed(asked, known)
     except NotShared as error:
         may_ask = asked.caller.authorization is not None or asked.upstream.shared
-        if error.reason not in _ASKED_AGAIN or (known is not None and known.proven):
+        outlasts = error.reason == "unavailable" and asked.context.answers.last(_answer_key(asked), asked.caller)
+        if not outlasts and (error.reason not in _ASKED_AGAIN or (known is not None and known.proven)):
             raise
-        if not may_ask:
+        if not may_ask and not outlasts:
             if error.reason == "rate_limited":
                 raise
             raise ReadRefused(f"{error}") from None
@@ -116,8 +117,8 @@ def _stale(asked: ClientRequest, permission: Permission) -> Permission:
 
 def note_given(asked: ClientRequest, size_bytes: int) -> None:
     """This client was given bytes of the blob, as its origin allowed: it may be again while that is down."""
-    if STALE not in asked.http:
-        answers, lines = asked.context.answers, [("Content-Length", str(size_bytes))]
+    answers, lines = asked.context.answers, [("Content-Length", str(size_bytes))]
+    if answers.stale_s and STALE not in asked.http:
         answers.keep(_answer_key(asked), asked.caller, 200, lines, asked_s=answers.now_s(), fresh_s=0.0)
 
 

@@ -146,7 +146,7 @@ class Manifests:
         asked_s = self._answers.now_s()
         headers = for_origin(asked.http.headers)
         headers["Accept-Encoding"] = "identity"
-        answer = await ask_origin(asked, method="HEAD", headers=headers, within_s=within_s)
+        answer = await ask_origin(asked, method="HEAD", headers=headers, within_s=within_s, shared=True)
         self._answers.is_up(asked.upstream.host)
         if answer.status != 200:
             self._note_refusal(key, answer.status)
@@ -325,7 +325,9 @@ def _digest_of(text: str | None) -> Digest | None:
 def _read_head(answer: KnownAnswer, asked: ClientRequest) -> _Head | None:
     """None for what tells too little, or for what is too large."""
     digest, length = _digest_of(answer.line("Docker-Content-Digest")), answer.line("Content-Length") or ""
-    if digest is None or not answer.line("Content-Type") or not (length.isascii() and length.isdigit()):
+    # What its front end compressed has another length.
+    plain = (answer.line("Content-Encoding") or "identity").lower() == "identity"
+    if digest is None or not plain or not answer.line("Content-Type") or not (length.isascii() and length.isdigit()):
         return None
     size_bytes = int(length[:18])
     reference = _route(asked).reference

@@ -68,8 +68,12 @@ async def ask_origin(
     method: str | None = None,
     headers: CIMultiDict[str] | None = None,
     within_s: float | None = None,
+    shared: bool = False,
 ) -> OriginAnswer:
-    """The same as the origin's words; `method` and `headers` in place of the client's own, `within_s` of the limit."""
+    """The same as the origin's words. `method` and `headers` in place of the client's own, `within_s` of the limit.
+
+    `shared`: other clients wait for it, too, whether or not this one still does.
+    """
     limit_s, method = within_s or asked.context.limits.relay_s, method or asked.http.method
     try:
         async with asyncio.timeout(limit_s):
@@ -78,7 +82,7 @@ async def ask_origin(
     except TimeoutError:
         message = f"{asked.upstream.host} did not answer within {limit_s:.0f} s"
         raise UpstreamError(message, UpstreamKind.UNAVAILABLE) from None
-    if asked.hung_up:
+    if asked.hung_up and not shared:
         raise ClientGone("client hung up before its answer")
     note_permissions(asked, answer)
     return answer

@@ -132,6 +132,26 @@ def test_those_who_ask_at_once_ask_one_question(
     assert methods(origin) == ["HEAD"]
 
 
+def test_who_hangs_up_leaves_the_others_their_answer(stored: tuple[ScriptedOrigin, Mirror], rules: Rules) -> None:
+    origin, mirror = stored
+    release = threading.Event()
+
+    def slowly(seen: Seen) -> Reply:
+        release.wait(WAIT_S)
+        return rules(seen)
+
+    origin.answer = slowly
+    with ThreadPoolExecutor(1) as pool:
+        with mirror.connect() as first:
+            lines = "".join(f"{name}: {value}\r\n" for name, value in (MINE, ACCEPT))
+            first.sendall(f"GET {TAG} HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n".encode())
+            wait_until(lambda: len(origin.seen) == 1)
+            second = pool.submit(mirror.request, TAG, headers=[MINE, ACCEPT])
+        wait_until(lambda: mirror.counted("layercast_requests_total", kind="manifest", status="499") == 1)
+        release.set()
+        assert second.result()[1] == MANIFEST
+
+
 def test_a_tag_is_asked_for_each_accept_and_each_credential(
     stored: tuple[ScriptedOrigin, Mirror], rules: Rules
 ) -> None:
@@ -304,6 +324,22 @@ def test_a_refusal_is_no_outage(stored: tuple[ScriptedOrigin, Mirror], rules: Ru
     mirror.pass_time()
     rules.down = Reply(status, body=b"no")
     assert warnings(mirror, TAG, MINE) == (status, b"no", "")
+
+
+def test_what_no_supernode_can_say_either_is_given_to_whom_it_was_given(
+    stored: tuple[ScriptedOrigin, Mirror], rules: Rules
+) -> None:
+    _, mirror = stored
+    layer = f"/v2/team/app/blobs/{LAYER_DIGEST}"
+    assert warnings(mirror, layer, MINE)[1] == LAYER
+    mirror.pass_time()
+    mirror.node.reason = "unavailable"
+    rules.down = Reply(503)
+    assert warnings(mirror, layer, MINE)[1] == LAYER
+    rules.down = None
+    rules.good.clear()
+    mirror.pass_time()
+    assert warnings(mirror, layer, MINE)[0] == 401
 
 
 def test_without_the_setting_an_outage_is_told(rules: Rules) -> None:
