@@ -261,7 +261,8 @@ class Manifests:
     async def _stale(self, asked: ClientRequest, last: KnownAnswer, error: UpstreamError) -> web.StreamResponse:
         """The last answer in place of one. Raises the error where that cannot be given any more."""
         head = _read_head(last, asked)
-        if head is None or not _accepts(asked, last):
+        # Of a tag it was the answer to the same Accept.
+        if head is None or (isinstance(_route(asked).reference, Digest) and not _accepts(asked, last)):
             raise error
         self._answers.went_down(asked.upstream.host)
         if _is_head(asked):

@@ -137,6 +137,39 @@ def test_a_manifest_that_is_another_than_its_digest_says_is_given_to_nobody_as_i
         assert wrong.sha256 != image.top.digest
 
 
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(method="HEAD", headers=(("Docker-Content-Digest", f"sha256:{'0' * 64}"),)),
+        Fault(method="HEAD", headers=(("Docker-Content-Digest", ""),)),
+        Fault(method="HEAD", headers=(("Content-Length", "17"),)),
+        Fault(method="HEAD", status=405),
+        Fault(method="HEAD", status=500),
+    ],
+    ids=["another digest", "no digest", "another length", "405", "500"],
+)
+def test_an_origin_whose_heads_are_wrong_is_asked_by_get(
+    tmp_path: Path, origin: CountingProxy, image: Image, fault: Fault
+) -> None:
+    with Cluster(tmp_path, origin.address) as cluster:
+        peer = cluster.add_peer()
+        cluster.wait_for_sessions(1)
+        origin.add_fault(fault)
+        for reference in ("latest", image.top.digest):
+            answer = get(peer.proxy, manifest_target(reference), headers=MINE)
+            assert (answer.status, answer.sha256) == (200, image.top.digest)
+        assert get(peer.proxy, manifest_target("latest"), headers=ACCEPTED).status == 401
+
+
+def test_without_room_in_the_store_manifests_pass_through(tmp_path: Path, origin: CountingProxy, image: Image) -> None:
+    with Cluster(tmp_path, origin.address) as cluster:
+        peer = cluster.add_peer(extra=["--store-free-floor", "1000000GiB"])
+        cluster.wait_for_sessions(1)
+        for _ in range(2):
+            assert answers_alike(peer, origin, manifest_target("latest"), MINE).status == 200
+        assert peer.metrics().value("layercast_store_bytes") == 0
+
+
 @pytest.mark.parametrize("restarted", [False, True])
 def test_what_ran_here_starts_while_the_registry_is_down(
     tmp_path: Path, origin: CountingProxy, image: Image, *, restarted: bool

@@ -326,6 +326,18 @@ def test_a_refusal_is_no_outage(stored: tuple[ScriptedOrigin, Mirror], rules: Ru
     assert warnings(mirror, TAG, MINE) == (status, b"no", "")
 
 
+@pytest.mark.parametrize(("target", "status"), [(TAG, 200), (BY_DIGEST, 503)])
+def test_what_the_client_takes_counts_then_too(
+    stored: tuple[ScriptedOrigin, Mirror], rules: Rules, target: str, status: int
+) -> None:
+    _, mirror = stored
+    anything = [MINE, ("Accept", "*/*")]
+    assert mirror.request(target, headers=anything)[1] == MANIFEST
+    mirror.pass_time()
+    rules.down = Reply(503)
+    assert mirror.request(target, headers=anything)[0].status == status
+
+
 def test_what_no_supernode_can_say_either_is_given_to_whom_it_was_given(
     stored: tuple[ScriptedOrigin, Mirror], rules: Rules
 ) -> None:
