@@ -202,7 +202,7 @@ def test_podman_pulls_a_private_image_with_its_own_login(
         login = {"auths": {f"{node.peer.proxy}/quay.io": {"auth": ENCODED}}}
         (client.directory / "auth.json").write_text(json.dumps(login))
         assert f"sha256:{client.pull(f'quay.io/{PRIVATE}:latest')}" == image.config.digest
-        assert_fetched_for_its_client(node.peer, image)
+        assert_fetched_for_its_client(node.peer, image.pulled_bytes)
         assert_never_told([site.cluster.supernode, node.peer], [PASSWORD, ENCODED])
 
 
@@ -228,7 +228,7 @@ def test_containerd_pulls_a_private_image_with_its_own_login(
             login = ["--user", f"{USER}:{PASSWORD}"]
             daemon.ctr("images", "pull", "--hosts-dir", daemon.certs_dir, *login, reference)
             assert {blob.digest for blob in image.blobs} <= daemon.content()
-        assert_fetched_for_its_client(node.peer, image)
+        assert_fetched_for_its_client(node.peer, image.pulled_bytes)
         assert_never_told([site.cluster.supernode, node.peer], [PASSWORD, ENCODED])
 
 
