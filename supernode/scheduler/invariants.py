@@ -149,7 +149,10 @@ def _slots_kept(node: Node, link: Link) -> None:
     leases = [lease for lease in link.leases.values() if not lease.inline]
     heads = [lease for lease in leases if lease.before[way] is None]
     assert link.chains == len(heads), f"{where}: {link.chains} chains"
-    assert len(heads) <= link.slots, f"{where}: {len(heads)} of {link.slots}"
+    stalled = sum(lease.stalled for lease in heads)
+    assert link.stalled == stalled, f"{where}: {link.stalled} stalled"
+    most = link.slots + stalled if way == UP else link.slots
+    assert len(heads) <= most, f"{where}: {len(heads)} of {link.slots}, {stalled} stalled"
     followed = [id(lease.before[way]) for lease in leases if lease not in heads]
     assert len(set(followed)) == len(followed), f"{where}: two wait for one transfer"
     # Behind a first copy that waits at the seed one more may.

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from supernode.scheduler.contract import SEED
 from supernode.scheduler.rarity import Rarity
-from supernode.scheduler.settings import FILLED_PART, FILLED_PART_LEARNED, IDLE_PART_MAX, NEAR_BANDS, SURE_SAMPLES
+from supernode.scheduler.settings import (
+    BESIDE_STALLED_FACTOR,
+    FILLED_PART,
+    FILLED_PART_LEARNED,
+    IDLE_PART_MAX,
+    NEAR_BANDS,
+    STALLED_MAX,
+    SURE_SAMPLES,
+)
 
 if TYPE_CHECKING:
     from proto.pieces import PieceLayout
@@ -112,7 +120,7 @@ class Link:
     __slots__ = (
         "area", "area_at", "assumed", "band", "blocked_until", "bottleneck_samples", "carries", "chains",
         "declared", "direction", "ended_at", "ending", "has_room", "idle", "idle_part", "leases", "measured",
-        "node", "running", "slots", "used", "way", "woken",
+        "node", "running", "slots", "stalled", "used", "way", "woken",
     )  # fmt: skip
 
     def __init__(self, direction: Direction, slots: int, declared: float | None) -> None:
@@ -136,6 +144,8 @@ class Link:
         # Lease id to lease, inline ones included.
         self.leases: dict[int, Lease] = {}
         self.chains = 0
+        # Of its leases those that are overdue and not counted on any more.
+        self.stalled = 0
         # What the other ends of its transfers could take or give together, at most its own rate each.
         self.used = 0.0
         # Transfers predicted to end shortly with none behind them yet.
@@ -202,11 +212,21 @@ class Link:
         """Whether one more transfer could start at once."""
         if self.chains == 0:
             return self.slots > 0
-        if self.chains >= self.slots:
+        if not self._slot_is_free():
             return False
         if self.chains == 1 and self.idle_part > IDLE_PART_MAX:
             return True
         return self.used < self._filled()
+
+    def _slot_is_free(self) -> bool:
+        """At a source a transfer that is overdue keeps none from others, as at the upload ports, up to a limit.
+
+        A receiver that never got anything, or nothing since a lease of its expired, may have few of them: it may be
+        taking nothing at all.
+        """
+        if self.way == UP:
+            return self.chains - self.stalled < self.slots and self.chains < BESIDE_STALLED_FACTOR * self.slots
+        return self.chains < self.slots and (self.stalled < STALLED_MAX or self.node.receives)
 
     def room(self) -> bool:
         """Whether one more transfer could start at once or right after one that is about to end."""
@@ -252,7 +272,8 @@ class Node:
         # Whether anybody ever got a piece from it, and how often it failed before.
         self.served = peer == SEED
         self.unserved_failures = 0
-        # Leases to it that expired since one ended well.
+        # Whether it ever got a piece, and leases to it that expired since one ended well.
+        self.received = False
         self.timeouts = 0
         # By source, failed leases in a row since one ended well; those of the last sources.
         self.failures: dict[int, int] = {}
@@ -264,6 +285,11 @@ class Node:
         # Swarm number to membership; `wanting` those with something left to lease, in rotation.
         self.members: dict[int, Member] = {}
         self.wanting: dict[int, Member] = {}
+
+    @property
+    def receives(self) -> bool:
+        """Whether it got something, and no lease to it expired since."""
+        return self.received and not self.timeouts
 
     def wake(self) -> None:
         """Look for work for this node, both ways."""

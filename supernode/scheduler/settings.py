@@ -128,6 +128,11 @@ IDLE_PART_MAX: Final = 0.03
 IDLE_PART_RISE: Final = 0.5
 IDLE_PART_FALL: Final = 1 / 256
 
+# Overdue transfers take no slot from others, up to so many times the slots in all (peer.transport.upload_turns).
+BESIDE_STALLED_FACTOR: Final = 4
+# Of one receiver that got nothing yet, or nothing since a lease to it expired.
+STALLED_MAX: Final = 2
+
 # --- rule 4: how pieces and partners are searched -----------------------------------------------------------------
 
 # Of up to this many nodes on the other side it is cheaper to look first at what they have or need.

@@ -18,7 +18,7 @@ from benchmarks.cluster.services import Cluster
 from peer.transport.wire import HEAD_END, format_request, nonce_path, parse_answer, pieces_path
 from proto.ids import Digest, peer_name, short_peer
 from proto.pieces import PieceLayout, mask_to_bytes
-from proto.wire.messages import Announce, PieceHashes, Source, SwarmOpened
+from proto.wire.messages import Announce, Grant, PieceHashes, Source, SwarmOpened
 from proto.wire.tickets import prove_connection
 from tests.support.counts import assert_received
 from tests.support.evil_uploads import EvilUploads
@@ -145,6 +145,26 @@ async def test_strangers_bytes_under_claimed_hashes_reach_nobody(
     assert origin.ledger().gets(digest) == 1
     assert_received(cluster, origin=0, passthrough=0)
     assert victims[0].metrics().value("layercast_digest_checks_total", result="mismatch") == 0
+
+
+async def test_members_that_take_nothing_of_what_they_want_hold_up_nobody(
+    cluster: Cluster, origin: CountingProxy, push: Callable[[int], str]
+) -> None:
+    small, wanted_by_them, digest = push(MIB), push(SIZE_BYTES), push(SIZE_BYTES)
+    victims = cluster.add_peers([None, None])
+    for victim in victims:
+        assert (await asyncio.to_thread(pull, victim.proxy, small)).sha256 == small
+    async with contextlib.AsyncExitStack() as stack:
+        takers = [
+            await stack.enter_async_context(BarePeer.connected(At(cluster.supernode.ready["api"]))) for _ in range(8)
+        ]
+        for taker in takers:
+            await taker.send(announce(origin, wanted_by_them, wanted=True, held=False))
+        await asyncio.gather(*(taker.expect(Grant) for taker in takers))
+        answers = await asyncio.gather(*(asyncio.to_thread(pull, victim.proxy, digest) for victim in victims))
+        print(f"beside them {max(answer.elapsed_s for answer in answers):.1f} s")
+    assert [(answer.complete, answer.sha256) for answer in answers] == [(True, digest)] * len(victims)
+    assert_received(cluster, origin=0, passthrough=0)
 
 
 class SilentUploads:

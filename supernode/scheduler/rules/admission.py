@@ -94,6 +94,7 @@ def lower_share(lease: Lease, share: float) -> None:
 def leave(link: Link, lease: Lease) -> Lease | None:
     """Give its slot to the one behind it, or up; returns one that now waits for nothing on this link."""
     way = link.way
+    link.stalled -= lease.stalled
     before, after = lease.before[way], lease.after[way]
     lease.before[way] = lease.after[way] = None
     if before is not None:

@@ -39,6 +39,7 @@ def succeeded(state: State, lease: Lease) -> None:
     lease.source.faults >>= 1
     lease.source.served = True
     lease.member.swarm.given_up &= ~lease.source.bit
+    lease.receiver.received = True
     lease.receiver.timeouts = 0
     lease.receiver.failures.pop(lease.source.peer, None)
     rank_source(state, lease.source)

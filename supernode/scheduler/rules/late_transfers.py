@@ -19,8 +19,10 @@ if TYPE_CHECKING:
 
 def timer_due(state: State, lease: Lease) -> bool:
     """The valid timer of a lease has surfaced: whether the lease has expired; else it meant less."""
-    if lease.inline or lease.overdue:
+    if lease.inline:
         return True
+    if lease.overdue:
+        return _review(state, lease)
     up, down = lease.links
     if lease.duration_s is None and not lease.ending[DOWN]:
         return _look_again(state, lease)
@@ -37,8 +39,37 @@ def timer_due(state: State, lease: Lease) -> bool:
             if waiting is not None:
                 state.release_first_copy(waiting)
         _make_way(state, lease)
-        just_in_time.await_end(state, lease)
+        _await_review(state, lease)
     return False
+
+
+def _review(state: State, lease: Lease) -> bool:
+    """Whether it has expired. If not it is seen to take even less: several of them must not fill a link for long.
+
+    That is for receivers that may be taking nothing; a slow one that gets on would have too much at a time.
+    """
+    if state.now >= _deadline(state, lease):
+        return True
+    _lower_share_to_date(state, lease)
+    for link in lease.links:
+        admission.refresh(link)
+        link.wake()
+    _await_review(state, lease)
+    return False
+
+
+def _await_review(state: State, lease: Lease) -> None:
+    assert lease.started_at is not None
+    due_s = _deadline(state, lease)
+    if not lease.receiver.receives:
+        # When it will have lasted twice as long.
+        due_s = min(due_s, 2 * state.now - lease.started_at)
+    state.timers.set_lease(due_s, lease)
+
+
+def _deadline(state: State, lease: Lease) -> float:
+    assert lease.started_at is not None
+    return lease.started_at + lease.expires_in_s + state.settings.expiry_grace_s
 
 
 def _look_again(state: State, lease: Lease) -> bool:
@@ -76,6 +107,7 @@ def _make_way(state: State, lease: Lease) -> None:
             just_in_time.cancel(state, following, "the transfer before it is overdue")
     lease.stalled = True
     for link in lease.links:
+        link.stalled += 1
         link.ending.remove(lease)
         admission.refresh(link)
     lease.source.up.wake()

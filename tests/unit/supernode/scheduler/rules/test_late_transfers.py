@@ -10,6 +10,7 @@ from supernode.scheduler.contract import (
     PieceEvicted,
 )
 from supernode.scheduler.rules import link_rates
+from supernode.scheduler.settings import STALLED_MAX
 from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants, mask
 
 # A piece takes a second at this rate, and twenty at that of the slow node.
@@ -47,7 +48,9 @@ def test_a_link_that_turns_out_to_carry_less_takes_more_at_once() -> None:
     sources = (1, 4, 5, 6)
     play.join(*sources, 3, rate=10.0 * RATE)
     play.join(2)
-    link_rates.learn(play.scheduler.inspect().nodes[2].down, 10.0 * RATE, 1.0, 1.0, 0.0)
+    receiver = play.scheduler.inspect().nodes[2]
+    link_rates.learn(receiver.down, 10.0 * RATE, 1.0, 1.0, 0.0)
+    receiver.received = True
     play.open_at_peers(4)
     everything = "*" * 12
     play.open(everything, swarm=2)
@@ -66,3 +69,64 @@ def test_a_link_that_turns_out_to_carry_less_takes_more_at_once() -> None:
     # When that one ends, the transfer beside it is seen to take far less still.
     granted = grants(play.stored(beside, elapsed_s=0.1))
     assert {lease.source in idle for lease in granted if lease.receiver == 2} == {True}
+
+
+class Takers:
+    """Two nodes got a small blob from the seed; eight others want a large one, and take nothing of what they get."""
+
+    honest = (1, 2)
+    takers = range(3, 11)
+    later = 3
+
+    def __init__(self) -> None:
+        self.play = Playbook()
+        self.play.join(*self.honest)
+        self.play.open("****")
+        self._carry([lease for node in self.honest for lease in grants(self.play.want(node))], 100.0)
+        self.play.join(*self.takers)
+        self.play.open("*" * 32, swarm=2)
+        for node in self.takers:
+            self.play.want(node, swarm=2)
+
+    def pull(self, within_s: float) -> None:
+        """The honest nodes want another blob, and take each piece in a hundredth of a second."""
+        self.play.open("*" * 32, swarm=self.later)
+        leases = [lease for node in self.honest for lease in grants(self.play.want(node, swarm=self.later))]
+        self._carry(leases, self.play.now + within_s)
+
+    def _carry(self, leases: list[GrantLease], until_s: float) -> None:
+        running = [(self.play.now + 0.01, lease) for lease in leases]
+        while (due := self.play.scheduler.next_wakeup()) is not None and min(due, *_ends(running)) <= until_s:
+            if min(_ends(running)) > due:
+                commands = self.play.wake()
+            else:
+                end = min(running, key=lambda one: one[0])
+                running.remove(end)
+                self.play.now = max(self.play.now, end[0])
+                commands = self.play.stored(end[1], elapsed_s=0.0)
+            running += [(self.play.now + 0.01, lease) for lease in grants(commands) if lease.receiver in self.honest]
+
+    def held(self) -> list[int]:
+        """By the honest nodes, of the later blob."""
+        members = self.play.scheduler.inspect().swarms[self.later].members
+        return [members[node].have.bit_count() for node in self.honest]
+
+
+def _ends(running: list[tuple[float, GrantLease]]) -> list[float]:
+    return [end_s for end_s, _ in running] or [float("inf")]
+
+
+def test_nodes_that_take_nothing_of_what_they_want_hold_up_nobody_for_long() -> None:
+    scene = Takers()
+    scene.pull(within_s=3.0)
+    assert scene.held() == [32, 32]
+
+
+def test_one_that_never_got_anything_has_few_overdue_transfers_at_a_time() -> None:
+    scene = Takers()
+    grants_until(scene.play, scene.play.now + 3.0)
+    nodes = scene.play.scheduler.inspect().nodes
+    assert [len(nodes[node].down.leases) for node in scene.takers] == [STALLED_MAX] * len(scene.takers)
+    # They take no slot from others.
+    assert nodes[SEED].up.chains > nodes[SEED].up.slots
+    assert nodes[SEED].up.has_room
