@@ -97,9 +97,12 @@ class KnownHolders:
             union |= entry.held or 0
         return union
 
-    def owners(self, own: PeerName) -> list[PeerName]:
-        """Who asks the origin for this blob: of this node and the holders that are there."""
-        there = (entry.holder.peer for entry in self.known.values() if entry.unanswered < UNANSWERED_MAX)
+    def owners(self, own: PeerName, seed: PeerName | None) -> list[PeerName]:
+        """Who asks the origin for this blob: of this node and the holders that are there, but never the seed.
+
+        The supernode names it to nobody as one, and asks in its own right where it is there.
+        """
+        there = (peer for peer, entry in self.known.items() if entry.unanswered < UNANSWERED_MAX and peer != seed)
         return owners(self.digest, [own, *there])
 
     def in_turn(self, own: PeerName, count: int, doublings: int) -> int:

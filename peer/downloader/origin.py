@@ -136,7 +136,8 @@ def _turn_s(state: State, blob: Blob) -> float:
 def _span_in_turn(state: State, blob: Blob, pieces: int) -> int:
     """Of these pieces (mask) the first span, from the reader's place, at which this node's turn has come."""
     assert blob.layout is not None
-    owners, turn, length = blob.holders.owners(state.name), _turn(state, blob), span_pieces(blob.layout.count)
+    owners, turn = blob.holders.owners(state.name, state.seed), _turn(state, blob)
+    length = span_pieces(blob.layout.count)
     if state.name not in owners and turn < len(owners):
         return 0
     spans = -(-blob.layout.count // length)

@@ -177,6 +177,7 @@ class Admission:
         for source in swarm.add_sources(public):
             self._ports.state.add_source(swarm.digest, source)
         session.announced[swarm.digest] = swarm.number
+        new = session.node not in swarm.members
         member = swarm.join(session.node, peer_name(session.info.peer), held=held, wanted=announce.wanted)
         member.private = private or swarm.private
         member.upstreams |= {source.upstream for source in public}
@@ -187,6 +188,9 @@ class Admission:
         else:
             self._participation.forget_holder(session, swarm)
         self._answer(session, swarm, member, age_s)
+        if new and not swarm.inline and swarm.is_owner(session.node):
+            # If the supernode were lost now, who does not know it would ask the origin for its spans, too.
+            self._notifier.send_holders_to_all(swarm)
         if not swarm.layout.count:
             return
         # Before what it wants: the origin is not to be asked for what it has.

@@ -91,6 +91,13 @@ class Notifier:
             self.introduce(session, node)
         session.send(Holders(swarm.number, nodes))
 
+    def send_holders_to_all(self, swarm: OpenSwarm) -> None:
+        """The same for every member that waits for the blob."""
+        for node, member in swarm.members.items():
+            session = self._nodes.session(node)
+            if session is not None and member.wanted:
+                self.send_holders(session, swarm, member)
+
     def send_origin_status(self, swarm: OpenSwarm) -> None:
         """How the origin does, to every member that waits for the blob."""
         for node, member in swarm.members.items():

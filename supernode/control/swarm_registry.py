@@ -189,11 +189,18 @@ class OpenSwarm:
         named.pop(node, None)
         return tuple(named)[:HOLDERS_MAX]
 
+    def is_owner(self, node: int) -> bool:
+        """Whether it is one of those that ask the origin for all while no supernode says who does."""
+        return node in self._owners()
+
     def _owners(self) -> list[int]:
         if self._owner_nodes is None:
-            nodes = {self.members[node].name: node for node in self._holders}
-            self._owner_nodes = [nodes[name] for name in owners(self.digest, nodes)]
+            self._owner_nodes = self._owners_among(self._holders)
         return self._owner_nodes
+
+    def _owners_among(self, candidates: Iterable[int]) -> list[int]:
+        nodes = {self.members[node].name: node for node in candidates}
+        return [nodes[name] for name in owners(self.digest, nodes)]
 
     # --- from before -----------------------------------------------------------------------------------------------
 
@@ -234,8 +241,7 @@ class OpenSwarm:
         member = self.members.get(node)
         if member is None:
             member = self.members[node] = SwarmMember(name, wanted=False)
-            insort(self._holders, node)
-            self._owner_nodes = None
+            self._name_again(node)
         self._want(member, wanted)
         member.held = held & self.hashes.known
         member.unproven = held & ~self.hashes.known
@@ -270,8 +276,13 @@ class OpenSwarm:
         """Inverse of mistrust(): name it again, if it is a member."""
         position = bisect_left(self._holders, node)
         if node in self.members and self._holders[position : position + 1] != [node]:
-            insort(self._holders, node)
-            self._owner_nodes = None
+            self._name_again(node)
+
+    def _name_again(self, node: int) -> None:
+        insort(self._holders, node)
+        if self._owner_nodes is not None:
+            # Others than these do not come into it.
+            self._owner_nodes = self._owners_among([*self._owner_nodes, node])
 
     def returned(self, node: int) -> bool:
         """A node announced. Whether it was recorded as a holder before the restart, and expected back."""

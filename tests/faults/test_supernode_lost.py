@@ -157,10 +157,10 @@ def test_a_pull_ends_well_without_the_supernode(make_scene: Callable[[], Scene])
         assert overlap_bytes([each.interval for each in asked], ranges) == 0, way.__name__
         grace_s = GRACE_S if way is kill else SILENT_GRACE_S
         assert all(each.started_s - scene.lost_s >= grace_s - 1.0 for each in asked), way.__name__
-        # Shared out: three nodes by themselves would ask for all of it three times. On a busy machine the first in turn
-        # may be so late that the next one asks as well.
+        # Shared out: three nodes by themselves would ask for all of it three times. One span of the fourteen may be on
+        # its way to one when its turn comes to another.
         asked_bytes = sum(end - start for start, end in (each.interval for each in asked))
-        assert asked_bytes <= 2 * union_bytes(each.interval for each in asked), way.__name__
+        assert asked_bytes <= 1.1 * union_bytes(each.interval for each in asked), way.__name__
         assert_received(scene.cluster, passthrough=0)
 
 

@@ -170,9 +170,9 @@ def test_nodes_that_know_nobody_begin_at_moments_of_their_own() -> None:
     assert len(moments) == 8
 
 
-def alone_among(own: int) -> Script:
+def alone_among(own: int, *seed: int) -> Script:
     """One of the nodes 2, 3 and 4, which know each other and hold nothing, when the grace is over."""
-    script, queries = lost(own=own, holders=tuple(peer - 1 for peer in (2, 3, 4) if peer != own))
+    script, queries = lost(own=own, holders=(*seed, *(peer - 1 for peer in (2, 3, 4) if peer != own)))
     script(*(HoldingsKnown(query.query, 0) for query in queries))
     script.wait(LIMITS.grace_s)
     return script
@@ -192,6 +192,11 @@ def fetched_upstream(script: Script) -> int:
 def test_nodes_that_know_each_other_share_the_origin_out() -> None:
     asked = [fetched_upstream(alone_among(own)) for own in (2, 3, 4)]
     assert sum(asked) == asked[0] | asked[1] | asked[2] == 0b1111, "each piece by one of them"
+
+
+def test_the_seed_has_no_share_that_would_have_to_be_waited_for() -> None:
+    asked = [fetched_upstream(alone_among(own, SEED_NODE)) for own in (2, 3, 4)]
+    assert sum(asked) == asked[0] | asked[1] | asked[2] == 0b1111
 
 
 def test_who_comes_next_tries_what_its_owner_does_not_come_up_with() -> None:

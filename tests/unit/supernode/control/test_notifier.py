@@ -1,8 +1,10 @@
-"""How the origin does is repeated to a member until a piece that it got says that we get on."""
+"""What members are told of others, and how often how the origin does is repeated to them."""
 
 from __future__ import annotations
 
-from proto.wire.messages import OriginStatus
+from proto.ids import peer_name
+from proto.owners import owners
+from proto.wire.messages import Holders, OriginStatus
 from tests.unit.supernode.control.bench import Bench
 
 
@@ -24,3 +26,17 @@ def test_how_the_origin_does_is_repeated_to_those_who_got_nothing_meanwhile() ->
     member.held |= 2
     swarm.elect(None)
     assert statuses() == 1
+
+
+def test_all_who_wait_for_a_blob_know_its_owners_at_any_time() -> None:
+    bench = Bench()
+    swarm = bench.open(b"blob", pieces=3)
+    inside = {}
+    for _ in range(12):
+        session = bench.join()
+        inside[peer_name(session.info.peer)] = session
+        bench.enter(session, swarm)
+        owned_by = {inside[name].node for name in owners(swarm.digest, inside)}
+        for other in inside.values():
+            named = [{other.node, *holders.nodes} for holders in bench.heard(other).of(Holders)]
+            assert owned_by <= (named[-1] if named else {other.node})
