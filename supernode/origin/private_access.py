@@ -32,7 +32,8 @@ logger = logging.getLogger(__name__)
 REMEMBERED_MAX: Final = 50_000
 # Members that a manifest lists a blob to wait so long for the one that asks the origin; then they ask by themselves.
 PROOF_S: Final = 2.0
-# And so long what it found counts for them: they pull at once, and what it knew may be some time ago.
+# And so long what it found counts for them: they pull at once. With the time that it had to ask that is far less than
+# an origin's word counts.
 PROVEN_S: Final = 10.0
 UNPROVEN: Final = "unproven"
 
@@ -65,7 +66,7 @@ class PrivateAccess:
         # The size that an origin told a member, until when; and what a member was sent to ask just now.
         self._proof_s = proof_s
         self._proven: BoundedDict[_Key, tuple[int, float]] = BoundedDict(REMEMBERED_MAX)
-        self._proving: dict[_Key, asyncio.Event] = {}
+        self._proving: dict[_Key, tuple[asyncio.Event, PeerId | None]] = {}
 
     async def check(
         self, source: Source, digest: Digest, allowed: int, size_bytes: int, asker: PeerId | None = None
@@ -80,8 +81,8 @@ class PrivateAccess:
                 return Verdict(told, private=True)
         key = (source, digest)
         if allowed >= PROVEN:
-            self._prove(key, size_bytes)
-        elif not await self._proven_by_others(key, size_bytes):
+            self._prove(key, size_bytes, asker)
+        elif not await self._proven_by_others(key, size_bytes, asker):
             return Verdict(0, UNPROVEN, "no origin was asked for this blob there yet")
         return Verdict(size_bytes, private=True)
 
@@ -92,16 +93,20 @@ class PrivateAccess:
 
     # --- what one member found out, for the others ----------------------------------------------------------------
 
-    def _prove(self, key: _Key, size_bytes: int) -> None:
-        self._proven[key] = (size_bytes, self._clock() + min(PROVEN_S, self._fresh_s))
-        self._wake(key, self._proving.get(key))
+    def _prove(self, key: _Key, size_bytes: int, asker: PeerId | None) -> None:
+        """By the word of the one that was sent to ask. What another knows, it may know from long ago."""
+        proving, sent = self._proving.get(key, (None, None))
+        if proving is not None and sent == asker:
+            self._proven[key] = (size_bytes, self._clock() + min(PROVEN_S, self._fresh_s))
+            self._wake(key, proving)
 
-    async def _proven_by_others(self, key: _Key, size_bytes: int) -> bool:
+    async def _proven_by_others(self, key: _Key, size_bytes: int, asker: PeerId | None) -> bool:
         """Whether the origin answered another member for the blob. The first who is told no asks it; others wait."""
         if not self._is_proven(key, size_bytes):
-            proving = self._proving.get(key)
+            proving, _ = self._proving.get(key, (None, None))
             if proving is None:
-                proving = self._proving[key] = asyncio.Event()
+                proving = asyncio.Event()
+                self._proving[key] = proving, asker
                 asyncio.get_running_loop().call_later(self._proof_s, self._wake, key, proving)
                 return False
             await proving.wait()
@@ -111,11 +116,10 @@ class PrivateAccess:
         found_bytes, until_s = self._proven.get(key, (-1, 0.0))
         return found_bytes == size_bytes and self._clock() < until_s
 
-    def _wake(self, key: _Key, proving: asyncio.Event | None) -> None:
-        if proving is not None:
-            proving.set()
-            if self._proving.get(key) is proving:
-                del self._proving[key]
+    def _wake(self, key: _Key, proving: asyncio.Event) -> None:
+        proving.set()
+        if self._proving.get(key, (None, None))[0] is proving:
+            del self._proving[key]
 
     # --- the operator's login --------------------------------------------------------------------------------------
 

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.cluster.processes import WAIT_S
 from peer.registry.queues import UpstreamQueues, ignore
-from proto.ids import Digest
+from proto.ids import Digest, PeerId
 from proto.wire.messages import LISTED, PROVEN, Source
 from supernode.origin.private_access import PROVEN_S, UNPROVEN, PrivateAccess
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SOURCE = Source("registry.example", "team/app")
 BLOB = Digest.of(b"blob")
 SIZE = 1000
+ONE, OTHER = PeerId(b"1" * 32), PeerId(b"2" * 32)
 
 
 class Setting:
@@ -31,9 +32,11 @@ class Setting:
             lambda source, digest: None, lambda upstream: False, self.queues, 54.0, lambda: self.now_s, proof_s
         )
 
-    async def ask(self, allowed: int, source: Source = SOURCE, size_bytes: int = SIZE) -> str:
+    async def ask(
+        self, allowed: int, source: Source = SOURCE, size_bytes: int = SIZE, asker: PeerId | None = None
+    ) -> str:
         """The reason of the refusal, empty where there is none."""
-        return (await self.access.check(source, BLOB, allowed, size_bytes)).reason
+        return (await self.access.check(source, BLOB, allowed, size_bytes, asker)).reason
 
 
 @pytest.fixture
@@ -81,6 +84,7 @@ def test_where_that_one_finds_nothing_the_others_ask_by_themselves(hasty: Settin
 )
 def test_its_word_is_for_that_blob_in_that_repository(patient: Setting, source: Source, size_bytes: int) -> None:
     async def go() -> None:
+        assert await patient.ask(LISTED) == UNPROVEN
         assert await patient.ask(PROVEN) == ""
         assert await patient.ask(LISTED, source, size_bytes) == UNPROVEN
 
@@ -89,8 +93,22 @@ def test_its_word_is_for_that_blob_in_that_repository(patient: Setting, source: 
 
 def test_its_word_is_soon_forgotten(patient: Setting) -> None:
     async def go() -> None:
+        assert await patient.ask(LISTED) == UNPROVEN
         assert await patient.ask(PROVEN) == ""
+        assert await patient.ask(LISTED) == ""
         patient.now_s += PROVEN_S
         assert await patient.ask(LISTED) == UNPROVEN
+
+    asyncio.run(go())
+
+
+def test_what_one_that_was_not_sent_knows_may_be_old_and_proves_nothing(hasty: Setting) -> None:
+    async def go() -> None:
+        assert await hasty.ask(PROVEN) == ""
+        assert await hasty.ask(LISTED, asker=ONE) == UNPROVEN
+        waiting = asyncio.create_task(hasty.ask(LISTED))
+        await asyncio.sleep(0)
+        assert await hasty.ask(PROVEN, asker=OTHER) == ""
+        assert await waiting == UNPROVEN
 
     asyncio.run(go())
