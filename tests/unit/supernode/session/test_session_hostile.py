@@ -194,11 +194,21 @@ async def test_frames_that_cost_much_are_read_as_the_loop_has_time(
     assert len(waits) >= 3
 
 
-async def test_pings_of_the_websocket_itself_are_answered(tmp_path: Path, origin: FakeOrigin) -> None:
+async def test_pings_of_the_websocket_itself_are_answered(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pong, answers = web.WebSocketResponse.pong, []
+
+    async def noted(socket: web.WebSocketResponse, message: bytes) -> None:
+        answers.append(message)
+        await pong(socket, message)
+
+    monkeypatch.setattr(web.WebSocketResponse, "pong", noted)
     async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
         await peer.socket.ping(b"there?")
         await peer.socket.pong(b"here")
         await peer.heard()
+    assert answers == [b"there?"]
 
 
 @pytest.mark.parametrize("kind", [WSMsgType.PING, WSMsgType.PONG, WSMsgType.BINARY])
