@@ -24,6 +24,7 @@ from tests.support.counts import assert_received
 from tests.support.evil_uploads import EvilUploads
 from tests.support.operator import evicts
 from tests.support.pullers import REPOSITORY, pull
+from tests.support.sockets import receive
 from tests.unit.supernode.harness import At, BarePeer
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class Slots:
         sock.sendall(format_request(nonce_path(), "bad"))
         head = b""
         while not head.endswith(HEAD_END):
-            head += sock.recv(4096)
+            head += receive(sock)
         nonce = parse_answer(head.removesuffix(HEAD_END)).nonce
         proof = prove_connection(self._member.identity, self._server, nonce, self._ticket)
         sock.sendall(format_request(self._path, "bad", self._ticket, proof, ahead=ahead))

@@ -24,6 +24,7 @@ from peer.registry.tunnel_ends import open_tunnel_end
 from proto.ids import Digest
 from proto.oci.routes import HOP_HEADER
 from proto.oci.upstreams import UpstreamConfig
+from tests.support.sockets import receive
 from tests.unit.peer.proxy.harness import (
     Mirror,
     Reply,
@@ -312,7 +313,7 @@ def test_a_host_that_the_operator_named_gets_every_byte(tmp_path: Path, uv: bool
                 threading.Thread(target=sock.sendall, args=(BLOB,)).start()
                 received = bytearray()
                 while len(received) < len(BLOB):
-                    received += sock.recv(65536)
+                    received += receive(sock)
                 assert received == BLOB
             wait_until(lambda: running.parts.tunnels.open == 0)
             assert running.mirror.counted("layercast_connects_total", result="tunnelled") == 1
@@ -325,7 +326,7 @@ def test_bytes_that_come_with_the_connect_are_not_lost(tmp_path: Path) -> None:
             sock.sendall(f"CONNECT 127.0.0.1:{port} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\nearly".encode())
             received = b""
             while not received.endswith(b"early"):
-                received += sock.recv(4096)
+                received += receive(sock)
 
 
 @pytest.mark.parametrize(
