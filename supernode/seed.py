@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from peer.registry.queues import UpstreamQueues
     from peer.store.base import BlobHandle, BlobStore
-    from proto.ids import Digest, PeerId
+    from proto.ids import Digest, PeerId, PeerName
     from proto.wire.messages import Source
     from supernode.control.swarm_registry import Offer, OpenSwarm
     from supernode.control.verification import Verification
@@ -88,9 +88,16 @@ class _OriginFetch:
     read_back: bool
     offers: dict[int, tuple[Offer, ...]]
     private: bool
+    # Members that it has turns of.
+    askers: set[PeerName]
     cancel: Cancellation = field(default_factory=Cancellation)
     turn: Future[None] | None = None
     told_moved_s: float = float("-inf")
+
+    @property
+    def upstream(self) -> str:
+        """In whose queue it waits."""
+        return self.sources[0].upstream if self.sources else ""
 
     def end(self) -> None:
         """Now, wherever it is."""
@@ -250,8 +257,11 @@ class Seed:
         self, fetch_id: int, swarm: OpenSwarm, pieces: int, offers: dict[int, tuple[Offer, ...]]
     ) -> None:
         """See SeedWork. It waits in the queue of its first source, where no other upstream's fetches are."""
-        fetch = _OriginFetch(swarm.digest, swarm.fetch_sources, pieces, swarm.inline, offers, swarm.private)
-        number, upstream = swarm.number, fetch.sources[0].upstream if fetch.sources else ""
+        askers = swarm.all_wanting
+        fetch = _OriginFetch(
+            swarm.digest, swarm.fetch_sources, pieces, swarm.inline, offers, swarm.private, set(askers)
+        )
+        number, upstream = swarm.number, fetch.upstream
 
         def run() -> None:
             self._tell(lambda events: events.origin_began(fetch_id, number))
@@ -279,7 +289,9 @@ class Seed:
 
         with self._lock:
             self._fetches[fetch_id] = fetch
-            fetch.turn = self._queues.submit(Work.FETCH, upstream, run, asker=swarm.first_wanting)
+            fetch.turn = self._queues.submit(Work.FETCH, upstream, run, asker=next(iter(askers), None))
+            for other in askers[1:]:
+                self._queues.also_ask(Work.FETCH, upstream, fetch.turn, other)
         # Given up before its turn came.
         fetch.turn.add_done_callback(lambda turn: ended(LocalError("cancelled")) if turn.cancelled() else None)
 
@@ -342,6 +354,15 @@ class Seed:
             logger.warning("offers_not_used digest=%s error=%s", handle.digest.short, error)
         if left := left & ~handle.held:
             self._fetch(handle, fetch.sources, left, stored, fetch.cancel, came, private=fetch.private)
+
+    def also_wanted(self, fetch_id: int, asker: PeerName) -> None:
+        """See SeedWork."""
+        with self._lock:
+            fetch = self._fetches.get(fetch_id)
+            if fetch is None or fetch.turn is None or asker in fetch.askers:
+                return
+            fetch.askers.add(asker)
+            self._queues.also_ask(Work.FETCH, fetch.upstream, fetch.turn, asker)
 
     def cancel_origin(self, fetch_id: int) -> None:
         """See SeedWork."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.simulator.origin import Fetch
     from benchmarks.simulator.transfer import Transfer
     from peer.transport.base import PieceSource
-    from proto.ids import Digest, PeerId
+    from proto.ids import Digest, PeerId, PeerName
     from proto.pieces import PieceLayout
     from supernode.control.swarm_registry import Offer, OpenSwarm
     from supernode.control.verification import Verification
@@ -193,6 +193,9 @@ class Seed:
     def _report_end(self, fetch_id: int, swarm: int, ok: bool) -> None:
         assert self._events is not None
         self._events.origin_ended(fetch_id, swarm, ok=ok)
+
+    def also_wanted(self, fetch_id: int, asker: PeerName) -> None:
+        """Nothing: no fetch waits here."""
 
     def cancel_origin(self, fetch_id: int) -> None:
         fetch = self._fetches.get(fetch_id)

@@ -179,6 +179,9 @@ class Admission:
         session.announced[swarm.digest] = swarm.number
         new = session.node not in swarm.members
         member = swarm.join(session.node, peer_name(session.info.peer), held=held, wanted=announce.wanted)
+        if announce.wanted and swarm.origin_state == "queued":
+            for fetch_id in swarm.fetches:
+                self._ports.seed.also_wanted(fetch_id, member.name)
         member.private = private or swarm.private
         member.upstreams |= {source.upstream for source in public}
         if quarantined:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peer.transport.base import PieceSource
-    from proto.ids import Digest, PeerId
+    from proto.ids import Digest, PeerId, PeerName
     from proto.pieces import PieceLayout
     from proto.wire.messages import Source
     from supernode.control.delivery import PieceDelivery
@@ -43,6 +43,9 @@ class SeedWork(Protocol):
         brought from them instead, and offers_tried() says what that was worth: nothing of it counts before the
         digest has passed.
         """
+
+    def also_wanted(self, fetch_id: int, asker: PeerName) -> None:
+        """This node wants it too: if the fetch waits in its upstream's queue, it begins when the first turn comes."""
 
     def cancel_origin(self, fetch_id: int) -> None:
         """End a fetch now; its origin_ended() still comes."""

@@ -391,9 +391,9 @@ class OpenSwarm:
     # --- the origin ------------------------------------------------------------------------------------------------
 
     @property
-    def first_wanting(self) -> PeerName | None:
-        """The member that wants it for the longest: a fetch waits in its turn."""
-        return next((member.name for member in self.members.values() if member.wanted), None)
+    def all_wanting(self) -> list[PeerName]:
+        """The members that want it, first the one that wants it for the longest: a fetch begins in any one's turn."""
+        return [member.name for member in self.members.values() if member.wanted]
 
     def fetch_began(self, fetch_id: int, pieces: int = 0, givers: frozenset[PeerId] = frozenset()) -> None:
         """The supernode is to ask the origin that most of those who want the blob named, when that one's turn comes.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from peer.transport.base import PieceSource
-    from proto.ids import PeerId
+    from proto.ids import PeerId, PeerName
     from supernode.control.swarm_registry import Offer, OpenSwarm
     from supernode.scheduler.contract import GrantLease
 
@@ -67,6 +67,9 @@ class SeedCalls:
     ) -> None:
         self.calls.append(("fetch_from_origin", fetch_id, pieces))
         self.offers = offers
+
+    def also_wanted(self, fetch_id: int, asker: PeerName) -> None:
+        self.calls.append(("also_wanted", fetch_id, asker))
 
     def cancel_origin(self, fetch_id: int) -> None:
         self.calls.append(("cancel_origin", fetch_id))

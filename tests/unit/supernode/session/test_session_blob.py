@@ -398,3 +398,32 @@ async def test_a_blob_that_is_still_used_in_another_cut_is_fetched_when_that_is_
         await peer.expect(SwarmOpened)
         used.close()
         await peer.expect(Grant)
+
+
+async def test_who_wants_many_blobs_keeps_nobody_elses_waiting(tmp_path: Path, origin: FakeOrigin) -> None:
+    many = [origin.add(content_of(MIB, seed)) for seed in range(60)]
+    own = origin.add(content_of(MIB, 100))
+    # The first 16 are asked for at once, all others wait.
+    origin.always["GET"] = Fault(delay_s=3.0)
+    async with (
+        running_supernode(tmp_path / "s", origin) as supernode,
+        BarePeer.connected(supernode) as greedy,
+        BarePeer.connected(supernode) as modest,
+    ):
+        for digest in many:
+            await greedy.announce(origin, digest)
+        for _ in many:
+            await greedy.expect(SwarmOpened)
+        # One that nobody else wants, and one for which the other has lined up at the very end.
+        for digest in (own, many[-1]):
+            await modest.announce(origin, digest)
+            await modest.expect(SwarmOpened)
+        await asyncio.to_thread(wait_until, lambda: asked_at(origin, own, many[-1]) is not None)
+    assert (asked_at(origin, own, many[-1]) or 0) < 50
+
+
+def asked_at(origin: FakeOrigin, *digests: Digest) -> int | None:
+    """How many GETs began before all of these had; None while one has not."""
+    targets = [asked.target.rpartition("/")[2] for asked in origin.blob_requests("GET")]
+    found = [targets.index(str(digest)) for digest in digests if str(digest) in targets]
+    return max(found) if len(found) == len(digests) else None
