@@ -52,6 +52,8 @@ class ModeRun:
     # What the supernode and all peers together sent.
     seed_bytes: int | None = None
     peer_bytes: int | None = None
+    # From the end of a trouble in mid-run until nodes received at 0.9 of the rate before it, over a second.
+    back_at_rate_s: float | None = None
     # Payload over rack trunks into racks; None without racks.
     cross_rack_bytes: int | None = None
     # Between nodes and the supernode's API, both ways.

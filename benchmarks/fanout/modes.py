@@ -15,7 +15,7 @@ from benchmarks.fanout.network import DATA_NETWORK, Network
 from benchmarks.fanout.nodes import TORRENT_PORT, Nodes
 from benchmarks.fanout.origin import OriginCost, origin_cost
 from benchmarks.fanout.pulling import REPOSITORY, Pulling
-from benchmarks.fanout.trouble import CoreHogs, happening
+from benchmarks.fanout.trouble import CoreHogs, Moments, back_at_rate_s, happening
 from benchmarks.fanout.usage import CoreTime, prefer
 from benchmarks.fanout.watch import SOURCES, Display, Reading, Watcher, samples
 from benchmarks.results import Mode, ModeRun, NodeTimes, Source
@@ -278,7 +278,7 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
 
     with Pulling(stage.site, scenario, nodes.proxies, stage.image, log) as pulling:
         begin, end = _trouble_calls(stage, supernode)
-        with happening(stage.plan.trouble if mode == "scheduled" else None, begin, end):
+        with happening(stage.plan.trouble if mode == "scheduled" else None, begin, end) as moments:
             measured = _measure(stage, pulling, scenario.arrivals_s(), expected_s, display, product_cpu_s)
     cost = origin_cost(stage.origin.ledger(), stage.image)
     display.step("collecting figures")
@@ -290,6 +290,7 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
     run = replace(
         common,
         seed_bytes=_seed_bytes(supernode),
+        back_at_rate_s=_back_at_rate_s(common, moments, measured.began_s),
         peer_bytes=_sum(scrapes, "layercast_uploaded_bytes_total"),
         control_bytes=traffic.control_bytes if traffic is not None else None,
         cpu_s_per_gib=measured.product_cpu_s / (delivered / _GIB) if delivered else None,
@@ -308,6 +309,12 @@ def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, displ
     for node, status in sorted(nodes.look().items()):
         problems.append(f"node {node} ended with status {status}: {nodes.last_words(node)}")
     return Outcome(run, tuple(problems))
+
+
+def _back_at_rate_s(run: ModeRun, moments: Moments, began_s: float) -> float | None:
+    if moments.began_s is None or moments.over_s is None:
+        return None
+    return back_at_rate_s(run.samples, moments.began_s - began_s, moments.over_s - began_s)
 
 
 def nothing_shared(scenario: Scenario, peer_bytes: int) -> list[str]:
@@ -336,7 +343,7 @@ def _measure(
     display.step("the clients fetch their manifests")
     pulling.prepare(arrivals_s)
     stage.origin.proxy.reset()
-    watcher = Watcher(stage.site, expected_s)
+    watcher = Watcher(stage.site, expected_s, troubled=stage.plan.trouble is not None)
     clients_cpu_s = cpu_s(pulling.pid)
     before_cpu_s = product_cpu_s()
     cores = CoreTime.now()

@@ -21,6 +21,8 @@ SOURCES: Final[tuple[Source, ...]] = get_args(Source)
 _SAMPLES_AIMED_AT: Final = 100
 _PERIOD_MIN_S: Final = 0.25
 _PERIOD_MAX_S: Final = 10.0
+# Where something happens in mid-run, it is to be seen how soon all is well again.
+_PERIOD_TROUBLE_S: Final = 0.5
 _LINE_EVERY_S: Final = 10.0
 
 
@@ -33,11 +35,15 @@ class Reading:
 
 
 class Watcher:
-    """Reads the counters in a thread of its own from `begin` to `end`. Without counters it has no readings."""
+    """Reads the counters in a thread of its own from `begin` to `end`. Without counters it has no readings.
 
-    def __init__(self, site: Site, expected_s: float) -> None:
+    `troubled`: something happens in mid-run.
+    """
+
+    def __init__(self, site: Site, expected_s: float, *, troubled: bool = False) -> None:
         self._site = site
-        self._period_s = min(_PERIOD_MAX_S, max(_PERIOD_MIN_S, expected_s / _SAMPLES_AIMED_AT))
+        period_max_s = _PERIOD_TROUBLE_S if troubled else _PERIOD_MAX_S
+        self._period_s = min(period_max_s, max(_PERIOD_MIN_S, expected_s / _SAMPLES_AIMED_AT))
         self._readings: list[Reading] = []
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None

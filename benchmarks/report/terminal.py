@@ -71,6 +71,7 @@ _FIGURES: Final[tuple[tuple[str, Callable[[Summary], str]], ...]] = (
     ("origin requests per blob", lambda one: text(one.origin_gets_per_blob, "g")),
     ("sent by the supernode", lambda one: size(one.run.seed_bytes)),
     ("sent by peers", lambda one: size(one.run.peer_bytes)),
+    ("after the trouble at its rate again in", lambda one: seconds(one.run.back_at_rate_s)),
     ("cross-rack bytes / (racks x size)", lambda one: text(one.cross_rack_x_minimum, ".3f")),
     ("control bytes", lambda one: size(one.run.control_bytes)),
     ("CPU-seconds per GiB delivered", lambda one: text(one.run.cpu_s_per_gib, ".2f")),

@@ -6,7 +6,8 @@ import threading
 
 import pytest
 
-from benchmarks.fanout.trouble import Trouble, happening
+from benchmarks.fanout.trouble import Trouble, back_at_rate_s, happening
+from benchmarks.results import Sample
 from proto.errors import ConfigError
 
 
@@ -41,3 +42,20 @@ def test_a_trouble_whose_time_never_comes_does_nothing() -> None:
     with happening(Trouble("stop", 3600.0, 1.0), lambda: calls.append("begin"), lambda: calls.append("end")):
         pass
     assert calls == []
+
+
+def samples(rates_bytes_s: list[int]) -> list[Sample]:
+    """One a second, from 0 on, of nodes that received at these rates."""
+    return [Sample(float(at_s), {"peer": sum(rates_bytes_s[:at_s])}, 0) for at_s in range(len(rates_bytes_s) + 1)]
+
+
+def test_the_rate_is_back_when_nodes_receive_nearly_as_before_for_a_second() -> None:
+    assert back_at_rate_s(samples([100] * 12 + [0] * 5 + [20, 60, 95, 100]), 12.0, 17.0) == 3.0
+
+
+def test_a_rate_that_does_not_come_back_has_no_time() -> None:
+    assert back_at_rate_s(samples([100] * 12 + [0] * 5 + [20, 60, 80, 80]), 12.0, 17.0) is None
+
+
+def test_where_nothing_was_received_before_nothing_can_be_back() -> None:
+    assert back_at_rate_s(samples([0] * 12 + [100] * 5), 12.0, 13.0) is None

@@ -115,6 +115,7 @@ def test_a_runs_figures_are_those_of_its_nodes_against_the_bounds() -> None:
         "peer_bytes": 3 * SIZE,
         "x_fluid": pytest.approx(12 / 8),
         "x_piece": pytest.approx(12 / 11),
+        "back_at_rate_s": None,
         "cross_rack_bytes": None,
         "cross_rack_x_minimum": None,
         "control_bytes": 1000,
