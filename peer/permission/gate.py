@@ -80,19 +80,27 @@ class PermissionGate:
             task.add_done_callback(lambda _: self._asking.pop(question, None))
         return await asyncio.shield(task)
 
-    def manifest_given(self, upstream: UpstreamConfig, repository: str, body: bytes, caller: Caller) -> None:
-        """The origin just gave this manifest to this client."""
-        now_s, good_for_s = self._clock(), self._good_for_s(caller)
+    def manifest_given(
+        self, upstream: UpstreamConfig, repository: str, body: bytes, caller: Caller, age_s: float = 0.0
+    ) -> None:
+        """The origin, asked so long ago, gave this manifest to this client."""
+        asked_s, good_for_s = self._clock() - age_s, self._good_for_s(caller) + age_s
         for digest, size_bytes in listed_blobs(body):
             question = self._question(upstream, repository, digest, caller)
-            self._permissions.list_blob(question, size_bytes, now_s, good_for_s)
+            self._permissions.list_blob(question, size_bytes, asked_s, good_for_s)
 
     def blob_given(
-        self, upstream: UpstreamConfig, repository: str, digest: Digest, size_bytes: int, caller: Caller
+        self,
+        upstream: UpstreamConfig,
+        repository: str,
+        digest: Digest,
+        size_bytes: int,
+        caller: Caller,
+        age_s: float = 0.0,
     ) -> None:
-        """The origin just answered this client's own HEAD or GET of the blob with success."""
+        """The origin, asked so long ago, answered this client's own HEAD or GET of the blob with success."""
         question = self._question(upstream, repository, digest, caller)
-        self._permissions.allow(question, size_bytes, self._clock(), self._good_for_s(caller))
+        self._permissions.allow(question, size_bytes, self._clock() - age_s, self._good_for_s(caller) + age_s)
 
     def close(self) -> None:
         """End the questions that are on their way."""

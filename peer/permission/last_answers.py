@@ -121,6 +121,10 @@ class LastAnswers:
         """The time that keep() takes: before the question is asked."""
         return self._clock()
 
+    def age_s(self, answer: KnownAnswer) -> float:
+        """How long ago its question was asked."""
+        return max(0.0, self._unix_clock() - answer.asked_unix_s)
+
     def keep(
         self,
         key: AnswerKey,

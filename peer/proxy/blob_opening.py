@@ -143,19 +143,22 @@ def _not_shared(asked: ClientRequest, error: NotShared) -> None:
         raise UpstreamError(str(error), kind, status=429, retry_after_s=left_s) from error
 
 
-def note_permissions(asked: ClientRequest, answer: OriginAnswer) -> None:
-    """What this answer of the origin permits this client to read: a manifest's blobs, or the blob of a HEAD."""
+def note_permissions(asked: ClientRequest, answer: OriginAnswer, age_s: float) -> None:
+    """What this answer of the origin, asked so long ago, permits this client to read: a manifest's blobs, or the blob
+    of a HEAD.
+    """
     if answer.status != 200 or asked.registry.query:
         # What a query asks for, and may be signed for, is not what is asked without one.
         return
     route, gate = asked.registry.route, asked.context.permissions
     if isinstance(route, ManifestRoute) and asked.http.method == "GET":
-        gate.manifest_given(asked.upstream, route.repository, answer.body, asked.caller)
+        gate.manifest_given(asked.upstream, route.repository, answer.body, asked.caller, age_s)
     elif isinstance(route, BlobRoute) and asked.http.method == "HEAD":
         # Without its digest it may be another page, where a redirect led.
         length = answer.headers.get("Content-Length", "")
         if answer.headers.get("Docker-Content-Digest") == str(route.digest) and length.isascii() and length.isdigit():
-            gate.blob_given(asked.upstream, route.repository, route.digest, int(length[:18]), asked.caller)
+            size_bytes = int(length[:18])
+            gate.blob_given(asked.upstream, route.repository, route.digest, size_bytes, asked.caller, age_s)
 
 
 def names(asked: ClientRequest) -> str:

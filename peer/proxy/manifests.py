@@ -124,7 +124,8 @@ class Manifests:
         content = await self._content(asked, head, Allowed(head.size_bytes, True, asked.caller))
         if content is None:
             return await self._pass_on(asked)
-        self._context.permissions.manifest_given(asked.upstream, _route(asked).repository, content, asked.caller)
+        repository, age_s = _route(asked).repository, self._answers.age_s(head.answer)
+        self._context.permissions.manifest_given(asked.upstream, repository, content, asked.caller, age_s)
         self._note_public(asked, head)
         return self._response(asked, head.answer, content)
 

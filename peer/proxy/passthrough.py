@@ -75,6 +75,7 @@ async def ask_origin(
     `shared`: other clients wait for it, too, whether or not this one still does.
     """
     limit_s, method = within_s or asked.context.limits.relay_s, method or asked.http.method
+    asked_s = asyncio.get_running_loop().time()
     try:
         async with asyncio.timeout(limit_s):
             lines = for_origin(asked.http.headers) if headers is None else headers
@@ -84,7 +85,7 @@ async def ask_origin(
         raise UpstreamError(message, UpstreamKind.UNAVAILABLE) from None
     if asked.hung_up and not shared:
         raise ClientGone("client hung up before its answer")
-    note_permissions(asked, answer)
+    note_permissions(asked, answer, asyncio.get_running_loop().time() - asked_s)
     return answer
 
 
