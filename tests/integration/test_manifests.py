@@ -80,6 +80,11 @@ def test_twenty_nodes_with_a_token_each_cost_the_origin_one_image(tmp_path: Path
         gets = [e.path for e in ledger.exchanges if e.method == "GET" and "/manifests/" in e.path]
         assert sorted(gets) == sorted(manifest_target(each.digest) for each in (image.top, image.manifest))
         assert [ledger.blob_bytes(blob.digest) for blob in image.blobs] == [blob.size_bytes for blob in image.blobs]
+        heads = [e.path for e in ledger.exchanges if e.method == "HEAD"]
+        print(
+            f"HEADs: {sum('/manifests/' in path for path in heads)} of manifests, "
+            f"{sum('/blobs/' in path for path in heads)} of blobs"
+        )
         # One node asks for all of them whether it is there, since a manifest's word is not enough.
         assert [blob.digest for blob in image.blobs if ledger.heads(blob.digest) > 2] == []
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
+from peer.proxy import blob_opening, manifests
 from proto.ids import Digest
 from proto.wire.messages import Source
 from tests.unit.peer.proxy.harness import Reply, ScriptedBlob, ScriptedNode, Seen, running_mirror, scripted_origin
@@ -324,6 +325,32 @@ def test_a_refusal_is_no_outage(stored: tuple[ScriptedOrigin, Mirror], rules: Ru
     mirror.pass_time()
     rules.down = Reply(status, body=b"no")
     assert warnings(mirror, TAG, MINE) == (status, b"no", "")
+
+
+@pytest.mark.parametrize("target", ["/v2/", TAG, BY_DIGEST, f"/v2/team/app/blobs/{LAYER_DIGEST}"])
+def test_an_origin_that_says_nothing_is_down(
+    stored: tuple[ScriptedOrigin, Mirror], rules: Rules, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    origin, mirror = stored
+    up = warnings(mirror, target, MINE)
+    mirror.pass_time()
+    for module in (manifests, blob_opening):
+        monkeypatch.setattr(module, "DOWN_AFTER_S", 0.2)
+    release = threading.Event()
+
+    def silent(seen: Seen) -> Reply:
+        release.wait(WAIT_S)
+        return rules(seen)
+
+    origin.answer = silent
+    try:
+        assert warnings(mirror, target, MINE)[:2] == up[:2]
+        asked = len(origin.seen)
+        # For a while it is not asked again.
+        assert "111 layercast" in warnings(mirror, target, MINE)[2]
+        assert len(origin.seen) == asked
+    finally:
+        release.set()
 
 
 @pytest.mark.parametrize(("target", "status"), [(TAG, 200), (BY_DIGEST, 503)])
