@@ -127,6 +127,10 @@ class Admission:
 
     # --- one upstream after the other ------------------------------------------------------------------------------
 
+    def whole_in_s(self, swarm: OpenSwarm) -> float:
+        """In how long all of it is here."""
+        return swarm.whole_in_s(self._ports.clock())
+
     def makes_way(self, swarm: OpenSwarm, upstream: str) -> bool:
         """Drop a swarm of which nothing came, for readers that named this upstream. False while it may yet serve them.
 
@@ -142,6 +146,9 @@ class Admission:
             raise LayercastError(f"blob {digest.short} comes from {swarm.upstream}, of which nothing comes now")
         logger.info("swarm_made_way digest=%s upstream=%s for=%s", digest.short, swarm.upstream or "-", upstream)
         self._made_way[digest, upstream] = now + MADE_WAY_S
+        if swarm.wanted_by:
+            # Nor does the next one make way for that which stands still now.
+            self._made_way[digest, swarm.upstream] = now + MADE_WAY_S
         self._participation.drop_all(swarm, f"blob {digest.short}: nothing came from {swarm.upstream}")
         self._ports.seed.void(digest)
         return True

@@ -49,8 +49,10 @@ SWARMS_MAX: Final = 20_000
 # From half of them on, one address may have opened its share of all and no more, but this many in any case.
 SWARMS_PER_ADDRESS_MIN: Final = 500
 _MESSAGE_BYTES: Final = 500
-# A node that names another origin than that whose bytes are here waits so long for the digest: most layers take less.
+# A node that names another origin than that whose bytes come waits so long for the digest: most layers take less. It
+# waits on while all of it will be here in time: less than its client does (peer.downloader.limits).
 OTHER_ORIGIN_WAIT_S: Final = 5.0
+OTHER_ORIGIN_WAIT_MAX_S: Final = 15.0
 # What an origin says to who has no credential, of a blob that it may give to others.
 _MAY_BE_PRIVATE: Final = ("private", "unknown", "rate_limited")
 _LOOK_S: Final = 0.1
@@ -260,7 +262,7 @@ class Announcements:
         if any(self._control.verification.times_voided(source, digest) for source in public):
             # Who sent wrong content lately comes after those that wait for an answer about another origin.
             await asyncio.sleep(2 * _LOOK_S)
-        for _ in range(round(OTHER_ORIGIN_WAIT_S / _LOOK_S)):
+        for looks in range(round(OTHER_ORIGIN_WAIT_MAX_S / _LOOK_S)):
             swarm = await self._swarm(digest, size_bytes, opener)
             same_size = swarm.layout.size_bytes == size_bytes
             if verdict.private and same_size and swarm.untouched and not swarm.private:
@@ -276,6 +278,10 @@ class Announcements:
                 raise LayercastError(
                     f"blob {digest.short} has {swarm.layout.size_bytes} bytes here, the origin says {size_bytes}"
                 )
+            waited_s = looks * _LOOK_S
+            whole_at_s = waited_s + self._control.admission.whole_in_s(swarm)
+            if waited_s >= OTHER_ORIGIN_WAIT_S and not (same_size and whole_at_s <= OTHER_ORIGIN_WAIT_MAX_S):
+                break
             # In the same turn of the loop the swarm is opened anew, before anybody else asks for it.
             if not self._control.admission.makes_way(swarm, public[0].upstream):
                 await asyncio.sleep(_LOOK_S)

@@ -444,6 +444,11 @@ class OpenSwarm:
         moved_s = max(self.upstream_since_s, self.origin_moved_s, self.moved_s)
         return now - moved_s if self.wanted_by else float("inf")
 
+    def whole_in_s(self, now: float) -> float:
+        """In how long the supernode has all of it, at the rate since it was first wanted; infinite if it has none."""
+        held = self.seed_held.bit_count()
+        return (self.layout.count - held) * (now - self.upstream_since_s) / held if held else float("inf")
+
     @property
     def empty(self) -> bool:
         """Nobody has anything of it, as far as is known."""

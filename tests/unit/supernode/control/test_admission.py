@@ -88,3 +88,16 @@ def test_an_upstream_takes_the_place_of_another_once_in_a_while() -> None:
     swarm = wanted(bench)
     bench.now_s += SILENT_S
     assert makes_way(bench, swarm)
+
+
+def test_what_took_the_place_of_one_that_stood_still_makes_no_way_for_it() -> None:
+    bench = Bench()
+    swarm = wanted(bench)
+    stood_still = swarm.upstream
+    bench.now_s += SILENT_S
+    assert makes_way(bench, swarm)
+    swarm = wanted(bench)
+    swarm.upstream = OTHER
+    bench.now_s += SILENT_S
+    with pytest.raises(LayercastError):
+        bench.control.admission.makes_way(swarm, stood_still)

@@ -56,6 +56,14 @@ def test_an_owner_that_leaves_is_replaced() -> None:
     assert len(swarm.holders_for(1)) == HOLDERS_MAX
 
 
+def test_when_a_swarm_is_whole_is_told_by_its_rate_since_it_was_wanted() -> None:
+    swarm = SwarmRegistry(SIGNER).open(Digest.of(b"blob"), PieceLayout(4000, 1000))
+    swarm.begin_at("registry.example.com", 10.0)
+    assert swarm.whole_in_s(12.0) == float("inf")
+    swarm.seed_stored(0, 12.0)
+    assert swarm.whole_in_s(12.0) == 6.0
+
+
 def test_a_mistrusted_node_is_named_to_nobody() -> None:
     swarm = swarm_of({1, 2, 3})
     swarm.mistrust(2)

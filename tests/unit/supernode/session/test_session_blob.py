@@ -28,6 +28,7 @@ from proto.wire.messages import (
     Voided,
     Vouched,
 )
+from supernode.control import admission
 from tests.support.fake_origin import Fault, fake_origin
 from tests.unit.supernode.harness import BarePeer, real_peer, running_supernode
 
@@ -427,3 +428,28 @@ def asked_at(origin: FakeOrigin, *digests: Digest) -> int | None:
     targets = [asked.target.rpartition("/")[2] for asked in origin.blob_requests("GET")]
     found = [targets.index(str(digest)) for digest in digests if str(digest) in targets]
     return max(found) if len(found) == len(digests) else None
+
+
+async def test_who_named_another_origin_waits_while_the_whole_blob_will_be_here_in_time(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A busy machine may be silent for a moment.
+    monkeypatch.setattr(admission, "SILENT_S", 5.0)
+    content = content_of(MIB)
+    digest = origin.add(content)
+    # Longer than anybody waits for one of which nothing is known.
+    origin.bytes_per_s = len(content) / 7.0
+    with fake_origin() as other:
+        other.add(content)
+        flags = ("--insecure-upstream", other.authority)
+        async with (
+            running_supernode(tmp_path / "s", origin, *flags) as supernode,
+            BarePeer.connected(supernode) as first,
+            BarePeer.connected(supernode) as second,
+        ):
+            await first.announce(origin, digest)
+            await first.expect(SwarmOpened)
+            await second.announce(other, digest)
+            await second.expect(SwarmOpened)
+        assert not second.of(BlobRefused)
+        assert not other.blob_requests("GET")
