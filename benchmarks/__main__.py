@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 import benchmarks.dataplane.command
 import benchmarks.fanout.command
 import benchmarks.joining
+import benchmarks.lazy
 import benchmarks.scheduler
 import benchmarks.serving.command
 import benchmarks.simulator.command
@@ -34,6 +35,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "dataplane": benchmarks.dataplane.command,
     "fanout": benchmarks.fanout.command,
     "joining": benchmarks.joining,
+    "lazy": benchmarks.lazy,
     "sim": benchmarks.simulator.command,
     "scheduler": benchmarks.scheduler,
     "serving": benchmarks.serving.command,

@@ -254,6 +254,7 @@ class Peer:
             on_source=self._remember_source,
             private_bytes=self._private_bytes,
             delivery=self._delivery,
+            range_prefetch=config.range_prefetch,
         )
         for close in (node.release, self._origins.close, workers.close):
             closing.callback(close)

@@ -130,6 +130,11 @@ class PeerConfig(ServiceSettings):
         "seconds; the origin is asked no more often what a tag names, by clients with one credential; 0s: each time, "
         "but for those who ask at once",
     )
+    range_prefetch: bool = option(
+        parse_bool,
+        False,
+        "true: of a layer that a client reads by ranges (a lazy format) all the rest comes too, after these",
+    )
     supernode_patience_s: float = option(
         within(parse_duration, 0.0, 3600.0, "0s to 1h"),
         45.0,

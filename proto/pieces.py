@@ -17,6 +17,10 @@ PIECE_SIZE_MIN_BYTES: Final = 256 * KIB
 PIECE_SIZE_MAX_BYTES: Final = 16 * MIB
 # About 256 pieces a blob: the last piece's way through the swarm then costs a few per cent (piece bound).
 PIECES_AIMED_AT: Final = 256
+# A blob that clients begin to read by ranges is cut finer, as each range brings whole pieces: by this factor, up to a
+# limit, for a reader waits for all of a piece. Pulled in whole later, it costs as many more leases.
+FINER_FOR_RANGES: Final = 4
+RANGE_PIECE_MAX_BYTES: Final = MIB
 # A blob cut finer than this is refused: bitfields and hash lists would outgrow their frames.
 PIECE_COUNT_MAX: Final = 1 << 16
 
@@ -26,6 +30,13 @@ def piece_size_for(size_bytes: int) -> int:
     aimed_at = -(-size_bytes // PIECES_AIMED_AT)
     power = 1 << max(0, aimed_at - 1).bit_length()
     return max(PIECE_SIZE_MIN_BYTES, min(PIECE_SIZE_MAX_BYTES, power))
+
+
+def range_piece_size_for(size_bytes: int) -> int:
+    """The same of a blob that is read by ranges first: 64 KiB to 1 MiB, where that does not cut it too fine."""
+    usual = piece_size_for(size_bytes)
+    finer = min(usual // FINER_FOR_RANGES, RANGE_PIECE_MAX_BYTES)
+    return finer if finer * PIECE_COUNT_MAX >= size_bytes else usual
 
 
 @dataclass(frozen=True, slots=True)

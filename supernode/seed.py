@@ -91,6 +91,9 @@ class _OriginFetch:
     # Members that it has turns of.
     askers: set[PeerName]
     cancel: Cancellation = field(default_factory=Cancellation)
+    # It ends after the piece in hand.
+    ending: bool = False
+    begun: bool = False
     turn: Future[None] | None = None
     told_moved_s: float = float("-inf")
 
@@ -98,6 +101,11 @@ class _OriginFetch:
     def upstream(self) -> str:
         """In whose queue it waits."""
         return self.sources[0].upstream if self.sources else ""
+
+    def piece_came(self) -> None:
+        """A piece is in the store: it may have been waited for with that."""
+        if self.ending:
+            self.cancel.cancel()
 
     def end(self) -> None:
         """Now, wherever it is."""
@@ -264,6 +272,7 @@ class Seed:
         number, upstream = swarm.number, fetch.upstream
 
         def run() -> None:
+            fetch.begun = True
             self._tell(lambda events: events.origin_began(fetch_id, number))
             error: LayercastError | None
             try:
@@ -308,6 +317,7 @@ class Seed:
         def stored(piece: int, piece_hash: bytes) -> None:
             content = _read_back(handle) if fetch.read_back else None
             self._tell(lambda events: events.seed_stored(swarm.number, piece, piece_hash, content))
+            fetch.piece_came()
 
         def came() -> None:
             # Streams of one fetch may both tell it: no harm.
@@ -370,6 +380,15 @@ class Seed:
             fetch = self._fetches.get(fetch_id)
         if fetch is not None:
             fetch.end()
+
+    def end_origin(self, fetch_id: int) -> None:
+        """See SeedWork."""
+        with self._lock:
+            fetch = self._fetches.get(fetch_id)
+        if fetch is not None:
+            fetch.ending = True
+            if not fetch.begun:
+                fetch.end()
 
     def _go_on(self, digest: Digest) -> None:
         ending = self._ending.pop(digest, None)

@@ -197,6 +197,10 @@ class Seed:
     def also_wanted(self, fetch_id: int, asker: PeerName) -> None:
         """Nothing: no fetch waits here."""
 
+    def end_origin(self, fetch_id: int) -> None:
+        """See SeedWork. Here every fetch ends so."""
+        self.cancel_origin(fetch_id)
+
     def cancel_origin(self, fetch_id: int) -> None:
         fetch = self._fetches.get(fetch_id)
         if fetch is not None:

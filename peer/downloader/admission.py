@@ -25,7 +25,7 @@ def admit(state: State, blob: Blob, source: Source) -> None:
             reader.admitted = True
     want(state, blob)
     reading = _is_reading(blob)
-    if state.connected and blob.wanted and not blob.complete and not blob.announced_wanted and not blob.unanswered:
+    if state.connected and blob.wanted and not blob.complete and not is_announced(blob):
         state.announce(blob, source)
     if reading:
         begin(state, blob)
@@ -36,6 +36,18 @@ def want(state: State, blob: Blob) -> None:
     if _is_reading(blob) and not blob.complete and not blob.wanted:
         blob.wanted = True
         blob.progress_at = state.now
+    blob.whole = blob.wanted and (blob.whole or wants_whole(blob))
+
+
+def wants_whole(blob: Blob) -> bool:
+    """Whether somebody who may read wants all of it."""
+    return any(reader.admitted and not reader.failed and reader.whole for reader in blob.readers.values())
+
+
+def is_announced(blob: Blob) -> bool:
+    """Whether the supernode knows, or is about to say that it does, what of the blob is wanted here."""
+    known = blob.announced_wanted and not (blob.announced_ranges and not blob.ranges_alone)
+    return known or bool(blob.unanswered)
 
 
 def begin(state: State, blob: Blob) -> None:
@@ -57,6 +69,16 @@ def answer_admitted(state: State, blob: Blob) -> None:
             reader.answered = True
             blob.progress_at = max(blob.progress_at, state.now)
             state.emit(AnswerReader(reader.reader))
+            end_waiting(state, blob, reader)
+
+
+def end_waiting(state: State, blob: Blob, reader: Reader) -> None:
+    """Who reads ranges does not wait for more: not until nodes know how to go on without a supernode, nor for a whole
+    blob. Its origin gives just them.
+    """
+    waits = blob.shared_whole or not (state.connected or blob.alone or not state.ever_connected)
+    if waits and not (reader.whole or reader.failed) and reader.asked(blob.layout) & ~blob.held:
+        state.fail_reader(blob, reader, "its ranges are the origin's to give now")
 
 
 def refuse(state: State, blob: Blob, reader: Reader, reason: str, message: str, retry_after_s: float = 0.0) -> None:

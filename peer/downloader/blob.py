@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from peer.downloader.holders import KnownHolders
 from proto.ids import Digest  # noqa: TC001  # compiled, a dataclass looks its fields' types up
+from proto.oci.ranges import ByteRange  # noqa: TC001  # the same
 from proto.pieces import PieceLayout, first_missing, mask_of
 from proto.wire.messages import LISTED, NO_READER, PROVEN, Source
 
@@ -41,7 +42,7 @@ class Reader:
     """A client that asked for the blob.
 
     `admitted`: its source is public, or gives it the blob; `answered`: it may read; `failed`: it was told that no more
-    comes. `allowed_bytes` and `proven` as in BlobWanted.
+    comes. `allowed_bytes`, `proven` and `whole` and `ranges` as in BlobWanted.
     """
 
     reader: int
@@ -53,6 +54,19 @@ class Reader:
     answered: bool = False
     failed: bool = False
     piece: int = NO_READER
+    whole: bool = True
+    ranges: tuple[ByteRange, ...] = ()
+    # The pieces (mask) that its ranges are in, once the cut is known.
+    pieces: int | None = None
+
+    def asked(self, layout: PieceLayout | None) -> int:
+        """The pieces that its ranges are in."""
+        if self.pieces is None and layout is not None:
+            self.pieces = 0
+            for each in self.ranges:
+                start, end = each.resolve(layout.size_bytes) or (0, 0)
+                self.pieces |= layout.pieces_in(start, end)
+        return self.pieces or 0
 
     @property
     def allowed(self) -> int:
@@ -114,6 +128,8 @@ class Blob:
     hashed: int = 0
     complete: bool = False
     wanted: bool = False
+    # As long as it is wanted: all of it is, not only what is read by ranges.
+    whole: bool = False
     # It was complete, and pieces of it rotted on the disk: they are fetched again although nobody may be reading.
     repair: bool = False
     store: StoreState = StoreState.CLOSED
@@ -152,9 +168,14 @@ class Blob:
     # --- of this session alone ---
     swarm: int = 0
     ticketed: bool = False
+    # The supernode shares it as a whole alone: ranges are the origin's.
+    shared_whole: bool = False
     announced: bool = False
     announced_held: int = 0
     announced_wanted: bool = False
+    # The announcement said that no more is wanted than what is read by ranges; and what the supernode knows of that.
+    announced_ranges: bool = False
+    asked_sent: int = 0
     unanswered: deque[Asked] = field(default_factory=deque)
     early: list[Grant | InlineBlob] = field(default_factory=list)
     reader_sent: int = NO_READER
@@ -177,8 +198,9 @@ class Blob:
     def end_session(self) -> None:
         """The session is over: its numbers, leases and questions with it. The ticket outlives it."""
         self.swarm = 0
-        self.announced = self.announced_wanted = False
-        self.announced_held = 0
+        self.shared_whole = False
+        self.announced = self.announced_wanted = self.announced_ranges = False
+        self.announced_held = self.asked_sent = 0
         self.unanswered.clear()
         self.early.clear()
         self.reader_sent = NO_READER
@@ -191,6 +213,8 @@ class Blob:
         """Set the cut, or clear it."""
         self.layout = layout
         self.full = layout.full_mask if layout is not None else 0
+        for reader in self.readers.values():
+            reader.pieces = None
 
     def answered(self) -> Asked | None:
         """The oldest announcement got its answer."""
@@ -204,6 +228,26 @@ class Blob:
     def all_held(self) -> bool:
         """Every piece is held (true of an empty blob, not of one whose size is unknown)."""
         return self.layout is not None and self.held == self.full
+
+    @property
+    def ranges_alone(self) -> bool:
+        """Nobody wants more of it than what is read by ranges."""
+        whole = self.whole or self.repair or self.full == 1
+        return not whole and not any(reader.whole and not reader.failed for reader in self.readers.values())
+
+    @property
+    def asked(self) -> int:
+        """Missing pieces that clients wait for who read ranges."""
+        asked = 0
+        for reader in () if self.shared_whole else self.readers.values():
+            if reader.ranges and reader.admitted and not reader.failed:
+                asked |= reader.asked(self.layout)
+        return asked & ~self.held
+
+    @property
+    def missing(self) -> int:
+        """The pieces that are wanted here and not held."""
+        return self.asked if self.ranges_alone else self.full & ~self.held
 
     @property
     def private(self) -> bool:
@@ -221,8 +265,12 @@ class Blob:
     @property
     def leased(self) -> int:
         """Pieces that some transfer is bringing."""
-        under_way = mask_of(fetch.piece for fetch in self.fetches.values() if not fetch.cancelled)
-        return (under_way | self.fetched_here) & ~self.held
+        return (self.leased_by_peers | self.fetched_here) & ~self.held
+
+    @property
+    def leased_by_peers(self) -> int:
+        """The same from other nodes."""
+        return mask_of(fetch.piece for fetch in self.fetches.values() if not fetch.cancelled) & ~self.held
 
     @property
     def fetched_here(self) -> int:

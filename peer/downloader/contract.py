@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from proto.ids import Digest, PeerName
+    from proto.oci.ranges import ByteRange
     from proto.wire.messages import Message, Source
 
 
@@ -84,7 +85,8 @@ class BlobWanted:
     """A client asks for the blob as it stands at `source`. `reader` is the shell's id for it.
 
     `allowed_bytes`: the origin allows this very client to read it, and has so many bytes; None: nothing is known. Not
-    `proven`: by a manifest's word alone, so that it may have what the origin gives to itself, and nothing else.
+    `proven`: by a manifest's word alone, so that it may have what the origin gives to itself, and nothing else. It
+    reads these `ranges`, which come first, or all of it; not `whole`: nothing comes for it but these.
     """
 
     reader: int
@@ -92,6 +94,8 @@ class BlobWanted:
     source: Source
     allowed_bytes: int | None = None
     proven: bool = False
+    ranges: tuple[ByteRange, ...] = ()
+    whole: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,6 +114,7 @@ class Downloader:
             if not state.connected:
                 standalone.plan_swaps(state, blob)
             origin.plan_upstream(state, blob)
+        state.tell_asked(blob)
         state.settle(blob)
 
     # --- time ---------------------------------------------------------------------------------------------------

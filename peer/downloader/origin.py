@@ -75,17 +75,21 @@ def may_ask(state: State, blob: Blob) -> bool:
 
 def plan_upstream(state: State, blob: Blob) -> None:
     """Begin a fetch of what is missing and nobody known holds, where that is allowed and none runs."""
+    if blob.upstream is not None and blob.asked & ~blob.leased_by_peers and blob.upstream.pieces & ~blob.asked:
+        # What is read by ranges comes before the rest.
+        state.stop_upstream(blob)
     if not may_ask(state, blob) or blob.upstream is not None or blob.store is not StoreState.OPEN:
         return
     if blob.check or not _has_source(blob):
         return
-    pieces = blob.full & ~blob.held & ~blob.leased
+    pieces = blob.missing & ~blob.leased
     if not state.connected and not blob.alone:
         pieces &= ~(blob.holders.reachable() & state.takeable(blob))
     if blob.holders.known and not blob.elected and not blob.alone:
         pieces = _span_in_turn(state, blob, pieces)
+    pieces = pieces & blob.asked or pieces
     if not pieces:
-        if blob.elected and blob.all_held:
+        if blob.elected and not blob.missing:
             _tried(state, blob, "")
         return
     first = blob.first_read if blob.first_read != NO_READER else first_missing(~pieces)
@@ -194,7 +198,7 @@ def upstream_ended(state: State, event: UpstreamEnded) -> Blob | None:
         state.fail_readers(blob, f"upstream: {event.reason}")
         if not state.connected:
             blob.wanted = any(not reader.failed for reader in blob.readers.values())
-    elif blob.all_held or not (event.reason or blob.elected):
+    elif not blob.missing or not (event.reason or blob.elected):
         _tried(state, blob, "")
     return blob
 

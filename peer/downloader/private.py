@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from peer.downloader.admission import begin, refuse, set_layout, want
+from peer.downloader.admission import begin, is_announced, refuse, set_layout, want
 from proto.wire.messages import LISTED
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def _admit(state: State, blob: Blob, reader: Reader) -> None:
         # It lay here since before: others may have it of this node.
         blob.alone, blob.private_source = False, reader.source
         state.announce(blob, reader.source, reader.allowed)
-    elif state.connected and blob.wanted and blob.swarm and not blob.announced_wanted and not blob.unanswered:
+    elif state.connected and blob.wanted and blob.swarm and not is_announced(blob):
         state.announce(blob, reader.source, reader.allowed)
     begin(state, blob)
 

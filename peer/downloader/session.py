@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peer.downloader import leases, readers
+from peer.downloader.admission import end_waiting
 from peer.downloader.contract import Holder
 from proto.config.values import parse_numeric
 from proto.errors import DigestInvalid
@@ -53,6 +54,9 @@ def lost(state: State, event: SupernodeLost) -> None:
     for blob in list(state.blobs.values()):
         blob.end_session()
         state.note_found(blob)
+        for reader in list(blob.readers.values()):
+            if reader.answered:
+                end_waiting(state, blob, reader)
         for reader in list(blob.readers.values()):
             if not reader.admitted and not reader.failed:
                 readers.ask(state, blob, reader.source)

@@ -50,7 +50,7 @@ def _start_transfers(state: State, blob: Blob) -> None:
     assert blob.layout is not None
     room = state.limits.standalone_fetches_max - sum(len(other.fetches) for other in state.busy)
     while room > 0:
-        missing = _in_turn(state, blob) & state.takeable(blob) & ~blob.held & ~blob.leased
+        missing = _in_turn(state, blob) & state.takeable(blob) & blob.missing & ~blob.leased
         chosen = blob.holders.choose(missing, blob.first_read, state.now, state.limits, state.rng) if missing else None
         if chosen is None:
             return

@@ -27,7 +27,7 @@ from peer.downloader.limits import Limits
 from proto.errors import DigestInvalid
 from proto.ids import Digest, PeerName  # compiled, a dataclass looks its fields' types up
 from proto.pieces import mask_to_bytes
-from proto.wire.messages import PROVEN, Announce, ReaderMoved, Withdraw
+from proto.wire.messages import PROVEN, Announce, PiecesWanted, ReaderMoved, Withdraw
 
 if TYPE_CHECKING:
     from peer.downloader.blob import Reader
@@ -184,6 +184,7 @@ class State:
         if blob.wanted and not blob.complete:
             self.busy[blob] = None
             return
+        blob.whole = False
         self.busy.pop(blob, None)
         if not blob.idle:
             return
@@ -247,11 +248,27 @@ class State:
         size, piece_size = (layout.size_bytes, layout.piece_size_bytes) if layout is not None else (0, 0)
         own = blob.fetched_here & ~blob.held if layout is not None else 0
         fetching = mask_to_bytes(own, layout.count) if layout is not None and own else b""
+        ranges = wanted and blob.ranges_alone
         self.emit(
-            Send(Announce(str(blob.digest), (source,), wanted, size, piece_size, held, b"", fetching, allowed, asks))
+            Send(
+                Announce(
+                    str(blob.digest), (source,), wanted, size, piece_size, held, b"", fetching, allowed, asks, ranges
+                )
+            )
         )
         blob.unanswered.append(Asked(source, allowed, self.now, asks))
         blob.announced, blob.announced_held, blob.announced_wanted = True, blob.held, wanted
+        blob.announced_ranges = ranges
+        if not wanted:
+            blob.asked_sent = 0
+
+    def tell_asked(self, blob: Blob) -> None:
+        """Which pieces clients wait for who read ranges, where the supernode does not know it."""
+        asked = blob.asked
+        news = asked & ~blob.asked_sent or blob.asked_sent & ~asked & ~blob.held
+        if self.connected and blob.swarm and blob.announced_wanted and news and blob.layout is not None:
+            blob.asked_sent = asked
+            self.send(PiecesWanted(blob.swarm, mask_to_bytes(asked, blob.layout.count)))
 
     def tell_reader_moved(self, blob: Blob) -> None:
         """Only when the earliest missing piece that is waited for changed.

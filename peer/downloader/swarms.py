@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peer.downloader import private
-from peer.downloader.admission import answer_admitted, refuse_unanswered, set_layout
+from peer.downloader.admission import answer_admitted, refuse_unanswered, set_layout, wants_whole
 from peer.downloader.blob import StoreState
 from peer.downloader.contract import CheckDigest, VoidInStore
 from peer.downloader.leases import completed, decline_early, give_up, start_early, stop_all, store_trouble
@@ -64,6 +64,7 @@ def opened(state: State, event: SwarmOpened) -> Blob | None:
     if blob.swarm and blob.swarm != event.swarm:
         state.swarms.pop(blob.swarm, None)
     anew, blob.swarm, blob.ticketed = event.swarm != blob.swarm, event.swarm, bool(event.ticket)
+    blob.shared_whole = event.whole
     state.swarms[event.swarm] = blob
     blob.progress_at = state.now
     state.note(blob, f"swarm {event.swarm} opened")
@@ -146,6 +147,7 @@ def store_opened(state: State, event: StoreOpened) -> Blob | None:
     blob.hashed |= event.hashed & blob.full
     if not blob.wanted and not blob.complete and blob.readers:
         blob.wanted = any(reader.admitted and not reader.failed for reader in blob.readers.values())
+        blob.whole = wants_whole(blob)
     if blob.announced and blob.held != blob.announced_held:
         state.announce(blob, None)
     answer_admitted(state, blob)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from peer.registry.base import Caller
     from peer.store.base import BlobHandle
     from proto.ids import Digest
+    from proto.oci.ranges import ByteRange
     from proto.wire.messages import Source
 
 
@@ -71,16 +72,20 @@ class OpenedBlob(Protocol):
     def wrong(self) -> bool:
         """What this client was sent came of content that does not match: it gets no further byte."""
 
+    def begin(self, offset: int) -> None:
+        """From here on bytes are sent in order; those before were of another range."""
+
     def available(self, offset: int) -> int:
         """What wait_available() gives now; `offset` when that would have to wait, or raise."""
 
     async def wait_available(self, offset: int) -> int:
         """The end (exclusive) of the bytes that may be sent from `offset` on; always above it.
 
-        Until the digest has passed here, the last piece (at least 64 KiB) is withheld. A piece that was not checked
-        lately is read first, and fetched again if it has rotted; before the last bytes it is looked whether what was
-        sent still stands. Where all is checked every time, that is left to who sends it (BlobHandle.read_checked).
-        Says at the same time that the client waits for this offset. Raises BlobFailed or DigestMismatch.
+        Until the digest has passed here, the last piece (at least 64 KiB) is withheld from who reads the whole. A piece
+        that was not checked lately is read first, and fetched again if it has rotted; before the last bytes it is
+        looked whether what was sent still stands. Where all is checked every time, that is left to who sends it
+        (BlobHandle.read_checked). Says at the same time that the client waits for this offset. Raises BlobFailed or
+        DigestMismatch.
         """
 
     def close(self) -> None:
@@ -90,10 +95,12 @@ class OpenedBlob(Protocol):
 class BlobProvider(Protocol):
     """One a node."""
 
-    async def open(self, digest: Digest, source: Source, allowed: Allowed | None = None) -> OpenedBlob:
+    async def open(
+        self, digest: Digest, source: Source, allowed: Allowed | None = None, ranges: tuple[ByteRange, ...] = ()
+    ) -> OpenedBlob:
         """Returns once the size is known and the origin is known to give this blob to anyone, or to this client.
 
-        Raises NotShared.
+        With `ranges` the client reads nothing else, and they come before all others. Raises NotShared.
         """
 
     def known_size(self, digest: Digest, source: Source) -> int | None:

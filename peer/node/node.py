@@ -70,6 +70,7 @@ class Node:
         on_source: Callable[[Digest, Source], None] = lambda digest, source: None,
         private_bytes: PrivateBytes | None = None,
         delivery: DeliverySlot | None = None,
+        range_prefetch: bool = False,
     ) -> None:
         self._workers = workers
         self._metrics = metrics
@@ -84,7 +85,7 @@ class Node:
         self.machine = machine
         self.driver: Driver[contract.Event, contract.Command] = Driver(machine, Wakeup(), self._failed)
         self._blobs = OpenBlobs(workers, self.delivery, self.driver.post, self.driver.call_threadsafe)
-        self.readers = Readers(self._blobs, workers, self.delivery, self.driver, machine)
+        self.readers = Readers(self._blobs, workers, self.delivery, self.driver, machine, range_prefetch=range_prefetch)
         self._messages = MessageHandler(self, self.delivery, self.driver.post)
         self._methods = methods_of(self)
         self.driver.begin(self._carry_out, self._blobs.is_stale)

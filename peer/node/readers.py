@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from peer.store.base import BlobHandle
     from peer.transport.delivery import DeliverySlot
     from proto.ids import Digest
+    from proto.oci.ranges import ByteRange
     from proto.runtime.driver import Driver
     from proto.wire.messages import Source
 
@@ -39,6 +40,7 @@ WITHHELD_BYTES_MIN: Final = 64 * 1024
 
 class BlobReader:
     """See peer.node.blobs.OpenedBlob. `waits_for` tells which piece is waited for, `closed` that the client is done.
+    It reads these `ranges`, or the whole.
 
     `check` has the held pieces from one on checked that were not since a time of the store's (BlobHandle.check_mark),
     some at once, and calls back on the loop with what went wrong, or nothing. The blob is woken for each.
@@ -51,6 +53,7 @@ class BlobReader:
         waits_for: Callable[[int], None],
         closed: Callable[[], None],
         check: Callable[[int, float, Callable[[str], None]], None],
+        ranges: tuple[ByteRange, ...] = (),
     ) -> None:
         self.blob = blob
         self.handle = handle
@@ -68,6 +71,9 @@ class BlobReader:
         layout = handle.layout
         last_bytes = layout.length(layout.count - 1) if layout.count else 0
         self._withheld_from = max(0, layout.size_bytes - max(last_bytes, WITHHELD_BYTES_MIN))
+        if ranges and (0, layout.size_bytes) not in (each.resolve(layout.size_bytes) for each in ranges):
+            # Who reads ranges can only check them by what it knows itself, as if they came from the origin.
+            self._withheld_from = layout.size_bytes
 
     @property
     def size_bytes(self) -> int:
@@ -80,6 +86,9 @@ class BlobReader:
     @property
     def wrong(self) -> bool:
         return isinstance(self.failure, DigestMismatch)
+
+    def begin(self, offset: int) -> None:
+        self._begun = offset
 
     async def wait_available(self, offset: int) -> int:
         while True:
@@ -153,7 +162,10 @@ class BlobReader:
 
 
 class Readers:
-    """Implements peer.node.blobs.BlobProvider. Made on a running loop."""
+    """Implements peer.node.blobs.BlobProvider. Made on a running loop.
+
+    `range_prefetch`: all of a blob comes, if later, of which a client reads ranges.
+    """
 
     def __init__(
         self,
@@ -162,7 +174,10 @@ class Readers:
         delivery: DeliverySlot,
         driver: Driver[Event, Command],
         machine: Downloader,
+        *,
+        range_prefetch: bool = False,
     ) -> None:
+        self._range_prefetch = range_prefetch
         self._blobs = blobs
         self._workers = workers
         self._delivery = delivery
@@ -170,7 +185,7 @@ class Readers:
         self._machine = machine
         self._loop = asyncio.get_running_loop()
         self._numbers = itertools.count(1)
-        self._waiting: dict[int, tuple[Digest, asyncio.Future[BlobReader]]] = {}
+        self._waiting: dict[int, tuple[Digest, tuple[ByteRange, ...], asyncio.Future[BlobReader]]] = {}
         self._reading: dict[int, BlobReader] = {}
         # The credentials of clients that are here, in memory alone.
         self._callers: dict[int, Caller] = {}
@@ -182,17 +197,20 @@ class Readers:
         """With what the origin is asked on behalf of this client; None once it is gone."""
         return self._callers.get(number)
 
-    async def open(self, digest: Digest, source: Source, allowed: Allowed | None = None) -> BlobReader:
+    async def open(
+        self, digest: Digest, source: Source, allowed: Allowed | None = None, ranges: tuple[ByteRange, ...] = ()
+    ) -> BlobReader:
         if self._driver.closed:
             raise NotShared("off", "this node is stopping")
         number = next(self._numbers)
         answer: asyncio.Future[BlobReader] = self._loop.create_future()
-        self._waiting[number] = (digest, answer)
+        self._waiting[number] = (digest, ranges, answer)
+        whole = not ranges or self._range_prefetch or self._delivery.current.brings_all
         if allowed is None:
-            self._driver.post(BlobWanted(number, digest, source))
+            self._driver.post(BlobWanted(number, digest, source, ranges=ranges, whole=whole))
         else:
             self._callers[number] = allowed.caller
-            self._driver.post(BlobWanted(number, digest, source, allowed.size_bytes, allowed.proven))
+            self._driver.post(BlobWanted(number, digest, source, allowed.size_bytes, allowed.proven, ranges, whole))
         try:
             return await answer
         except BaseException:
@@ -203,7 +221,7 @@ class Readers:
 
     def answer(self, number: int) -> None:
         """Let the client read: its blob is open in the store."""
-        digest, answer = self._waiting.get(number, (None, None))
+        digest, ranges, answer = self._waiting.get(number, (None, (), None))
         if digest is None or answer is None or answer.done():
             return  # its client is gone, and ReaderClosed on its way
         blob = self._blobs.of(digest)
@@ -213,13 +231,14 @@ class Readers:
             lambda piece: self._reader_at(digest, number, piece),
             lambda: self._reader_closed(number),
             lambda first, mark, ended: self._check(digest, first, mark, ended),
+            ranges,
         )
         self._reading[number] = reader
         answer.set_result(reader)
 
     def refuse(self, number: int, reason: str, message: str, retry_after_s: float) -> None:
         """Send the client to its origin."""
-        _, answer = self._waiting.get(number, (None, None))
+        _, _, answer = self._waiting.get(number, (None, (), None))
         if answer is not None and not answer.done():
             answer.set_exception(NotShared(reason, message, retry_after_s))
 
@@ -233,7 +252,7 @@ class Readers:
 
     def close(self) -> None:
         """Who waits is sent to its origin, who reads gets no more."""
-        for _, answer in self._waiting.values():
+        for _, _, answer in self._waiting.values():
             if not answer.done():
                 answer.set_exception(NotShared("off", "this node is stopping"))
         for reader in self._reading.values():

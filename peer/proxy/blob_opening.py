@@ -14,8 +14,9 @@ from peer.node.blobs import Allowed, BlobFailed, DigestMismatch, NotShared
 from peer.permission.gate import is_refusal
 from peer.permission.last_answers import DOWN_AFTER_S
 from peer.permission.permissions import Permission
-from peer.proxy.heads import STALE
+from peer.proxy.heads import STALE, asked_range
 from proto.errors import LayercastError, LocalError, UpstreamError, UpstreamKind
+from proto.oci.ranges import parts_read
 from proto.oci.routes import BlobRoute, ManifestRoute
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class ReadRefused(LayercastError):
 
 async def open_blob(asked: ClientRequest) -> OpenedBlob | None:
     """None where the client is to be passed through. Raises ReadRefused, DigestMismatch (ask again), UpstreamError
-    where its origin is not to be asked, and ClientGone.
+    where its origin is not to be asked, TooManyRanges and ClientGone.
     """
     if not asked.blob.digest.checked:
         return None
@@ -126,7 +127,8 @@ async def _open_allowed(asked: ClientRequest, permission: Permission | None) -> 
     allowed = None
     if permission is not None:
         allowed = Allowed(permission.size_bytes, permission.proven, asked.caller)
-    opening = asyncio.ensure_future(asked.context.provider.open(asked.blob.digest, asked.source, allowed))
+    ranges = parts_read(asked_range(asked.http, asked.blob.digest))
+    opening = asyncio.ensure_future(asked.context.provider.open(asked.blob.digest, asked.source, allowed, ranges))
     return await asked.wait_for(opening, opening.cancel, discard=lambda late: late.close())
 
 

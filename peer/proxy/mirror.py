@@ -263,6 +263,7 @@ class _Mirror:
     async def _send_body(self, asked: ClientRequest, blob: OpenedBlob, client: ClientSocket, part: Part) -> None:
         assert part.end is not None
         reached, end = part.start, part.end
+        blob.begin(reached)
         origin = "store" if blob.stored else "swarm"
 
         def sent(count: int) -> None:

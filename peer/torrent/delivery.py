@@ -47,6 +47,11 @@ class TorrentDelivery(TorrentSwarms, SwarmEvents):
         limits = SessionLimits(config.upload_slots, CONNECTIONS_MAX, *rates)
         super().__init__(store, config.torrent_listen, limits, self)
 
+    @property
+    def brings_all(self) -> bool:
+        """A torrent begins once the supernode has all of the blob."""
+        return True
+
     # --- what the supernode says -------------------------------------------------------------------------------
 
     def session_begins(self) -> int:

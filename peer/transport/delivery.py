@@ -30,6 +30,11 @@ class PieceDelivery:
     """
 
     @property
+    def brings_all(self) -> bool:
+        """It cannot bring some pieces of a blob alone."""
+        return False
+
+    @property
     def sent_bytes(self) -> int:
         """Payload sent to other nodes, beside what the upload server counts. From any thread."""
         return 0

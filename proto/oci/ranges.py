@@ -70,6 +70,12 @@ def _parse_one(element: str) -> ByteRange | None:
     return ByteRange(first, last)
 
 
+def parts_read(header: str | None) -> tuple[ByteRange, ...]:
+    """The parts of a blob that a client reads; none for one that downloads it, from some byte on. As parse_ranges."""
+    asked = parse_ranges(header)
+    return asked if all(one.suffix is not None or one.last is not None for one in asked) else ()
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """What of a blob is sent: status 200 or 206 with bytes [start, end), or 416 with none.

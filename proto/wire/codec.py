@@ -58,6 +58,7 @@ TAGS: Final[dict[type, int]] = {
     messages.ReaderMoved: 20,
     messages.BlobChecked: 21,
     messages.OriginTried: 22,
+    messages.PiecesWanted: 23,
     messages.NodeKnown: 32,
     messages.SwarmOpened: 33,
     messages.BlobRefused: 34,

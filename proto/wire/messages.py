@@ -143,6 +143,7 @@ class Announce:
     `allowed`: the source allows a client here to read the blob, of `size_bytes`, though it may be private: LISTED (by a
     manifest that it gave to this client) or PROVEN (by its answer for the blob itself); 0: nothing is known.
     `asks`: whether the source gives it to anyone is to be known, of late; else the peer only tells what it holds.
+    `ranges`: of what it wants it reads ranges, and wants no more than the pieces that PiecesWanted names.
     """
 
     digest: str
@@ -155,6 +156,7 @@ class Announce:
     fetching: bytes = b""
     allowed: int = 0
     asks: bool = True
+    ranges: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,17 @@ class ReaderMoved:
 
     swarm: int
     piece: int
+
+
+@dataclass(frozen=True, slots=True)
+class PiecesWanted:
+    """The missing pieces (a mask as bytes) that clients wait for who read ranges: they come before all others.
+
+    It takes the place of the one before. Whoever announced `ranges` wants no others.
+    """
+
+    swarm: int
+    pieces: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +245,7 @@ class SwarmOpened:
 
     `private`: it is not. The node gives it to those alone whom that source allows, and takes pieces by TLS alone.
     `age_s`: how long ago the source was asked; infinite for what counts this once alone.
+    `whole`: it is of use as a whole alone, and who reads ranges asks the origin.
     """
 
     swarm: int
@@ -241,6 +255,7 @@ class SwarmOpened:
     ticket: bytes
     private: bool = False
     age_s: float = 0.0
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -407,6 +422,7 @@ Message = (
     | Stored
     | Failed
     | ReaderMoved
+    | PiecesWanted
     | BlobChecked
     | OriginTried
     | NodeKnown

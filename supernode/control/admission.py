@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from proto.bounded_dict import BoundedDict
 from proto.errors import LayercastError
 from proto.ids import PeerId, peer_name
-from proto.pieces import PieceLayout, mask_from_bytes
+from proto.pieces import PieceLayout, mask_from_bytes, range_piece_size_for
 from proto.wire.messages import SEED_NODE, Announce, Source, Vouched
 from supernode.control.verification import SILENT_S
 from supernode.scheduler import contract
@@ -66,10 +66,13 @@ class Admission:
         saved: SavedSwarm | None,
         own: SeedBlob | None,
         opener: str = "",
+        *,
+        ranges: bool = False,
     ) -> OpenSwarm:
         """Open the swarm of a blob of this size, which must not be open. Raises FrameInvalid where it cannot be cut.
 
-        What was saved, or is in the store, counts where it is of the same size and cut.
+        `ranges`: it is begun by who reads ranges of it. What was saved, or is in the store, counts where it is of the
+        same size and cut.
         """
         # Whose the bytes are that the store may have: no origin that says another size makes that forgotten.
         private_at = saved.private_at if saved is not None else ()
@@ -77,7 +80,7 @@ class Admission:
             saved = None
         if own is not None and own.layout.size_bytes != size_bytes:
             own = None
-        layout = own.layout if own is not None else _layout(size_bytes, saved)
+        layout = own.layout if own is not None else _layout(size_bytes, saved, ranges=ranges)
         if saved is not None and saved.piece_size_bytes != layout.piece_size_bytes:
             saved = None
         swarm = self._swarms.open(digest, layout, opener)
@@ -205,7 +208,9 @@ class Admission:
             return
         # Before what it wants: the origin is not to be asked for what it has.
         self._offers.announced(session, swarm, member, _fetching(swarm, announce) & ~held)
-        self._ports.post(contract.PeerAnnounced(swarm.number, session.node, member.held, announce.wanted))
+        self._ports.post(
+            contract.PeerAnnounced(swarm.number, session.node, member.held, announce.wanted, announce.ranges)
+        )
         self._seed_reach.review(swarm)
         if swarm.returned(session.node):
             self._ports.post(contract.RecoveryPeerReturned(swarm.number, session.node))
@@ -230,12 +235,14 @@ class Admission:
         self._ports.delivery.member_entered(session, swarm, member)
 
 
-def _layout(size_bytes: int, saved: SavedSwarm | None) -> PieceLayout:
-    """The cut from before, else our own. Raises FrameInvalid.
+def _layout(size_bytes: int, saved: SavedSwarm | None, *, ranges: bool) -> PieceLayout:
+    """The cut from before, else our own, which is finer for who reads ranges. Raises FrameInvalid.
 
     Never a peer's: every node cuts alike, and one that says otherwise would have all others drop what they hold.
     """
-    return PieceLayout.of(size_bytes) if saved is None else PieceLayout(size_bytes, saved.piece_size_bytes)
+    if saved is not None:
+        return PieceLayout(size_bytes, saved.piece_size_bytes)
+    return PieceLayout(size_bytes, range_piece_size_for(size_bytes)) if ranges else PieceLayout.of(size_bytes)
 
 
 def _held(swarm: OpenSwarm, announce: Announce) -> int:

@@ -263,7 +263,7 @@ class Announcements:
             # Who sent wrong content lately comes after those that wait for an answer about another origin.
             await asyncio.sleep(2 * _LOOK_S)
         for looks in range(round(OTHER_ORIGIN_WAIT_MAX_S / _LOOK_S)):
-            swarm = await self._swarm(digest, size_bytes, opener)
+            swarm = await self._swarm(digest, size_bytes, opener, ranges=announce.ranges)
             same_size = swarm.layout.size_bytes == size_bytes
             if verdict.private and same_size and swarm.untouched and not swarm.private:
                 self._control.admission.make_private(swarm, upstreams)
@@ -287,14 +287,16 @@ class Announcements:
                 await asyncio.sleep(_LOOK_S)
         raise LayercastError(f"blob {digest.short} comes from another origin, and its digest has not passed yet")
 
-    async def _swarm(self, digest: Digest, size_bytes: int, opener: str) -> OpenSwarm:
+    async def _swarm(self, digest: Digest, size_bytes: int, opener: str, *, ranges: bool = False) -> OpenSwarm:
         """The open swarm; else one of this size is opened. Raises LayercastError where that cannot be."""
         # Looked up again after every wait: the last member of a swarm just opened may have left meanwhile.
         while (swarm := self._control.swarms.of(digest)) is None:
             task = self._opening.get(digest)
             if task is None:
                 self._check_room(opener)
-                task = self._opening[digest] = asyncio.create_task(self._open(digest, size_bytes, opener))
+                task = self._opening[digest] = asyncio.create_task(
+                    self._open(digest, size_bytes, opener, ranges=ranges)
+                )
             await asyncio.shield(task)
         return swarm
 
@@ -308,7 +310,7 @@ class Announcements:
         if is_over_share(taken, by_all=count, most=SWARMS_MAX, parties=len(addresses), least=SWARMS_PER_ADDRESS_MIN):
             raise LayercastError(f"nodes at {opener} have {taken} blobs open, which is their share of {SWARMS_MAX}")
 
-    async def _open(self, digest: Digest, size_bytes: int, opener: str) -> OpenSwarm:
+    async def _open(self, digest: Digest, size_bytes: int, opener: str, *, ranges: bool) -> OpenSwarm:
         try:
             if size_bytes == 0 and Digest.of(b"", digest.algorithm) != digest:
                 raise LayercastError(f"the origin says that blob {digest.short} is empty, which it is not")
@@ -318,7 +320,7 @@ class Announcements:
                 # Nobody knows any more whose bytes these are: they may be private.
                 self._forget_bytes(digest)
                 own = None
-            return self._control.admission.open(digest, size_bytes, saved, own, opener)
+            return self._control.admission.open(digest, size_bytes, saved, own, opener, ranges=ranges)
         except FrameInvalid as error:
             raise LayercastError(str(error)) from None
         finally:

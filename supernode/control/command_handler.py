@@ -47,6 +47,8 @@ class CommandHandler:
                 self._cancel(command)
             case contract.FetchFromOrigin():
                 self._fetch_from_origin(command)
+            case contract.EndFetch():
+                self._end_fetch(command)
             case contract.TryOrigin():
                 self._elect(command.swarm, command.peer)
             case contract.OpenOrigin():
@@ -136,6 +138,12 @@ class CommandHandler:
         givers = frozenset(offer.peer for found in offers.values() for offer in found)
         swarm.fetch_began(command.fetch_id, command.pieces, givers)
         self._ports.seed.fetch_from_origin(command.fetch_id, swarm, command.pieces, offers)
+
+    def _end_fetch(self, command: contract.EndFetch) -> None:
+        swarm = self._swarms.numbered(command.swarm)
+        if swarm is not None and command.fetch_id in swarm.fetches:
+            swarm.fetches_ending.add(command.fetch_id)
+            self._ports.seed.end_origin(command.fetch_id)
 
     def _elect(self, number: int, node: int | None) -> None:
         swarm = self._swarms.numbered(number)

@@ -31,7 +31,7 @@ class Control:
         self._ports = ports
         self.swarms = swarms = SwarmRegistry(ports.signer)
         self.nodes = nodes = NodeRegistry()
-        self.notifier = Notifier(swarms, nodes, ports.signer, ports.clock, ports.delivery.port)
+        self.notifier = Notifier(swarms, nodes, ports.signer, ports.clock, ports.delivery.port, ports.has_login)
         self.seed_reach = SeedReach(ports, swarms, nodes)
         self.participation = Participation(ports, swarms, nodes, self.seed_reach)
         self.verification = Verification(ports, swarms, nodes, self.participation)

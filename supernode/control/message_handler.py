@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from proto.errors import DigestInvalid, FrameInvalid
 from proto.ids import Digest, short_peer
+from proto.pieces import mask_from_bytes
 from proto.runtime.logs import LogLimit
 from proto.wire import messages
 from proto.wire.messages import NO_READER, FetchReason, Message
@@ -136,6 +137,8 @@ class MessageHandler:
                 self._announcements.withdraw(session, _digest(message.digest))
             case messages.ReaderMoved():
                 self._reader_moved(session, message)
+            case messages.PiecesWanted():
+                self._pieces_wanted(session, message)
             case messages.BlobChecked():
                 self._blob_checked(session, message)
             case messages.OriginTried():
@@ -250,6 +253,13 @@ class MessageHandler:
             raise FrameInvalid(f"ReaderMoved: piece {moved.piece} of a blob with {part[0].layout.count}")
         piece = None if moved.piece == NO_READER else moved.piece
         self._ports.post(contract.ReaderMoved(moved.swarm, session.node, piece))
+
+    def _pieces_wanted(self, session: PeerSession, wanted: messages.PiecesWanted) -> None:
+        part = self._swarms.part(wanted.swarm, session.node)
+        if part is None:
+            return
+        pieces = mask_from_bytes(wanted.pieces, part[0].layout.count)
+        self._ports.post(contract.PiecesWanted(wanted.swarm, session.node, pieces))
 
     def _blob_checked(self, session: PeerSession, checked: messages.BlobChecked) -> None:
         part = self._swarms.part(checked.swarm, session.node)

@@ -34,13 +34,16 @@ REFRESH_INTERVALS: Final = 1.5
 
 @dataclass(eq=False, slots=True)
 class Notifier:
-    """`_delivery_port` is our own delivery's, 0 for none (delivery). `_clock` is monotonic seconds."""
+    """`_delivery_port` is our own delivery's, 0 for none (delivery). `_clock` is monotonic seconds. `_has_login`: the
+    operator gave us one for that upstream.
+    """
 
     _swarms: SwarmRegistry
     _nodes: NodeRegistry
     _signer: Signer
     _clock: Callable[[], float]
     _delivery_port: int
+    _has_login: Callable[[str], bool]
 
     def introduce(self, session: PeerSession, node: int) -> None:
         """Say who a node is, once a session."""
@@ -79,7 +82,9 @@ class Notifier:
         ticket = self._signer.ticket(swarm.digest, session.info.peer)
         size_bytes, piece_size_bytes = swarm.layout.size_bytes, swarm.layout.piece_size_bytes
         digest, private = str(swarm.digest), member.private
-        session.send(SwarmOpened(swarm.number, digest, size_bytes, piece_size_bytes, ticket, private, age_s))
+        # What a member's own client brings is vouched for by the blob's digest alone.
+        whole = swarm.private and not any(self._has_login(source.upstream) for source in swarm.sources[:1])
+        session.send(SwarmOpened(swarm.number, digest, size_bytes, piece_size_bytes, ticket, private, age_s, whole))
 
     def send_holders(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
         """Whom to ask if this session is lost, if that changed."""

@@ -50,6 +50,9 @@ class SeedWork(Protocol):
     def cancel_origin(self, fetch_id: int) -> None:
         """End a fetch now; its origin_ended() still comes."""
 
+    def end_origin(self, fetch_id: int) -> None:
+        """The same after the piece in hand."""
+
     def fetch_from_peer(
         self, grant: contract.GrantLease, swarm: OpenSwarm, piece_hash: bytes, peer: PeerId, source: PieceSource
     ) -> None:

@@ -130,6 +130,8 @@ class OpenSwarm:
     # An OriginStatus state while a fetch from the origin is not done, and the fetches that run now.
     origin_state: str = ""
     fetches: set[int] = field(default_factory=set)
+    # Those of them that were told to end, for other pieces of the blob.
+    fetches_ending: set[int] = field(default_factory=set)
     # Until when the origin wants no questions about the blob.
     origin_free_s: float = 0.0
     # The member that tries the origin for all.
@@ -464,6 +466,7 @@ class OpenSwarm:
         if fetch_id not in self.fetches:
             return False
         self.fetches.discard(fetch_id)
+        self.fetches_ending.discard(fetch_id)
         if ok and not self.fetches:
             self.origin_state = ""
         return True

@@ -200,14 +200,16 @@ class Verification:
         found = self._swarms.numbered(swarm)
         if found is None:
             return
-        if not ok and fetch_id in found.fetches and not found.seed_out_of_reach and found.wanted_by:
+        # That it was told to end is nobody's failure.
+        ended_early = fetch_id in found.fetches_ending and not retry_after_s
+        if not (ok or ended_early) and fetch_id in found.fetches and not found.seed_out_of_reach and found.wanted_by:
             pieces = found.fetch_pieces & ~found.seed_held
             if pieces and found.next_upstream():
                 self._ports.seed.fetch_from_origin(fetch_id, found, pieces, {})
                 return
         if refused and fetch_id in found.fetches and not (found.seed_held or found.pieces_held):
             self._participation.drop_all(found, refused)
-        elif found.fetch_ended(fetch_id, ok=ok):
+        elif found.fetch_ended(fetch_id, ok=ok or ended_early):
             if retry_after_s:
                 found.leave_origin(self._ports.clock() + retry_after_s)
             self._ports.post(contract.OriginEnded(fetch_id, swarm, ok, retry_after_s))

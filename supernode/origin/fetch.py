@@ -15,6 +15,8 @@ from proto.errors import LayercastError, UpstreamError, UpstreamKind
 from supernode.origin.byte_ranges import Ramp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from peer.registry.range_reader import Range, RangeReader, Sink
     from peer.store.base import Chunk
     from peer.transport.cancellation import Cancellation
@@ -33,12 +35,24 @@ class _Stream:
 
 
 class BlobFetch:
-    """Fetches `book`'s bytes; what is left in the book after an error is still missing. run() once."""
+    """Fetches `book`'s bytes; what is left in the book after an error is still missing. run() once.
 
-    def __init__(self, reader: RangeReader, book: RangeBook, sink: Sink, windows: WindowSettings) -> None:
+    `beside` are bytes of use that are not asked for: they are taken where an origin sends the whole blob for a range,
+    or it would send it again for the next one.
+    """
+
+    def __init__(
+        self,
+        reader: RangeReader,
+        book: RangeBook,
+        sink: Sink,
+        windows: WindowSettings,
+        beside: Callable[[], list[tuple[int, int]]] = list,
+    ) -> None:
         self._reader = reader
         self._book = book
         self._sink = sink
+        self._beside = beside
         # Guards the book, the ramp, the retry, the counts below and the list of threads.
         self._lock = threading.Lock()
         self._ramp = Ramp(windows)
@@ -154,7 +168,7 @@ class BlobFetch:
             if stream.number > 0 or self._active > 1:
                 raise UpstreamError("the origin sent a whole blob for a range", UpstreamKind.UNAVAILABLE)
             self._ramp.settle(1)
-            return list(self._book.take_all())
+            return [*self._book.take_all(), *self._beside()]
 
     def _deliver(self, stream: _Stream, offset: int, chunk: Chunk) -> None:
         try:

@@ -99,9 +99,13 @@ class OriginFetcher:
             cutter.write(offset, chunk)
 
         try:
-            missing = handle.layout.byte_ranges(pieces)
-            size_bytes, caller = handle.layout.size_bytes, OPERATOR if private else NODE
-            self.fetch_ranges(sources, handle.digest, size_bytes, missing, keep, cancel, caller)
+            layout = handle.layout
+            missing, caller = layout.byte_ranges(pieces), OPERATOR if private else NODE
+
+            def beside() -> list[tuple[int, int]]:
+                return layout.byte_ranges(layout.full_mask & ~(pieces | handle.held))
+
+            self.fetch_ranges(sources, handle.digest, layout.size_bytes, missing, keep, cancel, caller, beside)
         finally:
             cutter.close()
 
@@ -114,8 +118,9 @@ class OriginFetcher:
         sink: Sink,
         cancel: Cancellation,
         caller: Caller = NODE,
+        beside: Callable[[], list[tuple[int, int]]] = list,
     ) -> None:
-        """Bring half-open byte ranges of a blob of known size to the sink, each byte once.
+        """Bring half-open byte ranges of a blob of known size to the sink, each byte once. `beside`: see BlobFetch.
 
         Raises UpstreamError once every source failed, FetchCancelled, and what the sink raises.
         """
@@ -133,7 +138,7 @@ class OriginFetcher:
                 origin, source.repository, digest, size_bytes, self._settings, caller,
                 slices=True, manifest=source.manifest,
             )  # fmt: skip
-            fetch = BlobFetch(reader, book, sink, self._windows)
+            fetch = BlobFetch(reader, book, sink, self._windows, beside)
             try:
                 fetch.run(cancel)
             except UpstreamError as error:

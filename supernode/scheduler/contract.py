@@ -101,12 +101,16 @@ class RecoveryPeerReturned:
 
 @dataclass(frozen=True, slots=True)
 class PeerAnnounced:
-    """What a peer holds of a swarm, replacing what was known, and whether it wants the rest."""
+    """What a peer holds of a swarm, replacing what was known, and whether it wants the rest.
+
+    `ranges`: of the rest it wants what PiecesWanted names, and no more.
+    """
 
     swarm: int
     peer: int
     held: int
     wanted: bool
+    ranges: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +171,15 @@ class ReaderMoved:
     swarm: int
     peer: int
     piece: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class PiecesWanted:
+    """The pieces (mask) that clients on that node wait for who read ranges, in place of those before."""
+
+    swarm: int
+    peer: int
+    pieces: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +246,7 @@ Event = (
     | FetchFailed
     | PieceEvicted
     | ReaderMoved
+    | PiecesWanted
     | OriginEnded
     | OriginTried
     | OriginHeadway
@@ -284,6 +298,14 @@ class FetchFromOrigin:
 
 
 @dataclass(frozen=True, slots=True)
+class EndFetch:
+    """Somebody waits for other pieces of the blob: end this fetch, which is then asked for again. It still ends."""
+
+    fetch_id: int
+    swarm: int
+
+
+@dataclass(frozen=True, slots=True)
 class TryOrigin:
     """The supernode cannot reach the origin: this one peer may try for all."""
 
@@ -298,4 +320,4 @@ class OpenOrigin:
     swarm: int
 
 
-Command = GrantLease | CancelLease | FetchFromOrigin | TryOrigin | OpenOrigin
+Command = GrantLease | CancelLease | FetchFromOrigin | EndFetch | TryOrigin | OpenOrigin

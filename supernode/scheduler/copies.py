@@ -36,6 +36,7 @@ def leave(member: Member) -> None:
     swarm, node = member.swarm, member.node
     drop(member, member.have)
     member.wanted = False
+    ask(member, 0, ranges=False)
     refresh_need(member)
     if node.rack is not None:
         swarm.rack_nodes[node.rack] ^= node.bit
@@ -134,7 +135,7 @@ def refresh_need(member: Member) -> None:
     swarm, node = member.swarm, member.node
     need = 0
     if member.wanted:
-        need = swarm.full & ~(member.have | member.leased)
+        need = wants(member) & ~(member.have | member.leased)
         if node.peer == SEED:
             need &= ~(swarm.fetching | swarm.evicted_by_seed)
     changed = member.need ^ need
@@ -158,6 +159,24 @@ def refresh_need(member: Member) -> None:
     elif swarm.wanting & node_bit:
         swarm.wanting ^= node_bit
         del node.wanting[swarm.number]
+
+
+def wants(member: Member) -> int:
+    """The pieces that it wants, held ones among them. All of a blob of one piece, whatever is read of it."""
+    return member.asked if member.ranges and member.swarm.count > 1 else member.swarm.full
+
+
+def ask(member: Member, pieces: int, *, ranges: bool) -> None:
+    """It asks for these pieces by ranges, and with `ranges` for no others."""
+    swarm = member.swarm
+    if (member.asked, member.ranges) == (pieces, ranges):
+        return
+    member.asked, member.ranges = pieces, ranges
+    swarm.asked = 0
+    for other in swarm.members.values():
+        if other.node.peer != SEED:
+            swarm.asked |= other.asked
+    refresh_need(member)
 
 
 def _offer(swarm: Swarm, node: Node, pieces: int) -> None:

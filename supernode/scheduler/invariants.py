@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from proto.pieces import indices
+from supernode.scheduler import copies
 from supernode.scheduler.contract import SEED
 from supernode.scheduler.records import DOWN, UP
 from supernode.scheduler.rules import first_copies, rack_copies
@@ -54,11 +55,15 @@ def _one_state_each(state: State, swarm: Swarm) -> None:
             leased |= 1 << piece
         assert leased == member.leased, f"one state each: {where}: leased mask and leases differ"
         if member.wanted and peer != SEED:
-            rest = swarm.full & ~(member.have | member.leased)
+            rest = copies.wants(member) & ~(member.have | member.leased)
             assert member.need == rest, f"one state each: {where}: need is not what is missing"
 
 
 def _masks_agree(swarm: Swarm) -> None:
+    asked = 0
+    for member in swarm.members.values():
+        asked |= member.asked if member is not swarm.seed else 0
+    assert swarm.asked == asked, "masks agree: what is asked for by ranges"
     for piece in range(swarm.layout.count):
         holders = lacking = 0
         for member in swarm.members.values():

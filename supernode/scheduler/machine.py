@@ -85,6 +85,7 @@ class Scheduler:
             contract.PeerWithdrew: self._peer_withdrew,
             contract.PieceEvicted: self._piece_evicted,
             contract.ReaderMoved: self._reader_moved,
+            contract.PiecesWanted: self._pieces_wanted,
             contract.OriginEnded: self._origin_ended,
             contract.OriginTried: self._origin_tried,
             contract.OriginHeadway: self._origin_headway,
@@ -274,6 +275,7 @@ class Scheduler:
         holdings.lose(state, member, member.have & ~held, "source no longer holds it")
         member.wanted = event.wanted
         swarm.given_up &= ~node.bit
+        copies.ask(member, member.asked if event.wanted else 0, ranges=event.ranges)
         copies.add(member, held)
         node.wake()
         text = "peer %d announced %d pieces, wanted %s"
@@ -293,6 +295,7 @@ class Scheduler:
             return
         swarm = member.swarm
         member.wanted = False
+        copies.ask(member, 0, ranges=False)
         for lease in list(member.node.down.leases.values()):
             if lease.member is member:
                 just_in_time.cancel(state, lease, "not wanted")
@@ -323,7 +326,7 @@ class Scheduler:
         if peer == SEED:
             self._seed_filled(swarm, piece, lease_id)
         else:
-            if member.have == swarm.full:
+            if member.have == swarm.full or (member.ranges and not member.need):
                 holdings.after_change(state, swarm, peer)
             if not lease_id:
                 origin_fetches.headway(state, swarm, peer)
@@ -380,6 +383,17 @@ class Scheduler:
             return
         valid = event.piece is not None and 0 <= event.piece < member.swarm.count
         member.reader = event.piece if valid else None
+
+    def _pieces_wanted(self, event: contract.PiecesWanted) -> None:
+        member = self._member(event.swarm, event.peer)
+        if member is None or event.peer == SEED:
+            return
+        swarm = member.swarm
+        copies.ask(member, event.pieces & swarm.full, ranges=member.ranges)
+        text = "peer %d asks for %d pieces by ranges"
+        self._state.record(swarm.number, WHOLE, text, event.peer, member.asked.bit_count())
+        member.node.wake()
+        holdings.after_change(self._state, swarm, event.peer)
 
     def _fetch_failed(self, event: contract.FetchFailed) -> None:
         state = self._state

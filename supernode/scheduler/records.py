@@ -309,6 +309,9 @@ class Member:
         # What may still be leased to it: MISSING, if it wants the blob.
         self.need = 0
         self.wanted = False
+        # Of what is MISSING it wants no more than `asked`: what its clients wait for who read ranges.
+        self.ranges = False
+        self.asked = 0
         # Piece to its leases: one, or two while two sources race.
         self.leases: dict[int, list[Lease]] = {}
         # The first piece that a client waits for.
@@ -346,6 +349,8 @@ class Swarm:
         self.holding = 0
         self.wanting = 0
         self.rarity = Rarity(count)
+        # Pieces that some member asks for by ranges, held or not.
+        self.asked = 0
         # Pieces asked of the origin and not here yet.
         self.fetching = 0
         self.evicted_by_seed = 0
@@ -422,6 +427,8 @@ class OriginPlan:
         # The fetch in flight (0: none) and the pieces it was asked for.
         self.fetch_id = 0
         self.asked = 0
+        # It was told to end, for other pieces: that is no failure.
+        self.ending = False
         self.failures = 0
         self.retry_at = 0.0
         self.elected: int | None = None

@@ -125,6 +125,17 @@ def _from_member(state: State, member: Member, receivers: int) -> Choice | None:
     receivers = receivers & swarm.wanting if useful else 0
     if not receivers:
         return None
+    if useful & swarm.asked:
+        # What is read by ranges comes before all else.
+        found = _send(state, member, useful & swarm.asked, receivers)
+        if found is not None:
+            return found
+    return _send(state, member, useful, receivers)
+
+
+def _send(state: State, member: Member, useful: int, receivers: int) -> Choice | None:
+    """One of the useful pieces to one of the receivers."""
+    swarm, source = member.swarm, member.node
     if at_most(receivers, FEW_NODES):
         return _to_few(state, member, useful, receivers)
     piece, candidates = _search(state, swarm, useful, swarm.lacking, receivers, source)

@@ -44,6 +44,10 @@ class SchedulerSettings:
     # 0: no leases to peers at all, but for inline blobs; their pieces travel otherwise.
     downloads_per_node_max: int = 8
 
+    # --- rule 10, the origin once ---
+    # A fetch makes way for what readers of ranges wait for, unless it brings that among so many next pieces.
+    range_pieces_soon: int = 2
+
     # --- rule 3, first copies first ---
     # The seed's next first copy is granted this part of a transfer before the end of the one before: its link sets the
     # pace of all, and a receiver that connects meanwhile, or loses a packet doing so, must not make it idle.

@@ -123,7 +123,7 @@ def _fails_all(state: State, swarm: Swarm, source: Node, receiver: Node) -> bool
     return all(
         member.node.failures.get(source.peer, 0) >= often
         for peer, member in swarm.members.items()
-        if peer not in (SEED, source.peer) and member.wanted and member.have != swarm.full
+        if peer not in (SEED, source.peer) and member.wanted and copies.wants(member) & ~member.have
     )
 
 

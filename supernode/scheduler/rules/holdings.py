@@ -33,6 +33,11 @@ def after_change(state: State, swarm: Swarm, peer: int) -> None:
     if wanted != seed.wanted:
         seed.wanted = wanted
         copies.refresh_need(seed)
+    # It wants what some peer wants: all, or what is read of it.
+    whole = not swarm.asked or any(
+        member.wanted and not member.ranges for member in swarm.members.values() if member is not seed
+    )
+    copies.ask(seed, 0 if whole else swarm.asked, ranges=not whole)
     seed.node.wake()
     plan = state.plans[swarm.number]
     if plan.elected == peer:
@@ -51,6 +56,7 @@ def clear(state: State, swarm: Swarm, reason: str) -> None:
     for member in swarm.members.values():
         member.wanted = False
         member.reader = None
+        copies.ask(member, 0, ranges=False)
     for member in list(swarm.members.values()):
         for lease in [lease for racing in member.leases.values() for lease in racing]:
             just_in_time.cancel(state, lease, reason)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from supernode.scheduler import copies
-from supernode.scheduler.contract import ID_BITS, SEED, FetchFromOrigin, OpenOrigin, TryOrigin
+from supernode.scheduler.contract import ID_BITS, SEED, EndFetch, FetchFromOrigin, OpenOrigin, TryOrigin
 from supernode.scheduler.story import WHOLE
 from supernode.scheduler.timers import TimerKind
 
@@ -53,6 +53,7 @@ def review(state: State, swarm: Swarm) -> None:
     """Ask the origin if it is time to; call after anything that can make a piece missing or a wait end."""
     plan = state.plans[swarm.number]
     if plan.fetch_id:
+        _make_way(state, swarm, plan)
         return
     if _election_stands(state, swarm, plan):
         return
@@ -61,6 +62,8 @@ def review(state: State, swarm: Swarm) -> None:
     wanted = missing(state, swarm, plan)
     if not wanted:
         return
+    # Who reads ranges waits for these; all else comes after them.
+    wanted = wanted & swarm.asked or wanted
     state.last_fetch += 1
     plan.fetch_id = state.epoch << ID_BITS | state.last_fetch
     plan.asked = wanted
@@ -72,6 +75,21 @@ def review(state: State, swarm: Swarm) -> None:
     state.counters["origin_fetches"] += 1
     state.record(swarm.number, WHOLE, "fetch %x of %d pieces", plan.fetch_id, wanted.bit_count())
     state.commands.append(FetchFromOrigin(plan.fetch_id, swarm.number, wanted))
+
+
+def _make_way(state: State, swarm: Swarm, plan: OriginPlan) -> None:
+    """End the fetch that runs if clients wait for pieces by ranges that it does not bring, or brings much later."""
+    if plan.ending or not swarm.fetching & ~swarm.asked:
+        return
+    urgent = swarm.asked & swarm.needed_by_any & ~swarm.held_by_any & ~swarm.seed.leased
+    soon, left = 0, swarm.fetching
+    for _ in range(state.settings.range_pieces_soon):
+        soon |= left & -left
+        left &= left - 1
+    if urgent & ~soon:
+        plan.ending = True
+        state.record(swarm.number, WHOLE, "fetch %x makes way for %d pieces", plan.fetch_id, urgent.bit_count())
+        state.commands.append(EndFetch(plan.fetch_id, swarm.number))
 
 
 def timer_due(state: State, swarm: Swarm) -> None:
@@ -86,15 +104,19 @@ def ended(state: State, swarm: Swarm, ok: bool, retry_after_s: float = 0.0) -> N
     """The fetch in flight ended. `retry_after_s`: the origin wants to be left alone, and is, by everybody."""
     plan = state.plans[swarm.number]
     left = swarm.fetching
+    made_way = plan.ending and not retry_after_s
     plan.fetch_id = 0
     plan.asked = 0
+    plan.ending = False
     state.fetches -= 1
     state.origin_pace.pause()
     swarm.fetching = 0
     copies.refresh_need(swarm.seed)
     state.seed.wake()
     state.record(swarm.number, WHOLE, "fetch ended, ok %s, %d pieces left", ok, left.bit_count())
-    if ok and not left:
+    if made_way:
+        pass
+    elif ok and not left:
         plan.failures = 0
         plan.retry_at = 0.0
         plan.tried.clear()
@@ -135,7 +157,7 @@ def _elect(state: State, swarm: Swarm, plan: OriginPlan) -> None:
     candidates = [
         member
         for peer, member in swarm.members.items()
-        if peer != SEED and member.wanted and member.have != swarm.full and peer not in plan.tried
+        if peer != SEED and member.wanted and copies.wants(member) & ~member.have and peer not in plan.tried
     ]
     if not candidates and not plan.tried:
         return

@@ -13,10 +13,16 @@ if TYPE_CHECKING:
 
 
 def next_piece(settings: SchedulerSettings, member: Member, need: int, sources: int) -> int | None:
-    """What the node's own client waits for next, when it is its turn and a source has it."""
+    """What the node's own client waits for next, when it is its turn and a source has it.
+
+    What is read by ranges always comes first.
+    """
+    swarm = member.swarm
+    for piece in indices(need & member.asked):
+        if swarm.holders[piece] & sources:
+            return piece
     if member.reader is None:
         return None
-    swarm = member.swarm
     if member.grants % settings.reader_grant_every and swarm.wanting != member.node.bit:
         return None
     window = need & ((1 << settings.reader_window_pieces) - 1) << member.reader
@@ -27,7 +33,8 @@ def next_piece(settings: SchedulerSettings, member: Member, need: int, sources: 
 
 
 def in_order(member: Member, pieces: int) -> int:
-    """The lowest of equally rare pieces, from the reader's position on if a client reads."""
+    """The lowest of equally rare pieces, from the reader's position on if a client reads; ranges come first."""
+    pieces = pieces & member.asked or pieces
     if member.reader is not None:
         ahead = pieces >> member.reader
         if ahead:

@@ -20,6 +20,7 @@ from proto.pieces import (
     mask_of,
     mask_to_bytes,
     piece_size_for,
+    range_piece_size_for,
     runs,
 )
 
@@ -41,6 +42,13 @@ _masks = st.integers(0, (1 << 200) - 1)
 )
 def test_the_piece_size_is_the_next_power_of_two_of_a_256th(size: int, piece_size: int) -> None:
     assert piece_size_for(size) == piece_size
+
+
+@given(st.integers(0, 1 << 40))
+def test_a_blob_that_is_read_by_ranges_is_cut_finer_where_it_can_be(size: int) -> None:
+    layout = PieceLayout(size, range_piece_size_for(size))
+    assert 64 * KIB <= layout.piece_size_bytes <= piece_size_for(size)
+    assert layout.piece_size_bytes <= MIB or size > PIECE_COUNT_MAX * MIB
 
 
 @given(_layouts)

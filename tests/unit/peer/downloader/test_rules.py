@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from peer.downloader import contract, invariants
 from peer.downloader.machine import Downloader
 from proto.ids import Digest
+from proto.oci.ranges import ByteRange
 from proto.pieces import KIB, PieceLayout
 from proto.wire.messages import (
     Announce,
@@ -150,7 +151,10 @@ class World:
         if kind < 3:
             self.last += 1
             self.readers[self.last] = "waiting"
-            return contract.BlobWanted(self.last, self.rng.choice(DIGESTS), self.rng.choice(SOURCES))
+            ranges = self.rng.choice([(), (ByteRange(None, None, 9),), (ByteRange(PIECE, PIECE), ByteRange(0, 3))])
+            whole = not ranges or self.rng.random() < 0.3
+            digest, source = self.rng.choice(DIGESTS), self.rng.choice(SOURCES)
+            return contract.BlobWanted(self.last, digest, source, ranges=ranges, whole=whole)
         if kind == 3 and self.readers:
             return contract.ReaderAt(self.rng.choice(list(self.readers)), self.rng.randrange(5))
         if kind == 4 and self.readers:

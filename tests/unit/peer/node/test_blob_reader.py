@@ -13,6 +13,7 @@ from peer.node.open_blobs import LiveBlob
 from peer.node.readers import BlobReader
 from peer.store.disk import DiskStore
 from proto.ids import Digest
+from proto.oci.ranges import ByteRange
 from proto.pieces import KIB, MIB, PieceLayout
 from tests.support.rot import flip
 
@@ -28,7 +29,7 @@ PIECE = 256 * KIB
 class Opened:
     """A reader of a blob whose pieces are put in by hand."""
 
-    def __init__(self, handle: BlobHandle, content: bytes) -> None:
+    def __init__(self, handle: BlobHandle, content: bytes, ranges: tuple[ByteRange, ...] = ()) -> None:
         self.handle = handle
         self.content = content
         self.told: list[int] = []
@@ -37,7 +38,7 @@ class Opened:
         # From which piece on it had the store checked.
         self.checked: list[int] = []
         self.waits = asyncio.Event()
-        self.reader = BlobReader(self.live, handle, self._tell, self._close, self._check)
+        self.reader = BlobReader(self.live, handle, self._tell, self._close, self._check, ranges)
 
     def _close(self) -> None:
         self.closed += 1
@@ -68,9 +69,9 @@ def store(tmp_path: Path) -> Iterator[DiskStore]:
     made.close()
 
 
-def open_blob(store: DiskStore, size_bytes: int) -> Opened:
+def open_blob(store: DiskStore, size_bytes: int, ranges: tuple[ByteRange, ...] = ()) -> Opened:
     content = bytes(size_bytes)
-    return Opened(store.open(Digest.of(content), PieceLayout(size_bytes, PIECE)), content)
+    return Opened(store.open(Digest.of(content), PieceLayout(size_bytes, PIECE)), content, ranges)
 
 
 async def everyone_ran() -> None:
@@ -94,6 +95,32 @@ async def test_the_last_piece_and_at_least_64_kib_are_withheld(store: DiskStore,
     assert await opened.reader.wait_available(0) == sendable
     assert opened.handle.check_digest()
     assert await opened.reader.wait_available(sendable) == size
+    opened.handle.close()
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_withheld_from_who_reads_ranges(store: DiskStore) -> None:
+    opened = open_blob(store, 2 * PIECE + 5, (ByteRange(None, None, suffix=3),))
+    opened.put(2)
+    assert await opened.reader.wait_available(2 * PIECE + 2) == 2 * PIECE + 5
+    opened.handle.close()
+
+
+@pytest.mark.asyncio
+async def test_ranges_that_are_all_of_it_are_the_whole(store: DiskStore) -> None:
+    opened = open_blob(store, 3 * PIECE, (ByteRange(0, 4 * PIECE),))
+    opened.put(0, 1, 2)
+    assert await opened.reader.wait_available(0) == 2 * PIECE
+    opened.handle.close()
+
+
+@pytest.mark.asyncio
+async def test_what_is_missing_before_a_range_does_not_keep_it_waiting(store: DiskStore) -> None:
+    opened = open_blob(store, 4 * PIECE, (ByteRange(0, 9), ByteRange(2 * PIECE, 2 * PIECE + 9)))
+    opened.put(0, 2)
+    assert await opened.reader.wait_available(0) == PIECE
+    opened.reader.begin(2 * PIECE)
+    assert await opened.reader.wait_available(2 * PIECE) == 3 * PIECE
     opened.handle.close()
 
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from peer.proxy.forward_proxy import ForwardParts
     from peer.store.base import BlobHandle
     from proto.ids import Digest
+    from proto.oci.ranges import ByteRange
     from proto.wire.messages import Source
 
 # libuv opens one pipe a process with its first loop and keeps it: before a test looks what it leaves behind.
@@ -158,6 +159,9 @@ class _Opened:
     def wrong(self) -> bool:
         return isinstance(self._blob.failure, DigestMismatch)
 
+    def begin(self, offset: int) -> None:
+        """Here no piece is checked."""
+
     def available(self, offset: int) -> int:
         return len(self._blob.content) if self._blob.complete else offset
 
@@ -176,13 +180,18 @@ class ScriptedNode:
 
     blobs: dict[Digest, ScriptedBlob] = field(default_factory=dict)
     asked: list[tuple[Digest, Source]] = field(default_factory=list)
+    # Which each reads and nothing else.
+    ranges: list[tuple[ByteRange, ...]] = field(default_factory=list)
     reason: str = "limit"
     stalls: bool = False
     # Blobs that are given to those alone whom the origin allows, and with what clients came for any.
     private: set[Digest] = field(default_factory=set)
     allowed: list[Allowed] = field(default_factory=list)
 
-    async def open(self, digest: Digest, source: Source, allowed: Allowed | None = None) -> _Opened:
+    async def open(
+        self, digest: Digest, source: Source, allowed: Allowed | None = None, ranges: tuple[ByteRange, ...] = ()
+    ) -> _Opened:
+        self.ranges.append(ranges)
         self.asked.append((digest, source))
         if allowed is not None:
             self.allowed.append(allowed)

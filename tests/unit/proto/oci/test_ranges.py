@@ -15,6 +15,7 @@ from proto.oci.ranges import (
     format_range,
     parse_content_range,
     parse_ranges,
+    parts_read,
     select,
 )
 
@@ -102,6 +103,15 @@ def test_several_ranges_are_answered_as_they_were_asked_or_all_is_sent(asked: li
     else:
         assert [range(part.start, part.end or 0) for part in parts] == expected
         assert {part.status for part in parts} == {206}
+
+
+@pytest.mark.parametrize("header", [None, "bytes=0-", "bytes=5-", "bytes=0-5,9-", "bytes=5-4", "lines=1-2"])
+def test_who_asks_for_all_from_some_byte_on_reads_no_parts(header: str | None) -> None:
+    assert parts_read(header) == ()
+
+
+def test_parts_are_closed_ranges_and_the_end() -> None:
+    assert parts_read("bytes=0-5, -9") == (ByteRange(0, 5), ByteRange(None, None, suffix=9))
 
 
 def test_more_ranges_than_are_answered_are_refused() -> None:

@@ -71,6 +71,9 @@ class SeedCalls:
     def also_wanted(self, fetch_id: int, asker: PeerName) -> None:
         self.calls.append(("also_wanted", fetch_id, asker))
 
+    def end_origin(self, fetch_id: int) -> None:
+        self.calls.append(("end_origin", fetch_id))
+
     def cancel_origin(self, fetch_id: int) -> None:
         self.calls.append(("cancel_origin", fetch_id))
 

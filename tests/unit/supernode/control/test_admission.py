@@ -1,4 +1,4 @@
-"""When a swarm of one upstream makes way for readers of another."""
+"""How a swarm is cut, and when one of one upstream makes way for readers of another."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proto.errors import LayercastError
+from proto.ids import Digest
+from proto.pieces import KIB, MIB
 from proto.wire.messages import Voided
 from supernode.control.admission import MADE_WAY_S, NO_HEADERS_S
 from supernode.control.verification import SILENT_S
@@ -101,3 +103,10 @@ def test_what_took_the_place_of_one_that_stood_still_makes_no_way_for_it() -> No
     bench.now_s += SILENT_S
     with pytest.raises(LayercastError):
         bench.control.admission.makes_way(swarm, stood_still)
+
+
+@pytest.mark.parametrize(("ranges", "piece_bytes"), [(False, 256 * KIB), (True, 64 * KIB)])
+def test_a_blob_that_is_read_by_ranges_first_is_cut_finer(ranges: bool, piece_bytes: int) -> None:
+    bench = Bench()
+    swarm = bench.control.admission.open(Digest.of(b"blob"), 64 * MIB, None, None, ranges=ranges)
+    assert swarm.layout.piece_size_bytes == piece_bytes

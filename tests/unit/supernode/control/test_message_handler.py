@@ -6,7 +6,17 @@ import pytest
 
 from proto.errors import FrameInvalid
 from proto.ids import Digest
-from proto.wire.messages import BlobChecked, Doubted, Failed, FetchReason, OriginTried, PieceHashes, Stored, Welcome
+from proto.wire.messages import (
+    BlobChecked,
+    Doubted,
+    Failed,
+    FetchReason,
+    OriginTried,
+    PieceHashes,
+    PiecesWanted,
+    Stored,
+    Welcome,
+)
 from supernode.control.node_registry import QUARANTINE_S
 from supernode.control.verification import PROBES_MAX
 from supernode.scheduler import contract
@@ -191,3 +201,17 @@ def test_a_peer_whose_piece_came_corrupt_is_told_to_look_after_it() -> None:
     bench.handler.received(session, Failed(1, FetchReason.CORRUPT))
     assert bench.heard(holder).of(Doubted) == [Doubted(swarm.number, 1)]
     assert not [call for call in bench.seed.calls if call[0] == "suspect"]
+
+
+def test_what_is_read_by_ranges_is_the_schedulers_to_know() -> None:
+    bench = Bench()
+    session, swarm = bench.join(), bench.open(b"blob", pieces=9)
+    bench.enter(session, swarm)
+    bench.events.clear()
+    bench.handler.received(session, PiecesWanted(swarm.number, b"\x01\x01"))
+    assert bench.events == [contract.PiecesWanted(swarm.number, session.node, 0b1_0000_0001)]
+    for pieces in (b"", b"\x01", b"\x01\x02", b"\x01\x01\x00"):
+        with pytest.raises(FrameInvalid):
+            bench.handler.received(session, PiecesWanted(swarm.number, pieces))
+    bench.handler.received(bench.join("10.0.0.2:1"), PiecesWanted(swarm.number, b"\x01\x01"))
+    assert len([event for event in bench.events if isinstance(event, contract.PiecesWanted)]) == 1

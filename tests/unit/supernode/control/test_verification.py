@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from proto.ids import Digest
 from proto.wire.messages import Announce, OriginStatus, Source, Voided, Vouched
 from supernode.control.verification import SILENT_S, VOIDED_S, VOIDS_MAX
-from supernode.scheduler.contract import SEED, OriginEnded, PieceEvicted, PieceStored
+from supernode.scheduler.contract import SEED, EndFetch, OriginEnded, PieceEvicted, PieceStored
 from tests.unit.supernode.control.bench import SOURCE, Bench
 
 if TYPE_CHECKING:
@@ -178,3 +178,17 @@ def test_members_hear_for_how_long_the_origin_wants_to_be_left_alone() -> None:
     bench.now_s += 10.0
     bench.handler.refresh(session)
     assert bench.heard(session).of(OriginStatus) == [OriginStatus(swarm.number, "queued", False, 50.0)]
+
+
+def test_a_fetch_that_was_told_to_end_did_not_fail_and_no_other_upstream_is_asked() -> None:
+    bench = Bench()
+    session, swarm = bench.join(), bench.open(b"blob", pieces=2)
+    bench.enter(session, swarm)
+    swarm.add_sources([OTHER_SOURCE])
+    swarm.fetch_began(1, 0b11)
+    bench.control.commands.carry_out(EndFetch(1, swarm.number))
+    assert bench.seed.calls[-1] == ("end_origin", 1)
+    bench.control.verification.origin_ended(1, swarm.number, ok=False)
+    assert bench.events[-1] == OriginEnded(1, swarm.number, False)
+    assert "fetch_from_origin" not in [call[0] for call in bench.seed.calls]
+    assert (swarm.origin_state, swarm.fetches_ending) == ("", set())

@@ -68,6 +68,11 @@ class Playbook:
         """The peer announces what it holds and wants the rest."""
         return self.tell(contract.PeerAnnounced(swarm, peer, mask(held), True))
 
+    def read(self, peer: int, asked: str, *, held: str = "", swarm: int = SWARM) -> list[Command]:
+        """The peer announces what it holds, and that its clients read ranges, which are in these pieces."""
+        announced = contract.PeerAnnounced(swarm, peer, mask(held), True, ranges=True)
+        return self.tell(announced, contract.PiecesWanted(swarm, peer, mask(asked)))
+
     def hold(self, peer: int, held: str, *, swarm: int = SWARM) -> list[Command]:
         """The peer announces what it holds and wants nothing."""
         return self.tell(contract.PeerAnnounced(swarm, peer, mask(held), False))

@@ -61,6 +61,8 @@ class SchedulerUnderAnything(RuleBasedStateMachine):
                 self.granted[command.lease_id] = command
             elif isinstance(command, contract.CancelLease):
                 self.ended.append(self.granted.pop(command.lease_id))
+            elif isinstance(command, contract.EndFetch):
+                assert self.fetches[command.fetch_id].swarm == command.swarm, "ends what runs"
             elif isinstance(command, contract.FetchFromOrigin):
                 self.check_asked(command)
                 self.fetches[command.fetch_id] = command
@@ -102,9 +104,13 @@ class SchedulerUnderAnything(RuleBasedStateMachine):
     def return_after_restart(self, swarm: int, peer: int) -> None:
         self.tell(contract.RecoveryPeerReturned(swarm, peer))
 
-    @rule(swarm=swarms, peer=peers, held=st.one_of(st.just(0), masks), wanted=st.booleans())
-    def announce(self, swarm: int, peer: int, held: int, wanted: bool) -> None:
-        self.tell(contract.PeerAnnounced(swarm, peer, held, wanted))
+    @rule(swarm=swarms, peer=peers, held=st.one_of(st.just(0), masks), wanted=st.booleans(), ranges=st.booleans())
+    def announce(self, swarm: int, peer: int, held: int, wanted: bool, ranges: bool) -> None:
+        self.tell(contract.PeerAnnounced(swarm, peer, held, wanted, ranges=wanted and ranges))
+
+    @rule(swarm=swarms, peer=peers, asked=masks)
+    def read_ranges(self, swarm: int, peer: int, asked: int) -> None:
+        self.tell(contract.PiecesWanted(swarm, peer, asked))
 
     @rule(swarm=swarms, peer=peers)
     def withdraw(self, swarm: int, peer: int) -> None:

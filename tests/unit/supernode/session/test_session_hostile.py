@@ -140,8 +140,8 @@ async def test_a_blob_that_is_closed_as_soon_as_it_is_open_is_opened_again(
         open_swarm, shield, waits = Admission.open, asyncio.shield, itertools.count()
         closed: list[OpenSwarm] = []
 
-        def opened(*arguments: Any) -> OpenSwarm:
-            swarm = open_swarm(*arguments)
+        def opened(*arguments: Any, **named: Any) -> OpenSwarm:
+            swarm = open_swarm(*arguments, **named)
             asyncio.get_running_loop().call_soon(close, swarm)
             return swarm
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from supernode.scheduler import contract
-from supernode.scheduler.contract import FetchFromOrigin, OpenOrigin, TryOrigin
+from supernode.scheduler.contract import EndFetch, FetchFromOrigin, OpenOrigin, TryOrigin
 from tests.unit.supernode.scheduler.support import PIECE_BYTES, SWARM, Playbook, fetched, grants, mask, only_grant
 
 
@@ -251,3 +251,88 @@ def test_what_a_lost_peer_was_fetching_is_asked_for() -> None:
     play.tell(contract.PeerOffers(SWARM, 1, 0, mask("****"), 15.0))
     assert fetched([*play.want(1), *play.want(2)]) == 0
     assert fetched(play.tell(contract.PeerLost(1, "gone"))) == mask("****")
+
+
+# --- ranges --------------------------------------------------------------------------------------------------------
+
+
+def fetch_of(play: Playbook, peer: int, asked: str) -> FetchFromOrigin:
+    """The fetch that follows when this peer reads ranges."""
+    (fetch,) = [command for command in play.read(peer, asked) if isinstance(command, FetchFromOrigin)]
+    return fetch
+
+
+def test_of_what_is_read_by_ranges_nothing_else_is_fetched_and_that_once() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open("........")
+    assert play.tell(contract.PeerAnnounced(SWARM, 1, 0, True, ranges=True)) == []
+    fetch = fetch_of(play, 1, "......**")
+    assert fetch.pieces == mask("......**")
+    assert fetched(play.read(2, "......**")) == 0
+    play.seed_gets(6, 7)
+    assert fetched(play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, True))) == 0
+    assert fetched(play.read(2, "*......*")) == mask("*.......")
+
+
+def test_ranges_that_are_asked_for_meanwhile_are_fetched_next() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open("........")
+    fetch = fetch_of(play, 1, "*.......")
+    assert play.read(2, ".......*") == []
+    play.seed_gets(0)
+    assert fetched(play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, True))) == mask(".......*")
+
+
+def test_a_fetch_of_the_whole_makes_way_for_ranges_and_goes_on_after_them() -> None:
+    play, whole = cold(peers=2, pieces=8)
+    play.seed_gets(0)
+    play.join(3)
+    assert play.read(3, ".......*") == [EndFetch(whole.fetch_id, SWARM)]
+    # Once, however many come.
+    assert play.tell(contract.PiecesWanted(SWARM, 3, mask("......**"))) == []
+    play.seed_gets(1)
+    commands = play.tell(contract.OriginEnded(whole.fetch_id, SWARM, False))
+    assert not any(isinstance(command, TryOrigin) for command in commands), "it did not fail"
+    (urgent,) = [command for command in commands if isinstance(command, FetchFromOrigin)]
+    assert urgent.pieces == mask("......**")
+    play.seed_gets(6, 7)
+    rest = fetched(play.tell(contract.OriginEnded(urgent.fetch_id, SWARM, True)))
+    assert rest == mask("..****..")
+
+
+def test_a_fetch_that_brings_it_next_goes_on() -> None:
+    play, _ = cold(peers=2, pieces=8)
+    play.seed_gets(0)
+    play.join(3)
+    assert [command for command in play.read(3, ".**.....") if isinstance(command, EndFetch)] == []
+
+
+def test_an_origin_that_wants_to_be_left_alone_is_also_by_who_reads_ranges() -> None:
+    play, whole = cold(peers=2, pieces=8)
+    play.join(3)
+    play.read(3, ".......*")
+    assert fetched(play.tell(contract.OriginEnded(whole.fetch_id, SWARM, False, retry_after_s=30.0))) == 0
+    assert fetched(play.tell(contract.Wakeup(), after_s=29.0)) == 0
+    assert fetched(play.tell(contract.Wakeup(), after_s=2.0)) == mask(".......*")
+
+
+def test_who_waits_for_no_range_is_not_elected() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.open("....")
+    fetch = fetch_of(play, 1, "*...")
+    play.tell(contract.PeerAnnounced(SWARM, 2, 0, True, ranges=True))
+    commands = play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, False))
+    assert [command.peer for command in commands if isinstance(command, TryOrigin)] == [1]
+
+
+def test_a_wish_that_is_taken_back_is_fetched_no_more() -> None:
+    play = Playbook()
+    play.join(1)
+    play.open("....")
+    fetch = fetch_of(play, 1, "*...")
+    play.tell(contract.PiecesWanted(SWARM, 1, mask("**..")), contract.PiecesWanted(SWARM, 1, 0))
+    play.seed_gets(0)
+    assert fetched(play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, True))) == 0
