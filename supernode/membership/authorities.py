@@ -24,6 +24,7 @@ from proto.errors import ConfigError, LocalError
 from proto.runtime.certificates import key_pem
 from proto.runtime.private_files import make_private_folder, write_private
 from supernode.membership.certificates import Authority, cross_certify, new_authority, pem
+from supernode.membership.database import MemberDatabase
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,6 +89,7 @@ class AuthorityFolder:
             if not self.exists():
                 # Before the index: who is killed in between begins again.
                 write_private(self.path / OPERATOR_TOKEN, secrets.token_urlsafe(32).encode() + b"\n")
+                MemberDatabase(self.path, make=True).close()
                 self._add(1, new_authority(now_unix_s), None, 0.0)
             self._tidy()
             found = self._load()

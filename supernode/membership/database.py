@@ -82,33 +82,47 @@ class NodeRow:
 class MemberDatabase:
     """One connection, used by one thread at a time."""
 
-    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
-        """Open or create; the folder must be there. Raises ConfigError."""
+    def __init__(self, folder: Path, *, make: bool = False, clock: Callable[[], float] = time.time) -> None:
+        """Open; `make`: or make it, for an authority that is just made. Raises ConfigError.
+
+        None is made later: in an empty one nobody is revoked, while the certificates of all who were are still good.
+        """
         path = folder / FILE
+        restore = f"restore it from a backup, or remove {folder} and let all nodes join anew"
         self._clock = clock
         try:
             # SQLite gives what it makes beside the file the file's own mode.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+            os.close(os.open(path, os.O_RDWR | (os.O_CREAT if make else 0) | os.O_CLOEXEC, 0o600))
             self._db = sqlite3.connect(path, timeout=_BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-            self._prepare(path)
+            if not self._prepare(path, make=make):
+                self._db.close()
+                raise ConfigError(f"{path} is empty, and who was revoked is lost: {restore}")
+        except FileNotFoundError:
+            raise ConfigError(f"{path} is gone, and with it who was revoked: {restore}") from None
         except OSError as error:
             raise ConfigError(f"{path}: {error.strerror}; its owner must be the user that runs this") from None
+        except sqlite3.OperationalError as error:
+            raise ConfigError(f"{path}: {error}; end what holds it, or see to its disk, then start again") from None
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: {error}; move it away to start without tokens, nodes and revocations") from None
+            raise ConfigError(f"{path} is damaged ({error}): {restore}") from None
 
-    def _prepare(self, path: Path) -> None:
+    def _prepare(self, path: Path, *, make: bool) -> bool:
+        """False where there are no tables, and none are to be made."""
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=NORMAL")
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version == 0:
+                if not make:
+                    return False
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
             elif version != SCHEMA_VERSION:
                 raise ConfigError(f"{path} has schema {version}, this program writes {SCHEMA_VERSION}: update it")
             self._db.execute(_LIFTS)
+        return True
 
     def close(self) -> None:
         """Idempotent."""

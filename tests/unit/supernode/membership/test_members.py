@@ -13,6 +13,7 @@ import pytest_asyncio
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.membership.requests import join_request
+from proto.errors import ConfigError
 from proto.wire.tickets import Identity
 from supernode.membership import members as module
 from supernode.membership.authorities import AuthorityFolder
@@ -21,7 +22,7 @@ from supernode.membership.database import FILE, MemberDatabase
 from supernode.membership.members import Members
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from proto.ids import PeerId
@@ -127,3 +128,26 @@ async def test_a_lift_from_before_the_start_ends_no_later_quarantine(tmp_path: P
     await asyncio.gather(watching, return_exceptions=True)
     members.close()
     database.close()
+
+
+@pytest.mark.parametrize("lose", [lambda file: file.write_bytes(b""), lambda file: file.unlink()])
+async def test_without_the_list_of_who_was_revoked_a_supernode_does_not_start(
+    tmp_path: Path, lose: Callable[[Path], object]
+) -> None:
+    first = Members(tmp_path, Identity.generate())
+    first.open()
+    first.close()
+    lose(tmp_path / "ca" / FILE)
+    for _ in range(2):
+        # Nor does the next start find what the one before has made.
+        with pytest.raises(ConfigError, match=r"revoked.*: restore it from a backup, or remove .*/ca and let"):
+            Members(tmp_path, Identity.generate()).open()
+
+
+async def test_a_first_start_that_was_killed_before_it_had_an_authority_begins_again(tmp_path: Path) -> None:
+    (tmp_path / "ca").mkdir()
+    (tmp_path / "ca" / FILE).touch()
+    members = Members(tmp_path, Identity.generate())
+    members.open()
+    members.close()
+    assert AuthorityFolder(tmp_path).exists()
