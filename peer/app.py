@@ -52,6 +52,7 @@ from peer.transport.server import UploadServer
 from proto import VERSION
 from proto.config.settings import reloaded
 from proto.config.values import HostPort, is_loopback, parse_host_port
+from proto.errors import ConfigError
 from proto.ids import peer_name
 from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.runtime import resources
@@ -126,7 +127,7 @@ class Peer:
         closing.callback(self._sources.close)
         self._open_answers(config)
         self._authority = NodeAuthority(config.data_dir)
-        self._open_authority(config)
+        self._intercepts = self._open_authority(config)
         self._tunnels = Tunnels(TUNNELS_MAX, TUNNEL_IDLE_S)
         closing.callback(self._tunnels.close)
         self._private_bytes = PrivateBytes(self._sources.keep_private)
@@ -158,9 +159,15 @@ class Peer:
         self._answer_file = answer_file.SqliteAnswerFile(config.data_dir)
         self._closing.callback(self._answer_file.close)
 
-    def _open_authority(self, config: PeerConfig) -> None:
-        if config.forward_proxy:
-            self._authority.open(intercepted_hosts(config.upstreams))
+    def _open_authority(self, config: PeerConfig) -> bool:
+        """Whether this node can show certificates for registries. Where it cannot, all else goes on."""
+        try:
+            if config.forward_proxy:
+                self._authority.open(intercepted_hosts(config.upstreams))
+        except ConfigError as error:
+            logger.error("interception_off %s; then send SIGHUP. CONNECT to registries is tunnelled now", error)
+            return False
+        return config.forward_proxy
 
     def _make_dialer(self) -> MemberDialer | OpenDialer | None:
         """To the supernode, if there is one. Raises ConfigError."""
@@ -209,7 +216,7 @@ class Peer:
         upkeep.begin(self._store, config.data_dir, config, "being fetched again", self._closing)
         await self._serve_clients(node)
         self.health.ready()
-        if config.forward_proxy:
+        if self._intercepts:
             logger.info("forward_proxy_ready ca=%s: for clients of HTTPS_PROXY", self._authority.certificate_file)
         logger.info("ready blobs=%d supernode=%s", len(found), self.health.supernode_text())
         return f"peer proxy={self.proxy_address} upload={self.upload_address} status={self.status_address}"
@@ -338,7 +345,7 @@ class Peer:
             push_allowed=lambda: self._config.push,
         )
         self._forward = ForwardParts(
-            _forward_policy(self._config),
+            _forward_policy(self._config, intercepts=self._intercepts),
             self._origins.upstreams,
             self._authority,
             self._tunnels,
@@ -400,9 +407,9 @@ class Peer:
     async def _reload(self, config: PeerConfig) -> None:
         before = self._config
         config = reloaded(before, config)
-        if self._forward is not None:  # first, as it may fail
-            await asyncio.to_thread(self._open_authority, config)
-            self._forward.policy = _forward_policy(config)
+        if self._forward is not None:
+            self._intercepts = await asyncio.to_thread(self._open_authority, config)
+            self._forward.policy = _forward_policy(config, intercepts=self._intercepts)
         self._config, self._upstreams = config, config.upstreams
         self._upload.set_rate_limit(config.upload_rate_bytes_s)
         self._download_limiter.set_rate(config.download_rate_bytes_s)
@@ -475,9 +482,10 @@ def _limits(config: PeerConfig) -> Limits:
     )
 
 
-def _forward_policy(config: PeerConfig) -> ForwardPolicy:
+def _forward_policy(config: PeerConfig, *, intercepts: bool) -> ForwardPolicy:
     return ForwardPolicy(
         enabled=config.forward_proxy,
+        intercepts=intercepts,
         local_only=is_loopback(config.listen.host),
         hosts=frozenset(config.tunnel_hosts),
     )

@@ -54,10 +54,12 @@ class Tunnelled:
 class ForwardPolicy:
     """`hosts` are HOST:PORT, normalised, that the operator named.
 
-    Where not `local_only`, they alone get tunnels: whoever reaches the port could use it as a way out.
+    Where not `local_only`, they alone get tunnels: whoever reaches the port could use it as a way out. Not so allowed
+    registries, where this node cannot show certificates for them (`intercepts`): a pull must not fail for that.
     """
 
     enabled: bool = True
+    intercepts: bool = True
     local_only: bool = True
     hosts: frozenset[str] = frozenset()
 
@@ -75,6 +77,8 @@ class ForwardPolicy:
         if upstream is not None and _is_plain(upstream):
             # Clients that know it as insecure then ask for it by plain http.
             raise ForwardRefused(f"registry {upstream.host} is asked by plain http: no TLS to it", 502)
+        if upstream is not None and not self.intercepts:
+            return Tunnelled(host, port, trusted=upstream.configured)
         if upstream is not None:
             return Intercepted(upstream, host, port)
         return self._tunnel(host, port)

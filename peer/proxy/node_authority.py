@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
@@ -74,7 +75,7 @@ class NodeAuthority:
         except OSError as error:
             problem = f"{self._folder}: {error.strerror}; make it writable for this user, on a disk with room"
             raise ConfigError(problem) from None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.InvalidVersion) as error:
             problem = f"{self._folder} is damaged ({error}): remove it, and give clients the new {CERTIFICATE}"
             raise ConfigError(problem) from None
 

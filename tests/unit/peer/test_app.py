@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import random
+import shutil
 import socket
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,16 @@ async def counted(peer: Peer, name: str, labels: dict[str, str]) -> None:
     """The whole content is counted there, a moment after the client has it."""
     sample = peer.metrics.registry.get_sample_value
     await asyncio.to_thread(wait_until, lambda: sample(name, labels) == len(CONTENT), f"{name} {labels}")
+
+
+async def connects(peer: Peer, target: str, kind: str) -> float | None:
+    """How many tunnels of this kind there were, after a CONNECT to the target that was followed."""
+    reader, writer = await asyncio.open_connection(*peer.proxy_address.split(":"))
+    with contextlib.closing(writer):
+        writer.write(f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode())
+        async with asyncio.timeout(WAIT_S):
+            assert (await reader.readline()).split()[1] == b"200"
+    return peer.metrics.registry.get_sample_value("layercast_connects_total", {"result": kind})
 
 
 def blob_path(origin: FakeOrigin) -> str:
@@ -125,6 +136,33 @@ async def test_a_restarted_node_has_its_blobs(tmp_path: Path, origin: FakeOrigin
     async with running(config) as peer:
         assert (await get(peer.proxy_address, blob_path(origin)))[1] == CONTENT
     assert len(origin.blob_requests()) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("damaged", ["ca.key", "ca.pem"])
+async def test_a_damaged_interception_key_stops_interception_alone_until_it_is_removed(
+    tmp_path: Path, origin: FakeOrigin, caplog: pytest.LogCaptureFixture, damaged: str
+) -> None:
+    async with running(config_of(tmp_path)):
+        pass
+    (tmp_path / "interception" / damaged).write_text("-----BEGIN nonsense")
+    caplog.clear()
+    with socket.create_server(("127.0.0.1", 0)) as registry:
+        registry.setblocking(False)
+        host = f"127.0.0.1:{registry.getsockname()[1]}"
+        config = config_of(tmp_path, "--default-upstream", origin.url, "--allow-upstream", host)
+        async with running(config) as peer:
+            told = [message for message in caplog.messages if message.startswith("interception_off")]
+            assert len(told) == 1
+            assert "interception is damaged" in told[0]
+            assert "remove it" in told[0]
+            assert (await get(peer.proxy_address, blob_path(origin)))[1] == CONTENT
+            assert await connects(peer, host, "tunnelled") == 1
+            async with asyncio.timeout(WAIT_S):
+                (await asyncio.get_running_loop().sock_accept(registry))[0].close()
+            shutil.rmtree(tmp_path / "interception")
+            await peer.reload(config)
+            assert await connects(peer, host, "intercepted") == 1
 
 
 @pytest.mark.asyncio

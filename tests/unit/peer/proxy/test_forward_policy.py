@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from peer.proxy.forward_policy import ForwardPolicy, ForwardRefused, Intercepted, Tunnelled, intercepted_hosts
@@ -54,6 +56,15 @@ def test_a_host_that_the_operator_named_is_trusted() -> None:
     assert OPEN.connect("auth.example.com:443", TABLE) == Tunnelled("auth.example.com", 443, trusted=True)
     assert OPEN.connect("[fd00:0::1]:8443", TABLE) == Tunnelled("fd00::1", 8443, trusted=True)
     assert refusal(OPEN, "auth.example.com:8443") == 403
+
+
+def test_without_a_certificate_to_show_registries_are_tunnelled_to_and_no_others() -> None:
+    away = replace(OPEN, intercepts=False)
+    assert away.connect("registry.example.com:5000", TABLE) == Tunnelled("registry.example.com", 5000, trusted=True)
+    # Nobody named it here: it has a public address.
+    assert away.connect("ghcr.io:443", TABLE) == Tunnelled("ghcr.io", 443, trusted=False)
+    assert refusal(away, "example.com:443") == 403
+    assert refusal(away, "lab.example.com:5000") == 502
 
 
 def test_a_registry_over_plain_http_has_no_tunnel_and_is_asked_by_its_whole_url() -> None:
