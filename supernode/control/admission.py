@@ -156,6 +156,26 @@ class Admission:
         self._ports.seed.void(digest)
         return True
 
+    def contradict(self, session: PeerSession, swarm: OpenSwarm, size_bytes: int) -> None:
+        """A member says that the origin has another size. Once more say so than are in the swarm, that is dropped.
+
+        Raises LayercastError until then: nobody here asked the origin. One that lies keeps none from sharing, as two
+        others are more; and puts out no two that say the same.
+        """
+        swarm.contradicted_by[session.info.peer] = size_bytes
+        against = {
+            peer
+            for peer, said_bytes in swarm.contradicted_by.items()
+            if said_bytes == size_bytes and self._nodes.session_of(peer) is not None
+        }
+        members = {each.info.peer for each in self._nodes.sessions_of(swarm.members)} - against
+        digest, here_bytes = swarm.digest, swarm.layout.size_bytes
+        if len(against) <= len(members):
+            raise LayercastError(f"blob {digest.short} has {here_bytes} bytes by others' word, not {size_bytes}")
+        logger.warning("size_contradicted digest=%s bytes=%d now=%d", digest.short, here_bytes, size_bytes)
+        self._participation.drop_all(swarm, f"blob {digest.short}: more members say that it has {size_bytes} bytes")
+        self._ports.seed.void(digest)
+
     def make_private(self, swarm: OpenSwarm, upstreams: Iterable[str]) -> None:
         """The bytes of a swarm that nobody is in yet will come from there, privately."""
         for upstream in upstreams:
@@ -187,6 +207,7 @@ class Admission:
         for source in swarm.add_sources(public):
             self._ports.state.add_source(swarm.digest, source)
         session.announced[swarm.digest] = swarm.number
+        swarm.contradicted_by.pop(session.info.peer, None)
         new = session.node not in swarm.members
         member = swarm.join(session.node, peer_name(session.info.peer), held=held, wanted=announce.wanted)
         if announce.wanted and swarm.origin_state == "queued":

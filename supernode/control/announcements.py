@@ -171,7 +171,7 @@ class Announcements:
         verdict, public = await self._verdict(session, digest, announce)
         if verdict.shared:
             try:
-                swarm = await self._serving(digest, verdict, announce, host_of(session), public)
+                swarm = await self._serving(session, digest, verdict, announce, public)
                 try:
                     if self._control.nodes.session(session.node) is session:
                         private, age_s = verdict.private, verdict.age_s
@@ -251,7 +251,7 @@ class Announcements:
     # --- the swarm -----------------------------------------------------------------------------------------------
 
     async def _serving(
-        self, digest: Digest, verdict: Verdict, announce: Announce, opener: str, public: list[Source]
+        self, session: PeerSession, digest: Digest, verdict: Verdict, announce: Announce, public: list[Source]
     ) -> OpenSwarm:
         """The open swarm of this size, once what is in it is of an announced upstream or its digest has passed.
 
@@ -263,15 +263,15 @@ class Announcements:
             # Who sent wrong content lately comes after those that wait for an answer about another origin.
             await asyncio.sleep(2 * _LOOK_S)
         for looks in range(round(OTHER_ORIGIN_WAIT_MAX_S / _LOOK_S)):
-            swarm = await self._swarm(digest, size_bytes, opener, ranges=announce.ranges)
+            swarm = await self._swarm(digest, size_bytes, host_of(session), ranges=announce.ranges)
             same_size = swarm.layout.size_bytes == size_bytes
             if verdict.private and same_size and swarm.untouched and not swarm.private:
                 self._control.admission.make_private(swarm, upstreams)
-            if swarm.private and not (same_size and upstreams <= swarm.private_at):
-                # Whatever this origin says: it unlocks nothing that came from another.
-                raise LayercastError(f"blob {digest.short} is another origin's here, and private")
-            if verdict.private and not (swarm.private or swarm.vouched):
-                raise LayercastError(f"blob {digest.short} comes from where it is public, and is not whole yet")
+            if verdict.private and not (same_size or swarm.vouched) and upstreams <= swarm.private_at:
+                # Each size is the word of members: in the same turn of the loop the swarm is opened anew, or stays.
+                self._control.admission.contradict(session, swarm, size_bytes)
+                continue
+            _check_private(swarm, verdict, upstreams)
             if same_size and (not announce.wanted or swarm.serves(upstreams)):
                 return swarm
             if swarm.vouched or not announce.wanted:
@@ -320,6 +320,7 @@ class Announcements:
                 # Nobody knows any more whose bytes these are: they may be private.
                 self._forget_bytes(digest)
                 own = None
+            _check_size(size_bytes, saved, own)
             return self._control.admission.open(digest, size_bytes, saved, own, opener, ranges=ranges)
         except FrameInvalid as error:
             raise LayercastError(str(error)) from None
@@ -334,6 +335,27 @@ class Announcements:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _check_private(swarm: OpenSwarm, verdict: Verdict, upstreams: set[str]) -> None:
+    """Raises LayercastError where what is in the swarm is not for clients of these upstreams."""
+    same_size = swarm.layout.size_bytes == verdict.size_bytes
+    if swarm.private and not (same_size and upstreams <= swarm.private_at):
+        # Whatever this origin says: it unlocks nothing that came from another.
+        raise LayercastError(f"blob {swarm.digest.short} is another origin's here, and private")
+    if verdict.private and not (swarm.private or swarm.vouched):
+        raise LayercastError(f"blob {swarm.digest.short} comes from where it is public, and is not whole yet")
+
+
+def _check_size(size_bytes: int, saved: SavedSwarm | None, own: SeedBlob | None) -> None:
+    """Raises LayercastError where the digest has passed at another size: then that is a fact."""
+    passed_bytes = size_bytes
+    if own is not None and own.complete:
+        passed_bytes = own.layout.size_bytes
+    elif saved is not None and saved.vouched:
+        passed_bytes = saved.size_bytes
+    if passed_bytes != size_bytes:
+        raise LayercastError(f"the blob has {passed_bytes} bytes by its digest, and not {size_bytes}")
 
 
 def host_of(session: PeerSession) -> str:

@@ -106,6 +106,8 @@ class OpenSwarm:
     # Upstreams that the bytes come from privately; empty for public bytes.
     private_at: set[str] = field(default_factory=set)
     members: dict[int, SwarmMember] = field(default_factory=dict)
+    # Which other size of a private blob a peer said last; one entry a peer.
+    contradicted_by: dict[PeerId, int] = field(default_factory=dict)
     # How many members want it.
     wanted_by: int = 0
     vouched: bool = False

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 
 from proto.ids import Digest
 from proto.runtime.private_files import write_private
-from proto.wire.messages import LISTED, PROVEN, Announce, BlobRefused, Source, SwarmOpened, Withdraw
+from proto.wire.messages import LISTED, PROVEN, Announce, BlobRefused, Source, SwarmOpened, Voided, Withdraw
 from supernode import config
 from supernode.app import Supernode
 from supernode.membership.authorities import AuthorityFolder
@@ -39,8 +40,8 @@ def private() -> Iterator[FakeOrigin]:
 
 
 @contextlib.asynccontextmanager
-async def member(tmp_path: Path, *origins: FakeOrigin) -> AsyncIterator[BarePeer]:
-    """A member of a cluster whose supernode knows these registries."""
+async def cluster(tmp_path: Path, *origins: FakeOrigin) -> AsyncIterator[At]:
+    """Where members join one whose supernode knows these registries."""
     argv = ["--listen", "127.0.0.1:0", "--upload-listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "supernode")]
     for origin in origins:
         argv += ["--insecure-upstream", origin.authority]
@@ -50,10 +51,16 @@ async def member(tmp_path: Path, *origins: FakeOrigin) -> AsyncIterator[BarePeer
         await supernode.start()
         token = create_token(AuthorityFolder(tmp_path / "supernode"), 3600, None)
         write_private(tmp_path / "join.token", token.text.encode())
-        async with BarePeer.connected(At(supernode.api_address, tmp_path / "join.token")) as peer:
-            yield peer
+        yield At(supernode.api_address, tmp_path / "join.token")
     finally:
         await supernode.stop()
+
+
+@contextlib.asynccontextmanager
+async def member(tmp_path: Path, *origins: FakeOrigin) -> AsyncIterator[BarePeer]:
+    """The only member of such a cluster."""
+    async with cluster(tmp_path, *origins) as at, BarePeer.connected(at) as peer:
+        yield peer
 
 
 def announce(origin: FakeOrigin, allowed: int, repository: str = REPOSITORY) -> Announce:
@@ -137,5 +144,56 @@ def test_an_origin_that_lies_about_the_size_makes_nobody_forget_whose_a_blob_is(
             await peer.send(announce(private, PROVEN))
             opened = await peer.expect(SwarmOpened)
             assert (opened.size_bytes, opened.private) == (len(CONTENT), True)
+
+    asyncio.run(go())
+
+
+def test_one_member_s_wrong_size_keeps_no_two_others_from_sharing_and_puts_them_out_no_more(
+    tmp_path: Path, private: FakeOrigin
+) -> None:
+    async def go() -> None:
+        right = announce(private, PROVEN)
+        wrong = replace(right, size_bytes=len(CONTENT) + 1)
+        async with (
+            cluster(tmp_path, private) as at,
+            BarePeer.connected(at) as liar,
+            BarePeer.connected(at) as first,
+            BarePeer.connected(at) as second,
+        ):
+            await liar.send(wrong)
+            assert (await liar.expect(SwarmOpened)).size_bytes == wrong.size_bytes
+            # One word against one.
+            await first.send(right)
+            assert "others' word" in (await first.expect(BlobRefused)).message
+            await second.send(right)
+            await liar.expect(Voided)
+            for peer in (second, first):
+                if peer is first:
+                    await peer.send(right)
+                opened = await peer.expect(SwarmOpened)
+                assert (opened.size_bytes, opened.private) == (len(CONTENT), True)
+            await liar.send(wrong)
+            assert (await liar.expect(BlobRefused)).reason == "unavailable"
+            await first.heard()
+            assert not first.of(Voided) + second.of(Voided)
+
+    asyncio.run(go())
+
+
+def test_a_member_that_says_two_sizes_again_and_again_counts_once(tmp_path: Path, private: FakeOrigin) -> None:
+    async def go() -> None:
+        right = announce(private, PROVEN)
+        async with (
+            cluster(tmp_path, private) as at,
+            BarePeer.connected(at) as honest,
+            BarePeer.connected(at) as liar,
+        ):
+            await honest.send(right)
+            await honest.expect(SwarmOpened)
+            for more in (1, 2, 1, 2):
+                await liar.send(replace(right, size_bytes=len(CONTENT) + more))
+                await liar.expect(BlobRefused)
+            await honest.heard()
+            assert not honest.of(Voided)
 
     asyncio.run(go())
