@@ -179,7 +179,7 @@ def test_a_blob_that_became_private_is_given_no_longer_than_the_operator_says(
     tmp_path: Path, origin: FakeOrigin
 ) -> None:
     digest = some(origin)
-    with peers_of(tmp_path, origin, "--public-ttl", "0s", count=2) as [first, second]:
+    with peers_of(tmp_path, origin, "--permission-ttl", "0s", count=2) as [first, second]:
         assert_pulled(first.proxy, digest)
         origin.token = "for members"
         origin.challenge = 'Basic realm="members"'
