@@ -10,7 +10,9 @@ A held piece that is found rotten is missing again, and a complete blob partial.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
+import operator
 import os
 import threading
 from typing import TYPE_CHECKING, Protocol
@@ -390,7 +392,7 @@ class Blob:
         Pieces that cannot be read are dropped too: written again, a disk puts them elsewhere.
         """
         generation, at_s, forgotten = self._generation, self._host.clock(), self.checks.forgotten
-        pieces &= self.held
+        losses, pieces = len(self.losses), pieces & self.held
         if not pieces:
             return 0
         rotten = rotten_pieces(self, pieces)
@@ -400,7 +402,7 @@ class Blob:
             return 0
         # The next digest check must not find them missing before that was reported.
         with self._check_lock:
-            lost = self._lose(rotten, generation)
+            lost = self._lose(rotten, generation, losses)
             if lost:
                 self._host.found_rotten(self, lost, found_by)
         return lost
@@ -423,10 +425,17 @@ class Blob:
                 os.utime(self.descriptor, ns=(self.checked_ns, self.checked_ns))
                 self.changed_ns = os.fstat(self.descriptor).st_ctime_ns
 
-    def _lose(self, pieces: int, generation: int) -> int:
-        """HELD -> MISSING for these; what they are now (mask)."""
+    def lost_since(self, losses: int) -> int:
+        """See BlobHandle."""
+        return functools.reduce(operator.or_, self.losses[losses:], 0)
+
+    def _lose(self, pieces: int, generation: int, losses: int) -> int:
+        """HELD -> MISSING for these; what they are now (mask).
+
+        But for what another check lost since there were so many losses: it is missing, or has been fetched again.
+        """
         with self._lock:
-            pieces &= self.held
+            pieces &= self.held & ~self.lost_since(losses)
             if generation != self._generation or not pieces:
                 return 0
             held = self.held & ~pieces

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import operator
 from typing import TYPE_CHECKING
 
 from peer.store.base import ALL_PIECES, SignedHashes
@@ -100,7 +98,7 @@ class DiskBlobHandle:
         return len(self._blob.losses)
 
     def lost_since(self, losses: int) -> int:
-        return functools.reduce(operator.or_, self._blob.losses[losses:], 0)
+        return self._blob.lost_since(losses)
 
     def checked_from(self, offset: int, mark: float) -> int:
         if offset >= self.layout.size_bytes:

@@ -55,4 +55,4 @@ def assert_becomes(read: Callable[[], _Value], wanted: _Value) -> None:
     deadline_s = time.monotonic() + COUNTED_TIMEOUT_S
     while (last := read()) != wanted and time.monotonic() < deadline_s:
         time.sleep(_POLL_S)
-    assert last == wanted
+    assert last == wanted, f"{last!r} in place of {wanted!r}"

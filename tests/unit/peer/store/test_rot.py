@@ -278,6 +278,27 @@ def read_checked(handle: BlobHandle, piece: int) -> bytes | None:
     return None if content is None else bytes(content)
 
 
+def test_a_piece_that_two_checks_find_rotten_is_lost_once_and_what_was_fetched_again_stays(
+    store: DiskStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = fill(store, BLOB)
+    flip(only_file(tmp_path, "blobs/*/*/*"), 4321)
+    read = os.preadv
+
+    def found_and_fetched_meanwhile(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        monkeypatch.undo()
+        size_bytes = read(descriptor, buffers, offset)
+        assert handle.check_pieces(1 << 4, "client") == 1 << 4
+        write_piece(handle, BLOB, 4)
+        return size_bytes
+
+    monkeypatch.setattr(os, "preadv", found_and_fetched_meanwhile)
+    assert handle.check_pieces(1 << 4, "scrub") == 0
+    assert store.counters.rotten == {"client": 1}
+    assert handle.held == BLOB.layout.full_mask
+    handle.close()
+
+
 def test_a_piece_in_memory_is_what_was_compared_whatever_becomes_of_the_file(store: DiskStore, tmp_path: Path) -> None:
     handle = fill(store, BLOB)
     content = handle.read_checked(3)
