@@ -13,8 +13,7 @@ from benchmarks.cluster.counting_proxy import CountingProxy
 from benchmarks.cluster.image import Image, make_random_image
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
-from tests.support.clients.podman import wrongly_named_files
-from tests.support.clients_table import BY_PASSWORD, MIRROR, NS, PREFIX
+from tests.support.clients_table import BY_PASSWORD, MIRROR
 from tests.support.counts import assert_received, assert_sent_to_clients
 from tests.support.passwords import PASSWORD, USER, basic_authorization, password_auth
 from tests.support.pullers import Answer, blob_target, get
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from benchmarks.cluster.services import Peer, Service
-    from tests.support.clients import Containerd, DockerDaemon, Podman, Skopeo
+    from tests.support.clients import DockerDaemon
     from tests.support.networks import Lab
 
 pytestmark = pytest.mark.client("docker-registry")
@@ -169,67 +168,6 @@ def test_of_one_registry_each_image_is_given_to_whom_it_is_for(tmp_path: Path, i
                 blob.size_bytes for blob in pushed.blobs
             ]
         assert_never_told([cluster.supernode, *peers], [PASSWORD, ENCODED, reader, reader.rpartition(".")[2]])
-
-
-@pytest.mark.pulls("skopeo", PREFIX, BY_PASSWORD)
-@pytest.mark.root
-@pytest.mark.client("skopeo", "ip", "tc", "nsenter", "curl")
-def test_skopeo_pulls_a_private_image_with_its_own_login(
-    tmp_path: Path, lab: Lab, locked: Registry, image: Image, skopeo: Callable[..., Skopeo]
-) -> None:
-    with Site(lab, locked, tmp_path, named=["quay.io"]) as site:
-        node = site.add_node()
-        client = skopeo(node.client.name, f"{node.peer.proxy}/quay.io")
-        login = {"auths": {node.peer.proxy: {"auth": ENCODED}}}
-        (client.directory / "auth.json").write_text(json.dumps(login))
-        folder = client.pull(f"quay.io/{PRIVATE}:latest")
-        assert wrongly_named_files(folder) == []
-        assert len(list(folder.iterdir())) == len(image.blobs) + 2
-        assert_fetched_for_its_client(node.peer, image.pulled_bytes)
-        services: list[Service] = [site.cluster.supernode, node.peer]
-        assert_never_told(services, [PASSWORD, ENCODED])
-
-
-@pytest.mark.pulls("podman", PREFIX, BY_PASSWORD)
-@pytest.mark.root
-@pytest.mark.client("podman", "ip", "tc", "nsenter", "curl")
-def test_podman_pulls_a_private_image_with_its_own_login(
-    tmp_path: Path, lab: Lab, locked: Registry, image: Image, podman: Callable[..., Podman]
-) -> None:
-    with Site(lab, locked, tmp_path, named=["quay.io"]) as site:
-        node = site.add_node()
-        client = podman(node.client.name, f"{node.peer.proxy}/quay.io")
-        login = {"auths": {f"{node.peer.proxy}/quay.io": {"auth": ENCODED}}}
-        (client.directory / "auth.json").write_text(json.dumps(login))
-        assert f"sha256:{client.pull(f'quay.io/{PRIVATE}:latest')}" == image.config.digest
-        assert_fetched_for_its_client(node.peer, image.pulled_bytes)
-        assert_never_told([site.cluster.supernode, node.peer], [PASSWORD, ENCODED])
-
-
-@pytest.mark.root
-@pytest.mark.client("containerd", "ctr", "ip", "tc", "nsenter", "curl")
-@pytest.mark.parametrize(
-    "by_cri",
-    [
-        pytest.param(True, marks=pytest.mark.pulls("containerd, CRI", NS, BY_PASSWORD)),
-        pytest.param(False, marks=pytest.mark.pulls("containerd, ctr", NS, BY_PASSWORD)),
-    ],
-)
-def test_containerd_pulls_a_private_image_with_its_own_login(
-    tmp_path: Path, lab: Lab, locked: Registry, image: Image, containerd: Callable[..., Containerd], *, by_cri: bool
-) -> None:
-    with Site(lab, locked, tmp_path, named=["quay.io"]) as site:
-        node = site.add_node()
-        daemon, reference = containerd(node.client.name, node.peer.proxy_url), f"quay.io/{PRIVATE}:latest"
-        if by_cri:
-            with daemon.cri() as cri:
-                assert cri.pull(reference, username=USER, password=PASSWORD) == image.config.digest
-        else:
-            login = ["--user", f"{USER}:{PASSWORD}"]
-            daemon.ctr("images", "pull", "--hosts-dir", daemon.certs_dir, *login, reference)
-            assert {blob.digest for blob in image.blobs} <= daemon.content()
-        assert_fetched_for_its_client(node.peer, image.pulled_bytes)
-        assert_never_told([site.cluster.supernode, node.peer], [PASSWORD, ENCODED])
 
 
 @pytest.mark.pulls("dockerd", MIRROR, BY_PASSWORD)

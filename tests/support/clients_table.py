@@ -33,29 +33,29 @@ MIRROR, PREFIX, NS, PROXY, INSECURE = (
     "insecure registry, HTTP_PROXY",
 )
 NAMED: Final = "named in the image, `127.0.0.1:65001/HOST/NAME`"
-NO_LOGIN, BY_PASSWORD, BY_TOKEN = "none", "password", "token"
+NO_LOGIN, BY_PASSWORD, BY_TOKEN, BY_IDENTITY = "none", "password", "token", "identity token"
 
 # Every combination that somebody may want. What no test shows is marked not run.
 ROWS: Final[tuple[tuple[str, str, str], ...]] = (
-    *(("dockerd", MIRROR, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
-    *(("dockerd", PROXY, login) for login in (NO_LOGIN, BY_PASSWORD)),
+    *(("dockerd", MIRROR, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN, BY_IDENTITY)),
+    *(("dockerd", PROXY, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
     ("dockerd", INSECURE, NO_LOGIN),
     ("docker build (BuildKit in dockerd)", MIRROR, NO_LOGIN),
     ("Docker 29 (containerd image store)", NS, NO_LOGIN),
     ("Docker 29 (containerd image store)", NS, BY_PASSWORD),
     ("Docker 29 (containerd image store)", NS, BY_TOKEN),
-    *(("containerd, ctr", NS, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
-    *(("containerd, CRI", NS, login) for login in (NO_LOGIN, BY_PASSWORD)),
+    *(("containerd, ctr", NS, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN, BY_IDENTITY)),
+    *(("containerd, CRI", NS, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN, BY_IDENTITY)),
     *(("containerd 2, many ranges a layer", NS, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
     *(("kubelet with a pull secret", NS, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
-    *(("podman", PREFIX, login) for login in (NO_LOGIN, BY_PASSWORD)),
+    *(("podman", PREFIX, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
     ("podman", NAMED, BY_TOKEN),
-    *(("skopeo", PREFIX, login) for login in (NO_LOGIN, BY_PASSWORD)),
+    *(("skopeo", PREFIX, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN, BY_IDENTITY)),
     ("skopeo", NAMED, BY_PASSWORD),
     ("skopeo", NAMED, BY_TOKEN),
-    ("skopeo", PROXY, NO_LOGIN),
+    *(("skopeo", PROXY, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
     *(("CRI-O", PREFIX, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
-    ("buildah", PREFIX, NO_LOGIN),
+    *(("buildah", PREFIX, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
     ("standalone buildkitd", NS, NO_LOGIN),
     ("crane", NAMED, NO_LOGIN),
     ("oras", NAMED, NO_LOGIN),

@@ -122,6 +122,18 @@ class Node(Namespace):
         """A namespace with one cable, to this node: it reaches the node at `gateway` and nothing else."""
         return self.lab.add_client(self)
 
+    def let_clients_reach(self, address: str) -> None:
+        """Give this process's namespace one more address, and have the clients that this node has now reach just it.
+
+        For what clients ask themselves, and not through their peer: a token service, say.
+        """
+        batch("ip", [f"addr add {address}/32 dev {self.lab.host_device}"])
+        batch("ip", [f"route replace {client.address}/32 via {self.address}" for client in self.clients])
+        batch("ip", [f"route add {address}/32 dev {self.device}"], self.name)
+        _set_sysctl(self.name, "net/ipv4/ip_forward", "1")
+        for client in self.clients:
+            batch("ip", [f"route add {address}/32 via {client.gateway}"], client.name)
+
 
 @dataclass(slots=True)
 class ClientNamespace(Namespace):

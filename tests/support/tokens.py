@@ -1,6 +1,7 @@
 """A token server as docker-registry's token authentication wants it: RS256 tokens with an x5c header.
 
-Anyone gets `pull` for public repositories; a known user gets what the scope asks for. For tests alone.
+Anyone gets `pull` for public repositories; a known user gets what the scope asks for, by GET with a password, or by
+POST (OAuth 2) with a password or an identity token. For tests alone.
 """
 
 from __future__ import annotations
@@ -31,11 +32,15 @@ _LIFE_S: Final = 300
 
 @dataclass(slots=True)
 class TokenRequest:
-    """One request that the token server answered; `user` is "" for an anonymous one."""
+    """One request that the token server answered; `user` is "" for an anonymous one.
+
+    `by` is how it said who it is: nothing, password or refresh_token.
+    """
 
     user: str
     scopes: list[str]
     granted: bool
+    by: str = ""
 
 
 class TokenServer(HttpServer):
@@ -51,14 +56,17 @@ class TokenServer(HttpServer):
         public_repositories: Collection[str] = (),
         *,
         strict_repositories: Collection[str] | None = None,
+        host: str = "127.0.0.1",
     ) -> None:
         self._strict = strict_repositories
         self.refused = 0
         self._signer = signer
         self._users = dict(users)
         self._public = frozenset(public_repositories)
+        self._identity_tokens: dict[str, str] = {}
         self.requests: list[TokenRequest] = []
-        super().__init__(_Handler)
+        self._host = host
+        super().__init__(_Handler, host)
 
     @property
     def realm(self) -> str:
@@ -68,7 +76,7 @@ class TokenServer(HttpServer):
     @property
     def address(self) -> str:
         """HOST:PORT, which an upstream over plain http must allow: it is another port than the registry's."""
-        return f"127.0.0.1:{self.port}"
+        return f"{self._host}:{self.port}"
 
     def registry_auth(self) -> dict[str, object]:
         """The `auth` section of a docker-registry that trusts this server."""
@@ -80,12 +88,22 @@ class TokenServer(HttpServer):
         """Whether that is a user's password."""
         return self._users.get(user) == password
 
+    def identity_token(self, user: str) -> str:
+        """What `docker login` keeps in place of a password: it gets this user tokens, by POST alone."""
+        token = f"identity-of-{self._users[user]}"
+        self._identity_tokens[token] = user
+        return token
+
+    def user_of(self, identity_token: str) -> str | None:
+        """Whose identity token that is."""
+        return self._identity_tokens.get(identity_token)
+
     def is_strict_about(self, scopes: list[str]) -> bool:
         """Whether one of these scopes is of a repository that it does not know."""
         names = [scope.split(":")[1] if scope.count(":") == 2 else scope for scope in scopes]
         return self._strict is not None and any(name not in self._strict for name in names)
 
-    def token(self, user: str, scopes: list[str]) -> str:
+    def token(self, user: str, scopes: list[str], by: str = "") -> str:
         """A signed token for the part of `scopes` that `user` ("" for nobody) may have."""
         now_s = int(time.time())
         claims = {
@@ -98,7 +116,7 @@ class TokenServer(HttpServer):
             "jti": str(uuid.uuid4()),
             "access": [access for scope in scopes if (access := self._access(user, scope))],
         }
-        self.requests.append(TokenRequest(user, scopes, bool(claims["access"])))
+        self.requests.append(TokenRequest(user, scopes, bool(claims["access"]), by))
         der = self._signer.certificate.public_bytes(serialization.Encoding.DER)
         head = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
         signed = f"{_b64url(json.dumps(head).encode())}.{_b64url(json.dumps(claims).encode())}"
@@ -118,18 +136,34 @@ class _Handler(QuietHandler):
     server: TokenServer
 
     def do_GET(self) -> None:
+        """By a password in the Authorization header, or by nothing."""
         user, allowed = self._user()
-        if not allowed:
-            self._send(401, {"details": "incorrect username or password"})
-            return
         query = parse_qs(urlsplit(self.path).query)
-        scopes = [scope for value in query.get("scope", []) for scope in value.split(" ")]
-        if self.server.is_strict_about(scopes):
+        self._answer(user if allowed else None, query.get("scope", []), by="password" if user else "")
+
+    def do_POST(self) -> None:
+        """By a form, as OAuth 2 has it."""
+        form = parse_qs(self.rfile.read(int(self.headers.get("Content-Length", "0"))).decode())
+        fields = {name: values[0] for name, values in form.items()}
+        by = fields.get("grant_type", "")
+        user: str | None = None
+        if by == "password" and self.server.knows(fields.get("username", ""), fields.get("password", "")):
+            user = fields["username"]
+        elif by == "refresh_token":
+            user = self.server.user_of(fields.get("refresh_token", ""))
+        self._answer(user, form.get("scope", []), by)
+
+    def _answer(self, user: str | None, asked: list[str], by: str) -> None:
+        """A token for that user ("" for nobody); None: it is not who it says."""
+        scopes = [scope for value in asked for scope in value.split(" ")]
+        if user is None:
+            self._send(401, {"details": "incorrect username or password"})
+        elif self.server.is_strict_about(scopes):
             self.server.refused += 1
             self._send(403, {"errors": [{"code": "DENIED", "message": "no such scope"}]})
-            return
-        token = self.server.token(user, scopes)
-        self._send(200, {"token": token, "access_token": token, "expires_in": _LIFE_S})
+        else:
+            token = self.server.token(user, scopes, by)
+            self._send(200, {"token": token, "access_token": token, "expires_in": _LIFE_S})
 
     def _user(self) -> tuple[str, bool]:
         """The user's name ("" for nobody) and whether the credentials are good."""

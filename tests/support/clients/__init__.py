@@ -7,6 +7,6 @@ they saw a blob, in /var/lib/containers/cache; that changes no pull.)
 from tests.support.clients.containerd import Containerd
 from tests.support.clients.cri import CriImageService
 from tests.support.clients.docker import DockerDaemon
-from tests.support.clients.podman import Mirror, Podman, Skopeo
+from tests.support.clients.podman import Buildah, Mirror, Podman, Skopeo
 
-__all__ = ["Containerd", "CriImageService", "DockerDaemon", "Mirror", "Podman", "Skopeo"]
+__all__ = ["Buildah", "Containerd", "CriImageService", "DockerDaemon", "Mirror", "Podman", "Skopeo"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.cluster.processes import ProcessError, run
+from benchmarks.cluster.processes import ManagedProcess, ProcessError, run
 from benchmarks.cluster.programs import clean_environment, program
 from tests.support.clients.cri import CriImageService
 from tests.support.clients.folders import Daemon, write_hosts_toml
@@ -77,9 +77,14 @@ class Containerd(Daemon):
         except ProcessError as error:
             raise ProcessError(f"{error}\ncontainerd:\n{self.process.log_tail()}") from None
 
-    def pull(self, reference: str, timeout_s: float = 120.0) -> None:
-        """`ctr images pull` and unpack, through certs.d."""
-        self.ctr("images", "pull", "--hosts-dir", self.certs_dir, reference, timeout_s=timeout_s)
+    def pull(self, reference: str, *login: str, timeout_s: float = 120.0) -> None:
+        """`ctr images pull` and unpack, through certs.d. `login` are its words for that."""
+        self.ctr("images", "pull", "--hosts-dir", self.certs_dir, *login, reference, timeout_s=timeout_s)
+
+    def start_pull(self, reference: str, *login: str) -> ManagedProcess:
+        """Begin a pull and return at once."""
+        argv = self.command("images", "pull", "--hosts-dir", self.certs_dir, *login, reference)
+        return ManagedProcess(argv, name="ctr", netns=self._netns, env=self._environment)
 
     def content(self) -> set[str]:
         """Digests of all blobs that ctr's namespace holds, complete ones alone (containerd has checked them)."""

@@ -48,12 +48,13 @@ class CriImageService:
         username: str = "",
         password: str = "",
         server_address: str = "",
+        identity_token: str = "",
         timeout_s: float = 120.0,
     ) -> str:
         """PullImage; the image's reference as the runtime gives it (its config digest). Raises CriError."""
         request = _field(1, _image_spec(reference))
-        if username:
-            auth = _field(1, username) + _field(2, password)
+        if username or identity_token:
+            auth = _field(1, username) + _field(2, password) + _field(5, identity_token)
             request += _field(2, auth + (_field(4, server_address) if server_address else b""))
         answer = self._call("PullImage", request, timeout_s)
         return next(value.decode() for number, value in _fields(answer) if number == 1)

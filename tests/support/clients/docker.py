@@ -22,8 +22,8 @@ class DockerDaemon(Daemon):
 
     `mirrors` are the URLs of `registry-mirrors` (docker.io alone). `insecure_registries` are HOST:PORT. BuildKit
     speaks plain http to a mirror only where it is on loopback or listed there too, as http://HOST:PORT: without
-    the scheme it does not find the entry. `environment` is further variables of the daemon. Images go
-    when it is closed. Needs root.
+    the scheme it does not find the entry. `environment` is further variables of the daemon; `downloads_max` are the
+    layers that it pulls at a time, of all images. Images go when it is closed. Needs root.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class DockerDaemon(Daemon):
         mirrors: Sequence[str] = (),
         insecure_registries: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        downloads_max: int = 3,
     ) -> None:
         super().__init__("lcd")
         self._host = f"unix://{self.directory}/s"
@@ -43,6 +44,7 @@ class DockerDaemon(Daemon):
                     "registry-mirrors": list(mirrors),
                     "insecure-registries": list(insecure_registries),
                     "max-download-attempts": 5,
+                    "max-concurrent-downloads": downloads_max,
                     "deprecated-key-path": str(self.directory / "key.json"),
                 }
             )
@@ -76,9 +78,13 @@ class DockerDaemon(Daemon):
         output = self.docker("pull", reference, timeout_s=timeout_s)
         return next(line.split()[1] for line in output.splitlines() if line.startswith("Digest: "))
 
-    def start_pull(self, reference: str) -> ManagedProcess:
-        """Begin a pull and return at once; the process ends with the pull, with status 0 if all went well."""
-        return ManagedProcess(self.command("pull", reference), name="docker pull", env=self.environment())
+    def start_pull(self, reference: str, login: Path | None = None) -> ManagedProcess:
+        """Begin a pull and return at once; the process ends with the pull, with status 0 if all went well.
+
+        `login` is a folder with the config.json of a login.
+        """
+        words: list[str | Path] = ["--config", login] if login is not None else []
+        return ManagedProcess(self.command(*words, "pull", reference), name="docker pull", env=self.environment())
 
     def inspect(self, reference: str) -> dict[str, object]:
         """What docker knows of an image. Raises ProcessError if it has none of that name."""

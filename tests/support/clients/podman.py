@@ -1,4 +1,4 @@
-"""podman and skopeo, each with registries.conf, policy and storage of its own."""
+"""podman, buildah and skopeo, each with registries.conf, policy and storage of its own."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.cluster.processes import run
+from benchmarks.cluster.processes import ManagedProcess, run
 from benchmarks.cluster.programs import clean_environment, program
 from tests.support.clients.folders import ClientFolder
 
@@ -40,7 +40,7 @@ insecure = true
 
 
 class _ContainersTool(ClientFolder):
-    """What podman and skopeo share: a folder with the configuration of containers/image."""
+    """What they share: a folder with the configuration of containers/image."""
 
     def __init__(self, mirrors: Sequence[Mirror], *, netns: str | None = None) -> None:
         super().__init__("lcq")
@@ -61,6 +61,10 @@ class _ContainersTool(ClientFolder):
         """Run it to the end; its output. Raises ProcessError."""
         argv = self.command(*words)
         return run(argv, netns=self._netns, env=self.environment, timeout_s=timeout_s).stdout
+
+    def start(self, *words: str | Path) -> ManagedProcess:
+        """Start it and return at once."""
+        return ManagedProcess(self.command(*words), netns=self._netns, env=self.environment)
 
     def command(self, *words: str | Path) -> list[str | Path]:
         """The command line."""
@@ -94,6 +98,17 @@ class Podman(_ContainersTool):
             }
         finally:
             self.run("image", "unmount", reference)
+
+
+class Buildah(_ContainersTool):
+    """buildah with its own vfs storage; a context manager. Needs root."""
+
+    def command(self, *words: str | Path) -> list[str | Path]:
+        """The buildah command line, run with `environment`."""
+        folder = self.directory
+        options: list[str | Path] = ["--root", folder / "root", "--runroot", folder / "runroot"]
+        options += ["--storage-driver", "vfs", "--registries-conf", folder / "registries.conf"]
+        return [program("buildah"), *options, *words]
 
 
 class Skopeo(_ContainersTool):
