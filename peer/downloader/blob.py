@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from peer.downloader.holders import KnownHolders
 from proto.ids import Digest  # noqa: TC001  # compiled, a dataclass looks its fields' types up
-from proto.oci.ranges import ByteRange  # noqa: TC001  # the same
+from proto.oci.ranges import ByteRange, bounds_of
 from proto.pieces import PieceLayout, first_missing, mask_of
 from proto.wire.messages import LISTED, NO_READER, PROVEN, Source
 
@@ -60,11 +60,12 @@ class Reader:
     pieces: int | None = None
 
     def asked(self, layout: PieceLayout | None) -> int:
-        """The pieces that its ranges are in."""
+        """The pieces that its ranges are in; all of them where the whole is its answer."""
         if self.pieces is None and layout is not None:
             self.pieces = 0
-            for each in self.ranges:
-                start, end = each.resolve(layout.size_bytes) or (0, 0)
+            size_bytes = layout.size_bytes
+            bounds = bounds_of(self.ranges, size_bytes) if self.ranges else ()
+            for start, end in bounds if bounds is not None else ((0, size_bytes),):
                 self.pieces |= layout.pieces_in(start, end)
         return self.pieces or 0
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from peer.downloader.contract import BlobWanted, ReaderAt, ReaderClosed
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 from peer.node.workers import CHECK_AHEAD_BYTES
+from proto.oci.ranges import bounds_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,8 +72,9 @@ class BlobReader:
         layout = handle.layout
         last_bytes = layout.length(layout.count - 1) if layout.count else 0
         self._withheld_from = max(0, layout.size_bytes - max(last_bytes, WITHHELD_BYTES_MIN))
-        if ranges and (0, layout.size_bytes) not in (each.resolve(layout.size_bytes) for each in ranges):
-            # Who reads ranges can only check them by what it knows itself, as if they came from the origin.
+        bounds = bounds_of(ranges, layout.size_bytes)
+        if bounds is not None and (0, layout.size_bytes) not in bounds:
+            # Who is sent parts can only check them by what it knows itself, as if they came from the origin.
             self._withheld_from = layout.size_bytes
 
     @property

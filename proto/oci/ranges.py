@@ -70,6 +70,16 @@ def _parse_one(element: str) -> ByteRange | None:
     return ByteRange(first, last)
 
 
+def bounds_of(asked: tuple[ByteRange, ...], size_bytes: int) -> tuple[tuple[int, int], ...] | None:
+    """Where in a blob of this size these ranges are: (start, end) each, without those of which it has no byte.
+
+    None: all of the blob is the answer, because nothing was asked, or more would be sent than the blob has.
+    """
+    bounds = tuple(each for one in asked if (each := one.resolve(size_bytes)) is not None)
+    more_than_all = len(bounds) > 1 and sum(end - start for start, end in bounds) > size_bytes
+    return None if not asked or more_than_all else bounds
+
+
 def parts_read(header: str | None) -> tuple[ByteRange, ...]:
     """The parts of a blob that a client reads; none for one that downloads it, from some byte on. As parse_ranges."""
     asked = parse_ranges(header)
@@ -109,16 +119,12 @@ def select(header: str | None, size_bytes: int) -> tuple[Part, ...]:
     on everything, and no range of nothing could be met. So is one of which more would be sent than it has. Raises
     TooManyRanges.
     """
-    asked = parse_ranges(header)
-    whole = (Part(200, 0, size_bytes, size_bytes),)
-    if not asked or size_bytes == 0:
-        return whole
-    resolved = [bounds for one in asked if (bounds := one.resolve(size_bytes)) is not None]
-    if not resolved:
+    bounds = bounds_of(parse_ranges(header), size_bytes)
+    if bounds is None or size_bytes == 0:
+        return (Part(200, 0, size_bytes, size_bytes),)
+    if not bounds:
         return (Part(416, 0, 0, size_bytes),)
-    if len(resolved) > 1 and sum(end - start for start, end in resolved) > size_bytes:
-        return whole
-    return tuple(Part(206, start, end, size_bytes) for start, end in resolved)
+    return tuple(Part(206, start, end, size_bytes) for start, end in bounds)
 
 
 def format_range(start: int, end: int | None) -> str:

@@ -107,6 +107,15 @@ async def test_nothing_is_withheld_from_who_reads_ranges(store: DiskStore) -> No
 
 
 @pytest.mark.asyncio
+async def test_who_is_sent_all_of_it_in_place_of_ranges_waits_for_the_digest(store: DiskStore) -> None:
+    twice = ByteRange(0, 2 * PIECE)
+    opened = open_blob(store, 3 * PIECE, (twice, twice))
+    opened.put(0, 1, 2)
+    assert await opened.reader.wait_available(0) == 2 * PIECE
+    opened.handle.close()
+
+
+@pytest.mark.asyncio
 async def test_ranges_that_are_all_of_it_are_the_whole(store: DiskStore) -> None:
     opened = open_blob(store, 3 * PIECE, (ByteRange(0, 4 * PIECE),))
     opened.put(0, 1, 2)
