@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# The oldest goes first, and is asked for again. About 1 KiB each.
+# The oldest goes first, and is asked for again. About 1 KiB each, and never more than 8.
 REMEMBERED_MAX: Final = 16_384
+# An answer with more in its header lines is of use to the client that asked, and is not kept.
+LINES_CHARACTERS_MAX: Final = 4096
 # What the answer to `/v2/` may have; nothing else keeps a body here.
 BODY_BYTES_MAX: Final = 4096
 # Where a last answer can stand in for an origin, that one is waited for no longer; and once it did, not asked for so
@@ -140,6 +142,8 @@ class LastAnswers:
         now_s, unix_s = self._clock(), self._unix_clock()
         kept = tuple((name, value) for name, value in lines if name.lower() not in _NOT_KEPT)
         answer = KnownAnswer(status, kept, unix_s - (now_s - asked_s), body[:BODY_BYTES_MAX])
+        if sum(len(name) + len(value) for name, value in kept) > LINES_CHARACTERS_MAX:
+            return answer
         good_for_s = self._good_for_s(caller)
         if fresh_s > 0:
             self._fresh[key] = _Fresh(answer, asked_s, asked_s + min(fresh_s, good_for_s))
@@ -171,9 +175,7 @@ class LastAnswers:
     def forget(self, key: AnswerKey) -> None:
         """The origin refused."""
         self._fresh.pop(key, None)
-        name = key.name
-        if self._last.pop(name, None) is not None and self._file is not None:
-            self._file.forget(name)
+        self._drop_last(key.name)
 
     # --- whether an origin is down ---------------------------------------------------------------------------------
 
@@ -200,9 +202,16 @@ class LastAnswers:
     def _keep_last(self, key: AnswerKey, answer: KnownAnswer) -> None:
         if self.stale_s:
             name = key.name
+            if name not in self._last and len(self._last) >= self._last.most:
+                # Each pull has a token, and so a name, of its own: what is forgotten here stays in no file either.
+                self._drop_last(next(iter(self._last)))
             self._last[name] = answer
             if self._file is not None:
                 self._file.keep(name, answer)
+
+    def _drop_last(self, name: bytes) -> None:
+        if self._last.pop(name, None) is not None and self._file is not None:
+            self._file.forget(name)
 
     def _within(self, key: AnswerKey) -> KnownAnswer | None:
         answer = self._last.get(key.name) if self.stale_s else None

@@ -35,14 +35,19 @@ if TYPE_CHECKING:
     from peer.permission.last_answers import AnswerKey, KnownAnswer
     from peer.proxy.client_request import ClientRequest, ProxyContext
     from peer.registry.base import OriginAnswer
+    from peer.store.base import BlobHandle
 
     # What an origin answered to a HEAD, and the same as it is kept, if it says enough for that.
     _Told = tuple[OriginAnswer, KnownAnswer | None]
+    # Who asks for what, and with which Accept.
+    _Question = tuple[AnswerKey, tuple[str, ...]]
 
 _log = logging.getLogger(__name__)
 
 # A manifest is a packet or two: what takes longer is asked of the origin.
 CLUSTER_S: Final = 10.0
+# What is kept for a question is kept small; docker's six lines have 500.
+ACCEPT_CHARACTERS_MAX: Final = 2048
 _CONDITIONS: Final = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range", "Range")
 
 
@@ -61,7 +66,8 @@ class Manifests:
     def __init__(self, context: ProxyContext) -> None:
         self._context = context
         self._answers = context.answers
-        self._asking: dict[AnswerKey, asyncio.Task[_Told]] = {}
+        # Also by Accept: some registries answer 404 to who does not name the type.
+        self._asking: dict[_Question, asyncio.Task[_Told]] = {}
 
     # --- /v2/ ------------------------------------------------------------------------------------------------------
 
@@ -131,15 +137,16 @@ class Manifests:
 
     async def _ask(self, asked: ClientRequest, key: AnswerKey, within_s: float | None) -> _Told:
         """The origin's answer to a HEAD, one at a time for each question; it is kept. Raises UpstreamError."""
-        task = self._asking.get(key)
+        question = key, _accept_lines(asked)
+        task = self._asking.get(question)
         if task is None:
-            task = self._asking[key] = asyncio.create_task(self._head(asked, key, within_s))
-            task.add_done_callback(lambda done: self._asked(key, done))
+            task = self._asking[question] = asyncio.create_task(self._head(asked, key, within_s))
+            task.add_done_callback(lambda done: self._asked(question, done))
         waiting = asyncio.ensure_future(asyncio.shield(task))
         return await asked.wait_for(waiting, waiting.cancel)
 
-    def _asked(self, key: AnswerKey, task: asyncio.Task[_Told]) -> None:
-        del self._asking[key]
+    def _asked(self, question: _Question, task: asyncio.Task[_Told]) -> None:
+        del self._asking[question]
         if not task.cancelled():
             task.exception()  # it has been told, if anybody still waited
 
@@ -203,19 +210,17 @@ class Manifests:
             _log.info("manifest_not_shared digest=%s upstream=%s reason=%s",
                       head.digest.short, asked.upstream.host, getattr(error, "reason", error))  # fmt: skip
             return None
-        if Digest.of(content, head.digest.algorithm) != head.digest:
+        if content is None:
             _log.error("manifest_mismatch digest=%s upstream=%s", head.digest.short, asked.upstream.host)
-            return None
         return content
 
-    async def _read(self, asked: ClientRequest, head: _Head, allowed: Allowed | None) -> bytes:
+    async def _read(self, asked: ClientRequest, head: _Head, allowed: Allowed | None) -> bytes | None:
         source = Source(asked.upstream.host, _route(asked).repository, manifest=True)
         blob = await self._context.provider.open(head.digest, source, allowed)
         try:
             await _whole(blob)
-            pool, size_bytes = self._context.pool, blob.size_bytes
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(pool, os.pread, blob.handle.fileno(), size_bytes, 0)
+            return await loop.run_in_executor(self._context.pool, _from_store, blob.handle, head.digest)
         finally:
             blob.close()
 
@@ -234,8 +239,7 @@ class Manifests:
         route = asked.registry.route
         if isinstance(route, ManifestRoute) and isinstance(route.reference, Digest):
             return self._digest_key(asked, route.reference)
-        accept = asked.http.headers.getall("Accept", [])
-        return self._answers.key(asked.upstream.host, route.path, asked.caller, accept)
+        return self._answers.key(asked.upstream.host, route.path, asked.caller, _accept_lines(asked))
 
     def _digest_key(self, asked: ClientRequest, digest: Digest) -> AnswerKey:
         path = ManifestRoute(_route(asked).repository, digest).path
@@ -312,8 +316,13 @@ def _is_head(asked: ClientRequest) -> bool:
 def _is_plain(asked: ClientRequest) -> bool:
     reference = _route(asked).reference
     checked = isinstance(reference, str) or reference.checked
-    conditional = any(name in asked.http.headers for name in _CONDITIONS)
-    return checked and not asked.registry.query and not asked.upstream.kind and not conditional
+    special = any(name in asked.http.headers for name in _CONDITIONS) or asked.registry.query or asked.upstream.kind
+    return checked and not special and sum(map(len, _accept_lines(asked))) <= ACCEPT_CHARACTERS_MAX
+
+
+def _accept_lines(asked: ClientRequest) -> tuple[str, ...]:
+    """In an order of our own: docker's is another each time."""
+    return tuple(sorted(asked.http.headers.getall("Accept", [])))
 
 
 def _digest_of(text: str | None) -> Digest | None:
@@ -341,8 +350,19 @@ def _read_head(answer: KnownAnswer, asked: ClientRequest) -> _Head | None:
 def _accepts(asked: ClientRequest, answer: KnownAnswer) -> bool:
     """Whether the client names the type: some registries take `*/*` for none of OCI's."""
     media_type = (answer.line("Content-Type") or "").partition(";")[0].strip().lower()
-    named = ",".join(asked.http.headers.getall("Accept", []))
+    named = ",".join(_accept_lines(asked))
     return media_type in {each.partition(";")[0].strip().lower() for each in named.split(",")}
+
+
+def _from_store(handle: BlobHandle, digest: Digest) -> bytes | None:
+    """In a thread: the manifest, if it is what its digest says. None: the disk has changed it. That is dropped then, and
+    fetched again for who comes next.
+    """
+    content = os.pread(handle.fileno(), handle.layout.size_bytes, 0)
+    if Digest.of(content, digest.algorithm) == digest:
+        return content
+    handle.check_pieces(handle.layout.full_mask, "client")
+    return None
 
 
 async def _whole(blob: OpenedBlob) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import sqlite3
 from typing import TYPE_CHECKING
 
 import pytest
 
-from peer.permission import answer_file
+from peer.permission import answer_file, last_answers
 from peer.permission.answer_file import ANSWERS_FILE, KEY_FILE, SqliteAnswerFile, credential_key
 from peer.permission.credentials import CredentialKeys
 from peer.permission.last_answers import AnswerKey, LastAnswers
@@ -104,6 +105,15 @@ def test_what_is_for_one_client_once_is_not_kept() -> None:
     assert last.line("Set-Cookie") is None
 
 
+def test_an_answer_with_very_much_in_its_lines_is_not_kept() -> None:
+    setting = Setting()
+    lines = [*LINES, ("X-Long", "x" * 5000)]
+    told = setting.answers.keep(setting.key(), MINE, 200, lines, asked_s=setting.now_s, fresh_s=60.0)
+    assert told.line("X-Long") is not None
+    assert setting.answers.fresh(setting.key()) is None
+    assert setting.answers.last(setting.key(), MINE) is None
+
+
 def test_a_token_is_good_until_it_ends_by_its_own_word() -> None:
     setting = Setting()
     token = bearer(setting.now_s + 30)
@@ -175,6 +185,16 @@ def test_answers_outlive_the_process_with_their_age(tmp_path: Path) -> None:
     setting.restart()
     assert setting.answers.last(setting.key(), MINE) is None
     setting.close()
+
+
+def test_it_holds_no_more_than_is_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(last_answers, "REMEMBERED_MAX", 2)
+    setting = Setting(tmp_path)
+    for name in ("first", "second", "third"):
+        setting.keep(Caller(f"Bearer {name}"))
+    setting.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / ANSWERS_FILE)) as file:
+        assert file.execute("SELECT count(*) FROM answers").fetchone() == (2,)
 
 
 def test_a_refusal_outlives_it_too(tmp_path: Path) -> None:

@@ -79,6 +79,8 @@ class ScriptedBlob:
         self.failure: BlobFailed | None = None
         self.readers = 0
         self.waited_for: list[int] = []
+        # Masks of pieces that were to be read again.
+        self.checked: list[int] = []
         self.file = tempfile.TemporaryFile()  # noqa: SIM115 - closed by the node
         self.file.write(content)
         self.file.flush()
@@ -129,6 +131,10 @@ class _Handle:
 
     def read_checked(self, piece: int) -> memoryview | None:
         return self._blob.read_checked(piece)
+
+    def check_pieces(self, pieces: int, found_by: str) -> int:
+        self._blob.checked.append(pieces)
+        return pieces
 
     def fileno(self) -> int:
         return self._blob.file.fileno()

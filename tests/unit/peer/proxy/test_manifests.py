@@ -171,6 +171,34 @@ def test_another_type_is_accepted_by_the_origin_alone(stored: tuple[ScriptedOrig
     assert origin.seen[1].all("Accept") == ["*/*"]
 
 
+def test_who_accepts_the_type_is_not_answered_for_one_who_does_not(
+    stored: tuple[ScriptedOrigin, Mirror], rules: Rules
+) -> None:
+    origin, mirror = stored
+    release = threading.Event()
+
+    def by_accept(seen: Seen) -> Reply:
+        release.wait(WAIT_S)
+        return rules(seen) if seen.all("Accept") == [TYPE] else Reply(404)
+
+    origin.answer = by_accept
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(mirror.request, BY_DIGEST, method="HEAD", headers=[MINE, ("Accept", "*/*")])
+        wait_until(lambda: len(origin.seen) == 1)
+        second = pool.submit(mirror.request, BY_DIGEST, method="HEAD", headers=[MINE, ACCEPT])
+        wait_until(lambda: len(origin.seen) == 2)
+        release.set()
+        assert [each.result()[0].status for each in (first, second)] == [404, 200]
+
+
+def test_a_question_that_would_take_much_to_remember_is_passed_on(stored: tuple[ScriptedOrigin, Mirror]) -> None:
+    origin, mirror = stored
+    long = ("Accept", ", ".join([TYPE] * 100))
+    for _ in range(2):
+        assert mirror.request(TAG, headers=[MINE, long])[1] == MANIFEST
+    assert methods(origin) == ["GET", "GET"]
+
+
 @pytest.mark.parametrize("headers", [[], [OTHER]])
 @pytest.mark.parametrize("target", [TAG, BY_DIGEST])
 def test_who_is_refused_gets_the_origins_own_answer(
@@ -256,6 +284,8 @@ def test_bytes_that_do_not_match_are_given_to_nobody(rules: Rules) -> None:
     with scripted_origin(rules) as origin, running_mirror(origin.upstream, node=node) as mirror:
         assert mirror.request(TAG, headers=[MINE, ACCEPT])[1] == MANIFEST
         assert methods(origin) == ["HEAD", "GET"]
+        # So that it comes anew.
+        assert blob.checked == [1]
 
 
 @pytest.mark.parametrize("extra", [("If-None-Match", '"x"'), ("Range", "bytes=0-1")])
