@@ -279,28 +279,54 @@ def _open(
     Raises UpstreamError, TooManyRanges, FetchCancelled.
     """
     asked = parse_ranges(range_header)
-    if len(asked) > 1:
-        return _open_parts(reader, cancel, range_header)
-    part, body = _open_one(reader, cancel, asked[0] if asked else None)
-    return (part,), body
+    if len(asked) == 1 and asked[0].suffix is None:
+        try:
+            part, body = _open_one(reader, cancel, asked[0])
+        except UpstreamError as error:
+            if error.status != 416:
+                raise
+            return (Part(416, 0, 0, reader.size(cancel)),), None
+        return (part,), body
+    # Where the ranges are that count from its end, and how several are framed, depends on its size.
+    size = reader.size(cancel) if asked else None
+    if size is None:  # all of it is an answer, too
+        return _open_whole(reader, cancel)
+    try:
+        parts, first = _open_parts(reader, cancel, range_header, size)
+    except UpstreamError as error:
+        if error.status != 416:
+            raise
+        # The size was that of a HEAD, which is a hint: the blob is smaller.
+        return _open_whole(reader, cancel)
+    if first is None or first.size_bytes in (None, size):
+        return parts, first
+    # What the blob's own answer says of its size counts.
+    first.close()
+    return _open_parts(reader, cancel, range_header, first.size_bytes)
+
+
+def _open_whole(reader: RangeReader, cancel: Cancellation) -> tuple[tuple[Part, ...], BlobBody]:
+    body = reader.open(0, None, cancel)
+    # Of the whole: an origin may send a part of it first, though nobody asked for one.
+    return (Part(200, 0, body.size_bytes, body.size_bytes),), body
 
 
 def _open_parts(
-    reader: RangeReader, cancel: Cancellation, range_header: str | None
+    reader: RangeReader, cancel: Cancellation, range_header: str | None, size: int
 ) -> tuple[tuple[Part, ...], BlobBody | None]:
-    """The same of several ranges; the body is the answer to the first of them, or what comes instead."""
-    size = reader.size(cancel)
-    # What cannot be told without a size is sent whole, and so is what an origin without ranges sends out of order.
-    parts = select(range_header if size is not None else None, size or 0)
+    """The same of a blob of this size; the body is the answer to the first part, or what comes instead."""
+    parts = select(range_header, size)
     if parts[0].status == 416:
         return parts, None
+    if parts[0].status == 200:
+        return _open_whole(reader, cancel)
     if len(parts) == 1:
-        wanted = ByteRange(parts[0].start, (parts[0].end or 0) - 1) if parts[0].status == 206 else None
-        part, body = _open_one(reader, cancel, wanted)
-        return (part,), body
+        part, first = _open_one(reader, cancel, ByteRange(parts[0].start, (parts[0].end or 0) - 1))
+        return (part,), first
     reads = _reads(parts)
     body = reader.open(*reads[0][0], cancel)
     if not body.is_range and len(reads) > 1:
+        # An origin without ranges, and they are out of order.
         return (Part(200, 0, body.size_bytes, body.size_bytes),), body
     return parts, body
 
@@ -320,28 +346,10 @@ def _reads(parts: tuple[Part, ...]) -> list[list[Range]]:
     return [joined] if in_order else [[each] for each in joined]
 
 
-def _open_one(reader: RangeReader, cancel: Cancellation, wanted: ByteRange | None) -> tuple[Part, BlobBody | None]:
-    """The same of one range, or of the whole blob (None)."""
-    if wanted is None:
-        body = reader.open(0, None, cancel)
-        # Of the whole: an origin may send a part of it first, though nobody asked for one.
-        return Part(200, 0, body.size_bytes, body.size_bytes), body
+def _open_one(reader: RangeReader, cancel: Cancellation, wanted: ByteRange) -> tuple[Part, BlobBody | None]:
+    """The same of one range that counts from the blob's first byte."""
     start, end = wanted.first or 0, None if wanted.last is None else wanted.last + 1
-    if wanted.suffix is not None:
-        size = reader.size(cancel)
-        if size is None:  # where its end is, is not known: all of it is an answer, too
-            return _open_one(reader, cancel, None)
-        resolved = wanted.resolve(size)
-        if resolved is None:
-            return Part(416, 0, 0, size), None
-        start, end = resolved
-    try:
-        body = reader.open(start, end, cancel)
-    except UpstreamError as error:
-        if error.status != 416:
-            raise
-        return Part(416, 0, 0, reader.size(cancel)), None
-    return _answered(wanted, body)
+    return _answered(wanted, reader.open(start, end, cancel))
 
 
 def _answered(wanted: ByteRange, body: BlobBody) -> tuple[Part, BlobBody | None]:

@@ -166,3 +166,18 @@ def test_a_head_has_no_ranges(pair: tuple[FakeOrigin, Mirror]) -> None:
     share(mirror)
     response, _ = mirror.request(PATH, method="HEAD", headers=[("Range", SEVERAL)])
     assert (response.status, response.getheader("Content-Length")) == (200, str(SIZE))
+
+
+@pytest.mark.parametrize("told", [SIZE - 100, SIZE + 100])
+@pytest.mark.parametrize("header", ["bytes=-50", "bytes=0-9,-50", "bytes=-50,-60"])
+def test_where_a_head_told_a_wrong_size_that_of_the_get_counts(
+    pair: tuple[FakeOrigin, Mirror], header: str, told: int
+) -> None:
+    origin, mirror = pair
+    origin.always["HEAD"] = Fault(content_length=told)
+    response, body = mirror.request(PATH, headers=[("Range", header)])
+    if response.status == 200:  # where none of what it told is there
+        assert (told, body) == (SIZE + 100, CONTENT)
+        return
+    assert (response.status, CONTENT[-50:] in body) == (206, True)
+    assert f"/{told}" not in f"{response.getheader('Content-Range')} {body!r}"
