@@ -42,6 +42,7 @@ from peer.proxy.manifests import Manifests
 from peer.proxy.named_upstream import NAMED
 from peer.proxy.passthrough import PassThrough, relay
 from peer.proxy.runner import HostRefused, check_host, name_server
+from peer.proxy.small_answers import SmallAnswers
 from peer.proxy.target import understand
 from proto.errors import LayercastError, LocalError, RemoteError
 from proto.oci.multipart import Multipart
@@ -114,6 +115,7 @@ class _Mirror:
         self._context = context
         self._passthrough = PassThrough(context)
         self._checked = CheckedSending()
+        self._small_answers = SmallAnswers()
         self._manifests = Manifests(context)
         self._logins = logins
 
@@ -138,6 +140,7 @@ class _Mirror:
                 asked = self._understand(request)
                 kind = _KINDS[type(asked.registry.route)]
                 response = await self._answer(asked)
+                await self._small_answers.send(request, response)
             status = response.status
         except LayercastError as error:
             response = refused(_refusal(error, asked), asked.registry if asked is not None else None)
@@ -176,7 +179,7 @@ class _Mirror:
             finally:
                 self._context.answers.changed(asked.upstream.host, asked.registry.route.path)
         if not isinstance(asked.registry.route, BlobRoute):
-            return await self._small(asked)
+            return await self._answer_small(asked)
         if asked.http.method == "HEAD":
             return await self._head(asked)
         headers_by = asyncio.get_running_loop().time() + self._context.limits.headers_s
@@ -202,7 +205,7 @@ class _Mirror:
                     blob.close()
         return await self._passthrough.get(asked)
 
-    async def _small(self, asked: ClientRequest) -> web.StreamResponse:
+    async def _answer_small(self, asked: ClientRequest) -> web.StreamResponse:
         route = asked.registry.route
         if isinstance(route, ManifestRoute):
             return await self._manifests.get(asked)
