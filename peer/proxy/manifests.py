@@ -355,8 +355,8 @@ def _accepts(asked: ClientRequest, answer: KnownAnswer) -> bool:
 
 
 def _from_store(handle: BlobHandle, digest: Digest) -> bytes | None:
-    """In a thread: the manifest, if it is what its digest says. None: the disk has changed it. That is dropped then, and
-    fetched again for who comes next.
+    """In a thread: the manifest, if it is what its digest says. None: the disk has changed it. That is dropped then and
+    fetched again, for who comes next.
     """
     content = os.pread(handle.fileno(), handle.layout.size_bytes, 0)
     if Digest.of(content, digest.algorithm) == digest:
