@@ -1,15 +1,16 @@
 """`layercast`, the operator's command: reads the command line and calls the one that was asked for.
 
 Exit codes: 0 done, 1 it failed (one line on standard error says why), 2 wrong usage, 3 a digest did not match.
+A command's module is imported only where it is asked for, as some take long to import.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from peer.cli import pull, status, up, upkeep
 from peer.cli.contract import CommandError
 from proto import VERSION
 from proto.errors import LayercastError
@@ -17,11 +18,23 @@ from proto.errors import LayercastError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# Each command, and the module of this folder whose add_parser() knows it.
+COMMANDS: Final = {
+    "up": "up",
+    "pull": "pull",
+    "setup": "setup",
+    "status": "status",
+    "verify": "upkeep",
+    "evict": "upkeep",
+}
+# What needs none of them.
+_ABOUT_ITSELF: Final = ("version", "--version")
 _DESCRIPTION = """\
 Peer-to-peer distribution of container image layers: the origin registry sends each blob once.
 
   layercast up                    supernode and peer on this machine, ready as a mirror
   layercast pull alpine:3.20      pull an image through the mirror and check every digest
+  layercast setup containerd      have this machine's containerd pull through its peer; --undo takes it back
   layercast status                how the peer and the supernode are
   layercast verify [DIGEST]       read what this node's store holds, and drop what has rotted
   layercast evict DIGEST          delete a blob from this node's store
@@ -32,7 +45,8 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 a digest did not match.
 """
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """With all commands, or with this one alone, if it is one."""
     parser = argparse.ArgumentParser(
         prog="layercast",
         description=_DESCRIPTION,
@@ -42,10 +56,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"layercast {VERSION}")
     commands = parser.add_subparsers(title="commands", dest="command", required=True, metavar="COMMAND")
-    up.add_parser(commands)
-    pull.add_parser(commands)
-    status.add_parser(commands)
-    upkeep.add_parser(commands)
+    modules = COMMANDS.values() if command is None else [COMMANDS[command]] if command in COMMANDS else []
+    for module in dict.fromkeys(modules):
+        importlib.import_module(f"peer.cli.{module}").add_parser(commands)
     printed = commands.add_parser("version", help="print the version", description="Print the installed version.")
     printed.set_defaults(run=_version)
     return parser
@@ -53,7 +66,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the result is the exit code."""
-    arguments = build_parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    first = words[0] if words else ""
+    arguments = build_parser(first if first in (*COMMANDS, *_ABOUT_ITSELF) else None).parse_args(words)
     try:
         code = arguments.run(arguments)
     except LayercastError as error:

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import tomllib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from peer.setup import containerd
+from peer.setup.contract import SetupRefused
+from tests.unit.peer.setup.machine import MIRROR, Machine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+DEFAULT = "/etc/containerd/certs.d/_default/hosts.toml"
+QUAY = "/etc/containerd/certs.d/quay.io/hosts.toml"
+CRI = 'plugins."io.containerd.grpc.v1.cri"'
+
+
+def test_comments_and_order_stay(tmp_path: Path) -> None:
+    text = (
+        f"# Ours.\nversion = 2 # two\n\n[{CRI}.registry] # here\n  config_path = ''\n\n[debug] # last\n  level = '1'\n"
+    )
+    machine = Machine(tmp_path, {containerd.CONFIG: text})
+    machine.set_up("containerd")
+    assert machine.read(containerd.CONFIG) == text.replace("''", '"/etc/containerd/certs.d"')
+
+
+def test_a_folder_that_is_configured_is_used(tmp_path: Path) -> None:
+    text = f'version = 2\n[{CRI}.registry]\nconfig_path = "/data/certs.d"\n'
+    machine = Machine(tmp_path, {containerd.CONFIG: text})
+    machine.set_up("containerd")
+    assert machine.read(containerd.CONFIG) == text
+    assert MIRROR in machine.read("/data/certs.d/_default/hosts.toml")
+
+
+@pytest.mark.parametrize(
+    ("version", "section"),
+    [
+        ("", "cri"),
+        ("version = 2", "io.containerd.grpc.v1.cri"),
+        ("version = 3", "io.containerd.cri.v1.images"),
+    ],
+)
+def test_each_version_of_the_file_has_its_own_section(version: str, section: str, tmp_path: Path) -> None:
+    machine = Machine(tmp_path, {containerd.CONFIG: f"root = '/data'\n{version}\n"})
+    machine.set_up("containerd")
+    config = tomllib.loads(machine.read(containerd.CONFIG))
+    assert config["plugins"][section]["registry"] == {"config_path": "/etc/containerd/certs.d"}
+
+
+def test_the_peer_stands_before_other_hosts(tmp_path: Path) -> None:
+    text = 'server = "https://quay.io"\n\n# Near.\n[host."https://q.example"]\n  capabilities = ["pull"]\n'
+    machine = Machine(tmp_path, {QUAY: text})
+    machine.set_up("containerd", "quay.io")
+    after = machine.read(QUAY)
+    assert list(tomllib.loads(after)["host"]) == [MIRROR, "https://q.example"]
+    assert after.endswith('\n# Near.\n[host."https://q.example"]\n  capabilities = ["pull"]\n')
+
+
+def test_a_folder_with_certificates_alone_goes_on_trusting_them(tmp_path: Path) -> None:
+    folder = "/etc/containerd/certs.d/10.0.0.5_5000_"
+    names = ("ca.crt", "node.cert", "node.key")
+    machine = Machine(tmp_path, {f"{folder}/{name}": "PEM\n" for name in names})
+    machine.set_up("containerd", "10.0.0.5:5000")
+    hosts = tomllib.loads(machine.read(f"{folder}/hosts.toml"))
+    assert hosts["server"] == "https://10.0.0.5:5000"
+    assert hosts["ca"] == ["ca.crt"]
+    assert hosts["client"] == [["node.cert", "node.key"]]
+    assert list(hosts["host"]) == [MIRROR]
+
+
+def test_a_folder_that_hides_the_default_is_named(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, {QUAY: 'server = "https://quay.io"\n'})
+    assert any("add --registry quay.io" in note for note in machine.set_up("containerd").notes)
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        (f'[{CRI}.registry.mirrors."docker.io"]\nendpoint = ["https://a.example"]\n', r"registry\.mirrors"),
+        (f'[{CRI}.registry.configs."a.example".tls]\ninsecure_skip_verify = true\n', r"configs\.\*\.tls"),
+        ("version = 4", "not TOML"),
+    ],
+)
+def test_what_the_cri_plugin_would_not_take_is_refused(lines: str, why: str, tmp_path: Path) -> None:
+    machine = Machine(tmp_path, {containerd.CONFIG: f"version = 2\n{lines}"})
+    with pytest.raises(SetupRefused, match=why):
+        machine.set_up("containerd")
+    assert list(machine.files()) == [containerd.CONFIG]
+
+
+def test_mirrors_in_an_imported_file_are_refused(tmp_path: Path) -> None:
+    mirrors = f'version = 2\n[{CRI}.registry.mirrors."docker.io"]\nendpoint = ["https://a.example"]\n'
+    files = {
+        containerd.CONFIG: 'version = 2\nimports = ["conf.d/*.toml"]\n',
+        "/etc/containerd/conf.d/a.toml": mirrors,
+    }
+    with pytest.raises(SetupRefused, match="conf"):
+        Machine(tmp_path, files).set_up("containerd")
+
+
+def test_a_disabled_cri_plugin_is_told(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, {containerd.CONFIG: 'disabled_plugins = ["cri"]\n'})
+    assert any("disables the CRI plugin" in note for note in machine.set_up("containerd").notes)
+    assert tomllib.loads(machine.read(DEFAULT)) == {"host": {MIRROR: {"capabilities": ["pull", "resolve"]}}}
