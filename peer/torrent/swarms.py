@@ -5,6 +5,10 @@ fetched if it was asked for, what is held is served in any case. libtorrent writ
 before it can check them, so it has to be the only writer; give_way() ends its part before another one begins. A piece
 that it has verified is checked once more and marked held (BlobHandle.adopt) before anybody is told of it.
 
+Of a wrong piece of which several peers sent blocks libtorrent does not know whose was wrong: it trusts all of them
+less, and after four such pieces bans them all. When nothing comes any more after that, the blob is joined afresh,
+which forgets the bans, and its peers are asked one at a time: so only who sends wrong blocks is banned again.
+
 Which blobs, and whom to connect to, is decided elsewhere.
 """
 
@@ -202,6 +206,9 @@ class TorrentSwarms(PieceDelivery):
         self._session.ask_counters()
         for digest in list(self._waiting):
             self._join(digest)
+        for torrent in list(self._torrents.values()):
+            if torrent.halted(time.monotonic()):
+                self._ask_another(torrent)
 
     def _let_go_of_files(self) -> None:
         for torrent in list(self._leaving.values()):
@@ -218,6 +225,8 @@ class TorrentSwarms(PieceDelivery):
     def _met(self, digest: Digest, addresses: list[str]) -> None:
         if digest in self._known:
             self._known[digest].add_peers(addresses)
+            if self._known[digest].alone:
+                return  # their turn comes
         self._connect(digest, addresses)
 
     def _join(self, digest: Digest) -> None:
@@ -256,27 +265,39 @@ class TorrentSwarms(PieceDelivery):
                 os.close(descriptor)
             blob.close()
             raise
-        torrent = JoinedBlob(digest, known.layout, handle, descriptor, blob, complete)
+        torrent = JoinedBlob(digest, known.layout, handle, descriptor, blob, complete, doubted=bool(known.alone))
         self._torrents[digest] = self._of_handle[handle] = torrent
         self._waiting.discard(digest)
         if not fetched:
             self._serve(torrent)
         log.debug("torrent_joined digest=%s pieces=%d fetched=%s", digest.short, sum(held), fetched)
-        self._connect(digest, known.peers)
+        self._connect(digest, known.asked)
+
+    def _ask_another(self, torrent: JoinedBlob) -> None:
+        known = self._known.get(torrent.digest)
+        if known is not None:
+            address = known.ask_next_alone()
+            log.warning("torrent_doubted digest=%s: wrong blocks came; asks %s", torrent.digest.short, address or "all")
+            self._leave(torrent, again=True)
 
     def _fetch(self, digest: Digest) -> None:
         self._fetched.add(digest)
         self._join(digest)
 
     def _finished(self, digest: Digest) -> None:
-        self._fetched.discard(digest)
-        self._waiting.discard(digest)
+        self._fetch_no_more(digest)
         torrent = self._torrents.get(digest)
         if torrent is None:
             self._join(digest)
         else:
             torrent.complete = True
             self._serve(torrent)
+
+    def _fetch_no_more(self, digest: Digest) -> None:
+        self._fetched.discard(digest)
+        self._waiting.discard(digest)
+        if digest in self._known:
+            self._known[digest].alone.clear()
 
     def _serve(self, torrent: JoinedBlob) -> None:
         """Nothing more is fetched of it."""
@@ -324,6 +345,8 @@ class TorrentSwarms(PieceDelivery):
             self._adoption.flushed(torrent)
         elif isinstance(alert, libtorrent.torrent_paused_alert):
             torrent.paused = True
+        elif isinstance(alert, libtorrent.peer_ban_alert):
+            torrent.doubted = True
         elif isinstance(alert, libtorrent.file_error_alert | libtorrent.torrent_error_alert):
             self._failed(torrent, f"blob {torrent.digest.short}: {alert.message()}")
 
@@ -333,6 +356,9 @@ class TorrentSwarms(PieceDelivery):
             if torrent is None or torrent.left_s:
                 continue
             received_bytes, sent_bytes = torrent.moved_since(status)
+            known = self._known.get(torrent.digest)
+            if known is not None and known.alone:
+                received_bytes = 0  # it may be wrong each time: pieces alone are progress
             if received_bytes > 0 or sent_bytes > 0:
                 self._events.payload_moved(torrent.digest, received_bytes, sent_bytes)
 
@@ -352,8 +378,7 @@ class TorrentSwarms(PieceDelivery):
 
     def _end(self, digest: Digest) -> None:
         """Leave it for good."""
-        self._fetched.discard(digest)
-        self._waiting.discard(digest)
+        self._fetch_no_more(digest)
         if digest in self._torrents:
             self._leave(self._torrents[digest])
         elif digest in self._leaving:

@@ -161,6 +161,27 @@ def test_wrong_bytes_of_a_seed_are_never_held(tmp_path: Path, seed: Side, node: 
     good.close()
 
 
+def test_who_was_banned_along_with_who_sent_wrong_bytes_is_asked_again(
+    tmp_path: Path, seed: Side, blob: SomeBlob
+) -> None:
+    # Nearly every third node bans both, by which blocks come first; there is no way to have that for sure.
+    liar, nodes = make_side(tmp_path / "liar"), [make_side(tmp_path / f"node-{number}") for number in range(8)]
+    seeded(seed, blob)
+    source = fill(liar.store, blob)
+    os.pwrite(source.fileno(), bytes(SIZE_BYTES), 0)
+    source.close()
+    liar.offer(blob)
+    handles = [wanted(node, blob) for node in nodes]
+    for node in nodes:
+        node.swarms.connect(blob.digest, [liar.address, seed.address])
+    for handle in handles:
+        wait_whole(handle)
+        assert handle.check_digest()
+        handle.close()
+    for side in (*nodes, liar):
+        side.close()
+
+
 def test_content_that_libtorrent_believes_is_checked_once_more(seed: Side, node: Side, blob: SomeBlob) -> None:
     seeded(seed, blob)
     handle = node.store.open(blob.digest, blob.layout)
