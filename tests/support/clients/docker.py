@@ -23,7 +23,8 @@ class DockerDaemon(Daemon):
     `mirrors` are the URLs of `registry-mirrors` (docker.io alone). `insecure_registries` are HOST:PORT. BuildKit
     speaks plain http to a mirror only where it is on loopback or listed there too, as http://HOST:PORT: without
     the scheme it does not find the entry. `environment` is further variables of the daemon; `downloads_max` are the
-    layers that it pulls at a time, of all images. Images go when it is closed. Needs root.
+    layers that it pulls at a time, of all images. `further` are more of its options. Images go when it is closed.
+    Needs root.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class DockerDaemon(Daemon):
         insecure_registries: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         downloads_max: int = 3,
+        further: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__("lcd")
         self._host = f"unix://{self.directory}/s"
@@ -46,6 +48,7 @@ class DockerDaemon(Daemon):
                     "max-download-attempts": 5,
                     "max-concurrent-downloads": downloads_max,
                     "deprecated-key-path": str(self.directory / "key.json"),
+                    **(further or {}),
                 }
             )
         )
