@@ -61,14 +61,16 @@ def _admit(state: State, blob: Blob, reader: Reader) -> None:
     begin(state, blob)
 
 
-def shared(state: State, blob: Blob, source: Source, allowed: int) -> None:
+def shared(state: State, blob: Blob, source: Source, allowed: int, *, public: bool) -> None:
     """The supernode shares it among members whose clients this source allows. `allowed`: what it was told.
 
-    What it took a manifest's word for, it has found to be there.
+    What it took a manifest's word for, it has found to be there. `public`: the bytes are, at another place.
     """
-    blob.upstreams[source.upstream] = None
-    state.mark_private(blob, source.upstream)
-    blob.alone, blob.private_source = False, source
+    if not public:
+        blob.upstreams[source.upstream] = None
+        state.mark_private(blob, source.upstream)
+        blob.private_source = source
+    blob.alone = False
     for reader in blob.readers.values():
         if reader.source != source or reader.failed or reader.admitted:
             continue

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from proto.wire.messages import Source
 
 # What the proxy knows of (peer.node.blobs.NotShared); another reason of the supernode's becomes the last.
-_REASONS: Final = ("private", "unknown", "rate_limited", "slow", "limit", "unavailable")
+_REASONS: Final = ("private", "unknown", "rate_limited", "slow", "limit", "unavailable", "foreign")
 # The origin did not decide.
 _OUTAGES: Final = ("rate_limited", "unavailable")
 
@@ -45,15 +45,42 @@ def blob_wanted(state: State, event: BlobWanted) -> Blob:
     elif blob.layout is not None and _is_known_public(state, blob, event.source):
         if _bind(state, blob, event.source):
             admit(state, blob, event.source)
-    elif (reader.proven and blob.complete) or (
-        reader.allowed and not state.connected and state.is_denied(event.source)
-    ):
+    elif reader.proven and blob.complete:
+        _wanted_from_store(state, blob, reader)
+    elif reader.allowed and not state.connected and state.is_denied(event.source):
         private.wanted(state, blob, reader)
     elif reader.allowed and not set_layout(state, blob, reader.allowed_bytes or 0, None):
         refuse(state, blob, reader, "foreign", "the origin says another size than the blob has here")
     else:
         ask(state, blob, event.source, reader.allowed)
     return blob
+
+
+def _wanted_from_store(state: State, blob: Blob, reader: Reader) -> None:
+    """A public blob is here, and the client's origin allows it. If that is another one than it came from, the blob must
+    be public there still: no other origin's word unlocks what was made private.
+    """
+    if not blob.upstreams or reader.source.upstream in blob.upstreams:
+        private.wanted(state, blob, reader)
+        return
+    came_from = [source for source in blob.sources if source.upstream in blob.upstreams]
+    if any(state.is_public(blob.digest, source) for source in came_from):
+        private.wanted(state, blob, reader)
+    elif came_from:
+        ask(state, blob, came_from[0])
+    else:
+        refuse(state, blob, reader, "foreign", "what is here of this blob came from where it is private now")
+
+
+def _look_again(state: State, blob: Blob, source: Source, *, outage: bool = False) -> None:
+    """Of this place it is known now whether it is public; clients of others may have waited for that."""
+    for reader in list(blob.readers.values()):
+        waits = reader.proven and blob.complete and not (reader.admitted or reader.failed or blob.private)
+        if waits and reader.source.upstream != source.upstream:
+            if outage:
+                private.wanted(state, blob, reader)
+            else:
+                _wanted_from_store(state, blob, reader)
 
 
 def _is_known_public(state: State, blob: Blob, source: Source) -> bool:
@@ -87,6 +114,7 @@ def serve(state: State, blob: Blob, source: Source, asked_at: float, *, anew: bo
     if _bind(state, blob, source, anew=anew):
         state.mark_public(blob, source, asked_at)
         admit(state, blob, source)
+        _look_again(state, blob, source)
 
 
 def _bind(state: State, blob: Blob, source: Source, *, anew: bool = True) -> bool:
@@ -149,7 +177,13 @@ def public_checked(state: State, event: PublicChecked) -> Blob | None:
         return blob
     if not reason and not set_layout(state, blob, event.size_bytes, None):
         reason = "limit"
-    if not reason:
+    if not reason and blob.complete and blob.upstreams and source.upstream not in blob.upstreams:
+        # As if it allowed each of its clients: the blob came from another.
+        for reader in list(blob.readers.values()):
+            if reader.source == source and not (reader.answered or reader.failed):
+                reader.allowed_bytes, reader.proven = event.size_bytes, True
+                _wanted_from_store(state, blob, reader)
+    elif not reason:
         serve(state, blob, source, asked_at)
     elif not (state.connected and blob.asked_for(source) >= 0):
         message = event.message or "the blob's size is not one we serve"
@@ -174,13 +208,14 @@ def source_refused(
     for reader in list(blob.readers.values()):
         if reader.source != source or reader.answered or reader.failed:
             continue
-        if not reader.allowed or reason in ("slow", "unproven"):
+        if not reader.allowed or reason in ("slow", "unproven", "foreign"):
             known = "private" if reason == "unproven" else reason if reason in _REASONS else "unavailable"
             refuse(state, blob, reader, known, message, retry_after_s)
         elif state.connected and reader.allowed > allowed:
             ask(state, blob, source, reader.allowed)
         else:
             private.wanted(state, blob, reader)
+    _look_again(state, blob, source, outage=reason not in ("private", "unknown"))
     if not blob.complete and not blob.swarm and not any(r.admitted and not r.failed for r in blob.readers.values()):
         blob.wanted = False
 

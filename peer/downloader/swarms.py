@@ -41,7 +41,9 @@ def found(state: State, event: BlobFound) -> Blob | None:
     blob.sources = list(event.sources)
     blob.private_at = dict.fromkeys(event.private_at)
     blob.alone = blob.private
-    blob.upstreams = {source.upstream: None for source in event.sources}
+    # Of a complete one: where it was public first.
+    came_from = event.sources[-1:] if event.complete else event.sources
+    blob.upstreams = {source.upstream: None for source in came_from}
     state.note(blob, "found in the store")
     return blob
 
@@ -73,7 +75,11 @@ def opened(state: State, event: SwarmOpened) -> Blob | None:
         state.send(Stored(0, blob.swarm, piece, 0))
     blob.announced_held = blob.held
     if asked is not None and event.private:
-        private.shared(state, blob, asked.source, asked.allowed)
+        for source in event.public_at:
+            # Its bytes are no secret: they came from there.
+            state.mark_public(blob, source, asked.at - max(0.0, event.age_s))
+            blob.upstreams.setdefault(source.upstream)
+        private.shared(state, blob, asked.source, asked.allowed, public=bool(event.public_at))
     elif asked is not None and asked.asks:
         # The word is at most so old: its age, and the time that the question and the answer took together.
         serve(state, blob, asked.source, asked.at - max(0.0, event.age_s), anew=anew)

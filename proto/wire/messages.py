@@ -246,6 +246,8 @@ class SwarmOpened:
     `private`: it is not. The node gives it to those alone whom that source allows, and takes pieces by TLS alone.
     `age_s`: how long ago the source was asked; infinite for what counts this once alone.
     `whole`: it is of use as a whole alone, and who reads ranges asks the origin.
+    `public_at`: of a private one, the other place where its bytes came from, which gives them to anyone; `age_s` is of
+    that one's word then.
     """
 
     swarm: int
@@ -256,6 +258,7 @@ class SwarmOpened:
     private: bool = False
     age_s: float = 0.0
     whole: bool = False
+    public_at: tuple[Source, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +267,8 @@ class BlobRefused:
 
     `reason`: private (the origin wants a credential), unknown (404 there), unavailable, slow (it has not answered yet:
     ask again), rate_limited (not before `retry_after_s`, if that is not 0), limit, unproven (the origin is to be
-    asked for the blob itself, with the client's credential).
+    asked for the blob itself, with the client's credential), foreign (what is here came from another origin, which
+    gives it to nobody now).
     """
 
     digest: str

@@ -42,6 +42,18 @@ MADE_WAY_S: Final = 60.0
 MADE_WAY_MAX: Final = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which a peer gets a blob: see SwarmOpened."""
+
+    private: bool = False
+    age_s: float = 0.0
+    public_at: tuple[Source, ...] = ()
+
+
+_TO_ANYONE: Final = Terms()
+
+
 @dataclass(eq=False, slots=True)
 class Admission:
     """Opens swarms and lets peers in."""
@@ -191,21 +203,18 @@ class Admission:
         swarm: OpenSwarm,
         announce: Announce,
         public: Iterable[Source],
-        *,
-        private: bool = False,
-        age_s: float = 0.0,
+        terms: Terms = _TO_ANYONE,
     ) -> None:
-        """A peer announced the blob, which these sources give to anyone; answer it. Raises FrameInvalid.
+        """A peer announced the blob, which these sources give to anyone, or to clients of that peer; answer it.
 
-        `private`: they give it to clients of that peer. `age_s`: so long ago they were asked.
+        Raises FrameInvalid.
         """
         held = _held(swarm, announce)
         quarantined = self._nodes.is_quarantined(session.info.peer)
         public = list(public)
         if announce.wanted and public and not swarm.wanted_by:
             swarm.begin_at(swarm.upstream or public[0].upstream, self._ports.clock())
-        for source in swarm.add_sources(public):
-            self._ports.state.add_source(swarm.digest, source)
+        self._add_sources(swarm, public)
         session.announced[swarm.digest] = swarm.number
         swarm.contradicted_by.pop(session.info.peer, None)
         new = session.node not in swarm.members
@@ -213,7 +222,7 @@ class Admission:
         if announce.wanted and swarm.origin_state == "queued":
             for fetch_id in swarm.fetches:
                 self._ports.seed.also_wanted(fetch_id, member.name)
-        member.private = private or swarm.private
+        member.private = terms.private or swarm.private
         member.upstreams |= {source.upstream for source in public}
         if quarantined:
             swarm.mistrust(session.node)
@@ -221,7 +230,7 @@ class Admission:
             self._participation.remember_holder(session, swarm)
         else:
             self._participation.forget_holder(session, swarm)
-        self._answer(session, swarm, member, age_s)
+        self._answer(session, swarm, member, terms)
         if new and not swarm.inline and swarm.is_owner(session.node):
             # If the supernode were lost now, who does not know it would ask the origin for its spans, too.
             self._notifier.send_holders_to_all(swarm)
@@ -236,12 +245,17 @@ class Admission:
         if swarm.returned(session.node):
             self._ports.post(contract.RecoveryPeerReturned(swarm.number, session.node))
 
-    def _answer(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember, age_s: float) -> None:
+    def _add_sources(self, swarm: OpenSwarm, public: Iterable[Source]) -> None:
+        for source in swarm.add_sources(public):
+            if source.upstream == swarm.upstream:  # of the others it would not be known that they came later
+                self._ports.state.add_source(swarm.digest, source)
+
+    def _answer(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember, terms: Terms) -> None:
         """The answer to an announcement, and what a member that wants the blob needs to begin."""
         if member.wanted and swarm.layout.count > 1 and self._ports.delivery.leases_pieces:
             # It can connect before its first lease comes.
             self._notifier.introduce(session, SEED_NODE)
-        self._notifier.send_opened(session, swarm, member, age_s)
+        self._notifier.send_opened(session, swarm, member, terms.age_s, terms.public_at)
         if member.wanted:
             session.wanting.add(swarm.number)
             if not swarm.inline:

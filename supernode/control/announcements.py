@@ -16,6 +16,7 @@ from proto.ids import Digest
 from proto.oci.routes import check_repository
 from proto.oci.upstreams import normalise_upstream
 from proto.wire.messages import Announce, BlobRefused, Source, Withdraw
+from supernode.control.admission import Terms
 from supernode.control.peer_session import TEXT_MAX
 from supernode.control.verification import SILENT_S, VOIDS_MAX
 from supernode.origin.public_access import Verdict
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
     # Whose announcements, and of which upstream.
     _Line = tuple[PeerSession, str]
+    # A place where a blob is public, and its word.
+    _Place = tuple[Source, Verdict]
 
 # Announcements of one digest by one peer that may wait for an answer: one a source is normal.
 WAITING_PER_DIGEST_MAX: Final = 64
@@ -56,6 +59,10 @@ OTHER_ORIGIN_WAIT_MAX_S: Final = 15.0
 # What an origin says to who has no credential, of a blob that it may give to others.
 _MAY_BE_PRIVATE: Final = ("private", "unknown", "rate_limited")
 _LOOK_S: Final = 0.1
+
+
+class ForeignBytes(LayercastError):
+    """What is here of a blob came from another origin than was named, and that gives it to nobody now."""
 
 
 @dataclass(slots=True)
@@ -171,11 +178,13 @@ class Announcements:
         verdict, public = await self._verdict(session, digest, announce)
         if verdict.shared:
             try:
-                swarm = await self._serving(session, digest, verdict, announce, public)
+                swarm, elsewhere = await self._serving(session, digest, verdict, announce, public)
                 try:
                     if self._control.nodes.session(session.node) is session:
-                        private, age_s = verdict.private, verdict.age_s
-                        self._control.admission.enter(session, swarm, announce, public, private=private, age_s=age_s)
+                        terms = Terms(verdict.private, verdict.age_s)
+                        if verdict.private and elsewhere is not None:
+                            terms = Terms(True, elsewhere[1].age_s, (elsewhere[0],))
+                        self._control.admission.enter(session, swarm, announce, public, terms)
                 finally:
                     # Also where it breaks the protocol: nobody may be in it.
                     self._control.participation.settle(swarm)
@@ -186,7 +195,7 @@ class Announcements:
             except FrameInvalid:
                 raise
             except LayercastError as error:
-                verdict = Verdict(0, "unavailable", str(error))
+                verdict = Verdict(0, "foreign" if isinstance(error, ForeignBytes) else "unavailable", str(error))
                 self._close_if_idle(digest)
         if not session.announced.get(digest):
             session.announced.pop(digest, None)
@@ -252,8 +261,9 @@ class Announcements:
 
     async def _serving(
         self, session: PeerSession, digest: Digest, verdict: Verdict, announce: Announce, public: list[Source]
-    ) -> OpenSwarm:
-        """The open swarm of this size, once what is in it is of an announced upstream or its digest has passed.
+    ) -> tuple[OpenSwarm, _Place | None]:
+        """The open swarm of this size, once what is in it is of an announced upstream or its digest has passed; and
+        another place where its bytes are public.
 
         Raises LayercastError where there is none, or that takes too long: the clients then have it from the origin that
         they named.
@@ -264,6 +274,10 @@ class Announcements:
             await asyncio.sleep(2 * _LOOK_S)
         for looks in range(round(OTHER_ORIGIN_WAIT_MAX_S / _LOOK_S)):
             swarm = await self._swarm(digest, size_bytes, host_of(session), ranges=announce.ranges)
+            elsewhere = None
+            if places := swarm.public_elsewhere(upstreams) if announce.asks or announce.wanted else []:
+                elsewhere = await self._still_public(places, digest, session.info.peer)
+                swarm = await self._swarm(digest, size_bytes, host_of(session), ranges=announce.ranges)
             same_size = swarm.layout.size_bytes == size_bytes
             if verdict.private and same_size and swarm.untouched and not swarm.private:
                 self._control.admission.make_private(swarm, upstreams)
@@ -273,7 +287,7 @@ class Announcements:
                 continue
             _check_private(swarm, verdict, upstreams)
             if same_size and (not announce.wanted or swarm.serves(upstreams)):
-                return swarm
+                return swarm, elsewhere
             if swarm.vouched or not announce.wanted:
                 raise LayercastError(
                     f"blob {digest.short} has {swarm.layout.size_bytes} bytes here, the origin says {size_bytes}"
@@ -286,6 +300,21 @@ class Announcements:
             if not self._control.admission.makes_way(swarm, public[0].upstream):
                 await asyncio.sleep(_LOOK_S)
         raise LayercastError(f"blob {digest.short} comes from another origin, and its digest has not passed yet")
+
+    async def _still_public(self, places: list[Source], digest: Digest, asker: PeerId) -> _Place | None:
+        """Of these places one that still gives the blob to anyone; None where that cannot be known now.
+
+        Raises ForeignBytes where none does: no other origin's word unlocks what was made private.
+        """
+        refused = True
+        for place in places:
+            verdict = await self._public_access.check(place, digest, asker)
+            if verdict.shared:
+                return place, verdict
+            refused = refused and verdict.reason in ("private", "unknown")
+        if refused:
+            raise ForeignBytes(f"blob {digest.short} came from {places[0].upstream}, which gives it to nobody now")
+        return None
 
     async def _swarm(self, digest: Digest, size_bytes: int, opener: str, *, ranges: bool = False) -> OpenSwarm:
         """The open swarm; else one of this size is opened. Raises LayercastError where that cannot be."""

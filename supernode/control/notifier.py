@@ -18,6 +18,7 @@ from proto.wire.tickets import TICKET_RENEW_S
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from proto.wire.messages import Source
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.peer_session import PeerSession
     from supernode.control.piece_hashes import Signer
@@ -76,15 +77,24 @@ class Notifier:
                 member.passes_on |= signed.pieces
         member.hashes_sent |= missing
 
-    def send_opened(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember, age_s: float = 0.0) -> None:
-        """The answer to an announcement, with a ticket that is good for ten minutes. `age_s`: of the origin's word."""
+    def send_opened(
+        self,
+        session: PeerSession,
+        swarm: OpenSwarm,
+        member: SwarmMember,
+        age_s: float = 0.0,
+        public_at: tuple[Source, ...] = (),
+    ) -> None:
+        """The answer to an announcement, with a ticket that is good for ten minutes. The rest: see SwarmOpened."""
         member.ticket_renew_s = self._clock() + TICKET_RENEW_S
         ticket = self._signer.ticket(swarm.digest, session.info.peer)
         size_bytes, piece_size_bytes = swarm.layout.size_bytes, swarm.layout.piece_size_bytes
         digest, private = str(swarm.digest), member.private
         # What a member's own client brings is vouched for by the blob's digest alone.
         whole = swarm.private and not any(self._has_login(source.upstream) for source in swarm.sources[:1])
-        session.send(SwarmOpened(swarm.number, digest, size_bytes, piece_size_bytes, ticket, private, age_s, whole))
+        session.send(
+            SwarmOpened(swarm.number, digest, size_bytes, piece_size_bytes, ticket, private, age_s, whole, public_at)
+        )
 
     def send_holders(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
         """Whom to ask if this session is lost, if that changed."""

@@ -441,6 +441,12 @@ class OpenSwarm:
         """Whether a reader that named these may have what is here: others' bytes only once the digest has passed."""
         return self.vouched or not self.upstream or self.upstream in upstreams
 
+    def public_elsewhere(self, upstreams: set[str]) -> list[Source]:
+        """The places where its bytes, public ones, came from, if those are of none of these upstreams."""
+        if self.private or not self.vouched or self.empty or self.upstream in upstreams:
+            return []
+        return [source for source in self.sources if source.upstream == self.upstream]
+
     def silent_s(self, now: float) -> float:
         """For how long nothing of it came, infinite where nobody wants it; 0 while the digest is being compared."""
         if self.checking:

@@ -104,6 +104,27 @@ def assert_shared(peers: list[Peer], good: FakeOrigin, digest: str) -> None:
     assert len(good.blob_requests("GET")) == 1
 
 
+def test_a_layer_that_one_registry_gives_to_anyone_is_shared_by_all_who_may_have_it_at_another(
+    cluster: Cluster, good: FakeOrigin, other: FakeOrigin
+) -> None:
+    digest = some(good, other)
+    other.token, other.challenge = "mine", 'Basic realm="private"'
+    public_first, private_first, last = cluster.peers
+    for peer, origin, headers in [
+        (public_first, good, {}),
+        (private_first, other, {"Authorization": "Bearer mine"}),
+        (private_first, good, {}),
+        (last, good, {}),
+    ]:
+        with Pull(peer.proxy, f"{blob_target(digest)}?ns={origin.authority}", headers=headers) as running:
+            assert_right(running, digest)
+        assert_received(peer, passthrough=0, origin=0)
+    assert (len(good.blob_requests("GET")), [asked.range for asked in other.blob_requests("GET")]) == (1, ["bytes=0-0"])
+    # To the other registry's clients it is as private as ever.
+    with start(private_first, digest, other) as running:
+        assert running.result().status == 401
+
+
 @pytest.mark.parametrize("bytes_per_s", [None, SLOW_BYTES_S], ids=["at-once", "slowly"])
 @pytest.mark.parametrize("surplus", [b"", b"more"], ids=["same-size", "other-size"])
 def test_a_registry_that_lies_spoils_no_pull_of_a_good_one(

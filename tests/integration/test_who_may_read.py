@@ -179,6 +179,7 @@ class Site:
     cluster: Cluster
     passwords: Path
     once_public: FakeOrigin
+    liar: FakeOrigin
     deleted: list[Question]
     remover: dict[str, str]
 
@@ -189,6 +190,8 @@ class Site:
         elif number == 1:
             self.once_public.token, self.once_public.challenge = "not-yours", 'Basic realm="closed"'
             self.world.public.clear()
+            # Now that it is a secret, somebody claims to have it, too.
+            self.liar.blobs[OPEN.digest] = bytes(len(OPEN.body))
         else:
             for question in self.deleted:
                 answer = Asker(self.world.addresses[question.origin])("DELETE", question.target, *self.remover.items())
@@ -231,7 +234,7 @@ def running(tmp_path: Path) -> Iterator[Site]:
             cluster.add_peers([None] * NODES)
             cluster.wait_for_sessions(NODES)
             deleted = [Question("token", "team/mine", "blobs", DOOMED.digest, "mine")]
-            yield Site(world, cluster, passwords, once_public, deleted, remover)
+            yield Site(world, cluster, passwords, once_public, liar, deleted, remover)
 
 
 def _fill(world: World, tokens: TokenServer) -> dict[str, str]:

@@ -12,7 +12,17 @@ import pytest
 
 from proto.ids import Digest
 from proto.runtime.private_files import write_private
-from proto.wire.messages import LISTED, PROVEN, Announce, BlobRefused, Source, SwarmOpened, Voided, Withdraw
+from proto.wire.messages import (
+    LISTED,
+    PROVEN,
+    Announce,
+    BlobRefused,
+    Source,
+    SwarmOpened,
+    Voided,
+    Vouched,
+    Withdraw,
+)
 from supernode import config
 from supernode.app import Supernode
 from supernode.membership.authorities import AuthorityFolder
@@ -45,7 +55,8 @@ async def cluster(tmp_path: Path, *origins: FakeOrigin) -> AsyncIterator[At]:
     argv = ["--listen", "127.0.0.1:0", "--upload-listen", "127.0.0.1:0", "--data-dir", str(tmp_path / "supernode")]
     for origin in origins:
         argv += ["--insecure-upstream", origin.authority]
-    supernode = Supernode(config.load([*argv, "--store-free-floor", "0"], {}))
+    # Whatever an origin said is asked anew.
+    supernode = Supernode(config.load([*argv, "--store-free-floor", "0", "--permission-ttl", "0s"], {}))
     try:
         supernode.open()
         await supernode.start()
@@ -105,6 +116,27 @@ def test_another_origin_that_gives_the_same_blob_to_anyone_opens_nothing(
             await peer.expect(SwarmOpened)
             await peer.send(announce(origin, 0), announce(origin, PROVEN))
             assert [(await peer.expect(BlobRefused)).reason for _ in range(2)] == ["unavailable"] * 2
+
+    asyncio.run(go())
+
+
+def test_what_its_origin_made_private_is_unlocked_by_no_other_one(
+    tmp_path: Path, private: FakeOrigin, origin: FakeOrigin
+) -> None:
+    async def go() -> None:
+        origin.add(CONTENT)
+        with fake_origin() as liar:
+            liar.blobs[str(DIGEST)] = bytes(len(CONTENT))
+            async with member(tmp_path, private, origin, liar) as peer:
+                await peer.send(announce(origin, 0))
+                await peer.expect(Vouched)
+                await peer.send(announce(liar, 0), announce(private, PROVEN))
+                assert not (await peer.expect(SwarmOpened)).private
+                opened = await peer.expect(SwarmOpened)
+                assert (opened.private, opened.public_at) == (True, (Source(origin.authority, REPOSITORY),))
+                origin.always = {"HEAD": Fault(status=404), "GET": Fault(status=404)}
+                await peer.send(announce(liar, 0), announce(private, PROVEN))
+                assert [(await peer.expect(BlobRefused)).reason for _ in range(2)] == ["foreign"] * 2
 
     asyncio.run(go())
 

@@ -245,7 +245,56 @@ def test_a_manifests_word_opens_nothing_that_was_public_elsewhere(reason: str) -
     script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)))
     script(allowed(1, OTHER_SOURCE, proven=False))
     assert refused(script.receive(BlobRefused(str(DIGEST), reason, ""))) == [(1, "private")]
-    assert of_type(script(allowed(2, OTHER_SOURCE), StoreOpened(DIGEST, 0b1111, 0, True)), AnswerReader)
+    script(allowed(2, OTHER_SOURCE))
+    assert of_type(script.receive(opened_at()), contract.OpenInStore)
+    assert of_type(script(StoreOpened(DIGEST, 0b1111, 0, True)), AnswerReader)
+
+
+def opened_at(**more: object) -> SwarmOpened:
+    return SwarmOpened(SWARM, str(DIGEST), SIZE, PIECE, TICKET, **more)  # type: ignore[arg-type]
+
+
+def public_in_store() -> Script:
+    """The blob is here, and was public at SOURCE. A client comes whom another origin allows to read it."""
+    script = Script().connected()
+    script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)))
+    announced = [message for message in sent(script(allowed(1, OTHER_SOURCE))) if isinstance(message, Announce)]
+    assert [(message.sources, message.asks) for message in announced] == [((SOURCE,), True)]
+    return script
+
+
+def test_what_was_made_private_where_it_came_from_is_unlocked_by_no_other_origin() -> None:
+    script = public_in_store()
+    assert refused(script.receive(BlobRefused(str(DIGEST), "private", "401"))) == [(1, "foreign")]
+    assert refused(script(allowed(2, OTHER_SOURCE))) == [(2, "foreign")]
+    # Its own clients have it.
+    assert of_type(script(allowed(3), StoreOpened(DIGEST, 0b1111, 0, True)), AnswerReader) == [AnswerReader(3)]
+
+
+def test_where_it_came_from_is_down_the_other_origins_word_will_do() -> None:
+    script = public_in_store()
+    script.receive(BlobRefused(str(DIGEST), "unavailable", "503"))
+    assert of_type(script(StoreOpened(DIGEST, 0b1111, 0, True)), AnswerReader) == [AnswerReader(1)]
+
+
+def test_what_the_supernode_finds_made_private_elsewhere_is_the_origins_own_to_give() -> None:
+    script = Script().connected()
+    script(allowed(1))
+    assert refused(script.receive(BlobRefused(str(DIGEST), "foreign", ""))) == [(1, "foreign")]
+
+
+def test_bytes_that_are_public_elsewhere_are_not_kept_from_anyone() -> None:
+    script = Script().connected()
+    script(allowed(1))
+    script.receive(opened_at(private=True, public_at=(OTHER_SOURCE,)))
+    assert of_type(script(StoreOpened(DIGEST, 0, 0b1111, False)), AnswerReader) == [AnswerReader(1)]
+    assert of_type(script.all, BytesPrivate) == []
+    # Of the other place it is known already, of this one it is still to be asked.
+    assert of_type(script(BlobWanted(2, DIGEST, OTHER_SOURCE)), AnswerReader) == [AnswerReader(2)]
+    assert of_type(script(BlobWanted(3, DIGEST, SOURCE)), AnswerReader) == []
+    # After a reconnect it is announced as what it is.
+    commands = script(contract.SupernodeLost(), contract.SupernodeConnected())
+    assert ((OTHER_SOURCE,), 0) in [(m.sources, m.allowed) for m in sent(commands) if isinstance(m, Announce)]
 
 
 def test_what_comes_from_where_it_is_public_is_not_mixed_with_private_bytes() -> None:

@@ -376,7 +376,7 @@ def test_a_private_blob_is_refused_without_a_supernode_too() -> None:
 def test_a_stored_blob_is_read_without_a_supernode_once_its_source_is_known_public() -> None:
     script = Script()
     script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)))
-    (check,) = of_type(script(BlobWanted(1, DIGEST, OTHER_SOURCE)), CheckPublic)
+    (check,) = of_type(script(BlobWanted(1, DIGEST, SOURCE)), CheckPublic)
     assert of_type(script(PublicChecked(check.check, SIZE)), OpenInStore)
     assert script(StoreOpened(DIGEST, 0b1111, 0, True)) == [AnswerReader(1)]
 
@@ -438,5 +438,16 @@ def test_once_its_digest_has_passed_a_blob_is_for_clients_of_every_origin_that_g
     script = Script()
     script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)))
     (check,) = of_type(script(BlobWanted(2, DIGEST, OTHER_SOURCE)), CheckPublic)
-    script(PublicChecked(check.check, SIZE))
+    (first,) = of_type(script(PublicChecked(check.check, SIZE)), CheckPublic)
+    assert first.source == SOURCE
+    script(PublicChecked(first.check, SIZE))
     assert script(StoreOpened(DIGEST, 0b1111, 0, True)) == [AnswerReader(2)]
+
+
+def test_unless_it_was_made_private_where_it_came_from() -> None:
+    script = Script()
+    script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)))
+    (check,) = of_type(script(BlobWanted(2, DIGEST, OTHER_SOURCE)), CheckPublic)
+    (first,) = of_type(script(PublicChecked(check.check, SIZE)), CheckPublic)
+    out = script(PublicChecked(first.check, 0, "private", "401"))
+    assert [(refused.reader, refused.reason) for refused in of_type(out, RefuseReader)] == [(2, "foreign")]
