@@ -74,9 +74,13 @@ class ForwardProxy:
         self._interception = Interception(parts.authority, parts.tunnels)
         self._log_limit = LogLimit()
 
-    def middleware(self) -> Middleware:
-        """For the application of the mirror."""
+    def join(self, app: web.Application) -> None:
+        """The application of the mirror, whose first middleware this becomes, and whose end it keeps to."""
+        app.middlewares.insert(0, self._middleware())
+        app.on_shutdown.append(lambda _: self._interception.give_no_more())
+        app.on_cleanup.append(lambda _: self._interception.close())
 
+    def _middleware(self) -> Middleware:
         @web.middleware
         async def forward(request: web.Request, handler: Handler) -> web.StreamResponse:
             try:

@@ -101,8 +101,9 @@ def build_app(context: ProxyContext, forward: ForwardParts | None = None) -> web
     """
     logins = Logins(context)
     mirror = _Mirror(context, logins)
-    middlewares = [ForwardProxy(forward, mirror.handle).middleware()] if forward is not None else []
-    app = web.Application(middlewares=[*middlewares, mirror.check_name])
+    app = web.Application(middlewares=[mirror.check_name])
+    if forward is not None:
+        ForwardProxy(forward, mirror.handle).join(app)
     app.on_response_prepare.append(name_server)
     app.router.add_route("*", TOKEN_PATH, logins.handle)
     for path in ("/v2", "/v2/{rest:.*}"):

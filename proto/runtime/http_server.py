@@ -14,6 +14,7 @@ from yarl import URL
 from proto.runtime.logs import LogLimit
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     # The answer to what cannot be understood, given its status.
@@ -78,7 +79,7 @@ class _Server(web.Server):
 class QuietProtocol(web.RequestHandler):
     """One connection. `authority` is the host that `client` opened it for, where a tunnel of that client ends here."""
 
-    __slots__ = ("_refuse", "_server", "authority", "client")
+    __slots__ = ("_refuse", "_server", "authority", "client", "lost")
 
     def __init__(self, server: _Server, refuse: Refuse, **settings: Any) -> None:
         super().__init__(server, **settings)
@@ -86,12 +87,20 @@ class QuietProtocol(web.RequestHandler):
         self._refuse = refuse
         self.authority: str | None = None
         self.client: str | None = None
+        # Done once the connection is closed.
+        self.lost: asyncio.Future[None] = self._loop.create_future()
 
     def beside(self, authority: str, client: str | None) -> QuietProtocol:
         """For a further connection to the same server, in a tunnel of that client's address to that host."""
         protocol = self._server()
         protocol.authority, protocol.client = authority, client
         return protocol
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """See asyncio."""
+        super().connection_lost(exc)
+        if not self.lost.done():
+            self.lost.set_result(None)
 
     def handle_error(
         self,
