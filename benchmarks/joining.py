@@ -57,6 +57,8 @@ class _Node:
         proof = sign_hello(self._identity, challenge.nonce, challenge.supernode)
         return Hello(PROTOCOL_VERSION, self._identity.peer, "boot", proof, ":65002", "", 8, 8, 0, 0, "bench")
 
+    def answered(self) -> None: ...
+
     def opened(self, challenge: Challenge) -> None:
         self.opened_times += 1
 

@@ -39,6 +39,11 @@ class SupernodeConnected:
 
 
 @dataclass(frozen=True, slots=True)
+class SupernodeAnswered:
+    """There is no session, but the supernode answers: one follows within moments, or another attempt."""
+
+
+@dataclass(frozen=True, slots=True)
 class SupernodeLost:
     """The session is over: the connection ended, or (`silent`) three pings were missed."""
 
@@ -74,7 +79,9 @@ class SharingSwitched:
     on: bool
 
 
-SupernodeEvent = SupernodeConnected | SupernodeLost | Received | HashesLearned | HashesConflict | SharingSwitched
+SupernodeEvent = (
+    SupernodeConnected | SupernodeAnswered | SupernodeLost | Received | HashesLearned | HashesConflict | SharingSwitched
+)
 
 
 # --- events: readers -----------------------------------------------------------------------------------------

@@ -55,6 +55,7 @@ _RULES: Final[dict[type, Callable[..., Blob | None]]] = {
     contract.DigestChecked: swarms.digest_checked,
     contract.HoldingsKnown: standalone.holdings_known,
     contract.SupernodeConnected: session.opened,
+    contract.SupernodeAnswered: session.answered,
     contract.SupernodeLost: session.lost,
     contract.SharingSwitched: session.sharing_switched,
 }

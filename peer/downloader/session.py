@@ -13,7 +13,7 @@ from proto.ids import peer_name_from_bytes
 from proto.wire.messages import SEED_NODE
 
 if TYPE_CHECKING:
-    from peer.downloader.contract import SharingSwitched, SupernodeConnected, SupernodeLost
+    from peer.downloader.contract import SharingSwitched, SupernodeAnswered, SupernodeConnected, SupernodeLost
     from peer.downloader.state import State
     from proto.wire.messages import NodeKnown, Source
 
@@ -46,7 +46,8 @@ def lost(state: State, event: SupernodeLost) -> None:
         return
     state.connected = False
     limits = state.limits
-    state.upstream_from = state.now + (limits.silent_grace_s if event.silent else limits.grace_s)
+    state.upstream_latest = state.now + limits.silent_grace_s
+    state.upstream_from = state.upstream_latest if event.silent else state.now + limits.grace_s
     state.jitter_s = state.rng.uniform(0.0, limits.grace_jitter_s)
     state.nodes.clear()
     state.swarms.clear()
@@ -60,6 +61,16 @@ def lost(state: State, event: SupernodeLost) -> None:
         for reader in list(blob.readers.values()):
             if not reader.admitted and not reader.failed:
                 readers.ask(state, blob, reader.source)
+
+
+def answered(state: State, _: SupernodeAnswered) -> None:
+    """It is back, and may be asking the origin for others already: the grace begins anew, but not without end.
+
+    What this node fetches upstream goes on.
+    """
+    if state.ever_connected and not state.connected:
+        again = state.now + state.limits.grace_s
+        state.upstream_from = max(state.upstream_from, min(again, state.upstream_latest))
 
 
 def node_known(state: State, message: NodeKnown) -> None:

@@ -46,9 +46,10 @@ class State:
     sharing: bool = True
     connected: bool = False
     ever_connected: bool = False
-    # After the loss of the session: when the nodes may ask upstream, and by how much this one, where it knows no other,
-    # begins later.
+    # After the loss of the session: when the nodes may ask upstream, until when that can be put off, and by how much
+    # this one, where it knows no other, begins later.
     upstream_from: float = 0.0
+    upstream_latest: float = 0.0
     jitter_s: float = 0.0
     blobs: dict[Digest, Blob] = field(default_factory=dict)
     # Wanted and not complete: what the plans look at.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from peer.downloader.contract import HashesLearned, Received, SupernodeConnected, SupernodeLost
+from peer.downloader.contract import HashesLearned, Received, SupernodeAnswered, SupernodeConnected, SupernodeLost
 from peer.store.base import HASH_BYTES, SignedHashes
 from proto.errors import DigestInvalid, FrameInvalid, TicketInvalid
 from proto.ids import Digest
@@ -62,6 +62,10 @@ class MessageHandler:
         """Numbers start anew."""
         self._forget_numbers()
         self._post(SupernodeConnected())
+
+    def supernode_answered(self) -> None:
+        """An attempt at a session got an answer."""
+        self._post(SupernodeAnswered())
 
     def session_lost(self, *, silent: bool) -> None:
         """Its numbers mean nothing any more. `silent`: the supernode said nothing more; else the connection ended."""

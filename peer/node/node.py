@@ -143,6 +143,10 @@ class Node:
         self._blobs.tell_delivery()
         self._messages.session_opened()
 
+    def answered(self) -> None:
+        """A session is about to be opened, or was refused for now."""
+        self._messages.supernode_answered()
+
     def clock_received(self, unix_s: float) -> None:
         """Tickets are judged by this clock."""
         self._clock.set(unix_s)

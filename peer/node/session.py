@@ -75,6 +75,9 @@ class SessionOwner(Protocol):
     def hello(self, challenge: Challenge) -> Hello:
         """Answer the challenge; called in a thread. Raises TicketInvalid where this supernode is not to be trusted."""
 
+    def answered(self) -> None:
+        """The supernode is there, though there is no session: one is about to be opened, or was refused for a limit."""
+
     def opened(self, challenge: Challenge) -> None:
         """Welcome came: messages may flow."""
 
@@ -143,6 +146,8 @@ class Session:
                 try:
                     await self._once(client)
                 except SessionLost as lost:
+                    if lost.crowded:
+                        self._owner.answered()
                     # One line an outage, then one a minute or so: nobody reads a thousand.
                     news = self._was_open or str(lost) != logged or failures % 30 == 0
                     logger.log(
@@ -228,6 +233,7 @@ class Session:
                 "install the same release on both",
                 REFUSED_PAUSE_S,
             )
+        self._owner.answered()
         hello = await asyncio.to_thread(self._owner.hello, challenge)
         await socket.send_bytes(codec.encode([hello]))
         batch = await _frame(socket)

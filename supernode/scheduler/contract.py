@@ -76,9 +76,10 @@ class QuarantineEnded:
 class SwarmOpened:
     """A blob whose size is known and which may be fetched from the origin.
 
-    `seed_held`: pieces in the supernode's own store, verified. `once_ready`: pieces recorded as ready before a
-    restart; the origin is not asked for them until `recover_until` (a `now` value) has passed or all of
-    `recover_peers` have announced, because nodes may still hold them. `inline`: the blob travels in control messages.
+    `seed_held`: pieces in the supernode's own store, verified. `recover_peers` held pieces before a restart: until
+    they have announced, or `recover_until` (a `now` value) has passed, the origin is asked for nothing: they may hold
+    it, or be asking by themselves. `once_ready`: what others than the seed had then. `inline`: the blob travels in
+    control messages.
     """
 
     swarm: int

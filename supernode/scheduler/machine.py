@@ -228,10 +228,11 @@ class Scheduler:
         state.stories.open(event.swarm)
         state.inline_swarms += event.inline
         state.largest_piece_bytes = max(state.largest_piece_bytes, event.piece_size_bytes)
-        once_ready = event.once_ready & swarm.full
-        state.plans[event.swarm] = OriginPlan(once_ready, event.recover_until, event.recover_peers)
+        state.plans[event.swarm] = OriginPlan(event.recover_until, event.recover_peers)
         copies.add(copies.join(swarm, state.seed), event.seed_held & swarm.full)
-        if event.once_ready and event.recover_until > state.now:
+        if event.recover_peers and event.recover_until > state.now:
+            text = "after a restart with %d pieces once ready: %d peers are waited for"
+            state.record(swarm.number, WHOLE, text, event.once_ready.bit_count(), len(event.recover_peers))
             state.timers.set(event.recover_until, TimerKind.SWARM, event.swarm)
 
     def _swarm_voided(self, event: contract.SwarmVoided) -> None:

@@ -423,7 +423,7 @@ class Lease:
 class OriginPlan:
     """How one swarm stands with its origin; see rules.origin_fetches."""
 
-    def __init__(self, once_ready: int, recover_until: float, recover_peers: tuple[int, ...]) -> None:
+    def __init__(self, recover_until: float, recover_peers: tuple[int, ...]) -> None:
         # The fetch in flight (0: none) and the pieces it was asked for.
         self.fetch_id = 0
         self.asked = 0
@@ -436,8 +436,7 @@ class OriginPlan:
         # Peers elected since the origin last failed, in order.
         self.tried: list[int] = []
         self.opened = False
-        # Pieces that were ready before a restart, and who may still come back with them, until when.
-        self.once_ready = once_ready
+        # Peers that held pieces before a restart and may still come back with them, and until when.
         self.recover_until = recover_until
         self.recover_peers = dict.fromkeys(recover_peers)
         # By peer what it offers though nobody vouches for it: pieces it holds, those it fetches by itself, until when.

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 def missing(state: State, swarm: Swarm, plan: OriginPlan) -> int:
     """Pieces that somebody wants, that no live node holds, and that may be asked for."""
+    if plan.recover_peers and state.now < plan.recover_until:
+        # Nodes of before a restart may still come back with them, or be asking for them by themselves.
+        return 0
     absent = swarm.needed_by_any & ~swarm.held_by_any & ~swarm.seed.leased
-    if plan.once_ready and plan.recover_peers and state.now < plan.recover_until:
-        # Nodes may still come back with them.
-        absent &= ~plan.once_ready
     held = fetching = 0
     for offered, soon, until in plan.offers.values():
         held |= offered
@@ -218,5 +218,5 @@ def forget(state: State, swarm: Swarm) -> None:
     plan.elected = None
     plan.tried.clear()
     plan.opened = False
-    plan.once_ready = 0
+    plan.recover_peers.clear()
     plan.offers.clear()

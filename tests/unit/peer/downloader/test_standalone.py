@@ -27,6 +27,7 @@ from peer.downloader.contract import (
     RefuseReader,
     StartFetch,
     StoreOpened,
+    SupernodeAnswered,
     SupernodeConnected,
     SupernodeLost,
     UpstreamEnded,
@@ -158,6 +159,30 @@ def test_a_silent_supernode_may_be_slow_and_is_waited_for_longer() -> None:
     script(HoldingsKnown(first.query, 0), HoldingsKnown(second.query, 0))
     assert of_type(script.wait(LIMITS.silent_grace_s - 0.1), FetchUpstream) == []
     assert of_type(script.wait(3 * LIMITS.turn_s), FetchUpstream)
+
+
+def test_while_a_session_is_being_opened_the_origin_is_not_asked_however_long_that_takes() -> None:
+    script, queries = lost()
+    script(*(HoldingsKnown(query.query, 0) for query in queries))
+    script.wait(LIMITS.grace_s - 0.1)
+    script(SupernodeAnswered())
+    assert of_type(script.wait(LIMITS.grace_s - 0.1), FetchUpstream) == []
+    script(SupernodeConnected())
+    assert of_type(script.wait(LIMITS.stall_s - 1.0), FetchUpstream) == []
+
+
+def test_a_supernode_that_answers_and_gives_no_session_is_not_waited_for_without_end() -> None:
+    script, queries = lost()
+    script(*(HoldingsKnown(query.query, 0) for query in queries))
+    script(SupernodeAnswered())
+    for _ in range(round(LIMITS.silent_grace_s) - 1):
+        assert of_type(script.wait(1.0), FetchUpstream) == []
+        script(SupernodeAnswered())
+    asked: list[FetchUpstream] = []
+    for _ in range(round(3 * LIMITS.turn_s)):
+        asked += of_type(script.wait(1.0), FetchUpstream)
+        script(SupernodeAnswered())
+    assert asked
 
 
 def test_nodes_that_know_nobody_begin_at_moments_of_their_own() -> None:

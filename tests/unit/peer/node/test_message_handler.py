@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peer.downloader.contract import Event, HashesLearned, Received, SupernodeConnected, SupernodeLost
+from peer.downloader.contract import (
+    Event,
+    HashesLearned,
+    Received,
+    SupernodeAnswered,
+    SupernodeConnected,
+    SupernodeLost,
+)
 from peer.node.message_handler import MessageHandler
 from peer.transport.delivery import DeliverySlot
 from proto.errors import TicketInvalid
@@ -132,8 +139,9 @@ def test_numbers_end_with_their_session() -> None:
     script = Script()
     script.hears(SEED, swarm_opened())
     script.handler.session_lost(silent=False)
+    script.handler.supernode_answered()
     script.handler.session_opened()
-    assert script.events[-2:] == [SupernodeLost(), SupernodeConnected()]
+    assert script.events[-3:] == [SupernodeLost(), SupernodeAnswered(), SupernodeConnected()]
     assert script.hears(PieceHashes(SWARM, 0, bytes(32), b"")) == []
     script.given.clear()
     script.hears(swarm_opened())

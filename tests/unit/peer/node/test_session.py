@@ -37,10 +37,15 @@ class Owner:
         self.identity = Identity.generate()
         self.events: list[object] = []
         self.changed = asyncio.Event()
+        # How many sessions were open or lost when the supernode answered, each time.
+        self.answered_after: list[int] = []
 
     def hello(self, challenge: Challenge) -> Hello:
         proof = sign_hello(self.identity, challenge.nonce, challenge.supernode)
         return Hello(PROTOCOL_VERSION, self.identity.peer, "boot", proof, ":65002", "", 4, 4, 0, 0, "test")
+
+    def answered(self) -> None:
+        self.answered_after.append(len(self.events))
 
     def opened(self, challenge: Challenge) -> None:
         self._note("opened")
@@ -132,6 +137,7 @@ async def test_a_lost_session_is_opened_again() -> None:
         await supernode.hang_up()
         events = await owner.until(3)
         assert events == ["opened", "lost: closed by the supernode", "opened"]
+        assert owner.answered_after == [0, 2], "before each session is open"
 
 
 @pytest.mark.asyncio
@@ -173,6 +179,7 @@ async def test_a_supernode_that_refuses_leaves_the_node_without_one(opening: lis
                 await session.tried.wait()
             assert not session.is_open
     assert owner.events == []
+    assert owner.answered_after == [], "it is none that will open a session soon"
 
 
 class Pauses(OpenDialer):
@@ -196,7 +203,8 @@ async def test_who_is_refused_for_a_limit_waits_twice_as_long_each_time_up_to_a_
     async with scripted_supernode() as supernode:
         supernode.opening = [Refused("limit", "20000 sessions are open already")]
         dialer = Pauses(supernode.url, LIMIT_DOUBLINGS_MAX + 2)
-        task = asyncio.create_task(Session(dialer, Owner(), jitter=lambda: 0.5).run())
+        owner = Owner()
+        task = asyncio.create_task(Session(dialer, owner, jitter=lambda: 0.5).run())
         async with asyncio.timeout(WAIT_S):
             await dialer.enough.wait()
         task.cancel()
@@ -204,6 +212,7 @@ async def test_who_is_refused_for_a_limit_waits_twice_as_long_each_time_up_to_a_
     first_s = 2 * (LIMIT_PAUSE_S + 0.5)
     grown = [first_s * 2**time for time in range(LIMIT_DOUBLINGS_MAX)]
     assert dialer.taken == [*grown, grown[-1], grown[-1]]
+    assert len(owner.answered_after) == len(dialer.taken), "it is there, and has no room"
 
 
 @pytest.mark.asyncio

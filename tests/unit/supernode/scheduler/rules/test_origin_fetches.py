@@ -133,19 +133,28 @@ def test_the_supernode_tries_the_origin_again_after_a_while() -> None:
     assert again.fetch_id != fetch.fetch_id
 
 
-def test_pieces_once_ready_are_not_asked_for_until_the_peers_of_before_are_back() -> None:
+def test_after_a_restart_nothing_is_asked_for_until_the_peers_of_before_are_back() -> None:
     play = Playbook()
     play.join(1, 2)
     size = 4 * PIECE_BYTES
     play.tell(
         contract.SwarmOpened(SWARM, size, PIECE_BYTES, once_ready=mask("***."), recover_until=5.0, recover_peers=(2, 3))
     )
-    assert fetched(play.want(1)) == mask("...*")
+    assert fetched(play.want(1)) == 0
     play.hold(2, "*...")
-    play.seed_gets(3)
-    play.tell(contract.OriginEnded(1 << 40 | 1, SWARM, True))
     assert fetched(play.tell(contract.RecoveryPeerReturned(SWARM, 2))) == 0
-    assert fetched(play.tell(contract.RecoveryPeerReturned(SWARM, 3))) == mask(".**.")
+    assert fetched(play.tell(contract.RecoveryPeerReturned(SWARM, 3))) == mask(".***")
+
+
+def test_what_a_peer_of_before_a_restart_asks_for_by_itself_is_left_to_it() -> None:
+    play = Playbook()
+    play.join(1, 2)
+    play.tell(contract.SwarmOpened(SWARM, 4 * PIECE_BYTES, PIECE_BYTES, recover_until=5.0, recover_peers=(2,)))
+    # The one that comes first cannot know what the other is asking for.
+    assert fetched(play.want(1)) == 0
+    play.tell(contract.PeerOffers(SWARM, 2, 0, mask("..*."), 10.0), after_s=2.0)
+    assert fetched(play.want(2)) == 0
+    assert fetched(play.tell(contract.RecoveryPeerReturned(SWARM, 2))) == mask("**.*")
 
 
 def test_the_wait_for_the_peers_of_before_ends_by_itself() -> None:
