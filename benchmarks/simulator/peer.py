@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from proto.ids import Digest
     from proto.machine import Machine
     from proto.pieces import PieceLayout
-    from proto.wire.messages import Message, NodeKnown, PieceHashes
+    from proto.wire.messages import Message, NodeKnown, PieceHashes, SwarmOpened
 
 # In every simulation pieces come by the supernode's leases.
 _LEASES_ALONE: Final = DeliverySlot()
@@ -336,7 +336,7 @@ class Peer:
         self._store.hashed[self._blobs[digest]] |= signed.pieces
         return True
 
-    def connect_to_seed(self, seed: NodeKnown) -> None:
+    def connect_to_seed(self, seed: NodeKnown, opened: SwarmOpened) -> None:
         """What a connection costs is the transport's."""
 
     def suspect(self, digest: Digest, piece: int) -> None:

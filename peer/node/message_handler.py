@@ -37,7 +37,7 @@ class NodeKeeper(Protocol):
     def learn_hashes(self, digest: Digest, signed: SignedHashes) -> bool:
         """Keep checked hashes with the blob; False where they are of no use."""
 
-    def connect_to_seed(self, seed: messages.NodeKnown) -> None:
+    def connect_to_seed(self, seed: messages.NodeKnown, opened: messages.SwarmOpened) -> None:
         """Its pieces set the pace of all: none of them shall wait for a connection."""
 
     def lease_granted(self) -> None:
@@ -114,7 +114,7 @@ class MessageHandler:
             return
         self._swarms[message.swarm] = (digest, layout)
         if self._seed is not None and layout.count > 1:
-            self._keeper.connect_to_seed(self._seed)
+            self._keeper.connect_to_seed(self._seed, message)
         self._keeper.keep_ticket(digest, message.ticket)
 
     def _hashes_received(self, message: messages.PieceHashes) -> None:

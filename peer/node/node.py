@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from peer.store.base import SignedHashes
     from proto.ids import Digest
     from proto.pieces import PieceLayout
-    from proto.wire.messages import Challenge, Hello, Message, NodeKnown, PieceHashes, Source
+    from proto.wire.messages import Challenge, Hello, Message, NodeKnown, PieceHashes, Source, SwarmOpened
 
 logger = logging.getLogger(__name__)
 
@@ -176,8 +176,9 @@ class Node:
     def learn_hashes(self, digest: Digest, signed: SignedHashes) -> bool:
         return self._blobs.learn_hashes(digest, signed)
 
-    def connect_to_seed(self, seed: NodeKnown) -> None:
-        self._workers.transport.connect(PieceSource(PeerName(seed.peer), seed.address))
+    def connect_to_seed(self, seed: NodeKnown, opened: SwarmOpened) -> None:
+        source = PieceSource(PeerName(seed.peer), seed.address, opened.private)
+        self._workers.transport.connect(source, opened.ticket)
 
     def lease_granted(self) -> None:
         self._metrics.lease("granted")

@@ -90,8 +90,11 @@ class Transport(Protocol):
         """End it now (the connection is closed); its outcome is `cancelled` unless it was already done."""
         ...
 
-    def connect(self, source: PieceSource) -> None:
-        """Something will soon be fetched from there: a connection may be opened now. Never waits, tells no outcome."""
+    def connect(self, source: PieceSource, ticket: bytes) -> None:
+        """Something will soon be fetched from there with this ticket: a connection may be opened, and say whose it is.
+
+        Never waits, tells no outcome.
+        """
         ...
 
     def bitfield(

@@ -66,6 +66,14 @@ class _Task:
     fresh: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A connection to open ahead of use."""
+
+    source: PieceSource
+    ticket: bytes
+
+
 class _Failed(Exception):
     """A transfer ended with this FetchReason. `clean`: the connection stands where the next request begins."""
 
@@ -119,8 +127,7 @@ class HttpTransport:
         self._turns = threading.Condition(lock)
         self._lead = RequestLead()
         self._tasks: dict[int, _Task] = {}
-        # Fetches, and addresses to open a connection to ahead of use.
-        self._queue: deque[_Task | str] = deque()
+        self._queue: deque[_Task | _Ahead] = deque()
         self._threads: list[threading.Thread] = []
         self._free_threads = 0
         self._closed = False
@@ -134,7 +141,7 @@ class HttpTransport:
             self._tasks[fetch.fetch_id] = task
             self._enqueue(task)
 
-    def _enqueue(self, task: _Task | str) -> None:
+    def _enqueue(self, task: _Task | _Ahead) -> None:
         self._queue.append(task)
         if len(self._queue) > self._free_threads and len(self._threads) < self._workers:
             name = f"download-{len(self._threads)}"
@@ -154,10 +161,11 @@ class HttpTransport:
                 self._queue.remove(task)
                 self._queue.appendleft(task)
 
-    def connect(self, source: PieceSource) -> None:
+    def connect(self, source: PieceSource, ticket: bytes) -> None:
+        """See Transport."""
         with self._changed:
-            if not self._closed and not self._pool.has(source.address):
-                self._enqueue(source.address)
+            if not self._closed and not self._pool.has(source.address, encrypted=source.encrypted):
+                self._enqueue(_Ahead(source, ticket))
 
     def bitfield(
         self, source: PieceSource, digest: Digest, ticket: bytes, timeout_s: float
@@ -201,7 +209,7 @@ class HttpTransport:
                 if not self._queue:
                     return
                 task = self._queue.popleft()
-            if isinstance(task, str):
+            if isinstance(task, _Ahead):
                 self._open(task, buffer)
                 continue
             outcome = self._carry_out(task, buffer)
@@ -269,19 +277,21 @@ class HttpTransport:
                 self._detach(task)
                 self._pool.give(connection, keep=keep and not task.cancelled)
 
-    def _open(self, address: str, buffer: memoryview) -> None:
-        connection = self._pool.take(address)
+    def _open(self, ahead: _Ahead, buffer: memoryview) -> None:
+        source = ahead.source
+        connection = self._pool.take(source.address, encrypted=source.encrypted)
         keep = connection.used
         try:
             if not keep:
                 connection.open(buffer)
+                connection.introduce(source.peer, ahead.ticket, buffer)
                 keep = True
         except (ConnectionLost, AnswerLate, RemoteError) as error:
             # Whoever needs it tries again, and tells.
-            log.debug("no connection to %s: %s", address, error)
+            log.debug("no connection to %s: %s", source.address, error)
         except Exception:
             # Our own bug must not cost this thread.
-            log.exception("connection to %s", address)
+            log.exception("connection to %s", source.address)
         self._pool.give(connection, keep=keep)
 
     def _attach(self, task: _Task, connection: HttpConnection) -> None:

@@ -80,10 +80,15 @@ class HttpConnection:
         except OSError:
             raise ConnectionLost(early=True) from None
         self._send(format_request(nonce_path(), self.address))
-        answer, rest = self.read_head(buffer, self._connect_timeout_s)
-        if answer.status != 204 or len(answer.nonce) != NONCE_BYTES or len(rest):
-            raise FrameInvalid(f"{self.address} gave no nonce")
-        self._nonce = answer.nonce
+        self._nonce = self._read_nonce(buffer)
+
+    def introduce(self, server: PeerName, ticket: bytes, buffer: memoryview) -> None:
+        """Say whose connection it is, before something is asked for with this ticket.
+
+        Raises ConnectionLost, AnswerLate, FrameInvalid.
+        """
+        self.request(nonce_path(), server, ticket)
+        self._read_nonce(buffer)
 
     def request(
         self, path: str, server: PeerName, ticket: bytes, *, ahead: bool = False, hash_wanted: bool = False
@@ -142,6 +147,12 @@ class HttpConnection:
         """Idempotent."""
         if self._sock is not None:
             self._sock.close()
+
+    def _read_nonce(self, buffer: memoryview) -> bytes:
+        answer, rest = self.read_head(buffer, self._connect_timeout_s)
+        if answer.status != 204 or len(answer.nonce) != NONCE_BYTES or len(rest):
+            raise FrameInvalid(f"{self.address} gave no nonce")
+        return answer.nonce
 
     def _begin(self) -> None:
         """It is connected. Raises OSError."""

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from peer.transport.channel import PlainChannel
     from peer.transport.rates import RateLimiter
     from peer.transport.upload_turns import Turn
-    from proto.ids import Digest, PeerName
+    from proto.ids import Digest, PeerId, PeerName
 
 # A peer downloads a few blobs at a time over one connection; the oldest checked ticket is forgotten beyond this.
 _TICKETS_MAX: Final = 64
@@ -62,6 +62,13 @@ class Connection:
     turn: Turn | None = None
     # Nothing has come yet.
     new: bool = True
+    # Who proved by a ticket to be at its other end.
+    peer: PeerId | None = None
+
+    @property
+    def member(self) -> PeerId | None:
+        """Whose connection it is, by certificate or ticket; None for a stranger's, or while nothing was asked."""
+        return self.channel.member or self.peer
 
     @property
     def sock(self) -> socket.socket:
@@ -133,6 +140,17 @@ class Answerer:
             return None
         if not request.ticket:
             raise TicketInvalid("a ticket is needed: send Layercast-Ticket and Layercast-Proof")
+        ticket = self._proven(connection, request, key)
+        ticket.check(request.digest, self._clock())
+        return ticket
+
+    def introduced(self, connection: Connection, request: Request) -> None:
+        """A ticket is shown before anything is asked for: it tells whose connection it is. Raises TicketInvalid."""
+        key = self._supernode_key()
+        if key is not None:
+            self._proven(connection, request, key)
+
+    def _proven(self, connection: Connection, request: Request, key: bytes) -> Ticket:
         ticket = connection.tickets.get((key, request.ticket))
         if ticket is None:
             if not connection.nonce:
@@ -140,7 +158,7 @@ class Answerer:
             ticket = read_ticket(request.ticket, key)
             check_connection(ticket.peer, self._name, connection.nonce, request.ticket, request.proof)
             connection.tickets[key, request.ticket] = ticket
-        ticket.check(request.digest, self._clock())
+            connection.peer = ticket.peer
         return ticket
 
     def may_travel(self, connection: Connection, digest: Digest, ticket: Ticket) -> bool:

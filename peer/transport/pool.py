@@ -49,10 +49,11 @@ class ConnectionPool:
             return TlsConnection(address, self._identity, self._connect_timeout_s, self._tls)
         return HttpConnection(address, self._identity, self._connect_timeout_s)
 
-    def has(self, address: str) -> bool:
+    def has(self, address: str, *, encrypted: bool = False) -> bool:
         """Whether one is idle now."""
+        encrypted = encrypted or self._encrypt_all
         with self._lock:
-            return any(each.address == address for each in self._idle)
+            return any((each.address, each.encrypted) == (address, encrypted) for each in self._idle)
 
     def give(self, connection: HttpConnection, *, keep: bool) -> None:
         """Back from its user: kept warm, or closed."""

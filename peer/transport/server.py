@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from peer.store.base import BlobHandle, BlobStore, SignedHashes
     from proto.config.values import HostPort
-    from proto.ids import Digest, PeerName
+    from proto.ids import Digest, PeerId, PeerName
 
 _SWEEP_S: Final = 1.0
 _READ: Final = select.EPOLLIN | select.EPOLLONESHOT
@@ -131,9 +131,9 @@ class UploadServer:
         """Requests being served or waiting for their turn."""
         return len(self._turns)
 
-    def is_connected(self, host: str) -> bool:
-        """Whether a node at this address is connected now; from any thread."""
-        return any(each.address.removeprefix("::ffff:") == host for each in list(self._connections.values()))
+    def is_connected(self, peer: PeerId) -> bool:
+        """Whether this peer is connected now, and proved that it is; from any thread."""
+        return any(each.member == peer for each in list(self._connections.values()))
 
     def set_rate_limit(self, rate_bytes_s: int) -> None:
         """Bytes a second over all connections, 0 for none."""
@@ -267,10 +267,7 @@ class UploadServer:
         connection.deadline_s = time.monotonic() + self._idle_s
         keep_alive = request.keep_alive
         if request.asked is Asked.NONCE:
-            connection.nonce = connection.nonce or os.urandom(NONCE_BYTES)
-            self.counters.add_served("nonce")
-            answer = format_answer(204, 0, nonce=connection.nonce, keep_alive=keep_alive)
-            self._send_now(connection, answer, keep_alive=keep_alive)
+            self._give_nonce(connection, request)
             return
         if not self.enabled:
             self._refuse(connection, 404, "off", "sharing is switched off at this peer", keep_alive=keep_alive)
@@ -291,6 +288,19 @@ class UploadServer:
         question = request.asked is not Asked.PIECES
         turn = Turn(connection.address, ticket.peer, time.monotonic(), request.ahead and not question, question)
         self._line_up(connection, request, turn)
+
+    def _give_nonce(self, connection: Connection, request: Request) -> None:
+        keep_alive = request.keep_alive
+        if request.ticket and connection.nonce:
+            try:
+                self._answerer.introduced(connection, request)
+            except TicketInvalid as error:
+                self._refuse(connection, 403, "ticket", str(error), keep_alive=keep_alive)
+                return
+        connection.nonce = connection.nonce or os.urandom(NONCE_BYTES)
+        self.counters.add_served("nonce")
+        answer = format_answer(204, 0, nonce=connection.nonce, keep_alive=keep_alive)
+        self._send_now(connection, answer, keep_alive=keep_alive)
 
     def _line_up(self, connection: Connection, request: Request, turn: Turn) -> None:
         """Have it served when its turn comes, or refuse it or whoever has more than their share."""

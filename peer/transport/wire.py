@@ -3,7 +3,8 @@
 Goals: sendfile on one side and recv_into on the other, with nothing in between; a capture that an operator can
 read. Not goals: other methods, request bodies, chunked answers, pipelining, HTTP/1.0 keep-alive.
 
-    GET /v1/nonce                                   204, Layercast-Nonce: base64url of 32 bytes, this connection's own
+    GET /v1/nonce                                   204, Layercast-Nonce: base64url of 32 bytes, this connection's own;
+                                                    again, with a ticket: whose connection it is
     GET /v1/blobs/{digest}/pieces/{first}-{last}    200, the bytes of these pieces (both inclusive)
     GET /v1/blobs/{digest}/bitfield                 200, size u64, piece size u64, then the mask
     GET /v1/blobs/{digest}/hashes                   200, size u64, piece size u64, then runs of: first u32,

@@ -120,7 +120,7 @@ class ControlPorts:
 
     `post` queues an event for the scheduler. `recover_until`, by `clock`, ends the wait for peers after a restart.
     `forget_public` has a source asked anew whether it gives a blob to anyone. `seed_address` gives our upload address
-    for a peer that reached us at this host, and `seed_connected` whether one at this host is connected to it now.
+    for a peer that reached us at this host, and `seed_connected` whether this peer is connected to it now.
     `announced_max`: blobs that one peer may hold or want at a time.
     """
 
@@ -136,6 +136,6 @@ class ControlPorts:
     uplink_rate: Callable[[], float]
     recover_until: float
     seed_address: Callable[[str], str]
-    seed_connected: Callable[[str], bool]
+    seed_connected: Callable[[PeerId], bool]
     announced_max: int
     has_login: Callable[[str], bool] = _no_login

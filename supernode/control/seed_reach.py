@@ -10,7 +10,6 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from proto.config.values import parse_host_port
 from proto.ids import short_peer
 from proto.pieces import indices
 from proto.runtime.logs import LogLimit
@@ -115,7 +114,7 @@ class SeedReach:
             self._review_all()
 
     def _is_connected(self, session: PeerSession) -> bool:
-        return self._ports.seed_connected(parse_host_port(session.info.address).host)
+        return self._ports.seed_connected(session.info.peer)
 
     # --- what follows ----------------------------------------------------------------------------------------------
 

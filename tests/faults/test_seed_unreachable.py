@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import urllib.request
 from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks.cluster.processes import WAIT_S
 from benchmarks.cluster.services import Cluster
+from peer.transport.wire import format_request, nonce_path
 from tests.support.counts import assert_metric, assert_received
 from tests.support.nowhere import address_that_refuses, address_without_answer
 from tests.support.pullers import pull, start_pull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -24,9 +28,16 @@ pytestmark = pytest.mark.client("docker-registry")
 
 MIB = 1 << 20
 SIZE_BYTES = 8 * MIB
-# Its port for pieces is at an address of its own: whoever looks for a program that ended at 127.0.0.1 must not connect
-# to it, for a connection from a node's address says that the port can be reached.
-OWN_ADDRESS = ["--upload-listen", "127.0.0.77:0"]
+
+
+@contextlib.contextmanager
+def stray_connection(address: str) -> Iterator[None]:
+    """Some program of this machine is connected there, and asks what anybody may."""
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), WAIT_S) as sock:
+        sock.sendall(format_request(nonce_path(), address))
+        assert sock.recv(64).startswith(b"HTTP/1.1 204 ")
+        yield
 
 
 @pytest.mark.parametrize("make_nowhere", [address_that_refuses, address_without_answer])
@@ -39,7 +50,9 @@ def test_nodes_that_cannot_reach_the_seed_share_what_one_of_them_fetches(
     first, second = push(SIZE_BYTES), push(SIZE_BYTES)
     with (
         make_nowhere() as nowhere,
-        Cluster(tmp_path, origin.address, supernode_flags=["--advertise", nowhere, *OWN_ADDRESS]) as cluster,
+        Cluster(tmp_path, origin.address, supernode_flags=["--advertise", nowhere]) as cluster,
+        # Connections from the nodes' address are not the nodes'.
+        stray_connection(cluster.supernode.ready["upload"]),
     ):
         peers = cluster.add_peers([None, None])
         cluster.wait_for_sessions(2)

@@ -64,8 +64,8 @@ class Script:
     def learn_hashes(self, digest: Digest, signed: SignedHashes) -> bool:
         return not self.useless
 
-    def connect_to_seed(self, seed: NodeKnown) -> None:
-        self.given.append(seed)
+    def connect_to_seed(self, seed: NodeKnown, opened: SwarmOpened) -> None:
+        self.given.append((seed, opened.ticket))
 
     def lease_granted(self) -> None:
         self.given.append("lease")
@@ -130,9 +130,9 @@ def test_hashes_that_are_of_no_use_are_no_news() -> None:
 def test_the_seed_is_connected_to_for_a_blob_of_several_pieces() -> None:
     script = Script()
     script.hears(SEED, swarm_opened(piece_size_bytes=1024))
-    assert SEED not in script.given
+    assert (SEED, b"ticket") not in script.given
     script.hears(swarm_opened())
-    assert SEED in script.given
+    assert (SEED, b"ticket") in script.given
 
 
 def test_numbers_end_with_their_session() -> None:
@@ -145,7 +145,7 @@ def test_numbers_end_with_their_session() -> None:
     assert script.hears(PieceHashes(SWARM, 0, bytes(32), b"")) == []
     script.given.clear()
     script.hears(swarm_opened())
-    assert SEED not in script.given
+    assert (SEED, b"ticket") not in script.given
 
 
 def test_a_piece_that_another_node_got_corrupt_is_read_again() -> None:

@@ -16,7 +16,7 @@ from peer.transport.wire import bitfield_path, decode_hashes, format_request, ha
 from proto.config.values import HostPort, parse_host_port
 from proto.errors import ConfigError, LocalError
 from tests.support.blobs import fill, some_blob
-from tests.unit.peer.transport.upload_harness import LARGE, SMALL, UPLOADER, Client
+from tests.unit.peer.transport.upload_harness import DOWNLOADER, LARGE, SMALL, UPLOADER, Client
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,6 +66,29 @@ def test_a_ticket_expires_on_an_open_connection(serve: Callable[..., UploadServe
         assert client.ask(bitfield_path(SMALL.digest), ticket, proof)[0].status == 200
         now_s += 7200
         assert client.ask(bitfield_path(SMALL.digest), ticket, proof)[0].status == 403
+
+
+def test_who_shows_a_ticket_is_connected_from_then_on_and_whoever_else_connects_is_nobody(
+    serve: Callable[..., UploadServer],
+) -> None:
+    server = serve()
+    with Client(server) as stranger, Client(server) as thief, Client(server) as client:
+        ticket, proof = client.ticket()
+        assert stranger.ask(nonce_path())[0].status == 204
+        assert thief.ask(nonce_path())[0].status == 204
+        assert thief.ask(nonce_path(), ticket, proof)[0].status == 403
+        assert not server.is_connected(DOWNLOADER.peer)
+        answer, _ = client.ask(nonce_path(), ticket, proof)
+        assert (answer.status, answer.nonce) == (204, client.nonce)
+        assert server.is_connected(DOWNLOADER.peer)
+    wait_until(lambda: not server.is_connected(DOWNLOADER.peer))
+
+
+def test_who_was_given_a_piece_is_connected(serve: Callable[..., UploadServer]) -> None:
+    server = serve()
+    with Client(server) as client:
+        client.ask(pieces_path(SMALL.digest, 0, 0), *client.ticket())
+        assert server.is_connected(DOWNLOADER.peer)
 
 
 def test_without_a_ticket_nothing_is_told(serve: Callable[..., UploadServer]) -> None:

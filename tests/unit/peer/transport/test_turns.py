@@ -15,7 +15,7 @@ from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.store.disk import DiskStore
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
 from peer.transport.client import HttpTransport
-from peer.transport.wire import HEAD_END, format_answer
+from peer.transport.wire import HEAD_END, format_answer, nonce_path
 from proto.ids import peer_name
 from proto.wire.messages import FetchReason
 from proto.wire.tickets import Identity, issue_ticket
@@ -29,8 +29,10 @@ PIECE_BYTES = 100_000
 BLOB = some_blob(3 * PIECE_BYTES, piece_size_bytes=PIECE_BYTES)
 DOWNLOADER = Identity.generate()
 TICKET = issue_ticket(Identity.generate(), BLOB.digest, DOWNLOADER.peer, time.time() + 3600)
-# Requests over a connection: the first asks for the nonce, the second for the piece.
+# Requests over a connection: the first asks for the nonce, the second for the piece. One that is opened ahead of use
+# says whose it is between the two.
 CONNECTED, ASKED = 1, 2
+INTRODUCED, ASKED_AFTER_THAT = 2, 3
 # Longer than anything is waited for here.
 LONG_S = 10 * WAIT_S
 
@@ -69,15 +71,14 @@ class Source:
             self._sock, _ = self._listener.accept()
             with self._sock as sock:
                 sock.settimeout(WAIT_S)
-                self._read_request(sock)
-                sock.sendall(format_answer(204, 0, nonce=bytes(32)))
-                self._read_request(sock)
+                while nonce_path().encode() in self._read_request(sock):
+                    sock.sendall(format_answer(204, 0, nonce=bytes(32)))
                 while (part := self._sends.get()) is not None:
                     first, last = part
                     head = b"" if first else format_answer(200, PIECE_BYTES)
                     sock.sendall(head + self._piece[first:last])
 
-    def _read_request(self, sock: socket.socket) -> None:
+    def _read_request(self, sock: socket.socket) -> bytes:
         request = b""
         while HEAD_END not in request:
             chunk = sock.recv(4096)
@@ -85,6 +86,7 @@ class Source:
                 raise OSError
             request += chunk
         self.requests += 1
+        return request
 
 
 class Node:
@@ -185,11 +187,11 @@ def test_it_waits_no_longer_than_for_a_slot(make_node: Callable[..., Node]) -> N
 def test_a_connection_opened_beforehand_is_used_by_the_fetch(make_node: Callable[..., Node]) -> None:
     node = make_node()
     first = node.sources[0]
-    node.transport.connect(PieceSource(peer_name(DOWNLOADER.peer), first.address))
+    node.transport.connect(PieceSource(peer_name(DOWNLOADER.peer), first.address), TICKET)
     wait_until(lambda: node.transport._pool.has(first.address))
-    assert first.requests == CONNECTED
+    assert first.requests == INTRODUCED
     node.start(1)
-    wait_until(lambda: first.requests == ASKED)
+    wait_until(lambda: first.requests == ASKED_AFTER_THAT)
     first.send(0, PIECE_BYTES)
     assert node.outcome() == (1, "")
 
@@ -197,6 +199,6 @@ def test_a_connection_opened_beforehand_is_used_by_the_fetch(make_node: Callable
 def test_nobody_answers_beforehand_and_the_fetch_tells(make_node: Callable[..., Node]) -> None:
     node = make_node()
     node.sources[0].close()
-    node.transport.connect(PieceSource(peer_name(DOWNLOADER.peer), node.sources[0].address))
+    node.transport.connect(PieceSource(peer_name(DOWNLOADER.peer), node.sources[0].address), TICKET)
     node.start(1)
     assert node.outcome() == (1, FetchReason.CONNECTION)

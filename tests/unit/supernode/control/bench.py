@@ -141,8 +141,8 @@ class Bench:
         self.saved = Saved()
         self.ears: dict[int, Ears] = {}
         self.blamed: list[Source] = []
-        # Hosts of peers that are connected to the seed.
-        self.connected: set[str] = set()
+        # Peers that are connected to the seed.
+        self.connected: set[PeerId] = set()
         self.control = Control(
             ControlPorts(
                 post=self.events.append,

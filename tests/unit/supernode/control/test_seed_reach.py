@@ -70,7 +70,7 @@ def test_what_one_node_found_out_holds_for_later_blobs_and_for_whoever_comes_nex
 def test_one_nodes_word_is_nothing_for_others_while_one_of_them_is_connected_to_the_seed() -> None:
     bench = Bench()
     other, second = wanting(bench, address="10.0.0.2:1", content=b"second")
-    bench.connected.add("10.0.0.2")
+    bench.connected.add(other.info.peer)
     one, swarm = wanting(bench)
     out_of_reach(bench, one, swarm)
     assert (swarm.seed_out_of_reach, second.seed_out_of_reach) == (True, False)
@@ -87,7 +87,7 @@ def test_an_address_is_forgotten_to_be_unreachable_once_a_node_reaches_it() -> N
     other = bench.join("10.0.0.2:1")
     bench.handler.refresh(other)
     assert swarm.seed_out_of_reach
-    bench.connected.add("10.0.0.2")
+    bench.connected.add(other.info.peer)
     bench.handler.refresh(other)
     assert (swarm.seed_out_of_reach, bench.control.seed_reach.since_s()) == (False, {})
     assert PieceStored(swarm.number, SEED, 1) in bench.events
@@ -116,7 +116,7 @@ def test_another_server_at_the_address_is_not_the_seed_either(reason: str) -> No
 def test_a_node_that_is_connected_to_the_seed_reaches_it_however_its_transfers_fail() -> None:
     bench = Bench()
     one, swarm = wanting(bench)
-    bench.connected.add("10.0.0.1")
+    bench.connected.add(one.info.peer)
     out_of_reach(bench, one, swarm, FetchReason.TIMEOUT)
     assert not swarm.seed_out_of_reach
 
