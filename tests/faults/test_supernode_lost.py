@@ -39,7 +39,9 @@ NODES = 3
 # Slow enough that the supernode dies in the middle, and that peers' copies are not all one piece apart.
 RATE_BYTES_S = 2 * MIB
 GRACE_S = Limits().grace_s
-SILENT_GRACE_S = Limits().silent_grace_s
+# Shorter than an operator would have it, and longer than three missed pings and the other grace take together.
+SILENT_GRACE_S = 15.0
+PATIENCE = ["--supernode-patience", f"{SILENT_GRACE_S:g}s"]
 # Where the pulls stand when the supernode goes, and what the origin has sent by then at most.
 MIDDLE_BYTES = 5 * MIB
 SENT_BYTES_MAX = 8 * MIB
@@ -112,7 +114,7 @@ def make_scene(registry: Registry, push: Callable[[int], str], tmp_path: Path) -
             directory = tmp_path / origin.address
             cluster = stack.enter_context(Cluster(directory, origin.address, supernode_node=lab.add_node()))
             for node in [lab.add_node() for _ in range(NODES)]:
-                cluster.prepare_peer(node, proxy_host=node.address).spawn()
+                cluster.prepare_peer(node, proxy_host=node.address, extra=PATIENCE).spawn()
             for peer in cluster.peers:
                 peer.wait_ready()
             return stack.enter_context(contextlib.closing(Scene(cluster, origin, push(SIZE_BYTES))))
