@@ -167,8 +167,8 @@ class CountingProxy(Closing):
     def open_exchange(self, client: str, method: str, target: str, head: Head) -> tuple[Exchange, Fault]:
         """Enter a request in the ledger and say which fault it meets."""
         path, _, query = target.partition("?")
-        fault = self._faults.take(method, path)
         asked = parse_range(head.get("Range"))
+        fault = self._faults.take(method, path, ranged=asked is not None)
         with self.books:
             exchange = Exchange(
                 next(self._numbers), client, method, path, query, list(head.headers), asked, time.monotonic()

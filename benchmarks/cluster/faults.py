@@ -24,7 +24,7 @@ _SLICE_S: Final = 0.02
 class Fault:
     """What happens to the answers of matching requests. Offsets and lengths are bytes of the body sent.
 
-    path_contains, method: which requests; empty means any.
+    path_contains, method: which requests; empty means any. `whole`: none that asks for a range.
     times: it meets this many requests and is then gone; None: until the faults are cleared.
     status: answer with it and `body`, without asking the origin. `headers` are added to any answer
         (`Retry-After`, ...), in place of the origin's of that name; one of value "" removes it. With a status,
@@ -42,6 +42,7 @@ class Fault:
 
     path_contains: str = ""
     method: str = ""
+    whole: bool = False
     times: int | None = None
     status: int = 0
     headers: tuple[tuple[str, str], ...] = ()
@@ -56,9 +57,9 @@ class Fault:
     ignore_range: bool = False
     chunked: bool = False
 
-    def meets(self, method: str, path: str) -> bool:
+    def meets(self, method: str, path: str, *, ranged: bool = False) -> bool:
         """Whether a request is one of those this fault is for."""
-        return self.path_contains in path and self.method in ("", method)
+        return self.path_contains in path and self.method in ("", method) and not (self.whole and ranged)
 
 
 NO_FAULT: Final = Fault()
@@ -87,11 +88,11 @@ class FaultTable:
             self._cleared.set()
             self._cleared = threading.Event()
 
-    def take(self, method: str, path: str) -> Fault:
+    def take(self, method: str, path: str, *, ranged: bool = False) -> Fault:
         """The fault for this request, NO_FAULT if none; one with `times` is used up by it."""
         with self._lock:
             for index, (fault, left) in enumerate(self._faults):
-                if not fault.meets(method, path):
+                if not fault.meets(method, path, ranged=ranged):
                     continue
                 if left is not None:
                     if left <= 1:

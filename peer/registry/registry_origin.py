@@ -24,7 +24,7 @@ from peer.registry.relayed import BODY_BYTES_MAX, RelayClient, as_sent
 from peer.registry.retry import asked_pause_s
 from peer.registry.tokens import AnonymousTokens
 from proto.errors import UpstreamError, UpstreamKind
-from proto.oci.ranges import format_range
+from proto.oci.ranges import format_range, parse_content_range
 from proto.oci.routes import HOP_HEADER, BlobRoute, ManifestRoute
 from proto.oci.www_authenticate import bearer_challenge
 
@@ -215,7 +215,8 @@ class RegistryOrigin:
         route = _route(repository, digest, manifest=manifest)
         with self._refusals_heeded(repository, digest, caller):
             exchange = self._ask(_request("GET", route, caller, cancel, lines))
-            if exchange.status == 206 and is_encoded(exchange):  # a part of something else than the blob
+            # A part of something else than the blob, or an origin that gives no parts.
+            if (exchange.status == 206 and is_encoded(exchange)) or _refuses_ranges(exchange, start):
                 exchange.close()
                 exchange = self._ask(_request("GET", route, caller, cancel))
             if exchange.status not in (200, 206, 416):
@@ -233,6 +234,7 @@ class RegistryOrigin:
 
         A HEAD is a hint: registries refuse it where they give the blob, or leave out the size. Then a one-byte GET
         decides, as after a redirect, which may be good for GET alone. Of a manifest it would be one that they count.
+        Some servers refuse every range with 416: the head of a GET of all tells there.
         """
         route = _route(repository, digest, manifest=manifest)
         with self._refusals_heeded(repository, digest, caller):
@@ -242,6 +244,9 @@ class RegistryOrigin:
                 exchange.drain()
                 one_byte = (("Range", format_range(0, 1)),)
                 exchange = self._ask(_request("GET", route, caller, cancel, one_byte), again=True)
+                if _refuses_ranges(exchange, 0):
+                    exchange.close()
+                    exchange = self._ask(_request("GET", route, caller, cancel), again=True)
             if exchange.status not in (200, 206, 416):
                 raise self._refusal(repository, digest, exchange)
             if exchange.redirect is not None and _is_page(exchange):
@@ -411,6 +416,12 @@ def _basic(login: Login) -> str:
 def _length(exchange: Exchange) -> int | None:
     """The blob's size, as far as the answer's length is that."""
     return None if is_encoded(exchange) else exchange.content_length
+
+
+def _refuses_ranges(exchange: Exchange, start: int) -> bool:
+    """Whether a 416 does not say that the blob has no byte at `start`: some servers answer every range with it."""
+    told = parse_content_range(exchange.header("Content-Range"))
+    return exchange.status == 416 and (told is None or (told.size_bytes or 0) > start)
 
 
 def _is_page(exchange: Exchange) -> bool:

@@ -236,6 +236,29 @@ def test_a_head_without_a_size_is_a_hint_and_a_get_decides(origin: FakeOrigin) -
         assert reader.stat(origin.upstream, digest) == len(CONTENT)
 
 
+# Of a size that has the byte asked for, of none, and of none at all.
+@pytest.mark.parametrize("told", [{"Content-Range": f"bytes */{len(CONTENT)}"}, {"Content-Range": "bytes */*"}, {}])
+def test_where_every_range_is_refused_the_whole_is_asked_for(origin: FakeOrigin, told: dict[str, str]) -> None:
+    digest = origin.add(CONTENT)
+    origin.head_status = 405
+    refusal = Fault(status=416, headers=told)
+    origin.faults = [Fault(), refusal, Fault(), refusal]
+    with reading(origin) as reader:
+        assert reader.stat(origin.upstream, digest) == len(CONTENT)
+        response = reader.open(origin.upstream, digest, start=1000, end=3000)
+        assert (response.is_range, response.size_bytes) == (False, len(CONTENT))
+        assert read_all(response) == CONTENT
+    assert [asked.range for asked in origin.blob_requests("GET")] == ["bytes=0-0", None, "bytes=1000-2999", None]
+
+
+def test_a_range_behind_the_end_is_not_asked_for_as_a_whole(origin: FakeOrigin) -> None:
+    digest = origin.add(CONTENT)
+    with reading(origin) as reader:
+        error = refused(lambda: reader.open(origin.upstream, digest, start=len(CONTENT)))
+    assert (error.kind, error.status) == (UpstreamKind.CONTENT, 416)
+    assert len(origin.asked) == 1
+
+
 def test_who_is_limited_asks_no_more(origin: FakeOrigin) -> None:
     digest = origin.add(CONTENT)
     origin.faults = [Fault(status=429, headers={"Retry-After": "600"})]
