@@ -61,6 +61,8 @@ class ModeRun:
     # Of all processes but the origin and the measuring ones, over GiB delivered to clients; busy: part of all cores.
     cpu_s_per_gib: float | None = None
     cpu_busy: float | None = None
+    # Of that the part in which the kernel passed frames on: shaping, bridges and TCP's part of receiving.
+    cpu_network: float | None = None
     # Of a node in the end, shared pages counted for their part (median); the most that any node ever held.
     node_rss_mib: float | None = None
     node_peak_mib: float | None = None

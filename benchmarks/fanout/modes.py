@@ -73,6 +73,7 @@ class _Measured:
     nodes: tuple[NodeTimes, ...]
     readings: list[Reading]
     busy: float
+    network: float
     product_cpu_s: float
     clients_cpu_s: float
     # Of the barrier, monotonic.
@@ -358,12 +359,20 @@ def _measure(
                 joined = True
                 pulling.join()
             _show(stage, display, watcher, ended)
-        busy = CoreTime.now().busy_since(cores)
+        then = CoreTime.now()
         used_cpu_s = product_cpu_s() - before_cpu_s
     finally:
         readings = watcher.end()
     clients_cpu_s = cpu_s(pulling.pid) - clients_cpu_s
-    return _Measured(pulling.outcome(), readings, busy, used_cpu_s, clients_cpu_s, began_s)
+    return _Measured(
+        nodes=pulling.outcome(),
+        readings=readings,
+        busy=then.busy_since(cores),
+        network=then.network_since(cores),
+        product_cpu_s=used_cpu_s,
+        clients_cpu_s=clients_cpu_s,
+        began_s=began_s,
+    )
 
 
 def _mode_run(
@@ -381,6 +390,7 @@ def _mode_run(
         origin_first_byte_s=None if answered_s is None else answered_s - measured.began_s,
         cross_rack_bytes=traffic.into_racks_bytes if traffic is not None and stage.scenario.racks else None,
         cpu_busy=measured.busy,
+        cpu_network=measured.network,
         more={"clients_cpu_s": measured.clients_cpu_s, "origin_doubtful_bytes": cost.doubtful_bytes},
     )
 

@@ -36,6 +36,12 @@ _SUPERNODE_NUMBER: Final = 2
 _NODE_NUMBER: Final = 10
 
 LATENCY_S: Final = 0.05
+# A frame holds the link for so long at most, where 1500 bytes allow it; and so does a packet of several segments.
+PACKET_S: Final = 0.004
+FRAME_MIN_BYTES: Final = 1500
+FRAME_MAX_BYTES: Final = 9000
+# What TCP hands down at a time at most, and what a bucket must have room for twice.
+_PACKET_MAX_BYTES: Final = 65_000
 _BURST_FRAMES: Final = 4
 # The length of a Linux interface's queue unless told otherwise.
 _DEEP_FRAMES: Final = 1000
@@ -116,7 +122,7 @@ class Network:
             _set("net/ipv4/tcp_slow_start_after_idle", 0)
             # Not to answer for the control address on the other interface.
             _set("net/ipv4/conf/all/arp_ignore", 1)
-            batch("ip", self._configure(place, number))
+            batch("ip", self._configure(place, number, rate))
             batch("tc", [self._shape("eth0", rate, deep=place is self.origin)])
 
     def _build_hub(self) -> None:
@@ -144,14 +150,10 @@ class Network:
         there = f"name {device} mtu {mtu} address {mac} netns {place.netns}"
         return [f"link add {port} mtu {mtu} type veth peer {there}", f"link set {port} master {bridge} up"]
 
-    def _configure(self, place: Place, number: int) -> list[str]:
-        """Addresses and neighbours, inside the place's namespace.
-
-        One segment a packet: at scaled-down rates the bursts of some segments that TCP hands down otherwise overrun a
-        queue of 50 ms within the sender: a fifth is sent twice, and flows that share the link starve each other.
-        """
+    def _configure(self, place: Place, number: int, rate: float) -> list[str]:
+        """Addresses and neighbours, inside the place's namespace."""
         lines = ["link set lo up", f"addr add {place.host}/{DATA_NETWORK.prefixlen} dev eth0"]
-        lines += ["link set dev eth0 gso_max_segs 1 up"]
+        lines += [f"link set dev eth0 gso_max_segs {self._segments(rate)} up"]
         device = "ctl"
         if self._control == "shared" and place is self.supernode:
             # On the same cable, in the same queue, but with counters of its own.
@@ -174,10 +176,16 @@ class Network:
         The origin has 200 flows in native mode. A queue of 50 ms would refuse most of their segments within the sender,
         whose kernel then gives connections up that the server has closed (TCPAbortOnTimeout), and clients hang.
         """
-        burst = burst_bytes(rate_bytes_s, self._mtu + ETHERNET_BYTES, self._scenario.layout(0).piece_size_bytes)
+        burst = self._burst(rate_bytes_s)
         rate = f"{round(rate_bytes_s * 8)}bit"
         queue = f"limit {_DEEP_FRAMES * (self._mtu + ETHERNET_BYTES)}" if deep else f"latency {LATENCY_S * 1000:g}ms"
         return f"qdisc replace dev {device} root tbf rate {rate} burst {burst} {queue}"
+
+    def _burst(self, rate_bytes_s: float) -> int:
+        return burst_bytes(rate_bytes_s, self._mtu + ETHERNET_BYTES, self._scenario.layout(0).piece_size_bytes)
+
+    def _segments(self, rate_bytes_s: float) -> int:
+        return segments_at_once(rate_bytes_s, self._mtu + ETHERNET_BYTES, self._burst(rate_bytes_s))
 
     # --- trouble -----------------------------------------------------------------------------------------------
 
@@ -217,6 +225,21 @@ def burst_bytes(rate_bytes_s: float, frame_bytes: int, piece_bytes: int) -> int:
     """Of a tbf: 20 ms of the link, at most a quarter of a piece (a larger bucket hides idling), at least 4 frames."""
     least = _BURST_FRAMES * frame_bytes
     return round(max(least, min(rate_bytes_s * _BURST_S, piece_bytes / 4)))
+
+
+def frame_bytes_at(rate_bytes_s: float) -> int:
+    """As much as the link sends in PACKET_S, within what interfaces take."""
+    return round(max(FRAME_MIN_BYTES, min(FRAME_MAX_BYTES, rate_bytes_s * PACKET_S)))
+
+
+def segments_at_once(rate_bytes_s: float, frame_bytes: int, burst: int) -> int:
+    """How many segments TCP hands down as one packet, which costs the kernel as much as one segment.
+
+    On a slow link such a burst overruns the queue of 50 ms inside the sender: a fifth is sent twice, and flows that
+    share the link starve each other (docs/decisions/segments-on-shaped-links.md).
+    """
+    most_bytes = min(rate_bytes_s * PACKET_S, burst / 2, _PACKET_MAX_BYTES)
+    return max(1, int(most_bytes / frame_bytes))
 
 
 def _mac(kind: int, number: int) -> str:

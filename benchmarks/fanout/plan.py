@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 from benchmarks import flags
+from benchmarks.fanout.network import FRAME_MAX_BYTES, FRAME_MIN_BYTES, frame_bytes_at
 from benchmarks.fanout.trouble import FORM, Trouble
 from benchmarks.flags import checked, choice, count, number
 from benchmarks.report import Outputs
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 # Addresses and neighbour tables are laid out for so many; two cores are busy long before.
 NODES_MAX: Final = 1000
 RATE_MIN_BYTES_S: Final = 12_500
-FRAME_MIN_BYTES: Final = 1500
-FRAME_MAX_BYTES: Final = 9000
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--mode", default="native,scheduled", metavar="M,M", help="native, torrent, scheduled [native,scheduled]")
     flags.add_scenario_arguments(parser)
     add("--control", default="own", metavar="C", help="control traffic on a link of its own, or shared [own]")
-    add("--frames", metavar="BYTES", help="MTU of every link, 1500 to 9000 [1500]")
+    add("--frames", metavar="BYTES", help="MTU of every link, 1500 to 9000 [what it sends in 4 ms]")
     add("--seed", default="1", metavar="S", help="of the random content and arrivals [1]")
     add("--native-limit", default="5min", metavar="T", help="above, native pulls a part of the size [5min]")
     add("--no-netns", action="store_true", help="on loopback with the product's own rate limits, as without root")
@@ -83,13 +82,14 @@ def plan(arguments: argparse.Namespace) -> Plan:
     limit = arguments.max_x_piece
     modes = _modes(arguments.mode)
     controls: tuple[Control, ...] = get_args(Control)
+    slowest = min(scenario.origin_bytes_s, scenario.supernode_bytes_s, scenario.classes[0].up_bytes_s)
     if limit is not None and "scheduled" not in modes:
         raise ConfigError(f"--max-x-piece {limit}: is about mode scheduled, which --mode {arguments.mode} leaves out")
     return Plan(
         scenario=scenario,
         modes=modes,
         control=choice("--control", arguments.control, controls),
-        frame_bytes=count("--frames", arguments.frames, FRAME_MIN_BYTES, FRAME_MIN_BYTES, FRAME_MAX_BYTES),
+        frame_bytes=count("--frames", arguments.frames, frame_bytes_at(slowest), FRAME_MIN_BYTES, FRAME_MAX_BYTES),
         shaped=shaped,
         native_limit_s=flags.duration("--native-limit", arguments.native_limit, 1.0),
         max_x_piece=None if limit is None else number("--max-x-piece", limit, 1.0, "at least 1"),

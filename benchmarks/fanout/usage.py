@@ -13,10 +13,13 @@ PREFERRED_NICE: Final = -5
 
 @dataclass(frozen=True, slots=True)
 class CoreTime:
-    """Of all cores together, in clock ticks since the machine's start."""
+    """Of all cores together, in clock ticks since the machine's start. `network`: in soft interrupts, where frames of
+    shaped links are passed on: queues, bridges, and TCP's own part of receiving.
+    """
 
     busy_ticks: int
     all_ticks: int
+    network_ticks: int
 
     @classmethod
     def now(cls) -> CoreTime:
@@ -27,11 +30,15 @@ class CoreTime:
     def parse(cls, text: str) -> CoreTime:
         """/proc/stat: user nice system idle iowait irq softirq steal; what guests use is within user."""
         ticks = [int(word) for word in text.split("\n", 1)[0].split()[1:9]]
-        return cls(sum(ticks) - ticks[3] - ticks[4], sum(ticks))
+        return cls(sum(ticks) - ticks[3] - ticks[4], sum(ticks), ticks[5] + ticks[6])
 
     def busy_since(self, before: CoreTime) -> float:
         """The part of all cores' time that was not idle, 0 to 1."""
         return (self.busy_ticks - before.busy_ticks) / max(1, self.all_ticks - before.all_ticks)
+
+    def network_since(self, before: CoreTime) -> float:
+        """The part of all cores' time that passed frames on, 0 to 1."""
+        return (self.network_ticks - before.network_ticks) / max(1, self.all_ticks - before.all_ticks)
 
 
 def prefer(pid: int) -> None:

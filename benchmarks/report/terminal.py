@@ -76,6 +76,7 @@ _FIGURES: Final[tuple[tuple[str, Callable[[Summary], str]], ...]] = (
     ("control bytes", lambda one: size(one.run.control_bytes)),
     ("CPU-seconds per GiB delivered", lambda one: text(one.run.cpu_s_per_gib, ".2f")),
     ("cores busy", lambda one: text(one.run.cpu_busy, ".0%")),
+    ("of that the kernel's shaped links", lambda one: text(one.run.cpu_network, ".0%")),
     ("memory of a node", lambda one: text(one.run.node_rss_mib, ".0f", " MiB")),
     ("most memory that a node held", lambda one: text(one.run.node_peak_mib, ".0f", " MiB")),
     ("memory of the supernode", lambda one: text(one.run.supernode_rss_mib, ".0f", " MiB")),
