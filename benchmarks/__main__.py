@@ -13,6 +13,7 @@ import benchmarks.lazy
 import benchmarks.scheduler
 import benchmarks.serving.command
 import benchmarks.simulator.command
+import benchmarks.simulator.fit_command
 import benchmarks.startup
 from proto.errors import LayercastError
 
@@ -34,6 +35,7 @@ class Benchmark(Protocol):
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "dataplane": benchmarks.dataplane.command,
     "fanout": benchmarks.fanout.command,
+    "fit": benchmarks.simulator.fit_command,
     "joining": benchmarks.joining,
     "lazy": benchmarks.lazy,
     "sim": benchmarks.simulator.command,

@@ -32,6 +32,9 @@ class PeerChannel:
         self._environment = environment
         self._digest_of = digest_of
         self._half_s = environment.settings.round_trip_s / 2
+        self._control = environment.settings.profile.control
+        # When the last frame so far arrives: none overtakes another.
+        self._arrives_s = 0.0
         self._seed = environment.transport.endpoints[SEED]
         self._on_arrived = listeners(environment.checkers, "arrived")
         # What the peer is sent next, and when the first of it was said; and what waits for a frame to go with.
@@ -53,7 +56,9 @@ class PeerChannel:
         clock = self._environment.clock
         self._frame, self._frame_s = [*self._later, message], clock.now
         self._later.clear()
-        clock.run_after(self._half_s, self.peer.receive, self._frame)
+        delay_s = self._half_s + self._control.draw(self._environment.delays)
+        self._arrives_s = max(self._arrives_s, clock.now + delay_s)
+        clock.run_at(self._arrives_s, self.peer.receive, self._frame)
 
     def end(self, code: str, message: str) -> None:
         """See Channel. Only a session that the peer itself has replaced is ended here."""

@@ -6,6 +6,7 @@ of them.
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 from benchmarks.bounds import bounds
@@ -39,8 +40,10 @@ class Environment:
         # Index of each blob in the scenario.
         self.blobs = {digest_of(blob): blob for blob in range(len(scenario.blobs))}
         self.clock = Clock()
+        # How long messages, threads and requests take this time.
+        self.delays = random.Random(f"delays {scenario.seed}")
         self.trace = Trace()
         self.network = Network(self.clock, scenario, self.settings)
         self.links = self.network.links
-        self.transport = Transport(self.clock, self.network, scenario, self.settings, self.checkers)
+        self.transport = Transport(self.clock, self.network, scenario, self.settings, self.checkers, self.delays)
         self.origin = Origin(self.clock, self.network, scenario, self.settings)

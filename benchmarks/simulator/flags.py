@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks import flags
 from benchmarks.flags import checked, count, duration, number, whole
 from benchmarks.scenario import Faults, NodeClass, Scenario
+from benchmarks.simulator.profile import read_profile
 from proto.config.values import parse_size
 from proto.errors import ConfigError
 from proto.pieces import MIB, PIECE_COUNT_MAX
@@ -42,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the simulation itself")
     add = group.add_argument
     add("--round-trip", metavar="T", help="between any two nodes [1ms]")
+    add("--profile", type=Path, metavar="FILE", help="what machines add to it, as `layercast-bench fit` wrote it")
 
 
 # What a named scenario says itself.
@@ -75,8 +78,11 @@ def scenario(arguments: argparse.Namespace, seed: int) -> Scenario:
 
 def settings(arguments: argparse.Namespace, given: SimulationSettings) -> SimulationSettings:
     """`given`, with what flags change. Raises ConfigError."""
-    round_trip = arguments.round_trip
-    return given if round_trip is None else replace(given, round_trip_s=duration("--round-trip", round_trip))
+    if arguments.round_trip is not None:
+        given = replace(given, round_trip_s=duration("--round-trip", arguments.round_trip))
+    if arguments.profile is not None:
+        given = replace(given, profile=read_profile(arguments.profile))
+    return given
 
 
 def _cut(pieces_text: str | None, size_text: str | None, layers: int) -> tuple[tuple[int, ...], int]:

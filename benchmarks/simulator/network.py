@@ -20,7 +20,8 @@ class Network:
 
     def __init__(self, clock: Clock, scenario: Scenario, settings: SimulationSettings) -> None:
         self.links = links = Links(clock, exact=scenario.nodes <= settings.exact_nodes_max)
-        self.origin = links.add(scenario.origin_bytes_s or UNLIMITED_BYTES_S)
+        self._share = settings.profile.share
+        self.origin = links.add(scenario.origin_bytes_s * self._share or UNLIMITED_BYTES_S)
         self.up: list[int] = []
         self.down: list[int] = []
         self._racks: list[int | None] = [None]
@@ -35,8 +36,8 @@ class Network:
         self.trunks_down = [links.add(trunk_bytes_s) for _ in range(scenario.racks)]
 
     def _add(self, up_bytes_s: float, down_bytes_s: float) -> None:
-        self.up.append(self.links.add(up_bytes_s or UNLIMITED_BYTES_S))
-        self.down.append(self.links.add(down_bytes_s or UNLIMITED_BYTES_S))
+        self.up.append(self.links.add(up_bytes_s * self._share or UNLIMITED_BYTES_S))
+        self.down.append(self.links.add(down_bytes_s * self._share or UNLIMITED_BYTES_S))
 
     def path(self, source: int, receiver: int) -> tuple[int, ...]:
         """The links that a piece passes."""

@@ -35,9 +35,14 @@ def simulation(outcome: Outcome) -> dict[str, object]:
 
 def assumptions(settings: SimulationSettings) -> str:
     """Of the simulation itself, as a line."""
+    profile = settings.profile
+    steps = (("message", profile.control), ("wake-up", profile.wake), ("connection", profile.connect),
+             ("request", profile.request))  # fmt: skip
+    added = ", ".join(f"{name} {delay.mean_s * 1e3:.2g}" for name, delay in steps)
     return (
         f"{settings.round_trip_s * 1e3:g} ms round trip, {settings.service_s * 1e6:g} us of supernode service an event,"
-        f" {settings.hash_s * 1e3:g} ms to a piece's hash, {settings.slots} upload slots"
+        f" {settings.hash_s * 1e3:g} ms to a piece's hash, {settings.slots} upload slots; beside that in the mean, ms:"
+        f" {added}; {profile.share:g} of a link for a transfer alone"
     )
 
 

@@ -104,6 +104,8 @@ class Simulation(Environment):
         self._due: dict[int, None] = {}
         self._peers: dict[int, Peer] = {}
         self._sessions: dict[int, PeerSession] = {}
+        # When the last frame of each so far arrives: none overtakes another.
+        self._arrive_s: dict[int, float] = {}
         self._waiting = dict.fromkeys(numbers)
         self._joiners = [node for node, asks_s in enumerate(scenario.arrivals_s(), start=1) if asks_s is None]
         self._watch = Watch(self, self.clients, max(self.bounds.fluid_s, 1e-3) / _SAMPLES)
@@ -191,7 +193,9 @@ class Simulation(Environment):
         """Bring a peer's messages to the supernode; what is added to the frame at this instant goes along."""
         session = self._sessions.get(node)
         if session is not None:
-            self.clock.run_after(self.settings.round_trip_s / 2, self.supernode.received, session, frame)
+            delay_s = self.settings.round_trip_s / 2 + self.settings.profile.control.draw(self.delays)
+            arrives_s = self._arrive_s[node] = max(self._arrive_s.get(node, 0.0), self.clock.now + delay_s)
+            self.clock.run_at(arrives_s, self.supernode.received, session, frame)
 
     # --- the run -------------------------------------------------------------------------------------------------
 

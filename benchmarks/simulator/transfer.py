@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from benchmarks.simulator.clock import Call  # noqa: TC001  # compiled, a dataclass looks its fields' types up
 from benchmarks.simulator.links import Flow  # noqa: TC001  # the same
+from peer.transport.request_lead import RequestLead
 
 # (the receiver's number for it, reason, elapsed seconds); the reason is empty on success.
 Ended = Callable[[int, str, float], None]
@@ -30,6 +31,8 @@ class Endpoint:
         self.transfers: dict[Transfer, None] = {}
         # Sources that it has a connection to.
         self.connected: set[int] = set()
+        # How soon before the end of a transfer the next is asked for.
+        self.lead = RequestLead()
         self.sent_bytes = 0.0
         # Whole and right; cut short, wrong or too late; and sent to it but not there yet.
         self.received_bytes = 0.0
@@ -56,6 +59,8 @@ class Transfer:
     # Fetches of the same receiver that are asked for when this one is nearly over, and whether it is.
     followers: list[Transfer] = field(default_factory=list)
     nearly_over: bool = False
+    # When its request left.
+    asked_s: float = 0.0
     # What moved in flows before this one.
     moved_bytes: float = 0.0
     flow: Flow | None = None

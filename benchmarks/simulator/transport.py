@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from benchmarks.simulator.checkers import listeners
 from benchmarks.simulator.transfer import Endpoint, Transfer
-from peer.transport.request_lead import PART_MIN
 from proto.wire.messages import FetchReason
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Sequence
 
     from benchmarks.scenario import Scenario
@@ -34,8 +34,11 @@ class Transport:
         scenario: Scenario,
         settings: SimulationSettings,
         checkers: Sequence[Checker],
+        delays: random.Random,
     ) -> None:
         self._clock = clock
+        self._delays = delays
+        self._profile = settings.profile
         self._network = network
         self._links = network.links
         self._settings = settings
@@ -75,17 +78,20 @@ class Transport:
         transfer.late_s = clock.now + (settings.slot_wait_s if reachable else settings.connect_wait_s)
         # One call for both time limits; that of the transfer itself will not end before this.
         transfer.deadline = clock.at(min(transfer.late_s, clock.now + deadline_s), self._late, transfer, reachable)
-        connecting_s = 0.0 if connected else settings.connect_round_trips * 2 * half_s
-        if behind is None:
-            clock.run_after(connecting_s + half_s, self._asked, transfer)
+        if connected:
+            waits_s = self._profile.wake.draw(self._delays)
         else:
-            clock.run_after(connecting_s, self._follow, transfer, behind)
+            waits_s = settings.connect_round_trips * 2 * half_s + self._profile.connect.draw(self._delays)
+        if behind is None:
+            self._ask(transfer, waits_s)
+        else:
+            clock.run_after(waits_s, self._follow, transfer, behind)
         return transfer
 
     def _follow(self, transfer: Transfer, behind: Transfer) -> None:
         """The connection stands; the request goes out when the one before it at the receiver is nearly over."""
         if behind.over or behind.nearly_over:
-            self._clock.run_after(transfer.half_s, self._asked, transfer)
+            self._ask(transfer)
             return
         behind.followers.append(transfer)
         if behind.flow is not None:
@@ -102,11 +108,17 @@ class Transport:
         transfer.nearly_over = True
         followers, transfer.followers = transfer.followers, []
         for following in followers:
-            self._clock.run_after(following.half_s, self._asked, following)
+            self._ask(following, self._profile.wake.draw(self._delays))
 
     def cancel(self, transfer: Transfer) -> None:
         """End it now; its outcome comes like any other."""
         self._clock.run_after(0.0, self._stop, transfer, FetchReason.CANCELLED)
+
+    def _ask(self, transfer: Transfer, waits_s: float = 0.0) -> None:
+        """The request leaves so much later."""
+        transfer.asked_s = self._clock.now + waits_s
+        request_s = transfer.half_s + self._profile.request.draw(self._delays)
+        self._clock.run_after(waits_s + request_s, self._asked, transfer)
 
     def _asked(self, transfer: Transfer) -> None:
         """The request is at the source."""
@@ -134,12 +146,14 @@ class Transport:
         # The answer's head comes first: time taken and deadline count from there, not from the wait for a slot.
         transfer.began_s = now + transfer.half_s
         transfer.late_s = transfer.began_s + transfer.deadline_s
+        if not transfer.ahead:
+            transfer.receiver.lead.answered(transfer.began_s - transfer.asked_s)
         self._flow(transfer)
 
     def _flow(self, transfer: Transfer) -> None:
         path = self._network.path(transfer.source.number, transfer.receiver.number)
-        size = float(self._lengths[transfer.blob][transfer.piece])
-        left, tail = size - transfer.moved_bytes, size * PART_MIN
+        size = self._lengths[transfer.blob][transfer.piece]
+        left, tail = size - transfer.moved_bytes, transfer.receiver.lead.size_bytes(size)
         if transfer.followers and left > tail:
             transfer.flow = self._links.start(path, left - tail, self._nearly, transfer, left - tail)
             return
@@ -166,6 +180,7 @@ class Transport:
             self._end(transfer, FetchReason.CORRUPT)
             return
         receiver.received_bytes += size
+        receiver.lead.received(size, self._clock.now - transfer.began_s)
         receiver.held[blob] |= 1 << transfer.piece
         if receiver.number:
             if source.number:

@@ -192,12 +192,17 @@ StoreEvent = BlobFound | StoreOpened | StoreRefused | BlobEvicted | PiecesRotten
 
 @dataclass(frozen=True, slots=True)
 class FetchEnded:
-    """A transfer is over; `reason` is empty when the piece is held, else a FetchReason value."""
+    """A transfer is over; `reason` is empty when the piece is held, else a FetchReason value.
+
+    It waited so long to be asked for, and that so long for its first byte; `elapsed_s` counts from there.
+    """
 
     fetch: int
     reason: str
     elapsed_s: float
     message: str = ""
+    waited_s: float = 0.0
+    answered_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

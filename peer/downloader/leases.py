@@ -158,7 +158,7 @@ def fetch_ended(state: State, event: FetchEnded) -> Blob | None:
         if lease:
             state.send(Failed(lease, FetchReason.CANCELLED))
     elif not event.reason:
-        piece_held(state, blob, fetch.piece, lease, event.elapsed_s)
+        piece_held(state, blob, fetch.piece, lease, event)
         blob.starved = False
         if fetch.holder is None:
             # The supernode sent it and knows its hash: no need to announce it.
@@ -185,7 +185,7 @@ def piece_arrived(state: State, event: PieceArrived) -> Blob | None:
     """A piece came without a lease and without our asking."""
     blob = state.blobs.get(event.digest)
     if blob is not None and blob.store is StoreState.OPEN and blob.full >> event.piece & 1:
-        piece_held(state, blob, event.piece, 0, 0.0)
+        piece_held(state, blob, event.piece)
     return blob
 
 
@@ -205,13 +205,14 @@ def transport_failed(state: State, event: TransportFailed) -> Blob | None:
     return blob
 
 
-def piece_held(state: State, blob: Blob, piece: int, lease: int, elapsed_s: float) -> None:
+def piece_held(state: State, blob: Blob, piece: int, lease: int = 0, ended: FetchEnded | None = None) -> None:
     """A piece passed its hash: report it, let readers on, stop what else brings it."""
     new = not blob.held >> piece & 1
     blob.held |= 1 << piece
     blob.progress_at = state.piece_at = state.now
     if blob.swarm and (new or lease):
-        state.send(Stored(lease, blob.swarm, piece, int(elapsed_s * 1000)))
+        durations = _durations(ended) if ended is not None else (0, 0, 0, 0)
+        state.send(Stored(lease, blob.swarm, piece, *durations))
         blob.announced_held |= 1 << piece
     if not new:
         return
@@ -223,6 +224,16 @@ def piece_held(state: State, blob: Blob, piece: int, lease: int, elapsed_s: floa
         if other.piece == piece:
             stop(state, blob, other)
     state.tell_reader_moved(blob)
+
+
+def _durations(ended: FetchEnded) -> tuple[int, int, int, int]:
+    """As Stored tells them."""
+    elapsed_ms, beyond_us = divmod(_microseconds(ended.elapsed_s), 1000)
+    return elapsed_ms, beyond_us, _microseconds(ended.waited_s), _microseconds(ended.answered_s)
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * 1e6)
 
 
 def completed(state: State, blob: Blob) -> None:

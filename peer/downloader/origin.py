@@ -167,7 +167,7 @@ def upstream_piece(state: State, event: UpstreamPiece) -> Blob | None:
         return blob
     blob.upstream.pieces &= ~(1 << event.piece)
     if blob.layout is not None and 0 <= event.piece < blob.layout.count:
-        piece_held(state, blob, event.piece, 0, 0.0)
+        piece_held(state, blob, event.piece)
     return blob
 
 

@@ -210,7 +210,16 @@ class Workers:
             self._metrics.discarded_bytes.inc(outcome.discarded_bytes)
             if outcome.reason:
                 self._metrics.piece_failures.labels(outcome.reason).inc()
-            post(FetchEnded(command.fetch, outcome.reason, outcome.elapsed_s, outcome.message))
+            post(
+                FetchEnded(
+                    command.fetch,
+                    outcome.reason,
+                    outcome.elapsed_s,
+                    outcome.message,
+                    outcome.waited_s,
+                    outcome.answered_s,
+                )
+            )
 
         holder = self._source(command.holder, command.digest)
         if not ticket:

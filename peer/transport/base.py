@@ -77,6 +77,9 @@ class FetchOutcome:
     discarded_bytes: int = 0
     # The store's own trouble (disk full and the like) when reason is "local"; the operator's line.
     message: str = ""
+    # From start() to the request, and from that to the first byte of its answer.
+    waited_s: float = 0.0
+    answered_s: float = 0.0
 
 
 class Transport(Protocol):

@@ -61,6 +61,8 @@ class _Task:
     connection: HttpConnection | None = None
     cancelled: bool = False
     nearly_over: bool = False
+    heard_s: float = 0.0
+    asked_s: float = 0.0
     started_s: float = 0.0
     received_bytes: int = 0
     fresh: bool = False
@@ -137,7 +139,7 @@ class HttpTransport:
         with self._changed:
             assert not self._closed
             assert fetch.fetch_id not in self._tasks
-            task = _Task(fetch, done)
+            task = _Task(fetch, done, heard_s=time.monotonic())
             self._tasks[fetch.fetch_id] = task
             self._enqueue(task)
 
@@ -251,7 +253,11 @@ class HttpTransport:
         elapsed_s = time.monotonic() - task.started_s
         stored_bytes = task.received_bytes if task.fresh else 0
         discarded_bytes = task.received_bytes - stored_bytes
-        return FetchOutcome(task.fetch.fetch_id, reason, elapsed_s, stored_bytes, discarded_bytes, message)
+        waited_s = max(0.0, task.asked_s - task.heard_s)
+        answered_s = max(0.0, task.started_s - task.asked_s)
+        return FetchOutcome(
+            task.fetch.fetch_id, reason, elapsed_s, stored_bytes, discarded_bytes, message, waited_s, answered_s
+        )
 
     def _fetch(self, task: _Task, buffer: memoryview) -> None:
         address = task.fetch.source.address
@@ -328,13 +334,13 @@ class HttpTransport:
         """One request and its answer; True when the connection can be used again."""
         fetch = task.fetch
         path = pieces_path(fetch.blob.digest, fetch.piece, fetch.piece)
-        asked_s = time.monotonic()
+        task.asked_s = time.monotonic()
         hash_wanted = fetch.learn is not None and fetch.blob.hash_of(fetch.piece) is None
         connection.request(path, fetch.source.peer, fetch.ticket, ahead=fetch.ahead, hash_wanted=hash_wanted)
         answer, rest = connection.read_head(buffer, self._slot_wait_s)
         task.started_s = time.monotonic()
         if not fetch.ahead:
-            self._lead.answered(task.started_s - asked_s)
+            self._lead.answered(task.started_s - task.asked_s)
         if answer.status != 200:
             clean = self._skip_refusal(connection, answer, rest, buffer)
             raise _Failed(_REASON_OF_STATUS.get(answer.status, FetchReason.PROTOCOL), clean=clean)

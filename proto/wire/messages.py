@@ -168,12 +168,19 @@ class Withdraw:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A piece passed its hash and is held. `lease` is 0 when no lease brought it (upstream, peers alone)."""
+    """A piece passed its hash and is held. `lease` is 0 when no lease brought it (upstream, peers alone).
+
+    It took `elapsed_ms` and `beyond_us` from its first byte on. Before that its request waited to be sent, and then for
+    the answer: what a lease costs beside its transfer.
+    """
 
     lease: int
     swarm: int
     piece: int
     elapsed_ms: int
+    beyond_us: int = 0
+    waited_us: int = 0
+    answered_us: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ class MessageHandler:
         if part is None:
             return
         swarm, member = part
-        if not 0 <= stored.piece < swarm.layout.count or stored.elapsed_ms < 0:
+        if not 0 <= stored.piece < swarm.layout.count or min(stored.elapsed_ms, stored.beyond_us) < 0:
             raise FrameInvalid(f"Stored: piece {stored.piece} of a blob with {swarm.layout.count}")
         lease = session.leases.pop(stored.lease, None)
         lease_id = 0
@@ -187,8 +187,13 @@ class MessageHandler:
         """A piece that the member has now: a copy, if its hash is known here."""
         wanted, unproven = member.wanted, member.unproven
         if swarm.stored_by(member, stored.piece, self._ports.clock()):
-            elapsed_s = stored.elapsed_ms / 1000
-            self._ports.post(contract.PieceStored(swarm.number, session.node, stored.piece, lease_id, elapsed_s))
+            elapsed_s = stored.elapsed_ms / 1000 + stored.beyond_us / 1e6
+            waited_s, answered_s = stored.waited_us / 1e6, stored.answered_us / 1e6
+            self._ports.post(
+                contract.PieceStored(
+                    swarm.number, session.node, stored.piece, lease_id, elapsed_s, waited_s, answered_s
+                )
+            )
         elif member.unproven != unproven and swarm.elected == session.node:
             # From the origin, with a hash that is its own: it is getting on.
             self._ports.post(contract.OriginHeadway(swarm.number, session.node))

@@ -139,13 +139,19 @@ class PeerWithdrew:
 
 @dataclass(frozen=True, slots=True)
 class PieceStored:
-    """A piece passed its hash at this peer. `lease_id` 0: it came otherwise (origin for SEED, upstream)."""
+    """A piece passed its hash at this peer. `lease_id` 0: it came otherwise (origin for SEED, upstream).
+
+    A leased one waited so long to be asked for, and that so long for its first byte; `elapsed_s` counts from there.
+    Nothing is decided by these two: they are for who reads the event log.
+    """
 
     swarm: int
     peer: int
     piece: int
     lease_id: int = 0
     elapsed_s: float = 0.0
+    waited_s: float = 0.0
+    answered_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from benchmarks.scenario import equal_links
 from benchmarks.simulator.clock import Clock
 from benchmarks.simulator.network import Network
+from benchmarks.simulator.profile import Delay, Profile
 from benchmarks.simulator.settings import SimulationSettings
 from benchmarks.simulator.transport import Transport
 from proto.wire.messages import FetchReason
@@ -23,7 +25,8 @@ class Wires:
 
     def __init__(self, settings: SimulationSettings) -> None:
         self.clock = Clock()
-        self.transport = Transport(self.clock, Network(self.clock, SCENARIO, settings), SCENARIO, settings, ())
+        network = Network(self.clock, SCENARIO, settings)
+        self.transport = Transport(self.clock, network, SCENARIO, settings, (), random.Random(1))
         self.transport.endpoints[1].held[0] = 0b1111
         self.outcomes: list[tuple[int, str]] = []
 
@@ -77,3 +80,11 @@ def test_what_follows_a_transfer_that_is_cancelled_is_asked_for_then() -> None:
     wires.clock.run(1e9)
     assert wires.outcomes == [(0, FetchReason.CANCELLED), (1, "")]
     assert wires.elapsed_s == pytest.approx(PIECE / RATE, rel=0.05)
+
+
+def test_a_profile_delays_the_request_and_not_the_transfer() -> None:
+    slow = Delay((0.05,))
+    wires = Wires(SimulationSettings(round_trip_s=0.0, profile=Profile(wake=slow, connect=slow, request=slow)))
+    took_s = wires.fetch(0)
+    assert took_s == pytest.approx(PIECE / RATE + SimulationSettings().hash_s)
+    assert wires.clock.now >= took_s + 2 * 0.05

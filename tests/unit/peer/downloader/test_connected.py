@@ -153,6 +153,13 @@ def test_a_lease_becomes_a_fetch_and_its_success_a_report() -> None:
     assert script.machine.state.blobs[DIGEST].piece_state(2) is PieceState.HELD
 
 
+def test_a_report_says_how_long_its_request_and_its_answer_took() -> None:
+    script = Script().connected().open()
+    (fetch,) = of_type(script.grant(11, 2), StartFetch)
+    ended = FetchEnded(fetch.fetch, "", 0.250123, waited_s=0.002, answered_s=0.0031)
+    assert script(ended)[0] == Send(Stored(11, SWARM, 2, 250, 123, 2000, 3100))
+
+
 def test_a_failed_lease_is_reported_with_its_reason() -> None:
     script = Script().connected().open()
     (fetch,) = of_type(script.grant(11, 2), StartFetch)
