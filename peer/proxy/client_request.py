@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeVar
 
 from peer.proxy.client_socket import ClientGone
-from peer.proxy.heads import for_blobs
+from peer.proxy.heads import for_blobs, for_origin
 from peer.registry.base import Caller
 from peer.registry.retry import RetrySettings
 from proto.oci.routes import BlobRoute, RegistryRequest
@@ -93,8 +93,8 @@ class ClientRequest:
     @property
     def caller(self) -> Caller:
         """With what an origin is asked on this client's behalf."""
-        headers = self.http.headers
-        return Caller(headers.get("Authorization"), anonymous=not self.upstream.shared, lines=for_blobs(headers))
+        lines = for_origin(self.http.headers)
+        return Caller(lines.get("Authorization"), anonymous=not self.upstream.shared, lines=for_blobs(lines))
 
     @property
     def hung_up(self) -> bool:

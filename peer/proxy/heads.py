@@ -72,9 +72,9 @@ def for_origin(received: CIMultiDictProxy[str]) -> CIMultiDict[str]:
     return kept
 
 
-def for_blobs(received: CIMultiDictProxy[str]) -> tuple[tuple[str, str], ...]:
-    """The same for a blob's bytes, without what is said otherwise there: the credential, the range, the coding."""
-    kept = [(name, value) for name, value in for_origin(received).items() if name.lower() not in _NOT_FOR_BLOBS]
+def for_blobs(lines: CIMultiDict[str]) -> tuple[tuple[str, str], ...]:
+    """Those of them for a blob's bytes, without what is said otherwise there: credential, range, coding."""
+    kept = [(name, value) for name, value in lines.items() if name.lower() not in _NOT_FOR_BLOBS]
     return *kept, ("Accept-Encoding", "identity")
 
 

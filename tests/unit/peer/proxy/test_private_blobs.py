@@ -99,6 +99,13 @@ def test_who_is_refused_gets_the_origins_own_answer(
     assert (origin.seen[-1].method, origin.seen[-1].all("Authorization")) == ("GET", [value for _, value in headers])
 
 
+def test_a_credential_that_is_for_the_next_hop_alone_is_none(stored: tuple[ScriptedOrigin, Mirror]) -> None:
+    origin, mirror = stored
+    response, body = mirror.request(PATH, headers=[MINE, ("Connection", "authorization")])
+    assert (response.status, body) == (401, REFUSAL.body)
+    assert not any(seen.all("Authorization") for seen in origin.seen)
+
+
 def test_a_token_for_one_repository_opens_nothing_under_another(stored: tuple[ScriptedOrigin, Mirror]) -> None:
     _, mirror = stored
     assert mirror.request(PATH, headers=[MINE])[1] == CONTENT
