@@ -114,7 +114,10 @@ class MirrorClient:
             said = _errors(response.read(_TOKEN_BYTES_MAX))
         finally:
             response.release_conn()
-        raise CommandError(f"{self._image}: mirror answered {response.status}{said}")
+        hint = ": it wants a login, and this command shows none; pull it with a container client"
+        raise CommandError(
+            f"{self._image}: mirror answered {response.status}{said}{hint if response.status == 401 else ''}"
+        )
 
     def _send(self, target: str, headers: urllib3.HTTPHeaderDict) -> urllib3.BaseHTTPResponse:
         lines = headers.copy()

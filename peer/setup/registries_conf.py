@@ -31,6 +31,10 @@ def plan(files: Files, wanted: Wanted) -> Plan:
         if entry.get("blocked") is True:
             notes.append(f"{registry} stays blocked, as registries.conf says")
             continue
+        if ":" in str(entry.get("location", registry)):
+            # A reference has one colon, before its tag: with such a mirror no image of the registry could be pulled.
+            notes.append(f"{registry} has a port, which no path may have, and does not go through the peer: see README")
+            continue
         mine.append(_mirrored(entry, registry, wanted))
     for prefix in entries:
         host = prefix.partition("/")[0]

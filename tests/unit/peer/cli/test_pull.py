@@ -152,6 +152,12 @@ def test_a_manifest_that_can_be_read_two_ways_is_refused(capsys: pytest.CaptureF
     assert "two ways" in capsys.readouterr().err
 
 
+def test_an_image_that_wants_a_login_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with scripted_origin(lambda _: Reply(401, [("WWW-Authenticate", 'Basic realm="r"')])) as origin:
+        assert main(["pull", "org/app", "--via", f"http://{origin.authority}"]) == 1
+    assert "mirror answered 401: it wants a login" in capsys.readouterr().err
+
+
 def test_the_registrys_own_words_are_the_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with scripted_origin(Registry().answer) as origin:
         assert main(["pull", "org/app:none", "--via", f"http://{origin.authority}"]) == 1

@@ -25,13 +25,20 @@ def drop_in(machine: Machine) -> dict[str, Any]:
 
 def test_podman_has_a_mirror_for_each_well_known_registry_and_each_that_is_named(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
-    machine.set_up("podman", "registry.example.com:5000")
-    for registry in ("docker.io", "quay.io", "registry.example.com:5000"):
+    machine.set_up("podman", "registry.example.com")
+    for registry in ("docker.io", "quay.io", "registry.example.com"):
         assert drop_in(machine)[registry] == {
             "prefix": registry,
             "location": registry,
             "mirror": [{"location": f"{ADDRESS}/{registry}", "insecure": True}],
         }
+
+
+def test_podman_has_no_mirror_for_a_registry_with_a_port_of_which_it_would_pull_nothing_more(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    notes = machine.set_up("podman", "registry.example.com:5000").notes
+    assert "registry.example.com:5000" not in drop_in(machine)
+    assert any(note.startswith("registry.example.com:5000 has a port") for note in notes)
 
 
 def test_what_registries_conf_says_of_a_registry_is_said_again_behind_the_peer(tmp_path: Path) -> None:
