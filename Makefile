@@ -18,7 +18,7 @@ demo: $(STAMP) bytecode ## pull one image through NODES peers at once (NODES=5 S
 
 test: $(STAMP) bytecode ## lint, types, import contracts and every test, with real clients and registries
 	@bash .ci/install-packages test
-	@$(BIN)/python -m tests.support.go_registries
+	@$(BIN)/python -m tests.support.built_programs
 	@$(MAKE) --no-print-directory lint
 	@bash .ci/tests $(BIN)/python -m "not measured"
 

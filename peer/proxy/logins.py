@@ -1,9 +1,11 @@
-"""Logins of clients that take their challenge from `/v2/` alone and name their registry in each repository's path.
+"""Logins of clients that name their registry in each repository's path.
 
-podman, CRI-O, skopeo and buildah (all of containers/image) ask the root of the mirror once, and go with each login to
-the realm that this names. The origin's own challenge would send the password of one registry to the realm of another.
-So they are sent to a realm here, which passes each login on to the realm of the registry that its scope names, with
-that registry's own scope. What the client gets is that realm's answer.
+podman, CRI-O, skopeo and buildah (all of containers/image), and crane, cosign and kaniko (all of go-containerregistry)
+take their challenge from `/v2/` of the mirror alone, and go with each login to the realm that this names. The origin's
+own challenge would send the password of one registry to the realm of another. oras takes each answer's challenge, and
+adds the repository as it names it to its scope, which strict realms refuse. So they are all sent to a realm here, which
+passes each login on to the realm of the registry that its scope names, with that registry's own scope. What the client
+gets is that realm's answer.
 
 For a registry that wants a password with each request, or nothing, the token is one of ours: it holds the client's own
 credential, sealed under a key that ends with this process, and is good for that registry alone, for minutes. Nothing is
@@ -46,6 +48,8 @@ TOKEN_PATH: Final = "/token"
 SERVICE: Final = "layercast"
 # All of containers/image sends it, and no other client that is known.
 _MARK: Final = "Docker-Distribution-Api-Version"
+# In the User-Agent of the others that ask the root for all of their registries.
+_AGENT: Final = "go-containerregistry"
 _OURS: Final = "lc."
 # In place of a credential, where none is wanted or known.
 NOBODY: Final = "lc.none"
@@ -86,12 +90,25 @@ class Logins:
             return None
         if "Authorization" in asked.http.headers:
             return web.json_response({})
-        host = asked.http.headers.get("Host", "")
-        challenge = Challenge("bearer", {"realm": f"http://{host}{TOKEN_PATH}", "service": SERVICE})
+        challenge = _challenge(asked.http)
         answer = refused(Refusal(401, "UNAUTHORIZED", "the repository tells which registry is meant"))
         answer.headers["WWW-Authenticate"] = str(challenge)
         answer.headers[_MARK] = "registry/2.0"
         return answer
+
+    def lead_here(self, asked: ClientRequest, answer: web.StreamResponse) -> None:
+        """Name the realm here in a challenge of the origin's to a client that named its registry in the path alone."""
+        if answer.status != 401 or answer.prepared or asked.registry.named_by is not NamedBy.PREFIX:
+            return
+        bearer = bearer_challenge(answer.headers.getall("WWW-Authenticate", []))
+        told = bearer.get("scope") if bearer is not None else None
+        if bearer is None or not told:
+            return
+        scopes = [_SCOPE.fullmatch(scope) for scope in told.split(" ")]
+        named = [f"repository:{asked.upstream.host}/{each['name']}:{each['actions']}" for each in scopes if each]
+        if named:
+            challenge = _challenge(asked.http, scope=" ".join(named), error=bearer.get("error") or "")
+            answer.headers["WWW-Authenticate"] = str(challenge)
 
     def unsealed(self, http: web.Request, registry: RegistryRequest, upstream: UpstreamConfig) -> web.Request:
         """The request with the client's own credential in place of a token of ours, if it is for this upstream."""
@@ -231,7 +248,15 @@ class Logins:
 
 def _asks_for_all(http: web.Request, registry: RegistryRequest) -> bool:
     """Whether this is the question of a client that will name its registries in its repositories."""
-    return isinstance(registry.route, Ping) and registry.named_by is NamedBy.DEFAULT and _MARK in http.headers
+    by_its_kind = _MARK in http.headers or _AGENT in http.headers.get("User-Agent", "")
+    return isinstance(registry.route, Ping) and registry.named_by is NamedBy.DEFAULT and by_its_kind
+
+
+def _challenge(http: web.Request, **parameters: str) -> Challenge:
+    """That leads to the realm here."""
+    realm = f"http://{http.headers.get('Host', '')}{TOKEN_PATH}"
+    told = {name: value for name, value in parameters.items() if value}
+    return Challenge("bearer", {"realm": realm, "service": SERVICE, **told})
 
 
 def _kept(fields: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -141,6 +141,7 @@ class _Mirror:
                 asked = self._understand(request)
                 kind = _KINDS[type(asked.registry.route)]
                 response = await self._answer(asked)
+                self._logins.lead_here(asked, response)
                 await self._small_answers.send(request, response)
             status = response.status
         except LayercastError as error:

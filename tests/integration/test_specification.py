@@ -17,9 +17,7 @@ from benchmarks.cluster.processes import ManagedProcess, wait_until
 from benchmarks.cluster.programs import clean_environment
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import LOOPBACK, Cluster, Peer
-from tests.support.go_programs import BuildFailed, OutOfReach
-from tests.support.go_registries import DISTRIBUTION_3, OLAREG
-from tests.support.missing import skip_or_fail
+from tests.support.built_programs import DISTRIBUTION_3, OLAREG, built
 from tests.support.registry_contents import Asker, Contents
 from tests.support.registry_requirements import REQUIREMENTS
 
@@ -28,18 +26,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from tests.support.go_programs import GoProgram
-
 pytestmark = pytest.mark.client("docker-registry", "go")
-
-
-def built(wanted: GoProgram) -> Path:
-    try:
-        return wanted.built()
-    except OutOfReach as error:
-        skip_or_fail(str(error))
-    except BuildFailed as error:
-        pytest.fail(str(error), pytrace=False)
 
 
 @contextlib.contextmanager

@@ -57,8 +57,8 @@ ROWS: Final[tuple[tuple[str, str, str], ...]] = (
     *(("CRI-O", PREFIX, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
     *(("buildah", PREFIX, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
     ("standalone buildkitd", NS, NO_LOGIN),
-    ("crane", NAMED, NO_LOGIN),
-    ("oras", NAMED, NO_LOGIN),
+    *(("crane", NAMED, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN, BY_IDENTITY)),
+    *(("oras", NAMED, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN, BY_IDENTITY)),
     ("stargz-snapshotter", NS, NO_LOGIN),
     ("curl", PROXY, NO_LOGIN),
 )

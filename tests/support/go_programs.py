@@ -6,7 +6,10 @@ build takes, some hundred MB, is removed after it.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import hashlib
+import json
 import os
 import platform
 import re
@@ -21,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.cluster.programs import DEBIAN_PATH, program
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # Of one program, all attempts.
 BUILD_TIMEOUT_S: Final = 2400.0
@@ -64,48 +67,81 @@ class OutOfReach(BuildFailed):
 
 @dataclass(frozen=True, slots=True)
 class GoProgram:
-    """A program of a module at a version: its package there, or a main package of ours that uses it (`source`)."""
+    """A program of a module at a version: its package there, or a main package of ours that uses it.
+
+    That is `source`, or the files of `folder`, which may use other modules too: `also` has them as (module, version).
+    """
 
     name: str
     module: str
     version: str
     package: str = ""
     source: str = ""
+    folder: Path | None = None
+    also: tuple[tuple[str, str], ...] = ()
 
-    def built(self, say: Callable[[str], None] = lambda line: None) -> Path:
-        """The program, built if it was not; `say` is told what takes its time. Raises BuildFailed."""
+    def built(self, say: Callable[[str], None] = lambda line: None, place: Path | None = None) -> Path:
+        """The program, built if it was not; `say` is told what takes its time. Raises BuildFailed.
+
+        `place` is a workshop that several programs share.
+        """
         folder = _cache()
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = folder / f"{self.name}-{self.version}"
+        kept = folder / f"{self.name}-{self._key()}"
         with (folder / f"{kept.name}.lock").open("w") as lock:
             # Another run may be building it.
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not kept.exists():
                 say(f"building {self.name} {self.version} from the Go module proxy, some minutes, once")
-                self._build(kept, say)
+                with contextlib.nullcontext(place) if place is not None else workshop() as here:
+                    self._build(kept, say, here)
         return kept
 
-    def _build(self, kept: Path, say: Callable[[str], None]) -> None:
-        with tempfile.TemporaryDirectory(dir=kept.parent) as work:
-            environment, here = _environment(Path(work)), Path(work) / "main"
-            here.mkdir()
-            (here / "go.mod").write_text(f"module main\n\ngo 1.21\n\nrequire {self.module} {self.version}\n")
-            (here / "main.go").write_text(self.source or "package main\n\nfunc main() {}\n")
-            run = _Runs(f"{self.module}@{self.version}", environment, here, say)
-            go, built = _new_enough(program("go"), run), here / "built"
-            run([go, "build", "-mod=mod", "-o", str(built), f"{self.module}/{self.package}" if self.package else "."])
-            shutil.move(built, kept)
+    def _modules(self) -> list[tuple[str, str]]:
+        return [(self.module, self.version), *self.also]
+
+    def _sources(self) -> dict[str, str]:
+        if self.folder is not None:
+            return {file.name: file.read_text() for file in sorted(self.folder.glob("*.go"))}
+        return {"main.go": self.source or "package main\n\nfunc main() {}\n"}
+
+    def _key(self) -> str:
+        """Its version; where several modules and files make it, all of those."""
+        if self.folder is None:
+            return self.version
+        parts = json.dumps([self._modules(), self._sources()])
+        return hashlib.sha256(parts.encode()).hexdigest()[:12]
+
+    def _build(self, kept: Path, say: Callable[[str], None], place: Path) -> None:
+        environment, here = _environment(place), place / self.name
+        here.mkdir()
+        requires = "".join(f"require {module} {version}\n" for module, version in self._modules())
+        (here / "go.mod").write_text(f"module main\n\ngo 1.21\n\n{requires}")
+        for name, text in self._sources().items():
+            (here / name).write_text(text)
+        run = _Runs(f"{self.module}@{self.version}", environment, here, say)
+        go, built = _new_enough(program("go"), run), here / "built"
+        run([go, "build", "-mod=mod", "-o", str(built), f"{self.module}/{self.package}" if self.package else "."])
+        shutil.move(built, kept)
+
+
+@contextlib.contextmanager
+def workshop() -> Iterator[Path]:
+    """A folder to build in: what programs have in common is fetched and compiled once."""
+    with tempfile.TemporaryDirectory(dir=_cache()) as place:
+        yield Path(place)
 
 
 def _cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "layercast-tests"
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "layercast-tests"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _environment(work: Path) -> dict[str, str]:
     """All that Go writes is below `work`; of the caller's settings those stay that say where modules come from."""
     places = {name: str(work / name.lower()) for name in ("GOPATH", "GOCACHE", "GOTMPDIR", "HOME")}
     for place in places.values():
-        Path(place).mkdir()
+        Path(place).mkdir(exist_ok=True)
     settings = {name: os.environ[name] for name in _KEPT_SETTINGS if name in os.environ}
     # What `go env -w` wrote.
     config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from tests.support.clients.cri import CriError
+from tests.support.clients.go_client import GoClient
 from tests.support.clients.podman import Buildah, Mirror, Podman, Skopeo, wrongly_named_files
 from tests.support.clients_table import MIRROR, PREFIX, PROXY
 
@@ -253,6 +254,52 @@ def _skopeo(way: str, place: Place, registry: str, repository: str, login: Login
         yield _SkopeoPull(skopeo, f"{registry}/{repository}")
 
 
+class _CranePull:
+    """By crane, into an OCI layout."""
+
+    def __init__(self, tool: GoClient, base: str) -> None:
+        self._tool = tool
+        self._base = base
+
+    def _words(self, name: str, folder: Path) -> list[str | Path]:
+        return ["crane", "pull", "--insecure", "--format", "oci", reference(self._base, name), folder]
+
+    def begin(self) -> Running:
+        return self._tool.start(*self._words("latest", self._tool.directory / "killed"))
+
+    def finish(self, name: str, image: Image) -> None:
+        folder = self._tool.directory / f"pulled-{name.partition(':')[0]}"
+        self._tool.run(*self._words(name, folder))
+        assert_layout_has(folder, image)
+
+
+class _OrasPull(_CranePull):
+    """By oras, into an OCI layout."""
+
+    def _words(self, name: str, folder: Path) -> list[str | Path]:
+        target = f"{folder}:latest"
+        return ["oras", "copy", "--from-plain-http", reference(self._base, name), "--to-oci-layout", target]
+
+
+def assert_layout_has(folder: Path, image: Image) -> None:
+    """All blobs of the image, each by its name."""
+    blobs = folder / "blobs" / "sha256"
+    assert wrongly_named_files(blobs) == []
+    assert {blob.digest.removeprefix("sha256:") for blob in image.blobs} <= {path.name for path in blobs.iterdir()}
+
+
+@contextlib.contextmanager
+def _crane(way: str, place: Place, registry: str, repository: str, login: Login) -> Iterator[Pull]:
+    with GoClient(login.auth_file(place.proxy), netns=place.netns) as tool:
+        yield _CranePull(tool, f"{place.proxy}/{registry}/{repository}")
+
+
+@contextlib.contextmanager
+def _oras(way: str, place: Place, registry: str, repository: str, login: Login) -> Iterator[Pull]:
+    with GoClient(login.auth_file(place.proxy), netns=place.netns) as tool:
+        yield _OrasPull(tool, f"{place.proxy}/{registry}/{repository}")
+
+
 _PULLS: Final = {
     "dockerd": _docker,
     "containerd, ctr": _ctr,
@@ -260,4 +307,6 @@ _PULLS: Final = {
     "podman": _podman,
     "buildah": _buildah,
     "skopeo": _skopeo,
+    "crane": _crane,
+    "oras": _oras,
 }

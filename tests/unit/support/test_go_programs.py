@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import go_programs
-from tests.support.go_programs import BuildFailed, GoProgram, OutOfReach
+from tests.support.go_programs import BuildFailed, GoProgram, OutOfReach, workshop
 from tests.support.missing import skip_or_fail
 
 if TYPE_CHECKING:
@@ -69,6 +69,23 @@ def test_what_does_not_build_is_built_once(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(BuildFailed, match="undefined: x") as failed:
         PROGRAM.built()
     assert (go.builds, isinstance(failed.value, OutOfReach)) == (1, False)
+
+
+def test_what_is_made_of_files_of_ours_is_built_anew_when_they_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, folder = use(Go(tmp_path, 0, ""), monkeypatch), tmp_path / "sources"
+    folder.mkdir()
+    (folder / "main.go").write_text("package main")
+    ours = GoProgram("thing", "example.com/thing", "v1.0.0", folder=folder, also=(("example.com/other", "v2.0.0"),))
+    with workshop() as place:
+        first = ours.built(place=place)
+        assert "example.com/other v2.0.0" in (place / "thing" / "go.mod").read_text()
+        assert (place / "thing" / "main.go").read_text() == "package main"
+    assert ours.built() == first
+    (folder / "main.go").write_text("package main // other")
+    assert ours.built() != first
+    assert go.builds == 2
 
 
 @pytest.mark.parametrize(

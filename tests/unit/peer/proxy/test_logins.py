@@ -15,6 +15,7 @@ import pytest
 from peer.proxy import logins
 from peer.proxy.logins import NOBODY
 from proto.oci.routes import HOP_HEADER
+from proto.oci.www_authenticate import parse_challenges
 from tests.unit.peer.proxy.harness import Mirror, Reply, ScriptedOrigin, Seen, running_mirror, scripted_origin
 
 if TYPE_CHECKING:
@@ -106,6 +107,39 @@ def test_each_login_goes_to_its_own_registrys_realm_with_its_own_scope() -> None
                 "service": [registry.name],
                 "scope": [f"repository:{registry.repository}:pull"],
             }
+
+
+@pytest.mark.parametrize("mark", [MARK, ("User-Agent", "crane/1 go-containerregistry/v0.22.1")])
+def test_who_asks_the_root_for_all_registries_is_sent_to_the_realm_here(mark: tuple[str, str]) -> None:
+    one = StrictRegistry("one", "org/app")
+    with mirror_of(one) as mirror:
+        ping, _ = mirror.request("/v2/", headers=[mark])
+        assert f'realm="http://127.0.0.1:{mirror.port}/token"' in (ping.getheader("WWW-Authenticate") or "")
+        other, _ = mirror.request("/v2/", headers=[("User-Agent", "docker/20.10.24")])
+        assert f'realm="http://{one.realm.authority}/auth?x=1"' in (other.getheader("WWW-Authenticate") or "")
+
+
+@pytest.mark.parametrize("kind", ["manifests/1", f"blobs/sha256:{'0' * 64}"])
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_who_names_its_registry_in_the_path_is_challenged_by_the_realm_here(method: str, kind: str) -> None:
+    one, two = StrictRegistry("one", "org/app"), StrictRegistry("two", "team/tool")
+    with mirror_of(one, two) as mirror:
+        target, refused = f"/v2/{two.host}/team/tool/{kind}", ("Authorization", "Bearer of-yesterday")
+        answer, _ = mirror.request(target, method=method, headers=[refused])
+        (challenge,) = parse_challenges([answer.getheader("WWW-Authenticate") or ""])
+        scope = f"repository:{two.host}/team/tool:pull"
+        realm = f"http://127.0.0.1:{mirror.port}/token"
+        told = {"realm": realm, "service": "layercast", "scope": scope, "error": "insufficient_scope"}
+        assert (answer.status, challenge.parameters) == (401, told)
+        # As oras asks: for what it was told, and for what it was going to say.
+        assert log_in(mirror, [scope, scope], basic("user", "two"))[1]["token"] == "two"
+
+
+def test_who_names_its_registry_otherwise_gets_its_own_challenge() -> None:
+    one, two = StrictRegistry("one", "org/app"), StrictRegistry("two", "team/tool")
+    with mirror_of(one, two) as mirror:
+        answer, _ = mirror.request(f"/v2/team/tool/manifests/1?ns={two.host}")
+        assert f'realm="http://{two.realm.authority}/auth?x=1"' in (answer.getheader("WWW-Authenticate") or "")
 
 
 def test_a_repository_without_a_prefix_is_the_default_registrys() -> None:

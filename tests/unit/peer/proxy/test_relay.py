@@ -246,7 +246,7 @@ def test_referrers_are_passed_through() -> None:
     assert origin.seen[0].target == target
 
 
-def test_a_token_for_the_prefixed_name_is_told_the_scope_that_would_do() -> None:
+def test_a_token_for_the_prefixed_name_is_told_the_scope_and_realm_that_would_do() -> None:
     challenge = 'Bearer realm="https://auth.example/token",service="s",error="invalid_token"'
     reply = Reply(401, [("WWW-Authenticate", challenge)], b"{}")
     with scripted_origin(lambda _: reply) as origin, running_mirror(origin.upstream) as mirror:
@@ -254,8 +254,8 @@ def test_a_token_for_the_prefixed_name_is_told_the_scope_that_would_do() -> None
         plain, _ = mirror.request("/v2/org/app/tags/list")
     told = by_prefix.getheader("WWW-Authenticate") or ""
     assert 'error="insufficient_scope"' in told
-    assert 'scope="repository:org/app:pull"' in told
-    assert 'realm="https://auth.example/token"' in told
+    assert f'scope="repository:{origin.authority}/org/app:pull"' in told
+    assert f'realm="http://127.0.0.1:{mirror.port}/token"' in told
     assert plain.getheader("WWW-Authenticate") == challenge
 
 
