@@ -46,6 +46,8 @@ class OriginBehaviour:
     # So many requests are answered 429 with this Retry-After, then they are served.
     refused: int = 0
     retry_after_s: float = 1.0
+    # It gives blobs to clients of nodes alone: the supernode has no login, and one of them fetches for all.
+    by_members: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,10 +96,10 @@ class GatheredBlob:
         """Of what came from peers before it is known; else nobody's word counts."""
         return self._blob.hash_of(piece)
 
-    def writer(self, piece: int, *, from_origin: bool = False) -> _Writer:
+    def writer(self, piece: int, *, from_origin: bool = False, claim: bytes = b"") -> _Writer:
         """See PieceTarget."""
         del from_origin
-        return _Writer(self, self._file.fileno(), piece)
+        return _Writer(self, self._file.fileno(), piece, claim)
 
     def came(self, piece: int, piece_hash: bytes) -> None:
         """All of a piece is in the file."""
@@ -129,7 +129,9 @@ class GatheredBlob:
                         continue
                     fetch_id = next(UNLEASED)
                     under_way[fetch_id] = (piece, offer)
-                    wanted = PieceFetch(fetch_id, self, piece, offer.source, ticket, PIECE_WAIT_S, unproven=True)
+                    wanted = PieceFetch(
+                        fetch_id, self, piece, offer.source, ticket, PIECE_WAIT_S, unproven=True, claim=offer.claim
+                    )
                     transport.start(wanted, outcomes.put)
                 if not under_way:
                     return
@@ -175,8 +177,9 @@ class GatheredBlob:
 class _Writer:
     """Implements peer.store.base.PieceWriter."""
 
-    def __init__(self, gathered: GatheredBlob, descriptor: int, piece: int) -> None:
+    def __init__(self, gathered: GatheredBlob, descriptor: int, piece: int, claim: bytes) -> None:
         self._gathered = gathered
+        self._claim = claim
         self._piece = piece
         self._descriptor = descriptor
         self._offset = gathered.layout.offset(piece)
@@ -198,8 +201,8 @@ class _Writer:
 
     def finish(self) -> bytes:
         found = self._hasher.digest()
-        known = self._gathered.hash_of(self._piece)
-        if self.remaining_bytes or known not in (None, found):
+        known = self._gathered.hash_of(self._piece) or self._claim
+        if self.remaining_bytes or (known and known != found):
             raise PieceCorrupt("a piece is not what it is known to be")
         self._gathered.came(self._piece, found)
         self.fresh = True

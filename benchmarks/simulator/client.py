@@ -26,6 +26,7 @@ class Client:
         count = len(environment.scenario.blobs)
         # What it may read of each blob: pieces that the node's peer said are held, and which comes next.
         self._held = [0] * count
+        self._withheld = [0] * count
         self._reads = [0] * count
         self._answered = [False] * count
         self._complete = [False] * count
@@ -75,8 +76,14 @@ class Client:
         if self._answered[blob] and piece == self._reads[blob]:
             self._read_on(peer, blob)
 
+    def withhold(self, peer: Peer, blob: int, pieces: int) -> None:
+        """Of these pieces (mask), and of no others, it may read nothing before the blob is complete."""
+        self._withheld[blob] = pieces
+        if self._answered[blob] and not self._complete[blob]:
+            self._read_on(peer, blob)
+
     def _read_on(self, peer: Peer, blob: int) -> None:
-        self._reads[blob] = first_missing(self._held[blob], self._reads[blob])
+        self._reads[blob] = first_missing(self._held[blob] & ~self._withheld[blob], self._reads[blob])
         if self._reads[blob] and self.first_byte_s is None and self._environment.scenario.layout(blob).count > 1:
             self.first_byte_s = self._environment.clock.now
         if self._reads[blob] < self._environment.scenario.layout(blob).count:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks import flags
 from benchmarks.flags import checked, count, duration, number, whole
-from benchmarks.scenario import Faults, NodeClass, Scenario
+from benchmarks.scenario import Faults, NodeClass, OriginBehaviour, Scenario
 from benchmarks.simulator.profile import read_profile
 from proto.config.values import parse_size
 from proto.errors import ConfigError
@@ -41,6 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--churn", metavar="PART[:FROM:TO]", help="of the nodes leave, between those times [0:0s:1s]")
     add("--slow", metavar="PART[:FACTOR]", help="of the nodes have that part of their links [0:0.05]")
     add("--corrupt", metavar="PART", help="of the nodes serve wrong bytes [0]")
+    private = "the origin gives to clients of nodes alone: one fetches for all"
+    add("--private", action="store_true", default=None, help=private)
     group = parser.add_argument_group("the simulation itself")
     add = group.add_argument
     add("--round-trip", metavar="T", help="between any two nodes [1ms]")
@@ -50,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 # What a named scenario says itself.
 _SHARED: Final = ("nodes", "pieces", "size", "layers", "parallel", "rate", "classes", "origin_rate", "supernode_rate",
                   "declared", "racks", "uplink_rate", "arrival", "joiners", "churn", "slow",
-                  "corrupt")  # fmt: skip
+                  "corrupt", "private")  # fmt: skip
 
 
 def refuse_with_named(arguments: argparse.Namespace, name: str) -> None:
@@ -71,6 +73,7 @@ def scenario(arguments: argparse.Namespace, seed: int) -> Scenario:
         classes=_classes(arguments.classes) or common.classes,
         piece_size_bytes=piece_size_bytes,
         faults=_faults(arguments),
+        origin=OriginBehaviour(by_members=bool(arguments.private)),
         declared=bool(arguments.declared),
         seed=seed,
     )

@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Protocol
 
 from benchmarks.simulator.errors import UnexpectedCommand
-from benchmarks.simulator.names import SOURCE, digest_of, node_of
+from benchmarks.simulator.names import ANY_HASH, SOURCE, digest_of, node_of
 from peer.downloader import contract
 from peer.downloader.contract import (
     BlobWanted,
@@ -54,6 +54,9 @@ class PeerClient(Protocol):
     def piece_held(self, peer: Peer, blob: int, piece: int) -> None:
         """A piece more is at the node."""
 
+    def withhold(self, peer: Peer, blob: int, pieces: int) -> None:
+        """Of these pieces (mask), and of no others, it may read nothing before the blob is complete."""
+
     def blob_complete(self, peer: Peer, blob: int) -> None:
         """All of it may be read."""
 
@@ -95,6 +98,8 @@ class Peer:
         self._timer: Call | None = None
         self._fetches: dict[int, Transfer] = {}
         self._upstream: dict[int, Fetch] = {}
+        # Fetches of pieces that nobody vouches for.
+        self._by_word: set[int] = set()
         self._blobs = environment.blobs
         # What goes to the supernode next, and when the first of it was said.
         self._frame: list[Message] = []
@@ -133,7 +138,10 @@ class Peer:
 
     def want(self, blob: int) -> None:
         """The client asks for a blob."""
-        self.post(BlobWanted(blob + 1, digest_of(blob), SOURCE))
+        scenario = self._environment.scenario
+        allowed_bytes = scenario.blobs[blob] if scenario.origin.by_members else None
+        proven = allowed_bytes is not None
+        self.post(BlobWanted(blob + 1, digest_of(blob), SOURCE, allowed_bytes, proven))
 
     def read_at(self, blob: int, piece: int) -> None:
         """The client waits for this piece."""
@@ -246,6 +254,8 @@ class Peer:
         return next(blob for known, blob in self._blobs.items() if str(known) == digest)
 
     def start_fetch(self, command: contract.StartFetch) -> None:
+        if command.claim:
+            self._by_word.add(command.fetch)
         self._fetches[command.fetch] = self._environment.transport.fetch(
             self.node,
             node_of(command.holder.peer),
@@ -260,7 +270,9 @@ class Peer:
 
     def _fetch_ended(self, fetch: int, reason: str, elapsed_s: float) -> None:
         transfer = self._fetches.pop(fetch)
-        if not reason:
+        by_word = fetch in self._by_word
+        self._by_word.discard(fetch)
+        if not (reason or by_word):
             self._learn_hash(transfer.blob, transfer.piece)
         self.post(FetchEnded(fetch, reason, elapsed_s))
 
@@ -277,7 +289,7 @@ class Peer:
             size_bytes = environment.scenario.layout(blob).length(piece)
             for checker in environment.checkers:
                 checker.arrived(environment.clock.now, self.node, blob, piece, size_bytes)
-            self.post(contract.UpstreamPiece(command.fetch, piece))
+            self.post(contract.UpstreamPiece(command.fetch, piece, ANY_HASH))
 
         def ended(reason: str) -> None:
             del self._upstream[command.fetch]
@@ -286,6 +298,9 @@ class Peer:
         ahead = command.pieces >> command.first << command.first
         pieces = deque([*indices(ahead), *indices(command.pieces & ~ahead)])
         self._upstream[command.fetch] = environment.origin.fetch(self._endpoint, blob, pieces, stored, ended)
+
+    def withhold(self, command: contract.Withhold) -> None:
+        self._client.withhold(self, self._blobs[command.digest], command.pieces)
 
     def piece_held(self, command: contract.PieceHeld) -> None:
         blob = self._blobs[command.digest]

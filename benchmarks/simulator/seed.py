@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from benchmarks.simulator.names import node_of
+from benchmarks.simulator.names import ANY_HASH, node_of
 from proto.pieces import indices, mask_of, runs
 from proto.wire.messages import FetchReason
 from supernode.control.swarm_registry import SeedBlob
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from supernode.control.verification import Verification
     from supernode.scheduler.contract import GrantLease
 
-# What the hash of any piece is here: nobody looks at it.
-ANY_HASH: Final = bytes(32)
 # The digest runs along with the pieces that come in order; what is left at the end is about one piece.
 _SHA256_BYTES_S: Final = 1.4e9
 # See supernode.gathered_blob.
@@ -147,10 +145,10 @@ class Seed:
                 self._queue(self._stored, swarm, left.popleft())
             if left and not reason:
                 begin()
-            elif rest := asked | mask_of(left):
+            elif (rest := asked | mask_of(left)) and not swarm.private:
                 self._ask_origin(fetch_id, swarm, rest)
             else:
-                self._queue(self._report_end, fetch_id, swarm.number, True)
+                self._queue(self._report_end, fetch_id, swarm.number, not rest)
 
         def begin() -> None:
             source = offers[left[0]][0].source

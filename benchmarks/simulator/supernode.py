@@ -151,7 +151,9 @@ class Supernode:
         layout = self._environment.scenario.layout(self._environment.blobs[digest])
         # The scenario says how the blob is cut, and a cut from before is kept.
         cut = SavedSwarm(layout.size_bytes, layout.piece_size_bytes, vouched=False, sources=(), hashes=(), holders=())
-        self._control.admission.open(digest, layout.size_bytes, cut, self._seed.look(digest, layout))
+        swarm = self._control.admission.open(digest, layout.size_bytes, cut, self._seed.look(digest, layout))
+        if self._environment.scenario.origin.by_members:
+            self._control.admission.make_private(swarm, (SOURCE.upstream,))
         for session, announce in waiting:
             self._queue(self._enter, session, digest, announce)
 

@@ -54,6 +54,8 @@ class Reader:
     answered: bool = False
     failed: bool = False
     piece: int = NO_READER
+    # When it began to wait for that.
+    waits_since: float = 0.0
     whole: bool = True
     ranges: tuple[ByteRange, ...] = ()
     # The pieces (mask) that its ranges are in, once the cut is known.
@@ -91,7 +93,8 @@ class Asked:
 class Fetch:
     """A transfer of one piece. `lease` is 0 when no lease (of this session, not cancelled) stands behind it.
 
-    `voided`: the blob was dropped since, and what it brings counts for nothing.
+    `claimed`: the piece is held to a hash that nobody vouches for. `voided`: the blob was dropped since, and what it
+    brings counts for nothing.
     """
 
     fetch: int
@@ -99,6 +102,7 @@ class Fetch:
     lease: int
     holder: Holder | None
     standalone: bool = False
+    claimed: bool = False
     cancelled: bool = False
     voided: bool = False
 
@@ -159,6 +163,8 @@ class Blob:
     found_at: float = 0.0
     # Some pieces came from peers without a signed hash.
     unproven: bool = False
+    # Of those, and of what is on its way so, the pieces (mask) that clients are not given while a supernode is there.
+    withheld: int = 0
     # Nothing came for long although a supernode is there, and no peer has sent anything since.
     starved: bool = False
     # Until when the origin wants no questions about it.
@@ -182,6 +188,8 @@ class Blob:
     reader_sent: int = NO_READER
     origin_state: str = ""
     elected: bool = False
+    # What it is elected for.
+    elected_pieces: int = 0
 
     def __post_init__(self) -> None:
         self.holders = KnownHolders(self.digest)

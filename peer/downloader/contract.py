@@ -230,10 +230,11 @@ class TransportFailed:
 
 @dataclass(frozen=True, slots=True)
 class UpstreamPiece:
-    """This node's own fetch from the origin brought a piece into the store."""
+    """This node's own fetch from the origin brought a piece into the store, of this BLAKE3 hash."""
 
     fetch: int
     piece: int
+    piece_hash: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,6 +340,7 @@ class StartFetch:
 
     `ahead`: the holder is to send once another of its transfers has ended. `behind`: it is to be asked when this fetch
     of our own is nearly over; 0 for at once. `unproven`: take it also without a hash that the supernode signed.
+    `claim`: the same, held to this hash by the word of the node that fetched it from the origin.
     """
 
     fetch: int
@@ -349,6 +351,7 @@ class StartFetch:
     ahead: bool = False
     behind: int = 0
     unproven: bool = False
+    claim: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -443,6 +446,17 @@ class PieceHeld:
 
 
 @dataclass(frozen=True, slots=True)
+class Withhold:
+    """No client is given anything of these pieces (mask), and of no others, while the digest has not passed.
+
+    Comes before any of them is held.
+    """
+
+    digest: Digest
+    pieces: int
+
+
+@dataclass(frozen=True, slots=True)
 class BlobComplete:
     """The digest passed: any byte may be sent."""
 
@@ -487,5 +501,5 @@ class ForgetBlob:
 
 StoreCommand = OpenInStore | CloseInStore | VoidInStore | CheckDigest | StoreContent
 TransferCommand = StartFetch | CancelFetch | FetchUpstream | CancelUpstream | LeaveOrigin | CheckPublic | AskHoldings
-ReaderCommand = AnswerReader | RefuseReader | PieceHeld | BlobComplete | FailReaders
+ReaderCommand = AnswerReader | RefuseReader | PieceHeld | Withhold | BlobComplete | FailReaders
 Command = Send | StoreCommand | TransferCommand | ReaderCommand | SourcePublic | BytesPrivate | ForgetBlob

@@ -85,12 +85,20 @@ def _begin(state: State, blob: Blob, grant: Grant | InlineBlob) -> None:
         state.note(blob, f"lease {grant.lease} names an unknown node", piece)
         state.send(Failed(grant.lease, FetchReason.PROTOCOL))
         return
+    claim = b"" if blob.hashed >> piece & 1 else grant.claim
+    if claim and blob.digest in state.proven_only:
+        state.send(Failed(grant.lease, FetchReason.UNHASHED))
+        return
     blob.holders.learn(holder)
-    fetch = _new_fetch(state, blob, Fetch(state.new_id(), piece, grant.lease, holder))
+    fetch = _new_fetch(state, blob, Fetch(state.new_id(), piece, grant.lease, holder, claimed=bool(claim)))
+    if claim:
+        blob.unproven = True
+        state.withhold(blob, blob.withheld | 1 << piece)
     state.note(blob, "lease %d: fetch %d from node %d", piece, grant.lease, fetch.fetch, grant.node)
     # Of a lease that is over nothing is known any more: there is nothing to wait for.
     behind = state.leases.get(grant.behind, 0)
-    state.emit(StartFetch(fetch.fetch, blob.digest, piece, holder, grant.expires_ms / 1000, grant.ahead, behind))
+    deadline_s = grant.expires_ms / 1000
+    state.emit(StartFetch(fetch.fetch, blob.digest, piece, holder, deadline_s, grant.ahead, behind, claim=claim))
 
 
 def start_standalone(state: State, blob: Blob, piece: int, holder: Holder, deadline_s: float) -> None:
@@ -167,7 +175,16 @@ def fetch_ended(state: State, event: FetchEnded) -> Blob | None:
             known.failures = 0
     else:
         _fetch_failed(state, blob, fetch, event)
+        _end_withholding(state, blob, fetch)
     return blob
+
+
+def _end_withholding(state: State, blob: Blob, fetch: Fetch) -> None:
+    """It brought nothing: the piece may come otherwise."""
+    bit = 1 << fetch.piece
+    others = any(other.piece == fetch.piece and other.claimed for other in blob.fetches.values())
+    if fetch.claimed and not (blob.held & bit or others):
+        state.withhold(blob, blob.withheld & ~bit)
 
 
 def _fetch_failed(state: State, blob: Blob, fetch: Fetch, event: FetchEnded) -> None:
@@ -205,14 +222,16 @@ def transport_failed(state: State, event: TransportFailed) -> Blob | None:
     return blob
 
 
-def piece_held(state: State, blob: Blob, piece: int, lease: int = 0, ended: FetchEnded | None = None) -> None:
-    """A piece passed its hash: report it, let readers on, stop what else brings it."""
+def piece_held(
+    state: State, blob: Blob, piece: int, lease: int = 0, ended: FetchEnded | None = None, claim: bytes = b""
+) -> None:
+    """A piece passed its hash: report it, let readers on, stop what else brings it. `claim`: see Stored."""
     new = not blob.held >> piece & 1
     blob.held |= 1 << piece
     blob.progress_at = state.piece_at = state.now
     if blob.swarm and (new or lease):
         durations = _durations(ended) if ended is not None else (0, 0, 0, 0)
-        state.send(Stored(lease, blob.swarm, piece, *durations))
+        state.send(Stored(lease, blob.swarm, piece, *durations, claim))
         blob.announced_held |= 1 << piece
     if not new:
         return
@@ -239,6 +258,7 @@ def _microseconds(seconds: float) -> int:
 def completed(state: State, blob: Blob) -> None:
     """The digest has passed here, and the store keeps the blob."""
     blob.complete, blob.repair = True, False
+    state.withhold(blob, 0)
     stop_all(state, blob)
     state.note(blob, "complete")
     state.emit(BlobComplete(blob.digest))

@@ -38,6 +38,9 @@ class Limits:
     # The same where the swarm moves, or other blobs come: it may be others' turn, or this node may reach nobody.
     # With stall_s and starved_s it is less than the 5 minutes after which containerd gives up a body.
     patience_s: float = 150.0
+    # A client that is given nothing for so long, though pieces come, since nobody vouches for them, goes to its origin:
+    # before containerd gives up.
+    withheld_s: float = 240.0
     # After the store failed, clients go straight upstream for this long.
     store_rest_s: float = 30.0
     # Transfers at a time, whoever asked for them; the supernode's budget is far below.

@@ -43,6 +43,7 @@ def origin_status(state: State, event: OriginStatus) -> Blob | None:
         blob.starved, blob.found_at = True, state.now
     goes_on = event.elected and event.state == "fetching"
     blob.origin_state, blob.elected = event.state, event.elected and not goes_on
+    blob.elected_pieces = int.from_bytes(event.pieces, "little") & blob.full if event.pieces else blob.full
     if event.retry_after_s > 0.0:
         blob.origin_free_at = state.now + event.retry_after_s
         state.emit(LeaveOrigin(blob.digest, tuple(blob.sources), event.retry_after_s))
@@ -83,13 +84,15 @@ def plan_upstream(state: State, blob: Blob) -> None:
     if blob.check or not _has_source(blob):
         return
     pieces = blob.missing & ~blob.leased
+    if blob.elected:
+        pieces &= blob.elected_pieces
     if not state.connected and not blob.alone:
         pieces &= ~(blob.holders.reachable() & state.takeable(blob))
     if blob.holders.known and not blob.elected and not blob.alone:
         pieces = _span_in_turn(state, blob, pieces)
     pieces = pieces & blob.asked or pieces
     if not pieces:
-        if blob.elected and not blob.missing:
+        if blob.elected and not blob.missing & blob.elected_pieces:
             _tried(state, blob, "")
         return
     first = blob.first_read if blob.first_read != NO_READER else first_missing(~pieces)
@@ -167,7 +170,7 @@ def upstream_piece(state: State, event: UpstreamPiece) -> Blob | None:
         return blob
     blob.upstream.pieces &= ~(1 << event.piece)
     if blob.layout is not None and 0 <= event.piece < blob.layout.count:
-        piece_held(state, blob, event.piece)
+        piece_held(state, blob, event.piece, claim=event.piece_hash if blob.upstream.elected else b"")
     return blob
 
 

@@ -145,7 +145,8 @@ def reader_at(state: State, event: ReaderAt) -> Blob | None:
     """A client waits for a piece."""
     blob = state.reader_blobs.get(event.reader)
     if blob is not None:
-        blob.readers[event.reader].piece = event.piece
+        reader = blob.readers[event.reader]
+        reader.piece, reader.waits_since = event.piece, state.now
         state.tell_reader_moved(blob)
     return blob
 
@@ -242,6 +243,9 @@ def overdue(state: State, blob: Blob) -> None:
     for reader in blob.readers.values():
         if not reader.answered and not reader.failed and reader.deadline <= state.now:
             refuse(state, blob, reader, "link", "no word of this blob's size in time")
+    for reader in blob.readers.values():
+        if withheld_until(state, blob, reader) <= state.now:
+            state.fail_reader(blob, reader, "nobody vouched for what came, for too long")
     if stalled_at(state, blob) <= state.now:
         _stalled(state, blob)
     if unwanted_at(state, blob) <= state.now:
@@ -257,6 +261,12 @@ def _stalled(state: State, blob: Blob) -> None:
         blob.starved, blob.found_at, blob.origin_state = True, state.now, ""
     else:
         state.fail_readers(blob, f"nothing came for {state.now - blob.progress_at:.0f} s")
+
+
+def withheld_until(state: State, blob: Blob, reader: Reader) -> float:
+    """When a client goes to its origin that is given nothing, though the piece that it waits for came, or comes."""
+    waits = reader.answered and not reader.failed and reader.piece != NO_READER and not blob.complete
+    return reader.waits_since + state.limits.withheld_s if waits and blob.withheld >> reader.piece & 1 else float("inf")
 
 
 def stalled_at(state: State, blob: Blob) -> float:
@@ -291,4 +301,6 @@ def due_at(state: State, blob: Blob) -> float:
     for reader in blob.readers.values():
         if not reader.answered and not reader.failed and reader.deadline < due:
             due = reader.deadline
+        if blob.withheld:
+            due = min(due, withheld_until(state, blob, reader))
     return due

@@ -22,6 +22,7 @@ from peer.downloader.contract import (
     OpenInStore,
     Send,
     SourcePublic,
+    Withhold,
 )
 from peer.downloader.limits import Limits
 from proto.errors import DigestInvalid
@@ -214,6 +215,12 @@ class State:
         self.proven_only[blob.digest] = None
         if len(self.proven_only) > self.limits.distrusted_max:
             del self.proven_only[next(iter(self.proven_only))]
+
+    def withhold(self, blob: Blob, pieces: int) -> None:
+        """These pieces (mask), and no others, are given to no client before the digest has passed."""
+        if pieces != blob.withheld:
+            blob.withheld = pieces
+            self.emit(Withhold(blob.digest, pieces))
 
     def note_found(self, blob: Blob) -> None:
         """Without a supernode: what nodes known here hold of it may have become more."""

@@ -41,6 +41,9 @@ def found(state: State, event: BlobFound) -> Blob | None:
     blob.sources = list(event.sources)
     blob.private_at = dict.fromkeys(event.private_at)
     blob.alone = blob.private
+    if blob.private and not blob.complete:
+        # Which of them nobody vouched for is not known any more.
+        state.withhold(blob, blob.held)
     # Of a complete one: where it was public first.
     came_from = event.sources[-1:] if event.complete else event.sources
     blob.upstreams = {source.upstream: None for source in came_from}
@@ -118,6 +121,7 @@ def _other_cut(state: State, blob: Blob) -> None:
     state.send(Withdraw(str(blob.digest)))
     blob.announced = False
     blob.held = blob.hashed = 0
+    state.withhold(blob, 0)
     state.end_private(blob)
     blob.upstreams.clear()
     if blob.store is StoreState.CLOSED:
@@ -129,6 +133,7 @@ def hashes_learned(state: State, event: HashesLearned) -> Blob | None:
     blob = state.blobs.get(event.digest)
     if blob is not None:
         blob.hashed |= event.pieces & blob.full
+        state.withhold(blob, blob.withheld & ~blob.hashed)
     return blob
 
 
@@ -151,6 +156,7 @@ def store_opened(state: State, event: StoreOpened) -> Blob | None:
         return blob
     blob.held, blob.complete = event.held & blob.full, event.complete
     blob.hashed |= event.hashed & blob.full
+    state.withhold(blob, 0 if blob.complete else blob.withheld & ~blob.hashed)
     if not blob.wanted and not blob.complete and blob.readers:
         blob.wanted = any(reader.admitted and not reader.failed for reader in blob.readers.values())
         blob.whole = wants_whole(blob)
@@ -199,6 +205,7 @@ def evicted(state: State, event: BlobEvicted) -> Blob | None:
     if blob is None or blob.store is not StoreState.CLOSED:
         return blob
     blob.held = blob.hashed = 0
+    state.withhold(blob, 0)
     blob.upstreams.clear()
     blob.complete = False
     state.end_private(blob)
@@ -300,6 +307,7 @@ def void(state: State, blob: Blob, message: str) -> None:
         blob.check_voided = bool(blob.check)
     blob.void_once_open = blob.store is StoreState.OPENING
     blob.held = blob.hashed = blob.announced_held = 0
+    state.withhold(blob, 0)
     blob.upstreams.clear()
     blob.complete = blob.wanted = blob.announced_wanted = False
     state.end_private(blob)

@@ -262,6 +262,11 @@ class Node:
     def piece_held(self, command: contract.PieceHeld) -> None:
         self._blobs.of(command.digest).wake()
 
+    def withhold(self, command: contract.Withhold) -> None:
+        blob = self._blobs.of(command.digest)
+        blob.withheld = command.pieces
+        blob.wake()
+
     def blob_complete(self, command: contract.BlobComplete) -> None:
         digest = command.digest
         logger.info("blob_complete digest=%s bytes=%d", digest.short, self._blobs.handle(digest).layout.size_bytes)

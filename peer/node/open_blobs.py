@@ -36,6 +36,8 @@ class LiveBlob:
     handle: BlobHandle | None = None
     layout: PieceLayout | None = None
     ticket: bytes = b""
+    # Pieces (mask) of which no client is given anything before the digest has passed.
+    withheld: int = 0
     # Checked signed hashes that wait for the store to be open.
     early_hashes: list[SignedHashes] = field(default_factory=list)
     changed: asyncio.Event = field(default_factory=asyncio.Event)

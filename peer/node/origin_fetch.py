@@ -116,7 +116,7 @@ class UpstreamFetcher:
         )  # fmt: skip
         ahead = command.pieces >> command.first << command.first
         wanted: list[Range] = [*layout.byte_ranges(ahead), *layout.byte_ranges(command.pieces & ~ahead)]
-        cutter = PieceCutter(blob, lambda piece, _: fetch.post(UpstreamPiece(command.fetch, piece)))
+        cutter = PieceCutter(blob, lambda piece, found: fetch.post(UpstreamPiece(command.fetch, piece, found)))
 
         def keep(offset: int, chunk: Chunk) -> None:
             fetch.begun = True

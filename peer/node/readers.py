@@ -15,6 +15,7 @@ from peer.downloader.contract import BlobWanted, ReaderAt, ReaderClosed
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
 from peer.node.workers import CHECK_AHEAD_BYTES
 from proto.oci.ranges import bounds_of
+from proto.pieces import first_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,8 +66,9 @@ class BlobReader:
         # Checks count from then on. Losses are those that were seen.
         self._mark = handle.check_mark()
         self._losses = handle.losses
-        # The first byte that was asked for.
+        # The first byte that was asked for, and whether any was sent.
         self._begun = handle.layout.size_bytes
+        self._sent = False
         self._piece = -1
         self.failure: BlobFailed | None = None
         layout = handle.layout
@@ -105,6 +107,7 @@ class BlobReader:
     def available(self, offset: int) -> int:
         if self.wrong:
             return offset
+        self._sent |= offset > self._begun
         self._begun = min(self._begun, offset)
         last_part, every_time = offset >= self._withheld_from, self.handle.checked_every_time
         if last_part and self.stored and not every_time:
@@ -115,6 +118,8 @@ class BlobReader:
         limit = min(
             self.handle.available_from(offset), self.size_bytes if last_part and self.stored else self._withheld_from
         )
+        if self.blob.withheld and not self.stored:
+            limit = min(limit, self._vouched_from(offset))
         if self.wrong or limit <= offset:
             self._tell(offset)
             return offset
@@ -124,6 +129,14 @@ class BlobReader:
         if checked < limit and checked - offset < CHECK_AHEAD_BYTES // 2:
             self._check_from(checked)
         return max(offset, checked)
+
+    def _vouched_from(self, offset: int) -> int:
+        """The end of the bytes that run on from there for which more than a member's word stands."""
+        layout = self.handle.layout
+        piece = layout.piece_at(min(offset, layout.size_bytes - 1))
+        if not self.blob.withheld >> piece:
+            return layout.size_bytes
+        return max(offset, layout.offset(first_missing(~self.blob.withheld, piece)))
 
     def _fail_if_lost(self, offset: int) -> None:
         """What was sent has rotted, before it was sent or after: this client gets no whole answer."""
@@ -151,8 +164,11 @@ class BlobReader:
                 self._waits_for(piece)
 
     def fail(self, message: str, *, mismatch: bool) -> None:
-        """No more comes for this reader. That the content is wrong stands, whatever replaces it in the store."""
-        if mismatch:
+        """No more comes for this reader. That the content is wrong stands, whatever replaces it in the store.
+
+        But a client to which nothing of it was given has it from its origin.
+        """
+        if mismatch and (self._sent or not self.blob.withheld):
             self.failure = DigestMismatch(message)
         elif self.failure is None:
             self.failure = BlobFailed(message)

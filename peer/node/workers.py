@@ -235,6 +235,7 @@ class Workers:
             ahead=command.ahead,
             behind=command.behind,
             unproven=command.unproven,
+            claim=command.claim,
             learn=functools.partial(_learn_with_piece, handle, key, post) if key is not None else None,
         )
         self.transport.start(fetch, done)

@@ -170,10 +170,11 @@ class BlobHandle(Protocol):
         """The BLAKE3 hash expected of the piece, or None. Raises LocalError."""
         ...
 
-    def writer(self, piece: int, *, from_origin: bool = False) -> PieceWriter:
+    def writer(self, piece: int, *, from_origin: bool = False, claim: bytes = b"") -> PieceWriter:
         """Start a piece, once before_write() let it. It keeps its own pin: it must come to finish() or abort().
 
-        Raises LocalError when the piece's hash is not known, but for `from_origin` (hash computed).
+        Raises LocalError when the piece's hash is not known, but for `from_origin` (hash computed) and with a `claim`:
+        the hash that it is held to where none is known.
         """
         ...
 

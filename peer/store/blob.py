@@ -186,7 +186,7 @@ class Blob:
     def make_room(self, size_bytes: int) -> bool:
         return self._host.make_room(size_bytes)
 
-    def begin(self, piece: int, *, from_origin: bool) -> Writer:
+    def begin(self, piece: int, *, from_origin: bool, claim: bytes = b"") -> Writer:
         length = self.layout.length(piece)
         if not self.held >> piece & 1:
             self._host.want_room(self, length)
@@ -194,8 +194,8 @@ class Blob:
             self._host.about_to_write(self)
             with self._lock:
                 # A partial blob's hashes were read when it was loaded; of a complete one nothing is written any more.
-                if from_origin or self.complete or self._files.hashes.of(piece) is not None:
-                    return self._begin(piece)
+                if from_origin or claim or self.complete or self._files.hashes.of(piece) is not None:
+                    return self._begin(piece, claim)
             raise LocalError(f"piece {piece} of blob {self.digest.short}: its hash is not known yet")
 
     @contextlib.contextmanager
@@ -215,14 +215,15 @@ class Blob:
             self.writers -= 1
         self._host.unpin(self)
 
-    def _begin(self, piece: int) -> Writer:
+    def _begin(self, piece: int, claim: bytes) -> Writer:
         if self.held >> piece & 1:
             place = Place.NOWHERE
         elif piece in self._owners:
             place = Place.ASIDE
         else:
             place = Place.HERE
-        writer = Writer(self, piece, self._generation, place, self._prefix if place is Place.HERE else None)
+        prefix = self._prefix if place is Place.HERE else None
+        writer = Writer(self, piece, self._generation, place, prefix, claim)
         if place is Place.HERE:
             self._owners[piece] = writer
         return writer

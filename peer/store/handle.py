@@ -72,8 +72,8 @@ class DiskBlobHandle:
     def hash_of(self, piece: int) -> bytes | None:
         return self._blob.expected_hash(piece)
 
-    def writer(self, piece: int, *, from_origin: bool = False) -> Writer:
-        return self._blob.begin(piece, from_origin=from_origin)
+    def writer(self, piece: int, *, from_origin: bool = False, claim: bytes = b"") -> Writer:
+        return self._blob.begin(piece, from_origin=from_origin, claim=claim)
 
     def adopt(self, piece: int) -> bool:
         return self._blob.adopt(piece)

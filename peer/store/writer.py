@@ -67,12 +67,19 @@ class Writer:
     """See peer.store.base.PieceWriter. Used by one thread; settle() alone is called from others."""
 
     def __init__(
-        self, blob: WriterHost, piece: int, generation: int, place: Place, prefix: PrefixDigest | None
+        self,
+        blob: WriterHost,
+        piece: int,
+        generation: int,
+        place: Place,
+        prefix: PrefixDigest | None,
+        claim: bytes = b"",
     ) -> None:
         self.piece = piece
         self.generation = generation
         self.fresh = False
         self._blob = blob
+        self._claim = claim
         self._place = place
         self._offset = blob.layout.offset(piece)
         self._length = blob.layout.length(piece)
@@ -144,8 +151,8 @@ class Writer:
             if self.remaining_bytes:
                 raise PieceCorrupt(f"{self._name} ended {self.remaining_bytes} bytes short")
             piece_hash = self._piece_hash.digest()
-            expected = self._blob.expected_hash(self.piece)
-            if expected is not None and expected != piece_hash:
+            expected = self._blob.expected_hash(self.piece) or self._claim
+            if expected and expected != piece_hash:
                 raise PieceCorrupt(f"{self._name} does not match its hash")
             self.fresh = self._blob.commit(self, piece_hash)
         finally:

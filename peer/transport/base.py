@@ -35,8 +35,8 @@ class PieceTarget(Protocol):
         """What the piece must match; None while that is not known. Raises LocalError."""
         ...
 
-    def writer(self, piece: int, *, from_origin: bool = False) -> PieceWriter:
-        """Start a piece. Raises LocalError."""
+    def writer(self, piece: int, *, from_origin: bool = False, claim: bytes = b"") -> PieceWriter:
+        """Start a piece, see peer.store.base.BlobHandle. Raises LocalError."""
         ...
 
 
@@ -49,7 +49,8 @@ class PieceFetch:
 
     `learn` takes the piece's hash as the supernode signed it, where the store does not know it and the source tells it
     with the piece: it checks the signature and gives the hash to the store. From any thread; raises RemoteError or
-    LocalError. `unproven`: take the piece also where nobody signed its hash; the blob's digest will tell.
+    LocalError. `unproven`: take the piece also where nobody signed its hash; the blob's digest will tell. `claim`: the
+    same, held to this hash.
     """
 
     fetch_id: int
@@ -62,6 +63,7 @@ class PieceFetch:
     behind: int = 0
     learn: Callable[[SignedHashes], None] | None = None
     unproven: bool = False
+    claim: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

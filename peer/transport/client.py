@@ -349,7 +349,8 @@ class HttpTransport:
             raise _Failed(FetchReason.PROTOCOL)
         if hash_wanted:
             _learn(fetch, answer)
-        writer = fetch.blob.writer(fetch.piece, from_origin=fetch.unproven and fetch.blob.hash_of(fetch.piece) is None)
+        hashless = fetch.unproven and fetch.blob.hash_of(fetch.piece) is None
+        writer = fetch.blob.writer(fetch.piece, from_origin=hashless, claim=fetch.claim)
         try:
             self._receive(task, connection, writer, rest, buffer)
             writer.finish()
@@ -398,5 +399,5 @@ def _learn(fetch: PieceFetch, answer: Answer) -> None:
     assert fetch.learn is not None
     if answer.hashes is not None:
         fetch.learn(answer.hashes)
-    if not fetch.unproven and fetch.blob.hash_of(fetch.piece) is None:
+    if not (fetch.unproven or fetch.claim) and fetch.blob.hash_of(fetch.piece) is None:
         raise _Failed(FetchReason.UNHASHED)

@@ -172,6 +172,7 @@ class Stored:
 
     It took `elapsed_ms` and `beyond_us` from its first byte on. Before that its request waited to be sent, and then for
     the answer: what a lease costs beside its transfer.
+    `claim`: its BLAKE3 hash, of an elected peer that has the piece from the origin. Others get it by this word.
     """
 
     lease: int
@@ -181,6 +182,7 @@ class Stored:
     beyond_us: int = 0
     waited_us: int = 0
     answered_us: int = 0
+    claim: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +321,8 @@ class Grant:
 
     `ahead`: the source is about to end another transfer; ask at once and say so, it sends when that one has ended.
     `behind`: a lease of yours, 0 for none; connect at once, ask when that one's transfer is nearly over.
+    `claim`: the hash that the piece is held to by the word of the peer that fetched it from the origin. Nobody vouches
+    for it: no client is given any of it before the blob's digest has passed, or the supernode signed its hash.
     """
 
     lease: int
@@ -328,6 +332,7 @@ class Grant:
     expires_ms: int
     ahead: bool = False
     behind: int = 0
+    claim: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -374,12 +379,14 @@ class OriginStatus:
     moves: sharing. A state that is not known says nothing. With fetching, `elected` says that this peer goes on with
     what it fetches by itself.
     `retry_after_s`: the origin wants no questions about the blob for so long, and nobody asks it.
+    `pieces` (a mask as bytes): nobody holds these, and the elected peer asks for no others; empty: for all it misses.
     """
 
     swarm: int
     state: str
     elected: bool
     retry_after_s: float = 0.0
+    pieces: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,8 +86,11 @@ class CommandHandler:
             self._notifier.send_hashes(session, swarm, member, 1 << grant.piece)
         self._notifier.introduce(session, grant.source)
         expires_ms = max(1, int(grant.expires_in_s * 1000))
-        behind = wire_lease(grant.behind)
-        session.send(Grant(number, swarm.number, grant.piece, grant.source, expires_ms, grant.ahead, behind))
+        behind, claim = wire_lease(grant.behind), swarm.claims.get(grant.piece)
+        claimed_hash = claim.piece_hash if claim is not None else b""
+        session.send(
+            Grant(number, swarm.number, grant.piece, grant.source, expires_ms, grant.ahead, behind, claimed_hash)
+        )
 
     def _standing_source(self, grant: contract.GrantLease) -> PeerSession | None:
         """The source, where it is still there and trusted; if not, the lease fails at once."""

@@ -18,6 +18,7 @@ from proto.wire import messages
 from proto.wire.messages import NO_READER, FetchReason, Message
 from supernode.control.accusations import Accusations
 from supernode.control.peer_session import IdentityTaken, PeerSession
+from supernode.control.piece_hashes import HASH_BYTES
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
 
@@ -171,6 +172,8 @@ class MessageHandler:
             if swarm.inline and lease.source == SEED:
                 # It came without. Others may ask this peer for it together with the piece, but nobody waits now.
                 session.hashes_due.add(swarm.number)
+            elif swarm.claimed >> stored.piece & 1:
+                swarm.taken(member, stored.piece)
             else:
                 member.hash_came_with(stored.piece)
                 if lease.source == SEED:
@@ -178,6 +181,9 @@ class MessageHandler:
             source = self._nodes.session(lease.source)
             if source is not None:
                 self._accusations.served(source.info.peer, session.info)
+        new_claim = len(stored.claim) == HASH_BYTES and not swarm.hashes.known >> stored.piece & 1
+        if new_claim and self._verification.takes_word_of(session, swarm):
+            swarm.claim(member, session.info.peer, stored.piece, stored.claim)
         self._participation.remember_holder(session, swarm)
         self._count(session, swarm, member, stored, lease_id)
 
@@ -188,10 +194,11 @@ class MessageHandler:
         wanted, unproven = member.wanted, member.unproven
         if swarm.stored_by(member, stored.piece, self._ports.clock()):
             elapsed_s = stored.elapsed_ms / 1000 + stored.beyond_us / 1e6
+            unvouched = bool(swarm.claimed >> stored.piece & 1)
             waited_s, answered_s = stored.waited_us / 1e6, stored.answered_us / 1e6
             self._ports.post(
                 contract.PieceStored(
-                    swarm.number, session.node, stored.piece, lease_id, elapsed_s, waited_s, answered_s
+                    swarm.number, session.node, stored.piece, lease_id, elapsed_s, waited_s, answered_s, unvouched
                 )
             )
         elif member.unproven != unproven and swarm.elected == session.node:
@@ -212,10 +219,14 @@ class MessageHandler:
         self._ports.observer.lease_ended(lease.lease_id, "failed")
         part = self._swarms.part(lease.swarm, session.node)
         if failed.reason == FetchReason.UNHASHED:
+            refuses = part is not None and part[0].claimed >> lease.piece & 1
             if part is not None:
                 # Its source could not send it.
                 self._notifier.send_hashes(session, *part, 1 << lease.piece)
-            self._ports.post(contract.FetchFailed(lease.lease_id, FailReason.CANCELLED))
+            # Who takes nothing by a member's word, or is of an earlier release, is kept apart from who gives by it.
+            self._ports.post(
+                contract.FetchFailed(lease.lease_id, FailReason.TICKET if refuses else FailReason.CANCELLED)
+            )
             return
         # A reason that a newer peer may know is nobody's fault as far as we can tell.
         reason = _REASONS.get(failed.reason, _REASONS[FetchReason.LOCAL])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from peer.transport.wire import RUN_WITH_PIECE_MAX
 from proto.config.values import HostPort, parse_host_port
 from proto.ids import peer_name
+from proto.pieces import mask_to_bytes
 from proto.wire.messages import SEED_NODE, Holders, NodeKnown, OriginStatus, PieceHashes, SwarmOpened
 from proto.wire.tickets import TICKET_RENEW_S
 
@@ -150,7 +151,10 @@ class Notifier:
 
     def _status(self, swarm: OpenSwarm, node: int) -> OriginStatus:
         left_s = max(0.0, swarm.origin_free_s - self._clock()) if swarm.origin_free_s else 0.0
-        return OriginStatus(swarm.number, swarm.origin_state, self._asks(swarm, node), left_s)
+        pieces = b""
+        if node == swarm.elected and (absent := swarm.absent) != swarm.layout.full_mask:
+            pieces = mask_to_bytes(absent, swarm.layout.count)
+        return OriginStatus(swarm.number, swarm.origin_state, self._asks(swarm, node), left_s, pieces)
 
     def _asks(self, swarm: OpenSwarm, node: int) -> bool:
         """Whether this member is to ask the origin, or to go on with what it asks."""

@@ -132,17 +132,22 @@ class Offers:
         givers = [(session, swarm.members[session.node]) for session in self._nodes.sessions_of(swarm.members)]
         tried = Counter(peer for other in self._swarms if other is not swarm and other.fetches for peer in other.givers)
         givers = [each for each in givers if self._gives(each[0]) and tried[each[0].info.peer] < TRIED_MAX]
-        unproven = 0
+        unproven = swarm.claimed
         for _, member in givers:
             unproven |= member.unproven
         if not pieces & unproven:
             return {}
         found: dict[int, tuple[Offer, ...]] = {}
         for piece in indices(swarm.layout.full_mask & ~swarm.seed_held & ~(pieces & ~unproven)):
+            claim = swarm.claims.get(piece)
             offers = tuple(
-                Offer(session.info.peer, PieceSource(peer_name(session.info.peer), session.info.address, swarm.private))
+                Offer(
+                    session.info.peer,
+                    PieceSource(peer_name(session.info.peer), session.info.address, swarm.private),
+                    claim.piece_hash if claim is not None else b"",
+                )
                 for session, member in givers
-                if (member.held | member.unproven) >> piece & 1
+                if (member.held if claim is not None else member.held | member.unproven) >> piece & 1
             )[:OFFERS_MAX]
             if offers:
                 found[piece] = offers

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from proto.ids import PeerId, PeerName, peer_name
 from proto.owners import owners
+from proto.pieces import mask_of
 from proto.wire.messages import HOLDERS_MAX, Source
 from supernode.control.piece_hashes import BlobHashes
 
@@ -45,10 +46,25 @@ class SeedBlob:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A member that says it holds a piece: a hint where to fetch it, and no more until the digest has passed here."""
+    """A member that says it holds a piece: a hint where to fetch it, and no more until the digest has passed here.
+
+    `claim`: the hash that the piece is held to.
+    """
 
     peer: PeerId
     source: PieceSource
+    claim: bytes = b""
+
+
+@dataclass(slots=True)
+class Claim:
+    """A piece's hash by the word of the member that was elected to fetch it. Who has the piece by it (`holders`) is a
+    source of it. It is never signed, nor saved, and ends once the piece is known here.
+    """
+
+    author: PeerId
+    piece_hash: bytes
+    holders: set[PeerName]
 
 
 @dataclass(slots=True)
@@ -147,6 +163,10 @@ class OpenSwarm:
     recovering: set[int] = field(default_factory=set)
     # Peers that the saved state has as holders.
     recorded: set[PeerId] = field(default_factory=set)
+    # What goes from member to member by the word of one, by piece; the pieces (mask); whether there ever were any.
+    claims: dict[int, Claim] = field(default_factory=dict)
+    claimed: int = 0
+    went_by_word: bool = False
     # What members offered of it was not the blob: nothing that they claim counts, but pieces that one gave as they are.
     # By piece who gave it to the seed, and its hash.
     doubted: bool = False
@@ -247,8 +267,8 @@ class OpenSwarm:
             member = self.members[node] = SwarmMember(name, wanted=False)
             self._name_again(node)
         self._want(member, wanted)
-        member.held = held & self.hashes.known
-        member.unproven = held & ~self.hashes.known
+        counted = self.hashes.known | mask_of(piece for piece, claim in self.claims.items() if name in claim.holders)
+        member.held, member.unproven = held & counted, held & ~counted
         return member
 
     def leave(self, node: int) -> bool:
@@ -268,6 +288,8 @@ class OpenSwarm:
         self._owner_nodes = None
         self.fetches.clear()
         self.given.clear()
+        self.claims.clear()
+        self.claimed = 0
 
     def mistrust(self, node: int) -> None:
         """Name this node to nobody any more."""
@@ -334,11 +356,38 @@ class OpenSwarm:
             self.moved_s = now
             if member.held | member.unproven | bit == self.layout.full_mask:
                 self._want(member, False)
-        if not self.hashes.known & bit:
+        claim = self.claims.get(piece)
+        if not (self.hashes.known & bit or (claim is not None and member.name in claim.holders)):
             member.unproven |= bit
             return False
         member.held |= bit
         return True
+
+    def claim(self, member: SwarmMember, author: PeerId, piece: int, piece_hash: bytes) -> None:
+        """The member has the piece from the origin. The first word counts: another one is a claim of nobody's."""
+        claim = self.claims.setdefault(piece, Claim(author, piece_hash, set()))
+        self.claimed |= 1 << piece
+        self.went_by_word = True
+        if claim.piece_hash == piece_hash:
+            claim.holders.add(member.name)
+
+    def taken(self, member: SwarmMember, piece: int) -> None:
+        """A lease brought the piece to the member, which is held to the claim where there is one."""
+        if piece in self.claims:
+            self.claims[piece].holders.add(member.name)
+
+    def end_claim(self, piece: int) -> Claim | None:
+        """The piece is known here."""
+        self.claimed &= ~(1 << piece)
+        return self.claims.pop(piece, None)
+
+    @property
+    def absent(self) -> int:
+        """The pieces (mask) that no member has as far as is known, nor the seed for those who reach it."""
+        held = 0 if self.seed_out_of_reach else self.seed_held
+        for member in self.members.values():
+            held |= member.held
+        return self.layout.full_mask & ~held
 
     def _want(self, member: SwarmMember, wanted: bool) -> None:
         if member.wanted is not wanted:

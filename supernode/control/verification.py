@@ -58,6 +58,8 @@ class Verification:
     _origin_first: BoundedDict[Digest, float] = field(default_factory=lambda: BoundedDict(VOIDED_MAX))
     # Members that did not give what they had offered, and until when nothing of theirs is tried.
     _useless: BoundedDict[PeerId, float] = field(default_factory=lambda: BoundedDict(VOIDED_MAX))
+    # Members by whose word pieces went to others, and that was not the blob; until when none goes by theirs.
+    _mistaken: BoundedDict[PeerId, float] = field(default_factory=lambda: BoundedDict(VOIDED_MAX))
 
     def times_voided(self, source: Source, digest: Digest) -> int:
         """How often this source's content was not the blob, lately."""
@@ -67,6 +69,20 @@ class Verification:
     def goes_to_origin(self, digest: Digest) -> bool:
         """Whether nothing that members offer of this blob is taken now."""
         return self._ports.clock() < self._origin_first.get(digest, 0.0)
+
+    def takes_word_of(self, session: PeerSession, swarm: OpenSwarm) -> bool:
+        """Whether what this member has from the origin goes to others before the digest has passed anywhere.
+
+        Of a blob in one piece that would be no sooner.
+        """
+        peer = session.info.peer
+        return (
+            swarm.elected == session.node
+            and swarm.layout.count > 1
+            and self._ports.delivery.leases_pieces
+            and not (swarm.doubted or self.goes_to_origin(swarm.digest) or self._nodes.is_quarantined(peer))
+            and self._ports.clock() >= self._mistaken.get(peer, 0.0)
+        )
 
     def check_if_complete(self, swarm: OpenSwarm) -> None:
         """Start the digest check once every piece is in the store."""
@@ -82,6 +98,9 @@ class Verification:
             for session in self._nodes.sessions_of(swarm.members):
                 # Each node goes by its own digest check: this is not worth a frame of its own.
                 session.channel.send(Vouched(swarm.number), soon=False)
+                if swarm.went_by_word and swarm.members[session.node].wanted:
+                    # What its clients were not given so far, they may have.
+                    session.hashes_due.add(swarm.number)
 
     def _void(self, swarm: OpenSwarm) -> None:
         """The blob did not match its digest: nothing of it counts, and whoever brought it is remembered."""
@@ -122,6 +141,7 @@ class Verification:
         if not found.hashes.agrees(piece, piece_hash):
             self._contradicted(found)
             return
+        self._end_claim(found, piece, piece_hash)
         self._participation.learn_hashes(found, piece, piece_hash)
         found.seed_stored(piece, self._ports.clock(), content)
         if not found.seed_out_of_reach:
@@ -147,9 +167,29 @@ class Verification:
         self._ask_origin_first(digest)
         logger.warning("offers_dropped digest=%s peers=%s", digest.short, ",".join(sorted(map(short_peer, givers))))
         swarm = self._swarms.of(digest)
-        if swarm is not None:
+        if swarm is not None and swarm.claims:
+            # Others took them for the blob. Nobody else may have made them, so that nobody else is to blame.
+            for author in {claim.author for claim in swarm.claims.values()}:
+                self._was_mistaken(author, digest)
+            self._participation.drop_all(swarm, f"blob {digest.short}: what a member fetched was other content")
+        elif swarm is not None:
             swarm.doubt(given)
             self._participation.forget_offers(swarm)
+
+    def _was_mistaken(self, author: PeerId, digest: Digest) -> None:
+        """It may have taken in good faith what a lying origin sent: what it fetches is spread after the digest now."""
+        logger.warning("claim_wrong peer=%s digest=%s", short_peer(author), digest.short)
+        self._remember(self._mistaken, author)
+
+    def _end_claim(self, swarm: OpenSwarm, piece: int, piece_hash: bytes) -> None:
+        """The piece is known now. Who holds another one by a claim drops what it has, and is to blame for nothing."""
+        claim = swarm.end_claim(piece)
+        if claim is None or claim.piece_hash == piece_hash:
+            return
+        self._was_mistaken(claim.author, swarm.digest)
+        for session in self._nodes.sessions_of(swarm.members):
+            if swarm.members[session.node].name in claim.holders:
+                self._participation.drop(session, swarm, f"blob {swarm.digest.short}: what you have is other content")
 
     def gives_nothing(self, peer: PeerId) -> bool:
         """Whether it offered pieces lately and did not give them."""

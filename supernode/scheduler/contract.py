@@ -143,6 +143,8 @@ class PieceStored:
 
     A leased one waited so long to be asked for, and that so long for its first byte; `elapsed_s` counts from there.
     Nothing is decided by these two: they are for who reads the event log.
+    `unvouched`: that hash is the word of the peer that fetched it for all. Others may have it, but not the seed, which
+    brings all such pieces at once when nothing else is missing.
     """
 
     swarm: int
@@ -152,6 +154,7 @@ class PieceStored:
     elapsed_s: float = 0.0
     waited_s: float = 0.0
     answered_s: float = 0.0
+    unvouched: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,7 @@ def refresh_need(member: Member) -> None:
     if member.wanted:
         need = wants(member) & ~(member.have | member.leased)
         if node.peer == SEED:
-            need &= ~(swarm.fetching | swarm.evicted_by_seed)
+            need &= ~(swarm.fetching | swarm.evicted_by_seed | swarm.unvouched)
     changed = member.need ^ need
     if not changed:
         return

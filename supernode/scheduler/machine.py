@@ -319,6 +319,9 @@ class Scheduler:
         if lease is not None and (lease.member is not member or lease.piece != piece):
             self._ignore("lease %x is not for piece %d at %d", lease_id, piece, peer)
             lease = None
+        if event.unvouched and not swarm.unvouched >> piece & 1:
+            swarm.unvouched |= 1 << piece
+            copies.refresh_need(swarm.seed)
         if lease is None:
             state.counters["late"] += lease_id != 0
             self._stored_otherwise(member, piece)
@@ -355,6 +358,7 @@ class Scheduler:
     def _seed_filled(self, swarm: Swarm, piece: int, lease_id: int) -> None:
         state, bit = self._state, 1 << piece
         swarm.evicted_by_seed &= ~bit
+        swarm.unvouched &= ~bit
         if swarm.fetching & bit:
             swarm.fetching ^= bit
             if not lease_id:

@@ -354,6 +354,8 @@ class Swarm:
         # Pieces asked of the origin and not here yet.
         self.fetching = 0
         self.evicted_by_seed = 0
+        # Pieces that go from peer to peer though nobody vouches for them.
+        self.unvouched = 0
         # Rack to its members, to pieces that some of them hold, and to pieces on their way into it as its first copy;
         # piece to the nodes of racks that hold it or are being sent it: they take it from nowhere else.
         self.rack_nodes: dict[str, int] = {}

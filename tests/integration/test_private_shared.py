@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.counting_proxy import CountingProxy
+from benchmarks.cluster.faults import Fault
 from benchmarks.cluster.image import make_random_image
 from benchmarks.cluster.processes import wait_until
 from benchmarks.cluster.registry import Registry
@@ -187,3 +188,31 @@ def test_when_the_node_that_fetches_dies_another_one_goes_on(tmp_path: Path) -> 
             for peer in peers:
                 if peer is not fetching:
                     assert answers[peer.name].result().sha256 == image.layers[-1].digest
+
+
+def test_a_node_that_fetched_something_else_costs_the_others_no_pull(tmp_path: Path) -> None:
+    """Its origin lied to it, say, and so it gives others its word for what is not the blob."""
+    image = make_random_image(tmp_path / "image", [4_000_000], seed=4)
+    digest = image.layers[-1].digest
+    root = tmp_path / "registry"
+    with Registry(root, auth=password_auth(root)) as registry, CountingProxy(registry.host_port) as origin:
+        registry.push(image, PRIVATE, headers=basic_authorization())
+        origin.set_rate(4_000_000)
+        with Cluster(tmp_path, origin.address) as cluster, ThreadPoolExecutor(NODES) as pool:
+            peers = cluster.add_peers([None] * NODES)
+            cluster.wait_for_sessions(NODES)
+            # The first GET is without a credential.
+            origin.add_fault(Fault(path_contains=digest, method="GET", times=2, corrupt_at=1_000_000))
+            target = blob_target(digest, PRIVATE)
+            pulls = [pool.submit(get, peer.proxy, target, headers=basic_authorization()) for peer in peers]
+            answers = [each.result() for each in pulls]
+            lied_to = [number for number, peer in enumerate(peers) if answers[number].sha256 != digest]
+            # Its own client reads what the origin sends, and has no whole body of it.
+            assert len(lied_to) == 1
+            assert not answers[lied_to[0]].complete
+            for number, peer in enumerate(peers):
+                if number not in lied_to:
+                    assert peer.received_bytes("peer") > 0, "nothing went by its word: the test tested nothing"
+            assert not cluster.supernode.metrics().value("layercast_quarantined")
+            again = get(peers[lied_to[0]].proxy, target, headers=basic_authorization())
+            assert again.sha256 == digest

@@ -62,4 +62,5 @@ def clear(state: State, swarm: Swarm, reason: str) -> None:
             just_in_time.cancel(state, lease, reason)
     for member in swarm.members.values():
         copies.drop(member, member.have)
+    swarm.unvouched = 0
     state.record(swarm.number, WHOLE, "%s", reason)

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def missing(state: State, swarm: Swarm, plan: OriginPlan) -> int:
-    """Pieces that somebody wants, that no live node holds, and that may be asked for."""
+    """Pieces that somebody wants, that no live node holds, or only by a word, and that may be asked for."""
     if plan.recover_peers and state.now < plan.recover_until:
         # Nodes of before a restart may still come back with them, or be asking for them by themselves.
         return 0
-    absent = swarm.needed_by_any & ~swarm.held_by_any & ~swarm.seed.leased
+    absent = swarm.needed_by_any & ~(swarm.held_by_any & ~swarm.unvouched) & ~swarm.seed.leased
     held = fetching = 0
     for offered, soon, until in plan.offers.values():
         held |= offered
@@ -124,7 +124,7 @@ def ended(state: State, swarm: Swarm, ok: bool, retry_after_s: float = 0.0) -> N
     else:
         state.counters["origin_failures"] += 1
         _wait(state, swarm, plan, retry_after_s)
-        if not ok and not retry_after_s:
+        if not ok and not retry_after_s and swarm.needed_by_any & ~swarm.held_by_any:
             _elect(state, swarm, plan)
     review(state, swarm)
 

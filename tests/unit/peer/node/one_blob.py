@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import blake3
 
 from benchmarks.cluster.processes import WAIT_S
 from proto.ids import Digest
@@ -41,13 +44,19 @@ async def two_nodes(
 
 
 async def begin(
-    supernode: ScriptedSupernode, node: RunningNode, holder: RunningNode | None = None, source: Source = SOURCE
+    supernode: ScriptedSupernode,
+    node: RunningNode,
+    holder: RunningNode | None = None,
+    source: Source = SOURCE,
+    *,
+    hashes: bool = True,
 ) -> BlobReader:
-    """A client asks, the supernode opens the swarm and tells the hashes and the other node."""
+    """A client asks, the supernode opens the swarm and tells the hashes, if it knows them, and the other node."""
     opening = asyncio.create_task(node.shell.readers.open(DIGEST, source))
     await supernode.hears(Announce)
     to = node.identity.peer
-    await supernode.say(opened(supernode, node, DIGEST, CONTENT), hashes_of(supernode, DIGEST, CONTENT), to=to)
+    known_hashes = [hashes_of(supernode, DIGEST, CONTENT)] if hashes else []
+    await supernode.say(opened(supernode, node, DIGEST, CONTENT), *known_hashes, to=to)
     if holder is not None:
         await supernode.say(known(1, holder), Holders(SWARM, (1,)), to=to)
     async with asyncio.timeout(WAIT_S):
@@ -56,3 +65,11 @@ async def begin(
 
 def grants(*pieces: int) -> list[Grant]:
     return [Grant(100 + piece, SWARM, piece, 1, int(10 * WAIT_S * 1000)) for piece in pieces]
+
+
+def grants_by_word(*pieces: int) -> list[Grant]:
+    """The same of pieces that nobody vouches for."""
+    return [
+        replace(grant, claim=blake3.blake3(CONTENT[grant.piece * PIECE : (grant.piece + 1) * PIECE]).digest())
+        for grant in grants(*pieces)
+    ]

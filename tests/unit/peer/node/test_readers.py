@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import TYPE_CHECKING
 
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.node.blobs import BlobFailed, DigestMismatch, NotShared
-from proto.wire.messages import Announce, BlobChecked, BlobRefused, Source, Stored, Voided
-from tests.unit.peer.node.nodes import PIECE, SWARM, read_all, running_node
-from tests.unit.peer.node.one_blob import CONTENT, DIGEST, SOURCE, begin, grants, two_nodes
+from proto.wire.messages import Announce, BlobChecked, BlobRefused, Failed, FetchReason, Source, Stored, Voided
+from tests.unit.peer.node.nodes import PIECE, SWARM, hashes_of, read_all, running_node
+from tests.unit.peer.node.one_blob import CONTENT, DIGEST, SOURCE, begin, grants, grants_by_word, two_nodes
 from tests.unit.peer.node.scripted_supernode import scripted_supernode
 
 if TYPE_CHECKING:
@@ -116,3 +117,54 @@ async def test_a_stopping_node_lets_nobody_wait(tmp_path: Path) -> None:
             await waiting
         with pytest.raises(NotShared):
             await node.shell.readers.open(DIGEST, SOURCE)
+
+
+@pytest.mark.asyncio
+async def test_what_came_by_a_member_s_word_is_given_to_nobody_before_the_digest_has_passed(tmp_path: Path) -> None:
+    async with two_nodes(tmp_path) as (supernode, holder, node):
+        blob = await begin(supernode, node, holder, hashes=False)
+        await supernode.say(*grants_by_word(0, 1, 3), to=node.identity.peer)
+        await supernode.hears(Stored, 3)
+        assert blob.handle.held == 0b1011
+        assert blob.available(0) == 0
+        waiting = asyncio.create_task(read_all(blob))
+        await supernode.say(*grants_by_word(2), to=node.identity.peer)
+        async with asyncio.timeout(WAIT_S):
+            assert await waiting == CONTENT
+        blob.close()
+
+
+@pytest.mark.asyncio
+async def test_it_is_given_once_the_supernode_signs_it(tmp_path: Path) -> None:
+    async with two_nodes(tmp_path) as (supernode, holder, node):
+        blob = await begin(supernode, node, holder, hashes=False)
+        await supernode.say(*grants_by_word(0), to=node.identity.peer)
+        await supernode.hears(Stored)
+        await supernode.say(hashes_of(supernode, DIGEST, CONTENT), to=node.identity.peer)
+        async with asyncio.timeout(WAIT_S):
+            assert await blob.wait_available(0) == PIECE
+        blob.close()
+
+
+@pytest.mark.asyncio
+async def test_a_piece_that_is_not_what_the_word_was_is_not_taken(tmp_path: Path) -> None:
+    async with two_nodes(tmp_path) as (supernode, holder, node):
+        blob = await begin(supernode, node, holder, hashes=False)
+        [grant] = grants_by_word(0)
+        await supernode.say(dataclasses.replace(grant, claim=b"x" * 32), to=node.identity.peer)
+        assert (await supernode.hears(Failed)).reason == FetchReason.CORRUPT
+        assert blob.handle.held == 0
+        blob.close()
+
+
+@pytest.mark.asyncio
+async def test_a_lie_costs_a_client_that_was_given_nothing_no_pull(tmp_path: Path) -> None:
+    async with two_nodes(tmp_path) as (supernode, holder, node):
+        blob = await begin(supernode, node, holder, hashes=False)
+        await supernode.say(*grants_by_word(0), to=node.identity.peer)
+        await supernode.hears(Stored)
+        await supernode.say(Voided(SWARM, "no match"), to=node.identity.peer)
+        with pytest.raises(BlobFailed) as failed:
+            await blob.wait_available(0)
+        assert not isinstance(failed.value, DigestMismatch)
+        blob.close()

@@ -345,3 +345,46 @@ def test_a_wish_that_is_taken_back_is_fetched_no_more() -> None:
     play.tell(contract.PiecesWanted(SWARM, 1, mask("**..")), contract.PiecesWanted(SWARM, 1, 0))
     play.seed_gets(0)
     assert fetched(play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, True))) == 0
+
+
+def by_word(play: Playbook, peer: int, *pieces: int) -> list[contract.Command]:
+    """The elected peer has these from the origin, and nobody vouches for them."""
+    return play.tell(*(contract.PieceStored(SWARM, peer, piece, unvouched=True) for piece in pieces))
+
+
+def elected() -> tuple[Playbook, int]:
+    """The supernode cannot fetch, and one of three peers tries for all."""
+    play, fetch = cold(peers=3)
+    [trial] = play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, False))
+    assert isinstance(trial, TryOrigin)
+    return play, trial.peer
+
+
+def test_what_an_elected_peer_has_by_its_word_goes_to_other_peers_and_not_to_the_seed() -> None:
+    play, peer = elected()
+    receivers = {grant.receiver for grant in grants(by_word(play, peer, 0, 1))}
+    assert receivers
+    assert receivers <= {1, 2, 3} - {peer}
+
+
+def test_the_seed_brings_all_of_it_once_the_elected_peer_is_done() -> None:
+    play, peer = elected()
+    assert fetched(by_word(play, peer, 0, 1, 2, 3)) == 0
+    assert fetched(play.tell(contract.OriginTried(SWARM, peer, True))) == mask("****")
+
+
+def test_where_the_seed_cannot_bring_it_nobody_is_elected_for_what_peers_hold() -> None:
+    play, peer = elected()
+    by_word(play, peer, 0, 1, 2, 3)
+    [fetch] = [each for each in play.tell(contract.OriginTried(SWARM, peer, True)) if isinstance(each, FetchFromOrigin)]
+    commands = play.tell(contract.OriginEnded(fetch.fetch_id, SWARM, False))
+    assert not [each for each in commands if isinstance(each, TryOrigin | OpenOrigin | FetchFromOrigin)]
+    again = play.wake_until(FetchFromOrigin)
+    assert isinstance(again, FetchFromOrigin)
+
+
+def test_another_peer_is_elected_for_what_nobody_holds() -> None:
+    play, peer = elected()
+    by_word(play, peer, 0, 1)
+    commands = play.tell(contract.OriginTried(SWARM, peer, False))
+    assert [each.peer for each in commands if isinstance(each, TryOrigin)]
