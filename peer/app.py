@@ -12,7 +12,7 @@ import os
 import random
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
 
@@ -41,7 +41,7 @@ from peer.proxy.node_authority import NodeAuthority
 from peer.proxy.runner import refuse_nonsense
 from peer.proxy.tunnel import Tunnels
 from peer.registry.origins import Origins
-from peer.status import ROUTES, PeerHealth
+from peer.status import ROUTES, PeerHealth, PeerParts
 from peer.store import upkeep
 from peer.store.blob_files import current_boot_id
 from peer.transport.client import HttpTransport
@@ -56,7 +56,7 @@ from proto.errors import ConfigError
 from proto.ids import peer_name
 from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.runtime import resources
-from proto.runtime.http_api import ServiceParts, add_routes
+from proto.runtime.http_api import add_routes
 from proto.runtime.http_server import QuietRunner
 from proto.runtime.resources import numeric_address
 from proto.runtime.service import close_in_time
@@ -357,7 +357,7 @@ class Peer:
         )
         app = build_app(context, self._forward)
         status = app if self._status_socket is None else web.Application()
-        add_routes(status, ROUTES, ServiceParts(self.health, self.metrics))
+        add_routes(status, ROUTES, PeerParts(self.health, self.metrics, self._facts))
         if self._status_socket is not None:
             await self._run_app(status, self._status_socket)
         await self._run_app(app, self._proxy_socket)
@@ -451,6 +451,38 @@ class Peer:
             self.metrics.download_rate.set(down.sample(self.metrics.received_total_bytes, now))
             self._sources.write_waiting()
             await asyncio.sleep(SAMPLE_S)
+
+    def _facts(self) -> dict[str, Any]:
+        """What `layercast doctor` asks of a running peer; no secret among it. From any thread."""
+        config, counters = self._config, self._store.counters
+        intercepts = self._intercepts
+        return {
+            "program": "layercast-peer",
+            "version": VERSION,
+            "peer": self._identity.peer.hex(),
+            "ready": not self.health.problem,
+            "problem": self.health.problem,
+            "supernode": config.supernode,
+            "open": config.open,
+            "p2p": config.p2p,
+            "connected": self.health.connected(),
+            "session_problem": self.health.problem_of_session(),
+            "supernode_ahead_s": round(self._clock.ahead_s, 1),
+            "certificate_expires_unix_s": self._dialer.expires_unix_s if self._dialer is not None else None,
+            "upload_address": self.upload_address,
+            "data_dir": str(config.data_dir.absolute()),
+            "interception_ca": str(self._authority.certificate_file.absolute()) if intercepts else None,
+            "store": {
+                **resources.disk_facts(config.data_dir / "store"),
+                "used_bytes": self._store.used_bytes,
+                "free_floor_bytes": config.store_free_floor_bytes,
+                "rotten_pieces": sum(counters.rotten.values()),
+            },
+            "descriptors": resources.descriptor_limit(),
+            "descriptors_wanted": DESCRIPTORS,
+            "upstreams": [upstream.facts() for upstream in config.upstreams.configured()],
+            "limited": self._origins.limited(),
+        }
 
     def _fail(self) -> None:
         if not self.failed.done():

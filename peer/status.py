@@ -5,14 +5,18 @@ To add a route, write its handler here and add its line to ROUTES. It says how t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
 
-from proto.runtime.http_api import COMMON_ROUTES, Health
+from aiohttp import web
+
+from proto.runtime.http_api import COMMON_ROUTES, Health, ServiceParts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from proto.runtime.http_api import Route, ServiceParts
+    from proto.runtime.http_api import Route
 
 
 class PeerHealth(Health):
@@ -39,4 +43,16 @@ class PeerHealth(Health):
         return f"supernode: {self.supernode_text()}: pulls go on from known peers and from upstream\n{why}"
 
 
-ROUTES: Final[tuple[Route[ServiceParts], ...]] = COMMON_ROUTES
+@dataclass(frozen=True, slots=True)
+class PeerParts(ServiceParts):
+    """`facts` are what the node knows of itself; from a thread, since disks and folders are asked."""
+
+    facts: Callable[[], Mapping[str, Any]]
+
+
+async def status(parts: PeerParts, _: web.Request) -> web.Response:
+    """GET /v1/status: as JSON, for `layercast status` and `layercast doctor`."""
+    return web.json_response(await asyncio.to_thread(parts.facts))
+
+
+ROUTES: Final[tuple[Route[PeerParts], ...]] = (*COMMON_ROUTES, ("/v1/status", status))

@@ -181,6 +181,7 @@ class Supernode:
         """Serve; returns the words of the ready line. open() must have been called."""
         config = self.config
         self._policy = Policy(config.upstreams, config.p2p)
+        self._logins = OperatorLogins()
         origins = Origins(
             lambda: self._policy.upstreams,
             on_request=self.metrics.count_origin_request,
@@ -188,8 +189,9 @@ class Supernode:
             user_agent=f"layercast/{VERSION}",
             first_byte_s=config.origin_first_byte_s,
             rate_min_bytes_s=config.origin_rate_min_bytes_s,
-            logins=OperatorLogins().login,
+            logins=self._logins.login,
         )
+        self._limited = origins.limited
         self._origin = OriginFetcher(
             origins,
             ReadSettings(self._count_origin_bytes),
@@ -259,6 +261,8 @@ class Supernode:
             time.monotonic(),
             members,
             lambda result: self.metrics.joins.labels(result).inc(),
+            self._login_problems,
+            self._limited,
         )
         decide = Access(members).middleware(lambda request: listener.spoke(request))
         app = web.Application(middlewares=[decide], client_max_size=REQUEST_BYTES_MAX)
@@ -368,6 +372,10 @@ class Supernode:
         self._private_access.close()
         self._driver.close()
         await runner.cleanup()
+
+    def _login_problems(self) -> dict[str, str]:
+        """From any thread."""
+        return self._logins.problems(self._policy.upstreams.configured()) | self._private_access.login_problems
 
     def _fail(self, error: BaseException | None) -> None:
         logger.critical("supernode_failed: a bug of ours, the process ends", exc_info=error)

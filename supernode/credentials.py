@@ -23,7 +23,7 @@ from proto.errors import LocalError
 from proto.oci.upstreams import DOCKER_HUB
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from proto.oci.upstreams import UpstreamConfig
 
@@ -73,6 +73,16 @@ class OperatorLogins:
             if kept.problem:
                 raise LocalError(kept.problem)
             return None if kept.login == refused else kept.login
+
+    def problems(self, upstreams: Iterable[UpstreamConfig]) -> dict[str, str]:
+        """Of which of them no login is to be had, and why. Blocking."""
+        found = {}
+        for upstream in upstreams:
+            try:
+                self.login(upstream)
+            except LocalError as error:
+                found[upstream.host] = str(error)
+        return found
 
     def _find(self, upstream: UpstreamConfig) -> _Kept:
         """A helper that hangs must not hang once for each blob."""

@@ -23,6 +23,7 @@ COMMANDS: Final = {
     "up": "up",
     "pull": "pull",
     "setup": "setup",
+    "doctor": "doctor",
     "status": "status",
     "verify": "upkeep",
     "evict": "upkeep",
@@ -35,6 +36,7 @@ Peer-to-peer distribution of container image layers: the origin registry sends e
   layercast up                    supernode and peer on this machine, ready as a mirror
   layercast pull alpine:3.20      pull an image through the mirror and check every digest
   layercast setup containerd      have this machine's containerd pull through its peer; --undo takes it back
+  layercast doctor                what is wrong on this node, and the command that mends it
   layercast status                how the peer and the supernode are
   layercast verify [DIGEST]       read what this node's store holds, and drop what has rotted
   layercast evict DIGEST          delete a blob from this node's store

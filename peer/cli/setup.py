@@ -37,7 +37,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--registry",
         action="append",
         default=[],
-        type=argument_type(_parse_registry),
+        type=argument_type(parse_registry),
         metavar="HOST",
         help="this registry too, HOST or HOST:PORT, where the client must be told of it; may be repeated",
     )
@@ -129,7 +129,8 @@ def _certificate(root: Path, named: Path | None) -> str:
         raise SetupRefused(f"{file}: {getattr(error, 'strerror', None) or 'no certificate'}") from None
 
 
-def _parse_registry(text: str) -> str:
+def parse_registry(text: str) -> str:
+    """Normalised. Raises ValueError."""
     try:
         return normalise_upstream(text)
     except NameInvalid:

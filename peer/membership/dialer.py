@@ -82,6 +82,11 @@ class OpenDialer:
         """See MemberDialer."""
         await asyncio.sleep(pause_s)
 
+    @property
+    def expires_unix_s(self) -> float | None:
+        """There is no certificate."""
+        return None
+
     def renew_within(self, within_s: float) -> None:
         """There is no certificate."""
 
@@ -156,6 +161,11 @@ class MemberDialer:
             if _changed_at(self._join) != before:
                 return
             pause_s -= _FILE_LOOK_S
+
+    @property
+    def expires_unix_s(self) -> float | None:
+        """When this node's certificate ends; None without one."""
+        return None if self._record is None else self._record.expires_unix_s
 
     # --- joining -----------------------------------------------------------------------------------------------
 

@@ -34,6 +34,11 @@ class SupernodeClock:
         if abs(self._ahead_s) > CLOCK_DIFFERENCE_S:
             logger.warning("clock_differs %s; tickets are judged by the supernode's", clock_text(self._ahead_s))
 
+    @property
+    def ahead_s(self) -> float:
+        """How much the supernode's clock is ahead of this machine's, as it said last."""
+        return self._ahead_s
+
     def resume(self) -> None:
         """There is a session."""
         self._lost_unix_s = None

@@ -100,6 +100,10 @@ class Origins:
         """The origin told another node that it wants no questions about this blob for so long: ask none here either."""
         self._registries.leave_alone(source, digest, seconds)
 
+    def limited(self) -> dict[str, float]:
+        """Upstreams that answered 429, and for how many seconds they want no questions."""
+        return self._registries.pauses.limited()
+
     def close(self) -> None:
         """Join the threads, whose work was cancelled, and close idle connections."""
         self.queues.close()

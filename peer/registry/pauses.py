@@ -91,6 +91,16 @@ class Pauses:
                 self._limited.pop(_group(key), None)
                 self._groups.pop(_group(key), None)
 
+    def limited(self) -> dict[str, float]:
+        """For how many seconds each upstream that limits us wants no questions about some blob, or about any."""
+        found: dict[str, float] = {}
+        now = self._clock()
+        with self._lock:
+            for key, (until_s, error) in self._pauses.items():
+                if until_s > now and error.kind is UpstreamKind.RATE_LIMITED:
+                    found[key[0]] = max(found.get(key[0], 0.0), until_s - now)
+        return found
+
 
 def _group(key: Key) -> Group:
     return key[0], key[3]

@@ -96,7 +96,8 @@ def set_up(root: Path, client: Client, wanted: Wanted) -> Change:
     before = _taken_back(files, folder, earlier)
     bare = Overlay(files, before)
     plan = client.plan(bare, wanted)
-    record = Record({path: (bare.read(path), text) for path, text in plan.texts.items()})
+    texts = {path: (bare.read(path), text) for path, text in plan.texts.items()}
+    record = Record(texts, registries=wanted.registries, proxy=wanted.proxy)
     change = Change(files, folder, {**before, **plan.texts}, record, earlier.made)
     change.notes = plan.notes
     return change

@@ -31,6 +31,9 @@ class Record:
 
     files: dict[str, tuple[str | None, str]] = field(default_factory=dict)
     made: list[str] = field(default_factory=list)
+    # What was asked for.
+    registries: tuple[str, ...] = ()
+    proxy: bool = False
 
 
 class RecordFolder:
@@ -54,7 +57,8 @@ class RecordFolder:
             files = {
                 str(path): (self._text("before", path), self._text("after", path) or "") for path in index["files"]
             }
-            return Record(files, [str(folder) for folder in index["made"]])
+            registries = tuple(str(registry) for registry in index.get("registries", ()))
+            return Record(files, [str(folder) for folder in index["made"]], registries, bool(index.get("proxy")))
         except FileNotFoundError:
             return Record()
         except OSError as error:
@@ -73,7 +77,8 @@ class RecordFolder:
                     file = part / kind / path.lstrip("/")
                     make_private_folder(file.parent)
                     write_private(file, text.encode())
-        index = {"format": _FORMAT, "files": list(record.files), "made": record.made}
+        index: dict[str, object] = {"format": _FORMAT, "files": list(record.files), "made": record.made}
+        index |= {"registries": record.registries, "proxy": record.proxy}
         write_private(part / _INDEX, json.dumps(index, indent=1).encode() + b"\n")
         shutil.rmtree(self.path, ignore_errors=True)
         part.rename(self.path)

@@ -121,6 +121,17 @@ class UpstreamConfig:
         """HOST or HOST:PORT that is connected to, which for docker.io is not its name."""
         return self.url.partition("://")[2]
 
+    def facts(self) -> dict[str, str | bool]:
+        """Where it is, for the operator's eyes; nothing that is secret."""
+        return {
+            "host": self.host,
+            "url": self.url,
+            "ca_file": "" if self.ca_file is None else str(self.ca_file.absolute()),
+            "by_proxy": self.egress_proxy is not None,
+            "kind": self.kind,
+            "place": self.place,
+        }
+
 
 def upstream_from_url(url: str) -> UpstreamConfig:
     """The configuration that an operator means by `https://HOST[:PORT]` or `http://HOST[:PORT]`.

@@ -67,6 +67,22 @@ def raise_descriptor_limit(wanted: int) -> None:
         logger.info("descriptor_limit wanted=%d allowed=%d: raise it with ulimit -n", wanted, best)
 
 
+def descriptor_limit() -> int:
+    """Of open files, for this process now; 0 for none."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 0 if soft == resource.RLIM_INFINITY else soft
+
+
+def disk_facts(folder: Path) -> dict[str, int | bool | str]:
+    """Of a folder's disk, for this user: `free_bytes`, `writable`, `disk_problem` if it does not answer."""
+    try:
+        found = os.statvfs(folder)
+    except OSError as error:
+        return {"free_bytes": 0, "writable": False, "disk_problem": error.strerror or str(error)}
+    writable = not found.f_flag & os.ST_RDONLY and os.access(folder, os.W_OK | os.X_OK)
+    return {"free_bytes": found.f_bavail * found.f_frsize, "writable": writable, "disk_problem": ""}
+
+
 def numeric_address(address: HostPort) -> HostPort | None:
     """Blocking: the first numeric address that the host's name stands for; None, and a log line, where it has none."""
     try:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from proto.runtime.http_api import ServiceParts
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from aiohttp import web
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from supernode.control.seed_reach import SeedReach
     from supernode.control.swarm_registry import SwarmRegistry
     from supernode.membership.members import Members
+
+
+_CHECKS_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +37,8 @@ class ApiParts(ServiceParts):
     members: Members | None
     # Counts one that asked for a certificate, by what came of it.
     count_join: Callable[[str], None]
+    # Blocking: what is wrong with the operator's logins, by upstream.
+    login_problems: Callable[[], dict[str, str]]
+    # For how many seconds upstreams want no questions.
+    limited: Callable[[], Mapping[str, float]]
+    checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CHECKS_AT_ONCE))

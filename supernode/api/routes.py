@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from proto.runtime.http_api import COMMON_ROUTES
+from supernode.api.check import check
 from supernode.api.membership import authorities, join, renew
 from supernode.api.nodes import nodes
 from supernode.api.sessions import session
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 ROUTES: Final[tuple[Route[ApiParts], ...]] = (
     *COMMON_ROUTES,
     ("/v1/ca", authorities),
+    ("/v1/check", check),
     ("/v1/nodes", nodes),
     ("/v1/session", session),
     ("/v1/status", status),

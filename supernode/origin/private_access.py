@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from peer.registry.queues import Work
 from peer.transport.cancellation import FetchCancelled
 from proto.bounded_dict import BoundedDict
-from proto.errors import LocalError, UpstreamError
+from proto.errors import LocalError, UpstreamError, UpstreamKind
 from proto.wire.messages import PROVEN
 from supernode.origin.public_access import Verdict
 
@@ -63,6 +63,8 @@ class PrivateAccess:
         # The size, or None where the login does not help; until when.
         self._known: BoundedDict[_Key, tuple[int | None, float]] = BoundedDict(REMEMBERED_MAX)
         self._asking: dict[_Key, asyncio.Task[int | None]] = {}
+        # By upstream, which are those of the allow-list: what its origin, asked last with the login, refused it for.
+        self.login_problems: dict[str, str] = {}
         # The size that an origin told a member, until when; and what a member was sent to ask just now.
         self._proof_s = proof_s
         self._proven: BoundedDict[_Key, tuple[int, float]] = BoundedDict(REMEMBERED_MAX)
@@ -141,7 +143,10 @@ class PrivateAccess:
         try:
             question = self._queues.submit(Work.CHECK, source.upstream, self._head, source, digest, asker=asker)
             size_bytes = await asyncio.wrap_future(question)
+            self.login_problems.pop(source.upstream, None)
         except UpstreamError as error:
+            if error.kind is UpstreamKind.DENIED:
+                self.login_problems[source.upstream] = f"the login for {source.upstream} may not read: {error}"
             logger.warning("login_does_not_read digest=%s upstream=%s %s", digest.short, source.upstream, error)
         except LocalError as error:
             logger.error("credentials_unusable %s", error)

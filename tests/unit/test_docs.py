@@ -133,7 +133,7 @@ def test_every_room_is_in_the_table_and_in_the_picture() -> None:
     picture = (ROOT / "docs/pictures/architecture.svg").read_text()
     assert [room for room in rooms if f"| `{room}` |" not in table] == []
     # The operator's program, and what it does to clients, is neither of the two services.
-    assert [room for room in rooms if f">{room}<" not in picture] == ["peer.cli", "peer.setup"]
+    assert [room for room in rooms if f">{room}<" not in picture] == ["peer.cli", "peer.doctor", "peer.setup"]
 
 
 def test_every_decision_is_in_the_index() -> None:

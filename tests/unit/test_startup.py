@@ -35,6 +35,12 @@ def test_what_only_a_running_service_needs_is_imported_by_nothing_else(program: 
     assert not imported_by(code) & HEAVY
 
 
+@pytest.mark.parametrize("words", [["setup", "--help"], ["doctor", "--help"], ["version"]])
+def test_an_operator_s_command_imports_no_more_than_it_needs(words: list[str]) -> None:
+    code = f"import sys; sys.argv = ['layercast', *{words!r}]; from peer.cli.main import main; main()"
+    assert not imported_by(code) & (HEAVY | {"tomlkit", "yaml"})
+
+
 @pytest.mark.parametrize("program", ["peer", "supernode"])
 def test_a_service_imports_nothing_that_it_may_never_use(program: str, tmp_path: Path) -> None:
     argv = ["--listen", "127.0.0.1:0", "--upload-listen", "127.0.0.1:0", "--data-dir", str(tmp_path)]

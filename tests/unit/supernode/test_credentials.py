@@ -111,3 +111,12 @@ def test_an_upstream_without_credentials_has_none() -> None:
 
 def test_a_login_is_shown_without_its_password() -> None:
     assert "secret" not in repr(Login("robot", "secret"))
+
+
+def test_what_is_wrong_with_logins_is_told_by_upstream(tmp_path: Path) -> None:
+    (tmp_path / "login").write_text("robot:password")
+    (tmp_path / "login").chmod(0o600)
+    good, bad = upstream(f"file:{tmp_path}/login"), upstream("file:/nowhere", "bad.example.com")
+    problems = OperatorLogins().problems([good, bad, upstream("", "public.example.com")])
+    assert list(problems) == ["bad.example.com"]
+    assert "password" not in str(problems)

@@ -83,3 +83,11 @@ def test_an_origin_that_fails_for_a_while_limits_nobody(paused: Paused) -> None:
             paused.key(number), UpstreamError("down", UpstreamKind.UNAVAILABLE, status=503, retry_after_s=600.0)
         )
     assert paused.left_s(99) == 0.0
+
+
+def test_who_limits_us_is_told_while_it_lasts(paused: Paused) -> None:
+    paused.limit(1, 2)
+    paused.pauses.heed(paused.key(3, host="other.example.com"), UpstreamError("down", UpstreamKind.UNAVAILABLE))
+    assert paused.pauses.limited() == {HOST: 600.0}
+    paused.now_s += 600.0
+    assert paused.pauses.limited() == {}

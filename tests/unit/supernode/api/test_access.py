@@ -25,7 +25,7 @@ pytestmark = pytest.mark.asyncio
 
 # An address of this machine that is not the one a listener on ELSEWHERE sees as its own.
 HERE, ELSEWHERE = "127.0.0.1", "127.0.0.2"
-OPERATOR_PATHS = ("/metrics", "/v1/nodes", "/v1/no-such-thing")
+OPERATOR_PATHS = ("/metrics", "/v1/check", "/v1/nodes", "/v1/no-such-thing")
 
 
 @pytest.fixture
