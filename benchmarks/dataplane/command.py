@@ -1,4 +1,4 @@
-"""`layercast-bench dataplane`: what it costs to move a blob from one peer's disk to another's, way by way.
+"""`layercast-bench dataplane`: what it costs to move a blob from one peer's disk to another's, by size and by way.
 
 One run on loopback: each round moves the same blob once by every way, interleaved, in two fresh processes. All
 files lie in one temporary folder, on one file system; the source is in the page cache, a target is new each time
@@ -26,17 +26,21 @@ from proto.pieces import KIB, MIB
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable
 
     from benchmarks.dataplane.contract import Job
 
-HELP = "CPU-seconds per GiB and GiB/s of our transport, plain and by TLS, of bare floors of both, and of libtorrent"
+HELP = "CPU-seconds per GiB and GiB/s of our transport, plain and by TLS, of bare floors of both, aiohttp, libtorrent"
 
 _GIB: Final = 1024 * MIB
+_SIZES: Final = "1MiB,8MiB,64MiB,1GiB"
 _ROUNDS_MAX: Final = 100
 _SPARE_BYTES: Final = 64 * MIB
 _FLOOR_BUFFERS: Final = (64 * KIB, 256 * KIB, MIB)
 _TLS_BUFFER: Final = 256 * KIB
-_CPU_TARGET_OF_FLOOR: Final = 1.25
+# Ours over the floor at most, for blobs from this size on: what is paid once for a blob weighs more in a small one.
+_CPU_TARGETS_OF_FLOOR: Final = ((_GIB, 1.15), (64 * MIB, 1.4), (8 * MIB, 2.0))
+_CPU_TARGET_OF_TLS_FLOOR: Final = 1.25
 _CPU_TARGET_OF_TORRENT: Final = 0.5
 
 
@@ -59,34 +63,89 @@ class Row:
         return statistics.median(run.elapsed_s(self.part) for run in self.runs)
 
 
+@dataclass
+class Figures:
+    """Every way's runs with one size of blob."""
+
+    size_bytes: int
+    floors: list[Row]
+    ours: Row
+    aiohttp: Row
+    torrent: Row
+    private: Row
+    tls_floor: Row
+
+    @property
+    def floor(self) -> Row:
+        """At its best."""
+        best = min(self.floors, key=Row.cpu_s)
+        return replace(best, name=f"floor (its best: {best.buffer_bytes // KIB} KiB)")
+
+    @property
+    def measured(self) -> list[Row]:
+        return [*self.floors, self.ours, self.aiohttp, self.torrent, self.private, self.tls_floor]
+
+    @property
+    def shown(self) -> list[Row]:
+        parts = [
+            Row("layercast, when the last piece is held", "layercast", part="pieces", runs=self.ours.runs),
+            Row("libtorrent, without the blob's sha256", "torrent", part="pieces", runs=self.torrent.runs),
+        ]
+        return [self.floor, self.ours, self.aiohttp, self.torrent, self.private, self.tls_floor, *parts, *self.floors]
+
+    def ratios(self) -> list[tuple[str, float, float | None]]:
+        """What is wanted: its name, the figure, and the most that it may be."""
+        targets = (limit for size, limit in _CPU_TARGETS_OF_FLOOR if self.size_bytes >= size)
+        ours = self.ours.cpu_s()
+        return [
+            ("layercast / floor", ours / self.floor.cpu_s(), next(targets, None)),
+            ("layercast / aiohttp", ours / self.aiohttp.cpu_s(), 1.0),
+            ("layercast / libtorrent", ours / self.torrent.cpu_s(), _CPU_TARGET_OF_TORRENT),
+            (
+                "layercast, private / floor with TLS",
+                self.private.cpu_s() / self.tls_floor.cpu_s(),
+                _CPU_TARGET_OF_TLS_FLOOR,
+            ),
+            ("layercast, private / public", self.private.cpu_s() / ours, None),
+        ]
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags."""
     add = parser.add_argument
-    add("--size", default="1GiB", metavar="SIZE", help="of the blob [1GiB]")
-    add("--rounds", metavar="N", help="interleaved rounds [5]")
+    add("--size", default=_SIZES, metavar="SIZE,...", help=f"of the blobs, one after the other [{_SIZES}]")
+    add("--rounds", metavar="N", help="interleaved rounds of each size [5]")
     add("--parallel", metavar="N", help="our fetches at a time [2]")
-    add("--seed", default="1", metavar="N", help="of the blob's random bytes [1]")
+    add("--seed", default="1", metavar="N", help="of the blobs' random bytes [1]")
     add("--dir", type=Path, metavar="DIR", help="where the files lie [the system's temporary folder]")
     add("--json", type=Path, metavar="FILE", help="write every figure there")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Measure, print, keep. Raises ConfigError and LocalError."""
-    size_bytes = checked("--size", arguments.size, parse_size, MIB, "at least 1MiB")
+    sizes = [checked("--size", word, parse_size, MIB, "at least 1MiB") for word in arguments.size.split(",")]
     rounds = count("--rounds", arguments.rounds, 5, 1, _ROUNDS_MAX)
     parallel = count("--parallel", arguments.parallel, 2, 1)
     seed = checked("--seed", arguments.seed, whole, 0, "a whole number")
     Outputs(json_path=arguments.json).check()
-    folder = _make_folder(arguments.dir, size_bytes)
+    folder = _make_folder(arguments.dir, max(sizes))
+    hashes: list[dict[str, float]] = []
+    found: list[Figures] = []
+    blob = folder / "blob"
     try:
-        console.print(f"files in {folder}; making {size_text(size_bytes)} of random bytes")
-        job = replace(make_source(folder, size_bytes, seed), parallel=parallel)
-        rows, hashes = _measure(job, rounds)
+        for size_bytes in sizes:
+            console.print(f"files in {folder}; making {size_text(size_bytes)} of random bytes")
+            blob.mkdir()
+            found.append(_measure(replace(make_source(blob, size_bytes, seed), parallel=parallel), rounds, hashes))
+            shutil.rmtree(blob)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    document = {"rounds": rounds, "parallel": parallel, "seed": seed, **_figures(size_bytes, rows, hashes)}
-    _print(size_bytes, rows, hashes)
+    for figures in found:
+        _print(figures)
+    hash_medians = {name: statistics.median(each[name] for each in hashes) for name in hashes[0]}
+    _print_machine(hash_medians)
     if arguments.json is not None:
+        document = {"rounds": rounds, "parallel": parallel, "seed": seed, **_document(found, hash_medians)}
         write_json(arguments.json, document)
     return 0
 
@@ -105,67 +164,60 @@ def _make_folder(parent: Path | None, size_bytes: int) -> Path:
     return folder
 
 
-def _measure(job: Job, count: int) -> tuple[list[Row], dict[str, float]]:
-    """Every way's runs, the floor at its best first, and what hashing alone costs."""
-    hashes: list[dict[str, float]] = []
-    floors = [Row(f"floor, {buffer // KIB} KiB buffer", "floor", buffer) for buffer in _FLOOR_BUFFERS]
-    private = [
-        Row("layercast, private: by TLS", "layercast_tls"),
-        Row(f"floor with TLS, {_TLS_BUFFER // KIB} KiB buffer", "floor_tls", _TLS_BUFFER),
-    ]
-    rows = [*floors, Row("layercast", "layercast"), Row("libtorrent", "torrent"), *private]
+def _measure(job: Job, count: int, hashes: list[dict[str, float]]) -> Figures:
+    """Every way's runs; what hashing alone costs goes to `hashes`."""
+    found = Figures(
+        job.size_bytes,
+        [Row(f"floor, {buffer // KIB} KiB buffer", "floor", buffer) for buffer in _FLOOR_BUFFERS],
+        ours=Row("layercast", "layercast"),
+        aiohttp=Row("aiohttp", "aiohttp_way"),
+        torrent=Row("libtorrent", "torrent"),
+        private=Row("layercast, private: by TLS", "layercast_tls"),
+        tls_floor=Row(f"floor with TLS, {_TLS_BUFFER // KIB} KiB buffer", "floor_tls", _TLS_BUFFER),
+    )
+    gib = job.size_bytes / _GIB
     for number in range(count):
         hashes.append(hash_costs())
-        for row in rows:
+        for row in found.measured:
             measured = transfer(row.way, replace(job, buffer_bytes=row.buffer_bytes))
             row.runs.append(measured)
-            gib = job.size_bytes / _GIB
             cpu, elapsed = measured.cpu_s("all") / gib, measured.elapsed_s("all") / gib
             console.print(f"round {number + 1}/{count}: {row.name}: {cpu:.2f} CPU-s/GiB, {1 / elapsed:.2f} GiB/s")
-    ours, torrent = rows[len(floors) : len(floors) + 2]
-    parts = [
-        Row("layercast, when the last piece is held", "layercast", part="pieces", runs=ours.runs),
-        Row("libtorrent, without the blob's sha256", "torrent", part="pieces", runs=torrent.runs),
-    ]
-    floor = min(floors, key=Row.cpu_s)
-    best = replace(floor, name=f"floor (its best: {floor.buffer_bytes // KIB} KiB)")
-    medians = {name: statistics.median(each[name] for each in hashes) for name in hashes[0]}
-    return [best, *rows[len(floors) :], *parts, *floors], medians
+    return found
 
 
-def _figures(size_bytes: int, rows: list[Row], hashes: dict[str, float]) -> dict[str, object]:
-    gib = size_bytes / _GIB
-    floor, ours, torrent, private, tls_floor = (row.cpu_s() for row in rows[:5])
+def _document(found: Iterable[Figures], hashes: dict[str, float]) -> dict[str, object]:
     return {
         "benchmark": "dataplane",
         "machine": machine(),
-        "size_bytes": size_bytes,
-        "ways": [
-            {
-                "name": row.name,
-                "cpu_s_per_gib": row.cpu_s() / gib,
-                "sender_cpu_s_per_gib": statistics.median(each.sender.cpu_s for each in row.runs) / gib,
-                "gib_per_s": gib / row.elapsed_s(),
-                "cpu_over_floor": row.cpu_s() / floor,
-                "lowest_cpu_s_per_gib": min(each.cpu_s(row.part) for each in row.runs) / gib,
-                "runs_cpu_s": [each.cpu_s(row.part) for each in row.runs],
-                "runs_elapsed_s": [each.elapsed_s(row.part) for each in row.runs],
-            }
-            for row in rows
-        ],
         "hash_cpu_s_per_gib": hashes,
-        "ours_over_floor": ours / floor,
-        "ours_over_floor_at_most": _CPU_TARGET_OF_FLOOR,
-        "ours_over_libtorrent": ours / torrent,
-        "ours_over_libtorrent_below": _CPU_TARGET_OF_TORRENT,
-        "private_over_public": private / ours,
-        "private_over_tls_floor": private / tls_floor,
-        "private_over_tls_floor_at_most": _CPU_TARGET_OF_FLOOR,
+        "sizes": [
+            {
+                "size_bytes": figures.size_bytes,
+                "ways": [_way(row, figures) for row in figures.shown],
+                "ratios": {name: {"is": value, "at_most": limit} for name, value, limit in figures.ratios()},
+            }
+            for figures in found
+        ],
     }
 
 
-def _print(size_bytes: int, rows: list[Row], hashes: dict[str, float]) -> None:
-    gib, floor = size_bytes / _GIB, rows[0].cpu_s()
+def _way(row: Row, figures: Figures) -> dict[str, object]:
+    gib = figures.size_bytes / _GIB
+    return {
+        "name": row.name,
+        "cpu_s_per_gib": row.cpu_s() / gib,
+        "sender_cpu_s_per_gib": statistics.median(each.sender.cpu_s for each in row.runs) / gib,
+        "gib_per_s": gib / row.elapsed_s(),
+        "cpu_over_floor": row.cpu_s() / figures.floor.cpu_s(),
+        "lowest_cpu_s_per_gib": min(each.cpu_s(row.part) for each in row.runs) / gib,
+        "runs_cpu_s": [each.cpu_s(row.part) for each in row.runs],
+        "runs_elapsed_s": [each.elapsed_s(row.part) for each in row.runs],
+    }
+
+
+def _print(figures: Figures) -> None:
+    gib, floor = figures.size_bytes / _GIB, figures.floor.cpu_s()
     table = [
         (
             row.name,
@@ -175,17 +227,18 @@ def _print(size_bytes: int, rows: list[Row], hashes: dict[str, float]) -> None:
             f"{gib / row.elapsed_s():.3f}",
             f"{row.cpu_s() / floor:.3f}",
         )
-        for row in rows
+        for row in figures.shown
     ]
     columns = ("way", "CPU-s/GiB", "lowest", "of it sender", "GiB/s", "x floor")
-    print_table(f"one blob of {size_text(size_bytes)}, median of {len(rows[0].runs)}", columns, table)
+    size = size_text(figures.size_bytes)
+    print_table(f"one blob of {size}, median of {len(figures.ours.runs)}", columns, table)
+    for name, value, limit in figures.ratios():
+        verdict = "" if limit is None else f", at most {limit}: {'reached' if value <= limit else 'NOT REACHED'}"
+        print(f"{size}: {name} {value:.3f}{verdict}")
+
+
+def _print_machine(hashes: dict[str, float]) -> None:
     print(f"hashing alone, CPU-s/GiB: sha256 {hashes['sha256']:.2f}, blake3 {hashes['blake3']:.2f}")
     where = machine()
     instructions = "with" if where["sha_instructions"] else "without"
     print(f"{where['processor']}, {where['cores']} cores, {instructions} SHA instructions")
-    for name, value, limit in (
-        ("layercast / floor, at most", rows[1].cpu_s() / floor, _CPU_TARGET_OF_FLOOR),
-        ("layercast / libtorrent, below", rows[1].cpu_s() / rows[2].cpu_s(), _CPU_TARGET_OF_TORRENT),
-        ("layercast, private / floor with TLS, at most", rows[3].cpu_s() / rows[4].cpu_s(), _CPU_TARGET_OF_FLOOR),
-    ):
-        print(f"{name} {limit}: {value:.3f} {'reached' if value <= limit else 'NOT REACHED'}")

@@ -1,7 +1,8 @@
 """What the ways of moving a blob have in common: a job, two roles in two processes, and what each role used.
 
-A way is a module with two functions: `send(job, started)` serves until its standard input ends, and calls
-`started(address)` once it can be reached; `receive(job, address)` returns when the blob is on disk and checked.
+A way is a module with two functions: `send(job, sending)` serves until its standard input ends, which it is told by
+`sending`; `receive(job, address)` returns what it used until the blob is on disk and checked. Neither counts what comes
+before both sides are ready, or after the blob is there.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Job:
 class Way(Protocol):
     """A module that moves a blob."""
 
-    def send(self, job: Job, started: Callable[[str], None]) -> None: ...
+    def send(self, job: Job, sending: Sending) -> None: ...
 
     def receive(self, job: Job, address: str) -> Marks: ...
 
@@ -76,6 +77,23 @@ def _now() -> Usage:
     return Usage(used.ru_utime + used.ru_stime, time.monotonic())
 
 
-def wait_for_end() -> None:
-    """Until the parent closes our standard input."""
-    sys.stdin.buffer.read()
+class Sending:
+    """A sender's own account of itself. `say` tells the parent where it can be reached."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.marks = Marks()
+        self._say = say
+
+    def started(self, address: str) -> None:
+        """It can be reached, at HOST:PORT."""
+        self.marks.begin()
+        self._say(address)
+
+    def wait_for_end(self) -> None:
+        """Until the parent closes our standard input."""
+        sys.stdin.buffer.read()
+        self.ended()
+
+    def ended(self) -> None:
+        """Our standard input has ended."""
+        self.marks.reached("all")

@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING
 
 import blake3
 
-from benchmarks.dataplane.contract import Marks, wait_for_end
+from benchmarks.dataplane.contract import Marks
 from proto.errors import LocalError
 from proto.ids import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benchmarks.dataplane.contract import Job
+    from benchmarks.dataplane.contract import Job, Sending
 
 
-def send(job: Job, started: Callable[[str], None]) -> None:
+def send(job: Job, sending: Sending) -> None:
     """One connection, one sendfile after another."""
     with socket.create_server(("127.0.0.1", 0)) as listener, Path(job.source_file).open("rb") as source:
-        started(f"127.0.0.1:{listener.getsockname()[1]}")
+        sending.started(f"127.0.0.1:{listener.getsockname()[1]}")
         sock, _ = listener.accept()
         with sock:
             sent = 0
             while sent < job.size_bytes:
                 sent += os.sendfile(sock.fileno(), source.fileno(), sent, job.size_bytes - sent)
-        wait_for_end()
+        sending.wait_for_end()
 
 
 def receive(job: Job, address: str) -> Marks:

@@ -7,23 +7,22 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.dataplane.contract import Marks, wait_for_end
+from benchmarks.dataplane.contract import Marks
 from benchmarks.dataplane.floor import take
 from benchmarks.dataplane.layercast_tls import member
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
 
-    from benchmarks.dataplane.contract import Job
+    from benchmarks.dataplane.contract import Job, Sending
 
 
-def send(job: Job, started: Callable[[str], None]) -> None:
+def send(job: Job, sending: Sending) -> None:
     """One connection, one buffer after another."""
     context = member(job, "sender").server
     assert context is not None
     with socket.create_server(("127.0.0.1", 0)) as listener, Path(job.source_file).open("rb") as source:
-        started(f"127.0.0.1:{listener.getsockname()[1]}")
+        sending.started(f"127.0.0.1:{listener.getsockname()[1]}")
         plain, _ = listener.accept()
         with context.wrap_socket(plain, server_side=True) as sock:
             buffer = memoryview(bytearray(job.buffer_bytes))
@@ -32,7 +31,7 @@ def send(job: Job, started: Callable[[str], None]) -> None:
                 count = os.preadv(source.fileno(), [buffer], sent)
                 sock.sendall(buffer[:count])
                 sent += count
-        wait_for_end()
+        sending.wait_for_end()
 
 
 def receive(job: Job, address: str) -> Marks:

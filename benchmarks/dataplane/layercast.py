@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from benchmarks.dataplane.contract import Marks, wait_for_end
+from benchmarks.dataplane.contract import Marks
 from peer.store.base import ALL_PIECES, SignedHashes
 from peer.store.disk import DiskStore
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource
@@ -24,9 +24,7 @@ from proto.pieces import PieceLayout
 from proto.wire.tickets import Identity, check_hashes, issue_ticket, sign_hashes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from benchmarks.dataplane.contract import Job
+    from benchmarks.dataplane.contract import Job, Sending
     from peer.store.base import BlobHandle
     from peer.transport.member_tls import MemberTls
 
@@ -44,9 +42,9 @@ def _downloader(job: Job) -> Identity:
     return Identity(key)
 
 
-def send(job: Job, started: Callable[[str], None]) -> None:
+def send(job: Job, sending: Sending) -> None:
     """Without TLS: what is public."""
-    serve(job, started)
+    serve(job, sending)
 
 
 def receive(job: Job, address: str) -> Marks:
@@ -54,7 +52,7 @@ def receive(job: Job, address: str) -> Marks:
     return fetch(job, address)
 
 
-def serve(job: Job, started: Callable[[str], None], tls: MemberTls | None = None) -> None:
+def serve(job: Job, sending: Sending, tls: MemberTls | None = None) -> None:
     """A store that holds the blob, and its upload server."""
     supernode, digest = _supernode(job), Digest.parse(job.digest)
     store = DiskStore(Path(job.source_store), size_limit_bytes=1 << 50, free_floor_bytes=0)
@@ -69,8 +67,8 @@ def serve(job: Job, started: Callable[[str], None], tls: MemberTls | None = None
     handle.check_pieces(ALL_PIECES, "start")
     handle.close()
     server = UploadServer(HostPort("127.0.0.1", 0), store, lambda: supernode.peer, peer_name(supernode.peer), tls=tls)
-    started(server.address)
-    wait_for_end()
+    sending.started(server.address)
+    sending.wait_for_end()
     server.close()
     store.close()
 
@@ -82,9 +80,10 @@ def fetch(job: Job, address: str, tls: MemberTls | None = None) -> Marks:
     ticket = issue_ticket(supernode, digest, downloader.peer, time.time() + _HOUR_S)
     source = PieceSource(peer_name(supernode.peer), address)
     marks = Marks()
-    marks.begin()
     store = DiskStore(Path(job.target), size_limit_bytes=1 << 50, free_floor_bytes=0)
     transport = HttpTransport(downloader, tls=tls, encrypt_all=tls is not None)
+    # A node has both since its start, as the sender.
+    marks.begin()
     handle = store.open(digest, layout)
     _, runs = decode_hashes(transport.hashes(source, digest, ticket, 10.0))
     for run in runs:
@@ -94,10 +93,10 @@ def fetch(job: Job, address: str, tls: MemberTls | None = None) -> Marks:
     marks.reached("pieces")
     if not handle.check_digest():
         raise LocalError("our transport received another blob")
+    marks.reached("all")
     handle.close()
     transport.close()
     store.close()
-    marks.reached("all")
     return marks
 
 

@@ -9,13 +9,11 @@ from benchmarks.dataplane import layercast
 from peer.transport.member_tls import MemberTls
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from benchmarks.dataplane.contract import Job, Marks
+    from benchmarks.dataplane.contract import Job, Marks, Sending
 
 
-def send(job: Job, started: Callable[[str], None]) -> None:
-    layercast.serve(job, started, member(job, "sender"))
+def send(job: Job, sending: Sending) -> None:
+    layercast.serve(job, sending, member(job, "sender"))
 
 
 def receive(job: Job, address: str) -> Marks:

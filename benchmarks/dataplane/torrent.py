@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 import libtorrent
 
-from benchmarks.dataplane.contract import Marks, wait_for_end
+from benchmarks.dataplane.contract import Marks
 from proto.errors import LocalError
 from proto.ids import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from benchmarks.dataplane.contract import Job
+    from benchmarks.dataplane.contract import Job, Sending
 
 _READ_BYTES: Final = 256 * 1024
 _POLL_S: Final = 0.005
@@ -62,13 +62,13 @@ def _add(session: libtorrent.session, job: Job, folder: str, *, seeds: bool) -> 
     return session.add_torrent(parameters)
 
 
-def send(job: Job, started: Callable[[str], None]) -> None:
+def send(job: Job, sending: Sending) -> None:
     """A seed that trusts its file."""
     session = libtorrent.session(_SETTINGS)
     handle = _add(session, job, str(Path(job.source_file).parent), seeds=True)
     _wait_until(lambda: bool(session.listen_port()) and bool(handle.status().is_seeding))
-    started(f"127.0.0.1:{session.listen_port()}")
-    wait_for_end()
+    sending.started(f"127.0.0.1:{session.listen_port()}")
+    sending.wait_for_end()
 
 
 def receive(job: Job, address: str) -> Marks:

@@ -11,7 +11,7 @@ import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, cast
 
-from benchmarks.dataplane.contract import Job, Marks
+from benchmarks.dataplane.contract import Job, Sending
 
 if TYPE_CHECKING:
     from benchmarks.dataplane.contract import Way
@@ -22,17 +22,13 @@ def main() -> None:
     name, role, text, *rest = sys.argv[1:]
     # Each process imports its own way alone: libtorrent is large.
     way = cast("Way", importlib.import_module(f"benchmarks.dataplane.{name}"))
-    job, marks = Job(**json.loads(text)), Marks()
-
-    def started(address: str) -> None:
-        marks.begin()
-        _say({"address": address})
-
+    job = Job(**json.loads(text))
     if role == "receive":
         marks = way.receive(job, *rest)
     else:
-        way.send(job, started)
-        marks.reached("all")
+        sending = Sending(lambda address: _say({"address": address}))
+        way.send(job, sending)
+        marks = sending.marks
     _say({part: asdict(usage) for part, usage in marks.parts.items()})
 
 

@@ -20,14 +20,16 @@ def test_a_small_run_measures_every_way_and_leaves_nothing(tmp_path: Path, capfd
     arguments = ["--size", "3MiB", "--rounds", "1", "--dir", str(files), "--json", str(kept)]
     assert main(["dataplane", *arguments]) == 0
     figures = json.loads(kept.read_text())
-    names = [way["name"].split()[0].rstrip(",") for way in figures["ways"]]
+    assert [size["size_bytes"] for size in figures["sizes"]] == [3 << 20]
     parts = ["layercast", "libtorrent"]
-    assert names == ["floor", *parts, "layercast", "floor", *parts, *["floor"] * 3]
-    assert all(way["cpu_s_per_gib"] > 0 and way["gib_per_s"] > 0 for way in figures["ways"])
-    assert figures["ours_over_floor"] > 0
+    for size in figures["sizes"]:
+        names = [way["name"].split()[0].rstrip(",") for way in size["ways"]]
+        assert names == ["floor", "layercast", "aiohttp", "libtorrent", "layercast", "floor", *parts, *["floor"] * 3]
+        assert all(way["cpu_s_per_gib"] > 0 and way["gib_per_s"] > 0 for way in size["ways"])
+        assert size["ratios"]["layercast / floor"]["is"] > 0
     assert list(files.iterdir()) == []
     shown = capfd.readouterr()
-    assert "layercast / floor, at most 1.25" in shown.out
+    assert "3 MiB: layercast / aiohttp" in shown.out
     assert "round 1/1: libtorrent" in shown.err
 
 
@@ -36,6 +38,7 @@ def test_a_small_run_measures_every_way_and_leaves_nothing(tmp_path: Path, capfd
     [
         ("--size 5x", "expected a size"),
         ("--size 0", "at least 1MiB"),
+        ("--size 1MiB,5x", "expected a size"),
         ("--size 999999999GiB", "too few for two blobs"),
         ("--rounds 0", "at least 1"),
         ("--rounds 101", "at most 100"),
