@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 import benchmarks.dataplane.command
 import benchmarks.fanout.command
+import benchmarks.fanout.piece
 import benchmarks.joining
 import benchmarks.lazy
 import benchmarks.scheduler
@@ -38,6 +39,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "fit": benchmarks.simulator.fit_command,
     "joining": benchmarks.joining,
     "lazy": benchmarks.lazy,
+    "piece": benchmarks.fanout.piece,
     "sim": benchmarks.simulator.command,
     "scheduler": benchmarks.scheduler,
     "serving": benchmarks.serving.command,

@@ -61,7 +61,8 @@ class Service:
         self.extra = list(extra)
         self.netns = netns
         self.ready: dict[str, str] = {}
-        self._program_name = program_name
+        # What is started, before its flags.
+        self.program: list[str | Path] = [script(program_name)]
         self._process: ManagedProcess | None = None
         self._ports: dict[str, ReservedPort] = {}
 
@@ -98,7 +99,7 @@ class Service:
     def spawn(self) -> None:
         """Start it and return at once."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        argv: list[str | Path] = [script(self._program_name), *self.listen_flags()]
+        argv = [*self.program, *self.listen_flags()]
         argv += ["--data-dir", self.data_dir, *self.extra]
         environment = clean_environment(HOME=str(self.data_dir))
         self._process = ManagedProcess(argv, name=self.name, netns=self.netns, env=environment)

@@ -11,7 +11,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +26,7 @@ from benchmarks.fanout.modes import Outcome, Stage, give, run_mode
 from benchmarks.fanout.network import Network
 from benchmarks.fanout.plan import Plan, add_arguments, plan
 from benchmarks.fanout.site import Loopback
+from benchmarks.fanout.step_table import print_steps
 from benchmarks.fanout.usage import PREFERRED_NICE
 from benchmarks.report import Report, console
 from proto.errors import LocalError
@@ -174,7 +175,11 @@ def _publish(asked: Plan, limits: Bounds, outcomes: list[Outcome], links: dict[s
     problems = [f"{one.run.mode}: {problem}" for one in outcomes for problem in one.problems]
     report = Report(asked.scenario, limits, runs, "fan-out over real processes", links)
     problems += exceeded(asked.max_x_piece, report)
-    asked.outputs.publish(replace(report, more={"problems": problems}))
+    steps = {one.run.mode: [asdict(row) for row in one.steps] for one in outcomes if one.steps}
+    asked.outputs.publish(replace(report, more={"problems": problems, **({"steps": steps} if steps else {})}))
+    for one in outcomes:
+        if one.steps:
+            print_steps(one.steps)
     for problem in problems:
         console.print(f"WRONG: {problem}", style="red", markup=False)
     return 1 if problems else 0

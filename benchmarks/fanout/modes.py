@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.cluster.image import make_exact_image
@@ -15,6 +16,7 @@ from benchmarks.fanout.network import DATA_NETWORK, Network
 from benchmarks.fanout.nodes import TORRENT_PORT, Nodes
 from benchmarks.fanout.origin import OriginCost, origin_cost
 from benchmarks.fanout.pulling import REPOSITORY, Pulling
+from benchmarks.fanout.step_table import SUFFIX, SUPERNODE, read_steps
 from benchmarks.fanout.trouble import CoreHogs, Moments, back_at_rate_s, happening
 from benchmarks.fanout.usage import CoreTime, prefer
 from benchmarks.fanout.watch import SOURCES, Display, Reading, Watcher, samples
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from benchmarks.cluster.origin import CountedOrigin
     from benchmarks.fanout.plan import Plan
     from benchmarks.fanout.site import Place, Site, Traffic
+    from benchmarks.fanout.step_table import StepRow
     from benchmarks.scenario import Scenario
 
 _GIB: Final = 1 << 30
@@ -64,6 +67,8 @@ class Outcome:
 
     run: ModeRun
     problems: tuple[str, ...]
+    # What a piece cost, step by step, where that was asked for.
+    steps: list[StepRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +175,11 @@ def _product(stage: Stage, mode: Mode, display: Display) -> Outcome:
     stores.mkdir()
     try:
         with _running(stage, mode, stores, display) as (supernode, nodes):
-            return _through(stage, mode, supernode, nodes, display)
+            outcome = _through(stage, mode, supernode, nodes, display)
+        if not stage.plan.steps:
+            return outcome
+        pieces = stage.scenario.nodes * stage.scenario.pieces
+        return replace(outcome, steps=read_steps(stage.folder / mode, pieces))
     finally:
         shutil.rmtree(stores, ignore_errors=True)
 
@@ -187,6 +196,9 @@ def _running(stage: Stage, mode: Mode, stores: Path, display: Display) -> Iterat
     supernode = Supernode(
         stores / "supernode", place.control_host, supernode_flags, netns=place.netns, upload_host=place.host
     )
+    if stage.plan.steps:
+        steps = folder / f"{SUPERNODE}{SUFFIX}"
+        supernode.program = [sys.executable, "-m", "benchmarks.cluster.measured_supernode", steps]
     with contextlib.ExitStack() as stack:
         display.step("starting the supernode")
         stack.callback(_write_log, supernode, folder / "supernode.log")
@@ -197,7 +209,8 @@ def _running(stage: Stage, mode: Mode, stores: Path, display: Display) -> Iterat
         display.step(f"starting {scenario.nodes} nodes")
         flags = [*supernode.peer_flags(), "--default-upstream", f"http://{stage.origin.address}"]
         flags += ["--insecure-upstream", stage.origin.address, *free]
-        nodes = stack.enter_context(Nodes(site, folder, stores, flags, torrent=mode == "torrent"))
+        measured = {"torrent": mode == "torrent", "steps": stage.plan.steps}
+        nodes = stack.enter_context(Nodes(site, folder, stores, flags, **measured))
         nodes.start([_node_flags(stage, mode, node) for node in range(scenario.nodes)])
         display.step("connecting the nodes")
         wait_until(

@@ -32,7 +32,9 @@ _POLL_S: Final = 0.05
 class Nodes(Closing):
     """`layercast-peer` at every node; a context manager. `folder` has a log and a data folder a node."""
 
-    def __init__(self, site: Site, folder: Path, stores: Path, flags: Sequence[str], *, torrent: bool) -> None:
+    def __init__(
+        self, site: Site, folder: Path, stores: Path, flags: Sequence[str], *, torrent: bool, steps: bool
+    ) -> None:
         self._site = site
         self._folder = folder
         self._stores = stores
@@ -41,7 +43,8 @@ class Nodes(Closing):
         self._ended: dict[int, int] = {}
         # HOST:PORT that the node's clients pull through, from inside its namespace.
         self.proxies: list[str] = []
-        self._zygote = Helper("benchmarks.fanout.zygote", ["--torrent"] if torrent else [], folder / "zygote.log")
+        words = [*(["--torrent"] if torrent else []), *(["--steps"] if steps else [])]
+        self._zygote = Helper("benchmarks.fanout.zygote", words, folder / "zygote.log")
 
     def close(self) -> None:
         self._zygote.close()

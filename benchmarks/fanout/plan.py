@@ -41,6 +41,8 @@ class Plan:
     outputs: Outputs
     logs_dir: Path | None
     event_log: Path | None
+    # Whether every process measures what the steps of a piece cost it.
+    steps: bool = False
 
     @property
     def node_rate_bytes_s(self) -> float:
@@ -67,6 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     Outputs.add_arguments(parser)
     add("--logs", type=Path, metavar="DIR", help="keep the logs of all processes there")
     add("--event-log", type=Path, metavar="FILE", help="record the scheduler, for layercast-bench sim --replay")
+    parser.set_defaults(steps=False)
 
 
 def plan(arguments: argparse.Namespace) -> Plan:
@@ -98,6 +101,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
         outputs=Outputs.of(arguments),
         logs_dir=arguments.logs,
         event_log=arguments.event_log,
+        steps=arguments.steps,
     )
 
 

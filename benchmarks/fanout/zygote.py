@@ -1,6 +1,6 @@
 """One process that has imported the peer, and forks: 200 interpreters would cost a minute of CPU before the first byte.
 
-    python -m benchmarks.fanout.zygote [--torrent]
+    python -m benchmarks.fanout.zygote [--torrent] [--steps]
 
 It has no thread, no loop and no libtorrent session, ever. Each line of its input asks for one child, as JSON with
 `node`, `netns` (a name or null), `log` (a file) and `argv` (the peer's own flags); each child enters its namespace and
@@ -21,9 +21,12 @@ import signal
 import sys
 import time
 import traceback
+from pathlib import Path
 from typing import Final, NoReturn
 
 from benchmarks.cluster.namespaces import enter
+from benchmarks.cluster.steps import Steps
+from benchmarks.fanout.step_table import SUFFIX
 
 _PR_SET_PDEATHSIG: Final = 1
 # A peer promises to end within 5 s of SIGTERM.
@@ -34,7 +37,8 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 class Zygote:
     """The loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, steps: Steps | None) -> None:
+        self._steps = steps
         self._nodes: dict[int, int] = {}
         # A child that ends makes this readable.
         self._wake, self._wake_write = os.pipe()
@@ -92,6 +96,8 @@ class Zygote:
             if request["netns"] is not None:
                 enter(str(request["netns"]))
             status = _run_peer(request["argv"])
+            if self._steps is not None:
+                self._steps.write(Path(f"{request['log']}{SUFFIX}"))
         except BaseException:
             traceback.print_exc()
         finally:
@@ -138,10 +144,13 @@ def main() -> None:
         importlib.import_module(module)
     if "--torrent" in sys.argv[1:]:
         importlib.import_module("libtorrent")
+    steps = Steps() if "--steps" in sys.argv[1:] else None
+    if steps is not None:
+        steps.measure()
     gc.collect()
     # The collector would write to every object's header, and so copy every shared page.
     gc.freeze()
-    Zygote().serve()
+    Zygote(steps).serve()
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ MODE_KEYS = {
 
 
 @contextlib.contextmanager
-def fanout(folder: Path, words: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+def fanout(folder: Path, words: Sequence[str], command: str = "fanout") -> Iterator[subprocess.Popen[str]]:
     with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks", "fanout", *words],
+        [sys.executable, "-m", "benchmarks", command, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -46,9 +46,9 @@ def fanout(folder: Path, words: Sequence[str]) -> Iterator[subprocess.Popen[str]
             process.kill()
 
 
-def finished(folder: Path, *words: str) -> tuple[int, str]:
+def finished(folder: Path, *words: str, command: str = "fanout") -> tuple[int, str]:
     """Exit status and all that it printed."""
-    with fanout(folder, words) as process:
+    with fanout(folder, words, command) as process:
         printed, _ = process.communicate(timeout=RUN_TIMEOUT_S)
         return process.returncode, printed
 
@@ -118,11 +118,13 @@ def test_every_mode_gives_its_figures_and_leaves_nothing(tmp_path: Path, control
     assert not list(tmp_path.glob("lcrun-*"))
 
 
-def test_the_logs_of_all_programs_are_kept(tmp_path: Path) -> None:
-    logs = tmp_path / "logs"
-    words = ["--nodes", "2", "--size", "512KiB", "--rate", "20mbit", "--mode", "native,scheduled"]
-    status, printed = finished(tmp_path, *words, "--logs", str(logs))
+def test_the_logs_of_all_programs_are_kept_and_a_piece_tells_its_steps(tmp_path: Path) -> None:
+    logs, kept = tmp_path / "logs", tmp_path / "figures.json"
+    words = ["--nodes", "2", "--size", "512KiB", "--rate", "20mbit", "--mode", "native,scheduled", "--json", str(kept)]
+    status, printed = finished(tmp_path, *words, "--logs", str(logs), command="piece")
     assert status == 0, printed
+    steps = {(row["place"], row["step"]) for row in json.loads(kept.read_text())["steps"]["scheduled"]}
+    assert {("node", "15 received"), ("node", "16 hashed"), ("supernode", "11 sendfile"), ("node", "all")} <= steps
     for node in range(2):
         assert "ready peer" in (logs / "scheduled" / f"node-{node}.log").read_text()
     assert "ready supernode" in (logs / "scheduled" / "supernode.log").read_text()
