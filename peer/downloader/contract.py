@@ -203,6 +203,8 @@ class FetchEnded:
     message: str = ""
     waited_s: float = 0.0
     answered_s: float = 0.0
+    # Pieces (mask) whose signed hashes came with it, and are in the store.
+    learned: int = 0
 
 
 @dataclass(frozen=True, slots=True)

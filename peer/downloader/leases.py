@@ -162,6 +162,8 @@ def fetch_ended(state: State, event: FetchEnded) -> Blob | None:
     known = blob.holders.known.get(fetch.holder.peer) if fetch.holder is not None else None
     if known is not None and fetch.standalone:
         known.transfers -= 1
+    if not fetch.voided:
+        blob.hashed |= event.learned & blob.full
     if fetch.voided:
         if lease:
             state.send(Failed(lease, FetchReason.CANCELLED))

@@ -5,7 +5,6 @@ Each call begins something and posts exactly one outcome event from a thread. No
 
 from __future__ import annotations
 
-import functools
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
@@ -203,7 +202,12 @@ class Workers:
         self, command: StartFetch, handle: BlobHandle, ticket: bytes, key: bytes | None, from_seed: bool, post: Post
     ) -> None:
         """A piece from a peer. `key`: the supernode's, by which a hash that comes with the piece is believed."""
-        source = "seed" if from_seed else "peer"
+        source, learned = "seed" if from_seed else "peer", 0
+
+        def learn(signed: SignedHashes) -> None:
+            nonlocal learned
+            assert key is not None
+            learned |= _learn_with_piece(handle, key, post, signed)
 
         def done(outcome: FetchOutcome) -> None:
             self._metrics.received(source, outcome.stored_bytes)
@@ -218,6 +222,7 @@ class Workers:
                     outcome.message,
                     outcome.waited_s,
                     outcome.answered_s,
+                    learned,
                 )
             )
 
@@ -236,7 +241,7 @@ class Workers:
             behind=command.behind,
             unproven=command.unproven,
             claim=command.claim,
-            learn=functools.partial(_learn_with_piece, handle, key, post) if key is not None else None,
+            learn=learn if key is not None else None,
         )
         self.transport.start(fetch, done)
 
@@ -354,8 +359,8 @@ def _ask_hashes(
     return learned
 
 
-def _learn_with_piece(handle: BlobHandle, key: bytes, post: Post, signed: SignedHashes) -> None:
-    """Learn a run that came with a piece; see PieceFetch.learn."""
+def _learn_with_piece(handle: BlobHandle, key: bytes, post: Post, signed: SignedHashes) -> int:
+    """Learn a run that came with a piece; see PieceFetch.learn. Returns which pieces it is of (mask)."""
     if signed.first + signed.count > handle.layout.count:
         raise FrameInvalid(f"a run of {signed.count} hashes from piece {signed.first} does not fit the blob")
     _check_signed(key, handle, signed)
@@ -365,8 +370,8 @@ def _learn_with_piece(handle: BlobHandle, key: bytes, post: Post, signed: Signed
         # The supernode contradicts pieces that are held here: the peer that passed the hash on did nothing wrong.
         logger.warning("hashes_conflict %s", error)
         post(HashesConflict(handle.digest))
-        return
-    post(HashesLearned(handle.digest, signed.pieces))
+        return 0
+    return signed.pieces
 
 
 def _all_known(handle: BlobHandle, signed: SignedHashes) -> bool:

@@ -75,6 +75,7 @@ class DiskStore:
         self._unfinished: dict[Blob, None] = {}
         self._used_bytes = 0
         self._last_use_ns = 0
+        self._last_used: Blob | None = None
         self._callbacks: list[Callable[[Digest], None]] = []
         self._rotten_callbacks: list[Callable[[Digest, int], None]] = []
         self._before_write: list[Callable[[Digest], None]] = []
@@ -371,6 +372,10 @@ class DiskStore:
 
     def _touch(self, blob: Blob) -> None:
         with self._lock:
+            if blob is self._last_used:
+                # Nothing else was used since: the order stays. A piece that is sent costs no write to the disk.
+                return
+            self._last_used = blob
             if blob.digest in self._blobs:
                 self._blobs.move_to_end(blob.digest)
             # The kernel's own stamps are a few milliseconds coarse: two uses would look like one.
@@ -383,6 +388,8 @@ class DiskStore:
 
     def _forget(self, blob: Blob) -> None:
         """Under the lock, for a blob that nobody has pinned."""
+        if blob is self._last_used:
+            self._last_used = None
         del self._blobs[blob.digest]
         self._unfinished.pop(blob, None)
         self._used_bytes -= blob.layout.size_bytes

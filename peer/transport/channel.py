@@ -8,12 +8,14 @@ here.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import ssl
 import threading
 from typing import TYPE_CHECKING, Final
 
 from peer.transport.member_tls import member_of
+from peer.transport.sockets import set_unsent_limit, unsent_size
 from proto.pieces import KIB
 
 if TYPE_CHECKING:
@@ -21,8 +23,8 @@ if TYPE_CHECKING:
 
 # The first byte of a TLS connection, and of no HTTP request.
 TLS_HANDSHAKE: Final = b"\x16"
-# Read from the store and encrypted at a time: a receiver above the slowest rate takes it within the time-out.
-_CHUNK_BYTES: Final = 64 * KIB
+# Read from the store at a time.
+_CHUNK_BYTES: Final = 256 * KIB
 _buffers = threading.local()
 
 
@@ -33,6 +35,7 @@ class PlainChannel:
         self.sock = sock
         # Whose certificate was shown; None for nobody's.
         self.member: PeerId | None = None
+        self._timeout_s = 0.0
 
     def first_byte_now(self) -> bytes:
         """The byte that comes first, which stays to be read; empty if none will. Raises BlockingIOError, OSError."""
@@ -56,7 +59,8 @@ class PlainChannel:
             return False
 
     def begin(self, timeout_s: float) -> None:
-        """A worker takes it."""
+        """A worker takes it. Who takes nothing for so long is gone."""
+        self._timeout_s = timeout_s
 
     def end(self) -> None:
         """The worker gives it back."""
@@ -68,6 +72,24 @@ class PlainChannel:
     def send_file(self, descriptor: int, offset: int, size: int) -> int:
         """Some of these bytes of a file; 0 at its end. Raises OSError."""
         return os.sendfile(self.sock.fileno(), descriptor, offset, size)
+
+    def hold(self, unsent_bytes: int) -> None:
+        """From now on the kernel takes no more than so many bytes that cannot leave yet. Raises OSError."""
+        set_unsent_limit(self.sock, unsent_bytes)
+
+    def await_left(self, unsent_bytes: int) -> None:
+        """Until at most so many bytes have not left. Raises OSError."""
+        # It is writable when half of the limit is left.
+        set_unsent_limit(self.sock, 2 * unsent_bytes)
+        poller, last = select.poll(), None
+        poller.register(self.sock.fileno(), select.POLLOUT)
+        while not (events := poller.poll(self._timeout_s * 1000)):
+            unsent = unsent_size(self.sock)
+            if last is not None and unsent >= last:
+                raise TimeoutError("the receiver takes no more bytes")
+            last = unsent
+        if events[0][1] & (select.POLLHUP | select.POLLERR):
+            raise ConnectionError("the receiver is gone")
 
 
 class TlsChannel(PlainChannel):
@@ -101,7 +123,9 @@ class TlsChannel(PlainChannel):
         return self.sock.send(data)
 
     def begin(self, timeout_s: float) -> None:
-        self.sock.settimeout(timeout_s)
+        super().begin(timeout_s)
+        # The time-out of the socket itself, set by the server, makes it try again; who takes nothing is ended by pace.
+        self.sock.settimeout(None)
 
     def end(self) -> None:
         self.sock.settimeout(0)

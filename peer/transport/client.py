@@ -132,6 +132,8 @@ class HttpTransport:
         self._queue: deque[_Task | _Ahead] = deque()
         self._threads: list[threading.Thread] = []
         self._free_threads = 0
+        # The one used last is taken first: it is still in the processor's cache.
+        self._buffers: list[memoryview] = []
         self._closed = False
 
     def start(self, fetch: PieceFetch, done: Callable[[FetchOutcome], None]) -> None:
@@ -202,7 +204,6 @@ class HttpTransport:
     # --- the threads -------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        buffer = memoryview(bytearray(self._buffer_bytes))
         while True:
             with self._changed:
                 self._free_threads += 1
@@ -211,11 +212,14 @@ class HttpTransport:
                 if not self._queue:
                     return
                 task = self._queue.popleft()
+                buffer = self._buffers.pop() if self._buffers else memoryview(bytearray(self._buffer_bytes))
             if isinstance(task, _Ahead):
                 self._open(task, buffer)
+                self._buffers.append(buffer)
                 continue
             outcome = self._carry_out(task, buffer)
             with self._changed:
+                self._buffers.append(buffer)
                 del self._tasks[task.fetch.fetch_id]
                 self._turns.notify_all()
             try:
@@ -374,24 +378,29 @@ class HttpTransport:
         self, task: _Task, connection: HttpConnection, writer: PieceWriter, rest: memoryview, buffer: memoryview
     ) -> None:
         give_up_s = task.started_s + task.fetch.deadline_s
-        if rest:
-            # What came with the answer's head counts too: a quarter of a small piece and more.
-            self._limiter.take(len(rest))
-            task.received_bytes += len(rest)
-            writer.write(rest)
         lead_bytes = self._lead.size_bytes(task.fetch.blob.layout.length(task.fetch.piece))
-        while remaining := writer.remaining_bytes:
-            size = min(remaining, len(buffer))
+        # What came with the answer's head, a quarter of a small piece and more. The rest goes behind it: what fits into
+        # the buffer is hashed and written at once.
+        filled = count = len(rest)
+        buffer[:filled] = rest
+        while True:
+            self._limiter.take(count)
+            task.received_bytes += count
+            remaining = writer.remaining_bytes - filled
+            if not remaining or filled == len(buffer):
+                writer.write(buffer[:filled])
+                filled = 0
+            if not remaining:
+                return
+            size = min(remaining, len(buffer) - filled)
             if remaining > lead_bytes:
                 size = min(size, remaining - lead_bytes)
             elif not task.nearly_over:
                 self._tell_nearly_over(task)
             if self._limiter.limited:
                 size = min(size, self._limiter.chunk_bytes)
-                self._limiter.take(size)
-            count = connection.read_body(buffer[:size], give_up_s)
-            task.received_bytes += count
-            writer.write(buffer[:count])
+            count = connection.read_body(buffer[filled : filled + size], give_up_s)
+            filled += count
 
 
 def _learn(fetch: PieceFetch, answer: Answer) -> None:

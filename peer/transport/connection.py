@@ -5,12 +5,14 @@ Only shut_down() may come from another thread. Which connection, which piece, wh
 
 from __future__ import annotations
 
+import select
 import socket
+import ssl
 import time
 from typing import TYPE_CHECKING, Final
 
 from peer.transport.member_tls import member_of
-from peer.transport.sockets import set_receive_timeout, set_send_timeout, set_wake_threshold, shut_down
+from peer.transport.sockets import set_send_timeout, set_wake_threshold, shut_down
 from peer.transport.wire import HEAD_BYTES_MAX, HEAD_END, Answer, format_request, nonce_path, parse_answer
 from proto.bounded_dict import BoundedDict
 from proto.config.values import parse_numeric
@@ -19,16 +21,18 @@ from proto.ids import peer_name
 from proto.wire.tickets import NONCE_BYTES, prove_connection
 
 if TYPE_CHECKING:
-    import ssl
-
     from peer.transport.member_tls import MemberTls
     from proto.ids import PeerName
     from proto.wire.tickets import Identity
 
 _PROOFS_MAX: Final = 64
-# On a slow link each packet would wake the thread: 177 switches for a piece of 256 KiB at 5 Mbit/s, with this 27. An
-# eighth of the kernel's first receive buffer, so that the sender's window stays open meanwhile.
-_WAKE_BYTES: Final = 16 * 1024
+# Packet by packet a thread would wake 177 times for a piece of 256 KiB. Half of the kernel's first receive buffer: the
+# sender's window stays open meanwhile, and the kernel wakes it sooner where it does not.
+_WAKE_BYTES: Final = 64 * 1024
+# A TLS record with its head and tag is no longer. What has come of one is out of the kernel's sight.
+_TLS_RECORD_BYTES_MAX: Final = 17 * 1024
+# A limit for poll(2), above every other here.
+_SILENCE_MAX_S: Final = 3600.0
 
 
 class ConnectionLost(Exception):
@@ -56,6 +60,8 @@ class HttpConnection:
         self._nonce = b""
         self._proofs: BoundedDict[tuple[PeerName, bytes], bytes] = BoundedDict(_PROOFS_MAX)
         self._sock: socket.socket | None = None
+        self._poller = select.poll()
+        self._wake_bytes = 1
         self._stopped = False
 
     def open(self, buffer: memoryview) -> None:
@@ -68,15 +74,14 @@ class HttpConnection:
         except ValueError as error:
             raise FrameInvalid(f"address {self.address!r}: {error}") from None
         try:
-            found = socket.getaddrinfo(where.host, where.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-            family, kind, protocol, _, target = found[0]
-            self._sock = socket.socket(family, kind, protocol)
+            self._sock = socket.socket(socket.AF_INET6 if ":" in where.host else socket.AF_INET)
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             set_send_timeout(self._sock, self._connect_timeout_s)
             if self._stopped:
                 raise ConnectionLost(early=True)
-            self._sock.connect(target)
+            self._sock.connect((where.host, where.port))
             self._begin()
+            self._poller.register(self._sock.fileno(), select.POLLIN)
         except OSError:
             raise ConnectionLost(early=True) from None
         self._send(format_request(nonce_path(), self.address))
@@ -113,7 +118,7 @@ class HttpConnection:
         give_up_s = time.monotonic() + timeout_s
         filled = 0
         while True:
-            count = self._receive(buffer[filled:], give_up_s, 0, early=not filled)
+            count = self._receive(buffer[filled:], give_up_s, 1, early=not filled)
             filled += count
             end = bytes(buffer[: min(filled, HEAD_BYTES_MAX)]).find(HEAD_END)
             if end >= 0:
@@ -122,20 +127,11 @@ class HttpConnection:
                 raise FrameInvalid(f"{self.address}: the head of its answer is too large")
 
     def read_body(self, view: memoryview, give_up_s: float) -> int:
-        """Fill the view, which is no longer than what is still to come of the body; at least 1 byte.
+        """Some of the body into the view, which is no longer than what is still to come of it; at least 1 byte.
 
-        The kernel wakes this thread for _WAKE_BYTES at a time, but at the end for each packet: it takes what is there
-        before it waits, and would never wake for more than is left. Raises ConnectionLost, AnswerLate.
+        This thread is woken once for _WAKE_BYTES, or for all that the view takes. Raises ConnectionLost, AnswerLate.
         """
-        bulk_bytes = len(view) - _WAKE_BYTES
-        if bulk_bytes <= 0:
-            return self._receive(view, give_up_s, socket.MSG_WAITALL, early=False)
-        self._set_wake_threshold(_WAKE_BYTES)
-        filled = self._receive(view[:bulk_bytes], give_up_s, socket.MSG_WAITALL, early=False)
-        self._set_wake_threshold(1)
-        if filled < bulk_bytes:
-            return filled
-        return filled + self._receive(view[filled:], give_up_s, socket.MSG_WAITALL, early=False)
+        return self._receive(view, give_up_s, min(len(view), _WAKE_BYTES), early=False)
 
     def shut_down(self) -> None:
         """Wake the thread that is blocked in here; from any thread."""
@@ -160,13 +156,6 @@ class HttpConnection:
     def _check_server(self, server: PeerName) -> None:
         """Raises FrameInvalid where somebody else is here. Plain, nobody knows: the proof is good at that one alone."""
 
-    def _set_wake_threshold(self, size_bytes: int) -> None:
-        assert self._sock is not None
-        try:
-            set_wake_threshold(self._sock, size_bytes)
-        except OSError:
-            raise ConnectionLost(early=False) from None
-
     def _send(self, data: bytes) -> None:
         assert self._sock is not None
         try:
@@ -174,25 +163,38 @@ class HttpConnection:
         except OSError:
             raise ConnectionLost(early=True) from None
 
-    def _receive(self, view: memoryview, give_up_s: float, flags: int, *, early: bool) -> int:
+    def _receive(self, view: memoryview, give_up_s: float, wake_bytes: int, *, early: bool) -> int:
+        """What is there once so many bytes are, which must be on their way. At least 1."""
+        while True:
+            try:
+                self._wait(wake_bytes, give_up_s)
+                count = self._take(view)
+            except BlockingIOError:
+                continue
+            except OSError:
+                raise ConnectionLost(early=early) from None
+            if not count:
+                raise ConnectionLost(early=early)
+            return count
+
+    def _wait(self, wake_bytes: int, give_up_s: float) -> None:
+        """Until so many bytes are there, no more fit, or none will come. Raises AnswerLate, OSError."""
         assert self._sock is not None
         wait_s = give_up_s - time.monotonic()
-        if wait_s <= 0:
+        if wake_bytes != self._wake_bytes:
+            set_wake_threshold(self._sock, wake_bytes)
+            self._wake_bytes = wake_bytes
+        if wait_s <= 0 or not self._poller.poll(min(wait_s, _SILENCE_MAX_S) * 1000):
             raise AnswerLate
-        try:
-            set_receive_timeout(self._sock, wait_s)
-            count = self._sock.recv_into(view, 0, flags)
-        except BlockingIOError:
-            raise AnswerLate from None
-        except OSError:
-            raise ConnectionLost(early=early) from None
-        if not count:
-            raise ConnectionLost(early=early)
-        return count
+
+    def _take(self, view: memoryview) -> int:
+        """What is there; 0 at the end. Raises BlockingIOError where nothing is, OSError."""
+        assert self._sock is not None
+        return self._sock.recv_into(view, 0, socket.MSG_DONTWAIT)
 
 
 class TlsConnection(HttpConnection):
-    """The same by TLS between members. Its time limits are Python's own: TLS reads and writes as it must."""
+    """The same by TLS between members. Nothing in it waits but the handshake and what is sent, by Python's time-out."""
 
     _sock: ssl.SSLSocket
 
@@ -212,6 +214,7 @@ class TlsConnection(HttpConnection):
         if self._stopped or member is None:
             raise ConnectionError("stopped, or the certificate is no node's")
         self._server = peer_name(member)
+        self._sock.settimeout(0)
 
     def _check_server(self, server: PeerName) -> None:
         if self._server != server:
@@ -220,24 +223,22 @@ class TlsConnection(HttpConnection):
     def _send(self, data: bytes) -> None:
         self._sock.settimeout(self._connect_timeout_s)
         super()._send(data)
+        self._sock.settimeout(0)
 
-    def _set_wake_threshold(self, size_bytes: int) -> None:
-        """TLS waits for whole records."""
+    def _wait(self, wake_bytes: int, give_up_s: float) -> None:
+        if not self._sock.pending():
+            super()._wait(max(1, wake_bytes - _TLS_RECORD_BYTES_MAX), give_up_s)
 
-    def _receive(self, view: memoryview, give_up_s: float, flags: int, *, early: bool) -> int:
+    def _take(self, view: memoryview) -> int:
+        """Record by record: TLS gives no more at a time."""
         filled = 0
-        while not filled or (flags & socket.MSG_WAITALL and filled < len(view)):
-            wait_s = give_up_s - time.monotonic()
-            if wait_s <= 0:
-                raise AnswerLate
-            try:
-                self._sock.settimeout(wait_s)
+        try:
+            while filled < len(view):
                 count = self._sock.recv_into(view[filled:])
-            except TimeoutError:
-                raise AnswerLate from None
-            except OSError:
-                raise ConnectionLost(early=early) from None
-            if not count:
-                raise ConnectionLost(early=early)
-            filled += count
+                if not count:
+                    break
+                filled += count
+        except ssl.SSLWantReadError:
+            if not filled:
+                raise BlockingIOError from None
         return filled

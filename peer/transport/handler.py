@@ -9,7 +9,6 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from peer.transport.sockets import set_unsent_limit
 from peer.transport.wire import (
     ANSWER_BYTES_MAX,
     RUN_WITH_PIECE_MAX,
@@ -22,6 +21,7 @@ from peer.transport.wire import (
 )
 from proto.bounded_dict import BoundedDict
 from proto.errors import LocalError, TicketInvalid
+from proto.pieces import MIB
 from proto.runtime.logs import LogLimit
 from proto.wire.tickets import Ticket, check_connection, read_ticket
 
@@ -37,8 +37,10 @@ if TYPE_CHECKING:
 
 # A peer downloads a few blobs at a time over one connection; the oldest checked ticket is forgotten beyond this.
 _TICKETS_MAX: Final = 64
-# The kernel would take in a megabyte and more at once, and the next transfer begin while that much is still to leave:
-# both would share the link, and two links at their receivers. This part of a transfer may, within limits.
+# In small steps a sender would be woken for each: the kernel may take in so much, if it has room.
+_HELD_BYTES_MAX: Final = MIB
+# But the next transfer is not to begin while that much is still to leave: both would share the link, and two links at
+# their receivers. A transfer is over when no more than this part of it is left, within limits.
 _UNSENT_PART: Final = 16
 _UNSENT_BYTES_MIN: Final = 8 * 1024
 _UNSENT_BYTES_MAX: Final = 128 * 1024
@@ -204,12 +206,12 @@ class Answerer:
         size = layout.offset(last) + layout.length(last) - offset
         if size > ANSWER_BYTES_MAX:
             return self._refuse(connection, request, 400, "malformed", f"{size} bytes asked for at once")
-        set_unsent_limit(connection.sock, min(max(size // _UNSENT_PART, _UNSENT_BYTES_MIN), _UNSENT_BYTES_MAX))
+        connection.channel.hold(min(size, _HELD_BYTES_MAX))
         signed = self._sign_hash(handle, first) if request.hash_wanted and first == last else None
         head = format_answer(200, size, hashes=signed, keep_alive=request.keep_alive)
         # One segment for the head and the first bytes of the piece.
         connection.channel.send(head, more=True)
-        sent = 0
+        sent, whole = 0, False
         try:
             while sent < size:
                 count = self._send_some(connection, handle.fileno(), offset + sent, size - sent)
@@ -217,12 +219,16 @@ class Answerer:
                     # The blob was voided underneath: the receiver sees a short answer.
                     break
                 sent += count
+            if sent == size:
+                unsent = min(max(size // _UNSENT_PART, _UNSENT_BYTES_MIN), _UNSENT_BYTES_MAX)
+                connection.channel.await_left(unsent)
+                whole = True
         finally:
-            if sent < size:
+            if not whole:
                 self._counters.add_refused("gone", sent)
-        if sent == size:
+        if whole:
             self._counters.add_served("pieces", size)
-        return sent == size and request.keep_alive
+        return whole and request.keep_alive
 
     def _check_pieces(self, handle: BlobHandle, wanted: int) -> bool:
         """What was not read for long, or not since the start, may have rotted: who sends that gets the blame."""

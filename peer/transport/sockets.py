@@ -1,12 +1,13 @@
 """What both ends of the piece protocol do with sockets: kernel timeouts and their like. No HTTP here.
 
-The sockets stay truly blocking: a timeout set through Python would make them non-blocking underneath and defeat
-MSG_WAITALL, so the kernel's own SO_RCVTIMEO and SO_SNDTIMEO are used.
+The sockets stay truly blocking: a timeout set through Python would make them non-blocking underneath, and
+sendfile would come back for each few bytes. So the kernel's own SO_SNDTIMEO is used.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
 import struct
 
@@ -14,6 +15,9 @@ from peer.transport.pace import Progress
 
 _TIMEVAL = struct.Struct("ll")
 _U64 = struct.Struct("Q")
+_INT = struct.Struct("i")
+# linux/sockios.h
+_SIOCOUTQNSD = 0x894B
 _BYTES_ACKED_AT = 120
 _RWND_LIMITED_AT = 176
 _TCP_INFO_BYTES = _RWND_LIMITED_AT + _U64.size
@@ -24,11 +28,6 @@ def set_send_timeout(sock: socket.socket, seconds: float) -> None:
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(seconds))
 
 
-def set_receive_timeout(sock: socket.socket, seconds: float) -> None:
-    """A receive ends after so long, with what has come or BlockingIOError."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(seconds))
-
-
 def set_wake_threshold(sock: socket.socket, size_bytes: int) -> None:
     """A thread that waits for bytes is woken once so many are there, or the connection ends or its window is full."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
@@ -37,6 +36,12 @@ def set_wake_threshold(sock: socket.socket, size_bytes: int) -> None:
 def set_unsent_limit(sock: socket.socket, size_bytes: int) -> None:
     """A sender waits while so many bytes have not left: what it counts as sent is on its way but for these."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size_bytes)
+
+
+def unsent_size(sock: socket.socket) -> int:
+    """How many bytes have not left, of those that were sent. Raises OSError."""
+    (size_bytes,) = _INT.unpack(fcntl.ioctl(sock, _SIOCOUTQNSD, bytes(_INT.size)))
+    return int(size_bytes)
 
 
 def progress(sock: socket.socket) -> Progress | None:

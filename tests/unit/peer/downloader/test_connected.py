@@ -160,6 +160,13 @@ def test_a_report_says_how_long_its_request_and_its_answer_took() -> None:
     assert script(ended)[0] == Send(Stored(11, SWARM, 2, 250, 123, 2000, 3100))
 
 
+def test_hashes_that_came_with_a_piece_are_known_whatever_became_of_it() -> None:
+    script = Script().connected().open()
+    (fetch,) = of_type(script.grant(11, 2), StartFetch)
+    script(FetchEnded(fetch.fetch, FetchReason.CORRUPT, 0.1, learned=0b1100))
+    assert script.machine.state.blobs[DIGEST].hashed & 0b1100 == 0b1100
+
+
 def test_a_failed_lease_is_reported_with_its_reason() -> None:
     script = Script().connected().open()
     (fetch,) = of_type(script.grant(11, 2), StartFetch)

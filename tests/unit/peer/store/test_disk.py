@@ -151,6 +151,21 @@ def test_the_order_of_eviction_outlives_the_process(tmp_path: Path) -> None:
     store.close()
 
 
+def test_a_blob_that_is_used_again_and_again_is_noted_once(tmp_path: Path) -> None:
+    first, second = some_blob(4_000, seed=1), some_blob(4_000, seed=2)
+    store = open_store(tmp_path)
+    fill(store, first).close()
+    fill(store, second).close()
+    stamps = set()
+    for _ in range(3):
+        again = store.get(first.digest)
+        assert again is not None
+        again.close()
+        stamps.add(max(path.stat().st_mtime_ns for path in tmp_path.rglob(f"{first.digest.hex}.json")))
+    assert len(stamps) == 1
+    store.close()
+
+
 def test_a_store_in_use_is_refused_to_a_second_process(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     code = (
