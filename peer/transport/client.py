@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from proto.pieces import PieceLayout
     from proto.wire.tickets import Identity
 
-# Measured with benchmarks/dataplane: 64 KiB and 256 KiB cost more (see peer.store.files.CHUNK_BYTES).
-BUFFER_BYTES: Final = 1024 * KIB
+# What comes in is hashed and written while it is in the processor's cache.
+BUFFER_BYTES: Final = 256 * KIB
 BUFFERS_MAX_BYTES: Final = 32 * MIB
 # One line of text, which comes with its head.
 _REFUSAL_MAX_BYTES: Final = 4 * KIB

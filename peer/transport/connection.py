@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from proto.wire.tickets import Identity
 
 _PROOFS_MAX: Final = 64
-# Packet by packet a thread would wake 177 times for a piece of 256 KiB. Half of the kernel's first receive buffer: the
-# sender's window stays open meanwhile, and the kernel wakes it sooner where it does not.
-_WAKE_BYTES: Final = 64 * 1024
+# Packet by packet a thread would wake 177 times for a piece of 256 KiB. The kernel makes its buffer twice as large as
+# this, so that the sender's window stays open meanwhile, and wakes the thread sooner where it does not.
+_WAKE_BYTES_MIN: Final = 64 * 1024
 # A TLS record with its head and tag is no longer. What has come of one is out of the kernel's sight.
 _TLS_RECORD_BYTES_MAX: Final = 17 * 1024
 # A limit for poll(2), above every other here.
@@ -118,9 +118,10 @@ class HttpConnection:
         give_up_s = time.monotonic() + timeout_s
         filled = 0
         while True:
-            count = self._receive(buffer[filled:], give_up_s, 1, early=not filled)
+            # No more than a head, so that the body comes to where its reader wants it.
+            count = self._receive(buffer[filled:HEAD_BYTES_MAX], give_up_s, 1, early=not filled)
             filled += count
-            end = bytes(buffer[: min(filled, HEAD_BYTES_MAX)]).find(HEAD_END)
+            end = bytes(buffer[:filled]).find(HEAD_END)
             if end >= 0:
                 return parse_answer(bytes(buffer[:end])), buffer[end + len(HEAD_END) : filled]
             if filled >= HEAD_BYTES_MAX:
@@ -129,9 +130,11 @@ class HttpConnection:
     def read_body(self, view: memoryview, give_up_s: float) -> int:
         """Some of the body into the view, which is no longer than what is still to come of it; at least 1 byte.
 
-        This thread is woken once for _WAKE_BYTES, or for all that the view takes. Raises ConnectionLost, AnswerLate.
+        This thread is woken for half of what the view takes, within limits. Raises ConnectionLost, AnswerLate.
         """
-        return self._receive(view, give_up_s, min(len(view), _WAKE_BYTES), early=False)
+        size = len(view)
+        wake_bytes = min(size, max(_WAKE_BYTES_MIN, size // 2))
+        return self._receive(view, give_up_s, wake_bytes, early=False)
 
     def shut_down(self) -> None:
         """Wake the thread that is blocked in here; from any thread."""
