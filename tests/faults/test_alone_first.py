@@ -31,12 +31,14 @@ BEHIND_BYTES = 256 << 10
 RATE_BYTES_S = 4 * MIB
 # From then on: at this rate nobody comes so far in the time that a supernode takes to start.
 SLOW_BYTES_S = 128 << 10
+# Nodes that know nobody wait for a supernode that is gone, and then begin at moments of their own: not here.
+IMPATIENT = ["--supernode-patience", "0s"]
 
 
 @pytest.fixture
 def cluster(origin: CountingProxy, tmp_path: Path) -> Iterator[Cluster]:
     """Three peers that know where the supernode will be."""
-    with Cluster(tmp_path, origin.address) as running:
+    with Cluster(tmp_path, origin.address, peer_flags=IMPATIENT) as running:
         running.add_peers([None, None, None])
         running.wait_for_sessions(3)
         running.supernode.stop()

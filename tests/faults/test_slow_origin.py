@@ -66,9 +66,9 @@ def of_stuck(stuck: FakeOrigin, count: int) -> list[str]:
     return [f"{blob_target(some(stuck))}?ns={stuck.authority}" for _ in range(count)]
 
 
-def assert_shared(peer: Peer) -> None:
-    """A blob came into the peer's store, and not past it to one client."""
-    wait_until(lambda: sum(peer.received_bytes(source) for source in ("seed", "peer", "origin")) >= SIZE_BYTES)
+def assert_shared(peer: Peer, count: int = 1) -> None:
+    """So many blobs came into the peer's store, and not past it to one client."""
+    wait_until(lambda: sum(peer.received_bytes(source) for source in ("seed", "peer", "origin")) >= count * SIZE_BYTES)
 
 
 def assert_pulled(proxy: str, digest: str) -> None:
@@ -141,18 +141,21 @@ def test_a_blob_that_is_limited_is_asked_for_once_and_every_client_hears_so(
     assert len([asked for asked in anonymous if asked.method == method]) == 1
 
 
-@pytest.mark.parametrize("delays_s", [{"GET": 12.0}, {"HEAD": 9.0, "GET": 9.0}])
-def test_an_origin_that_takes_its_time_is_waited_for_with_one_request(
-    tmp_path: Path, origin: FakeOrigin, delays_s: dict[str, float]
+def test_origins_that_take_their_time_are_waited_for_with_one_request_each(
+    tmp_path: Path, origin: FakeOrigin, stuck: FakeOrigin
 ) -> None:
-    digest = some(origin)
-    origin.always = {method: Fault(delay_s=delay_s) for method, delay_s in delays_s.items()}
-    with peers_of(tmp_path, origin, count=2) as peers:
-        for running in [Pull(peer.proxy, blob_target(digest)) for peer in peers]:
+    """Both at once, since one waits for each."""
+    origin.always = {"GET": Fault(delay_s=12.0)}
+    stuck.always = {"HEAD": Fault(delay_s=9.0), "GET": Fault(delay_s=9.0)}
+    with peers_of(tmp_path, origin, "--insecure-upstream", stuck.authority, count=2) as peers:
+        digests = {some(each): each for each in (origin, stuck)}
+        targets = [f"{blob_target(digest)}?ns={each.authority}" for digest, each in digests.items()]
+        pulls = [Pull(peer.proxy, target) for target in targets for peer in peers]
+        for number, running in enumerate(pulls):
             with running:
-                assert running.result().sha256 == digest
-        assert_shared(peers[0])
-    assert len(origin.blob_requests("GET")) == 1
+                assert running.result().sha256 == list(digests)[number // len(peers)]
+        assert_shared(peers[0], 2)
+    assert [len(each.blob_requests("GET")) for each in (origin, stuck)] == [1, 1]
 
 
 def test_a_blob_that_a_head_gives_and_a_get_refuses_is_refused_in_the_origins_words(
