@@ -85,9 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
         ca = _certificate(root, arguments.ca_file) if arguments.proxy else ""
         wanted = Wanted(arguments.mirror, tuple(arguments.registry), arguments.proxy, ca)
         todo = change.set_up(root, client, wanted)
-    todo.check()
     for each in todo.changes:
         print(diff.unified(str(root / each.path.lstrip("/")), each.before, each.after))
+    todo.check()
     if not arguments.dry_run:
         todo.carry_out()
     _report(client, todo, arguments)

@@ -72,11 +72,22 @@ def _probe(client: Client, root: Path, mirror: str, registries: tuple[str, ...],
         mirror,
         wanted_files=tuple(texts),
         was_set_up=bool(record.files),
+        options=" ".join(
+            [*(["--proxy"] if record.proxy else []), *(f"--registry {each}" for each in record.registries)]
+        ),
         other_ports=_other_ports(texts, mirror),
-        outside=tuple(note for note in plan.notes if "add --registry" in note),
+        outside=tuple(_outside(plan.notes)),
         not_read=() if root != Path("/") or texts else tuple(_not_read(client.name, mirror)),
         restart=client.restart.partition(" (")[0],
     )
+
+
+def _outside(notes: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Registries that notes of a plan advise to name, and why."""
+    for note in notes:
+        why, advice, registry = note.partition("add --registry ")
+        if advice:
+            yield registry.partition(",")[0], why.rstrip("; :")
 
 
 def _other_ports(texts: Mapping[str, str], mirror: str) -> tuple[str, ...]:

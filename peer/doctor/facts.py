@@ -23,8 +23,8 @@ class Finding:
 class ClientFacts:
     """`wanted_files` are what `layercast setup` would write, none where it is set up. `refused`: why it cannot.
 
-    `other_ports`: of this machine, that these files name in the peer's place. `outside`: what goes past the peer.
-    `not_read`: files that the running client does not know yet.
+    `options` are those that it was set up with. `other_ports`: of this machine, that these files name in the peer's
+    place. `outside`: registries that go past the peer, and why. `not_read`: files that the running client has not read.
     """
 
     name: str
@@ -32,8 +32,9 @@ class ClientFacts:
     wanted_files: tuple[str, ...] = ()
     refused: str = ""
     was_set_up: bool = False
+    options: str = ""
     other_ports: tuple[str, ...] = ()
-    outside: tuple[str, ...] = ()
+    outside: tuple[tuple[str, str], ...] = ()
     not_read: tuple[str, ...] = ()
     restart: str = ""
 

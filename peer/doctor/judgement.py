@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from peer.doctor.facts import Finding
+from peer.setup import docker
+from proto.oci.upstreams import WELL_KNOWN_HOSTS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +34,7 @@ def judge(facts: Facts) -> list[Finding]:
 def _clients(facts: Facts) -> Iterator[Finding]:
     set_up = [client for client in facts.clients if not client.wanted_files and not client.refused]
     for client in facts.clients:
-        found = list(_client(client))
+        found = list(_client(client, _allowed(facts)))
         # One that nobody set up is nobody's fault while another is.
         if facts.clients_named or not set_up or client in set_up or client.was_set_up or client.other_ports:
             yield from found or [Finding(f"client {client.name}", f"set up for {client.mirror}")]
@@ -40,24 +42,31 @@ def _clients(facts: Facts) -> Iterator[Finding]:
         yield Finding("client", "none was found on this machine", "client_missing", "layercast doctor --client NAME")
 
 
-def _client(client: ClientFacts) -> Iterator[Finding]:
-    link, command = f"client {client.name}", f"layercast setup {client.name}"
-    mirror = "" if client.mirror == "http://127.0.0.1:65001" else f" --mirror {client.mirror}"
+def _allowed(facts: Facts) -> set[str]:
+    """Registries that the peer may be asked for."""
+    return {*WELL_KNOWN_HOSTS, *(str(upstream["host"]) for upstream in facts.peer.said.get("upstreams", []))}
+
+
+def _client(client: ClientFacts, allowed: set[str]) -> Iterator[Finding]:
+    link = f"client {client.name}"
+    mirror = "" if client.mirror == "http://127.0.0.1:65001" else f"--mirror {client.mirror}"
+    command = " ".join(word for word in (f"layercast setup {client.name}", mirror, client.options) if word)
+    files = ", ".join(client.wanted_files)
     if client.refused:
-        yield Finding(link, client.refused, "client_unusable", f"mend the file, then {command}{mirror}")
+        yield Finding(link, client.refused, "client_unusable", f"mend the file, then {command}")
+    elif docker.CA in client.wanted_files and client.was_set_up:
+        said = f"{docker.CA} is not the peer's certificate of now: the client does not believe what is intercepted"
+        yield Finding(link, said, "client_old_certificate", f"{command} && {client.restart}")
+    elif client.other_ports:
+        said = f"{files} names port {', '.join(client.other_ports)} of this machine, the peer is {client.mirror}"
+        yield Finding(link, said, "client_other_port", f"{command} && {client.restart}")
     elif client.wanted_files:
-        files = ", ".join(client.wanted_files)
-        if client.other_ports:
-            said = f"{files} names port {', '.join(client.other_ports)} of this machine, the peer is {client.mirror}"
-            yield Finding(link, said, "client_other_port", f"{command}{mirror} && {client.restart}")
-        else:
-            said = f"{files} does not name the peer: the client goes straight to the registry"
-            yield Finding(link, said, "client_not_set_up", f"{command}{mirror} && {client.restart}")
-    for note in client.outside:
-        said, _, option = note.rpartition("add ")
-        yield Finding(
-            link, f"goes past the peer: {said.rstrip('; :')}", "client_bypasses", f"{command}{mirror} {option}"
-        )
+        said = f"{files} does not name the peer: the client goes straight to the registry"
+        yield Finding(link, said, "client_not_set_up", f"{command} && {client.restart}")
+    for registry, why in client.outside:
+        # One that the peer may not be asked for is meant to go past it.
+        if registry in allowed:
+            yield Finding(link, why, "client_bypasses", f"{command} --registry {registry}")
     if client.not_read:
         said = f"{', '.join(client.not_read)} changed since the client started, which goes straight to the registry"
         yield Finding(link, said, "client_not_restarted", client.restart)

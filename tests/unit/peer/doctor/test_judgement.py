@@ -13,6 +13,7 @@ import pytest
 from peer.doctor import judgement
 from peer.doctor.facts import ClientFacts, Facts, PeerFacts, RegistryFacts, SupernodeFacts
 from peer.doctor.judgement import judge
+from peer.setup import docker
 
 ROOT = Path(__file__).parents[4]
 NOW_UNIX_S = 1_000_000.0
@@ -95,7 +96,8 @@ CASES = [
     (client(wanted_files=("/etc/a",)), "client_not_set_up"),
     (client(wanted_files=("/etc/a",), other_ports=("7001",)), "client_other_port"),
     (client(refused="/etc/a: not TOML"), "client_unusable"),
-    (client(outside=("/etc/x hides _default; add --registry quay.io",)), "client_bypasses"),
+    (client(outside=(("quay.io", "/etc/x hides _default"),)), "client_bypasses"),
+    (client(wanted_files=(docker.CA,), was_set_up=True, options="--proxy"), "client_old_certificate"),
     (client(not_read=("/etc/a",)), "client_not_restarted"),
     (replace(GOOD, clients=()), "client_missing"),
     (peer(problem="refused"), "peer_not_running"),
@@ -160,6 +162,16 @@ def test_a_client_that_nobody_set_up_is_no_fault_beside_one_that_is() -> None:
     assert faults(replace(GOOD, clients=(CLIENT, other))) == []
     assert faults(replace(GOOD, clients=(CLIENT, replace(other, was_set_up=True)))) == ["client_not_set_up"]
     assert faults(replace(GOOD, clients=(CLIENT, other), clients_named=True)) == ["client_not_set_up"]
+
+
+def test_a_registry_that_the_peer_may_not_be_asked_for_is_meant_to_go_past_it() -> None:
+    assert faults(client(outside=(("10.0.0.5:5000", "/etc/x hides _default"),))) == []
+
+
+def test_the_command_has_the_options_that_the_client_was_set_up_with() -> None:
+    facts = client(name="docker", wanted_files=("/etc/a",), options="--proxy --registry quay.io")
+    found = next(finding for finding in judge(facts) if finding.fault)
+    assert found.mend.startswith("layercast setup docker --proxy --registry quay.io && ")
 
 
 def test_a_peer_without_a_supernode_has_no_such_link() -> None:
