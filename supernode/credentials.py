@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from peer.registry.base import Login
+from peer.registry.base import IDENTITY_TOKEN, Login
 from proto.errors import LocalError
 from proto.oci.upstreams import DOCKER_HUB
 
@@ -33,8 +33,6 @@ ASKED_AGAIN_S: Final = 5.0
 HELPER_S: Final = 30.0
 _FILE_BYTES_MAX: Final = 1024 * 1024
 _HUB_KEY: Final = "https://index.docker.io/v1/"
-# The user name by which helpers and config.json mean an identity token.
-_IDENTITY_TOKEN: Final = "<token>"  # a name that docker gave it
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +100,6 @@ class OperatorLogins:
                 login = self._from_docker_config(_keys(upstream))
         except LocalError as error:
             raise LocalError(f"credentials of {upstream.host}: {error}") from None
-        if login.user == _IDENTITY_TOKEN:
-            raise LocalError(f"credentials of {upstream.host}: an identity token, which does not do: give a password")
         return login
 
     def _from_docker_config(self, keys: list[str]) -> Login:
@@ -149,8 +145,9 @@ def _keys(upstream: UpstreamConfig) -> list[str]:
 
 def _entry_login(entry: Mapping[str, object]) -> Login | None:
     """Of an entry of `auths`."""
-    if entry.get("identitytoken"):
-        return Login(_IDENTITY_TOKEN, "")
+    identity_token = entry.get("identitytoken")
+    if isinstance(identity_token, str) and identity_token:
+        return Login(IDENTITY_TOKEN, identity_token)
     auth = entry.get("auth")
     if isinstance(auth, str) and auth:
         try:

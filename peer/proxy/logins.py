@@ -31,6 +31,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from peer.proxy.heads import for_origin, refused
 from peer.proxy.target import understand
 from peer.registry.queues import Work
+from peer.registry.sent_body import WholeBody
 from peer.transport.cancellation import Cancellation
 from proto.errors import LayercastError, NameInvalid, UpstreamError, UpstreamKind
 from proto.oci.registry_errors import BODY_CONTENT_TYPE, Refusal, refusal_for
@@ -233,7 +234,7 @@ class Logins:
             http.method,
             realm,
             for_origin(http.headers),
-            _FormBody(body) if body is not None else None,
+            WholeBody(body) if body is not None else None,
             cancel,
         )
         try:
@@ -287,20 +288,3 @@ async def _form_of(http: web.Request) -> list[tuple[str, str]]:
         return parse_qsl(content.decode("ascii"), keep_blank_values=True, max_num_fields=64) if content else []
     except ValueError as error:
         raise NameInvalid("a login's form cannot be read") from error
-
-
-class _FormBody:
-    """See peer.registry.base.SentBody."""
-
-    expects_continue = False
-
-    def __init__(self, content: bytes) -> None:
-        self._content = content
-        self.length: int | None = len(content)
-
-    def proceed(self) -> None:
-        """Nobody is asked."""
-
-    def read(self) -> bytes:
-        content, self._content = self._content, b""
-        return content

@@ -43,12 +43,21 @@ REFUSAL_REASONS: Final = {
 }
 
 
+# The user name by which credential helpers and config.json mean an identity token.
+IDENTITY_TOKEN: Final = "<token>"
+
+
 @dataclass(frozen=True, slots=True)
 class Login:
-    """A user's at a registry."""
+    """A user's at a registry. Of the user IDENTITY_TOKEN the password is an identity token."""
 
     user: str
     password: str = field(repr=False)
+
+    @property
+    def is_identity_token(self) -> bool:
+        """The token service gives tokens for it, by POST, and nobody else wants it."""
+        return self.user == IDENTITY_TOKEN
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from peer.registry.pauses import Pauses
 from peer.registry.redirects import REDIRECT_STATUSES, REDIRECTS_MAX, lines_for, redirect_target, url_target
 from peer.registry.relayed import BODY_BYTES_MAX, RelayClient, as_sent
 from peer.registry.retry import asked_pause_s
-from peer.registry.tokens import AnonymousTokens
+from peer.registry.sent_body import WholeBody
+from peer.registry.tokens import AnonymousTokens, token_form, token_url
 from proto.errors import UpstreamError, UpstreamKind
 from proto.oci.ranges import format_range, parse_content_range
 from proto.oci.routes import HOP_HEADER, BlobRoute, ManifestRoute
@@ -171,25 +172,41 @@ class RegistryClients:
         with self._lock:
             tokens = self._login_tokens.get(login)
             if tokens is None:
-                fetch = functools.partial(self._fetch_token, authorization=_basic(login))
+                fetch = functools.partial(self._fetch_token, login=login)
                 tokens = self._login_tokens[login] = AnonymousTokens(fetch)
                 while len(self._login_tokens) > LOGINS_MAX:
                     del self._login_tokens[next(iter(self._login_tokens))]
             return tokens
 
     def _fetch_token(
-        self, upstream: UpstreamConfig, url: str, cancel: Cancellation, authorization: str | None = None
+        self,
+        upstream: UpstreamConfig,
+        realm: str,
+        fields: list[tuple[str, str]],
+        cancel: Cancellation,
+        login: Login | None = None,
     ) -> bytes:
-        """GET a token service's URL, without any credential or with the operator's."""
-        endpoint, target = url_target(self.upstreams(), upstream, url, anonymous=True)
-        request = _Request("GET", target, "", ANYONE, cancel)
-        exchange = self.ask(upstream, endpoint, request, authorization, counted_as="TOKEN")
+        """Ask a token service, without any credential or with the operator's."""
+        if login is not None and login.is_identity_token:
+            exchange = self._post_token(upstream, realm, token_form(fields, login.password), cancel)
+        else:
+            endpoint, target = url_target(self.upstreams(), upstream, token_url(realm, fields), anonymous=True)
+            request = _Request("GET", target, "", ANYONE, cancel)
+            authorization = _basic(login) if login is not None else None
+            exchange = self.ask(upstream, endpoint, request, authorization, counted_as="TOKEN")
         try:
             if exchange.status == 200:
                 return exchange.read_all(TOKEN_ANSWER_BYTES_MAX)
             raise _refusal(f"token service of {upstream.host}", exchange)
         finally:
             exchange.close()
+
+    def _post_token(self, upstream: UpstreamConfig, realm: str, form: bytes, cancel: Cancellation) -> Exchange:
+        """No redirect is followed: what the form shows is for this realm alone."""
+        self.on_request("TOKEN")
+        endpoint, target = url_target(self.upstreams(), upstream, realm, anonymous=True)
+        lines = [*self.lines, ("Content-Type", "application/x-www-form-urlencoded"), ("Content-Length", str(len(form)))]
+        return self.http.send(endpoint, "POST", target, lines, cancel, WholeBody(form))
 
 
 class RegistryOrigin:
@@ -351,7 +368,9 @@ class RegistryOrigin:
             exchange.drain()
             token = tokens.answer(upstream, repository, challenge, token, request.cancel)
             return clients.ask(upstream, endpoint, request, _bearer(token))
-        if login is not None and any(line.lower().lstrip().startswith("basic") for line in lines):
+        if login is None or login.is_identity_token:
+            return exchange
+        if any(line.lower().lstrip().startswith("basic") for line in lines):
             exchange.drain()
             return clients.ask(upstream, endpoint, request, _basic(login))
         return exchange

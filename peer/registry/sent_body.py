@@ -13,6 +13,23 @@ if TYPE_CHECKING:
 STALL_S: Final = 60.0
 
 
+class WholeBody:
+    """Implements peer.registry.base.SentBody: bytes that are in hand."""
+
+    expects_continue = False
+
+    def __init__(self, content: bytes) -> None:
+        self.length: int | None = len(content)
+        self._left = content
+
+    def proceed(self) -> None:
+        """They wait for nothing."""
+
+    def read(self) -> bytes:
+        left, self._left = self._left, b""
+        return left
+
+
 class BodySender:
     """`begun` and `ended` tell how far it came. The socket has sent the request's head, which told the framing."""
 

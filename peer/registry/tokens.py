@@ -1,6 +1,6 @@
-"""Anonymous Bearer tokens: fetched from the realm that a registry's challenge names, kept until they expire.
+"""Bearer tokens: fetched from the realm that a registry's challenge names, kept until they expire.
 
-No credential of anybody passes here. Tokens are never logged.
+No credential of anybody passes here: whoever fetches adds it. Tokens are never logged.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from proto.oci.upstreams import UpstreamConfig
     from proto.oci.www_authenticate import Challenge
 
-    # (upstream, url, cancel) -> body of a 200; raises UpstreamError.
-    FetchToken = Callable[[UpstreamConfig, str, Cancellation], bytes]
+    # (upstream, realm, fields, cancel) -> body of a 200; raises UpstreamError.
+    FetchToken = Callable[[UpstreamConfig, str, list[tuple[str, str]], Cancellation], bytes]
 
+# By which token services know this program.
+CLIENT_ID = "layercast"
 # The default of the token specification, used if `expires_in` is missing.
 DEFAULT_LIFETIME_S = 60.0
 # The longest lifetime that is believed. No token service gives more.
@@ -92,7 +94,7 @@ class AnonymousTokens:
                 if known is not None and known.value != refused and self._clock() < known.good_until_s:
                     return known.value
                 asked_s = self._clock()
-                token = _parse(upstream, self._fetch(upstream, _url(key), cancel), asked_s)
+                token = _parse(upstream, self._fetch(upstream, key.realm, _fields(key), cancel), asked_s)
                 with self._lock:
                     self._tokens[key] = token
                 return token.value
@@ -101,10 +103,25 @@ class AnonymousTokens:
                     self._fetching.pop(key, None)
 
 
-def _url(key: _TokenKey) -> str:
+def _fields(key: _TokenKey) -> list[tuple[str, str]]:
+    """What a realm is asked: the service, if the challenge named one, and each scope."""
     fields = [("service", key.service)] if key.service else []
-    fields += [("scope", scope) for scope in key.scope.split(" ") if scope]
-    return f"{key.realm}{'&' if '?' in key.realm else '?'}{urlencode(fields)}"
+    return fields + [("scope", scope) for scope in key.scope.split(" ") if scope]
+
+
+def token_url(realm: str, fields: list[tuple[str, str]]) -> str:
+    """As a GET asks a realm, which may have a query of its own."""
+    return f"{realm}{'&' if '?' in realm else '?'}{urlencode(fields)}"
+
+
+def token_form(fields: list[tuple[str, str]], identity_token: str) -> bytes:
+    """The body of a POST (OAuth 2) that shows an identity token, as docker sends it: the scopes are one field there.
+
+    See distribution's documentation, "Docker Registry v2 authentication using OAuth2".
+    """
+    scopes = " ".join(value for name, value in fields if name == "scope")
+    form = [("grant_type", "refresh_token"), *((name, value) for name, value in fields if name != "scope")]
+    return urlencode([*form, ("client_id", CLIENT_ID), ("scope", scopes), ("refresh_token", identity_token)]).encode()
 
 
 def _parse(upstream: UpstreamConfig, body: bytes, asked_s: float) -> _Token:

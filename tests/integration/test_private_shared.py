@@ -15,6 +15,7 @@ from benchmarks.cluster.image import make_random_image
 from benchmarks.cluster.processes import wait_until
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
+from peer.registry.base import IDENTITY_TOKEN
 from tests.support.passwords import PASSWORD, USER, basic_authorization, password_auth
 from tests.support.pullers import Answer, blob_target, get
 from tests.support.tls import Authority
@@ -42,10 +43,10 @@ def origin(tmp_path: Path, image: Image) -> Iterator[CountingProxy]:
         yield proxy
 
 
-def with_login(tmp_path: Path, origin: str) -> list[str]:
+def with_login(tmp_path: Path, origin: str, login: str = f"{USER}:{PASSWORD}") -> list[str]:
     """The supernode's configuration, with the operator's login in a file."""
     secret = tmp_path / "login"
-    secret.write_text(f"{USER}:{PASSWORD}\n")
+    secret.write_text(f"{login}\n")
     config = tmp_path / "supernode.toml"
     config.write_text(f'[upstream."{origin}"]\nurl = "http://{origin}"\ncredentials = "file:{secret}"\n')
     return ["--config", str(config)]
@@ -144,7 +145,9 @@ def test_of_a_registry_with_a_token_service_too(tmp_path: Path, image: Image, *,
         writer = tokens.token(USER, [f"repository:{PRIVATE}:pull,push"])
         registry.push(image, PRIVATE, headers={"Authorization": f"Bearer {writer}"})
         realm = ["--insecure-upstream", tokens.address]
-        flags = [*realm, *(with_login(tmp_path, origin.address) if login else [])]
+        # As docker keeps it: its token service has tokens for it by POST alone.
+        identity = f"{IDENTITY_TOKEN}:{tokens.identity_token(USER)}"
+        flags = [*realm, *(with_login(tmp_path, origin.address, identity) if login else [])]
         with Cluster(tmp_path, origin.address, supernode_flags=flags, peer_flags=realm) as cluster:
             peers = cluster.add_peers([None] * NODES)
             cluster.wait_for_sessions(NODES)
@@ -158,6 +161,7 @@ def test_of_a_registry_with_a_token_service_too(tmp_path: Path, image: Image, *,
                 for answers in (each.result() for each in pulls):
                     assert [answer.sha256 for answer in answers] == [blob.digest for blob in image.blobs]
             assert_sent_once(origin, image)
+            assert ("refresh_token" in {request.by for request in tokens.requests}) is login
             other = bearer(tokens.token(USER, ["repository:private/other:pull"]))
             target = blob_target(image.layers[-1].digest, PRIVATE)
             for peer in peers:

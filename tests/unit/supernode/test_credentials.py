@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from peer.registry.base import Login
+from peer.registry.base import IDENTITY_TOKEN, Login
 from proto.errors import LocalError
 from proto.oci.upstreams import UpstreamConfig
 from supernode.credentials import ASKED_AGAIN_S, KEPT_S, OperatorLogins
@@ -45,6 +45,20 @@ def test_of_dockers_configuration(tmp_path: Path) -> None:
     auth = base64.b64encode(b"robot:password").decode()
     logins = docker_config(tmp_path, {"auths": {f"https://{HOST}": {"auth": auth}}})
     assert logins.login(upstream("docker-config")) == Login("robot", "password")
+
+
+def test_an_identity_token_of_dockers_configuration(tmp_path: Path) -> None:
+    auth = base64.b64encode(b"00000000-0000-0000-0000-000000000000:").decode()
+    logins = docker_config(tmp_path, {"auths": {HOST: {"auth": auth, "identitytoken": "the-token"}}})
+    login = logins.login(upstream("docker-config"))
+    assert login == Login(IDENTITY_TOKEN, "the-token")
+
+
+def test_an_identity_token_of_a_helper(tmp_path: Path) -> None:
+    helper(tmp_path, "vault", """echo '{"Username": "<token>", "Secret": "the-token"}'""")
+    login = docker_config(tmp_path, {"credsStore": "vault"}).login(upstream("helper:vault"))
+    assert login is not None
+    assert login.is_identity_token
 
 
 def test_docker_hub_has_the_name_that_docker_gives_it(tmp_path: Path) -> None:

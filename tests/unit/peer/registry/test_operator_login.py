@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs
 
 import pytest
 
-from peer.registry.base import ANYONE, OPERATOR, Login
+from peer.registry.base import ANYONE, IDENTITY_TOKEN, OPERATOR, Login
 from peer.registry.origins import Origins
 from peer.transport.cancellation import Cancellation
 from proto.errors import UpstreamError
@@ -73,6 +74,39 @@ def test_its_token_service_gets_the_password_and_the_registry_the_token() -> Non
 
     with scripted_origin(answer) as origin:
         assert stat(origin, lambda refused: OLD) == len(CONTENT)
+
+
+def test_its_token_service_gets_an_identity_token_by_post_and_nobody_else_does() -> None:
+    def answer(seen: Seen) -> Reply:
+        if seen.target.startswith("/token"):
+            assert (seen.method, seen.target, seen.all("Authorization")) == ("POST", "/token?x=1", [])
+            assert seen.all("Content-Type") == ["application/x-www-form-urlencoded"]
+            assert parse_qs(seen.body.decode()) == {
+                "grant_type": ["refresh_token"],
+                "refresh_token": ["identity&"],
+                "service": ["s"],
+                "scope": ["repository:team/app:pull repository:team/base:pull"],
+                "client_id": ["layercast"],
+            }
+            return Reply(body=b'{"access_token": "the-token", "expires_in": 300}')
+        if seen.all("Authorization") == ["Bearer the-token"]:
+            return Reply(200, declared=len(CONTENT))
+        assert seen.all("Authorization") == []
+        scope = "repository:team/app:pull repository:team/base:pull"
+        challenge = f'Bearer realm="http://{origin.authority}/token?x=1",service="s",scope="{scope}"'
+        return Reply(401, [("WWW-Authenticate", challenge)])
+
+    with scripted_origin(answer) as origin:
+        assert stat(origin, lambda refused: Login(IDENTITY_TOKEN, "identity&")) == len(CONTENT)
+
+
+def test_an_identity_token_is_no_password() -> None:
+    def answer(seen: Seen) -> Reply:
+        assert seen.all("Authorization") == []
+        return Reply(401, [("WWW-Authenticate", 'Basic realm="r"')])
+
+    with scripted_origin(answer) as origin, pytest.raises(UpstreamError):
+        stat(origin, lambda refused: Login(IDENTITY_TOKEN, "identity"))
 
 
 def test_nobody_else_is_asked_with_it() -> None:

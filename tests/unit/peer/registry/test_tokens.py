@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from peer.registry.tokens import AnonymousTokens
+from peer.registry.tokens import AnonymousTokens, token_url
 from peer.transport.cancellation import Cancellation
 from proto.errors import UpstreamError
 from proto.oci.upstreams import UpstreamConfig
@@ -26,8 +26,8 @@ class TokenService:
         self.now_s = 1000.0
         self.tokens = AnonymousTokens(self.fetch, lambda: self.now_s)
 
-    def fetch(self, upstream: UpstreamConfig, url: str, cancel: Cancellation) -> bytes:
-        self.urls.append(url)
+    def fetch(self, upstream: UpstreamConfig, realm: str, fields: list[tuple[str, str]], cancel: Cancellation) -> bytes:
+        self.urls.append(token_url(realm, fields))
         return json.dumps({"token": f"t{len(self.urls)}", **self.answer}).encode()
 
     def ask(self, challenge: Challenge = CHALLENGE, refused: str | None = None) -> str:
@@ -85,7 +85,7 @@ def test_what_cannot_stand_in_a_header_is_no_token(token: object) -> None:
 
 @pytest.mark.parametrize("body", [b"[" * 200_000, b"{", b"7"], ids=["nested", "torn", "number"])
 def test_an_answer_that_is_no_object_is_no_token(body: bytes) -> None:
-    tokens = AnonymousTokens(lambda upstream, url, cancel: body)
+    tokens = AnonymousTokens(lambda upstream, realm, fields, cancel: body)
     with pytest.raises(UpstreamError, match="without a token"):
         tokens.answer(HUB, "a", CHALLENGE, None, Cancellation())
 
