@@ -104,7 +104,8 @@ def _report(client: Client, todo: Change, arguments: argparse.Namespace) -> None
         done = "set up" if todo.changes else "nothing to do: it is set up"
     lines = [f"{client.name}: {done}", *notes]
     if todo.changes:
-        lines.append(f"restart: {client.restart}")
+        note = f"({client.restart_note})" if client.restart and client.restart_note else client.restart_note
+        lines.append("restart: " + " ".join(part for part in (client.restart, note) if part))
     if not arguments.undo:
         lines.append(f"while the peer is down: {client.when_down}")
         if todo.changes and not arguments.dry_run:

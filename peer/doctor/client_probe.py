@@ -78,7 +78,7 @@ def _probe(client: Client, root: Path, mirror: str, registries: tuple[str, ...],
         other_ports=_other_ports(texts, mirror),
         outside=tuple(_outside(plan.notes)),
         not_read=() if root != Path("/") or texts else tuple(_not_read(client.name, mirror)),
-        restart=client.restart.partition(" (")[0],
+        restart=client.restart,
     )
 
 

@@ -51,18 +51,19 @@ def _client(client: ClientFacts, allowed: set[str]) -> Iterator[Finding]:
     link = f"client {client.name}"
     mirror = "" if client.mirror == "http://127.0.0.1:65001" else f"--mirror {client.mirror}"
     command = " ".join(word for word in (f"layercast setup {client.name}", mirror, client.options) if word)
+    mend = f"{command} && {client.restart}" if client.restart else command
     files = ", ".join(client.wanted_files)
     if client.refused:
         yield Finding(link, client.refused, "client_unusable", f"mend the file, then {command}")
     elif docker.CA in client.wanted_files and client.was_set_up:
         said = f"{docker.CA} is not the peer's certificate of now: the client does not believe what is intercepted"
-        yield Finding(link, said, "client_old_certificate", f"{command} && {client.restart}")
+        yield Finding(link, said, "client_old_certificate", mend)
     elif client.other_ports:
         said = f"{files} names port {', '.join(client.other_ports)} of this machine, the peer is {client.mirror}"
-        yield Finding(link, said, "client_other_port", f"{command} && {client.restart}")
+        yield Finding(link, said, "client_other_port", mend)
     elif client.wanted_files:
         said = f"{files} does not name the peer: the client goes straight to the registry"
-        yield Finding(link, said, "client_not_set_up", f"{command} && {client.restart}")
+        yield Finding(link, said, "client_not_set_up", mend)
     for registry, why in client.outside:
         # One that the peer may not be asked for is meant to go past it.
         if registry in allowed:

@@ -7,7 +7,6 @@ from typing import Final
 from peer.setup import buildkit, containerd, docker, k3s, registries_conf
 from peer.setup.contract import Client
 
-_NEXT_PULL: Final = "nothing; the next pull reads it"
 _CLIENTS: Final = (
     Client(
         "docker",
@@ -20,15 +19,17 @@ _CLIENTS: Final = (
         "containerd",
         "containerd",
         containerd.plan,
-        "systemctl restart containerd (hosts.toml files are read with each pull; config.toml is not)",
+        "systemctl restart containerd",
         "each request goes to the registry itself",
+        "only if config.toml changed: hosts.toml files are read with each pull",
     ),
     Client(
         "podman",
         "containers",
         registries_conf.plan,
-        _NEXT_PULL,
+        "",
         "pulls begin at the registry itself; one that the peer was serving fails, and is to be repeated",
+        "nothing: the next pull reads it",
     ),
     Client(
         "crio",
@@ -48,8 +49,9 @@ _CLIENTS: Final = (
         "k3s",
         "k3s",
         k3s.plan,
-        "systemctl restart k3s (k3s-agent on an agent)",
+        "systemctl restart k3s",
         "each request goes to the registry itself, unless disable-default-registry-endpoint is set",
+        "k3s-agent on an agent",
     ),
 )
 CLIENTS: Final = {client.name: client for client in _CLIENTS}

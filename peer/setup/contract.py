@@ -91,7 +91,8 @@ class Plan:
 class Client:
     """One that can be set up. `record` names what is kept of it: two that share their files share it.
 
-    `restart` makes it read its files anew. `when_down` says what its pulls do while the peer is down.
+    `restart` is the command that makes it read its files anew, empty where it does so by itself; `restart_note` says
+    when. `when_down` says what its pulls do while the peer is down.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Client:
     plan: Callable[[Files, Wanted], Plan]
     restart: str
     when_down: str
+    restart_note: str = ""
 
 
 def origin_url(registry: str) -> str:

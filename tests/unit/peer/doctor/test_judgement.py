@@ -174,6 +174,13 @@ def test_the_command_has_the_options_that_the_client_was_set_up_with() -> None:
     assert found.mend.startswith("layercast setup docker --proxy --registry quay.io && ")
 
 
+def test_a_client_that_reads_its_files_by_itself_is_not_restarted() -> None:
+    found = next(
+        finding for finding in judge(client(name="podman", wanted_files=("/etc/a",), restart="")) if finding.fault
+    )
+    assert found.mend == "layercast setup podman"
+
+
 def test_a_peer_without_a_supernode_has_no_such_link() -> None:
     alone = replace(GOOD, supernode=SupernodeFacts(None))
     assert faults(alone) == []
