@@ -163,7 +163,7 @@ class BlobHandle(Protocol):
         ...
 
     def signed_run(self, piece: int, pieces_max: int) -> SignedHashes | None:
-        """The shortest signed run of at most so many pieces that has this one, or None. Raises LocalError."""
+        """The longest signed run of at most so many pieces that has this one, or None. Raises LocalError."""
         ...
 
     def hash_of(self, piece: int) -> bytes | None:

@@ -73,8 +73,8 @@ class StoredHashes:
         return tuple(runs)
 
     def signed_run(self, piece: int, pieces_max: int) -> SignedHashes | None:
-        """The shortest of at most so many pieces that has this one, or None."""
-        for count in range(1, pieces_max + 1):
+        """The longest of at most so many pieces that has this one, or None: one signature to check for all of them."""
+        for count in range(pieces_max, 0, -1):
             for first in range(piece, piece - count, -1):
                 run = self._signed.get((first, count))
                 if run is not None:
