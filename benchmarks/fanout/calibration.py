@@ -58,8 +58,12 @@ def goodput(sender: Place, receiver: Place, rate_bytes_s: float, frame_bytes: in
     finally:
         if sending.ident is not None:
             sending.join()
-    payload = frame_bytes + ETHERNET_BYTES - SEGMENT_HEADER_BYTES
-    return Goodput(measured_bytes_s / rate_bytes_s, payload / (frame_bytes + ETHERNET_BYTES))
+    return Goodput(measured_bytes_s / rate_bytes_s, payload_part(frame_bytes))
+
+
+def payload_part(frame_bytes: int) -> float:
+    """Of all bytes of a full frame."""
+    return (frame_bytes + ETHERNET_BYTES - SEGMENT_HEADER_BYTES) / (frame_bytes + ETHERNET_BYTES)
 
 
 def steady_rate(arrivals: Sequence[tuple[float, int]], settled_s: float) -> float:

@@ -20,7 +20,7 @@ from benchmarks.cluster.cleanup import RunName, clean_up, folders_root
 from benchmarks.cluster.origin import CountedOrigin
 from benchmarks.cluster.processes import ProcessError
 from benchmarks.cluster.programs import ProgramMissing, program
-from benchmarks.fanout.calibration import Goodput, goodput
+from benchmarks.fanout.calibration import Goodput, goodput, payload_part
 from benchmarks.fanout.disk_space import DiskSpace, find_disk_space
 from benchmarks.fanout.modes import Outcome, Stage, give, run_mode
 from benchmarks.fanout.network import Network
@@ -138,9 +138,11 @@ def _keep_logs(folder: Path, target: Path) -> None:
 
 
 def _calibrate(asked: Plan, site: Site) -> Goodput:
-    """One plain flow to the first node. On loopback rates are of payload itself."""
+    """One plain flow to the first node, if it is to be measured. On loopback rates are of payload itself."""
     if not asked.shaped:
         return Goodput(1.0, 1.0)
+    if not asked.calibrated:
+        return Goodput(payload_part(asked.frame_bytes), payload_part(asked.frame_bytes))
     scenario = asked.scenario
     rate = min(asked.node_rate_bytes_s, scenario.origin_bytes_s)
     with console.status("measuring one plain TCP flow"):

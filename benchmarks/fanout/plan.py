@@ -34,6 +34,7 @@ class Plan:
     control: Control
     frame_bytes: int
     shaped: bool
+    calibrated: bool
     native_limit_s: float
     max_x_piece: float | None
     trouble: Trouble | None
@@ -63,6 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", default="1", metavar="S", help="of the random content and arrivals [1]")
     add("--native-limit", default="5min", metavar="T", help="above, native pulls a part of the size [5min]")
     add("--no-netns", action="store_true", help="on loopback with the product's own rate limits, as without root")
+    add("--no-calibration", action="store_true", help="bounds by the frames' payload, not by a flow measured for 5 s")
     add("--store-dir", type=Path, metavar="DIR", help="of the nodes' layers [tmpfs if there is room, else disk]")
     add("--max-x-piece", metavar="X", help="exit 1 if scheduled takes more than X times the piece bound")
     add("--trouble", metavar="T", help=f"in mode scheduled: {FORM}")
@@ -94,6 +96,7 @@ def plan(arguments: argparse.Namespace) -> Plan:
         control=choice("--control", arguments.control, controls),
         frame_bytes=count("--frames", arguments.frames, frame_bytes_at(slowest), FRAME_MIN_BYTES, FRAME_MAX_BYTES),
         shaped=shaped,
+        calibrated=not arguments.no_calibration,
         native_limit_s=flags.duration("--native-limit", arguments.native_limit, 1.0),
         max_x_piece=None if limit is None else number("--max-x-piece", limit, 1.0, "at least 1"),
         trouble=None if arguments.trouble is None else Trouble.parse(arguments.trouble),

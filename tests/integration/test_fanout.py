@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -23,6 +23,9 @@ pytestmark = [pytest.mark.client("docker-registry", "ip", "tc"), pytest.mark.roo
 
 MODES = ("native", "torrent", "scheduled")
 RUN_TIMEOUT_S = 600.0
+# It would take over four minutes: it outlasts whatever is done meanwhile on any machine.
+LONG = ("--nodes", "3", "--size", "32MiB", "--rate", "1mbit", "--mode", "scheduled", "--no-calibration")
+SHORT = ("--nodes", "1", "--size", "256KiB", "--rate", "20mbit", "--mode", "native", "--no-calibration")
 MODE_KEYS = {
     "makespan_s", "p50_s", "p99_s", "first_byte_p50_s", "origin_bytes", "origin_gets", "x_fluid", "x_piece",
     "cross_rack_bytes", "control_bytes", "cpu_s_per_gib", "cpu_busy", "node_rss_mib", "supernode_rss_mib", "errors",
@@ -92,14 +95,13 @@ def assert_nothing_is_left(prefix: str, root: Path) -> None:
     assert (namespaces(prefix), folders(prefix, root)) == ([], [])
 
 
-@pytest.mark.parametrize(("control", "modes"), [("own", MODES), ("shared", MODES[-1:])])
-def test_every_mode_gives_its_figures_and_leaves_nothing(tmp_path: Path, control: str, modes: Sequence[str]) -> None:
-    kept = tmp_path / "figures.json"
+def asked_for(control: str, modes: Sequence[str]) -> list[str]:
     links = ["--rate", "20mbit", "--racks", "2", "--uplink-rate", "40mbit", "--control", control]
-    words = ["--nodes", "3", "--size", "1MiB", "--layers", "2", "--mode", ",".join(modes), *links, "--json", str(kept)]
-    status, printed = finished(tmp_path, *words)
-    assert status == 0, printed
-    figures = json.loads(kept.read_text())
+    return ["--nodes", "3", "--size", "1MiB", "--layers", "2", "--mode", ",".join(modes), *links]
+
+
+def assert_figures(file: Path, modes: Sequence[str]) -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads(file.read_text())
     assert (figures["nodes"], figures["size_bytes"], figures["pieces"]) == (3, 1 << 20, 4)
     assert {"fluid_s", "piece_s"} <= figures["bounds"].keys()
     assert set(figures["modes"]) == set(modes)
@@ -110,18 +112,35 @@ def test_every_mode_gives_its_figures_and_leaves_nothing(tmp_path: Path, control
         assert one["origin_bytes"] == (3 << 20 if mode == "native" else 1 << 20)
         assert one["cross_rack_bytes"] >= 2 << 20
     assert figures["modes"]["scheduled"]["control_bytes"] > 0
-    if modes == MODES:
-        # How large it is depends on what else the machine does; that it is the one of these figures does not.
-        share = figures["modes"]["scheduled"]["makespan_s"] / figures["modes"]["native"]["makespan_s"]
-        assert figures["reduction_vs_native"] == pytest.approx(1.0 - share, abs=0.01)
     assert figures["problems"] == []
+    return figures
+
+
+def test_every_mode_gives_its_figures_and_leaves_nothing(tmp_path: Path) -> None:
+    kept = tmp_path / "figures.json"
+    status, printed = finished(tmp_path, *asked_for("own", MODES), "--json", str(kept))
+    assert status == 0, printed
+    figures = assert_figures(kept, MODES)
+    # How large it is depends on what else the machine does; that it is the one of these figures does not.
+    share = figures["modes"]["scheduled"]["makespan_s"] / figures["modes"]["native"]["makespan_s"]
+    assert figures["reduction_vs_native"] == pytest.approx(1.0 - share, abs=0.01)
+    assert not list(tmp_path.glob("lcrun-*"))
+
+
+def test_control_can_share_the_links(tmp_path: Path) -> None:
+    kept = tmp_path / "figures.json"
+    words = [*asked_for("shared", ["scheduled"]), "--no-calibration", "--json", str(kept)]
+    status, printed = finished(tmp_path, *words)
+    assert status == 0, printed
+    assert_figures(kept, ["scheduled"])
     assert not list(tmp_path.glob("lcrun-*"))
 
 
 def test_the_logs_of_all_programs_are_kept_and_a_piece_tells_its_steps(tmp_path: Path) -> None:
     logs, kept = tmp_path / "logs", tmp_path / "figures.json"
-    words = ["--nodes", "2", "--size", "512KiB", "--rate", "20mbit", "--mode", "native,scheduled", "--json", str(kept)]
-    status, printed = finished(tmp_path, *words, "--logs", str(logs), command="piece")
+    words = ["--nodes", "2", "--size", "512KiB", "--rate", "20mbit", "--mode", "native,scheduled"]
+    words += ["--no-calibration", "--json", str(kept), "--logs", str(logs)]
+    status, printed = finished(tmp_path, *words, command="piece")
     assert status == 0, printed
     steps = {(row["place"], row["step"]) for row in json.loads(kept.read_text())["steps"]["scheduled"]}
     assert {("node", "15 received"), ("node", "16 hashed"), ("supernode", "11 sendfile"), ("node", "all")} <= steps
@@ -141,38 +160,33 @@ def test_without_namespaces_it_runs_on_loopback_and_says_so(tmp_path: Path) -> N
     assert json.loads(kept.read_text())["modes"]["scheduled"]["origin_bytes"] == 512 << 10
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_interrupted_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
-    with fanout(tmp_path, ["--nodes", "3", "--size", "8MiB", "--rate", "1mbit", "--mode", "scheduled"]) as process:
+def interrupt(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    """It ends, and says why."""
+    process.send_signal(number)
+    printed, _ = process.communicate(timeout=RUN_TIMEOUT_S)
+    assert process.returncode == 130
+    assert printed.endswith("layercast-bench fanout: interrupted\n")
+
+
+def test_a_run_that_is_told_to_end_leaves_nothing(tmp_path: Path) -> None:
+    with fanout(tmp_path, LONG) as process:
         prefix = wait_for_transfers(process)
         assert len(namespaces(prefix)) == 3 + 3
-        process.send_signal(number)
-        printed, _ = process.communicate(timeout=RUN_TIMEOUT_S)
-        assert process.returncode == 130
-        assert printed.endswith("layercast-bench fanout: interrupted\n")
+        interrupt(process, signal.SIGTERM)
     assert_nothing_is_left(prefix, tmp_path)
 
 
-def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    with fanout(tmp_path, ["--nodes", "3", "--size", "8MiB", "--rate", "1mbit", "--mode", "scheduled"]) as process:
-        prefix = wait_for_transfers(process)
-        process.kill()
-        process.wait()
-    wait_until(lambda: not processes(prefix), "the end of all that a killed run had started")
-    assert namespaces(prefix)
-    status, printed = finished(tmp_path, "--nodes", "1", "--size", "256KiB", "--rate", "20mbit", "--mode", "native")
-    assert status == 0, printed
-    assert_nothing_is_left(prefix, tmp_path)
-
-
-def test_a_run_beside_another_leaves_it_alone(tmp_path: Path) -> None:
-    # The one that is left alone would take over four minutes: it outlasts the other on any machine.
-    with fanout(tmp_path, ["--nodes", "3", "--size", "32MiB", "--rate", "1mbit", "--mode", "scheduled"]) as process:
-        prefix = wait_for_transfers(process)
-        before = namespaces(prefix), sorted(processes(prefix))
-        assert finished(tmp_path, "--nodes", "1", "--size", "256KiB", "--rate", "20mbit", "--mode", "native")[0] == 0
-        assert (namespaces(prefix), sorted(processes(prefix))) == before
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=RUN_TIMEOUT_S)
-        assert process.returncode == 130
-    assert_nothing_is_left(prefix, tmp_path)
+def test_a_run_removes_what_a_killed_one_left_and_leaves_alone_one_that_runs(tmp_path: Path) -> None:
+    with fanout(tmp_path, LONG) as killed, fanout(tmp_path, LONG) as running:
+        left, beside = wait_for_transfers(killed), wait_for_transfers(running)
+        killed.kill()
+        killed.wait()
+        wait_until(lambda: not processes(left), "the end of all that a killed run had started")
+        assert namespaces(left)
+        before = namespaces(beside), sorted(processes(beside))
+        status, printed = finished(tmp_path, *SHORT)
+        assert status == 0, printed
+        assert_nothing_is_left(left, tmp_path)
+        assert (namespaces(beside), sorted(processes(beside))) == before
+        interrupt(running, signal.SIGINT)
+    assert_nothing_is_left(beside, tmp_path)
