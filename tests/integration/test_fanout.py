@@ -1,4 +1,7 @@
-"""`layercast-bench fanout` with few nodes: real processes behind shaped links, and nothing left of them afterwards."""
+"""`layercast-bench fanout` with few nodes: real processes behind shaped links, and nothing left of them afterwards.
+
+Each run removes what killed ones left on this machine, whosever it is: so what looks for that stands here alone.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.cluster.cleanup import clean_up
 from benchmarks.cluster.namespaces import NETNS_DIR
-from benchmarks.cluster.processes import wait_until
+from benchmarks.cluster.processes import ManagedProcess, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -190,3 +194,16 @@ def test_a_run_removes_what_a_killed_one_left_and_leaves_alone_one_that_runs(tmp
         assert (namespaces(beside), sorted(processes(beside))) == before
         interrupt(running, signal.SIGINT)
     assert_nothing_is_left(beside, tmp_path)
+
+
+def test_what_tests_that_were_killed_left_is_removed() -> None:
+    code = (
+        "import time; from tests.support.networks import Lab;"
+        "lab = Lab().__enter__(); lab.add_node(); print('ready', f'prefix={lab.prefix}'); time.sleep(60)"
+    )
+    with ManagedProcess([sys.executable, "-u", "-c", code], cwd=Path(__file__).parents[2]) as process:
+        prefix = process.wait_ready()["prefix"]
+        assert namespaces(prefix)
+        process.kill()
+    clean_up([])
+    assert namespaces(prefix) == []

@@ -20,10 +20,14 @@ from benchmarks.cluster.processes import WAIT_S, wait_until
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from benchmarks.cluster.image import Image
+
 REPOSITORY = "library/random"
 _READ_BYTES = 64 << 10
 # Beyond what a busy machine takes for any pull of these tests.
 PATIENCE_S = 2 * WAIT_S
+# The manifests that clients take.
+ACCEPTED = {"Accept": "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json"}
 
 
 @dataclass(slots=True)
@@ -124,6 +128,11 @@ def blob_target(digest: str, repository: str = REPOSITORY) -> str:
     return f"/v2/{repository}/blobs/{digest}"
 
 
+def manifest_target(reference: str, repository: str = REPOSITORY) -> str:
+    """The path of a manifest, by tag or digest."""
+    return f"/v2/{repository}/manifests/{reference}"
+
+
 def start_pull(proxy: str, digest: str, *, timeout_s: float = PATIENCE_S) -> Pull:
     """Begin to pull a blob through the mirror at HOST:PORT."""
     return Pull(proxy, blob_target(digest), timeout_s=timeout_s)
@@ -139,3 +148,10 @@ def get(proxy: str, target: str, *, headers: Mapping[str, str] | None = None, ti
     """GET anything to the end."""
     with Pull(proxy, target, headers=headers, timeout_s=timeout_s) as running:
         return running.result(timeout_s + 5.0)
+
+
+def pull_image(proxy: str, image: Image, repository: str, headers: Mapping[str, str]) -> list[Answer]:
+    """As docker does: what the tag names, the platform's manifest, then config and layers."""
+    targets = [manifest_target("latest", repository), manifest_target(image.manifest.digest, repository)]
+    targets += [blob_target(blob.digest, repository) for blob in image.blobs]
+    return [get(proxy, target, headers=headers) for target in targets]

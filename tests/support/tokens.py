@@ -178,6 +178,8 @@ class _Handler(QuietHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
+        # Nobody asks twice within a test, and nodes that several tests share would keep it open beyond one.
+        self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
