@@ -6,6 +6,8 @@ before its first start (in a namespace of its own they are found out from its re
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +23,7 @@ from supernode.membership.authorities import AuthorityFolder
 from supernode.membership.commands import create_token
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 
 LOOPBACK: Final = "127.0.0.1"
@@ -240,6 +242,7 @@ class Cluster:
     peer_flags: Sequence[str] = ()
     peers: list[Peer] = field(default_factory=list)
     supernode: Supernode = field(init=False)
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def __post_init__(self) -> None:
         node = self.supernode_node
@@ -277,6 +280,18 @@ class Cluster:
         peer.start()
         return peer
 
+    @contextlib.contextmanager
+    def guest(self, *, extra: Sequence[str] = ()) -> Iterator[Peer]:
+        """One more peer on loopback, for a while: where several tests share a cluster."""
+        peer = self.add_peer(extra=extra)
+        try:
+            self.wait_for_sessions(len(self.peers))
+            yield peer
+        finally:
+            peer.close()
+            self.peers.remove(peer)
+            self.wait_for_sessions(len(self.peers))
+
     def add_peers(self, nodes: Sequence[Node | None], *, extra: Sequence[str] = ()) -> list[Peer]:
         """Start several peers at once and wait until all are ready."""
         peers = [self.prepare_peer(node, extra=extra) for node in nodes]
@@ -290,7 +305,7 @@ class Cluster:
         self, node: Node | None = None, *, proxy_host: str | None = None, extra: Sequence[str] = ()
     ) -> Peer:
         """A peer of this cluster that is not started yet."""
-        name = f"peer-{len(self.peers)}"
+        name = f"peer-{next(self._numbers)}"
         flags = ["--default-upstream", f"http://{self.origin}", "--insecure-upstream", self.origin]
         peer = Peer(
             name,

@@ -1,4 +1,7 @@
-"""Lazy clients: ranges of a cold layer through real peers, with the origin's bytes counted."""
+"""Lazy clients: ranges of a cold layer through real peers, with the origin's bytes counted.
+
+The peers are the same for most tests, each of which has a layer of its own.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import pytest
 
 from benchmarks.cluster.counting_proxy import CountingProxy
 from benchmarks.cluster.image import make_random_image
+from benchmarks.cluster.proxy_process import CountingProxyProcess
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
 from proto.pieces import PieceLayout, range_piece_size_for
@@ -33,9 +37,24 @@ RATE_BYTES_S = 8_000_000
 NODES = 3
 
 
+@pytest.fixture(scope="module")
+def proxy(registry: Registry) -> Iterator[CountingProxyProcess]:
+    with CountingProxyProcess(registry.host_port) as running:
+        yield running
+
+
 @pytest.fixture
-def cluster(origin: CountingProxy, tmp_path: Path) -> Iterator[Cluster]:
-    with Cluster(tmp_path, origin.address) as running:
+def origin(proxy: CountingProxyProcess) -> Iterator[CountingProxyProcess]:
+    """The registry as the peers see it, slow for one test alone."""
+    yield proxy
+    proxy.set_rate(None)
+
+
+@pytest.fixture(scope="module")
+def cluster(proxy: CountingProxyProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    with Cluster(tmp_path_factory.mktemp("cluster"), proxy.address) as running:
+        running.add_peers([None] * NODES)
+        running.wait_for_sessions(NODES)
         yield running
 
 
@@ -55,7 +74,7 @@ def pieces_of(*ranges: tuple[int, int]) -> list[tuple[int, int]]:
     return LAYOUT.byte_ranges(mask)
 
 
-def sent(origin: CountingProxy, digest: str) -> list[tuple[int, int]]:
+def sent(origin: CountingProxyProcess, digest: str) -> list[tuple[int, int]]:
     """What left the origin, joined; an assertion fails where it sent a byte twice."""
     ledger = origin.ledger()
     assert ledger.repeated_bytes(digest) == 0
@@ -69,20 +88,20 @@ def sent(origin: CountingProxy, digest: str) -> list[tuple[int, int]]:
 
 
 def test_the_footer_of_a_cold_layer_comes_before_all_else(
-    cluster: Cluster, origin: CountingProxy, blob: tuple[str, bytes]
+    cluster: Cluster, origin: CountingProxyProcess, blob: tuple[str, bytes]
 ) -> None:
     digest, content = blob
-    peer = cluster.add_peer()
+    peer = cluster.peers[0]
     origin.set_rate(RATE_BYTES_S)
     assert read_ranges(peer.proxy, digest, FOOTER) == [content[-51:]]
     assert sent(origin, digest) == pieces_of(FOOTER)
 
 
 def test_several_ranges_in_one_request_bring_their_pieces_alone(
-    cluster: Cluster, origin: CountingProxy, blob: tuple[str, bytes]
+    cluster: Cluster, origin: CountingProxyProcess, blob: tuple[str, bytes]
 ) -> None:
     digest, content = blob
-    peer = cluster.add_peer()
+    peer = cluster.peers[0]
     ranges = [(10, 20), (5 * PIECE_BYTES - 9, 5 * PIECE_BYTES + 9), (9_000_000, 9_100_000), FOOTER]
     assert read_ranges(peer.proxy, digest, *ranges) == [content[start:end] for start, end in ranges]
     assert sent(origin, digest) == pieces_of(*ranges)
@@ -92,11 +111,9 @@ def test_several_ranges_in_one_request_bring_their_pieces_alone(
 
 
 def test_nodes_that_read_the_same_have_each_piece_from_the_origin_once(
-    cluster: Cluster, origin: CountingProxy, blob: tuple[str, bytes]
+    cluster: Cluster, origin: CountingProxyProcess, blob: tuple[str, bytes]
 ) -> None:
     digest, content = blob
-    peers = cluster.add_peers([None] * NODES)
-    cluster.wait_for_sessions(NODES)
     origin.set_rate(RATE_BYTES_S)
     rng = random.Random(3)
     starts = [rng.randrange(SIZE_BYTES - 64_000) for _ in range(16)]
@@ -106,35 +123,34 @@ def test_nodes_that_read_the_same_have_each_piece_from_the_origin_once(
             assert read_ranges(peer.proxy, digest, (start, start + 64_000)) == [content[start : start + 64_000]]
 
     with ThreadPoolExecutor(NODES * 4) as readers:
-        running = [readers.submit(reader, peer, starts[part::4]) for peer in peers for part in range(4)]
+        running = [readers.submit(reader, peer, starts[part::4]) for peer in cluster.peers for part in range(4)]
         for each in running:
             each.result()
     assert sent(origin, digest) == pieces_of(*((start, start + 64_000) for start in starts))
 
 
 def test_what_was_read_survives_a_restart_and_becomes_the_whole(
-    cluster: Cluster, origin: CountingProxy, blob: tuple[str, bytes]
+    cluster: Cluster, origin: CountingProxyProcess, blob: tuple[str, bytes]
 ) -> None:
     digest, content = blob
-    reader, other = cluster.add_peers([None, None])
     ranges = [(3_000_000, 3_200_000), FOOTER]
-    assert read_ranges(reader.proxy, digest, *ranges) == [content[start:end] for start, end in ranges]
-    reader.kill()
-    reader.start()
-    cluster.wait_for_sessions(2)
-    # It is no whole blob, for whoever asks for one.
-    for peer in (reader, other):
-        answer = get(peer.proxy, blob_target(digest))
-        assert (answer.complete, answer.sha256) == (True, digest)
+    with cluster.guest() as reader:
+        assert read_ranges(reader.proxy, digest, *ranges) == [content[start:end] for start, end in ranges]
+        reader.kill()
+        reader.start()
+        cluster.wait_for_sessions(len(cluster.peers))
+        # It is no whole blob, for whoever asks for one.
+        for peer in (reader, cluster.peers[0]):
+            answer = get(peer.proxy, blob_target(digest))
+            assert (answer.complete, answer.sha256) == (True, digest)
     assert sent(origin, digest) == [(0, SIZE_BYTES)]
 
 
 def test_ranges_do_not_wait_for_a_pull_of_the_whole(
-    cluster: Cluster, origin: CountingProxy, blob: tuple[str, bytes]
+    cluster: Cluster, origin: CountingProxyProcess, blob: tuple[str, bytes]
 ) -> None:
     digest, content = blob
-    reader, puller = cluster.add_peers([None, None])
-    cluster.wait_for_sessions(2)
+    reader, puller = cluster.peers[:2]
     origin.set_rate(SIZE_BYTES // 16)
     with ThreadPoolExecutor(1) as pulls:
         pull = pulls.submit(get, puller.proxy, blob_target(digest))
@@ -147,13 +163,13 @@ def test_ranges_do_not_wait_for_a_pull_of_the_whole(
 
 
 def test_where_it_is_configured_the_rest_comes_too(
-    cluster: Cluster, origin: CountingProxy, blob: tuple[str, bytes]
+    cluster: Cluster, origin: CountingProxyProcess, blob: tuple[str, bytes]
 ) -> None:
     digest, content = blob
-    peer = cluster.add_peer(extra=["--range-prefetch", "true"])
-    assert read_ranges(peer.proxy, digest, FOOTER) == [content[-51:]]
-    answer = get(peer.proxy, blob_target(digest))
-    assert answer.sha256 == digest
+    with cluster.guest(extra=["--range-prefetch", "true"]) as peer:
+        assert read_ranges(peer.proxy, digest, FOOTER) == [content[-51:]]
+        answer = get(peer.proxy, blob_target(digest))
+        assert answer.sha256 == digest
     assert origin.ledger().distinct_bytes(digest) == SIZE_BYTES
 
 

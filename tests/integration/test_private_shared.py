@@ -31,7 +31,7 @@ pytestmark = pytest.mark.client("docker-registry")
 
 PRIVATE = "private/app"
 ENCODED = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-NODES = 4
+NODES = 3
 
 
 @pytest.fixture

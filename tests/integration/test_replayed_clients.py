@@ -1,7 +1,8 @@
 """What clients that do not run here are documented to send, sent by us: by tag and digest, interrupted and resumed.
 
 CRI-O, containerd 2, Docker 29 and the kubelet, each without a login, with a password, and with a token service. They
-reach the registry through their node's peer alone, but for its token service, as they would.
+reach the registry through their node's peer alone, but for its token service, as they would. They share the peer of
+their registry, and each pulls an image of its own.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
 
+from benchmarks.cluster.image import Image, make_random_image
 from benchmarks.cluster.processes import WAIT_S
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
@@ -29,11 +31,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from benchmarks.cluster.image import Image
-
 pytestmark = pytest.mark.client("docker-registry")
 
-HOST, REPOSITORY, TAG = "registry.test", "team/deep/app", "latest"
+HOST, TAG = "registry.test", "latest"
+REPOSITORIES = tuple(f"team/deep/app-{number}" for number in range(4))
 INDEXES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -50,21 +51,39 @@ class Answer:
 
 
 @dataclass
+class Mirror:
+    """A peer's address, its registry and whether that wants a login, and the headers of who may push."""
+
+    address: str
+    login: bool
+    registry: Registry
+    writer: dict[str, str]
+
+    def push(self, number: int, folder: Path) -> Image:
+        """An image that nobody has pulled yet, into that one of the repositories."""
+        image = make_random_image(folder, (500, 700_000, 4_000_000), seed=number, with_index=True)
+        self.registry.push(image, REPOSITORIES[number], TAG, headers=self.writer)
+        return image
+
+
+@dataclass
 class Client:
     """A client behind a mirror. `name` is how it names the registry: in the path, or by a query."""
 
-    mirror: str
+    mirror: Mirror
+    repository: str
     by_path: bool
     agent: str
-    login: bool
     authorization: dict[str, str] = field(default_factory=dict)
 
     def target(self, rest: str) -> str:
-        return f"/v2/{HOST}/{REPOSITORY}/{rest}" if self.by_path else f"/v2/{REPOSITORY}/{rest}?ns={quote(HOST)}"
+        return (
+            f"/v2/{HOST}/{self.repository}/{rest}" if self.by_path else f"/v2/{self.repository}/{rest}?ns={quote(HOST)}"
+        )
 
     def ask(self, method: str, target: str, *lines: tuple[str, str], stop_after: int | None = None) -> Answer:
         """With `stop_after` it hangs up when it has so many bytes."""
-        with contextlib.closing(http.client.HTTPConnection(self.mirror, timeout=WAIT_S)) as connection:
+        with contextlib.closing(http.client.HTTPConnection(self.mirror.address, timeout=WAIT_S)) as connection:
             connection.putrequest(method, target, skip_accept_encoding=True)
             for name, value in (("User-Agent", self.agent), *self.authorization.items(), *lines):
                 connection.putheader(name, value)
@@ -84,7 +103,9 @@ class Client:
         realm = urlsplit(says["realm"])
         query = urlencode({"service": says["service"], "scope": scope or says["scope"]})
         with contextlib.closing(http.client.HTTPConnection(realm.netloc, timeout=WAIT_S)) as connection:
-            connection.request("GET", f"{realm.path}?{query}", headers={"Authorization": basic} if self.login else {})
+            connection.request(
+                "GET", f"{realm.path}?{query}", headers={"Authorization": basic} if self.mirror.login else {}
+            )
             response = connection.getresponse()
             assert response.status == 200, response.read()
             self.authorization = {"Authorization": f"Bearer {json.loads(response.read())['token']}"}
@@ -92,7 +113,7 @@ class Client:
     def ask_with_login(self, method: str, target: str, *lines: tuple[str, str]) -> Answer:
         """Logs in where it is refused for the first time."""
         answer = self.ask(method, target, *lines)
-        if answer.status == 401 and self.login and not self.authorization:
+        if answer.status == 401 and self.mirror.login and not self.authorization:
             self.log_in(answer.headers["www-authenticate"])
             answer = self.ask(method, target, *lines)
         return answer
@@ -157,7 +178,7 @@ def by_registries_conf(client: Client, image: Image) -> None:
     ping = client.ask("GET", "/v2/", mark)
     assert ping.status in (200, 401)
     if ping.status == 401:
-        client.log_in(ping.headers["www-authenticate"], f"repository:{HOST}/{REPOSITORY}:pull")
+        client.log_in(ping.headers["www-authenticate"], f"repository:{HOST}/{client.repository}:pull")
     lines = (mark, *(("Accept", kind) for kind in INDEXES))
     by_tag = client.ask("GET", client.target(f"manifests/{TAG}"), *lines)
     index = json.loads(checked(by_tag, image.top.digest))
@@ -178,28 +199,27 @@ def resume(client: Client, image: Image) -> None:
     assert f"sha256:{hashlib.sha256(begun.body + rest.body).hexdigest()}" == layer.digest
 
 
-@pytest.fixture(params=[NO_LOGIN, BY_PASSWORD, BY_TOKEN])
-def mirror(request: pytest.FixtureRequest, tmp_path: Path, image: Image) -> Iterator[tuple[str, bool]]:
-    """A peer's address, and whether its registry wants a login."""
-    root, tokens = tmp_path / "registry", None
+@pytest.fixture(params=[NO_LOGIN, BY_PASSWORD, BY_TOKEN], scope="module")
+def mirror(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mirror]:
+    folder = tmp_path_factory.mktemp("mirror")
+    root, config = folder / "registry", folder / "upstreams.toml"
+    auth, realm = None, ""
+    writer: dict[str, str] = {}
     with contextlib.ExitStack() as running:
-        headers: dict[str, str] = {}
-        auth = None
         if request.param == BY_PASSWORD:
-            auth, headers = password_auth(root), basic_authorization()
+            auth, writer = password_auth(root), basic_authorization()
         elif request.param == BY_TOKEN:
-            signer = Authority(tmp_path).issue(["token.test"])
-            tokens = running.enter_context(TokenServer(signer, {USER: PASSWORD}, strict_repositories={REPOSITORY}))
-            auth = tokens.registry_auth()
-            headers = {"Authorization": "Bearer " + tokens.token(USER, [f"repository:{REPOSITORY}:pull,push"])}
+            signer = Authority(folder).issue(["token.test"])
+            strict = TokenServer(signer, {USER: PASSWORD}, strict_repositories=set(REPOSITORIES))
+            tokens = running.enter_context(strict)
+            auth, realm = tokens.registry_auth(), f'redirect_hosts = ["{tokens.address}"]\n'
+            scopes = [f"repository:{each}:pull,push" for each in REPOSITORIES]
+            writer = {"Authorization": "Bearer " + tokens.token(USER, scopes)}
         registry = running.enter_context(Registry(root, auth=auth))
-        registry.push(image, REPOSITORY, TAG, headers=headers)
-        config = tmp_path / "upstreams.toml"
-        realm = f'redirect_hosts = ["{tokens.address}"]\n' if tokens is not None else ""
         config.write_text(f'[upstream."{HOST}"]\nurl = "{registry.url}"\n{realm}')
         flags = ["--config", str(config)]
-        cluster = running.enter_context(Cluster(tmp_path, registry.address, supernode_flags=flags, peer_flags=flags))
-        yield cluster.add_peer().proxy, auth is not None
+        cluster = running.enter_context(Cluster(folder, registry.address, supernode_flags=flags, peer_flags=flags))
+        yield Mirror(cluster.add_peer().proxy, auth is not None, registry, writer)
 
 
 def _rows(client: str, way: str) -> pytest.MarkDecorator:
@@ -212,20 +232,24 @@ def _rows(client: str, way: str) -> pytest.MarkDecorator:
 
 
 @_rows("Docker 29 (containerd image store)", NS)
-def test_docker_29_pulls_with_its_containerd_store(mirror: tuple[str, bool], image: Image) -> None:
-    by_hosts_toml(Client(mirror[0], False, "docker/29.0.0 go/go1.25 containerd/2.1", mirror[1]), image)
+def test_docker_29_pulls_with_its_containerd_store(mirror: Mirror, tmp_path: Path) -> None:
+    image = mirror.push(0, tmp_path)
+    by_hosts_toml(Client(mirror, REPOSITORIES[0], False, "docker/29.0.0 go/go1.25 containerd/2.1"), image)
 
 
 @_rows("containerd 2, many ranges a layer", NS)
-def test_containerd_2_reads_a_layer_by_many_ranges(mirror: tuple[str, bool], image: Image) -> None:
-    by_many_ranges(Client(mirror[0], False, "containerd/2.1.4", mirror[1]), image)
+def test_containerd_2_reads_a_layer_by_many_ranges(mirror: Mirror, tmp_path: Path) -> None:
+    image = mirror.push(1, tmp_path)
+    by_many_ranges(Client(mirror, REPOSITORIES[1], False, "containerd/2.1.4"), image)
 
 
 @_rows("kubelet with a pull secret", NS)
-def test_the_kubelet_pulls_with_a_pull_secret(mirror: tuple[str, bool], image: Image) -> None:
-    by_pull_secret(Client(mirror[0], False, "containerd/1.7.27", mirror[1]), image)
+def test_the_kubelet_pulls_with_a_pull_secret(mirror: Mirror, tmp_path: Path) -> None:
+    image = mirror.push(2, tmp_path)
+    by_pull_secret(Client(mirror, REPOSITORIES[2], False, "containerd/1.7.27"), image)
 
 
 @_rows("CRI-O", PREFIX)
-def test_cri_o_pulls_by_the_registrys_name_in_the_path(mirror: tuple[str, bool], image: Image) -> None:
-    by_registries_conf(Client(mirror[0], True, "cri-o/1.34.0", mirror[1]), image)
+def test_cri_o_pulls_by_the_registrys_name_in_the_path(mirror: Mirror, tmp_path: Path) -> None:
+    image = mirror.push(3, tmp_path)
+    by_registries_conf(Client(mirror, REPOSITORIES[3], True, "cri-o/1.34.0"), image)
