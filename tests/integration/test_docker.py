@@ -23,8 +23,8 @@ pytestmark = [
     pytest.mark.client("dockerd", "docker", "docker-registry", "ip", "tc", "nsenter", "curl"),
 ]
 
-SIZES_BYTES = (500, 40_000, 3_000_000, 9_000_000, 18_000_000)
-RATE_BYTES_S = 2_500_000  # of the origin: 30 MB take it 12 s
+SIZES_BYTES = (500, 40_000, 2_000_000, 4_000_000, 6_000_000)
+RATE_BYTES_S = 2_000_000  # of the origin: 12 MB take it 6 s
 PULL_TIMEOUT_S = 180.0
 
 
@@ -53,7 +53,7 @@ def test_two_dockerds_pull_at_once_and_the_origin_sends_each_layer_once(
         assert [pull.wait(PULL_TIMEOUT_S), other_pull.wait(PULL_TIMEOUT_S)] == [0, 0], (
             pull.log_tail() + other_pull.log_tail()
         )
-    assert time.monotonic() - begun_s >= 10
+    assert time.monotonic() - begun_s >= 5
     unpacked = [daemon.file_digests("random:latest") for daemon in (one, other)]
     assert len(unpacked[0]) == len(SIZES_BYTES)
     assert unpacked[0] == unpacked[1]

@@ -63,6 +63,8 @@ class FakeOrigin:
 
     blobs: dict[str, bytes] = field(default_factory=dict)
     ranges: bool = True
+    # Off: who shares it among tests has nothing open after each.
+    keep_alive: bool = True
     chunked: bool = False
     head_status: int | None = None
     # Where blobs are to be had: this URL and the path; the query stands for a signature.
@@ -117,6 +119,11 @@ class _Handler(QuietHandler):
             self._answer()
 
     do_HEAD = do_GET
+
+    def end_headers(self) -> None:
+        if not self.origin.keep_alive:
+            self.send_header("Connection", "close")
+        super().end_headers()
 
     def _answer(self) -> None:
         origin = self.origin
