@@ -21,8 +21,6 @@ from tests.support.site import (
 if TYPE_CHECKING:
     from benchmarks.cluster.image import Image
 
-    pass
-
 pytestmark = [
     pytest.mark.root,
     pytest.mark.client("containerd", "ctr", "docker-registry", "ip", "tc", "nsenter", "curl"),
@@ -33,34 +31,33 @@ Start = Callable[[str, str], Containerd]
 
 
 @pytest.mark.pulls("containerd, ctr", NS, NO_LOGIN)
-def test_ctr_pulls_by_hosts_toml(site: Site, node: ClientNode, image: Image, containerd: Start) -> None:
-    daemon = containerd(node.client.name, node.peer.proxy_url)
-    daemon.pull("docker.io/library/random:latest")
-    assert {blob.digest for blob in image.blobs} <= daemon.content()
+def test_ctr_pulls_by_hosts_toml_and_the_second_time_from_the_store(
+    site: Site, node: ClientNode, image: Image, containerd: Start
+) -> None:
+    pull_by_ctr(containerd, node, "docker.io/library/random:latest", image)
     assert_left_the_origin_once(site.origin, image.blobs)
     assert_all_came_by_the_swarm(node.peer, image)
     assert [exchange.query for exchange in site.origin.ledger().exchanges if exchange.query] == []
-
-
-def test_a_registry_is_found_by_host_and_port(site: Site, node: ClientNode, image: Image, containerd: Start) -> None:
-    daemon = containerd(node.client.name, node.peer.proxy_url)
-    daemon.pull(f"{site.origin.address}/library/random:latest")
-    assert {blob.digest for blob in image.blobs} <= daemon.content()
-    assert_left_the_origin_once(site.origin, image.blobs)
-    assert_all_came_by_the_swarm(node.peer, image)
-
-
-def test_a_second_ctr_pulls_from_the_store_alone(site: Site, node: ClientNode, image: Image, containerd: Start) -> None:
-    for _ in range(2):
-        daemon = containerd(node.client.name, node.peer.proxy_url)
-        daemon.pull("quay.io/library/random:latest")
-        assert {blob.digest for blob in image.blobs} <= daemon.content()
+    pull_by_ctr(containerd, node, "docker.io/library/random:latest", image)
     assert_left_the_origin_once(site.origin, image.blobs)
     assert_stored_blobs_suffice(node.peer, image)
 
 
+def pull_by_ctr(containerd: Start, node: ClientNode, reference: str, image: Image) -> None:
+    """By a containerd that has nothing yet."""
+    with containerd(node.client.name, node.peer.proxy_url) as daemon:
+        daemon.pull(reference)
+        assert {blob.digest for blob in image.blobs} <= daemon.content()
+
+
+def test_a_registry_is_found_by_host_and_port(site: Site, node: ClientNode, image: Image, containerd: Start) -> None:
+    pull_by_ctr(containerd, node, f"{site.origin.address}/library/random:latest", image)
+    assert_left_the_origin_once(site.origin, image.blobs)
+    assert_all_came_by_the_swarm(node.peer, image)
+
+
 @pytest.mark.pulls("containerd, CRI", NS, NO_LOGIN)
-def test_cri_pulls_three_layers_at_a_time_over_connections_it_keeps(
+def test_cri_pulls_three_layers_at_a_time_over_connections_it_keeps_and_later_from_the_store(
     site: Site, node: ClientNode, image: Image, containerd: Start
 ) -> None:
     host, _, port = node.peer.proxy.rpartition(":")
@@ -79,13 +76,8 @@ def test_cri_pulls_three_layers_at_a_time_over_connections_it_keeps(
     assert len({exchange.client for exchange in exchanges}) < len(exchanges)
     assert_left_the_origin_once(site.origin, image.blobs)
     assert_all_came_by_the_swarm(node.peer, image)
-
-
-def test_cri_pulls_a_removed_image_again_without_the_origins_blobs(
-    site: Site, node: ClientNode, image: Image, containerd: Start
-) -> None:
-    for _ in range(2):
-        with containerd(node.client.name, node.peer.proxy_url).cri() as cri:
-            assert cri.pull("docker.io/library/random:latest") == image.config.digest
+    # A containerd that has nothing yet.
+    with containerd(node.client.name, node.peer.proxy_url).cri() as cri:
+        assert cri.pull("quay.io/library/random:latest") == image.config.digest
     assert_left_the_origin_once(site.origin, image.blobs)
     assert_stored_blobs_suffice(node.peer, image)

@@ -45,12 +45,20 @@ IMAGE = f"{HOST}/library/random:latest"
 
 
 class SecureSite:
-    """A registry behind TLS that a supernode and two nodes know as HOST; each node has a client's namespace."""
+    """A registry behind TLS that a supernode and all nodes know as HOST."""
 
-    def __init__(self, origin: CountingProxy, cluster: Cluster, nodes: list[ClientNode]) -> None:
+    def __init__(self, lab: Lab, origin: CountingProxy, cluster: Cluster) -> None:
+        self._lab = lab
         self.origin = origin
         self.cluster = cluster
-        self.nodes = nodes
+
+    def add_node(self) -> ClientNode:
+        """With a client's namespace."""
+        node = self._lab.add_node()
+        client = node.add_client()
+        peer = self.cluster.add_peer(node, proxy_host=client.gateway)
+        self.cluster.wait_for_sessions(len(self.cluster.peers))
+        return ClientNode(peer, client)
 
 
 @pytest.fixture
@@ -64,13 +72,7 @@ def secure(lab: Lab, registry: Registry, tmp_path: Path) -> Iterator[SecureSite]
         with Cluster(
             tmp_path, origin.address, host=lab.host_address, supernode_flags=flags, peer_flags=flags
         ) as cluster:
-            nodes = []
-            for _ in range(2):
-                node = lab.add_node()
-                client = node.add_client()
-                nodes.append(ClientNode(cluster.add_peer(node, proxy_host=client.gateway), client))
-            cluster.wait_for_sessions(2)
-            yield SecureSite(origin, cluster, nodes)
+            yield SecureSite(lab, origin, cluster)
 
 
 def proxied(node: ClientNode) -> dict[str, str]:
@@ -84,7 +86,7 @@ def proxied(node: ClientNode) -> dict[str, str]:
 def test_two_dockerds_with_a_proxy_pull_one_image_and_the_registry_sends_it_once(
     secure: SecureSite, image: Image
 ) -> None:
-    for node in secure.nodes:
+    for node in [secure.add_node(), secure.add_node()]:
         with DockerDaemon(netns=node.client.name, environment=proxied(node)) as dockerd:
             assert dockerd.pull(IMAGE) == image.top.digest
             assert len(dockerd.file_digests(IMAGE)) == len(image.layers)
@@ -94,7 +96,7 @@ def test_two_dockerds_with_a_proxy_pull_one_image_and_the_registry_sends_it_once
 
 @pytest.mark.pulls("skopeo", PROXY, NO_LOGIN)
 def test_skopeo_with_a_proxy_pulls_by_the_swarm(secure: SecureSite, image: Image) -> None:
-    node = secure.nodes[0]
+    node = secure.add_node()
     with Skopeo([], netns=node.client.name) as skopeo:
         skopeo.environment |= proxied(node)
         assert wrongly_named_files(skopeo.pull(IMAGE)) == []
@@ -106,7 +108,7 @@ def test_skopeo_with_a_proxy_pulls_by_the_swarm(secure: SecureSite, image: Image
 def test_curl_sees_the_registry_by_the_nodes_certificate_and_nothing_else_by_it(
     secure: SecureSite, image: Image
 ) -> None:
-    node = secure.nodes[0]
+    node = secure.add_node()
     ca = node.peer.data_dir / "interception" / "ca.pem"
 
     def curl(*words: str) -> str:
@@ -122,7 +124,7 @@ def test_curl_sees_the_registry_by_the_nodes_certificate_and_nothing_else_by_it(
 
 
 def test_nothing_on_the_node_or_beside_it_is_reached_through_its_proxy(secure: SecureSite, lab: Lab) -> None:
-    node = secure.nodes[0]
+    node = secure.add_node()
     with socket.create_server((lab.host_address, 0)) as listener:
         port = listener.getsockname()[1]
         targets = [
