@@ -151,7 +151,8 @@ def test_ranges_do_not_wait_for_a_pull_of_the_whole(
 ) -> None:
     digest, content = blob
     reader, puller = cluster.peers[:2]
-    origin.set_rate(SIZE_BYTES // 16)
+    # A piece takes it a second, and half of the blob far longer than any machine takes for two.
+    origin.set_rate(PIECE_BYTES)
     with ThreadPoolExecutor(1) as pulls:
         pull = pulls.submit(get, puller.proxy, blob_target(digest))
         read_ranges(reader.proxy, digest, (0, 10))

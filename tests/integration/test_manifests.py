@@ -19,6 +19,7 @@ from benchmarks.cluster.processes import wait_until
 from benchmarks.cluster.proxy_process import CountingProxyProcess, ProxyControl
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
+from tests.support.counts import assert_metric
 from tests.support.passwords import USER, basic_authorization, password_auth
 from tests.support.pullers import ACCEPTED, Answer, get, manifest_target, pull_image
 
@@ -190,8 +191,8 @@ def assert_starts_by_what_was_said_last(peer: Peer, pushed: Pushed) -> None:
     answers = pushed.pull(peer, MINE)
     assert [answer.sha256 for answer in answers] == pushed.wanted
     assert all("110 layercast" in answer.headers.get("warning", "") for answer in answers)
-    assert peer.metrics().value("layercast_stale_answers_total", kind="manifest") == 2
-    assert peer.metrics().value("layercast_stale_answers_total", kind="blob") == len(pushed.image.blobs)
+    assert_metric(peer, "layercast_stale_answers_total", 2, kind="manifest")
+    assert_metric(peer, "layercast_stale_answers_total", len(pushed.image.blobs), kind="blob")
     for headers in (ACCEPTED, ACCEPTED | basic_authorization(USER, "wrong")):
         assert {answer.status for answer in pushed.pull(peer, headers)} == {503}
 

@@ -112,6 +112,7 @@ def test_no_credential_goes_to_the_supernode_or_another_node(
             secret.pull(peer.proxy)
         meant = {int(peer.proxy.rpartition(":")[2]) for peer in peers}
         meant |= {int(address.rpartition(":")[2]) for address in (secret.registry.address, secret.tokens.address)}
+        wire.settle()
         assert wire.carries(secret.token.rpartition(".")[2].encode(), set()), "it is seen where it is meant to be"
         digest = secret.images[PUBLIC].layers[-1].digest.encode()
         assert wire.carries(digest, meant), "what nodes tell the supernode is seen through its mask"

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import secrets
 import socket
 import threading
 from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
+
+from benchmarks.cluster.processes import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,9 +97,16 @@ class Wire:
         self._thread.join()
         self._socket.close()
 
-    def bytes_of(self, *ports: int) -> int:
-        """How much went from or to one of these ports."""
-        return sum(len(content) for flow, content in list(self._flows.items()) if set(flow) & set(ports))
+    def settle(self) -> None:
+        """Return when all that went over loopback before is known here: what was sent last has come."""
+        mark = secrets.token_bytes(16)
+        with (
+            socket.create_server(("127.0.0.1", 0)) as listener,
+            socket.create_connection(listener.getsockname()) as sender,
+        ):
+            sender.sendall(mark)
+            flow = sender.getsockname()[1], listener.getsockname()[1]
+            wait_until(lambda: mark in bytes(self._flows.get(flow, b"")), "what was sent over loopback last")
 
     def carries(self, secret: bytes, but: set[int]) -> list[tuple[int, int]]:
         """The flows that had it in any form, masked or not, and have none of the ports `but`."""
