@@ -31,8 +31,11 @@ def grant(state: State, member: Member, piece: int, source: Node) -> None:
     lease.expires_in_s = just_in_time.expiry_s(state, lease)
     ahead, before = lease.before[UP] is not None, lease.before[DOWN]
     just_in_time.start_if_free(state, lease)
+    just_in_time.await_turn(state, lease)
     # One source sends the one after the other by itself.
-    behind = 0 if before is None or (ahead and before.source is source) else before.number
+    by_itself = before is not None and ahead and before.source is source
+    asked_behind = None if by_itself else just_in_time.asked_behind(state, lease)
+    behind = 0 if asked_behind is None else asked_behind.number
     state.counters["granted"] += 1
     text = "lease %x: %d -> %d ahead" if ahead else "lease %x: %d -> %d"
     number = lease.number

@@ -160,11 +160,10 @@ def _slots_kept(node: Node, link: Link) -> None:
     assert len(heads) <= most, f"{where}: {len(heads)} of {link.slots}, {stalled} stalled"
     followed = [id(lease.before[way]) for lease in leases if lease not in heads]
     assert len(set(followed)) == len(followed), f"{where}: two wait for one transfer"
-    # Behind a first copy that waits at the seed one more may.
-    ahead = [lease for lease in leases if way == UP and node.peer == SEED and lease.before[UP] in heads]
-    known = [*heads, *ahead]
-    assert set(followed) <= {id(lease) for lease in known}, f"{where}: waits in vain"
-    expected = {lease.number for lease in known if lease.ending[way] and not lease.stalled and lease.after[way] is None}
+    assert set(followed) <= {id(lease) for lease in leases}, f"{where}: waits in vain"
+    expected = {
+        lease.number for lease in leases if lease.ending[way] and not lease.stalled and lease.after[way] is None
+    }
     assert {lease.number for lease in link.ending} == expected, f"{where}: ends to follow"
 
 

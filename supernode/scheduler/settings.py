@@ -17,12 +17,12 @@ class SchedulerSettings:
     # --- rule 1, just in time ---
     # A lease is granted this part of a transfer before its source's predicted end; its receiver can be chosen a little
     # earlier, so that each source finds some to choose from. Longer, and transfers overlap or wait for one another.
-    ahead_part: float = 0.05
+    ahead_part: float = 0.08
     choice_factor: float = 1.1
-    # What a grant takes to become a transfer until that is measured, and what part of the measured time (which
-    # includes the report's way) a lease is granted ahead at least.
+    # At least as long as a grant lately took to become a transfer (and a report to come, by which ends are heard of
+    # late), and so many times what that mostly varies by. Until it is measured, this.
     reaction_s: float = 0.002
-    reaction_part: float = 0.6
+    reaction_deviations: float = 2.0
     # A transfer gets this many times its predicted duration, never less than the minimum: a short stall is no fault.
     expiry_factor: float = 4.0
     expiry_min_s: float = 5.0
@@ -170,8 +170,13 @@ SHARED_PART: Final = 0.35
 NEAR_BANDS: Final = 2
 # A shorter time says nothing about a link, whoever states it; it would only make its rate infinite.
 BRIEFEST_S: Final = 1e-6
-# How slowly the typical rate, and the measured reaction time, follow one transfer.
+# How slowly the typical rate, and the measured reaction time and what it varies by, follow one transfer.
 TYPICAL_PART: Final = 1 / 64
+REACTION_PART: Final = 1 / 16
+# One time counts as no more than so many times what was expected.
+REACTION_FACTOR: Final = 4.0
+# Leases that wait one behind the other over a link, where a transfer is over before the next grant has become one.
+WAITING_MAX: Final = 6
 
 # --- timers ---------------------------------------------------------------------------------------------------------
 

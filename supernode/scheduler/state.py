@@ -81,6 +81,7 @@ class State:
         self.typical_rate: float | None = None
         # From a grant to a node that is free until its transfer begins, and the way of the report that says so.
         self.reaction_s = settings.reaction_s
+        self.reaction_deviation_s = 0.0
         self.swarms: dict[int, Swarm] = {}
         self.plans: dict[int, OriginPlan] = {}
         self.leases: dict[int, Lease] = {}

@@ -12,6 +12,7 @@ from supernode.scheduler import copies
 from supernode.scheduler.contract import SEED, CancelLease
 from supernode.scheduler.records import DOWN, UP
 from supernode.scheduler.rules import admission, link_rates, rack_copies
+from supernode.scheduler.settings import WAITING_MAX
 
 if TYPE_CHECKING:
     from supernode.scheduler.records import Lease, Link
@@ -104,11 +105,71 @@ def _openings(state: State, lease: Lease) -> tuple[float, float]:
     assert lease.duration_s is not None
     settings = state.settings
     end_s = lease.started_at + lease.duration_s
-    ahead_s = max(settings.ahead_part * lease.duration_s, settings.reaction_part * state.reaction_s)
+    ahead_s = _ahead_s(state, lease.duration_s)
     down_s = end_s - settings.choice_factor * ahead_s
     if lease.source.peer == SEED:
         return down_s, min(end_s - settings.seed_ahead_part * lease.duration_s, down_s)
     return down_s, end_s - ahead_s
+
+
+def _ahead_s(state: State, duration_s: float) -> float:
+    """How long before the end of a transfer the next is granted."""
+    settings = state.settings
+    reaction_s = state.reaction_s + settings.reaction_deviations * state.reaction_deviation_s
+    return max(settings.ahead_part * duration_s, reaction_s)
+
+
+def await_turn(state: State, lease: Lease) -> None:
+    """It waits for another. Where it is over before the next grant becomes a transfer, that one is looked for now."""
+    if lease.started_at is not None or lease.inline or lease.duration_s is None:
+        return
+    ahead_s = _ahead_s(state, lease.duration_s)
+    if ahead_s > lease.duration_s:
+        opens_s = _end_s(state, lease) - ahead_s
+        if opens_s <= state.now:
+            open_waiting(state, lease)
+        else:
+            state.timers.set_lease(opens_s, lease)
+
+
+def open_waiting(state: State, lease: Lease) -> None:
+    """Let others be granted to follow a lease that itself waits."""
+    for link in lease.links:
+        if not lease.ending[link.way] and lease.after[link.way] is None and _waiting(lease, link.way) < WAITING_MAX:
+            lease.ending[link.way] = True
+            link.ending.append(lease)
+            admission.refresh(link)
+            link.wake()
+
+
+def asked_behind(state: State, lease: Lease) -> Lease | None:
+    """The lease at its receiver that is to be nearly over before it is asked for: the one that it waits for there, or
+    where that is over before a request is answered, one that is over earlier; None to ask at once.
+    """
+    before = lease.before[DOWN]
+    left_s = state.reaction_s
+    while before is not None and before.duration_s is not None and left_s > before.duration_s / 2:
+        left_s -= before.duration_s
+        before = before.before[DOWN]
+    return before
+
+
+def _waiting(lease: Lease, way: int) -> int:
+    """How many it waits for over this link, one behind the other."""
+    count = 0
+    before = lease.before[way]
+    while before is not None:
+        count += 1
+        before = before.before[way]
+    return count
+
+
+def _end_s(state: State, lease: Lease) -> float:
+    """When its transfer will be over as far as can be told."""
+    duration_s = lease.duration_s or 0.0
+    if lease.started_at is not None:
+        return max(state.now, lease.started_at + duration_s)
+    return duration_s + max(_end_s(state, before) for before in lease.before if before is not None)
 
 
 def await_end(state: State, lease: Lease) -> None:

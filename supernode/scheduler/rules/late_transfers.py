@@ -23,6 +23,9 @@ def timer_due(state: State, lease: Lease) -> bool:
         return True
     if lease.overdue:
         return _review(state, lease)
+    if lease.started_at is None:
+        just_in_time.open_waiting(state, lease)
+        return False
     up, down = lease.links
     if lease.duration_s is None and not lease.ending[DOWN]:
         return _look_again(state, lease)
@@ -35,9 +38,8 @@ def timer_due(state: State, lease: Lease) -> bool:
     else:
         lease.overdue = True
         down.wake()
-        for waiting in (lease, *_waiting_behind(lease), lease.after[DOWN]):
-            if waiting is not None:
-                state.release_first_copy(waiting)
+        for waiting in (lease, *_waiting_behind(lease, UP), *_waiting_behind(lease, DOWN)):
+            state.release_first_copy(waiting)
         _make_way(state, lease)
         _await_review(state, lease)
     return False
@@ -86,10 +88,10 @@ def _look_again(state: State, lease: Lease) -> bool:
     return False
 
 
-def _waiting_behind(lease: Lease) -> list[Lease]:
-    """What waits behind it at its source, the next first."""
+def _waiting_behind(lease: Lease, way: int) -> list[Lease]:
+    """What waits behind it at its source, or its receiver, the next first."""
     found = []
-    while (after := lease.after[UP]) is not None:
+    while (after := lease.after[way]) is not None:
         found.append(after)
         lease = after
     return found
@@ -102,8 +104,8 @@ def _make_way(state: State, lease: Lease) -> None:
         # Two such transfers at one end: that one is the slow one, and a third would get it nothing more.
         if not any(other.stalled for other in link.leases.values()):
             link.idle_part = 1.0
-    for following in (*reversed(_waiting_behind(lease)), lease.after[DOWN]):
-        if following is not None and following.number in state.leases:
+    for following in (*reversed(_waiting_behind(lease, UP)), *reversed(_waiting_behind(lease, DOWN))):
+        if following.number in state.leases:
             just_in_time.cancel(state, following, "the transfer before it is overdue")
     lease.stalled = True
     for link in lease.links:

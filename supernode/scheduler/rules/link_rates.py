@@ -19,6 +19,8 @@ from supernode.scheduler.settings import (
     MORE,
     RATE_FALL,
     RATE_RISE,
+    REACTION_FACTOR,
+    REACTION_PART,
     SHARED_PART,
     SURE_SAMPLES,
     TYPICAL_PART,
@@ -111,7 +113,10 @@ def learn_from(state: State, lease: Lease, elapsed_s: float) -> None:
     rate = lease.size_bytes / elapsed_s
     if lease.started_at == lease.granted_at:
         took_s = max(0.0, state.now - elapsed_s - lease.granted_at)
-        state.reaction_s += TYPICAL_PART * (took_s - state.reaction_s)
+        # A stall of a machine tells little of what others will take.
+        off_s = min(took_s, REACTION_FACTOR * (state.reaction_s + state.reaction_deviation_s)) - state.reaction_s
+        state.reaction_s += REACTION_PART * off_s
+        state.reaction_deviation_s += REACTION_PART * (abs(off_s) - state.reaction_deviation_s)
     up, down = lease.links
     beside_up, beside_down = _beside(up, lease, rate, state.now), _beside(down, lease, rate, state.now)
     up_speed, down_speed = up.speed(), down.speed()

@@ -77,3 +77,43 @@ def test_a_slow_origin_gives_the_first_transfer_no_more_time() -> None:
     play.want(1)
     lease = only_grant(play.seed_gets(0, after_s=600.0))
     assert lease.expires_in_s == SchedulerSettings().expiry_unknown_s
+
+
+def slow_to_react(reaction_s: float) -> Playbook:
+    """A grant takes so long to become a transfer, and a piece takes a second."""
+    return Playbook(Scheduler(seed=1, epoch=1, settings=SchedulerSettings(reaction_s=reaction_s), seed_upload_slots=8))
+
+
+def test_where_a_grant_takes_longer_than_a_transfer_several_wait_behind_one_another() -> None:
+    play = slow_to_react(2.5)
+    play.join(1, 3, rate=RATE)
+    play.open_at_peers(5)
+    play.hold(1, "*****")
+    first, *waiting = grants(play.want(3))
+    assert [lease.ahead for lease in (first, *waiting)] == [False, True, True]
+    (fourth,) = grants(play.wake())
+    # It will begin three seconds after the first, and takes 2.5 s to.
+    assert play.now == 0.5
+    assert fourth.ahead
+
+
+def test_a_piece_is_asked_for_before_the_one_before_it_begins_where_that_is_over_first() -> None:
+    play = slow_to_react(1.2)
+    play.join(1, 2, 4, 3, rate=RATE)
+    play.open_at_peers(3)
+    for peer, held in ((1, "*  "), (2, " * "), (4, "  *")):
+        play.hold(peer, held)
+    first, second, third = grants(play.want(3)) + grants(play.wake())
+    # Its answer takes longer than half of the first transfer, the most that a receiver asks ahead by itself.
+    assert (first.behind, second.behind) == (0, 0)
+    assert third.behind == first.lease_id
+
+
+def test_what_a_grant_takes_is_learned_and_one_stall_counts_for_little() -> None:
+    play = slow_to_react(0.002)
+    play.join(1, 2, 3, rate=RATE)
+    play.open_at_peers(4)
+    play.hold(1, "****")
+    state = play.scheduler.inspect()
+    play.tell(contract.PieceStored(1, 2, 0, only_grant(play.want(2)[:1]).lease_id, 1.0), after_s=61.0)
+    assert state.reaction_s < 0.01
