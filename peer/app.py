@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import functools
 import logging
 import os
 import random
@@ -52,7 +54,7 @@ from peer.transport.server import UploadServer
 from proto import VERSION
 from proto.config.settings import reloaded
 from proto.config.values import HostPort, is_loopback, parse_host_port
-from proto.errors import ConfigError
+from proto.errors import ConfigError, LocalError
 from proto.ids import peer_name
 from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.runtime import resources
@@ -65,7 +67,7 @@ from proto.wire.tickets import Identity, sign_hello
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from peer.config import PeerConfig
     from proto.ids import Digest
@@ -80,6 +82,9 @@ DESCRIPTORS: Final = 8192
 LISTEN_BACKLOG: Final = 1024
 # Threads that wake for each 8 MiB of a sendfile or a few milliseconds' poll; they never wait for a client.
 SENDFILE_THREADS: Final = 4
+# How long an operator's drain waits for what is being sent to other nodes, and how often it looks.
+DRAIN_S: Final = 60.0
+DRAIN_LOOK_S: Final = 0.1
 # Tunnels of clients at a time; each has a thread that mostly waits. docker opens one a request, six at a time.
 TUNNELS_MAX: Final = 256
 # As long as an origin's or a client's longest silence that anything here waits for, twice.
@@ -91,6 +96,8 @@ class Peer:
 
     def __init__(self, config: PeerConfig) -> None:
         self._config = config
+        # As settings say; an operator's drain is something else.
+        self._configured_p2p = config.p2p
         self._upstreams = config.upstreams
         self._closing = contextlib.ExitStack()
         self._runners: list[web.AppRunner] = []
@@ -213,7 +220,8 @@ class Peer:
             if config.p2p:
                 await self._connect(self._session)
         # Not before: without the swarm what it finds would be asked of the origin, by each node.
-        upkeep.begin(self._store, config.data_dir, config, "being fetched again", self._closing)
+        drain = {"drain": functools.partial(self._drain_command, asyncio.get_running_loop())}
+        upkeep.begin(self._store, config.data_dir, config, "being fetched again", self._closing, drain)
         await self._serve_clients(node)
         self.health.ready()
         if self._intercepts:
@@ -400,7 +408,11 @@ class Peer:
     # --- while it runs -----------------------------------------------------------------------------------------
 
     async def reload(self, config: PeerConfig) -> None:
-        """Apply the options that may change at run time: allow-lists, rate limits, the p2p switch."""
+        """Apply the options that may change at run time: allow-lists, rate limits, the p2p switch. Ends a drain."""
+        self._configured_p2p = config.p2p
+        await self._apply(config)
+
+    async def _apply(self, config: PeerConfig) -> None:
         async with self._reloading:
             await self._reload(config)
 
@@ -423,6 +435,25 @@ class Peer:
             elif self._session is not None:
                 await self._connect(self._session)
         logger.info("reloaded p2p=%s upload_rate_bytes_s=%d", config.p2p, config.upload_rate_bytes_s)
+
+    def _drain_command(
+        self, loop: asyncio.AbstractEventLoop, argument: str, say: Callable[[str], None]
+    ) -> tuple[str, int]:
+        """An operator's, from a thread: no other node is served, or, with "undo", all are again. Raises LocalError."""
+        shares = argument == "undo"
+        wanted = self._configured_p2p if shares else False
+        changing = self._apply(dataclasses.replace(self._config, p2p=wanted))
+        asyncio.run_coroutine_threadsafe(changing, loop).result(DRAIN_S)
+        if shares:
+            return ("shares again" if wanted else "p2p = false is its setting: it shares nothing"), 0
+        say("no other node is sent here any more; its own clients are served from its store and from upstream")
+        until_s = time.monotonic() + DRAIN_S
+        while self._upload.active and time.monotonic() < until_s:
+            time.sleep(DRAIN_LOOK_S)
+        left = self._upload.active
+        if left:
+            raise LocalError(f"{left} transfers to other nodes still run after {DRAIN_S:g} s; they end with the peer")
+        return "drained: nothing is sent to other nodes; stop it when its clients are done", 0
 
     def _evicted(self, digest: Digest) -> None:
         """From any thread."""

@@ -24,7 +24,10 @@ COMMANDS: Final = {
     "pull": "pull",
     "setup": "setup",
     "doctor": "doctor",
+    "drain": "drain",
     "status": "status",
+    "nodes": "nodes",
+    "top": "top",
     "verify": "upkeep",
     "evict": "upkeep",
 }
@@ -38,6 +41,9 @@ Peer-to-peer distribution of container image layers: the origin registry sends e
   layercast setup containerd      have this machine's containerd pull through its peer; --undo takes it back
   layercast doctor                what is wrong on this node, and the command that mends it
   layercast status                how the peer and the supernode are
+  layercast nodes                 the nodes that are connected to a supernode
+  layercast top                   what a cluster does, again and again
+  layercast drain                 have this node serve no other any more, before it is stopped
   layercast verify [DIGEST]       read what this node's store holds, and drop what has rotted
   layercast evict DIGEST          delete a blob from this node's store
 """

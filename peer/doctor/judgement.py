@@ -112,7 +112,9 @@ def _running_peer(facts: Facts, link: str) -> Iterator[Finding]:
         text = f"it runs release {said.get('version')}, this program is {facts.version}"
         yield Finding(link, text, "version_differs", "systemctl restart layercast-peer")
     if not said.get("p2p", True):
-        yield Finding(link, "p2p = false: it shares nothing", "sharing_off", "set p2p = true, then SIGHUP the peer")
+        yield Finding(
+            link, "p2p = false: it shares nothing", "sharing_off", "layercast drain --undo; or p2p = true, then SIGHUP"
+        )
     if limit == 0 or limit >= wanted:
         yield Finding(link, f"ready, release {said.get('version')}")
 

@@ -16,10 +16,11 @@ from proto.runtime.operator_socket import OperatorSocket
 
 if TYPE_CHECKING:
     import contextlib
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from proto.config.service_settings import ServiceSettings
+    from proto.runtime.operator_socket import OperatorCommand
 
 # Exit code, as of a pull whose digest did not match.
 ROTTEN: Final = 3
@@ -37,13 +38,20 @@ def open_store(data_dir: Path, settings: ServiceSettings) -> DiskStore:
 
 
 def begin(
-    store: DiskStore, data_dir: Path, settings: ServiceSettings, refetched: str, closing: contextlib.ExitStack
+    store: DiskStore,
+    data_dir: Path,
+    settings: ServiceSettings,
+    refetched: str,
+    closing: contextlib.ExitStack,
+    further: Mapping[str, OperatorCommand] | None = None,
 ) -> None:
-    """Until `closing` is closed. Not before the listeners of `store` are there. Raises LocalError."""
+    """Until `closing` is closed. Not before the listeners of `store` are there. `further` are commands of the service
+    beside the store's. Raises LocalError.
+    """
     scrub = Scrub(store, interval_s=settings.scrub_interval_s, rate_bytes_s=settings.scrub_rate_bytes_s)
     closing.callback(scrub.close)
     upkeep = Upkeep(store, refetched)
-    operator = OperatorSocket(data_dir, {"verify": upkeep.verify, "evict": upkeep.evict})
+    operator = OperatorSocket(data_dir, {"verify": upkeep.verify, "evict": upkeep.evict, **(further or {})})
     closing.callback(operator.close)
     closing.callback(upkeep.stop)
 

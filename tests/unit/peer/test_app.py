@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import random
 import shutil
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -15,6 +17,7 @@ import pytest
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.app import Peer
+from peer.cli.main import main
 from peer.config import load
 from proto.errors import ConfigError
 from tests.support.fake_origin import FakeOrigin, Fault, fake_origin
@@ -178,6 +181,34 @@ async def test_a_reload_turns_sharing_off_and_on(tmp_path: Path, origin: FakeOri
             await peer.reload(config_of(tmp_path, *flags))
             await asyncio.to_thread(wait_until, lambda: sample("layercast_supernode_connected") == 1, "the session")
             assert supernode.sessions == 2
+
+
+@pytest.mark.asyncio
+async def test_a_drained_node_serves_its_clients_and_no_other_node_until_that_is_undone(
+    tmp_path: Path, origin: FakeOrigin
+) -> None:
+    async with scripted_supernode() as supernode:
+        flags = ["--default-upstream", origin.url, "--supernode", supernode.url, "--open"]
+        async with running(config_of(tmp_path, *flags)) as peer:
+            sample = peer.metrics.registry.get_sample_value
+            connected = partial(sample, "layercast_supernode_connected")
+            await asyncio.to_thread(wait_until, lambda: connected() == 1, "the session")
+            assert await asyncio.to_thread(main, ["drain", "--data-dir", str(tmp_path)]) == 0
+            assert connected() == 0
+            assert json.loads((await get(peer.proxy_address, "/v1/status"))[1])["p2p"] is False
+            assert (await get(peer.proxy_address, blob_path(origin)))[1] == CONTENT
+            assert await asyncio.to_thread(main, ["drain", "--undo", "--data-dir", str(tmp_path)]) == 0
+            await asyncio.to_thread(wait_until, lambda: connected() == 1, "the session")
+
+
+@pytest.mark.asyncio
+async def test_a_node_that_shares_nothing_by_its_settings_is_not_made_to(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with running(config_of(tmp_path, "--p2p", "false")) as peer:
+        assert await asyncio.to_thread(main, ["drain", "--undo", "--data-dir", str(tmp_path)]) == 0
+        assert "p2p = false is its setting" in capsys.readouterr().out
+        assert json.loads((await get(peer.proxy_address, "/v1/status"))[1])["p2p"] is False
 
 
 @pytest.mark.asyncio

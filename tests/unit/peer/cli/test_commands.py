@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from tests.unit.peer.proxy.harness import Reply, Seen, scripted_origin
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
 METRICS = b"""# TYPE layercast_bytes_total counter
 layercast_bytes_total{source="peer"} 5368709120
@@ -74,6 +76,75 @@ def test_status_of_nothing_is_one_line(capsys: pytest.CaptureFixture[str]) -> No
         url = f"http://{gone.authority}"
     assert main(["status", "--peer", url]) == 1
     assert capsys.readouterr().err.startswith(f"layercast status: peer {url}: does not answer")
+
+
+STATUS = {
+    "sessions": 2,
+    "swarms_open": 1,
+    "quarantined": [],
+    "swarms": [
+        {"digest": "sha256:" + "a" * 64, "size_bytes": 3 << 20, "pieces": 12, "seed_pieces": 6, "members": 2}
+        | {"wanted_by": 2, "origin": "fetching"}
+    ],
+}
+NODE = {"node": 1, "peer": "ab12", "address": "10.0.0.7:65002", "zone": "eu", "agent": "layercast/1"} | {
+    "blobs_wanted": 3,
+    "blobs_announced": 4,
+    "quarantine": None,
+}
+
+
+def busy_supernode(seen: Seen) -> Reply:
+    answers: dict[str, bytes] = {
+        "/healthz": b"ready\n",
+        "/metrics": METRICS,
+        "/v1/status": json.dumps(STATUS).encode(),
+        "/v1/nodes": json.dumps({"nodes": [NODE]}).encode(),
+    }
+    return Reply(200, body=answers[seen.target])
+
+
+def test_status_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    with scripted_origin(busy_supernode) as supernode:
+        url = f"http://{supernode.authority}"
+        assert main(["status", "--json", "--supernode", url]) == 0
+    said = json.loads(capsys.readouterr().out)["supernode"]
+    assert (said["ready"], said["details"]["sessions"], said["error"]) == (True, 2, "")
+    assert said["samples"]["layercast_bytes_total source=peer"] == 5368709120
+    assert main(["status", "--json", "--supernode", url]) == 1
+    assert "does not answer" in json.loads(capsys.readouterr().out)["supernode"]["error"]
+
+
+def test_nodes_are_listed_for_people_and_for_programs(capsys: pytest.CaptureFixture[str]) -> None:
+    with scripted_origin(busy_supernode) as supernode:
+        url = f"http://{supernode.authority}"
+        assert main(["nodes", "--supernode", url]) == 0
+        assert f"1 nodes at {url}" in capsys.readouterr().out
+        assert main(["nodes", "--json", "--supernode", url]) == 0
+    assert json.loads(capsys.readouterr().out) == {"nodes": [NODE]}
+
+
+def test_top_looks_again_and_again(capsys: pytest.CaptureFixture[str]) -> None:
+    with scripted_origin(busy_supernode) as supernode:
+        words = ["top", "--supernode", f"http://{supernode.authority}", "--interval", "0.2s", "--count", "2"]
+        assert main([*words, "--json"]) == 0
+        looks = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [(look["sessions"], look["origin_bytes_s"]) for look in looks] == [(2, 0.0), (2, 0.0)]
+        assert main(words) == 0
+    assert "6/12" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["nodes", "top"])
+def test_a_supernode_that_does_not_answer_is_one_line(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with scripted_origin(busy_supernode) as gone:
+        url = f"http://{gone.authority}"
+    assert main([command, "--supernode", url]) == 1
+    assert capsys.readouterr().err.startswith(f"layercast {command}: supernode {url}: does not answer")
+
+
+def test_a_node_that_does_not_run_is_not_drained(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["drain", "--data-dir", str(tmp_path)]) == 1
+    assert "no peer runs with it" in capsys.readouterr().err
 
 
 def test_up_tells_each_program_its_registries_and_the_peer_its_supernode(monkeypatch: pytest.MonkeyPatch) -> None:
