@@ -185,7 +185,8 @@ def not_modified(asked: RegistryRequest, http: web.Request, digest: Digest) -> w
     }
     if named.isdisjoint({"*", f'"{digest}"'}):
         return None
-    return web.Response(status=304, headers={"ETag": f'"{digest}"', **namespace_header(asked)})
+    headers = {"ETag": f'"{digest}"', "Docker-Content-Digest": str(digest), **namespace_header(asked)}
+    return web.Response(status=304, headers=headers)
 
 
 def unsatisfiable(part: Part) -> Refusal:
