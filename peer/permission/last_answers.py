@@ -59,7 +59,7 @@ class AnswerKey:
 
 @dataclass(frozen=True, slots=True)
 class KnownAnswer:
-    """An origin's answer, and when it was asked (Unix seconds). `size_bytes` is that of a blob that is there."""
+    """An origin's answer, and when it was asked (Unix seconds)."""
 
     status: int
     lines: tuple[tuple[str, str], ...]

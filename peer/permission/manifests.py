@@ -12,8 +12,9 @@ from typing import Final
 from proto.errors import DigestInvalid
 from proto.ids import Digest
 
-# Registries take manifests of 4 MiB; what is larger permits nothing.
-BODY_BYTES_MAX: Final = 4 * 1024 * 1024
+# A manifest is read on the event loop, and 4 MiB of brackets, which registries take, would hold that up for a second.
+# What is larger permits nothing by itself: the origin is asked for each blob. A thousand layers have less.
+BODY_BYTES_MAX: Final = 512 * 1024
 # No image has as many layers.
 BLOBS_MAX: Final = 1024
 _NOT_DISTRIBUTED: Final = ("nondistributable", ".foreign.")

@@ -22,7 +22,6 @@ from multidict import CIMultiDict
 
 from peer.node.blobs import Allowed, BlobFailed, NotShared
 from peer.permission.last_answers import DOWN_AFTER_S
-from peer.permission.manifests import BODY_BYTES_MAX
 from peer.proxy.heads import for_client, for_origin, mark_stale
 from peer.proxy.passthrough import ask_origin, in_its_words
 from proto.errors import DigestInvalid, LocalError, UpstreamError, UpstreamKind
@@ -46,6 +45,8 @@ _log = logging.getLogger(__name__)
 
 # A manifest is a packet or two: what takes longer is asked of the origin.
 CLUSTER_S: Final = 10.0
+# Registries take no larger manifests; what is larger is asked of the origin each time.
+KEPT_BYTES_MAX: Final = 4 * 1024 * 1024
 # What is kept for a question is kept small; docker's six lines have 500.
 ACCEPT_CHARACTERS_MAX: Final = 2048
 _CONDITIONS: Final = ("If-Match", "If-None-Match", "If-Modified-Since", "If-Unmodified-Since", "If-Range", "Range")
@@ -342,7 +343,7 @@ def _read_head(answer: KnownAnswer, asked: ClientRequest) -> _Head | None:
         return None
     size_bytes = int(length[:18])
     reference = _route(asked).reference
-    if not 0 < size_bytes <= BODY_BYTES_MAX or (isinstance(reference, Digest) and reference != digest):
+    if not 0 < size_bytes <= KEPT_BYTES_MAX or (isinstance(reference, Digest) and reference != digest):
         return None
     return _Head(digest, size_bytes, answer)
 

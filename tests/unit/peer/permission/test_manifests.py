@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from peer.permission.manifests import BLOBS_MAX, BODY_BYTES_MAX, listed_blobs
+from peer.permission.manifests import BLOBS_MAX, listed_blobs
 from proto.ids import Digest
 
 CONFIG, LAYER, OTHER = (Digest.of(content) for content in (b"config", b"layer", b"other"))
@@ -48,7 +49,11 @@ def test_what_makes_no_sense_permits_nothing() -> None:
     assert listed_blobs(body(layers=layers, config=[])) == []
     assert listed_blobs(body(layers={})) == []
     assert listed_blobs(body(layers=[entry(OTHER)] * (BLOBS_MAX + 1))) == []
-    assert listed_blobs(b"{" + b" " * BODY_BYTES_MAX + b"}") == []
+
+
+@pytest.mark.parametrize(("filling", "listed"), [(400_000, 1), (600_000, 0)])
+def test_what_would_hold_up_the_node_to_read_permits_nothing(filling: int, listed: int) -> None:
+    assert len(listed_blobs(body(layers=[entry(OTHER)], annotations={"filling": "x" * filling}, config={}))) == listed
 
 
 @given(st.binary())
