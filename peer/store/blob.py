@@ -29,6 +29,7 @@ from proto.pieces import indices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from hashlib import _Hash
     from pathlib import Path
 
     from peer.store.blob_files import BlobMeta
@@ -242,6 +243,11 @@ class Blob:
                 self._owners[piece] = writer
         writer.take_what_is_there()
         return writer.fresh
+
+    def digest_ahead(self, prefix: PrefixDigest, piece: int) -> _Hash | None:
+        """See WriterHost."""
+        with self._lock:
+            return prefix.ahead(piece)
 
     def commit(self, writer: Writer, piece_hash: bytes) -> bool:
         """See WriterHost. Raises LocalError."""

@@ -20,6 +20,7 @@ from peer.store.files import CHUNK_BYTES, NO_ROOM, local_error, read_into, write
 from proto.errors import PieceCorrupt
 
 if TYPE_CHECKING:
+    from hashlib import _Hash
     from pathlib import Path
 
     from peer.store.base import Chunk
@@ -54,6 +55,10 @@ class WriterHost(Protocol):
 
     def expected_hash(self, piece: int) -> bytes | None: ...
 
+    def digest_ahead(self, prefix: PrefixDigest, piece: int) -> _Hash | None:
+        """The digest of all before this piece, to go on with; None where the piece is not next in order."""
+        ...
+
     def commit(self, writer: Writer, piece_hash: bytes) -> bool:
         """Mark the verified piece held; False when it was."""
         ...
@@ -85,9 +90,9 @@ class Writer:
         self._length = blob.layout.length(piece)
         self._written = 0
         self._piece_hash = blake3.blake3()
-        # The blob's digest with this piece's bytes, when the piece was next in order.
+        # The blob's digest with this piece's bytes, when the piece is next in order as its first bytes come.
         self._prefix = prefix
-        self._hasher = prefix.ahead(piece) if prefix is not None else None
+        self._hasher: _Hash | None = None
         self._aside: int | None = None
         self._turn = threading.Lock()
         self._ended = False
@@ -109,6 +114,9 @@ class Writer:
             self._written += len(part)
 
     def _hash(self, part: memoryview) -> None:
+        if not self._written and self._prefix is not None:
+            # A small piece comes at once, when it is whole: the one before it may be held by now.
+            self._hasher = self._blob.digest_ahead(self._prefix, self.piece)
         self._piece_hash.update(part)
         if self._hasher is not None:
             self._hasher.update(part)
