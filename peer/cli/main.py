@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -79,9 +80,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser(first if first in (*COMMANDS, *_ABOUT_ITSELF) else None).parse_args(words)
     try:
         code = arguments.run(arguments)
+        sys.stdout.flush()
     except LayercastError as error:
         print(f"layercast {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, CommandError) else 1
+    except BrokenPipeError:
+        # Who reads, `head` say, has enough; at its end the interpreter must find nobody to write to.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print(f"layercast {arguments.command}: interrupted", file=sys.stderr)
         return 130

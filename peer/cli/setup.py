@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from peer.cli.contract import CommandError
 from peer.setup import change, diff
 from peer.setup.clients import CLIENTS
-from peer.setup.contract import SetupRefused, Wanted
+from peer.setup.contract import DEFAULT_MIRROR, SetupRefused, Wanted
 from proto.config.settings import argument_type
 from proto.config.values import parse_path, parse_url
 from proto.errors import NameInvalid
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from peer.setup.change import Change
     from peer.setup.contract import Client
 
-DEFAULT_MIRROR: Final = "http://127.0.0.1:65001"
 # Where a peer of root keeps the certificate by which it intercepts.
 _CA: Final = "var/lib/layercast/peer/interception/ca.pem"
 _DESCRIPTION = """\

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from peer.cli.contract import CommandError
 from peer.cli.supervisor import Program, Supervisor
+from peer.setup.contract import DEFAULT_MIRROR
 from proto.config.settings import argument_type, default_data_dir
 from proto.config.values import HostPort, parse_host_port, parse_path, parse_url
 from proto.errors import ConfigError
@@ -35,20 +36,11 @@ _LISTENERS: Final = (
 _CLIENTS = """
 Layercast is ready. The mirror is http://{proxy}
 
-docker       /etc/docker/daemon.json, for docker.io:
-             {{"registry-mirrors": ["http://{proxy}"]}}
-containerd   /etc/containerd/certs.d/_default/hosts.toml:
-             [host."http://{proxy}"]
-               capabilities = ["pull", "resolve"]
-podman       /etc/containers/registries.conf, one block a registry:
-             [[registry]]
-             prefix = "quay.io"
-             location = "quay.io"
-             [[registry.mirror]]
-             location = "{proxy}/quay.io"
-             insecure = true
-by hand      layercast pull alpine:3.20 --via http://{proxy}
+clients      layercast setup CLIENT{mirror}, as root, has this machine's docker, containerd, podman, crio, buildkit
+             or k3s pull through it; --dry-run shows how, --undo takes it back
+try          layercast pull alpine:3.20 --via http://{proxy}
 look         layercast status --peer http://{status} --supernode http://{supernode}
+wrong?       layercast doctor --peer http://{proxy}
 """
 
 
@@ -169,5 +161,6 @@ def _say(line: str) -> None:
 def _print_ready(addresses: Mapping[str, str]) -> None:
     proxy, supernode = reachable(addresses["peer.proxy"]), reachable(addresses["supernode.api"])
     status = reachable(addresses.get("peer.status", addresses["peer.proxy"]))
-    print(_CLIENTS.format(proxy=proxy, status=status, supernode=supernode))
+    mirror = "" if f"http://{proxy}" == DEFAULT_MIRROR else f" --mirror http://{proxy}"
+    print(_CLIENTS.format(proxy=proxy, status=status, supernode=supernode, mirror=mirror))
     print(f"ready up proxy={proxy} supernode={supernode}", flush=True)

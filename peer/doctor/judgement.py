@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from peer.doctor.facts import Finding
 from peer.setup import docker
+from peer.setup.contract import DEFAULT_MIRROR
 from proto.oci.upstreams import WELL_KNOWN_HOSTS
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ EXPIRES_SOON_S: Final = 7 * 86_400.0
 _TOKEN: Final = (
     "at the supernode: layercast-supernode token create > join.token; give the file to the peer as --join-file"
 )
+_START: Final = "systemctl start layercast-peer; without such a unit: layercast-peer --supernode URL --join-file FILE"
 _ANEW: Final = "stop the peer, remove {data_dir}/membership.json, start it with a new token; " + _TOKEN
 
 
@@ -49,7 +51,7 @@ def _allowed(facts: Facts) -> set[str]:
 
 def _client(client: ClientFacts, allowed: set[str]) -> Iterator[Finding]:
     link = f"client {client.name}"
-    mirror = "" if client.mirror == "http://127.0.0.1:65001" else f"--mirror {client.mirror}"
+    mirror = "" if client.mirror == DEFAULT_MIRROR else f"--mirror {client.mirror}"
     command = " ".join(word for word in (f"layercast setup {client.name}", mirror, client.options) if word)
     mend = f"{command} && {client.restart}" if client.restart else command
     files = ", ".join(client.wanted_files)
@@ -82,9 +84,7 @@ def _peer(facts: Facts) -> Iterator[Finding]:
         said = f"nothing listens there, but a peer runs with {peer.data_dir}"
         yield Finding(link, said, "peer_elsewhere", "layercast doctor --peer URL, with its --listen")
     elif peer.problem == "refused":
-        yield Finding(
-            link, "nothing listens there: it does not run", "peer_not_running", "systemctl start layercast-peer"
-        )
+        yield Finding(link, "nothing listens there: it does not run", "peer_not_running", _START)
     elif peer.problem == "other":
         mend = (
             f"stop {who}, or run layercast-peer --listen 127.0.0.1:PORT and layercast setup CLIENT --mirror with that"

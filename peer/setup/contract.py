@@ -11,6 +11,8 @@ from proto.oci.upstreams import DOCKER_HUB, DOCKER_HUB_URL, WELL_KNOWN_HOSTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+# Where a peer listens for clients unless it is told otherwise.
+DEFAULT_MIRROR: Final = "http://127.0.0.1:65001"
 # In every file that is wholly ours, and beside what is put into others where they take comments.
 MARK: Final = "# Written by `layercast setup`; `layercast setup {client} --undo` takes it away."
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -167,3 +170,12 @@ def test_up_tells_each_program_its_registries_and_the_peer_its_supernode(monkeyp
 def test_up_refuses_a_registry_that_is_no_registry() -> None:
     with pytest.raises(CommandError):
         up.upstream_flags(["https://user@reg.example"])
+
+
+def test_a_reader_that_has_enough_is_no_failure_of_ours() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    argv = [sys.executable, "-m", "peer.cli.main", "version"]
+    ended = subprocess.run(argv, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (1, "")
