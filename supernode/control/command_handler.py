@@ -50,9 +50,9 @@ class CommandHandler:
             case contract.EndFetch():
                 self._end_fetch(command)
             case contract.TryOrigin():
-                self._elect(command.swarm, command.peer)
+                self._elect(command.swarm, command.peer, command.pieces)
             case contract.OpenOrigin():
-                self._elect(command.swarm, None)
+                self._elect(command.swarm, None, 0)
 
     # --- leases ------------------------------------------------------------------------------------------------
 
@@ -73,7 +73,9 @@ class CommandHandler:
             source = standing.info.peer
         else:
             return
-        number = session.add_lease(grant)
+        claim = swarm.claims.get(grant.piece)
+        claimed_hash = claim.piece_hash if claim is not None else b""
+        number = session.add_lease(grant, claimed_hash)
         content = swarm.content
         if grant.inline and content is not None and swarm.fits_inline(swarm.wanted_by, self._ports.uplink_rate()):
             self._ports.observer.lease_granted(grant.lease_id, source, session.info.peer, inline=True)
@@ -86,8 +88,7 @@ class CommandHandler:
             self._notifier.send_hashes(session, swarm, member, 1 << grant.piece)
         self._notifier.introduce(session, grant.source)
         expires_ms = max(1, int(grant.expires_in_s * 1000))
-        behind, claim = wire_lease(grant.behind), swarm.claims.get(grant.piece)
-        claimed_hash = claim.piece_hash if claim is not None else b""
+        behind = wire_lease(grant.behind)
         session.send(
             Grant(number, swarm.number, grant.piece, grant.source, expires_ms, grant.ahead, behind, claimed_hash)
         )
@@ -148,10 +149,10 @@ class CommandHandler:
             swarm.fetches_ending.add(command.fetch_id)
             self._ports.seed.end_origin(command.fetch_id)
 
-    def _elect(self, number: int, node: int | None) -> None:
+    def _elect(self, number: int, node: int | None, pieces: int) -> None:
         swarm = self._swarms.numbered(number)
         if swarm is not None:
             if node is None:
                 self._ports.observer.origin_opened(swarm.digest)
-            swarm.elect(node)
+            swarm.elect(node, pieces)
             self._notifier.send_origin_status(swarm)

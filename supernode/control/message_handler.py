@@ -172,8 +172,8 @@ class MessageHandler:
             if swarm.inline and lease.source == SEED:
                 # It came without. Others may ask this peer for it together with the piece, but nobody waits now.
                 session.hashes_due.add(swarm.number)
-            elif swarm.claimed >> stored.piece & 1:
-                swarm.taken(member, stored.piece)
+            elif lease.claim:
+                swarm.taken(member, stored.piece, lease.claim)
             else:
                 member.hash_came_with(stored.piece)
                 if lease.source == SEED:

@@ -152,8 +152,8 @@ class Notifier:
     def _status(self, swarm: OpenSwarm, node: int) -> OriginStatus:
         left_s = max(0.0, swarm.origin_free_s - self._clock()) if swarm.origin_free_s else 0.0
         pieces = b""
-        if node == swarm.elected and (absent := swarm.absent) != swarm.layout.full_mask:
-            pieces = mask_to_bytes(absent, swarm.layout.count)
+        if node == swarm.elected and swarm.elected_pieces != swarm.layout.full_mask:
+            pieces = mask_to_bytes(swarm.elected_pieces, swarm.layout.count)
         return OriginStatus(swarm.number, swarm.origin_state, self._asks(swarm, node), left_s, pieces)
 
     def _asks(self, swarm: OpenSwarm, node: int) -> bool:

@@ -61,12 +61,13 @@ class Channel(Protocol):
 
 
 class PeerLease(NamedTuple):
-    """A lease that a peer may report on."""
+    """A lease that a peer may report on. `claim`: the hash that its piece is held to by a member's word."""
 
     lease_id: int
     swarm: int
     piece: int
     source: int
+    claim: bytes = b""
 
 
 @dataclass(eq=False, slots=True)
@@ -96,10 +97,10 @@ class PeerSession:
         """Put a message into this turn's frame."""
         self.channel.send(message)
 
-    def add_lease(self, grant: GrantLease) -> int:
+    def add_lease(self, grant: GrantLease, claim: bytes = b"") -> int:
         """Remember a lease. Returns the number that the peer knows it by."""
         number = wire_lease(grant.lease_id)
-        self.leases[number] = PeerLease(grant.lease_id, grant.swarm, grant.piece, grant.source)
+        self.leases[number] = PeerLease(grant.lease_id, grant.swarm, grant.piece, grant.source, claim)
         return number
 
     def has_lease_in(self, swarm: int) -> bool:

@@ -152,8 +152,9 @@ class OpenSwarm:
     fetches_ending: set[int] = field(default_factory=set)
     # Until when the origin wants no questions about the blob.
     origin_free_s: float = 0.0
-    # The member that tries the origin for all.
+    # The member that tries the origin for all, and for which pieces (mask).
     elected: int | None = None
+    elected_pieces: int = 0
     # When somebody last stored a piece of it, or the delivery last got on.
     moved_s: float = float("-inf")
     # The blob travels in messages; and the whole of it, once it is here.
@@ -364,30 +365,26 @@ class OpenSwarm:
         return True
 
     def claim(self, member: SwarmMember, author: PeerId, piece: int, piece_hash: bytes) -> None:
-        """The member has the piece from the origin. The first word counts: another one is a claim of nobody's."""
-        claim = self.claims.setdefault(piece, Claim(author, piece_hash, set()))
-        self.claimed |= 1 << piece
+        """The member has the piece from the origin. The first word counts as long as somebody has the piece by it."""
+        bit = 1 << piece
+        claim = self.claims.get(piece)
+        if claim is None or not any(other.held & bit for other in self.members.values()):
+            claim = self.claims[piece] = Claim(author, piece_hash, set())
+        self.claimed |= bit
         self.went_by_word = True
         if claim.piece_hash == piece_hash:
             claim.holders.add(member.name)
 
-    def taken(self, member: SwarmMember, piece: int) -> None:
-        """A lease brought the piece to the member, which is held to the claim where there is one."""
-        if piece in self.claims:
-            self.claims[piece].holders.add(member.name)
+    def taken(self, member: SwarmMember, piece: int, piece_hash: bytes) -> None:
+        """A lease by this word brought the piece to the member."""
+        claim = self.claims.get(piece)
+        if claim is not None and claim.piece_hash == piece_hash:
+            claim.holders.add(member.name)
 
     def end_claim(self, piece: int) -> Claim | None:
         """The piece is known here."""
         self.claimed &= ~(1 << piece)
         return self.claims.pop(piece, None)
-
-    @property
-    def absent(self) -> int:
-        """The pieces (mask) that no member has as far as is known, nor the seed for those who reach it."""
-        held = 0 if self.seed_out_of_reach else self.seed_held
-        for member in self.members.values():
-            held |= member.held
-        return self.layout.full_mask & ~held
 
     def _want(self, member: SwarmMember, wanted: bool) -> None:
         if member.wanted is not wanted:
@@ -528,9 +525,9 @@ class OpenSwarm:
             self.origin_state = ""
         return True
 
-    def elect(self, node: int | None) -> None:
-        """This member tries the origin for all; None: everybody may."""
-        self.elected = node
+    def elect(self, node: int | None, pieces: int = 0) -> None:
+        """This member tries the origin for all, for these pieces (mask); None: everybody may."""
+        self.elected, self.elected_pieces = node, pieces
         self.origin_state = "open" if node is None else "unreachable"
 
     def leave_origin(self, until_s: float) -> None:

@@ -317,10 +317,13 @@ class EndFetch:
 
 @dataclass(frozen=True, slots=True)
 class TryOrigin:
-    """The supernode cannot reach the origin: this one peer may try for all."""
+    """The supernode cannot reach the origin: this one peer may try for all, and ask for these pieces (mask), which no
+    node has.
+    """
 
     swarm: int
     peer: int
+    pieces: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def ended(state: State, swarm: Swarm, ok: bool, retry_after_s: float = 0.0) -> N
     else:
         state.counters["origin_failures"] += 1
         _wait(state, swarm, plan, retry_after_s)
-        if not ok and not retry_after_s and swarm.needed_by_any & ~swarm.held_by_any:
+        if not ok and not retry_after_s:
             _elect(state, swarm, plan)
     review(state, swarm)
 
@@ -151,8 +151,12 @@ def _election_stands(state: State, swarm: Swarm, plan: OriginPlan) -> bool:
 
 
 def _elect(state: State, swarm: Swarm, plan: OriginPlan) -> None:
-    """Let one wanting peer try, another than before; once enough have failed, all may."""
-    if plan.opened or plan.elected is not None:
+    """Let one wanting peer try, another than before; once enough have failed, all may.
+
+    Nobody is needed for what peers have, if only by a word.
+    """
+    absent = swarm.full & ~swarm.held_by_any
+    if plan.opened or plan.elected is not None or not absent & swarm.needed_by_any:
         return
     candidates = [
         member
@@ -169,7 +173,7 @@ def _elect(state: State, swarm: Swarm, plan: OriginPlan) -> None:
         state.counters["elections"] += 1
         state.record(swarm.number, WHOLE, "elected %d", plan.elected)
         _extend(state, swarm, plan)
-        state.commands.append(TryOrigin(swarm.number, plan.elected))
+        state.commands.append(TryOrigin(swarm.number, plan.elected, absent))
         return
     plan.opened = True
     # All ask for themselves now: the supernode leaves the origin to them for a while.

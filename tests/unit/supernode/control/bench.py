@@ -190,9 +190,11 @@ class Bench:
         """See AnnouncementQueue."""
         self.control.participation.leave(session, digest)
 
-    def lease(self, session: PeerSession, number: int, swarm: OpenSwarm, piece: int, source: int) -> None:
+    def lease(
+        self, session: PeerSession, number: int, swarm: OpenSwarm, piece: int, source: int, claim: bytes = b""
+    ) -> None:
         """The peer has been granted this."""
-        session.leases[number] = PeerLease((1 << contract.ID_BITS) + number, swarm.number, piece, source)
+        session.leases[number] = PeerLease((1 << contract.ID_BITS) + number, swarm.number, piece, source, claim)
 
     def heard(self, session: PeerSession) -> Ears:
         """What the peer was sent."""

@@ -41,8 +41,10 @@ class Election:
             self.bench.enter(session, self.swarm)
         self.elect(self.author)
 
-    def elect(self, session: PeerSession) -> None:
-        self.bench.control.commands.carry_out(TryOrigin(self.swarm.number, session.node))
+    def elect(self, session: PeerSession, pieces: int | None = None) -> None:
+        """For these pieces, or all."""
+        wanted = self.swarm.layout.full_mask if pieces is None else pieces
+        self.bench.control.commands.carry_out(TryOrigin(self.swarm.number, session.node, wanted))
 
     def claims(self, session: PeerSession, piece: int, claim: bytes = HASH) -> list[PieceStored]:
         """The member has the piece from the origin; what the scheduler is told."""
@@ -50,9 +52,9 @@ class Election:
         self.bench.handler.received(session, Stored(0, self.swarm.number, piece, 0, claim=claim))
         return [event for event in self.bench.events if isinstance(event, PieceStored)]
 
-    def takes(self, session: PeerSession, piece: int) -> None:
+    def takes(self, session: PeerSession, piece: int, claim: bytes = HASH) -> None:
         """It gets the piece by a lease from the author."""
-        self.bench.lease(session, 7, self.swarm, piece, self.author.node)
+        self.bench.lease(session, 7, self.swarm, piece, self.author.node, claim)
         self.bench.handler.received(session, Stored(7, self.swarm.number, piece, 5))
 
     def offered(self) -> dict[int, list[tuple[PeerSession, bytes]]]:
@@ -123,19 +125,27 @@ def test_what_a_member_holds_without_such_a_lease_counts_for_nothing() -> None:
         assert election.swarm.members[session.node].held == counted
 
 
-def test_the_first_word_stands() -> None:
+def test_the_first_word_stands_while_somebody_has_the_piece_by_it() -> None:
     election = Election()
     election.claims(election.author, 1)
     election.elect(election.other)
     assert election.claims(election.other, 1, OTHER_HASH) == []
     assert [stored.unvouched for stored in election.claims(election.other, 2)] == [True]
+    election.bench.handler.lost(election.author, "gone")
+    assert [stored.peer for stored in election.claims(election.other, 1, OTHER_HASH)] == [election.other.node]
 
 
-def test_who_is_elected_next_hears_what_nobody_holds() -> None:
+def test_a_lease_by_an_earlier_word_counts_for_nothing() -> None:
+    election = Election()
+    election.claims(election.author, 1, OTHER_HASH)
+    election.takes(election.other, 1)
+    assert election.swarm.members[election.other.node].held == 0
+
+
+def test_who_is_elected_hears_what_nobody_holds() -> None:
     election = Election()
     assert election.bench.heard(election.author).of(OriginStatus)[-1].pieces == b""
-    election.claims(election.author, 1)
-    election.elect(election.other)
+    election.elect(election.other, 0b1101)
     assert election.bench.heard(election.other).of(OriginStatus)[-1].pieces == mask_to_bytes(0b1101, PIECES)
 
 

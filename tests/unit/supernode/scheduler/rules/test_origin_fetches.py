@@ -387,4 +387,15 @@ def test_another_peer_is_elected_for_what_nobody_holds() -> None:
     play, peer = elected()
     by_word(play, peer, 0, 1)
     commands = play.tell(contract.OriginTried(SWARM, peer, False))
-    assert [each.peer for each in commands if isinstance(each, TryOrigin)]
+    [trial] = [each for each in commands if isinstance(each, TryOrigin)]
+    assert trial.pieces == mask("..**")
+
+
+def test_an_elected_peer_that_ends_without_the_rest_is_followed_by_nobody_where_others_have_it() -> None:
+    play, peer = elected()
+    by_word(play, peer, 0, 1, 2, 3)
+    commands = play.tell(contract.OriginTried(SWARM, peer, False))
+    assert not [each for each in commands if isinstance(each, TryOrigin)]
+    fetch = play.wake_until(FetchFromOrigin)
+    assert isinstance(fetch, FetchFromOrigin)
+    assert fetch.pieces == mask("****")
