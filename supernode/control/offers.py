@@ -140,20 +140,26 @@ class Offers:
         found: dict[int, tuple[Offer, ...]] = {}
         for piece in indices(swarm.layout.full_mask & ~swarm.seed_held & ~(pieces & ~unproven)):
             claim = swarm.claims.get(piece)
-            offers = tuple(
-                Offer(
-                    session.info.peer,
-                    PieceSource(peer_name(session.info.peer), session.info.address, swarm.private),
-                    claim.piece_hash if claim is not None else b"",
-                )
+            having = [
+                session
                 for session, member in givers
                 if (member.held if claim is not None else member.held | member.unproven) >> piece & 1
-            )[:OFFERS_MAX]
-            if offers:
-                found[piece] = offers
+            ]
+            if claim is not None:
+                # They send pieces to one another now: each gives a part.
+                first = piece % max(1, len(having))
+                having = having[first:] + having[:first]
+            if having:
+                claimed_hash = claim.piece_hash if claim is not None else b""
+                found[piece] = tuple(_offer(session, swarm, claimed_hash) for session in having[:OFFERS_MAX])
         return found
 
     def _gives(self, session: PeerSession) -> bool:
         peer = session.info.peer
         put_aside = self._nodes.is_quarantined(peer) or self._verification.gives_nothing(peer)
         return session.info.upload_slots > 0 and not put_aside
+
+
+def _offer(session: PeerSession, swarm: OpenSwarm, claim: bytes) -> Offer:
+    peer = session.info.peer
+    return Offer(peer, PieceSource(peer_name(peer), session.info.address, swarm.private), claim)

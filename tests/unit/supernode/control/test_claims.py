@@ -158,13 +158,14 @@ def test_who_takes_nothing_by_a_word_is_kept_apart_from_who_gives_by_it() -> Non
     assert failed.reason is FailReason.TICKET
 
 
-def test_the_seed_brings_such_pieces_held_to_the_same_hash_from_who_has_them_by_it() -> None:
+def test_the_seed_brings_such_pieces_held_to_the_same_hash_a_part_from_each_that_has_them_by_it() -> None:
     election = Election()
     for piece in range(PIECES):
         election.claims(election.author, piece)
-    election.takes(election.other, 2)
-    author = (election.author, HASH)
-    assert election.offered() == {0: [author], 1: [author], 2: [author, (election.other, HASH)], 3: [author]}
+    for piece in (2, 3):
+        election.takes(election.other, piece)
+    author, other = (election.author, HASH), (election.other, HASH)
+    assert election.offered() == {0: [author], 1: [author], 2: [author, other], 3: [other, author]}
 
 
 def test_once_the_digest_has_passed_who_waits_gets_the_signed_hashes() -> None:

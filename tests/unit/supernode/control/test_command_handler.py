@@ -108,7 +108,7 @@ def test_members_hear_at_once_of_an_election_and_its_end_but_not_of_a_fetch() ->
     bench.control.commands.carry_out(FetchFromOrigin(EPOCH + 1, number, 0b11))
     assert bench.seed.calls[-1] == ("fetch_from_origin", EPOCH + 1, 0b11)
     assert bench.heard(bench.one).of(OriginStatus) == []
-    bench.control.commands.carry_out(TryOrigin(number, bench.one.node, 0b11))
+    bench.control.commands.carry_out(TryOrigin(number, bench.one.node, bench.swarm.layout.full_mask))
     assert bench.heard(bench.one).of(OriginStatus) == [OriginStatus(number, "unreachable", True)]
     bench.control.commands.carry_out(OpenOrigin(number))
     assert bench.heard(bench.two).of(OriginStatus)[-1] == OriginStatus(number, "open", False)
