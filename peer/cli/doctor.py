@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _CONFIG: Final = Path("/etc/layercast/peer.toml")
 _DESCRIPTION: Final = """\
-Look at this node from the client's file to the registry: each link is ok, or what is wrong with it and what mends it.
+Look at this node from the client's file to the registry: each part is ok, or what is wrong with it and what mends it.
 Nothing is changed, and no credential is sent. As root, or as the peer's user, it sees more. Exit codes: 0 all is well,
 1 something is wrong, 2 wrong usage.
 """
@@ -70,21 +70,21 @@ def run(arguments: argparse.Namespace) -> int:
     findings = judge(examine(question))
     wrong = any(finding.fault for finding in findings)
     if arguments.json:
-        links = [{**asdict(finding), "ok": not finding.fault} for finding in findings]
-        print(json.dumps({"ok": not wrong, "links": links}, indent=1))
+        parts = [{**asdict(finding), "ok": not finding.fault} for finding in findings]
+        print(json.dumps({"ok": not wrong, "parts": parts}, indent=1))
     else:
         print(text_of(findings))
     return 1 if wrong else 0
 
 
 def text_of(findings: Sequence[Finding]) -> str:
-    """For people: a line a link, and below one that is wrong what mends it."""
+    """For people: a line for each part, and below one that is wrong what mends it."""
     lines = []
     for finding in findings:
         if not finding.fault:
-            lines.append(f"ok     {finding.link}: {finding.said}")
+            lines.append(f"ok     {finding.part}: {finding.said}")
             continue
-        lines += [f"WRONG  {finding.link}: {finding.said} [{finding.fault}]", f"       mend: {finding.mend}"]
+        lines += [f"WRONG  {finding.part}: {finding.said} [{finding.fault}]", f"       mend: {finding.mend}"]
     return "\n".join(lines)
 
 

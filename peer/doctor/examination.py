@@ -1,4 +1,4 @@
-"""Asks all links of the way, and gathers what they said."""
+"""Asks all parts of the way, and gathers what they said."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was found out about a node, link by link, and what is concluded from it. Data alone."""
+"""What was found out about a node, and what is concluded from it. Data alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`fault` is empty where the link is as it should be; else `mend` is what to run, or to set."""
+    """`fault` is empty where the part is as it should be; else `mend` is what to run, or to set."""
 
-    link: str
+    part: str
     said: str
     fault: str = ""
     mend: str = ""

@@ -1,4 +1,4 @@
-"""What the facts mean: each link of the way as it should be, or what is wrong with it and what mends it. Pure.
+"""What the facts mean: each part of the way as it should be, or what is wrong with it and what mends it. Pure.
 
 A fault is named by one word, which docs/operations.md lists; every fault has a command or a setting.
 """
@@ -50,73 +50,73 @@ def _allowed(facts: Facts) -> set[str]:
 
 
 def _client(client: ClientFacts, allowed: set[str]) -> Iterator[Finding]:
-    link = f"client {client.name}"
+    part = f"client {client.name}"
     mirror = "" if client.mirror == DEFAULT_MIRROR else f"--mirror {client.mirror}"
     command = " ".join(word for word in (f"layercast setup {client.name}", mirror, client.options) if word)
     mend = f"{command} && {client.restart}" if client.restart else command
     files = ", ".join(client.wanted_files)
     if client.refused:
-        yield Finding(link, client.refused, "client_unusable", f"mend the file, then {command}")
+        yield Finding(part, client.refused, "client_unusable", f"mend the file, then {command}")
     elif docker.CA in client.wanted_files and client.was_set_up:
         said = f"{docker.CA} is not the peer's certificate of now: the client does not believe what is intercepted"
-        yield Finding(link, said, "client_old_certificate", mend)
+        yield Finding(part, said, "client_old_certificate", mend)
     elif client.other_ports:
         said = f"{files} names port {', '.join(client.other_ports)} of this machine, the peer is {client.mirror}"
-        yield Finding(link, said, "client_other_port", mend)
+        yield Finding(part, said, "client_other_port", mend)
     elif client.wanted_files:
         said = f"{files} does not name the peer: the client goes straight to the registry"
-        yield Finding(link, said, "client_not_set_up", mend)
+        yield Finding(part, said, "client_not_set_up", mend)
     for registry, why in client.outside:
         # One that the peer may not be asked for is meant to go past it.
         if registry in allowed:
-            yield Finding(link, why, "client_bypasses", f"{command} --registry {registry}")
+            yield Finding(part, why, "client_bypasses", f"{command} --registry {registry}")
     if client.not_read:
         said = f"{', '.join(client.not_read)} changed since the client started, which goes straight to the registry"
-        yield Finding(link, said, "client_not_restarted", client.restart)
+        yield Finding(part, said, "client_not_restarted", client.restart)
 
 
 def _peer(facts: Facts) -> Iterator[Finding]:
     peer = facts.peer
-    link = f"peer {peer.url}"
+    part = f"peer {peer.url}"
     port = peer.url.rpartition(":")[2]
     who = peer.taken_by or "another program"
     if peer.problem == "refused" and peer.runs_elsewhere:
         said = f"nothing listens there, but a peer runs with {peer.data_dir}"
-        yield Finding(link, said, "peer_elsewhere", "layercast doctor --peer URL, with its --listen")
+        yield Finding(part, said, "peer_elsewhere", "layercast doctor --peer URL, with its --listen")
     elif peer.problem == "refused":
-        yield Finding(link, "nothing listens there: it does not run", "peer_not_running", _START)
+        yield Finding(part, "nothing listens there: it does not run", "peer_not_running", _START)
     elif peer.problem == "other":
         mend = (
             f"stop {who}, or run layercast-peer --listen 127.0.0.1:PORT and layercast setup CLIENT --mirror with that"
         )
-        yield Finding(link, f"port {port} is {who}'s, not the peer's", "port_taken", mend)
+        yield Finding(part, f"port {port} is {who}'s, not the peer's", "port_taken", mend)
     elif peer.problem == "silent":
-        yield Finding(link, f"{who} listens and does not answer", "peer_hangs", "systemctl restart layercast-peer")
+        yield Finding(part, f"{who} listens and does not answer", "peer_hangs", "systemctl restart layercast-peer")
     elif peer.problem == "old":
         said = "an older release runs than this program's"
-        yield Finding(link, said, "version_differs", "systemctl restart layercast-peer")
+        yield Finding(part, said, "version_differs", "systemctl restart layercast-peer")
     elif not peer.said.get("ready"):
-        yield Finding(link, f"not ready: {peer.said.get('problem')}", "peer_not_ready", "journalctl -u layercast-peer")
+        yield Finding(part, f"not ready: {peer.said.get('problem')}", "peer_not_ready", "journalctl -u layercast-peer")
     else:
-        yield from _running_peer(facts, link)
+        yield from _running_peer(facts, part)
 
 
-def _running_peer(facts: Facts, link: str) -> Iterator[Finding]:
+def _running_peer(facts: Facts, part: str) -> Iterator[Finding]:
     said = facts.peer.said
     limit, wanted = int(said.get("descriptors", 0)), int(said.get("descriptors_wanted", 0))
     if 0 < limit < wanted:
         text = f"it may have {limit} files and connections open, and may need {wanted}"
         mend = f"LimitNOFILE={wanted} in its unit (systemctl edit layercast-peer), or ulimit -n {wanted}; restart it"
-        yield Finding(link, text, "descriptors_few", mend)
+        yield Finding(part, text, "descriptors_few", mend)
     if said.get("version") != facts.version:
         text = f"it runs release {said.get('version')}, this program is {facts.version}"
-        yield Finding(link, text, "version_differs", "systemctl restart layercast-peer")
+        yield Finding(part, text, "version_differs", "systemctl restart layercast-peer")
     if not said.get("p2p", True):
         yield Finding(
-            link, "p2p = false: it shares nothing", "sharing_off", "layercast drain --undo; or p2p = true, then SIGHUP"
+            part, "p2p = false: it shares nothing", "sharing_off", "layercast drain --undo; or p2p = true, then SIGHUP"
         )
     if limit == 0 or limit >= wanted:
-        yield Finding(link, f"ready, release {said.get('version')}")
+        yield Finding(part, f"ready, release {said.get('version')}")
 
 
 def _store(facts: Facts) -> Iterator[Finding]:
@@ -124,67 +124,67 @@ def _store(facts: Facts) -> Iterator[Finding]:
     if not store:
         return
     folder = f"{facts.peer.said['data_dir']}/store"
-    link, good = f"store {folder}", True
+    part, good = f"store {folder}", True
     if store["disk_problem"] or not store["writable"]:
         why = store["disk_problem"] or "it is not writable for the peer: another owner, or a disk that turned read-only"
         mend = (
             f"findmnt -T {folder} && mount -o remount,rw, or chown it to the peer's user; dmesg says what the disk did"
         )
-        yield Finding(link, why, "store_not_writable", mend)
+        yield Finding(part, why, "store_not_writable", mend)
         good = False
     elif store["free_bytes"] < store["free_floor_bytes"]:
         free, floor = _mib(store["free_bytes"]), _mib(store["free_floor_bytes"])
         mend = f"make room (du -xh {folder}; layercast evict DIGEST), or lower store_size or store_free_floor"
-        yield Finding(link, f"its disk has {free} free, less than the {floor} to be left", "store_full", mend)
+        yield Finding(part, f"its disk has {free} free, less than the {floor} to be left", "store_full", mend)
         good = False
     if store["rotten_pieces"]:
         text = f"{store['rotten_pieces']} pieces rotted on its disk since the peer's start"
         mend = f"layercast verify --data-dir {facts.peer.said['data_dir']}; look after the disk (smartctl -a)"
-        yield Finding(link, text, "store_rotten", mend)
+        yield Finding(part, text, "store_rotten", mend)
         good = False
     if good:
-        yield Finding(link, f"{_mib(store['used_bytes'])} used, {_mib(store['free_bytes'])} free on its disk")
+        yield Finding(part, f"{_mib(store['used_bytes'])} used, {_mib(store['free_bytes'])} free on its disk")
 
 
 def _supernode(facts: Facts) -> Iterator[Finding]:
     supernode, said = facts.supernode, facts.peer.said
     if supernode.url is None:
         return
-    link, found = f"supernode {supernode.url}", []
+    part, found = f"supernode {supernode.url}", []
     expires_unix_s = supernode.expires_unix_s or said.get("certificate_expires_unix_s")
     problem = str(said.get("session_problem") or "")
     ahead_s = supernode.ahead_s or float(said.get("supernode_ahead_s") or 0.0)
     if abs(ahead_s) > CLOCK_DIFFERENCE_S:
         side = "behind" if ahead_s > 0 else "ahead of"
         text = f"this machine's clock is {abs(ahead_s):.0f} s {side} the supernode's"
-        found.append(Finding(link, text, "clock_differs", "timedatectl set-ntp true (on the machine that is wrong)"))
+        found.append(Finding(part, text, "clock_differs", "timedatectl set-ntp true (on the machine that is wrong)"))
     if expires_unix_s is not None and expires_unix_s < facts.now_unix_s:
         text = "this node's certificate has expired"
-        found.append(Finding(link, text, "certificate_expired", _anew(facts)))
+        found.append(Finding(part, text, "certificate_expired", _anew(facts)))
     elif supernode.unreachable:
         mend = f"start layercast-supernode there, open {_port(supernode.url)} to it, or correct the peer's --supernode"
-        found.append(Finding(link, supernode.unreachable, "supernode_unreachable", mend))
+        found.append(Finding(part, supernode.unreachable, "supernode_unreachable", mend))
     elif supernode.old or "version" in problem:
         text = problem or "it is of an older release than this node"
-        found.append(Finding(link, text, "version_differs", _same_release(facts)))
+        found.append(Finding(part, text, "version_differs", _same_release(facts)))
     elif not found and (supernode.refused or (problem and not said.get("connected"))):
-        found.append(_not_admitted(facts, link, problem or supernode.refused))
+        found.append(_not_admitted(facts, part, problem or supernode.refused))
     elif supernode.check and supernode.check["version"] != facts.version:
         text = f"it runs release {supernode.check['version']}, this node {facts.version}"
-        found.append(Finding(link, text, "version_differs", _same_release(facts)))
+        found.append(Finding(part, text, "version_differs", _same_release(facts)))
     yield from found
     if not found:
-        yield Finding(link, supernode.skipped or "reached; this node is a member")
+        yield Finding(part, supernode.skipped or "reached; this node is a member")
 
 
-def _not_admitted(facts: Facts, link: str, problem: str) -> Finding:
+def _not_admitted(facts: Facts, part: str, problem: str) -> Finding:
     if "join token" in problem and "authority" not in problem:
-        return Finding(link, problem, "join_token_refused", _TOKEN)
+        return Finding(part, problem, "join_token_refused", _TOKEN)
     if "--open" in problem:
-        return Finding(link, problem, "membership_differs", "start both with --open, or both without")
+        return Finding(part, problem, "membership_differs", "start both with --open, or both without")
     if "correct --supernode" in problem:
-        return Finding(link, problem, "supernode_wrong", "correct the peer's --supernode")
-    return Finding(link, problem, "not_admitted", _anew(facts))
+        return Finding(part, problem, "supernode_wrong", "correct the peer's --supernode")
+    return Finding(part, problem, "not_admitted", _anew(facts))
 
 
 def _nodes(facts: Facts) -> Iterator[Finding]:
@@ -192,17 +192,17 @@ def _nodes(facts: Facts) -> Iterator[Finding]:
     if not check.get("connected"):
         return
     address = check["address"]
-    link = f"other nodes to {address}"
+    part = f"other nodes to {address}"
     if check["address_refused"]:
         text = f"{check['address_refused']} is not where this node connects from, and nobody is sent there"
         mend = "at the supernode: --advertise-allow NETWORK with that address in it; or drop the peer's --advertise"
-        yield Finding(link, text, "address_not_allowed", mend)
+        yield Finding(part, text, "address_not_allowed", mend)
     elif check["unreached"]:
         port = address.rpartition(":")[2]
         mend = f"open TCP {port} of this node for other nodes (nft, security groups), or set --advertise HOST:PORT"
-        yield Finding(link, f"the supernode gets no connection: {check['unreached']}", "node_unreached", mend)
+        yield Finding(part, f"the supernode gets no connection: {check['unreached']}", "node_unreached", mend)
     else:
-        yield Finding(link, "the supernode reaches it")
+        yield Finding(part, "the supernode reaches it")
 
 
 def _registries(facts: Facts) -> Iterator[Finding]:
@@ -221,38 +221,38 @@ def _registries(facts: Facts) -> Iterator[Finding]:
 
 
 def _registry(registry: RegistryFacts, limited_s: float) -> Iterator[Finding]:
-    link, host = f"registry {registry.host}", registry.host
+    part, host = f"registry {registry.host}", registry.host
     if registry.by_peer == 404:
         mend = f'allow_upstream = ["{host}"] at the peers and the supernode, then SIGHUP them'
         text = "no allowed upstream of the peer: clients go straight to it"
-        yield Finding(link, text, "registry_not_allowed", mend)
+        yield Finding(part, text, "registry_not_allowed", mend)
     elif registry.step == "name":
         mend = (
             f"getent hosts {registry.address.partition(':')[0]}; correct /etc/resolv.conf, or the url of the upstream"
         )
-        yield Finding(link, registry.problem, "registry_name", mend)
+        yield Finding(part, registry.problem, "registry_name", mend)
     elif registry.step == "connect":
         text = f"{registry.address}: {registry.problem}"
         mend = f'curl -v https://{registry.address}/v2/; open the way to it, or set egress_proxy of [upstream."{host}"]'
-        yield Finding(link, text, "registry_unreachable", mend)
+        yield Finding(part, text, "registry_unreachable", mend)
     elif registry.step == "tls":
         text = f"{registry.address}: {registry.problem}"
         mend = f'ca_file = "its-authority.pem" in [upstream."{host}"], at the peers and the supernode, then SIGHUP them'
-        yield Finding(link, text, "registry_tls", mend)
+        yield Finding(part, text, "registry_tls", mend)
     elif registry.step == "folder":
         mend = f'mount it, or correct directory in [upstream."{host}"]'
-        yield Finding(link, f"{registry.address}: {registry.problem}", "registry_folder", mend)
+        yield Finding(part, f"{registry.address}: {registry.problem}", "registry_folder", mend)
     elif limited_s or registry.status == 429:
-        yield _limit(link, limited_s or registry.retry_after_s)
+        yield _limit(part, limited_s or registry.retry_after_s)
     elif registry.status >= 500 or registry.by_peer >= 500:
         text = f"{registry.address} answers {registry.status or registry.by_peer}"
-        yield Finding(link, text, "registry_down", f"curl -v https://{registry.address}/v2/; ask who runs it")
+        yield Finding(part, text, "registry_down", f"curl -v https://{registry.address}/v2/; ask who runs it")
 
 
-def _limit(link: str, for_s: float) -> Finding:
+def _limit(part: str, for_s: float) -> Finding:
     text = f"it limits how often it is asked (429), for {for_s:.0f} s more"
     mend = 'wait; docker login at the supernode and credentials = "docker-config" of its upstream raise the limit'
-    return Finding(link, text, "registry_limits", mend)
+    return Finding(part, text, "registry_limits", mend)
 
 
 def _anew(facts: Facts) -> str:

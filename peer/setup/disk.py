@@ -32,7 +32,7 @@ class DiskFiles:
         """See contract.Files."""
         try:
             real = self.at(path).resolve()
-            # A link that leads out of the folder that stands for the root is another machine's.
+            # A symbolic link that leads out of the folder that stands for the root is another machine's.
             if not real.is_relative_to(self._root) or not real.exists():
                 return None
             if not real.is_file() or real.stat().st_size > _BYTES_MAX:
@@ -56,12 +56,14 @@ class DiskFiles:
         """Raises SetupRefused where write() or remove() would not do."""
         where = self.at(path)
         if where.is_symlink():
-            raise SetupRefused(f"{where} is a link to {os.readlink(where)}: who manages that file must change it")
+            raise SetupRefused(
+                f"{where} is a symbolic link to {os.readlink(where)}: who manages that file must change it"
+            )
         for folder in where.parents:
             if folder == self._root or folder == Path("/"):
                 break
             if folder.is_symlink() and self._root != Path("/"):
-                raise SetupRefused(f"{folder} is a link, which may lead out of {self._root}")
+                raise SetupRefused(f"{folder} is a symbolic link, which may lead out of {self._root}")
         folder = next(each for each in where.parents if each.exists())
         if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             raise SetupRefused(f"{folder} is not writable: run this as root, on a disk that is not read-only")

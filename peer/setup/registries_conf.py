@@ -82,4 +82,4 @@ def _text(entries: list[dict[str, Any]]) -> str:
     document = tomlkit.document()
     document.add(tomlkit.comment(MARK.format(client="podman").removeprefix("# ")))
     document.add("registry", tomlkit.item(entries))
-    return tomlkit.dumps(document)
+    return str(tomlkit.dumps(document))

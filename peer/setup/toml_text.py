@@ -49,7 +49,7 @@ def put(text: str, values: Values, path: str) -> str:
         document = tomlkit.parse(text)
         for keys, value in values.items():
             _put(document, keys, value, tomlkit.table)
-        after = tomlkit.dumps(document)
+        after = str(tomlkit.dumps(document))
     except (TOMLKitError, ValueError, TypeError, KeyError, AttributeError):
         raise _by_hand(values, path) from None
     if "\r\n" in text:

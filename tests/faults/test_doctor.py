@@ -105,7 +105,7 @@ class Doctor:
         self._capsys.readouterr()
         code = main(["doctor", "--json", "--client", client, *where, *words])
         said = json.loads(self._capsys.readouterr().out)
-        found = {link["fault"]: link["mend"] for link in said["links"] if link["fault"]}
+        found = {part["fault"]: part["mend"] for part in said["parts"] if part["fault"]}
         assert all(found.values())
         assert (code, said["ok"]) == ((1, False) if found else (0, True))
         return found

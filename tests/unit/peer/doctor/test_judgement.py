@@ -87,7 +87,7 @@ def registry(**changes: Any) -> Facts:
 
 def test_a_good_node_has_each_link_and_no_fault() -> None:
     assert faults(GOOD) == []
-    assert [finding.link.split()[0] for finding in judge(GOOD)] == [
+    assert [finding.part.split()[0] for finding in judge(GOOD)] == [
         "client", "peer", "store", "supernode", "other", "registry",
     ]  # fmt: skip
 
@@ -184,7 +184,7 @@ def test_a_client_that_reads_its_files_by_itself_is_not_restarted() -> None:
 def test_a_peer_without_a_supernode_has_no_such_link() -> None:
     alone = replace(GOOD, supernode=SupernodeFacts(None))
     assert faults(alone) == []
-    assert not any(finding.link.startswith("supernode") for finding in judge(alone))
+    assert not any(finding.part.startswith("supernode") for finding in judge(alone))
 
 
 def test_a_mirror_at_another_port_is_in_the_command() -> None:

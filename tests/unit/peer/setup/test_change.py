@@ -37,7 +37,7 @@ def test_a_link_is_refused(tmp_path: Path) -> None:
     machine = Machine(tmp_path, {"/data/daemon.json": "{}"})
     (tmp_path / "etc/docker").mkdir(parents=True)
     (tmp_path / "etc/docker/daemon.json").symlink_to("../../data/daemon.json")
-    with pytest.raises(SetupRefused, match="is a link to"):
+    with pytest.raises(SetupRefused, match="is a symbolic link to"):
         machine.set_up("docker")
     assert machine.read("/data/daemon.json") == "{}"
 
