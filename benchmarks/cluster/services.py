@@ -75,6 +75,11 @@ class Service:
         return self._process
 
     @property
+    def runs(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._process is not None and self._process.running
+
+    @property
     def status_address(self) -> str:
         """HOST:PORT of /healthz and /metrics."""
         raise NotImplementedError
@@ -221,6 +226,11 @@ class Peer(Service):
         """Payload bytes that this node got from `source`: peer, seed, origin, store or passthrough."""
         return int(self.metrics().value("layercast_bytes_total", source=source))
 
+    @property
+    def connected(self) -> bool:
+        """Whether it has a session, as it knows itself: the supernode counts one a moment before."""
+        return self.metrics().value("layercast_supernode_connected") == 1
+
     def client_bytes(self, source: str) -> int:
         """Payload bytes that its clients got by way of `source`: swarm, store or passthrough."""
         return int(self.metrics().value("layercast_client_bytes_total", **{"from": source}))
@@ -270,14 +280,25 @@ class Cluster:
             peer.close()
         self.supernode.close()
 
-    def add_peer(self, node: Node | None = None, *, proxy_host: str | None = None, extra: Sequence[str] = ()) -> Peer:
-        """Start one more peer: on loopback, or in the namespace of `node`.
+    def add_peer(
+        self,
+        node: Node | None = None,
+        *,
+        proxy_host: str | None = None,
+        extra: Sequence[str] = (),
+        has_session: bool = True,
+    ) -> Peer:
+        """Start one more peer, on loopback or in the namespace of `node`.
 
+        Where the supernode runs, wait for its session: it is ready after 2 s without one, too, and then begins pulls
+        alone; `has_session` false: so it may.
         `proxy_host` is the address that its clients reach: a ClientNamespace's `gateway`, say. Unless given it is
         loopback, in the peer's own namespace.
         """
         peer = self.prepare_peer(node, proxy_host=proxy_host, extra=extra)
         peer.start()
+        if has_session:
+            self._wait_for_sessions_of([peer])
         return peer
 
     @contextlib.contextmanager
@@ -293,13 +314,18 @@ class Cluster:
             self.wait_for_sessions(len(self.peers))
 
     def add_peers(self, nodes: Sequence[Node | None], *, extra: Sequence[str] = ()) -> list[Peer]:
-        """Start several peers at once and wait until all are ready."""
+        """The same of several at once, which all have sessions."""
         peers = [self.prepare_peer(node, extra=extra) for node in nodes]
         for peer in peers:
             peer.spawn()
         for peer in peers:
             peer.wait_ready(WAIT_S + len(peers))
+        self._wait_for_sessions_of(peers)
         return peers
+
+    def _wait_for_sessions_of(self, peers: Sequence[Peer]) -> None:
+        if self.supernode.runs:
+            wait_until(lambda: all(peer.connected for peer in peers), "a session of each peer")
 
     def prepare_peer(
         self, node: Node | None = None, *, proxy_host: str | None = None, extra: Sequence[str] = ()
@@ -320,10 +346,16 @@ class Cluster:
         return peer
 
     def wait_for_sessions(self, count: int, timeout_s: float = WAIT_S) -> None:
-        """Wait until that many peers are linked to the supernode."""
+        """Wait until that many peers are linked to the supernode, and know it."""
         wait_until(
             lambda: self.supernode.metrics().value("layercast_sessions_open") == count,
             f"{count} open sessions at the supernode",
+            timeout_s,
+        )
+        running = [peer for peer in self.peers if peer.runs]
+        wait_until(
+            lambda: sum(peer.connected for peer in running) >= min(count, len(running)),
+            f"{count} peers that know of their sessions",
             timeout_s,
         )
 

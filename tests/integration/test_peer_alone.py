@@ -63,7 +63,7 @@ def test_without_a_supernode_pulls_come_from_upstream_and_then_from_the_store(
 
 def test_with_sharing_off_every_pull_passes_through(tmp_path: Path, origin: CountingProxy, image: Image) -> None:
     with Cluster(tmp_path, origin.address) as cluster:
-        peer = cluster.add_peer(extra=["--p2p", "false"])
+        peer = cluster.add_peer(extra=["--p2p", "false"], has_session=False)
         assert_pulls(peer, image)
         assert_received(peer, passthrough=image.size_bytes, peer=0, seed=0, origin=0)
         assert_sent_to_clients(peer, passthrough=image.size_bytes)
