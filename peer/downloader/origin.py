@@ -108,11 +108,15 @@ def plan_upstream(state: State, blob: Blob) -> None:
 
 def asks_from(state: State, blob: Blob) -> float:
     """Without a supernode: when this node may ask the origin at all."""
+    first = state.upstream_from
+    if not blob.being_read:
+        # What rotted here can wait for a session that is about to open: this node may just have started.
+        first = max(first, blob.progress_at + state.limits.grace_s)
     if not blob.holders.known:
-        return state.upstream_from + state.jitter_s
+        return first + state.jitter_s
     # The grace is long enough to have asked every holder once; one that is named later is asked first.
     waits = blob.ticketed and blob.holders.undecided()
-    return state.upstream_from + (state.limits.refresh_s if waits else 0.0)
+    return first + (state.limits.refresh_s if waits else 0.0)
 
 
 def next_turn_at(state: State, blob: Blob) -> float:

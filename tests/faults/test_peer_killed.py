@@ -70,6 +70,7 @@ def test_a_peer_killed_twenty_times_fetches_no_verified_piece_again(
         # A slow machine may let more pass before each kill: the last few pieces are left for the end.
         while kills < KILLS and len(verified) < layout.count - LEFT_PIECES:
             peer.start()
+            cluster.wait_for_sessions(1)
             asked_before = len(seed.ledger().exchanges)
             sent_bytes = seed.ledger().total_bytes() + rng.randrange(LIFE_BYTES_MAX)
             with start_pull(peer.proxy, digest):
@@ -89,6 +90,7 @@ def test_a_peer_killed_twenty_times_fetches_no_verified_piece_again(
         assert 0 < len(verified) < layout.count, "the kills were to fall into the pull"
         seed.set_rate(None)
         peer.start()
+        cluster.wait_for_sessions(1)
         asked_before = len(seed.ledger().exchanges)
         answer = pull(peer.proxy, digest)
         assert answer.complete

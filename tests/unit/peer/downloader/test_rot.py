@@ -19,12 +19,16 @@ from peer.downloader.contract import (
     SharingSwitched,
     StartFetch,
     StoreOpened,
+    SupernodeConnected,
     UpstreamEnded,
     UpstreamPiece,
 )
+from peer.downloader.limits import Limits
 from proto.pieces import mask_to_bytes
 from proto.wire.messages import Announce, Failed, Stored, SwarmOpened
 from tests.unit.peer.downloader.script import DIGEST, PIECE, SIZE, SOURCE, SWARM, TICKET, Script, of_type, sent
+
+GRACE_S = Limits().grace_s
 
 
 def read_complete(script: Script) -> Script:
@@ -61,19 +65,30 @@ def test_it_is_fetched_again_although_nobody_reads() -> None:
 def test_without_a_supernode_the_origin_is_asked_for_it_alone_although_nobody_reads() -> None:
     script = Script()
     script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)))
-    script(PiecesRotten(DIGEST, 0b1000))
-    (fetch,) = of_type(script(StoreOpened(DIGEST, 0b0111, 0b1111, False)), FetchUpstream)
+    script(PiecesRotten(DIGEST, 0b1000), StoreOpened(DIGEST, 0b0111, 0b1111, False))
+    (fetch,) = of_type(script.wait(GRACE_S), FetchUpstream)
     assert (fetch.pieces, fetch.source) == (0b1000, SOURCE)
     (check,) = of_type(script(UpstreamPiece(fetch.fetch, 3)), CheckDigest)
     script(UpstreamEnded(fetch.fetch, ""))
     assert of_type(script(DigestChecked(check.check, True)), CloseInStore)
 
 
+def test_what_is_found_rotten_before_the_first_session_is_open_comes_from_the_swarm() -> None:
+    script = Script()
+    script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)))
+    script(PiecesRotten(DIGEST, 0b1000), StoreOpened(DIGEST, 0b0111, 0b1111, False))
+    assert of_type(script.wait(GRACE_S - 0.1), FetchUpstream) == []
+    (announce,) = sent(script(SupernodeConnected()))
+    assert isinstance(announce, Announce)
+    assert (announce.wanted, announce.held) == (True, b"\7")
+    assert of_type(script.wait(GRACE_S), FetchUpstream) == []
+
+
 def test_an_origin_that_fails_is_not_asked_for_ever_when_nobody_reads() -> None:
     script = Script()
     script(BlobFound(DIGEST, SIZE, PIECE, 0b1111, True, (SOURCE,)))
-    script(PiecesRotten(DIGEST, 0b1000))
-    (fetch,) = of_type(script(StoreOpened(DIGEST, 0b0111, 0b1111, False)), FetchUpstream)
+    script(PiecesRotten(DIGEST, 0b1000), StoreOpened(DIGEST, 0b0111, 0b1111, False))
+    (fetch,) = of_type(script.wait(GRACE_S), FetchUpstream)
     assert of_type(script(UpstreamEnded(fetch.fetch, "unavailable")), CloseInStore)
     assert not of_type(script.wait(3600), FetchUpstream)
 
