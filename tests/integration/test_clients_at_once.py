@@ -7,10 +7,14 @@ in a repository that wants its login. Its first pull is killed while the registr
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
+import random
+import tarfile
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 
@@ -21,7 +25,8 @@ from benchmarks.cluster.programs import find_program
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
 from tests.support.built_programs import CLIENTS, built
-from tests.support.clients import Containerd, DockerDaemon
+from tests.support.clients import Containerd, DockerDaemon, Mirror, Podman
+from tests.support.clients.go_client import GoClient
 from tests.support.clients.pulls import Login, Place, Pull, open_pull
 from tests.support.clients_table import (
     BY_IDENTITY,
@@ -42,7 +47,8 @@ from tests.support.tls import Authority
 from tests.support.tokens import TokenServer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from benchmarks.cluster.image import Image
     from tests.support.networks import Lab
@@ -50,12 +56,16 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root, pytest.mark.client("docker-registry", "ip", "tc", "nsenter", "curl")]
 
 SIZES_BYTES: Final = (500, 60_000, 1_500_000)
+# Of each file in a layer that is read by ranges. podman 4.3 cannot write zstd:chunked layers with larger ones.
+FILE_BYTES: Final = 200_000
 # Of the last layer, before its registry stands still.
 BEGUN_BYTES: Final = 400_000
 # RFC 5737. The clients reach the token service there, and nothing else that is not their node's.
 TOKENS_ADDRESS: Final = "192.0.2.254"
 # In each password and identity token of its.
 MARK: Final = uuid.uuid4().hex
+# Of layers that are read by ranges: their repositories, and (LAZY) who may.
+LAZY, CHUNKED = "lazy", "chunked"
 OPEN, LOCKED, TOKENED, HUB = "open.test", "locked.test", "token.test", "docker.io"
 
 
@@ -107,21 +117,30 @@ class AtOnce:
 
     cluster: Cluster
     tokens: TokenServer
+    registries: dict[str, Registry]
     origins: dict[str, CountingProxy]
-    images: dict[Case, Image]
-    logins: dict[Case, Login]
+    place: Place
+    images: dict[Case, Image] = field(default_factory=dict)
+    logins: dict[Case, Login] = field(default_factory=dict)
     ended: dict[Case, Future[None]] = field(default_factory=dict)
+    read: dict[str, Future[None]] = field(default_factory=dict)
+    chunked: dict[str, Future[None]] = field(default_factory=dict)
 
 
-def _selected(request: pytest.FixtureRequest) -> list[Case]:
-    """The cases of this run that this machine can run. Raises BuildFailed."""
-    wanted = {
-        case
+def _selected(request: pytest.FixtureRequest) -> tuple[list[Case], list[str], list[str]]:
+    """The cases of this run that this machine can run, and the logins to read lazily with, by stargz and by podman.
+
+    Raises BuildFailed.
+    """
+    parameters: list[dict[str, Any]] = [
+        item.callspec.params
         for item in request.session.items
-        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-        if isinstance(case := item.callspec.params.get("case"), Case)
-    }
-    return [case for case in CASES if case in wanted and all(map(_is_there, case.programs))]
+        if isinstance(item, pytest.Function) and item.path == request.path and hasattr(item, "callspec")
+    ]
+    wanted = [each["case"] for each in parameters if "case" in each]
+    lazily = [each["lazy"] for each in parameters if "lazy" in each and _is_there("go")]
+    chunked = [each["chunked"] for each in parameters if "chunked" in each and _is_there("podman")]
+    return [case for case in wanted if all(map(_is_there, case.programs))], lazily, chunked
 
 
 def _is_there(name: str) -> bool:
@@ -135,14 +154,14 @@ def _is_there(name: str) -> bool:
 @pytest.fixture(scope="module")
 def at_once(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[AtOnce]:
     folder = tmp_path_factory.mktemp("at-once")
-    cases = _selected(request)
+    cases, lazily, chunked = _selected(request)
     node = lab.add_node()
     client = node.add_client()
     node.let_clients_reach(TOKENS_ADDRESS)
     with contextlib.ExitStack() as running:
         authority = Authority(folder)
-        users = {case.name: f"{MARK}-{case.name}" for case in cases}
-        repositories = {case.repository for case in cases}
+        users = {name: f"{MARK}-{name}" for name in (LAZY, *(case.name for case in cases))}
+        repositories = {f"team/{LAZY}", f"team/{CHUNKED}", *(case.repository for case in cases)}
         signer = authority.issue(["token.test"])
         tokens = running.enter_context(
             TokenServer(signer, users, strict_repositories=repositories, host=TOKENS_ADDRESS)
@@ -170,23 +189,25 @@ def at_once(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.T
         )
         peer = cluster.add_peer(node, proxy_host=client.gateway)
         cluster.wait_for_sessions(1)
-        there = AtOnce(cluster, tokens, origins, {}, {})
+        place = Place(peer.proxy, client.name, peer.data_dir / "interception" / "ca.pem")
+        there = AtOnce(cluster, tokens, registries, origins, place)
         for number, case in enumerate(cases):
             image = make_multi_arch_image(folder / case.name, SIZES_BYTES, seed=1000 + 2 * number)
-            image.push(
-                registries[TOKENED if case.registry == HUB else case.registry], case.repository, _writer(tokens, case)
-            )
+            host = TOKENED if case.registry == HUB else case.registry
+            image.push(registries[host], case.repository, _writer(tokens, host, case.repository))
             there.images[case], there.logins[case] = image.native, _login(tokens, case, users[case.name])
         tokens.requests.clear()
-        place = Place(peer.proxy, client.name, peer.data_dir / "interception" / "ca.pem")
         _pull_all(there, place)
+        with ThreadPoolExecutor() as threads:
+            there.read = {login: threads.submit(_read_lazily, there, login, folder) for login in lazily}
+            there.chunked = {login: threads.submit(_pull_chunked, there, login, folder) for login in chunked}
         yield there
 
 
-def _writer(tokens: TokenServer, case: Case) -> dict[str, str]:
-    if case.registry == LOCKED:
+def _writer(tokens: TokenServer, host: str, repository: str) -> dict[str, str]:
+    if host == LOCKED:
         return basic_authorization()
-    return {"Authorization": f"Bearer {tokens.token('writer', [f'repository:{case.repository}:pull,push'])}"}
+    return {"Authorization": f"Bearer {tokens.token('writer', [f'repository:{repository}:pull,push'])}"}
 
 
 def _login(tokens: TokenServer, case: Case, password: str) -> Login:
@@ -260,6 +281,69 @@ def _resume(there: AtOnce, case: Case, pull: Pull, *, still: bool) -> None:
     assert still, "its first pull was not killed in mid-layer"
 
 
+def _files(seed: str, numbers: Iterable[int]) -> dict[str, bytes]:
+    return {f"folder/{number}.bin": random.Random(f"{seed} {number}").randbytes(FILE_BYTES) for number in numbers}
+
+
+def _write_tar(file: Path, files: dict[str, bytes]) -> None:
+    with tarfile.open(file, "w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+
+
+def _lazy_login(login: str) -> Login:
+    known = {BY_PASSWORD: Login(USER, PASSWORD), BY_TOKEN: Login(LAZY, f"{MARK}-{LAZY}")}
+    return known.get(login, Login())
+
+
+def _read_lazily(there: AtOnce, login: str, folder: Path) -> None:
+    """Parts of three files of a layer, by stargz-snapshotter's own reader."""
+    files = _files(login, range(16))
+    parts = [("folder/3.bin", 0, 1000), ("folder/9.bin", 70_000, 100_000), ("folder/10.bin", FILE_BYTES - 9, 9)]
+    host, secret = _BY_LOGIN[login], _lazy_login(login)
+    tar, layer = folder / f"{login}.tar", folder / f"{login}.layer"
+    _write_tar(tar, files)
+    with GoClient(netns=there.place.netns) as stargz:
+        table = stargz.run("stargz-make", tar, layer).strip()
+        with there.registries[host].writer(headers=_writer(there.tokens, host, f"team/{LAZY}")) as writer:
+            digest = writer.push_blob_bytes(f"team/{LAZY}", layer.read_bytes())
+        place = [there.place.proxy, f"{host}/team/{LAZY}", digest, table]
+        place.append(f"{secret.user}:{secret.password}" if secret else "")
+        wanted = [f"{name}:{offset}:{length}" for name, offset, length in parts]
+        size, *read = stargz.run("stargz-read", *place, *wanted).split()
+    assert int(size) == layer.stat().st_size
+    assert read == [hashlib.sha256(files[name][start : start + length]).hexdigest() for name, start, length in parts]
+    assert 0 < there.origins[host].ledger().distinct_bytes(digest) < int(size) / 2
+
+
+def _pull_chunked(there: AtOnce, login: str, folder: Path) -> None:
+    """Two images, of which the second has two files that the first has not."""
+    host, secret = _BY_LOGIN[login], _lazy_login(login)
+    layers = {"first": _files(f"chunked {login}", range(10)), "second": _files(f"chunked {login}", range(2, 12))}
+    registry = there.registries[host].address
+    with Podman([], partial=True) as podman:
+        (podman.directory / "auth.json").write_text(secret.auth_file(registry))
+        options = ["--tls-verify=false", "--signature-policy", str(podman.directory / "policy.json")]
+        options += ["--format", "oci", "--compression-format", "zstd:chunked"]
+        for name, files in layers.items():
+            _write_tar(folder / f"{login}.{name}.tar", files)
+            podman.run("import", folder / f"{login}.{name}.tar", f"localhost/{name}:latest")
+            podman.run("push", *options, f"localhost/{name}:latest", f"{registry}/team/{CHUNKED}:{name}")
+    mirror = Mirror(host, f"{there.place.proxy}/{host}")
+    with Podman([mirror], netns=there.place.netns, partial=True) as podman:
+        (podman.directory / "auth.json").write_text(secret.auth_file(mirror.location))
+        for name, files in layers.items():
+            podman.pull(f"{host}/team/{CHUNKED}:{name}")
+            wanted = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
+            assert podman.file_digests(f"{host}/team/{CHUNKED}:{name}") == wanted
+    ledger = there.origins[host].ledger()
+    digests = {each.path.rpartition("/")[2] for each in ledger.exchanges if f"/{CHUNKED}/blobs/" in each.path}
+    few_bytes, all_bytes = sorted(map(ledger.distinct_bytes, digests))[-2:]
+    assert 0 < few_bytes < all_bytes / 2
+
+
 @pytest.mark.parametrize(
     "case",
     [
@@ -283,6 +367,32 @@ def test_a_client_pulls_by_tag_and_digest_after_it_was_killed(at_once: AtOnce, c
         assert {scope for request in own for scope in request.scopes} == {f"repository:{case.repository}:pull"}
         if case.login == BY_IDENTITY:
             assert {request.by for request in own} == {"refresh_token"}
+
+
+@pytest.mark.client("podman")
+@pytest.mark.parametrize(
+    "chunked",
+    [
+        pytest.param(login, marks=pytest.mark.pulls("podman, zstd:chunked by ranges", PREFIX, login))
+        for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)
+    ],
+)
+def test_podman_pulls_of_a_chunked_layer_what_it_has_not(at_once: AtOnce, chunked: str) -> None:
+    at_once.chunked[chunked].result()
+
+
+@pytest.mark.client("go")
+@pytest.mark.parametrize(
+    "lazy",
+    [
+        pytest.param(login, marks=pytest.mark.pulls("stargz-snapshotter", NS, login))
+        for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)
+    ],
+)
+def test_stargz_reads_of_a_layer_what_it_opens(at_once: AtOnce, lazy: str) -> None:
+    if lazy not in at_once.read:
+        built(CLIENTS)
+    at_once.read[lazy].result()
 
 
 def test_no_login_is_told_to_anybody_else(at_once: AtOnce) -> None:

@@ -24,6 +24,7 @@ DISTRIBUTION_3: Final = GoProgram(
 
 import (
 	"github.com/distribution/distribution/v3/registry"
+	_ "github.com/distribution/distribution/v3/registry/auth/token"
 	_ "github.com/distribution/distribution/v3/registry/storage/driver/filesystem"
 )
 

@@ -50,6 +50,7 @@ ROWS: Final[tuple[tuple[str, str, str], ...]] = (
     *(("kubelet with a pull secret", NS, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
     *(("podman", PREFIX, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
     ("podman", NAMED, BY_TOKEN),
+    *(("podman, zstd:chunked by ranges", PREFIX, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
     *(("skopeo", PREFIX, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN, BY_IDENTITY)),
     ("skopeo", NAMED, BY_PASSWORD),
     ("skopeo", NAMED, BY_TOKEN),
@@ -59,7 +60,7 @@ ROWS: Final[tuple[tuple[str, str, str], ...]] = (
     ("standalone buildkitd", NS, NO_LOGIN),
     *(("crane", NAMED, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN, BY_IDENTITY)),
     *(("oras", NAMED, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN, BY_IDENTITY)),
-    ("stargz-snapshotter", NS, NO_LOGIN),
+    *(("stargz-snapshotter", NS, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
     ("curl", PROXY, NO_LOGIN),
 )
 

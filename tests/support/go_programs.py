@@ -105,8 +105,8 @@ class GoProgram:
         return {"main.go": self.source or "package main\n\nfunc main() {}\n"}
 
     def _key(self) -> str:
-        """Its version; where several modules and files make it, all of those."""
-        if self.folder is None:
+        """Its version; where a main package of ours makes it, that too."""
+        if self.folder is None and not self.source:
             return self.version
         parts = json.dumps([self._modules(), self._sources()])
         return hashlib.sha256(parts.encode()).hexdigest()[:12]

@@ -1,6 +1,6 @@
 """What the specification's checks find in a registry: an image and its index, two artifacts about it, tags, odd blobs.
 
-Pushed over the distribution API into any registry that takes pushes without a login.
+Pushed over the distribution API into any registry that takes pushes.
 """
 
 from __future__ import annotations
@@ -47,15 +47,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Asker:
-    """Asks a registry, or a mirror of it, at HOST:PORT; a connection each time."""
+    """Asks a registry, or a mirror of it, at HOST:PORT; a connection each time. `own` goes with each request."""
 
     address: str
+    own: tuple[tuple[str, str], ...] = ()
 
     def __call__(self, method: str, target: str, *lines: tuple[str, str], body: bytes = b"") -> Answer:
         connection = http.client.HTTPConnection(self.address, timeout=WAIT_S)
         try:
             connection.putrequest(method, target, skip_accept_encoding=True)
-            for name, value in lines:
+            for name, value in (*lines, *self.own):
                 connection.putheader(name, value)
             if method not in ("GET", "HEAD"):
                 connection.putheader("Content-Length", str(len(body)))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 REQUIREMENTS: Final[dict[str, Requirement]] = {}
 ACCEPT: Final = (("Accept", MANIFEST), ("Accept", INDEX))
+UNKNOWN: Final = "org/unknown"
 NO_HEX: Final = "0" * 64
 _KINDS: Final = itertools.count(1)
 
@@ -115,7 +116,7 @@ def an_unknown_manifest_is_not_found(ask: Asker, _: Contents) -> None:
 
 @requirement
 def a_manifest_of_an_unknown_repository_is_not_found(ask: Asker, _: Contents) -> None:
-    answer = ask("GET", manifest_at("image", "org/unknown"), *ACCEPT)
+    answer = ask("GET", manifest_at("image", UNKNOWN), *ACCEPT)
     assert_refused(answer, 404, "MANIFEST_UNKNOWN", "NAME_UNKNOWN")
 
 
@@ -184,7 +185,7 @@ def a_blob_is_of_its_repository_alone(ask: Asker, there: Contents) -> None:
 
 @requirement
 def a_blob_of_an_unknown_repository_is_not_found(ask: Asker, there: Contents) -> None:
-    answer = ask("GET", blob_at(there.layer.digest, "org/unknown"))
+    answer = ask("GET", blob_at(there.layer.digest, UNKNOWN))
     assert_refused(answer, 404, "BLOB_UNKNOWN", "NAME_UNKNOWN")
 
 
@@ -315,7 +316,7 @@ def the_link_of_a_page_of_tags_leads_to_the_next_at_the_same_place(ask: Asker, _
 
 @requirement
 def tags_of_an_unknown_repository_are_not_found(ask: Asker, _: Contents) -> None:
-    assert_refused(ask("GET", "/v2/org/unknown/tags/list"), 404, "NAME_UNKNOWN")
+    assert_refused(ask("GET", f"/v2/{UNKNOWN}/tags/list"), 404, "NAME_UNKNOWN")
 
 
 # --- referrers -------------------------------------------------------------------------------------------------------

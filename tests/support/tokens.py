@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 from cryptography.hazmat.primitives import hashes, serialization
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 SERVICE: Final = "test-registry"
 ISSUER: Final = "test-issuer"
 _LIFE_S: Final = 300
+# Where the front of a registry that knows no tokens asks whether a request may pass (nginx's auth_request).
+CHECK_PATH: Final = "/check"
+_REPOSITORY: Final = re.compile(r"/v2/(?P<name>.+)/(manifests|blobs|tags|referrers)/")
 
 
 @dataclass(slots=True)
@@ -64,6 +68,7 @@ class TokenServer(HttpServer):
         self._users = dict(users)
         self._public = frozenset(public_repositories)
         self._identity_tokens: dict[str, str] = {}
+        self._given: dict[str, dict[str, Any]] = {}
         self.requests: list[TokenRequest] = []
         self._host = host
         super().__init__(_Handler, host)
@@ -106,7 +111,7 @@ class TokenServer(HttpServer):
     def token(self, user: str, scopes: list[str], by: str = "") -> str:
         """A signed token for the part of `scopes` that `user` ("" for nobody) may have."""
         now_s = int(time.time())
-        claims = {
+        claims: dict[str, Any] = {
             "iss": ISSUER,
             "sub": user,
             "aud": SERVICE,
@@ -121,7 +126,18 @@ class TokenServer(HttpServer):
         head = {"typ": "JWT", "alg": "RS256", "x5c": [base64.b64encode(der).decode()]}
         signed = f"{_b64url(json.dumps(head).encode())}.{_b64url(json.dumps(claims).encode())}"
         signature = self._signer.key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
-        return f"{signed}.{_b64url(signature)}"
+        token = f"{signed}.{_b64url(signature)}"
+        self._given[token] = claims
+        return token
+
+    def permits(self, token: str, scope: str) -> bool:
+        """Whether this is one of its tokens that has not expired, for all of the scope ("": for any)."""
+        claims = self._given.get(token)
+        if claims is None or float(claims["exp"]) < time.time():
+            return False
+        _, name, actions = scope.split(":") if scope else ("", "", "")
+        allowed = [access["actions"] for access in claims["access"] if access["name"] == name]
+        return not scope or any(set(actions.split(",")) <= set(each) for each in allowed)
 
     def _access(self, user: str, scope: str) -> dict[str, object] | None:
         kind, _, rest = scope.partition(":")
@@ -137,9 +153,24 @@ class _Handler(QuietHandler):
 
     def do_GET(self) -> None:
         """By a password in the Authorization header, or by nothing."""
+        if self.path == CHECK_PATH:
+            self._check()
+            return
         user, allowed = self._user()
         query = parse_qs(urlsplit(self.path).query)
         self._answer(user if allowed else None, query.get("scope", []), by="password" if user else "")
+
+    def _check(self) -> None:
+        method, target = self.headers["X-Original-Method"], self.headers["X-Original-URI"]
+        found = _REPOSITORY.match(target)
+        actions = "pull" if method in ("GET", "HEAD") else "pull,push"
+        scope = f"repository:{found['name']}:{actions}" if found else ""
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ")
+        if self.server.permits(token, scope):
+            self._send(200, {})
+            return
+        challenge = f'Bearer realm="{self.server.realm}",service="{SERVICE}"' + (f',scope="{scope}"' if scope else "")
+        self._send(401, {"errors": [{"code": "UNAUTHORIZED"}]}, ("WWW-Authenticate", challenge))
 
     def do_POST(self) -> None:
         """By a form, as OAuth 2 has it."""
@@ -173,13 +204,13 @@ class _Handler(QuietHandler):
         user, _, password = base64.b64decode(encoded).decode().partition(":")
         return user, self.server.knows(user, password)
 
-    def _send(self, status: int, document: dict[str, object]) -> None:
+    def _send(self, status: int, document: dict[str, object], *lines: tuple[str, str]) -> None:
         body = json.dumps(document).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
+        kind, length = ("Content-Type", "application/json"), ("Content-Length", str(len(body)))
         # Nobody asks twice within a test, and nodes that several tests share would keep it open beyond one.
-        self.send_header("Connection", "close")
+        for name, value in (kind, length, ("Connection", "close"), *lines):
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from benchmarks.cluster.processes import ManagedProcess, run
 from benchmarks.cluster.programs import clean_environment, program
@@ -14,6 +14,16 @@ from tests.support.clients.folders import ClientFolder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+_PARTIAL: Final = """
+[storage]
+driver = "overlay"
+runroot = "{folder}/runroot"
+graphroot = "{folder}/root"
+[storage.options]
+pull_options = {{enable_partial_images = "true", use_hard_links = "false", ostree_repos = ""}}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +82,24 @@ class _ContainersTool(ClientFolder):
 
 
 class Podman(_ContainersTool):
-    """podman with its own vfs storage; a context manager. Needs root."""
+    """podman with its own vfs storage; a context manager. Needs root.
+
+    `partial`: with overlay storage in place of vfs, of zstd:chunked layers it pulls what it has not by ranges.
+    """
+
+    def __init__(self, mirrors: Sequence[Mirror], *, netns: str | None = None, partial: bool = False) -> None:
+        super().__init__(mirrors, netns=netns)
+        self._driver = "overlay" if partial else "vfs"
+        if partial:
+            file = self.directory / "storage.conf"
+            file.write_text(_PARTIAL.format(folder=self.directory))
+            self.environment["CONTAINERS_STORAGE_CONF"] = str(file)
 
     def command(self, *words: str | Path) -> list[str | Path]:
         """The podman command line, run with `environment`."""
         folder = self.directory
         storage: list[str | Path] = ["--root", folder / "root", "--runroot", folder / "runroot"]
-        storage += ["--tmpdir", folder / "tmp", "--storage-driver", "vfs"]
+        storage += ["--tmpdir", folder / "tmp", "--storage-driver", self._driver]
         return [program("podman"), *storage, "--cgroup-manager", "cgroupfs", "--events-backend", "none", *words]
 
     def pull(self, reference: str, timeout_s: float = 120.0) -> str:
