@@ -72,6 +72,8 @@ def _inserted(text: str, keys: list[str], item: str) -> str:
         return _into_list(text, node, item, newline)
     # Nothing stands there, or null.
     text = str(text[: node.start_mark.index] + text[node.end_mark.index :])
+    if above is None:
+        return _ended(text, newline) + _block(keys, item, 0, newline)
     end = text.find("\n", above.end_mark.index)
     line, rest = (_ended(text, newline), "") if end < 0 else (text[: end + 1], text[end + 1 :])
     return line + _block(keys, item, above.start_mark.column + 2, newline) + rest

@@ -100,6 +100,12 @@ def test_k3s_names_a_registry_that_goes_past_the_peer(tmp_path: Path) -> None:
     assert any("add --registry quay.io" in note for note in machine.set_up("k3s").notes)
 
 
+def test_a_file_of_k3s_with_nothing_but_the_begin_of_a_document_is_filled(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, {k3s.CONFIG: "---\n"})
+    machine.set_up("k3s")
+    assert yaml.safe_load(machine.read(k3s.CONFIG)) == {"mirrors": {"*": {"endpoint": [MIRROR]}}}
+
+
 @pytest.mark.parametrize(
     ("text", "why"),
     [
