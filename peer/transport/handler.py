@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from peer.transport.open_handles import OpenHandles
 from peer.transport.wire import (
     ANSWER_BYTES_MAX,
     RUN_WITH_PIECE_MAX,
@@ -124,7 +125,7 @@ class Answerer:
         self._clock = clock
         self._encrypted_alone = encrypted_alone
         self._sign_hash = sign_hash or (lambda handle, piece: handle.signed_run(piece, RUN_WITH_PIECE_MAX))
-        self._store = store
+        self.handles: Final = OpenHandles(store)
         self._supernode_key = supernode_key
         self._name = name
         self._limiter = limiter
@@ -171,7 +172,7 @@ class Answerer:
         """Send everything; False when the connection must end. Raises OSError when the receiver is gone."""
         assert request.digest is not None
         try:
-            handle = self._store.get(request.digest)
+            handle = self.handles.take(request.digest)
         except LocalError as error:
             log.error("upload_failed digest=%s error=%s", request.digest.short, error)
             return self._refuse(connection, request, 503, "store", "the store cannot be read now")
@@ -185,7 +186,7 @@ class Answerer:
             else:
                 body = encode_hashes(handle.layout, handle.signed_hashes)
         finally:
-            handle.close()
+            self.handles.give(handle)
         connection.channel.send(format_answer(200, len(body), keep_alive=request.keep_alive) + body)
         self._counters.add_served(request.asked.value)
         return request.keep_alive

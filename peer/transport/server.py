@@ -153,6 +153,7 @@ class UploadServer:
             shut_down(connection.sock)
         for thread in self._workers:
             thread.join()
+        self._answerer.handles.close()
         for connection in list(self._connections.values()):
             self._drop(connection)
         self._epoll.close()
@@ -347,6 +348,7 @@ class UploadServer:
             self._drop(connection)
 
     def _sweep(self, now_s: float) -> None:
+        self._answerer.handles.close_idle(now_s)
         for connection in list(self._connections.values()):
             if connection.turn is None and now_s > connection.deadline_s:
                 self._drop(connection)
