@@ -244,9 +244,15 @@ def _registry(registry: RegistryFacts, limited_s: float) -> Iterator[Finding]:
         yield Finding(part, f"{registry.address}: {registry.problem}", "registry_folder", mend)
     elif limited_s or registry.status == 429:
         yield _limit(part, limited_s or registry.retry_after_s)
-    elif registry.status >= 500 or registry.by_peer >= 500:
-        text = f"{registry.address} answers {registry.status or registry.by_peer}"
+    elif registry.status >= 500:
+        text = f"{registry.address} answers {registry.status}"
         yield Finding(part, text, "registry_down", f"curl -v https://{registry.address}/v2/; ask who runs it")
+    elif registry.by_peer >= 500:
+        text = f"{registry.address} answers this program, and by way of the peer {registry.by_peer} comes"
+        mend = (
+            "journalctl -u layercast-peer says why (origin_out_of_reach, ...); its network, its egress_proxy or ca_file"
+        )
+        yield Finding(part, text, "registry_not_by_peer", mend)
 
 
 def _limit(part: str, for_s: float) -> Finding:

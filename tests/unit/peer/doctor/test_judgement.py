@@ -133,6 +133,7 @@ CASES = [
     (registry(step="folder", problem="missing"), "registry_folder"),
     (registry(status=429, retry_after_s=60.0), "registry_limits"),
     (registry(status=503), "registry_down"),
+    (registry(by_peer=503), "registry_not_by_peer"),
 ]
 
 
