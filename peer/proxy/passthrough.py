@@ -111,7 +111,8 @@ class PassThrough:
         with self._admitted(asked):
             cancel = Cancellation()
             reader = self._reader(asked, None)
-            work = self._thread(asked, _open, reader, cancel, asked_range(asked.http, asked.blob.digest))
+            ranges, size_bytes = asked_range(asked.http, asked.blob.digest), self._known_size(asked)
+            work = self._thread(asked, _open, reader, cancel, ranges, size_bytes)
             try:
                 parts, body = await asked.wait_for(work, cancel.cancel, discard=_discard)
             except UpstreamError as error:
@@ -212,6 +213,12 @@ class PassThrough:
                 client.close()
         return response
 
+    def _known_size(self, asked: ClientRequest) -> int | None:
+        """What the origin said to this client lately: it need not be asked again before ranges."""
+        place = asked.upstream, asked.blob.repository, asked.blob.digest
+        known = self._context.permissions.known(*place, asked.caller)
+        return known.size_bytes if known is not None and known.proven else None
+
     def _counted(self, send: Callable[[memoryview | bytes], None]) -> Callable[[memoryview | bytes], None]:
         def send_counted(content: memoryview | bytes) -> None:
             send(content)
@@ -272,9 +279,9 @@ class PassThrough:
 
 
 def _open(
-    reader: RangeReader, cancel: Cancellation, range_header: str | None
+    reader: RangeReader, cancel: Cancellation, range_header: str | None, known_bytes: int | None
 ) -> tuple[tuple[Part, ...], BlobBody | None]:
-    """In a thread: ask for what the client asked for, and see what it is.
+    """In a thread: ask for what the client asked for, and see what it is. The blob has `known_bytes`, if anybody knows.
 
     Raises UpstreamError, TooManyRanges, FetchCancelled.
     """
@@ -288,7 +295,7 @@ def _open(
             return (Part(416, 0, 0, reader.size(cancel)),), None
         return (part,), body
     # Where the ranges are that count from its end, and how several are framed, depends on its size.
-    size = reader.size(cancel) if asked else None
+    size = (reader.size(cancel) if known_bytes is None else known_bytes) if asked else None
     if size is None:  # all of it is an answer, too
         return _open_whole(reader, cancel)
     try:

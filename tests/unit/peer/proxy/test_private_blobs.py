@@ -186,6 +186,15 @@ def test_an_origin_that_cannot_say_is_closed(stored: tuple[ScriptedOrigin, Mirro
     assert (response.status, CONTENT[:64] in body) == (503, False)
 
 
+def test_who_reads_ranges_of_what_is_not_here_costs_the_origin_no_second_head(rules: Rules) -> None:
+    node = ScriptedNode({}, reason="private")
+    with scripted_origin(rules) as origin, running_mirror(origin.upstream, node=node) as mirror:
+        for _ in range(2):
+            response, _ = mirror.request(PATH, headers=[MINE, ("Range", "bytes=0-9,100-109")])
+            assert response.status == 206
+        assert [seen.method for seen in origin.seen] == ["HEAD", "GET", "GET"]
+
+
 def test_what_is_not_here_is_opened_for_whom_a_manifest_lists_it(rules: Rules) -> None:
     node = ScriptedNode({DIGEST: ScriptedBlob(CONTENT)})
     with scripted_origin(rules) as origin, running_mirror(origin.upstream, node=node) as mirror:
