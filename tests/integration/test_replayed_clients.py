@@ -1,8 +1,8 @@
 """What clients that do not run here are documented to send, sent by us: by tag and digest, interrupted and resumed.
 
-CRI-O, containerd 2, Docker 29 and the kubelet, each without a login, with a password, and with a token service. They
-reach the registry through their node's peer alone, but for its token service, as they would. They share the peer of
-their registry, and each pulls an image of its own.
+CRI-O, containerd 2, Docker 29, buildkitd and the kubelet, each without a login, with a password, and with a token
+service. They reach the registry through their node's peer alone, but for its token service, as they would. They share
+the peer of their registry, and each pulls an image of its own.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.client("docker-registry")
 
 HOST, TAG = "registry.test", "latest"
-REPOSITORIES = tuple(f"team/deep/app-{number}" for number in range(4))
+REPOSITORIES = tuple(f"team/deep/app-{number}" for number in range(5))
 INDEXES = (
     "application/vnd.oci.image.index.v1+json",
     "application/vnd.docker.distribution.manifest.list.v2+json",
@@ -253,3 +253,9 @@ def test_the_kubelet_pulls_with_a_pull_secret(mirror: Mirror, tmp_path: Path) ->
 def test_cri_o_pulls_by_the_registrys_name_in_the_path(mirror: Mirror, tmp_path: Path) -> None:
     image = mirror.push(3, tmp_path)
     by_registries_conf(Client(mirror, REPOSITORIES[3], True, "cri-o/1.34.0"), image)
+
+
+@_rows("standalone buildkitd", NS)
+def test_buildkitd_fetches_a_base_image_with_containerds_resolver(mirror: Mirror, tmp_path: Path) -> None:
+    image = mirror.push(4, tmp_path)
+    by_hosts_toml(Client(mirror, REPOSITORIES[4], False, "buildkit/v0.25"), image)

@@ -57,7 +57,7 @@ ROWS: Final[tuple[tuple[str, str, str], ...]] = (
     *(("skopeo", PROXY, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
     *(("CRI-O", PREFIX, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
     *(("buildah", PREFIX, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
-    ("standalone buildkitd", NS, NO_LOGIN),
+    *(("standalone buildkitd", NS, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
     *(("crane", NAMED, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN, BY_IDENTITY)),
     *(("oras", NAMED, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN, BY_IDENTITY)),
     *(("stargz-snapshotter", NS, login) for login in (NO_LOGIN, BY_PASSWORD, BY_TOKEN)),
