@@ -19,10 +19,11 @@ class SchedulerSettings:
     # earlier, so that each source finds some to choose from. Longer, and transfers overlap or wait for one another.
     ahead_part: float = 0.08
     choice_factor: float = 1.1
-    # At least as long as a grant lately took to become a transfer (and a report to come, by which ends are heard of
-    # late), and so many times what that mostly varies by. Until it is measured, this.
+    # What a grant takes to become a transfer until that is measured, and how many times the measured time (which
+    # includes the report's way) a lease is granted ahead at least. Less, and links stand idle; more, and where times
+    # vary each end waits for the other.
     reaction_s: float = 0.002
-    reaction_deviations: float = 2.0
+    reaction_part: float = 1.5
     # A transfer gets this many times its predicted duration, never less than the minimum: a short stall is no fault.
     expiry_factor: float = 4.0
     expiry_min_s: float = 5.0
@@ -170,11 +171,13 @@ SHARED_PART: Final = 0.35
 NEAR_BANDS: Final = 2
 # A shorter time says nothing about a link, whoever states it; it would only make its rate infinite.
 BRIEFEST_S: Final = 1e-6
-# How slowly the typical rate, and the measured reaction time and what it varies by, follow one transfer.
+# How slowly the typical rate, the measured reaction time, and how much longer than predicted transfers take follow one
+# transfer. One reaction counts as no more than so many times what was expected, and one transfer as that much longer.
 TYPICAL_PART: Final = 1 / 64
 REACTION_PART: Final = 1 / 16
-# One time counts as no more than so many times what was expected.
 REACTION_FACTOR: Final = 4.0
+STRETCH_PART: Final = 1 / 32
+STRETCH_MAX: Final = 2.0
 # Leases that wait one behind the other over a link, where a transfer is over before the next grant has become one.
 WAITING_MAX: Final = 6
 

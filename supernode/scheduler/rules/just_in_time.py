@@ -104,7 +104,7 @@ def _openings(state: State, lease: Lease) -> tuple[float, float]:
     assert lease.started_at is not None
     assert lease.duration_s is not None
     settings = state.settings
-    end_s = lease.started_at + lease.duration_s
+    end_s = lease.started_at + state.stretch * lease.duration_s
     ahead_s = _ahead_s(state, lease.duration_s)
     down_s = end_s - settings.choice_factor * ahead_s
     if lease.source.peer == SEED:
@@ -115,8 +115,7 @@ def _openings(state: State, lease: Lease) -> tuple[float, float]:
 def _ahead_s(state: State, duration_s: float) -> float:
     """How long before the end of a transfer the next is granted."""
     settings = state.settings
-    reaction_s = state.reaction_s + settings.reaction_deviations * state.reaction_deviation_s
-    return max(settings.ahead_part * duration_s, reaction_s)
+    return max(settings.ahead_part * duration_s, settings.reaction_part * state.reaction_s)
 
 
 def await_turn(state: State, lease: Lease) -> None:
@@ -168,7 +167,7 @@ def _end_s(state: State, lease: Lease) -> float:
     """When its transfer will be over as far as can be told."""
     duration_s = lease.duration_s or 0.0
     if lease.started_at is not None:
-        return max(state.now, lease.started_at + duration_s)
+        return max(state.now, lease.started_at + state.stretch * duration_s)
     return duration_s + max(_end_s(state, before) for before in lease.before if before is not None)
 
 

@@ -81,7 +81,8 @@ def test_a_slow_origin_gives_the_first_transfer_no_more_time() -> None:
 
 def slow_to_react(reaction_s: float) -> Playbook:
     """A grant takes so long to become a transfer, and a piece takes a second."""
-    return Playbook(Scheduler(seed=1, epoch=1, settings=SchedulerSettings(reaction_s=reaction_s), seed_upload_slots=8))
+    settings = SchedulerSettings(reaction_s=reaction_s, reaction_part=1.0)
+    return Playbook(Scheduler(seed=1, epoch=1, settings=settings, seed_upload_slots=8))
 
 
 def test_where_a_grant_takes_longer_than_a_transfer_several_wait_behind_one_another() -> None:
