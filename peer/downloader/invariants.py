@@ -32,6 +32,8 @@ def _check_pieces(state: State, blob: Blob) -> None:
     assert blob.full == (blob.layout.full_mask if blob.layout is not None else 0), "the mask is the cut's"
     assert blob.held & ~blob.full == 0, "held pieces exist"
     assert blob.hashed & ~blob.full == 0, "hashed pieces exist"
+    assert blob.withheld & ~blob.full == 0, "withheld pieces exist"
+    assert not (blob.withheld and blob.complete), "of a complete blob nothing is withheld"
     assert not blob.complete or blob.all_held, "complete means every piece"
     assert not (blob.held & blob.leased), "a piece is in one state"
     if blob.layout is not None and blob.layout.count <= 64:
@@ -50,6 +52,8 @@ def _check_transfers(state: State, blob: Blob) -> None:
         assert state.owners.get(fetch.fetch) is blob, "a transfer has one owner"
         assert blob.full >> fetch.piece & 1, "a transfer's piece exists"
         assert not blob.held >> fetch.piece & 1 or fetch.cancelled, "what is held is not fetched"
+        vouched = fetch.voided or not fetch.claimed or blob.hashed >> fetch.piece & 1
+        assert vouched or blob.withheld >> fetch.piece & 1, "what nobody vouches for is withheld before it is held"
         if fetch.lease:
             assert state.leases.get(fetch.lease) == fetch.fetch, "a lease has one transfer"
     unleased = [fetch for fetch in blob.fetches.values() if fetch.standalone]

@@ -195,6 +195,7 @@ def store_refused(state: State, event: StoreRefused) -> Blob | None:
     if not (blob.private and blob.held):
         # Private bytes may lie there yet, and be given again: until they are evicted it is known whose they are.
         blob.held = 0
+        state.withhold(blob, 0)
         state.end_private(blob)
     return blob
 

@@ -90,7 +90,7 @@ class World:
                 self.store[digest] = 0
             case contract.Send() | contract.SourcePublic() | contract.FailReaders():
                 pass
-            case contract.CancelFetch() | contract.CancelUpstream():
+            case contract.CancelFetch() | contract.CancelUpstream() | contract.Withhold():
                 pass
             case _:
                 self.started.append(command)
@@ -187,7 +187,9 @@ class World:
         if kind < 3:
             self.last += 1
             self.leases[self.last] = "open"
-            return contract.Received(Grant(self.last, swarm, self.rng.randrange(6), self.rng.randrange(4), 5000))
+            claim = self.rng.choice([b"", b"c" * 32])
+            piece, node = self.rng.randrange(6), self.rng.randrange(4)
+            return contract.Received(Grant(self.last, swarm, piece, node, 5000, claim=claim))
         if kind == 3:
             node = self.rng.randrange(4)
             return contract.Received(NodeKnown(node, peer_id(node + 1), f"10.0.0.{node + 1}:65002"))
