@@ -244,8 +244,8 @@ class RealPeer(BarePeer):
         self.nodes: dict[int, PieceSource] = {}
         self.swarms: dict[int, tuple[BlobHandle, bytes]] = {}
         self.sources: list[int] = []
-        # Hashes that came with pieces.
-        self.told = 0
+        # The pieces whose hashes came with pieces: with theirs, or with a neighbour.
+        self.told: set[int] = set()
         self.failed: list[str] = []
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -313,7 +313,7 @@ class RealPeer(BarePeer):
         key = self.challenge.supernode
         check_hashes(key, handle.digest, handle.layout, signed.first, signed.hashes, signed.signature)
         handle.learn_hashes(signed)
-        self.told += 1
+        self.told.update(range(signed.first, signed.first + signed.count))
 
     async def _report(self, grant: Grant, outcome: FetchOutcome) -> None:
         with contextlib.suppress(ConnectionError):

@@ -81,7 +81,7 @@ async def test_hashes_travel_with_pieces_and_not_in_messages(tmp_path: Path, ori
         origin.released.set()
         for peer in peers:
             await peer.completed(digest)
-        told, sent = sum(peer.told for peer in peers), sum(len(peer.of(PieceHashes)) for peer in peers)
+        told, sent = sum(len(peer.told) for peer in peers), sum(len(peer.of(PieceHashes)) for peer in peers)
         assert told + sent >= 3 * 32
         # These peers complete what was cancelled, too: that they then know the hash is not known here.
         assert sent <= 32
