@@ -57,7 +57,10 @@ def start_if_free(state: State, lease: Lease) -> None:
     if lease.duration_s is None and state.typical_rate:
         # Granted when nothing was measured yet.
         lease.duration_s = lease.size_bytes / state.typical_rate
-    if lease.member.swarm.wanting in (0, lease.receiver.bit):
+    if lease.ending[UP] and lease.ending[DOWN]:
+        # Others were let follow over both links while it waited.
+        await_end(state, lease)
+    elif lease.member.swarm.wanting in (0, lease.receiver.bit):
         # Nobody competes: its next piece may as well be decided now.
         open_link(state, lease, down)
         open_link(state, lease, up)

@@ -98,6 +98,20 @@ def test_where_a_grant_takes_longer_than_a_transfer_several_wait_behind_one_anot
     assert fourth.ahead
 
 
+def test_one_that_others_follow_already_while_it_waits_has_a_deadline_once_it_runs() -> None:
+    play = slow_to_react(2.5)
+    play.join(1, 3, rate=RATE)
+    play.open_at_peers(5)
+    play.hold(1, "*****")
+    first, second, *_ = grants(play.want(3)) + grants(play.wake())
+    play.stored(first, elapsed_s=1.0)
+    ended = set()
+    while second.lease_id not in ended:
+        cancelled = play.wake_until(CancelLease)
+        assert isinstance(cancelled, CancelLease)
+        ended.add(cancelled.lease_id)
+
+
 def test_a_piece_is_asked_for_before_the_one_before_it_begins_where_that_is_over_first() -> None:
     play = slow_to_react(1.2)
     play.join(1, 2, 4, 3, rate=RATE)
