@@ -1,8 +1,8 @@
 """How bytes of one connection to the upload server travel: plain, by sendfile, or by TLS between members.
 
 Two kinds of calls: `..._now` never wait, for the thread that watches all connections; between begin() and end() a
-worker has the channel, and its calls wait, each no longer than the server's send time-out. Nothing of requests is known
-here.
+worker has the channel, and its calls wait, each no longer than the server's send time-out. By TLS a call of a receiver
+that takes nothing ends when the server shuts its socket down. Nothing of requests is known here.
 """
 
 from __future__ import annotations

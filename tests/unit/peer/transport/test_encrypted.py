@@ -21,7 +21,7 @@ from proto.wire.tickets import Identity, issue_ticket
 from tests.conformance.transport_suite import TransportSuite, Wire
 from tests.support.blobs import fill
 from tests.support.member_certificates import MemberCertificates
-from tests.unit.peer.transport.upload_harness import DOWNLOADER, SMALL, SUPERNODE, UPLOADER, Client
+from tests.unit.peer.transport.upload_harness import DOWNLOADER, LARGE, SMALL, SUPERNODE, UPLOADER, Client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,8 +101,8 @@ def test_a_plain_connection_gets_nothing_of_a_private_blob(server: UploadServer)
 class TlsClient(Client):
     """A client that shows this member's certificate, whoever it is by its tickets."""
 
-    def __init__(self, server: UploadServer, tls: MemberTls) -> None:
-        super().__init__(server)
+    def __init__(self, server: UploadServer, tls: MemberTls, *, receive_buffer_bytes: int = 0) -> None:
+        super().__init__(server, receive_buffer_bytes=receive_buffer_bytes)
         assert tls.client is not None
         self.sock = tls.client.wrap_socket(self.sock)
 
@@ -111,6 +111,21 @@ def test_a_member_with_a_ticket_of_its_own_gets_it(server: UploadServer, members
     with TlsClient(server, members.tls_of(DOWNLOADER)) as client:
         answer, body = client.ask(pieces_path(SMALL.digest, 0, 0), *client.ticket())
         assert (answer.status, body) == (200, SMALL.content[:4096])
+
+
+def test_a_receiver_that_takes_nothing_is_cut_off(members: MemberCertificates, tmp_path: Path) -> None:
+    store = DiskStore(tmp_path, size_limit_bytes=1 << 30, free_floor_bytes=0)
+    fill(store, LARGE).close()
+    tls = members.tls_of(Identity.generate())
+    server = UploadServer(
+        HostPort("127.0.0.1", 0), store, lambda: SUPERNODE.peer, UPLOADER, send_timeout_s=1.0, tls=tls
+    )
+    with TlsClient(server, members.tls_of(DOWNLOADER), receive_buffer_bytes=4096) as client:
+        client.begin_large()
+        wait_until(lambda: server.counters.refused["stalled"] + server.counters.refused["gone"] >= 1)
+        wait_until(lambda: server.active == 0)
+    server.close()
+    store.close()
 
 
 def test_a_certificate_of_another_member_than_the_tickets_gets_nothing(
