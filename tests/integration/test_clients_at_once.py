@@ -20,7 +20,7 @@ import pytest
 
 from benchmarks.cluster.counting_proxy import CountingProxy
 from benchmarks.cluster.faults import Fault
-from benchmarks.cluster.processes import wait_until
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from benchmarks.cluster.programs import find_program
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
@@ -60,6 +60,8 @@ SIZES_BYTES: Final = (500, 60_000, 1_500_000)
 FILE_BYTES: Final = 200_000
 # Of the last layer, before its registry stands still.
 BEGUN_BYTES: Final = 400_000
+# So many programs start at once.
+BEGIN_S: Final = 4 * WAIT_S
 # RFC 5737. The clients reach the token service there, and nothing else that is not their node's.
 TOKENS_ADDRESS: Final = "192.0.2.254"
 # In each password and identity token of its.
@@ -246,6 +248,7 @@ def _pull_all(there: AtOnce, place: Place) -> None:
                     and _peer_has_read_all(there)
                 ),
                 "all pulls in mid-layer",
+                BEGIN_S,
             )
         finally:
             for running in begun.values():
