@@ -19,11 +19,11 @@ class SchedulerSettings:
     # earlier, so that each source finds some to choose from. Longer, and transfers overlap or wait for one another.
     ahead_part: float = 0.08
     choice_factor: float = 1.1
-    # What a grant takes to become a transfer until that is measured, and how many times the measured time (which
-    # includes the report's way) a lease is granted ahead at least. Less, and links stand idle; more, and where times
-    # vary each end waits for the other.
+    # What a grant takes to become a transfer until that is measured, and what part of the measured time (which
+    # includes the report's way) a lease is granted ahead at least. More looks better where transfers take equally long,
+    # and is none where they vary: each end then waits for the other (docs/decisions/grants-further-ahead.md).
     reaction_s: float = 0.002
-    reaction_part: float = 1.5
+    reaction_part: float = 0.6
     # A transfer gets this many times its predicted duration, never less than the minimum: a short stall is no fault.
     expiry_factor: float = 4.0
     expiry_min_s: float = 5.0
@@ -171,13 +171,10 @@ SHARED_PART: Final = 0.35
 NEAR_BANDS: Final = 2
 # A shorter time says nothing about a link, whoever states it; it would only make its rate infinite.
 BRIEFEST_S: Final = 1e-6
-# How slowly the typical rate, the measured reaction time, and how much longer than predicted transfers take follow one
-# transfer. One reaction counts as no more than so many times what was expected, and one transfer as that much longer.
+# How slowly the typical rate, and the measured reaction time, follow one transfer. One reaction counts as no more than
+# so many times what was expected.
 TYPICAL_PART: Final = 1 / 64
-REACTION_PART: Final = 1 / 16
 REACTION_FACTOR: Final = 4.0
-STRETCH_PART: Final = 1 / 32
-STRETCH_MAX: Final = 2.0
 # Leases that wait one behind the other over a link, where a transfer is over before the next grant has become one.
 WAITING_MAX: Final = 6
 

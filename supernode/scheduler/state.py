@@ -81,8 +81,6 @@ class State:
         self.typical_rate: float | None = None
         # From a grant to a node that is free until its transfer begins, and the way of the report that says so.
         self.reaction_s = settings.reaction_s
-        # From the start of a transfer, as far as that is known here, to its report: so many times the predicted time.
-        self.stretch = 1.0
         self.swarms: dict[int, Swarm] = {}
         self.plans: dict[int, OriginPlan] = {}
         self.leases: dict[int, Lease] = {}

@@ -107,7 +107,7 @@ def _openings(state: State, lease: Lease) -> tuple[float, float]:
     assert lease.started_at is not None
     assert lease.duration_s is not None
     settings = state.settings
-    end_s = lease.started_at + state.stretch * lease.duration_s
+    end_s = lease.started_at + lease.duration_s
     ahead_s = _ahead_s(state, lease.duration_s)
     down_s = end_s - settings.choice_factor * ahead_s
     if lease.source.peer == SEED:
@@ -170,7 +170,7 @@ def _end_s(state: State, lease: Lease) -> float:
     """When its transfer will be over as far as can be told."""
     duration_s = lease.duration_s or 0.0
     if lease.started_at is not None:
-        return max(state.now, lease.started_at + state.stretch * duration_s)
+        return max(state.now, lease.started_at + duration_s)
     return duration_s + max(_end_s(state, before) for before in lease.before if before is not None)
 
 

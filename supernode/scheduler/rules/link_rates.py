@@ -20,10 +20,7 @@ from supernode.scheduler.settings import (
     RATE_FALL,
     RATE_RISE,
     REACTION_FACTOR,
-    REACTION_PART,
     SHARED_PART,
-    STRETCH_MAX,
-    STRETCH_PART,
     SURE_SAMPLES,
     TYPICAL_PART,
 )
@@ -116,8 +113,7 @@ def learn_from(state: State, lease: Lease, elapsed_s: float) -> None:
     if lease.started_at == lease.granted_at:
         took_s = max(0.0, state.now - elapsed_s - lease.granted_at)
         # A stall of a machine tells little of what others will take.
-        state.reaction_s += REACTION_PART * (min(took_s, REACTION_FACTOR * state.reaction_s) - state.reaction_s)
-    _learn_stretch(state, lease)
+        state.reaction_s += TYPICAL_PART * (min(took_s, REACTION_FACTOR * state.reaction_s) - state.reaction_s)
     up, down = lease.links
     beside_up, beside_down = _beside(up, lease, rate, state.now), _beside(down, lease, rate, state.now)
     up_speed, down_speed = up.speed(), down.speed()
@@ -133,13 +129,6 @@ def learn_from(state: State, lease: Lease, elapsed_s: float) -> None:
         link.direction.list_by_rate(link)
     typical = state.typical_rate
     state.typical_rate = rate if typical is None else typical + TYPICAL_PART * (rate - typical)
-
-
-def _learn_stretch(state: State, lease: Lease) -> None:
-    """Rates follow quick transfers sooner than slow ones, and reports have their way: mostly, ends come later."""
-    if lease.started_at is not None and lease.duration_s:
-        sample = min(STRETCH_MAX, (state.now - lease.started_at) / lease.duration_s)
-        state.stretch += STRETCH_PART * (max(1.0, sample) - state.stretch)
 
 
 def _beside(link: Link, lease: Lease, rate: float, now: float) -> float:
