@@ -216,7 +216,7 @@ async def test_one_that_announces_a_strange_address_is_asked_for_nothing(
         await bad.send(announce(origin, digest, wanted=False, held=True))
         await bad.expect(SwarmOpened)
         assert (await asyncio.to_thread(pull, victims[1].proxy, digest)).sha256 == digest
-        cluster.supernode.process.wait_for_line("address_not_allowed")
+        await asyncio.to_thread(cluster.supernode.process.wait_for_line, "address_not_allowed")
     assert origin.ledger().gets(digest) == 1
     assert_received(cluster, origin=0, passthrough=0)
     assert victims[1].metrics().value("layercast_piece_failures_total", reason="local") == 0
