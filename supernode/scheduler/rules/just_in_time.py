@@ -167,11 +167,26 @@ def _waiting(lease: Lease, way: int) -> int:
 
 
 def _end_s(state: State, lease: Lease) -> float:
-    """When its transfer will be over as far as can be told."""
-    duration_s = lease.duration_s or 0.0
-    if lease.started_at is not None:
-        return max(state.now, lease.started_at + duration_s)
-    return duration_s + max(_end_s(state, before) for before in lease.before if before is not None)
+    """When its transfer will be over as far as can be told.
+
+    Each lease that it waits for is looked at once: over two links there are many ways to the same ones.
+    """
+    ends_s: dict[int, float] = {}
+    open_ones = [lease]
+    while open_ones:
+        one = open_ones[-1]
+        duration_s = one.duration_s or 0.0
+        if one.started_at is not None:
+            ends_s[one.number] = max(state.now, one.started_at + duration_s)
+        else:
+            before = [each for each in one.before if each is not None]
+            unknown = [each for each in before if each.number not in ends_s]
+            if unknown:
+                open_ones += unknown
+                continue
+            ends_s[one.number] = duration_s + max(ends_s[each.number] for each in before)
+        open_ones.pop()
+    return ends_s[lease.number]
 
 
 def await_end(state: State, lease: Lease) -> None:

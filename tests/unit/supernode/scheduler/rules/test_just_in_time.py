@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
+
 from supernode.scheduler import contract
 from supernode.scheduler.contract import CancelLease, FailReason
 from supernode.scheduler.machine import Scheduler
+from supernode.scheduler.rules import just_in_time
 from supernode.scheduler.settings import SchedulerSettings
 from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants, only_grant
+
+if TYPE_CHECKING:
+    from supernode.scheduler.records import Lease
 
 # Of every node and the seed: a piece takes a second.
 RATE = float(PIECE_BYTES)
@@ -110,6 +117,34 @@ def test_one_that_others_follow_already_while_it_waits_has_a_deadline_once_it_ru
         cancelled = play.wake_until(CancelLease)
         assert isinstance(cancelled, CancelLease)
         ended.add(cancelled.lease_id)
+
+
+@dataclass
+class Waiting:
+    """A lease that waits for two others, or runs; how often it was looked at counts for all."""
+
+    number: int
+    before: tuple[Waiting, ...]
+    looks: list[int]
+    duration_s: float = 1.0
+    inline: bool = False
+    due_s: float = -1.0
+
+    @property
+    def started_at(self) -> float | None:
+        self.looks.append(self.number)
+        return None if self.before else 0.0
+
+
+def test_when_a_waiting_transfer_will_be_over_is_told_by_one_look_at_each_before_it() -> None:
+    state, looks = slow_to_react(3.0).scheduler.inspect(), list[int]()
+    row = Waiting(1, (), looks), Waiting(2, (), looks)
+    # Over two links a million ways lead to the first two.
+    for number in range(3, 43, 2):
+        row = Waiting(number, row, looks), Waiting(number + 1, row, looks)
+    just_in_time.await_turn(state, cast("Lease", row[0]))
+    assert state.timers.next_due() == row[0].due_s
+    assert len(looks) <= 4 * 42
 
 
 def test_a_piece_is_asked_for_before_the_one_before_it_begins_where_that_is_over_first() -> None:
