@@ -53,12 +53,12 @@ def reserve(lease: Lease) -> None:
 
 
 def end_reservation(state: State, lease: Lease, *, stored: bool) -> None:
-    """The lease ended: without its piece, the others of the rack look elsewhere."""
+    """The lease ended: without its piece, or with one that counts at nobody, the others of the rack look elsewhere."""
     if lease.rack_first is None:
         return
     swarm = lease.member.swarm
     copies.end_rack_reservation(swarm, lease.rack_first, lease.piece)
-    if not stored:
+    if not stored or lease.receiver.quarantined:
         state.wake_receivers(swarm.lacking[lease.piece] & state.places.get(lease.rack_first, 0))
 
 

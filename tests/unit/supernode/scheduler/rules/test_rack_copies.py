@@ -36,6 +36,22 @@ def test_the_rest_of_the_rack_is_served_when_its_first_copy_fails() -> None:
     assert (again.receiver, again.source) != (1, first.source)
 
 
+def test_the_rest_of_the_rack_is_served_when_its_first_copy_is_at_a_node_in_quarantine() -> None:
+    play = Playbook()
+    play.join(1, 2, zone="r/z/a")
+    play.join(3, 4)
+    play.open_at_peers(1)
+    play.hold(3, "*")
+    failing = only_grant(play.want(2))
+    play.want(1)
+    # Not from there again for a while; the other source looks for nobody by itself.
+    first = only_grant(play.tell(contract.FetchFailed(failing.lease_id, FailReason.CONNECTION)))
+    assert (first.receiver, first.source) == (1, 3)
+    assert grants(play.hold(4, "*")) == []
+    assert grants(play.tell(contract.PeerQuarantined(1, "corrupt"))) == []
+    assert routes(play.stored(first, elapsed_s=0.1)) == [(0, 4, 2)]
+
+
 def test_what_a_rack_holds_its_nodes_take_from_outside_only_after_a_long_wait() -> None:
     play = Playbook()
     play.join(1, 2, 4, zone="r/z/a")
