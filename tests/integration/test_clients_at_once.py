@@ -62,8 +62,6 @@ FILE_BYTES: Final = 200_000
 BEGUN_BYTES: Final = 400_000
 # So many programs start at once.
 BEGIN_S: Final = 4 * WAIT_S
-# RFC 5737. The clients reach the token service there, and nothing else that is not their node's.
-TOKENS_ADDRESS: Final = "192.0.2.254"
 # In each password and identity token of its.
 MARK: Final = uuid.uuid4().hex
 # Of layers that are read by ranges: their repositories, and (LAZY) who may.
@@ -159,14 +157,15 @@ def at_once(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.T
     cases, lazily, chunked = _selected(request)
     node = lab.add_node()
     client = node.add_client()
-    node.let_clients_reach(TOKENS_ADDRESS)
+    # Beside what is their node's, the clients reach the token service alone.
+    tokens_address = node.let_clients_reach_host()
     with contextlib.ExitStack() as running:
         authority = Authority(folder)
         users = {name: f"{MARK}-{name}" for name in (LAZY, *(case.name for case in cases))}
         repositories = {f"team/{LAZY}", f"team/{CHUNKED}", *(case.repository for case in cases)}
         signer = authority.issue(["token.test"])
         tokens = running.enter_context(
-            TokenServer(signer, users, strict_repositories=repositories, host=TOKENS_ADDRESS)
+            TokenServer(signer, users, strict_repositories=repositories, host=tokens_address)
         )
         registries = {
             OPEN: Registry(folder / OPEN),

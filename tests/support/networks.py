@@ -7,7 +7,7 @@
     node n1 ----------------------------------+
 
 The bridge has its own namespace, so that firewall rules of the host (dockerd sets FORWARD to DROP) do not meet
-bridged frames. Addresses come from 198.18.0.0/15 (RFC 2544, for tests) and 192.0.2.0/24 (RFC 5737). The namespaces
+bridged frames. Addresses come from 198.18.0.0/15 (RFC 2544, for tests) and RFC 5737. The namespaces
 have names of this run (benchmarks.cluster.cleanup): what a killed run left behind is removed by the next one.
 """
 
@@ -26,12 +26,13 @@ from benchmarks.cluster.programs import program
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
 _BLOCK: Final = ipaddress.IPv4Network("198.18.0.0/15")
 _NETWORK_PREFIX_LENGTH: Final = 22
-_LINK_BLOCK: Final = ipaddress.IPv4Network("192.0.2.0/24")
+# RFC 5737, for clients and what they reach beside their node.
+_CLIENT_BLOCKS: Final = tuple(map(ipaddress.IPv4Network, ("192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24")))
 _serials = itertools.count()
 
 
@@ -125,17 +126,19 @@ class Node(Namespace):
         """A namespace with one cable, to this node: it reaches the node at `gateway` and nothing else."""
         return self.lab.add_client(self)
 
-    def let_clients_reach(self, address: str) -> None:
+    def let_clients_reach_host(self) -> str:
         """Give this process's namespace one more address, and have the clients that this node has now reach just it.
 
-        For what clients ask themselves, and not through their peer: a token service, say.
+        For what clients ask themselves, and not through their peer: a token service, say. Returns the address.
         """
+        address = str(list(self.lab.client_block.hosts())[-1])
         batch("ip", [f"addr add {address}/32 dev {self.lab.host_device}"])
         batch("ip", [f"route replace {client.address}/32 via {self.address}" for client in self.clients])
         batch("ip", [f"route add {address}/32 dev {self.device}"], self.name)
         _set_sysctl(self.name, "net/ipv4/ip_forward", "1")
         for client in self.clients:
             batch("ip", [f"route add {address}/32 via {client.gateway}"], client.name)
+        return address
 
 
 @dataclass(slots=True)
@@ -156,6 +159,7 @@ class Lab:
     serial: int = field(default_factory=lambda: next(_serials))
     nodes: list[Node] = field(default_factory=list)
     host_address: str = ""
+    client_block: ipaddress.IPv4Network = field(default_factory=lambda: free_of(_CLIENT_BLOCKS))
     _namespaces: list[str] = field(default_factory=list, repr=False)
     _addresses: Iterator[ipaddress.IPv4Address] = field(default_factory=lambda: iter(()), repr=False)
 
@@ -222,7 +226,7 @@ class Lab:
         """A client of `node`; see Node.add_client."""
         number = len(node.clients)
         name, node_device = f"{node.name}c{number}", f"c{number}"
-        gateway, address = list(list(_LINK_BLOCK.subnets(new_prefix=30))[number].hosts())
+        gateway, address = list(list(self.client_block.subnets(new_prefix=30))[number].hosts())
         self._add_namespace(name)
         batch("ip", [f"link add eth0 type veth peer name {node_device} netns {node.name}"], name)
         batch("ip", [f"addr add {address}/30 dev eth0", "link set eth0 up"], name)
@@ -239,14 +243,20 @@ class Lab:
 
 
 def _free_network() -> ipaddress.IPv4Network:
-    """A block that no interface of the host uses, different for neighbouring process ids."""
-    in_use = ip("-4", "-o", "addr", "show")
+    """A block for the bridge, different for neighbouring process ids."""
     blocks = list(_BLOCK.subnets(new_prefix=_NETWORK_PREFIX_LENGTH))
     first = (os.getpid() * 7 + next(_serials)) % len(blocks)
-    for network in blocks[first:] + blocks[:first]:
-        if f" {next(iter(network.hosts()))}/" not in in_use:
-            return network
-    raise ProcessError(f"every block of {_BLOCK} is in use by another network: remove stale namespaces")
+    return free_of(blocks[first:] + blocks[:first])
+
+
+def free_of(blocks: Iterable[ipaddress.IPv4Network]) -> ipaddress.IPv4Network:
+    """The first that no interface of the host is in: frames from an address of the host's own would be dropped."""
+    shown = ip("-4", "-o", "addr", "show").splitlines()
+    in_use = [ipaddress.IPv4Interface(line.split()[3]).network for line in shown]
+    for block in blocks:
+        if not any(block.overlaps(network) for network in in_use):
+            return block
+    raise ProcessError("every block of addresses for tests is in use by another network: remove stale namespaces")
 
 
 def _make_neighbours_permanent(netns: str | None, only: str | None = None) -> None:
