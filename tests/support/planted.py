@@ -98,15 +98,22 @@ class Wire:
         self._socket.close()
 
     def settle(self) -> None:
-        """Return when all that went over loopback before is known here: what was sent last has come."""
+        """Return when all that went over loopback before is known here: what was sent last has come.
+
+        It is sent again while it has not: the kernel drops frames where nobody takes them for long.
+        """
         mark = secrets.token_bytes(16)
         with (
             socket.create_server(("127.0.0.1", 0)) as listener,
             socket.create_connection(listener.getsockname()) as sender,
         ):
-            sender.sendall(mark)
             flow = sender.getsockname()[1], listener.getsockname()[1]
-            wait_until(lambda: mark in bytes(self._flows.get(flow, b"")), "what was sent over loopback last")
+
+            def has_come() -> bool:
+                sender.sendall(mark)
+                return mark in bytes(self._flows.get(flow, b""))
+
+            wait_until(has_come, "what was sent over loopback last")
 
     def carries(self, secret: bytes, but: set[int]) -> list[tuple[int, int]]:
         """The flows that had it in any form, masked or not, and have none of the ports `but`."""
