@@ -18,6 +18,8 @@ class Metrics(ServiceMetrics, ControlObserver):
         super().__init__()
         self.sessions_open = self._gauge("layercast_sessions_open", "Sessions with peers.")
         self.refused = self._counter("layercast_refused", "Sessions refused or ended, by code.", "code")
+        # An alert looks for a rise of it, which a first 1 is not.
+        self.refused.labels("version")
         self.joins = self._counter("layercast_joins", "Certificates asked for, by result.", "result")
         for result in ("joined", "renewed"):
             self.joins.labels(result)

@@ -48,6 +48,8 @@ class ServiceMetrics:
             self.upload_refused.labels(reason)
         for result in ("ok", "mismatch"):
             self.digest_checks.labels(result)
+        # An alert looks for a rise of it, which a first 1 is not.
+        self.blobs_refused.labels("rate_limited")
         self.count_store({}, {}, 0)
 
     def count_store(self, rotten: Mapping[str, int], full: Mapping[str, int], scrubbed_bytes: int) -> None:

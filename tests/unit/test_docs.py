@@ -23,7 +23,7 @@ PACKAGES = ("proto", "peer", "supernode", "benchmarks", "tests")
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _CODE = re.compile(r"`([^`\n]+)`")
 _MODULE = re.compile(rf"(?:{'|'.join(PACKAGES)})(?:\.[A-Za-z_]\w*)+")
-_PATH = re.compile(rf"(?:{'|'.join(PACKAGES)}|docs|\.ci)(?:/[\w.-]+)+/?")
+_PATH = re.compile(rf"(?:{'|'.join(PACKAGES)}|deploy|docs|\.ci)(?:/[\w.-]+)+/?")
 # Files and hosts that are called as a package is.
 _NO_MODULE = re.compile(r".*\.(?:key|layercast|toml)")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)

@@ -1,0 +1,1 @@
+"""What deploy/ holds, held to the programs that it deploys."""
