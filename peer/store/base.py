@@ -300,3 +300,10 @@ class BlobStore(Protocol):
         No lock of the store is held.
         """
         ...
+
+    def on_want_of_room(self, close_idle: Callable[[], None]) -> None:
+        """Before a blob is refused for those that are open, from any thread: close the handles that nobody uses.
+
+        The store's lock is held: what is called may close handles, and wait for nobody else.
+        """
+        ...

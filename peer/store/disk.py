@@ -79,6 +79,7 @@ class DiskStore:
         self._callbacks: list[Callable[[Digest], None]] = []
         self._rotten_callbacks: list[Callable[[Digest, int], None]] = []
         self._before_write: list[Callable[[Digest], None]] = []
+        self._close_idle: list[Callable[[], None]] = []
         # Reads again what is suspected: the scrub, while there is one.
         self.read_again: Callable[[Digest, int], None] = lambda digest, pieces: None
         self._digests = DigestThread()
@@ -120,6 +121,8 @@ class DiskStore:
     def remove(self, digest: Digest) -> bool:
         with self._lock:
             blob = self._blobs.get(digest)
+            if blob is not None and blob.pins:
+                self._let_go_of_idle()
             if blob is None or blob.pins:
                 return False
             self._forget(blob)
@@ -142,6 +145,9 @@ class DiskStore:
 
     def before_write(self, callback: Callable[[Digest], None]) -> None:
         self._before_write.append(callback)
+
+    def on_want_of_room(self, close_idle: Callable[[], None]) -> None:
+        self._close_idle.append(close_idle)
 
     # --- for the scrub -----------------------------------------------------------------------------------------
 
@@ -230,7 +236,9 @@ class DiskStore:
         evicted: list[Digest] = []
         with self._lock:
             freed = 0
-            for blob in [blob for blob in self._blobs.values() if not blob.pins]:
+            if not self._movable():
+                self._let_go_of_idle()
+            for blob in self._movable():
                 if freed >= size_bytes:
                     break
                 freed += blob.layout.bytes_in(blob.held)
@@ -339,19 +347,19 @@ class DiskStore:
         free = self._free_bytes() - self._promised_bytes()
         if self._used_bytes + size_bytes <= self._size_limit_bytes and free >= wanted:
             return  # as nearly always: a full store has thousands of blobs to look through
-        movable = [blob for blob in self._blobs.values() if not blob.pins]
-        if self._used_bytes - sum(blob.layout.size_bytes for blob in movable) + size_bytes > self._size_limit_bytes:
-            self.counters.add_full("limit")
-            raise StoreFull(
-                f"blob {digest.short} of {size_bytes} bytes does not fit into the store of "
-                f"{self._size_limit_bytes} bytes beside what is in use; raise its size limit"
+        movable = self._movable()
+        if self._lacks(movable, size_bytes, free):
+            self._let_go_of_idle()
+            movable = self._movable()
+        lack = self._lacks(movable, size_bytes, free)
+        if lack:
+            self.counters.add_full(lack)
+            where = (
+                f"into the store of {self._size_limit_bytes} bytes beside what is in use; raise its size limit"
+                if lack == "limit"
+                else f"above the disk's floor of {self._free_floor_bytes} free bytes; free some"
             )
-        if free + sum(blob.layout.size_bytes for blob in movable) < wanted:
-            self.counters.add_full("floor")
-            raise StoreFull(
-                f"blob {digest.short} of {size_bytes} bytes does not fit above the disk's floor of "
-                f"{self._free_floor_bytes} free bytes; free some"
-            )
+            raise StoreFull(f"blob {digest.short} of {size_bytes} bytes does not fit {where}")
         for blob in movable:
             if self._used_bytes + size_bytes <= self._size_limit_bytes and free >= wanted:
                 return
@@ -359,6 +367,22 @@ class DiskStore:
             free += blob.layout.size_bytes
             evicted.append(blob.digest)
             self._forget(blob)
+
+    def _movable(self) -> list[Blob]:
+        """Under the lock: what may be evicted, least recently used first."""
+        return [blob for blob in self._blobs.values() if not blob.pins]
+
+    def _lacks(self, movable: list[Blob], size_bytes: int, free_bytes: int) -> str:
+        """Which bound a new blob of this size breaks even once these are evicted; empty if it fits."""
+        movable_bytes = sum(blob.layout.size_bytes for blob in movable)
+        if self._used_bytes - movable_bytes + size_bytes > self._size_limit_bytes:
+            return "limit"
+        return "floor" if free_bytes + movable_bytes < self._free_floor_bytes + size_bytes else ""
+
+    def _let_go_of_idle(self) -> None:
+        """Under the lock: what is kept open for nobody shall be in no one's way."""
+        for close_idle in self._close_idle:
+            close_idle()
 
     def _promised_bytes(self) -> int:
         """What the unfinished blobs will still take from the disk."""

@@ -1,8 +1,8 @@
 """Complete blobs that pieces are sent of, kept open from one request to the next.
 
-To open a blob's files and to read its hashes costs more than to send a piece. They are kept for a moment only: while
-one is open the store cannot let it go. One that is not complete the node itself has open, or may want cut anew. It
-decides nothing about what is sent.
+To open a blob's files and to read its hashes costs more than to send a piece. They are kept for a moment only, and not
+when the store wants room: what is open it cannot let go. One that is not complete the node itself has open, or may want
+cut anew. It decides nothing about what is sent.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ class OpenHandles:
         # With when it was given back.
         self._idle: dict[Digest, tuple[BlobHandle, float]] = {}
         self._closed = False
+        store.on_want_of_room(self._close_all_idle)
 
     def take(self, digest: Digest) -> BlobHandle | None:
         """Open, or None where the store has nothing of the blob. Raises LocalError."""
@@ -52,8 +53,11 @@ class OpenHandles:
         for handle in over:
             handle.close()
 
+    def _close_all_idle(self) -> None:
+        self.close_idle(float("inf"))
+
     def close(self) -> None:
         """All that are idle, and from now on all that come back."""
         with self._lock:
             self._closed = True
-        self.close_idle(float("inf"))
+        self._close_all_idle()

@@ -9,6 +9,7 @@ import pytest
 
 from peer.store.disk import DiskStore
 from peer.transport.open_handles import KEPT_S, OpenHandles
+from proto.errors import StoreFull
 from tests.support.blobs import fill, some_blob
 
 if TYPE_CHECKING:
@@ -48,9 +49,45 @@ def test_what_nobody_takes_for_a_moment_is_closed(store: DiskStore) -> None:
     assert handle is not None
     handles.give(handle)
     handles.close_idle(time.monotonic() - KEPT_S)
-    assert not store.remove(BLOB.digest)
+    assert handles.take(BLOB.digest) is handle
+    handles.give(handle)
     handles.close_idle(time.monotonic() + KEPT_S)
-    assert store.remove(BLOB.digest)
+    other = handles.take(BLOB.digest)
+    assert other is not None
+    assert other is not handle
+    other.close()
+
+
+def test_what_is_kept_open_makes_room_for_another_blob(store: DiskStore) -> None:
+    """The node's own next pull is not refused, nor sent to the origin, for the sake of a moment's work saved."""
+    handles = OpenHandles(store)
+    handle = handles.take(BLOB.digest)
+    assert handle is not None
+    handles.give(handle)
+    large = some_blob(1 << 20, seed=4)
+    store.open(large.digest, large.layout).close()
+    assert [line.digest for line in store.inventory()] == [large.digest]
+
+
+def test_what_is_kept_open_makes_way_where_the_disk_is_full(store: DiskStore) -> None:
+    handles = OpenHandles(store)
+    handle = handles.take(BLOB.digest)
+    assert handle is not None
+    handles.give(handle)
+    assert store.make_room(BLOB.layout.size_bytes)
+    assert store.inventory() == []
+
+
+def test_a_blob_that_is_being_sent_does_not_make_room(store: DiskStore) -> None:
+    handles = OpenHandles(store)
+    handle = handles.take(BLOB.digest)
+    assert handle is not None
+    large = some_blob(1 << 20, seed=4)
+    with pytest.raises(StoreFull):
+        store.open(large.digest, large.layout)
+    assert store.counters.full["limit"] == 1
+    handles.give(handle)
+    handles.close()
 
 
 def test_after_the_end_nothing_is_kept(store: DiskStore) -> None:
