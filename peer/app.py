@@ -122,7 +122,9 @@ class Peer:
         self._clock = SupernodeClock()
         self._member_tls = MemberTls()
         self._dialer = self._make_dialer()
-        self._proxy_socket = resources.listen("--listen", config.listen, LISTEN_BACKLOG)
+        self._proxy_socket = resources.passed_listener("--listen", config.listen) or resources.listen(
+            "--listen", config.listen, LISTEN_BACKLOG
+        )
         closing.callback(self._proxy_socket.close)
         self.proxy_address = self.status_address = resources.bound_address(self._proxy_socket)
         self._status_socket: socket.socket | None = None

@@ -29,6 +29,8 @@ PACKAGES: Final = {
     "redis-server": "redis-server",
     "setpriv": "util-linux",
     "skopeo": "skopeo",
+    "systemd": "systemd",
+    "systemd-analyze": "systemd",
     "tc": "iproute2",
 }
 

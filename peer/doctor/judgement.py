@@ -24,7 +24,10 @@ EXPIRES_SOON_S: Final = 7 * 86_400.0
 _TOKEN: Final = (
     "at the supernode: layercast-supernode token create > join.token; give the file to the peer as --join-file"
 )
-_START: Final = "systemctl start layercast-peer; without such a unit: layercast-peer --supernode URL --join-file FILE"
+_UNIT: Final = "layercast-peer.service"
+_START: Final = f"systemctl start {_UNIT}; without such a unit: layercast-peer --supernode URL --join-file FILE"
+# Who holds the port while the peer is down, where its socket unit was installed.
+_SOCKET_HOLDER: Final = "systemd ("
 _ANEW: Final = "stop the peer, remove {data_dir}/membership.json, start it with a new token; " + _TOKEN
 
 
@@ -90,13 +93,16 @@ def _peer(facts: Facts) -> Iterator[Finding]:
             f"stop {who}, or run layercast-peer --listen 127.0.0.1:PORT and layercast setup CLIENT --mirror with that"
         )
         yield Finding(part, f"port {port} is {who}'s, not the peer's", "port_taken", mend)
+    elif peer.problem == "silent" and peer.taken_by.startswith(_SOCKET_HOLDER):
+        said = "systemd holds the port for it, and it does not run, or hangs"
+        yield Finding(part, said, "peer_not_running", f"journalctl -u {_UNIT} says why; systemctl restart {_UNIT}")
     elif peer.problem == "silent":
-        yield Finding(part, f"{who} listens and does not answer", "peer_hangs", "systemctl restart layercast-peer")
+        yield Finding(part, f"{who} listens and does not answer", "peer_hangs", f"systemctl restart {_UNIT}")
     elif peer.problem == "old":
         said = "an older release runs than this program's"
-        yield Finding(part, said, "version_differs", "systemctl restart layercast-peer")
+        yield Finding(part, said, "version_differs", f"systemctl restart {_UNIT}")
     elif not peer.said.get("ready"):
-        yield Finding(part, f"not ready: {peer.said.get('problem')}", "peer_not_ready", "journalctl -u layercast-peer")
+        yield Finding(part, f"not ready: {peer.said.get('problem')}", "peer_not_ready", f"journalctl -u {_UNIT}")
     else:
         yield from _running_peer(facts, part)
 
@@ -106,11 +112,11 @@ def _running_peer(facts: Facts, part: str) -> Iterator[Finding]:
     limit, wanted = int(said.get("descriptors", 0)), int(said.get("descriptors_wanted", 0))
     if 0 < limit < wanted:
         text = f"it may have {limit} files and connections open, and may need {wanted}"
-        mend = f"LimitNOFILE={wanted} in its unit (systemctl edit layercast-peer), or ulimit -n {wanted}; restart it"
+        mend = f"LimitNOFILE={wanted} in its unit (systemctl edit {_UNIT}), or ulimit -n {wanted}; restart it"
         yield Finding(part, text, "descriptors_few", mend)
     if said.get("version") != facts.version:
         text = f"it runs release {said.get('version')}, this program is {facts.version}"
-        yield Finding(part, text, "version_differs", "systemctl restart layercast-peer")
+        yield Finding(part, text, "version_differs", f"systemctl restart {_UNIT}")
     if not said.get("p2p", True):
         yield Finding(
             part, "p2p = false: it shares nothing", "sharing_off", "layercast drain --undo; or p2p = true, then SIGHUP"
@@ -249,9 +255,7 @@ def _registry(registry: RegistryFacts, limited_s: float) -> Iterator[Finding]:
         yield Finding(part, text, "registry_down", f"curl -v https://{registry.address}/v2/; ask who runs it")
     elif registry.by_peer >= 500:
         text = f"{registry.address} answers this program, and by way of the peer {registry.by_peer} comes"
-        mend = (
-            "journalctl -u layercast-peer says why (origin_out_of_reach, ...); its network, its egress_proxy or ca_file"
-        )
+        mend = f"journalctl -u {_UNIT} says why (origin_out_of_reach, ...); its network, its egress_proxy or ca_file"
         yield Finding(part, text, "registry_not_by_peer", mend)
 
 

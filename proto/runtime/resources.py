@@ -7,7 +7,7 @@ import logging
 import os
 import resource
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from proto.config.values import HostPort
 from proto.errors import ConfigError
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 logger = logging.getLogger(__name__)
+
+# Where passed descriptors begin (SD_LISTEN_FDS_START).
+PASSED_FIRST: Final = 3
 
 
 def take_folder(data_dir: Path) -> int:
@@ -35,21 +38,66 @@ def take_folder(data_dir: Path) -> int:
 
 def listen(flag: str, address: HostPort, backlog: int) -> socket.socket:
     """A TCP listener; who connects before the service is ready waits. Raises ConfigError naming the flag."""
+    family, kind, protocol, _, target = _found(flag, address)
+    listener = socket.socket(family, kind, protocol)
     try:
-        found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, target = found[0]
-        listener = socket.socket(family, kind, protocol)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(target)
-            listener.listen(backlog)
-        except OSError:
-            listener.close()
-            raise
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "this is no name of a host"
-        raise ConfigError(f"{flag} {address}: {reason}; name a free address of this machine") from None
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(target)
+        listener.listen(backlog)
+    except OSError as error:
+        listener.close()
+        raise _refused(flag, address, error) from None
     return listener
+
+
+def passed_listener(flag: str, address: HostPort, first: int = PASSED_FIRST) -> socket.socket | None:
+    """The listener at this address that a service manager holds for this process; None where none was passed.
+
+    As sd_listen_fds(3) has it: LISTEN_FDS descriptors, `first` and those behind it, for the process LISTEN_PID. The
+    manager goes on listening when this process ends, so that clients wait for the next one. Raises ConfigError naming
+    the flag where what was passed listens elsewhere.
+    """
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return None
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    passed = [socket.socket(fileno=descriptor) for descriptor in range(first, first + count)]
+    # What this process starts is not to have them.
+    for listener in passed:
+        listener.set_inheritable(False)
+    *_, target = _found(flag, address)
+    for listener in passed:
+        if listener.getsockname()[:2] == target[:2]:
+            return listener
+    if not passed:
+        return None
+    where = ", ".join(bound_address(listener) for listener in passed)
+    for listener in passed:
+        listener.close()
+    raise ConfigError(f"{flag} {address}: the socket unit listens at {where}: make the two the same")
+
+
+def tell_ready() -> None:
+    """Tell the service manager that asked for it (NOTIFY_SOCKET, as sd_notify(3) has it). Raises ConfigError."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)
+    except OSError as error:
+        raise ConfigError(f"NOTIFY_SOCKET {address}: {error.strerror}; Type=exec in the unit does without it") from None
+
+
+def _found(flag: str, address: HostPort) -> tuple[int, int, int, str, tuple[Any, ...]]:
+    try:
+        return socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (OSError, UnicodeError) as error:
+        raise _refused(flag, address, error) from None
+
+
+def _refused(flag: str, address: HostPort, error: Exception) -> ConfigError:
+    reason = getattr(error, "strerror", None) or "this is no name of a host"
+    return ConfigError(f"{flag} {address}: {reason}; name a free address of this machine")
 
 
 def bound_address(listener: socket.socket) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 import uvloop
 
 from proto.errors import ConfigError
+from proto.runtime.resources import tell_ready
 
 if TYPE_CHECKING:
     import contextlib
@@ -88,6 +89,7 @@ async def _serve(make: Callable[[C], Service[C]], config: C, settings: Callable[
         words = await _start(service)
         loop.add_signal_handler(signal.SIGHUP, reload)
         print(f"ready {words}", flush=True)
+        tell_ready()
         await ended.wait()
     finally:
         clean = await service.stop()

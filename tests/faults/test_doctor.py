@@ -148,7 +148,7 @@ def test_programs_that_do_not_run_and_a_port_that_another_has(passing_site: Site
     site.cluster.supernode.kill()
     assert list(doctor(site)) == ["supernode_unreachable"]
     site.peer.stop()
-    assert doctor(site)["peer_not_running"].startswith("systemctl start layercast-peer")
+    assert doctor(site)["peer_not_running"].startswith("systemctl start layercast-peer.service")
 
     class Other(QuietHandler):
         def do_GET(self) -> None:

@@ -104,6 +104,7 @@ CASES = [
     (peer(problem="refused", runs_elsewhere=True), "peer_elsewhere"),
     (peer(problem="other", taken_by="nginx (pid 7)"), "port_taken"),
     (peer(problem="silent"), "peer_hangs"),
+    (peer(problem="silent", taken_by="systemd (pid 1)"), "peer_not_running"),
     (peer(problem="old"), "version_differs"),
     (said(ready=False, problem="starting"), "peer_not_ready"),
     (said(version="0"), "version_differs"),
