@@ -7,6 +7,7 @@ import http.client
 import json
 import re
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,9 +21,9 @@ from peer.setup.disk import DiskFiles
 from peer.setup.record import RecordFolder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
-    from peer.setup.contract import Client
+    from peer.setup.contract import Client, Plan
 
 # By client: its program; and the files that it reads at its start alone. Others are read with each pull, or by signal.
 _PROGRAMS: Final = {
@@ -40,7 +41,7 @@ _READ_ONCE: Final = {
 }
 _FOLDERS: Final = ("usr/bin", "usr/sbin", "usr/local/bin", "usr/local/sbin", "bin", "sbin")
 _DOCKER_SOCKET: Final = "/run/docker.sock"
-_HERE: Final = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\]):(\d+)")
+_HERE: Final = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\]):\d+")
 
 
 def installed(root: Path) -> list[str]:
@@ -65,6 +66,12 @@ def _probe(client: Client, root: Path, mirror: str, registries: tuple[str, ...],
         wanted = Wanted(mirror, tuple(dict.fromkeys((*record.registries, *asked))), record.proxy, ca)
         plan = client.plan(files, wanted)
         texts = {path: files.read(path) or "" for path in plan.texts}
+        named = _named_instead(client, files, wanted, texts.values())
+        port = mirror.rpartition(":")[2]
+        if port in named:
+            # The same peer by another of its names.
+            mirror, plan = named.pop(port)
+            texts = {}
     except SetupRefused as error:
         return ClientFacts(client.name, mirror, refused=str(error))
     return ClientFacts(
@@ -75,7 +82,7 @@ def _probe(client: Client, root: Path, mirror: str, registries: tuple[str, ...],
         options=" ".join(
             [*(["--proxy"] if record.proxy else []), *(f"--registry {each}" for each in record.registries)]
         ),
-        other_ports=_other_ports(texts, mirror),
+        other_ports=tuple(sorted(named, key=int)),
         outside=tuple(_outside(plan.notes)),
         not_read=() if root != Path("/") or texts else tuple(_not_read(client.name, mirror)),
         restart=client.restart,
@@ -90,10 +97,21 @@ def _outside(notes: Iterable[str]) -> Iterator[tuple[str, str]]:
             yield registry.partition(",")[0], why.rstrip("; :")
 
 
-def _other_ports(texts: Mapping[str, str], mirror: str) -> tuple[str, ...]:
-    own = mirror.rpartition(":")[2]
-    found = {port for text in texts.values() for port in _HERE.findall(text) if port != own}
-    return tuple(sorted(found, key=int))
+def _named_instead(
+    client: Client, files: DiskFiles, wanted: Wanted, texts: Iterable[str]
+) -> dict[str, tuple[str, Plan]]:
+    """By ports of this machine for which the client is set up: the mirror's URL, and what it leaves to say.
+
+    Other ports that stand there are something else's: where docker tells its metrics, say.
+    """
+    found = {}
+    for address in {address for text in texts for address in _HERE.findall(text)}:
+        mirror = f"{wanted.mirror.partition('://')[0]}://{address}"
+        with contextlib.suppress(SetupRefused):
+            plan = client.plan(files, replace(wanted, mirror=mirror))
+            if mirror != wanted.mirror and not plan.texts:
+                found[address.rpartition(":")[2]] = (mirror, plan)
+    return found
 
 
 def _not_read(name: str, mirror: str) -> Iterator[str]:

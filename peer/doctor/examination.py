@@ -75,7 +75,7 @@ def _upstreams(question: Question, peer: PeerFacts) -> dict[str, Mapping[str, st
             found.setdefault(registry, table.lookup(registry).facts())
         except RemoteError:
             unknown = {"host": registry, "url": f"https://{registry}", "ca_file": ""}
-            found.setdefault(registry, unknown | {"by_proxy": False, "kind": "", "place": ""})
+            found.setdefault(registry, unknown | {"by_proxy": False, "by_certificate": False, "kind": "", "place": ""})
     return found or {table.default.host: table.default.facts()}
 
 

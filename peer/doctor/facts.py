@@ -76,6 +76,7 @@ class RegistryFacts:
     """What a registry answers this machine. `problem` is about `step`: name, connect, tls, folder.
 
     `status` is of GET /v2/ there, 0 for none; `by_peer` of the same by way of the peer, 0 where that is not known.
+    `asked`: it may be asked without the peer.
     """
 
     host: str
@@ -85,6 +86,7 @@ class RegistryFacts:
     status: int = 0
     retry_after_s: float = 0.0
     by_peer: int = 0
+    asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)

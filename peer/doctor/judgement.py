@@ -255,6 +255,8 @@ def _registry(registry: RegistryFacts, limited_s: float) -> Iterator[Finding]:
         yield Finding(part, text, "registry_down", f"curl -v https://{registry.address}/v2/; ask who runs it")
     elif registry.by_peer >= 500:
         text = f"{registry.address} answers this program, and by way of the peer {registry.by_peer} comes"
+        if not registry.asked:
+            text = f"{registry.address}: by way of the peer, which alone may ask it, {registry.by_peer} comes"
         mend = f"journalctl -u {_UNIT} says why (origin_out_of_reach, ...); its network, its egress_proxy or ca_file"
         yield Finding(part, text, "registry_not_by_peer", mend)
 

@@ -30,10 +30,11 @@ def probe(url: str, status_url: str, data_dir: Path) -> PeerFacts:
         health = _get(status_url, "/healthz").body
     except TimeoutError:
         return replace(facts, problem="silent", taken_by=listener(port))
-    except ConnectionRefusedError:
-        return replace(facts, problem="refused", runs_elsewhere=_is_locked(data_dir))
-    except (OSError, http.client.HTTPException):
+    except (ConnectionResetError, BrokenPipeError, http.client.HTTPException):
         return replace(facts, problem="other", taken_by=listener(port))
+    except OSError:
+        # Nobody is there, or there is no such place.
+        return replace(facts, problem="refused", runs_elsewhere=_is_locked(data_dir))
     return replace(facts, problem="old" if b"supernode: " in health else "other", taken_by=listener(port))
 
 

@@ -25,9 +25,9 @@ def probe(upstream: Mapping[str, str | bool], by_peer: int) -> RegistryFacts:
         return _folder(host, str(upstream["place"]), by_peer)
     authority = url.partition("://")[2]
     facts = RegistryFacts(host, authority, by_peer=by_peer)
-    if upstream["by_proxy"]:
-        # It is reached by way of a proxy, whose password is the peer's alone.
-        return facts
+    if upstream["by_proxy"] or upstream.get("by_certificate"):
+        # It is reached by way of a proxy whose password, or with a certificate whose key, is the peer's alone.
+        return replace(facts, asked=False)
     name, port = split_authority(authority, 443 if url.startswith("https:") else 80)
     try:
         socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)

@@ -30,28 +30,39 @@ def plan(files: Files, wanted: Wanted) -> Plan:
     """Raises SetupRefused."""
     text = files.read(CONFIG) or ""
     config = toml_text.parse(text, CONFIG)
-    folder = configured_folder(files)
+    path, keys, said, folder = _configured(files)
     texts: dict[str, str] = {}
-    if not folder:
-        folder = CERTS
+    notes = []
+    if not said:
         values: dict[tuple[str, ...], object] = {} if config else {("version",): _VERSION_NEW}
-        values[(*_section(config or {"version": _VERSION_NEW}), "registry", "config_path")] = folder
-        texts[CONFIG] = toml_text.put(text, values, CONFIG)
-    hosts, notes = hosts_toml.plan(files, wanted, folder, "containerd")
+        texts[path] = toml_text.put(files.read(path) or "", {**values, keys: folder}, path)
+    if path != CONFIG:
+        notes.append(f"{path} has the CRI plugin's section, which replaces all of it in {CONFIG}: config_path is there")
+    hosts, more = hosts_toml.plan(files, wanted, folder, "containerd")
+    notes += more
     disabled = config.get("disabled_plugins", [])
-    if any(name in disabled for name in _CRI_NAMES):
+    if isinstance(disabled, list) and any(name in disabled for name in _CRI_NAMES):
         notes.append(f"{CONFIG} disables the CRI plugin, which Kubernetes needs: take it out of disabled_plugins there")
     notes.append(f"ctr reads these files with --hosts-dir {folder} alone")
     return Plan(changed(files, {**hosts, **texts}), tuple(notes))
 
 
-def configured_folder(files: Files) -> str:
-    """Where the CRI plugin finds hosts.toml files; empty if nowhere. Raises SetupRefused for what it does not take."""
-    folder = ""
+def _configured(files: Files) -> tuple[str, tuple[str, ...], str, str]:
+    """The file and the key by which the CRI plugin finds hosts.toml files, what is there, and what should be.
+
+    containerd 1 takes the plugin's section of the last file that has one, and nothing of it from others; containerd 2
+    merges them, later ones over earlier. Raises SetupRefused for what the plugin does not take.
+    """
+    place, said, folder = CONFIG, "", ""
+    keys: tuple[str, ...] = ()
+    version: object = _VERSION_NEW
     for path, config in _configurations(files):
-        registry = toml_text.table(config, (*_section(config), "registry"), path)
+        # An imported file that names no version is read as the one that imports it.
+        version = config.get("version", version if path != CONFIG or not config else 1)
+        section = _section(version, path)
+        registry = toml_text.table(config, (*section, "registry"), path)
         old = "mirrors" if registry.get("mirrors") else ""
-        hosts = toml_text.table(config, (*_section(config), "registry", "configs"), path)
+        hosts = toml_text.table(config, (*section, "registry", "configs"), path)
         if any(isinstance(each, dict) and each.get("tls") for each in hosts.values()):
             old = "configs.*.tls"
         if old:
@@ -59,28 +70,30 @@ def configured_folder(files: Files) -> str:
                 f"{path}: the CRI plugin has registry.{old} there, and does not start with that beside config_path: "
                 f"move it into {CERTS}/HOST/hosts.toml, then run this again"
             )
-        # A list, as in PATH; the first that has a registry counts.
-        folder = str(registry.get("config_path", "")).split(":")[0].rstrip("/") or folder
-    return folder
+        if path == CONFIG or toml_text.table(config, section, path):
+            # A list, as in PATH; the first that has a registry counts.
+            said = str(registry.get("config_path", "")).split(":")[0].rstrip("/")
+            place, keys, folder = path, (*section, "registry", "config_path"), said or folder
+    return place, keys, said, folder or CERTS
 
 
 def _configurations(files: Files) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The file, and those that it imports, later ones over earlier."""
-    config = toml_text.parse(files.read(CONFIG) or "", CONFIG)
-    yield CONFIG, config
-    imports = config.get("imports", [])
-    for pattern in imports if isinstance(imports, list) else []:
-        folder, _, name = str(pattern).rpartition("/")
-        folder = folder if folder.startswith("/") else f"/etc/containerd/{folder}".rstrip("/")
-        for found in fnmatch.filter(files.names(folder), name):
-            path = f"{folder}/{found}"
-            text = files.read(path)
-            if text is not None and path != CONFIG:
-                yield path, toml_text.parse(text, path)
+    """The file, and those that it imports and they in turn, in the order in which they are read."""
+    waiting, seen = [CONFIG], {CONFIG}
+    while waiting:
+        path = waiting.pop(0)
+        config = toml_text.parse(files.read(path) or "", path)
+        yield path, config
+        imports = config.get("imports", [])
+        for pattern in imports if isinstance(imports, list) else []:
+            folder, _, name = str(pattern).rpartition("/")
+            folder = folder if folder.startswith("/") else f"{path.rpartition('/')[0]}/{folder}".rstrip("/")
+            found = [f"{folder}/{each}" for each in fnmatch.filter(files.names(folder), name)]
+            waiting += [each for each in found if each not in seen]
+            seen.update(found)
 
 
-def _section(config: Mapping[str, Any]) -> tuple[str, ...]:
-    version = config.get("version", 1 if config else _VERSION_NEW)
-    if version not in _SECTIONS:
-        raise SetupRefused(f"{CONFIG}: version {version}: this release knows versions 1 to 3")
+def _section(version: object, path: str) -> tuple[str, ...]:
+    if not isinstance(version, int) or version not in _SECTIONS:
+        raise SetupRefused(f"{path}: version {version}: this release knows versions 1 to 3")
     return _SECTIONS[version]

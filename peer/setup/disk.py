@@ -78,7 +78,7 @@ class DiskFiles:
             # Whatever the umask is: the client's daemon may be another user.
             self.at(folder).chmod(_FOLDER_MODE)
         before = where.stat() if where.exists() else None
-        part = where.with_name(f".{where.name}.layercast.part")
+        part = _part(where)
         with contextlib.suppress(FileNotFoundError):
             part.unlink()
         descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -88,6 +88,8 @@ class DiskFiles:
                     os.fchown(descriptor, before.st_uid, before.st_gid)
                 kept = mode if mode is not None else before.st_mode & 0o7777 if before is not None else _FILE_MODE
                 os.fchmod(descriptor, kept)
+                if before is not None:
+                    _copy_attributes(where, descriptor)
                 file.write(text.encode())
                 file.flush()
                 os.fsync(descriptor)
@@ -99,6 +101,11 @@ class DiskFiles:
     def remove(self, path: str) -> None:
         """Raises OSError."""
         self.at(path).unlink(missing_ok=True)
+
+    def remove_part(self, path: str) -> None:
+        """What a write() that was killed left beside the file."""
+        with contextlib.suppress(OSError):
+            _part(self.at(path)).unlink()
 
     def remove_folders(self, paths: Iterable[str]) -> None:
         """Those of them that are empty, the deepest first."""
@@ -116,3 +123,15 @@ class DiskFiles:
         """Those that write() would make, the deepest first."""
         missing = [folder for folder in self.at(path).parents if not folder.exists()]
         return [f"/{folder.relative_to(self._root)}" for folder in missing]
+
+
+def _part(where: Path) -> Path:
+    return where.with_name(f".{where.name}.layercast.part")
+
+
+def _copy_attributes(source: Path, target: int) -> None:
+    """Access lists and security labels, so far as this disk and this user may."""
+    with contextlib.suppress(OSError):
+        for name in os.listxattr(source):
+            with contextlib.suppress(OSError):
+                os.setxattr(target, name, os.getxattr(source, name))

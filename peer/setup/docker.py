@@ -18,6 +18,7 @@ CONFIG: Final = "/etc/docker/daemon.json"
 CERTS: Final = "/etc/docker/certs.d"
 CA: Final = "/etc/docker/layercast-ca.pem"
 DROP_INS: Final = "/etc/systemd/system/docker.service.d"
+_DROP_INS: Final = (DROP_INS, "/run/systemd/system/docker.service.d", "/usr/lib/systemd/system/docker.service.d")
 DROP_IN: Final = f"{DROP_INS}/layercast.conf"
 # Where else dockerd is told by its service.
 _UNITS: Final = (
@@ -28,6 +29,7 @@ _UNITS: Final = (
     "/etc/sysconfig/docker",
 )
 _PROXY_SET: Final = re.compile(r"^[^#;\n]*\b(HTTPS?_PROXY|SSL_CERT_FILE)\s*=", re.MULTILINE | re.IGNORECASE)
+_FILE_FLAG: Final = re.compile(r"^[^#;\n]*--config-file[= ][\"']?([^\s\"']+)", re.MULTILINE)
 _MIRROR_FLAG: Final = re.compile(r"^[^#;\n]*--registry-mirror\b", re.MULTILINE)
 
 
@@ -88,17 +90,23 @@ def _proxy(files: Files, wanted: Wanted, config: dict[str, object]) -> dict[str,
 
 
 def _refuse_flags(files: Files) -> None:
-    """dockerd does not start where an option stands both in its file and among its flags."""
+    """dockerd does not start where an option stands both in its file and among its flags, and may read another file."""
     for path, text in _service_texts(files):
         if _MIRROR_FLAG.search(text):
             raise SetupRefused(
                 f"{path}: dockerd has --registry-mirror there, and does not start with registry-mirrors in {CONFIG} "
                 "too: move the flag's value into that file, restart docker, then run this again"
             )
+        other = _FILE_FLAG.search(text)
+        if other is not None and other[1] != CONFIG:
+            raise SetupRefused(
+                f"{path}: dockerd reads {other[1]} and not {CONFIG}: put its options there and drop --config-file, or "
+                f'write "registry-mirrors" into that file by hand'
+            )
 
 
 def _service_texts(files: Files) -> Iterator[tuple[str, str]]:
-    drop_ins = [f"{DROP_INS}/{name}" for name in files.names(DROP_INS) if name.endswith(".conf")]
+    drop_ins = [f"{folder}/{name}" for folder in _DROP_INS for name in files.names(folder) if name.endswith(".conf")]
     for path in (*_UNITS, *drop_ins):
         text = files.read(path) if path != DROP_IN else None
         if text is not None:

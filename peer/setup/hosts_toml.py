@@ -74,7 +74,8 @@ def _beside_certificates(names: tuple[str, ...], registry: str) -> list[str]:
         lines.append(f"ca = {json.dumps(authorities)}")
     if pairs:
         lines.append(f"client = {json.dumps([list(pair) for pair in pairs])}")
-    return [f"server = {json.dumps(origin_url(registry))}", *lines] if lines else []
+    # What is said of all registries names no server: the one that is asked for stays the fallback.
+    return [f"server = {json.dumps(origin_url(registry))}", *lines] if lines and registry else lines
 
 
 def _folder_of(files: Files, folder: str, registry: str) -> str:

@@ -24,7 +24,7 @@ DROP_IN: Final = f"{FOLDER}/zz-layercast.conf"
 
 def plan(files: Files, wanted: Wanted) -> Plan:
     """Raises SetupRefused."""
-    entries, notes = _entries(files), []
+    entries, notes = _entries(files, wanted.named), []
     mine = []
     for registry in wanted.named:
         entry = entries.pop(registry, {"prefix": registry, "location": registry})
@@ -45,25 +45,44 @@ def plan(files: Files, wanted: Wanted) -> Plan:
     return Plan(changed(files, {DROP_IN: _text(mine)}), tuple(notes))
 
 
-def _entries(files: Files) -> dict[str, dict[str, Any]]:
-    """What is said of registries now, by prefix."""
+def _entries(files: Files, registries: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """What is said now, by prefix. Raises SetupRefused, also where ours for one of `registries` would not count."""
     found: dict[str, dict[str, Any]] = {}
     for path, config in _configurations(files):
         entries = config.get("registry", [])
         if not isinstance(entries, list):
             raise SetupRefused(f"{path}: registry: expected tables [[registry]]: mend it first")
-        for entry in entries:
+        for entry in (*_old_entries(config, path), *entries):
+            if not isinstance(entry, dict) or not _are_tables(entry.get("mirror", [])):
+                raise SetupRefused(f"{path}: registry and its mirror: expected tables [[registry]]: mend it first")
             prefix = str(entry.get("prefix") or entry.get("location", ""))
-            if path > DROP_IN and path != CONFIG and "*" not in prefix:
+            if path > DROP_IN and path != CONFIG and prefix in registries:
                 raise SetupRefused(f"{path} comes after {DROP_IN} and has an entry for {prefix}: rename it")
             found[prefix] = {"prefix": prefix, **entry}
     return found
+
+
+def _old_entries(config: Mapping[str, Any], path: str) -> list[dict[str, Any]]:
+    """What a file of version 1 says of registries: lists of those that are blocked, and of those without TLS."""
+    found: dict[str, dict[str, Any]] = {}
+    for kind, option in (("block", "blocked"), ("insecure", "insecure")):
+        registries = toml_text.table(config, ("registries", kind), path).get("registries", [])
+        for registry in registries if isinstance(registries, list) else []:
+            entry = found.setdefault(str(registry), {"prefix": str(registry), "location": str(registry)})
+            entry[option] = True
+    return list(found.values())
+
+
+def _are_tables(found: object) -> bool:
+    return isinstance(found, list) and all(isinstance(each, dict) for each in found)
 
 
 def _configurations(files: Files) -> Iterator[tuple[str, Mapping[str, Any]]]:
     drop_ins = [f"{FOLDER}/{name}" for name in files.names(FOLDER) if name.endswith(".conf")]
     for path in (CONFIG, *drop_ins):
         text = files.read(path) if path != DROP_IN else None
+        if text is not None and text.startswith(toml_text.BOM):
+            raise SetupRefused(f"{path}: begins with a byte order mark, which its programs refuse: take that out first")
         if text is not None:
             yield path, toml_text.parse(text, path)
 

@@ -13,7 +13,7 @@ class ChangedSince(Exception):
         self.lines = lines
 
 
-def undone(before: str | None, after: str, current: str | None) -> str | None:
+def undone(before: str | None, after: str | None, current: str | None) -> str | None:
     """`before` became `after` by us, and `current` by others; None: no such file. Raises ChangedSince.
 
     The same bytes as before where nobody else changed it. Else our lines go, the lines that were in their place come
@@ -23,24 +23,31 @@ def undone(before: str | None, after: str, current: str | None) -> str | None:
         return current
     if current == after:
         return before
-    ours, theirs = _lines(after), _lines(current)
-    stays = SequenceMatcher(None, ours, theirs, autojunk=False).get_matching_blocks()
+    made, theirs = _lines(after or ""), _lines(current)
+    stays = SequenceMatcher(None, made, theirs, autojunk=False).get_matching_blocks()
     was = _lines(before or "")
     for change, begin, end, was_begin, was_end in reversed(
-        SequenceMatcher(None, ours, was, autojunk=False).get_opcodes()
+        SequenceMatcher(None, made, was, autojunk=False).get_opcodes()
     ):
         if change == "equal":
             continue
         # Where we only took lines away, those on both sides must be there still.
-        first, last = (begin, end) if begin < end else (max(0, begin - 1), min(len(ours), end + 1))
+        first, last = (begin, end) if begin < end else (max(0, begin - 1), min(len(made), end + 1))
         block = next((each for each in stays if each.a <= first and last <= each.a + each.size), None)
         if block is None:
-            raise ChangedSince([line.rstrip() for line in ours[begin:end]])
+            raise ChangedSince([line.rstrip() for line in made[begin:end]])
         shift = block.b - block.a
         theirs[begin + shift : end + shift] = was[was_begin:was_end]
     # A last line without an end has one where others added lines behind ours.
     left = "".join([*(line if line.endswith("\n") else f"{line}\n" for line in theirs[:-1]), *theirs[-1:]])
     return None if before is None and not left.strip() else left
+
+
+def ours(before: str | None, after: str | None) -> list[str]:
+    """The lines that we wrote."""
+    made, was = _lines(after or ""), _lines(before or "")
+    changes = SequenceMatcher(None, made, was, autojunk=False).get_opcodes()
+    return [line.rstrip() for change, begin, end, _, _ in changes if change != "equal" for line in made[begin:end]]
 
 
 def _lines(text: str) -> list[str]:

@@ -6,7 +6,7 @@ tomlkit changes the text, and the standard library's parser says whether it mean
 from __future__ import annotations
 
 import tomllib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from peer.setup.contract import SetupRefused
 
@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     # A path of keys, and what stands there.
     Values = Mapping[tuple[str, ...], object]
 
+BOM: Final = "\ufeff"
+
 
 def parse(text: str, path: str) -> dict[str, Any]:
     """Raises SetupRefused."""
     try:
         # TOML knows CR LF as an end of line; a file without any line is an empty table.
-        return tomllib.loads(text)
+        return tomllib.loads(text.removeprefix(BOM))
     except (ValueError, RecursionError) as error:
         raise SetupRefused(f"{path}: not TOML ({error}): mend it first, its program refuses it too") from None
 
@@ -43,6 +45,7 @@ def put(text: str, values: Values, path: str) -> str:
     from tomlkit.exceptions import TOMLKitError
 
     wanted = parse(text, path)
+    mark, text = _parted(text)
     for keys, value in values.items():
         _put(wanted, keys, value, _plain)
     try:
@@ -56,7 +59,7 @@ def put(text: str, values: Values, path: str) -> str:
         after = after.replace("\r\n", "\n").replace("\n", "\r\n")
     try:
         if tomllib.loads(after) == wanted:
-            return after
+            return mark + after
     except ValueError:
         pass
     raise _by_hand(values, path)
@@ -67,17 +70,25 @@ def put_table_first(text: str, header: str, lines: Sequence[str], wanted: dict[s
 
     Raises SetupRefused.
     """
+    mark, text = _parted(text)
     newline = "\r\n" if "\r\n" in text else "\n"
     block = newline.join((header, *lines)) + newline
     for at in _table_starts(text):
         lead = newline if at and not text[:at].endswith("\n") else ""
         after = text[:at] + lead + block + text[at:]
         try:
-            if tomllib.loads(after) == wanted:
-                return after
+            # repr also compares the order.
+            if repr(tomllib.loads(after)) == repr(wanted):
+                return mark + after
         except ValueError:
             continue
     raise SetupRefused(f"{path}: put the table {header} first by hand; the file is too unusual to be changed")
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """The mark that some editors begin a file with, and the rest."""
+    body = text.removeprefix(BOM)
+    return text[: len(text) - len(body)], body
 
 
 def _table_starts(text: str) -> Iterator[int]:

@@ -128,6 +128,7 @@ class UpstreamConfig:
             "url": self.url,
             "ca_file": "" if self.ca_file is None else str(self.ca_file.absolute()),
             "by_proxy": self.egress_proxy is not None,
+            "by_certificate": self.client_cert is not None,
             "kind": self.kind,
             "place": self.place,
         }

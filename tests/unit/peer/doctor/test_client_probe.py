@@ -38,6 +38,19 @@ def test_a_client_is_set_up_or_not_or_for_another_port(client: str, tmp_path: Pa
     assert (other.other_ports, other.was_set_up) == (("65001",), True)
 
 
+def test_another_port_of_this_machine_is_no_mirror(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, {"/etc/docker/daemon.json": '{"metrics-addr": "127.0.0.1:9323"}'})
+    assert seen("docker", machine).other_ports == ()
+
+
+@pytest.mark.parametrize("client", ["docker", "containerd", "podman", "buildkit", "k3s"])
+def test_the_peer_may_be_named_by_localhost(client: str, tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    machine.set_up(client, mirror="http://localhost:65001")
+    facts = seen(client, machine)
+    assert (facts.wanted_files, facts.other_ports, facts.outside) == ((), (), ())
+
+
 def test_what_it_was_set_up_with_is_expected_of_it(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.set_up("docker", "quay.io", proxy=True, ca="PEM\n")

@@ -57,6 +57,14 @@ GOOD = Facts(
 )
 
 
+def test_a_registry_that_only_the_peer_may_ask_is_judged_by_its_answer() -> None:
+    alone = RegistryFacts("quay.io", "quay.io", by_peer=401, asked=False)
+    assert faults(replace(GOOD, registries=(alone,))) == []
+    found = next(each for each in judge(replace(GOOD, registries=(replace(alone, by_peer=502),))) if each.fault)
+    assert found.fault == "registry_not_by_peer"
+    assert "answers this program" not in found.said
+
+
 def faults(facts: Facts) -> list[str]:
     return [finding.fault for finding in judge(facts) if finding.fault]
 

@@ -104,3 +104,63 @@ def test_a_disabled_cri_plugin_is_told(tmp_path: Path) -> None:
     machine = Machine(tmp_path, {containerd.CONFIG: 'disabled_plugins = ["cri"]\n'})
     assert any("disables the CRI plugin" in note for note in machine.set_up("containerd").notes)
     assert tomllib.loads(machine.read(DEFAULT)) == {"host": {MIRROR: {"capabilities": ["pull", "resolve"]}}}
+
+
+def test_an_imported_section_that_replaces_the_whole_one_gets_the_folder(tmp_path: Path) -> None:
+    """containerd 1 takes nothing of a plugin's section from the importing file then."""
+    imported = "/etc/containerd/conf.d/99-gpu.toml"
+    gpu = f'version = 2\n[{CRI}.containerd]\n  default_runtime_name = "nvidia"\n'
+    files = {
+        containerd.CONFIG: f'version = 2\nimports = ["/etc/containerd/conf.d/*.toml"]\n[{CRI}.registry]\n'
+        'config_path = "/data/certs.d"\n',
+        imported: gpu,
+    }
+    machine = Machine(tmp_path, files)
+    notes = machine.set_up("containerd").notes
+    config = tomllib.loads(machine.read(imported))
+    assert config["plugins"]["io.containerd.grpc.v1.cri"]["registry"] == {"config_path": "/data/certs.d"}
+    assert MIRROR in machine.read("/data/certs.d/_default/hosts.toml")
+    assert any(note.startswith(imported) for note in notes)
+    assert machine.set_up("containerd").changes == []
+    machine.undo("containerd")
+    assert machine.files() == files
+
+
+def test_a_file_that_an_imported_one_imports_counts(tmp_path: Path) -> None:
+    files = {
+        containerd.CONFIG: 'version = 2\nimports = ["a.toml"]\n',
+        "/etc/containerd/a.toml": 'imports = ["b/b.toml"]\n',
+        "/etc/containerd/b/b.toml": f'[{CRI}.registry]\nconfig_path = "/data/certs.d"\n',
+    }
+    machine = Machine(tmp_path, files)
+    machine.set_up("containerd")
+    assert MIRROR in machine.read("/data/certs.d/_default/hosts.toml")
+
+
+def test_hosts_that_would_stay_before_the_peer_are_refused(tmp_path: Path) -> None:
+    text = 'host."https://q.example".capabilities = ["pull"]\n'
+    machine = Machine(tmp_path, {QUAY: text})
+    with pytest.raises(SetupRefused, match="first by hand"):
+        machine.set_up("containerd", "quay.io")
+
+
+def test_certificates_beside_what_is_said_of_all_name_no_server(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, {"/etc/containerd/certs.d/_default/ca.crt": "PEM\n"})
+    machine.set_up("containerd")
+    assert tomllib.loads(machine.read(DEFAULT)) == {
+        "ca": ["ca.crt"],
+        "host": {MIRROR: {"capabilities": ["pull", "resolve"]}},
+    }
+
+
+def test_a_file_that_begins_with_a_byte_order_mark_keeps_it(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, {containerd.CONFIG: "\ufeffversion = 2\n", QUAY: '\ufeff[host."https://a.example"]\n'})
+    machine.set_up("containerd", "quay.io")
+    assert machine.read(containerd.CONFIG).startswith("\ufeffversion = 2\n")
+    assert list(tomllib.loads(machine.read(QUAY)[1:])["host"]) == [MIRROR, "https://a.example"]
+
+
+@pytest.mark.parametrize("text", ["version = [2]\n", 'version = "2"\n', "version = 2\nplugins = 1\n"])
+def test_a_file_of_another_form_is_refused(text: str, tmp_path: Path) -> None:
+    with pytest.raises(SetupRefused, match=r"config\.toml"):
+        Machine(tmp_path, {containerd.CONFIG: text}).set_up("containerd")

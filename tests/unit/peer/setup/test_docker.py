@@ -80,6 +80,21 @@ def test_a_mirror_among_the_flags_is_refused(tmp_path: Path) -> None:
         machine.set_up("docker")
 
 
+def test_a_mirror_among_the_flags_of_a_packages_drop_in_is_refused(tmp_path: Path) -> None:
+    drop_in = "/usr/lib/systemd/system/docker.service.d/vendor.conf"
+    machine = Machine(
+        tmp_path, {drop_in: "[Service]\nExecStart=/usr/sbin/dockerd --registry-mirror=https://a.example\n"}
+    )
+    with pytest.raises(SetupRefused, match="--registry-mirror"):
+        machine.set_up("docker")
+
+
+def test_a_docker_that_reads_another_file_is_refused(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, {UNIT: "[Service]\nExecStart=/usr/sbin/dockerd --config-file /opt/docker.json\n"})
+    with pytest.raises(SetupRefused, match=r"/opt/docker\.json"):
+        machine.set_up("docker")
+
+
 def test_the_proxy_way_has_a_drop_in_and_the_nodes_certificate(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     folders = machine.folders()

@@ -66,6 +66,30 @@ def test_a_later_drop_in_that_would_win_is_refused(tmp_path: Path) -> None:
         machine.set_up("crio")
 
 
+def test_a_later_drop_in_of_another_registry_is_left(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, {f"{registries_conf.FOLDER}/zzz.conf": '[[registry]]\nlocation = "lab.example"\n'})
+    assert any("lab.example" in note for note in machine.set_up("crio").notes)
+
+
+def test_a_file_of_version_1_counts(tmp_path: Path) -> None:
+    text = '[registries.block]\nregistries = ["quay.io"]\n[registries.insecure]\nregistries = ["lab.example"]\n'
+    machine = Machine(tmp_path, {registries_conf.CONFIG: text})
+    assert "quay.io stays blocked, as registries.conf says" in machine.set_up("podman", "lab.example").notes
+    assert "quay.io" not in drop_in(machine)
+    assert drop_in(machine)["lab.example"]["insecure"] is True
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['registry = ["quay.io"]\n', '[[registry]]\nlocation = "quay.io"\nmirror = ["a.example"]\n', "\ufeff# Ours.\n"],
+)
+def test_a_registries_conf_that_podman_would_not_take_is_refused(text: str, tmp_path: Path) -> None:
+    machine = Machine(tmp_path, {registries_conf.CONFIG: text})
+    with pytest.raises(SetupRefused, match=r"registries\.conf"):
+        machine.set_up("podman")
+    assert machine.files() == {registries_conf.CONFIG: text}
+
+
 def test_crio_after_podman_is_done_already_and_either_takes_it_back(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.set_up("podman")
