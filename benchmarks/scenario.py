@@ -8,7 +8,7 @@ nothing limits them; times are seconds from the start.
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from proto.errors import ConfigError
@@ -110,6 +110,10 @@ class Scenario:
     faults: Faults = field(default_factory=Faults)
     # Whether nodes tell the supernode their links' rates, or it has to learn them.
     declared: bool = False
+    # All nodes have a blob of so many bytes brought to them from 0 on, for which no client waits; 0: none.
+    preheat_bytes: int = 0
+    # The last so many nodes have no client.
+    bystanders: int = 0
     seed: int = 1
 
     def __post_init__(self) -> None:
@@ -124,6 +128,8 @@ class Scenario:
             raise ConfigError(f"racks {self.racks}: between 0 and the number of nodes, {self.nodes}")
         if self.arrivals.joiners >= self.nodes:
             raise ConfigError(f"joiners {self.arrivals.joiners}: fewer than the {self.nodes} nodes")
+        if self.bystanders >= self.nodes:
+            raise ConfigError(f"bystanders {self.bystanders}: fewer than the {self.nodes} nodes")
         faults = self.faults
         for part in (faults.churn_part, faults.slow_part, faults.corrupt_part):
             if not 0.0 <= part <= 1.0:
@@ -138,8 +144,18 @@ class Scenario:
 
     def layout(self, blob: int) -> PieceLayout:
         """The cut of the blob of this index."""
-        size = self.blobs[blob]
+        size = self.all_blobs[blob]
         return PieceLayout(size, self.piece_size_bytes or piece_size_for(size))
+
+    @property
+    def all_blobs(self) -> tuple[int, ...]:
+        """The sizes of what clients ask for, and of what is preheated."""
+        return (*self.blobs, self.preheat_bytes) if self.preheat_bytes else self.blobs
+
+    @property
+    def pulls_alone(self) -> Scenario:
+        """What clients ask for, without the rest."""
+        return replace(self, nodes=self.nodes - self.bystanders, preheat_bytes=0, bystanders=0)
 
     @property
     def pieces(self) -> int:

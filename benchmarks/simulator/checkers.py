@@ -67,10 +67,11 @@ class BytesConserved(Checker):
     """What a node holds came to it, whole; nobody is complete with less than all; what left a source came somewhere."""
 
     def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
-        self._layouts = [scenario.layout(blob) for blob in range(len(scenario.blobs))]
+        self._layouts = [scenario.layout(blob) for blob in range(len(scenario.all_blobs))]
+        self._pulled = len(scenario.blobs)
         # Of each blob, by node: pieces (masks) that came, and that its machine said it holds.
-        self._came = [[0] * (scenario.nodes + 1) for _ in scenario.blobs]
-        self._claimed = [[0] * (scenario.nodes + 1) for _ in scenario.blobs]
+        self._came = [[0] * (scenario.nodes + 1) for _ in scenario.all_blobs]
+        self._claimed = [[0] * (scenario.nodes + 1) for _ in scenario.all_blobs]
         self._left_bytes = 0.0
         self._came_bytes = 0.0
 
@@ -87,7 +88,7 @@ class BytesConserved(Checker):
         self._claimed[blob][node] |= 1 << piece
 
     def completed(self, now: float, node: int) -> None:
-        for blob, layout in enumerate(self._layouts):
+        for blob, layout in enumerate(self._layouts[: self._pulled]):
             held = layout.bytes_in(self._claimed[blob][node])
             if held != layout.size_bytes:
                 raise RuleBroken(f"at {now:.6f} node {node} is complete with {held} of {layout.size_bytes} bytes")
@@ -114,6 +115,7 @@ class BoundsKept(Checker):
     """Nobody is faster than the links allow: not one link, not one node, not the last one."""
 
     def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
+        scenario = scenario.pulls_alone
         self._bounds = bounds(scenario)
         self._asks_s = scenario.arrivals_s()
         # The nodes that the bounds are over must all be complete before the last of them says anything.
@@ -152,8 +154,8 @@ class OriginOnce(Checker):
     """
 
     def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
-        self._coming = [0] * len(scenario.blobs)
-        self._open = [False] * len(scenario.blobs)
+        self._coming = [0] * len(scenario.all_blobs)
+        self._open = [False] * len(scenario.all_blobs)
 
     def origin_asked(self, now: float, blob: int, pieces: int, held_by_live: int) -> None:
         again = pieces & (held_by_live | self._coming[blob])
@@ -190,7 +192,7 @@ class NobodyStarves(Checker):
     _PIECES = 20.0
 
     def opened(self, scenario: Scenario, settings: SimulationSettings) -> None:
-        longest = max(scenario.layout(blob).length(0) for blob in range(len(scenario.blobs)))
+        longest = max(scenario.layout(blob).length(0) for blob in range(len(scenario.all_blobs)))
         rates = [rate for one in scenario.classes for rate in (one.up_bytes_s, one.down_bytes_s) if rate]
         if scenario.racks and scenario.trunk_bytes_s:
             # A node's share of its rack's trunk is a link of its own as far as waiting goes.

@@ -94,7 +94,7 @@ def _run_one(
 
 
 def _show(outcome: Outcome, verdicts: tuple[Verdict, ...], outputs: Outputs) -> None:
-    scenario = outcome.scenario
+    scenario = outcome.scenario.pulls_alone
     more = {
         "simulation": report.simulation(outcome),
         "limits": [suite.verdict_entry(verdict) for verdict in verdicts],

@@ -34,11 +34,11 @@ class Environment:
     ) -> None:
         self.scenario = scenario
         self.settings = settings or SimulationSettings()
-        self.bounds = bounds(scenario)
+        self.bounds = bounds(scenario.pulls_alone)
         self.checkers = all_checkers() if checkers is None else checkers
         self.on_claimed = listeners(self.checkers, "claimed")
         # Index of each blob in the scenario.
-        self.blobs = {digest_of(blob): blob for blob in range(len(scenario.blobs))}
+        self.blobs = {digest_of(blob): blob for blob in range(len(scenario.all_blobs))}
         self.clock = Clock()
         # How long messages, threads and requests take this time.
         self.delays = random.Random(f"delays {scenario.seed}")

@@ -58,7 +58,7 @@ def seeds(limits: Sequence[Limit]) -> int:
 
 def figures(limits: Sequence[Limit], outcome: Outcome) -> Figures:
     """What the limits are about, of one run."""
-    (summary,) = Report(outcome.scenario, outcome.bounds, (outcome.run,)).figures
+    (summary,) = Report(outcome.scenario.pulls_alone, outcome.bounds, (outcome.run,)).figures
     return [limit.figure(summary, outcome) for limit in limits]
 
 
@@ -126,7 +126,11 @@ def errors() -> Limit:
 
 def origin_once() -> Limit:
     """The origin sent each byte once."""
-    return Limit("origin bytes / size", 1.0, lambda one, _: [("", one.origin_x_size)])
+
+    def figure(_: Summary, outcome: Outcome) -> list[tuple[str, float | None]]:
+        return [("", outcome.run.origin_bytes / sum(outcome.scenario.all_blobs))]
+
+    return Limit("origin bytes / size", 1.0, figure)
 
 
 def origin_gets(at_most: int) -> Limit:

@@ -63,12 +63,12 @@ class Origin:
         self._network = network
         self._settings = settings
         self._behaviour = scenario.origin
-        self._layouts = [scenario.layout(blob) for blob in range(len(scenario.blobs))]
+        self._layouts = [scenario.layout(blob) for blob in range(len(scenario.all_blobs))]
         self._stall_at_bytes = scenario.origin.stall_after_part * scenario.size_bytes
         self._stall_left_s = scenario.origin.stall_s
         self._refused_left = scenario.origin.refused
         self._read_s = OriginTimeouts().read_s
-        self._sent = [0] * len(scenario.blobs)
+        self._sent = [0] * len(scenario.all_blobs)
         # Retry-After, obeyed for all blobs by the node that got it: by node (0: the supernode), the time it ends.
         self._limited_until_s: dict[int, float] = {}
         self._rng = random.Random(f"origin {scenario.seed}")

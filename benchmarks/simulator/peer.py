@@ -104,6 +104,7 @@ class Peer:
         # What goes to the supernode next, and when the first of it was said.
         self._frame: list[Message] = []
         self._frame_s = -1.0
+        self._on_preheated: Callable[[int], None] = lambda node: None
         self._messages = MessageHandler(self, _LEASES_ALONE, self.post)
         self._methods = methods_of(self)
 
@@ -139,9 +140,18 @@ class Peer:
     def want(self, blob: int) -> None:
         """The client asks for a blob."""
         scenario = self._environment.scenario
-        allowed_bytes = scenario.blobs[blob] if scenario.origin.by_members else None
+        allowed_bytes = scenario.all_blobs[blob] if scenario.origin.by_members else None
         proven = allowed_bytes is not None
         self.post(BlobWanted(blob + 1, digest_of(blob), SOURCE, allowed_bytes, proven))
+
+    def preheat(self, blob: int, on_complete: Callable[[int], None]) -> None:
+        """The supernode wants it here, though no client waits. `on_complete` is told of this node once it is."""
+        self._on_preheated = on_complete
+        self.post(BlobWanted(blob + 1, digest_of(blob), SOURCE, background=True))
+
+    def _pulled(self, blob: int) -> bool:
+        """Whether the client is to hear of it."""
+        return blob < len(self._environment.scenario.blobs)
 
     def read_at(self, blob: int, piece: int) -> None:
         """The client waits for this piece."""
@@ -237,12 +247,19 @@ class Peer:
             self._upstream[command.fetch].stop()
 
     def answer_reader(self, command: contract.AnswerReader) -> None:
-        self._client.answered(self, command.reader - 1)
+        blob = command.reader - 1
+        if self._pulled(blob):
+            self._client.answered(self, blob)
+        else:
+            self.close(blob)
 
     def blob_complete(self, command: contract.BlobComplete) -> None:
         blob = self._blobs[command.digest]
         self._store.complete[blob] = True
-        self._client.blob_complete(self, blob)
+        if self._pulled(blob):
+            self._client.blob_complete(self, blob)
+        else:
+            self._on_preheated(self.node)
 
     def fail_readers(self, command: contract.FailReaders) -> None:
         self._client.sent_away(self, self._blobs[command.digest], command.message)
@@ -300,13 +317,16 @@ class Peer:
         self._upstream[command.fetch] = environment.origin.fetch(self._endpoint, blob, pieces, stored, ended)
 
     def withhold(self, command: contract.Withhold) -> None:
-        self._client.withhold(self, self._blobs[command.digest], command.pieces)
+        blob = self._blobs[command.digest]
+        if self._pulled(blob):
+            self._client.withhold(self, blob, command.pieces)
 
     def piece_held(self, command: contract.PieceHeld) -> None:
         blob = self._blobs[command.digest]
         for claimed in self._environment.on_claimed:
             claimed(self._environment.clock.now, self.node, blob, command.piece)
-        self._client.piece_held(self, blob, command.piece)
+        if self._pulled(blob):
+            self._client.piece_held(self, blob, command.piece)
 
     def close_in_store(self, command: contract.CloseInStore) -> None:
         """Nothing is evicted here."""

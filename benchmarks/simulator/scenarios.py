@@ -164,6 +164,11 @@ def _all() -> tuple[Named, ...]:
             "poisson", "20 nodes a second ask", lambda one: replace(one, arrivals=Arrivals(poisson_per_s=20.0)),
             one_fetch,
         ),
+        _named(
+            "preheat", "another blob comes to all nodes for which no client waits, and half of them have none",
+            lambda one: replace(one, preheat_bytes=one.size_bytes, bystanders=one.nodes // 2),
+            limits.x_piece(1.13, small=1.24),
+        ),
         _named("tiny", "10 KB over 100 Mbit/s", _tiny, limits.last_after_origin_s(0.5), one_fetch),
     )  # fmt: skip
 

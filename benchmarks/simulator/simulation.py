@@ -98,7 +98,10 @@ class Simulation(Environment):
         self._make_downloader = make_downloader
         self.supernode = Supernode(self, self._scheduler)
         numbers = range(1, scenario.nodes + 1)
-        self._stores = {node: Store(len(scenario.blobs)) for node in numbers}
+        # To which nodes the preheated blob has yet to come.
+        self._preheating = dict.fromkeys(numbers if scenario.preheat_bytes else ())
+        self._pullers = numbers[: scenario.nodes - scenario.bystanders]
+        self._stores = {node: Store(len(scenario.all_blobs)) for node in numbers}
         self.clients = {node: Client(node, self, self._client_ended) for node in numbers}
         # Whose client has begun or should have; and which peers run, with their sessions.
         self._due: dict[int, None] = {}
@@ -106,7 +109,7 @@ class Simulation(Environment):
         self._sessions: dict[int, PeerSession] = {}
         # When the last frame of each so far arrives: none overtakes another.
         self._arrive_s: dict[int, float] = {}
-        self._waiting = dict.fromkeys(numbers)
+        self._waiting = dict.fromkeys(self._pullers)
         self._joiners = [node for node, asks_s in enumerate(scenario.arrivals_s(), start=1) if asks_s is None]
         self._watch = Watch(self, self.clients, max(self.bounds.fluid_s, 1e-3) / _SAMPLES)
 
@@ -129,6 +132,8 @@ class Simulation(Environment):
         self._peers[node] = peer
         self._sessions[node] = self.supernode.join(peer, zone, *rates)
         peer.begin()
+        if self.scenario.preheat_bytes:
+            peer.preheat(len(self.scenario.blobs), self._preheated)
         if node in self._due:
             self.clients[node].begin(peer)
 
@@ -174,9 +179,18 @@ class Simulation(Environment):
         """It has all, or was sent away."""
         self._settle(client.node)
 
+    def _preheated(self, node: int) -> None:
+        self._preheating.pop(node, None)
+        if not self._busy:
+            self.clock.stop()
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._waiting or self._preheating)
+
     def _settle(self, node: int) -> None:
         self._waiting.pop(node, None)
-        if not self._waiting:
+        if not self._busy:
             self.clock.stop()
         if self._joiners and all(waiting in self._joiners for waiting in self._waiting):
             joiners, self._joiners = self._joiners, []
@@ -206,7 +220,7 @@ class Simulation(Environment):
             checker.opened(self.scenario, self.settings)
         for node in self.clients:
             self._start_peer(node)
-        for node, asks_s in enumerate(self.scenario.arrivals_s(), start=1):
+        for node, asks_s in zip(self._pullers, self.scenario.arrivals_s(), strict=False):
             if asks_s == 0.0:
                 self._begin_client(node)
             elif asks_s is not None:
@@ -215,10 +229,10 @@ class Simulation(Environment):
         self._watch.begin()
         until_s = self._stuck_s()
         with uncollected():
-            while self._waiting and self.clock.run(until_s):
+            while self._busy and self.clock.run(until_s):
                 pass
         self._watch.finish()
-        nameless = tuple(self._waiting)
+        nameless = (*self._waiting, *self._preheating)
         self._tell_links()
         for checker in self.checkers:
             checker.ended(self.clock.now, nameless)
@@ -268,10 +282,10 @@ class Simulation(Environment):
     def _mode_run(self, nameless: tuple[int, ...], counters: dict[str, int]) -> ModeRun:
         """What the common report shows, of the one mode that is simulated."""
         endpoints, origin, cross_rack_bytes = self.transport.endpoints, self.origin, self.network.cross_rack_bytes
-        clients, fates = self.clients.values(), self.scenario.fates()
+        clients, fates = [self.clients[node] for node in self._pullers], self.scenario.fates()
         return ModeRun(
             mode="scheduled",
-            nodes=tuple(self._times(one, fate, nameless) for one, fate in zip(clients, fates, strict=True)),
+            nodes=tuple(self._times(one, fate, nameless) for one, fate in zip(clients, fates, strict=False)),
             samples=tuple(self._watch.samples),
             origin_bytes=origin.bytes,
             origin_gets=origin.gets,

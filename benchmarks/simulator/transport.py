@@ -42,16 +42,16 @@ class Transport:
         self._network = network
         self._links = network.links
         self._settings = settings
-        layouts = [scenario.layout(blob) for blob in range(len(scenario.blobs))]
+        layouts = [scenario.layout(blob) for blob in range(len(scenario.all_blobs))]
         self._lengths = [[layout.length(piece) for piece in range(layout.count)] for layout in layouts]
         self._on_arrived = listeners(checkers, "arrived")
         # Pieces of each blob that some peer holds (mask), and when the last of them first came to one.
-        self.spread = [0] * len(scenario.blobs)
+        self.spread = [0] * len(scenario.all_blobs)
         self.spread_s = 0.0
         # What nodes received, whole and right, from the supernode and from each other.
         self.seed_bytes = 0.0
         self.peer_bytes = 0.0
-        self.endpoints = [Endpoint(number, len(scenario.blobs)) for number in range(scenario.nodes + 1)]
+        self.endpoints = [Endpoint(number, len(scenario.all_blobs)) for number in range(scenario.nodes + 1)]
 
     def fetch(
         self,

@@ -58,7 +58,7 @@ class Watch:
         environment = self._environment
         now = environment.clock.now
         sound = [one for one in environment.transport.endpoints if one.alive and not one.corrupt]
-        held = [0] * len(environment.scenario.blobs)
+        held = [0] * len(environment.scenario.all_blobs)
         for endpoint in sound:
             for blob, mask in enumerate(endpoint.held):
                 held[blob] |= mask
@@ -77,4 +77,5 @@ class Watch:
         came_bytes, self._came_bytes[node] = self._came_bytes.get(node, 0.0), endpoint.received_bytes
         if client.ended or not endpoint.alive or came_bytes != endpoint.received_bytes:
             return False
-        return any(client.wants(blob) and mask & ~endpoint.held[blob] for blob, mask in enumerate(held))
+        pulled = held[: len(self._environment.scenario.blobs)]
+        return any(client.wants(blob) and mask & ~endpoint.held[blob] for blob, mask in enumerate(pulled))

@@ -37,6 +37,9 @@ def want(state: State, blob: Blob) -> None:
         blob.wanted = True
         blob.progress_at = state.now
     blob.whole = blob.wanted and (blob.whole or wants_whole(blob))
+    admitted = [reader for reader in blob.readers.values() if reader.admitted and not reader.failed]
+    blob.preheated = blob.wanted and (blob.preheated or any(reader.background for reader in admitted))
+    blob.pulled = blob.wanted and (blob.pulled or any(not reader.background for reader in admitted))
 
 
 def wants_whole(blob: Blob) -> bool:
@@ -47,6 +50,7 @@ def wants_whole(blob: Blob) -> bool:
 def is_announced(blob: Blob) -> bool:
     """Whether the supernode knows, or is about to say that it does, what of the blob is wanted here."""
     known = blob.announced_wanted and not (blob.announced_ranges and not blob.ranges_alone)
+    known = known and not (blob.announced_background and not blob.background_alone)
     return known or bool(blob.unanswered)
 
 

@@ -58,6 +58,7 @@ class Reader:
     waits_since: float = 0.0
     whole: bool = True
     ranges: tuple[ByteRange, ...] = ()
+    background: bool = False
     # The pieces (mask) that its ranges are in, once the cut is known.
     pieces: int | None = None
 
@@ -135,6 +136,9 @@ class Blob:
     wanted: bool = False
     # As long as it is wanted: all of it is, not only what is read by ranges.
     whole: bool = False
+    # As long as it is wanted: it is to be here before a client comes, or some client wanted it, or both.
+    preheated: bool = False
+    pulled: bool = False
     # It was complete, and pieces of it rotted on the disk: they are fetched again although nobody may be reading.
     repair: bool = False
     store: StoreState = StoreState.CLOSED
@@ -182,6 +186,8 @@ class Blob:
     announced_wanted: bool = False
     # The announcement said that no more is wanted than what is read by ranges; and what the supernode knows of that.
     announced_ranges: bool = False
+    # The announcement said that no client waits for it.
+    announced_background: bool = False
     asked_sent: int = 0
     unanswered: deque[Asked] = field(default_factory=deque)
     early: list[Grant | InlineBlob] = field(default_factory=list)
@@ -208,7 +214,7 @@ class Blob:
         """The session is over: its numbers, leases and questions with it. The ticket outlives it."""
         self.swarm = 0
         self.shared_whole = False
-        self.announced = self.announced_wanted = self.announced_ranges = False
+        self.announced = self.announced_wanted = self.announced_ranges = self.announced_background = False
         self.announced_held = self.asked_sent = 0
         self.unanswered.clear()
         self.early.clear()
@@ -243,6 +249,14 @@ class Blob:
         """Nobody wants more of it than what is read by ranges."""
         whole = self.whole or self.repair or self.full == 1
         return not whole and not any(reader.whole and not reader.failed for reader in self.readers.values())
+
+    @property
+    def background_alone(self) -> bool:
+        """It is to be here before a client comes: none wants it now."""
+        readers = [reader for reader in self.readers.values() if not reader.failed]
+        preheated = self.preheated or any(reader.background for reader in readers)
+        pulled = self.pulled or self.repair or any(not reader.background for reader in readers)
+        return preheated and not pulled
 
     @property
     def asked(self) -> int:

@@ -93,7 +93,8 @@ class BlobWanted:
 
     `allowed_bytes`: the origin allows this very client to read it, and has so many bytes; None: nothing is known. Not
     `proven`: by a manifest's word alone, so that it may have what the origin gives to itself, and nothing else. It
-    reads these `ranges`, which come first, or all of it; not `whole`: nothing comes for it but these.
+    reads these `ranges`, which come first, or all of it; not `whole`: nothing comes for it but these. `background`: it
+    is no client, the blob is to be here before one comes.
     """
 
     reader: int
@@ -103,6 +104,7 @@ class BlobWanted:
     proven: bool = False
     ranges: tuple[ByteRange, ...] = ()
     whole: bool = True
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ def blob_wanted(state: State, event: BlobWanted) -> Blob:
     blob = state.blob(event.digest)
     deadline = state.now + state.limits.size_wait_s
     reader = Reader(event.reader, event.source, deadline, event.allowed_bytes, event.proven)
-    reader.whole, reader.ranges = event.whole, event.ranges
+    reader.whole, reader.ranges, reader.background = event.whole, event.ranges, event.background
     blob.readers[event.reader] = reader
     state.reader_blobs[event.reader] = blob
     state.note(blob, f"wanted by reader {event.reader}")

@@ -186,7 +186,7 @@ class State:
         if blob.wanted and not blob.complete:
             self.busy[blob] = None
             return
-        blob.whole = False
+        blob.whole = blob.preheated = blob.pulled = False
         self.busy.pop(blob, None)
         if not blob.idle:
             return
@@ -256,17 +256,28 @@ class State:
         size, piece_size = (layout.size_bytes, layout.piece_size_bytes) if layout is not None else (0, 0)
         own = blob.fetched_here & ~blob.held if layout is not None else 0
         fetching = mask_to_bytes(own, layout.count) if layout is not None and own else b""
-        ranges = wanted and blob.ranges_alone
+        ranges, background = wanted and blob.ranges_alone, wanted and blob.background_alone
         self.emit(
             Send(
                 Announce(
-                    str(blob.digest), (source,), wanted, size, piece_size, held, b"", fetching, allowed, asks, ranges
+                    str(blob.digest),
+                    (source,),
+                    wanted,
+                    size,
+                    piece_size,
+                    held,
+                    b"",
+                    fetching,
+                    allowed,
+                    asks,
+                    ranges,
+                    background,
                 )
             )
         )
         blob.unanswered.append(Asked(source, allowed, self.now, asks))
         blob.announced, blob.announced_held, blob.announced_wanted = True, blob.held, wanted
-        blob.announced_ranges = ranges
+        blob.announced_ranges, blob.announced_background = ranges, background
         if not wanted:
             blob.asked_sent = 0
 

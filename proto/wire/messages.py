@@ -144,6 +144,7 @@ class Announce:
     manifest that it gave to this client) or PROVEN (by its answer for the blob itself); 0: nothing is known.
     `asks`: whether the source gives it to anyone is to be known, of late; else the peer only tells what it holds.
     `ranges`: of what it wants it reads ranges, and wants no more than the pieces that PiecesWanted names.
+    `background`: no client of this peer waits for it (Preheat).
     """
 
     digest: str
@@ -157,6 +158,7 @@ class Announce:
     allowed: int = 0
     asks: bool = True
     ranges: bool = False
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)

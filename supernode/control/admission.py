@@ -239,7 +239,9 @@ class Admission:
         # Before what it wants: the origin is not to be asked for what it has.
         self._offers.announced(session, swarm, member, _fetching(swarm, announce) & ~held)
         self._ports.post(
-            contract.PeerAnnounced(swarm.number, session.node, member.held, announce.wanted, announce.ranges)
+            contract.PeerAnnounced(
+                swarm.number, session.node, member.held, announce.wanted, announce.ranges, announce.background
+            )
         )
         self._seed_reach.review(swarm)
         if swarm.returned(session.node):

@@ -104,7 +104,7 @@ class RecoveryPeerReturned:
 class PeerAnnounced:
     """What a peer holds of a swarm, replacing what was known, and whether it wants the rest.
 
-    `ranges`: of the rest it wants what PiecesWanted names, and no more.
+    `ranges`: of the rest it wants what PiecesWanted names, and no more. `background`: no client there waits for it.
     """
 
     swarm: int
@@ -112,6 +112,7 @@ class PeerAnnounced:
     held: int
     wanted: bool
     ranges: bool = False
+    background: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from proto.pieces import indices
 from supernode.scheduler import copies
 from supernode.scheduler.contract import SEED
 from supernode.scheduler.records import DOWN, UP
-from supernode.scheduler.rules import first_copies, rack_copies
+from supernode.scheduler.rules import first_copies, preheats, rack_copies
 
 if TYPE_CHECKING:
     from supernode.scheduler.machine import Scheduler
@@ -219,6 +219,11 @@ def _nobody_starves(state: State, plans: dict[int, OriginPlan]) -> None:
             for source_row in indices(state.up.room & swarm.holding & ~node.bit & ~node.blocked_sources):
                 source = state.at(source_row)
                 useful = swarm.members[source.peer].have & member.need
+                if swarm.number in state.preheats and preheats.pulling(state):
+                    # It waits for a pull.
+                    waits = bool(timed or state.fetches)
+                    assert not useful or waits, f"nobody starves: {node.peer} could preheat from {source.peer}"
+                    continue
                 if node.rack is not None and node.rack != source.rack and not state.rack_exempt & node.bit:
                     elsewhere = useful & rack_copies.bound_pieces(state, swarm, node)
                     assert not elsewhere or timed, (
@@ -241,6 +246,10 @@ def _asked_for(state: State, swarm: Swarm, plan: OriginPlan, member: Member, tim
     absent = member.need & ~swarm.held_by_any & ~swarm.seed.leased
     if member.node.peer == SEED or not absent or plan.fetch_id or plan.elected is not None:
         return
+    if swarm.number in state.preheats and any(
+        other.fetch_id and number not in state.preheats for number, other in state.plans.items()
+    ):
+        return  # that fetch ends before
     assert timed, f"nobody starves: piece(s) {absent:x} of swarm {swarm.number} are nowhere and not asked for"
 
 

@@ -99,6 +99,7 @@ class Scheduler:
         """Take one event; returns the commands it gives rise to. Never raises for what an event says."""
         state = self._state
         state.now = now
+        state.pulling = -1
         # The event before the timers: a report that came in the last moment is not late.
         handler = self._handlers.get(type(event))
         if handler is not None:
@@ -249,6 +250,7 @@ class Scheduler:
         for member in list(swarm.members.values()):
             copies.leave(member)
         del state.swarms[swarm.number]
+        state.preheats.pop(swarm.number, None)
         state.fetches -= state.plans.pop(swarm.number).fetch_id != 0
         state.stories.close(swarm.number)
         state.inline_swarms -= swarm.inline
@@ -274,13 +276,13 @@ class Scheduler:
                 for lease in list(racing):
                     just_in_time.cancel(state, lease, "held already" if event.wanted else "not wanted")
         holdings.lose(state, member, member.have & ~held, "source no longer holds it")
-        member.wanted = event.wanted
+        member.wanted, member.background = event.wanted, event.background
         swarm.given_up &= ~node.bit
         copies.ask(member, member.asked if event.wanted else 0, ranges=event.ranges)
         copies.add(member, held)
         node.wake()
-        text = "peer %d announced %d pieces, wanted %s"
-        state.record(swarm.number, WHOLE, text, event.peer, held.bit_count(), event.wanted)
+        text = "peer %d announced %d pieces, wanted %s, in the background %s"
+        state.record(swarm.number, WHOLE, text, event.peer, held.bit_count(), event.wanted, event.background)
         holdings.after_change(state, swarm, event.peer)
 
     def _peer_offers(self, event: contract.PeerOffers) -> None:

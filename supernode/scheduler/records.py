@@ -309,6 +309,8 @@ class Member:
         # What may still be leased to it: MISSING, if it wants the blob.
         self.need = 0
         self.wanted = False
+        # No client waits for it there.
+        self.background = False
         # Of what is MISSING it wants no more than `asked`: what its clients wait for who read ranges.
         self.ranges = False
         self.asked = 0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from proto.pieces import indices
 from supernode.scheduler.masks import any_bit, at_most, is_one
 from supernode.scheduler.records import SEED_BIT
-from supernode.scheduler.rules import rack_copies, readers
+from supernode.scheduler.rules import preheats, rack_copies, readers
 from supernode.scheduler.settings import CROWD, FEW_NODES, SAMPLE, TRIES
 
 if TYPE_CHECKING:
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 def for_receiver(state: State, node: Node, sources: int) -> Choice | None:
     """The best lease for a node with download room, from nodes with upload room."""
+    wanting = preheats.wanting(state, node)
     for some in _alike_first(sources, state.up, node.down):
-        for member in _rarest_swarms([(member, member.need) for member in node.wanting.values()]):
-            found = _for_member(state, member, some)
+        for member in _rarest_swarms([(member, member.need) for member in wanting]):
+            found = _for_member(state, member, preheats.partners(state, member.swarm, some))
             if found is not None:
                 # Where two are as rare, the next lease of this node goes to its next swarm.
                 del node.wanting[member.swarm.number]
@@ -95,7 +96,8 @@ def choose_source(state: State, receiver: Node, holders: int) -> Node:
 def from_source(state: State, node: Node, receivers: int) -> Choice | None:
     """The best lease from a peer with upload room, to nodes with download room."""
     for some in _alike_first(receivers, state.down, node.up):
-        for member in _rarest_swarms([(one, one.have & one.swarm.needed_by_any) for one in node.members.values()]):
+        rarest = _rarest_swarms([(one, one.have & one.swarm.needed_by_any) for one in node.members.values()])
+        for member in preheats.pulls_first(state, rarest):
             found = _from_member(state, member, some)
             if found is not None:
                 return found
@@ -104,7 +106,7 @@ def from_source(state: State, node: Node, receivers: int) -> Choice | None:
 
 def from_seed(state: State, receivers: int) -> Choice | None:
     """A further copy from the seed: swarms as they were opened."""
-    for swarm in state.swarms.values():
+    for swarm in preheats.in_order(state):
         found = None if swarm.inline else _from_member(state, swarm.seed, receivers)
         if found is not None:
             return found
@@ -122,8 +124,8 @@ def _from_member(state: State, member: Member, receivers: int) -> Choice | None:
         useful &= ~swarm.first_copy_pending
     if source.bit & state.deprioritized:
         useful &= _scarce(state, swarm)
-    receivers = receivers & swarm.wanting if useful else 0
-    if not receivers:
+    receivers = preheats.partners(state, swarm, receivers & swarm.wanting) if useful else 0
+    if not receivers or not preheats.partners(state, swarm, source.bit):
         return None
     if useful & swarm.asked:
         # What is read by ranges comes before all else.

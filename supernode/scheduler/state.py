@@ -83,6 +83,10 @@ class State:
         self.reaction_s = settings.reaction_s
         self.swarms: dict[int, Swarm] = {}
         self.plans: dict[int, OriginPlan] = {}
+        # Swarms in which nobody waits for a client; and nodes (mask) to which something is to be leased of the others,
+        # -1 where that is to be found out anew in this event.
+        self.preheats: dict[int, Swarm] = {}
+        self.pulling = 0
         self.leases: dict[int, Lease] = {}
         self.timers = Timers()
         self.stories = Stories(settings.story_length)

@@ -12,7 +12,7 @@ from proto.pieces import indices
 from supernode.scheduler.contract import SEED
 from supernode.scheduler.masks import any_bit, at_most
 from supernode.scheduler.records import DOWN, UP
-from supernode.scheduler.rules import admission, link_rates, rack_copies, readers
+from supernode.scheduler.rules import admission, link_rates, preheats, rack_copies, readers
 from supernode.scheduler.settings import CROWD, SAMPLE
 from supernode.scheduler.timers import TimerKind
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def from_seed(state: State, receivers: int) -> Choice | None:
     """The seed's next first copy; it has room. Swarms as they were opened."""
-    for swarm in state.swarms.values():
-        wanting = swarm.wanting & receivers
+    for swarm in preheats.in_order(state):
+        wanting = preheats.partners(state, swarm, swarm.wanting & receivers)
         # Thousands of swarms may be open, of which hardly any has something for anybody: the cheap questions first.
         fresh = fresh_pieces(swarm) & swarm.needed_by_any if wanting and not swarm.inline else 0
         waiting = receivers_now(state, wanting) if fresh else 0
@@ -41,7 +41,7 @@ def from_seed(state: State, receivers: int) -> Choice | None:
 
 def for_receiver(state: State, node: Node) -> Choice | None:
     """A first copy for this node; it and the seed have room."""
-    for member in node.wanting.values():
+    for member in preheats.wanting(state, node):
         swarm = member.swarm
         fresh = fresh_pieces(swarm) & member.need
         if not fresh or swarm.inline:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from supernode.scheduler import copies
-from supernode.scheduler.rules import just_in_time, origin_fetches
+from supernode.scheduler.rules import just_in_time, origin_fetches, preheats
 from supernode.scheduler.story import WHOLE
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ def lose(state: State, member: Member, pieces: int, reason: str) -> None:
 
 def after_change(state: State, swarm: Swarm, peer: int) -> None:
     """Members came, went or lost pieces: what the seed wants, who is elected and what is missing may differ."""
+    preheats.review(state, swarm)
     seed = swarm.seed
     wanted = swarm.leased_to_peers > 0 or bool(swarm.wanting & ~seed.node.bit)
     if wanted != seed.wanted:

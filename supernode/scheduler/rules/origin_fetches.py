@@ -62,6 +62,12 @@ def review(state: State, swarm: Swarm) -> None:
     wanted = missing(state, swarm, plan)
     if not wanted:
         return
+    if swarm.number in state.preheats:
+        if _is_taken(state):
+            return
+    else:
+        for preheat in state.preheats.values():
+            _end_early(state, preheat, "a pull")
     # Who reads ranges waits for these; all else comes after them.
     wanted = wanted & swarm.asked or wanted
     state.last_fetch += 1
@@ -87,8 +93,20 @@ def _make_way(state: State, swarm: Swarm, plan: OriginPlan) -> None:
         soon |= left & -left
         left &= left - 1
     if urgent & ~soon:
+        _end_early(state, swarm, f"{urgent.bit_count()} pieces")
+
+
+def _is_taken(state: State) -> bool:
+    """Whether something is fetched that clients wait for: no preheat is fetched beside it."""
+    return any(plan.fetch_id and number not in state.preheats for number, plan in state.plans.items())
+
+
+def _end_early(state: State, swarm: Swarm, other: str) -> None:
+    """End the fetch that runs after the piece in hand; what is left is asked for again later."""
+    plan = state.plans[swarm.number]
+    if plan.fetch_id and not plan.ending:
         plan.ending = True
-        state.record(swarm.number, WHOLE, "fetch %x makes way for %d pieces", plan.fetch_id, urgent.bit_count())
+        state.record(swarm.number, WHOLE, "fetch %x makes way for %s", plan.fetch_id, other)
         state.commands.append(EndFetch(plan.fetch_id, swarm.number))
 
 
@@ -127,6 +145,9 @@ def ended(state: State, swarm: Swarm, ok: bool, retry_after_s: float = 0.0) -> N
         if not ok and not retry_after_s:
             _elect(state, swarm, plan)
     review(state, swarm)
+    for preheat in list(state.preheats.values()):
+        if preheat is not swarm:
+            review(state, preheat)
 
 
 def _wait(state: State, swarm: Swarm, plan: OriginPlan, at_least_s: float = 0.0) -> None:

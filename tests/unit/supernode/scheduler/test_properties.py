@@ -104,9 +104,23 @@ class SchedulerUnderAnything(RuleBasedStateMachine):
     def return_after_restart(self, swarm: int, peer: int) -> None:
         self.tell(contract.RecoveryPeerReturned(swarm, peer))
 
-    @rule(swarm=swarms, peer=peers, held=st.one_of(st.just(0), masks), wanted=st.booleans(), ranges=st.booleans())
-    def announce(self, swarm: int, peer: int, held: int, wanted: bool, ranges: bool) -> None:
-        self.tell(contract.PeerAnnounced(swarm, peer, held, wanted, ranges=wanted and ranges))
+    @rule(
+        swarm=swarms,
+        peer=peers,
+        held=st.one_of(st.just(0), masks),
+        wanted=st.booleans(),
+        ranges=st.booleans(),
+        background=st.booleans(),
+    )
+    def announce(self, swarm: int, peer: int, held: int, wanted: bool, ranges: bool, background: bool) -> None:
+        event = contract.PeerAnnounced(swarm, peer, held, wanted, wanted and ranges, wanted and background)
+        self.tell(event)
+
+    @rule(peer=peers, ended=st.booleans())
+    def preheat(self, peer: int, ended: bool) -> None:
+        """Both swarms of the beginning at this node for no client, or one of them for one."""
+        for swarm in (1, 2):
+            self.tell(contract.PeerAnnounced(swarm, peer, 0, True, background=not ended or swarm == 2))
 
     @rule(swarm=swarms, peer=peers, asked=masks)
     def read_ranges(self, swarm: int, peer: int, asked: int) -> None:

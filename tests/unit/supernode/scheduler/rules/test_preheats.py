@@ -1,0 +1,108 @@
+"""Rule 11: what no client waits for takes what pulls leave."""
+
+from __future__ import annotations
+
+from supernode.scheduler import contract
+from supernode.scheduler.contract import SEED, EndFetch, OriginEnded
+from tests.unit.supernode.scheduler.support import Playbook, fetched, mask, routes
+
+PULL = 1
+PREHEAT = 2
+
+
+def preheat(play: Playbook, peer: int, held: str = "", *, swarm: int = PREHEAT) -> list[contract.Command]:
+    """The peer wants the rest for no client."""
+    return play.tell(contract.PeerAnnounced(swarm, peer, mask(held), True, background=True))
+
+
+def swarms_sent(commands: list[contract.Command], *, to: int) -> set[int]:
+    """Of which swarms leases were granted to this node."""
+    return {one.swarm for one in commands if isinstance(one, contract.GrantLease) and one.receiver == to}
+
+
+def two_swarms(pull: str, preheated: str, *peers: int, seed_slots: int = 8) -> Playbook:
+    """Open at the seed, which holds these pieces."""
+    play = Playbook(seed_slots=seed_slots)
+    play.join(*peers, rate=1000.0)
+    play.open(preheated, swarm=PREHEAT)
+    play.open(pull, swarm=PULL)
+    return play
+
+
+def test_where_nobody_pulls_a_preheat_is_a_swarm_like_any_other() -> None:
+    play = two_swarms("....", "****", 1)
+    assert routes(preheat(play, 1))
+
+
+def test_a_node_that_pulls_is_sent_nothing_of_a_preheat() -> None:
+    play = two_swarms("****", "****", 1)
+    play.want(1, swarm=PULL)
+    assert swarms_sent(preheat(play, 1), to=1) == set()
+
+
+def test_a_node_that_has_pulled_all_is_sent_preheats_again() -> None:
+    play = two_swarms("*", "****", 1)
+    (lease,) = [one for one in play.want(1, swarm=PULL) if isinstance(one, contract.GrantLease)]
+    preheat(play, 1)
+    assert swarms_sent(play.stored(lease), to=1) == {PREHEAT}
+
+
+def test_a_node_that_gives_its_pull_up_is_sent_preheats_again() -> None:
+    play = two_swarms("..", "****", 1)
+    play.want(1, swarm=PULL)
+    preheat(play, 1)
+    assert swarms_sent(play.tell(contract.PeerWithdrew(PULL, 1)), to=1) == {PREHEAT}
+
+
+def test_a_node_that_pulls_sends_nothing_of_a_preheat() -> None:
+    play = two_swarms("....", "....", 1, 2)
+    play.hold(1, "****", swarm=PREHEAT)
+    play.want(1, swarm=PULL)
+    assert swarms_sent(preheat(play, 2), to=2) == set()
+
+
+def test_others_are_preheated_beside_a_pull() -> None:
+    play = two_swarms("....", "....", 1, 2, 3)
+    play.hold(3, "****", swarm=PREHEAT)
+    play.want(1, swarm=PULL)
+    assert swarms_sent(preheat(play, 2), to=2) == {PREHEAT}
+
+
+def test_the_seed_serves_a_pull_before_a_preheat() -> None:
+    play = two_swarms("****", "****", 1, 2, seed_slots=1)
+    (running, *_) = [one for one in preheat(play, 2) if isinstance(one, contract.GrantLease)]
+    commands = play.want(1, swarm=PULL) + play.stored(running)
+    assert swarms_sent(commands, to=1) == {PULL}
+
+
+def test_a_client_that_comes_makes_a_pull_of_a_preheat() -> None:
+    play = two_swarms("....", "****", 1, 2)
+    preheat(play, 2)
+    assert play.scheduler.inspect().preheats
+    play.want(1, swarm=PREHEAT)
+    assert not play.scheduler.inspect().preheats
+
+
+def test_no_preheat_is_fetched_from_an_origin_beside_a_pull() -> None:
+    play = two_swarms("....", "....", 1, 2)
+    assert fetched(play.want(1, swarm=PULL)) == mask("****")
+    assert fetched(preheat(play, 2)) == 0
+
+
+def test_a_fetch_for_a_preheat_makes_way_for_a_pull_and_goes_on_after_it() -> None:
+    play = two_swarms("..", "....", 1, 2)
+    preheat(play, 2)
+    commands = play.want(1, swarm=PULL)
+    (ended,) = [one for one in commands if isinstance(one, EndFetch)]
+    (pulled,) = [one for one in commands if isinstance(one, contract.FetchFromOrigin)]
+    play.seed_gets(0, swarm=PREHEAT)
+    assert fetched(play.tell(OriginEnded(ended.fetch_id, PREHEAT, False))) == 0
+    play.seed_gets(0, 1, swarm=PULL)
+    assert fetched(play.tell(OriginEnded(pulled.fetch_id, PULL, True))) == mask(".***")
+
+
+def test_the_seeds_own_wants_are_no_pull() -> None:
+    play = two_swarms("..", "....", 1, 2)
+    play.hold(1, "****", swarm=PREHEAT)
+    preheat(play, 2)
+    assert SEED not in {receiver for _, _, receiver in routes(play.want(2, "**", swarm=PULL))}
