@@ -47,6 +47,14 @@ class SavedPublic:
     checked_unix_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class SavedJob:
+    """A job of supernode.jobs as it was saved: its number, and `text`, which is the jobs' own to read."""
+
+    number: int
+    text: str
+
+
 class SwarmState(Protocol):
     """What is written of swarms. What is added to one that was never saved, or was forgotten, is dropped."""
 
@@ -95,6 +103,15 @@ class State(SwarmState, Protocol):
 
     def forget_public(self, source: Source, digest: Digest) -> None:
         """The source no longer serves it to anonymous clients, or sent wrong content. Idempotent."""
+
+    def save_job(self, job: SavedJob) -> None:
+        """Replaces what was saved of this number. Whoever waited for it may count on it after a kill of the process."""
+
+    def forget_job(self, number: int) -> None:
+        """Idempotent."""
+
+    def load_jobs(self) -> list[SavedJob]:
+        """All that were saved and not forgotten, by number. How many there are is for the jobs to limit."""
 
     def close(self) -> None:
         """Idempotent."""

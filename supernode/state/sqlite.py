@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proto.errors import ConfigError
 from proto.wire.messages import Source
-from supernode.state.base import SavedPublic, SavedSwarm, StateError
+from supernode.state.base import SavedJob, SavedPublic, SavedSwarm, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from proto.ids import Digest, PeerId
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 # Swarms and public checks beyond these are forgotten, the longest unused first.
 SWARMS_MAX: Final = 50_000
 PUBLIC_MAX: Final = 200_000
@@ -49,6 +49,7 @@ CREATE TABLE public (
     size_bytes INTEGER NOT NULL, checked_unix_s REAL NOT NULL, manifest INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (upstream, repository, digest)) WITHOUT ROWID;
 CREATE INDEX public_checked ON public (checked_unix_s);
+CREATE TABLE jobs (number INTEGER PRIMARY KEY, text TEXT NOT NULL);
 """
 # From version 1. Of hashes that no digest vouched for, some were what a peer claimed.
 _UPGRADE_1 = """
@@ -66,7 +67,11 @@ _UPGRADE_3 = """
 ALTER TABLE sources ADD COLUMN manifest INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE public ADD COLUMN manifest INTEGER NOT NULL DEFAULT 0;
 """
-_UPGRADES: Final = (_UPGRADE_1, _UPGRADE_2, _UPGRADE_3)
+# From version 4, which had no jobs.
+_UPGRADE_4 = """
+CREATE TABLE jobs (number INTEGER PRIMARY KEY, text TEXT NOT NULL);
+"""
+_UPGRADES: Final = (_UPGRADE_1, _UPGRADE_2, _UPGRADE_3, _UPGRADE_4)
 
 
 class SqliteState:
@@ -224,6 +229,18 @@ class SqliteState:
             "DELETE FROM public WHERE upstream = ? AND repository = ? AND digest = ? AND manifest = ?",
             (source.upstream, source.repository, str(digest), source.manifest),
         )
+
+    def save_job(self, job: SavedJob) -> None:
+        self._write("INSERT OR REPLACE INTO jobs VALUES (?, ?)", (job.number, job.text))
+
+    def forget_job(self, number: int) -> None:
+        self._write("DELETE FROM jobs WHERE number = ?", (number,))
+
+    def load_jobs(self) -> list[SavedJob]:
+        with self._transaction() as db:
+            return [
+                SavedJob(number, text) for number, text in db.execute("SELECT number, text FROM jobs ORDER BY number")
+            ]
 
     def close(self) -> None:
         self._db.close()

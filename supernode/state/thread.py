@@ -1,6 +1,7 @@
 """The one thread that touches the state store, as the event loop uses it: reads are awaited, writes are queued.
 
-Writes never block and never fail their caller. The operations are those of state.base.
+Writes never block and never fail their caller, but for those of jobs, which are awaited: one that was accepted is not
+lost. The operations are those of state.base.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from proto.ids import Digest, PeerId
     from proto.wire.messages import Source
-    from supernode.state.base import SavedPublic, SavedSwarm, State
+    from supernode.state.base import SavedJob, SavedPublic, SavedSwarm, State
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +78,18 @@ class StateThread:
 
     def forget_public(self, source: Source, digest: Digest) -> None:
         self._write(self._state.forget_public, source, digest)
+
+    async def load_jobs(self) -> list[SavedJob]:
+        """Raises StateError: who goes on without them would do again, or forget, what is there."""
+        return await asyncio.wrap_future(self._executor.submit(self._state.load_jobs))
+
+    async def save_job(self, job: SavedJob) -> None:
+        """Return once it is on the disk. Raises StateError."""
+        await asyncio.wrap_future(self._executor.submit(self._state.save_job, job))
+
+    async def forget_job(self, number: int) -> None:
+        """The same."""
+        await asyncio.wrap_future(self._executor.submit(self._state.forget_job, number))
 
     def close(self) -> None:
         """Blocking: finish what is queued, then close the store."""

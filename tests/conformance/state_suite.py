@@ -11,6 +11,7 @@ import pytest
 
 from proto.ids import Digest, PeerId
 from proto.wire.messages import Source
+from supernode.state.base import SavedJob
 
 if TYPE_CHECKING:
     from supernode.state.base import State
@@ -196,6 +197,22 @@ class StateSuite:
         for number, blob in enumerate(BLOBS):
             state.save_public(SOURCE, blob, 1000, float(number))
         assert [state.load_public(SOURCE, blob) is not None for blob in BLOBS] == [False] * 7 + [True] * 3
+
+    # --- jobs ------------------------------------------------------------------------------------------------------
+
+    def test_jobs_come_back_after_a_restart_by_their_numbers(self, stores: Stores) -> None:
+        before = stores.open()
+        for job in (SavedJob(10, "ten"), SavedJob(9, "first"), SavedJob(9, "then"), SavedJob(2, "two")):
+            before.save_job(job)
+        before.close()
+        assert stores.open().load_jobs() == [SavedJob(2, "two"), SavedJob(9, "then"), SavedJob(10, "ten")]
+
+    def test_a_forgotten_job_leaves_the_others(self, state: State) -> None:
+        for number in (1, 2):
+            state.save_job(SavedJob(number, "job"))
+        for _ in range(2):
+            state.forget_job(1)
+        assert state.load_jobs() == [SavedJob(2, "job")]
 
     # --- closing ---------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import pytest
 from proto.errors import ConfigError
 from proto.ids import Digest, PeerId
 from proto.wire.messages import Source
-from supernode.state.base import SavedPublic, StateError
+from supernode.state.base import SavedJob, SavedPublic, StateError
 from supernode.state.sqlite import HOLDERS_MAX, SqliteState
 from tests.conformance.state_suite import BLOB, SOURCE, StateSuite
 
@@ -60,6 +60,15 @@ def test_a_file_written_by_version_0_1_0_opens(tmp_path: Path) -> None:
     assert vouched is not None
     assert len(vouched.holders) == HOLDERS_MAX
     assert state.load_public(SOURCE, Digest.of(b"vouched")) == SavedPublic(1000, 1700000000.5)
+    state.close()
+
+
+def test_a_file_of_the_schema_before_jobs_takes_jobs(tmp_path: Path) -> None:
+    shutil.copy(Path(__file__).parent / "written_by_0.1.0.sqlite", tmp_path / "state.sqlite")
+    state = SqliteState(tmp_path / "state.sqlite")
+    assert state.load_jobs() == []
+    state.save_job(SavedJob(1, "job"))
+    assert state.load_jobs() == [SavedJob(1, "job")]
     state.close()
 
 

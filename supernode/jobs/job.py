@@ -1,0 +1,151 @@
+"""One job: what was wished, how it stands, and its text in the state store. Plain data; the machine changes it.
+
+    waiting -> resolving -> running -> done
+       ^          |            |
+       +----------+------------+-> failed (no attempt is left, or its time is over), cancelled
+
+Times are Unix seconds: a job outlives the process. No credential is in it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from supernode.state.base import SavedJob
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Of an ended job so many nodes that failed are remembered; of all others only how many there were.
+FAILED_NODES_KEPT: Final = 100
+
+
+class JobState(StrEnum):
+    """See the module."""
+
+    WAITING = "waiting"
+    RESOLVING = "resolving"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ACTIVE: Final = (JobState.RESOLVING, JobState.RUNNING)
+ENDED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was asked for: an image by its name, its platforms (none: all), the nodes (jobs.targets), and until when."""
+
+    image: str
+    platforms: tuple[str, ...] = ()
+    to: str = "all"
+    by_unix_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobBlob:
+    """One blob or manifest of the image, and where its registry has it."""
+
+    digest: str
+    size_bytes: int
+    upstream: str
+    repository: str
+    manifest: bool = False
+
+
+@dataclass(slots=True)
+class NodePart:
+    """How far one node is. `left`: held bytes by the digest of each blob that has not ended; `error` of the first that
+    failed.
+    """
+
+    left: dict[str, int]
+    done_bytes: int = 0
+    error: str = ""
+
+    @property
+    def held_bytes(self) -> int:
+        """Of all blobs."""
+        return self.done_bytes + sum(self.left.values())
+
+    @property
+    def state(self) -> str:
+        """running, done or failed."""
+        return "running" if self.left else "failed" if self.error else "done"
+
+
+@dataclass(slots=True)
+class Job:
+    """See the module. `digest` is the image's, once it was resolved; `moved_unix_s` when something last came of it."""
+
+    number: int
+    wish: Wish
+    created_unix_s: float
+    state: JobState = JobState.WAITING
+    attempts: int = 0
+    retry_unix_s: float = 0.0
+    ended_unix_s: float = 0.0
+    error: str = ""
+    digest: str = ""
+    size_bytes: int = 0
+    moved_unix_s: float = 0.0
+    blobs: tuple[JobBlob, ...] = ()
+    nodes: dict[str, NodePart] = field(default_factory=dict)
+    # Of an ended job: how many nodes it had, how many have all, and why others do not.
+    nodes_count: int = 0
+    nodes_done: int = 0
+    failed_nodes: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_active(self) -> bool:
+        """It is being resolved, or nodes fetch."""
+        return self.state in ACTIVE
+
+    @property
+    def is_over(self) -> bool:
+        """Nothing happens to it any more."""
+        return self.state in ENDED
+
+    def sum_up(self) -> None:
+        """Remember of its nodes how many there are and have all, and some of those that failed."""
+        self.nodes_count = len(self.nodes)
+        self.nodes_done = sum(part.state == "done" for part in self.nodes.values())
+        failed = [(name, part.error) for name, part in self.nodes.items() if part.error]
+        self.failed_nodes = dict(failed[:FAILED_NODES_KEPT])
+
+    def saved(self) -> SavedJob:
+        """For the state store: what is needed to go on, and to tell afterwards what came of it."""
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return SavedJob(self.number, json.dumps({**kept, "wish": dataclasses.asdict(self.wish)}))
+
+
+_KEPT: Final = (
+    "created_unix_s", "state", "attempts", "retry_unix_s", "ended_unix_s", "error", "digest", "size_bytes",
+    "nodes_count", "nodes_done", "failed_nodes",
+)  # fmt: skip
+
+
+def load(saved: SavedJob) -> Job:
+    """As it was saved; fields that a later release added are left out. Raises ValueError for what is no job."""
+    try:
+        text: Mapping[str, Any] = json.loads(saved.text)
+        wish = dict(text["wish"])
+        wish["platforms"] = tuple(wish["platforms"])
+        known = {each.name for each in dataclasses.fields(Wish)}
+        job = Job(
+            saved.number, Wish(**{name: wish[name] for name in wish if name in known}), float(text["created_unix_s"])
+        )
+        for name in _KEPT:
+            if name in text:
+                setattr(job, name, text[name])
+        job.state = JobState(text["state"])
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"job {saved.number}: {error}") from None
+    return job

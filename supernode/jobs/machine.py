@@ -1,0 +1,225 @@
+"""What becomes of jobs: which is worked on, which is tried again and when, which has failed for good. Pure.
+
+`now` is in Unix seconds and may step back; randomness comes in from outside. What was under way when the process ended
+is begun again, and that attempt is not counted: what nodes hold by then need not come again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from supernode.jobs import contract
+from supernode.jobs.contract import Fetch, Forget, Resolve, Save, Stop
+from supernode.jobs.job import Job, JobState, NodePart
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from random import Random
+
+    from supernode.jobs.contract import Command, Event
+
+# Worked on at a time: each may be an image for all nodes.
+ACTIVE_MAX: Final = 4
+# Not over.
+OPEN_MAX: Final = 1000
+# Over: the oldest are forgotten beyond it.
+HISTORY_MAX: Final = 200
+ATTEMPTS_MAX: Final = 5
+# Before the second attempt, then twice as long each time; a fifth more or less, so that jobs do not come together.
+BACKOFF_S: Final = 10.0
+BACKOFF_MAX_S: Final = 600.0
+BACKOFF_JITTER: Final = 0.2
+# A registry that wants to be left alone for longer is not believed.
+RETRY_AFTER_MAX_S: Final = 3600.0
+# An attempt of which nothing came for so long has failed.
+STALL_S: Final = 180.0
+
+
+class Jobs:
+    """One a supernode. `jobs` by number, in order, for whoever shows them; nobody else changes them."""
+
+    def __init__(self, rng: Random, saved: Iterable[Job] = (), now: float = 0.0) -> None:
+        self._rng = rng
+        self.jobs: dict[int, Job] = {}
+        self.last_number = 0
+        self._out: list[Command] = []
+        for job in sorted(saved, key=lambda one: one.number):
+            self.jobs[job.number] = job
+            self.last_number = job.number
+            if job.is_active:
+                job.state, job.retry_unix_s = JobState.WAITING, now
+                job.attempts = max(0, job.attempts - 1)
+
+    @property
+    def is_full(self) -> bool:
+        """No other job is taken."""
+        return sum(not job.is_over for job in self.jobs.values()) >= OPEN_MAX
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        """Take one event; the commands are to be carried out in order."""
+        match event:
+            case contract.Submitted():
+                self._submitted(event, now)
+            case contract.CancelWanted():
+                self._cancel(event, now)
+            case contract.Resolved():
+                self._resolved(event, now)
+            case contract.ResolveFailed():
+                if job := self._attempt(event.job, event.attempt, JobState.RESOLVING):
+                    self._failed(job, event.message, now, lasting=event.lasting, at_least_s=event.retry_after_s)
+            case contract.BlobMoved():
+                self._moved(event, now)
+            case contract.BlobEnded():
+                self._blob_ended(event, now)
+            case contract.Wakeup():
+                pass
+        self._look_at_time(now)
+        self._begin(now)
+        commands, self._out = self._out, []
+        return commands
+
+    def next_wakeup(self) -> float | None:
+        """When Wakeup must be handled at the latest, in Unix seconds; None while nothing is pending."""
+        times: list[float] = []
+        has_room = self._active_count() < ACTIVE_MAX
+        for job in self.jobs.values():
+            if job.is_over:
+                continue
+            if job.wish.by_unix_s is not None:
+                times.append(job.wish.by_unix_s)
+            if job.is_active:
+                times.append(job.moved_unix_s + STALL_S)
+            elif has_room:
+                times.append(job.retry_unix_s)
+        return min(times, default=None)
+
+    # --- from the first to the last ------------------------------------------------------------------------------
+
+    def _submitted(self, event: contract.Submitted, now: float) -> None:
+        if self.is_full:
+            return
+        self.last_number += 1
+        job = self.jobs[self.last_number] = Job(self.last_number, event.wish, now, retry_unix_s=now)
+        self._out.append(Save(job.saved()))
+
+    def _begin(self, now: float) -> None:
+        """As many as may be worked on, those first that wait for the longest."""
+        waiting = [job for job in self.jobs.values() if job.state is JobState.WAITING and job.retry_unix_s <= now]
+        waiting.sort(key=lambda job: (job.retry_unix_s, job.number))
+        for job in waiting[: max(0, ACTIVE_MAX - self._active_count())]:
+            job.state = JobState.RESOLVING
+            job.attempts += 1
+            job.moved_unix_s = now
+            self._out += [Save(job.saved()), Resolve(job.number, job.attempts, job.wish)]
+
+    def _resolved(self, event: contract.Resolved, now: float) -> None:
+        job = self._attempt(event.job, event.attempt, JobState.RESOLVING)
+        if job is None:
+            return
+        job.digest, job.blobs = event.digest, event.blobs
+        job.size_bytes = sum(blob.size_bytes for blob in event.blobs)
+        job.nodes = {node: NodePart({blob.digest: 0 for blob in event.blobs}) for node in event.nodes}
+        job.sum_up()
+        if not event.nodes:
+            self._failed(job, f"no connected node is meant by {job.wish.to!r}", now)
+            return
+        job.state, job.moved_unix_s, job.error = JobState.RUNNING, now, ""
+        self._out += [Save(job.saved()), Fetch(job.number, job.attempts, event.nodes, event.blobs)]
+
+    def _moved(self, event: contract.BlobMoved, now: float) -> None:
+        job = self._attempt(event.job, event.attempt, JobState.RUNNING)
+        part = None if job is None else job.nodes.get(event.node)
+        if job is not None and part is not None and event.digest in part.left:
+            if event.held_bytes > part.left[event.digest]:
+                job.moved_unix_s = now
+            part.left[event.digest] = event.held_bytes
+
+    def _blob_ended(self, event: contract.BlobEnded, now: float) -> None:
+        job = self._attempt(event.job, event.attempt, JobState.RUNNING)
+        part = None if job is None else job.nodes.get(event.node)
+        if job is None or part is None or event.digest not in part.left:
+            return
+        job.moved_unix_s = now
+        del part.left[event.digest]
+        if event.error:
+            part.error = part.error or event.error
+        else:
+            part.done_bytes += next(blob.size_bytes for blob in job.blobs if blob.digest == event.digest)
+        if not any(each.left for each in job.nodes.values()):
+            self._attempt_over(job, now)
+
+    def _attempt_over(self, job: Job, now: float) -> None:
+        """Every node has ended."""
+        job.sum_up()
+        if job.nodes_done == job.nodes_count:
+            self._end(job, JobState.DONE, "", now)
+        else:
+            node, error = next(iter(job.failed_nodes.items()))
+            lacking = job.nodes_count - job.nodes_done
+            self._failed(job, f"{lacking} of {job.nodes_count} nodes have not all of it; {node[:8]}: {error}", now)
+
+    def _failed(self, job: Job, message: str, now: float, *, lasting: bool = False, at_least_s: float = 0.0) -> None:
+        """An attempt failed: another follows later, or none."""
+        if lasting or job.attempts >= ATTEMPTS_MAX:
+            self._end(job, JobState.FAILED, message, now)
+            return
+        self._stop(job)
+        delay_s = min(BACKOFF_MAX_S, BACKOFF_S * 2.0 ** (job.attempts - 1))
+        delay_s *= 1.0 + BACKOFF_JITTER * (2.0 * self._rng.random() - 1.0)
+        job.state, job.error = JobState.WAITING, message
+        job.retry_unix_s = now + max(delay_s, min(at_least_s, RETRY_AFTER_MAX_S))
+        self._out.append(Save(job.saved()))
+
+    def _cancel(self, event: contract.CancelWanted, now: float) -> None:
+        job = self.jobs.get(event.job)
+        if job is not None and not job.is_over:
+            self._end(job, JobState.CANCELLED, "", now)
+
+    def _end(self, job: Job, state: JobState, error: str, now: float) -> None:
+        self._stop(job)
+        if job.nodes:
+            job.sum_up()
+        job.state, job.error, job.ended_unix_s = state, error, now
+        job.blobs, job.nodes = (), {}
+        self._out.append(Save(job.saved()))
+        over = sorted(
+            (one for one in self.jobs.values() if one.is_over), key=lambda one: (one.ended_unix_s, one.number)
+        )
+        for oldest in over[: max(0, len(over) - HISTORY_MAX)]:
+            # The last number is remembered by its job: it must not be given twice.
+            if oldest.number != self.last_number:
+                del self.jobs[oldest.number]
+                self._out.append(Forget(oldest.number))
+
+    def _stop(self, job: Job) -> None:
+        if job.is_active:
+            self._out.append(Stop(job.number, job.attempts))
+
+    # --- time ----------------------------------------------------------------------------------------------------
+
+    def _look_at_time(self, now: float) -> None:
+        for job in list(self.jobs.values()):
+            if job.is_over:
+                continue
+            if job.wish.by_unix_s is not None and now >= job.wish.by_unix_s:
+                self._end(job, JobState.FAILED, job.error or "it was not done by the time that was set", now)
+            elif job.is_active and now >= job.moved_unix_s + STALL_S:
+                for part in job.nodes.values():
+                    if part.left:
+                        part.left.clear()
+                        part.error = part.error or "nothing came any more"
+                job.sum_up()
+                self._failed(job, f"nothing came for {STALL_S:g} s", now)
+            elif job.is_active and now < job.moved_unix_s:
+                # The clock was set back.
+                job.moved_unix_s = now
+
+    # --- look-ups ------------------------------------------------------------------------------------------------
+
+    def _attempt(self, number: int, attempt: int, state: JobState) -> Job | None:
+        """The job, if this is what it is at."""
+        job = self.jobs.get(number)
+        return job if job is not None and (job.attempts, job.state) == (attempt, state) else None
+
+    def _active_count(self) -> int:
+        return sum(job.is_active for job in self.jobs.values())
