@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from proto.ids import Digest
     from proto.machine import Machine
     from proto.pieces import PieceLayout
-    from proto.wire.messages import Message, NodeKnown, PieceHashes, SwarmOpened
+    from proto.wire.messages import Message, NodeKnown, PieceHashes, Preheat, SwarmOpened
 
 # In every simulation pieces come by the supernode's leases.
 _LEASES_ALONE: Final = DeliverySlot()
@@ -144,7 +144,7 @@ class Peer:
         proven = allowed_bytes is not None
         self.post(BlobWanted(blob + 1, digest_of(blob), SOURCE, allowed_bytes, proven))
 
-    def preheat(self, blob: int, on_complete: Callable[[int], None]) -> None:
+    def begin_preheat(self, blob: int, on_complete: Callable[[int], None]) -> None:
         """The supernode wants it here, though no client waits. `on_complete` is told of this node once it is."""
         self._on_preheated = on_complete
         self.post(BlobWanted(blob + 1, digest_of(blob), SOURCE, background=True))
@@ -379,3 +379,6 @@ class Peer:
 
     def lease_granted(self) -> None:
         """The scheduler counts."""
+
+    def preheat(self, digest: Digest, preheat: Preheat) -> None:
+        """See NodeKeeper. No supernode has jobs here: begin_preheat()."""

@@ -133,7 +133,7 @@ class Simulation(Environment):
         self._sessions[node] = self.supernode.join(peer, zone, *rates)
         peer.begin()
         if self.scenario.preheat_bytes:
-            peer.preheat(len(self.scenario.blobs), self._preheated)
+            peer.begin_preheat(len(self.scenario.blobs), self._preheated)
         if node in self._due:
             self.clients[node].begin(peer)
 

@@ -122,7 +122,14 @@ class ReaderClosed:
     reader: int
 
 
-ReaderEvent = BlobWanted | ReaderAt | ReaderClosed
+@dataclass(frozen=True, slots=True)
+class BackgroundDropped:
+    """What was to be here before a client comes is not wanted any more, unless a client has come."""
+
+    digest: Digest
+
+
+ReaderEvent = BlobWanted | ReaderAt | ReaderClosed | BackgroundDropped
 
 
 # --- events: the store ---------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ _RULES: Final[dict[type, Callable[..., Blob | None]]] = {
     contract.ReaderAt: readers.reader_at,
     contract.BlobWanted: readers.blob_wanted,
     contract.ReaderClosed: readers.reader_closed,
+    contract.BackgroundDropped: readers.background_dropped,
     contract.PublicChecked: readers.public_checked,
     contract.PieceArrived: leases.piece_arrived,
     contract.PayloadCame: leases.payload_came,

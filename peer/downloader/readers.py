@@ -17,7 +17,7 @@ from proto.wire.messages import NO_READER, PROVEN, BlobRefused
 
 if TYPE_CHECKING:
     from peer.downloader.blob import Blob
-    from peer.downloader.contract import ReaderAt, ReaderClosed
+    from peer.downloader.contract import BackgroundDropped, ReaderAt, ReaderClosed
     from peer.downloader.state import State
     from proto.wire.messages import Source
 
@@ -160,6 +160,17 @@ def reader_closed(state: State, event: ReaderClosed) -> Blob | None:
     if not blob.readers and blob.store is StoreState.CLOSED and not blob.unanswered and not blob.swarm:
         blob.wanted = False
     state.tell_reader_moved(blob)
+    return blob
+
+
+def background_dropped(state: State, event: BackgroundDropped) -> Blob | None:
+    """Nobody waits for it but a client that came."""
+    blob = state.blobs.get(event.digest)
+    if blob is not None and blob.background_alone:
+        blob.preheated = False
+        if not blob.readers and not blob.complete:
+            state.note(blob, "not to be here any more")
+            blob.wanted = False
     return blob
 
 

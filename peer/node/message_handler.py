@@ -43,6 +43,9 @@ class NodeKeeper(Protocol):
     def lease_granted(self) -> None:
         """Count it."""
 
+    def preheat(self, digest: Digest, preheat: messages.Preheat) -> None:
+        """Have it here, or no longer."""
+
     def suspect(self, digest: Digest, piece: int) -> None:
         """Read a piece of ours again: another node got it corrupt."""
 
@@ -86,6 +89,9 @@ class MessageHandler:
         elif isinstance(message, messages.Doubted):
             self._doubted(message)
             return
+        elif isinstance(message, messages.Preheat):
+            self._preheat(message)
+            return
         elif isinstance(message, messages.SwarmOpened):
             self._swarm_opened(message)
         elif isinstance(message, messages.NodeKnown):
@@ -98,6 +104,12 @@ class MessageHandler:
         digest, layout = self._swarms.get(message.swarm, (None, None))
         if digest is not None and layout is not None and 0 <= message.piece < layout.count:
             self._keeper.suspect(digest, message.piece)
+
+    def _preheat(self, message: messages.Preheat) -> None:
+        try:
+            self._keeper.preheat(Digest.parse(message.digest), message)
+        except DigestInvalid as error:
+            logger.warning("preheat_ignored %s", error)
 
     def _node_known(self, message: messages.NodeKnown) -> None:
         if message.delivery_address:

@@ -20,6 +20,7 @@ from peer.node.clock import SupernodeClock
 from peer.node.command_handler import methods_of
 from peer.node.message_handler import MessageHandler
 from peer.node.open_blobs import OpenBlobs
+from peer.node.preheats import Preheats
 from peer.node.private_bytes import PrivateBytes
 from peer.node.readers import Readers
 from peer.registry.base import NODE
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from peer.store.base import SignedHashes
     from proto.ids import Digest
     from proto.pieces import PieceLayout
-    from proto.wire.messages import Challenge, Hello, Message, NodeKnown, PieceHashes, Source, SwarmOpened
+    from proto.wire.messages import Challenge, Hello, Message, NodeKnown, PieceHashes, Preheat, Source, SwarmOpened
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,7 @@ class Node:
         self.driver: Driver[contract.Event, contract.Command] = Driver(machine, Wakeup(), self._failed)
         self._blobs = OpenBlobs(workers, self.delivery, self.driver.post, self.driver.call_threadsafe)
         self.readers = Readers(self._blobs, workers, self.delivery, self.driver, machine, range_prefetch=range_prefetch)
+        self._preheats = Preheats(self.readers, self.driver.post, self._send)
         self._messages = MessageHandler(self, self.delivery, self.driver.post)
         self._methods = methods_of(self)
         self.driver.begin(self._carry_out, self._blobs.is_stale)
@@ -118,6 +120,7 @@ class Node:
     def close(self) -> None:
         """Handle nothing any more; clients that wait are sent to their origin."""
         self.driver.close()
+        self._preheats.close()
         self._blobs.stop()
         self.readers.close()
 
@@ -183,6 +186,9 @@ class Node:
     def lease_granted(self) -> None:
         self._metrics.lease("granted")
 
+    def preheat(self, digest: Digest, preheat: Preheat) -> None:
+        self._preheats.wished(digest, preheat)
+
     def suspect(self, digest: Digest, piece: int) -> None:
         self._workers.store.suspect(digest, 1 << piece)
 
@@ -204,6 +210,7 @@ class Node:
 
     def close_in_store(self, command: contract.CloseInStore) -> None:
         self._blobs.close(command.digest)
+        self._preheats.closed(command.digest)
 
     def void_in_store(self, command: contract.VoidInStore) -> None:
         self._blobs.void(command.digest)
@@ -272,6 +279,7 @@ class Node:
         logger.info("blob_complete digest=%s bytes=%d", digest.short, self._blobs.handle(digest).layout.size_bytes)
         self._blobs.of(digest).wake()
         self.delivery.current.blob_complete(digest)
+        self._preheats.complete(digest)
 
     # --- what is remembered ------------------------------------------------------------------------------------
 
@@ -283,4 +291,5 @@ class Node:
 
     def forget_blob(self, command: contract.ForgetBlob) -> None:
         self.private_bytes.set(command.digest, ())
+        self._preheats.closed(command.digest)
         self._blobs.forget(command.digest)

@@ -216,8 +216,15 @@ class Readers:
         return self._callers.get(number)
 
     async def open(
-        self, digest: Digest, source: Source, allowed: Allowed | None = None, ranges: tuple[ByteRange, ...] = ()
+        self,
+        digest: Digest,
+        source: Source,
+        allowed: Allowed | None = None,
+        ranges: tuple[ByteRange, ...] = (),
+        *,
+        background: bool = False,
     ) -> BlobReader:
+        """See BlobProvider. `background`: for no client."""
         if self._driver.closed:
             raise NotShared("off", "this node is stopping")
         number = next(self._numbers)
@@ -225,10 +232,11 @@ class Readers:
         self._waiting[number] = (digest, ranges, answer)
         whole = not ranges or self._range_prefetch or self._delivery.current.brings_all
         if allowed is None:
-            self._driver.post(BlobWanted(number, digest, source, ranges=ranges, whole=whole))
+            wanted = BlobWanted(number, digest, source, ranges=ranges, whole=whole, background=background)
         else:
             self._callers[number] = allowed.caller
-            self._driver.post(BlobWanted(number, digest, source, allowed.size_bytes, allowed.proven, ranges, whole))
+            wanted = BlobWanted(number, digest, source, allowed.size_bytes, allowed.proven, ranges, whole, background)
+        self._driver.post(wanted)
         try:
             return await answer
         except BaseException:

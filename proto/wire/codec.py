@@ -59,6 +59,7 @@ TAGS: Final[dict[type, int]] = {
     messages.BlobChecked: 21,
     messages.OriginTried: 22,
     messages.PiecesWanted: 23,
+    messages.PreheatEnded: 24,
     messages.NodeKnown: 32,
     messages.SwarmOpened: 33,
     messages.BlobRefused: 34,
@@ -73,6 +74,7 @@ TAGS: Final[dict[type, int]] = {
     messages.TorrentOpened: 43,
     messages.TorrentPeers: 44,
     messages.Doubted: 45,
+    messages.Preheat: 46,
 }
 
 

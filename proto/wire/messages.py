@@ -234,6 +234,18 @@ class OriginTried:
     retry_after_s: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class PreheatEnded:
+    """All of a blob is here that the supernode wished to be (Preheat), or it does not come: `reason` says why not.
+
+    As in BlobRefused, or given_up (nothing came any more, or the store is in trouble); empty where all is here.
+    """
+
+    digest: str
+    reason: str = ""
+    message: str = ""
+
+
 # --- supernode -> peer ---------------------------------------------------------------------------------------
 
 
@@ -353,6 +365,21 @@ class Doubted:
 
 
 @dataclass(frozen=True, slots=True)
+class Preheat:
+    """Have this blob in the store, although no client waits for it; answered by PreheatEnded, in the end.
+
+    `private`: the source gives it, of `size_bytes`, to the supernode's login. Not `wanted`: no longer, unless a client
+    asks for it.
+    """
+
+    digest: str
+    source: Source
+    size_bytes: int
+    private: bool = False
+    wanted: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class InlineBlob:
     """A tiny blob whole, in place of a lease on its single piece (`lease` is reported as for a Grant)."""
 
@@ -445,6 +472,7 @@ Message = (
     | PiecesWanted
     | BlobChecked
     | OriginTried
+    | PreheatEnded
     | NodeKnown
     | SwarmOpened
     | BlobRefused
@@ -454,6 +482,7 @@ Message = (
     | Grant
     | Cancel
     | Doubted
+    | Preheat
     | InlineBlob
     | Holders
     | OriginStatus

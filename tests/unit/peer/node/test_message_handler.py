@@ -26,6 +26,8 @@ from proto.wire.messages import (
     Message,
     NodeKnown,
     PieceHashes,
+    Preheat,
+    Source,
     SwarmOpened,
     Voided,
 )
@@ -69,6 +71,9 @@ class Script:
 
     def lease_granted(self) -> None:
         self.given.append("lease")
+
+    def preheat(self, digest: Digest, preheat: Preheat) -> None:
+        self.given.append((digest, preheat))
 
     def suspect(self, digest: Digest, piece: int) -> None:
         self.given.append((digest, piece))
@@ -153,3 +158,10 @@ def test_a_piece_that_another_node_got_corrupt_is_read_again() -> None:
     script.hears(swarm_opened())
     assert script.hears(Doubted(SWARM, 3), Doubted(SWARM, 4), Doubted(SWARM + 1, 0)) == []
     assert script.given[1:] == [(DIGEST, 3)]
+
+
+def test_what_is_to_be_here_before_a_client_comes_goes_to_the_keeper() -> None:
+    script = Script()
+    preheat = Preheat(str(DIGEST), Source("registry.example", "app"), 1024)
+    assert script.hears(preheat, Preheat("nonsense", preheat.source, 1)) == []
+    assert script.given == [(DIGEST, preheat)]
