@@ -32,6 +32,10 @@ class UpstreamNotAllowed(RemoteError):
     """The client asked for a registry that is not on the allow-list."""
 
 
+class ImageInvalid(RemoteError):
+    """An image's name, or what a registry calls a manifest, makes no sense."""
+
+
 class FrameInvalid(RemoteError):
     """A control frame that cannot be decoded: too large, truncated, wrong types, wrong version."""
 

@@ -39,7 +39,7 @@ from proto.wire.tickets import Identity
 from supernode.api.access import Access
 from supernode.api.listener import HEAD_LINE_BYTES_MAX, KEEPALIVE_S, Listener
 from supernode.api.parts import ApiParts
-from supernode.api.routes import CHANGES, ROUTES
+from supernode.api.routes import CHANGES, REMOVALS, ROUTES
 from supernode.api.sessions import SessionServer
 from supernode.control.announcements import Announcements, Policy
 from supernode.control.control import Control
@@ -48,6 +48,8 @@ from supernode.control.ports import ControlPorts
 from supernode.credentials import OperatorLogins
 from supernode.event_log.format import Header, SchedulerParameters
 from supernode.event_log.writer import EventLogWriter, RecordedScheduler
+from supernode.jobs.execution import Execution
+from supernode.jobs.resolution import Resolver
 from supernode.membership.admission import revoked_text
 from supernode.membership.members import Members
 from supernode.metrics import Metrics
@@ -238,9 +240,14 @@ class Supernode:
         )
         refetched = "to be fetched again when a node wants it"
         upkeep.begin(self._store, config.data_dir, config, refetched, self._closing)
+        self.jobs = Execution(
+            self._state, Resolver(origins, self._has_login), control.nodes, control.swarms, self._fail,
+            recovery_s=config.recovery_s,
+        )  # fmt: skip
         self.metrics.before_scrape(self._scrape)
         terms = Terms(self._identity.peer, self._epoch, f"layercast/{VERSION}", config.transport, self.limits)
         self._sessions = SessionServer(control.message_handler(self._announcements), self.metrics, terms, self.members)
+        await self.jobs.start()
         await self._serve_api()
         if self._seed_address.is_name:
             self._looking_up = asyncio.create_task(self._follow_name())
@@ -263,10 +270,11 @@ class Supernode:
             lambda result: self.metrics.joins.labels(result).inc(),
             self._login_problems,
             self._limited,
+            self.jobs,
         )
         decide = Access(members).middleware(lambda request: listener.spoke(request))
         app = web.Application(middlewares=[decide], client_max_size=REQUEST_BYTES_MAX)
-        add_routes(app, ROUTES, parts, changes=CHANGES)
+        add_routes(app, ROUTES, parts, changes=CHANGES, removals=REMOVALS)
         self._runner = QuietRunner(
             app,
             shutdown_timeout=0.5,
@@ -328,6 +336,7 @@ class Supernode:
             seed_connected=self._upload.is_connected,
             announced_max=self.limits.announced_max,
             has_login=self._has_login,
+            preheat_ended=lambda peer, ended: self.jobs.preheat_ended(peer, ended),
         )
 
     async def reload(self, config: SupernodeConfig) -> None:
@@ -367,6 +376,7 @@ class Supernode:
         if self._looking_up is not None:
             self._looking_up.cancel()
         self._heads.cancel()
+        await self.jobs.close()
         await self._announcements.close()
         await self._public_access.close()
         self._private_access.close()

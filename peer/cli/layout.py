@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import IO
 
-    from peer.cli.image import Descriptor
     from proto.ids import Digest
+    from proto.oci.images import Descriptor
 
 
 class OciLayout:

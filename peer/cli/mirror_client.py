@@ -13,15 +13,15 @@ from urllib.parse import urlencode
 import urllib3
 
 from peer.cli.contract import MISMATCH, CommandError
-from peer.cli.image import INDEX_TYPES, MANIFEST_TYPES
 from proto.ids import Digest
+from proto.oci.images import INDEX_TYPES, MANIFEST_TYPES
 from proto.oci.ranges import format_range, parse_content_range
 from proto.oci.www_authenticate import bearer_challenge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from peer.cli.image import Descriptor, ImageName
+    from proto.oci.images import Descriptor, ImageName
     from proto.oci.www_authenticate import Challenge
 
 MANIFEST_BYTES_MAX: Final = 8 * 1024 * 1024

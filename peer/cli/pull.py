@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from peer.cli.image import (
+from peer.cli.layout import OciLayout
+from peer.cli.mirror_client import MirrorClient
+from peer.cli.names import image_named
+from proto.config.settings import argument_type
+from proto.config.values import parse_path, parse_url
+from proto.ids import Digest
+from proto.oci.images import (
     INDEX_TYPES,
     Descriptor,
     blobs_of,
     choose,
     media_type_of,
-    parse_image,
     parse_platform,
     this_platform,
 )
-from peer.cli.layout import OciLayout
-from peer.cli.mirror_client import MirrorClient
-from proto.config.settings import argument_type
-from proto.config.values import parse_path, parse_url
-from proto.ids import Digest
 
 if TYPE_CHECKING:
     import argparse
 
     from rich.progress import TaskID
 
-    from peer.cli.image import ImageName, Platform
+    from proto.oci.images import ImageName, Platform
 
 # As docker and containerd's CRI do.
 PARALLEL: Final = 3
@@ -67,7 +67,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Pull; prints one line with the result. Raises CommandError."""
-    image = parse_image(arguments.image)
+    image = image_named(arguments.image)
     layout = OciLayout(arguments.output) if arguments.output is not None else None
     client = MirrorClient(arguments.via, image, PARALLEL)
     started_s = time.monotonic()

@@ -50,7 +50,7 @@ class Preheats:
             self._send(PreheatEnded(str(digest), "limit", f"{WISHED_MAX} blobs are preheated here already"))
         else:
             task = self._opening[digest] = asyncio.create_task(self._open(digest, preheat))
-            task.add_done_callback(lambda _: self._opening.pop(digest, None))
+            task.add_done_callback(lambda task: self._opened(digest, task))
 
     def complete(self, digest: Digest) -> None:
         """All of it is here, and is what it should be."""
@@ -85,10 +85,14 @@ class Preheats:
 
     def _dropped(self, digest: Digest) -> None:
         self._awaited.pop(digest, None)
-        task = self._opening.get(digest)
+        task = self._opening.pop(digest, None)
         if task is not None:
             task.cancel()
         self._post(BackgroundDropped(digest))
+
+    def _opened(self, digest: Digest, task: asyncio.Task[None]) -> None:
+        if self._opening.get(digest) is task:
+            del self._opening[digest]
 
     def _end(self, digest: Digest, reason: str = "", message: str = "") -> None:
         del self._awaited[digest]

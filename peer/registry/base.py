@@ -216,6 +216,10 @@ class Origin(Protocol):
         """
         ...
 
+    def tagged(self, repository: str, tag: str, caller: Caller, cancel: Cancellation) -> bytes:
+        """The manifest that the tag names now. Raises UpstreamError of every kind, LocalError and FetchCancelled."""
+        ...
+
     def write(
         self,
         method: str,

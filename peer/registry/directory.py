@@ -106,6 +106,12 @@ class DirectoryOrigin:
             end = size_bytes if end is None else min(end, size_bytes)
             return FileBody(os.dup(descriptor), start, end, size_bytes, cancel)
 
+    def tagged(self, repository: str, tag: str, caller: Caller, cancel: Cancellation) -> bytes:
+        self._on_request("GET")
+        cancel.check()
+        with self._reading(f"tag {tag} of {repository}") as contents:
+            return contents.manifest(repository, tag)[1]
+
     def write(
         self,
         method: str,

@@ -69,6 +69,8 @@ _MANIFEST_LINES: Final = tuple(
         "application/vnd.oci.artifact.manifest.v1+json",
     )
 )
+# Longer than registries take.
+MANIFEST_BYTES_MAX: Final = 4 << 20
 # HEADs that settle it: the blob is there, or the origin wants to be left alone.
 _HEAD_SETTLES: Final = frozenset({200, 429, 503})
 
@@ -273,6 +275,16 @@ class RegistryOrigin:
                 return _length(exchange)
             with http_body(exchange, 0, 1) as body:
                 return body.size_bytes
+        finally:
+            exchange.close()
+
+    def tagged(self, repository: str, tag: str, caller: Caller, cancel: Cancellation) -> bytes:
+        route = ManifestRoute(repository, tag)
+        exchange = self._ask(_Request("GET", route.path, repository, caller, cancel, _MANIFEST_LINES))
+        try:
+            if exchange.status != 200:
+                raise _refusal(f"origin {self.host}: tag {tag} of {repository}", exchange)
+            return exchange.read_all(MANIFEST_BYTES_MAX)
         finally:
             exchange.close()
 

@@ -66,9 +66,18 @@ async def metrics(parts: ServiceParts, _: web.Request) -> web.Response:
 COMMON_ROUTES: Final[tuple[Route[ServiceParts], ...]] = (("/healthz", healthz), ("/metrics", metrics))
 
 
-def add_routes(app: web.Application, routes: Iterable[Route[P]], parts: P, *, changes: Iterable[Route[P]] = ()) -> None:
-    """Answer a GET of these paths in this application, and a POST of `changes`."""
+def add_routes(
+    app: web.Application,
+    routes: Iterable[Route[P]],
+    parts: P,
+    *,
+    changes: Iterable[Route[P]] = (),
+    removals: Iterable[Route[P]] = (),
+) -> None:
+    """Answer a GET of these paths in this application, a POST of `changes`, and a DELETE of `removals`."""
     for path, handler in routes:
         app.router.add_get(path, functools.partial(handler, parts))
     for path, handler in changes:
         app.router.add_post(path, functools.partial(handler, parts))
+    for path, handler in removals:
+        app.router.add_delete(path, functools.partial(handler, parts))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.seed_reach import SeedReach
     from supernode.control.swarm_registry import SwarmRegistry
+    from supernode.jobs.execution import Execution
     from supernode.membership.members import Members
 
 
@@ -41,4 +42,5 @@ class ApiParts(ServiceParts):
     login_problems: Callable[[], dict[str, str]]
     # For how many seconds upstreams want no questions.
     limited: Callable[[], Mapping[str, float]]
+    jobs: Execution
     checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CHECKS_AT_ONCE))

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Final
 
 from proto.runtime.http_api import COMMON_ROUTES
 from supernode.api.check import check
+from supernode.api.jobs import cancel, job, jobs, submit
 from supernode.api.membership import authorities, join, renew
 from supernode.api.nodes import nodes
+from supernode.api.openapi import openapi
 from supernode.api.sessions import session
 from supernode.api.status import status
 
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
 
 ROUTES: Final[tuple[Route[ApiParts], ...]] = (
     *COMMON_ROUTES,
+    ("/api/v1/jobs", jobs),
+    ("/api/v1/jobs/{number}", job),
+    ("/api/v1/openapi.json", openapi),
     ("/v1/ca", authorities),
     ("/v1/check", check),
     ("/v1/nodes", nodes),
@@ -25,6 +30,9 @@ ROUTES: Final[tuple[Route[ApiParts], ...]] = (
 )
 # By POST.
 CHANGES: Final[tuple[Route[ApiParts], ...]] = (
+    ("/api/v1/jobs", submit),
     ("/v1/join", join),
     ("/v1/renew", renew),
 )
+# By DELETE.
+REMOVALS: Final[tuple[Route[ApiParts], ...]] = (("/api/v1/jobs/{number}", cancel),)

@@ -144,6 +144,8 @@ class MessageHandler:
                 self._blob_checked(session, message)
             case messages.OriginTried():
                 self._origin_tried(session, message)
+            case messages.PreheatEnded():
+                self._ports.preheat_ended(session.info.peer, message)
             case _:
                 raise FrameInvalid(f"{type(message).__name__} is not a peer's to say here")
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from peer.transport.base import PieceSource
     from proto.ids import Digest, PeerId, PeerName
     from proto.pieces import PieceLayout
-    from proto.wire.messages import Source
+    from proto.wire.messages import PreheatEnded, Source
     from supernode.control.delivery import PieceDelivery
     from supernode.control.piece_hashes import Signer
     from supernode.control.swarm_registry import Offer, OpenSwarm
@@ -112,9 +112,13 @@ def _no_login(upstream: str) -> bool:
     return False
 
 
+def _nobody_has_jobs(peer: PeerId, ended: PreheatEnded) -> None:
+    """A peer answers what nobody asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class ControlPorts:
-    """`has_login`: whether the operator gave us a login for this upstream.
+    """`has_login`: whether the operator gave us a login for this upstream. `preheat_ended` hears answers to Preheat.
 
     `clock` is monotonic, `unix_clock` Unix seconds, `uplink_rate` the supernode's uplink now, bytes/s.
 
@@ -139,3 +143,4 @@ class ControlPorts:
     seed_connected: Callable[[PeerId], bool]
     announced_max: int
     has_login: Callable[[str], bool] = _no_login
+    preheat_ended: Callable[[PeerId, PreheatEnded], None] = _nobody_has_jobs

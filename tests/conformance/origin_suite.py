@@ -250,6 +250,15 @@ class OriginSuite:
         if method == "GET":
             assert json.loads(answer.body)["errors"][0]["code"] in ("MANIFEST_UNKNOWN", "BLOB_UNKNOWN")
 
+    def test_what_a_tag_names_is_its_manifest_whole(self, origins: Origins, image: Image) -> None:
+        content = origins.at(HOST).tagged(REPOSITORY, TAG, ANYONE, Cancellation())
+        assert str(Digest.of(content)) == image.top.digest
+
+    def test_a_tag_that_is_not_there_is_unknown(self, origins: Origins) -> None:
+        with pytest.raises(UpstreamError) as refused:
+            origins.at(HOST).tagged(REPOSITORY, "no-such-tag", ANYONE, Cancellation())
+        assert refused.value.kind is UpstreamKind.UNKNOWN
+
     def test_it_lists_its_tags(self, origins: Origins) -> None:
         answer = answered(origins, "GET", f"/v2/{REPOSITORY}/tags/list")
         assert json.loads(answer.body) == {"name": REPOSITORY, "tags": [TAG]}

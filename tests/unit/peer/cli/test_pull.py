@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from peer.cli.contract import CommandError
-from peer.cli.image import INDEX_TYPES, MANIFEST_TYPES, ImageName, parse_image
 from peer.cli.main import main
+from peer.cli.names import image_named
 from proto.ids import Digest
+from proto.oci.images import INDEX_TYPES, MANIFEST_TYPES, ImageName, parse_image
 from tests.unit.peer.proxy.harness import Reply, Seen, scripted_origin
 
 if TYPE_CHECKING:
@@ -198,5 +199,5 @@ def test_a_digest_wins_over_a_tag() -> None:
 @pytest.mark.parametrize("text", ["", "UPPER", "a/b:", "a@sha256:xx", "h.io/", "a b", "h.io:99999/x"])
 def test_a_name_that_is_none_is_wrong_usage(text: str) -> None:
     with pytest.raises(CommandError) as refused:
-        parse_image(text)
+        image_named(text)
     assert refused.value.exit_code == 2

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import blake3
 
@@ -49,6 +49,13 @@ LIMITS = Limits(grace_s=0.2, grace_jitter_s=0.1, refresh_s=0.2)
 # Where other nodes are to have what is missing, however long a busy machine takes to ask them.
 NO_UPSTREAM = Limits(grace_s=10 * WAIT_S, refresh_s=0.2)
 SWARM = 1
+
+
+class Reachable(Protocol):
+    """A supernode, scripted or real."""
+
+    @property
+    def url(self) -> str: ...
 
 
 class RunningNode:
@@ -141,7 +148,7 @@ def layout_of(content: bytes) -> PieceLayout:
 @contextlib.asynccontextmanager
 async def running_node(
     folder: Path,
-    supernode: ScriptedSupernode | None = None,
+    supernode: Reachable | None = None,
     origin: FakeOrigin | None = None,
     limits: Limits = LIMITS,
 ) -> AsyncIterator[RunningNode]:

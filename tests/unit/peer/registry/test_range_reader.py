@@ -121,6 +121,9 @@ class ScriptedOrigin:
     ) -> OriginAnswer:
         raise AssertionError("nobody writes here")
 
+    def tagged(self, repository: str, tag: str, caller: Caller, cancel: Cancellation) -> bytes:
+        raise AssertionError("nobody asks for a tag here")
+
     def ask_realm(
         self, method: str, url: str, headers: CIMultiDict[str], body: SentBody | None, cancel: Cancellation
     ) -> OriginAnswer:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
-from peer.cli.contract import CommandError
-from proto.errors import RemoteError
+from proto.errors import ImageInvalid, RemoteError
 from proto.ids import Digest
 from proto.oci.routes import check_repository, looks_like_host, parse_reference
 from proto.oci.upstreams import DOCKER_HUB, normalise_upstream
@@ -44,7 +43,7 @@ class ImageName:
 
 
 def parse_image(text: str) -> ImageName:
-    """`alpine`, `alpine:3.20`, `quay.io/org/name@sha256:...`, read as docker reads them. Raises CommandError."""
+    """`alpine`, `alpine:3.20`, `quay.io/org/name@sha256:...`, read as docker reads them. Raises ImageInvalid."""
     name, at, digest = text.partition("@")
     first, slash, rest = name.partition("/")
     try:
@@ -58,7 +57,7 @@ def parse_image(text: str) -> ImageName:
             repository = f"library/{repository}"
         return ImageName(registry, check_repository(repository), Digest.parse(digest) if at else parse_reference(tag))
     except RemoteError as error:
-        raise CommandError(f"image {text!r}: {error}", 2) from error
+        raise ImageInvalid(f"image {text!r}: {error}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,27 +97,34 @@ class Descriptor:
 
 
 def blobs_of(manifest: bytes) -> list[Descriptor]:
-    """Config and layers, each digest once, in order. Raises CommandError."""
+    """Config and layers, each digest once, in order. Raises ImageInvalid."""
     document = _document(manifest)
     if "layers" in document and "manifests" in document:
-        raise CommandError("manifest has both layers and manifests, and can be read two ways: refused")
+        raise ImageInvalid("manifest has both layers and manifests, and can be read two ways: refused")
     entries = [document.get("config"), *_entries(document, "layers")]
     found = {descriptor.digest: descriptor for descriptor in map(_descriptor, entries)}
     return list(found.values())
 
 
-def choose(index: bytes, wanted: Platform) -> Descriptor:
-    """The index's manifest for a platform. Raises CommandError that names those it has."""
-    offered: list[str] = []
+def platforms_of(index: bytes) -> list[tuple[Platform, Descriptor]]:
+    """The index's manifests that are for a platform, in its order. Raises ImageInvalid."""
+    found = []
     for entry in _entries(_document(index), "manifests"):
         platform = entry.get("platform") if isinstance(entry, dict) else None
-        if not isinstance(platform, dict):
-            continue
-        has = Platform(*(str(platform.get(key, "")) for key in ("os", "architecture", "variant")))
+        if isinstance(platform, dict):
+            has = Platform(*(str(platform.get(key, "")) for key in ("os", "architecture", "variant")))
+            found.append((has, _descriptor(entry)))
+    return found
+
+
+def choose(index: bytes, wanted: Platform) -> Descriptor:
+    """The index's manifest for a platform. Raises ImageInvalid that names those it has."""
+    offered = platforms_of(index)
+    for has, descriptor in offered:
         if (has.os, has.architecture) == (wanted.os, wanted.architecture) and wanted.variant in ("", has.variant):
-            return _descriptor(entry)
-        offered.append(str(has))
-    raise CommandError(f"image is not built for {wanted}; it has {', '.join(offered) or 'no platform'}")
+            return descriptor
+    names = ", ".join(str(has) for has, _ in offered)
+    raise ImageInvalid(f"image is not built for {wanted}; it has {names or 'no platform'}")
 
 
 def media_type_of(manifest: bytes, content_type: str) -> str:
@@ -131,24 +137,24 @@ def _document(content: bytes) -> dict[str, object]:
     try:
         document = json.loads(content)
     except ValueError as error:
-        raise CommandError("manifest is not JSON") from error
+        raise ImageInvalid("manifest is not JSON") from error
     if not isinstance(document, dict):
-        raise CommandError("manifest is not a JSON object")
+        raise ImageInvalid("manifest is not a JSON object")
     return document
 
 
 def _entries(document: dict[str, object], key: str) -> list[object]:
     entries = document.get(key)
     if not isinstance(entries, list):
-        raise CommandError(f"manifest has no list of {key}")
+        raise ImageInvalid(f"manifest has no list of {key}")
     return entries
 
 
 def _descriptor(entry: object) -> Descriptor:
     if not isinstance(entry, dict):
-        raise CommandError("manifest names a blob without a descriptor")
+        raise ImageInvalid("manifest names a blob without a descriptor")
     size, digest = entry.get("size"), entry.get("digest")
     if not isinstance(size, int) or size < 0 or not isinstance(digest, str):
-        raise CommandError("manifest names a blob without size or digest")
+        raise ImageInvalid("manifest names a blob without size or digest")
     media_type = str(entry.get("mediaType", "application/octet-stream"))
     return Descriptor(media_type, Digest.parse(digest), size, foreign=bool(entry.get("urls")))

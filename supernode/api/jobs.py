@@ -1,0 +1,191 @@
+"""/api/v1/jobs: preheats are wished, looked at and cancelled. Who changes something is an operator, and no web page.
+
+What jobs are is supernode.jobs'; what these answers look like is described in api.openapi, and a test compares them.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from proto.errors import ImageInvalid
+from proto.oci.images import parse_platform
+from supernode.api.access import Rank, caller_of
+from supernode.jobs import targets
+from supernode.jobs.execution import JobsFull
+from supernode.jobs.job import Job, Wish
+from supernode.jobs.resolution import check_image
+from supernode.state.base import StateError
+
+if TYPE_CHECKING:
+    from supernode.api.parts import ApiParts
+
+IMAGE_MAX: Final = 512
+PLATFORMS_MAX: Final = 16
+# Nodes that are listed of one job.
+NODES_MAX: Final = 1000
+_KEYS: Final = {"image", "platforms", "to", "by"}
+
+
+class _Refused(Exception):
+    """An answer to a request that makes no sense, or is not granted."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+async def jobs(parts: ApiParts, _: web.Request) -> web.Response:
+    """All that are known, the newest first, without their nodes."""
+    return web.json_response({"jobs": [_job(each) for each in reversed(parts.jobs.jobs)]})
+
+
+async def job(parts: ApiParts, request: web.Request) -> web.Response:
+    """One, with its nodes."""
+    try:
+        return web.json_response(_with_nodes(_found(parts, request)))
+    except _Refused as error:
+        return _answer(error)
+
+
+async def submit(parts: ApiParts, request: web.Request) -> web.Response:
+    """A new one; what is answered with 201 is not lost any more."""
+    try:
+        _check_may_change(request)
+        wish = _wish(await _document(request))
+        made = await parts.jobs.submit(wish)
+    except _Refused as error:
+        return _answer(error)
+    except JobsFull:
+        return _answer(_Refused(429, "too many jobs are not over yet: cancel some, or wait"))
+    except StateError:
+        return _answer(_Refused(503, "the supernode cannot write its state: its disk needs room"))
+    return web.json_response(_job(made), status=201, headers={"Location": f"/api/v1/jobs/{made.number}"})
+
+
+async def cancel(parts: ApiParts, request: web.Request) -> web.Response:
+    """End it; what nodes hold of it by then stays. Of one that is over nothing changes."""
+    try:
+        _check_may_change(request)
+        found = _found(parts, request)
+        await parts.jobs.cancel(found.number)
+    except _Refused as error:
+        return _answer(error)
+    except StateError:
+        return _answer(_Refused(503, "the supernode cannot write its state: its disk needs room"))
+    return web.json_response(_job(found))
+
+
+def _answer(error: _Refused) -> web.Response:
+    return web.json_response({"error": str(error)}, status=error.status)
+
+
+def _check_may_change(request: web.Request) -> None:
+    """Raises _Refused. A member reads; a web page that an operator looks at can send no JSON here."""
+    if caller_of(request).rank is not Rank.OPERATOR:
+        raise _Refused(403, "for operators: ask from the supernode's own machine, or with its operator's token")
+    if request.method == "POST" and request.content_type != "application/json":
+        raise _Refused(415, "send it as Content-Type: application/json")
+
+
+def _found(parts: ApiParts, request: web.Request) -> Job:
+    """Raises _Refused."""
+    text = request.match_info["number"]
+    found = parts.jobs.job(int(text)) if text.isascii() and text.isdigit() and len(text) < 16 else None
+    if found is None:
+        raise _Refused(404, f"there is no job {text[:20]}; of those that are over the newest are kept")
+    return found
+
+
+async def _document(request: web.Request) -> dict[str, Any]:
+    """Raises _Refused."""
+    try:
+        document = await request.json()
+    except (ValueError, RecursionError):
+        document = None
+    if not isinstance(document, dict):
+        raise _Refused(400, "the body is no JSON object")
+    return document
+
+
+def _wish(document: dict[str, Any]) -> Wish:
+    """Raises _Refused that names the key."""
+    unknown = sorted(set(document) - _KEYS)
+    if unknown:
+        raise _Refused(400, f"unknown key {unknown[0][:40]!r}; there are {', '.join(sorted(_KEYS))}")
+    image, platforms, to = document.get("image"), document.get("platforms", []), document.get("to", "all")
+    if not isinstance(image, str) or len(image) > IMAGE_MAX:
+        raise _Refused(400, f"image: a name of at most {IMAGE_MAX} characters expected")
+    if not isinstance(platforms, list) or len(platforms) > PLATFORMS_MAX:
+        raise _Refused(400, f"platforms: a list of at most {PLATFORMS_MAX} expected")
+    if isinstance(to, int) and not isinstance(to, bool):
+        to = str(to)
+    if not isinstance(to, str):
+        raise _Refused(400, "to: a text or a number expected")
+    try:
+        named = tuple(str(parse_platform(_text(platform))) for platform in platforms)
+        return Wish(check_image(image), named, targets.check(to), _by(document.get("by")))
+    except (ValueError, ImageInvalid) as error:
+        raise _Refused(400, str(error)[:400]) from None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or len(value) > 64:
+        raise ValueError("platforms: OS/ARCHITECTURE expected, for example linux/amd64")
+    return value
+
+
+def _by(value: object) -> float | None:
+    """Unix seconds. Raises ValueError."""
+    if value is None:
+        return None
+    try:
+        at = datetime.fromisoformat(value if isinstance(value, str) else "")
+    except ValueError:
+        raise ValueError("by: a time with its zone expected, for example 2026-03-01T06:00:00Z") from None
+    if at.tzinfo is None:
+        raise ValueError("by: name the zone, for example 2026-03-01T06:00:00Z")
+    if at.timestamp() <= time.time():
+        raise ValueError("by: that time is over")
+    return at.timestamp()
+
+
+def _job(job: Job) -> dict[str, Any]:
+    running = job.nodes
+    return {
+        "number": job.number,
+        "image": job.wish.image,
+        "platforms": list(job.wish.platforms),
+        "to": job.wish.to,
+        "by": _time(job.wish.by_unix_s),
+        "state": job.state.value,
+        "attempts": job.attempts,
+        "error": job.error,
+        "digest": job.digest,
+        "size_bytes": job.size_bytes,
+        "created": _time(job.created_unix_s),
+        "retried": _time(job.retry_unix_s) if job.state == "waiting" and job.attempts else None,
+        "ended": _time(job.ended_unix_s or None),
+        "nodes_count": len(running) or job.nodes_count,
+        "nodes_done": sum(part.state == "done" for part in running.values()) if running else job.nodes_done,
+    }
+
+
+def _with_nodes(job: Job) -> dict[str, Any]:
+    parts = [
+        {"node": name, "state": part.state, "held_bytes": part.held_bytes, "error": part.error}
+        for name, part in list(job.nodes.items())[:NODES_MAX]
+    ]
+    if not job.nodes:
+        parts = [
+            {"node": name, "state": "failed", "held_bytes": 0, "error": error}
+            for name, error in job.failed_nodes.items()
+        ]
+    return {**_job(job), "nodes": parts}
+
+
+def _time(unix_s: float | None) -> str | None:
+    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="seconds")

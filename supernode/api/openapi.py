@@ -1,0 +1,167 @@
+"""GET /api/v1/openapi.json: the job API as an OpenAPI 3.1 document. tests hold it to the routes and to real answers.
+
+What is below /v1/ is for this release's own programs, and is described in docs/protocol.md alone.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from proto import VERSION
+from supernode.jobs.job import JobState
+
+if TYPE_CHECKING:
+    from supernode.api.parts import ApiParts
+
+_TIME: Final = {"type": ["string", "null"], "format": "date-time"}
+_COUNT: Final = {"type": "integer", "minimum": 0}
+_TEXT: Final = {"type": "string"}
+
+_JOB: Final[dict[str, Any]] = {
+    "number": {"type": "integer", "minimum": 1},
+    "image": _TEXT,
+    "platforms": {"type": "array", "items": _TEXT, "description": "empty: all that the image is built for"},
+    "to": _TEXT,
+    "by": {**_TIME, "description": "not done by then, it has failed"},
+    "state": {
+        "type": "string",
+        "enum": [state.value for state in JobState],
+        "description": "waiting, resolving and running come in turn, until it is done, failed (for good) or cancelled",
+    },
+    "attempts": _COUNT,
+    "error": {"type": "string", "description": "why the last attempt failed; empty while none has"},
+    "digest": {"type": "string", "description": "what the image's name stood for; empty until that is known"},
+    "size_bytes": {**_COUNT, "description": "of all blobs and manifests, for one node"},
+    "created": {"type": "string", "format": "date-time"},
+    "retried": {**_TIME, "description": "when the next attempt begins, of one that failed"},
+    "ended": _TIME,
+    "nodes_count": _COUNT,
+    "nodes_done": {**_COUNT, "description": "that have all of it"},
+}
+_NODE: Final[dict[str, Any]] = {
+    "node": {"type": "string", "description": "its name in hex"},
+    "state": {"type": "string", "enum": ["running", "done", "failed"]},
+    "held_bytes": _COUNT,
+    "error": _TEXT,
+}
+_WISH: Final[dict[str, Any]] = {
+    "image": {"type": "string", "maxLength": 512, "examples": ["quay.io/org/app:1.0"]},
+    "platforms": {
+        "type": "array",
+        "maxItems": 16,
+        "items": {"type": "string", "maxLength": 64, "examples": ["linux/amd64"]},
+        "default": [],
+        "description": "none: all that the image is built for",
+    },
+    "to": {
+        "type": ["string", "integer"],
+        "default": "all",
+        "description": "all, zone=REGION/ZONE/RACK or its first parts, node=NAME or its first 8 digits, or how many",
+    },
+    "by": {**_TIME, "description": "with its zone"},
+}
+
+
+def _object(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
+    needed = list(properties) if required is None else required
+    return {"type": "object", "properties": properties, "required": needed, "additionalProperties": False}
+
+
+def _ref(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _answer(about: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"description": about, "content": {"application/json": {"schema": schema}}}
+
+
+_ERRORS: Final = {
+    400: "what was sent makes no sense; the error names the key",
+    403: "for operators, or for members and operators",
+    404: "there is no such job, or not any more",
+    415: "the body is no application/json",
+    429: "too many jobs are not over yet",
+    503: "the supernode cannot write its state",
+}
+
+
+def _answers(status: int, answer: dict[str, Any], *errors: int) -> dict[str, Any]:
+    content = {"text/plain": {"schema": _TEXT}, "application/json": {"schema": _ref("Error")}}
+    refused = {"description": _ERRORS[403], "content": content}
+    listed = {str(error): _answer(_ERRORS[error], _ref("Error")) for error in errors}
+    return {str(status): answer, "403": refused, **listed}
+
+
+_NUMBER: Final = {
+    "name": "number", "in": "path", "required": True, "schema": {"type": "integer", "minimum": 1},
+}  # fmt: skip
+
+DOCUMENT: Final[dict[str, Any]] = {
+    "openapi": "3.1.0",
+    "info": {
+        "title": "Layercast jobs",
+        "version": VERSION,
+        "description": "Preheat: have images at nodes before clients ask for them. Jobs outlive restarts.",
+        "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    },
+    "servers": [{"url": "/"}],
+    "security": [{}, {"operator": []}],
+    "paths": {
+        "/api/v1/jobs": {
+            "get": {
+                "operationId": "listJobs",
+                "summary": "All jobs that are not over, and the newest that are; the newest first, without nodes",
+                "responses": _answers(200, _answer("jobs", _object({"jobs": {"type": "array", "items": _ref("Job")}}))),
+            },
+            "post": {
+                "operationId": "submitJob",
+                "summary": "Have an image brought to nodes",
+                "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("Wish")}}},
+                "responses": _answers(201, _answer("saved: it is not lost any more", _ref("Job")), 400, 415, 429, 503),
+            },
+        },
+        "/api/v1/jobs/{number}": {
+            "parameters": [_NUMBER],
+            "get": {
+                "operationId": "readJob",
+                "summary": "One job with its nodes: 1,000 while it runs; of one that is over those that failed",
+                "responses": _answers(200, _answer("the job", _ref("JobWithNodes")), 404),
+            },
+            "delete": {
+                "operationId": "cancelJob",
+                "summary": "End a job. What nodes hold by then stays; of one that is over nothing changes",
+                "responses": _answers(200, _answer("as it is now", _ref("Job")), 404, 503),
+            },
+        },
+        "/api/v1/openapi.json": {
+            "get": {
+                "operationId": "readDocument",
+                "summary": "This document",
+                "responses": _answers(200, _answer("OpenAPI 3.1", {"type": "object"})),
+            }
+        },
+    },
+    "components": {
+        "securitySchemes": {
+            "operator": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "ca/operator.token of the supernode's --data-dir, by TLS; none from its own machine",
+            }
+        },
+        "schemas": {
+            "Wish": _object(_WISH, ["image"]),
+            "Job": _object(_JOB),
+            "JobWithNodes": _object({**_JOB, "nodes": {"type": "array", "items": _ref("Node")}}),
+            "Node": _object(_NODE),
+            "Error": _object({"error": _TEXT}),
+        },
+    },
+}
+
+
+async def openapi(_: ApiParts, __: web.Request) -> web.Response:
+    """The same for everybody who may ask."""
+    return web.json_response(DOCUMENT)

@@ -1,0 +1,323 @@
+"""Carries out what the jobs' machine decides: asks registries, wishes blobs of nodes, sees how far they are, saves.
+
+Lives on the event loop. What a node holds is what the control knows of it; that all of it is there, the node says.
+It decides nothing about jobs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from proto.ids import Digest, PeerId, short_peer
+from proto.wire.messages import Preheat, Source
+from supernode.jobs import contract
+from supernode.jobs.job import Job, load
+from supernode.jobs.machine import Jobs
+from supernode.jobs.resolution import Unresolved
+from supernode.jobs.targets import Candidate, choose
+from supernode.state.base import StateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from proto.wire.messages import PreheatEnded
+    from supernode.control.node_registry import NodeRegistry
+    from supernode.control.swarm_registry import SwarmRegistry
+    from supernode.jobs.job import JobBlob, Wish
+    from supernode.jobs.resolution import Resolver
+    from supernode.state.base import SavedJob
+    from supernode.state.thread import StateThread
+
+logger = logging.getLogger(__name__)
+
+# Between two looks at what nodes hold.
+LOOK_S: Final = 1.0
+# Blobs of nodes that are looked at, or wished, in one go: the loop is for others too.
+LOOKS_MAX: Final = 5000
+WISHES_MAX: Final = 2000
+# A node that has said nothing of any of its blobs by then does not know how.
+ANSWER_S: Final = 60.0
+_SILENT: Final = "it said nothing: its release does not know preheats, or its store is stuck"
+_GONE: Final = "it is not connected any more"
+
+
+class JobsFull(Exception):
+    """No other job is taken before some are over."""
+
+
+class Execution:
+    """start(), then close(). `on_fatal` is called once if the machine breaks. For `recovery_s` after the start no nodes
+    are chosen: they are coming back.
+    """
+
+    def __init__(
+        self,
+        state: StateThread,
+        resolver: Resolver,
+        nodes: NodeRegistry,
+        swarms: SwarmRegistry,
+        on_fatal: Callable[[BaseException], None],
+        *,
+        clock: Callable[[], float] = time.time,
+        recovery_s: float = 0.0,
+        look_s: float = LOOK_S,
+        answer_s: float = ANSWER_S,
+    ) -> None:
+        self._state = state
+        self._resolver = resolver
+        self._nodes = nodes
+        self._swarms = swarms
+        self._on_fatal = on_fatal
+        self._clock = clock
+        self._recovery_s = recovery_s
+        self._nodes_back_s = 0.0
+        self._look_s = look_s
+        self._answer_s = answer_s
+        self._machine = Jobs(random.Random())
+        self._inbox: asyncio.Queue[tuple[contract.Event, asyncio.Future[Job | None] | None]] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        # By peer and digest: the job's attempts that wait for it. And blobs that nodes are yet to be told of.
+        self._waiting: dict[tuple[PeerId, str], dict[tuple[int, int], JobBlob]] = {}
+        self._unsent: deque[tuple[PeerId, JobBlob]] = deque()
+        # Of these, what the machine was told that is held.
+        self._moved: dict[tuple[PeerId, str], int] = {}
+        # When a node was first told of something that it has not answered.
+        self._told_s: dict[PeerId, float] = {}
+        self._private: set[tuple[int, int]] = set()
+        self._looked: deque[tuple[PeerId, str]] = deque()
+
+    async def start(self) -> None:
+        """Go on with what was saved. Raises StateError."""
+        jobs = [job for job in map(_loaded, await self._state.load_jobs()) if job is not None]
+        self._machine = Jobs(random.Random(), jobs, self._clock())
+        self._nodes_back_s = asyncio.get_running_loop().time() + self._recovery_s
+        self._spawn(self._run())
+        self._post(contract.Wakeup())
+
+    async def close(self) -> None:
+        """Nodes go on with what they were told; the jobs go on at the next start."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # --- whoever wishes, and asks ----------------------------------------------------------------------------------
+
+    @property
+    def jobs(self) -> list[Job]:
+        """All that are known, by number."""
+        return list(self._machine.jobs.values())
+
+    @property
+    def connected(self) -> list[str]:
+        """The nodes that a job could be for now."""
+        return [session.info.peer.hex() for session in self._nodes]
+
+    def job(self, number: int) -> Job | None:
+        """One of them."""
+        return self._machine.jobs.get(number)
+
+    async def submit(self, wish: Wish) -> Job:
+        """Return once it is saved. Raises JobsFull and StateError."""
+        if self._machine.is_full:
+            raise JobsFull
+        job = await self._told(contract.Submitted(wish))
+        if job is None:
+            raise JobsFull
+        return job
+
+    async def cancel(self, number: int) -> None:
+        """Return once that is saved. Of one that is over nothing happens. Raises StateError."""
+        await self._told(contract.CancelWanted(number))
+
+    def preheat_ended(self, peer: PeerId, ended: PreheatEnded) -> None:
+        """A node answered."""
+        self._told_s.pop(peer, None)
+        error = f"{ended.reason}: {ended.message}" if ended.reason else ""
+        self._blob_ended(peer, ended.digest, error)
+
+    # --- the machine ------------------------------------------------------------------------------------------------
+
+    async def _told(self, event: contract.Event) -> Job | None:
+        answer: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
+        self._inbox.put_nowait((event, answer))
+        return await answer
+
+    def _post(self, event: contract.Event) -> None:
+        self._inbox.put_nowait((event, None))
+
+    async def _run(self) -> None:
+        """One event after the other; what they give rise to is saved before it is carried out."""
+        while True:
+            event, answer = await self._next()
+            before = self._machine.last_number
+            commands = self._machine.handle(event, self._clock())
+            trouble = None
+            for command in commands:
+                try:
+                    await self._carry_out(command)
+                except StateError as error:
+                    logger.error("job_not_saved %s: look after the disk of --data-dir", error)
+                    trouble = error
+            if trouble is not None and isinstance(event, contract.Submitted):
+                # Nobody counts on it.
+                self._post(contract.CancelWanted(self._machine.last_number))
+            if answer is not None and not answer.done():
+                if trouble is not None:
+                    answer.set_exception(trouble)
+                elif self._machine.last_number != before:
+                    answer.set_result(self._machine.jobs[self._machine.last_number])
+                else:
+                    answer.set_result(None)
+
+    async def _next(self) -> tuple[contract.Event, asyncio.Future[Job | None] | None]:
+        """What comes first: an event, the machine's time, or a look at the nodes."""
+        while True:
+            due = self._machine.next_wakeup()
+            wait_s = None if due is None else max(0.0, due - self._clock())
+            if self._waiting or self._unsent:
+                wait_s = self._look_s if wait_s is None else min(wait_s, self._look_s)
+            try:
+                async with asyncio.timeout(wait_s):
+                    return await self._inbox.get()
+            except TimeoutError:
+                self._look()
+                if due is not None and due <= self._clock():
+                    return contract.Wakeup(), None
+
+    async def _carry_out(self, command: contract.Command) -> None:
+        match command:
+            case contract.Save():
+                await self._state.save_job(command.job)
+            case contract.Forget():
+                await self._state.forget_job(command.job)
+            case contract.Resolve():
+                self._spawn(self._resolve(command))
+            case contract.Fetch():
+                self._fetch(command)
+            case contract.Stop():
+                self._stop((command.job, command.attempt))
+
+    # --- registries -------------------------------------------------------------------------------------------------
+
+    async def _resolve(self, command: contract.Resolve) -> None:
+        job, attempt = command.job, command.attempt
+        try:
+            image = await self._resolver.resolve(command.wish)
+        except Unresolved as error:
+            logger.warning("job_unresolved job=%d image=%s %s", job, command.wish.image, error)
+            self._post(contract.ResolveFailed(job, attempt, str(error), error.lasting, error.retry_after_s))
+            return
+        if image.private:
+            self._private.add((job, attempt))
+        # After a start: who was connected before it counts.
+        await asyncio.sleep(self._nodes_back_s - asyncio.get_running_loop().time())
+        candidates = (Candidate(session.info.peer.hex(), session.info.zone) for session in self._nodes)
+        chosen = choose(command.wish.to, job, candidates)
+        logger.info("job_resolved job=%d digest=%s blobs=%d nodes=%d", job, image.digest, len(image.blobs), len(chosen))
+        self._post(contract.Resolved(job, attempt, image.digest, image.blobs, chosen))
+
+    # --- nodes ------------------------------------------------------------------------------------------------------
+
+    def _fetch(self, command: contract.Fetch) -> None:
+        attempt = command.job, command.attempt
+        for name in command.nodes:
+            peer = PeerId(bytes.fromhex(name))
+            for blob in command.blobs:
+                self._waiting.setdefault((peer, blob.digest), {})[attempt] = blob
+                self._unsent.append((peer, blob))
+        self._send_wishes()
+
+    def _send_wishes(self) -> None:
+        """To whom is connected, some in one go."""
+        now = self._clock()
+        for _ in range(min(WISHES_MAX, len(self._unsent))):
+            peer, blob = self._unsent.popleft()
+            session = self._nodes.session_of(peer)
+            waiting = self._waiting.get((peer, blob.digest))
+            if waiting is None:
+                continue
+            if session is None:
+                self._blob_ended(peer, blob.digest, _GONE)
+                continue
+            self._told_s.setdefault(peer, now)
+            private = any(attempt in self._private for attempt in waiting)
+            source = Source(blob.upstream, blob.repository, blob.manifest)
+            session.send(Preheat(blob.digest, source, blob.size_bytes, private))
+
+    def _look(self) -> None:
+        """How far nodes are, as the control knows; and who is gone, or does not know what is wished."""
+        self._send_wishes()
+        if not self._looked:
+            self._looked.extend(self._waiting)
+        for _ in range(min(LOOKS_MAX, len(self._looked))):
+            peer, digest = self._looked.popleft()
+            waiting = self._waiting.get((peer, digest))
+            if waiting is not None:
+                self._look_at(peer, digest, waiting)
+
+    def _look_at(self, peer: PeerId, digest: str, waiting: dict[tuple[int, int], JobBlob]) -> None:
+        session = self._nodes.session_of(peer)
+        if session is None:
+            self._told_s.pop(peer, None)
+            self._blob_ended(peer, digest, _GONE)
+            return
+        if Digest.parse(digest) in session.announced:
+            self._told_s.pop(peer, None)
+        elif self._clock() - self._told_s.get(peer, self._clock()) > self._answer_s:
+            self._blob_ended(peer, digest, _SILENT)
+            return
+        held_bytes = self._held_bytes(session.node, Digest.parse(digest))
+        if held_bytes != self._moved.get((peer, digest), 0):
+            self._moved[peer, digest] = held_bytes
+            for job, attempt in waiting:
+                self._post(contract.BlobMoved(job, attempt, peer.hex(), digest, held_bytes))
+
+    def _held_bytes(self, node: int, digest: Digest) -> int:
+        swarm = self._swarms.of(digest)
+        member = None if swarm is None else swarm.members.get(node)
+        return 0 if swarm is None or member is None else swarm.layout.bytes_in(member.held)
+
+    def _blob_ended(self, peer: PeerId, digest: str, error: str) -> None:
+        self._moved.pop((peer, digest), None)
+        for job, attempt in self._waiting.pop((peer, digest), {}):
+            if error:
+                logger.warning("job_blob_failed job=%d peer=%s digest=%s %s", job, short_peer(peer), digest, error)
+            self._post(contract.BlobEnded(job, attempt, peer.hex(), digest, error))
+
+    def _stop(self, attempt: tuple[int, int]) -> None:
+        """What nobody else waits for is not wished any more."""
+        self._private.discard(attempt)
+        for (peer, digest), waiting in list(self._waiting.items()):
+            blob = waiting.pop(attempt, None)
+            if blob is None or waiting:
+                continue
+            del self._waiting[peer, digest]
+            self._moved.pop((peer, digest), None)
+            session = self._nodes.session_of(peer)
+            if session is not None:
+                source = Source(blob.upstream, blob.repository, blob.manifest)
+                session.send(Preheat(digest, source, blob.size_bytes, wanted=False))
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_fatal(error)
+
+
+def _loaded(saved: SavedJob) -> Job | None:
+    try:
+        return load(saved)
+    except ValueError as error:
+        logger.error("job_damaged %s: it is not gone on with", error)
+        return None

@@ -1,0 +1,124 @@
+"""Jobs of a real supernode in this process: what nodes are told, what is saved, what they hold in the end."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks.cluster.processes import wait_until
+from proto.wire.messages import Preheat, PreheatEnded, Source
+from supernode.jobs.job import Job, JobState, Wish
+from tests.support.image_of_fakes import REPOSITORY, image_at
+from tests.unit.peer.node.nodes import running_node
+from tests.unit.supernode.harness import BarePeer, running_supernode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from supernode.app import Supernode
+    from tests.support.fake_origin import FakeOrigin
+
+pytestmark = pytest.mark.asyncio
+NOW = ("--recovery", "0s")
+
+
+@dataclass(frozen=True)
+class _Url:
+    url: str
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    await asyncio.to_thread(wait_until, condition)
+
+
+async def ended(supernode: Supernode, job: Job) -> Job:
+    await until(lambda: job.is_over)
+    return job
+
+
+async def test_a_node_is_told_of_every_blob_and_a_job_is_done_when_it_has_them(
+    tmp_path: Path, origin: FakeOrigin
+) -> None:
+    image = image_at(origin, 100, 200)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
+        job = await supernode.jobs.submit(Wish(image.name))
+        for _ in image.content:
+            told = await peer.expect(Preheat)
+            assert told.source == Source(origin.authority, REPOSITORY, told.digest == str(image.manifests[0]))
+            await peer.send(PreheatEnded(told.digest))
+        assert (await ended(supernode, job)).state is JobState.DONE
+        assert (job.nodes_done, job.nodes_count) == (1, 1)
+
+
+async def test_what_a_node_cannot_have_is_tried_again_later(tmp_path: Path, origin: FakeOrigin) -> None:
+    image = image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
+        job = await supernode.jobs.submit(Wish(image.name))
+        for _ in image.content:
+            await peer.send(PreheatEnded((await peer.expect(Preheat)).digest, "store", "it is full"))
+        await until(lambda: job.state is JobState.WAITING and job.attempts == 1)
+        assert "store: it is full" in job.error
+
+
+async def test_a_cancelled_job_is_wished_no_more(tmp_path: Path, origin: FakeOrigin) -> None:
+    image = image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
+        job = await supernode.jobs.submit(Wish(image.name))
+        for _ in image.content:
+            assert (await peer.expect(Preheat)).wanted
+        await supernode.jobs.cancel(job.number)
+        assert not (await peer.expect(Preheat)).wanted
+        assert job.state is JobState.CANCELLED
+
+
+async def test_a_node_that_is_gone_has_failed(tmp_path: Path, origin: FakeOrigin) -> None:
+    image = image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode:
+        async with BarePeer.connected(supernode) as peer:
+            job = await supernode.jobs.submit(Wish(image.name))
+            await peer.expect(Preheat)
+        await until(lambda: "not connected any more" in job.error)
+
+
+async def test_a_job_goes_on_after_a_restart(tmp_path: Path, origin: FakeOrigin) -> None:
+    image = image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
+        await supernode.jobs.submit(Wish(image.name))
+        await peer.expect(Preheat)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
+        (job,) = supernode.jobs.jobs
+        await until(lambda: job.state in (JobState.RUNNING, JobState.WAITING))
+        assert job.wish == Wish(image.name)
+
+
+async def test_three_nodes_have_an_image_before_clients_come_and_the_origin_sends_it_once(
+    tmp_path: Path, origin: FakeOrigin
+) -> None:
+    image = image_at(origin, 300_000, 70_000, 10)
+    async with running_supernode(tmp_path / "s", origin, *NOW) as supernode, AsyncExitStack() as stack:
+        url = _Url(f"http://{supernode.api_address}")
+        nodes = [
+            await stack.enter_async_context(running_node(tmp_path / f"n{number}", url, origin)) for number in range(3)
+        ]
+        await until(lambda: len(supernode.jobs.connected) == 3)
+        job = await supernode.jobs.submit(Wish(image.name))
+        assert (await ended(supernode, job)).state is JobState.DONE, job.error
+        assert (job.nodes_done, job.size_bytes) == (3, sum(map(len, image.content.values())))
+        came = [_received(node.metrics.text()) for node in nodes]
+        assert all(came)
+        asked = len(origin.blob_requests())
+        for node in nodes:
+            for digest, content in image.content.items():
+                source = Source(origin.authority, REPOSITORY, digest in image.manifests)
+                assert await node.read(digest, source) == content
+        assert len(origin.blob_requests()) == asked
+        assert came == [_received(node.metrics.text()) for node in nodes]
+
+
+def _received(text: bytes) -> list[bytes]:
+    return [line for line in text.splitlines() if line.startswith(b"layercast_bytes_total") and b"store" not in line]
