@@ -29,6 +29,8 @@ COMMANDS: Final = {
     "status": "status",
     "nodes": "nodes",
     "top": "top",
+    "preheat": "preheat",
+    "jobs": "jobs",
     "verify": "upkeep",
     "evict": "upkeep",
 }
@@ -44,6 +46,8 @@ Peer-to-peer distribution of container image layers: the origin registry sends e
   layercast status                how the peer and the supernode are
   layercast nodes                 the nodes that are connected to a supernode
   layercast top                   what a cluster does, again and again
+  layercast preheat IMAGE         have an image at the nodes before clients ask for it
+  layercast jobs                  what became of preheats; cancel one
   layercast drain                 have this node serve no other any more, before it is stopped
   layercast verify [DIGEST]       read what this node's store holds, and drop what has rotted
   layercast evict DIGEST          delete a blob from this node's store

@@ -1,4 +1,4 @@
-"""Reads what a service tells operators over HTTP: text and JSON, by checked TLS where a CA file is given."""
+"""Asks a service over HTTP as operators do: text and JSON, by checked TLS where a CA file is given."""
 
 from __future__ import annotations
 
@@ -82,6 +82,25 @@ class SupernodeReader:
             said = answer.headers.get(REFUSAL_HEADER, "")
             raise CommandError(f"supernode {self.url}: answers {answer.status} {said}".strip())
         return answer.data.decode(errors="replace")
+
+    def change(self, method: str, path: str, document: object = None) -> dict[str, Any]:
+        """Ask for a change, with a JSON document; what is answered. Raises CommandError with the supernode's words."""
+        import urllib3
+
+        body = None if document is None else json.dumps(document).encode()
+        headers = {**self._pool.headers, **({"Content-Type": "application/json"} if body is not None else {})}
+        try:
+            answer = self._pool.request(method, f"{self.url}{path}", body=body, headers=headers)
+        except urllib3.exceptions.HTTPError as error:
+            raise CommandError(f"supernode {self.url}: does not answer ({type(error).__name__})") from None
+        try:
+            found = json.loads(answer.data)
+        except ValueError:
+            found = None
+        if answer.status in (200, 201) and isinstance(found, dict):
+            return found
+        said = found.get("error", "") if isinstance(found, dict) else answer.headers.get(REFUSAL_HEADER, "")
+        raise CommandError(f"supernode {self.url}: {said or f'answers {answer.status}'}")
 
     def close(self) -> None:
         """Close its connections."""

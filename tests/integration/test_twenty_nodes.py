@@ -16,6 +16,7 @@ from benchmarks.cluster.image import Image, make_random_image
 from benchmarks.cluster.proxy_process import CountingProxyProcess
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
+from peer.cli.main import main
 from tests.support.passwords import USER
 from tests.support.pullers import ACCEPTED, REPOSITORY, manifest_target, pull_image, start_pull
 from tests.support.site import assert_all_came_by_the_swarm, assert_left_the_origin_once
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.client("docker-registry")
 
 NODES = 20
+SOURCES = ("peer", "seed", "origin", "passthrough")
 PRIVATE = "private/app"
 
 
@@ -110,3 +112,23 @@ def test_twenty_nodes_with_a_token_each_cost_the_origin_one_image(twenty: Twenty
     )
     # One node asks for all of them whether it is there, since a manifest's word is not enough.
     assert [blob.digest for blob in image.blobs if ledger.heads(blob.digest) > 2] == []
+
+
+def test_preheated_nodes_take_no_byte_of_a_pull_from_outside(twenty: Twenty, tmp_path: Path) -> None:
+    image = make_random_image(tmp_path, (500, 40_000, 300_000, 2_000_000), seed=9, with_index=True)
+    twenty.push(image, REPOSITORY)
+    name = f"{twenty.origin.address}/{REPOSITORY}@{image.top.digest}"
+    supernode = f"http://{twenty.cluster.supernode.status_address}"
+    assert main(["preheat", name, "--watch", "--supernode", supernode]) == 0
+    assert_left_the_origin_once(twenty.origin, image.blobs)
+    peers = twenty.cluster.peers
+    before = [{source: peer.received_bytes(source) for source in SOURCES} for peer in peers]
+    twenty.origin.reset()
+    with ThreadPoolExecutor(NODES) as pool:
+        headers = ACCEPTED | twenty.login(REPOSITORY)
+        pulls = [pool.submit(pull_image, peer.proxy, image, REPOSITORY, headers) for peer in peers]
+        wanted = [image.top.digest, image.manifest.digest, *(blob.digest for blob in image.blobs)]
+        for each in pulls:
+            assert [answer.sha256 for answer in each.result()] == wanted
+    assert [{source: peer.received_bytes(source) for source in SOURCES} for peer in peers] == before
+    assert [e.path for e in twenty.origin.ledger().exchanges if e.method == "GET" and "/v2/" in e.path] == []

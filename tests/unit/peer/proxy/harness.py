@@ -401,7 +401,7 @@ class _Handler(QuietHandler):
         with contextlib.suppress(OSError):
             self._send(reply)
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_DELETE = do_GET
 
     def _send(self, reply: Reply) -> None:
         self.send_response_only(reply.status)
