@@ -1,0 +1,77 @@
+"""Preheats across the death of the supernode: no job is lost, none is done twice, and what came need not come again."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from benchmarks.cluster.image import Image, make_random_image
+from benchmarks.cluster.processes import wait_until
+from tests.support.counts import assert_received
+from tests.support.pullers import REPOSITORY, pull
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.cluster.counting_proxy import CountingProxy
+    from benchmarks.cluster.registry import Registry
+    from benchmarks.cluster.services import Cluster
+
+pytestmark = pytest.mark.client("docker-registry")
+
+MIB = 1 << 20
+JOBS = 3
+# Slow enough that the supernode dies in the middle.
+RATE_BYTES_S = 2 * MIB
+
+
+def jobs(cluster: Cluster) -> list[dict[str, Any]]:
+    with urllib.request.urlopen(f"http://{cluster.supernode.status_address}/api/v1/jobs") as answer:
+        found: list[dict[str, Any]] = json.load(answer)["jobs"]
+        return found
+
+
+def submit(cluster: Cluster, name: str) -> None:
+    url = f"http://{cluster.supernode.status_address}/api/v1/jobs"
+    headers = {"Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(url, json.dumps({"image": name}).encode(), headers)):
+        pass
+
+
+def test_jobs_outlive_a_killed_supernode_and_none_is_done_twice(
+    cluster: Cluster, origin: CountingProxy, registry: Registry, tmp_path: Path
+) -> None:
+    images: list[Image] = []
+    for seed in range(JOBS):
+        folder = tmp_path / f"image{seed}"
+        folder.mkdir()
+        images.append(make_random_image(folder, (3 * MIB, 40_000), seed=100 + seed))
+        registry.push(images[-1], REPOSITORY)
+    cluster.add_peers([None, None])
+    cluster.wait_for_sessions(2)
+    origin.set_rate(RATE_BYTES_S)
+    for image in images:
+        submit(cluster, f"{origin.address}/{REPOSITORY}@{image.top.digest}")
+    layer = images[0].layers[0].digest
+    wait_until(lambda: bool(origin.ledger().blob_bytes(layer)), "the origin sends")
+    cluster.supernode.kill()
+    origin.set_rate(None)
+    cluster.supernode.start()
+    wait_until(lambda: all(job["ended"] for job in jobs(cluster)), "the jobs end")
+    told = [(job["number"], job["state"], job["nodes_done"]) for job in jobs(cluster)]
+    assert told == [(number, "done", 2) for number in range(JOBS, 0, -1)]
+    for image in images:
+        for blob in image.blobs:
+            # At most the unfinished pieces were asked for again.
+            assert origin.ledger().blob_bytes(blob.digest) <= blob.size_bytes + MIB
+    sent = origin.ledger().blob_bytes(layer)
+    for peer in cluster.peers:
+        received = {source: peer.received_bytes(source) for source in ("peer", "seed", "origin", "passthrough")}
+        for image in images:
+            for blob in image.blobs:
+                assert pull(peer.proxy, blob.digest).sha256 == blob.digest
+        assert_received(peer, **received)
+    assert origin.ledger().blob_bytes(layer) == sent
