@@ -99,7 +99,7 @@ class Scheduler:
         """Take one event; returns the commands it gives rise to. Never raises for what an event says."""
         state = self._state
         state.now = now
-        state.pulling = -1
+        state.pulling = state.pull_fetches = -1
         # The event before the timers: a report that came in the last moment is not late.
         handler = self._handlers.get(type(event))
         if handler is not None:
@@ -255,6 +255,7 @@ class Scheduler:
         state.stories.close(swarm.number)
         state.inline_swarms -= swarm.inline
         state.largest_piece_bytes = max((other.layout.piece_size_bytes for other in state.swarms.values()), default=0)
+        origin_fetches.review_preheats(state)
 
     def _recovery_peer_returned(self, event: contract.RecoveryPeerReturned) -> None:
         swarm = self._swarm(event.swarm)

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 def for_receiver(state: State, node: Node, sources: int) -> Choice | None:
     """The best lease for a node with download room, from nodes with upload room."""
-    wanting = preheats.wanting(state, node)
+    wanting = preheats.wanting(state, node) if state.preheats else list(node.wanting.values())
     for some in _alike_first(sources, state.up, node.down):
         for member in _rarest_swarms([(member, member.need) for member in wanting]):
-            found = _for_member(state, member, preheats.partners(state, member.swarm, some))
+            allowed = preheats.partners(state, member.swarm, some) if state.preheats else some
+            found = _for_member(state, member, allowed)
             if found is not None:
                 # Where two are as rare, the next lease of this node goes to its next swarm.
                 del node.wanting[member.swarm.number]
@@ -97,7 +98,7 @@ def from_source(state: State, node: Node, receivers: int) -> Choice | None:
     """The best lease from a peer with upload room, to nodes with download room."""
     for some in _alike_first(receivers, state.down, node.up):
         rarest = _rarest_swarms([(one, one.have & one.swarm.needed_by_any) for one in node.members.values()])
-        for member in preheats.pulls_first(state, rarest):
+        for member in preheats.pulls_first(state, rarest) if state.preheats else rarest:
             found = _from_member(state, member, some)
             if found is not None:
                 return found
@@ -124,8 +125,10 @@ def _from_member(state: State, member: Member, receivers: int) -> Choice | None:
         useful &= ~swarm.first_copy_pending
     if source.bit & state.deprioritized:
         useful &= _scarce(state, swarm)
-    receivers = preheats.partners(state, swarm, receivers & swarm.wanting) if useful else 0
-    if not receivers or not preheats.partners(state, swarm, source.bit):
+    receivers = receivers & swarm.wanting if useful else 0
+    if receivers and state.preheats:
+        receivers = preheats.partners(state, swarm, receivers) if preheats.partners(state, swarm, source.bit) else 0
+    if not receivers:
         return None
     if useful & swarm.asked:
         # What is read by ranges comes before all else.

@@ -87,6 +87,8 @@ class State:
         # -1 where that is to be found out anew in this event.
         self.preheats: dict[int, Swarm] = {}
         self.pulling = 0
+        # Whether an origin is asked for any of the others; -1: the same.
+        self.pull_fetches = 0
         self.leases: dict[int, Lease] = {}
         self.timers = Timers()
         self.stories = Stories(settings.story_length)

@@ -267,3 +267,20 @@ def test_checkers_hear_of_every_piece_at_every_node_and_the_seed() -> None:
     counts = Counts()
     Simulation(SMALL, checkers=[counts]).run()
     assert counts.arrived_pieces == (SMALL.nodes + 1) * 30
+
+
+# --- preheats ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bystanders", [0, 6])
+def test_a_pull_beside_a_preheat_takes_hardly_longer_than_alone(bystanders: int) -> None:
+    scenario = replace(SMALL, preheat_bytes=SMALL.size_bytes, bystanders=bystanders)
+    alone, beside = run(scenario.pulls_alone), run(scenario)
+    assert len(beside.completed_s) == SMALL.nodes - bystanders
+    assert beside.completed_s[-1] <= 1.1 * alone.completed_s[-1]
+
+
+def test_what_is_preheated_comes_to_every_node_and_once_from_the_origin() -> None:
+    outcome = run(replace(SMALL, preheat_bytes=SMALL.size_bytes, bystanders=6))
+    assert outcome.nameless == ()
+    assert outcome.run.origin_bytes == 2 * SMALL.size_bytes

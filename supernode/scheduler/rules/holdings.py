@@ -28,7 +28,8 @@ def lose(state: State, member: Member, pieces: int, reason: str) -> None:
 
 def after_change(state: State, swarm: Swarm, peer: int) -> None:
     """Members came, went or lost pieces: what the seed wants, who is elected and what is missing may differ."""
-    preheats.review(state, swarm)
+    if preheats.review(state, swarm, peer):
+        origin_fetches.review_preheats(state)
     seed = swarm.seed
     wanted = swarm.leased_to_peers > 0 or bool(swarm.wanting & ~seed.node.bit)
     if wanted != seed.wanted:
@@ -63,5 +64,7 @@ def clear(state: State, swarm: Swarm, reason: str) -> None:
             just_in_time.cancel(state, lease, reason)
     for member in swarm.members.values():
         copies.drop(member, member.have)
+        # Who pulled it may have to do with preheats again.
+        preheats.review(state, swarm, member.node.peer)
     swarm.unvouched = 0
     state.record(swarm.number, WHOLE, "%s", reason)

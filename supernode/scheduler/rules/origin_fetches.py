@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from supernode.scheduler import copies
 from supernode.scheduler.contract import ID_BITS, SEED, EndFetch, FetchFromOrigin, OpenOrigin, TryOrigin
+from supernode.scheduler.rules import preheats
 from supernode.scheduler.story import WHOLE
 from supernode.scheduler.timers import TimerKind
 
@@ -63,9 +64,10 @@ def review(state: State, swarm: Swarm) -> None:
     if not wanted:
         return
     if swarm.number in state.preheats:
-        if _is_taken(state):
+        if preheats.pulls_are_fetched(state):
             return
     else:
+        state.pull_fetches = 1
         for preheat in state.preheats.values():
             _end_early(state, preheat, "a pull")
     # Who reads ranges waits for these; all else comes after them.
@@ -94,11 +96,6 @@ def _make_way(state: State, swarm: Swarm, plan: OriginPlan) -> None:
         left &= left - 1
     if urgent & ~soon:
         _end_early(state, swarm, f"{urgent.bit_count()} pieces")
-
-
-def _is_taken(state: State) -> bool:
-    """Whether something is fetched that clients wait for: no preheat is fetched beside it."""
-    return any(plan.fetch_id and number not in state.preheats for number, plan in state.plans.items())
 
 
 def _end_early(state: State, swarm: Swarm, other: str) -> None:
@@ -145,8 +142,14 @@ def ended(state: State, swarm: Swarm, ok: bool, retry_after_s: float = 0.0) -> N
         if not ok and not retry_after_s:
             _elect(state, swarm, plan)
     review(state, swarm)
-    for preheat in list(state.preheats.values()):
-        if preheat is not swarm:
+    review_preheats(state)
+
+
+def review_preheats(state: State) -> None:
+    """A fetch ended, or is a pull's no more: the origin may be asked for preheats now."""
+    state.pull_fetches = -1
+    if state.preheats and not preheats.pulls_are_fetched(state):
+        for preheat in list(state.preheats.values()):
             review(state, preheat)
 
 

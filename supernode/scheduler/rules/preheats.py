@@ -20,25 +20,37 @@ if TYPE_CHECKING:
     from supernode.scheduler.state import State
 
 
-def review(state: State, swarm: Swarm) -> None:
-    """Members came, went or want something else: is it a preheat, and what follows for all preheats."""
-    is_preheat = False
-    for peer, member in swarm.members.items():
-        if peer != SEED and member.wanted and copies.wants(member) & ~member.have:
-            is_preheat = member.background
-            if not is_preheat:
-                break
-    was_preheat = swarm.number in state.preheats
-    if is_preheat != was_preheat:
+def review(state: State, swarm: Swarm, peer: int) -> bool:
+    """This peer came to the swarm, has all of it, wants something else of it or is gone: is it a preheat, who pulls?
+
+    Returns whether it was none, or is none any more.
+    """
+    is_preheat = _is_preheat(swarm)
+    changed = is_preheat != (swarm.number in state.preheats)
+    if changed:
         if is_preheat:
             state.preheats[swarm.number] = swarm
         else:
             del state.preheats[swarm.number]
-            state.wake_receivers(swarm.wanting)
-    state.pulling = -1
-    # Whoever pulled until now may have to do with them again.
-    for preheat in state.preheats.values():
-        state.wake_receivers(preheat.wanting)
+        for node in state.nodes_of(swarm.wanting):
+            node.wake()
+    state.pulling = state.pull_fetches = -1
+    node_of_peer = state.nodes.get(peer)
+    if state.preheats and node_of_peer is not None:
+        # If it pulls no more it has to do with preheats again, both ways.
+        node_of_peer.wake()
+    return changed
+
+
+def _is_preheat(swarm: Swarm) -> bool:
+    """Whether somebody lacks something of it, and nobody for a client."""
+    found = False
+    for peer, member in swarm.members.items():
+        if peer != SEED and member.wanted and copies.wants(member) & ~member.have:
+            if not member.background:
+                return False
+            found = True
+    return found
 
 
 def pulling(state: State) -> int:
@@ -81,3 +93,11 @@ def wanting(state: State, node: Node) -> list[Member]:
 def partners(state: State, swarm: Swarm, nodes: int) -> int:
     """Those of the nodes that may send pieces of the swarm, or get them."""
     return nodes & ~pulling(state) if swarm.number in state.preheats else nodes
+
+
+def pulls_are_fetched(state: State) -> bool:
+    """Whether an origin is asked for something that clients wait for."""
+    if state.pull_fetches < 0:
+        fetched = (plan.fetch_id and number not in state.preheats for number, plan in state.plans.items())
+        state.pull_fetches = int(any(fetched))
+    return state.pull_fetches > 0

@@ -106,3 +106,24 @@ def test_the_seeds_own_wants_are_no_pull() -> None:
     play.hold(1, "****", swarm=PREHEAT)
     preheat(play, 2)
     assert SEED not in {receiver for _, _, receiver in routes(play.want(2, "**", swarm=PULL))}
+
+
+def test_a_pull_that_is_given_up_with_its_swarm_leaves_the_origin_to_preheats() -> None:
+    play = two_swarms("..", "....", 1, 2)
+    play.want(1, swarm=PULL)
+    preheat(play, 2)
+    assert fetched(play.tell(contract.SwarmClosed(PULL))) == mask("****")
+
+
+def test_a_pull_that_becomes_a_preheat_leaves_the_origin_to_others() -> None:
+    play = two_swarms("..", "....", 1, 2)
+    play.want(1, swarm=PULL)
+    preheat(play, 2)
+    assert fetched(preheat(play, 1, swarm=PULL)) == mask("****")
+
+
+def test_a_voided_pull_leaves_its_nodes_to_preheats() -> None:
+    play = two_swarms("*.", "****", 1)
+    play.want(1, swarm=PULL)
+    preheat(play, 1)
+    assert swarms_sent(play.tell(contract.SwarmVoided(PULL)), to=1) == {PREHEAT}
