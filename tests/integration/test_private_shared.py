@@ -15,6 +15,7 @@ from benchmarks.cluster.image import make_random_image
 from benchmarks.cluster.processes import wait_until
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
+from peer.cli.main import main
 from peer.registry.base import IDENTITY_TOKEN
 from tests.support.passwords import PASSWORD, USER, basic_authorization, password_auth
 from tests.support.pullers import Answer, blob_target, get
@@ -100,6 +101,23 @@ def test_all_nodes_have_it_by_one_fetch_and_each_asks_for_its_own_clients(
         assert_sent_once(origin, image)
         for peer in cluster.peers:
             assert_refused(peer, image)
+        assert_sent_once(origin, image)
+        assert_secret_nowhere([cluster.supernode, *cluster.peers])
+
+
+def test_it_is_preheated_by_the_operators_login_and_given_to_who_may_read(
+    tmp_path: Path, origin: CountingProxy, image: Image
+) -> None:
+    with Cluster(tmp_path, origin.address, supernode_flags=with_login(tmp_path, origin.address)) as cluster:
+        cluster.add_peers([None] * NODES)
+        cluster.wait_for_sessions(NODES)
+        origin.reset()
+        supernode = f"http://{cluster.supernode.status_address}"
+        name = f"{origin.address}/{PRIVATE}@{image.top.digest}"
+        assert main(["preheat", name, "--watch", "--supernode", supernode]) == 0
+        for peer in cluster.peers:
+            assert_refused(peer, image)
+        pull_at_all(cluster, image)
         assert_sent_once(origin, image)
         assert_secret_nowhere([cluster.supernode, *cluster.peers])
 
