@@ -415,6 +415,7 @@ class Supernode:
         self.metrics.seed_unreachable.set(self._control.seed_reach.nodes_out())
         counters = self._store.counters
         self.metrics.count_store(counters.rotten, counters.full, counters.scrubbed_bytes)
+        self.metrics.count_jobs(job.state.value for job in self.jobs.jobs)
         self.metrics.uploads_refused(dict(self._upload.counters.refused))
 
 

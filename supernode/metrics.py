@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Final
 
 from proto.runtime.metrics import ServiceMetrics
 from supernode.control.ports import ControlObserver
+from supernode.jobs.job import JobState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from proto.ids import PeerId
+
+JOB_STATES: Final = tuple(state.value for state in JobState)
 
 
 class Metrics(ServiceMetrics, ControlObserver):
@@ -33,8 +39,17 @@ class Metrics(ServiceMetrics, ControlObserver):
         )
         for reason in ("busy", "connection", "corrupt", "protocol", "ticket", "timeout"):
             self.accusations.labels(reason)
+        self.jobs = self._gauge("layercast_jobs", "Preheat jobs that are known, by state.", "state")
+        for state in JOB_STATES:
+            self.jobs.labels(state)
         for source in ("origin", "peer"):
             self.bytes_received.labels(source)
+
+    def count_jobs(self, states: Iterable[str]) -> None:
+        """The state of each job that is known now."""
+        counts = Counter(states)
+        for state in JOB_STATES:
+            self.jobs.labels(state).set(counts[state])
 
     def sessions_changed(self, count: int) -> None:
         self.sessions_open.set(count)
