@@ -66,7 +66,6 @@ class Execution:
         clock: Callable[[], float] = time.time,
         recovery_s: float = 0.0,
         look_s: float = LOOK_S,
-        answer_s: float = ANSWER_S,
     ) -> None:
         self._state = state
         self._resolver = resolver
@@ -77,7 +76,6 @@ class Execution:
         self._recovery_s = recovery_s
         self._nodes_back_s = 0.0
         self._look_s = look_s
-        self._answer_s = answer_s
         self._machine = Jobs(random.Random())
         self._inbox: asyncio.Queue[tuple[contract.Event, asyncio.Future[Job | None] | None]] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -269,7 +267,7 @@ class Execution:
             return
         if Digest.parse(digest) in session.announced:
             self._told_s.pop(peer, None)
-        elif self._clock() - self._told_s.get(peer, self._clock()) > self._answer_s:
+        elif self._clock() - self._told_s.get(peer, self._clock()) > ANSWER_S:
             self._blob_ended(peer, digest, _SILENT)
             return
         held_bytes = self._held_bytes(session.node, Digest.parse(digest))

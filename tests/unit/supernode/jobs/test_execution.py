@@ -12,6 +12,8 @@ import pytest
 from benchmarks.cluster.processes import wait_until
 from proto.wire.messages import Preheat, PreheatEnded, Source
 from supernode.jobs.job import Job, JobState, Wish
+from supernode.state.base import StateError
+from supernode.state.sqlite import SqliteState
 from tests.support.image_of_fakes import REPOSITORY, image_at
 from tests.unit.peer.node.nodes import running_node
 from tests.unit.supernode.harness import BarePeer, running_supernode
@@ -83,6 +85,54 @@ async def test_a_node_that_is_gone_has_failed(tmp_path: Path, origin: FakeOrigin
             job = await supernode.jobs.submit(Wish(image.name))
             await peer.expect(Preheat)
         await until(lambda: "not connected any more" in job.error)
+
+
+async def test_a_node_that_says_nothing_has_failed(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supernode.jobs.execution.ANSWER_S", 0.0)
+    image = image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode):
+        job = await supernode.jobs.submit(Wish(image.name))
+        await until(lambda: "its release does not know preheats" in job.error)
+
+
+async def test_what_two_jobs_wish_is_awaited_by_the_other_when_one_is_cancelled(
+    tmp_path: Path, origin: FakeOrigin
+) -> None:
+    image = image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
+        first = await supernode.jobs.submit(Wish(image.name))
+        second = await supernode.jobs.submit(Wish(image.name))
+        await until(lambda: first.state is second.state is JobState.RUNNING)
+        await supernode.jobs.cancel(first.number)
+        for digest in image.content:
+            await peer.send(PreheatEnded(str(digest)))
+        assert (await ended(supernode, second)).state is JobState.DONE
+        assert all(told.wanted for told in peer.of(Preheat))
+
+
+async def test_a_job_that_cannot_be_saved_is_none(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object, __: object) -> None:
+        raise StateError("disk full")
+
+    image = image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode:
+        with monkeypatch.context() as broken:
+            broken.setattr(SqliteState, "save_job", fail)
+            with pytest.raises(StateError):
+                await supernode.jobs.submit(Wish(image.name))
+            await until(lambda: all(job.is_over for job in supernode.jobs.jobs))
+
+
+async def test_an_answer_that_nobody_asked_for_means_nothing(tmp_path: Path, origin: FakeOrigin) -> None:
+    image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
+        await peer.send(PreheatEnded("nonsense"), PreheatEnded("sha256:" + "0" * 64, "store", "full"))
+        await peer.heard()
+        assert supernode.jobs.jobs == []
 
 
 async def test_a_job_goes_on_after_a_restart(tmp_path: Path, origin: FakeOrigin) -> None:
