@@ -147,14 +147,17 @@ class World:
         return contract.Received(SwarmOpened(swarm, text, layout.size_bytes, layout.piece_size_bytes, b"t"))
 
     def surprise(self) -> contract.Event:
-        kind = self.rng.randrange(15)
+        kind = self.rng.randrange(16)
         if kind < 3:
             self.last += 1
             self.readers[self.last] = "waiting"
             ranges = self.rng.choice([(), (ByteRange(None, None, 9),), (ByteRange(PIECE, PIECE), ByteRange(0, 3))])
             whole = not ranges or self.rng.random() < 0.3
             digest, source = self.rng.choice(DIGESTS), self.rng.choice(SOURCES)
-            return contract.BlobWanted(self.last, digest, source, ranges=ranges, whole=whole)
+            background = not ranges and self.rng.random() < 0.3
+            return contract.BlobWanted(
+                self.last, digest, source, ranges=ranges, whole=whole, background=background
+            )
         if kind == 3 and self.readers:
             return contract.ReaderAt(self.rng.choice(list(self.readers)), self.rng.randrange(5))
         if kind == 4 and self.readers:
@@ -173,6 +176,8 @@ class World:
             digest, pieces = self.rng.choice(DIGESTS), self.rng.getrandbits(5)
             self.store[digest] &= ~pieces
             return contract.PiecesRotten(digest, pieces)
+        if kind == 10:
+            return contract.BackgroundDropped(self.rng.choice(DIGESTS))
         return self.supernode_says() if self.connected else contract.Wakeup()
 
     def flip_link(self) -> contract.Event:
