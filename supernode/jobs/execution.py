@@ -82,8 +82,9 @@ class Execution:
         # By peer and digest: the job's attempts that wait for it. And blobs that nodes are yet to be told of.
         self._waiting: dict[tuple[PeerId, str], dict[tuple[int, int], JobBlob]] = {}
         self._unsent: deque[tuple[PeerId, JobBlob]] = deque()
-        # Of these, what the machine was told that is held.
+        # Of these, what the machine was told that is held; and the node's number when it was told of the wish.
         self._moved: dict[tuple[PeerId, str], int] = {}
+        self._wished: dict[tuple[PeerId, str], int] = {}
         # When a node was first told of something that it has not answered.
         self._told_s: dict[PeerId, float] = {}
         self._private: set[tuple[int, int]] = set()
@@ -211,10 +212,13 @@ class Execution:
             logger.warning("job_unresolved job=%d image=%s %s", job, command.wish.image, error)
             self._post(contract.ResolveFailed(job, attempt, str(error), error.lasting, error.retry_after_s))
             return
-        if image.private:
-            self._private.add((job, attempt))
         # After a start: who was connected before it counts.
         await asyncio.sleep(self._nodes_back_s - asyncio.get_running_loop().time())
+        present = self._machine.jobs.get(job)
+        if present is None or not present.is_active or present.attempts != attempt:
+            return
+        if image.private:
+            self._private.add((job, attempt))
         candidates = (Candidate(session.info.peer.hex(), session.info.zone) for session in self._nodes)
         chosen = choose(command.wish.to, job, candidates)
         logger.info("job_resolved job=%d digest=%s blobs=%d nodes=%d", job, image.digest, len(image.blobs), len(chosen))
@@ -244,6 +248,7 @@ class Execution:
                 self._blob_ended(peer, blob.digest, _GONE)
                 continue
             self._told_s.setdefault(peer, now)
+            self._wished[peer, blob.digest] = session.node
             private = any(attempt in self._private for attempt in waiting)
             source = Source(blob.upstream, blob.repository, blob.manifest)
             session.send(Preheat(blob.digest, source, blob.size_bytes, private))
@@ -265,6 +270,10 @@ class Execution:
             self._told_s.pop(peer, None)
             self._blob_ended(peer, digest, _GONE)
             return
+        if self._wished.get((peer, digest), session.node) != session.node:
+            # In another session: what it answered between the two was not heard.
+            self._wished[peer, digest] = session.node
+            self._unsent.append((peer, next(iter(waiting.values()))))
         if Digest.parse(digest) in session.announced:
             self._told_s.pop(peer, None)
         elif self._clock() - self._told_s.get(peer, self._clock()) > ANSWER_S:
@@ -283,6 +292,7 @@ class Execution:
 
     def _blob_ended(self, peer: PeerId, digest: str, error: str) -> None:
         self._moved.pop((peer, digest), None)
+        self._wished.pop((peer, digest), None)
         for job, attempt in self._waiting.pop((peer, digest), {}):
             if error:
                 logger.warning("job_blob_failed job=%d peer=%s digest=%s %s", job, short_peer(peer), digest, error)
@@ -297,6 +307,7 @@ class Execution:
                 continue
             del self._waiting[peer, digest]
             self._moved.pop((peer, digest), None)
+            self._wished.pop((peer, digest), None)
             session = self._nodes.session_of(peer)
             if session is not None:
                 source = Source(blob.upstream, blob.repository, blob.manifest)

@@ -41,11 +41,15 @@ class Jobs:
     def __init__(self, rng: Random, saved: Iterable[Job] = (), now: float = 0.0) -> None:
         self._rng = rng
         self.jobs: dict[int, Job] = {}
+        # Of these, those that are not over.
+        self._open: dict[int, Job] = {}
         self.last_number = 0
         self._out: list[Command] = []
         for job in sorted(saved, key=lambda one: one.number):
             self.jobs[job.number] = job
             self.last_number = job.number
+            if not job.is_over:
+                self._open[job.number] = job
             if job.is_active:
                 job.state, job.retry_unix_s = JobState.WAITING, now
                 job.attempts = max(0, job.attempts - 1)
@@ -53,7 +57,7 @@ class Jobs:
     @property
     def is_full(self) -> bool:
         """No other job is taken."""
-        return sum(not job.is_over for job in self.jobs.values()) >= OPEN_MAX
+        return len(self._open) >= OPEN_MAX
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take one event; the commands are to be carried out in order."""
@@ -68,7 +72,9 @@ class Jobs:
                 if job := self._attempt(event.job, event.attempt, JobState.RESOLVING):
                     self._failed(job, event.message, now, lasting=event.lasting, at_least_s=event.retry_after_s)
             case contract.BlobMoved():
+                # Thousands a second, of which nothing follows.
                 self._moved(event, now)
+                return []
             case contract.BlobEnded():
                 self._blob_ended(event, now)
             case contract.Wakeup():
@@ -82,9 +88,7 @@ class Jobs:
         """When Wakeup must be handled at the latest, in Unix seconds; None while nothing is pending."""
         times: list[float] = []
         has_room = self._active_count() < ACTIVE_MAX
-        for job in self.jobs.values():
-            if job.is_over:
-                continue
+        for job in self._open.values():
             if job.wish.by_unix_s is not None:
                 times.append(job.wish.by_unix_s)
             if job.is_active:
@@ -99,12 +103,13 @@ class Jobs:
         if self.is_full:
             return
         self.last_number += 1
-        job = self.jobs[self.last_number] = Job(self.last_number, event.wish, now, retry_unix_s=now)
+        job = Job(self.last_number, event.wish, now, retry_unix_s=now)
+        self.jobs[job.number] = self._open[job.number] = job
         self._out.append(Save(job.saved()))
 
     def _begin(self, now: float) -> None:
         """As many as may be worked on, those first that wait for the longest."""
-        waiting = [job for job in self.jobs.values() if job.state is JobState.WAITING and job.retry_unix_s <= now]
+        waiting = [job for job in self._open.values() if job.state is JobState.WAITING and job.retry_unix_s <= now]
         waiting.sort(key=lambda job: (job.retry_unix_s, job.number))
         for job in waiting[: max(0, ACTIVE_MAX - self._active_count())]:
             job.state = JobState.RESOLVING
@@ -181,6 +186,7 @@ class Jobs:
             job.sum_up()
         job.state, job.error, job.ended_unix_s = state, error, now
         job.blobs, job.nodes = (), {}
+        self._open.pop(job.number, None)
         self._out.append(Save(job.saved()))
         over = sorted(
             (one for one in self.jobs.values() if one.is_over), key=lambda one: (one.ended_unix_s, one.number)
@@ -198,9 +204,7 @@ class Jobs:
     # --- time ----------------------------------------------------------------------------------------------------
 
     def _look_at_time(self, now: float) -> None:
-        for job in list(self.jobs.values()):
-            if job.is_over:
-                continue
+        for job in list(self._open.values()):
             if job.wish.by_unix_s is not None and now >= job.wish.by_unix_s:
                 self._end(job, JobState.FAILED, job.error or "it was not done by the time that was set", now)
             elif job.is_active and now >= job.moved_unix_s + STALL_S:
@@ -222,4 +226,4 @@ class Jobs:
         return job if job is not None and (job.attempts, job.state) == (attempt, state) else None
 
     def _active_count(self) -> int:
-        return sum(job.is_active for job in self.jobs.values())
+        return sum(job.is_active for job in self._open.values())

@@ -155,9 +155,7 @@ class World:
             whole = not ranges or self.rng.random() < 0.3
             digest, source = self.rng.choice(DIGESTS), self.rng.choice(SOURCES)
             background = not ranges and self.rng.random() < 0.3
-            return contract.BlobWanted(
-                self.last, digest, source, ranges=ranges, whole=whole, background=background
-            )
+            return contract.BlobWanted(self.last, digest, source, ranges=ranges, whole=whole, background=background)
         if kind == 3 and self.readers:
             return contract.ReaderAt(self.rng.choice(list(self.readers)), self.rng.randrange(5))
         if kind == 4 and self.readers:

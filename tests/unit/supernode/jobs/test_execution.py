@@ -87,6 +87,19 @@ async def test_a_node_that_is_gone_has_failed(tmp_path: Path, origin: FakeOrigin
         await until(lambda: "not connected any more" in job.error)
 
 
+async def test_a_node_that_comes_back_at_once_is_told_again(tmp_path: Path, origin: FakeOrigin) -> None:
+    image = image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
+        job = await supernode.jobs.submit(Wish(image.name))
+        for _ in image.content:
+            await peer.expect(Preheat)
+        # The newer session of a node ends its older one.
+        async with BarePeer.connected(supernode, peer.identity) as again:
+            for _ in image.content:
+                await again.send(PreheatEnded((await again.expect(Preheat)).digest))
+            assert (await ended(supernode, job)).state is JobState.DONE
+
+
 async def test_a_node_that_says_nothing_has_failed(
     tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
