@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from peer.cli import metrics_text
 from peer.cli.jobs import PATH, has_failed
 from peer.cli.names import image_named
 from peer.cli.service_reader import SupernodeReader, add_supernode_arguments
@@ -125,9 +126,9 @@ def _show(looks: Iterator[list[dict[str, Any]]], *, quiet: bool) -> list[dict[st
                     said[job["number"]] = line
                     print(line, file=sys.stderr, flush=True)
         return jobs
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"))
     with Progress(*columns, console=console, transient=True) as progress:
         bars: dict[tuple[int, str], TaskID] = {}
         for jobs in looks:
@@ -148,8 +149,9 @@ def _draw(progress: Progress, bars: dict[tuple[int, str], TaskID], jobs: list[di
         progress.remove_task(bars.pop(key))
     for key, (text, completed, total) in shown.items():
         if key not in bars:
-            bars[key] = progress.add_task(text, total=total)
-        progress.update(bars[key], description=text, completed=completed, total=total or None)
+            bars[key] = progress.add_task(text, amount="")
+        amount = f"{metrics_text.size(completed)} of {metrics_text.size(total)}" if key[1] else ""
+        progress.update(bars[key], description=text, completed=completed, total=total or None, amount=amount)
 
 
 def job_line(job: dict[str, Any]) -> str:
