@@ -29,6 +29,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("jobs", help="what became of preheats", description=_DESCRIPTION)
     parser.add_argument("number", nargs="?", type=argument_type(parse_int), metavar="NUMBER", help="this one alone")
     parser.add_argument("--cancel", action="store_true", help="end it; what nodes hold of it by then stays")
+    parser.add_argument("--retry", action="store_true", help="once more, as a new job without its --by")
     add_supernode_arguments(parser)
     parser.add_argument("--json", action="store_true", help=f"for programs: what {PATH} says")
     parser.set_defaults(run=run)
@@ -36,8 +37,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
 def run(arguments: argparse.Namespace) -> int:
     """Raises CommandError."""
-    if arguments.cancel and arguments.number is None:
-        raise CommandError("--cancel: name the job by its number", 2)
+    if (arguments.cancel or arguments.retry) and arguments.number is None:
+        raise CommandError("--cancel, --retry: name the job by its number", 2)
+    if arguments.cancel and arguments.retry:
+        raise CommandError("--cancel, --retry: one of them", 2)
     reader = SupernodeReader(arguments)
     try:
         if arguments.number is None:
@@ -46,10 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
             return 0
         path = f"{PATH}/{arguments.number}"
         job = reader.change("DELETE" if arguments.cancel else "GET", path)
+        if arguments.retry:
+            job = reader.change("POST", PATH, {key: job[key] for key in ("image", "platforms", "to")})
     finally:
         reader.close()
     _print(reader.url, job, [job], as_json=arguments.json)
-    return 0 if arguments.cancel or not has_failed(job) else 1
+    return 0 if arguments.cancel or arguments.retry or not has_failed(job) else 1
 
 
 def has_failed(job: dict[str, Any]) -> bool:

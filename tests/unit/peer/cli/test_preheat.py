@@ -125,7 +125,16 @@ def test_a_job_is_cancelled() -> None:
     assert supernode.asked == [("DELETE", "/api/v1/jobs/1")]
 
 
-@pytest.mark.parametrize("words", [["jobs", "--cancel"], ["preheat", "UPPER/case"]])
+def test_a_job_that_failed_is_submitted_anew() -> None:
+    supernode = Supernode(job(7, "failed", to="5", by="2026-01-01T00:00:00+00:00"))
+    assert run(supernode, "jobs", "7", "--retry") == 0
+    assert supernode.wishes == [{"image": "quay.io/org/app:1", "platforms": [], "to": "5"}]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["jobs", "--cancel"], ["jobs", "--retry"], ["jobs", "1", "--cancel", "--retry"], ["preheat", "UPPER/case"]],
+)
 def test_wrong_usage_is_exit_code_2(words: list[str]) -> None:
     assert run(Supernode(job()), *words) == 2
 
