@@ -32,6 +32,8 @@ class Limits:
     denied_max: int = 4096
     # How long a reader waits without progress: no transfer, no payload, no word that the origin or the swarm moves.
     stall_s: float = 30.0
+    # The same of what no client waits for while the supernode is there: pulls come first, and it says when to stop.
+    preheat_s: float = 3600.0
     # Where others share the origin, a node that has nothing after this much more time asks it alone. Longer than all
     # turns.
     starved_s: float = 90.0

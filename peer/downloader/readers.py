@@ -303,7 +303,8 @@ def unwanted_at(state: State, blob: Blob) -> float:
     """When a blob that no client waits for any more is given up, since nothing of it comes either."""
     if not blob.wanted or blob.complete or blob.readers or blob.fetches or blob.check:
         return float("inf")
-    return blob.progress_at + state.limits.stall_s
+    held_back = state.connected and blob.background_alone
+    return blob.progress_at + (state.limits.preheat_s if held_back else state.limits.stall_s)
 
 
 def due_at(state: State, blob: Blob) -> float:

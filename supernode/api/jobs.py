@@ -104,7 +104,7 @@ async def _document(request: web.Request) -> dict[str, Any]:
     """Raises _Refused."""
     try:
         document = await request.json()
-    except (ValueError, RecursionError):
+    except (ValueError, LookupError, RecursionError):
         document = None
     if not isinstance(document, dict):
         raise _Refused(400, "the body is no JSON object")
@@ -148,6 +148,10 @@ def _by(value: object) -> float | None:
         raise ValueError("by: a time with its zone expected, for example 2026-03-01T06:00:00Z") from None
     if at.tzinfo is None:
         raise ValueError("by: name the zone, for example 2026-03-01T06:00:00Z")
+    try:
+        at = at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("by: a time that no calendar has") from None
     if at.timestamp() <= time.time():
         raise ValueError("by: that time is over")
     return at.timestamp()

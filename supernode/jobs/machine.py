@@ -31,8 +31,10 @@ BACKOFF_MAX_S: Final = 600.0
 BACKOFF_JITTER: Final = 0.2
 # A registry that wants to be left alone for longer is not believed.
 RETRY_AFTER_MAX_S: Final = 3600.0
-# An attempt of which nothing came for so long has failed.
-STALL_S: Final = 180.0
+# An attempt of which nothing came for so long has failed: pulls come first, and may take long.
+STALL_S: Final = 900.0
+# Blobs of one job, times nodes: each of them is looked after.
+PARTS_MAX: Final = 1_000_000
 
 
 class Jobs:
@@ -120,6 +122,10 @@ class Jobs:
     def _resolved(self, event: contract.Resolved, now: float) -> None:
         job = self._attempt(event.job, event.attempt, JobState.RESOLVING)
         if job is None:
+            return
+        if len(event.nodes) * len(event.blobs) > PARTS_MAX:
+            message = f"{len(event.blobs)} blobs for {len(event.nodes)} nodes: more than {PARTS_MAX}; name a zone"
+            self._failed(job, message, now, lasting=True)
             return
         job.digest, job.blobs = event.digest, event.blobs
         job.size_bytes = sum(blob.size_bytes for blob in event.blobs)

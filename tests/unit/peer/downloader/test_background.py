@@ -73,8 +73,18 @@ def test_the_origin_is_not_asked_for_it_by_this_node() -> None:
     assert of_type(script.wait(600.0), FetchUpstream) == []
 
 
-def test_of_which_nothing_comes_is_given_up() -> None:
-    assert of_type(preheated().wait(600.0), CloseInStore) == [CloseInStore(DIGEST)]
+def test_that_pulls_hold_back_for_half_an_hour_is_still_wanted() -> None:
+    assert of_type(preheated().wait(1800.0), CloseInStore) == []
+
+
+def test_that_the_supernode_forgot_is_given_up() -> None:
+    assert of_type(preheated().wait(4000.0), CloseInStore) == [CloseInStore(DIGEST)]
+
+
+def test_of_which_nothing_comes_without_a_supernode_is_given_up_soon() -> None:
+    script = preheated()
+    script(SupernodeLost())
+    assert of_type(script.wait(60.0), CloseInStore) == [CloseInStore(DIGEST)]
 
 
 def test_that_is_not_wanted_any_more_is_given_up_at_once() -> None:

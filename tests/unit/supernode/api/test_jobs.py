@@ -114,6 +114,7 @@ async def test_a_job_is_cancelled_and_stays_in_the_history(tmp_path: Path, origi
         ({"image": "app:1", "by": "soon"}, "by:"),
         ({"image": "app:1", "by": "2999-01-01T00:00:00"}, "zone"),
         ({"image": "app:1", "by": "2001-01-01T00:00:00Z"}, "over"),
+        ({"image": "app:1", "by": "9999-12-31T23:59:59-23:00"}, "calendar"),
         ({"image": "app:1", "colour": 1}, "colour"),
     ],
 )

@@ -25,7 +25,7 @@ from supernode.jobs.contract import (
     Wakeup,
 )
 from supernode.jobs.job import Job, JobBlob, JobState, Wish, load
-from supernode.jobs.machine import ACTIVE_MAX, ATTEMPTS_MAX, BACKOFF_S, HISTORY_MAX, STALL_S, Jobs
+from supernode.jobs.machine import ACTIVE_MAX, ATTEMPTS_MAX, BACKOFF_S, HISTORY_MAX, PARTS_MAX, STALL_S, Jobs
 
 if TYPE_CHECKING:
     import pytest
@@ -95,6 +95,14 @@ def test_a_job_is_done_once_every_node_has_every_blob() -> None:
     assert job.state is JobState.RUNNING
     desk.end(job, "n2")
     assert (job.state, job.nodes_done, job.nodes_count, job.size_bytes) == (JobState.DONE, 2, 2, 150)
+
+
+def test_more_blobs_of_nodes_than_can_be_looked_after_fail_at_once() -> None:
+    desk = Desk()
+    job = desk.submit()
+    commands = desk.resolve(job, tuple(map(str, range(PARTS_MAX // len(BLOBS) + 1))))
+    assert (job.state, "name a zone" in job.error) == (JobState.FAILED, True)
+    assert not any(isinstance(command, Fetch) for command in commands)
 
 
 def test_what_a_node_holds_is_told_blob_by_blob() -> None:
