@@ -41,6 +41,8 @@ CLIENTS: Final = GoProgram(
     folder=Path(__file__).parent / "go_clients",
     also=(("oras.land/oras", "v1.3.6"), ("github.com/containerd/stargz-snapshotter", "v0.19.1")),
 )
+# Renders and lints Helm charts: see the folder. The whole of Helm takes twice as long to build.
+HELM: Final = GoProgram("helm", "helm.sh/helm/v3", "v3.20.2", folder=Path(__file__).parent / "go_helm")
 
 
 def built(wanted: GoProgram) -> Path:
@@ -58,7 +60,7 @@ def main() -> None:
     if find_program("go") is None:
         return  # which was said, or is what a test says
     with workshop() as place:
-        for each in (OLAREG, DISTRIBUTION_3, CLIENTS):
+        for each in (OLAREG, DISTRIBUTION_3, CLIENTS, HELM):
             begun_s = time.monotonic()
             try:
                 if each.built(_say, place):
