@@ -43,8 +43,6 @@ FRAME_MAX_BYTES: Final = 9000
 # What TCP hands down at a time at most, and what a bucket must have room for twice.
 _PACKET_MAX_BYTES: Final = 65_000
 _BURST_FRAMES: Final = 4
-# The length of a Linux interface's queue unless told otherwise.
-_DEEP_FRAMES: Final = 1000
 _BURST_S: Final = 0.02
 _NEIGHBOURS: Final = {
     f"net/ipv4/neigh/default/gc_thresh{number}": limit for number, limit in ((1, 65536), (2, 131072), (3, 262144))
@@ -123,7 +121,7 @@ class Network:
             # Not to answer for the control address on the other interface.
             _set("net/ipv4/conf/all/arp_ignore", 1)
             batch("ip", self._configure(place, number, rate))
-            batch("tc", [self._shape("eth0", rate, deep=place is self.origin)])
+            batch("tc", [self._shape("eth0", rate), "qdisc add dev eth0 parent 1: pfifo_fast"])
 
     def _build_hub(self) -> None:
         enter(self._hub)
@@ -170,16 +168,16 @@ class Network:
                 lines.append(f"neigh add {_CONTROL[other]} lladdr {mac} dev {device} nud permanent")
         return lines
 
-    def _shape(self, device: str, rate_bytes_s: float, *, deep: bool = False) -> str:
-        """`deep`: a server's own queue, which drops nothing, as there TCP keeps two segments a flow in it at most.
+    def _shape(self, device: str, rate_bytes_s: float) -> str:
+        """A switch's queue: 50 ms, first come first served. A place's own end gets the kernel's own in its stead.
 
-        The origin has 200 flows in native mode. A queue of 50 ms would refuse most of their segments within the sender,
-        whose kernel then gives connections up that the server has closed (TCPAbortOnTimeout), and clients hang.
+        That one has priorities, and room for 1,000 frames: TCP keeps two segments a flow in it at most. The origin has
+        200 flows in native mode. A queue of 50 ms would refuse most of their segments within the sender, whose kernel
+        then gives connections up that the server has closed (TCPAbortOnTimeout), and clients hang.
         """
         burst = self._burst(rate_bytes_s)
         rate = f"{round(rate_bytes_s * 8)}bit"
-        queue = f"limit {_DEEP_FRAMES * (self._mtu + ETHERNET_BYTES)}" if deep else f"latency {LATENCY_S * 1000:g}ms"
-        return f"qdisc replace dev {device} root tbf rate {rate} burst {burst} {queue}"
+        return f"qdisc replace dev {device} root handle 1: tbf rate {rate} burst {burst} latency {LATENCY_S * 1000:g}ms"
 
     def _burst(self, rate_bytes_s: float) -> int:
         return burst_bytes(rate_bytes_s, self._mtu + ETHERNET_BYTES, self._scenario.layout(0).piece_size_bytes)

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from peer.transport.member_tls import member_of
-from peer.transport.sockets import set_send_timeout, set_wake_threshold, shut_down
+from peer.transport.sockets import set_send_timeout, set_urgent, set_wake_threshold, shut_down
 from peer.transport.wire import HEAD_BYTES_MAX, HEAD_END, Answer, format_request, nonce_path, parse_answer
 from proto.bounded_dict import BoundedDict
 from proto.config.values import parse_numeric
@@ -76,6 +76,8 @@ class HttpConnection:
         try:
             self._sock = socket.socket(socket.AF_INET6 if ":" in where.host else socket.AF_INET)
             self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # Requests would else wait behind the pieces that this node sends, and acknowledgements, too.
+            set_urgent(self._sock)
             set_send_timeout(self._sock, self._connect_timeout_s)
             if self._stopped:
                 raise ConnectionLost(early=True)

@@ -16,6 +16,8 @@ from peer.transport.pace import Progress
 _TIMEVAL = struct.Struct("ll")
 _U64 = struct.Struct("Q")
 _INT = struct.Struct("i")
+# linux/pkt_sched.h; higher ones need a capability.
+_INTERACTIVE = 6
 # linux/sockios.h
 _SIOCOUTQNSD = 0x894B
 _BYTES_ACKED_AT = 120
@@ -36,6 +38,14 @@ def set_wake_threshold(sock: socket.socket, size_bytes: int) -> None:
 def set_unsent_limit(sock: socket.socket, size_bytes: int) -> None:
     """A sender waits while so many bytes have not left: what it counts as sent is on its way but for these."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, size_bytes)
+
+
+def set_urgent(sock: socket.socket) -> None:
+    """What it sends is small and waited for: it goes before whatever else waits at this machine's interface.
+
+    The priority ends there: no packet tells it. Queues of Linux that know no priorities share among connections.
+    """
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, _INTERACTIVE)
 
 
 def unsent_size(sock: socket.socket) -> int:

@@ -249,6 +249,23 @@ def test_a_connection_is_used_again(download: Download, script: Callable[..., Sc
     assert server.accepted == 1
 
 
+def test_a_request_goes_before_what_else_waits_at_the_interface(
+    download: Download, script: Callable[..., Script], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[socket.socket] = []
+
+    class Recorded(socket.socket):
+        def connect(self, address: object) -> None:
+            super().connect(address)  # type: ignore[arg-type]
+            made.append(self)
+
+    monkeypatch.setattr("peer.transport.connection.socket.socket", Recorded)
+    download.start(script([NONCE, GOOD]).address)
+    assert download.outcome().reason == ""
+    # linux/pkt_sched.h: interactive.
+    assert [sock.getsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY) for sock in made] == [6]
+
+
 def test_a_warm_connection_that_was_closed_is_replaced(download: Download, script: Callable[..., Script]) -> None:
     server = script([NONCE, format_refusal(503, "busy", keep_alive=True)], [NONCE, GOOD])
     download.start(server.address)
