@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
+import benchmarks.console
 import benchmarks.dataplane.command
 import benchmarks.fanout.command
 import benchmarks.fanout.piece
@@ -34,6 +35,7 @@ class Benchmark(Protocol):
 
 
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
+    "console": benchmarks.console,
     "dataplane": benchmarks.dataplane.command,
     "fanout": benchmarks.fanout.command,
     "fit": benchmarks.simulator.fit_command,

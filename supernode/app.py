@@ -41,6 +41,11 @@ from supernode.api.listener import HEAD_LINE_BYTES_MAX, KEEPALIVE_S, Listener
 from supernode.api.parts import ApiParts
 from supernode.api.routes import CHANGES, REMOVALS, ROUTES
 from supernode.api.sessions import SessionServer
+from supernode.console import pages
+from supernode.console.feed import Feed
+from supernode.console.logins import Logins
+from supernode.console.parts import Console
+from supernode.console.snapshot import Snapshots, View
 from supernode.control.announcements import Announcements, Policy
 from supernode.control.control import Control
 from supernode.control.delivery import PieceDelivery
@@ -112,6 +117,7 @@ class Supernode:
         self.metrics = Metrics()
         self.api_address = ""
         self.upload_address = ""
+        self._started_s = time.monotonic()
 
     def open(self) -> None:
         """Blocking: take the data folder, open store, state and both ports. Raises ConfigError."""
@@ -171,7 +177,7 @@ class Supernode:
             seed_upload_slots=config.upload_slots,
             seed_upload_rate_bytes_s=float(config.upload_rate_bytes_s) or None,
         )
-        scheduler = parameters.build()
+        scheduler = self._machine = parameters.build()
         if config.event_log is None:
             return scheduler
         header = Header(parameters, VERSION, platform.python_version(), time.time())
@@ -193,7 +199,7 @@ class Supernode:
             rate_min_bytes_s=config.origin_rate_min_bytes_s,
             logins=self._logins.login,
         )
-        self._limited = origins.limited
+        self._limited, self._upstreams = origins.limited, origins.rows
         self._origin = OriginFetcher(
             origins,
             ReadSettings(self._count_origin_bytes),
@@ -257,6 +263,7 @@ class Supernode:
 
     async def _serve_api(self) -> None:
         control, members = self._control, self.members
+        console = self._console = Console(pages.load(), Feed(Snapshots(self._view()).make), Logins())
         parts = ApiParts(
             self.health,
             self.metrics,
@@ -265,14 +272,15 @@ class Supernode:
             control.seed_reach,
             self._sessions.serve,
             self._epoch,
-            time.monotonic(),
+            self._started_s,
             members,
             lambda result: self.metrics.joins.labels(result).inc(),
             self._login_problems,
             self._limited,
             self.jobs,
+            console,
         )
-        decide = Access(members).middleware(lambda request: listener.spoke(request))
+        decide = Access(members, console.logins).middleware(lambda request: listener.spoke(request))
         app = web.Application(middlewares=[decide], client_max_size=REQUEST_BYTES_MAX)
         add_routes(app, ROUTES, parts, changes=CHANGES, removals=REMOVALS)
         self._runner = QuietRunner(
@@ -293,6 +301,24 @@ class Supernode:
             )
             self._watching.add_done_callback(self._watch_ended)
 
+    def _view(self) -> View:
+        """What the console looks at."""
+        control, machine = self._control, self._machine
+        return View(
+            control.nodes,
+            control.swarms,
+            control.seed_reach,
+            machine.copies,
+            machine.link_speeds,
+            self._uplink_rate,
+            self._upstreams,
+            lambda: self.health.problem,
+            self._epoch,
+            self._started_s,
+            "open" if self.members is None else "tokens",
+            self.config.origin_price,
+        )
+
     def _watch_ended(self, task: asyncio.Task[None]) -> None:
         """Revoked nodes would stay members from here on."""
         if not task.cancelled() and task.exception() is not None:
@@ -307,6 +333,9 @@ class Supernode:
     def _renew_certificates(self) -> None:
         for session in self._control.nodes:
             session.send(self._sessions.certificate_due())
+
+    def _uplink_rate(self) -> float:
+        return float(self.config.upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S)
 
     def _is_encrypted(self, digest: Digest) -> bool:
         """Whether a blob's pieces leave by TLS alone; from any thread."""
@@ -330,7 +359,7 @@ class Supernode:
             observer=self.metrics,
             delivery=self._delivery,
             forget_public=self._public_access.forget,
-            uplink_rate=lambda: float(self.config.upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S),
+            uplink_rate=self._uplink_rate,
             recover_until=time.monotonic() + self.config.recovery_s,
             seed_address=self._seed_address.seen_at,
             seed_connected=self._upload.is_connected,
@@ -363,6 +392,7 @@ class Supernode:
         return await close_in_time(self._closing)
 
     async def _end_sessions(self, runner: web.AppRunner) -> None:
+        self._console.feed.end()
         if self._listener is not None:
             await self._listener.close()
         if self._watching is not None:

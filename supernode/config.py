@@ -13,12 +13,14 @@ from proto.config.settings import default_data_dir, option
 from proto.config.values import (
     HostPort,
     Network,
+    Price,
     one_of,
     parse_bool,
     parse_duration,
     parse_int,
     parse_network,
     parse_path,
+    parse_price,
     parse_size,
     within,
 )
@@ -91,6 +93,12 @@ class SupernodeConfig(ServiceSettings):
         within(parse_size, EVENT_LOG_BYTES_MIN, math.inf, "at least 64KiB"),
         256 << 20,
         "limit of that file, bytes: 4 million leases; recording stops there",
+    )
+    origin_price: Price | None = option(
+        parse_price,
+        None,
+        "what a GB from the origins costs, such as 0.09 USD: the console says what was saved",
+        metavar="PRICE",
     )
 
 

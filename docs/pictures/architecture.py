@@ -26,9 +26,9 @@ class Arrow(NamedTuple):
     both: bool = True
 
 
-WIDTH, HEIGHT = 1340, 680
+WIDTH, HEIGHT = 1340, 770
 BOX_HEIGHT = 46
-FRAMES = (("node: layercast-peer", 180, 84, 460, 556), ("supernode: layercast-supernode", 836, 84, 484, 556))
+FRAMES = (("node: layercast-peer", 180, 84, 460, 646), ("supernode: layercast-supernode", 836, 84, 484, 646))
 BOXES = (
     Box("client", "docker, containerd, ...", 8, 130, 150),
     Box("origin", "registry or directory", 645, 10, 180),
@@ -52,6 +52,8 @@ BOXES = (
     Box("supernode.event_log", "record and replay", 1100, 460, 200),
     Box("supernode.api", "its port: who may ask what", 860, 570, 200),
     Box("supernode.membership", "authority, tokens, members", 1100, 570, 200),
+    Box("supernode.jobs", "preheats: images before clients", 860, 660, 200),
+    Box("supernode.console", "what operators see", 1100, 660, 200),
 )
 ARROWS = (
     Arrow(((158, 153), (200, 153)), "/v2/", (179, 147)),
@@ -75,6 +77,8 @@ ARROWS = (
     Arrow(((620, 580), (630, 580), (630, 275), (620, 275)), "certificate", (668, 540), both=False),
     Arrow(((200, 593), (190, 593), (190, 165), (200, 165))),
     Arrow(((1060, 593), (1100, 593))),
+    Arrow(((960, 616), (960, 660))),
+    Arrow(((1060, 610), (1110, 660))),
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from peer.registry.queues import UpstreamQueues, ignore
 from proto.errors import RemoteError, UpstreamError, UpstreamKind
@@ -103,6 +103,24 @@ class Origins:
     def limited(self) -> dict[str, float]:
         """Upstreams that answered 429, and for how many seconds they want no questions."""
         return self._registries.pauses.limited()
+
+    def rows(self) -> dict[str, dict[str, Any]]:
+        """How each upstream does that was asked since the start, for operators: by host.
+
+        `waiting` by the kind of work, `failures` by UpstreamKind, `retry_after_s`: it wants no questions for so long.
+        """
+        waiting, failures, limited = self.queues.all_waiting(), self._registries.failures.rows(), self.limited()
+        return {
+            host: {
+                "waiting": waiting.get(host, {}),
+                "failures": {},
+                "last_failure": "",
+                "last_failure_ago_s": None,
+                **failures.get(host, {}),
+                "retry_after_s": round(limited[host], 1) if host in limited else None,
+            }
+            for host in {*waiting, *failures, *limited}
+        }
 
     def close(self) -> None:
         """Join the threads, whose work was cancelled, and close idle connections."""

@@ -115,6 +115,14 @@ class UpstreamQueues:
         """How much waits for its turn."""
         return self._waiting[work, upstream]
 
+    def all_waiting(self) -> dict[str, dict[str, int]]:
+        """The same of all upstreams that were ever asked, by upstream and work."""
+        found: dict[str, dict[str, int]] = {}
+        with self._lock:
+            for (work, upstream), count in self._waiting.items():
+                found.setdefault(upstream, {})[work.value] = count
+        return found
+
     def close(self) -> None:
         """Drop what waits, and join the threads; who gave them work has cancelled it."""
         with self._lock:

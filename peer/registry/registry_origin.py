@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 from peer.registry.addresses import upstream_endpoint
 from peer.registry.base import ANYONE, OriginAnswer, OriginRefused
 from peer.registry.blob_body import HttpBody, http_body, is_encoded
+from peer.registry.failures import Failures
 from peer.registry.pauses import Pauses
 from peer.registry.redirects import REDIRECT_STATUSES, REDIRECTS_MAX, lines_for, redirect_target, url_target
 from peer.registry.relayed import BODY_BYTES_MAX, RelayClient, as_sent
@@ -109,6 +110,7 @@ class RegistryClients:
         self._login_tokens: dict[Login, AnonymousTokens] = {}
         self._lock = threading.Lock()
         self.pauses = Pauses()
+        self.failures = Failures()
         self.lines = (
             ("User-Agent", user_agent),
             ("Accept", "*/*"),
@@ -408,6 +410,7 @@ class RegistryOrigin:
             yield
         except UpstreamError as error:
             pauses.heed(key, error)
+            self._clients.failures.count(self.host, error)
             raise
         pauses.given(key)
 

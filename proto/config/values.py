@@ -18,6 +18,7 @@ N = TypeVar("N", int, float)
 Network: TypeAlias = IPv4Network | IPv6Network
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z/]*)")
+_PRICE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)\s+(\w{1,8}|[$€£¥])")
 _SIZE_UNITS = {
     "": 1.0,
     "b": 1.0,
@@ -45,12 +46,31 @@ class HostPort:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Of a GB, 10^9 bytes."""
+
+    per_gb: float
+    currency: str
+
+    def __str__(self) -> str:
+        return f"{self.per_gb:g} {self.currency}"
+
+
 def _number(text: str, units: dict[str, float], expected: str) -> float:
     match = _NUMBER.fullmatch(text.strip())
     value = float(match[1]) * units.get(match[2].lower(), math.nan) if match else math.nan
     if not math.isfinite(value):
         raise ValueError(expected)
     return value
+
+
+def parse_price(text: str) -> Price:
+    """`0.09 USD`: of a GB."""
+    match = _PRICE.fullmatch(text.strip())
+    if match is None:
+        raise ValueError("expected what a GB costs, and the currency, such as 0.09 USD")
+    return Price(float(match[1]), match[2])
 
 
 def parse_size(text: str) -> int:

@@ -1,7 +1,8 @@
 """Who asks, and what of the HTTP API is theirs: members, operators, strangers. Decided before a handler is called.
 
 A member shows a certificate of this cluster that was not revoked. An operator connects from this machine, or shows the
-operator's token. With --open everybody is an operator. It knows no sessions.
+operator's token, or a cookie that the console gave for it, which is good for reading alone. With --open everybody is an
+operator. It knows no sessions.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import hdrs, web
 
 from proto.wire.join import REFUSAL_HEADER
+from supernode.console.logins import COOKIE
 from supernode.membership.admission import revoked_text
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from aiohttp.typedefs import Handler, Middleware
 
+    from supernode.console.logins import Logins
     from supernode.membership.members import Member, Members
 
 
@@ -53,7 +56,11 @@ _NEEDED: Final = {
     "/v1/status": Rank.STRANGER,
     "/v1/session": Rank.MEMBER,
     "/v1/renew": Rank.MEMBER,
+    # What a browser needs to ask for the token.
+    "/ui": Rank.STRANGER,
+    "/ui/logout": Rank.STRANGER,
 }
+_FILES: Final = "/ui/"
 _JOIN_FIRST: Final = (
     "this supernode admits members only: give the peer a join token (layercast-supernode token create; --join-file), "
     "or start supernode and peers with --open to try things out"
@@ -67,8 +74,9 @@ _READ_BY_MEMBERS: Final = (
 class Access:
     """`members` is None with --open."""
 
-    def __init__(self, members: Members | None) -> None:
+    def __init__(self, members: Members | None, logins: Logins) -> None:
         self._members = members
+        self._logins = logins
 
     def middleware(self, spoke: Callable[[web.Request], None]) -> Middleware:
         """Decides for every request. `spoke` is told of each: its connection is no silent one."""
@@ -79,7 +87,7 @@ class Access:
             caller = request[_CALLER] = self.caller(request)
             if caller.revoked and caller.member is not None:
                 return refused(403, revoked_text(caller.member.peer))
-            needed = _NEEDED.get(request.path, Rank.OPERATOR)
+            needed = Rank.STRANGER if _is_file(request) else _NEEDED.get(request.path, Rank.OPERATOR)
             if self._members is not None and caller.rank < needed:
                 return refused(403, _JOIN_FIRST if needed is Rank.MEMBER else _READ_BY_MEMBERS)
             try:
@@ -108,9 +116,15 @@ class Access:
             member = self._members.member(certificate)
             revoked = self._members.is_revoked(member.peer)
             return Caller(Rank.STRANGER if revoked else Rank.MEMBER, member, revoked)
-        if _is_local(request) or (tls is not None and self._shows_token(request)):
+        if _is_local(request):
+            return Caller(Rank.OPERATOR)
+        if tls is not None and (self._shows_token(request) or self._is_logged_in(request)):
             return Caller(Rank.OPERATOR)
         return Caller(Rank.STRANGER)
+
+    def _is_logged_in(self, request: web.Request) -> bool:
+        """At the console, which reads: a page elsewhere cannot have a browser change anything in its user's name."""
+        return request.method in (hdrs.METH_GET, hdrs.METH_HEAD) and self._logins.holds(request.cookies.get(COOKIE, ""))
 
     def _shows_token(self, request: web.Request) -> bool:
         assert self._members is not None
@@ -119,6 +133,11 @@ class Access:
         # What is no UTF-8 comes as surrogates, and is no token.
         shown = token.strip().encode("utf-8", "surrogateescape")
         return kind.lower() == "bearer" and hmac.compare_digest(shown, wanted.encode())
+
+
+def _is_file(request: web.Request) -> bool:
+    """Of the console: the same for everybody."""
+    return request.method in (hdrs.METH_GET, hdrs.METH_HEAD) and request.path.startswith(_FILES)
 
 
 def caller_of(request: web.Request) -> Caller:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from supernode.console.parts import Console
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.seed_reach import SeedReach
     from supernode.control.swarm_registry import SwarmRegistry
@@ -43,4 +44,5 @@ class ApiParts(ServiceParts):
     # For how many seconds upstreams want no questions.
     limited: Callable[[], Mapping[str, float]]
     jobs: Execution
+    console: Console
     checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CHECKS_AT_ONCE))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from proto.runtime.http_api import COMMON_ROUTES
 from supernode.api.check import check
+from supernode.api.console import events, login, logout, page, snapshot, to_page
 from supernode.api.jobs import cancel, job, jobs, submit
 from supernode.api.membership import authorities, join, renew
 from supernode.api.nodes import nodes
@@ -22,6 +23,11 @@ ROUTES: Final[tuple[Route[ApiParts], ...]] = (
     ("/api/v1/jobs", jobs),
     ("/api/v1/jobs/{number}", job),
     ("/api/v1/openapi.json", openapi),
+    ("/api/v1/console", snapshot),
+    ("/api/v1/console/events", events),
+    ("/ui", to_page),
+    ("/ui/", page),
+    ("/ui/{file}", page),
     ("/v1/ca", authorities),
     ("/v1/check", check),
     ("/v1/nodes", nodes),
@@ -31,6 +37,8 @@ ROUTES: Final[tuple[Route[ApiParts], ...]] = (
 # By POST.
 CHANGES: Final[tuple[Route[ApiParts], ...]] = (
     ("/api/v1/jobs", submit),
+    ("/ui/login", login),
+    ("/ui/logout", logout),
     ("/v1/join", join),
     ("/v1/renew", renew),
 )

@@ -93,7 +93,7 @@ class Participation:
         """
         if self._swarms.numbered(swarm.number) is not swarm:
             return
-        if swarm.wanted_changed():
+        if swarm.wanted_changed(self._ports.clock()):
             if swarm.pinned:
                 self._ports.seed.pin(swarm.digest, swarm.layout)
             else:

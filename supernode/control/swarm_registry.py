@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 from proto.ids import PeerId, PeerName, peer_name
 from proto.owners import owners
 from proto.pieces import mask_of
-from proto.wire.messages import HOLDERS_MAX, Source
+from proto.wire.messages import HOLDERS_MAX, SEED_NODE, Source
 from supernode.control.piece_hashes import BlobHashes
+from supernode.control.traffic import Rush, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from peer.transport.base import PieceSource
     from proto.ids import Digest
     from proto.pieces import PieceLayout
+    from proto.wire.messages import Stored
+    from supernode.control.peer_session import PeerLease
     from supernode.control.piece_hashes import Signer
     from supernode.state.base import SavedSwarm
 
@@ -172,6 +175,11 @@ class OpenSwarm:
     # By piece who gave it to the seed, and its hash.
     doubted: bool = False
     given: dict[int, tuple[PeerId, bytes]] = field(default_factory=dict)
+    # Pieces (mask) that the seed brings from members, since together they are the blob.
+    brought: int = 0
+    traffic: Traffic = field(default_factory=Traffic)
+    # None until somebody waits for it.
+    rush: Rush | None = None
     # Members that may be named as holders, by number, sorted.
     _holders: list[int] = field(default_factory=list)
     # The owners among them, once somebody asked.
@@ -327,9 +335,11 @@ class OpenSwarm:
             self.recorded.discard(peer)
         return True
 
-    def wanted_changed(self) -> bool:
+    def wanted_changed(self, now: float) -> bool:
         """Whether somebody wants it now and nobody did before, or the other way round; `pinned` says which."""
         before, self.pinned = self.pinned, self.layout.count > 0 and self.wanted_by > 0
+        if self.pinned and not before:
+            self.rush = Rush(now, self.traffic.came, cold=not any(member.held for member in self.members.values()))
         return before is not self.pinned
 
     def begin_at(self, upstream: str, now: float) -> None:
@@ -569,6 +579,8 @@ class SwarmRegistry:
         self._by_digest: dict[Digest, OpenSwarm] = {}
         self._by_number: dict[int, OpenSwarm] = {}
         self._next_number = 1
+        # Of all there ever were.
+        self.traffic = Traffic()
         self._opened_by: Counter[str] = Counter()
 
     def open(self, digest: Digest, layout: PieceLayout, opener: str = "") -> OpenSwarm:
@@ -588,6 +600,27 @@ class SwarmRegistry:
         self._opened_by[swarm.opener] -= 1
         if not self._opened_by[swarm.opener]:
             del self._opened_by[swarm.opener]
+
+    def count_stored(self, swarm: OpenSwarm, member: SwarmMember, stored: Stored, lease: PeerLease | None) -> None:
+        """A member reports a piece. Of a lease that has ended here meanwhile it was a node that sent it, most likely."""
+        if (member.held | member.unproven) >> stored.piece & 1:
+            return
+        size_bytes = swarm.layout.length(stored.piece)
+        for traffic in (swarm.traffic, self.traffic):
+            if not stored.lease:
+                traffic.own += size_bytes
+            elif lease is not None and lease.source == SEED_NODE:
+                traffic.supernode += size_bytes
+            else:
+                traffic.nodes += size_bytes
+
+    def count_fetched(self, swarm: OpenSwarm, piece: int) -> None:
+        """The seed stored a piece that no lease brought: from the origin, if not from members."""
+        if (swarm.seed_held | swarm.brought) >> piece & 1:
+            return
+        size_bytes = swarm.layout.length(piece)
+        swarm.traffic.origin += size_bytes
+        self.traffic.origin += size_bytes
 
     def opened_by(self, opener: str) -> int:
         """How many of the open ones were opened for nodes at this address."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from peer.transport.base import PieceSource
 from proto.bounded_dict import BoundedDict
 from proto.ids import peer_name, short_peer
+from proto.pieces import mask_of
 from proto.wire.messages import FetchReason, Source, Vouched
 from supernode.scheduler import contract
 from supernode.scheduler.contract import SEED, FailReason
@@ -143,6 +144,7 @@ class Verification:
             return
         self._end_claim(found, piece, piece_hash)
         self._participation.learn_hashes(found, piece, piece_hash)
+        self._swarms.count_fetched(found, piece)
         found.seed_stored(piece, self._ports.clock(), content)
         if not found.seed_out_of_reach:
             self._ports.post(contract.PieceStored(swarm, SEED, piece))
@@ -162,11 +164,13 @@ class Verification:
         givers = {peer for peer, _ in given.values()}
         for peer in refused - givers:
             self._remember(self._useless, peer)
+        swarm = self._swarms.of(digest)
+        if matches and swarm is not None:
+            swarm.brought |= mask_of(given)
         if matches is not False:
             return
         self._ask_origin_first(digest)
         logger.warning("offers_dropped digest=%s peers=%s", digest.short, ",".join(sorted(map(short_peer, givers))))
-        swarm = self._swarms.of(digest)
         if swarm is not None and swarm.claims:
             # Others took them for the blob. Nobody else may have made them, so that nobody else is to blame.
             for author in {claim.author for claim in swarm.claims.values()}:

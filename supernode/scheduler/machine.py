@@ -126,6 +126,16 @@ class Scheduler:
         """Recent happenings of one piece, oldest first."""
         return self._state.stories.of(swarm, piece)
 
+    def copies(self, swarm: int) -> list[int]:
+        """From how many nodes each piece can be had, the seed included; empty for a swarm that is not known."""
+        known = self._state.swarms.get(swarm)
+        return [] if known is None else [holders.bit_count() for holders in known.holders]
+
+    def link_speeds(self, peer: int) -> tuple[float, float]:
+        """What a node's uplink and downlink carry as far as known, bytes/s; 0.0 where nothing is."""
+        node = self._state.nodes.get(peer)
+        return (0.0, 0.0) if node is None else (node.up.speed(), node.down.speed())
+
     def ignored(self) -> list[str]:
         """Recent events that named what the machine does not know."""
         return self._state.stories.nowhere()
