@@ -211,8 +211,8 @@ class ConsoleServer:
         feed, logins = Feed(self._make, interval_s=self._interval_s), Logins()
         app = web.Application(middlewares=[Access(None, logins).middleware(lambda request: None)])
         routes = (
-            ("/api/v1/console", snapshot),
-            ("/api/v1/console/events", events),
+            ("/v1/console", snapshot),
+            ("/v1/console/events", events),
             ("/ui/", page),
             ("/ui/{file}", page),
         )
@@ -244,7 +244,7 @@ def _viewers(server: ConsoleServer, count: int) -> Iterator[None]:
     sockets, threads = [], []
     for _ in range(count):
         opened = socket.create_connection((host, int(port)))
-        opened.sendall(f"GET /api/v1/console/events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        opened.sendall(f"GET /v1/console/events HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
         if not opened.recv(1 << 10).startswith(b"HTTP/1.1 200 "):
             raise LayercastError("the console gives no events")
         sockets.append(opened)

@@ -602,7 +602,7 @@ class SwarmRegistry:
             del self._opened_by[swarm.opener]
 
     def count_stored(self, swarm: OpenSwarm, member: SwarmMember, stored: Stored, lease: PeerLease | None) -> None:
-        """A member reports a piece. Of a lease that has ended here meanwhile it was a node that sent it, most likely."""
+        """A member reports a piece. Of a lease that has ended here meanwhile a node sent it, most likely."""
         if (member.held | member.unproven) >> stored.piece & 1:
             return
         size_bytes = swarm.layout.length(stored.piece)

@@ -1,7 +1,7 @@
 // Where snapshots come from: server-sent events, and the login that they need. It knows nothing of what is in them.
 
-const EVENTS = "/api/v1/console/events";
-const SNAPSHOT = "/api/v1/console";
+const EVENTS = "/v1/console/events";
+const SNAPSHOT = "/v1/console";
 const AGAIN_MS = 5000;
 
 // `show(snapshot)`, `ask()` for a login, `say(text)` how the connection is.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.support.fake_origin import FakeOrigin
 
 pytestmark = pytest.mark.asyncio
-SNAPSHOT, EVENTS = "/api/v1/console", "/api/v1/console/events"
+SNAPSHOT, EVENTS = "/v1/console", "/v1/console/events"
 
 
 @pytest.fixture
