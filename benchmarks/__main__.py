@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 import benchmarks.console
 import benchmarks.dataplane.command
 import benchmarks.fanout.command
+import benchmarks.fanout.image
 import benchmarks.fanout.piece
 import benchmarks.joining
 import benchmarks.lazy
@@ -39,6 +40,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "dataplane": benchmarks.dataplane.command,
     "fanout": benchmarks.fanout.command,
     "fit": benchmarks.simulator.fit_command,
+    "image": benchmarks.fanout.image,
     "joining": benchmarks.joining,
     "lazy": benchmarks.lazy,
     "piece": benchmarks.fanout.piece,

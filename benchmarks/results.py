@@ -25,6 +25,8 @@ class NodeTimes:
     # slow, corrupt, left: what the scenario did to it; empty for a sound node.
     fate: str = ""
     error: str = ""
+    # From the request for a layer to its first byte: the median of the node's layers.
+    layer_wait_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import http.client
 import json
 import os
 import socket
+import statistics
 import sys
 import threading
 import time
@@ -50,13 +51,16 @@ class Pull:
     first_byte_s: float = 0.0
     completed_s: float = 0.0
     error: str = ""
+    # From the request for each layer to its first byte.
+    waits_s: list[float] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def first_byte(self) -> None:
-        """A byte of a layer is here."""
+    def first_byte(self, asked_s: float) -> None:
+        """A byte of a layer is here that was asked for then."""
         now_s = time.monotonic()
         with self.lock:
             self.first_byte_s = self.first_byte_s or now_s
+            self.waits_s.append(now_s - asked_s)
 
 
 class Clients:
@@ -113,7 +117,8 @@ class Clients:
         except (PullError, OSError) as error:
             pull.error = f"{error}"
         asked_s, first_byte_s, completed_s = pull.asked_s, pull.first_byte_s, pull.completed_s
-        times = {"asked_s": asked_s, "first_byte_s": first_byte_s, "completed_s": completed_s}
+        wait_s = statistics.median(pull.waits_s) if pull.waits_s else 0.0
+        times = {"asked_s": asked_s, "first_byte_s": first_byte_s, "completed_s": completed_s, "wait_s": wait_s}
         self._say({"node": pull.node, "has": "layers", "error": pull.error, **times})
 
     def _read_manifest(self, connection: Connection) -> None:
@@ -207,11 +212,12 @@ def fetch(connection: Connection, path: str, accept: str = "*/*") -> bytes:
 def pull_blob(connection: Connection, path: str, digest: str, pull: Pull) -> None:
     """A layer, hashed and thrown away. Raises PullError, OSError."""
     algorithm, _, wanted = digest.partition(":")
+    asked_s = time.monotonic()
     hasher, response = hashlib.new(algorithm), connection.ask(path)
     size_bytes = response.length or 0
     first = response.read(1)
     if first:
-        pull.first_byte()
+        pull.first_byte(asked_s)
     hasher.update(first)
     received, buffer = len(first), memoryview(bytearray(_READ_BYTES))
     while received < size_bytes:

@@ -108,8 +108,10 @@ class Pulling(Closing):
             self._since(message[key]) for key in ("asked_s", "first_byte_s", "completed_s")
         )
         completed_s = None if error else completed_s
+        wait_s = message["wait_s"]
+        assert isinstance(wait_s, float)
         self._ended[node] = NodeTimes(
-            node, self._class_name(node), asked_s or 0.0, first_byte_s, completed_s, error=error
+            node, self._class_name(node), asked_s or 0.0, first_byte_s, completed_s, error=error, layer_wait_s=wait_s
         )
 
     def _class_name(self, node: int) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.results import Mode, ModeRun, NodeTimes
     from benchmarks.scenario import Scenario
 
+_GIB = 1 << 30
 # In place of a fate, for nodes that ask when all others are complete.
 JOINER = "joiner"
 
@@ -59,6 +60,10 @@ class Summary:
     origin_gets_per_blob: float
     cross_rack_x_minimum: float | None
     reduction_vs_native: float | None
+    x_native: float | None
+    # From a layer's request to its first byte, and CPU for a node and layer; None where there is one layer.
+    layer_wait_p50_s: float | None
+    cpu_ms_per_layer: float | None
     # Nodes that failed or are not complete, but for those that left.
     errors: int
     # Empty where all nodes are alike.
@@ -105,6 +110,11 @@ class Report:
         after_origin_s = None
         if makespan_s is not None and run.origin_first_byte_s is not None:
             after_origin_s = makespan_s - run.origin_first_byte_s
+        layers = len(scenario.blobs)
+        waits = sorted(one.layer_wait_s for one in self._measured(run) if one.layer_wait_s is not None)
+        cpu_ms = None
+        if layers > 1 and run.cpu_s_per_gib is not None:
+            cpu_ms = 1000 * run.cpu_s_per_gib * scenario.size_bytes / _GIB / layers
         least_cross = limits.cross_rack_bytes * run.size_fraction if limits.cross_rack_bytes else None
         return Summary(
             run=run,
@@ -118,9 +128,12 @@ class Report:
             x_fluid=ratio(makespan_s, limits.fluid_s),
             x_piece=ratio(makespan_s, limits.piece_s),
             origin_x_size=run.origin_bytes / (scenario.size_bytes * run.size_fraction),
-            origin_gets_per_blob=run.origin_gets / len(scenario.blobs),
+            origin_gets_per_blob=run.origin_gets / layers,
             cross_rack_x_minimum=ratio(run.cross_rack_bytes, least_cross),
             reduction_vs_native=None if share is None else 1.0 - share,
+            x_native=share,
+            layer_wait_p50_s=quantile(waits, 0.5) if layers > 1 else None,
+            cpu_ms_per_layer=cpu_ms,
             errors=sum(bool(node.error) or (node.completed_s is None and node.fate != "left") for node in run.nodes),
             groups=self._groups(run),
             own_x_bound=self._own_x_bound(run),
