@@ -62,7 +62,7 @@ from supernode.origin.private_access import PrivateAccess
 from supernode.origin.public_access import PublicAccess
 from supernode.origin.sources import OriginFetcher
 from supernode.scheduler import build as scheduler_build
-from supernode.scheduler.contract import Wakeup
+from supernode.scheduler.contract import Pace, Wakeup
 from supernode.scheduler.settings import SchedulerSettings
 from supernode.seed import Seed
 from supernode.seed_address import LOOK_UP_EVERY_S, SeedAddress
@@ -348,6 +348,13 @@ class Supernode:
         except RemoteError:
             return False
 
+    def _pace(self) -> Pace | None:
+        """At which a blob's pieces will travel, as far as measured: no faster than they come from the origin."""
+        leases, origin_bytes_s = self._machine.pace(), self._seed.origin_rate.bytes_s()
+        if leases is None or not origin_bytes_s:
+            return None
+        return Pace(min(leases.rate_bytes_s, origin_bytes_s), leases.lease_s)
+
     def _ports(self) -> ControlPorts:
         return ControlPorts(
             post=self._driver.post,
@@ -366,6 +373,7 @@ class Supernode:
             announced_max=self.limits.announced_max,
             has_login=self._has_login,
             preheat_ended=lambda peer, ended: self.jobs.preheat_ended(peer, ended),
+            pace=self._pace,
         )
 
     async def reload(self, config: SupernodeConfig) -> None:

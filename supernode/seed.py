@@ -24,6 +24,7 @@ from proto.pieces import PieceLayout, indices, mask_of, runs
 from proto.wire.messages import FetchReason
 from supernode.control.swarm_registry import SeedBlob
 from supernode.gathered_blob import UNLEASED, GatheredBlob
+from supernode.origin.rate import OriginRate
 from supernode.origin.sources import is_refusal
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Seed:
         self._events: Verification | None = None
         self._lock = threading.Lock()
         self._closing = False
+        self.origin_rate: Final = OriginRate()
         self._pins: dict[Digest, BlobHandle] = {}
         # What is to be pinned: threads may run in another order than their work was submitted.
         self._wanted: set[Digest] = set()
@@ -329,7 +331,7 @@ class Seed:
         try:
             pieces = fetch.pieces & ~mask_of(fetch.offers)
             if pieces:
-                self._fetch(handle, fetch.sources, pieces, stored, fetch.cancel, came, private=fetch.private)
+                self._ask_origin(handle, fetch, pieces, stored, came)
             if fetch.offers:
                 self._take_offered(handle, fetch, stored, came)
         except FetchCancelled:
@@ -342,6 +344,22 @@ class Seed:
         logger.info("origin_fetch_done digest=%s elapsed_s=%.3f", digest.short, time.monotonic() - started_s)
         return None
 
+    def _ask_origin(
+        self, handle: BlobHandle, fetch: _OriginFetch, pieces: int, stored: OnPiece, came: Callable[[], None]
+    ) -> None:
+        """Bring these pieces from the origin. Raises UpstreamError, LocalError, FetchCancelled."""
+        first_s = 0.0
+
+        def chunk_came() -> None:
+            nonlocal first_s
+            first_s = first_s or time.monotonic()
+            came()
+
+        self._fetch(handle, fetch.sources, pieces, stored, fetch.cancel, chunk_came, private=fetch.private)
+        layout = handle.layout
+        size_bytes = min(layout.size_bytes, pieces.bit_count() * layout.piece_size_bytes)
+        self.origin_rate.came(size_bytes, time.monotonic() - first_s)
+
     def _take_offered(self, handle: BlobHandle, fetch: _OriginFetch, stored: OnPiece, came: Callable[[], None]) -> None:
         """Bring what members offer, and from the origin what they do not give; store it if the whole is the blob.
 
@@ -353,7 +371,7 @@ class Seed:
                 gathered.bring(self._transport, self._signer.ticket(handle.digest, self._signer.peer), fetch.cancel)
                 given = mask_of(gathered.given)
                 if rest := left & ~given:
-                    self._fetch(handle, fetch.sources, rest, stored, fetch.cancel, came, private=fetch.private)
+                    self._ask_origin(handle, fetch, rest, stored, came)
                 whole = given | handle.held == handle.layout.full_mask
                 matches = gathered.matches(fetch.cancel) if given and whole else None
                 refused = frozenset(gathered.refused)
@@ -363,7 +381,7 @@ class Seed:
         except (LocalError, PieceCorrupt) as error:
             logger.warning("offers_not_used digest=%s error=%s", handle.digest.short, error)
         if left := left & ~handle.held:
-            self._fetch(handle, fetch.sources, left, stored, fetch.cancel, came, private=fetch.private)
+            self._ask_origin(handle, fetch, left, stored, came)
 
     def also_wanted(self, fetch_id: int, asker: PeerName) -> None:
         """See SeedWork."""

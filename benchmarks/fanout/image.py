@@ -1,6 +1,7 @@
-"""`layercast-bench image`: an image of many small layers to cold nodes at once, on loopback, beside pulling it directly.
+"""`layercast-bench image`: an image of many small layers to cold nodes at once, on loopback, beside direct pulls.
 
-Here links cost nothing, so the figures are what each layer costs by itself. The run and its other flags are those of `fanout`.
+Here links cost nothing, so the figures are what a layer costs by itself. The run and its other flags are those of
+`fanout`.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from proto.bounded_dict import BoundedDict
 from proto.errors import LayercastError
 from proto.ids import PeerId, peer_name
-from proto.pieces import PieceLayout, mask_from_bytes, range_piece_size_for
+from proto.pieces import PieceLayout, mask_from_bytes, piece_size_at, range_piece_size_for
 from proto.wire.messages import SEED_NODE, Announce, Source, Vouched
 from supernode.control.verification import SILENT_S
 from supernode.scheduler import contract
@@ -92,7 +92,7 @@ class Admission:
             saved = None
         if own is not None and own.layout.size_bytes != size_bytes:
             own = None
-        layout = own.layout if own is not None else _layout(size_bytes, saved, ranges=ranges)
+        layout = own.layout if own is not None else self._layout(size_bytes, saved, ranges=ranges)
         if saved is not None and saved.piece_size_bytes != layout.piece_size_bytes:
             saved = None
         swarm = self._swarms.open(digest, layout, opener)
@@ -116,6 +116,21 @@ class Admission:
         self._tell_scheduler(swarm, saved if self._ports.clock() < self._ports.recover_until else None)
         self._verification.check_if_complete(swarm)
         return swarm
+
+    def _layout(self, size_bytes: int, saved: SavedSwarm | None, *, ranges: bool) -> PieceLayout:
+        """The cut from before, else our own: for what links carry, and finer for who reads ranges. Raises FrameInvalid.
+
+        Never a peer's: one that says otherwise would have all others drop what they hold.
+        """
+        if saved is not None:
+            return PieceLayout(size_bytes, saved.piece_size_bytes)
+        if ranges:
+            return PieceLayout(size_bytes, range_piece_size_for(size_bytes))
+        pace = self._ports.pace()
+        if pace is None:
+            return PieceLayout.of(size_bytes)
+        nodes = len(self._nodes)
+        return PieceLayout(size_bytes, piece_size_at(size_bytes, pace.rate_bytes_s, pace.lease_s, nodes))
 
     def _tell_scheduler(self, swarm: OpenSwarm, recovering: SavedSwarm | None) -> None:
         layout = swarm.layout
@@ -270,16 +285,6 @@ class Admission:
         if swarm.vouched:
             session.send(Vouched(swarm.number))
         self._ports.delivery.member_entered(session, swarm, member)
-
-
-def _layout(size_bytes: int, saved: SavedSwarm | None, *, ranges: bool) -> PieceLayout:
-    """The cut from before, else our own, which is finer for who reads ranges. Raises FrameInvalid.
-
-    Never a peer's: every node cuts alike, and one that says otherwise would have all others drop what they hold.
-    """
-    if saved is not None:
-        return PieceLayout(size_bytes, saved.piece_size_bytes)
-    return PieceLayout(size_bytes, range_piece_size_for(size_bytes)) if ranges else PieceLayout.of(size_bytes)
 
 
 def _held(swarm: OpenSwarm, announce: Announce) -> int:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from supernode.control.piece_hashes import Signer
     from supernode.control.swarm_registry import Offer, OpenSwarm
     from supernode.scheduler import contract
+    from supernode.scheduler.contract import Pace
     from supernode.state.base import SwarmState
 
 
@@ -116,9 +117,14 @@ def _nobody_has_jobs(peer: PeerId, ended: PreheatEnded) -> None:
     """A peer answers what nobody asked."""
 
 
+def _not_measured() -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class ControlPorts:
     """`has_login`: whether the operator gave us a login for this upstream. `preheat_ended` hears answers to Preheat.
+    `pace`: see Scheduler, and what comes from origins; None until enough is known.
 
     `clock` is monotonic, `unix_clock` Unix seconds, `uplink_rate` the supernode's uplink now, bytes/s.
 
@@ -144,3 +150,4 @@ class ControlPorts:
     announced_max: int
     has_login: Callable[[str], bool] = _no_login
     preheat_ended: Callable[[PeerId, PreheatEnded], None] = _nobody_has_jobs
+    pace: Callable[[], Pace | None] = _not_measured

@@ -34,6 +34,14 @@ class FailReason(Enum):
     DISPUTED = "disputed"
 
 
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """What transfers came to lately: the rate of one, bytes/s, and what a lease takes beside its transfer, seconds."""
+
+    rate_bytes_s: float
+    lease_s: float
+
+
 # --- events --------------------------------------------------------------------------------------------------
 
 

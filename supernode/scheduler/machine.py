@@ -32,7 +32,7 @@ from supernode.scheduler.rules import (
     origin_fetches,
     rack_copies,
 )
-from supernode.scheduler.settings import SchedulerSettings
+from supernode.scheduler.settings import PACED_MIN, SchedulerSettings
 from supernode.scheduler.state import State
 from supernode.scheduler.story import NOWHERE, WHOLE
 from supernode.scheduler.timers import Timer, TimerKind
@@ -144,6 +144,13 @@ class Scheduler:
     def counters(self) -> Mapping[str, int]:
         """Since the start, by the names in state.COUNTED."""
         return self._state.counters
+
+    def pace(self) -> contract.Pace | None:
+        """As measured so far; None until enough transfers told."""
+        state = self._state
+        if state.paced < PACED_MIN:
+            return None
+        return contract.Pace(state.pace_rate, state.reaction_s)
 
     @property
     def leases_in_flight(self) -> int:

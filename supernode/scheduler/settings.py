@@ -178,6 +178,10 @@ REACTION_FACTOR: Final = 4.0
 # Leases that wait one behind the other over a link, where a transfer is over before the next grant has become one.
 WAITING_MAX: Final = 6
 
+# What a piece takes is told by transfers of so many bytes at least, and by so many of them.
+PACED_BYTES_MIN: Final = 128 * 1024
+PACED_MIN: Final = 16
+
 # --- timers ---------------------------------------------------------------------------------------------------------
 
 # Of this length a slot of timers has some ten at 200 nodes with 4 MiB pieces and 1 Gbit/s, and some hundreds at 10,000.

@@ -81,6 +81,10 @@ class State:
         self.typical_rate: float | None = None
         # From a grant to a node that is free until its transfer begins, and the way of the report that says so.
         self.reaction_s = settings.reaction_s
+        self.reaction_s = settings.reaction_s
+        # The rate of a transfer of a whole piece, and how many told it.
+        self.pace_rate = 0.0
+        self.paced = 0
         self.swarms: dict[int, Swarm] = {}
         self.plans: dict[int, OriginPlan] = {}
         # Swarms in which nobody waits for a client; and nodes (mask) to which something is to be leased of the others,

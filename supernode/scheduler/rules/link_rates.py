@@ -17,6 +17,7 @@ from supernode.scheduler.settings import (
     IDLE_PART_FALL,
     IDLE_PART_RISE,
     MORE,
+    PACED_BYTES_MIN,
     RATE_FALL,
     RATE_RISE,
     REACTION_FACTOR,
@@ -129,6 +130,9 @@ def learn_from(state: State, lease: Lease, elapsed_s: float) -> None:
         link.direction.list_by_rate(link)
     typical = state.typical_rate
     state.typical_rate = rate if typical is None else typical + TYPICAL_PART * (rate - typical)
+    if lease.size_bytes >= PACED_BYTES_MIN:
+        state.paced += 1
+        state.pace_rate += max(TYPICAL_PART, 1.0 / state.paced) * (rate - state.pace_rate)
 
 
 def _beside(link: Link, lease: Lease, rate: float, now: float) -> float:

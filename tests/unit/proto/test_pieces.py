@@ -19,6 +19,7 @@ from proto.pieces import (
     mask_from_bytes,
     mask_of,
     mask_to_bytes,
+    piece_size_at,
     piece_size_for,
     range_piece_size_for,
     runs,
@@ -122,3 +123,30 @@ def test_a_bitfield_survives_the_wire(count: int, data: st.DataObject) -> None:
 def test_a_bitfield_of_the_wrong_length_or_with_stray_bits_is_refused(raw: bytes, count: int) -> None:
     with pytest.raises(FrameInvalid):
         mask_from_bytes(raw, count)
+
+
+@pytest.mark.parametrize(
+    ("size", "rate_bytes_s", "lease_s", "piece_size"),
+    [
+        (64 * MIB, 2_500_000, 0.005, 512 * KIB),
+        (8 * MIB, 1_000_000, 0.005, 256 * KIB),
+        (64 * MIB, 125_000_000, 0.005, MIB),
+        (64 * MIB, 1_250_000_000, 0.005, 8 * MIB),
+        (4 * MIB, 125_000_000, 0.01, MIB),
+        (MIB, 400_000_000, 0.02, MIB),
+        (100 << 30, 1e12, 10.0, 16 * MIB),
+    ],
+)
+def test_fast_links_and_slow_leases_want_larger_pieces(
+    size: int, rate_bytes_s: float, lease_s: float, piece_size: int
+) -> None:
+    assert piece_size_at(size, rate_bytes_s, lease_s, nodes=8) == piece_size
+
+
+@given(st.integers(0, 1 << 40), st.floats(1.0, 1e12), st.floats(0.0, 100.0), st.integers(0, 10_000))
+def test_no_rate_cuts_finer_than_usual_or_beyond_the_limit(
+    size: int, rate_bytes_s: float, lease_s: float, nodes: int
+) -> None:
+    piece_size = piece_size_at(size, rate_bytes_s, lease_s, nodes)
+    assert piece_size_for(size) <= piece_size <= 16 * MIB
+    assert piece_size.bit_count() == 1

@@ -43,6 +43,14 @@ def test_layers_are_equal_and_add_up_to_the_size() -> None:
     assert max(scenario.blobs) - min(scenario.blobs) <= 1
 
 
+def test_layers_of_many_sizes_go_from_the_least_to_the_most_in_an_order_of_the_seeds() -> None:
+    words = ("--layers", "5", "--sizes", "10KB-160KB")
+    blobs = asked(*words).scenario.blobs
+    assert sorted(blobs) == [10_000, 20_000, 40_000, 80_000, 160_000]
+    assert asked(*words).scenario.blobs == blobs
+    assert any(asked(*words, "--seed", str(seed)).scenario.blobs != blobs for seed in range(2, 8))
+
+
 def test_racks_come_with_their_trunks() -> None:
     scenario = asked("--racks", "4", "--uplink-rate", "16mbit").scenario
     assert (scenario.racks, scenario.trunk_bytes_s) == (4, 2_000_000)
@@ -81,6 +89,8 @@ def test_what_needs_namespaces_is_refused_without_them(words: str) -> None:
         ("--mode native,native", "each mode once"),
         ("--layers 0", "at least 1"),
         ("--size 3 --layers 4", "more than the bytes"),
+        ("--sizes 4MB", "expected A-B"),
+        ("--sizes 4MB-1KB", "no more first than last"),
         ("--racks 2", "needs --uplink-rate"),
         ("--uplink-rate 3mbit", "needs --racks"),
         ("--racks 30 --uplink-rate 3mbit", "between 0 and the number of nodes"),

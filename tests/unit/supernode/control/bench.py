@@ -143,6 +143,7 @@ class Bench:
         self.blamed: list[Source] = []
         # Peers that are connected to the seed.
         self.connected: set[PeerId] = set()
+        self.pace: contract.Pace | None = None
         self.control = Control(
             ControlPorts(
                 post=self.events.append,
@@ -159,6 +160,7 @@ class Bench:
                 seed_address=lambda host: f"{host}:65003",
                 seed_connected=self.connected.__contains__,
                 announced_max=100,
+                pace=lambda: self.pace,
             )
         )
         self.handler = self.control.message_handler(self)

@@ -12,6 +12,7 @@ from proto.pieces import KIB, MIB
 from proto.wire.messages import Voided
 from supernode.control.admission import MADE_WAY_S, NO_HEADERS_S
 from supernode.control.verification import SILENT_S
+from supernode.scheduler import contract
 from tests.unit.supernode.control.bench import Bench
 
 if TYPE_CHECKING:
@@ -110,3 +111,10 @@ def test_a_blob_that_is_read_by_ranges_first_is_cut_finer(ranges: bool, piece_by
     bench = Bench()
     swarm = bench.control.admission.open(Digest.of(b"blob"), 64 * MIB, None, None, ranges=ranges)
     assert swarm.layout.piece_size_bytes == piece_bytes
+
+
+def test_a_blob_is_cut_coarser_once_it_is_known_what_links_carry() -> None:
+    bench = Bench()
+    bench.pace = contract.Pace(rate_bytes_s=125_000_000, lease_s=0.01)
+    swarm = bench.control.admission.open(Digest.of(b"blob"), 64 * MIB, None, None)
+    assert swarm.layout.piece_size_bytes == MIB

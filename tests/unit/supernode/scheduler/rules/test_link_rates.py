@@ -13,6 +13,7 @@ from supernode.scheduler.contract import (
 )
 from supernode.scheduler.records import UP, Direction, Link
 from supernode.scheduler.rules import link_rates
+from supernode.scheduler.settings import PACED_BYTES_MIN, PACED_MIN
 from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants, mask, only_grant
 
 # A piece takes a second at this rate, and twenty at that of the slow node.
@@ -219,3 +220,25 @@ def test_a_report_of_hardly_any_time_says_nothing_of_a_link() -> None:
     state = play.scheduler.inspect()
     assert state.typical_rate is None
     assert state.nodes[1].down.carries is None
+
+
+def pace_after(transfers: int, piece_bytes: int) -> contract.Pace | None:
+    """What is known once the seed has sent a node so many pieces, a second each."""
+    play = Playbook()
+    play.join(1)
+    play.tell(contract.SwarmOpened(1, transfers * piece_bytes, piece_bytes, (1 << transfers) - 1))
+    granted = grants(play.want(1))
+    while granted:
+        granted += grants(play.stored(granted.pop(0), elapsed_s=1.0))
+    return play.scheduler.pace()
+
+
+def test_what_links_carry_is_told_once_enough_whole_pieces_came() -> None:
+    assert pace_after(PACED_MIN - 1, PACED_BYTES_MIN) is None
+    pace = pace_after(PACED_MIN, PACED_BYTES_MIN)
+    assert pace is not None
+    assert pace.rate_bytes_s == pytest.approx(PACED_BYTES_MIN)
+
+
+def test_small_pieces_tell_no_rate() -> None:
+    assert pace_after(PACED_MIN, PACED_BYTES_MIN - 1) is None
