@@ -26,6 +26,8 @@ PACKAGES: Final = {
     "nginx": "nginx-light",
     "nsenter": "util-linux",
     "podman": "podman",
+    "prometheus": "prometheus",
+    "promtool": "prometheus",
     "redis-server": "redis-server",
     "setpriv": "util-linux",
     "skopeo": "skopeo",

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import yaml
@@ -15,14 +14,13 @@ import peer.metrics
 import supernode.metrics
 from benchmarks.cluster.programs import find_program
 from tests.support.missing import skip_or_fail
+from tests.support.monitoring import alerts, board_queries, panels
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
 ROOT = Path(__file__).parents[3]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
-RULES = PROMETHEUS / "layercast.rules.yaml"
-BOARD = ROOT / "deploy" / "grafana" / "layercast.json"
 TIMEOUT_S = 60.0
 # What Prometheus adds to each sample.
 ADDED_LABELS = {"job", "instance"}
@@ -32,25 +30,6 @@ OTHER_METRICS = {"up": set[str]()}
 _METRIC = re.compile(r"\b(layercast_\w+|up)\b(?:\{([^}]*)\})?")
 _GROUPED = re.compile(r"\bby \(([^)]*)\)")
 _STRING = re.compile(r'"[^"]*"')
-
-
-def alerts() -> list[dict[str, Any]]:
-    """The rules, as they stand in the file."""
-    groups = yaml.safe_load(RULES.read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"]]
-
-
-def panels() -> list[dict[str, Any]]:
-    """Of the board, those that show something."""
-    return [panel for panel in json.loads(BOARD.read_text())["panels"] if panel["type"] != "row"]
-
-
-def board_queries() -> list[str]:
-    """As Grafana sends them."""
-    queries = [target["expr"] for panel in panels() for target in panel["targets"]]
-    for variable, value in (("$__rate_interval", "2m"), ("$__range", "3h"), ("$supernode", "s"), ("$peer", "p")):
-        queries = [query.replace(variable, value) for query in queries]
-    return queries
 
 
 def exported() -> dict[str, set[str]]:
