@@ -67,7 +67,7 @@ UNWANTED_S: Final = 10.0
 UNWANTED_SILENT_S: Final = 60.0
 # How often it is told that bytes come from an origin.
 TELL_MOVED_S: Final = 0.1
-# So long a blob that is opened anew waits for what is left of an earlier swarm of it.
+# So long a blob that is opened waits for what is left of an earlier swarm of it, and for room that others leave.
 LEAVING_S: Final = 2.0
 LOOK_S: Final = 0.05
 # Threads for opening blobs, and for comparing digests (a core each while they read).
@@ -205,33 +205,40 @@ class Seed:
         self._store_threads.submit(self._pin, digest, layout)
 
     def _pin(self, digest: Digest, layout: PieceLayout) -> None:
+        """Keep what the store has of it. What is not begun yet is pinned by whoever begins it."""
         with self._lock:
             if digest in self._pins or digest not in self._wanted or self._closing:
                 return
-        try:
-            handle = self._open(digest, layout)
-        except LocalError as error:
-            logger.error("blob_not_pinned digest=%s error=%s", digest.short, error)
+        handle = self._store.get(digest)
+        if handle is None:
             return
         with self._lock:
-            if digest not in self._pins and digest in self._wanted and not self._closing:
+            if handle.layout == layout and digest not in self._pins and digest in self._wanted and not self._closing:
                 self._pins[digest] = handle
                 return
         handle.close()
 
-    def _open(self, digest: Digest, layout: PieceLayout) -> BlobHandle:
-        """Open it in the store. Pieces of an earlier cut, of another size, may still be on their way to nodes.
+    def _begin(self, swarm: OpenSwarm, cancel: Cancellation | None = None) -> BlobHandle:
+        """Open it in the store, and pin it if it is wanted. With `cancel` it may wait: for room until blobs are closed
+        that nobody needs any more, and for pieces of an earlier cut, of another size, that are still on their way.
 
         Raises LocalError.
         """
         until_s = time.monotonic() + LEAVING_S
+
+        def waits_on() -> bool:
+            return cancel is not None and not cancel.cancelled and time.monotonic() < until_s
+
         while True:
             try:
-                return self._store.open(digest, layout)
+                handle = self._store.open(swarm.digest, swarm.layout, waits_on=waits_on)
+                break
             except BlobInUse:
-                if time.monotonic() >= until_s:
+                if not waits_on():
                     raise
             time.sleep(LOOK_S)
+        self._pin(swarm.digest, swarm.layout)
+        return handle
 
     def unpin(self, digest: Digest, *, silent: bool) -> None:
         """See SeedWork."""
@@ -310,10 +317,11 @@ class Seed:
         started_s, digest = time.monotonic(), swarm.digest
         try:
             fetch.cancel.check()
-            handle = self._open(digest, swarm.layout)
+            handle = self._begin(swarm, fetch.cancel)
         except FetchCancelled:
             return LocalError("cancelled")
         except LocalError as error:
+            logger.error("store_refused digest=%s error=%s", digest.short, error)
             return error
 
         def stored(piece: int, piece_hash: bytes) -> None:
@@ -478,7 +486,7 @@ class Seed:
             report(outcome)
 
         try:
-            handle = self._store.open(swarm.digest, swarm.layout)
+            handle = self._begin(swarm)
         except LocalError as error:
             report(FetchOutcome(fetch_id, FetchReason.LOCAL, 0.0, 0, message=str(error)))
             return

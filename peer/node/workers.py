@@ -6,6 +6,7 @@ Each call begins something and posts exactly one outcome event from a thread. No
 from __future__ import annotations
 
 import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -61,6 +62,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 QUESTION_TIMEOUT_S: Final = 5.0
+# So long a blob waits for the room of others whose last bytes are on their way to a busy disk, or to clients: else each
+# node would bring it from the origin by itself. Clients wait longer for headers.
+ROOM_WAIT_S: Final = 10.0
 # What one reader has checked at a time, before it is sent: a few milliseconds' reading, and as much as is on its way.
 CHECK_AHEAD_BYTES: Final = 32 * 1024 * 1024
 
@@ -88,6 +92,8 @@ class Workers:
         self._metrics = metrics
         self._encrypted = encrypted
         self._disk = ThreadPoolExecutor(2, thread_name_prefix="store")
+        # Some of these may wait for room.
+        self._openings = ThreadPoolExecutor(8, thread_name_prefix="open")
         self._checks = ThreadPoolExecutor(2, thread_name_prefix="digest")
         # A client waits for these: they do not stand behind the digest of a large blob.
         self._rereads = ThreadPoolExecutor(2, thread_name_prefix="reread")
@@ -99,20 +105,23 @@ class Workers:
         self._cancel.cancel()
         self.fetcher.close()
         self.transport.close()
-        for pool in (self._questions, self._disk, self._checks, self._rereads):
+        for pool in (self._questions, self._openings, self._disk, self._checks, self._rereads):
             pool.shutdown(wait=True, cancel_futures=True)
 
     # --- the store ---------------------------------------------------------------------------------------------
 
     def open(self, command: OpenInStore, opened: Callable[[Digest, PieceLayout, BlobHandle | str], None]) -> None:
         """Pin a blob; `opened` is called with its handle or with what is wrong."""
-        layout = PieceLayout(command.size_bytes, command.piece_size_bytes)
+        layout, until_s = PieceLayout(command.size_bytes, command.piece_size_bytes), time.monotonic() + ROOM_WAIT_S
 
-        self._disk.submit(lambda: opened(command.digest, layout, self._open(command.digest, layout)))
+        self._openings.submit(lambda: opened(command.digest, layout, self._open(command.digest, layout, until_s)))
 
-    def _open(self, digest: Digest, layout: PieceLayout) -> BlobHandle | str:
+    def _open(self, digest: Digest, layout: PieceLayout, until_s: float) -> BlobHandle | str:
+        def waits_on() -> bool:
+            return time.monotonic() < until_s and not self._cancel.cancelled
+
         try:
-            return self.store.open(digest, layout)
+            return self.store.open(digest, layout, waits_on=waits_on)
         except Exception as error:
             return _trouble(error, "store_open_failed", digest)
 

@@ -264,10 +264,12 @@ class BlobStore(Protocol):
         """Pin what is there, partial or complete. Not `used`: its turn of eviction stays what it was."""
         ...
 
-    def open(self, digest: Digest, layout: PieceLayout) -> BlobHandle:
+    def open(self, digest: Digest, layout: PieceLayout, *, waits_on: Callable[[], bool] = lambda: False) -> BlobHandle:
         """Pin what is there, or begin it. A complete blob comes with its own layout, whatever was asked for.
 
-        A partial one of another layout is dropped. Raises StoreFull, or LocalError: disk trouble, or it is pinned.
+        A partial one of another layout is dropped. Where it would fit beside what is still being fetched, but not
+        beside blobs that are read, checked or written to disk for good, it waits for these while `waits_on` says so.
+        Raises StoreFull, or LocalError: disk trouble, or it is pinned.
         """
         ...
 

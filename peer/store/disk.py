@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DAY_S: Final = 86_400.0
+# Who waits for room looks again so often whether it goes on waiting.
+LOOK_S: Final = 0.1
 
 # Errors that are no sign of damaged files.
 _EXHAUSTED: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -69,6 +71,8 @@ class DiskStore:
         self.counters = StoreCounters()
         self._boot_id = current_boot_id()
         self._lock = threading.RLock()
+        # A blob was closed by its last user, or is gone.
+        self._room_came = threading.Condition(self._lock)
         # Least recently used first.
         self._blobs: OrderedDict[Digest, Blob] = OrderedDict()
         # Blobs that may still take room; those that became complete are left out when it is next counted.
@@ -107,11 +111,13 @@ class DiskStore:
             self._touch(blob)
         return DiskBlobHandle(self, blob)
 
-    def open(self, digest: Digest, layout: PieceLayout) -> DiskBlobHandle:
+    def open(
+        self, digest: Digest, layout: PieceLayout, *, waits_on: Callable[[], bool] = lambda: False
+    ) -> DiskBlobHandle:
         self._drop_other_layout(digest, layout)
         blob = self._acquire(digest)
         if blob is None:
-            blob = self._begin(digest, layout)
+            blob = self._begin(digest, layout, waits_on)
         elif not blob.complete and blob.layout != layout:
             self.unpin(blob)
             raise BlobInUse(f"blob {digest.short} is in use with pieces of {blob.layout.piece_size_bytes} bytes")
@@ -190,8 +196,10 @@ class DiskStore:
         """The last one closes the blob's files."""
         with self._lock:
             blob.pins -= 1
-            if not blob.pins and blob.loaded:
-                blob.unload()
+            if not blob.pins:
+                self._room_came.notify_all()
+                if blob.loaded:
+                    blob.unload()
 
     def verify_after_s(self, *, for_peer: bool) -> float:
         # A peer checks each piece that it gets: for it this is only to give no cause for blame.
@@ -303,10 +311,12 @@ class DiskStore:
             if not blob.loaded:
                 blob.load()
 
-    def _begin(self, digest: Digest, layout: PieceLayout) -> Blob:
+    def _begin(self, digest: Digest, layout: PieceLayout, waits_on: Callable[[], bool]) -> Blob:
         evicted: list[Digest] = []
         try:
             with self._lock:
+                while waits_on() and digest not in self._blobs and self._room_is_to_come(layout.size_bytes):
+                    self._room_came.wait(LOOK_S)
                 blob = self._blobs.get(digest)
                 if blob is None:
                     self._reserve(digest, layout.size_bytes, evicted)
@@ -372,6 +382,17 @@ class DiskStore:
         """Under the lock: what may be evicted, least recently used first."""
         return [blob for blob in self._blobs.values() if not blob.pins]
 
+    def _room_is_to_come(self, size_bytes: int) -> bool:
+        """Whether a blob of this size fits only once others are closed of which nothing more has to come."""
+        free = self._free_bytes() - self._promised_bytes()
+        movable = self._movable()
+        if not self._lacks(movable, size_bytes, free):
+            return False
+        self._let_go_of_idle()
+        movable = self._movable()
+        full = [blob for blob in self._blobs.values() if blob.pins and blob.held == blob.layout.full_mask]
+        return bool(self._lacks(movable, size_bytes, free)) and not self._lacks(movable + full, size_bytes, free)
+
     def _lacks(self, movable: list[Blob], size_bytes: int, free_bytes: int) -> str:
         """Which bound a new blob of this size breaks even once these are evicted; empty if it fits."""
         movable_bytes = sum(blob.layout.size_bytes for blob in movable)
@@ -417,6 +438,7 @@ class DiskStore:
         del self._blobs[blob.digest]
         self._unfinished.pop(blob, None)
         self._used_bytes -= blob.layout.size_bytes
+        self._room_came.notify_all()
         try:
             blob.paths.unlink_all()
         except OSError as error:

@@ -440,6 +440,35 @@ class StoreSuite:
             small_store.open(some_blob(10_001).digest, PieceLayout(10_001, 1024))
         assert [line.digest for line in small_store.inventory()] == [blob.digest]
 
+    def test_room_of_what_is_about_to_be_closed_is_waited_for(self, small_store: BlobStore) -> None:
+        """Its last bytes are on their way to a client, or to the disk."""
+        first, second = some_blob(6_000), some_blob(6_000, seed=2)
+        handle, looks = fill(small_store, first), 0
+
+        def waits_on() -> bool:
+            nonlocal looks
+            looks += 1
+            if looks == 3:
+                handle.close()
+            return True
+
+        small_store.open(second.digest, second.layout, waits_on=waits_on).close()
+        assert looks >= 3
+        assert [line.digest for line in small_store.inventory()] == [second.digest]
+
+    def test_room_is_waited_for_as_long_as_the_caller_says(self, small_store: BlobStore) -> None:
+        first, second = some_blob(6_000), some_blob(6_000, seed=2)
+        looks = iter([True, True, False])
+        with contextlib.closing(fill(small_store, first)), pytest.raises(StoreFull):
+            small_store.open(second.digest, second.layout, waits_on=lambda: next(looks))
+
+    def test_nothing_is_waited_for_that_is_still_being_fetched(self, small_store: BlobStore) -> None:
+        first, second, larger = some_blob(6_000), some_blob(6_000, seed=2), some_blob(10_001, seed=3)
+        with contextlib.closing(fill(small_store, first, [0])):
+            for blob in (second, larger):
+                with pytest.raises(StoreFull):
+                    small_store.open(blob.digest, blob.layout, waits_on=lambda: True)
+
     def test_a_blob_removed_by_hand_is_gone(self, store: BlobStore) -> None:
         evicted: list[Digest] = []
         store.on_evicted(evicted.append)

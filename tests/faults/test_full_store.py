@@ -96,15 +96,14 @@ def test_a_store_limit_smaller_than_the_layer(cluster: Cluster, push: Callable[[
 
 
 def test_a_store_full_of_older_layers_evicts_them(cluster: Cluster, push: Callable[[int], str]) -> None:
-    digests = [push(3 * MIB) for _ in range(4)]
-    peer = cluster.add_peer(extra=["--store-size", "8MiB"])
+    """At once: a client has its last byte, and asks for the next layer, before the disk has all of the last one."""
+    digests = [push(SIZE_BYTES) for _ in range(6)]
+    peer = cluster.add_peer(extra=["--store-size", "12MiB"])
     cluster.wait_for_sessions(1)
     for digest in digests:
         assert_gets_its_layer(peer, digest)
-        # A client has its last byte before the blob may leave the store again.
-        assert_holds(peer, digest, 3 * MIB)
-    assert_becomes(lambda: [held_bytes(peer.data_dir, digest) for digest in digests], [0, 0, 3 * MIB, 3 * MIB])
-    assert_received(peer, seed=4 * 3 * MIB)
+    assert_received(peer, seed=6 * SIZE_BYTES, passthrough=0, origin=0)
+    assert_becomes(lambda: [held_bytes(peer.data_dir, digest) for digest in digests], [0] * 5 + [SIZE_BYTES])
 
 
 def test_a_supernode_makes_room_although_the_nodes_that_pulled_stay_connected(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, cast
 from unittest import mock
 
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S
-from peer.downloader.contract import AskHoldings, Event, Holder, HoldingsKnown
+from peer.downloader.contract import AskHoldings, Event, Holder, HoldingsKnown, OpenInStore
 from peer.metrics import Metrics
 from peer.node.workers import Workers
 from peer.store.base import SignedHashes
@@ -23,6 +24,7 @@ from tests.support.blobs import fill, some_blob
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from peer.store.base import BlobHandle
     from peer.transport.base import Transport
 
 BLOB = some_blob(10_000, piece_size_bytes=1000)
@@ -58,3 +60,42 @@ def test_a_question_that_outlasts_the_pin_of_its_blob_opens_no_file_again(tmp_pa
     store.remove(BLOB.digest)
     store.close()
     assert not list(tmp_path.rglob("*.hashes"))
+
+
+def test_a_blob_waits_for_the_room_of_one_whose_reader_is_about_to_leave(tmp_path: Path) -> None:
+    """Refused, it would come from the origin once more: to this node, and to every node in the same place."""
+    first, second = some_blob(MIB // 2), some_blob(MIB // 2, seed=2)
+    store = DiskStore(tmp_path, size_limit_bytes=MIB - 1, free_floor_bytes=0)
+    reader = fill(store, first)
+    work = Workers(store, mock.Mock(), mock.Mock(), mock.Mock(), Metrics())
+    opened: SimpleQueue[BlobHandle | str] = SimpleQueue()
+    command = OpenInStore(second.digest, second.layout.size_bytes, second.layout.piece_size_bytes)
+    work.open(command, lambda digest, layout, result: opened.put(result))
+    # What needs no room does not stand behind it.
+    again = OpenInStore(first.digest, first.layout.size_bytes, first.layout.piece_size_bytes)
+    work.open(again, lambda digest, layout, result: opened.put(result))
+    same = opened.get(timeout=WAIT_S)
+    assert not isinstance(same, str), same
+    assert same.digest == first.digest
+    same.close()
+    reader.close()
+    handle = opened.get(timeout=WAIT_S)
+    assert not isinstance(handle, str), handle
+    assert store.counters.full.total() == 0
+    handle.close()
+    work.close()
+    store.close()
+
+
+def test_the_end_waits_for_no_room(tmp_path: Path) -> None:
+    first, second = some_blob(MIB // 2), some_blob(MIB // 2, seed=2)
+    store = DiskStore(tmp_path, size_limit_bytes=MIB - 1, free_floor_bytes=0)
+    reader = fill(store, first)
+    work = Workers(store, mock.Mock(), mock.Mock(), mock.Mock(), Metrics())
+    opened: SimpleQueue[BlobHandle | str] = SimpleQueue()
+    command = OpenInStore(second.digest, second.layout.size_bytes, second.layout.piece_size_bytes)
+    work.open(command, lambda digest, layout, result: opened.put(result))
+    work.close()
+    assert opened.empty() or "does not fit" in str(opened.get())
+    reader.close()
+    store.close()
