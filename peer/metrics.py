@@ -34,6 +34,11 @@ class Metrics(ServiceMetrics):
         )
         for reason in ("busy", "connection", "corrupt", "local", "not_held", "ticket", "timeout"):
             self.piece_failures.labels(reason)
+        self.fallbacks = self._counter(
+            "layercast_fallbacks", "Fetches of this node from an origin in the supernode's place, by reason.", "reason"
+        )
+        for reason in ("elected", "open", "no_supernode", "not_shared"):
+            self.fallbacks.labels(reason)
         self.client_bytes = self._counter("layercast_client_bytes", "Payload bytes sent to local clients.", "from")
         self.requests = self._counter("layercast_requests", "Requests of local clients, by subject.", "kind", "status")
         self.connects = self._counter(
@@ -64,6 +69,10 @@ class Metrics(ServiceMetrics):
     def lease(self, outcome: str) -> None:
         """A lease was `granted`, or ended `stored`, `failed`, `expired` or `cancelled`."""
         self.leases.labels(outcome).inc()
+
+    def fallback(self, reason: str) -> None:
+        """This node asks an origin itself, see peer.downloader.contract.FetchUpstream."""
+        self.fallbacks.labels(reason).inc()
 
     def received(self, source: str, size_bytes: int) -> None:
         """Payload came from `peer`, `seed`, `origin` or `passthrough`."""

@@ -451,6 +451,8 @@ class Supernode:
         self.metrics.uploaded_bytes.set(self._upload.counters.sent_bytes + self._delivery.sent_bytes)
         self.metrics.store_bytes.set(self._store.used_bytes)
         self.metrics.seed_unreachable.set(self._control.seed_reach.nodes_out())
+        now = time.monotonic()
+        self.metrics.swarms_silent(swarm.silent_s(now) for swarm in self._control.swarms)
         counters = self._store.counters
         self.metrics.count_store(counters.rotten, counters.full, counters.scrubbed_bytes)
         self.metrics.count_jobs(job.state.value for job in self.jobs.jobs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Final
 
@@ -12,8 +13,10 @@ from supernode.jobs.job import JobState
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from proto.ids import PeerId
+    from proto.ids import Digest, PeerId
 
+# Longer than a node without a word from its supernode waits, and than a stalled origin is waited for.
+STALLED_S: Final = 60.0
 JOB_STATES: Final = tuple(state.value for state in JobState)
 
 
@@ -34,6 +37,11 @@ class Metrics(ServiceMetrics, ControlObserver):
         )
         self.quarantined = self._gauge("layercast_quarantined", "Nodes put aside for corrupt pieces now.")
         self.quarantines = self._counter("layercast_quarantines", "Nodes put aside for corrupt pieces.")
+        self.elections = self._counter("layercast_elections", "Nodes that were to ask an origin for all.")
+        self.origins_opened = self._counter("layercast_origins_opened", "Blobs that every node was let ask for itself.")
+        self.swarms_stalled = self._gauge(
+            "layercast_swarms_stalled", f"Swarms that nodes wait for and of which nothing came for {STALLED_S:g} s."
+        )
         self.accusations = self._counter(
             "layercast_accusations", "Transfers between peers that failed, by what their receivers said.", "reason"
         )
@@ -57,6 +65,10 @@ class Metrics(ServiceMetrics, ControlObserver):
     def swarms_changed(self, count: int) -> None:
         self.swarms_open.set(count)
 
+    def swarms_silent(self, silent_s: Iterable[float]) -> None:
+        """For how long nothing came of each open swarm; infinite where nobody waits for anything."""
+        self.swarms_stalled.set(sum(STALLED_S <= each < math.inf for each in silent_s))
+
     def lease_granted(self, lease_id: int, source: PeerId, receiver: PeerId, *, inline: bool) -> None:
         self.leases.labels("granted").inc()
 
@@ -66,6 +78,12 @@ class Metrics(ServiceMetrics, ControlObserver):
 
     def received_from_peer(self, count_bytes: int) -> None:
         self.bytes_received.labels("peer").inc(count_bytes)
+
+    def node_elected(self) -> None:
+        self.elections.inc()
+
+    def origin_opened(self, digest: Digest) -> None:
+        self.origins_opened.inc()
 
     def source_accused(self, reason: str) -> None:
         self.accusations.labels(reason).inc()

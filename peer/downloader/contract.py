@@ -385,7 +385,8 @@ class CancelFetch:
 class FetchUpstream:
     """Ask the origin for these pieces (mask), lowest first from piece `first` on, then those below it.
 
-    `reader`: with the credential of this client; 0: with none.
+    `reader`: with the credential of this client; 0: with none. `why` this node may ask, in a word for metrics: elected,
+    open (the supernode has all ask, or nothing came although it is there), no_supernode, not_shared.
     """
 
     fetch: int
@@ -394,6 +395,7 @@ class FetchUpstream:
     pieces: int
     first: int
     reader: int = 0
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)

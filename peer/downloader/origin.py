@@ -103,7 +103,15 @@ def plan_upstream(state: State, blob: Blob) -> None:
     blob.upstream = upstream
     state.owners[upstream.fetch] = blob
     state.note(blob, f"upstream fetch {upstream.fetch} of {pieces.bit_count()} pieces from {first} on")
-    state.emit(FetchUpstream(upstream.fetch, blob.digest, source, pieces, first, reader))
+    state.emit(FetchUpstream(upstream.fetch, blob.digest, source, pieces, first, reader, _why(state, blob)))
+
+
+def _why(state: State, blob: Blob) -> str:
+    if blob.alone:
+        return "not_shared"
+    if not state.connected:
+        return "no_supernode"
+    return "elected" if blob.elected else "open"
 
 
 def asks_from(state: State, blob: Blob) -> float:

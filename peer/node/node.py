@@ -239,6 +239,7 @@ class Node:
             self.driver.post(UpstreamEnded(command.fetch, "cancelled", "the client whose credential it was is gone"))
             return
         handle = self._blobs.handle(command.digest)
+        self._metrics.fallback(command.why)
         self._workers.fetcher.start(command, handle, self.driver.post_threadsafe, caller)
 
     def cancel_upstream(self, command: contract.CancelUpstream) -> None:

@@ -154,5 +154,7 @@ class CommandHandler:
         if swarm is not None:
             if node is None:
                 self._ports.observer.origin_opened(swarm.digest)
+            else:
+                self._ports.observer.node_elected()
             swarm.elect(node, pieces)
             self._notifier.send_origin_status(swarm)

@@ -96,6 +96,9 @@ class ControlObserver:
     def received_from_peer(self, count_bytes: int) -> None:
         """The seed got payload from a node."""
 
+    def node_elected(self) -> None:
+        """A node is to ask an origin for all, since the supernode cannot."""
+
     def origin_opened(self, digest: Digest) -> None:
         """Every node may ask the origin for itself from now on."""
 

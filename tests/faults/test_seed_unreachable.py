@@ -66,6 +66,9 @@ def test_nodes_that_cannot_reach_the_seed_share_what_one_of_them_fetches(
         assert_received(cluster, passthrough=0)
         assert cluster.received_bytes("seed") == 0
         assert_metric(cluster.supernode, "layercast_seed_unreachable", 2)
+        fetches = sum(peer.metrics().value("layercast_fallbacks_total", reason="elected") for peer in peers)
+        assert fetches >= 2
+        assert cluster.supernode.metrics().value("layercast_elections_total") >= 2
         with urllib.request.urlopen(f"http://{cluster.supernode.status_address}/v1/status") as answer:
             told = json.load(answer)["seed_unreachable"]
         assert [unreachable["address"] for unreachable in told] == [nowhere]

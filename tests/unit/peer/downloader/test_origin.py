@@ -33,7 +33,7 @@ def test_a_slow_origin_is_waited_for_while_the_supernode_says_that_it_is_fetchin
 def test_an_elected_node_asks_upstream_and_reports_the_end() -> None:
     script = Script().connected().open(held=0b0010)
     (upstream,) = of_type(script.receive(OriginStatus(SWARM, "unreachable", True)), FetchUpstream)
-    assert (upstream.source, upstream.pieces, upstream.first) == (SOURCE, 0b1101, 0)
+    assert (upstream.source, upstream.pieces, upstream.first, upstream.why) == (SOURCE, 0b1101, 0, "elected")
     assert script(UpstreamPiece(upstream.fetch, 0)) == [Send(Stored(0, SWARM, 0, 0)), PieceHeld(DIGEST, 0)]
     script(UpstreamPiece(upstream.fetch, 2), UpstreamPiece(upstream.fetch, 3))
     (check,) = of_type(script.all, CheckDigest)
@@ -53,7 +53,8 @@ def test_an_origin_open_to_all_is_asked_only_where_a_client_reads() -> None:
     script = Script().connected().open()
     script(ReaderClosed(1))
     assert of_type(script.receive(OriginStatus(SWARM, "open", False)), FetchUpstream) == []
-    assert of_type(script(BlobWanted(2, DIGEST, SOURCE)), FetchUpstream)
+    (upstream,) = of_type(script(BlobWanted(2, DIGEST, SOURCE)), FetchUpstream)
+    assert upstream.why == "open"
 
 
 def test_an_origin_that_told_the_supernode_to_leave_it_alone_is_asked_by_nobody() -> None:

@@ -54,6 +54,7 @@ def private(script: Script) -> Script:
 def complete(script: Script) -> Script:
     """That client has fetched all of it."""
     [fetch] = of_type(script.all, FetchUpstream)
+    assert fetch.why == "not_shared"
     script(*(UpstreamPiece(fetch.fetch, piece) for piece in range(4)), UpstreamEnded(fetch.fetch, ""))
     [check] = of_type(script.all, contract.CheckDigest)
     script(DigestChecked(check.check, True), ReaderClosed(1))
