@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from peer.config import PeerConfig
+    from peer.doctor.examination import Question
     from peer.doctor.facts import Finding
 
 _CONFIG: Final = Path("/etc/layercast/peer.toml")
@@ -33,9 +34,16 @@ Nothing is changed, and no credential is sent. As root, or as the peer's user, i
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser("doctor", help="find what is wrong on this node", description=_DESCRIPTION)
+    add_question_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="for programs")
+    parser.set_defaults(run=run)
+
+
+def add_question_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is looked at."""
     from peer.cli.setup import parse_registry
 
-    parser = commands.add_parser("doctor", help="find what is wrong on this node", description=_DESCRIPTION)
     path = argument_type(parse_path)
     parser.add_argument(
         "--client", action="append", default=[], choices=list(CLIENTS), metavar="CLIENT",
@@ -53,21 +61,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     parser.add_argument("--data-dir", type=path, metavar="DIR", help="the peer's data folder [default: as configured]")
     parser.add_argument("--root", type=path, default=Path("/"), metavar="DIR", help="where the client's files are")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print what was found; the exit code. Raises CommandError for settings that cannot be read."""
-    from peer.doctor.examination import Question, examine
+    from peer.doctor.examination import examine
     from peer.doctor.judgement import judge
 
-    settings = _settings(arguments)
-    listen = settings.listen
-    mirror = arguments.peer or f"http://{_reachable(listen)}"
-    status = f"http://{_reachable(settings.status_listen)}" if settings.status_listen is not None else mirror
-    question = Question(settings, mirror, status, arguments.root, tuple(arguments.client), tuple(arguments.registry))
-    findings = judge(examine(question))
+    findings = judge(examine(question_of(arguments)))
     wrong = any(finding.fault for finding in findings)
     if arguments.json:
         parts = [{**asdict(finding), "ok": not finding.fault} for finding in findings]
@@ -75,6 +76,16 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         print(text_of(findings))
     return 1 if wrong else 0
+
+
+def question_of(arguments: argparse.Namespace) -> Question:
+    """Raises CommandError for settings that cannot be read."""
+    from peer.doctor.examination import Question
+
+    settings = _settings(arguments)
+    mirror = arguments.peer or f"http://{_reachable(settings.listen)}"
+    status = f"http://{_reachable(settings.status_listen)}" if settings.status_listen is not None else mirror
+    return Question(settings, mirror, status, arguments.root, tuple(arguments.client), tuple(arguments.registry))
 
 
 def text_of(findings: Sequence[Finding]) -> str:

@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "jobs": "jobs",
     "verify": "upkeep",
     "evict": "upkeep",
+    "support-bundle": "support_bundle",
 }
 # What needs none of them.
 _ABOUT_ITSELF: Final = ("version", "--version")
@@ -51,6 +52,7 @@ Peer-to-peer distribution of container image layers: the origin registry sends e
   layercast drain                 have this node serve no other any more, before it is stopped
   layercast verify [DIGEST]       read what this node's store holds, and drop what has rotted
   layercast evict DIGEST          delete a blob from this node's store
+  layercast support-bundle        settings, logs, status and metrics in one file, without secrets
 """
 _EPILOG = """\
 On a cluster run layercast-supernode once and layercast-peer on every node; both explain themselves with --help.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+from peer.cli.screen import console
 from peer.cli.service_reader import SupernodeReader, add_supernode_arguments
 
 if TYPE_CHECKING:
@@ -31,11 +32,10 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"nodes": nodes}, indent=1))
         return 0
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(*_COLUMNS, title=f"{len(nodes)} nodes at {reader.url}", title_justify="left")
     for node in nodes:
         table.add_row(*("" if node.get(column) is None else str(node[column]) for column in _COLUMNS))
-    Console().print(table)
+    console().print(table)
     return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from peer.cli import metrics_text
 from peer.cli.contract import CommandError
+from peer.cli.screen import console
 from peer.cli.service_reader import DEFAULT_SUPERNODE, add_supernode_arguments, pool, token_of
 from proto.config.settings import argument_type
 from proto.config.values import parse_url
@@ -84,11 +85,9 @@ def read(url: str, ca_file: str | None = None, token: str = "") -> Report:
 
 
 def _print(reports: list[tuple[str, Report]]) -> None:
-    from rich.console import Console
-
-    console = Console()
+    screen = console()
     for name, report in reports:
-        console.print(_table(name, report))
+        screen.print(_table(name, report))
 
 
 def _table(name: str, report: Report) -> Table:

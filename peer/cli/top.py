@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from peer.cli import metrics_text
+from peer.cli.screen import console
 from peer.cli.service_reader import SupernodeReader, add_supernode_arguments
 from proto.config.settings import argument_type
 from proto.config.values import parse_duration, parse_int, within
@@ -102,11 +103,14 @@ def _rate(before: dict[str, float], after: dict[str, float], name: str, span_s: 
 
 
 def _show(url: str, found: Iterator[Look]) -> None:
-    from rich.console import Console
     from rich.live import Live
 
-    console = Console()
-    with Live(console=console, auto_refresh=False, transient=False) as live:
+    screen = console()
+    if not screen.is_terminal:
+        for look in found:
+            screen.print(_table(url, look))
+        return
+    with Live(console=screen, auto_refresh=False, transient=False) as live:
         for look in found:
             live.update(_table(url, look), refresh=True)
 

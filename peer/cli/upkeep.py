@@ -8,16 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from peer.cli.contract import CommandError
+from peer.cli.operator_command import add_arguments, carry_out
 from peer.store.disk import DiskStore
 from peer.store.upkeep import Upkeep
-from proto.config.settings import argument_type, default_data_dir
-from proto.config.values import parse_path
+from proto.config.settings import argument_type
 from proto.errors import DigestInvalid
 from proto.ids import Digest
-from proto.runtime import operator_socket
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
     from pathlib import Path
 
 _VERIFY: Final = """\
@@ -36,13 +36,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         parser.add_argument(
             "digest", nargs=wanted, type=argument_type(_parse_digest), metavar="DIGEST", help="sha256:..."
         )
-        parser.add_argument(
-            "--data-dir",
-            type=argument_type(parse_path),
-            default=default_data_dir() / "peer",
-            metavar="DIR",
-            help="data folder of the peer or supernode [default: %(default)s]",
-        )
+        add_arguments(parser, "the peer or supernode")
         parser.set_defaults(run=run)
 
 
@@ -52,14 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not (data_dir / "store").is_dir():
         raise CommandError(f"{data_dir} has no store: name the data folder of a peer or a supernode with --data-dir")
     argument = "" if arguments.digest is None else str(arguments.digest)
-    ended = operator_socket.ask(data_dir, arguments.command, argument, print)
-    if ended is None:
-        ended = _here(data_dir, arguments.command, argument)
-    text, code = ended
-    if code == 1:
-        raise CommandError(text)
-    print(text)
-    return code
+    return carry_out(arguments, argument, lambda say: _here(data_dir, arguments.command, argument, say))
 
 
 def _parse_digest(text: str) -> Digest:
@@ -69,11 +56,11 @@ def _parse_digest(text: str) -> Digest:
         raise ValueError("expected a digest such as sha256:4f53cda1...") from None
 
 
-def _here(data_dir: Path, command: str, argument: str) -> tuple[str, int]:
+def _here(data_dir: Path, command: str, argument: str, say: Callable[[str], None]) -> tuple[str, int]:
     """No service has the store open: its lock is ours meanwhile."""
     store = DiskStore(data_dir / "store", size_limit_bytes=2**63, free_floor_bytes=0)
     try:
         upkeep = Upkeep(store, "to be fetched again with the next pull")
-        return (upkeep.verify if command == "verify" else upkeep.evict)(argument, print)
+        return (upkeep.verify if command == "verify" else upkeep.evict)(argument, say)
     finally:
         store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from benchmarks.cluster.image import make_random_image
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
+from peer.cli.main import main
 from tests.support.passwords import basic_authorization
-from tests.support.planted import Wire, found_at
+from tests.support.planted import Wire, forms, found_at
 from tests.support.pullers import blob_target, get
 from tests.support.tls import Authority
 from tests.support.tokens import TokenServer
@@ -93,6 +95,30 @@ def test_no_credential_is_in_any_file_log_or_process_list(
         services: list[Service] = [cluster.supernode, *peers]
         assert found_at(services, {"digest": secret.images[PRIVATE].layers[-1].digest.rpartition(":")[2].encode()})
         assert found_at(services, secret.planted) == []
+        bundle = support_bundle(tmp_path, cluster)
+        assert [
+            name for name, planted in secret.planted.items() if any(form in bundle for form in forms(planted))
+        ] == []
+
+
+def support_bundle(folder: Path, cluster: Cluster) -> bytes:
+    """What `layercast support-bundle` writes of it, unpacked, with a log in which somebody had logged the login."""
+    log, file = folder / "supernode.log", folder / "bundle.tar.gz"
+    login = (folder / "login").read_text().strip()
+    log.write_text("\n".join([*cluster.supernode.process.log(), f"mistake login={login}", f"mistake {login}"]))
+    peer = cluster.peers[0]
+    words = ["--peer", peer.proxy_url, "--data-dir", str(peer.data_dir), "--log", str(log), "--output", str(file)]
+    words += [
+        "--supernode",
+        f"http://{cluster.supernode.status_address}",
+        "--supernode-config",
+        f"{folder}/supernode.toml",
+    ]
+    words += ["--supernode-data-dir", str(cluster.supernode.data_dir), "--root", str(folder)]
+    assert main(["support-bundle", *words]) == 0
+    with tarfile.open(file) as bundle:
+        parts = [bundle.extractfile(member) for member in bundle.getmembers()]
+        return b"\n".join(part.read() for part in parts if part is not None)
 
 
 def test_no_credential_goes_to_the_supernode_or_another_node(

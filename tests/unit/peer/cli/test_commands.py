@@ -127,6 +127,14 @@ def test_nodes_are_listed_for_people_and_for_programs(capsys: pytest.CaptureFixt
     assert json.loads(capsys.readouterr().out) == {"nodes": [NODE]}
 
 
+def test_what_is_no_terminal_has_room_for_a_row(capsys: pytest.CaptureFixture[str]) -> None:
+    long = {**NODE, "address": "[2001:db8:1234:5678:9abc:def0:1234:5678]:65002", "zone": "europe/eu-west-1/rack-17"}
+    with scripted_origin(lambda _: Reply(200, body=json.dumps({"nodes": [long]}).encode())) as origin:
+        assert main(["nodes", "--supernode", f"http://{origin.authority}"]) == 0
+    row = next(line for line in capsys.readouterr().out.splitlines() if "ab12" in line)
+    assert all(str(long[column]) in row for column in ("address", "zone", "agent"))
+
+
 def test_top_looks_again_and_again(capsys: pytest.CaptureFixture[str]) -> None:
     with scripted_origin(busy_supernode) as supernode:
         words = ["top", "--supernode", f"http://{supernode.authority}", "--interval", "0.2s", "--count", "2"]

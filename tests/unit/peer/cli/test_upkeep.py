@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -100,6 +101,18 @@ def test_a_running_service_does_it(data_dir: Path, capsys: pytest.CaptureFixture
     finally:
         door.close()
         store.close()
+
+
+def test_for_programs_the_answer_is_one_object(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flip(stored_path(data_dir, str(BLOB.digest)), 2_000)
+    assert layercast(data_dir, "verify", "--json") == 3
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["code"], len(answer["said"])) == (3, 1)
+    assert answer["ended"].endswith("1 piece was rotten")
+    assert layercast(data_dir, "evict", str(some_blob(1).digest), "--json") == 1
+    assert "is not in the store" in json.loads(capsys.readouterr().out)["ended"]
+    assert layercast(data_dir, "drain", "--json") == 1
+    assert "no peer runs" in json.loads(capsys.readouterr().out)["ended"]
 
 
 @pytest.mark.parametrize("words", [["evict"], ["verify", "nonsense"], ["evict", "sha256:12"]])
