@@ -157,6 +157,9 @@ EXACT_COPIES: Final = 32
 # may be the other end's doing.
 RATE_RISE: Final = 0.5
 RATE_FALL: Final = 1 / 16
+# A single faster transfer counts as no more than so many times what was believed: a receiver that looks late at what
+# has come reports a time too short, once by 1/34, and its source's link was then taken for 17 times as fast.
+RISE_MAX: Final = 2.0
 # A transfer tells how much this link carries, not only how little it may be, if the other end could have done so many
 # times as much; and so many such transfers tell what may run beside one. One is enough where the other end could have
 # done far more.

@@ -21,6 +21,7 @@ from supernode.scheduler.settings import (
     RATE_FALL,
     RATE_RISE,
     REACTION_FACTOR,
+    RISE_MAX,
     SHARED_PART,
     SURE_SAMPLES,
     TYPICAL_PART,
@@ -97,7 +98,7 @@ def learn(link: Link, rate: float, beside: float, beside_there: float, there: fl
     elif carried > link.carries:
         if carried > MORE * link.carries:
             link.bottleneck_samples = 0
-        link.carries += RATE_RISE * (carried - link.carries)
+        link.carries += RATE_RISE * (min(carried, RISE_MAX * link.carries) - link.carries)
     elif beside_there <= 1.0 + SHARED_PART and not 0.0 < MORE * there < link.carries:
         link.carries += RATE_FALL * (carried - link.carries)
     if there > MORE * rate * beside_there and MORE * carried > link.carries:
@@ -129,7 +130,7 @@ def learn_from(state: State, lease: Lease, elapsed_s: float) -> None:
             note_idle_time(link, lease.granted_at, lease.started_at, elapsed_s, state.now)
         link.direction.list_by_rate(link)
     typical = state.typical_rate
-    state.typical_rate = rate if typical is None else typical + TYPICAL_PART * (rate - typical)
+    state.typical_rate = rate if typical is None else typical + TYPICAL_PART * (min(rate, RISE_MAX * typical) - typical)
     if lease.size_bytes >= PACED_BYTES_MIN:
         state.paced += 1
         state.pace_rate += max(TYPICAL_PART, 1.0 / state.paced) * (rate - state.pace_rate)

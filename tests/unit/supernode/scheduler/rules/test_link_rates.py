@@ -97,7 +97,8 @@ def test_a_link_that_may_be_faster_than_it_was_seen_to_be_is_held_apart_from_slo
     assert state.up.alike(everybody, link) == everybody
     link_rates.learn(link, QUARTER, 1.0, 1.0, 0.0)
     assert state.up.alike(everybody, link) == everybody
-    link_rates.learn(link, 3 * RATE, 1.0, 1.0, 0.0)
+    for _ in range(3):
+        link_rates.learn(link, 3 * RATE, 1.0, 1.0, 0.0)
     assert state.up.alike(everybody, link) & (fast | slow) == fast
 
 
@@ -209,6 +210,14 @@ def test_what_is_slow_is_known_at_once() -> None:
     link = Playbook().scheduler.inspect().nodes[SEED].up
     link_rates.learn(link, SLOW_RATE, 1.0, 1.0, 0.0)
     assert link.trusted_speed(slow=RATE / 4) == SLOW_RATE
+
+
+def test_one_report_of_far_too_short_a_time_makes_no_link_look_twice_as_fast() -> None:
+    """A receiver looked late at what had come."""
+    link = Link(Direction(UP), 8, None)
+    link_rates.learn(link, RATE, 1.0, 1.0, 0.0)
+    link_rates.learn(link, 34 * RATE, 1.0, 1.0, 0.0)
+    assert link.speed() < 2 * RATE
 
 
 def test_a_report_of_hardly_any_time_says_nothing_of_a_link() -> None:
