@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from proto.errors import LocalError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from proto.ids import Digest, PeerId
     from proto.wire.messages import Source
@@ -50,6 +50,27 @@ class SavedPublic:
 @dataclass(frozen=True, slots=True)
 class SavedJob:
     """A job of supernode.jobs as it was saved: its number, and `text`, which is the jobs' own to read."""
+
+    number: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class NewEvent:
+    """What a registry told: by `key` it is told apart from all others. A tag of the repository (`registry/name`) names
+    this digest now; empty where that is not known. `text` is the queue's own to read.
+    """
+
+    key: str
+    text: str
+    repository: str = ""
+    tag: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SavedEvent:
+    """An event of supernode.registry_events that is not done with."""
 
     number: int
     text: str
@@ -112,6 +133,31 @@ class State(SwarmState, Protocol):
 
     def load_jobs(self) -> list[SavedJob]:
         """All that were saved and not forgotten, by number. How many there are is for the jobs to limit."""
+
+    def add_events(self, events: Sequence[NewEvent]) -> list[int]:
+        """Save those that are new; the number of each, never given twice, or 0. Whoever waited may count on them.
+
+        Not new is a key that is known, of an event that is done with, too, and a digest that the tag's newest event
+        had. Of both the newest are remembered, many times more than wait.
+        """
+
+    def save_event(self, event: SavedEvent) -> None:
+        """Replaces its text; nothing happens where it was ended."""
+
+    def end_event(self, number: int) -> None:
+        """It is done with; its key stays known. Idempotent."""
+
+    def load_events(self) -> list[SavedEvent]:
+        """All that were not ended, by number. How many there are is for the queue to limit."""
+
+    def save_tags(self, repository: str, tags: Mapping[str, str]) -> None:
+        """The tags name these digests, as was found without an event: a later event of the same digest is new."""
+
+    def load_tags(self, repository: str) -> dict[str, str]:
+        """The digest of each tag that events told of, or that were saved."""
+
+    def load_repositories(self) -> list[str]:
+        """Those of which tags are known, in order."""
 
     def close(self) -> None:
         """Idempotent."""

@@ -8,25 +8,36 @@ from typing import TYPE_CHECKING, Any, Final
 
 from proto.errors import ConfigError
 from proto.wire.messages import Source
-from supernode.state.base import SavedJob, SavedPublic, SavedSwarm, StateError
+from supernode.state.base import SavedEvent, SavedJob, SavedPublic, SavedSwarm, StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from proto.ids import Digest, PeerId
+    from supernode.state.base import NewEvent
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 # Swarms and public checks beyond these are forgotten, the longest unused first.
 SWARMS_MAX: Final = 50_000
 PUBLIC_MAX: Final = 200_000
 # Of one blob: the newest holders, since nodes come and go, and the first sources.
 HOLDERS_MAX: Final = 64
 SOURCES_MAX: Final = 16
+# What registries told, so that it is not done twice, and what their tags named by then.
+EVENT_KEYS_MAX: Final = 200_000
+TAGS_MAX: Final = 100_000
 # So many new rows between two looks at these limits.
 PRUNE_EVERY: Final = 1000
 
-_SCHEMA = """
+_EVENTS = """
+CREATE TABLE events (number INTEGER PRIMARY KEY, text TEXT NOT NULL);
+CREATE TABLE event_keys (number INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE);
+CREATE TABLE tags (
+    number INTEGER PRIMARY KEY AUTOINCREMENT, repository TEXT NOT NULL, tag TEXT NOT NULL, digest TEXT NOT NULL,
+    told INTEGER NOT NULL, UNIQUE (repository, tag));
+"""
+_SCHEMA = f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
 CREATE TABLE swarms (
     digest TEXT PRIMARY KEY, size_bytes INTEGER NOT NULL, piece_size_bytes INTEGER NOT NULL,
@@ -50,6 +61,7 @@ CREATE TABLE public (
     PRIMARY KEY (upstream, repository, digest)) WITHOUT ROWID;
 CREATE INDEX public_checked ON public (checked_unix_s);
 CREATE TABLE jobs (number INTEGER PRIMARY KEY, text TEXT NOT NULL);
+{_EVENTS}
 """
 # From version 1. Of hashes that no digest vouched for, some were what a peer claimed.
 _UPGRADE_1 = """
@@ -71,7 +83,11 @@ ALTER TABLE public ADD COLUMN manifest INTEGER NOT NULL DEFAULT 0;
 _UPGRADE_4 = """
 CREATE TABLE jobs (number INTEGER PRIMARY KEY, text TEXT NOT NULL);
 """
-_UPGRADES: Final = (_UPGRADE_1, _UPGRADE_2, _UPGRADE_3, _UPGRADE_4)
+# From version 5, which knew no events.
+_UPGRADES: Final = (_UPGRADE_1, _UPGRADE_2, _UPGRADE_3, _UPGRADE_4, _EVENTS)
+
+
+_SAVE_TAG: Final = "INSERT OR REPLACE INTO tags (repository, tag, digest, told) VALUES (?, ?, ?, ?)"
 
 
 class SqliteState:
@@ -83,10 +99,16 @@ class SqliteState:
         *,
         swarms_max: int = SWARMS_MAX,
         public_max: int = PUBLIC_MAX,
+        event_keys_max: int = EVENT_KEYS_MAX,
         prune_every: int = PRUNE_EVERY,
     ) -> None:
         """Open or create. Raises ConfigError when the file is unusable or of a newer schema."""
-        self._limits = (("swarms", "used_unix_s", swarms_max), ("public", "checked_unix_s", public_max))
+        self._limits = (
+            ("swarms", "used_unix_s", swarms_max),
+            ("public", "checked_unix_s", public_max),
+            ("event_keys", "number", event_keys_max),
+            ("tags", "number", TAGS_MAX),
+        )
         self._prune_every = prune_every
         self._saved = 0
         try:
@@ -242,6 +264,39 @@ class SqliteState:
                 SavedJob(number, text) for number, text in db.execute("SELECT number, text FROM jobs ORDER BY number")
             ]
 
+    def add_events(self, events: Sequence[NewEvent]) -> list[int]:
+        with self._transaction() as db:
+            numbers = [_add_event(db, event) for event in events]
+            for _ in events:
+                self._prune_sometimes()
+        return numbers
+
+    def save_event(self, event: SavedEvent) -> None:
+        self._write("UPDATE events SET text = ? WHERE number = ?", (event.text, event.number))
+
+    def end_event(self, number: int) -> None:
+        self._write("DELETE FROM events WHERE number = ?", (number,))
+
+    def load_events(self) -> list[SavedEvent]:
+        with self._transaction() as db:
+            rows = db.execute("SELECT number, text FROM events ORDER BY number")
+            return [SavedEvent(number, text) for number, text in rows]
+
+    def save_tags(self, repository: str, tags: Mapping[str, str]) -> None:
+        with self._transaction() as db:
+            db.executemany(_SAVE_TAG, [(repository, tag, digest, False) for tag, digest in tags.items()])
+            for _ in tags:
+                self._prune_sometimes()
+
+    def load_tags(self, repository: str) -> dict[str, str]:
+        with self._transaction() as db:
+            return dict(db.execute("SELECT tag, digest FROM tags WHERE repository = ?", (repository,)).fetchall())
+
+    def load_repositories(self) -> list[str]:
+        with self._transaction() as db:
+            rows = db.execute("SELECT DISTINCT repository FROM tags ORDER BY repository")
+            return [repository for (repository,) in rows]
+
     def close(self) -> None:
         self._db.close()
 
@@ -272,3 +327,20 @@ class SqliteState:
                 f"(SELECT {column} FROM {table} ORDER BY {column} DESC LIMIT 1 OFFSET ?)",
                 (limit - 1,),
             )
+
+
+def _add_event(db: sqlite3.Connection, event: NewEvent) -> int:
+    """Its number, or 0 where it is not new."""
+    added = db.execute("INSERT OR IGNORE INTO event_keys (key) VALUES (?)", (event.key,))
+    if not added.rowcount:
+        return 0
+    number = added.lastrowid
+    assert number is not None
+    if event.digest:
+        tag = (event.repository, event.tag)
+        told = db.execute("SELECT digest FROM tags WHERE (repository, tag) = (?, ?) AND told", tag).fetchone()
+        if told == (event.digest,):
+            return 0
+        db.execute(_SAVE_TAG, (*tag, event.digest, True))
+    db.execute("INSERT INTO events VALUES (?, ?)", (number, event.text))
+    return number

@@ -1,7 +1,7 @@
 """The one thread that touches the state store, as the event loop uses it: reads are awaited, writes are queued.
 
-Writes never block and never fail their caller, but for those of jobs, which are awaited: one that was accepted is not
-lost. The operations are those of state.base.
+Writes never block and never fail their caller, but for those of jobs and events, which are awaited: one that was
+accepted is not lost. The operations are those of state.base.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from proto.runtime.logs import LogLimit
 from supernode.state.base import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from proto.ids import Digest, PeerId
     from proto.wire.messages import Source
-    from supernode.state.base import SavedJob, SavedPublic, SavedSwarm, State
+    from supernode.state.base import NewEvent, SavedEvent, SavedJob, SavedPublic, SavedSwarm, State
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,34 @@ class StateThread:
     async def forget_job(self, number: int) -> None:
         """The same."""
         await asyncio.wrap_future(self._executor.submit(self._state.forget_job, number))
+
+    async def add_events(self, events: Sequence[NewEvent]) -> list[int]:
+        """Return once they are on the disk. Raises StateError."""
+        return await asyncio.wrap_future(self._executor.submit(self._state.add_events, events))
+
+    async def save_event(self, event: SavedEvent) -> None:
+        """The same."""
+        await asyncio.wrap_future(self._executor.submit(self._state.save_event, event))
+
+    async def end_event(self, number: int) -> None:
+        """The same."""
+        await asyncio.wrap_future(self._executor.submit(self._state.end_event, number))
+
+    async def load_events(self) -> list[SavedEvent]:
+        """Raises StateError."""
+        return await asyncio.wrap_future(self._executor.submit(self._state.load_events))
+
+    async def save_tags(self, repository: str, tags: Mapping[str, str]) -> None:
+        """Raises StateError."""
+        await asyncio.wrap_future(self._executor.submit(self._state.save_tags, repository, tags))
+
+    async def load_tags(self, repository: str) -> dict[str, str]:
+        """Raises StateError."""
+        return await asyncio.wrap_future(self._executor.submit(self._state.load_tags, repository))
+
+    async def load_repositories(self) -> list[str]:
+        """Raises StateError."""
+        return await asyncio.wrap_future(self._executor.submit(self._state.load_repositories))
 
     def close(self) -> None:
         """Blocking: finish what is queued, then close the store."""

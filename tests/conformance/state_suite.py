@@ -1,6 +1,7 @@
 """What every state store must do: derive StateSuite and give it the fixture `stores`, which opens the same store again.
 
-Opened by the fixture's `open()`, a store keeps 3 swarms and 3 public checks, and looks at these limits often.
+Opened by the fixture's `open()`, a store keeps 3 swarms, public checks and keys of events each, and looks at these
+limits often.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import pytest
 
 from proto.ids import Digest, PeerId
 from proto.wire.messages import Source
-from supernode.state.base import SavedJob
+from supernode.state.base import NewEvent, SavedEvent, SavedJob
 
 if TYPE_CHECKING:
     from supernode.state.base import State
@@ -213,6 +214,71 @@ class StateSuite:
         for _ in range(2):
             state.forget_job(1)
         assert state.load_jobs() == [SavedJob(2, "job")]
+
+    # --- events ----------------------------------------------------------------------------------------------------
+
+    def test_events_come_back_after_a_restart_by_their_numbers(self, stores: Stores) -> None:
+        before = stores.open()
+        first, second, third = before.add_events([NewEvent(f"key {number}", "new") for number in range(3)])
+        before.save_event(SavedEvent(third, "begun"))
+        before.end_event(second)
+        before.close()
+        assert stores.open().load_events() == [SavedEvent(first, "new"), SavedEvent(third, "begun")]
+
+    def test_an_event_that_is_told_again_is_not_new_though_it_is_done_with(self, stores: Stores) -> None:
+        before = stores.open()
+        (number,) = before.add_events([NewEvent("key", "new")])
+        for _ in range(2):
+            before.end_event(number)
+        before.close()
+        after = stores.open()
+        assert after.add_events([NewEvent("key", "again"), NewEvent("other", "new")])[0] == 0
+        assert [event.text for event in after.load_events()] == ["new"]
+
+    def test_numbers_of_events_are_never_given_twice(self, stores: Stores) -> None:
+        numbers = []
+        for key in ("first", "second"):
+            state = stores.open()
+            (number,) = state.add_events([NewEvent(key, "new")])
+            state.end_event(number)
+            state.close()
+            numbers.append(number)
+        assert len(set(numbers)) == 2
+
+    def test_an_ended_event_is_not_saved_again(self, state: State) -> None:
+        (number,) = state.add_events([NewEvent("key", "new")])
+        state.end_event(number)
+        state.save_event(SavedEvent(number, "late"))
+        assert state.load_events() == []
+
+    def test_an_event_of_the_digest_that_its_tag_was_told_to_name_is_not_new(self, state: State) -> None:
+        def told(key: str, digest: str) -> bool:
+            return state.add_events([NewEvent(key, "text", "r/app", "1.0", digest)]) != [0]
+
+        assert [told("a", "A"), told("b", "A"), told("c", "B"), told("d", "A")] == [True, False, True, True]
+        assert state.add_events([NewEvent("e", "text", "r/app", "2.0", "A")]) != [0]
+
+    def test_an_event_of_what_was_only_found_is_new(self, state: State) -> None:
+        state.save_tags("r/app", {"1.0": "A", "2.0": "B"})
+        assert state.add_events([NewEvent("key", "text", "r/app", "1.0", "A")]) != [0]
+
+    def test_tags_name_what_was_told_or_found_last(self, stores: Stores) -> None:
+        before = stores.open()
+        before.save_tags("r/app", {"1.0": "A", "2.0": "B"})
+        before.add_events([NewEvent("key", "text", "r/app", "1.0", "C"), NewEvent("other", "text", "r/lib", "x", "D")])
+        before.add_events([NewEvent("without a digest", "text", "r/none", "x")])
+        before.close()
+        after = stores.open()
+        assert after.load_tags("r/app") == {"1.0": "C", "2.0": "B"}
+        assert after.load_tags("r/none") == {}
+        assert after.load_repositories() == ["r/app", "r/lib"]
+
+    def test_an_open_store_keeps_the_newest_keys_and_every_event(self, state: State) -> None:
+        for number in range(10):
+            state.add_events([NewEvent(f"key {number}", "new")])
+        assert len(state.load_events()) == 10
+        assert state.add_events([NewEvent("key 9", "new")]) == [0]
+        assert state.add_events([NewEvent("key 0", "new")]) != [0]
 
     # --- closing ---------------------------------------------------------------------------------------------------
 

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 class _Files:
-    """One path, opened again and again, with room for 3 swarms and 3 public checks."""
+    """One path, opened again and again, with room for 3 swarms, public checks and keys of events each."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.opened: list[SqliteState] = []
 
     def open(self) -> SqliteState:
-        self.opened.append(SqliteState(self._path, swarms_max=3, public_max=3, prune_every=2))
+        self.opened.append(SqliteState(self._path, swarms_max=3, public_max=3, event_keys_max=3, prune_every=2))
         return self.opened[-1]
 
 
