@@ -220,6 +220,14 @@ class Origin(Protocol):
         """The manifest that the tag names now. Raises UpstreamError of every kind, LocalError and FetchCancelled."""
         ...
 
+    def tag_digest(self, repository: str, tag: str, caller: Caller, cancel: Cancellation) -> Digest:
+        """The digest of what the tag names now, without reading it where that can be avoided. Raises the same."""
+        ...
+
+    def tags(self, repository: str, most: int, caller: Caller, cancel: Cancellation) -> list[str]:
+        """The tags of the repository, `most` of them. Raises the same."""
+        ...
+
     def write(
         self,
         method: str,

@@ -112,6 +112,18 @@ class DirectoryOrigin:
         with self._reading(f"tag {tag} of {repository}") as contents:
             return contents.manifest(repository, tag)[1]
 
+    def tag_digest(self, repository: str, tag: str, caller: Caller, cancel: Cancellation) -> Digest:
+        self._on_request("HEAD")
+        cancel.check()
+        with self._reading(f"tag {tag} of {repository}") as contents:
+            return contents.manifest(repository, tag)[0]
+
+    def tags(self, repository: str, most: int, caller: Caller, cancel: Cancellation) -> list[str]:
+        self._on_request("GET")
+        cancel.check()
+        with self._reading(f"tags of {repository}") as contents:
+            return sorted(contents.tags(repository))[:most]
+
     def write(
         self,
         method: str,

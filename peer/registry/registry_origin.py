@@ -9,9 +9,11 @@ from __future__ import annotations
 import base64
 import contextlib
 import functools
+import json
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from multidict import CIMultiDict
 
@@ -25,9 +27,10 @@ from peer.registry.relayed import BODY_BYTES_MAX, RelayClient, as_sent
 from peer.registry.retry import asked_pause_s
 from peer.registry.sent_body import WholeBody
 from peer.registry.tokens import AnonymousTokens, token_form, token_url
-from proto.errors import UpstreamError, UpstreamKind
+from proto.errors import DigestInvalid, NameInvalid, UpstreamError, UpstreamKind
+from proto.ids import Digest
 from proto.oci.ranges import format_range, parse_content_range
-from proto.oci.routes import HOP_HEADER, BlobRoute, ManifestRoute
+from proto.oci.routes import HOP_HEADER, BlobRoute, ManifestRoute, parse_reference
 from proto.oci.www_authenticate import bearer_challenge
 
 if TYPE_CHECKING:
@@ -39,7 +42,6 @@ if TYPE_CHECKING:
     from peer.registry.exchange import Exchange
     from peer.registry.queues import UpstreamQueues
     from peer.transport.cancellation import Cancellation
-    from proto.ids import Digest
     from proto.oci.routes import RegistryRequest
     from proto.oci.upstreams import UpstreamConfig, UpstreamTable
 
@@ -72,6 +74,9 @@ _MANIFEST_LINES: Final = tuple(
 )
 # Longer than registries take.
 MANIFEST_BYTES_MAX: Final = 4 << 20
+TAGS_PAGE: Final = 1000
+# A tag has 128 characters at most; some registries give all tags as one page.
+TAGS_PAGE_BYTES_MAX: Final = 4 << 20
 # HEADs that settle it: the blob is there, or the origin wants to be left alone.
 _HEAD_SETTLES: Final = frozenset({200, 429, 503})
 
@@ -290,6 +295,34 @@ class RegistryOrigin:
         finally:
             exchange.close()
 
+    def tag_digest(self, repository: str, tag: str, caller: Caller, cancel: Cancellation) -> Digest:
+        """See Origin. By HEAD, which registries do not count as a pull; one that tells no digest is asked for all."""
+        route = ManifestRoute(repository, tag)
+        with contextlib.closing(self._ask(_request("HEAD", route, caller, cancel))) as exchange:
+            if exchange.status not in (200, 405):
+                raise _refusal(f"origin {self.host}: tag {tag} of {repository}", exchange)
+            told = exchange.header("Docker-Content-Digest") if exchange.status == 200 else None
+        if told is not None:
+            with contextlib.suppress(DigestInvalid):
+                return Digest.parse(told)
+        return Digest.of(self.tagged(repository, tag, caller, cancel))
+
+    def tags(self, repository: str, most: int, caller: Caller, cancel: Cancellation) -> list[str]:
+        """See Origin. Page by page, where a registry gives them so."""
+        found: list[str] = []
+        query = f"?n={TAGS_PAGE}"
+        while True:
+            request = _Request("GET", f"/v2/{repository}/tags/list{query}", repository, caller, cancel)
+            with contextlib.closing(self._ask(request)) as exchange:
+                if exchange.status != 200:
+                    raise _refusal(f"origin {self.host}: tags of {repository}", exchange)
+                has_more = exchange.header("Link") is not None
+                page = _tags(exchange.read_all(TAGS_PAGE_BYTES_MAX), self.host)
+            found += page
+            if not page or not has_more or len(found) >= most:
+                return found[:most]
+            query = f"?n={TAGS_PAGE}&last={quote(page[-1], safe='')}"
+
     def write(
         self,
         method: str,
@@ -465,6 +498,23 @@ def _is_page(exchange: Exchange) -> bool:
 def _words(exchange: Exchange) -> OriginAnswer:
     """All of an answer with a short body, whose length is told anew."""
     return OriginAnswer(exchange.status, exchange.reason, CIMultiDict(exchange.lines), exchange.drain())
+
+
+def _tags(content: bytes, host: str) -> list[str]:
+    """Of one page; what is no tag is left out. Raises UpstreamError."""
+    try:
+        tags = json.loads(content)["tags"] or []
+        names = [tag for tag in tags if isinstance(tag, str)]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        raise UpstreamError(f"origin {host}: its list of tags is none", UpstreamKind.CONTENT) from None
+    return [name for name in names if _is_tag(name)]
+
+
+def _is_tag(name: str) -> bool:
+    try:
+        return isinstance(parse_reference(name), str)
+    except (NameInvalid, DigestInvalid):
+        return False
 
 
 def _refusal(what: str, exchange: Exchange) -> UpstreamError:

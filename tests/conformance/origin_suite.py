@@ -259,6 +259,16 @@ class OriginSuite:
             origins.at(HOST).tagged(REPOSITORY, "no-such-tag", ANYONE, Cancellation())
         assert refused.value.kind is UpstreamKind.UNKNOWN
 
+    def test_the_digest_of_a_tag_is_that_of_its_manifest(self, origins: Origins, image: Image) -> None:
+        assert str(origins.at(HOST).tag_digest(REPOSITORY, TAG, ANYONE, Cancellation())) == image.top.digest
+        with pytest.raises(UpstreamError) as refused:
+            origins.at(HOST).tag_digest(REPOSITORY, "no-such-tag", ANYONE, Cancellation())
+        assert refused.value.kind is UpstreamKind.UNKNOWN
+
+    def test_it_tells_its_tags(self, origins: Origins) -> None:
+        assert origins.at(HOST).tags(REPOSITORY, 10, ANYONE, Cancellation()) == [TAG]
+        assert origins.at(HOST).tags(REPOSITORY, 0, ANYONE, Cancellation()) == []
+
     def test_it_lists_its_tags(self, origins: Origins) -> None:
         answer = answered(origins, "GET", f"/v2/{REPOSITORY}/tags/list")
         assert json.loads(answer.body) == {"name": REPOSITORY, "tags": [TAG]}

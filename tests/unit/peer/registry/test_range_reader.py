@@ -121,6 +121,12 @@ class ScriptedOrigin:
     ) -> OriginAnswer:
         raise AssertionError("nobody writes here")
 
+    def tag_digest(self, repository: str, tag: str, caller: Caller, cancel: Cancellation) -> Digest:
+        raise NotImplementedError
+
+    def tags(self, repository: str, most: int, caller: Caller, cancel: Cancellation) -> list[str]:
+        raise NotImplementedError
+
     def tagged(self, repository: str, tag: str, caller: Caller, cancel: Cancellation) -> bytes:
         raise AssertionError("nobody asks for a tag here")
 
