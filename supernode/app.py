@@ -61,6 +61,7 @@ from supernode.metrics import Metrics
 from supernode.origin.private_access import PrivateAccess
 from supernode.origin.public_access import PublicAccess
 from supernode.origin.sources import OriginFetcher
+from supernode.registry_events.service import RegistryEvents
 from supernode.scheduler import build as scheduler_build
 from supernode.scheduler.contract import Pace, Wakeup
 from supernode.scheduler.settings import SchedulerSettings
@@ -248,12 +249,27 @@ class Supernode:
         upkeep.begin(self._store, config.data_dir, config, refetched, self._closing)
         self.jobs = Execution(
             self._state, Resolver(origins, self._has_login), control.nodes, control.swarms, self._fail,
-            recovery_s=config.recovery_s,
+            recovery_s=config.recovery_s, on_ended=lambda job: self.events.job_ended(job),
         )  # fmt: skip
+        self.events = RegistryEvents(
+            self._state,
+            self.jobs,
+            origins,
+            rules=lambda: self.config.rules,
+            senders=lambda: self.config.senders,
+            is_allowed=self._is_allowed,
+            has_login=self._has_login,
+            count=self.metrics.count_event,
+            on_fatal=self._fail,
+            clock=time.time,
+            scan_every_s=config.tag_scan_interval_s,
+            first_scan_s=config.recovery_s,
+        )
         self.metrics.before_scrape(self._scrape)
         terms = Terms(self._identity.peer, self._epoch, f"layercast/{VERSION}", config.transport, self.limits)
         self._sessions = SessionServer(control.message_handler(self._announcements), self.metrics, terms, self.members)
         await self.jobs.start()
+        await self.events.start()
         await self._serve_api()
         if self._seed_address.is_name:
             self._looking_up = asyncio.create_task(self._follow_name())
@@ -279,6 +295,7 @@ class Supernode:
             self._limited,
             self.jobs,
             console,
+            self.events,
         )
         decide = Access(members, console.logins).middleware(lambda request: listener.spoke(request))
         app = web.Application(middlewares=[decide], client_max_size=REQUEST_BYTES_MAX)
@@ -355,6 +372,13 @@ class Supernode:
             return None
         return Pace(min(leases.rate_bytes_s, origin_bytes_s), leases.lease_s)
 
+    def _is_allowed(self, host: str) -> bool:
+        try:
+            self._policy.upstreams.lookup(host)
+        except RemoteError:
+            return False
+        return True
+
     def _ports(self) -> ControlPorts:
         return ControlPorts(
             post=self._driver.post,
@@ -414,6 +438,7 @@ class Supernode:
         if self._looking_up is not None:
             self._looking_up.cancel()
         self._heads.cancel()
+        await self.events.close()
         await self.jobs.close()
         await self._announcements.close()
         await self._public_access.close()
@@ -456,6 +481,7 @@ class Supernode:
         counters = self._store.counters
         self.metrics.count_store(counters.rotten, counters.full, counters.scrubbed_bytes)
         self.metrics.count_jobs(job.state.value for job in self.jobs.jobs)
+        self.metrics.count_events(self.events.processing.queue.counts())
         self.metrics.uploads_refused(dict(self._upload.counters.refused))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from peer.registry import origins
@@ -24,12 +24,18 @@ from proto.config.values import (
     parse_size,
     within,
 )
+from proto.errors import ConfigError, RemoteError
 from proto.wire.messages import SCHEDULED, TORRENT
+from supernode.registry_events.rules import rules_of
+from supernode.registry_events.senders import read_senders
 from supernode.scheduler import build as scheduler_build
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
+
+    from supernode.registry_events.rules import Rule
+    from supernode.registry_events.senders import Senders
 
 # The header takes a few of them.
 EVENT_LOG_BYTES_MIN: Final = 64 << 10
@@ -100,6 +106,44 @@ class SupernodeConfig(ServiceSettings):
         "what a GB from the origins costs, such as 0.09 USD: the console says what was saved",
         metavar="PRICE",
     )
+    event_token_file: Path | None = option(
+        parse_path,
+        None,
+        "file with the secret by which registries send events and Harbor its preheats; without it, and without "
+        "event_senders, nobody may",
+        reloadable=True,
+        metavar="FILE",
+    )
+    event_senders: tuple[Network, ...] = option(
+        parse_network,
+        (),
+        "network from which events and Harbor's preheats are taken without that secret: kraken's dialect has none",
+        multiple=True,
+        reloadable=True,
+        metavar="NETWORK",
+    )
+    tag_scan_interval_s: float = option(
+        parse_duration,
+        3600.0,
+        "seconds between two looks at what the tags name that [preheat] sections mean, for events that were lost; "
+        "0: only by layercast events --scan",
+    )
+
+    # The [preheat."NAME"] sections of the file as they stand there.
+    preheat_tables: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    rules: tuple[Rule, ...] = field(init=False)
+    senders: Senders = field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "rules", rules_of(self.preheat_tables))
+        object.__setattr__(self, "senders", read_senders(self.event_token_file, self.event_senders))
+        for rule in self.rules:
+            for repository in rule.repositories:
+                try:
+                    self.upstreams.lookup(repository.partition("/")[0])
+                except RemoteError as error:
+                    raise ConfigError(f'[preheat."{rule.name}"]: {error}: add --allow-upstream') from None
 
 
 def load(argv: Sequence[str], environ: Mapping[str, str]) -> SupernodeConfig:

@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Final
 from proto.runtime.metrics import ServiceMetrics
 from supernode.control.ports import ControlObserver
 from supernode.jobs.job import JobState
+from supernode.registry_events.event import EventState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from proto.ids import Digest, PeerId
 
 # Longer than a node without a word from its supernode waits, and than a stalled origin is waited for.
 STALLED_S: Final = 60.0
+EVENT_STATES: Final = tuple(state.value for state in EventState)
+EVENT_RESULTS: Final = ("queued", "repeated", "unmatched", "unreadable", "refused", "done", "failed")
 JOB_STATES: Final = tuple(state.value for state in JobState)
 
 
@@ -50,6 +53,14 @@ class Metrics(ServiceMetrics, ControlObserver):
         self.jobs = self._gauge("layercast_jobs", "Preheat jobs that are known, by state.", "state")
         for state in JOB_STATES:
             self.jobs.labels(state)
+        self.events = self._gauge("layercast_registry_events", "Registry events not done with, by state.", "state")
+        for state in EVENT_STATES:
+            self.events.labels(state)
+        self.events_received = self._counter(
+            "layercast_registry_events_received", "What became of what registries told.", "result"
+        )
+        for result in EVENT_RESULTS:
+            self.events_received.labels(result)
         for source in ("origin", "peer"):
             self.bytes_received.labels(source)
 
@@ -58,6 +69,15 @@ class Metrics(ServiceMetrics, ControlObserver):
         counts = Counter(states)
         for state in JOB_STATES:
             self.jobs.labels(state).set(counts[state])
+
+    def count_event(self, result: str, number: int) -> None:
+        """So many registry events came to this."""
+        self.events_received.labels(result).inc(number)
+
+    def count_events(self, counts: Mapping[str, int]) -> None:
+        """How many are in each state now."""
+        for state, number in counts.items():
+            self.events.labels(state).set(number)
 
     def sessions_changed(self, count: int) -> None:
         self.sessions_open.set(count)

@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "top": "top",
     "preheat": "preheat",
     "jobs": "jobs",
+    "events": "events",
     "verify": "upkeep",
     "evict": "upkeep",
     "support-bundle": "support_bundle",
@@ -49,6 +50,7 @@ Peer-to-peer distribution of container image layers: the origin registry sends e
   layercast top                   what a cluster does, again and again
   layercast preheat IMAGE         have an image at the nodes before clients ask for it
   layercast jobs                  what became of preheats; cancel one
+  layercast events                what registries told of pushes; try again what failed
   layercast drain                 have this node serve no other any more, before it is stopped
   layercast verify [DIGEST]       read what this node's store holds, and drop what has rotted
   layercast evict DIGEST          delete a blob from this node's store

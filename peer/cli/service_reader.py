@@ -97,7 +97,7 @@ class SupernodeReader:
             found = json.loads(answer.data)
         except ValueError:
             found = None
-        if answer.status in (200, 201) and isinstance(found, dict):
+        if answer.status in (200, 201, 202) and isinstance(found, dict):
             return found
         said = found.get("error", "") if isinstance(found, dict) else answer.headers.get(REFUSAL_HEADER, "")
         raise CommandError(f"supernode {self.url}: {said or f'answers {answer.status}'}")

@@ -26,6 +26,7 @@ ENVIRONMENT_PREFIX: Final = "LAYERCAST_"
 # A field's name ends with its unit; the option's does not, since its value may have one.
 _UNITS: Final = ("_bytes_s", "_bytes", "_s")
 _OPTION: Final = "option"
+_TABLES: Final = "_tables"
 # Characters of a wrong value that are repeated.
 _SHOWN_MAX: Final = 200
 
@@ -34,8 +35,9 @@ _SHOWN_MAX: Final = 200
 class Settings:
     """What load() makes; derive from it, with an option() a field.
 
-    `upstream_tables`: the `[upstream."HOST"]` tables of the file as they stand there. `warnings` has a line for each
-    setting that no longer has an effect, to be logged.
+    `upstream_tables`: the `[upstream."HOST"]` tables of the file as they stand there; a derived class may have other
+    such fields, each for sections of its own. `warnings` has a line for each setting that no longer has an effect, to
+    be logged.
     """
 
     upstream_tables: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -108,7 +110,8 @@ def options_of(kind: type[Settings]) -> list[Option]:
 
 def reloaded(before: S, after: S) -> S:
     """The settings before, with those of `after` that may change while the program runs."""
-    fields = ["upstream_tables", *(each.field for each in options_of(type(before)) if each.reloadable)]
+    tables = [f"{name}{_TABLES}" for name in _section_names(type(before))]
+    fields = [*tables, *(each.field for each in options_of(type(before)) if each.reloadable)]
     return dataclasses.replace(before, **{name: getattr(after, name) for name in fields})
 
 
@@ -145,21 +148,23 @@ def load(
     arguments = _parser(program, summary, options, build, removed).parse_args(argv)
     path = arguments.config or environ.get(ENVIRONMENT_PREFIX + "CONFIG")
     table = _read_toml(Path(path)) if path else {}
-    upstream_tables = _upstream_tables(table.pop("upstream", {}))
+    sections = {name: _sections(name, table.pop(name, {})) for name in _section_names(kind)}
     warnings = tuple(
         f"{where}: {removed[name]}; delete it"
         for name, where in _given(removed, table, path or "", environ, vars(arguments))
     )
     known = {option.name for option in options}
+    allowed = [*sorted(known), *(f"[{name}.NAME]" for name in sections)]
     for key in table.keys() - removed.keys():
         if key not in known:
-            raise ConfigError(f"{path}: unknown key {key!r}; known keys: {', '.join(sorted(known))}, [upstream.HOST]")
+            raise ConfigError(f"{path}: unknown key {key!r}; known keys: {', '.join(allowed)}")
     found = [_resolve(option, table, path or "", environ, getattr(arguments, option.name)) for option in options]
     if arguments.print_config:
-        _print_config(options, found, upstream_tables)
+        _print_config(options, found, sections)
         raise SystemExit(0)
     values: dict[str, Any] = {option.field: value for option, (value, _) in zip(options, found, strict=True)}
-    return kind(**values, upstream_tables=upstream_tables, warnings=warnings)
+    tables: dict[str, Any] = {f"{name}{_TABLES}": found for name, found in sections.items()}
+    return kind(**values, **tables, warnings=warnings)
 
 
 def argument_type(parse: Callable[[str], T]) -> Callable[[str], T]:
@@ -248,9 +253,14 @@ def _read_toml(path: Path) -> dict[str, object]:
         raise ConfigError(f"--config {path}: not TOML: {error}") from None
 
 
-def _upstream_tables(raw: object) -> dict[str, Mapping[str, object]]:
+def _section_names(kind: type[Settings]) -> list[str]:
+    """What is configured by sections of a name each: the class has a field `upstream_tables`, say."""
+    return [each.name.removesuffix(_TABLES) for each in dataclasses.fields(kind) if each.name.endswith(_TABLES)]
+
+
+def _sections(name: str, raw: object) -> dict[str, Mapping[str, object]]:
     if not isinstance(raw, dict) or not all(isinstance(table, dict) for table in raw.values()):
-        raise ConfigError('upstream: expected sections such as [upstream."registry.example.com"]')
+        raise ConfigError(f'{name}: expected sections such as [{name}."registry.example.com"]')
     return dict(raw)
 
 
@@ -304,12 +314,14 @@ def _shown(value: object) -> str:
 
 
 def _print_config(
-    options: Sequence[Option], found: Sequence[tuple[object, str]], upstream_tables: Mapping[str, Mapping[str, object]]
+    options: Sequence[Option],
+    found: Sequence[tuple[object, str]],
+    sections: Mapping[str, Mapping[str, Mapping[str, object]]],
 ) -> None:
     width = max(len(option.name) for option in options)
     for option, (value, origin) in zip(options, found, strict=True):
         shown = "(secret)" if option.secret and value is not None else _shown(value)
         sys.stdout.write(f"{option.name:<{width}} = {shown}  # {origin}\n")
-    for host, table in upstream_tables.items():
-        keys = ", ".join(sorted(table))
-        sys.stdout.write(f'upstream."{host}"  # {keys}\n')
+    for section, tables in sections.items():
+        for name, table in tables.items():
+            sys.stdout.write(f'{section}."{name}"  # {", ".join(sorted(table))}\n')

@@ -54,6 +54,14 @@ _NEEDED: Final = {
     "/v1/join": Rank.STRANGER,
     # A stranger gets a summary.
     "/v1/status": Rank.STRANGER,
+    # Registries and Harbor: their routes ask for a secret of their own (api.event_senders).
+    "/api/v1/notifications": Rank.STRANGER,
+    "/registry/notifications": Rank.STRANGER,
+    "/oapi/v1/jobs": Rank.STRANGER,
+    "/preheats": Rank.STRANGER,
+    "/_ping": Rank.STRANGER,
+    "/health": Rank.STRANGER,
+    "/healthy": Rank.STRANGER,
     "/v1/session": Rank.MEMBER,
     "/v1/renew": Rank.MEMBER,
     # What a browser needs to ask for the token.
@@ -61,6 +69,7 @@ _NEEDED: Final = {
     "/ui/logout": Rank.STRANGER,
 }
 _FILES: Final = "/ui/"
+_OF_HARBOR: Final = ("/oapi/v1/jobs/", "/preheats/")
 _JOIN_FIRST: Final = (
     "this supernode admits members only: give the peer a join token (layercast-supernode token create; --join-file), "
     "or start supernode and peers with --open to try things out"
@@ -87,7 +96,9 @@ class Access:
             caller = request[_CALLER] = self.caller(request)
             if caller.revoked and caller.member is not None:
                 return refused(403, revoked_text(caller.member.peer))
-            needed = Rank.STRANGER if _is_file(request) else _NEEDED.get(request.path, Rank.OPERATOR)
+            # One of Harbor's jobs needs what all of them do.
+            path = request.path.rpartition("/")[0] if request.path.startswith(_OF_HARBOR) else request.path
+            needed = Rank.STRANGER if _is_file(request) else _NEEDED.get(path, Rank.OPERATOR)
             if self._members is not None and caller.rank < needed:
                 return refused(403, _JOIN_FIRST if needed is Rank.MEMBER else _READ_BY_MEMBERS)
             try:

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from proto.errors import ImageInvalid
 from proto.oci.images import parse_platform
-from supernode.api.access import Rank, caller_of
+from supernode.api.operator_request import Refused, answer_of, check_may_change, document_of, time_text
 from supernode.jobs import targets
 from supernode.jobs.execution import JobsFull
 from supernode.jobs.job import Job, Wish
@@ -30,14 +30,6 @@ NODES_MAX: Final = 1000
 _KEYS: Final = {"image", "platforms", "to", "by"}
 
 
-class _Refused(Exception):
-    """An answer to a request that makes no sense, or is not granted."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-
-
 async def jobs(parts: ApiParts, _: web.Request) -> web.Response:
     """All that are known, the newest first, without their nodes."""
     return web.json_response({"jobs": [_job(each) for each in reversed(parts.jobs.jobs)]})
@@ -47,89 +39,66 @@ async def job(parts: ApiParts, request: web.Request) -> web.Response:
     """One, with its nodes."""
     try:
         return web.json_response(_with_nodes(_found(parts, request)))
-    except _Refused as error:
-        return _answer(error)
+    except Refused as error:
+        return answer_of(error)
 
 
 async def submit(parts: ApiParts, request: web.Request) -> web.Response:
     """A new one; what is answered with 201 is not lost any more."""
     try:
-        _check_may_change(request)
-        wish = _wish(await _document(request))
+        check_may_change(request)
+        wish = _wish(await document_of(request))
         made = await parts.jobs.submit(wish)
-    except _Refused as error:
-        return _answer(error)
+    except Refused as error:
+        return answer_of(error)
     except JobsFull:
-        return _answer(_Refused(429, "too many jobs are not over yet: cancel some, or wait"))
+        return answer_of(Refused(429, "too many jobs are not over yet: cancel some, or wait"))
     except StateError:
-        return _answer(_Refused(503, "the supernode cannot write its state: its disk needs room"))
+        return answer_of(Refused(503, "the supernode cannot write its state: its disk needs room"))
     return web.json_response(_job(made), status=201, headers={"Location": f"/api/v1/jobs/{made.number}"})
 
 
 async def cancel(parts: ApiParts, request: web.Request) -> web.Response:
     """End it; what nodes hold of it by then stays. Of one that is over nothing changes."""
     try:
-        _check_may_change(request)
+        check_may_change(request)
         found = _found(parts, request)
         await parts.jobs.cancel(found.number)
-    except _Refused as error:
-        return _answer(error)
+    except Refused as error:
+        return answer_of(error)
     except StateError:
-        return _answer(_Refused(503, "the supernode cannot write its state: its disk needs room"))
+        return answer_of(Refused(503, "the supernode cannot write its state: its disk needs room"))
     return web.json_response(_job(found))
 
 
-def _answer(error: _Refused) -> web.Response:
-    return web.json_response({"error": str(error)}, status=error.status)
-
-
-def _check_may_change(request: web.Request) -> None:
-    """Raises _Refused. A member reads; a web page that an operator looks at can send no JSON here."""
-    if caller_of(request).rank is not Rank.OPERATOR:
-        raise _Refused(403, "for operators: ask from the supernode's own machine, or with its operator's token")
-    if request.method == "POST" and request.content_type != "application/json":
-        raise _Refused(415, "send it as Content-Type: application/json")
-
-
 def _found(parts: ApiParts, request: web.Request) -> Job:
-    """Raises _Refused."""
+    """Raises Refused."""
     text = request.match_info["number"]
     found = parts.jobs.job(int(text)) if text.isascii() and text.isdigit() and len(text) < 16 else None
     if found is None:
-        raise _Refused(404, f"there is no job {text[:20]}; of those that are over the newest are kept")
+        raise Refused(404, f"there is no job {text[:20]}; of those that are over the newest are kept")
     return found
 
 
-async def _document(request: web.Request) -> dict[str, Any]:
-    """Raises _Refused."""
-    try:
-        document = await request.json()
-    except (ValueError, LookupError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise _Refused(400, "the body is no JSON object")
-    return document
-
-
 def _wish(document: dict[str, Any]) -> Wish:
-    """Raises _Refused that names the key."""
+    """Raises Refused that names the key."""
     unknown = sorted(set(document) - _KEYS)
     if unknown:
-        raise _Refused(400, f"unknown key {unknown[0][:40]!r}; there are {', '.join(sorted(_KEYS))}")
+        raise Refused(400, f"unknown key {unknown[0][:40]!r}; there are {', '.join(sorted(_KEYS))}")
     image, platforms, to = document.get("image"), document.get("platforms", []), document.get("to", "all")
     if not isinstance(image, str) or len(image) > IMAGE_MAX:
-        raise _Refused(400, f"image: a name of at most {IMAGE_MAX} characters expected")
+        raise Refused(400, f"image: a name of at most {IMAGE_MAX} characters expected")
     if not isinstance(platforms, list) or len(platforms) > PLATFORMS_MAX:
-        raise _Refused(400, f"platforms: a list of at most {PLATFORMS_MAX} expected")
+        raise Refused(400, f"platforms: a list of at most {PLATFORMS_MAX} expected")
     if isinstance(to, int) and not isinstance(to, bool):
         to = str(to)
     if not isinstance(to, str):
-        raise _Refused(400, "to: a text or a number expected")
+        raise Refused(400, "to: a text or a number expected")
     try:
         named = tuple(str(parse_platform(_text(platform))) for platform in platforms)
         return Wish(check_image(image), named, targets.check(to), _by(document.get("by")))
     except (ValueError, ImageInvalid) as error:
-        raise _Refused(400, str(error)[:400]) from None
+        raise Refused(400, str(error)[:400]) from None
 
 
 def _text(value: object) -> str:
@@ -164,15 +133,16 @@ def _job(job: Job) -> dict[str, Any]:
         "image": job.wish.image,
         "platforms": list(job.wish.platforms),
         "to": job.wish.to,
-        "by": _time(job.wish.by_unix_s),
+        "by": time_text(job.wish.by_unix_s),
+        "cause": job.wish.cause,
         "state": job.state.value,
         "attempts": job.attempts,
         "error": job.error,
         "digest": job.digest,
         "size_bytes": job.size_bytes,
-        "created": _time(job.created_unix_s),
-        "retried": _time(job.retry_unix_s) if job.state == "waiting" and job.attempts else None,
-        "ended": _time(job.ended_unix_s or None),
+        "created": time_text(job.created_unix_s),
+        "retried": time_text(job.retry_unix_s) if job.state == "waiting" and job.attempts else None,
+        "ended": time_text(job.ended_unix_s or None),
         "nodes_count": len(running) or job.nodes_count,
         "nodes_done": sum(part.state == "done" for part in running.values()) if running else job.nodes_done,
     }
@@ -189,7 +159,3 @@ def _with_nodes(job: Job) -> dict[str, Any]:
             for name, error in job.failed_nodes.items()
         ]
     return {**_job(job), "nodes": parts}
-
-
-def _time(unix_s: float | None) -> str | None:
-    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="seconds")

@@ -1,4 +1,6 @@
-"""GET /api/v1/openapi.json: the job API as an OpenAPI 3.1 document. tests hold it to the routes and to real answers.
+"""GET /api/v1/openapi.json: the API of jobs and registry events as an OpenAPI 3.1 document.
+
+tests hold it to the routes and to real answers.
 
 What is below /v1/ is for this release's own programs, and is described in docs/protocol.md alone.
 """
@@ -11,10 +13,14 @@ from aiohttp import web
 
 from proto import VERSION
 from supernode.jobs.job import JobState
+from supernode.registry_events.event import EventState
+from supernode.registry_events.harbor import CLOUD_EVENTS
+from supernode.registry_events.notifications import MEDIA_TYPES
 
 if TYPE_CHECKING:
     from supernode.api.parts import ApiParts
 
+_NOTIFIED: Final = (*MEDIA_TYPES, CLOUD_EVENTS, "application/json")
 _TIME: Final = {"type": ["string", "null"], "format": "date-time"}
 _COUNT: Final = {"type": "integer", "minimum": 0}
 _TEXT: Final = {"type": "string"}
@@ -25,6 +31,7 @@ _JOB: Final[dict[str, Any]] = {
     "platforms": {"type": "array", "items": _TEXT, "description": "empty: all that the image is built for"},
     "to": _TEXT,
     "by": {**_TIME, "description": "not done by then, it has failed"},
+    "cause": {"type": "string", "description": "the registry event that it comes of, or harbor; empty for operators"},
     "state": {
         "type": "string",
         "enum": [state.value for state in JobState],
@@ -45,6 +52,47 @@ _NODE: Final[dict[str, Any]] = {
     "state": {"type": "string", "enum": ["running", "done", "failed"]},
     "held_bytes": _COUNT,
     "error": _TEXT,
+}
+_EVENT: Final[dict[str, Any]] = {
+    "number": {"type": "integer", "minimum": 1},
+    "image": _TEXT,
+    "state": {
+        "type": "string",
+        "enum": [state.value for state in EventState],
+        "description": "waiting for a job, working: a job is at it, dead: that has failed. No others are listed",
+    },
+    "received": {"type": "string", "format": "date-time"},
+    "job": {"type": ["integer", "null"], "description": "that is at it, or has failed"},
+    "error": _TEXT,
+}
+_SCAN: Final[dict[str, Any]] = {
+    "running": {"type": "boolean"},
+    "last": {
+        "type": ["object", "null"],
+        "properties": {
+            "ended": {"type": "string", "format": "date-time"},
+            "repositories": {**_COUNT, "description": "that were looked at"},
+            "found": {**_COUNT, "description": "tags that had changed without an event"},
+            "problems": {"type": "object", "additionalProperties": _TEXT, "description": "by repository"},
+        },
+        "required": ["ended", "repositories", "found", "problems"],
+        "additionalProperties": False,
+    },
+}
+_COUNTS: Final[dict[str, Any]] = {state.value: _COUNT for state in EventState}
+_RECEIVED: Final[dict[str, Any]] = {
+    "queued": {**_COUNT, "description": "saved: they are not lost any more"},
+    "repeated": {**_COUNT, "description": "came before, or say nothing new"},
+    "unmatched": {**_COUNT, "description": "pushed tags that no rule means"},
+    "unreadable": {**_COUNT, "description": "dropped; the log says why"},
+}
+_NUMBERS: Final[dict[str, Any]] = {
+    "numbers": {
+        "type": ["array", "null"],
+        "maxItems": 1000,
+        "items": {"type": "integer"},
+        "description": "of dead events; none: all of them",
+    }
 }
 _WISH: Final[dict[str, Any]] = {
     "image": {"type": "string", "maxLength": 512, "examples": ["quay.io/org/app:1.0"]},
@@ -87,6 +135,17 @@ _ERRORS: Final = {
 }
 
 
+def _change(name: str, summary: str) -> dict[str, Any]:
+    return {
+        "post": {
+            "operationId": name,
+            "summary": summary,
+            "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("Numbers")}}},
+            "responses": _answers(200, _answer("how many there were", _ref("Changed")), 400, 415, 503),
+        }
+    }
+
+
 def _answers(status: int, answer: dict[str, Any], *errors: int) -> dict[str, Any]:
     content = {"text/plain": {"schema": _TEXT}, "application/json": {"schema": _ref("Error")}}
     refused = {"description": _ERRORS[403], "content": content}
@@ -101,9 +160,10 @@ _NUMBER: Final = {
 DOCUMENT: Final[dict[str, Any]] = {
     "openapi": "3.1.0",
     "info": {
-        "title": "Layercast jobs",
+        "title": "Layercast jobs and registry events",
         "version": VERSION,
-        "description": "Preheat: have images at nodes before clients ask for them. Jobs outlive restarts.",
+        "description": "Preheat: have images at nodes before clients ask for them, when an operator wishes it or a "
+        "registry tells of a push. Jobs and events outlive restarts.",
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     },
     "servers": [{"url": "/"}],
@@ -135,6 +195,49 @@ DOCUMENT: Final[dict[str, Any]] = {
                 "responses": _answers(200, _answer("as it is now", _ref("Job")), 404, 503),
             },
         },
+        "/api/v1/notifications": {
+            "post": {
+                "operationId": "notify",
+                "summary": "A registry tells of pushes: CNCF distribution's notifications, Harbor's webhooks",
+                "description": "What makes no sense is answered with 202, too: it would be sent again for ever.",
+                "security": [{"sender": []}],
+                "parameters": [
+                    {
+                        "name": "registry",
+                        "in": "query",
+                        "schema": _TEXT,
+                        "description": "what its images are called here, HOST or HOST:PORT",
+                    }
+                ],
+                "requestBody": {
+                    "required": True,
+                    "content": {media_type: {"schema": {"type": "object"}} for media_type in _NOTIFIED},
+                },
+                "responses": {
+                    "202": _answer("what became of its events", _ref("Received")),
+                    "401": {"description": "the secret is another", "content": {"text/plain": {"schema": _TEXT}}},
+                    "404": {"description": "nobody may send events", "content": {"text/plain": {"schema": _TEXT}}},
+                    "503": _answer("send it again: too many wait, or the state cannot be written", _ref("Error")),
+                },
+            }
+        },
+        "/api/v1/events": {
+            "get": {
+                "operationId": "listEvents",
+                "summary": "How many events are not done with, and 200 of each state; the newest dead ones first",
+                "responses": _answers(200, _answer("events", _ref("Events"))),
+            }
+        },
+        "/api/v1/events/again": _change("retryEvents", "Have another job made of dead events"),
+        "/api/v1/events/drop": _change("dropEvents", "Be done with dead events"),
+        "/api/v1/events/scan": {
+            "post": {
+                "operationId": "scanTags",
+                "summary": "Ask registries soon which tags changed without an event",
+                "requestBody": {"required": True, "content": {"application/json": {"schema": {"type": "object"}}}},
+                "responses": _answers(202, _answer("the newest scan, as it is now", _ref("Scan")), 415),
+            }
+        },
         "/api/v1/openapi.json": {
             "get": {
                 "operationId": "readDocument",
@@ -149,13 +252,25 @@ DOCUMENT: Final[dict[str, Any]] = {
                 "type": "http",
                 "scheme": "bearer",
                 "description": "ca/operator.token of the supernode's --data-dir, by TLS; none from its own machine",
-            }
+            },
+            "sender": {
+                "type": "apiKey",
+                "in": "header",
+                "name": "Authorization",
+                "description": "the secret of event_token_file: as it is, as a bearer's, or as any user's password",
+            },
         },
         "schemas": {
             "Wish": _object(_WISH, ["image"]),
             "Job": _object(_JOB),
             "JobWithNodes": _object({**_JOB, "nodes": {"type": "array", "items": _ref("Node")}}),
             "Node": _object(_NODE),
+            "Event": _object(_EVENT),
+            "Events": _object({**_COUNTS, "events": {"type": "array", "items": _ref("Event")}, "scan": _ref("Scan")}),
+            "Scan": _object(_SCAN),
+            "Received": _object(_RECEIVED),
+            "Numbers": _object(_NUMBERS, []),
+            "Changed": _object({"changed": _COUNT}),
             "Error": _object({"error": _TEXT}),
         },
     },

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from supernode.control.swarm_registry import SwarmRegistry
     from supernode.jobs.execution import Execution
     from supernode.membership.members import Members
+    from supernode.registry_events.service import RegistryEvents
 
 
 _CHECKS_AT_ONCE: Final = 8
@@ -45,4 +46,5 @@ class ApiParts(ServiceParts):
     limited: Callable[[], Mapping[str, float]]
     jobs: Execution
     console: Console
+    events: RegistryEvents
     checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CHECKS_AT_ONCE))

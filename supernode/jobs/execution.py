@@ -23,13 +23,13 @@ from supernode.jobs.targets import Candidate, choose
 from supernode.state.base import StateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
 
     from proto.wire.messages import PreheatEnded
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.swarm_registry import SwarmRegistry
     from supernode.jobs.job import JobBlob, Wish
-    from supernode.jobs.resolution import Resolver
+    from supernode.jobs.resolution import Image, Resolver
     from supernode.state.base import SavedJob
     from supernode.state.thread import StateThread
 
@@ -42,6 +42,8 @@ LOOKS_MAX: Final = 5000
 WISHES_MAX: Final = 2000
 # A node that has said nothing of any of its blobs by then does not know how.
 ANSWER_S: Final = 60.0
+# What a registry told of may not be there yet: the pauses before it is asked again whether it is.
+YOUNG_S: Final = (0.1, 0.2, 0.4)
 _SILENT: Final = "it said nothing: its release does not know preheats, or its store is stuck"
 _GONE: Final = "it is not connected any more"
 
@@ -66,6 +68,7 @@ class Execution:
         clock: Callable[[], float] = time.time,
         recovery_s: float = 0.0,
         look_s: float = LOOK_S,
+        on_ended: Callable[[Job], None] = lambda job: None,
     ) -> None:
         self._state = state
         self._resolver = resolver
@@ -76,6 +79,7 @@ class Execution:
         self._recovery_s = recovery_s
         self._nodes_back_s = 0.0
         self._look_s = look_s
+        self._on_ended = on_ended
         self._machine = Jobs(random.Random())
         self._inbox: asyncio.Queue[tuple[contract.Event, asyncio.Future[Job | None] | None]] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -166,6 +170,7 @@ class Execution:
             if trouble is not None and isinstance(event, contract.Submitted):
                 # Nobody counts on it.
                 self._post(contract.CancelWanted(self._machine.last_number))
+            self._tell_ended(commands)
             if answer is not None and not answer.done():
                 if trouble is not None:
                     answer.set_exception(trouble)
@@ -173,6 +178,14 @@ class Execution:
                     answer.set_result(self._machine.jobs[self._machine.last_number])
                 else:
                     answer.set_result(None)
+
+    def _tell_ended(self, commands: Iterable[contract.Command]) -> None:
+        """Of those that were saved just now and are over, once each."""
+        saved = dict.fromkeys(command.job.number for command in commands if isinstance(command, contract.Save))
+        for number in saved:
+            job = self._machine.jobs.get(number)
+            if job is not None and job.is_over:
+                self._on_ended(job)
 
     async def _next(self) -> tuple[contract.Event, asyncio.Future[Job | None] | None]:
         """What comes first: an event, the machine's time, or a look at the nodes."""
@@ -207,7 +220,7 @@ class Execution:
     async def _resolve(self, command: contract.Resolve) -> None:
         job, attempt = command.job, command.attempt
         try:
-            image = await self._resolver.resolve(command.wish)
+            image = await self._resolved(command.wish)
         except Unresolved as error:
             logger.warning("job_unresolved job=%d image=%s %s", job, command.wish.image, error)
             self._post(contract.ResolveFailed(job, attempt, str(error), error.lasting, error.retry_after_s))
@@ -223,6 +236,17 @@ class Execution:
         chosen = choose(command.wish.to, job, candidates)
         logger.info("job_resolved job=%d digest=%s blobs=%d nodes=%d", job, image.digest, len(image.blobs), len(chosen))
         self._post(contract.Resolved(job, attempt, image.digest, image.blobs, chosen))
+
+    async def _resolved(self, wish: Wish) -> Image:
+        """Raises Unresolved."""
+        for pause_s in YOUNG_S if wish.cause else ():
+            try:
+                return await self._resolver.resolve(wish)
+            except Unresolved as error:
+                if not error.is_absent:
+                    raise
+            await asyncio.sleep(pause_s)
+        return await self._resolver.resolve(wish)
 
     # --- nodes ------------------------------------------------------------------------------------------------------
 

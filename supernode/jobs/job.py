@@ -41,12 +41,16 @@ ENDED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What was asked for: an image by its name, its platforms (none: all), the nodes (jobs.targets), and until when."""
+    """What was asked for: an image by its name, its platforms (none: all), the nodes (jobs.targets), and until when.
+
+    `cause`: the registry event that it comes of, or who asks in an operator's place; empty for operators.
+    """
 
     image: str
     platforms: tuple[str, ...] = ()
     to: str = "all"
     by_unix_s: float | None = None
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True)

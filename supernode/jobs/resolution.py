@@ -34,11 +34,15 @@ _LASTING: Final = (UpstreamKind.UNKNOWN, UpstreamKind.DENIED)
 
 
 class Unresolved(LayercastError):
-    """The image cannot be found out. `lasting`: nor later. The registry wants no questions for `retry_after_s`."""
+    """The image cannot be found out. `lasting`: nor later. The registry wants no questions for `retry_after_s`.
 
-    def __init__(self, message: str, *, lasting: bool, retry_after_s: float = 0.0) -> None:
+    `is_absent`: it has no such image.
+    """
+
+    def __init__(self, message: str, *, lasting: bool, retry_after_s: float = 0.0, is_absent: bool = False) -> None:
         super().__init__(message)
         self.lasting = lasting
+        self.is_absent = is_absent
         self.retry_after_s = retry_after_s
 
 
@@ -76,7 +80,9 @@ class Resolver:
             raise
         except UpstreamError as error:
             lasting = error.kind in _LASTING
-            raise Unresolved(str(error), lasting=lasting, retry_after_s=error.retry_after_s or 0.0) from error
+            is_absent = error.kind is UpstreamKind.UNKNOWN
+            retry_after_s = error.retry_after_s or 0.0
+            raise Unresolved(str(error), lasting=lasting, retry_after_s=retry_after_s, is_absent=is_absent) from error
         except RemoteError as error:
             raise Unresolved(str(error), lasting=True) from error
         except LocalError as error:

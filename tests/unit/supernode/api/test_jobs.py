@@ -147,10 +147,10 @@ async def test_a_stranger_sees_no_jobs_and_a_member_changes_none(
     tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running_supernode(tmp_path, origin, *NOW) as supernode:
-        from supernode.api import jobs
+        from supernode.api import operator_request
         from supernode.api.access import Caller, Rank
 
-        monkeypatch.setattr(jobs, "caller_of", lambda request: Caller(Rank.MEMBER))
+        monkeypatch.setattr(operator_request, "caller_of", lambda request: Caller(Rank.MEMBER))
         assert (await ask(supernode, "GET"))[0] == 200
         for method, path, body in (("POST", PATH, {"image": "app:1"}), ("DELETE", f"{PATH}/1", None)):
             assert (await ask(supernode, method, path, body))[0] == 403
