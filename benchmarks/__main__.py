@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 import benchmarks.console
 import benchmarks.dataplane.command
+import benchmarks.events
 import benchmarks.fanout.command
 import benchmarks.fanout.image
 import benchmarks.fanout.piece
@@ -38,6 +39,7 @@ class Benchmark(Protocol):
 BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "console": benchmarks.console,
     "dataplane": benchmarks.dataplane.command,
+    "events": benchmarks.events,
     "fanout": benchmarks.fanout.command,
     "fit": benchmarks.simulator.fit_command,
     "image": benchmarks.fanout.image,

@@ -39,6 +39,8 @@ class Registry(Closing):
         executable: Path | None = None,
     ) -> None:
         self.root = root
+        # Where it tells of pushes, from its next start on: endpoints as its configuration has them.
+        self.endpoints: list[Mapping[str, object]] = []
         self._executable = executable
         self._auth = auth
         self._netns = netns
@@ -121,6 +123,8 @@ class Registry(Closing):
             },
             "http": {"addr": self.address, "secret": "test"},
         }
+        if self.endpoints:
+            config["notifications"] = {"endpoints": self.endpoints}
         if self._auth is not None:
             config["auth"] = self._auth
         return config
