@@ -121,7 +121,7 @@ class MadeUpCluster:
     def step(self) -> None:
         """A thirtieth of a blob comes to a tenth of the nodes that wait for it."""
         for swarm in self.swarms:
-            for session in self._random.sample(list(self.nodes), len(self.nodes) // 10):
+            for session in self._random.sample(list(self.nodes), max(1, len(self.nodes) // 20)):
                 member = swarm.members[session.node]
                 if member.wanted:
                     self._bring(swarm, session, member, self._some(1 / 30))

@@ -15,6 +15,7 @@ DEBIAN_PATH: Final = "/usr/sbin:/usr/bin:/sbin:/bin"
 # The Debian package of each program; .ci/packages, from which they are installed, says the same.
 PACKAGES: Final = {
     "buildah": "buildah",
+    "chromium": "chromium",
     "containerd": "containerd",
     "ctr": "containerd",
     "curl": "curl",

@@ -21,7 +21,8 @@ def server_context(certificate: bytes, key: bytes, authorities: str) -> ssl.SSLC
     context.verify_mode = ssl.CERT_OPTIONAL
     # A session lasts hours: nobody comes back soon enough to need a ticket.
     context.num_tickets = 0
-    context.load_verify_locations(cadata=authorities)
+    if authorities:
+        context.load_verify_locations(cadata=authorities)
     load_pair(context, certificate, key)
     return context
 

@@ -21,6 +21,7 @@ from proto.runtime import tls
 from proto.runtime.logs import LogLimit
 from supernode.membership.admission import Admission
 from supernode.membership.authorities import AuthorityFolder
+from supernode.membership.browser_certificate import browser_context, load_or_create, show_to_browsers
 from supernode.membership.certificates import NODE_LIFE_S, certify_node, certify_supernode, pem
 from supernode.membership.database import MemberDatabase
 
@@ -80,7 +81,9 @@ class Members:
 
     def open(self) -> None:
         """Blocking: what there is, or what a first start makes. Raises ConfigError."""
-        self._use(self._folder.load_or_create())
+        found = self._folder.load_or_create()
+        self._browser_pair = load_or_create(self._folder.path)
+        self._use(found)
         self.operator_token = self._folder.operator_token()
         self._database = MemberDatabase(self._folder.path)
         self._admission = Admission(lambda: self.authorities, self._database)
@@ -190,6 +193,7 @@ class Members:
         certificate = certify_supernode(authorities.current, self._identity.private_key.public_key(), now_s)
         chain = pem([certificate, *authorities.chain]).encode()
         self.tls = tls.server_context(chain, self._identity.private_pem(), pem(authorities.trusted))
+        show_to_browsers(self.tls, browser_context(self._browser_pair, pem(authorities.trusted)))
         node = pem([certify_node(authorities.current, self._identity.peer, now_s), *authorities.chain]).encode()
         self._show(node, self._identity.private_pem(), pem(authorities.trusted))
         self.authorities = authorities

@@ -6,6 +6,8 @@ import { showSwarms } from "./swarms.js";
 import { showNodes, showQuarantine, showUpstreams } from "./tables.js";
 
 const SHOW = { swarms: showSwarms, nodes: showNodes, upstreams: showUpstreams, quarantine: showQuarantine };
+// No script sees the cookie: that there is one is noted beside it.
+const LOGGED_IN = "layercast-logged-in";
 let latest = null;
 let stream = null;
 
@@ -62,6 +64,7 @@ function draw() {
   SHOW[name](latest);
   for (const id of ["cluster", "views"]) byId(id).hidden = false;
   byId("login").hidden = true;
+  byId("logout").hidden = localStorage.getItem(LOGGED_IN) === null;
 }
 
 function show(snapshot) {
@@ -75,6 +78,7 @@ function show(snapshot) {
 
 function ask() {
   latest = null;
+  localStorage.removeItem(LOGGED_IN);
   for (const id of ["cluster", "views", "logout"]) byId(id).hidden = true;
   byId("login").hidden = false;
   byId("token").focus();
@@ -99,7 +103,7 @@ byId("login").addEventListener("submit", async (event) => {
     return;
   }
   byId("token").value = "";
-  byId("logout").hidden = false;
+  localStorage.setItem(LOGGED_IN, "yes");
   begin();
 });
 
