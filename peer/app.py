@@ -69,6 +69,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Collection
 
+    from aiohttp.typedefs import Middleware
+
     from peer.config import PeerConfig
     from proto.ids import Digest
     from proto.wire.messages import Challenge, Source
@@ -365,12 +367,22 @@ class Peer:
             ),
             names=self._config.mirror_hosts,
         )
-        app = build_app(context, self._forward)
+        app = build_app(context, self._forward, self._watchers())
         status = app if self._status_socket is None else web.Application()
         add_routes(status, ROUTES, PeerParts(self.health, self.metrics, self._facts))
         if self._status_socket is not None:
             await self._run_app(status, self._status_socket)
         await self._run_app(app, self._proxy_socket)
+
+    def _watchers(self) -> list[Middleware]:
+        """Who sees each request of a client. Raises ConfigError."""
+        if self._config.access_log is None:
+            return []
+        from peer.proxy.access_log import AccessLog, middleware
+
+        log = AccessLog(self._config.access_log)
+        self._closing.callback(log.close)
+        return [middleware(log, frozenset(path for path, _ in ROUTES))]
 
     async def _run_app(self, app: web.Application, listener: socket.socket) -> None:
         runner = QuietRunner(

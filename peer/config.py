@@ -114,6 +114,13 @@ class PeerConfig(ServiceSettings):
         "false: clients may not push through the mirror; true: as the registry allows it",
         reloadable=True,
     )
+    access_log: str | None = option(
+        parse_text,
+        None,
+        "file with a line for each request of a client, or - for standard output; none by default. Whoever rotates it "
+        "moves it away",
+        metavar="FILE",
+    )
     data_dir: Path = option(
         parse_path, default_data_dir() / "peer", "folder of the store, the state file and the key; one process each"
     )

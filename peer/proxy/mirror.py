@@ -20,6 +20,7 @@ from aiohttp import web
 
 from peer.node.blobs import BlobFailed, DigestMismatch
 from peer.proxy import push
+from peer.proxy.access import access_of
 from peer.proxy.blob_opening import ReadRefused, names, note_given, open_blob
 from peer.proxy.checked_sending import CheckedSending
 from peer.proxy.client_request import ClientRequest
@@ -63,7 +64,9 @@ from proto.oci.routes import (
 )
 
 if TYPE_CHECKING:
-    from aiohttp.typedefs import Handler
+    from collections.abc import Sequence
+
+    from aiohttp.typedefs import Handler, Middleware
 
     from peer.node.blobs import OpenedBlob
     from peer.proxy.client_request import ProxyContext
@@ -94,16 +97,19 @@ class ProxyLoop(RemoteError):
     """The request has already been through a proxy of ours: following it would never end."""
 
 
-def build_app(context: ProxyContext, forward: ForwardParts | None = None) -> web.Application:
+def build_app(
+    context: ProxyContext, forward: ForwardParts | None = None, first: Sequence[Middleware] = ()
+) -> web.Application:
     """The application that answers `/v2` and all below it; other routes may be added before it is run.
 
-    With `forward` it is a forward proxy, too.
+    With `forward` it is a forward proxy, too. `first` stand before all else, the outermost first.
     """
     logins = Logins(context)
     mirror = _Mirror(context, logins)
     app = web.Application(middlewares=[mirror.check_name])
     if forward is not None:
         ForwardProxy(forward, mirror.handle).join(app)
+    app.middlewares[:0] = first
     app.on_response_prepare.append(name_server)
     app.router.add_route("*", TOKEN_PATH, logins.handle)
     for path in ("/v2", "/v2/{rest:.*}"):
@@ -140,6 +146,8 @@ class _Mirror:
             else:
                 asked = self._understand(request)
                 kind = _KINDS[type(asked.registry.route)]
+                access = access_of(request)
+                access.kind, access.upstream = kind, asked.upstream.host
                 response = await self._answer(asked)
                 self._logins.lead_here(asked, response)
                 await self._small_answers.send(request, response)
@@ -269,12 +277,13 @@ class _Mirror:
         assert part.end is not None
         reached, end = part.start, part.end
         blob.begin(reached)
-        origin = "store" if blob.stored else "swarm"
+        origin, access = "store" if blob.stored else "swarm", access_of(asked.http)
 
         def sent(count: int) -> None:
             nonlocal reached
             reached += count
             self._context.metrics.sent(origin, count)
+            access.sent(origin, count)
 
         try:
             while reached < end:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aiohttp import HttpVersion11, web
 
 from peer.node.blobs import DigestMismatch
+from peer.proxy.access import access_of
 from peer.proxy.blob_opening import note_permissions
 from peer.proxy.checked_body import CheckedBody, PartsBody, rest_of
 from peer.proxy.client_socket import ClientGone, take_over
@@ -148,7 +149,7 @@ class PassThrough:
         reader = self._reader(asked, part.size_bytes)
 
         def finish() -> None:
-            digest, send = asked.blob.digest, self._counted(client.send)
+            digest, send = asked.blob.digest, self._counted(asked, client.send)
             wanted, body = rest_of(digest, blob.handle, part, send, from_start=from_start)
             self._pump(reader, [[(wanted.start, wanted.end)]], None, body, cancel)
 
@@ -183,7 +184,7 @@ class PassThrough:
             if part.end is None and asked.http.version >= HttpVersion11:
                 send = _chunked(client)
             checked = CheckedBody(
-                digest, self._counted(send), digest.hasher() if part.whole and digest.checked else None
+                digest, self._counted(asked, send), digest.hasher() if part.whole and digest.checked else None
             )
             work = self._thread(asked, self._pump, reader, [[(part.start, part.end)]], body, checked, cancel)
             await self._until_sent(asked, client, work, cancel)
@@ -203,7 +204,7 @@ class PassThrough:
         client: ClientSocket | None = None
         try:
             client = await take_over(asked.http, response, self._context.pool)
-            framed = PartsBody(multipart, self._counted(client.send), client.send)
+            framed = PartsBody(multipart, self._counted(asked, client.send), client.send)
             work = self._thread(asked, self._pump, reader, _reads(parts), body, framed, cancel)
             await self._until_sent(asked, client, work, cancel)
             await response.write_eof()
@@ -219,10 +220,15 @@ class PassThrough:
         known = self._context.permissions.known(*place, asked.caller)
         return known.size_bytes if known is not None and known.proven else None
 
-    def _counted(self, send: Callable[[memoryview | bytes], None]) -> Callable[[memoryview | bytes], None]:
+    def _counted(
+        self, asked: ClientRequest, send: Callable[[memoryview | bytes], None]
+    ) -> Callable[[memoryview | bytes], None]:
+        access = access_of(asked.http)
+
         def send_counted(content: memoryview | bytes) -> None:
             send(content)
             self._context.metrics.sent("passthrough", len(content))
+            access.sent("passthrough", len(content))
 
         return send_counted
 

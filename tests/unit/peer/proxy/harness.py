@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator, Sequence
 
+    from aiohttp.typedefs import Middleware
     from prometheus_client import CollectorRegistry
 
     from peer.proxy.forward_proxy import ForwardParts
@@ -279,6 +280,7 @@ def running_mirror(
     forward: Callable[[Origins, Metrics], ForwardParts] | None = None,
     push: bool = True,
     stale_s: float = 0.0,
+    first: Sequence[Middleware] = (),
 ) -> Iterator[Mirror]:
     """A mirror whose default upstream is the first; ends with every thread and socket of its own."""
     node = node or ScriptedNode()
@@ -313,7 +315,7 @@ def running_mirror(
 
     async def serve() -> None:
         runner = QuietRunner(
-            build_app(context, parts),
+            build_app(context, parts, first),
             refuse=refuse_nonsense,
             max_line_size=HEADER_LIMIT_BYTES,
             max_field_size=HEADER_LIMIT_BYTES,
