@@ -33,6 +33,7 @@ from proto.runtime.logs import LogLimit
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from concurrent.futures import Future
 
     from aiohttp.typedefs import Middleware
 
@@ -124,40 +125,45 @@ class ForwardProxy:
         remote = request.remote or ""
         if not parts.tunnels.admit(remote):
             raise ForwardRefused("too many tunnels are open", 503)
-        kept = False
-        try:
+        with contextlib.ExitStack() as given_back:
+            given_back.callback(parts.tunnels.release, remote)
             if isinstance(decided, Tunnelled):
-                work = await self._tunnel_work(decided)
+                server = await self._far_end(decided)
+                given_back.callback(server.close)
+                work = self._tunnel_work(server)
             else:
                 work = self._interception_work(request, decided)
             client, early = _take_socket(request)
-            asyncio.get_running_loop().run_in_executor(parts.tunnels.threads, self._carry, work, client, early, remote)
-            kept = True
-        finally:
-            if not kept:
-                parts.tunnels.release(remote)
+            given_back.callback(client.close)
+            carrying = parts.tunnels.threads.submit(_carry, work, client, early)
+            afterwards = given_back.pop_all()
+        # Also where all tunnels end before this one begins.
+        carrying.add_done_callback(lambda carried: _end(carried, afterwards))
         parts.metrics.connects.labels("tunnelled" if isinstance(decided, Tunnelled) else "intercepted").inc()
         # To nobody: the connection is the tunnel's now.
         return web.Response()
 
-    async def _tunnel_work(self, decided: Tunnelled) -> Callable[[socket.socket, bytes], None]:
+    async def _far_end(self, decided: Tunnelled) -> socket.socket:
+        """Raises UpstreamError, TunnelLoop and FetchCancelled."""
         parts = self._parts
+        opening = parts.tunnels.threads.submit(
+            parts.open_end,
+            decided.host,
+            decided.port,
+            trusted=decided.trusted,
+            own_ports=parts.own_ports,
+            cancel=parts.tunnels.cancel,
+        )
+        try:
+            return await asyncio.wrap_future(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close_late)
+            raise
 
-        def open_end() -> socket.socket:
-            return parts.open_end(
-                decided.host,
-                decided.port,
-                trusted=decided.trusted,
-                own_ports=parts.own_ports,
-                cancel=parts.tunnels.cancel,
-            )
-
-        server = await asyncio.get_running_loop().run_in_executor(parts.tunnels.threads, open_end)
-
+    def _tunnel_work(self, server: socket.socket) -> Callable[[socket.socket, bytes], None]:
         def carry(client: socket.socket, early: bytes) -> None:
-            with contextlib.closing(server):
-                send_all(server, early, _ANSWER_S)
-                parts.tunnels.carry(client, server)
+            send_all(server, early, _ANSWER_S)
+            self._parts.tunnels.carry(client, server)
 
         return carry
 
@@ -186,17 +192,6 @@ class ForwardProxy:
 
         return told
 
-    def _carry(
-        self, work: Callable[[socket.socket, bytes], None], client: socket.socket, early: bytes, remote: str
-    ) -> None:
-        """In a thread, to the tunnel's end."""
-        try:
-            with contextlib.closing(client), contextlib.suppress(OSError, FetchCancelled):
-                send_all(client, _ESTABLISHED, _ANSWER_S)
-                work(client, early)
-        finally:
-            self._parts.tunnels.release(remote)
-
     def _refused(self, request: web.Request, error: LayercastError) -> web.Response:
         status, protocol = _status(error), request.protocol
         inside = protocol.client if isinstance(protocol, QuietProtocol) else None
@@ -217,6 +212,26 @@ class ForwardProxy:
         # Whatever follows is for another host, or was sent by a client that took it for a tunnel.
         response.force_close()
         return response
+
+
+def _carry(work: Callable[[socket.socket, bytes], None], client: socket.socket, early: bytes) -> None:
+    """In a thread, to the tunnel's end."""
+    with contextlib.suppress(OSError, FetchCancelled):
+        send_all(client, _ESTABLISHED, _ANSWER_S)
+        work(client, early)
+
+
+def _end(carried: Future[None], given_back: contextlib.ExitStack) -> None:
+    """A tunnel has ended, or never began: what it had is closed."""
+    given_back.close()
+    if not carried.cancelled() and carried.exception() is not None:
+        logger.error("tunnel_failed", exc_info=carried.exception())
+
+
+def _close_late(opening: Future[socket.socket]) -> None:
+    """Nobody waits for this connection any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().close()
 
 
 def _told(authority: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
-from peer.proxy import interception
+from peer.proxy import forward_proxy, interception
 from peer.proxy.forward_policy import ForwardPolicy, intercepted_hosts
 from peer.proxy.forward_proxy import ForwardParts
 from peer.proxy.node_authority import NodeAuthority
@@ -155,6 +155,22 @@ def echo_server() -> Iterator[int]:
             with contextlib.suppress(OSError):
                 server.shutdown(socket.SHUT_RDWR)
             thread.join(WAIT_S)
+
+
+def test_the_far_end_is_closed_where_the_client_hung_up_before_its_tunnel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hung_up(_: object) -> tuple[socket.socket, bytes]:
+        raise ConnectionResetError("the client hung up before its tunnel")
+
+    monkeypatch.setattr(forward_proxy, "_take_socket", hung_up)
+    server, far = socket.socketpair()
+    with server, setting(tmp_path) as running:
+        running.parts.open_end = lambda *_, **__: far
+        server.settimeout(WAIT_S)
+        assert running.refusal("elsewhere.example.com:443") == 400
+        assert server.recv(1) == b""
+        assert running.parts.tunnels.open == 0
 
 
 # --- tunnels that end here ---------------------------------------------------------------------------------------
