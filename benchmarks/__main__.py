@@ -20,6 +20,7 @@ import benchmarks.simulator.command
 import benchmarks.simulator.fit_command
 import benchmarks.startup
 from proto.errors import LayercastError
+from proto.runtime.output import written
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -62,6 +63,10 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The entry point."""
+    return written(lambda: _run(argv))
+
+
+def _run(argv: Sequence[str] | None) -> int:
     parser = Parser(prog="layercast-bench", description="Measure Layercast, and print the bounds.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="BENCHMARK")
     for name, benchmark in BENCHMARKS.items():

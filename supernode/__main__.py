@@ -10,6 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 
 from proto.runtime import program
+from proto.runtime.output import written
 from supernode.config import load
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def run(argv: Sequence[str]) -> int:
     if argv and argv[0] in COMMANDS:
         from supernode.membership import commands
 
-        return commands.run(argv, lambda words: load(words, os.environ).data_dir)
+        return written(lambda: commands.run(argv, lambda words: load(words, os.environ).data_dir))
     return program.run("layercast-supernode", argv, load, _make)
 
 

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from typing import TYPE_CHECKING, Final
 
 from peer.cli.contract import CommandError
 from proto import VERSION
 from proto.errors import LayercastError
+from proto.runtime.output import written
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,19 +83,17 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the result is the exit code."""
-    words = sys.argv[1:] if argv is None else argv
+    return written(lambda: _run(sys.argv[1:] if argv is None else argv))
+
+
+def _run(words: Sequence[str]) -> int:
     first = words[0] if words else ""
     arguments = build_parser(first if first in (*COMMANDS, *_ABOUT_ITSELF) else None).parse_args(words)
     try:
         code = arguments.run(arguments)
-        sys.stdout.flush()
     except LayercastError as error:
         print(f"layercast {arguments.command}: {error}", file=sys.stderr)
         return error.exit_code if isinstance(error, CommandError) else 1
-    except BrokenPipeError:
-        # Who reads, `head` say, has enough; at its end the interpreter must find nobody to write to.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except KeyboardInterrupt:
         print(f"layercast {arguments.command}: interrupted", file=sys.stderr)
         return 130
