@@ -382,3 +382,6 @@ class Peer:
 
     def preheat(self, digest: Digest, preheat: Preheat) -> None:
         """See NodeKeeper. No supernode has jobs here: begin_preheat()."""
+
+    def keep(self, digests: frozenset[Digest]) -> None:
+        """See NodeKeeper. Nothing is evicted here."""

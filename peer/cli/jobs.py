@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         path = f"{PATH}/{arguments.number}"
         job = reader.change("DELETE" if arguments.cancel else "GET", path)
         if arguments.retry:
-            job = reader.change("POST", PATH, {key: job[key] for key in ("image", "platforms", "to")})
+            job = reader.change("POST", PATH, {key: job[key] for key in ("image", "platforms", "to", "keep")})
     finally:
         reader.close()
     _print(reader.url, job, [job], as_json=arguments.json)

@@ -32,8 +32,10 @@ COMMANDS: Final = {
     "preheat": "preheat",
     "jobs": "jobs",
     "events": "events",
+    "keeps": "keeps",
     "verify": "upkeep",
     "evict": "upkeep",
+    "gc": "upkeep",
     "support-bundle": "support_bundle",
 }
 # What needs none of them.
@@ -51,9 +53,11 @@ Peer-to-peer distribution of container image layers: the origin registry sends e
   layercast preheat IMAGE         have an image at the nodes before clients ask for it
   layercast jobs                  what became of preheats; cancel one
   layercast events                what registries told of pushes; try again what failed
+  layercast keeps                 the images that nodes do not evict; drop one
   layercast drain                 have this node serve no other any more, before it is stopped
   layercast verify [DIGEST]       read what this node's store holds, and drop what has rotted
   layercast evict DIGEST          delete a blob from this node's store
+  layercast gc                    delete from it what was not used for a week
   layercast support-bundle        settings, logs, status and metrics in one file, without secrets
 """
 _EPILOG = """\

@@ -48,6 +48,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--by", type=argument_type(parse_time), metavar="TIME",
         help="what is not done by then has failed: 2h from now, or 2026-03-01T06:00 (local time, or with its zone)",
     )  # fmt: skip
+    parser.add_argument(
+        "--keep", action="store_true",
+        help="have nodes never evict it, and those that come later have it, too, until layercast keeps --drop",
+    )  # fmt: skip
     parser.add_argument("--watch", action="store_true", help="wait until the jobs are over, with a bar for each node")
     add_supernode_arguments(parser)
     parser.add_argument("--json", action="store_true", help="for programs: a line for each job, in the end")
@@ -77,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         jobs = []
         for image in images:
-            wish = {"image": image, "platforms": platforms, "to": arguments.to, "by": by}
+            wish = {"image": image, "platforms": platforms, "to": arguments.to, "by": by, "keep": arguments.keep}
             jobs.append(reader.change("POST", PATH, wish))
             if not arguments.json:
                 print(f"job {jobs[-1]['number']}: {image} to {jobs[-1]['to']}", flush=True)

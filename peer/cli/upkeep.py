@@ -1,6 +1,6 @@
-"""`layercast verify` and `layercast evict`: by the service that has the store open, or here while none runs.
+"""`layercast verify`, `evict` and `gc`: by the service that has the store open, or here while none runs.
 
-Both work for a peer's data folder and for a supernode's.
+All work for a peer's data folder and for a supernode's.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from peer.cli.operator_command import add_arguments, carry_out
 from peer.store.disk import DiskStore
 from peer.store.upkeep import Upkeep
 from proto.config.settings import argument_type
+from proto.config.values import parse_duration
 from proto.errors import DigestInvalid
 from proto.ids import Digest
 
@@ -24,7 +25,14 @@ _VERIFY: Final = """\
 Read what a store holds and compare it with its piece hashes: one blob, or all. What has rotted is dropped; a running
 peer fetches it again, and it alone. The exit code is 3 when something was rotten.
 """
-_EVICT: Final = "Delete one blob from a store. It is refused while somebody reads or fetches the blob."
+_EVICT: Final = """\
+Delete one blob from a store. It is refused while somebody reads or fetches the blob, and while it is kept.
+"""
+_GC: Final = """\
+Delete from a store what nobody has used for a time, whole or not: no client, no other node. What is in use, and what is
+kept (layercast keeps), stays. A store makes room by itself when it needs some; this is for the disk's other users.
+"""
+_UNUSED_S: Final = 7 * 86_400.0
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -38,6 +46,17 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         )
         add_arguments(parser, "the peer or supernode")
         parser.set_defaults(run=run)
+    parser = commands.add_parser("gc", help="delete what was not used for long", description=_GC)
+    parser.add_argument(
+        "--unused-for",
+        type=argument_type(parse_duration),
+        default=_UNUSED_S,
+        metavar="TIME",
+        help="30d, 12h; 0s: all that nobody uses now [default: 7d]",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would go, and delete nothing")
+    add_arguments(parser, "the peer or supernode")
+    parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,7 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
     data_dir: Path = arguments.data_dir
     if not (data_dir / "store").is_dir():
         raise CommandError(f"{data_dir} has no store: name the data folder of a peer or a supernode with --data-dir")
-    argument = "" if arguments.digest is None else str(arguments.digest)
+    if arguments.command == "gc":
+        argument = f"{arguments.unused_for}{' dry-run' if arguments.dry_run else ''}"
+    else:
+        argument = "" if arguments.digest is None else str(arguments.digest)
     return carry_out(arguments, argument, lambda say: _here(data_dir, arguments.command, argument, say))
 
 
@@ -61,6 +83,6 @@ def _here(data_dir: Path, command: str, argument: str, say: Callable[[str], None
     store = DiskStore(data_dir / "store", size_limit_bytes=2**63, free_floor_bytes=0)
     try:
         upkeep = Upkeep(store, "to be fetched again with the next pull")
-        return (upkeep.verify if command == "verify" else upkeep.evict)(argument, say)
+        return upkeep.commands[command](argument, say)
     finally:
         store.close()

@@ -46,6 +46,9 @@ class NodeKeeper(Protocol):
     def preheat(self, digest: Digest, preheat: messages.Preheat) -> None:
         """Have it here, or no longer."""
 
+    def keep(self, digests: frozenset[Digest]) -> None:
+        """Evict none of these, and no others are to be kept."""
+
     def suspect(self, digest: Digest, piece: int) -> None:
         """Read a piece of ours again: another node got it corrupt."""
 
@@ -92,6 +95,9 @@ class MessageHandler:
         elif isinstance(message, messages.Preheat):
             self._preheat(message)
             return
+        elif isinstance(message, messages.Keep):
+            self._keep(message)
+            return
         elif isinstance(message, messages.SwarmOpened):
             self._swarm_opened(message)
         elif isinstance(message, messages.NodeKnown):
@@ -110,6 +116,12 @@ class MessageHandler:
             self._keeper.preheat(Digest.parse(message.digest), message)
         except DigestInvalid as error:
             logger.warning("preheat_ignored %s", error)
+
+    def _keep(self, message: messages.Keep) -> None:
+        try:
+            self._keeper.keep(frozenset(map(Digest.parse, message.digests)))
+        except DigestInvalid as error:
+            logger.warning("keep_ignored %s", error)
 
     def _node_known(self, message: messages.NodeKnown) -> None:
         if message.delivery_address:

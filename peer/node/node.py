@@ -189,6 +189,9 @@ class Node:
     def preheat(self, digest: Digest, preheat: Preheat) -> None:
         self._preheats.wished(digest, preheat)
 
+    def keep(self, digests: frozenset[Digest]) -> None:
+        self._workers.keep(digests)
+
     def suspect(self, digest: Digest, piece: int) -> None:
         self._workers.store.suspect(digest, 1 << piece)
 

@@ -6,6 +6,7 @@ Each call begins something and posts exactly one outcome event from a thread. No
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
@@ -99,6 +100,8 @@ class Workers:
         self._rereads = ThreadPoolExecutor(2, thread_name_prefix="reread")
         self._questions = ThreadPoolExecutor(4, thread_name_prefix="question")
         self._cancel = Cancellation()
+        self._kept: frozenset[Digest] = frozenset()
+        self._keeping = threading.Lock()
 
     def close(self) -> None:
         """End everything that can be ended, and join the threads."""
@@ -124,6 +127,18 @@ class Workers:
             return self.store.open(digest, layout, waits_on=waits_on)
         except Exception as error:
             return _trouble(error, "store_open_failed", digest)
+
+    def keep(self, digests: frozenset[Digest]) -> None:
+        """The store evicts none of these, the last that were named."""
+        self._kept = digests
+        self._disk.submit(self._keep)
+
+    def _keep(self) -> None:
+        try:
+            with self._keeping:
+                self.store.keep(self._kept)
+        except LocalError as error:
+            logger.error("keep_failed %s", error)
 
     def store_content(self, command: StoreContent, handle: BlobHandle, post: Post) -> None:
         """Put a tiny blob's one piece, which came inside a message, into the store."""

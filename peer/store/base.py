@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from proto.ids import Digest
     from proto.pieces import PieceLayout
@@ -274,7 +274,16 @@ class BlobStore(Protocol):
         ...
 
     def remove(self, digest: Digest) -> bool:
-        """Evict by hand; False when it is pinned or absent."""
+        """Evict by hand; False when it is pinned, kept or absent."""
+        ...
+
+    @property
+    def kept(self) -> frozenset[Digest]:
+        """What keep() said last, in this start of the process or an earlier one."""
+        ...
+
+    def keep(self, digests: Iterable[Digest]) -> None:
+        """Evict none of these for room or by hand, here or yet to come; in place of those before. Raises LocalError."""
         ...
 
     def suspect(self, digest: Digest, pieces: int) -> None:

@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+from peer.store import kept
 from peer.store.base import StoredBlob
 from peer.store.blob import Blob
 from peer.store.blob_files import BlobMeta, MetaCorrupt, current_boot_id
@@ -27,7 +28,7 @@ from peer.store.paths import StoreRoot, unusable
 from proto.errors import BlobInUse, ConfigError, LocalError, StoreFull
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from proto.ids import Digest
@@ -88,6 +89,7 @@ class DiskStore:
         self.read_again: Callable[[Digest, int], None] = lambda digest, pieces: None
         self._digests = DigestThread()
         try:
+            self._kept = kept.load(root)
             self._scan()
         except OSError as error:
             self._root.close()
@@ -129,11 +131,28 @@ class DiskStore:
             blob = self._blobs.get(digest)
             if blob is not None and blob.pins:
                 self._let_go_of_idle()
-            if blob is None or blob.pins:
+            if blob is None or blob.pins or digest in self._kept:
                 return False
             self._forget(blob)
         self._tell([digest])
         return True
+
+    @property
+    def kept(self) -> frozenset[Digest]:
+        return self._kept
+
+    def keep(self, digests: Iterable[Digest]) -> None:
+        wanted = frozenset(digests)
+        if wanted != self._kept:
+            kept.save(self.root, wanted)
+            self._kept = wanted
+
+    def unused(self, since_unix_s: float) -> list[StoredBlob]:
+        """What was not used since then and may be evicted, the longest unused first."""
+        with self._lock:
+            self._let_go_of_idle()
+            found = [blob for blob in self._movable() if _last_use_s(blob) < since_unix_s]
+        return [StoredBlob(blob.digest, blob.layout, blob.held, blob.complete) for blob in found]
 
     def suspect(self, digest: Digest, pieces: int) -> None:
         self.read_again(digest, pieces)
@@ -365,7 +384,7 @@ class DiskStore:
         if lack:
             self.counters.add_full(lack)
             where = (
-                f"into the store of {self._size_limit_bytes} bytes beside what is in use; raise its size limit"
+                f"into the store of {self._size_limit_bytes} bytes beside what is in use or kept; raise its size limit"
                 if lack == "limit"
                 else f"above the disk's floor of {self._free_floor_bytes} free bytes; free some"
             )
@@ -380,7 +399,7 @@ class DiskStore:
 
     def _movable(self) -> list[Blob]:
         """Under the lock: what may be evicted, least recently used first."""
-        return [blob for blob in self._blobs.values() if not blob.pins]
+        return [blob for blob in self._blobs.values() if not blob.pins and blob.digest not in self._kept]
 
     def _room_is_to_come(self, size_bytes: int) -> bool:
         """Whether a blob of this size fits only once others are closed of which nothing more has to come."""
@@ -449,3 +468,11 @@ class DiskStore:
             log.info("store: blob %s evicted", digest.short)
             for callback in self._callbacks:
                 callback(digest)
+
+
+def _last_use_s(blob: Blob) -> float:
+    """Unix seconds; now for one whose files are going."""
+    try:
+        return blob.paths.last_use_ns() / 1e9
+    except OSError:
+        return float("inf")

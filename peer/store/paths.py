@@ -2,6 +2,7 @@
 
     schema                     "1": the layout described here
     lock                       flock'ed by the process that uses the store
+    kept                       blobs that are not to be evicted (peer.store.kept)
     blobs/ALG/ab/HEX           a complete blob, nothing but its bytes
     partial/ALG/ab/HEX         one that is still arriving (sparse)
     meta/ALG/ab/HEX.json       size, piece size, boot id; its mtime is the blob's last use

@@ -1,10 +1,11 @@
-"""A service's store, and what keeps it sound while it runs: the scrub, the operator's commands verify and evict.
+"""A service's store, and what keeps it sound while it runs: the scrub, the operator's commands verify, evict and gc.
 
 A command blocks until it is done.
 """
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from peer.store.disk import DiskStore
@@ -51,7 +52,7 @@ def begin(
     scrub = Scrub(store, interval_s=settings.scrub_interval_s, rate_bytes_s=settings.scrub_rate_bytes_s)
     closing.callback(scrub.close)
     upkeep = Upkeep(store, refetched)
-    operator = OperatorSocket(data_dir, {"verify": upkeep.verify, "evict": upkeep.evict, **(further or {})})
+    operator = OperatorSocket(data_dir, {**upkeep.commands, **(further or {})})
     closing.callback(operator.close)
     closing.callback(upkeep.stop)
 
@@ -64,6 +65,11 @@ class Upkeep:
         self._store = store
         self._refetched = refetched
         self._stopped = False
+
+    @property
+    def commands(self) -> dict[str, OperatorCommand]:
+        """By name."""
+        return {"verify": self.verify, "evict": self.evict, "gc": self.gc}
 
     def stop(self) -> None:
         """The service ends."""
@@ -107,9 +113,28 @@ class Upkeep:
         sizes = {stored.digest: stored.layout.size_bytes for stored in self._store.inventory()}
         if digest not in sizes:
             raise LocalError(f"blob {digest} is not in the store {self._store.root}")
+        if digest in self._store.kept:
+            raise LocalError(f"blob {digest} is kept: `layercast keeps --drop` at the supernode lets it go")
         if not self._store.remove(digest):
             raise LocalError(f"blob {digest} is in use: somebody reads it or fetches it; try again later")
         return f"evicted {digest}, {sizes[digest] / _MIB:.1f} MiB", 0
+
+    def gc(self, argument: str, say: Callable[[str], None]) -> tuple[str, int]:
+        """Delete what nobody used for so many seconds, is kept or in use; or `SECONDS dry-run`: say what that would be.
+
+        Raises LocalError.
+        """
+        seconds, _, dry_run = argument.partition(" ")
+        count = freed_bytes = 0
+        for blob in self._store.unused(time.time() - float(seconds)):
+            if self._stopped:
+                break
+            if dry_run or self._store.remove(blob.digest):
+                count += 1
+                freed_bytes += blob.layout.bytes_in(blob.held)
+                say(f"{blob.digest} {blob.layout.bytes_in(blob.held) / _MIB:.1f} MiB")
+        done = "would evict" if dry_run else "evicted"
+        return f"{done} {count} blobs, {freed_bytes / _MIB:.1f} MiB; {len(self._store.kept)} blobs are kept", 0
 
 
 def _pieces(count: int) -> str:

@@ -75,6 +75,7 @@ TAGS: Final[dict[type, int]] = {
     messages.TorrentPeers: 44,
     messages.Doubted: 45,
     messages.Preheat: 46,
+    messages.Keep: 47,
 }
 
 

@@ -380,6 +380,13 @@ class Preheat:
 
 
 @dataclass(frozen=True, slots=True)
+class Keep:
+    """Evict none of these blobs, here or yet to come; in place of what was named before, and until it is named anew."""
+
+    digests: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class InlineBlob:
     """A tiny blob whole, in place of a lease on its single piece (`lease` is reported as for a Grant)."""
 
@@ -483,6 +490,7 @@ Message = (
     | Cancel
     | Doubted
     | Preheat
+    | Keep
     | InlineBlob
     | Holders
     | OriginStatus

@@ -27,7 +27,7 @@ IMAGE_MAX: Final = 512
 PLATFORMS_MAX: Final = 16
 # Nodes that are listed of one job.
 NODES_MAX: Final = 1000
-_KEYS: Final = {"image", "platforms", "to", "by"}
+_KEYS: Final = {"image", "platforms", "to", "by", "keep"}
 
 
 async def jobs(parts: ApiParts, _: web.Request) -> web.Response:
@@ -52,14 +52,14 @@ async def submit(parts: ApiParts, request: web.Request) -> web.Response:
     except Refused as error:
         return answer_of(error)
     except JobsFull:
-        return answer_of(Refused(429, "too many jobs are not over yet: cancel some, or wait"))
+        return answer_of(Refused(429, "too many jobs are not over yet, or are kept: cancel some, or wait"))
     except StateError:
         return answer_of(Refused(503, "the supernode cannot write its state: its disk needs room"))
     return web.json_response(_job(made), status=201, headers={"Location": f"/api/v1/jobs/{made.number}"})
 
 
 async def cancel(parts: ApiParts, request: web.Request) -> web.Response:
-    """End it; what nodes hold of it by then stays. Of one that is over nothing changes."""
+    """End it; what nodes hold of it by then stays. What is over is kept no more, where it was."""
     try:
         check_may_change(request)
         found = _found(parts, request)
@@ -94,9 +94,14 @@ def _wish(document: dict[str, Any]) -> Wish:
         to = str(to)
     if not isinstance(to, str):
         raise Refused(400, "to: a text or a number expected")
+    keep = document.get("keep", False)
+    if not isinstance(keep, bool):
+        raise Refused(400, "keep: true or false expected")
+    if keep and to.isdigit():
+        raise Refused(400, "keep: nodes that come later are to know whether they are meant; not by a number of them")
     try:
         named = tuple(str(parse_platform(_text(platform))) for platform in platforms)
-        return Wish(check_image(image), named, targets.check(to), _by(document.get("by")))
+        return Wish(check_image(image), named, targets.check(to), _by(document.get("by")), keep=keep)
     except (ValueError, ImageInvalid) as error:
         raise Refused(400, str(error)[:400]) from None
 
@@ -135,6 +140,8 @@ def _job(job: Job) -> dict[str, Any]:
         "to": job.wish.to,
         "by": time_text(job.wish.by_unix_s),
         "cause": job.wish.cause,
+        "keep": job.wish.keep,
+        "kept": job.is_kept,
         "state": job.state.value,
         "attempts": job.attempts,
         "error": job.error,

@@ -32,6 +32,8 @@ _JOB: Final[dict[str, Any]] = {
     "to": _TEXT,
     "by": {**_TIME, "description": "not done by then, it has failed"},
     "cause": {"type": "string", "description": "the registry event that it comes of, or harbor; empty for operators"},
+    "keep": {"type": "boolean", "description": "nodes are not to evict it, and later ones are to have it"},
+    "kept": {"type": "boolean", "description": "they are told so now: until it is cancelled, or asked for anew"},
     "state": {
         "type": "string",
         "enum": [state.value for state in JobState],
@@ -109,6 +111,11 @@ _WISH: Final[dict[str, Any]] = {
         "description": "all, zone=REGION/ZONE/RACK or its first parts, node=NAME or its first 8 digits, or how many",
     },
     "by": {**_TIME, "description": "with its zone"},
+    "keep": {
+        "type": "boolean",
+        "default": False,
+        "description": "have nodes not evict it, and later ones have it, until it is cancelled; not for a number",
+    },
 }
 
 
@@ -130,7 +137,7 @@ _ERRORS: Final = {
     403: "for operators, or for members and operators",
     404: "there is no such job, or not any more",
     415: "the body is no application/json",
-    429: "too many jobs are not over yet",
+    429: "too many jobs are not over yet, or are kept",
     503: "the supernode cannot write its state",
 }
 
@@ -172,7 +179,7 @@ DOCUMENT: Final[dict[str, Any]] = {
         "/api/v1/jobs": {
             "get": {
                 "operationId": "listJobs",
-                "summary": "All jobs that are not over, and the newest that are; the newest first, without nodes",
+                "summary": "All jobs that are kept or not over, and the newest others; the newest first, without nodes",
                 "responses": _answers(200, _answer("jobs", _object({"jobs": {"type": "array", "items": _ref("Job")}}))),
             },
             "post": {
@@ -191,7 +198,7 @@ DOCUMENT: Final[dict[str, Any]] = {
             },
             "delete": {
                 "operationId": "cancelJob",
-                "summary": "End a job. What nodes hold by then stays; of one that is over nothing changes",
+                "summary": "End a job, and keep it no more. What nodes hold by then stays, until they need room",
                 "responses": _answers(200, _answer("as it is now", _ref("Job")), 404, 503),
             },
         },

@@ -25,20 +25,21 @@ class Submitted:
 
 @dataclass(frozen=True, slots=True)
 class CancelWanted:
-    """Somebody wishes it no more. Of one that is over, or unknown, nothing happens."""
+    """Somebody wishes it no more. What is over is kept no more; of one that is unknown nothing happens."""
 
     job: int
 
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """The image is this, and these nodes are to have it."""
+    """The image is this, and these nodes are to have it. `private`: its registry was asked with a login."""
 
     job: int
     attempt: int
     digest: str
     blobs: tuple[JobBlob, ...]
     nodes: tuple[str, ...]
+    private: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,4 +127,9 @@ class Stop:
     attempt: int
 
 
-Command = Save | Forget | Resolve | Fetch | Stop
+@dataclass(frozen=True, slots=True)
+class KeepsChanged:
+    """Nodes are to keep other blobs than they were told."""
+
+
+Command = Save | Forget | Resolve | Fetch | Stop | KeepsChanged

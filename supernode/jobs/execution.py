@@ -7,6 +7,7 @@ It decides nothing about jobs.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 import time
@@ -14,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from proto.ids import Digest, PeerId, short_peer
-from proto.wire.messages import Preheat, Source
+from proto.wire.messages import Keep, Preheat, Source
 from supernode.jobs import contract
 from supernode.jobs.job import Job, load
 from supernode.jobs.machine import Jobs
@@ -40,6 +41,8 @@ LOOK_S: Final = 1.0
 # Blobs of nodes that are looked at, or wished, in one go: the loop is for others too.
 LOOKS_MAX: Final = 5000
 WISHES_MAX: Final = 2000
+# Nodes that are told in one go what to keep, of which each may be thousands of blobs.
+TELLS_MAX: Final = 20
 # A node that has said nothing of any of its blobs by then does not know how.
 ANSWER_S: Final = 60.0
 # What a registry told of may not be there yet: the pauses before it is asked again whether it is.
@@ -93,6 +96,9 @@ class Execution:
         self._told_s: dict[PeerId, float] = {}
         self._private: set[tuple[int, int]] = set()
         self._looked: deque[tuple[PeerId, str]] = deque()
+        # The numbers of nodes that know what they are to keep; and kept blobs that nodes are yet to be told of.
+        self._knowing: set[int] = set()
+        self._unsent_kept: deque[tuple[int, Job, JobBlob]] = deque()
 
     async def start(self) -> None:
         """Go on with what was saved. Raises StateError."""
@@ -127,7 +133,7 @@ class Execution:
 
     async def submit(self, wish: Wish) -> Job:
         """Return once it is saved. Raises JobsFull and StateError."""
-        if self._machine.is_full:
+        if self._machine.is_full(wish):
             raise JobsFull
         job = await self._told(contract.Submitted(wish))
         if job is None:
@@ -191,9 +197,7 @@ class Execution:
         """What comes first: an event, the machine's time, or a look at the nodes."""
         while True:
             due = self._machine.next_wakeup()
-            wait_s = None if due is None else max(0.0, due - self._clock())
-            if self._waiting or self._unsent:
-                wait_s = self._look_s if wait_s is None else min(wait_s, self._look_s)
+            wait_s = self._look_s if due is None else min(self._look_s, max(0.0, due - self._clock()))
             try:
                 async with asyncio.timeout(wait_s):
                     return await self._inbox.get()
@@ -214,6 +218,8 @@ class Execution:
                 self._fetch(command)
             case contract.Stop():
                 self._stop((command.job, command.attempt))
+            case contract.KeepsChanged():
+                self._knowing.clear()
 
     # --- registries -------------------------------------------------------------------------------------------------
 
@@ -235,7 +241,7 @@ class Execution:
         candidates = (Candidate(session.info.peer.hex(), session.info.zone) for session in self._nodes)
         chosen = choose(command.wish.to, job, candidates)
         logger.info("job_resolved job=%d digest=%s blobs=%d nodes=%d", job, image.digest, len(image.blobs), len(chosen))
-        self._post(contract.Resolved(job, attempt, image.digest, image.blobs, chosen))
+        self._post(contract.Resolved(job, attempt, image.digest, image.blobs, chosen, image.private))
 
     async def _resolved(self, wish: Wish) -> Image:
         """Raises Unresolved."""
@@ -280,6 +286,7 @@ class Execution:
     def _look(self) -> None:
         """How far nodes are, as the control knows; and who is gone, or does not know what is wished."""
         self._send_wishes()
+        self._tell_kept()
         if not self._looked:
             self._looked.extend(self._waiting)
         for _ in range(min(LOOKS_MAX, len(self._looked))):
@@ -287,6 +294,25 @@ class Execution:
             waiting = self._waiting.get((peer, digest))
             if waiting is not None:
                 self._look_at(peer, digest, waiting)
+
+    def _tell_kept(self) -> None:
+        """Nodes that do not know it: what they are to keep, and that they are to have it."""
+        connected = {session.node: session for session in self._nodes}
+        self._knowing &= connected.keys()
+        for node in itertools.islice(connected.keys() - self._knowing, 0 if self._unsent_kept else TELLS_MAX):
+            self._knowing.add(node)
+            info = connected[node].info
+            candidate = [Candidate(info.peer.hex(), info.zone)]
+            kept = [job for job in self.jobs if job.is_kept and choose(job.wish.to, job.number, candidate)]
+            digests = dict.fromkeys(blob.digest for job in kept for blob in job.blobs)
+            connected[node].send(Keep(tuple(digests)))
+            self._unsent_kept.extend((node, job, blob) for job in kept for blob in job.blobs)
+        for _ in range(min(WISHES_MAX, len(self._unsent_kept))):
+            node, job, blob = self._unsent_kept.popleft()
+            session = self._nodes.session(node)
+            if session is not None and job.is_kept:
+                source = Source(blob.upstream, blob.repository, blob.manifest)
+                session.send(Preheat(blob.digest, source, blob.size_bytes, job.private))
 
     def _look_at(self, peer: PeerId, digest: str, waiting: dict[tuple[int, int], JobBlob]) -> None:
         session = self._nodes.session_of(peer)

@@ -44,6 +44,7 @@ class Wish:
     """What was asked for: an image by its name, its platforms (none: all), the nodes (jobs.targets), and until when.
 
     `cause`: the registry event that it comes of, or who asks in an operator's place; empty for operators.
+    `keep`: nodes do not evict it, those that come later are to have it too, until the job is cancelled.
     """
 
     image: str
@@ -51,6 +52,11 @@ class Wish:
     to: str = "all"
     by_unix_s: float | None = None
     cause: str = ""
+    keep: bool = False
+
+    def is_same_image(self, other: Wish) -> bool:
+        """By its name, for the same nodes."""
+        return (self.image, self.platforms, self.to) == (other.image, other.platforms, other.to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +93,10 @@ class NodePart:
 
 @dataclass(slots=True)
 class Job:
-    """See the module. `digest` is the image's, once it was resolved; `moved_unix_s` when something last came of it."""
+    """See the module. `digest` is the image's, once it was resolved; `moved_unix_s` when something last came of it.
+
+    `private`: its registry was asked with a login. `blobs` of one that is over are there while it is kept.
+    """
 
     number: int
     wish: Wish
@@ -100,6 +109,7 @@ class Job:
     digest: str = ""
     size_bytes: int = 0
     moved_unix_s: float = 0.0
+    private: bool = False
     blobs: tuple[JobBlob, ...] = ()
     nodes: dict[str, NodePart] = field(default_factory=dict)
     # Of an ended job: how many nodes it had, how many have all, and why others do not.
@@ -117,6 +127,11 @@ class Job:
         """Nothing happens to it any more."""
         return self.state in ENDED
 
+    @property
+    def is_kept(self) -> bool:
+        """Nodes are to keep what it brought."""
+        return self.wish.keep and bool(self.blobs)
+
     def sum_up(self) -> None:
         """Remember of its nodes how many there are and have all, and some of those that failed."""
         self.nodes_count = len(self.nodes)
@@ -127,11 +142,12 @@ class Job:
     def saved(self) -> SavedJob:
         """For the state store: what is needed to go on, and to tell afterwards what came of it."""
         kept = {name: getattr(self, name) for name in _KEPT}
-        return SavedJob(self.number, json.dumps({**kept, "wish": dataclasses.asdict(self.wish)}))
+        blobs = [dataclasses.astuple(blob) for blob in self.blobs] if self.wish.keep else []
+        return SavedJob(self.number, json.dumps({**kept, "wish": dataclasses.asdict(self.wish), "blobs": blobs}))
 
 
 _KEPT: Final = (
-    "created_unix_s", "state", "attempts", "retry_unix_s", "ended_unix_s", "error", "digest", "size_bytes",
+    "created_unix_s", "state", "attempts", "retry_unix_s", "ended_unix_s", "error", "digest", "size_bytes", "private",
     "nodes_count", "nodes_done", "failed_nodes",
 )  # fmt: skip
 
@@ -150,6 +166,7 @@ def load(saved: SavedJob) -> Job:
             if name in text:
                 setattr(job, name, text[name])
         job.state = JobState(text["state"])
+        job.blobs = tuple(JobBlob(*blob) for blob in text.get("blobs", ()))
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"job {saved.number}: {error}") from None
     return job

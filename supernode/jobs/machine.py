@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from supernode.jobs import contract
-from supernode.jobs.contract import Fetch, Forget, Resolve, Save, Stop
+from supernode.jobs.contract import Fetch, Forget, KeepsChanged, Resolve, Save, Stop
 from supernode.jobs.job import Job, JobState, NodePart
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from supernode.jobs.contract import Command, Event
+    from supernode.jobs.job import Wish
 
 # Worked on at a time: each may be an image for all nodes.
 ACTIVE_MAX: Final = 4
@@ -24,6 +25,9 @@ ACTIVE_MAX: Final = 4
 OPEN_MAX: Final = 1000
 # Over: the oldest are forgotten beyond it.
 HISTORY_MAX: Final = 200
+# That keep what they bring, or will; and blobs of all of them, which a node is told in one message.
+KEEPS_MAX: Final = 100
+KEPT_BLOBS_MAX: Final = 4096
 ATTEMPTS_MAX: Final = 5
 # Before the second attempt, then twice as long each time; a fifth more or less, so that jobs do not come together.
 BACKOFF_S: Final = 10.0
@@ -56,10 +60,10 @@ class Jobs:
                 job.state, job.retry_unix_s = JobState.WAITING, now
                 job.attempts = max(0, job.attempts - 1)
 
-    @property
-    def is_full(self) -> bool:
-        """No other job is taken."""
-        return len(self._open) >= OPEN_MAX
+    def is_full(self, wish: Wish) -> bool:
+        """No other job like it is taken."""
+        keeps = sum(job.wish.keep and (job.is_kept or not job.is_over) for job in self.jobs.values())
+        return len(self._open) >= OPEN_MAX or (wish.keep and keeps >= KEEPS_MAX)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take one event; the commands are to be carried out in order."""
@@ -102,7 +106,7 @@ class Jobs:
     # --- from the first to the last ------------------------------------------------------------------------------
 
     def _submitted(self, event: contract.Submitted, now: float) -> None:
-        if self.is_full:
+        if self.is_full(event.wish):
             return
         self.last_number += 1
         job = Job(self.last_number, event.wish, now, retry_unix_s=now)
@@ -127,7 +131,10 @@ class Jobs:
             message = f"{len(event.blobs)} blobs for {len(event.nodes)} nodes: more than {PARTS_MAX}; name a zone"
             self._failed(job, message, now, lasting=True)
             return
-        job.digest, job.blobs = event.digest, event.blobs
+        if job.wish.keep and not self._keep(job, event, now):
+            self._failed(job, f"more than {KEPT_BLOBS_MAX} blobs would be kept: drop some", now, lasting=True)
+            return
+        job.digest, job.blobs, job.private = event.digest, event.blobs, event.private
         job.size_bytes = sum(blob.size_bytes for blob in event.blobs)
         job.nodes = {node: NodePart({blob.digest: 0 for blob in event.blobs}) for node in event.nodes}
         job.sum_up()
@@ -136,6 +143,26 @@ class Jobs:
             return
         job.state, job.moved_unix_s, job.error = JobState.RUNNING, now, ""
         self._out += [Save(job.saved()), Fetch(job.number, job.attempts, event.nodes, event.blobs)]
+
+    def _keep(self, job: Job, event: contract.Resolved, now: float) -> bool:
+        """In place of what its name stood for before. False where it is too much."""
+        before = [one for one in self.jobs.values() if one.is_kept and one.wish.is_same_image(job.wish)]
+        kept = {blob.digest for one in self.jobs.values() if one.is_kept and one not in before for blob in one.blobs}
+        if len(kept | {blob.digest for blob in event.blobs}) > KEPT_BLOBS_MAX:
+            return False
+        for one in before:
+            if one is not job:
+                self._let_go(one, now)
+        self._out.append(KeepsChanged())
+        return True
+
+    def _let_go(self, job: Job, now: float) -> None:
+        """Nobody wishes it any more; what is over is kept no more."""
+        if not job.is_over:
+            self._end(job, JobState.CANCELLED, "", now)
+        if job.is_kept:
+            job.blobs = ()
+            self._out += [Save(job.saved()), KeepsChanged()]
 
     def _moved(self, event: contract.BlobMoved, now: float) -> None:
         job = self._attempt(event.job, event.attempt, JobState.RUNNING)
@@ -183,20 +210,21 @@ class Jobs:
 
     def _cancel(self, event: contract.CancelWanted, now: float) -> None:
         job = self.jobs.get(event.job)
-        if job is not None and not job.is_over:
-            self._end(job, JobState.CANCELLED, "", now)
+        if job is not None:
+            self._let_go(job, now)
 
     def _end(self, job: Job, state: JobState, error: str, now: float) -> None:
         self._stop(job)
         if job.nodes:
             job.sum_up()
         job.state, job.error, job.ended_unix_s = state, error, now
-        job.blobs, job.nodes = (), {}
+        job.nodes = {}
+        if not job.wish.keep:
+            job.blobs = ()
         self._open.pop(job.number, None)
         self._out.append(Save(job.saved()))
-        over = sorted(
-            (one for one in self.jobs.values() if one.is_over), key=lambda one: (one.ended_unix_s, one.number)
-        )
+        over = [one for one in self.jobs.values() if one.is_over and not one.is_kept]
+        over.sort(key=lambda one: (one.ended_unix_s, one.number))
         for oldest in over[: max(0, len(over) - HISTORY_MAX)]:
             # The last number is remembered by its job: it must not be given twice.
             if oldest.number != self.last_number:

@@ -422,6 +422,24 @@ class StoreSuite:
         assert os.pread(handle.fileno(), 5_000, 0) == one.content
         handle.close()
 
+    def test_what_is_kept_is_evicted_neither_for_room_nor_by_hand(self, small_store: BlobStore) -> None:
+        one, two, three = (some_blob(5_000, seed=seed) for seed in (1, 2, 3))
+        small_store.keep([one.digest])
+        fill(small_store, one).close()
+        fill(small_store, two).close()
+        fill(small_store, three).close()
+        assert {line.digest for line in small_store.inventory()} == {one.digest, three.digest}
+        assert not small_store.remove(one.digest)
+        small_store.keep([])
+        assert small_store.remove(one.digest)
+
+    def test_a_blob_that_does_not_fit_beside_what_is_kept_is_refused(self, small_store: BlobStore) -> None:
+        one, two = (some_blob(6_000, seed=seed) for seed in (1, 2))
+        small_store.keep([one.digest])
+        fill(small_store, one).close()
+        with pytest.raises(StoreFull, match="in use or kept"):
+            small_store.open(two.digest, two.layout)
+
     def test_a_blob_in_use_by_a_writer_alone_is_not_evicted(self, small_store: BlobStore) -> None:
         blob, other = some_blob(6_000, piece_size_bytes=6000), some_blob(6_000, seed=2)
         handle = small_store.open(blob.digest, blob.layout)

@@ -1,4 +1,4 @@
-"""`layercast preheat` and `layercast jobs` against a scripted supernode: what is sent, shown, and the exit codes."""
+"""`layercast preheat`, `jobs` and `keeps` against a scripted supernode: what is sent, shown, and the exit codes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ NODE = "ab" * 32
 
 def job(number: int = 1, state: str = "running", done: int = 0, **more: object) -> dict[str, Any]:
     return {
-        "number": number, "image": "quay.io/org/app:1", "platforms": [], "to": "all", "by": None, "state": state,
+        "number": number, "image": "quay.io/org/app:1", "platforms": [], "to": "all", "by": None, "keep": False,
+        "kept": False, "state": state,
         "attempts": 1, "error": "", "digest": "", "size_bytes": 100, "created": "2026-01-01T00:00:00+00:00",
         "retried": None, "ended": "2026-01-01T00:01:00+00:00" if state in ("done", "failed", "cancelled") else None,
         "nodes_count": 2, "nodes_done": done, "nodes": [], **more,
@@ -60,7 +61,7 @@ def test_images_are_submitted_by_their_whole_names() -> None:
     assert run(supernode, *words) == 0
     assert [wish["image"] for wish in supernode.wishes] == ["library/alpine:latest", "quay.io/org/app:1"]
     assert supernode.wishes[0] | {"image": ""} == {
-        "image": "", "platforms": ["linux/amd64"], "to": "zone=eu", "by": None,
+        "image": "", "platforms": ["linux/amd64"], "to": "zone=eu", "by": None, "keep": False,
     }  # fmt: skip
 
 
@@ -128,7 +129,7 @@ def test_a_job_is_cancelled() -> None:
 def test_a_job_that_failed_is_submitted_anew() -> None:
     supernode = Supernode(job(7, "failed", to="5", by="2026-01-01T00:00:00+00:00"))
     assert run(supernode, "jobs", "7", "--retry") == 0
-    assert supernode.wishes == [{"image": "quay.io/org/app:1", "platforms": [], "to": "5"}]
+    assert supernode.wishes == [{"image": "quay.io/org/app:1", "platforms": [], "to": "5", "keep": False}]
 
 
 @pytest.mark.parametrize(
@@ -146,3 +147,16 @@ def test_a_refusal_is_in_the_supernode_s_words(capsys: pytest.CaptureFixture[str
     with scripted_origin(refuse) as running:
         assert main(["preheat", "app", "--supernode", f"http://{running.authority}"]) == 1
     assert "for operators" in capsys.readouterr().err
+
+
+def test_what_is_kept_is_listed_and_dropped_by_its_number(capsys: pytest.CaptureFixture[str]) -> None:
+    supernode = Supernode(job(3, "done", kept=True), job(2, "done"))
+    assert run(supernode, "preheat", "alpine", "--keep") == 0
+    assert supernode.wishes[0]["keep"] is True
+    capsys.readouterr()
+    assert run(supernode, "keeps", "--json") == 0
+    assert [one["number"] for one in json.loads(capsys.readouterr().out)["jobs"]] == [3]
+    assert run(supernode, "keeps", "--drop", "3") == 0
+    assert ("DELETE", "/api/v1/jobs/3") in supernode.asked
+    # The first of them is told as the answer, and gone.
+    assert "0 kept by nodes" in capsys.readouterr().out

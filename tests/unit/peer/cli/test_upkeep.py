@@ -1,14 +1,16 @@
-"""`layercast verify` and `layercast evict`: on a store that no service has open, and by the one that has."""
+"""`layercast verify`, `evict` and `gc`: on a store that no service has open, and by the one that has."""
 
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from peer.cli.main import main
 from peer.store.disk import DiskStore
+from peer.store.paths import StoreRoot
 from peer.store.upkeep import Upkeep
 from proto.runtime.operator_socket import OperatorSocket
 from tests.support.blobs import fill, some_blob
@@ -16,6 +18,8 @@ from tests.support.rot import flip, stored_path
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from tests.support.blobs import SomeBlob
 
 BLOB = some_blob(10_000, piece_size_bytes=1000)
 OTHER = some_blob(5_000, piece_size_bytes=1000, seed=2)
@@ -62,6 +66,49 @@ def test_evict_deletes_one_blob(data_dir: Path, capsys: pytest.CaptureFixture[st
     store = open_store(data_dir)
     assert [line.digest for line in store.inventory()] == [OTHER.digest]
     store.close()
+
+
+def use_long_ago(data_dir: Path, blob: SomeBlob) -> None:
+    """A month."""
+    meta = StoreRoot(data_dir / "store")
+    meta.of(blob.digest).touch(time.time_ns() - 30 * 86_400 * 10**9)
+    meta.close()
+
+
+def test_gc_deletes_what_was_not_used_for_a_week(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    use_long_ago(data_dir, BLOB)
+    assert layercast(data_dir, "gc", "--dry-run") == 0
+    assert layercast(data_dir, "gc") == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"{BLOB.digest} 0.0 MiB",
+        "would evict 1 blobs, 0.0 MiB; 0 blobs are kept",
+        f"{BLOB.digest} 0.0 MiB",
+        "evicted 1 blobs, 0.0 MiB; 0 blobs are kept",
+    ]
+    store = open_store(data_dir)
+    assert [line.digest for line in store.inventory()] == [OTHER.digest]
+    store.close()
+
+
+def test_gc_leaves_what_is_kept_or_in_use(data_dir: Path) -> None:
+    store = open_store(data_dir)
+    store.keep([BLOB.digest])
+    handle = store.get(OTHER.digest)
+    assert handle is not None
+    Upkeep(store, "").gc("0", print)
+    assert len(store.inventory()) == 2
+    handle.close()
+    Upkeep(store, "").gc("0", print)
+    assert [line.digest for line in store.inventory()] == [BLOB.digest]
+    store.close()
+
+
+def test_what_is_kept_is_not_evicted_by_hand(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = open_store(data_dir)
+    store.keep([BLOB.digest])
+    store.close()
+    assert layercast(data_dir, "evict", str(BLOB.digest)) == 1
+    assert "is kept" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["verify", "evict"])

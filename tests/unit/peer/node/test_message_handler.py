@@ -75,6 +75,9 @@ class Script:
     def preheat(self, digest: Digest, preheat: Preheat) -> None:
         self.given.append((digest, preheat))
 
+    def keep(self, digests: frozenset[Digest]) -> None:
+        self.given.append(digests)
+
     def suspect(self, digest: Digest, piece: int) -> None:
         self.given.append((digest, piece))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
 
-from proto.wire.messages import Announce, BlobRefused, Preheat, PreheatEnded
+from benchmarks.cluster.processes import wait_until
+from proto.wire.messages import Announce, BlobRefused, Keep, Preheat, PreheatEnded
 from tests.unit.peer.node.nodes import running_node
 from tests.unit.peer.node.one_blob import CONTENT, DIGEST, SOURCE, begin, grants, two_nodes
 from tests.unit.peer.node.scripted_supernode import scripted_supernode
@@ -54,3 +56,12 @@ async def test_of_a_private_blob_it_is_said_that_the_source_allows_it(tmp_path: 
     async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode):
         await supernode.say(Preheat(str(DIGEST), SOURCE, len(CONTENT), private=True))
         assert (await supernode.hears(Announce)).allowed
+
+
+@pytest.mark.asyncio
+async def test_what_the_supernode_has_kept_is_not_evicted(tmp_path: Path) -> None:
+    async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
+        await supernode.say(Keep((str(DIGEST),)))
+        await asyncio.to_thread(wait_until, lambda: node.store.kept == {DIGEST}, "kept")
+        await supernode.say(Keep(("nonsense",)), Keep(()))
+        await asyncio.to_thread(wait_until, lambda: not node.store.kept, "kept no more")

@@ -343,3 +343,17 @@ def test_a_file_where_a_folder_is_expected_is_one_line(tmp_path: Path, name: str
     folder.write_bytes(b"")
     with pytest.raises(ConfigError, match=rf"store .*{name}.*; look after it, or name another folder"):
         open_store(tmp_path / "store")
+
+
+def test_what_is_kept_outlives_a_restart_and_a_line_of_a_later_release(tmp_path: Path) -> None:
+    blob = some_blob(1_000)
+    first = open_store(tmp_path)
+    first.keep([blob.digest])
+    fill(first, blob).close()
+    first.close()
+    with (tmp_path / "kept").open("a") as file:
+        file.write("sha3:42 1\n")
+    again = open_store(tmp_path)
+    assert again.kept == {blob.digest}
+    assert not again.remove(blob.digest)
+    again.close()

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from jsonschema import Draft202012Validator
 
-from proto.wire.messages import Preheat, PreheatEnded
+from proto.wire.messages import Keep, Preheat, PreheatEnded
 from supernode.api.openapi import DOCUMENT
 from supernode.api.routes import CHANGES, REMOVALS, ROUTES
 from tests.support.image_of_fakes import image_at
@@ -97,6 +97,18 @@ async def test_a_job_is_cancelled_and_stays_in_the_history(tmp_path: Path, origi
 
 
 @pytest.mark.asyncio
+async def test_an_image_is_kept_until_its_job_is_cancelled(tmp_path: Path, origin: FakeOrigin) -> None:
+    image = image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
+        _, made = await ask(supernode, "POST", body={"image": image.name, "keep": True})
+        assert (made["keep"], made["kept"]) == (True, False)
+        while not (await peer.expect(Keep)).digests:
+            pass  # that there was nothing before
+        assert (await ask(supernode, "GET", f"{PATH}/1"))[1]["kept"] is True
+        assert (await ask(supernode, "DELETE", f"{PATH}/1"))[1]["kept"] is False
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("body", "said"),
     [
@@ -116,6 +128,8 @@ async def test_a_job_is_cancelled_and_stays_in_the_history(tmp_path: Path, origi
         ({"image": "app:1", "by": "2001-01-01T00:00:00Z"}, "over"),
         ({"image": "app:1", "by": "9999-12-31T23:59:59-23:00"}, "calendar"),
         ({"image": "app:1", "colour": 1}, "colour"),
+        ({"image": "app:1", "keep": "yes"}, "keep:"),
+        ({"image": "app:1", "keep": True, "to": 3}, "keep:"),
     ],
 )
 async def test_what_makes_no_sense_is_refused_by_name(

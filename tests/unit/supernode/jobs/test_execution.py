@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import wait_until
-from proto.wire.messages import Preheat, PreheatEnded, Source
+from proto.wire.messages import Keep, Preheat, PreheatEnded, Source
 from supernode.jobs.job import Job, JobState, Wish
 from supernode.state.base import StateError
 from supernode.state.sqlite import SqliteState
@@ -55,6 +55,35 @@ async def test_a_node_is_told_of_every_blob_and_a_job_is_done_when_it_has_them(
             await peer.send(PreheatEnded(told.digest))
         assert (await ended(supernode, job)).state is JobState.DONE
         assert (job.nodes_done, job.nodes_count) == (1, 1)
+
+
+async def test_what_is_to_be_kept_is_told_to_who_is_there_and_to_who_comes_later(
+    tmp_path: Path, origin: FakeOrigin
+) -> None:
+    image = image_at(origin, 100, 200)
+    digests = set(map(str, image.content))
+    async with running_supernode(tmp_path, origin, *NOW) as supernode:
+        async with BarePeer.connected(supernode) as peer:
+            job = await supernode.jobs.submit(Wish(image.name, keep=True))
+            while set((await peer.expect(Keep)).digests) != digests:
+                pass  # that there was nothing before
+            for digest in digests:
+                await peer.send(PreheatEnded(digest))
+            await ended(supernode, job)
+        async with BarePeer.connected(supernode) as later:
+            assert set((await later.expect(Keep)).digests) == digests
+            assert {(await later.expect(Preheat)).digest for _ in digests} == digests
+            await supernode.jobs.cancel(job.number)
+            assert (await later.expect(Keep)).digests == ()
+
+
+async def test_who_is_not_meant_keeps_nothing(tmp_path: Path, origin: FakeOrigin) -> None:
+    image = image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode:
+        job = await supernode.jobs.submit(Wish(image.name, to="zone=mars", keep=True))
+        await until(lambda: job.is_kept)
+        async with BarePeer.connected(supernode) as peer:
+            assert (await peer.expect(Keep)).digests == ()
 
 
 async def test_what_a_node_cannot_have_is_tried_again_later(tmp_path: Path, origin: FakeOrigin) -> None:

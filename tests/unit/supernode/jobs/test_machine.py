@@ -16,6 +16,7 @@ from supernode.jobs.contract import (
     CancelWanted,
     Fetch,
     Forget,
+    KeepsChanged,
     Resolve,
     Resolved,
     ResolveFailed,
@@ -196,7 +197,7 @@ def test_beyond_the_limit_no_job_is_taken(monkeypatch: pytest.MonkeyPatch) -> No
     desk = Desk()
     for _ in range(3):
         desk.tell(Submitted(WISH))
-    assert (len(desk.jobs.jobs), desk.jobs.is_full) == (2, True)
+    assert (len(desk.jobs.jobs), desk.jobs.is_full(WISH)) == (2, True)
 
 
 def test_of_jobs_that_are_over_the_oldest_are_forgotten() -> None:
@@ -224,6 +225,73 @@ def test_after_a_restart_what_was_over_is_over_and_no_number_is_given_twice() ->
     assert desk.jobs.jobs[1].state is JobState.DONE
     assert (desk.jobs.jobs[1].nodes_done, desk.jobs.jobs[1].wish) == (2, WISH)
     assert desk.submit().number == 2
+
+
+KEEP = Wish("registry.example/app:1", keep=True)
+
+
+def kept(desk: Desk) -> list[int]:
+    return [job.number for job in desk.jobs.jobs.values() if job.is_kept]
+
+
+def keep(desk: Desk, wish: Wish = KEEP) -> Job:
+    """To the end."""
+    job = desk.submit(wish)
+    assert KeepsChanged() in desk.resolve(job)
+    for node in NODES:
+        desk.end(job, node)
+    assert job.state is JobState.DONE
+    return job
+
+
+def test_what_is_kept_outlives_its_job_the_history_and_a_restart() -> None:
+    desk = Desk()
+    job = keep(desk)
+    for _ in range(HISTORY_MAX + 3):
+        desk.tell(CancelWanted(desk.submit().number))
+    desk.restart()
+    assert kept(desk) == [job.number]
+    assert desk.jobs.jobs[job.number].blobs == BLOBS
+
+
+def test_what_is_cancelled_is_kept_no_more() -> None:
+    desk = Desk()
+    job = keep(desk)
+    assert KeepsChanged() in desk.tell(CancelWanted(job.number))
+    desk.restart()
+    assert (kept(desk), desk.jobs.jobs[job.number].state) == ([], JobState.DONE)
+
+
+def test_what_could_not_be_brought_to_every_node_is_kept_by_the_others() -> None:
+    desk = Desk()
+    job = desk.submit(Wish("registry.example/app:1", by_unix_s=desk.now + 60.0, keep=True))
+    desk.resolve(job)
+    desk.tell(Wakeup(), after_s=61.0)
+    assert (job.state, kept(desk)) == (JobState.FAILED, [job.number])
+
+
+def test_what_a_name_stands_for_now_is_kept_in_place_of_what_it_stood_for() -> None:
+    desk = Desk()
+    under_way = desk.submit(KEEP)
+    desk.resolve(under_way)
+    again = keep(desk)
+    other = keep(desk, Wish("registry.example/other:1", keep=True))
+    assert (kept(desk), under_way.state) == ([again.number, other.number], JobState.CANCELLED)
+
+
+def test_no_more_is_kept_than_a_node_can_be_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "KEPT_BLOBS_MAX", 1)
+    desk = Desk()
+    job = desk.submit(KEEP)
+    desk.resolve(job)
+    assert (job.state, kept(desk)) == (JobState.FAILED, [])
+
+
+def test_beyond_the_limit_nothing_more_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "KEEPS_MAX", 1)
+    desk = Desk()
+    keep(desk)
+    assert (desk.jobs.is_full(KEEP), desk.jobs.is_full(WISH)) == (True, False)
 
 
 def test_an_image_for_which_no_node_is_there_waits() -> None:
@@ -254,10 +322,12 @@ class JobsUnderAnything(RuleBasedStateMachine):
             elif isinstance(command, Fetch):
                 self.begun.add((command.job, command.attempt))
 
-    @rule(by=st.one_of(st.none(), st.floats(-10.0, 1000.0)))
-    def submit(self, by: float | None) -> None:
-        full = self.desk.jobs.is_full
-        self.tell(Submitted(Wish("registry.example/app:1", by_unix_s=None if by is None else self.desk.now + by)))
+    @rule(by=st.one_of(st.none(), st.floats(-10.0, 1000.0)), keep=st.booleans())
+    def submit(self, by: float | None, keep: bool) -> None:
+        by_unix_s = None if by is None else self.desk.now + by
+        wish = Wish("registry.example/app:1", to="all" if keep else "2", by_unix_s=by_unix_s, keep=keep)
+        full = self.desk.jobs.is_full(wish)
+        self.tell(Submitted(wish))
         if not full:
             self.accepted.add(self.desk.jobs.last_number)
 
@@ -318,6 +388,7 @@ class JobsUnderAnything(RuleBasedStateMachine):
         jobs = self.desk.jobs.jobs.values()
         assert sum(job.is_active for job in jobs) <= ACTIVE_MAX
         assert all(job.attempts <= ATTEMPTS_MAX for job in jobs)
+        assert sum(job.is_kept for job in jobs) <= 1, "of one name what it stands for now"
         due = self.desk.jobs.next_wakeup()
         assert (due is not None) == any(not job.is_over for job in jobs)
 
