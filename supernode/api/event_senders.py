@@ -32,17 +32,21 @@ def refusal_of_sender(parts: ApiParts, request: web.Request) -> web.Response | N
     senders = parts.events.senders()
     if not senders.exist:
         return refused(404, _NOBODY)
-    if senders.has(request.headers.get(hdrs.AUTHORIZATION, ""), request.remote or ""):
+    if senders.has_token(request.headers.get(hdrs.AUTHORIZATION, "")):
         return None
+    if senders.has_address(request.remote or ""):
+        # A web page that somebody there looks at can send no JSON here.
+        is_json = request.content_type.endswith(("/json", "+json")) or request.method == "GET"
+        return None if is_json else refused(415, "send it as Content-Type: application/json")
     _refusals.log(logger, logging.WARNING, "event_sender_refused address=%s path=%s", request.remote, request.path)
     return refused(401, _WRONG)
 
 
-async def document_of(request: web.Request) -> object:
+async def document_of(parts: ApiParts, request: web.Request) -> object:
     """Raises EventUnreadable for what is no JSON or too long, and HTTPRequestTimeout."""
     content = bytearray()
     try:
-        async with asyncio.timeout(_BODY_S):
+        async with asyncio.timeout(_BODY_S), parts.events.bodies:
             async for part in request.content.iter_any():
                 content += part
                 if len(content) > BODY_BYTES_MAX:

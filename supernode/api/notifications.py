@@ -45,7 +45,7 @@ async def _notified(parts: ApiParts, request: web.Request, *, wished: bool) -> w
         return refusal
     try:
         registry = _registry(request)
-        document = await document_of(request)
+        document = await document_of(parts, request)
         notices = read(request.content_type, document, registry, wished=wished)
     except EventUnreadable as error:
         # Which tags it was of is not known.

@@ -59,7 +59,7 @@ async def _submit(
     if refusal is not None:
         return refusal
     try:
-        repository, reference, to = read(await document_of(request))
+        repository, reference, to = read(await document_of(parts, request))
     except EventUnreadable as error:
         return _error(400, str(error))
     if not parts.events.is_allowed(repository.partition("/")[0]):

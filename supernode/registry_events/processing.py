@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from proto.runtime.logs import LogLimit
 from supernode.jobs.execution import JobsFull
 from supernode.jobs.job import Wish
 from supernode.registry_events.event import EventState, event_of, load_event, new_event
@@ -75,6 +76,7 @@ class EventProcessing:
         self.queue = EventQueue()
         self._ended: list[int] = []
         self._wake = asyncio.Event()
+        self._troubles = LogLimit(lines_max=1)
         self._task: asyncio.Task[None] | None = None
         self._started = False
 
@@ -151,9 +153,11 @@ class EventProcessing:
             try:
                 await self._work()
             except StateError as error:
-                logger.error("events_not_saved %s: look after the disk of --data-dir", error)
+                text = "events_not_saved %s: look after the disk of --data-dir"
+                self._troubles.log(logger, logging.ERROR, text, error)
             except JobsFull:
-                logger.warning("events_wait: as many jobs are open as may be; cancel some, or wait")
+                text = "events_wait: as many jobs are open as may be; cancel some, or wait"
+                self._troubles.log(logger, logging.WARNING, text)
             else:
                 continue
             await asyncio.sleep(self._pause_s)

@@ -130,7 +130,8 @@ def job_for(cause: str, is_same: Callable[[Job], bool], jobs: Iterable[Job]) -> 
     """
     waiting = None
     for job in jobs:
-        if job.wish.cause == cause:
+        # One that was not saved is cancelled: nobody counts on it.
+        if job.wish.cause == cause and job.state is not JobState.CANCELLED:
             return job
         if job.state is JobState.WAITING and job.attempts == 0 and is_same(job):
             waiting = job

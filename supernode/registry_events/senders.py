@@ -36,13 +36,19 @@ class Senders:
         return bool(self.token or self.networks)
 
     def has(self, authorization: str, address: str) -> bool:
-        """Whether this one may. The token comes as it is, as a bearer's or as the password of any user."""
+        """Whether this one may."""
+        return self.has_token(authorization) or self.has_address(address)
+
+    def has_address(self, address: str) -> bool:
+        """Whether it is in a named network."""
         try:
             host = plain_address(address)
         except ValueError:
             return False
-        if any(host in network for network in self.networks):
-            return True
+        return any(host in network for network in self.networks)
+
+    def has_token(self, authorization: str) -> bool:
+        """Whether the line shows the secret: as it is, as a bearer's or as the password of any user."""
         # What is no UTF-8 comes as surrogates, and is no token.
         shown = _shown(authorization).encode("utf-8", "surrogateescape")
         return bool(self.token) and hmac.compare_digest(shown, self.token.encode())

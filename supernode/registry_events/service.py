@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from proto.bounded_dict import BoundedDict
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from supernode.registry_events.senders import Senders
     from supernode.state.thread import StateThread
 
+# Of requests that are read at a time.
+BODIES_MAX: Final = 32
 # Names that running registries gave themselves: replicas, and those that were started again.
 _INSTANCES_MAX: Final = 1000
 
@@ -51,6 +54,8 @@ class RegistryEvents:
             state, origins, has_login, rules, self.processing.receive, on_fatal, clock,
             every_s=scan_every_s, first_s=first_scan_s,
         )  # fmt: skip
+        # Each may have a mebibyte.
+        self.bodies = asyncio.Semaphore(BODIES_MAX)
         self._scans = scan_every_s > 0.0
         self._instances: BoundedDict[str, None] = BoundedDict(_INSTANCES_MAX)
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from supernode.app import Supernode
+    from supernode.state.base import SavedJob
     from tests.support.fake_origin import FakeOrigin
 
 pytestmark = pytest.mark.asyncio
@@ -220,6 +221,26 @@ async def test_a_dead_event_says_why_and_is_tried_again_or_dropped(tmp_path: Pat
         assert (await ask(supernode, "GET", EVENTS))[1]["events"] == []
 
 
+async def test_an_event_whose_job_was_not_saved_has_another(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image_at(origin, 100)
+    async with running_supernode(tmp_path / "s", origin, *flags(tmp_path, origin)) as supernode:
+        save, failures = supernode._state.save_job, [StateError("no room")]
+
+        async def save_job(job: SavedJob) -> None:
+            if failures:
+                raise failures.pop()
+            await save(job)
+
+        monkeypatch.setattr(supernode._state, "save_job", save_job)
+        async with BarePeer.connected(supernode) as peer:
+            await send(supernode, pushed(origin))
+            await served(peer, 3)
+            await until(lambda: not supernode.events.processing.queue.working)
+        assert [job.state for job in supernode.jobs.jobs] == ["cancelled", "done"]
+
+
 @pytest.mark.parametrize("body", [{"numbers": 5}, {"numbers": ["1"]}, {"all": True}, []])
 async def test_a_change_that_makes_no_sense_is_refused(tmp_path: Path, origin: FakeOrigin, body: object) -> None:
     async with running_supernode(tmp_path / "s", origin, *flags(tmp_path, origin)) as supernode:
@@ -303,5 +324,8 @@ async def test_a_policy_in_krakens_dialect_needs_no_rule_and_no_secret_where_its
         assert (status, answer["queued"]) == (202, 1)
         await until(lambda: bool(supernode.jobs.jobs))
         assert supernode.jobs.jobs[0].wish.image == f"{origin.authority}/team/app:v9"
+        # A web page that somebody there looks at can send this alone.
+        page = {"media_type": "text/plain", "token": ""}
+        assert (await send(supernode, body, "/registry/notifications", **page))[0] == 415
         foreign = kraken_envelope(host="other.example")
         assert (await send(supernode, foreign, "/registry/notifications"))[1]["unmatched"] == 1

@@ -118,3 +118,5 @@ def test_the_job_of_a_cause_is_found_though_it_is_over_and_one_that_has_not_begu
     assert job_for("event 1", is_same, [mine, same]) is mine
     assert job_for("event 9", is_same, [mine, begun, same]) is same
     assert job_for("event 9", is_same, [mine, begun]) is None
+    unsaved = Job(4, Wish("app:1", cause="event 1"), 0.0, JobState.CANCELLED)
+    assert job_for("event 1", is_same, [unsaved]) is None

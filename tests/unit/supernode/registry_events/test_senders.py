@@ -34,6 +34,7 @@ def test_from_a_named_network_no_secret_is_needed() -> None:
     assert SENDERS.has("", "::ffff:10.1.2.3")
     assert not SENDERS.has("", "10.2.0.1")
     assert not SENDERS.has("", "")
+    assert SENDERS.has(TOKEN, "")
 
 
 def test_without_a_secret_none_is_right() -> None:
