@@ -27,6 +27,7 @@ from proto.wire.messages import Stored
 from proto.wire.tickets import Identity
 from supernode.api.access import Access
 from supernode.api.console import events, page, snapshot
+from supernode.api.story import story
 from supernode.console import pages
 from supernode.console.feed import INTERVAL_S, Feed
 from supernode.console.logins import Logins
@@ -89,6 +90,7 @@ class MadeUpCluster:
             time.monotonic() - 3 * 86400,
             "tokens",
             Price(0.09, "USD"),
+            _jobs,
         )
 
     def _join(self, number: int) -> None:
@@ -152,6 +154,15 @@ def _upstreams() -> dict[str, dict[str, Any]]:
     }
 
 
+def _jobs() -> list[dict[str, Any]]:
+    ended = {"number": 6, "image": "docker.io/library/alpine:3.20", "to": "all", "state": "done", "attempts": 1}
+    running = {"number": 7, "image": "quay.io/org/app:1.0", "to": "zone=eu/eu-1", "state": "running", "attempts": 2}
+    return [
+        {**ended, "error": "", "size_bytes": 8 << 20, "nodes_count": 200, "nodes_done": 200},
+        {**running, "error": "quay.io answered 429", "size_bytes": 256 << 20, "nodes_count": 80, "nodes_done": 31},
+    ]
+
+
 class ConsoleServer:
     """The console of a made-up cluster at `url`, in a thread of its own. `interval_s` None: the product's."""
 
@@ -213,10 +224,11 @@ class ConsoleServer:
         routes = (
             ("/v1/console", snapshot),
             ("/v1/console/events", events),
+            ("/v1/story", story),
             ("/ui/", page),
             ("/ui/{file}", page),
         )
-        add_routes(app, cast("Any", routes), _Parts(Console(pages.load(), feed, logins)))
+        add_routes(app, cast("Any", routes), _Parts(self._cluster, feed, logins))
         runner = QuietRunner(app, shutdown_timeout=0.5)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -233,8 +245,9 @@ class ConsoleServer:
 class _Parts:
     """Of a supernode's parts those that the console's handlers use."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    def __init__(self, cluster: MadeUpCluster, feed: Feed, logins: Logins) -> None:
+        self.nodes, self.swarms = cluster.nodes, cluster.swarms
+        self.console = Console(pages.load(), feed, logins, cluster.scheduler.story, cluster.scheduler.copies)
 
 
 @contextlib.contextmanager

@@ -37,6 +37,7 @@ from proto.wire.join import REQUEST_BYTES_MAX
 from proto.wire.messages import TORRENT
 from proto.wire.tickets import Identity
 from supernode.api.access import Access
+from supernode.api.jobs import job_row
 from supernode.api.listener import HEAD_LINE_BYTES_MAX, KEEPALIVE_S, Listener
 from supernode.api.parts import ApiParts
 from supernode.api.routes import CHANGES, REMOVALS, ROUTES
@@ -88,6 +89,8 @@ LISTEN_BACKLOG: Final = 4096
 UPLOAD_CONNECTIONS_MAX: Final = 4096
 # The assumed rate of the uplink while none is configured: 1 Gbit/s.
 UPLINK_ASSUMED_BYTES_S: Final = 125_000_000
+# At the console; all are at /api/v1/jobs.
+JOBS_SHOWN: Final = 50
 SESSIONS_END_S: Final = 1.5
 # For so much of its time an origin's word is told to nodes, so that some of it is left for the way there.
 KNOWN_SHARE: Final = 0.9
@@ -279,7 +282,9 @@ class Supernode:
 
     async def _serve_api(self) -> None:
         control, members = self._control, self.members
-        console = self._console = Console(pages.load(), Feed(Snapshots(self._view()).make), Logins())
+        console = self._console = Console(
+            pages.load(), Feed(Snapshots(self._view()).make), Logins(), self._machine.story, self._machine.copies
+        )
         parts = ApiParts(
             self.health,
             self.metrics,
@@ -334,6 +339,7 @@ class Supernode:
             self._started_s,
             "open" if self.members is None else "tokens",
             self.config.origin_price,
+            lambda: [job_row(each) for each in self.jobs.jobs[-JOBS_SHOWN:]],
         )
 
     def _watch_ended(self, task: asyncio.Task[None]) -> None:

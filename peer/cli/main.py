@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "status": "status",
     "nodes": "nodes",
     "top": "top",
+    "story": "story",
     "preheat": "preheat",
     "jobs": "jobs",
     "events": "events",
@@ -50,6 +51,7 @@ Peer-to-peer distribution of container image layers: the origin registry sends e
   layercast status                how the peer and the supernode are
   layercast nodes                 the nodes that are connected to a supernode
   layercast top                   what a cluster does, again and again
+  layercast story DIGEST PIECE    what happened to one piece of a blob that is being shared
   layercast preheat IMAGE         have an image at the nodes before clients ask for it
   layercast jobs                  what became of preheats; cancel one
   layercast events                what registries told of pushes; try again what failed

@@ -32,7 +32,7 @@ _KEYS: Final = {"image", "platforms", "to", "by", "keep"}
 
 async def jobs(parts: ApiParts, _: web.Request) -> web.Response:
     """All that are known, the newest first, without their nodes."""
-    return web.json_response({"jobs": [_job(each) for each in reversed(parts.jobs.jobs)]})
+    return web.json_response({"jobs": [job_row(each) for each in reversed(parts.jobs.jobs)]})
 
 
 async def job(parts: ApiParts, request: web.Request) -> web.Response:
@@ -55,7 +55,7 @@ async def submit(parts: ApiParts, request: web.Request) -> web.Response:
         return answer_of(Refused(429, "too many jobs are not over yet, or are kept: cancel some, or wait"))
     except StateError:
         return answer_of(Refused(503, "the supernode cannot write its state: its disk needs room"))
-    return web.json_response(_job(made), status=201, headers={"Location": f"/api/v1/jobs/{made.number}"})
+    return web.json_response(job_row(made), status=201, headers={"Location": f"/api/v1/jobs/{made.number}"})
 
 
 async def cancel(parts: ApiParts, request: web.Request) -> web.Response:
@@ -68,7 +68,7 @@ async def cancel(parts: ApiParts, request: web.Request) -> web.Response:
         return answer_of(error)
     except StateError:
         return answer_of(Refused(503, "the supernode cannot write its state: its disk needs room"))
-    return web.json_response(_job(found))
+    return web.json_response(job_row(found))
 
 
 def _found(parts: ApiParts, request: web.Request) -> Job:
@@ -131,7 +131,8 @@ def _by(value: object) -> float | None:
     return at.timestamp()
 
 
-def _job(job: Job) -> dict[str, Any]:
+def job_row(job: Job) -> dict[str, Any]:
+    """Without its nodes."""
     running = job.nodes
     return {
         "number": job.number,
@@ -165,4 +166,4 @@ def _with_nodes(job: Job) -> dict[str, Any]:
             {"node": name, "state": "failed", "held_bytes": 0, "error": error}
             for name, error in job.failed_nodes.items()
         ]
-    return {**_job(job), "nodes": parts}
+    return {**job_row(job), "nodes": parts}

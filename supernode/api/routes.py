@@ -17,6 +17,7 @@ from supernode.api.notifications import kraken, notified
 from supernode.api.openapi import openapi
 from supernode.api.sessions import session
 from supernode.api.status import status
+from supernode.api.story import story
 
 if TYPE_CHECKING:
     from proto.runtime.http_api import Route
@@ -43,6 +44,7 @@ ROUTES: Final[tuple[Route[ApiParts], ...]] = (
     ("/v1/nodes", nodes),
     ("/v1/session", session),
     ("/v1/status", status),
+    ("/v1/story", story),
 )
 # By POST.
 CHANGES: Final[tuple[Route[ApiParts], ...]] = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from supernode.console.feed import Feed
     from supernode.console.logins import Logins
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """See each."""
+    """See each; `story` and `copies` are the scheduler's."""
 
     pages: Mapping[str, Page]
     feed: Feed
     logins: Logins
+    story: Callable[[int, int], list[str]]
+    copies: Callable[[int], list[int]]

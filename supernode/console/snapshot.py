@@ -52,6 +52,8 @@ class View:
     started_s: float
     membership: str
     price: Price | None = None
+    # The newest last.
+    jobs: Callable[[], list[dict[str, Any]]] = list
     clock: Callable[[], float] = time.monotonic
 
 
@@ -92,6 +94,7 @@ class Snapshots:
             "quarantined": quarantine_rows(view.nodes, now_s),
             "seed_unreachable": unreached_rows(view.seed_reach, now_s),
             "upstreams": [{"host": host, **row} for host, row in sorted(view.upstreams().items())],
+            "jobs": view.jobs(),
             "nodes": self._nodes(),
             "swarms": self._swarms(now_s, before, after),
         }

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.client("chromium")
 expect.set_options(timeout=1000 * WAIT_S)
-VIEWS = ("swarms", "nodes", "upstreams", "quarantine")
+VIEWS = ("swarms", "nodes", "jobs", "upstreams", "quarantine", "story")
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,17 @@ def test_the_keyboard_reaches_all_of_it(browser: Browser, console: str) -> None:
         page.keyboard.press("Enter")
         expect(page.locator("#nodes th").first).to_have_attribute("aria-sort", "descending")
         expect(page.locator("#nodes tbody tr").first.locator("td").first).to_have_text("25")
+
+
+def test_a_swarm_s_title_leads_to_the_story_of_its_pieces(browser: Browser, console: str) -> None:
+    with opened(browser, console) as page:
+        shown(page)
+        page.locator("#swarms a").first.press("Enter")
+        expect(page.locator("#story-said")).to_contain_text("Piece 0 of 256 of sha256:")
+        expect(page.locator("#story li").first).to_contain_text("ago: ")
+        page.locator("#story-piece").fill("256")
+        page.keyboard.press("Enter")
+        expect(page.locator("#story-said")).to_have_text("the blob has pieces 0 to 255")
 
 
 def test_upstreams_tell_their_queue_errors_and_retry_after(browser: Browser, console: str) -> None:

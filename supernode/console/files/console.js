@@ -1,11 +1,19 @@
 // The page: what is shown of a snapshot, which view, who is logged in.
 
 import { byId, keep, make, put, rate, size, span } from "./dom.js";
+import { showStory } from "./story.js";
 import { follow, login, logout } from "./stream.js";
 import { showSwarms } from "./swarms.js";
-import { showNodes, showQuarantine, showUpstreams } from "./tables.js";
+import { showJobs, showNodes, showQuarantine, showUpstreams } from "./tables.js";
 
-const SHOW = { swarms: showSwarms, nodes: showNodes, upstreams: showUpstreams, quarantine: showQuarantine };
+const SHOW = {
+  swarms: showSwarms,
+  nodes: showNodes,
+  jobs: showJobs,
+  upstreams: showUpstreams,
+  quarantine: showQuarantine,
+  story: showStory,
+};
 // No script sees the cookie: that there is one is noted beside it.
 const LOGGED_IN = "layercast-logged-in";
 let latest = null;
@@ -114,6 +122,10 @@ byId("logout").addEventListener("click", async () => {
 });
 
 byId("filter").addEventListener("input", draw);
+byId("story-of").addEventListener("submit", (event) => {
+  event.preventDefault();
+  location.hash = `#/story/${encodeURIComponent(byId("story-digest").value.trim())}/${byId("story-piece").value}`;
+});
 addEventListener("hashchange", () => {
   draw();
   byId("content").focus({ preventScroll: true });

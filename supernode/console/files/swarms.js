@@ -58,13 +58,18 @@ function card() {
   const figures = make("dl");
   const zones = make("ul", "", { class: "zones", "aria-label": "Nodes by zone" });
   item.parts = { head, map, progress, zones, figures: {} };
+  // For who points: the piece below. By keyboard the title leads there, and the piece is typed.
+  map.addEventListener("click", (event) => {
+    const part = event.offsetX / map.clientWidth;
+    location.hash = `#/story/${item.swarm.digest}/${Math.min(item.swarm.pieces - 1, Math.floor(part * item.swarm.pieces))}`;
+  });
   for (const name of FIGURES) {
     const cell = make("div");
     item.parts.figures[name] = make("dd");
     cell.append(make("dt", NAMES[name]), item.parts.figures[name]);
     figures.append(cell);
   }
-  item.parts.title = make("code");
+  item.parts.title = make("a");
   item.parts.about = make("span");
   head.append(item.parts.title, item.parts.about);
   article.append(head, map, progress, figures, zones);
@@ -74,8 +79,10 @@ function card() {
 
 function update(item, swarm) {
   const { parts } = item;
+  item.swarm = swarm;
   put(parts.title, short(swarm.digest));
-  attribute(parts.title, "title", swarm.digest);
+  attribute(parts.title, "title", `${swarm.digest}: the story of its pieces`);
+  attribute(parts.title, "href", `#/story/${swarm.digest}/0`);
   const waits = swarm.wanted_by ? `${swarm.wanted_by} wait` : "nobody waits";
   put(parts.about, ` ${size(swarm.size_bytes)}, ${swarm.pieces} pieces, ${swarm.members} nodes, ${waits}`);
   const map = swarm.map ?? "";

@@ -1,6 +1,6 @@
 // Nodes, upstreams and quarantine: tables that are brought up to date in place, sorted by the column that was chosen.
 
-import { attribute, byId, keep, make, put, span } from "./dom.js";
+import { attribute, byId, keep, make, put, size, span } from "./dom.js";
 
 class Table {
   // `columns`: [heading, text of a row, what it is sorted by if not the text].
@@ -95,6 +95,17 @@ const QUARANTINE = [
   ["Ends in", (row) => span(row.ends_in_s), (row) => row.ends_in_s],
 ];
 
+const JOBS = [
+  ["Job", (row) => row.number, (row) => row.number],
+  ["Image", (row) => row.image],
+  ["To", (row) => row.to],
+  ["State", (row) => row.state],
+  ["Nodes", (row) => `${row.nodes_done} of ${row.nodes_count}`, (row) => row.nodes_done],
+  ["Size", (row) => size(row.size_bytes), (row) => row.size_bytes],
+  ["Attempts", (row) => row.attempts, (row) => row.attempts],
+  ["Error", (row) => row.error || "–"],
+];
+
 const tables = {};
 
 function table(id, caption, columns, keyOf) {
@@ -110,6 +121,12 @@ export function showNodes(snapshot) {
   const shown = snapshot.nodes.length < snapshot.sessions ? `, ${snapshot.nodes.length} of ${snapshot.sessions} here` : "";
   put(byId("head-nodes"), `Nodes (${found.length}${shown})`);
   table("nodes", "Connected nodes", NODES, (row) => row.node).show(found);
+}
+
+export function showJobs(snapshot) {
+  byId("no-jobs").hidden = snapshot.jobs.length > 0;
+  byId("jobs").hidden = snapshot.jobs.length === 0;
+  table("jobs", "Preheat jobs, the newest first", JOBS, (row) => row.number).show([...snapshot.jobs].reverse());
 }
 
 export function showUpstreams(snapshot) {
