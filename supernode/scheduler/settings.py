@@ -87,6 +87,9 @@ class SchedulerSettings:
     # Over a link that was never measured, or only assumed to be as fast as the origin's, a transfer that is later by
     # this part of its time counts as one to a slow node, and another begins beside it.
     unknown_late_part: float = 0.5
+    # But nothing is late sooner: a busy node takes some milliseconds longer to hear of a lease and to tell of its end,
+    # and what is late makes all that waits behind it be taken back and granted anew.
+    late_min_s: float = 0.1
 
     # --- rule 9, faults ---
     # A source that answered BUSY is left alone this long, about the rest of one transfer; by whom it refused, for twice

@@ -197,10 +197,7 @@ def await_end(state: State, lease: Lease) -> None:
         up = lease.source.up
         known = lease.receiver.down.speed() and up.speed() >= up.assumed
         late_part = state.settings.race_after_piece_times if known else state.settings.unknown_late_part
-        patience_s = (1.0 + late_part) * lease.duration_s
-        if lease.first_copy:
-            # A busy node takes some milliseconds longer: no reason for the seed to send the piece again.
-            patience_s = max(patience_s, state.settings.first_copy_wait_s)
+        patience_s = max((1.0 + late_part) * lease.duration_s, state.settings.late_min_s)
         deadline = min(deadline, max(lease.started_at + patience_s, state.now + state.reaction_s))
     else:
         lease.overdue = True

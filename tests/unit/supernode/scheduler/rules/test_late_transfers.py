@@ -43,6 +43,21 @@ def test_a_second_source_races_a_transfer_that_is_long_overdue() -> None:
     assert [command.lease_id for command in play.stored(racer) if isinstance(command, CancelLease)] == [slow.lease_id]
 
 
+def test_what_takes_a_millisecond_is_not_late_while_a_busy_node_may_be_telling_its_end() -> None:
+    fast, play = 1000.0 * RATE, Playbook()
+    play.join(1, 2, 3, rate=fast)
+    play.open_at_peers(8)
+    for source in (1, 2):
+        play.hold(source, "*" * 8)
+    play.want(3)
+    grants_until(play, 0.09)
+    leases = play.scheduler.inspect().leases
+    assert [lease.stalled for lease in leases.values()] == [False] * len(leases)
+    assert play.scheduler.counters["cancelled"] == 0
+    grants_until(play, 0.2)
+    assert any(lease.stalled for lease in leases.values())
+
+
 def test_a_link_that_turns_out_to_carry_less_takes_more_at_once() -> None:
     play = Playbook()
     sources = (1, 4, 5, 6)
