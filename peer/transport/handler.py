@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 # A peer downloads a few blobs at a time over one connection; the oldest checked ticket is forgotten beyond this.
 _TICKETS_MAX: Final = 64
+# The supernode's signatures on them, which are good on any connection: a receiver has several to us.
+_SIGNED_MAX: Final = 1024
 # In small steps a sender would be woken for each: the kernel may take in so much, if it has room.
 _HELD_BYTES_MAX: Final = MIB
 # But the next transfer is not to begin while that much is still to leave: both would share the link, and two links at
@@ -126,6 +128,8 @@ class Answerer:
         self._encrypted_alone = encrypted_alone
         self._sign_hash = sign_hash or (lambda handle, piece: handle.signed_run(piece, RUN_WITH_PIECE_MAX))
         self.handles: Final = OpenHandles(store)
+        # The server's watching thread alone uses it.
+        self._signed: BoundedDict[tuple[bytes, bytes], Ticket] = BoundedDict(_SIGNED_MAX)
         self._supernode_key = supernode_key
         self._name = name
         self._limiter = limiter
@@ -135,7 +139,7 @@ class Answerer:
     def ticket_of(self, connection: Connection, request: Request) -> Ticket | None:
         """What a request may have, checked; None while no supernode is known. Raises TicketInvalid.
 
-        Signatures once per connection and ticket, digest and expiry every time.
+        The supernode's signature once, the peer's once per connection and ticket, digest and expiry every time.
         """
         assert request.digest is not None
         key = self._supernode_key()
@@ -158,7 +162,9 @@ class Answerer:
         if ticket is None:
             if not connection.nonce:
                 raise TicketInvalid("this connection has no nonce yet: ask for /v1/nonce first")
-            ticket = read_ticket(request.ticket, key)
+            ticket = self._signed.get((key, request.ticket))
+            if ticket is None:
+                ticket = self._signed[key, request.ticket] = read_ticket(request.ticket, key)
             check_connection(ticket.peer, self._name, connection.nonce, request.ticket, request.proof)
             connection.tickets[key, request.ticket] = ticket
             connection.peer = ticket.peer
