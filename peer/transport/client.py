@@ -21,6 +21,7 @@ from peer.transport.queries import ask
 from peer.transport.rates import RateLimiter
 from peer.transport.request_lead import RequestLead
 from peer.transport.wire import bitfield_path, decode_bitfield, hashes_path, pieces_path
+from proto.bounded_dict import BoundedDict
 from proto.errors import ConfigError, LocalError, PieceCorrupt, RemoteError
 from proto.ids import short_peer
 from proto.pieces import KIB, MIB
@@ -42,6 +43,10 @@ BUFFERS_MAX_BYTES: Final = 32 * MIB
 # One line of text, which comes with its head.
 _REFUSAL_MAX_BYTES: Final = 4 * KIB
 _REFUSAL_WAIT_S: Final = 1.0
+
+# So long nobody connects ahead of use to where that failed: a thread would wait there that fetches need.
+_AHEAD_REST_S: Final = 30.0
+_AHEAD_FAILED_MAX: Final = 64
 
 _REASON_OF_STATUS: Final = {
     503: FetchReason.BUSY,
@@ -130,6 +135,9 @@ class HttpTransport:
         self._lead = RequestLead()
         self._tasks: dict[int, _Task] = {}
         self._queue: deque[_Task | _Ahead] = deque()
+        # Connections that are opened ahead of use, by address, or wait for a thread; and until when none is again.
+        self._ahead: dict[str, HttpConnection | None] = {}
+        self._ahead_rest_s: BoundedDict[str, float] = BoundedDict(_AHEAD_FAILED_MAX)
         self._threads: list[threading.Thread] = []
         self._free_threads = 0
         # The one used last is taken first: it is still in the processor's cache.
@@ -167,8 +175,12 @@ class HttpTransport:
 
     def connect(self, source: PieceSource, ticket: bytes) -> None:
         """See Transport."""
+        address = source.address
         with self._changed:
-            if not self._closed and not self._pool.has(source.address, encrypted=source.encrypted):
+            if self._closed or address in self._ahead or self._pool.has(address, encrypted=source.encrypted):
+                return
+            if time.monotonic() >= self._ahead_rest_s.get(address, 0.0):
+                self._ahead[address] = None
                 self._enqueue(_Ahead(source, ticket))
 
     def bitfield(
@@ -190,6 +202,10 @@ class HttpTransport:
             self._closed = True
             for task in self._tasks.values():
                 self._cancel(task)
+            self._queue = deque(task for task in self._queue if isinstance(task, _Task))
+            for connection in self._ahead.values():
+                if connection is not None:
+                    connection.shut_down()
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
@@ -291,6 +307,10 @@ class HttpTransport:
         source = ahead.source
         connection = self._pool.take(source.address, encrypted=source.encrypted)
         keep = connection.used
+        with self._changed:
+            self._ahead[source.address] = connection
+            if self._closed:
+                connection.shut_down()
         try:
             if not keep:
                 connection.open(buffer)
@@ -302,6 +322,10 @@ class HttpTransport:
         except Exception:
             # Our own bug must not cost this thread.
             log.exception("connection to %s", source.address)
+        with self._changed:
+            del self._ahead[source.address]
+            if not keep:
+                self._ahead_rest_s[source.address] = time.monotonic() + _AHEAD_REST_S
         self._pool.give(connection, keep=keep)
 
     def _attach(self, task: _Task, connection: HttpConnection) -> None:

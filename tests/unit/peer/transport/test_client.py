@@ -396,3 +396,42 @@ def test_two_processes_and_one_of_them_killed_in_mid_piece(tmp_path: Path, kille
     transport.close()
     handle.close()
     store.close()
+
+
+# --- connections opened ahead of use ---------------------------------------------------------------------------
+
+
+def connect_ahead(download: Download, address: str) -> None:
+    download.transport.connect(PieceSource(peer_name(DOWNLOADER.peer), address), TICKET)
+
+
+def test_a_node_that_nobody_reaches_takes_one_thread_from_fetches_however_often_it_is_named(
+    download: Download, script: Callable[..., Script]
+) -> None:
+    silent = script([None], [None], [None])
+    for _ in range(4):
+        connect_ahead(download, silent.address)
+    wait_until(lambda: silent.accepted == 1)
+    download.start(script([NONCE, GOOD]).address)
+    assert download.outcome().reason == ""
+    download.transport.close()
+
+
+def test_where_connecting_ahead_failed_it_is_left_to_fetches(download: Download, script: Callable[..., Script]) -> None:
+    source = script([], [NONCE, GOOD])
+    connect_ahead(download, source.address)
+    wait_until(lambda: source.accepted == 1 and not download.transport._ahead)
+    connect_ahead(download, source.address)
+    download.start(source.address)
+    assert download.outcome().reason == ""
+    assert source.accepted == 2
+
+
+def test_closing_does_not_wait_for_what_is_opened_ahead(tmp_path: Path, script: Callable[..., Script]) -> None:
+    download, silent = Download(tmp_path), script([None])
+    connect_ahead(download, silent.address)
+    wait_until(lambda: silent.accepted == 1)
+    closing = threading.Thread(target=download.close)
+    closing.start()
+    closing.join(WAIT_S)
+    assert not closing.is_alive()
