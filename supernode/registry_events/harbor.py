@@ -9,7 +9,15 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from supernode.registry_events.notice import Notices, list_of, make_notice, object_of, read_each, text_of
+from supernode.registry_events.notice import (
+    EventUnreadable,
+    Notices,
+    list_of,
+    make_notice,
+    object_of,
+    read_each,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,7 +39,10 @@ def read_webhook(document: object, registry: str = "") -> Notices:
     event = object_of(document, "body")
     if text_of(event.get("type"), "type") != _PUSHED:
         return Notices([], [])
-    content = json.dumps(event, sort_keys=True).encode()
+    try:
+        content = json.dumps(event, sort_keys=True).encode()
+    except RecursionError:
+        raise EventUnreadable("nested too deeply") from None
     return _notices(f"harbor {hashlib.sha256(content).hexdigest()}", event.get("event_data"), registry)
 
 

@@ -80,9 +80,9 @@ def make_notice(
 
 
 def text_of(value: object, name: str) -> str:
-    """A text that is not empty. Raises EventUnreadable."""
-    if not isinstance(value, str) or not 0 < len(value) <= TEXT_MAX:
-        raise EventUnreadable(f"{name}: a text of at most {TEXT_MAX} characters expected")
+    """A text that is not empty and can be written anywhere. Raises EventUnreadable."""
+    if not isinstance(value, str) or not 0 < len(value) <= TEXT_MAX or not value.isprintable():
+        raise EventUnreadable(f"{name}: a text of at most {TEXT_MAX} printable characters expected")
     return value
 
 

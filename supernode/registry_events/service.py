@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from supernode.registry_events.senders import Senders
     from supernode.state.thread import StateThread
 
+# Between two scans for events that may have been lost: who sends nonsense causes no more.
+LOST_AGAIN_S: Final = 300.0
 # Of requests that are read at a time.
 BODIES_MAX: Final = 32
 # Names that running registries gave themselves: replicas, and those that were started again.
@@ -56,6 +58,8 @@ class RegistryEvents:
         )  # fmt: skip
         # Each may have a mebibyte.
         self.bodies = asyncio.Semaphore(BODIES_MAX)
+        self._clock = clock
+        self._scan_later: asyncio.TimerHandle | None = None
         self._scans = scan_every_s > 0.0
         self._instances: BoundedDict[str, None] = BoundedDict(_INSTANCES_MAX)
 
@@ -66,6 +70,8 @@ class RegistryEvents:
 
     async def close(self) -> None:
         """What waits goes on at the next start."""
+        if self._scan_later is not None:
+            self._scan_later.cancel()
         await self.scan.close()
         await self.processing.close()
 
@@ -83,5 +89,13 @@ class RegistryEvents:
 
     def may_be_lost(self) -> None:
         """Events did not come: tags are scanned soon, unless that is never done."""
-        if self._scans:
-            self.scan.want()
+        if not self._scans or self._scan_later is not None:
+            return
+        last = self.scan.last
+        ago_s = LOST_AGAIN_S if last is None else self._clock() - last.ended_unix_s
+        wait_s = min(LOST_AGAIN_S, max(0.0, LOST_AGAIN_S - ago_s))
+        self._scan_later = asyncio.get_running_loop().call_later(wait_s, self._scan_now)
+
+    def _scan_now(self) -> None:
+        self._scan_later = None
+        self.scan.want()
