@@ -161,15 +161,16 @@ class Exchange:
         return bytes(body)
 
     def drain(self) -> bytes:
-        """The whole of a short body, so that the connection can be used again; then close. Empty for a longer one."""
-        body = b""
+        """The whole of a short body, so that the connection can be used again; then close. Empty for a longer one.
+
+        Raises FetchCancelled.
+        """
         self._began = True  # the head is there: no more is to be waited for than within a body
         self._connection.sock.settimeout(self._connection.timeouts.read_s)
-        if not self._finished and (self._remaining or 0) <= DRAIN_BYTES_MAX:
-            with contextlib.suppress(UpstreamError):
-                body = self.read_all(DRAIN_BYTES_MAX)
-        self.close()
-        return body
+        with contextlib.closing(self), contextlib.suppress(UpstreamError):
+            if not self._finished and (self._remaining or 0) <= DRAIN_BYTES_MAX:
+                return self.read_all(DRAIN_BYTES_MAX)
+        return b""
 
     def close(self) -> None:
         """Give the connection back if the body was read to its end, else close it. Idempotent."""

@@ -11,7 +11,7 @@ from benchmarks.cluster.faults import Fault
 from benchmarks.cluster.processes import WAIT_S, wait_until
 from benchmarks.cluster.services import Cluster
 from tests.support.blobs import some_blob
-from tests.support.counts import assert_received, assert_received_from_the_swarm
+from tests.support.counts import assert_becomes, assert_received, assert_received_from_the_swarm
 from tests.support.fake_origin import FakeOrigin, fake_origin
 from tests.support.held import held_bytes
 from tests.support.nowhere import address_without_answer
@@ -184,7 +184,7 @@ def test_a_private_blob_is_fetched_with_its_clients_credential_and_its_storage_h
         assert_received(peer, origin=2 * MIB, passthrough=0)
         assert not has_credential(storage)
         # It is kept, and is nobody else's.
-        assert held_bytes(peer.data_dir, digest) == 2 * MIB
+        assert_becomes(lambda: held_bytes(peer.data_dir, digest), 2 * MIB)
         assert get(peer.proxy, blob_target(digest)).status == 401
         for service in (peer, cluster.supernode):
             assert not any(str(redirecting.token) in line for line in service.process.log())

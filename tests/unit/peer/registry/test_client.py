@@ -209,6 +209,26 @@ def test_an_answer_that_is_no_http_is_unavailable(http: OriginHttp, answer: byte
     assert caught.value.kind is UpstreamKind.UNAVAILABLE
 
 
+def test_a_refusal_that_is_cancelled_before_its_words_came_leaves_no_connection_open(http: OriginHttp) -> None:
+    """Its client has hung up meanwhile. Found by nonsense at the mirror, beside a load."""
+    ended = threading.Event()
+
+    def server(sock: socket.socket) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n")
+        ended.wait(WAIT_S)
+
+    cancel = Cancellation()
+    with serving(server) as port:
+        exchange = http.send(upstream_at(port), "GET", "/", [], cancel)
+        cancel.cancel()
+        with pytest.raises(FetchCancelled):
+            exchange.drain()
+        ended.set()
+    # Nothing is to be read from it any more: else it would say once more that it was cancelled.
+    assert exchange.readinto(memoryview(bytearray(1))) == 0
+
+
 def test_a_part_that_is_cancelled_leaves_the_whole_alone_and_ends_with_it() -> None:
     whole = Cancellation()
     with whole.child() as first, whole.child() as second:
