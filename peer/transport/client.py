@@ -274,7 +274,8 @@ class HttpTransport:
         stored_bytes = task.received_bytes if task.fresh else 0
         discarded_bytes = task.received_bytes - stored_bytes
         waited_s = max(0.0, task.asked_s - task.heard_s)
-        answered_s = max(0.0, task.started_s - task.asked_s)
+        # A fetch may end before it asked.
+        answered_s = max(0.0, task.started_s - task.asked_s) if task.asked_s else 0.0
         return FetchOutcome(
             task.fetch.fetch_id, reason, elapsed_s, stored_bytes, discarded_bytes, message, waited_s, answered_s
         )

@@ -167,6 +167,14 @@ def test_what_a_bad_answer_means(download: Download, script: Callable[..., Scrip
     assert download.handle.held == 0
 
 
+def test_a_fetch_that_asked_for_nothing_waited_for_no_answer(download: Download) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"127.0.0.1:{closed.getsockname()[1]}"
+    download.start(address)
+    outcome = download.outcome()
+    assert (outcome.reason, outcome.answered_s) == (FetchReason.CONNECTION, 0.0)
+
+
 @pytest.mark.parametrize("nonce", [b"HTTP/1.1 204 No Content\r\n\r\n", format_answer(204, 0, nonce=b"short")])
 def test_a_server_without_a_nonce_fails_the_fetch(
     download: Download, script: Callable[..., Script], nonce: bytes
