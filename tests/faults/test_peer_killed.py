@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.counting_proxy import CountingProxy
-from benchmarks.cluster.processes import wait_until
+from benchmarks.cluster.processes import ProcessError, wait_until
 from proto.pieces import PieceLayout
 from tests.support.counts import assert_received
 from tests.support.held import held_ranges
@@ -19,7 +19,7 @@ from tests.support.pullers import pull, start_pull
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from benchmarks.cluster.services import Cluster, Supernode
+    from benchmarks.cluster.services import Cluster, Service, Supernode
 
 pytestmark = pytest.mark.client("docker-registry")
 
@@ -52,8 +52,12 @@ def pieces_asked(seed: CountingProxy, first_exchange: int, *, whole: bool = Fals
     return [piece for match in ranges for piece in range(int(match[1]), int(match[2]) + 1)]
 
 
-def wait_for_bytes(seed: CountingProxy, size_bytes: int) -> None:
-    wait_until(lambda: seed.ledger().total_bytes() >= size_bytes, f"{size_bytes} bytes from the seed")
+def wait_for_bytes(seed: CountingProxy, size_bytes: int, *services: Service) -> None:
+    try:
+        wait_until(lambda: seed.ledger().total_bytes() >= size_bytes, f"{size_bytes} bytes from the seed")
+    except ProcessError as error:
+        tails = "\n".join(service.process.log_tail() for service in services)
+        raise ProcessError(f"{error}; there were {seed.ledger().total_bytes()}\n{tails}") from None
 
 
 def test_a_peer_killed_twenty_times_fetches_no_verified_piece_again(
@@ -74,7 +78,7 @@ def test_a_peer_killed_twenty_times_fetches_no_verified_piece_again(
             asked_before = len(seed.ledger().exchanges)
             sent_bytes = seed.ledger().total_bytes() + rng.randrange(LIFE_BYTES_MAX)
             with start_pull(peer.proxy, digest):
-                wait_for_bytes(seed, sent_bytes)
+                wait_for_bytes(seed, sent_bytes, peer, cluster.supernode)
                 peer.kill()
             # What it asked for and the proxy has not read yet belongs to this life.
             seed.cut()

@@ -155,16 +155,18 @@ async def test_an_expired_word_counts_no_more_though_the_origin_is_down(bench: B
 
 
 async def test_an_expired_word_counts_no_more_though_the_origin_hangs(bench: Bench) -> None:
+    assert await bench.reason() == ""
+    await bench.publicity.close()
     bench.publicity = bench.new(slow_s=0.1, stale_s=0.0)
-    await bench.reason()
     bench.origin.may_answer.clear()
     bench.now_s += 100
     assert await bench.reason() == "slow"
 
 
 async def test_where_the_operator_lets_an_old_word_count_it_does_for_once(bench: Bench) -> None:
+    assert await bench.reason() == ""
+    await bench.publicity.close()
     bench.publicity = bench.new(slow_s=0.1)
-    await bench.reason()
     bench.origin.may_answer.clear()
     bench.now_s += 500
     verdict = await bench.publicity.check(SOURCE, BLOB)
