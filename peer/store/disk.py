@@ -404,13 +404,13 @@ class DiskStore:
     def _room_is_to_come(self, size_bytes: int) -> bool:
         """Whether a blob of this size fits only once others are closed of which nothing more has to come."""
         free = self._free_bytes() - self._promised_bytes()
-        movable = self._movable()
-        if not self._lacks(movable, size_bytes, free):
+        if not self._lacks(self._movable(), size_bytes, free):
             return False
         self._let_go_of_idle()
         movable = self._movable()
-        full = [blob for blob in self._blobs.values() if blob.pins and blob.held == blob.layout.full_mask]
-        return bool(self._lacks(movable, size_bytes, free)) and not self._lacks(movable + full, size_bytes, free)
+        in_use = [blob for blob in self._blobs.values() if blob.pins and blob.digest not in self._kept]
+        whole = [blob for blob in in_use if blob.held == blob.layout.full_mask]
+        return bool(self._lacks(movable, size_bytes, free)) and not self._lacks(movable + whole, size_bytes, free)
 
     def _lacks(self, movable: list[Blob], size_bytes: int, free_bytes: int) -> str:
         """Which bound a new blob of this size breaks even once these are evicted; empty if it fits."""

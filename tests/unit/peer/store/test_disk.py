@@ -357,3 +357,14 @@ def test_what_is_kept_outlives_a_restart_and_a_line_of_a_later_release(tmp_path:
     assert again.kept == {blob.digest}
     assert not again.remove(blob.digest)
     again.close()
+
+
+def test_room_of_a_kept_blob_is_not_waited_for(tmp_path: Path) -> None:
+    store = open_store(tmp_path, BLOB.layout.size_bytes)
+    reading = fill(store, BLOB)
+    store.keep([BLOB.digest])
+    other = some_blob(BLOB.layout.size_bytes, seed=7)
+    with pytest.raises(StoreFull):
+        store.open(other.digest, other.layout, waits_on=lambda: True)
+    reading.close()
+    store.close()
