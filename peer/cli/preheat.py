@@ -45,6 +45,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="all, zone=REGION/ZONE/RACK or its first parts, node=NAME, or how many [default: all]",
     )  # fmt: skip
     parser.add_argument(
+        "--after", type=argument_type(parse_time), metavar="TIME",
+        help="begin then, and not before: a time as for --by; with it a window, for example of the night",
+    )  # fmt: skip
+    parser.add_argument(
         "--by", type=argument_type(parse_time), metavar="TIME",
         help="what is not done by then has failed: 2h from now, or 2026-03-01T06:00 (local time, or with its zone)",
     )  # fmt: skip
@@ -75,13 +79,14 @@ def parse_time(text: str) -> datetime:
 def run(arguments: argparse.Namespace) -> int:
     """Raises CommandError; what was submitted before stays."""
     images = [str(image_named(text)) for text in arguments.images]
-    by = None if arguments.by is None else arguments.by.isoformat()
+    after, by = (None if at is None else at.isoformat() for at in (arguments.after, arguments.by))
     platforms = [str(platform) for platform in arguments.platform]
     reader = SupernodeReader(arguments)
     try:
         jobs = []
         for image in images:
-            wish = {"image": image, "platforms": platforms, "to": arguments.to, "by": by, "keep": arguments.keep}
+            wish = {"image": image, "platforms": platforms, "to": arguments.to, "keep": arguments.keep}
+            wish |= {"after": after, "by": by}
             jobs.append(reader.change("POST", PATH, wish))
             if not arguments.json:
                 print(f"job {jobs[-1]['number']}: {image} to {jobs[-1]['to']}", flush=True)

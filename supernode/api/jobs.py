@@ -27,7 +27,7 @@ IMAGE_MAX: Final = 512
 PLATFORMS_MAX: Final = 16
 # Nodes that are listed of one job.
 NODES_MAX: Final = 1000
-_KEYS: Final = {"image", "platforms", "to", "by", "keep"}
+_KEYS: Final = {"image", "platforms", "to", "by", "keep", "after"}
 
 
 async def jobs(parts: ApiParts, _: web.Request) -> web.Response:
@@ -101,7 +101,10 @@ def _wish(document: dict[str, Any]) -> Wish:
         raise Refused(400, "keep: nodes that come later are to know whether they are meant; not by a number of them")
     try:
         named = tuple(str(parse_platform(_text(platform))) for platform in platforms)
-        return Wish(check_image(image), named, targets.check(to), _by(document.get("by")), keep=keep)
+        after, by = _time_to_come("after", document.get("after")), _time_to_come("by", document.get("by"))
+        if after is not None and by is not None and by <= after:
+            raise ValueError("by: a time after that of after expected")
+        return Wish(check_image(image), named, targets.check(to), by, keep=keep, after_unix_s=after)
     except (ValueError, ImageInvalid) as error:
         raise Refused(400, str(error)[:400]) from None
 
@@ -112,22 +115,22 @@ def _text(value: object) -> str:
     return value
 
 
-def _by(value: object) -> float | None:
+def _time_to_come(key: str, value: object) -> float | None:
     """Unix seconds. Raises ValueError."""
     if value is None:
         return None
     try:
         at = datetime.fromisoformat(value if isinstance(value, str) else "")
     except ValueError:
-        raise ValueError("by: a time with its zone expected, for example 2026-03-01T06:00:00Z") from None
+        raise ValueError(f"{key}: a time with its zone expected, for example 2026-03-01T06:00:00Z") from None
     if at.tzinfo is None:
-        raise ValueError("by: name the zone, for example 2026-03-01T06:00:00Z")
+        raise ValueError(f"{key}: name the zone, for example 2026-03-01T06:00:00Z")
     try:
         at = at.astimezone(UTC)
     except OverflowError:
-        raise ValueError("by: a time that no calendar has") from None
+        raise ValueError(f"{key}: a time that no calendar has") from None
     if at.timestamp() <= time.time():
-        raise ValueError("by: that time is over")
+        raise ValueError(f"{key}: that time is over")
     return at.timestamp()
 
 
@@ -140,6 +143,7 @@ def job_row(job: Job) -> dict[str, Any]:
         "platforms": list(job.wish.platforms),
         "to": job.wish.to,
         "by": time_text(job.wish.by_unix_s),
+        "after": time_text(job.wish.after_unix_s),
         "cause": job.wish.cause,
         "keep": job.wish.keep,
         "kept": job.is_kept,

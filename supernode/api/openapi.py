@@ -31,6 +31,7 @@ _JOB: Final[dict[str, Any]] = {
     "platforms": {"type": "array", "items": _TEXT, "description": "empty: all that the image is built for"},
     "to": _TEXT,
     "by": {**_TIME, "description": "not done by then, it has failed"},
+    "after": {**_TIME, "description": "it waits until then"},
     "cause": {"type": "string", "description": "the registry event that it comes of, or harbor; empty for operators"},
     "keep": {"type": "boolean", "description": "nodes are not to evict it, and later ones are to have it"},
     "kept": {"type": "boolean", "description": "they are told so now: until it is cancelled, or asked for anew"},
@@ -110,7 +111,8 @@ _WISH: Final[dict[str, Any]] = {
         "default": "all",
         "description": "all, zone=REGION/ZONE/RACK or its first parts, node=NAME or its first 8 digits, or how many",
     },
-    "by": {**_TIME, "description": "with its zone"},
+    "by": {**_TIME, "description": "with its zone; not done by then, it has failed"},
+    "after": {**_TIME, "description": "with its zone; it is begun then, and not before"},
     "keep": {
         "type": "boolean",
         "default": False,

@@ -44,6 +44,7 @@ class Wish:
     """What was asked for: an image by its name, its platforms (none: all), the nodes (jobs.targets), and until when.
 
     `cause`: the registry event that it comes of, or who asks in an operator's place; empty for operators.
+    `after_unix_s`: it is begun then, and not before; with `by_unix_s` that is a window of time.
     `keep`: nodes do not evict it, those that come later are to have it too, until the job is cancelled.
     """
 
@@ -53,6 +54,7 @@ class Wish:
     by_unix_s: float | None = None
     cause: str = ""
     keep: bool = False
+    after_unix_s: float | None = None
 
     def is_same_image(self, other: Wish) -> bool:
         """By its name, for the same nodes."""

@@ -109,7 +109,7 @@ class Jobs:
         if self.is_full(event.wish):
             return
         self.last_number += 1
-        job = Job(self.last_number, event.wish, now, retry_unix_s=now)
+        job = Job(self.last_number, event.wish, now, retry_unix_s=max(now, event.wish.after_unix_s or now))
         self.jobs[job.number] = self._open[job.number] = job
         self._out.append(Save(job.saved()))
 

@@ -218,8 +218,8 @@ def wish_of(image: str, rule: Rule | None, cause: str, to: str = "all") -> Wish:
 
 
 def _same(one: Wish, other: Wish) -> bool:
-    """But for who wished it; one with a deadline is another."""
-    return (one.image, one.platforms, one.to, one.by_unix_s) == (other.image, other.platforms, other.to, None)
+    """But for who wished it; one with a time of its own is another."""
+    return one.is_same_image(other) and one.by_unix_s is one.after_unix_s is None
 
 
 def _goes_on(job: Job | None) -> bool:

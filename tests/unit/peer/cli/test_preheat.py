@@ -19,8 +19,8 @@ NODE = "ab" * 32
 
 def job(number: int = 1, state: str = "running", done: int = 0, **more: object) -> dict[str, Any]:
     return {
-        "number": number, "image": "quay.io/org/app:1", "platforms": [], "to": "all", "by": None, "keep": False,
-        "kept": False, "state": state,
+        "number": number, "image": "quay.io/org/app:1", "platforms": [], "to": "all", "by": None,
+        "after": None, "keep": False, "kept": False, "state": state,
         "attempts": 1, "error": "", "digest": "", "size_bytes": 100, "created": "2026-01-01T00:00:00+00:00",
         "retried": None, "ended": "2026-01-01T00:01:00+00:00" if state in ("done", "failed", "cancelled") else None,
         "nodes_count": 2, "nodes_done": done, "nodes": [], **more,
@@ -61,7 +61,7 @@ def test_images_are_submitted_by_their_whole_names() -> None:
     assert run(supernode, *words) == 0
     assert [wish["image"] for wish in supernode.wishes] == ["library/alpine:latest", "quay.io/org/app:1"]
     assert supernode.wishes[0] | {"image": ""} == {
-        "image": "", "platforms": ["linux/amd64"], "to": "zone=eu", "by": None, "keep": False,
+        "image": "", "platforms": ["linux/amd64"], "to": "zone=eu", "by": None, "after": None, "keep": False,
     }  # fmt: skip
 
 

@@ -127,6 +127,8 @@ async def test_an_image_is_kept_until_its_job_is_cancelled(tmp_path: Path, origi
         ({"image": "app:1", "by": "2999-01-01T00:00:00"}, "zone"),
         ({"image": "app:1", "by": "2001-01-01T00:00:00Z"}, "over"),
         ({"image": "app:1", "by": "9999-12-31T23:59:59-23:00"}, "calendar"),
+        ({"image": "app:1", "after": "2001-01-01T00:00:00Z"}, "after: that time is over"),
+        ({"image": "app:1", "after": "2999-01-01T00:00:00Z", "by": "2998-01-01T00:00:00Z"}, "by:"),
         ({"image": "app:1", "colour": 1}, "colour"),
         ({"image": "app:1", "keep": "yes"}, "keep:"),
         ({"image": "app:1", "keep": True, "to": 3}, "keep:"),

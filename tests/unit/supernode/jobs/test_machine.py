@@ -227,6 +227,15 @@ def test_after_a_restart_what_was_over_is_over_and_no_number_is_given_twice() ->
     assert desk.submit().number == 2
 
 
+def test_what_is_for_later_waits_for_its_time() -> None:
+    desk = Desk()
+    job = desk.submit(Wish("registry.example/app:1", after_unix_s=desk.now + 3600.0))
+    desk.restart()
+    assert desk.jobs.jobs[job.number].state is JobState.WAITING
+    assert desk.jobs.next_wakeup() == desk.now + 3600.0
+    assert Resolve(1, 1, job.wish) in desk.wake()
+
+
 KEEP = Wish("registry.example/app:1", keep=True)
 
 
