@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.cluster.image import Image, make_random_image
 from benchmarks.cluster.processes import wait_until
+from peer.cli.main import main
 from tests.support.counts import assert_received
 from tests.support.pullers import REPOSITORY, pull
 
@@ -34,10 +35,12 @@ def jobs(cluster: Cluster) -> list[dict[str, Any]]:
         return found
 
 
-def submit(cluster: Cluster, name: str) -> None:
+def submit(cluster: Cluster, name: str, *, keep: bool = False) -> None:
     url = f"http://{cluster.supernode.status_address}/api/v1/jobs"
     headers = {"Content-Type": "application/json"}
-    with urllib.request.urlopen(urllib.request.Request(url, json.dumps({"image": name}).encode(), headers)):
+    with urllib.request.urlopen(
+        urllib.request.Request(url, json.dumps({"image": name, "keep": keep}).encode(), headers)
+    ):
         pass
 
 
@@ -75,3 +78,35 @@ def test_jobs_outlive_a_killed_supernode_and_none_is_done_twice(
                 assert pull(peer.proxy, blob.digest).sha256 == blob.digest
         assert_received(peer, **received)
     assert origin.ledger().blob_bytes(layer) == sent
+
+
+def test_what_is_kept_outlives_kills_and_is_no_garbage(
+    cluster: Cluster, origin: CountingProxy, registry: Registry, tmp_path: Path
+) -> None:
+    images: list[Image] = []
+    for seed in range(2):
+        folder = tmp_path / f"image{seed}"
+        folder.mkdir()
+        images.append(make_random_image(folder, (200_000,), seed=200 + seed))
+        registry.push(images[-1], REPOSITORY)
+    peer = cluster.add_peer()
+    cluster.wait_for_sessions(1)
+    kept, other = images
+    submit(cluster, f"{origin.address}/{REPOSITORY}@{kept.top.digest}", keep=True)
+    submit(cluster, f"{origin.address}/{REPOSITORY}@{other.top.digest}")
+    wait_until(lambda: all(job["state"] == "done" for job in jobs(cluster)), "the jobs are done")
+    listed = peer.data_dir / "store" / "kept"
+    wait_until(lambda: listed.exists() and kept.top.digest in listed.read_text(), "the node has written it down")
+    cluster.supernode.kill()
+    peer.kill()
+    assert main(["gc", "--unused-for", "0s", "--data-dir", str(peer.data_dir)]) == 0
+    cluster.supernode.start()
+    assert [(job["number"], job["kept"]) for job in jobs(cluster)] == [(2, False), (1, True)]
+    peer.start()
+    cluster.wait_for_sessions(1)
+    origin.reset()
+    for image in images:
+        assert pull(peer.proxy, image.layers[0].digest).sha256 == image.layers[0].digest
+    assert origin.ledger().blob_bytes(kept.layers[0].digest) == 0
+
+    assert peer.received_bytes("seed") + peer.received_bytes("origin") >= other.layers[0].size_bytes
