@@ -59,6 +59,7 @@ from supernode.jobs.resolution import Resolver
 from supernode.membership.admission import revoked_text
 from supernode.membership.members import Members
 from supernode.metrics import Metrics
+from supernode.origin.limits import OriginLimits
 from supernode.origin.private_access import PrivateAccess
 from supernode.origin.public_access import PublicAccess
 from supernode.origin.sources import OriginFetcher
@@ -204,10 +205,12 @@ class Supernode:
             logins=self._logins.login,
         )
         self._limited, self._upstreams = origins.limited, origins.rows
+        self._origin_limits = OriginLimits(config.origin_rate_bytes_s)
         self._origin = OriginFetcher(
             origins,
             ReadSettings(self._count_origin_bytes),
             on_contradiction=functools.partial(self._contradicted, asyncio.get_running_loop()),
+            on_received=self._origin_limits.received,
         )
         self._heads = Cancellation()
         self._transport = HttpTransport(
@@ -407,7 +410,7 @@ class Supernode:
         )
 
     async def reload(self, config: SupernodeConfig) -> None:
-        """Apply the options that may change at run time: the allow-list, the upload rate, the p2p switch.
+        """Apply the options that may change at run time: the allow-list, rate limits, the p2p switch.
 
         The upload port keeps to the new rate; the scheduler goes on planning with the rate it was started with.
         """
@@ -415,6 +418,7 @@ class Supernode:
         self._policy.upstreams = config.upstreams
         self._policy.p2p = config.p2p
         self._upload.set_rate_limit(config.upload_rate_bytes_s)
+        self._origin_limits.set_rate(config.origin_rate_bytes_s)
         self._delivery.set_upload_rate(config.upload_rate_bytes_s)
         if config.p2p:
             # Switched off, new announcements are refused, but uploads go on: a pull under way may need pieces that only
@@ -444,6 +448,7 @@ class Supernode:
         if self._looking_up is not None:
             self._looking_up.cancel()
         self._heads.cancel()
+        self._origin_limits.set_rate(0)
         await self.events.close()
         await self.jobs.close()
         await self._announcements.close()

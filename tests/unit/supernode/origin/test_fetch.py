@@ -119,6 +119,15 @@ FAULTS = st.one_of(
 )
 
 
+def test_what_comes_is_told_by_its_upstream() -> None:
+    told: list[tuple[str, int]] = []
+    with fake_origin() as origin, origin_of(origin, windows=WINDOWS) as registry:
+        registry._on_received = lambda upstream, size_bytes: told.append((upstream, size_bytes))
+        fetch(registry, origin.add(CONTENT), Received(), origin)
+    assert {upstream for upstream, _ in told} == {origin.authority}
+    assert sum(size_bytes for _, size_bytes in told) == len(CONTENT)
+
+
 @settings(max_examples=60)
 @given(st.integers(0, LAYOUT.full_mask), st.sampled_from([ONE_STREAM, WINDOWS]))
 def test_any_set_of_missing_ranges_is_asked_for_exactly_once(pieces: int, windows: WindowSettings) -> None:
