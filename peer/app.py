@@ -23,6 +23,7 @@ from peer.downloader.limits import Limits
 from peer.downloader.machine import Downloader
 from peer.membership.dialer import MemberDialer, OpenDialer
 from peer.metrics import Metrics, RateMeter
+from peer.node.blob_spans import BlobSpans
 from peer.node.clock import SupernodeClock
 from peer.node.node import Node
 from peer.node.origin_fetch import UpstreamFetcher
@@ -55,13 +56,14 @@ from proto import VERSION
 from proto.config.settings import reloaded
 from proto.config.values import HostPort, is_loopback, parse_host_port
 from proto.errors import ConfigError, LocalError
-from proto.ids import peer_name
+from proto.ids import peer_name, short_peer
 from proto.oci.routes import HEADER_LIMIT_BYTES
 from proto.runtime import resources
 from proto.runtime.http_api import add_routes
 from proto.runtime.http_server import QuietRunner
 from proto.runtime.resources import numeric_address
 from proto.runtime.service import close_in_time
+from proto.runtime.trace_export import open_traces
 from proto.wire.messages import PROTOCOL_VERSION, TORRENT, Hello
 from proto.wire.tickets import Identity, sign_hello
 
@@ -120,6 +122,11 @@ class Peer:
         closing.callback(os.close, resources.take_folder(config.data_dir))
         resources.raise_descriptor_limit(DESCRIPTORS)
         self._identity = Identity.load_or_create(config.data_dir / "identity.key")
+        traces = open_traces(
+            config.otlp_endpoint, config.trace_percent / 100, "layercast-peer", short_peer(self._identity.peer)
+        )
+        closing.callback(traces.close)
+        self._spans = BlobSpans(traces)
         self._supernode_key = SupernodeKey(config.data_dir / "supernode.key")
         self._clock = SupernodeClock()
         self._member_tls = MemberTls()
@@ -255,8 +262,8 @@ class Peer:
         self._delivery = DeliverySlot({TORRENT: self._open_torrents})
         closing.callback(self._delivery.close)
         self._store.before_write(lambda digest: self._delivery.current.give_way(digest))
-        fetcher = UpstreamFetcher(self._origins, self.metrics.origin_received)
-        workers = Workers(self._store, http, fetcher, self._origins, self.metrics, self._is_encrypted)
+        fetcher = UpstreamFetcher(self._origins, self.metrics.origin_received, self._spans)
+        workers = Workers(self._store, http, fetcher, self._origins, self.metrics, self._is_encrypted, self._spans)
         node = self._node = Node(
             Downloader(
                 random.Random(),
@@ -375,14 +382,19 @@ class Peer:
         await self._run_app(app, self._proxy_socket)
 
     def _watchers(self) -> list[Middleware]:
-        """Who sees each request of a client. Raises ConfigError."""
-        if self._config.access_log is None:
-            return []
-        from peer.proxy.access_log import AccessLog, middleware
+        """Who sees each request of a client, the outermost first. Raises ConfigError."""
+        watchers, quiet = [], frozenset(path for path, _ in ROUTES)
+        if self._config.access_log is not None:
+            from peer.proxy import access_log
 
-        log = AccessLog(self._config.access_log)
-        self._closing.callback(log.close)
-        return [middleware(log, frozenset(path for path, _ in ROUTES))]
+            log = access_log.AccessLog(self._config.access_log)
+            self._closing.callback(log.close)
+            watchers.append(access_log.middleware(log, quiet))
+        if self._spans.traces.on:
+            from peer.proxy import traced
+
+            watchers.append(traced.middleware(self._spans, quiet))
+        return watchers
 
     async def _run_app(self, app: web.Application, listener: socket.socket) -> None:
         runner = QuietRunner(

@@ -27,12 +27,13 @@ from peer.transport.server import UploadServer
 from proto import VERSION
 from proto.config.settings import reloaded
 from proto.errors import ConfigError, RemoteError
-from proto.ids import peer_name
+from proto.ids import peer_name, short_peer
 from proto.runtime import resources
 from proto.runtime.driver import Driver
 from proto.runtime.http_api import Health, add_routes
 from proto.runtime.http_server import QuietRunner
 from proto.runtime.service import close_in_time
+from proto.runtime.trace_export import open_traces
 from proto.wire.join import REQUEST_BYTES_MAX
 from proto.wire.messages import TORRENT
 from proto.wire.tickets import Identity
@@ -216,8 +217,12 @@ class Supernode:
         self._transport = HttpTransport(
             self._identity, workers=4, tls=self._member_tls, encrypt_all=config.encrypt == "all"
         )
+        traces = open_traces(
+            config.otlp_endpoint, config.trace_percent / 100, "layercast-supernode", short_peer(self._signer.peer)
+        )
+        self._closing.callback(traces.close)
         self._seed = Seed(
-            self._store, self._transport, self._origin.fetch, origins.queues, self._signer, config.data_dir
+            self._store, self._transport, self._origin.fetch, origins.queues, self._signer, config.data_dir, traces
         )
         self._public_access = PublicAccess(
             lambda source, digest: self._origin.public_size(source, digest, self._heads),

@@ -21,6 +21,7 @@ from peer.transport.base import FetchOutcome, PieceFetch, PieceSource, Transport
 from peer.transport.cancellation import Cancellation, FetchCancelled
 from proto.errors import BlobInUse, LayercastError, LocalError, PieceCorrupt, UpstreamError
 from proto.pieces import PieceLayout, indices, mask_of, runs
+from proto.runtime.traces import Span, Traces
 from proto.wire.messages import FetchReason
 from supernode.control.swarm_registry import SeedBlob
 from supernode.gathered_blob import UNLEASED, GatheredBlob
@@ -126,7 +127,9 @@ class Seed:
         queues: UpstreamQueues,
         signer: IdentitySigner,
         folder: Path,
+        traces: Traces | None = None,
     ) -> None:
+        self._traces = traces or Traces()
         self._store = store
         self._folder = folder
         self._transport = transport
@@ -279,6 +282,9 @@ class Seed:
             swarm.digest, swarm.fetch_sources, pieces, swarm.inline, offers, swarm.private, set(askers)
         )
         number, upstream = swarm.number, fetch.upstream
+        span = Span()
+        if self._traces.on and swarm.trace:
+            span = self._traces.begin("origin", swarm.trace, digest=str(swarm.digest), upstream=upstream)
 
         def run() -> None:
             fetch.begun = True
@@ -299,6 +305,7 @@ class Seed:
             decided = isinstance(error, UpstreamError) and is_refusal(error) and not fetch.private
             refused = str(error) if decided else ""
             retry_after_s = (error.retry_after_s or 0.0) if isinstance(error, UpstreamError) else 0.0
+            span.end("" if error is None else getattr(getattr(error, "kind", None), "value", "local"))
             self._tell(
                 lambda events: events.origin_ended(
                     fetch_id, number, ok=error is None, refused=refused, retry_after_s=retry_after_s

@@ -6,6 +6,7 @@ Made on a running loop. What blocks goes to the workers' threads. Nothing is dec
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from peer.downloader.contract import (
@@ -29,7 +30,7 @@ from peer.transport.delivery import DeliverySlot
 from proto.errors import TicketInvalid
 from proto.ids import PeerId, PeerName, peer_name
 from proto.runtime.driver import Driver
-from proto.wire.messages import Failed, Stored
+from proto.wire.messages import Announce, Failed, Stored
 from proto.wire.tickets import check_hashes
 
 if TYPE_CHECKING:
@@ -204,6 +205,9 @@ class Node:
             self._metrics.lease("stored")
         elif isinstance(message, Failed):
             self._metrics.lease(_LEASE_OUTCOMES.get(message.reason, "failed"))
+        elif isinstance(message, Announce) and (span := self._workers.spans.parent(message.digest)) is not None:
+            # What the supernode does for it is told below the request that waits.
+            message = replace(message, trace=span.context)
         self._send(message)
 
     # --- the store ---------------------------------------------------------------------------------------------

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from peer.downloader.contract import UpstreamEnded, UpstreamPiece
+from peer.node.blob_spans import BlobSpans
 from peer.registry.base import NODE
 from peer.registry.piece_cutter import PieceCutter
 from peer.registry.queues import Work
@@ -39,14 +41,16 @@ class _Running:
     caller: Caller
     stop: threading.Event = field(default_factory=threading.Event)
     begun: bool = False
+    started_ns: int = field(default_factory=time.time_ns)
     cancel: Cancellation = field(default_factory=Cancellation)
 
 
 class UpstreamFetcher:
     """In the origins' queues, which join the threads. `received` counts payload bytes, from any thread."""
 
-    def __init__(self, origins: Origins, received: Callable[[int], None]) -> None:
+    def __init__(self, origins: Origins, received: Callable[[int], None], spans: BlobSpans | None = None) -> None:
         self._origins = origins
+        self._spans = spans or BlobSpans()
         self._settings = ReadSettings(received, NODE_RETRY)
         self._running: dict[int, _Running] = {}
         self._lock = threading.Lock()
@@ -102,6 +106,7 @@ class UpstreamFetcher:
                 "upstream_fetch digest=%s upstream=%s reason=%s %s",
                 fetch.blob.digest.short, fetch.command.source.upstream, reason, message,
             )  # fmt: skip
+        self._spans.asked(fetch.blob.digest, fetch.command.source.upstream, fetch.started_ns, reason)
         fetch.post(UpstreamEnded(fetch.command.fetch, reason, message, retry_after_s))
 
     def _fetch(self, fetch: _Running) -> None:

@@ -19,6 +19,7 @@ from peer.downloader.contract import (
     HoldingsKnown,
     PublicChecked,
 )
+from peer.node.blob_spans import BlobSpans
 from peer.registry.base import ANYONE, REFUSAL_REASONS
 from peer.registry.queues import Work
 from peer.transport.base import PieceFetch, PieceSource
@@ -85,6 +86,7 @@ class Workers:
         origins: Origins,
         metrics: Metrics,
         encrypted: Callable[[Digest], bool] = lambda digest: False,
+        spans: BlobSpans | None = None,
     ) -> None:
         self.store = store
         self.transport = transport
@@ -92,6 +94,7 @@ class Workers:
         self._origins = origins
         self._metrics = metrics
         self._encrypted = encrypted
+        self.spans = spans or BlobSpans()
         self._disk = ThreadPoolExecutor(2, thread_name_prefix="store")
         # Some of these may wait for room.
         self._openings = ThreadPoolExecutor(8, thread_name_prefix="open")
@@ -227,6 +230,7 @@ class Workers:
     ) -> None:
         """A piece from a peer. `key`: the supernode's, by which a hash that comes with the piece is believed."""
         source, learned = "seed" if from_seed else "peer", 0
+        begun_ns = time.time_ns()
 
         def learn(signed: SignedHashes) -> None:
             nonlocal learned
@@ -238,6 +242,7 @@ class Workers:
             self._metrics.discarded_bytes.inc(outcome.discarded_bytes)
             if outcome.reason:
                 self._metrics.piece_failures.labels(outcome.reason).inc()
+            self.spans.fetched(command, begun_ns, outcome)
             post(
                 FetchEnded(
                     command.fetch,

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proto.ids import Digest
 
 
 @dataclass(slots=True)
@@ -15,6 +20,14 @@ class Access:
     kind: str = ""
     upstream: str = ""
     sent_bytes: dict[str, int] = field(default_factory=dict)
+    # Who wants to know which blob it reads.
+    reading: Callable[[Digest], None] | None = None
+
+    def understood(self, kind: str, upstream: str, blob: Digest | None) -> None:
+        """What is asked for; `blob`: which one, of a request for one."""
+        self.kind, self.upstream = kind, upstream
+        if blob is not None and self.reading is not None:
+            self.reading(blob)
 
     def sent(self, origin: str, count: int) -> None:
         """By one thread at a time."""

@@ -64,7 +64,7 @@ def middleware(log: AccessLog, quiet: frozenset[str] = frozenset()) -> Middlewar
 
     @web.middleware
     async def note(request: web.Request, handler: Handler) -> web.StreamResponse:
-        access, began_s = Access(), time.monotonic()
+        access, began_s = request.get(ACCESS) or Access(), time.monotonic()
         request[ACCESS] = access
         status = 500
         try:

@@ -146,8 +146,9 @@ class _Mirror:
             else:
                 asked = self._understand(request)
                 kind = _KINDS[type(asked.registry.route)]
-                access = access_of(request)
-                access.kind, access.upstream = kind, asked.upstream.host
+                route = asked.registry.route
+                blob = route.digest if isinstance(route, BlobRoute) else None
+                access_of(request).understood(kind, asked.upstream.host, blob)
                 response = await self._answer(asked)
                 self._logins.lead_here(asked, response)
                 await self._small_answers.send(request, response)

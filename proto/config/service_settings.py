@@ -18,6 +18,7 @@ from proto.config.values import (
     parse_reachable,
     parse_size,
     parse_text,
+    parse_url,
     within,
 )
 from proto.oci.upstreams import DOCKER_HUB_URL, UpstreamTable
@@ -115,6 +116,17 @@ class ServiceSettings(Settings):
         one_of("debug", "info", "warning", "error"), "info", "debug, info, warning or error", reloadable=True
     )
     log_json: bool = option(parse_bool, False, "log lines as JSON")
+
+    otlp_endpoint: str | None = option(
+        parse_url,
+        None,
+        "URL of a collector that takes OTLP over HTTP (http://127.0.0.1:4318): traces go there; none by default. Needs "
+        "layercast[tracing]",
+        metavar="URL",
+    )
+    trace_percent: int = option(
+        within(parse_int, 1, 100, "1 to 100"), 100, "of the clients' requests so many have a trace"
+    )
 
     # Where requests go that name no registry.
     default_upstream: str = DOCKER_HUB_URL

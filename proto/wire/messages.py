@@ -144,7 +144,8 @@ class Announce:
     manifest that it gave to this client) or PROVEN (by its answer for the blob itself); 0: nothing is known.
     `asks`: whether the source gives it to anyone is to be known, of late; else the peer only tells what it holds.
     `ranges`: of what it wants it reads ranges, and wants no more than the pieces that PiecesWanted names.
-    `background`: no client of this peer waits for it (Preheat).
+    `background`: no client of this peer waits for it (Preheat). `trace`: the span below which what is done for it is
+    told (proto.runtime.traces.Span.context), if that is collected.
     """
 
     digest: str
@@ -159,6 +160,7 @@ class Announce:
     asks: bool = True
     ranges: bool = False
     background: bool = False
+    trace: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)

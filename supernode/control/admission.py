@@ -232,6 +232,8 @@ class Admission:
         self._add_sources(swarm, public)
         session.announced[swarm.digest] = swarm.number
         swarm.contradicted_by.pop(session.info.peer, None)
+        if announce.wanted and announce.trace:
+            swarm.trace = announce.trace
         new = session.node not in swarm.members
         member = swarm.join(session.node, peer_name(session.info.peer), held=held, wanted=announce.wanted)
         if announce.wanted and swarm.origin_state == "queued":

@@ -160,6 +160,8 @@ class OpenSwarm:
     elected_pieces: int = 0
     # When somebody last stored a piece of it, or the delivery last got on.
     moved_s: float = float("-inf")
+    # The span of the client's request that it was last wanted for; see Announce.
+    trace: bytes = b""
     # The blob travels in messages; and the whole of it, once it is here.
     inline: bool = False
     content: bytes | None = None
