@@ -23,7 +23,7 @@ from proto.ids import Digest, PeerId, peer_name
 from proto.pieces import PieceLayout, indices
 from proto.runtime.http_api import add_routes
 from proto.runtime.http_server import QuietRunner
-from proto.wire.messages import Stored
+from proto.wire.messages import Stored, StoreReport
 from proto.wire.tickets import Identity
 from supernode.api.access import Access
 from supernode.api.console import events, page, snapshot
@@ -99,7 +99,9 @@ class MadeUpCluster:
             PeerId(hashlib.sha256(b"%d" % number).digest()), "boot", f"10.0.{rack}.{number % 20 + 10}:65002",
             f"eu/eu-{rack % 3 + 1}/rack{rack + 1}", 4, 4, _LINK_BYTES_S, _LINK_BYTES_S, "layercast/1.0.0",
         )  # fmt: skip
-        self.nodes.add(PeerSession(number, info, cast("Channel", None), "10.0.0.1:65003"))
+        session = PeerSession(number, info, cast("Channel", None), "10.0.0.1:65003")
+        session.store = StoreReport(self._random.randrange(50 << 30), 50 << 30)
+        self.nodes.add(session)
         self._tell(contract.PeerJoined(number, info.zone, 4, 4, _LINK_BYTES_S, _LINK_BYTES_S))
 
     def _open(self, number: int, part: float) -> None:

@@ -30,6 +30,7 @@ from peer.node.origin_fetch import UpstreamFetcher
 from peer.node.private_bytes import PrivateBytes
 from peer.node.session import Session
 from peer.node.source_cache import SourceCache
+from peer.node.store_reports import StoreReports
 from peer.node.supernode_key import SupernodeKey
 from peer.node.workers import Workers
 from peer.permission import answer_file
@@ -64,7 +65,7 @@ from proto.runtime.http_server import QuietRunner
 from proto.runtime.resources import numeric_address
 from proto.runtime.service import close_in_time
 from proto.runtime.trace_export import open_traces
-from proto.wire.messages import PROTOCOL_VERSION, TORRENT, Hello
+from proto.wire.messages import PROTOCOL_VERSION, TORRENT, Hello, StoreReport
 from proto.wire.tickets import Identity, sign_hello
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class Peer:
         self._tasks: list[asyncio.Task[None]] = []
         self._node: Node | None = None
         self._session: Session | None = None
+        self._store_reports = StoreReports()
         self._session_task: asyncio.Task[None] | None = None
         self._forward: ForwardParts | None = None
         self._reloading = asyncio.Lock()
@@ -507,7 +509,18 @@ class Peer:
             self.metrics.upload_rate.set(up.sample(self._sent_bytes(), now))
             self.metrics.download_rate.set(down.sample(self.metrics.received_total_bytes, now))
             self._sources.write_waiting()
+            self._report_store(now)
             await asyncio.sleep(SAMPLE_S)
+
+    def _report_store(self, now_s: float) -> None:
+        if self._session is None or not self._session.is_open:
+            self._store_reports.forget()
+            return
+        counters = self._store.counters
+        rotten, refused = sum(dict(counters.rotten).values()), sum(dict(counters.full).values())
+        report = StoreReport(self._store.used_bytes, self._config.store_size_bytes, rotten, refused)
+        if self._store_reports.is_due(report, now_s):
+            self._session.send(report)
 
     def _facts(self) -> dict[str, Any]:
         """What `layercast doctor` asks of a running peer; no secret among it. From any thread."""

@@ -60,6 +60,7 @@ TAGS: Final[dict[type, int]] = {
     messages.OriginTried: 22,
     messages.PiecesWanted: 23,
     messages.PreheatEnded: 24,
+    messages.StoreReport: 25,
     messages.NodeKnown: 32,
     messages.SwarmOpened: 33,
     messages.BlobRefused: 34,

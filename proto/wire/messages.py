@@ -248,6 +248,19 @@ class PreheatEnded:
     message: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class StoreReport:
+    """How full this peer's store is, for who looks on: with a session, and while it changes every ten seconds.
+
+    Since the peer's start: pieces that rotted, and blobs and pieces that found no room.
+    """
+
+    used_bytes: int
+    limit_bytes: int
+    rotten: int = 0
+    refused: int = 0
+
+
 # --- supernode -> peer ---------------------------------------------------------------------------------------
 
 
@@ -481,6 +494,7 @@ Message = (
     | PiecesWanted
     | BlobChecked
     | OriginTried
+    | StoreReport
     | PreheatEnded
     | NodeKnown
     | SwarmOpened

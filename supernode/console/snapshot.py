@@ -135,6 +135,11 @@ class Snapshots:
             return f"advertises {session.info.address_refused}, which is not allowed: nobody is sent there"
         if view.seed_reach.is_out(session):
             return f"does not reach the supernode's port for pieces at {session.seed_address}"
+        store = session.store
+        if store is not None and store.rotten > 0:
+            return f"{store.rotten} pieces of its store rotted: look after its disk"
+        if store is not None and store.refused > 0:
+            return "its store had no room: see store_size and store_free_floor, and its disk"
         return ""
 
     # --- swarms --------------------------------------------------------------------------------------------------

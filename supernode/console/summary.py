@@ -32,7 +32,7 @@ def swarm_row(swarm: OpenSwarm) -> dict[str, Any]:
 
 def node_row(session: PeerSession, quarantined: Mapping[PeerId, Quarantine]) -> dict[str, Any]:
     """One connected node, for JSON; `node` is the number that the log, the event log and its stories use."""
-    quarantine = quarantined.get(session.info.peer)
+    quarantine, store = quarantined.get(session.info.peer), session.store
     return {
         "node": session.node,
         "peer": short_peer(session.info.peer),
@@ -41,6 +41,8 @@ def node_row(session: PeerSession, quarantined: Mapping[PeerId, Quarantine]) -> 
         "agent": session.info.agent,
         "blobs_wanted": len(session.wanting),
         "blobs_announced": len(session.announced),
+        "store_used_bytes": store.used_bytes if store is not None else None,
+        "store_limit_bytes": store.limit_bytes if store is not None else None,
         "quarantine": quarantine.reason if quarantine is not None else None,
     }
 

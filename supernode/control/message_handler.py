@@ -144,8 +144,19 @@ class MessageHandler:
                 self._blob_checked(session, message)
             case messages.OriginTried():
                 self._origin_tried(session, message)
+            case _:
+                self._of_the_node(session, message)
+
+    def _of_the_node(self, session: PeerSession, message: Message) -> None:
+        """What is about no swarm."""
+        match message:
             case messages.PreheatEnded():
                 self._ports.preheat_ended(session.info.peer, message)
+            case messages.StoreReport():
+                if min(message.used_bytes, message.limit_bytes, message.rotten, message.refused) < 0:
+                    raise FrameInvalid("StoreReport: counts are not negative")
+                # For who looks on: nothing is decided by it.
+                session.store = message
             case _:
                 raise FrameInvalid(f"{type(message).__name__} is not a peer's to say here")
 

@@ -14,7 +14,7 @@ from supernode.scheduler.contract import ID_BITS
 
 if TYPE_CHECKING:
     from proto.ids import Digest, PeerId
-    from proto.wire.messages import Message
+    from proto.wire.messages import Message, StoreReport
     from supernode.scheduler.contract import GrantLease
 
 # Of a text for the other side's log, in characters.
@@ -90,6 +90,8 @@ class PeerSession:
     seed_reached: bool = False
     # A fetch of its own from an origin was waited for in vain.
     fetched_in_vain: bool = False
+    # What it last told of its store; None of an older peer.
+    store: StoreReport | None = None
     # By the number that the peer knows a lease by. Bounded: the oldest go first.
     leases: BoundedDict[int, PeerLease] = field(default_factory=lambda: BoundedDict(LEASES_PER_PEER_MAX))
 

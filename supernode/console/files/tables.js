@@ -61,12 +61,16 @@ class Table {
   }
 }
 
+const stored = (row) =>
+  row.store_used_bytes === null ? "–" : `${size(row.store_used_bytes)} of ${size(row.store_limit_bytes)}`;
+
 const NODES = [
   ["Node", (row) => row.node, (row) => row.node],
   ["Name", (row) => row.peer],
   ["Zone", (row) => row.zone || "–"],
   ["Address", (row) => row.address],
   ["Version", (row) => row.agent.replace(/^layercast\//, "")],
+  ["Store", (row) => stored(row), (row) => row.store_used_bytes ?? -1],
   ["Waits for", (row) => row.blobs_wanted, (row) => row.blobs_wanted],
   ["Blobs", (row) => row.blobs_announced, (row) => row.blobs_announced],
   ["Health", (row) => row.trouble || "good"],

@@ -13,10 +13,11 @@ import pytest
 from benchmarks.cluster.processes import WAIT_S
 from proto.runtime import tls
 from proto.wire.join import SUPERNODE_NAME
+from proto.wire.messages import StoreReport
 from supernode.console.feed import VIEWERS_MAX
 from supernode.console.logins import COOKIE
 from tests.support.blobs import some_blob
-from tests.unit.supernode.harness import real_peer, running_supernode
+from tests.unit.supernode.harness import BarePeer, real_peer, running_supernode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -146,6 +147,22 @@ async def test_a_stream_ends_with_the_supernode(tmp_path: Path, origin: FakeOrig
             await running.aclose()
             async with asyncio.timeout(WAIT_S):
                 await answer.content.read()
+
+
+async def test_a_node_s_store_is_shown_and_what_is_wrong_with_it(tmp_path: Path, origin: FakeOrigin) -> None:
+    async with (
+        running_supernode(tmp_path, origin) as supernode,
+        BarePeer.connected(supernode) as peer,
+        browser(supernode) as asked,
+    ):
+        await peer.send(StoreReport(3 << 30, 50 << 30, 2, 0))
+        await peer.heard()
+        async with asked.asks(SNAPSHOT) as answer:
+            (row,) = (await answer.json())["nodes"]
+        assert (row["store_used_bytes"], row["store_limit_bytes"]) == (3 << 30, 50 << 30)
+        assert row["trouble"] == "2 pieces of its store rotted: look after its disk"
+        await peer.send(StoreReport(-1, 0))
+        await peer.ended()
 
 
 async def test_a_pull_is_shown_with_what_came_from_where(tmp_path: Path, origin: FakeOrigin) -> None:
