@@ -45,6 +45,8 @@ class Lease:
     connects: bool
     # Neither of its links carried anything else meanwhile.
     alone: bool = False
+    # Of the time to its answer that in which one of its links carried another: the simulator has that by itself.
+    held_up_s: float = 0.0
 
     @property
     def control_s(self) -> float:
@@ -95,7 +97,7 @@ class Log:
                 control=Delay.of([one.control_s / 2 for one in self.leases], PARTS),
                 wake=Delay.of([one.waited_s for one in warm], PARTS),
                 connect=Delay.of([one.waited_s for one in self.leases if one.connects and not one.behind], PARTS),
-                request=Delay.of([one.answered_s for one in warm if not one.ahead], PARTS),
+                request=Delay.of([max(0.0, one.answered_s - one.held_up_s) for one in warm if not one.ahead], PARTS),
                 share=round(share, 4),
             )
         except ValueError:
@@ -165,6 +167,20 @@ def _look_at_links(log: Log) -> None:
         lease.alone = True
     log.up = {node: _use(leases) for node, leases in by_source.items()}
     log.down = {node: _use(leases) for node, leases in by_receiver.items()}
+    for lease in log.leases:
+        others = [*by_source[lease.source], *by_receiver[lease.receiver]]
+        lease.held_up_s = _held_up_s(lease, others)
+
+
+def _held_up_s(lease: Lease, others: Iterable[Lease]) -> float:
+    """How long the others were on their way between its request and its first byte."""
+    held_up_s, until_s = 0.0, lease.first_s - lease.answered_s
+    for other in sorted(others, key=lambda one: one.first_s):
+        begins_s, ends_s = max(until_s, other.first_s), min(lease.first_s, other.last_s)
+        if ends_s > begins_s:
+            held_up_s += ends_s - begins_s
+            until_s = ends_s
+    return held_up_s
 
 
 def _use(leases: list[Lease]) -> LinkUse:

@@ -64,6 +64,21 @@ def test_a_link_is_idle_between_two_transfers_and_shared_while_two_run() -> None
     assert log.down[C].idle_part == 0.0
 
 
+def test_a_request_is_held_up_while_one_of_its_links_carries_another() -> None:
+    log = log_of(
+        Handled(0.0, Wakeup(), [grant(1, 0, C, A), grant(2, 0, B, A)]),
+        Handled(1.0, stored(1, 0, C, 0.0, 0.0, 1.0), []),
+        Handled(2.0, stored(2, 0, B, 0.0, 0.0, 1.0), [grant(3, 1, B, C)]),
+        Handled(2.5, Wakeup(), [grant(4, 1, C, A)]),
+        Handled(3.0, stored(3, 1, B, 0.0, 0.0, 1.0), [grant(5, 2, B, A)]),
+        Handled(4.5, stored(4, 1, C, 0.0, 1.0, 1.0), []),
+        Handled(5.5, stored(5, 2, B, 0.0, 1.5, 1.0), []),
+    )
+    by_lease = {(one.source, one.receiver, one.granted_s): one.held_up_s for one in log.leases}
+    assert by_lease[A, C, 2.5] == 0.0
+    assert by_lease[A, B, 3.0] == pytest.approx(1.0)
+
+
 def test_a_profile_has_what_waits_for_no_other_transfer() -> None:
     log = log_of(
         Handled(1.0, Wakeup(), [grant(1, 0, B, A), grant(2, 0, C, A)]),
