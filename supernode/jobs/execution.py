@@ -7,7 +7,6 @@ It decides nothing about jobs.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import random
 import time
@@ -41,8 +40,8 @@ LOOK_S: Final = 1.0
 # Blobs of nodes that are looked at, or wished, in one go: the loop is for others too.
 LOOKS_MAX: Final = 5000
 WISHES_MAX: Final = 2000
-# Nodes that are told in one go what to keep, of which each may be thousands of blobs.
-TELLS_MAX: Final = 20
+# Nodes that are told in one go what to keep, and blobs of these lists: after a restart all nodes are.
+TELLS_MAX: Final = 20_000
 # A node that has said nothing of any of its blobs by then does not know how.
 ANSWER_S: Final = 60.0
 # What a registry told of may not be there yet: the pauses before it is asked again whether it is.
@@ -299,13 +298,17 @@ class Execution:
         """Nodes that do not know it: what they are to keep, and that they are to have it."""
         connected = {session.node: session for session in self._nodes}
         self._knowing &= connected.keys()
-        for node in itertools.islice(connected.keys() - self._knowing, 0 if self._unsent_kept else TELLS_MAX):
+        left = 0 if self._unsent_kept else TELLS_MAX
+        for node in connected.keys() - self._knowing:
+            if left <= 0:
+                break
             self._knowing.add(node)
             info = connected[node].info
             candidate = [Candidate(info.peer.hex(), info.zone)]
             kept = [job for job in self.jobs if job.is_kept and choose(job.wish.to, job.number, candidate)]
             digests = dict.fromkeys(blob.digest for job in kept for blob in job.blobs)
             connected[node].send(Keep(tuple(digests)))
+            left -= 1 + len(digests)
             self._unsent_kept.extend((node, job, blob) for job in kept for blob in job.blobs)
         for _ in range(min(WISHES_MAX, len(self._unsent_kept))):
             node, job, blob = self._unsent_kept.popleft()

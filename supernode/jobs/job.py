@@ -153,6 +153,8 @@ _KEPT: Final = (
     "nodes_count", "nodes_done", "failed_nodes",
 )  # fmt: skip
 
+_BLOB_FIELDS: Final = dataclasses.fields(JobBlob)
+
 
 def load(saved: SavedJob) -> Job:
     """As it was saved; fields that a later release added are left out. Raises ValueError for what is no job."""
@@ -168,7 +170,7 @@ def load(saved: SavedJob) -> Job:
             if name in text:
                 setattr(job, name, text[name])
         job.state = JobState(text["state"])
-        job.blobs = tuple(JobBlob(*blob) for blob in text.get("blobs", ()))
+        job.blobs = tuple(JobBlob(*blob[: len(_BLOB_FIELDS)]) for blob in text.get("blobs", ()))
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"job {saved.number}: {error}") from None
     return job

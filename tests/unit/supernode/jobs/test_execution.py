@@ -77,6 +77,21 @@ async def test_what_is_to_be_kept_is_told_to_who_is_there_and_to_who_comes_later
             assert (await later.expect(Keep)).digests == ()
 
 
+async def test_nodes_beyond_what_is_told_in_one_go_have_their_turn(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supernode.jobs.execution.TELLS_MAX", 1)
+    monkeypatch.setattr("supernode.jobs.execution.WISHES_MAX", 2)
+    image = image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode:
+        job = await supernode.jobs.submit(Wish(image.name, keep=True))
+        await until(lambda: job.is_kept)
+        async with BarePeer.connected(supernode) as one, BarePeer.connected(supernode) as other:
+            for peer in (one, other):
+                assert set((await peer.expect(Keep)).digests) == set(map(str, image.content))
+                assert len({(await peer.expect(Preheat)).digest for _ in image.content}) == len(image.content)
+
+
 async def test_who_is_not_meant_keeps_nothing(tmp_path: Path, origin: FakeOrigin) -> None:
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode:
