@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test gates measured compiled venv packages lint unit clean lock help bytecode
+.PHONY: demo test gates measured compiled image venv packages lint unit clean lock help bytecode
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,9 @@ compiled: $(STAMP) ## the hot modules compiled into build/compiled, which decide
 	LAYERCAST_COMPILE=1 $(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir build/wheel .
 	$(BIN)/python -m pip install --quiet --no-deps --target build/compiled build/wheel/*.whl
 	@bash .ci/same-decisions $(BIN)/layercast-bench build/compiled
+
+image: $(STAMP) ## a container image, made without docker, and the list of what it holds, into build/image (3 min)
+	@bash deploy/image/build $(BIN)/python build/image
 
 unit: $(STAMP) bytecode ## the quick tests alone
 	$(BIN)/python -m pytest --numprocesses 4 --dist worksteal tests/unit tests/conformance

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import functools
-import json
-import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 import yaml
@@ -15,48 +12,19 @@ import peer.config
 import supernode.config
 from proto import VERSION
 from proto.config.values import HostPort
-from tests.support.built_programs import HELM, built
 from tests.support.kubernetes_schemas import faults
+from tests.support.rendered_chart import CHART, RELEASES, VARIANTS, manifests, rendered, run_helm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.support.rendered_chart import Manifest
+
 ROOT = Path(__file__).parents[3]
-CHART = ROOT / "deploy" / "helm" / "layercast"
-VALUES = ROOT / "tests" / "support" / "chart_values"
-VARIANTS = sorted(path.stem for path in VALUES.glob("*.yaml"))
-# The oldest that the chart takes, and what clusters run.
-RELEASES = ("1.27", "1.33", "1.36")
-TIMEOUT_S = 60.0
 # What the linter calls a remark; a warning is more.
 INFO: Final = 1
 # Kinds of the Prometheus operator, which Kubernetes does not know.
 OPERATOR_GROUP = "monitoring.coreos.com/"
-
-Manifest = dict[str, Any]
-
-
-def run_helm(release: str, *values: str) -> dict[str, Any]:
-    """What it says, by the name of the values."""
-    argv = [str(built(HELM)), str(CHART), f"v{release}.0", *values]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
-    assert done.returncode == 0, done.stderr
-    results: dict[str, Any] = json.loads(done.stdout)
-    return results
-
-
-@functools.cache
-def rendered(release: str) -> dict[str, Any]:
-    """All variants."""
-    return run_helm(release, *(f"{variant}={VALUES / variant}.yaml" for variant in VARIANTS))
-
-
-def manifests(variant: str, release: str = RELEASES[-1]) -> list[Manifest]:
-    """What would be installed, hooks among it."""
-    result = rendered(release)[variant]
-    assert not result["error"]
-    texts = [text for name, text in result["manifests"].items() if name.endswith(".yaml")]
-    return [document for text in texts for document in yaml.safe_load_all(text) if document]
 
 
 def one(variant: str, kind: str, name: str) -> Manifest:
