@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root, pytest.mark.client("systemd", "unshare", "nsenter", "ip", "curl")]
 
 PAGE = Path(__file__).parents[2] / "docs" / "systemd.md"
-HEALTH = "curl --silent --show-error --fail --max-time 60 http://127.0.0.1:65001/healthz"
+HEALTH = "curl --silent --show-error --fail --max-time 300 http://127.0.0.1:65001/healthz"
+PATIENCE_S = 300.0
 # What curl ends with where nobody listens.
 REFUSED = 7
 UPSTREAM = '[upstream."registry.lab"]\ndirectory = "/srv/image"\n'
@@ -50,7 +51,7 @@ def health(machine: SystemdMachine) -> int:
 
 
 def test_a_node_that_was_set_up_as_the_page_says_shares_images(machine: SystemdMachine) -> None:
-    wait_until(lambda: "supernode: connected" in machine.run(HEALTH).stdout, "a session with the supernode")
+    wait_until(lambda: "supernode: connected" in machine.run(HEALTH).stdout, "a session with the supernode", PATIENCE_S)
     assert "http://127.0.0.1:65001" in machine.run("cat /etc/containerd/certs.d/_default/hosts.toml").stdout
     machine.run("/opt/layercast/bin/layercast pull registry.lab/app:1.0")
     metrics = machine.run("curl --silent --fail http://127.0.0.1:65001/metrics").stdout
@@ -81,7 +82,7 @@ def test_the_port_is_closed_when_both_are_stopped(machine: SystemdMachine) -> No
 def test_a_peer_that_cannot_start_gives_up_and_clients_are_refused(machine: SystemdMachine) -> None:
     machine.run("cp -p /etc/layercast/peer.toml . && echo 'listen = 1' >/etc/layercast/peer.toml")
     machine.run("systemctl stop layercast-peer")
-    wait_until(lambda: health(machine) == REFUSED, "the end of the socket unit")
+    wait_until(lambda: health(machine) == REFUSED, "the end of the socket unit", PATIENCE_S)
     assert "listen" in machine.run("journalctl --unit=layercast-peer --lines=20").stdout
     machine.run(
         "cp -p peer.toml /etc/layercast/ && systemctl reset-failed layercast-peer.service layercast-peer.socket"

@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.root, pytest.mark.client("ip", "nsenter")]
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
 # Stand for those of Docker Hub.
 IMAGES = {"library/alpine": "3.20", "library/busybox": "1.36"}
+PATIENCE_S = 300.0
 # Of both nodes and the supernode.
 STATUS = ("127.0.0.1:65001", "127.0.0.1:65101", "127.0.0.1:65000")
 
@@ -68,9 +69,10 @@ def test_the_tutorial_runs_as_it_is_written(network: str, tmp_path: Path) -> Non
                 argv = shlex.split(command)
                 service = ManagedProcess(argv, netns=network, env=environment, cwd=tmp_path)
                 services.append(running.enter_context(service))
-                service.wait_ready()
+                service.wait_ready(PATIENCE_S)
             else:
-                run(["/bin/sh", "-euc", command], netns=network, env=environment, cwd=tmp_path)
+                words = ["/bin/sh", "-euc", command]
+                run(words, netns=network, env=environment, cwd=tmp_path, timeout_s=PATIENCE_S)
         first, second, supernode = (inside(network, functools.partial(scrape, each)) for each in STATUS)
         assert [service.terminate() for service in services] == [0, 0]
         run(["/bin/sh", "-euc", end], env=environment, cwd=tmp_path)

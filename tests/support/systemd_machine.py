@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 REPOSITORY: Final = "/mnt/repository"
 _ROOT: Final = Path(__file__).parents[2]
+# Of one command there, or of systemd's own start, however busy this machine is.
+_PATIENCE_S: Final = 600.0
 _MADE: Final = "the machine is made"
 # They would set this machine's kernel, clock or devices, or wait for them.
 _MASKED: Final = (
@@ -113,7 +115,7 @@ class SystemdMachine(Closing):
         def runs() -> bool:
             return self.run("systemctl is-system-running", check=False).stdout.strip() in ("running", "degraded")
 
-        wait_until(runs, "the end of systemd's start")
+        wait_until(runs, "the end of systemd's start", _PATIENCE_S)
 
     def run(self, commands: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Shell commands there, as root. If one fails and `check` is on: ProcessError, with the journal's end."""
@@ -133,7 +135,7 @@ class SystemdMachine(Closing):
             "-euc",
             f"cd /root\n{commands}",
         ]
-        return run(argv, env=clean_environment(HOME="/root"), check=check)
+        return run(argv, env=clean_environment(HOME="/root"), timeout_s=_PATIENCE_S, check=check)
 
     def close(self) -> None:
         """End all that runs there."""
