@@ -43,9 +43,11 @@ def set_unsent_limit(sock: socket.socket, size_bytes: int) -> None:
 def set_urgent(sock: socket.socket) -> None:
     """What it sends is small and waited for: it goes before whatever else waits at this machine's interface.
 
-    The priority ends there: no packet tells it. Queues of Linux that know no priorities share among connections.
+    The priority ends there: no packet tells it. Queues of Linux that know no priorities share among connections. Where
+    a kernel refuses it (a sandbox's own), all is sent in turn.
     """
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, _INTERACTIVE)
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, _INTERACTIVE)
 
 
 def unsent_size(sock: socket.socket) -> int:
