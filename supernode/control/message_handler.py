@@ -179,7 +179,7 @@ class MessageHandler:
             raise FrameInvalid(f"Stored: piece {stored.piece} of a blob with {swarm.layout.count}")
         lease = session.leases.pop(stored.lease, None)
         lease_id = 0
-        self._swarms.count_stored(swarm, member, stored, lease)
+        self._swarms.count_stored(swarm, member, stored, lease, leased=self._ports.delivery.leases_pieces)
         if lease is not None and (lease.swarm, lease.piece) == (stored.swarm, stored.piece):
             lease_id = lease.lease_id
             self._ports.observer.lease_ended(lease_id, "stored")

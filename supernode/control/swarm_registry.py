@@ -603,13 +603,17 @@ class SwarmRegistry:
         if not self._opened_by[swarm.opener]:
             del self._opened_by[swarm.opener]
 
-    def count_stored(self, swarm: OpenSwarm, member: SwarmMember, stored: Stored, lease: PeerLease | None) -> None:
-        """A member reports a piece. Of a lease that has ended here meanwhile a node sent it, most likely."""
+    def count_stored(
+        self, swarm: OpenSwarm, member: SwarmMember, stored: Stored, lease: PeerLease | None, *, leased: bool = True
+    ) -> None:
+        """A member reports a piece. Of a lease that has ended here meanwhile a node sent it, most likely; and so where
+        pieces are not `leased` in this cluster at all.
+        """
         if (member.held | member.unproven) >> stored.piece & 1:
             return
         size_bytes = swarm.layout.length(stored.piece)
         for traffic in (swarm.traffic, self.traffic):
-            if not stored.lease:
+            if leased and not stored.lease:
                 traffic.own += size_bytes
             elif lease is not None and lease.source == SEED_NODE:
                 traffic.supernode += size_bytes
