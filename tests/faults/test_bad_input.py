@@ -36,6 +36,7 @@ from proto.wire.messages import (
 from proto.wire.tickets import TICKET_LEEWAY_S, Identity, issue_ticket, prove_connection, sign_hello
 from tests.support.counts import assert_received
 from tests.support.descriptors import open_files
+from tests.support.held import stored_layout
 from tests.support.pullers import REPOSITORY, blob_target, get, pull
 from tests.unit.supernode.harness import At, BarePeer
 
@@ -334,7 +335,7 @@ async def test_no_ticket_but_the_right_one_opens_the_upload_port(
         proof = prove_connection(me, server, mine.nonce, ticket)
         status, piece = mine.ask(pieces_path(digest, 0, 0), ticket, proof)
         assert status == 200
-        assert len(piece) == 256 << 10
+        assert len(piece) == stored_layout(peer.data_dir, blob).length(0)
         status, body = thief.ask(pieces_path(digest, 0, 0), ticket, proof)
         assert (status, b"does not match" in body) == (403, True)
         assert mine.ask(pieces_path(digest, 0, 999), ticket, proof)[0] == 404

@@ -15,6 +15,7 @@ import pytest
 
 from benchmarks.cluster.processes import cpu_s, wait_until
 from tests.support.counts import assert_becomes
+from tests.support.held import stored_layout
 from tests.support.pullers import pull
 from tests.support.rot import flip, stored_path
 
@@ -23,14 +24,13 @@ if TYPE_CHECKING:
 
     from benchmarks.cluster.counting_proxy import CountingProxy
     from benchmarks.cluster.services import Cluster, Peer, Service
+    from proto.pieces import PieceLayout
 
 pytestmark = pytest.mark.client("docker-registry")
 
 NODES = int(os.environ.get("LAYERCAST_FLIP_NODES", "6"))
 FLIPS = int(os.environ.get("LAYERCAST_FLIPS", "200"))
 SIZE_BYTES = 4 << 20
-PIECE_BYTES = 256 << 10
-PIECES = SIZE_BYTES // PIECE_BYTES
 BLOBS = 4
 FLIPS_A_ROUND = 25
 FLIP_EVERY_S = 0.02
@@ -54,6 +54,11 @@ def pull_everywhere(peers: list[Peer], digests: list[str]) -> int:
     wrong = [answer for (_, digest), answer in zip(asked, answers, strict=True) if answer.sha256 != digest]
     assert [answer for answer in wrong if answer.complete] == []
     return len(answers) - len(wrong)
+
+
+def layouts_of(cluster: Cluster, digests: list[str]) -> list[PieceLayout]:
+    """How the supernode cut these blobs: by what links carry, as far as it knew."""
+    return [stored_layout(cluster.supernode.data_dir, digest) for digest in digests]
 
 
 def rotten_pieces(service: Service) -> int:
@@ -105,11 +110,12 @@ def test_flips_while_nodes_pull_and_verify_every_time(
     assert rotten > flips // 10, "the test tested nothing"
     sent_gib = pulls * NODES * SIZE_BYTES / (1 << 30)
     again_bytes = sum(origin.ledger().blob_bytes(digest) - SIZE_BYTES for digest in digests)
+    longest_bytes = max(layout.piece_size_bytes for layout in layouts_of(cluster, digests))
     print(
-        f"{flips} flips, {rotten} rotten pieces, {again_bytes / PIECE_BYTES:.0f} asked of the origin again; "
+        f"{flips} flips, {rotten} rotten pieces, {again_bytes} bytes asked of the origin again; "
         f"{ended_well} of {pulls * NODES} pulls ended well; CPU {used_s / sent_gib:.2f} s a GiB sent"
     )
-    assert again_bytes <= rotten * PIECE_BYTES
+    assert again_bytes <= rotten * longest_bytes
 
 
 def test_one_pass_of_the_scrub_finds_every_flip(
@@ -120,22 +126,27 @@ def test_one_pass_of_the_scrub_finds_every_flip(
     assert pull_everywhere(cluster.peers, digests) == NODES * BLOBS
     # Not all the time: many nodes share this machine's processors.
     flags = ["--scrub-interval", f"{max(1, NODES // 2)}s", "--scrub-rate", "1GiB"]
-    in_a_blob = min(PIECES, math.ceil(FLIPS / (len(services) * BLOBS)))
-    rotten = [random.Random(number).sample(range(PIECES), in_a_blob) for number in range(len(services))]
-    for service, pieces in zip(services, rotten, strict=True):
+    layouts = layouts_of(cluster, digests)
+    in_a_blob = min(*(layout.count for layout in layouts), math.ceil(FLIPS / (len(services) * BLOBS)))
+    rotten = [
+        [random.Random(number).sample(range(layout.count), in_a_blob) for layout in layouts]
+        for number in range(len(services))
+    ]
+    for service, flipped in zip(services, rotten, strict=True):
         for digest in digests:
             wait_until(stored_path(service.data_dir, digest).exists, "the blob under its final name")
         service.stop()
-        for digest in digests:
+        for digest, layout, pieces in zip(digests, layouts, flipped, strict=True):
             for piece in pieces:
-                flip(stored_path(service.data_dir, digest), piece * PIECE_BYTES + piece)
+                flip(stored_path(service.data_dir, digest), layout.offset(piece) + piece)
         service.extra += flags
     for service in services:
         service.start()
     cluster.wait_for_sessions(NODES)
     assert_becomes(lambda: [rotten_pieces(service) for service in services], [in_a_blob * BLOBS] * len(services))
     assert pull_everywhere(cluster.peers, digests) == NODES * BLOBS
-    somewhere = set().union(*rotten)
     again_bytes = [origin.ledger().blob_bytes(digest) - SIZE_BYTES for digest in digests]
     print(f"{in_a_blob * BLOBS * len(services)} rotten pieces found; bytes asked of the origin again: {again_bytes}")
-    assert max(again_bytes) <= len(somewhere) * PIECE_BYTES
+    for number, layout in enumerate(layouts):
+        somewhere = set().union(*(flipped[number] for flipped in rotten))
+        assert again_bytes[number] <= len(somewhere) * layout.piece_size_bytes

@@ -11,6 +11,8 @@ from proto.pieces import mask_from_bytes
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from proto.pieces import PieceLayout
+
 
 def held_ranges(data_dir: Path, digest: str) -> list[tuple[int, int]]:
     """The half-open byte ranges of verified pieces of a blob in the store below `data_dir`; none if it has none."""
@@ -25,6 +27,13 @@ def held_ranges(data_dir: Path, digest: str) -> list[tuple[int, int]]:
     except FileNotFoundError:  # none yet, or it is just being evicted or completed: who waits looks again
         return []
     return layout.byte_ranges(mask_from_bytes(held, layout.count))
+
+
+def stored_layout(data_dir: Path, digest: str) -> PieceLayout:
+    """How a blob that is there is cut: the supernode decides by what it has measured. Raises FileNotFoundError."""
+    named = Digest.parse(digest)
+    folder = f"{named.algorithm}/{named.hex[:2]}/{named.hex}"
+    return BlobMeta.read(data_dir / "store" / "meta" / f"{folder}.json").layout
 
 
 def held_bytes(data_dir: Path, digest: str) -> int:
