@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from peer.cli.contract import CommandError
+from peer.cli.screen import console
 from peer.cli.service_reader import SupernodeReader, add_supernode_arguments
 from proto.config.settings import argument_type
 from proto.config.values import parse_int
@@ -68,19 +69,17 @@ def _change(reader: SupernodeReader, arguments: argparse.Namespace) -> str:
 
 
 def _print(url: str, changed: str, found: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    console = Console()
+    screen = console()
     if changed:
-        console.print(changed)
-    console.print(_table(url, found))
+        screen.print(changed)
+    screen.print(_table(url, found))
     scan = found["scan"]["last"]
     if scan is not None:
-        console.print(
+        screen.print(
             f"tags of {scan['repositories']} repositories were looked at {scan['ended']}: {scan['found']} changed"
         )
         for repository, problem in scan["problems"].items():
-            console.print(f"  {repository}: {problem}", markup=False)
+            screen.print(f"  {repository}: {problem}")
 
 
 def _table(url: str, found: dict[str, Any]) -> Table:

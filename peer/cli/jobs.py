@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from peer.cli import metrics_text
 from peer.cli.contract import CommandError
+from peer.cli.screen import console
 from peer.cli.service_reader import SupernodeReader, add_supernode_arguments
 from proto.config.settings import argument_type
 from proto.config.values import parse_int
@@ -66,13 +67,11 @@ def _print(url: str, document: dict[str, Any], jobs: list[dict[str, Any]], *, as
     if as_json:
         print(json.dumps(document, indent=1))
         return
-    from rich.console import Console
-
-    console = Console()
-    console.print(_table(url, jobs))
+    screen = console()
+    screen.print(_table(url, jobs))
     for job in jobs:
         if job.get("nodes"):
-            console.print(_nodes(job))
+            screen.print(_nodes(job))
 
 
 def _table(url: str, jobs: list[dict[str, Any]]) -> Table:

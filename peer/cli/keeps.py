@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from peer.cli import metrics_text
 from peer.cli.jobs import PATH
+from peer.cli.screen import console
 from peer.cli.service_reader import SupernodeReader, add_supernode_arguments
 from proto.config.settings import argument_type
 from proto.config.values import parse_int
@@ -45,9 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps({"jobs": kept}, indent=1))
         return 0
-    from rich.console import Console
-
-    Console().print(_table(reader.url, kept))
+    console().print(_table(reader.url, kept))
     return 0
 
 

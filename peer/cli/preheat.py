@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Iterator
 
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress, ProgressColumn, TaskID
 
 _DESCRIPTION: Final = """\
 Have each IMAGE brought to nodes, so that pulls take it from there. The supernode does that by itself, across restarts,
@@ -135,14 +135,21 @@ def _show(looks: Iterator[list[dict[str, Any]]], *, quiet: bool) -> list[dict[st
                     said[job["number"]] = line
                     print(line, file=sys.stderr, flush=True)
         return jobs
-    from rich.progress import BarColumn, Progress, TextColumn
+    from rich.progress import Progress
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[amount]}"))
-    with Progress(*columns, console=console, transient=True) as progress:
+    with Progress(*_columns(), console=console, transient=True) as progress:
         bars: dict[tuple[int, str], TaskID] = {}
         for jobs in looks:
             _draw(progress, bars, jobs)
     return jobs
+
+
+def _columns() -> tuple[ProgressColumn, ...]:
+    """A bar's. What is said beside it has a registry's words in it, whose brackets are no markup."""
+    from rich.progress import BarColumn, TextColumn
+
+    said, amount = TextColumn("{task.description}", markup=False), TextColumn("{task.fields[amount]}")
+    return said, BarColumn(), amount
 
 
 def _draw(progress: Progress, bars: dict[tuple[int, str], TaskID], jobs: list[dict[str, Any]]) -> None:

@@ -13,7 +13,10 @@ _COLUMNS_ELSEWHERE: Final = 200
 
 
 def console() -> Console:
-    """Colours on a terminal alone, as NO_COLOR and TERM say."""
+    """Colours on a terminal alone, as NO_COLOR and TERM say. Texts are shown as they are: a registry's words may have
+    brackets and colons, which rich would take as markup.
+    """
     from rich.console import Console
 
-    return Console() if sys.stdout.isatty() else Console(width=_COLUMNS_ELSEWHERE)
+    width = None if sys.stdout.isatty() else _COLUMNS_ELSEWHERE
+    return Console(width=width, markup=False, emoji=False)

@@ -120,9 +120,9 @@ class Upkeep:
         return f"evicted {digest}, {sizes[digest] / _MIB:.1f} MiB", 0
 
     def gc(self, argument: str, say: Callable[[str], None]) -> tuple[str, int]:
-        """Delete what nobody used for so many seconds, is kept or in use; or `SECONDS dry-run`: say what that would be.
+        """Delete what nobody used for so many seconds; `SECONDS dry-run`: say what that would be.
 
-        Raises LocalError.
+        What is kept or in use stays. Raises LocalError.
         """
         seconds, _, dry_run = argument.partition(" ")
         count = freed_bytes = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from datetime import datetime
@@ -112,6 +113,23 @@ def test_jobs_are_listed_for_people_and_for_programs(capsys: pytest.CaptureFixtu
     assert [one["number"] for one in json.loads(capsys.readouterr().out)["jobs"]] == [1, 2]
     assert run(supernode, "jobs") == 0
     assert "2 jobs at" in capsys.readouterr().out
+
+
+def test_a_registry_s_words_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    said = "manifest [/v2/app]: see [bold] and :warning: of the registry"
+    assert run(Supernode(job(1, "failed", error=said), job(2, "done")), "jobs") == 0
+    assert said in capsys.readouterr().out
+
+
+def test_a_bar_shows_them_as_they_are_too() -> None:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    screen = Console(width=120, file=io.StringIO(), record=True)
+    progress = Progress(*preheat._columns(), console=screen)
+    progress.add_task("job 1 failed: [/v2/app]", amount="")
+    screen.print(progress.get_renderable())
+    assert "job 1 failed: [/v2/app]" in screen.export_text()
 
 
 def test_one_job_is_shown_with_its_nodes(capsys: pytest.CaptureFixture[str]) -> None:
