@@ -26,9 +26,9 @@ class Arrow(NamedTuple):
     both: bool = True
 
 
-WIDTH, HEIGHT = 1340, 770
+WIDTH, HEIGHT = 1340, 836
 BOX_HEIGHT = 46
-FRAMES = (("node: layercast-peer", 180, 84, 460, 646), ("supernode: layercast-supernode", 836, 84, 484, 646))
+FRAMES = (("node: layercast-peer", 180, 84, 460, 712), ("supernode: layercast-supernode", 836, 84, 484, 712))
 BOXES = (
     Box("client", "docker, containerd, ...", 8, 130, 150),
     Box("origin", "registry or directory", 645, 10, 180),
@@ -54,6 +54,7 @@ BOXES = (
     Box("supernode.membership", "authority, tokens, members", 1100, 570, 200),
     Box("supernode.jobs", "preheats: images before clients", 860, 660, 200),
     Box("supernode.console", "what operators see", 1100, 660, 200),
+    Box("supernode.registry_events", "what registries tell of pushes", 860, 730, 200),
 )
 ARROWS = (
     Arrow(((158, 153), (200, 153)), "/v2/", (179, 147)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,12 @@ def test_every_room_is_in_the_table_and_in_the_picture() -> None:
     assert [room for room in rooms if f"| `{room}` |" not in table] == []
     # The operator's program, and what it does to clients, is neither of the two services.
     assert [room for room in rooms if f">{room}<" not in picture] == ["peer.cli", "peer.doctor", "peer.setup"]
+
+
+def test_the_picture_is_what_its_script_draws() -> None:
+    pictures = ROOT / "docs/pictures"
+    script = runpy.run_path(str(pictures / "architecture.py"))
+    assert script["picture"]() == (pictures / "architecture.svg").read_text()
 
 
 def test_every_decision_is_in_the_index() -> None:
