@@ -15,7 +15,7 @@ import supernode.metrics
 from benchmarks.cluster.metrics import parse
 from peer.transport import wire
 from proto.wire import codec
-from supernode.api.routes import ROUTES
+from supernode.api.routes import CHANGES, REMOVALS, ROUTES
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -100,6 +100,8 @@ def test_every_message_is_in_the_table_with_its_fields() -> None:
 def test_every_route_is_in_a_table() -> None:
     listed = first_cells("protocol.md")
     assert [path for path, _ in ROUTES if path not in listed] == []
+    changes = [path for path, _ in (*CHANGES, *REMOVALS)]
+    assert [path for path in changes if path not in listed and f"POST {path}" not in listed] == []
     assert wire.nonce_path() in listed
 
 
