@@ -240,6 +240,10 @@ class Seed:
                 if not waits_on():
                     raise
             time.sleep(LOOK_S)
+        if handle.layout != swarm.layout:
+            # Its pieces and their hashes would be told as those of the swarm.
+            handle.close()
+            raise LocalError(f"blob {swarm.digest.short} is whole here, in other pieces than the swarm's")
         self._pin(swarm.digest, swarm.layout)
         return handle
 

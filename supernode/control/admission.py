@@ -80,11 +80,12 @@ class Admission:
         opener: str = "",
         *,
         ranges: bool = False,
+        usual: bool = False,
     ) -> OpenSwarm:
         """Open the swarm of a blob of this size, which must not be open. Raises FrameInvalid where it cannot be cut.
 
-        `ranges`: it is begun by who reads ranges of it. What was saved, or is in the store, counts where it is of the
-        same size and cut.
+        `ranges`: it is begun by who reads ranges of it; `usual`: by who has pieces of the usual cut. What was saved, or
+        is in the store, counts where it is of the same size and cut.
         """
         # Whose the bytes are that the store may have: no origin that says another size makes that forgotten.
         private_at = saved.private_at if saved is not None else ()
@@ -92,7 +93,7 @@ class Admission:
             saved = None
         if own is not None and own.layout.size_bytes != size_bytes:
             own = None
-        layout = own.layout if own is not None else self._layout(size_bytes, saved, ranges=ranges)
+        layout = own.layout if own is not None else self._layout(size_bytes, saved, ranges=ranges, usual=usual)
         if saved is not None and saved.piece_size_bytes != layout.piece_size_bytes:
             saved = None
         swarm = self._swarms.open(digest, layout, opener)
@@ -117,16 +118,17 @@ class Admission:
         self._verification.check_if_complete(swarm)
         return swarm
 
-    def _layout(self, size_bytes: int, saved: SavedSwarm | None, *, ranges: bool) -> PieceLayout:
+    def _layout(self, size_bytes: int, saved: SavedSwarm | None, *, ranges: bool, usual: bool) -> PieceLayout:
         """The cut from before, else our own: for what links carry, and finer for who reads ranges. Raises FrameInvalid.
 
-        Never a peer's: one that says otherwise would have all others drop what they hold.
+        Never a peer's: one that says otherwise would have all others drop what they hold. But nodes that began a blob
+        while they did not reach us would all drop it, and ask the origin, if it were not cut as they know it.
         """
         if saved is not None:
             return PieceLayout(size_bytes, saved.piece_size_bytes)
-        if ranges:
+        if ranges and not usual:
             return PieceLayout(size_bytes, range_piece_size_for(size_bytes))
-        pace = self._ports.pace()
+        pace = None if usual else self._ports.pace()
         if pace is None:
             return PieceLayout.of(size_bytes)
         nodes = len(self._nodes)

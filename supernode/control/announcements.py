@@ -15,9 +15,11 @@ from proto.errors import FrameInvalid, LayercastError, NameInvalid, UpstreamNotA
 from proto.ids import Digest
 from proto.oci.routes import check_repository
 from proto.oci.upstreams import normalise_upstream
+from proto.pieces import piece_size_for
 from proto.wire.messages import Announce, BlobRefused, Source, Withdraw
 from supernode.control.admission import Terms
 from supernode.control.peer_session import TEXT_MAX
+from supernode.control.swarm_registry import SeedBlob
 from supernode.control.verification import SILENT_S, VOIDS_MAX
 from supernode.origin.public_access import Verdict
 from supernode.shares import is_over_share
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from supernode.control.control import Control
     from supernode.control.delivery import PieceDelivery
     from supernode.control.peer_session import PeerSession
-    from supernode.control.swarm_registry import OpenSwarm, SeedBlob
+    from supernode.control.swarm_registry import OpenSwarm
     from supernode.origin.private_access import PrivateAccess
     from supernode.origin.public_access import PublicAccess
     from supernode.state.base import SavedSwarm
@@ -273,11 +275,11 @@ class Announcements:
             # Who sent wrong content lately comes after those that wait for an answer about another origin.
             await asyncio.sleep(2 * _LOOK_S)
         for looks in range(round(OTHER_ORIGIN_WAIT_MAX_S / _LOOK_S)):
-            swarm = await self._swarm(digest, size_bytes, host_of(session), ranges=announce.ranges)
+            swarm = await self._swarm(digest, size_bytes, host_of(session), announce)
             elsewhere = None
             if places := swarm.public_elsewhere(upstreams) if announce.asks or announce.wanted else []:
                 elsewhere = await self._still_public(places, digest, session.info.peer)
-                swarm = await self._swarm(digest, size_bytes, host_of(session), ranges=announce.ranges)
+                swarm = await self._swarm(digest, size_bytes, host_of(session), announce)
             same_size = swarm.layout.size_bytes == size_bytes
             if verdict.private and same_size and swarm.untouched and not swarm.private:
                 self._control.admission.make_private(swarm, upstreams)
@@ -316,16 +318,14 @@ class Announcements:
             raise ForeignBytes(f"blob {digest.short} came from {places[0].upstream}, which gives it to nobody now")
         return None
 
-    async def _swarm(self, digest: Digest, size_bytes: int, opener: str, *, ranges: bool = False) -> OpenSwarm:
+    async def _swarm(self, digest: Digest, size_bytes: int, opener: str, announce: Announce) -> OpenSwarm:
         """The open swarm; else one of this size is opened. Raises LayercastError where that cannot be."""
         # Looked up again after every wait: the last member of a swarm just opened may have left meanwhile.
         while (swarm := self._control.swarms.of(digest)) is None:
             task = self._opening.get(digest)
             if task is None:
                 self._check_room(opener)
-                task = self._opening[digest] = asyncio.create_task(
-                    self._open(digest, size_bytes, opener, ranges=ranges)
-                )
+                task = self._opening[digest] = asyncio.create_task(self._open(digest, size_bytes, opener, announce))
             await asyncio.shield(task)
         return swarm
 
@@ -339,18 +339,19 @@ class Announcements:
         if is_over_share(taken, by_all=count, most=SWARMS_MAX, parties=len(addresses), least=SWARMS_PER_ADDRESS_MIN):
             raise LayercastError(f"nodes at {opener} have {taken} blobs open, which is their share of {SWARMS_MAX}")
 
-    async def _open(self, digest: Digest, size_bytes: int, opener: str, *, ranges: bool) -> OpenSwarm:
+    async def _open(self, digest: Digest, size_bytes: int, opener: str, announce: Announce) -> OpenSwarm:
         try:
             if size_bytes == 0 and Digest.of(b"", digest.algorithm) != digest:
                 raise LayercastError(f"the origin says that blob {digest.short} is empty, which it is not")
             saved = await self._load_swarm(digest)
             own = await self._look(digest)
             if own is not None and saved is None:
-                # Nobody knows any more whose bytes these are: they may be private.
+                # Nobody knows any more whose bytes these are: they may be private. Their cut stays: a whole blob does.
                 self._forget_bytes(digest)
-                own = None
+                own = SeedBlob(own.layout, 0, False, (), None)
             _check_size(size_bytes, saved, own)
-            return self._control.admission.open(digest, size_bytes, saved, own, opener, ranges=ranges)
+            usual, ranges = _has_by_usual_cut(announce, size_bytes), announce.ranges
+            return self._control.admission.open(digest, size_bytes, saved, own, opener, ranges=ranges, usual=usual)
         except FrameInvalid as error:
             raise LayercastError(str(error)) from None
         finally:
@@ -385,6 +386,12 @@ def _check_size(size_bytes: int, saved: SavedSwarm | None, own: SeedBlob | None)
         passed_bytes = saved.size_bytes
     if passed_bytes != size_bytes:
         raise LayercastError(f"the blob has {passed_bytes} bytes by its digest, and not {size_bytes}")
+
+
+def _has_by_usual_cut(announce: Announce, size_bytes: int) -> bool:
+    """Whether the node has some of it, or fetches it, as nodes cut a blob that they begin without a supernode."""
+    cut = announce.size_bytes, announce.piece_size_bytes
+    return any(announce.held + announce.fetching) and cut == (size_bytes, piece_size_for(size_bytes))
 
 
 def host_of(session: PeerSession) -> str:

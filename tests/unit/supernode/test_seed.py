@@ -11,7 +11,7 @@ import pytest
 from benchmarks.cluster.processes import WAIT_S
 from peer.registry.queues import UpstreamQueues, ignore
 from peer.store.disk import DiskStore
-from proto.pieces import MIB
+from proto.pieces import MIB, PieceLayout
 from proto.wire.messages import Source
 from proto.wire.tickets import Identity
 from supernode.control.swarm_registry import OpenSwarm
@@ -83,6 +83,23 @@ async def test_a_fetch_waits_for_the_room_of_a_blob_that_is_being_left(store: Di
         assert store.counters.full.total() == 0
         # Somebody wants it: it stays.
         assert not store.remove(SECOND.digest)
+    finally:
+        await asyncio.to_thread(seed.close)
+        await asyncio.to_thread(queues.close)
+
+
+@pytest.mark.asyncio
+async def test_a_whole_blob_is_not_taken_for_a_swarm_that_is_cut_otherwise(store: DiskStore, tmp_path: Path) -> None:
+    fill(store, FIRST).close()
+    fetch, queues, reports = mock.Mock(), UpstreamQueues(ignore), Reports()
+    other = SomeBlob(FIRST.content, FIRST.digest, PieceLayout(FIRST.layout.size_bytes, 4096), b"")
+    swarm = swarm_of(other)
+    seed = Seed(store, mock.Mock(), fetch, queues, IdentitySigner(Identity.generate()), tmp_path)
+    seed.report_to(cast("Verification", reports))
+    seed.fetch_from_origin(1, swarm, swarm.layout.full_mask, {})
+    try:
+        assert not await asyncio.wait_for(reports.ended.get(), WAIT_S)
+        fetch.assert_not_called()
     finally:
         await asyncio.to_thread(seed.close)
         await asyncio.to_thread(queues.close)

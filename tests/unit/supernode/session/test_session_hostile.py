@@ -149,7 +149,8 @@ async def test_a_blob_that_is_closed_as_soon_as_it_is_open_is_opened_again(
             if not closed:
                 closed.append(swarm)
                 supernode._control.participation.settle(swarm)
-                other = supernode._announcements._swarm(digest, 300_000, "")
+                announce = Announce(str(digest), (), True, 0, 0, b"")
+                other = supernode._announcements._swarm(digest, 300_000, "", announce)
                 other.send(None)
                 other.close()
 

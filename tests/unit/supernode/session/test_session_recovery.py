@@ -12,6 +12,8 @@ import pytest
 
 from benchmarks.cluster.processes import wait_until
 from peer.registry.retry import Retry
+from peer.store.disk import DiskStore
+from proto.ids import Digest
 from proto.pieces import MIB, PieceLayout, mask_to_bytes
 from proto.wire.messages import (
     Announce,
@@ -27,6 +29,7 @@ from proto.wire.messages import (
     Vouched,
 )
 from proto.wire.tickets import Identity
+from supernode.scheduler.contract import Pace
 from supernode.state.sqlite import SqliteState
 from tests.support.blobs import SomeBlob, fill, some_blob
 from tests.support.fake_origin import Fault, fake_origin
@@ -82,6 +85,21 @@ async def test_after_a_restart_the_store_serves_and_the_origin_rests(tmp_path: P
             asked = len(origin.asked)
     assert len(origin.asked) == asked
     assert len(origin.blob_requests("HEAD")) == 1
+
+
+async def test_without_its_state_the_supernode_goes_by_the_cut_that_its_store_has(
+    tmp_path: Path, origin: FakeOrigin
+) -> None:
+    """It was cut by what links carried, of which nothing is known now; and a whole blob cannot be cut anew."""
+    blob = some_blob(3 * MIB, piece_size_bytes=MIB)
+    origin.add(blob.content)
+    store = DiskStore(tmp_path / "s" / "store", size_limit_bytes=1 << 32, free_floor_bytes=0)
+    fill(store, blob).close()
+    store.close()
+    async with running_supernode(tmp_path / "s", origin) as supernode, real_peer(supernode, tmp_path / "p") as peer:
+        await peer.announce(origin, blob.digest)
+        await peer.completed(blob.digest)
+    assert len(origin.blob_requests("GET")) == 1
 
 
 async def test_without_its_store_the_supernode_takes_the_pieces_from_a_peer(tmp_path: Path, origin: FakeOrigin) -> None:
@@ -294,6 +312,22 @@ async def test_no_peer_says_how_a_blob_is_cut(tmp_path: Path, origin: FakeOrigin
         sources = (Source(origin.authority, REPOSITORY),)
         await peer.send(Announce(str(digest), sources, True, MIB, layout.piece_size_bytes, held))
         assert (await peer.expect(SwarmOpened)).piece_size_bytes == PieceLayout.of(MIB).piece_size_bytes
+
+
+async def test_pieces_of_a_node_that_worked_alone_count_where_blobs_are_cut_coarser(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supernode.app.Supernode._pace", lambda _: Pace(rate_bytes_s=125_000_000, lease_s=0.01))
+    layout, sources = PieceLayout.of(64 * MIB), (Source(origin.authority, REPOSITORY),)
+    cuts = []
+    async with running_supernode(tmp_path / "s", origin) as supernode, BarePeer.connected(supernode) as peer:
+        for held, fetching in ((0, 0), (1, 0), (0, 1)):
+            digest = Digest.of(bytes([held, fetching]))
+            origin.blobs[str(digest)] = bytes(64 * MIB)
+            masks = mask_to_bytes(held, layout.count), b"", mask_to_bytes(fetching, layout.count)
+            await peer.send(Announce(str(digest), sources, True, 64 * MIB, layout.piece_size_bytes, *masks))
+            cuts.append((await peer.expect(SwarmOpened)).piece_size_bytes)
+    assert cuts == [MIB, layout.piece_size_bytes, layout.piece_size_bytes]
 
 
 async def test_a_blob_once_public_stays_so_while_its_origin_is_down_where_the_operator_wants_that(
