@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 # As services do: below it tickets are good all the same.
 CLOCK_DIFFERENCE_S: Final = 30.0
-# Certificates are renewed with a month left.
-EXPIRES_SOON_S: Final = 7 * 86_400.0
 _TOKEN: Final = (
     "at the supernode: layercast-supernode token create > join.token; give the file to the peer as --join-file"
 )
