@@ -30,7 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser = commands.add_parser("jobs", help="what became of preheats", description=_DESCRIPTION)
     parser.add_argument("number", nargs="?", type=argument_type(parse_int), metavar="NUMBER", help="this one alone")
     parser.add_argument("--cancel", action="store_true", help="end it; what nodes hold of it by then stays")
-    parser.add_argument("--retry", action="store_true", help="once more, as a new job without its --by")
+    parser.add_argument("--retry", action="store_true", help="once more, as a new job without its --after and --by")
     add_supernode_arguments(parser)
     parser.add_argument("--json", action="store_true", help=f"for programs: what {PATH} says")
     parser.set_defaults(run=run)

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from peer.cli import metrics_text
+from peer.cli.contract import CommandError
 from peer.cli.jobs import PATH
 from peer.cli.screen import console
 from peer.cli.service_reader import SupernodeReader, add_supernode_arguments
@@ -39,6 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     reader = SupernodeReader(arguments)
     try:
         if arguments.drop is not None:
+            # Of any other job it would be the end.
+            if not reader.change("GET", f"{PATH}/{arguments.drop}")["keep"]:
+                raise CommandError(f"job {arguments.drop} keeps nothing: see layercast keeps")
             reader.change("DELETE", f"{PATH}/{arguments.drop}")
         kept = [job for job in reader.json(PATH)["jobs"] if job["kept"]]
     finally:

@@ -26,7 +26,7 @@ def add_supernode_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--supernode", type=argument_type(parse_url), metavar="URL", help=f"a supernode [default: {DEFAULT_SUPERNODE}]"
     )
-    parser.add_argument("--ca-file", metavar="FILE", help="to read a supernode's metrics by https: its ca/ca.pem")
+    parser.add_argument("--ca-file", metavar="FILE", help="to ask a supernode by https: its ca/ca.pem")
     parser.add_argument("--token-file", metavar="FILE", help="and its ca/operator.token")
 
 

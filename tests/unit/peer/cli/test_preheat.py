@@ -168,13 +168,22 @@ def test_a_refusal_is_in_the_supernode_s_words(capsys: pytest.CaptureFixture[str
 
 
 def test_what_is_kept_is_listed_and_dropped_by_its_number(capsys: pytest.CaptureFixture[str]) -> None:
-    supernode = Supernode(job(3, "done", kept=True), job(2, "done"))
+    kept = job(3, "done", keep=True, kept=True)
+    supernode = Supernode(kept, job(2, "done"))
     assert run(supernode, "preheat", "alpine", "--keep") == 0
     assert supernode.wishes[0]["keep"] is True
     capsys.readouterr()
     assert run(supernode, "keeps", "--json") == 0
     assert [one["number"] for one in json.loads(capsys.readouterr().out)["jobs"]] == [3]
+    # It is looked at, told as the answer, and gone.
+    supernode = Supernode(kept, kept, job(2, "done"))
     assert run(supernode, "keeps", "--drop", "3") == 0
     assert ("DELETE", "/api/v1/jobs/3") in supernode.asked
-    # The first of them is told as the answer, and gone.
     assert "0 kept by nodes" in capsys.readouterr().out
+
+
+def test_a_preheat_that_keeps_nothing_is_not_ended_by_dropping_it(capsys: pytest.CaptureFixture[str]) -> None:
+    supernode = Supernode(job(3))
+    assert run(supernode, "keeps", "--drop", "3") == 1
+    assert [method for method, _ in supernode.asked] == ["GET"]
+    assert "job 3 keeps nothing" in capsys.readouterr().err
