@@ -7,6 +7,7 @@ It decides nothing about jobs.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -14,7 +15,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from proto.ids import Digest, PeerId, short_peer
+from proto.runtime.logs import LogLimit
 from proto.wire.messages import Keep, Preheat, Source
+from supernode.control.peer_session import TEXT_MAX
 from supernode.jobs import contract
 from supernode.jobs.job import Job, load
 from supernode.jobs.machine import Jobs
@@ -81,6 +84,7 @@ class Execution:
         self._recovery_s = recovery_s
         self._nodes_back_s = 0.0
         self._look_s = look_s
+        self._look_due_s = 0.0
         self._on_ended = on_ended
         self._machine = Jobs(random.Random())
         self._inbox: asyncio.Queue[tuple[contract.Event, asyncio.Future[Job | None] | None]] = asyncio.Queue()
@@ -94,6 +98,8 @@ class Execution:
         # When a node was first told of something that it has not answered.
         self._told_s: dict[PeerId, float] = {}
         self._private: set[tuple[int, int]] = set()
+        # One for each blob of each node, should all be gone at once.
+        self._failures = LogLimit()
         self._looked: deque[tuple[PeerId, str]] = deque()
         # The numbers of nodes that know what they are to keep; and kept blobs that nodes are yet to be told of.
         self._knowing: set[int] = set()
@@ -146,7 +152,7 @@ class Execution:
     def preheat_ended(self, peer: PeerId, ended: PreheatEnded) -> None:
         """A node answered."""
         self._told_s.pop(peer, None)
-        error = f"{ended.reason}: {ended.message}" if ended.reason else ""
+        error = f"{ended.reason}: {ended.message}"[:TEXT_MAX] if ended.reason else ""
         self._blob_ended(peer, ended.digest, error)
 
     # --- the machine ------------------------------------------------------------------------------------------------
@@ -193,17 +199,25 @@ class Execution:
                 self._on_ended(job)
 
     async def _next(self) -> tuple[contract.Event, asyncio.Future[Job | None] | None]:
-        """What comes first: an event, the machine's time, or a look at the nodes."""
+        """What comes first: an event, or the machine's time; nodes are looked at however much comes."""
+        loop = asyncio.get_running_loop()
         while True:
-            due = self._machine.next_wakeup()
-            wait_s = self._look_s if due is None else min(self._look_s, max(0.0, due - self._clock()))
-            try:
-                async with asyncio.timeout(wait_s):
-                    return await self._inbox.get()
-            except TimeoutError:
+            # Thousands of events may wait: the loop is for others too.
+            await asyncio.sleep(0)
+            is_look_due = loop.time() >= self._look_due_s
+            if is_look_due:
                 self._look()
-                if due is not None and due <= self._clock():
-                    return contract.Wakeup(), None
+                self._look_due_s = loop.time() + self._look_s
+            if not is_look_due and not self._inbox.empty():
+                return self._inbox.get_nowait()
+            due = self._machine.next_wakeup()
+            if due is not None and due <= self._clock():
+                return contract.Wakeup(), None
+            wait_s = self._look_due_s - loop.time()
+            wait_s = wait_s if due is None else min(wait_s, due - self._clock())
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, wait_s)):
+                    return await self._inbox.get()
 
     async def _carry_out(self, command: contract.Command) -> None:
         match command:
@@ -299,13 +313,14 @@ class Execution:
         connected = {session.node: session for session in self._nodes}
         self._knowing &= connected.keys()
         left = 0 if self._unsent_kept else TELLS_MAX
+        all_kept = [job for job in self.jobs if job.is_kept]
         for node in connected.keys() - self._knowing:
             if left <= 0:
                 break
             self._knowing.add(node)
             info = connected[node].info
             candidate = [Candidate(info.peer.hex(), info.zone)]
-            kept = [job for job in self.jobs if job.is_kept and choose(job.wish.to, job.number, candidate)]
+            kept = [job for job in all_kept if choose(job.wish.to, job.number, candidate)]
             digests = dict.fromkeys(blob.digest for job in kept for blob in job.blobs)
             connected[node].send(Keep(tuple(digests)))
             left -= 1 + len(digests)
@@ -348,7 +363,8 @@ class Execution:
         self._wished.pop((peer, digest), None)
         for job, attempt in self._waiting.pop((peer, digest), {}):
             if error:
-                logger.warning("job_blob_failed job=%d peer=%s digest=%s %s", job, short_peer(peer), digest, error)
+                text = "job_blob_failed job=%d peer=%s digest=%s %s"
+                self._failures.log(logger, logging.WARNING, text, job, short_peer(peer), digest, error)
             self._post(contract.BlobEnded(job, attempt, peer.hex(), digest, error))
 
     def _stop(self, attempt: tuple[int, int]) -> None:

@@ -83,6 +83,9 @@ class Jobs:
                 return []
             case contract.BlobEnded():
                 self._blob_ended(event, now)
+                if not self._out:
+                    # The same, but for the last.
+                    return []
             case contract.Wakeup():
                 pass
         self._look_at_time(now)
@@ -226,8 +229,9 @@ class Jobs:
         over = [one for one in self.jobs.values() if one.is_over and not one.is_kept]
         over.sort(key=lambda one: (one.ended_unix_s, one.number))
         for oldest in over[: max(0, len(over) - HISTORY_MAX)]:
-            # The last number is remembered by its job: it must not be given twice.
-            if oldest.number != self.last_number:
+            # The last number is remembered by its job: it must not be given twice. And the end of this one is yet to be
+            # told: it is the oldest if the clock was set back.
+            if oldest.number not in (self.last_number, job.number):
                 del self.jobs[oldest.number]
                 self._out.append(Forget(oldest.number))
 

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.cluster.processes import wait_until
 from proto.wire.messages import Keep, Preheat, PreheatEnded, Source
+from supernode.jobs.contract import BlobMoved, Wakeup
 from supernode.jobs.job import Job, JobState, Wish
 from supernode.state.base import StateError
 from supernode.state.sqlite import SqliteState
@@ -90,6 +91,49 @@ async def test_nodes_beyond_what_is_told_in_one_go_have_their_turn(
             for peer in (one, other):
                 assert set((await peer.expect(Keep)).digests) == set(map(str, image.content))
                 assert len({(await peer.expect(Preheat)).digest for _ in image.content}) == len(image.content)
+
+
+async def test_nodes_are_told_and_looked_at_however_many_answers_come(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supernode.jobs.execution.WISHES_MAX", 1)
+    image = image_at(origin, 100, 200)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
+
+        async def answer_for_ever() -> None:
+            while True:
+                for job in supernode.jobs.jobs:
+                    blobs = [blob.digest for blob in job.blobs]
+                    name = peer.identity.peer.hex()
+                    supernode.jobs._post(BlobMoved(job.number, job.attempts, name, blobs[0], 0) if blobs else Wakeup())
+                await asyncio.sleep(0.01)
+
+        answering = asyncio.create_task(answer_for_ever())
+        await supernode.jobs.submit(Wish(image.name))
+        try:
+            assert len({(await peer.expect(Preheat)).digest for _ in image.content}) == len(image.content)
+        finally:
+            answering.cancel()
+
+
+async def test_others_have_the_loop_while_thousands_of_answers_wait(tmp_path: Path, origin: FakeOrigin) -> None:
+    image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode:
+        for _ in range(5000):
+            supernode.jobs._post(BlobMoved(1, 1, "node", "sha256:a", 0))
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert 4000 < supernode.jobs._inbox.qsize() < 5000
+
+
+async def test_what_a_node_says_of_its_failure_is_cut_short(tmp_path: Path, origin: FakeOrigin) -> None:
+    image = image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
+        job = await supernode.jobs.submit(Wish(image.name))
+        for _ in image.content:
+            await peer.send(PreheatEnded((await peer.expect(Preheat)).digest, "store", "x" * 4000))
+        await until(lambda: job.state is JobState.WAITING and job.attempts == 1)
+        assert len(job.error) < 400
 
 
 async def test_who_is_not_meant_keeps_nothing(tmp_path: Path, origin: FakeOrigin) -> None:

@@ -208,6 +208,15 @@ def test_of_jobs_that_are_over_the_oldest_are_forgotten() -> None:
     assert sorted(desk.saved) == list(desk.jobs.jobs)
 
 
+def test_a_job_that_ends_at_an_earlier_time_than_those_before_is_not_forgotten_at_once() -> None:
+    desk = Desk()
+    for _ in range(HISTORY_MAX + 1):
+        desk.tell(CancelWanted(desk.submit().number))
+    ended, _ = desk.submit(), desk.submit()
+    desk.tell(CancelWanted(ended.number), after_s=-500.0)
+    assert desk.jobs.jobs[ended.number].is_over
+
+
 def test_after_a_restart_a_job_goes_on_and_the_attempt_that_was_cut_off_does_not_count() -> None:
     desk = Desk()
     desk.resolve(desk.submit())
