@@ -64,6 +64,9 @@ async def _submit(
         return _error(400, str(error))
     if not parts.events.is_allowed(repository.partition("/")[0]):
         return _error(403, f"{repository.partition('/')[0]} is no allowed upstream: --allow-upstream at the supernode")
+    open_jobs = sum(job.wish.cause == provider.CAUSE and not job.is_over for job in parts.jobs.jobs)
+    if open_jobs >= provider.OPEN_MAX:
+        return _error(429, f"{open_jobs} jobs of Harbor's are not over yet: look at layercast jobs at the supernode")
     rule = None if to else rule_of(parts.events.rules(), repository, reference)
     wish = wish_of(provider.image_name(repository, reference), rule, provider.CAUSE, to or "all")
     try:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # By what its jobs are known; no others are shown to it.
 CAUSE: Final = "harbor"
+# Of its jobs not over, so that those of operators and of events find room.
+OPEN_MAX: Final = 200
 # Of dragonfly's scopes. Its seed peers are this supernode, which has all that one node asks for.
 _TO: Final = {"single_seed_peer": "1", "all_seed_peers": "1", "all_peers": "all"}
 _STATES_2: Final = {JobState.DONE: "SUCCESS", JobState.FAILED: "FAILURE", JobState.CANCELLED: "FAILURE"}

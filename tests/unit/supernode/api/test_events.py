@@ -314,6 +314,18 @@ async def test_a_policy_sees_its_own_jobs_alone_and_what_is_refused_says_why(
         assert (await send(supernode, b"{", "/preheats"))[0] == 400
 
 
+async def test_policies_leave_room_for_the_jobs_of_others(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supernode.registry_events.provider.OPEN_MAX", 2)
+    image = image_at(origin, 100)
+    job = dragonfly_2_job(f"http://{origin.authority}/v2/{REPOSITORY}/manifests/{TAG}")
+    async with running_supernode(tmp_path / "s", origin, *flags(tmp_path, origin)) as supernode:
+        # No node is there: they wait.
+        assert [(await send(supernode, job, "/oapi/v1/jobs"))[0] for _ in range(3)] == [200, 200, 429]
+        assert (await ask(supernode, "POST", body={"image": image.name}))[0] == 201
+
+
 async def test_a_policy_in_krakens_dialect_needs_no_rule_and_no_secret_where_its_network_is_named(
     tmp_path: Path, origin: FakeOrigin
 ) -> None:
