@@ -35,7 +35,7 @@ def leave(member: Member) -> None:
     assert not member.leased
     swarm, node = member.swarm, member.node
     drop(member, member.have)
-    member.wanted = False
+    want(member, wanted=False)
     ask(member, 0, ranges=False)
     refresh_need(member)
     if node.rack is not None:
@@ -164,6 +164,13 @@ def refresh_need(member: Member) -> None:
 def wants(member: Member) -> int:
     """The pieces that it wants, held ones among them. All of a blob of one piece, whatever is read of it."""
     return member.asked if member.ranges and member.swarm.count > 1 else member.swarm.full
+
+
+def want(member: Member, *, wanted: bool, background: bool = False) -> None:
+    """It wants the rest, or not; in the background: for no client. Its need is yet to be derived."""
+    member.wanted, member.background = wanted, background
+    swarm, bit = member.swarm, member.node.bit
+    swarm.pulling = swarm.pulling | bit if wanted and not background else swarm.pulling & ~bit
 
 
 def ask(member: Member, pieces: int, *, ranges: bool) -> None:

@@ -79,6 +79,8 @@ def _masks_agree(swarm: Swarm) -> None:
         node = member.node
         assert bool(swarm.wanting & node.bit) == bool(member.need), f"masks agree: {node.peer} wanting"
         assert (swarm.number in node.wanting) == bool(member.need), f"masks agree: swarms {node.peer} wants"
+        pulls = member.wanted and not member.background and node.peer != SEED
+        assert bool(swarm.pulling & node.bit) == pulls, f"masks agree: {node.peer} pulling"
         offers = bool(member.have) and not node.quarantined
         assert bool(swarm.holding & node.bit) == offers, f"masks agree: {node.peer} holding"
 

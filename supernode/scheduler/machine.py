@@ -294,7 +294,7 @@ class Scheduler:
                 for lease in list(racing):
                     just_in_time.cancel(state, lease, "held already" if event.wanted else "not wanted")
         holdings.lose(state, member, member.have & ~held, "source no longer holds it")
-        member.wanted, member.background = event.wanted, event.background
+        copies.want(member, wanted=event.wanted, background=event.background)
         swarm.given_up &= ~node.bit
         copies.ask(member, member.asked if event.wanted else 0, ranges=event.ranges)
         copies.add(member, held)
@@ -315,7 +315,7 @@ class Scheduler:
         if member is None or event.peer == SEED:
             return
         swarm = member.swarm
-        member.wanted = False
+        copies.want(member, wanted=False)
         copies.ask(member, 0, ranges=False)
         for lease in list(member.node.down.leases.values()):
             if lease.member is member:

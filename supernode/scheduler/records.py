@@ -350,6 +350,8 @@ class Swarm:
         # Nodes that anything can be had from, and that need anything.
         self.holding = 0
         self.wanting = 0
+        # Nodes that want it for a client, whether or not anything is left to lease.
+        self.pulling = 0
         self.rarity = Rarity(count)
         # Pieces that some member asks for by ranges, held or not.
         self.asked = 0

@@ -56,7 +56,7 @@ def clear(state: State, swarm: Swarm, reason: str) -> None:
     """Nobody holds, wants or is sent anything of it."""
     origin_fetches.forget(state, swarm)
     for member in swarm.members.values():
-        member.wanted = False
+        copies.want(member, wanted=False)
         member.reader = None
         copies.ask(member, 0, ranges=False)
     for member in list(swarm.members.values()):

@@ -44,6 +44,11 @@ def review(state: State, swarm: Swarm, peer: int) -> bool:
 
 def _is_preheat(swarm: Swarm) -> bool:
     """Whether somebody lacks something of it, and nobody for a client."""
+    # There may be thousands of members: they are looked at where what is left is on its way to them already.
+    if swarm.wanting & swarm.pulling:
+        return False
+    if swarm.wanting & ~SEED_BIT and not swarm.pulling:
+        return True
     found = False
     for peer, member in swarm.members.items():
         if peer != SEED and member.wanted and copies.wants(member) & ~member.have:

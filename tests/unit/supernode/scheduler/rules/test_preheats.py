@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from supernode.scheduler import contract
+from typing import TYPE_CHECKING
+
+from supernode.scheduler import contract, copies
 from supernode.scheduler.contract import SEED, EndFetch, OriginEnded
 from tests.unit.supernode.scheduler.support import Playbook, fetched, mask, routes
+
+if TYPE_CHECKING:
+    import pytest
+
+    from supernode.scheduler.records import Member
 
 PULL = 1
 PREHEAT = 2
@@ -127,3 +134,21 @@ def test_a_voided_pull_leaves_its_nodes_to_preheats() -> None:
     play.want(1, swarm=PULL)
     preheat(play, 1)
     assert swarms_sent(play.tell(contract.SwarmVoided(PULL)), to=1) == {PREHEAT}
+
+
+def test_a_node_that_comes_to_a_preheat_has_not_all_others_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[int] = []
+    wants = copies.wants
+
+    def counted(member: Member) -> int:
+        looked.append(member.node.peer)
+        return wants(member)
+
+    others = range(1, 40)
+    play = two_swarms("....", "....", *others, 40)
+    for peer in others:
+        preheat(play, peer)
+    monkeypatch.setattr(copies, "wants", counted)
+    # By itself: whoever checks the machine looks at all.
+    play.scheduler.handle(contract.PeerAnnounced(PREHEAT, 40, 0, True, background=True), play.now)
+    assert len(looked) < len(others)
