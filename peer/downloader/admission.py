@@ -54,6 +54,12 @@ def is_announced(blob: Blob) -> bool:
     return known or bool(blob.unanswered)
 
 
+def tell_wanted(state: State, blob: Blob) -> None:
+    """The supernode answered: what clients want of the blob that came meanwhile is told now."""
+    if blob.swarm and blob.wanted and not blob.complete and not is_announced(blob):
+        state.announce(blob, None)
+
+
 def begin(state: State, blob: Blob) -> None:
     """Open it in the store, and answer who was let in."""
     state.open_store(blob)

@@ -77,6 +77,8 @@ def _check_readers(state: State, blob: Blob) -> None:
 def _check_session(state: State, blob: Blob) -> None:
     if state.connected:
         told = not (blob.announced_wanted and blob.announced_background) or bool(blob.unanswered)
+        # Nothing is announced without a source: the supernode would refuse it.
+        told = told or (blob.place is None and not blob.private)
         assert told or not blob.pulled, "that a client waits is told to the supernode"
         return
     assert not blob.swarm, "numbers end with their session"

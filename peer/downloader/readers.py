@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from peer.downloader import private
-from peer.downloader.admission import admit, refuse, set_layout
+from peer.downloader.admission import admit, refuse, set_layout, tell_wanted
 from peer.downloader.blob import Reader, StoreState
 from peer.downloader.contract import BlobWanted, CheckPublic, PublicChecked
 from proto.wire.messages import NO_READER, PROVEN, BlobRefused
@@ -246,6 +246,7 @@ def blob_refused(state: State, event: BlobRefused) -> Blob | None:
         if not blob.private:
             state.fail_readers(blob, f"the supernode does not share this blob: {event.reason}")
         blob.wanted = any(not r.failed for r in blob.readers.values())
+    tell_wanted(state, blob)
     return blob
 
 

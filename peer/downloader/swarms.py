@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from peer.downloader import private
-from peer.downloader.admission import answer_admitted, refuse_unanswered, set_layout, wants_whole
+from peer.downloader.admission import answer_admitted, refuse_unanswered, set_layout, tell_wanted, wants_whole
 from peer.downloader.blob import StoreState
 from peer.downloader.contract import CheckDigest, VoidInStore
 from peer.downloader.leases import completed, decline_early, give_up, start_early, stop_all, store_trouble
@@ -88,6 +88,7 @@ def opened(state: State, event: SwarmOpened) -> Blob | None:
         serve(state, blob, asked.source, asked.at - max(0.0, event.age_s), anew=anew)
     if blob.wanted and not blob.complete:
         state.open_store(blob)
+    tell_wanted(state, blob)
     state.tell_reader_moved(blob)
     return blob
 

@@ -8,12 +8,13 @@ from peer.downloader.contract import (
     BlobWanted,
     CloseInStore,
     FetchUpstream,
+    PiecesRotten,
     ReaderClosed,
     StoreOpened,
     SupernodeConnected,
     SupernodeLost,
 )
-from proto.wire.messages import Announce, SwarmOpened
+from proto.wire.messages import Announce, BlobRefused, SwarmOpened
 from tests.unit.peer.downloader.script import DIGEST, PIECE, SIZE, SOURCE, SWARM, TICKET, Script, of_type, sent
 
 PREHEAT = BlobWanted(1, DIGEST, SOURCE, background=True)
@@ -59,6 +60,17 @@ def test_a_client_that_comes_before_the_answer_is_told_to_the_supernode() -> Non
     script = Script().connected()
     script(PREHEAT, BlobWanted(2, DIGEST, SOURCE))
     assert (True, False) in announced(script.all + script.receive(OPENED))
+
+
+def test_a_client_that_comes_before_a_refusal_is_told_to_the_supernode() -> None:
+    script = Script().connected()
+    script(PREHEAT)
+    script.receive(OPENED)
+    script(StoreOpened(DIGEST, 0b0001, 0b1111, False), ReaderClosed(1))
+    # Announced anew; a client comes before that is answered.
+    script(PiecesRotten(DIGEST, 0b0001), BlobWanted(2, DIGEST, SOURCE))
+    script.receive(OPENED)
+    assert announced(script.receive(BlobRefused(str(DIGEST), "unavailable", ""))) == [(True, False)]
 
 
 def test_a_client_that_hangs_up_leaves_a_pull() -> None:
