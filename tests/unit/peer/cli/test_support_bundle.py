@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 import tarfile
 from typing import TYPE_CHECKING
@@ -112,6 +113,8 @@ def bundle_of(machine: Machine, url: str, *further: str) -> dict[str, bytes]:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     found = Machine(tmp_path)
+    for name in [name for name in os.environ if name.startswith("LAYERCAST_")]:
+        monkeypatch.delenv(name)
     for name, value in found.environment.items():
         monkeypatch.setenv(name, value)
     return found
