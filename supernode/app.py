@@ -258,9 +258,24 @@ class Supernode:
         )
         refetched = "to be fetched again when a node wants it"
         upkeep.begin(self._store, config.data_dir, config, refetched, self._closing)
+        self._make_jobs(control, origins)
+        self.metrics.before_scrape(self._scrape)
+        terms = Terms(self._identity.peer, self._epoch, f"layercast/{VERSION}", config.transport, self.limits)
+        self._sessions = SessionServer(control.message_handler(self._announcements), self.metrics, terms, self.members)
+        await self.jobs.start()
+        await self.events.start()
+        await self._serve_api()
+        if self._seed_address.is_name:
+            self._looking_up = asyncio.create_task(self._follow_name())
+        self.health.ready()
+        logger.info("ready epoch=%d key=%s scheduler=%s", self._epoch, self._identity.peer.hex()[:8], scheduler_build())
+        return f"supernode api={self.api_address} upload={self.upload_address}"
+
+    def _make_jobs(self, control: Control, origins: Origins) -> None:
+        """Preheats, and the registry events that give rise to some."""
         self.jobs = Execution(
             self._state, Resolver(origins, self._has_login), control.nodes, control.swarms, self._fail,
-            recovery_s=config.recovery_s, on_ended=lambda job: self.events.job_ended(job),
+            recovery_s=self.config.recovery_s, on_ended=lambda job: self.events.job_ended(job),
         )  # fmt: skip
         self.events = RegistryEvents(
             self._state,
@@ -273,20 +288,9 @@ class Supernode:
             count=self.metrics.count_event,
             on_fatal=self._fail,
             clock=time.time,
-            scan_every_s=config.tag_scan_interval_s,
-            first_scan_s=config.recovery_s,
+            scan_every_s=self.config.tag_scan_interval_s,
+            first_scan_s=self.config.recovery_s,
         )
-        self.metrics.before_scrape(self._scrape)
-        terms = Terms(self._identity.peer, self._epoch, f"layercast/{VERSION}", config.transport, self.limits)
-        self._sessions = SessionServer(control.message_handler(self._announcements), self.metrics, terms, self.members)
-        await self.jobs.start()
-        await self.events.start()
-        await self._serve_api()
-        if self._seed_address.is_name:
-            self._looking_up = asyncio.create_task(self._follow_name())
-        self.health.ready()
-        logger.info("ready epoch=%d key=%s scheduler=%s", self._epoch, self._identity.peer.hex()[:8], scheduler_build())
-        return f"supernode api={self.api_address} upload={self.upload_address}"
 
     async def _serve_api(self) -> None:
         control, members = self._control, self.members
