@@ -76,7 +76,7 @@ def _found(parts: ApiParts, request: web.Request) -> Job:
     text = request.match_info["number"]
     found = parts.jobs.job(int(text)) if text.isascii() and text.isdigit() and len(text) < 16 else None
     if found is None:
-        raise Refused(404, f"there is no job {text[:20]}; of those that are over the newest are kept")
+        raise Refused(404, f"there is no job {text[:20]}; of those that are over the newest are remembered")
     return found
 
 

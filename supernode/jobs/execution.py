@@ -293,8 +293,7 @@ class Execution:
             self._told_s.setdefault(peer, now)
             self._wished[peer, blob.digest] = session.node
             private = any(attempt in self._private for attempt in waiting)
-            source = Source(blob.upstream, blob.repository, blob.manifest)
-            session.send(Preheat(blob.digest, source, blob.size_bytes, private))
+            session.send(_preheat(blob, private=private))
 
     def _look(self) -> None:
         """How far nodes are, as the control knows; and who is gone, or does not know what is wished."""
@@ -329,8 +328,7 @@ class Execution:
             node, job, blob = self._unsent_kept.popleft()
             session = self._nodes.session(node)
             if session is not None and job.is_kept:
-                source = Source(blob.upstream, blob.repository, blob.manifest)
-                session.send(Preheat(blob.digest, source, blob.size_bytes, job.private))
+                session.send(_preheat(blob, private=job.private))
 
     def _look_at(self, peer: PeerId, digest: str, waiting: dict[tuple[int, int], JobBlob]) -> None:
         session = self._nodes.session_of(peer)
@@ -379,8 +377,7 @@ class Execution:
             self._wished.pop((peer, digest), None)
             session = self._nodes.session_of(peer)
             if session is not None:
-                source = Source(blob.upstream, blob.repository, blob.manifest)
-                session.send(Preheat(digest, source, blob.size_bytes, wanted=False))
+                session.send(_preheat(blob, wanted=False))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(work)
@@ -391,6 +388,11 @@ class Execution:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._on_fatal(error)
+
+
+def _preheat(blob: JobBlob, *, private: bool = False, wanted: bool = True) -> Preheat:
+    source = Source(blob.upstream, blob.repository, blob.manifest)
+    return Preheat(blob.digest, source, blob.size_bytes, private, wanted)
 
 
 def _loaded(saved: SavedJob) -> Job | None:

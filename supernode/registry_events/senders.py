@@ -35,10 +35,6 @@ class Senders:
         """Whether anybody may send."""
         return bool(self.token or self.networks)
 
-    def has(self, authorization: str, address: str) -> bool:
-        """Whether this one may."""
-        return self.has_token(authorization) or self.has_address(address)
-
     def has_address(self, address: str) -> bool:
         """Whether it is in a named network."""
         try:

@@ -34,7 +34,7 @@ def test_rules_and_the_secret_come_from_the_file_and_change_while_it_runs(tmp_pa
     before = config(tmp_path, "")
     after = reloaded(before, config(tmp_path, f'event_token_file = "{tmp_path / "token"}"\n{RULE}'))
     assert after.rules == (Rule("apps", ("quay.io/team/*",)),)
-    assert after.senders.has("0123456789abcdef", "192.0.2.1")
+    assert after.senders.has_token("0123456789abcdef")
 
 
 def test_a_rule_names_registries_that_are_allowed(tmp_path: Path) -> None:
