@@ -27,6 +27,7 @@ from proto.wire.messages import (
     Announce,
     BlobChecked,
     Challenge,
+    Failed,
     Grant,
     Hello,
     InlineBlob,
@@ -319,6 +320,8 @@ class RealPeer(BarePeer):
         with contextlib.suppress(ConnectionError):
             if outcome.reason:
                 self.failed.append(outcome.reason)
+                # Else its lease would last to its end, and the next one longer.
+                await self.send(Failed(grant.lease, outcome.reason))
                 return
             await self.send(Stored(grant.lease, grant.swarm, grant.piece, int(outcome.elapsed_s * 1000)))
             await self._check(grant.swarm)
