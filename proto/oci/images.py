@@ -136,7 +136,7 @@ def media_type_of(manifest: bytes, content_type: str) -> str:
 def _document(content: bytes) -> dict[str, object]:
     try:
         document = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ImageInvalid("manifest is not JSON") from error
     if not isinstance(document, dict):
         raise ImageInvalid("manifest is not a JSON object")

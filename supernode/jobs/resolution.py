@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Final
 from peer.registry.base import NODE, OPERATOR
 from peer.registry.queues import Work
 from peer.transport.cancellation import Cancellation
-from proto.errors import LayercastError, LocalError, RemoteError, UpstreamError, UpstreamKind
+from proto.errors import ImageInvalid, LayercastError, LocalError, RemoteError, UpstreamError, UpstreamKind
 from proto.ids import Digest
 from proto.oci.images import blobs_of, choose, parse_image, parse_platform, platforms_of
+from proto.pieces import PIECE_COUNT_MAX, PIECE_SIZE_MAX_BYTES
 from supernode.jobs.job import JobBlob
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 MANIFEST_BYTES_MAX: Final = 4 << 20
 PLATFORMS_MAX: Final = 64
 BLOBS_MAX: Final = 2000
+# What a manifest says is anybody's who may push: nodes are told it in messages, which have their limits.
+BLOB_BYTES_MAX: Final = PIECE_SIZE_MAX_BYTES * PIECE_COUNT_MAX
 # What asking again does not change.
 _LASTING: Final = (UpstreamKind.UNKNOWN, UpstreamKind.DENIED)
 
@@ -83,7 +86,7 @@ class Resolver:
             is_absent = error.kind is UpstreamKind.UNKNOWN
             retry_after_s = error.retry_after_s or 0.0
             raise Unresolved(str(error), lasting=lasting, retry_after_s=retry_after_s, is_absent=is_absent) from error
-        except RemoteError as error:
+        except (RemoteError, RecursionError) as error:
             raise Unresolved(str(error), lasting=True) from error
         except LocalError as error:
             raise Unresolved(str(error), lasting=False) from error
@@ -137,6 +140,8 @@ class _Walk:
         """One platform's: it and all that it lists, but for what registries do not have."""
         self.add(digest, len(content), manifest=True)
         for blob in blobs_of(content):
+            if blob.size_bytes > BLOB_BYTES_MAX:
+                raise ImageInvalid(f"a blob of {blob.size_bytes:.3g} bytes: swarms take up to {BLOB_BYTES_MAX}")
             if not blob.foreign:
                 self.add(blob.digest, blob.size_bytes)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -81,4 +82,23 @@ async def test_what_is_not_there_will_not_be_later(
     image_at(origin, 100, architectures=("amd64",))
     with pytest.raises(Unresolved, match=said) as refused:
         await resolver.resolve(Wish(name.format(origin.authority), platforms))
+    assert refused.value.lasting
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        b'{"layers": [], "more": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"config": {"digest": "sha256:%s", "size": %d}, "layers": []}' % (b"0" * 64, 1 << 64),
+    ],
+    ids=["nested", "huge"],
+)
+async def test_what_anybody_may_push_is_read_within_limits(
+    origin: FakeOrigin, resolver: Resolver, manifest: bytes
+) -> None:
+    image = image_at(origin)
+    child = {"digest": str(origin.add(manifest)), "size": len(manifest), "platform": {"os": "linux"}}
+    origin.blobs[TAG] = json.dumps({"manifests": [child]}).encode()
+    with pytest.raises(Unresolved) as refused:
+        await resolver.resolve(Wish(image.name))
     assert refused.value.lasting
