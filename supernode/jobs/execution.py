@@ -290,6 +290,9 @@ class Execution:
             if session is None:
                 self._blob_ended(peer, blob.digest, _GONE)
                 continue
+            if not 0.0 <= now - self._told_s.get(peer, now) <= ANSWER_S:
+                # Of what was cancelled meanwhile, or by another clock.
+                del self._told_s[peer]
             self._told_s.setdefault(peer, now)
             self._wished[peer, blob.digest] = session.node
             private = any(attempt in self._private for attempt in waiting)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ import pytest
 from benchmarks.cluster.processes import wait_until
 from proto.wire.messages import Keep, Preheat, PreheatEnded, Source
 from supernode.jobs.contract import BlobMoved, Wakeup
+from supernode.jobs.execution import ANSWER_S
 from supernode.jobs.job import Job, JobState, Wish
 from supernode.state.base import StateError
 from supernode.state.sqlite import SqliteState
@@ -196,6 +198,28 @@ async def test_a_node_that_says_nothing_has_failed(
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode):
         job = await supernode.jobs.submit(Wish(image.name))
         await until(lambda: "its release does not know preheats" in job.error)
+
+
+async def test_a_node_that_owed_an_answer_to_a_cancelled_job_has_its_time_for_the_next(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The others are told just before nodes are looked at.
+    monkeypatch.setattr("supernode.jobs.execution.WISHES_MAX", 1)
+    image, late_s = image_at(origin, 100, 200), [0.0]
+    async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
+        monkeypatch.setattr(supernode.jobs, "_clock", lambda: time.time() + late_s[0])
+        job = await supernode.jobs.submit(Wish(image.name))
+        assert (await peer.expect(Preheat)).wanted
+        await supernode.jobs.cancel(job.number)
+        late_s[0] = ANSWER_S + 1.0
+        again = await supernode.jobs.submit(Wish(image.name))
+        wished: set[str] = set()
+        while len(wished) < len(image.content):
+            told = await peer.expect(Preheat)
+            wished |= {told.digest} if told.wanted and again.state is JobState.RUNNING else set()
+        for digest in wished:
+            await peer.send(PreheatEnded(digest))
+        assert (await ended(supernode, again)).attempts == 1
 
 
 async def test_what_two_jobs_wish_is_awaited_by_the_other_when_one_is_cancelled(
