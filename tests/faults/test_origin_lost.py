@@ -83,7 +83,8 @@ def test_an_origin_that_is_gone_for_a_while_is_asked_for_the_rest_alone(
         for running in pulls:
             running.hang_up()
     ledger = origin.ledger()
-    assert ledger.distinct_bytes(digest) == SIZE_BYTES
+    # What was on its way when the connection was cut may have come: nobody asks for it again then.
+    assert ledger.distinct_bytes(digest) + ledger.doubtful_bytes(digest) == SIZE_BYTES
     assert ledger.repeated_bytes(digest) == 0
 
 
