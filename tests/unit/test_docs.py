@@ -155,3 +155,8 @@ def test_every_class_in_the_glossary_exists() -> None:
     sources = product_sources()
     named = {name for name in _CODE.findall((ROOT / "docs" / "glossary.md").read_text()) if name.isidentifier()}
     assert {name for name in named if name[0].isupper() and not re.search(rf"^class {name}\b", sources, re.M)} == set()
+
+
+def test_every_document_is_in_the_readme_s_list() -> None:
+    listed = _LINK.findall((ROOT / "README.md").read_text().partition("## Documents")[2])
+    assert [path.name for path in (ROOT / "docs").glob("*.md") if f"docs/{path.name}" not in listed] == []
