@@ -257,7 +257,9 @@ class Announcements:
             verdict = await self._public_access.check(source, digest, asker)
             if private is None or verdict.reason not in _MAY_BE_PRIVATE:
                 return verdict, source
-        return await private.check(source, digest, announce.allowed, announce.size_bytes, asker), source
+        # What no client waits for we wished ourselves, by the word of a manifest that anybody may have pushed.
+        allowed = 0 if announce.background else announce.allowed
+        return await private.check(source, digest, allowed, announce.size_bytes, asker), source
 
     # --- the swarm -----------------------------------------------------------------------------------------------
 

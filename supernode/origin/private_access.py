@@ -75,12 +75,15 @@ class PrivateAccess:
     ) -> Verdict:
         """Whether the blob can be shared privately. `allowed` and `size_bytes` are a member's word (Announce).
 
-        Never raises for the origin.
+        `allowed` 0: nobody's word counts but that of the origin to the operator's login. Never raises for the
+        origin.
         """
         if self.has_login(source.upstream):
             told = await self._ask(source, digest, asker)
             if told is not None:
                 return Verdict(told, private=True)
+        if not allowed:
+            return Verdict(0, "private", f"{source.upstream} does not give it to the supernode's login")
         key = (source, digest)
         if allowed >= PROVEN:
             self._prove(key, size_bytes, asker)

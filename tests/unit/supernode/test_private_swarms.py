@@ -92,6 +92,15 @@ def test_it_is_shared_with_whom_the_origin_answered_for_the_blob(tmp_path: Path,
     asyncio.run(go())
 
 
+def test_what_no_client_waits_for_is_shared_by_the_operators_login_alone(tmp_path: Path, private: FakeOrigin) -> None:
+    async def go() -> None:
+        async with member(tmp_path, private) as peer:
+            await peer.send(replace(announce(private, PROVEN), background=True))
+            assert (await peer.expect(BlobRefused)).reason == "private"
+
+    asyncio.run(go())
+
+
 def test_the_origin_is_asked_once_for_all_blobs_of_a_private_repository(tmp_path: Path, private: FakeOrigin) -> None:
     async def go() -> None:
         async with member(tmp_path, private) as peer:
