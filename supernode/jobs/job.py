@@ -114,6 +114,8 @@ class Job:
     private: bool = False
     blobs: tuple[JobBlob, ...] = ()
     nodes: dict[str, NodePart] = field(default_factory=dict)
+    # Of these, those that have not ended.
+    lacking: int = 0
     # Of an ended job: how many nodes it had, how many have all, and why others do not.
     nodes_count: int = 0
     nodes_done: int = 0

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 # Worked on at a time: each may be an image for all nodes.
 ACTIVE_MAX: Final = 4
+# One that a few nodes alone, or its registry, hold up for so long keeps no other waiting; so many of them.
+QUIET_S: Final = 60.0
+QUIET_MAX: Final = 12
+FEW_PART: Final = 0.1
 # Not over.
 OPEN_MAX: Final = 1000
 # Over: the oldest are forgotten beyond it.
@@ -96,14 +100,14 @@ class Jobs:
     def next_wakeup(self) -> float | None:
         """When Wakeup must be handled at the latest, in Unix seconds; None while nothing is pending."""
         times: list[float] = []
-        has_room = self._active_count() < ACTIVE_MAX
+        room_unix_s = self._room_unix_s()
         for job in self._open.values():
             if job.wish.by_unix_s is not None:
                 times.append(job.wish.by_unix_s)
             if job.is_active:
                 times.append(job.moved_unix_s + STALL_S)
-            elif has_room:
-                times.append(job.retry_unix_s)
+            elif room_unix_s is not None:
+                times.append(max(job.retry_unix_s, room_unix_s))
         return min(times, default=None)
 
     # --- from the first to the last ------------------------------------------------------------------------------
@@ -120,8 +124,11 @@ class Jobs:
         """As many as may be worked on, those first that wait for the longest."""
         waiting = [job for job in self._open.values() if job.state is JobState.WAITING and job.retry_unix_s <= now]
         waiting.sort(key=lambda job: (job.retry_unix_s, job.number))
-        for job in waiting[: max(0, ACTIVE_MAX - self._active_count())]:
-            job.state = JobState.RESOLVING
+        for job in waiting:
+            room_unix_s = self._room_unix_s()
+            if room_unix_s is None or room_unix_s > now:
+                return
+            job.state, job.lacking = JobState.RESOLVING, 0
             job.attempts += 1
             job.moved_unix_s = now
             self._out += [Save(job.saved()), Resolve(job.number, job.attempts, job.wish)]
@@ -140,6 +147,7 @@ class Jobs:
         job.digest, job.blobs, job.private = event.digest, event.blobs, event.private
         job.size_bytes = sum(blob.size_bytes for blob in event.blobs)
         job.nodes = {node: NodePart({blob.digest: 0 for blob in event.blobs}) for node in event.nodes}
+        job.lacking = len(job.nodes)
         job.sum_up()
         if not event.nodes:
             self._failed(job, f"no connected node is meant by {job.wish.to!r}", now)
@@ -186,7 +194,9 @@ class Jobs:
             part.error = part.error or event.error
         else:
             part.done_bytes += next(blob.size_bytes for blob in job.blobs if blob.digest == event.digest)
-        if not any(each.left for each in job.nodes.values()):
+        if not part.left:
+            job.lacking -= 1
+        if not job.lacking:
             self._attempt_over(job, now)
 
     def _attempt_over(self, job: Job, now: float) -> None:
@@ -263,5 +273,11 @@ class Jobs:
         job = self.jobs.get(number)
         return job if job is not None and (job.attempts, job.state) == (attempt, state) else None
 
-    def _active_count(self) -> int:
-        return sum(job.is_active for job in self._open.values())
+    def _room_unix_s(self) -> float | None:
+        """From when on another may be worked on, if nothing comes until then of those that are; None: once one ends."""
+        active = [job for job in self._open.values() if job.is_active]
+        over = len(active) - ACTIVE_MAX
+        if over < 0:
+            return 0.0
+        quiet = sorted(job.moved_unix_s for job in active if job.lacking <= max(1.0, FEW_PART * len(job.nodes)))
+        return quiet[over] + QUIET_S if over < min(QUIET_MAX, len(quiet)) else None

@@ -26,7 +26,17 @@ from supernode.jobs.contract import (
     Wakeup,
 )
 from supernode.jobs.job import Job, JobBlob, JobState, Wish, load
-from supernode.jobs.machine import ACTIVE_MAX, ATTEMPTS_MAX, BACKOFF_S, HISTORY_MAX, PARTS_MAX, STALL_S, Jobs
+from supernode.jobs.machine import (
+    ACTIVE_MAX,
+    ATTEMPTS_MAX,
+    BACKOFF_S,
+    HISTORY_MAX,
+    PARTS_MAX,
+    QUIET_MAX,
+    QUIET_S,
+    STALL_S,
+    Jobs,
+)
 
 if TYPE_CHECKING:
     import pytest
@@ -190,6 +200,40 @@ def test_no_more_than_a_few_are_worked_on_and_the_rest_in_their_order() -> None:
     assert [job.is_active for job in jobs] == [True] * ACTIVE_MAX + [False] * 2
     desk.tell(CancelWanted(jobs[1].number))
     assert [job.is_active for job in jobs[ACTIVE_MAX:]] == [True, False]
+
+
+def test_jobs_whose_registries_say_nothing_keep_no_others_waiting() -> None:
+    desk = Desk()
+    stuck = [desk.submit() for _ in range(ACTIVE_MAX)]
+    other, last = desk.submit(), desk.submit()
+    desk.tell(Wakeup(), after_s=QUIET_S - 1.0)
+    assert not other.is_active
+    assert desk.jobs.next_wakeup() == desk.now + 1.0
+    desk.tell(Wakeup(), after_s=1.0)
+    assert (other.is_active, last.is_active) == (True, True)
+    assert all(job.is_active for job in stuck)
+
+
+def test_jobs_that_a_few_nodes_alone_hold_up_keep_no_others_waiting() -> None:
+    desk = Desk()
+    running = [desk.submit() for _ in range(ACTIVE_MAX)]
+    other = desk.submit()
+    for job in running:
+        desk.resolve(job)
+    desk.tell(Wakeup(), after_s=QUIET_S)
+    assert not other.is_active
+    for blob in BLOBS:
+        desk.tell(BlobEnded(running[0].number, 1, NODES[0], blob.digest))
+    desk.tell(Wakeup(), after_s=QUIET_S)
+    assert other.is_active
+
+
+def test_no_more_than_some_of_which_nothing_comes_are_worked_on() -> None:
+    desk = Desk()
+    jobs = [desk.submit() for _ in range(ACTIVE_MAX + QUIET_MAX + 1)]
+    for _ in range(QUIET_MAX + 1):
+        desk.tell(Wakeup(), after_s=QUIET_S)
+    assert [job.is_active for job in jobs] == [True] * (ACTIVE_MAX + QUIET_MAX) + [False]
 
 
 def test_beyond_the_limit_no_job_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,7 +448,7 @@ class JobsUnderAnything(RuleBasedStateMachine):
         if not hasattr(self, "desk"):
             return
         jobs = self.desk.jobs.jobs.values()
-        assert sum(job.is_active for job in jobs) <= ACTIVE_MAX
+        assert sum(job.is_active for job in jobs) <= ACTIVE_MAX + QUIET_MAX
         assert all(job.attempts <= ATTEMPTS_MAX for job in jobs)
         assert sum(job.is_kept for job in jobs) <= 1, "of one name what it stands for now"
         due = self.desk.jobs.next_wakeup()
