@@ -122,7 +122,16 @@ class _Waiting(QueueHandler):
 class _File(WatchedFileHandler):
     """Looks before each line whether it was moved away."""
 
-    _failed = LogLimit(lines_max=1)
+    def __init__(self, target: str) -> None:
+        super().__init__(target)
+        self._failed = LogLimit(lines_max=1)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """One that cannot be opened anew is tried again with the next line: the thread goes on."""
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
         """The line is lost."""

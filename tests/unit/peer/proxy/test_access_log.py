@@ -84,6 +84,19 @@ def test_a_folder_that_is_missing_is_told_at_start(tmp_path: Path) -> None:
         AccessLog(str(tmp_path / "none" / "access.log"))
 
 
+def test_lines_come_again_once_a_file_can_be_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "folder" / "access.log"
+    file.parent.mkdir()
+    with contextlib.closing(AccessLog(str(file))) as log:
+        file.unlink()
+        file.parent.rmdir()
+        log.write("lost")
+        wait_until(lambda: "access_log_failed" in caplog.text, "the warning")
+        file.parent.mkdir()
+        log.write("kept")
+        assert line_of(file) == "kept"
+
+
 def test_a_disk_that_fails_costs_lines_and_nothing_else(tmp_path: Path) -> None:
     file = tmp_path / "folder" / "access.log"
     file.parent.mkdir()
