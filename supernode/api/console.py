@@ -66,13 +66,23 @@ async def events(parts: ApiParts, request: web.Request) -> web.StreamResponse:
     )
     async with contextlib.aclosing(following):
         # Whoever looks hangs up when the page is left: nobody's fault.
-        with contextlib.suppress(ConnectionError, TimeoutError):
+        with contextlib.suppress(ConnectionError):
             await response.prepare(request)
-            await response.write(_AGAIN + _event(first))
+            await _send(request, response, _AGAIN + _event(first))
             async for each in following:
-                async with asyncio.timeout(_TAKE_S):
-                    await response.write(_event(each))
+                await _send(request, response, _event(each))
     return response
+
+
+async def _send(request: web.Request, response: web.StreamResponse, content: bytes) -> None:
+    """Raises ConnectionError, also where it is not taken: the end of the answer would wait there as well."""
+    try:
+        async with asyncio.timeout(_TAKE_S):
+            await response.write(content)
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError from None
 
 
 def _event(snapshot: bytes) -> bytes:

@@ -138,6 +138,28 @@ async def test_there_is_a_limit_on_who_looks(tmp_path: Path, origin: FakeOrigin)
         assert await asked.status(SNAPSHOT) == 200
 
 
+async def test_who_takes_nothing_of_the_stream_makes_room_for_others_and_gets_no_more(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supernode.api.console._TAKE_S", 0.05)
+    monkeypatch.setattr("supernode.console.feed.VIEWERS_MAX", 1)
+    # More than sockets hold.
+    size_bytes = 32 << 20
+    monkeypatch.setattr("supernode.app.Snapshots.make", lambda _: b" " * size_bytes)
+    async with running_supernode(tmp_path, origin) as supernode, browser(supernode) as asked, asyncio.timeout(WAIT_S):
+        host, _, port = supernode.api_address.rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(f"GET {EVENTS} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+        while True:
+            async with asked.asks(EVENTS) as answer:
+                if answer.status == 200:
+                    break
+            await asyncio.sleep(0.01)
+        assert len(await reader.read()) < size_bytes
+        writer.close()
+
+
 async def test_a_stream_ends_with_the_supernode(tmp_path: Path, origin: FakeOrigin) -> None:
     async with contextlib.AsyncExitStack() as running:
         supernode = await running.enter_async_context(running_supernode(tmp_path, origin))
