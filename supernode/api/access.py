@@ -68,12 +68,15 @@ _NEEDED: Final = {
     "/ui": Rank.STRANGER,
     "/ui/logout": Rank.STRANGER,
 }
+# A node is no operator: what it was given here would outlive its certificate, and it would take operators' places.
+_NO_MEMBER: Final = frozenset({"/ui/login", "/v1/console", "/v1/console/events", "/v1/story"})
 _FILES: Final = "/ui/"
 _OF_HARBOR: Final = ("/oapi/v1/jobs/", "/preheats/")
 _JOIN_FIRST: Final = (
     "this supernode admits members only: give the peer a join token (layercast-supernode token create; --join-file), "
     "or start supernode and peers with --open to try things out"
 )
+_OPERATORS_ALONE: Final = "for operators: ask with the operator's token, and without a node's certificate"
 _READ_BY_MEMBERS: Final = (
     "for members and operators: ask from the supernode's own machine, or over https with "
     "'Authorization: Bearer TOKEN', the token being in ca/operator.token of its --data-dir"
@@ -101,6 +104,8 @@ class Access:
             needed = Rank.STRANGER if _is_file(request) else _NEEDED.get(path, Rank.OPERATOR)
             if self._members is not None and caller.rank < needed:
                 return refused(403, _JOIN_FIRST if needed is Rank.MEMBER else _READ_BY_MEMBERS)
+            if caller.rank is Rank.MEMBER and path in _NO_MEMBER:
+                return refused(403, _OPERATORS_ALONE)
             try:
                 response = await handler(request)
             except web.HTTPException as refusal:

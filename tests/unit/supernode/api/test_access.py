@@ -11,8 +11,12 @@ import pytest
 
 from benchmarks.cluster.processes import WAIT_S
 from peer.cli import status
+from peer.membership.dialer import MemberDialer
 from proto.runtime import tls
 from proto.wire.join import REFUSAL_HEADER, SUPERNODE_NAME
+from proto.wire.tickets import Identity
+from supernode.membership.authorities import AuthorityFolder
+from supernode.membership.commands import create_token
 from tests.unit.supernode.harness import running_supernode
 
 if TYPE_CHECKING:
@@ -77,6 +81,27 @@ async def test_an_operator_s_token_is_good_by_tls_alone(tmp_path: Path, origin: 
         assert (await ask(supernode, "/metrics", token=token, by_tls=False))[0] == 403
         # It reads, and is no member.
         assert (await ask(supernode, "/v1/session", token=token))[0] == 403
+
+
+async def test_a_member_reads_but_is_no_operator_at_the_console(tmp_path: Path, origin: FakeOrigin) -> None:
+    async with (
+        running_supernode(tmp_path, origin, "--open", "false") as supernode,
+        aiohttp.ClientSession() as client,
+    ):
+        token = create_token(AuthorityFolder(tmp_path), 3600.0, 1)
+        url = f"http://{supernode.api_address}"
+        dial = await MemberDialer(url, tmp_path, Identity.generate(), token).dial(client)
+
+        async def status_of(method: str, path: str) -> int:
+            async with client.request(
+                method, f"{dial.url}{path}", ssl=dial.tls, server_hostname=dial.server_name
+            ) as answer:
+                return answer.status
+
+        assert await status_of("GET", "/v1/nodes") == 200
+        for path in ("/v1/console", "/v1/console/events", "/v1/story"):
+            assert await status_of("GET", path) == 403
+        assert await status_of("POST", "/ui/login") == 403
 
 
 async def test_this_machine_reads_everything_in_plain(tmp_path: Path, origin: FakeOrigin) -> None:
