@@ -72,6 +72,8 @@ _NEEDED: Final = {
 _NO_MEMBER: Final = frozenset({"/ui/login", "/v1/console", "/v1/console/events", "/v1/story"})
 _FILES: Final = "/ui/"
 _OF_HARBOR: Final = ("/oapi/v1/jobs/", "/preheats/")
+# What proxies add: of whom they ask for, they are not the machine.
+_FORWARDED: Final = (hdrs.FORWARDED, hdrs.VIA, hdrs.X_FORWARDED_FOR, "X-Real-IP")
 _JOIN_FIRST: Final = (
     "this supernode admits members only: give the peer a join token (layercast-supernode token create; --join-file), "
     "or start supernode and peers with --open to try things out"
@@ -169,9 +171,12 @@ def refused(status: int, message: str) -> web.Response:
 
 
 def _is_local(request: web.Request) -> bool:
-    """From this machine, by an address: a web page whose host name was bound to it anew is none of ours."""
+    """From this machine, by an address: a web page whose host name was bound to it anew is none of ours.
+
+    Nor is whom a proxy on this machine asks for, if it says so.
+    """
     transport = request.transport
-    if transport is None or request.remote is None:
+    if transport is None or request.remote is None or any(name in request.headers for name in _FORWARDED):
         return False
     ours = transport.get_extra_info("sockname")[0]
     try:

@@ -39,12 +39,14 @@ def stranger(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def ask(
-    supernode: Supernode, path: str, *, by_tls: bool = True, token: str = "", host: str = ""
+    supernode: Supernode, path: str, *, by_tls: bool = True, token: str = "", host: str = "", through: str = ""
 ) -> tuple[int, str, str]:
     """(status, body, refusal)."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     if host:
         headers["Host"] = host
+    if through:
+        headers[through] = "192.0.2.1"
     context, name = (tls.unverified_context(), SUPERNODE_NAME) if by_tls else (True, None)
     url = f"http{'s' if by_tls else ''}://{supernode.api_address}{path}"
     async with (
@@ -110,6 +112,14 @@ async def test_this_machine_reads_everything_in_plain(tmp_path: Path, origin: Fa
         assert (await ask(supernode, "/v1/nodes", by_tls=False, host="localhost:65000"))[0] == 200
         # A web page whose host name was bound to our address.
         assert (await ask(supernode, "/v1/nodes", by_tls=False, host="evil.example"))[0] == 403
+
+
+@pytest.mark.parametrize("header", ["Forwarded", "Via", "X-Forwarded-For", "X-Real-IP"])
+async def test_whom_a_proxy_on_this_machine_asks_for_is_not_of_this_machine(
+    tmp_path: Path, origin: FakeOrigin, header: str
+) -> None:
+    async with running_supernode(tmp_path, origin, "--open", "false") as supernode:
+        assert (await ask(supernode, "/v1/nodes", by_tls=False, through=header))[0] == 403
 
 
 async def test_with_open_everybody_reads_everything_and_is_told_of_it(tmp_path: Path, origin: FakeOrigin) -> None:
