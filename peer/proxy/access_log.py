@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from logging.handlers import QueueHandler, QueueListener, WatchedFileHandler
 from typing import TYPE_CHECKING, Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from peer.proxy.access import ACCESS, Access
 from peer.proxy.named_upstream import NAMED
@@ -89,6 +89,9 @@ def line_of(request: web.Request, access: Access, status: int, elapsed_s: float)
     inside = protocol.client if isinstance(protocol, QuietProtocol) else None
     named = request.get(NAMED)
     target = (named.target if named is not None else request.raw_path).partition("?")[0].partition("#")[0]
+    if request.method == hdrs.METH_CONNECT:
+        # No URL, in which user and password would be seen.
+        target = target.rpartition("@")[2]
     values = {
         "client": inside or request.remote or "",
         "method": request.method[:16],

@@ -60,13 +60,19 @@ def test_it_has_no_query_no_credential_and_no_line_but_ours(tmp_path: Path) -> N
         lines: list[str] = []
         mirror.request("/healthz")
         # A line is written when its client may have the answer already.
-        for target in (f"{PATH}?sig={SECRET}", f"http://me:{SECRET}@nowhere.example/v2/", "/v2/name/blobs/%0anonsense"):
-            mirror.request(target, headers=headers)
+        for method, target in (
+            ("GET", f"{PATH}?sig={SECRET}"),
+            ("GET", f"http://me:{SECRET}@nowhere.example/v2/"),
+            ("GET", "/v2/name/blobs/%0anonsense"),
+            ("CONNECT", f"me:{SECRET}@nowhere.example:443"),
+        ):
+            mirror.request(target, method=method, headers=headers)
             lines.append(line_of(file, len(lines)))
     assert SECRET not in file.read_text()
     assert lines[0].endswith(""" agent="a 'b' status=200\"""")
     assert "nonsense" in lines[2]
-    assert len(file.read_text().splitlines()) == 3
+    assert " path=nowhere.example:443 " in lines[3]
+    assert len(file.read_text().splitlines()) == 4
 
 
 def test_who_rotates_it_moves_it_away(tmp_path: Path) -> None:
