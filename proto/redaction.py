@@ -38,7 +38,7 @@ _BELOW: Final = re.compile(
 _USER_OF_URL: Final = re.compile(r"(://)[^\s\"'/]*@")
 _USER: Final = re.compile(r"(?<![\w/.:-])[\w.+-]+:[^\s\"'@/]+@(?!sha(?:256|512):)(?=[\w\[])")
 _QUERY: Final = re.compile(r"(\b[a-z][a-z+.-]*://[^\s\"'?]+\?)[^\s\"']+", re.IGNORECASE)
-_PATH_QUERY: Final = re.compile(r"((?<![\w?])/[\w./:%@~+-]+\?)[\w.%~+-]+=[^\s\"']*")
+_PATH_QUERY: Final = re.compile(r"((?<![\w./:%@~+?-])[\w./:%@~+-]*/[\w./:%@~+-]*\?)[\w.%~+-]+=[^\s\"']*")
 _SCHEME: Final = re.compile(r"\b(basic|bearer)\s+[\w.~+/=-]{6,}", re.IGNORECASE)
 _WEB_TOKEN: Final = re.compile(r"\beyJ[\w-]{6,}(?:\.[\w-]*){1,2}")
 _JOIN_TOKEN: Final = re.compile(r"\blc1\.[\w-]+\.[\w-]+\.[\w-]+")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 _BYTES_MAX: Final = 1 << 20
 _FILE: Final = "file:"
@@ -23,16 +23,20 @@ _FILES: Final = ("ca/operator.token", "identity.key", "interception/ca.key", "an
 
 
 def known_secrets(
-    tables: Iterable[Mapping[str, object]], data_dirs: Iterable[Path], files: Iterable[Path], environ: Mapping[str, str]
+    tables: Iterable[Mapping[str, object]], data_dirs: Sequence[Path], files: Iterable[Path], environ: Mapping[str, str]
 ) -> set[str]:
     """Of settings as their TOML files have them, of data folders, of token files, and of the environment."""
     found = {environ.get("LAYERCAST_JOIN", "")}
     for path in (*files, *(folder / name for folder in data_dirs for name in _FILES)):
         found |= _lines(path)
-    found |= _docker_logins(Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json")
+    docker = Path(environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    # The home of services is the folder that theirs are in (docs/systemd.md).
+    for folder in (docker, *(each.parent / ".docker" for each in data_dirs)):
+        found |= _docker_logins(folder / "config.json")
     for table in tables:
         found |= {str(table.get("join", ""))}
-        found |= _lines(Path(str(table.get("join_file", ""))))
+        for name in ("join_file", "event_token_file"):
+            found |= _lines(Path(str(table.get(name, ""))))
         upstreams = table.get("upstream", {})
         for section in upstreams.values() if isinstance(upstreams, dict) else ():
             if isinstance(section, dict):

@@ -41,6 +41,7 @@ SECRET = "hunter2%Q"
         "HTTPS_PROXY=me:hunter2%Q@proxy.example:3128",
         "GET /v2/a/blobs/sha256:00?X-Amz-Signature=hunter2%Q HTTP/1.1",
         "url=https://cdn.example/layer?sig=hunter2%Q&expires=1",
+        "asked registry.example:443/v2/a/blobs/sha256:00?X-Amz-Signature=hunter2%Q",
         "join = lc1.AAAA.hunter2.BBBB",
         "-----BEGIN EC PRIVATE KEY-----\nhunter2%Q\n-----END EC PRIVATE KEY-----\n",
     ],

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PLACES = (
     "egress proxy", "operator login", "operator token", "docker login", "identity token", "authorization", "bearer",
     "url user", "query", "cookie", "client file", "status", "metrics", "join", "environment", "key",
+    "event token", "service login",
 )  # fmt: skip
 
 
@@ -40,6 +41,9 @@ class Machine:
         self.write("docker/config.json", json.dumps({"auths": auths}))
         self.write("login", f"operator:{planted['operator login']}\n")
         self.write("supernode/ca/operator.token", f"{planted['operator token']}\n")
+        self.write("event.token", f"{planted['event token']}\n")
+        service = base64.b64encode(f"me:{planted['service login']}".encode()).decode()
+        self.write(".docker/config.json", json.dumps({"auths": {"c.example": {"auth": service}}}))
         self.write("supernode/event-log", "layercast-events and so on")
         key = f"-----BEGIN PRIVATE KEY-----\n{planted['key']}\n-----END PRIVATE KEY-----\n"
         self.write("peer/identity.key", key)
@@ -51,7 +55,7 @@ class Machine:
         )
         self.write(
             "supernode.toml",
-            f'event_log = "{folder}/supernode/event-log"\n'
+            f'event_log = "{folder}/supernode/event-log"\nevent_token_file = "{folder}/event.token"\n'
             f'[upstream."a.example"]\ncredentials = "file:{folder}/login"\n',
         )
         lines = [
@@ -64,6 +68,7 @@ class Machine:
             f"Cookie: session={planted['cookie']}",
             # As somebody may have logged them who should not: only who knows them finds them.
             *(f"stray {planted[place]}" for place in ("operator login", "operator token", "docker login", "join")),
+            *(f"stray {planted[place]}" for place in ("event token", "service login")),
             f"stray {login} {planted['identity token']} {planted['environment']}",
             key,
         ]
