@@ -100,6 +100,11 @@ def test_a_service_keeps_its_data_where_the_tools_of_root_look_for_it(
     assert f"/var/lib/{service['StateDirectory']}" == str(default_data_dir() / role)
 
 
+def test_the_peer_may_write_its_access_log_where_the_docs_have_it() -> None:
+    (path,) = re.findall(r'^`access_log = "([^"]+)"`', (ROOT / "docs/operations.md").read_text(), re.MULTILINE)
+    assert Path(path).parent == Path("/var/log") / unit("layercast-peer.service")["Service"].get("LogsDirectory", "")
+
+
 def test_the_socket_unit_holds_the_port_where_a_peer_listens() -> None:
     fields = {field.name: field for field in PeerConfig.__dataclass_fields__.values()}
     assert unit("layercast-peer.socket")["Socket"]["ListenStream"] == str(fields["listen"].default)
