@@ -74,6 +74,13 @@ def test_a_secret_that_is_known_is_masked_wherever_it_stands(form: str) -> None:
     assert redacted(f"somewhere {form} else", [SECRET]) == "somewhere *** else"
 
 
+@pytest.mark.parametrize("word", ["a", "a.", "A+", "a:", "=a", "?a="])
+def test_a_long_word_takes_no_longer_than_as_much_text(word: str) -> None:
+    # What takes the square of its length does not end today.
+    text = word * (200_000 // len(word))
+    assert redacted(f"{text}\npassword: hunter2").endswith("password: ***")
+
+
 @given(st.text(alphabet="pasword:='\"\\ \n[]{}|>-@/?&atoken", max_size=80))
 def test_any_text_is_masked_in_time_and_keeps_its_lines(text: str) -> None:
     assert redacted(text).count("\n") == text.count("\n")
