@@ -369,8 +369,9 @@ class Execution:
             self._post(contract.BlobEnded(job, attempt, peer.hex(), digest, error))
 
     def _stop(self, attempt: tuple[int, int]) -> None:
-        """What nobody else waits for is not wished any more."""
+        """What nobody else waits for, and is not to be kept, is not wished any more."""
         self._private.discard(attempt)
+        kept = {blob.digest for job in self.jobs if job.is_kept for blob in job.blobs}
         for (peer, digest), waiting in list(self._waiting.items()):
             blob = waiting.pop(attempt, None)
             if blob is None or waiting:
@@ -379,7 +380,7 @@ class Execution:
             self._moved.pop((peer, digest), None)
             self._wished.pop((peer, digest), None)
             session = self._nodes.session_of(peer)
-            if session is not None:
+            if session is not None and digest not in kept:
                 session.send(_preheat(blob, wanted=False))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:

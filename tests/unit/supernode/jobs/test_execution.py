@@ -168,6 +168,22 @@ async def test_a_cancelled_job_is_wished_no_more(tmp_path: Path, origin: FakeOri
         assert job.state is JobState.CANCELLED
 
 
+async def test_what_is_to_be_kept_is_wished_although_another_job_of_it_is_cancelled(
+    tmp_path: Path, origin: FakeOrigin
+) -> None:
+    image = image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
+        kept = await supernode.jobs.submit(Wish(image.name, keep=True))
+        for _ in image.content:
+            await peer.send(PreheatEnded((await peer.expect(Preheat)).digest))
+        await ended(supernode, kept)
+        other = await supernode.jobs.submit(Wish(image.name))
+        await until(lambda: other.state is JobState.RUNNING)
+        await supernode.jobs.cancel(other.number)
+        await peer.heard()
+        assert all(told.wanted for told in peer.of(Preheat))
+
+
 async def test_a_node_that_is_gone_has_failed(tmp_path: Path, origin: FakeOrigin) -> None:
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode:
