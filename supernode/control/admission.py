@@ -81,11 +81,12 @@ class Admission:
         *,
         ranges: bool = False,
         usual: bool = False,
+        begins_at: str = "",
     ) -> OpenSwarm:
         """Open the swarm of a blob of this size, which must not be open. Raises FrameInvalid where it cannot be cut.
 
-        `ranges`: it is begun by who reads ranges of it; `usual`: by who has pieces of the usual cut. What was saved, or
-        is in the store, counts where it is of the same size and cut.
+        `ranges`: it is begun by who reads ranges of it; `usual`: by who has pieces of the usual cut; `begins_at`: for
+        whom another upstream made way. What was saved, or is in the store, counts where it is of the same size and cut.
         """
         # Whose the bytes are that the store may have: no origin that says another size makes that forgotten.
         private_at = saved.private_at if saved is not None else ()
@@ -110,6 +111,8 @@ class Admission:
             self._ports.state.add_private(digest, upstream)
         if own is not None and own.hashes:
             self._ports.state.add_hashes(digest, own.hashes)
+        if begins_at and not swarm.upstream:
+            swarm.begin_at(begins_at, self._ports.clock())
         if not layout.count:
             swarm.vouched = True
             return swarm
@@ -169,7 +172,9 @@ class Admission:
         Raises LayercastError where to wait is no use: they have it from the origin that they named.
         """
         now, digest = self._ports.clock(), swarm.digest
-        if swarm.silent_s(now) < SILENT_S:
+        # Nobody is in it yet: they come in a moment for whom the one before made way.
+        begun = not swarm.members and now - swarm.upstream_since_s < SILENT_S
+        if begun or swarm.silent_s(now) < SILENT_S:
             return False
         began_lately = now - swarm.upstream_since_s < NO_HEADERS_S and now >= self._made_way.get(
             (digest, upstream), 0.0

@@ -276,8 +276,9 @@ class Announcements:
         if any(self._control.verification.times_voided(source, digest) for source in public):
             # Who sent wrong content lately comes after those that wait for an answer about another origin.
             await asyncio.sleep(2 * _LOOK_S)
+        begins_at = ""
         for looks in range(round(OTHER_ORIGIN_WAIT_MAX_S / _LOOK_S)):
-            swarm = await self._swarm(digest, size_bytes, host_of(session), announce)
+            swarm = await self._swarm(digest, size_bytes, host_of(session), announce, begins_at)
             elsewhere = None
             if places := swarm.public_elsewhere(upstreams) if announce.asks or announce.wanted else []:
                 elsewhere = await self._still_public(places, digest, session.info.peer)
@@ -300,8 +301,10 @@ class Announcements:
             whole_at_s = waited_s + self._control.admission.whole_in_s(swarm)
             if waited_s >= OTHER_ORIGIN_WAIT_S and not (same_size and whole_at_s <= OTHER_ORIGIN_WAIT_MAX_S):
                 break
-            # In the same turn of the loop the swarm is opened anew, before anybody else asks for it.
-            if not self._control.admission.makes_way(swarm, public[0].upstream):
+            if self._control.admission.makes_way(swarm, public[0].upstream):
+                # For readers of this one, whoever else finds the swarm open first.
+                begins_at = public[0].upstream
+            else:
                 await asyncio.sleep(_LOOK_S)
         raise LayercastError(f"blob {digest.short} comes from another origin, and its digest has not passed yet")
 
@@ -320,14 +323,20 @@ class Announcements:
             raise ForeignBytes(f"blob {digest.short} came from {places[0].upstream}, which gives it to nobody now")
         return None
 
-    async def _swarm(self, digest: Digest, size_bytes: int, opener: str, announce: Announce) -> OpenSwarm:
-        """The open swarm; else one of this size is opened. Raises LayercastError where that cannot be."""
+    async def _swarm(
+        self, digest: Digest, size_bytes: int, opener: str, announce: Announce, begins_at: str = ""
+    ) -> OpenSwarm:
+        """The open swarm; else one of this size is opened, from this upstream if one is named.
+
+        Raises LayercastError where that cannot be.
+        """
         # Looked up again after every wait: the last member of a swarm just opened may have left meanwhile.
         while (swarm := self._control.swarms.of(digest)) is None:
             task = self._opening.get(digest)
             if task is None:
                 self._check_room(opener)
-                task = self._opening[digest] = asyncio.create_task(self._open(digest, size_bytes, opener, announce))
+                opened = self._open(digest, size_bytes, opener, announce, begins_at)
+                task = self._opening[digest] = asyncio.create_task(opened)
             await asyncio.shield(task)
         return swarm
 
@@ -341,7 +350,9 @@ class Announcements:
         if is_over_share(taken, by_all=count, most=SWARMS_MAX, parties=len(addresses), least=SWARMS_PER_ADDRESS_MIN):
             raise LayercastError(f"nodes at {opener} have {taken} blobs open, which is their share of {SWARMS_MAX}")
 
-    async def _open(self, digest: Digest, size_bytes: int, opener: str, announce: Announce) -> OpenSwarm:
+    async def _open(
+        self, digest: Digest, size_bytes: int, opener: str, announce: Announce, begins_at: str
+    ) -> OpenSwarm:
         try:
             if size_bytes == 0 and Digest.of(b"", digest.algorithm) != digest:
                 raise LayercastError(f"the origin says that blob {digest.short} is empty, which it is not")
@@ -353,7 +364,9 @@ class Announcements:
                 own = SeedBlob(own.layout, 0, False, (), None)
             _check_size(size_bytes, saved, own)
             usual, ranges = _has_by_usual_cut(announce, size_bytes), announce.ranges
-            return self._control.admission.open(digest, size_bytes, saved, own, opener, ranges=ranges, usual=usual)
+            return self._control.admission.open(
+                digest, size_bytes, saved, own, opener, ranges=ranges, usual=usual, begins_at=begins_at
+            )
         except FrameInvalid as error:
             raise LayercastError(str(error)) from None
         finally:

@@ -13,7 +13,7 @@ from proto.wire.messages import Voided
 from supernode.control.admission import MADE_WAY_S, NO_HEADERS_S
 from supernode.control.verification import SILENT_S
 from supernode.scheduler import contract
-from tests.unit.supernode.control.bench import Bench
+from tests.unit.supernode.control.bench import SOURCE, Bench
 
 if TYPE_CHECKING:
     from supernode.control.swarm_registry import OpenSwarm
@@ -68,6 +68,15 @@ def test_nor_one_whose_bytes_somebody_has() -> None:
     bench.now_s += SILENT_S
     with pytest.raises(LayercastError):
         makes_way(bench, swarm)
+
+
+def test_the_next_swarm_is_for_readers_for_whom_it_was_opened_whoever_comes_first() -> None:
+    bench = Bench()
+    swarm = bench.control.admission.open(Digest.of(b"blob"), 1000, None, None, begins_at=SOURCE.upstream)
+    assert not swarm.serves({OTHER})
+    assert not makes_way(bench, swarm)
+    bench.now_s += SILENT_S
+    assert makes_way(bench, swarm)
 
 
 def test_what_nobody_wants_any_more_makes_way_at_once() -> None:
