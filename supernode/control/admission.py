@@ -94,7 +94,7 @@ class Admission:
             saved = None
         if own is not None and own.layout.size_bytes != size_bytes:
             own = None
-        layout = own.layout if own is not None else self._layout(size_bytes, saved, ranges=ranges, usual=usual)
+        layout = own.layout if own is not None else self._layout(digest, size_bytes, saved, ranges=ranges, usual=usual)
         if saved is not None and saved.piece_size_bytes != layout.piece_size_bytes:
             saved = None
         swarm = self._swarms.open(digest, layout, opener)
@@ -121,7 +121,9 @@ class Admission:
         self._verification.check_if_complete(swarm)
         return swarm
 
-    def _layout(self, size_bytes: int, saved: SavedSwarm | None, *, ranges: bool, usual: bool) -> PieceLayout:
+    def _layout(
+        self, digest: Digest, size_bytes: int, saved: SavedSwarm | None, *, ranges: bool, usual: bool
+    ) -> PieceLayout:
         """The cut from before, else our own: for what links carry, and finer for who reads ranges. Raises FrameInvalid.
 
         Never a peer's: one that says otherwise would have all others drop what they hold. But nodes that began a blob
@@ -129,9 +131,15 @@ class Admission:
         """
         if saved is not None:
             return PieceLayout(size_bytes, saved.piece_size_bytes)
-        if ranges and not usual:
+        if usual:
+            return PieceLayout.of(size_bytes)
+        dropped = self._swarms.dropped_cuts.get(digest)
+        if dropped is not None and dropped.size_bytes == size_bytes:
+            # A node to which something of that is still on its way would stay out of a swarm of another cut.
+            return dropped
+        if ranges:
             return PieceLayout(size_bytes, range_piece_size_for(size_bytes))
-        pace = None if usual else self._ports.pace()
+        pace = self._ports.pace()
         if pace is None:
             return PieceLayout.of(size_bytes)
         nodes = len(self._nodes)

@@ -75,7 +75,8 @@ class Participation:
             self.leave(session, swarm.digest)
 
     def drop_all(self, swarm: OpenSwarm, message: str) -> None:
-        """The blob was voided: every member forgets it, and so do we."""
+        """The blob was voided: every member forgets it, and so do we, but for its cut."""
+        self._swarms.dropped_cuts[swarm.digest] = swarm.layout
         self._ports.state.forget_swarm(swarm.digest)
         self._ports.post(contract.SwarmVoided(swarm.number))
         for session in self._nodes.sessions_of(swarm.members):

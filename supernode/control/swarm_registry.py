@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from proto.bounded_dict import BoundedDict
 from proto.ids import PeerId, PeerName, peer_name
 from proto.owners import owners
 from proto.pieces import mask_of
@@ -34,6 +35,8 @@ INLINE_UPLINK_S: Final = 0.05
 INLINE_BYTES_MAX: Final = 64 * 1024
 # Places to ask for one blob: each may have to fail before the next is asked.
 SOURCES_MAX: Final = 16
+# Blobs that were dropped lately.
+DROPPED_CUTS_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -584,6 +587,8 @@ class SwarmRegistry:
         # Of all there ever were.
         self.traffic = Traffic()
         self._opened_by: Counter[str] = Counter()
+        # Of swarms that were dropped: what nodes are still sent of them is cut so, and so are they begun anew.
+        self.dropped_cuts: BoundedDict[Digest, PieceLayout] = BoundedDict(DROPPED_CUTS_MAX)
 
     def open(self, digest: Digest, layout: PieceLayout, opener: str = "") -> OpenSwarm:
         """A new swarm, opened for nodes at this address; the digest must not be open."""

@@ -8,7 +8,7 @@ import pytest
 
 from proto.errors import LayercastError
 from proto.ids import Digest
-from proto.pieces import KIB, MIB
+from proto.pieces import KIB, MIB, PieceLayout
 from proto.wire.messages import Voided
 from supernode.control.admission import MADE_WAY_S, NO_HEADERS_S
 from supernode.control.verification import SILENT_S
@@ -127,3 +127,28 @@ def test_a_blob_is_cut_coarser_once_it_is_known_what_links_carry() -> None:
     bench.pace = contract.Pace(rate_bytes_s=125_000_000, lease_s=0.01)
     swarm = bench.control.admission.open(Digest.of(b"blob"), 64 * MIB, None, None)
     assert swarm.layout.piece_size_bytes == MIB
+
+
+def test_a_blob_that_was_dropped_is_begun_anew_in_its_cut() -> None:
+    bench, digest = Bench(), Digest.of(b"blob")
+    bench.pace = contract.Pace(rate_bytes_s=125_000_000, lease_s=0.01)
+    before = bench.control.admission.open(digest, 64 * MIB, None, None)
+    bench.control.participation.drop_all(before, "wrong")
+    bench.pace = None
+    assert bench.control.admission.open(digest, 64 * MIB, None, None, ranges=True).layout == before.layout
+
+
+def test_a_blob_of_another_size_is_cut_anew() -> None:
+    bench, digest = Bench(), Digest.of(b"blob")
+    before = bench.control.admission.open(digest, 64 * MIB, None, None)
+    bench.control.participation.drop_all(before, "wrong")
+    size_bytes = 1024 * MIB
+    assert bench.control.admission.open(digest, size_bytes, None, None).layout == PieceLayout.of(size_bytes)
+
+
+def test_pieces_of_the_usual_cut_count_more_than_the_cut_of_what_was_dropped() -> None:
+    bench, digest = Bench(), Digest.of(b"blob")
+    before = bench.control.admission.open(digest, 64 * MIB, None, None, ranges=True)
+    bench.control.participation.drop_all(before, "wrong")
+    again = bench.control.admission.open(digest, 64 * MIB, None, None, usual=True)
+    assert again.layout == PieceLayout.of(64 * MIB)
