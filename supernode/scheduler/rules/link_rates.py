@@ -133,6 +133,8 @@ def learn_from(state: State, lease: Lease, elapsed_s: float) -> None:
     state.typical_rate = rate if typical is None else typical + TYPICAL_PART * (min(rate, RISE_MAX * typical) - typical)
     if lease.size_bytes >= PACED_BYTES_MIN:
         state.paced += 1
+        if state.paced > 1:
+            rate = min(rate, RISE_MAX * state.pace_rate)
         state.pace_rate += max(TYPICAL_PART, 1.0 / state.paced) * (rate - state.pace_rate)
 
 

@@ -231,14 +231,15 @@ def test_a_report_of_hardly_any_time_says_nothing_of_a_link() -> None:
     assert state.nodes[1].down.carries is None
 
 
-def pace_after(transfers: int, piece_bytes: int) -> contract.Pace | None:
-    """What is known once the seed has sent a node so many pieces, a second each."""
+def pace_after(transfers: int, piece_bytes: int, last_s: float = 1.0) -> contract.Pace | None:
+    """What is known once the seed has sent a node so many pieces, a second each but for the last."""
     play = Playbook()
     play.join(1)
     play.tell(contract.SwarmOpened(1, transfers * piece_bytes, piece_bytes, (1 << transfers) - 1))
-    granted = grants(play.want(1))
+    granted, stored = grants(play.want(1)), 0
     while granted:
-        granted += grants(play.stored(granted.pop(0), elapsed_s=1.0))
+        stored += 1
+        granted += grants(play.stored(granted.pop(0), elapsed_s=1.0 if stored < transfers else last_s))
     return play.scheduler.pace()
 
 
@@ -247,6 +248,12 @@ def test_what_links_carry_is_told_once_enough_whole_pieces_came() -> None:
     pace = pace_after(PACED_MIN, PACED_BYTES_MIN)
     assert pace is not None
     assert pace.rate_bytes_s == pytest.approx(PACED_BYTES_MIN)
+
+
+def test_one_report_of_far_too_short_a_time_tells_little_of_what_links_carry() -> None:
+    pace = pace_after(PACED_MIN, PACED_BYTES_MIN, last_s=1 / 34)
+    assert pace is not None
+    assert pace.rate_bytes_s <= PACED_BYTES_MIN * (1 + 1.001 / PACED_MIN)
 
 
 def test_small_pieces_tell_no_rate() -> None:
