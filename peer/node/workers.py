@@ -71,6 +71,14 @@ ROOM_WAIT_S: Final = 10.0
 CHECK_AHEAD_BYTES: Final = 32 * 1024 * 1024
 
 
+class _RoomIsToCome(Exception):
+    """A blob fits into the store once others are closed."""
+
+
+def _begin_to_wait() -> bool:
+    raise _RoomIsToCome
+
+
 class Workers:
     """Small pools, so that a long digest check never delays the opening of a blob. close() joins them all.
 
@@ -96,8 +104,9 @@ class Workers:
         self._encrypted = encrypted
         self.spans = spans or BlobSpans()
         self._disk = ThreadPoolExecutor(2, thread_name_prefix="store")
-        # Some of these may wait for room.
         self._openings = ThreadPoolExecutor(8, thread_name_prefix="open")
+        # Those of them that wait for room, so that no other blob stands behind one.
+        self._waiting = ThreadPoolExecutor(8, thread_name_prefix="room")
         self._checks = ThreadPoolExecutor(2, thread_name_prefix="digest")
         # A client waits for these: they do not stand behind the digest of a large blob.
         self._rereads = ThreadPoolExecutor(2, thread_name_prefix="reread")
@@ -111,23 +120,37 @@ class Workers:
         self._cancel.cancel()
         self.fetcher.close()
         self.transport.close()
-        for pool in (self._questions, self._openings, self._disk, self._checks, self._rereads):
+        for pool in (self._questions, self._openings, self._waiting, self._disk, self._checks, self._rereads):
             pool.shutdown(wait=True, cancel_futures=True)
 
     # --- the store ---------------------------------------------------------------------------------------------
 
     def open(self, command: OpenInStore, opened: Callable[[Digest, PieceLayout, BlobHandle | str], None]) -> None:
         """Pin a blob; `opened` is called with its handle or with what is wrong."""
-        layout, until_s = PieceLayout(command.size_bytes, command.piece_size_bytes), time.monotonic() + ROOM_WAIT_S
+        digest, layout = command.digest, PieceLayout(command.size_bytes, command.piece_size_bytes)
+        until_s = time.monotonic() + ROOM_WAIT_S
 
-        self._openings.submit(lambda: opened(command.digest, layout, self._open(command.digest, layout, until_s)))
-
-    def _open(self, digest: Digest, layout: PieceLayout, until_s: float) -> BlobHandle | str:
         def waits_on() -> bool:
             return time.monotonic() < until_s and not self._cancel.cancelled
 
+        def wait() -> None:
+            opened(digest, layout, self._open(digest, layout, waits_on))
+
+        def run() -> None:
+            try:
+                found = self._open(digest, layout, _begin_to_wait)
+            except _RoomIsToCome:
+                self._waiting.submit(wait)
+            else:
+                opened(digest, layout, found)
+
+        self._openings.submit(run)
+
+    def _open(self, digest: Digest, layout: PieceLayout, waits_on: Callable[[], bool]) -> BlobHandle | str:
         try:
             return self.store.open(digest, layout, waits_on=waits_on)
+        except _RoomIsToCome:
+            raise
         except Exception as error:
             return _trouble(error, "store_open_failed", digest)
 

@@ -268,8 +268,9 @@ class BlobStore(Protocol):
         """Pin what is there, or begin it. A complete blob comes with its own layout, whatever was asked for.
 
         A partial one of another layout is dropped. Where it would fit beside what is still being fetched, but not
-        beside blobs that are read, checked or written to disk for good, it waits for these while `waits_on` says so.
-        Raises StoreFull, or LocalError: disk trouble, or it is pinned.
+        beside blobs that are read, checked or written to disk for good, it waits for these while `waits_on` says so,
+        which is asked then alone. Raises StoreFull, or LocalError: disk trouble, or it is pinned; and what `waits_on`
+        raises, by which nothing is changed.
         """
         ...
 

@@ -334,7 +334,7 @@ class DiskStore:
         evicted: list[Digest] = []
         try:
             with self._lock:
-                while waits_on() and digest not in self._blobs and self._room_is_to_come(layout.size_bytes):
+                while digest not in self._blobs and self._room_is_to_come(layout.size_bytes) and waits_on():
                     self._room_came.wait(LOOK_S)
                 blob = self._blobs.get(digest)
                 if blob is None:

@@ -480,6 +480,19 @@ class StoreSuite:
         with contextlib.closing(fill(small_store, first)), pytest.raises(StoreFull):
             small_store.open(second.digest, second.layout, waits_on=lambda: next(looks))
 
+    def test_who_does_not_want_to_wait_may_raise_what_it_likes(self, small_store: BlobStore) -> None:
+        first, second, third = some_blob(6_000), some_blob(6_000, seed=2), some_blob(4_000, seed=3)
+
+        def waits_on() -> bool:
+            raise LookupError
+
+        with contextlib.closing(fill(small_store, first)):
+            with pytest.raises(LookupError):
+                small_store.open(second.digest, second.layout, waits_on=waits_on)
+            # Where there is room, nobody is asked.
+            small_store.open(third.digest, third.layout, waits_on=waits_on).close()
+        small_store.open(second.digest, second.layout, waits_on=waits_on).close()
+
     def test_nothing_is_waited_for_that_is_still_being_fetched(self, small_store: BlobStore) -> None:
         first, second, larger = some_blob(6_000), some_blob(6_000, seed=2), some_blob(10_001, seed=3)
         with contextlib.closing(fill(small_store, first, [0])):

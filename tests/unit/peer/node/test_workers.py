@@ -87,6 +87,25 @@ def test_a_blob_waits_for_the_room_of_one_whose_reader_is_about_to_leave(tmp_pat
     store.close()
 
 
+def test_no_blob_stands_behind_many_that_wait_for_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peer.node.workers.ROOM_WAIT_S", float("inf"))
+    held, *others = (some_blob(MIB // 2, seed=seed) for seed in range(1, 20))
+    store = DiskStore(tmp_path, size_limit_bytes=MIB - 1, free_floor_bytes=0)
+    reader = fill(store, held)
+    work = Workers(store, mock.Mock(), mock.Mock(), mock.Mock(), Metrics())
+    opened: SimpleQueue[BlobHandle | str] = SimpleQueue()
+    for blob in (*others, held):
+        command = OpenInStore(blob.digest, blob.layout.size_bytes, blob.layout.piece_size_bytes)
+        work.open(command, lambda digest, layout, result: opened.put(result))
+    hit = opened.get(timeout=WAIT_S)
+    assert not isinstance(hit, str), hit
+    assert hit.digest == held.digest
+    hit.close()
+    work.close()
+    reader.close()
+    store.close()
+
+
 def test_the_end_waits_for_no_room(tmp_path: Path) -> None:
     first, second = some_blob(MIB // 2), some_blob(MIB // 2, seed=2)
     store = DiskStore(tmp_path, size_limit_bytes=MIB - 1, free_floor_bytes=0)
