@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import grpc
 
+from benchmarks.cluster.processes import wait_until
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 _SERVICE: Final = "/runtime.v1.ImageService/"
+# What containerd answers between its first line that says "booted" and the end of its CRI plugin's start.
+_STARTING: Final = "server is not initialized yet"
 
 
 class _Call(Protocol):
@@ -26,10 +30,11 @@ class CriError(Exception):
 
 
 class CriImageService:
-    """A connection to the CRI socket; a context manager."""
+    """A connection to the CRI socket of a runtime that has started; a context manager. Raises CriError."""
 
     def __init__(self, socket_path: Path) -> None:
         self._channel = grpc.insecure_channel(f"unix://{socket_path}")
+        wait_until(self._started, "the runtime's image service")
 
     def __enter__(self) -> CriImageService:
         return self
@@ -72,6 +77,15 @@ class CriImageService:
     def remove(self, reference: str) -> None:
         """RemoveImage."""
         self._call("RemoveImage", _field(1, _image_spec(reference)), 30.0)
+
+    def _started(self) -> bool:
+        try:
+            self.images()
+        except CriError as error:
+            if _STARTING in str(error):
+                return False
+            raise
+        return True
 
     def _call(self, method: str, request: bytes, timeout_s: float) -> bytes:
         call: _Call = self._channel.unary_unary(_SERVICE + method)
