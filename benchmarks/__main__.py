@@ -12,6 +12,7 @@ import benchmarks.events
 import benchmarks.fanout.command
 import benchmarks.fanout.image
 import benchmarks.fanout.piece
+import benchmarks.fanout.preheat
 import benchmarks.joining
 import benchmarks.lazy
 import benchmarks.scheduler
@@ -47,6 +48,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "joining": benchmarks.joining,
     "lazy": benchmarks.lazy,
     "piece": benchmarks.fanout.piece,
+    "preheat": benchmarks.fanout.preheat,
     "sim": benchmarks.simulator.command,
     "scheduler": benchmarks.scheduler,
     "serving": benchmarks.serving.command,

@@ -13,7 +13,7 @@ import tempfile
 import threading
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from benchmarks.bounds import bounds
 from benchmarks.cluster.cleanup import RunName, clean_up, folders_root
@@ -33,14 +33,15 @@ from proto.errors import LocalError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from benchmarks.bounds import Bounds
     from benchmarks.fanout.site import Site
 
 __all__ = ["HELP", "add_arguments", "run"]
 
 HELP = "fan-out of one image to N real nodes on shaped links, beside the physical limits (root; else on loopback)"
+
+T = TypeVar("T")
 
 _PROGRAMS = ("ip", "tc", "nsenter")
 # Where the next run finds what a killed one changed, whatever its TMPDIR.
@@ -50,15 +51,19 @@ _STATE = Path("/run")
 def run(arguments: argparse.Namespace) -> int:
     """Run every mode; 1 if a node failed, a byte left the origin twice, or --max-x-piece was exceeded."""
     asked = plan(arguments)
+    return _publish(*on_stage(asked, lambda stage: (stage, [run_mode(stage, mode) for mode in asked.modes])))
+
+
+def on_stage(asked: Plan, work: Callable[[Stage], T]) -> T:
+    """What `work` makes of all that a run needs, of which nothing is left. Raises LocalError."""
     _check_programs(asked)
     with _interruptible(), contextlib.ExitStack() as stack:
         try:
-            limits, outcomes, links = _measure(asked, stack)
+            return work(_set_up(asked, stack))
         except ProcessError as error:
             raise LocalError(str(error).strip().replace("\n", " | ")) from None
         finally:
             _close_undisturbed(stack)
-    return _publish(asked, limits, outcomes, links)
 
 
 def _check_programs(asked: Plan) -> None:
@@ -96,8 +101,8 @@ def _close_undisturbed(stack: contextlib.ExitStack) -> None:
             signal.signal(number, handler)
 
 
-def _measure(asked: Plan, stack: contextlib.ExitStack) -> tuple[Bounds, list[Outcome], dict[str, object]]:
-    """Everything between the flags and the report; what it makes is on the stack."""
+def _set_up(asked: Plan, stack: contextlib.ExitStack) -> Stage:
+    """Everything between the flags and the first mode; what it makes is on the stack."""
     scenario = asked.scenario
     root = folders_root()
     space = find_disk_space(scenario.nodes, scenario.size_bytes, root, asked.store_dir)
@@ -112,15 +117,13 @@ def _measure(asked: Plan, stack: contextlib.ExitStack) -> tuple[Bounds, list[Out
             network = Network(scenario, asked.control, asked.frame_bytes, _folder(_STATE, stack))
             site = stack.enter_context(network)
     part = _calibrate(asked, site)
-    limits = bounds(scenario, part.measured)
+    limits = bounds(scenario.pulls_alone, part.measured)
     origin_rate = None if asked.shaped else scenario.origin_bytes_s
     with console.status("filling the origin"):
         host, netns = site.origin.host, site.origin.netns
         origin = stack.enter_context(CountedOrigin(folder, host=host, netns=netns, bytes_per_s=origin_rate))
         image = give(origin, folder / "image", scenario.blobs, scenario.seed)
-    stage = Stage(asked, limits, site, origin, image, folder, stores)
-    outcomes = [run_mode(stage, mode) for mode in asked.modes]
-    return limits, outcomes, _links(asked, part, space)
+    return Stage(asked, limits, site, origin, image, folder, stores, _links(asked, part, space))
 
 
 def _folder(root: Path, stack: contextlib.ExitStack) -> Path:
@@ -171,11 +174,12 @@ def _links(asked: Plan, part: Goodput, space: DiskSpace) -> dict[str, object]:
     }
 
 
-def _publish(asked: Plan, limits: Bounds, outcomes: list[Outcome], links: dict[str, object]) -> int:
+def _publish(stage: Stage, outcomes: list[Outcome]) -> int:
     """Show and keep the figures; the exit status."""
+    asked = stage.plan
     runs = [outcome.run for outcome in outcomes]
     problems = [f"{one.run.mode}: {problem}" for one in outcomes for problem in one.problems]
-    report = Report(asked.scenario, limits, runs, "fan-out over real processes", links)
+    report = Report(asked.scenario, stage.limits, runs, "fan-out over real processes", stage.links)
     problems += exceeded(asked.max_x_piece, report)
     steps = {one.run.mode: [asdict(row) for row in one.steps] for one in outcomes if one.steps}
     asked.outputs.publish(replace(report, more={"problems": problems, **({"steps": steps} if steps else {})}))

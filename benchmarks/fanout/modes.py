@@ -25,6 +25,7 @@ from proto.pieces import MIB
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from benchmarks.bounds import Bounds
@@ -54,6 +55,10 @@ class Stage:
     image: Image
     folder: Path
     stores: Path
+    # What the report says of the links beyond rates.
+    links: Mapping[str, object] = field(default_factory=dict)
+    # What goes on at that supernode while clients pull through it.
+    meanwhile: Callable[[Supernode], AbstractContextManager[object]] = contextlib.nullcontext
 
     @property
     def scenario(self) -> Scenario:
@@ -101,7 +106,7 @@ class _Measured:
 
 def run_mode(stage: Stage, mode: Mode) -> Outcome:
     """Run it. Raises LocalError, ProcessError where it cannot even begin."""
-    with Display(mode, stage.scenario.nodes) as display:
+    with Display(mode, stage.scenario.pulls_alone.nodes) as display:
         if mode == "native":
             return _native(stage, display)
         return _product(stage, mode, display)
@@ -283,16 +288,17 @@ def _node_flags(stage: Stage, mode: Mode, node: int) -> list[str]:
 
 
 def _through(stage: Stage, mode: Mode, supernode: Supernode, nodes: Nodes, display: Display) -> Outcome:
-    scenario, limits = stage.scenario, stage.limits
+    scenario, limits = stage.scenario.pulls_alone, stage.limits
     expected_s = limits.torrent_s if mode == "torrent" else max(limits.fluid_s, limits.piece_s)
     log = stage.folder / f"{mode}-clients.log"
 
     def product_cpu_s() -> float:
         return nodes.cpu_s() + cpu_s(supernode.process.pid)
 
-    with Pulling(stage.site, scenario, nodes.proxies, stage.image, log) as pulling:
+    with Pulling(stage.site, scenario, nodes.proxies[: scenario.nodes], stage.image, log) as pulling:
         begin, end = _trouble_calls(stage, supernode)
-        with happening(stage.plan.trouble if mode == "scheduled" else None, begin, end) as moments:
+        trouble = stage.plan.trouble if mode == "scheduled" else None
+        with stage.meanwhile(supernode), happening(trouble, begin, end) as moments:
             measured = _measure(stage, pulling, scenario.arrivals_s(), expected_s, display, product_cpu_s)
     cost = origin_cost(stage.origin.ledger(), stage.image)
     display.step("collecting figures")

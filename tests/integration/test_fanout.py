@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -151,6 +152,17 @@ def test_the_logs_of_all_programs_are_kept_and_a_piece_tells_its_steps(tmp_path:
     for node in range(2):
         assert "ready peer" in (logs / "scheduled" / f"node-{node}.log").read_text()
     assert "ready supernode" in (logs / "scheduled" / "supernode.log").read_text()
+
+
+def test_a_pull_is_timed_alone_and_beside_a_preheat_that_outlasts_it(tmp_path: Path) -> None:
+    # The preheat takes a minute on these links, whatever the machine does.
+    words = ["--nodes", "2", "--bystanders", "1", "--size", "256KiB", "--preheat", "32MiB", "--rate", "5mbit"]
+    status, printed = finished(tmp_path, *words, "--rounds", "1", "--no-calibration", command="preheat")
+    times = re.search(r"round 1: alone \S+ s, beside a preheat \S+ s: (\S+)\n", printed)
+    assert times is not None, printed
+    assert f"takes {times[1]} of its time alone" in printed
+    assert status in (0, 1)
+    assert not list(tmp_path.glob("lcrun-*"))
 
 
 def test_without_namespaces_it_runs_on_loopback_and_says_so(tmp_path: Path) -> None:

@@ -117,6 +117,25 @@ def test_what_makes_no_sense_gets_one_line(words: str, complaint: str, capsys: p
     assert shown.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        ("--no-netns", "needs network namespaces"),
+        ("--bystanders 8", "at most 7"),
+        ("--preheat 0", "at least one byte"),
+        ("--rounds 0", "at least 1"),
+    ],
+)
+def test_a_preheat_that_makes_no_sense_gets_one_line_too(
+    words: str, complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["preheat", *words.split()]) == 1
+    shown = capsys.readouterr().err
+    assert shown.startswith("layercast-bench preheat: ")
+    assert complaint in shown
+    assert shown.count("\n") == 1
+
+
 def test_a_missing_program_is_named_with_its_package(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
