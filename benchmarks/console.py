@@ -45,9 +45,10 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.peer_session import Channel
     from supernode.control.ports import ControlPorts
-    from supernode.control.swarm_registry import OpenSwarm, SwarmMember
+    from supernode.control.swarm_member import SwarmMember
 
 HELP: Final = "what the web console costs the supernode, by its real handlers over a cluster that is made up"
 

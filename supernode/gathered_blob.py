@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from peer.transport.base import FetchOutcome, Transport
     from peer.transport.cancellation import Cancellation
     from proto.ids import PeerId
-    from supernode.control.swarm_registry import Offer
+    from supernode.control.claims import Offer
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from proto.errors import BlobInUse, LayercastError, LocalError, PieceCorrupt, Up
 from proto.pieces import PieceLayout, indices, mask_of, runs
 from proto.runtime.traces import Span, Traces
 from proto.wire.messages import FetchReason
-from supernode.control.swarm_registry import SeedBlob
+from supernode.control.open_swarm import SeedBlob
 from supernode.gathered_blob import UNLEASED, GatheredBlob
 from supernode.origin.rate import OriginRate
 from supernode.origin.sources import is_refusal
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from peer.store.base import BlobHandle, BlobStore
     from proto.ids import Digest, PeerId, PeerName
     from proto.wire.messages import Source
-    from supernode.control.swarm_registry import Offer, OpenSwarm
+    from supernode.control.claims import Offer
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.verification import Verification
     from supernode.scheduler.contract import GrantLease
     from supernode.signer import IdentitySigner

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks.simulator.names import ANY_HASH, node_of
 from proto.pieces import indices, mask_of, runs
 from proto.wire.messages import FetchReason
-from supernode.control.swarm_registry import SeedBlob
+from supernode.control.open_swarm import SeedBlob
 from supernode.scheduler.contract import SEED
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from peer.transport.base import PieceSource
     from proto.ids import Digest, PeerId, PeerName
     from proto.pieces import PieceLayout
-    from supernode.control.swarm_registry import Offer, OpenSwarm
+    from supernode.control.claims import Offer
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.verification import Verification
     from supernode.scheduler.contract import GrantLease
 

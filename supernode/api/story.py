@@ -13,7 +13,7 @@ from supernode.api.access import refused
 
 if TYPE_CHECKING:
     from supernode.api.parts import ApiParts
-    from supernode.control.swarm_registry import OpenSwarm
+    from supernode.control.open_swarm import OpenSwarm
 
 # Of a digest's hex, as lists show it; more digits name a blob among more.
 _DIGITS_MIN: Final = 6

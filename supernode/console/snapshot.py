@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from proto.config.values import Price
     from supernode.control.node_registry import NodeRegistry
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.peer_session import PeerSession
     from supernode.control.seed_reach import SeedReach
-    from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
+    from supernode.control.swarm_registry import SwarmRegistry
 
 SWARMS_MAX: Final = 50
 NODES_MAX: Final = 500

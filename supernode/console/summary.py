@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
     from proto.ids import PeerId
     from supernode.control.node_registry import NodeRegistry, Quarantine
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.peer_session import PeerSession
     from supernode.control.seed_reach import SeedReach
-    from supernode.control.swarm_registry import OpenSwarm
 
 
 def swarm_row(swarm: OpenSwarm) -> dict[str, Any]:

@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
     from supernode.control.offers import Offers
+    from supernode.control.open_swarm import OpenSwarm, SeedBlob
     from supernode.control.participation import Participation
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
     from supernode.control.seed_reach import SeedReach
-    from supernode.control.swarm_registry import OpenSwarm, SeedBlob, SwarmMember, SwarmRegistry
+    from supernode.control.swarm_member import SwarmMember
+    from supernode.control.swarm_registry import SwarmRegistry
     from supernode.control.verification import Verification
     from supernode.state.base import SavedSwarm
 
@@ -263,7 +265,7 @@ class Admission:
         else:
             self._participation.forget_holder(session, swarm)
         self._answer(session, swarm, member, terms)
-        if new and not swarm.inline and swarm.is_owner(session.node):
+        if new and not swarm.inline and swarm.holders.is_owner(session.node):
             # If the supernode were lost now, who does not know it would ask the origin for its spans, too.
             self._notifier.send_holders_to_all(swarm)
         if not swarm.layout.count:

@@ -18,8 +18,8 @@ from proto.oci.upstreams import normalise_upstream
 from proto.pieces import piece_size_for
 from proto.wire.messages import Announce, BlobRefused, Source, Withdraw
 from supernode.control.admission import Terms
+from supernode.control.open_swarm import SeedBlob
 from supernode.control.peer_session import TEXT_MAX
-from supernode.control.swarm_registry import SeedBlob
 from supernode.control.verification import SILENT_S, VOIDS_MAX
 from supernode.origin.public_access import Verdict
 from supernode.shares import is_over_share
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from proto.oci.upstreams import UpstreamTable
     from supernode.control.control import Control
     from supernode.control.delivery import PieceDelivery
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.peer_session import PeerSession
-    from supernode.control.swarm_registry import OpenSwarm
     from supernode.origin.private_access import PrivateAccess
     from supernode.origin.public_access import PublicAccess
     from supernode.state.base import SavedSwarm

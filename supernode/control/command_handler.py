@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
     from supernode.control.offers import Offers
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.participation import Participation
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
-    from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
+    from supernode.control.swarm_registry import SwarmRegistry
 
 
 @dataclass(eq=False, slots=True)
@@ -73,7 +74,7 @@ class CommandHandler:
             source = standing.info.peer
         else:
             return
-        claim = swarm.claims.get(grant.piece)
+        claim = swarm.claims.of(grant.piece)
         claimed_hash = claim.piece_hash if claim is not None else b""
         number = session.add_lease(grant, claimed_hash)
         content = swarm.content

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
 
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.peer_session import PeerInfo, PeerSession
-    from supernode.control.swarm_registry import OpenSwarm, SwarmMember, SwarmRegistry
+    from supernode.control.swarm_member import SwarmMember
+    from supernode.control.swarm_registry import SwarmRegistry
 
 
 class PieceDelivery:

@@ -26,11 +26,13 @@ if TYPE_CHECKING:
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.notifier import Notifier
     from supernode.control.offers import Offers
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.participation import Participation
     from supernode.control.peer_session import Channel, PeerInfo, PeerLease
     from supernode.control.ports import ControlPorts
     from supernode.control.seed_reach import SeedReach
-    from supernode.control.swarm_registry import OpenSwarm, SwarmMember, SwarmRegistry
+    from supernode.control.swarm_member import SwarmMember
+    from supernode.control.swarm_registry import SwarmRegistry
     from supernode.control.verification import Verification
 
 logger = logging.getLogger(__name__)
@@ -187,7 +189,7 @@ class MessageHandler:
                 # It came without. Others may ask this peer for it together with the piece, but nobody waits now.
                 session.hashes_due.add(swarm.number)
             elif lease.claim:
-                swarm.taken(member, stored.piece, lease.claim)
+                swarm.claims.passed_on(member.name, stored.piece, lease.claim)
             else:
                 member.hash_came_with(stored.piece)
                 if lease.source == SEED:
@@ -208,7 +210,7 @@ class MessageHandler:
         wanted, unproven = member.wanted, member.unproven
         if swarm.stored_by(member, stored.piece, self._ports.clock()):
             elapsed_s = stored.elapsed_ms / 1000 + stored.beyond_us / 1e6
-            unvouched = bool(swarm.claimed >> stored.piece & 1)
+            unvouched = bool(swarm.claims.pieces >> stored.piece & 1)
             waited_s, answered_s = stored.waited_us / 1e6, stored.answered_us / 1e6
             self._ports.post(
                 contract.PieceStored(
@@ -233,7 +235,7 @@ class MessageHandler:
         self._ports.observer.lease_ended(lease.lease_id, "failed")
         part = self._swarms.part(lease.swarm, session.node)
         if failed.reason == FetchReason.UNHASHED:
-            refuses = part is not None and part[0].claimed >> lease.piece & 1
+            refuses = part is not None and part[0].claims.pieces >> lease.piece & 1
             if part is not None:
                 # Its source could not send it.
                 self._notifier.send_hashes(session, *part, 1 << lease.piece)

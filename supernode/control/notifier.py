@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
     from proto.wire.messages import Source
     from supernode.control.node_registry import NodeRegistry
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.peer_session import PeerSession
     from supernode.control.piece_hashes import Signer
-    from supernode.control.swarm_registry import OpenSwarm, SwarmMember, SwarmRegistry
+    from supernode.control.swarm_member import SwarmMember
+    from supernode.control.swarm_registry import SwarmRegistry
 
 # Every piece that a blob may have, as a mask.
 ALL_PIECES: Final = -1
@@ -99,7 +101,7 @@ class Notifier:
 
     def send_holders(self, session: PeerSession, swarm: OpenSwarm, member: SwarmMember) -> None:
         """Whom to ask if this session is lost, if that changed."""
-        nodes = swarm.holders_for(session.node)
+        nodes = swarm.holders.named_to(session.node)
         if nodes == member.holders_sent:
             return
         member.holders_sent = nodes

@@ -15,14 +15,16 @@ from peer.transport.base import PieceSource
 from proto.ids import peer_name
 from proto.pieces import indices
 from proto.wire.messages import OriginStatus
-from supernode.control.swarm_registry import Offer
+from supernode.control.claims import Offer
 from supernode.scheduler import contract
 
 if TYPE_CHECKING:
     from supernode.control.node_registry import NodeRegistry
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
-    from supernode.control.swarm_registry import OpenSwarm, SwarmMember, SwarmRegistry
+    from supernode.control.swarm_member import SwarmMember
+    from supernode.control.swarm_registry import SwarmRegistry
     from supernode.control.verification import Verification
 
 # A node that fetches by itself, and whose pieces are waited for, stores one at least so often. One that lies holds up a
@@ -132,14 +134,14 @@ class Offers:
         givers = [(session, swarm.members[session.node]) for session in self._nodes.sessions_of(swarm.members)]
         tried = Counter(peer for other in self._swarms if other is not swarm and other.fetches for peer in other.givers)
         givers = [each for each in givers if self._gives(each[0]) and tried[each[0].info.peer] < TRIED_MAX]
-        unproven = swarm.claimed
+        unproven = swarm.claims.pieces
         for _, member in givers:
             unproven |= member.unproven
         if not pieces & unproven:
             return {}
         found: dict[int, tuple[Offer, ...]] = {}
         for piece in indices(swarm.layout.full_mask & ~swarm.seed_held & ~(pieces & ~unproven)):
-            claim = swarm.claims.get(piece)
+            claim = swarm.claims.of(piece)
             having = [
                 session
                 for session, member in givers

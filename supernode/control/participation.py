@@ -18,10 +18,11 @@ from supernode.scheduler import contract
 if TYPE_CHECKING:
     from proto.ids import Digest, PeerId
     from supernode.control.node_registry import NodeRegistry
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
     from supernode.control.seed_reach import SeedReach
-    from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
+    from supernode.control.swarm_registry import SwarmRegistry
 
 logger = logging.getLogger(__name__)
 

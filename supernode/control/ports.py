@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from proto.ids import Digest, PeerId, PeerName
     from proto.pieces import PieceLayout
     from proto.wire.messages import PreheatEnded, Source
+    from supernode.control.claims import Offer
     from supernode.control.delivery import PieceDelivery
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.piece_hashes import Signer
-    from supernode.control.swarm_registry import Offer, OpenSwarm
     from supernode.scheduler import contract
     from supernode.scheduler.contract import Pace
     from supernode.state.base import SwarmState

@@ -18,9 +18,10 @@ from supernode.scheduler.contract import SEED
 
 if TYPE_CHECKING:
     from supernode.control.node_registry import NodeRegistry
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
-    from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
+    from supernode.control.swarm_registry import SwarmRegistry
 
 logger = logging.getLogger(__name__)
 

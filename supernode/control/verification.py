@@ -20,10 +20,11 @@ from supernode.scheduler.contract import SEED, FailReason
 if TYPE_CHECKING:
     from proto.ids import Digest, PeerId
     from supernode.control.node_registry import NodeRegistry
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.participation import Participation
     from supernode.control.peer_session import PeerSession
     from supernode.control.ports import ControlPorts
-    from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
+    from supernode.control.swarm_registry import SwarmRegistry
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +100,7 @@ class Verification:
             for session in self._nodes.sessions_of(swarm.members):
                 # Each node goes by its own digest check: this is not worth a frame of its own.
                 session.channel.send(Vouched(swarm.number), soon=False)
-                if swarm.went_by_word and swarm.members[session.node].wanted:
+                if swarm.claims.ever and swarm.members[session.node].wanted:
                     # What its clients were not given so far, they may have.
                     session.hashes_due.add(swarm.number)
 
@@ -171,9 +172,9 @@ class Verification:
             return
         self._ask_origin_first(digest)
         logger.warning("offers_dropped digest=%s peers=%s", digest.short, ",".join(sorted(map(short_peer, givers))))
-        if swarm is not None and swarm.claims:
+        if swarm is not None and swarm.claims.pieces:
             # Others took them for the blob. Nobody else may have made them, so that nobody else is to blame.
-            for author in {claim.author for claim in swarm.claims.values()}:
+            for author in swarm.claims.authors():
                 self._was_mistaken(author, digest)
             self._participation.drop_all(swarm, f"blob {digest.short}: what a member fetched was other content")
         elif swarm is not None:
@@ -187,7 +188,7 @@ class Verification:
 
     def _end_claim(self, swarm: OpenSwarm, piece: int, piece_hash: bytes) -> None:
         """The piece is known now. Who holds another one by a claim drops what it has, and is to blame for nothing."""
-        claim = swarm.end_claim(piece)
+        claim = swarm.claims.end(piece)
         if claim is None or claim.piece_hash == piece_hash:
             return
         self._was_mistaken(claim.author, swarm.digest)

@@ -17,7 +17,7 @@ from proto.ids import PeerId, peer_name
 from proto.pieces import mask_of
 from proto.wire.messages import FetchReason
 from supernode import gathered_blob
-from supernode.control.swarm_registry import Offer
+from supernode.control.claims import Offer
 from supernode.gathered_blob import GatheredBlob
 from tests.support.blobs import some_blob
 

@@ -14,7 +14,7 @@ from peer.store.disk import DiskStore
 from proto.pieces import MIB, PieceLayout
 from proto.wire.messages import Source
 from proto.wire.tickets import Identity
-from supernode.control.swarm_registry import OpenSwarm
+from supernode.control.open_swarm import OpenSwarm
 from supernode.seed import Seed
 from supernode.signer import IdentitySigner
 from tests.support.blobs import SomeBlob, fill, some_blob, write_piece

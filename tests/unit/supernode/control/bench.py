@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from peer.transport.base import PieceSource
     from proto.ids import PeerId, PeerName
-    from supernode.control.swarm_registry import Offer, OpenSwarm
+    from supernode.control.claims import Offer
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.scheduler.contract import GrantLease
 
 M = TypeVar("M")

@@ -16,7 +16,7 @@ from supernode.scheduler import contract
 from tests.unit.supernode.control.bench import SOURCE, Bench
 
 if TYPE_CHECKING:
-    from supernode.control.swarm_registry import OpenSwarm
+    from supernode.control.open_swarm import OpenSwarm
 
 OTHER = "registry.example.net"
 

@@ -21,8 +21,8 @@ from supernode.scheduler.contract import (
 from tests.unit.supernode.control.bench import SOURCE, Bench
 
 if TYPE_CHECKING:
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.peer_session import PeerSession
-    from supernode.control.swarm_registry import OpenSwarm
 
 HASH = b"h" * 32
 OTHER_HASH = b"x" * 32
@@ -175,7 +175,7 @@ def test_once_the_digest_has_passed_who_waits_gets_the_signed_hashes() -> None:
     for piece in range(PIECES):
         election.bench.control.verification.seed_stored(election.swarm.number, piece, HASH, None)
     election.bench.control.verification.blob_checked(election.swarm.number, matches=True)
-    assert (election.swarm.claims, election.swarm.claimed) == ({}, 0)
+    assert (election.swarm.claims.authors(), election.swarm.claims.pieces) == (set(), 0)
     election.bench.handler.refresh(election.other)
     [hashes] = election.bench.heard(election.other).of(PieceHashes)
     assert hashes.hashes == HASH * PIECES

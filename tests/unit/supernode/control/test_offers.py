@@ -22,8 +22,8 @@ from supernode.scheduler.contract import (
 from tests.unit.supernode.control.bench import SOURCE, Bench
 
 if TYPE_CHECKING:
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.peer_session import PeerSession
-    from supernode.control.swarm_registry import OpenSwarm
 
 HASH = b"h" * 32
 OTHER_HASH = b"x" * 32

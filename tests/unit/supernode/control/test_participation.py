@@ -83,11 +83,11 @@ def test_what_a_quarantined_member_announces_counts_once_its_quarantine_ends() -
     bench.control.participation.quarantine(bad.info.peer, "served corrupt bytes")
     announced = Announce(str(swarm.digest), (SOURCE,), False, 2000, 1000, b"\x03")
     bench.announce(bad, swarm.digest, announced)
-    assert swarm.holders_for(0) == ()
+    assert swarm.holders.named_to(0) == ()
     bench.control.participation.end_quarantine(bad.info.peer)
     # The scheduler knows what it holds, and heeds it from now on.
     assert bench.events[-2:] == [PeerAnnounced(swarm.number, bad.node, 0b11, False), QuarantineEnded(bad.node)]
-    assert swarm.holders_for(0) == (bad.node,)
+    assert swarm.holders.named_to(0) == (bad.node,)
 
 
 def test_a_quarantined_peer_that_comes_back_is_put_aside_at_the_scheduler_too() -> None:

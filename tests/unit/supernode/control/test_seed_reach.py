@@ -12,8 +12,8 @@ from supernode.scheduler.contract import SEED, FetchFromOrigin, OriginEnded, Pie
 from tests.unit.supernode.control.bench import Bench
 
 if TYPE_CHECKING:
+    from supernode.control.open_swarm import OpenSwarm
     from supernode.control.peer_session import PeerSession
-    from supernode.control.swarm_registry import OpenSwarm
 
 HASH = b"h" * 32
 

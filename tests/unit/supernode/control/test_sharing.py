@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from supernode.app import Supernode
-    from supernode.control.swarm_registry import OpenSwarm
+    from supernode.control.open_swarm import OpenSwarm
     from tests.support.fake_origin import FakeOrigin
 
 CONTENT = random.Random(1).randbytes(700 * KIB)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from proto.ids import Digest, PeerName
@@ -9,9 +11,12 @@ from proto.pieces import PieceLayout
 from proto.wire.messages import Stored
 from proto.wire.tickets import Identity
 from supernode.control.peer_session import PeerLease
-from supernode.control.swarm_registry import OpenSwarm, SwarmRegistry
+from supernode.control.swarm_registry import SwarmRegistry
 from supernode.control.traffic import Traffic
 from supernode.signer import IdentitySigner
+
+if TYPE_CHECKING:
+    from supernode.control.open_swarm import OpenSwarm
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from tests.unit.supernode.harness import REPOSITORY, BarePeer, real_peer, runnin
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from supernode.control.swarm_registry import OpenSwarm, SeedBlob
+    from supernode.control.open_swarm import OpenSwarm, SeedBlob
 
 pytestmark = pytest.mark.asyncio
 
