@@ -113,6 +113,8 @@ class Peer:
         self._session_task: asyncio.Task[None] | None = None
         self._forward: ForwardParts | None = None
         self._reloading = asyncio.Lock()
+        # What may be sent, taken from peers and taken from each origin a second now, bytes; empty: nothing is set yet.
+        self._rates: tuple[int, ...] = ()
         self.metrics = Metrics()
         self.health = PeerHealth(config.supernode)
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -159,7 +161,7 @@ class Peer:
             self._supernode_key.get,
             peer_name(self._identity.peer),
             slots=config.upload_slots,
-            rate_limit_bytes_s=config.upload_rate_bytes_s,
+            rate_limit_bytes_s=config.upload_rate.now(),
             clock=self._clock.now,
             tls=self._member_tls,
             encrypted_alone=self._is_encrypted,
@@ -252,7 +254,7 @@ class Peer:
             first_byte_s=config.origin_first_byte_s,
             rate_min_bytes_s=config.origin_rate_min_bytes_s,
         )
-        self._download_limiter = RateLimiter(config.download_rate_bytes_s)
+        self._download_limiter = RateLimiter(config.download_rate.now())
         http = HttpTransport(
             self._identity,
             # A lease granted ahead waits at its source, and must not keep the one before it from ending.
@@ -340,8 +342,8 @@ class Peer:
             zone=config.zone,
             upload_slots=config.upload_slots,
             download_slots=config.download_slots,
-            upload_rate_bytes_s=config.upload_rate_bytes_s,
-            download_rate_bytes_s=config.download_rate_bytes_s,
+            upload_rate_bytes_s=config.upload_rate.told_bytes_s,
+            download_rate_bytes_s=config.download_rate.told_bytes_s,
             agent=f"layercast/{VERSION}",
             delivery_port=self._delivery.select(challenge.transport),
         )
@@ -451,9 +453,7 @@ class Peer:
             self._intercepts = await asyncio.to_thread(self._open_authority, config)
             self._forward.policy = _forward_policy(config, intercepts=self._intercepts)
         self._config, self._upstreams = config, config.upstreams
-        self._upload.set_rate_limit(config.upload_rate_bytes_s)
-        self._download_limiter.set_rate(config.download_rate_bytes_s)
-        self._delivery.current.set_rates(config.upload_rate_bytes_s, config.download_rate_bytes_s)
+        self._set_rates()
         if config.p2p != before.p2p and self._node is not None:
             self._upload.enabled = config.p2p
             self._node.switch_sharing(config.p2p)
@@ -462,7 +462,23 @@ class Peer:
                 await self._disconnect()
             elif self._session is not None:
                 await self._connect(self._session)
-        logger.info("reloaded p2p=%s upload_rate_bytes_s=%d", config.p2p, config.upload_rate_bytes_s)
+        logger.info("reloaded p2p=%s upload_rate_bytes_s=%s", config.p2p, config.upload_rate)
+
+    def _set_rates(self) -> None:
+        """Those that count now, by the clock."""
+        config = self._config
+        upload, download, origin = config.upload_rate.now(), config.download_rate.now(), config.origin_rate.now()
+        if (upload, download, origin) == self._rates:
+            return
+        if self._rates:
+            logger.info(
+                "rates_changed upload_bytes_s=%d download_bytes_s=%d origin_bytes_s=%d", upload, download, origin
+            )
+        self._rates = (upload, download, origin)
+        self._upload.set_rate_limit(upload)
+        self._download_limiter.set_rate(download)
+        self._delivery.current.set_rates(upload, download)
+        self._origins.limits.set_rate(origin)
 
     def _drain_command(
         self, loop: asyncio.AbstractEventLoop, argument: str, say: Callable[[str], None]
@@ -509,6 +525,7 @@ class Peer:
             self.metrics.upload_rate.set(up.sample(self._sent_bytes(), now))
             self.metrics.download_rate.set(down.sample(self.metrics.received_total_bytes, now))
             self._sources.write_waiting()
+            self._set_rates()
             self._report_store(now)
             await asyncio.sleep(SAMPLE_S)
 

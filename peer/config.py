@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from peer.registry import origins
 from proto.config import settings
+from proto.config.rates import Rate, parse_daily_rate
 from proto.config.service_settings import SERVICE_REMOVED, ServiceSettings, address
 from proto.config.settings import default_data_dir, option
 from proto.config.values import (
@@ -15,7 +16,6 @@ from proto.config.values import (
     parse_duration,
     parse_int,
     parse_path,
-    parse_rate,
     parse_text,
     parse_url,
     parse_zone,
@@ -149,8 +149,8 @@ class PeerConfig(ServiceSettings):
         "that hung up",
     )
     zone: str = option(parse_zone, "", "where this node is; near peers are preferred", metavar="REGION/ZONE/RACK")
-    download_rate_bytes_s: int = option(
-        parse_rate, 0, "limit of what is taken from peers, a second; 0 for none", reloadable=True
+    download_rate: Rate = option(
+        parse_daily_rate, Rate(), "limit of what is taken from peers, a second; 0 for none", reloadable=True
     )
     upload_slots: int = option(
         within(parse_int, 1, 64, "1 to 64"), 8, "transfers to peers at a time; more share one link no better"

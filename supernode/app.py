@@ -60,13 +60,12 @@ from supernode.jobs.resolution import Resolver
 from supernode.membership.admission import revoked_text
 from supernode.membership.members import Members
 from supernode.metrics import Metrics
-from supernode.origin.limits import OriginLimits
 from supernode.origin.private_access import PrivateAccess
 from supernode.origin.public_access import PublicAccess
 from supernode.origin.sources import OriginFetcher
 from supernode.registry_events.service import RegistryEvents
 from supernode.scheduler import build as scheduler_build
-from supernode.scheduler.contract import Pace, Wakeup
+from supernode.scheduler.contract import Pace, PreheatRateSet, Wakeup
 from supernode.scheduler.settings import SchedulerSettings
 from supernode.seed import Seed
 from supernode.seed_address import LOOK_UP_EVERY_S, SeedAddress
@@ -94,6 +93,8 @@ UPLINK_ASSUMED_BYTES_S: Final = 125_000_000
 # At the console; all are at /api/v1/jobs.
 JOBS_SHOWN: Final = 50
 SESSIONS_END_S: Final = 1.5
+# How late a rate's window may begin.
+RATES_LOOK_S: Final = 1.0
 # For so much of its time an origin's word is told to nodes, so that some of it is left for the way there.
 KNOWN_SHARE: Final = 0.9
 # SQLite and sockets of origins, uploads and files beside the sessions.
@@ -120,6 +121,9 @@ class Supernode:
         self._closing = contextlib.ExitStack()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._looking_up: asyncio.Task[None] | None = None
+        # Of uploads, of each origin, of each node's preheats now, bytes/s.
+        self._rates = (config.upload_rate.now(), 0, 0)
+        self._following_rates: asyncio.Task[None] | None = None
         self.metrics = Metrics()
         self.api_address = ""
         self.upload_address = ""
@@ -153,7 +157,7 @@ class Supernode:
             lambda: self._signer.peer,
             peer_name(self._signer.peer),
             slots=config.upload_slots,
-            rate_limit_bytes_s=config.upload_rate_bytes_s,
+            rate_limit_bytes_s=config.upload_rate.now(),
             connections_max=UPLOAD_CONNECTIONS_MAX,
             sign_hash=self._signer.sign_held,
             tls=self._member_tls,
@@ -181,7 +185,7 @@ class Supernode:
             if self._delivery.leases_pieces
             else SchedulerSettings(downloads_per_node_max=0),
             seed_upload_slots=config.upload_slots,
-            seed_upload_rate_bytes_s=float(config.upload_rate_bytes_s) or None,
+            seed_upload_rate_bytes_s=float(config.upload_rate.told_bytes_s) or None,
         )
         scheduler = self._machine = parameters.build()
         if config.event_log is None:
@@ -206,12 +210,11 @@ class Supernode:
             logins=self._logins.login,
         )
         self._limited, self._upstreams = origins.limited, origins.rows
-        self._origin_limits = OriginLimits(config.origin_rate_bytes_s)
+        self._origin_limits = origins.limits
         self._origin = OriginFetcher(
             origins,
             ReadSettings(self._count_origin_bytes),
             on_contradiction=functools.partial(self._contradicted, asyncio.get_running_loop()),
-            on_received=self._origin_limits.received,
         )
         self._heads = Cancellation()
         self._transport = HttpTransport(
@@ -267,6 +270,7 @@ class Supernode:
         await self._serve_api()
         if self._seed_address.is_name:
             self._looking_up = asyncio.create_task(self._follow_name())
+        self._following_rates = asyncio.create_task(self._follow_rates())
         self.health.ready()
         logger.info("ready epoch=%d key=%s scheduler=%s", self._epoch, self._identity.peer.hex()[:8], scheduler_build())
         return f"supernode api={self.api_address} upload={self.upload_address}"
@@ -370,7 +374,7 @@ class Supernode:
             session.send(self._sessions.certificate_due())
 
     def _uplink_rate(self) -> float:
-        return float(self.config.upload_rate_bytes_s or UPLINK_ASSUMED_BYTES_S)
+        return float(self.config.upload_rate.now() or UPLINK_ASSUMED_BYTES_S)
 
     def _is_encrypted(self, digest: Digest) -> bool:
         """Whether a blob's pieces leave by TLS alone; from any thread."""
@@ -426,14 +430,12 @@ class Supernode:
         self.config = config = reloaded(self.config, config)
         self._policy.upstreams = config.upstreams
         self._policy.p2p = config.p2p
-        self._upload.set_rate_limit(config.upload_rate_bytes_s)
-        self._origin_limits.set_rate(config.origin_rate_bytes_s)
-        self._delivery.set_upload_rate(config.upload_rate_bytes_s)
+        self._set_rates()
         if config.p2p:
             # Switched off, new announcements are refused, but uploads go on: a pull under way may need pieces that only
             # this store holds.
             self._upload.enabled = True
-        logger.info("reloaded p2p=%s upload_rate_bytes_s=%d", config.p2p, config.upload_rate_bytes_s)
+        logger.info("reloaded p2p=%s upload_rate_bytes_s=%s", config.p2p, config.upload_rate)
 
     async def stop(self) -> bool:
         """End everything within 5 s. False when a thread did not end in time and the process must be left by force."""
@@ -454,8 +456,9 @@ class Supernode:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SESSIONS_END_S):
                 await self._sessions.wait_for_no_session()
-        if self._looking_up is not None:
-            self._looking_up.cancel()
+        for task in (self._looking_up, self._following_rates):
+            if task is not None:
+                task.cancel()
         self._heads.cancel()
         self._origin_limits.set_rate(0)
         await self.events.close()
@@ -475,6 +478,26 @@ class Supernode:
         self.health.not_ready("failed")
         if not self.failed.done():
             self.failed.set_result(None)
+
+    async def _follow_rates(self) -> None:
+        while True:
+            self._set_rates()
+            await asyncio.sleep(RATES_LOOK_S)
+
+    def _set_rates(self) -> None:
+        """Those that count now, by the clock."""
+        config, before = self.config, self._rates
+        self._rates = upload, origin, preheat = (
+            config.upload_rate.now(), config.origin_rate.now(), config.preheat_rate.now()
+        )  # fmt: skip
+        if self._rates == before:
+            return
+        logger.info("rates_changed upload_bytes_s=%d origin_bytes_s=%d preheat_bytes_s=%d", upload, origin, preheat)
+        self._upload.set_rate_limit(upload)
+        self._delivery.set_upload_rate(upload)
+        self._origin_limits.set_rate(origin)
+        if preheat != before[2]:
+            self._driver.post(PreheatRateSet(float(preheat)))
 
     async def _follow_name(self) -> None:
         while True:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from peer.registry import origins
 from proto.config import settings
+from proto.config.rates import Rate, at_least
 from proto.config.service_settings import SERVICE_REMOVED, ServiceSettings, address
 from proto.config.settings import default_data_dir, option
 from proto.config.values import (
@@ -21,7 +22,6 @@ from proto.config.values import (
     parse_network,
     parse_path,
     parse_price,
-    parse_rate,
     parse_size,
     within,
 )
@@ -40,18 +40,9 @@ if TYPE_CHECKING:
 
 # The header takes a few of them.
 EVENT_LOG_BYTES_MIN: Final = 64 << 10
-ORIGIN_RATE_MIN_BYTES_S: Final = 64 << 10
 
 # Options of earlier releases: one that is still set is a warning, since a cluster needs its supernode to start.
 REMOVED: Final = {**SERVICE_REMOVED, "datagrams": "control goes by TCP alone, datagrams are gone"}
-
-
-def _parse_origin_rate(text: str) -> int:
-    """Far above what is given up as too slow. Raises ValueError."""
-    rate_bytes_s = parse_rate(text)
-    if 0 < rate_bytes_s < ORIGIN_RATE_MIN_BYTES_S:
-        raise ValueError("expected at least 64KiB/s, or 0 for no limit")
-    return rate_bytes_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,10 +101,10 @@ class SupernodeConfig(ServiceSettings):
         256 << 20,
         "limit of that file, bytes: 4 million leases; recording stops there",
     )
-    origin_rate_bytes_s: int = option(
-        _parse_origin_rate,
-        0,
-        "limit of what this supernode takes from each origin, for all nodes, bits or bytes a second; 0 for none",
+    preheat_rate: Rate = option(
+        at_least(64 << 10, "at least 64KiB/s, or 0 for no limit"),
+        Rate(),
+        "limit of what each node is sent of images that no client waits for, bits or bytes a second; 0 for none",
         reloadable=True,
     )
     origin_price: Price | None = option(

@@ -130,6 +130,6 @@ class UpstreamFetcher:
             cutter.write(offset, chunk)
 
         try:
-            reader.read(wanted, keep, fetch.cancel)
+            reader.read(wanted, self._origins.limits.paced(reader.host, keep), fetch.cancel)
         finally:
             cutter.close()

@@ -241,8 +241,9 @@ class PassThrough:
         cancel: Cancellation,
     ) -> None:
         """In a thread: read the body, which answers the first of these reads, and send it."""
+        sink = self._context.origins.limits.paced(reader.host, checked.write)
         for wanted in reads:
-            reader.read(wanted, checked.write, cancel, body)
+            reader.read(wanted, sink, cancel, body)
             body = None
         checked.finish()
 

@@ -11,6 +11,7 @@ import functools
 import importlib
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
+from peer.registry.limits import OriginLimits
 from peer.registry.queues import UpstreamQueues, ignore
 from proto.errors import RemoteError, UpstreamError, UpstreamKind
 
@@ -52,7 +53,7 @@ PLACES: Final[dict[str, Callable[[str], None]]] = {key: functools.partial(_check
 class Origins:
     """Safe to use from many threads. close() it in the end.
 
-    `queues` is where work at an upstream waits for its turn.
+    `queues` is where work at an upstream waits for its turn, `limits` how fast the bytes of blobs may come.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Origins:
 
         self.upstreams = upstreams
         self.queues = UpstreamQueues(on_queue)
+        self.limits = OriginLimits()
         self._on_request = on_request
         # All registries share connections and tokens.
         timeouts = OriginTimeouts(first_byte_s=first_byte_s, rate_min_bytes_s=rate_min_bytes_s)
@@ -124,5 +126,6 @@ class Origins:
 
     def close(self) -> None:
         """Join the threads, whose work was cancelled, and close idle connections."""
+        self.limits.set_rate(0)
         self.queues.close()
         self._registries.close()

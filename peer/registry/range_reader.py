@@ -70,6 +70,11 @@ class RangeReader:
         self._slices = slices
         self._manifest = manifest
 
+    @property
+    def host(self) -> str:
+        """The upstream's name."""
+        return self._origin.host
+
     def open(self, start: int, end: int | None, cancel: Cancellation) -> BlobBody:
         """One request for bytes [start, end). Raises UpstreamError and FetchCancelled."""
         whole = start == 0 and end == self._size_bytes

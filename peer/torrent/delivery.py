@@ -43,7 +43,7 @@ class TorrentDelivery(TorrentSwarms, SwarmEvents):
         self._count = count
         # Of this session's nodes, HOST:PORT.
         self._addresses: dict[int, str] = {}
-        rates = (config.upload_rate_bytes_s, config.download_rate_bytes_s)
+        rates = (config.upload_rate.now(), config.download_rate.now())
         limits = SessionLimits(config.upload_slots, CONNECTIONS_MAX, *rates)
         super().__init__(store, config.torrent_listen, limits, self)
 

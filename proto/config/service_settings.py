@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
+from proto.config.rates import Rate, at_least, parse_daily_rate
 from proto.config.settings import Settings, option
 from proto.config.upstream_sections import upstreams_of
 from proto.config.values import (
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from proto.config.values import HostPort
 
 GIB: Final = 1 << 30
+# Far above what is given up as too slow (origin_rate_min).
+ORIGIN_RATE_LEAST_BYTES_S: Final = 64 << 10
 # Options of earlier releases.
 SERVICE_REMOVED: Final = {
     "public_ttl": "permission_ttl is the one time for all that origins say of who may read; set it on all nodes alike",
@@ -81,8 +84,19 @@ class ServiceSettings(Settings):
         8 << 20,
         "how fast that reads, bits or bytes a second: 50 GiB in two hours, and no disk feels it",
     )
-    upload_rate_bytes_s: int = option(
-        parse_rate, 0, "limit of what is sent to peers, bits or bytes a second; 0 for none", reloadable=True
+    upload_rate: Rate = option(
+        parse_daily_rate,
+        Rate(),
+        "limit of what is sent to peers, bits or bytes a second; 0 for none. As with each rate here another may count "
+        "at hours of each day: 50MiB, 22:00-06:00 = 500MiB",
+        reloadable=True,
+    )
+    origin_rate: Rate = option(
+        at_least(ORIGIN_RATE_LEAST_BYTES_S, "at least 64KiB/s, or 0 for no limit"),
+        Rate(),
+        "limit of the blobs that this process takes from each origin, bits or bytes a second; 0 for none. The "
+        "supernode's is for all nodes, a peer's for what it asks itself",
+        reloadable=True,
     )
     upload_slots: int = option(
         within(parse_int, 1, math.inf, "at least 1"), 8, "transfers to peers at a time; more share one link no better"

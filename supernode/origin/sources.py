@@ -53,16 +53,12 @@ class OriginFetcher:
         settings: ReadSettings | None = None,
         windows: WindowSettings | None = None,
         on_contradiction: OnContradiction = lambda source, digest, error: None,
-        on_received: Callable[[str, int], None] = lambda upstream, size_bytes: None,
     ) -> None:
-        """`on_received` is told, after each chunk, from which upstream so many bytes came, and may wait.
-
-        `on_contradiction` hears, from any thread, of a source that did not give what it had said that it gives."""
+        """`on_contradiction` hears, from any thread, of a source that did not give what it had said that it gives."""
         self._origins = origins
         self._settings = settings or ReadSettings()
         self._windows = windows or WindowSettings()
         self._on_contradiction = on_contradiction
-        self._on_received = on_received
 
     def public_size(self, source: Source, digest: Digest, cancel: Cancellation) -> int | None:
         """The size of a blob that the source gives to anyone; None if it tells no size.
@@ -142,7 +138,7 @@ class OriginFetcher:
                 origin, source.repository, digest, size_bytes, self._settings, caller,
                 slices=True, manifest=source.manifest,
             )  # fmt: skip
-            fetch = BlobFetch(reader, book, self._paced(source.upstream, sink), self._windows, beside)
+            fetch = BlobFetch(reader, book, self._origins.limits.paced(reader.host, sink), self._windows, beside)
             try:
                 fetch.run(cancel)
             except UpstreamError as error:
@@ -158,10 +154,3 @@ class OriginFetcher:
             if not failures:
                 raise UpstreamError(f"blob {digest.short}: no source is known", UpstreamKind.UNKNOWN)
             raise failures[0]
-
-    def _paced(self, upstream: str, sink: Sink) -> Sink:
-        def paced(offset: int, chunk: Chunk) -> None:
-            sink(offset, chunk)
-            self._on_received(upstream, len(chunk))
-
-        return paced

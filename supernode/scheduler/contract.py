@@ -240,6 +240,13 @@ class SwarmVoided:
 
 
 @dataclass(frozen=True, slots=True)
+class PreheatRateSet:
+    """The operator's limit of what each node is sent of preheats from now on, bytes/s; 0.0: none."""
+
+    rate_bytes_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class SwarmClosed:
     """Nobody wants or holds it, or the shell evicted it: forget the swarm."""
 
@@ -271,6 +278,7 @@ Event = (
     | OriginHeadway
     | SwarmVoided
     | SwarmClosed
+    | PreheatRateSet
     | Wakeup
 )
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from supernode.scheduler import copies
 from supernode.scheduler.contract import SEED, GrantLease
 from supernode.scheduler.records import DOWN, UP
-from supernode.scheduler.rules import admission, first_copies, just_in_time, rack_copies
+from supernode.scheduler.rules import admission, first_copies, just_in_time, preheats, rack_copies
 
 if TYPE_CHECKING:
     from supernode.scheduler.records import Member, Node
@@ -25,6 +25,8 @@ def grant(state: State, member: Member, piece: int, source: Node) -> None:
         rack_copies.reserve(lease)
         copies.lease_out(member, piece)
     if not lease.inline:
+        if state.preheat_rate:
+            preheats.granted(state, lease)
         admission.take_slots(state, lease, beside=races)
         if first_copy:
             first_copies.granted(state, lease)

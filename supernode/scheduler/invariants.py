@@ -221,8 +221,8 @@ def _nobody_starves(state: State, plans: dict[int, OriginPlan]) -> None:
             for source_row in indices(state.up.room & swarm.holding & ~node.bit & ~node.blocked_sources):
                 source = state.at(source_row)
                 useful = swarm.members[source.peer].have & member.need
-                if swarm.number in state.preheats and preheats.pulling(state):
-                    # It waits for a pull.
+                if swarm.number in state.preheats and (preheats.pulling(state) or state.preheats_rest & node.bit):
+                    # It waits for a pull, or has had its share.
                     waits = bool(timed or state.fetches)
                     assert not useful or waits, f"nobody starves: {node.peer} could preheat from {source.peer}"
                     continue

@@ -30,6 +30,7 @@ from supernode.scheduler.rules import (
     late_transfers,
     link_rates,
     origin_fetches,
+    preheats,
     rack_copies,
 )
 from supernode.scheduler.settings import PACED_MIN, SchedulerSettings
@@ -91,6 +92,7 @@ class Scheduler:
             contract.OriginHeadway: self._origin_headway,
             contract.SwarmVoided: self._swarm_voided,
             contract.SwarmClosed: self._swarm_closed,
+            contract.PreheatRateSet: self._preheat_rate_set,
         }
 
     # --- the contract ----------------------------------------------------------------------------------------
@@ -178,6 +180,7 @@ class Scheduler:
             if source is not None:
                 state.unblock(node, source)
         rack_copies.end_wait(state, node)
+        preheats.end_rest(state, node)
         for link in (node.up, node.down):
             if link.blocked_until <= state.now:
                 link.blocked_until = 0.0
@@ -273,6 +276,9 @@ class Scheduler:
         state.inline_swarms -= swarm.inline
         state.largest_piece_bytes = max((other.layout.piece_size_bytes for other in state.swarms.values()), default=0)
         origin_fetches.review_preheats(state)
+
+    def _preheat_rate_set(self, event: contract.PreheatRateSet) -> None:
+        preheats.set_rate(self._state, max(0.0, event.rate_bytes_s))
 
     def _recovery_peer_returned(self, event: contract.RecoveryPeerReturned) -> None:
         swarm = self._swarm(event.swarm)

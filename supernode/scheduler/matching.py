@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from supernode.scheduler import selection
 from supernode.scheduler.masks import lowest
 from supernode.scheduler.records import SEED_BIT
-from supernode.scheduler.rules import first_copies, late_transfers, rack_copies
+from supernode.scheduler.rules import first_copies, late_transfers, preheats, rack_copies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +77,8 @@ def _to_receiver(state: State, node: Node) -> Iterator[Choice]:
     while node.down.has_room and node.wanting:
         choice = _best_for(state, node)
         if choice is None:
-            rack_copies.wait(state, node)
+            if not preheats.rests(state, node):
+                rack_copies.wait(state, node)
             return
         yield choice
 

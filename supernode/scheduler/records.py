@@ -279,6 +279,8 @@ class Node:
         self.failures: dict[int, int] = {}
         # Until when it waits for its rack; None while it is being served.
         self.rack_wait_until: float | None = None
+        # Until when what it was last sent of preheats fills its share.
+        self.preheats_from = 0.0
         # Nodes (mask) that it is not to fetch from for now, and nodes that are not to fetch from it.
         self.blocked_sources = 0
         self.blocked_receivers = 0

@@ -127,7 +127,7 @@ def _from_member(state: State, member: Member, receivers: int) -> Choice | None:
         useful &= _scarce(state, swarm)
     receivers = receivers & swarm.wanting if useful else 0
     if receivers and state.preheats:
-        receivers = preheats.partners(state, swarm, receivers) if preheats.partners(state, swarm, source.bit) else 0
+        receivers = preheats.receivers(state, swarm, receivers) if preheats.partners(state, swarm, source.bit) else 0
     if not receivers:
         return None
     if useful & swarm.asked:

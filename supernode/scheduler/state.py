@@ -91,6 +91,9 @@ class State:
         # -1 where that is to be found out anew in this event.
         self.preheats: dict[int, Swarm] = {}
         self.pulling = 0
+        # The limit of what a node is sent of preheats, bytes/s, 0.0 for none; nodes (mask) that have had their share.
+        self.preheat_rate = 0.0
+        self.preheats_rest = 0
         # Whether an origin is asked for any of the others; -1: the same.
         self.pull_fetches = 0
         self.leases: dict[int, Lease] = {}
@@ -137,6 +140,7 @@ class State:
             link.direction.forget(link)
         self.deprioritized &= clear
         self.rack_exempt &= clear
+        self.preheats_rest &= clear
         for place in node.places:
             left = self.places[place] & clear
             if left:

@@ -86,7 +86,7 @@ class TorrentTracker(PieceDelivery, SwarmEvents):
         self._identity = identity
         self._loop: asyncio.AbstractEventLoop | None = None
         self._tracked: dict[int, TrackedSwarm] = {}
-        limits = SessionLimits(config.upload_slots, SEED_CONNECTIONS_MAX, config.upload_rate_bytes_s)
+        limits = SessionLimits(config.upload_slots, SEED_CONNECTIONS_MAX, config.upload_rate.now())
         try:
             self._seeding = TorrentSwarms(store, config.torrent_listen, limits, self)
         except ConfigError as error:

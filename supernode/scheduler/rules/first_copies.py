@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def from_seed(state: State, receivers: int) -> Choice | None:
     """The seed's next first copy; it has room. Swarms as they were opened."""
     for swarm in preheats.in_order(state):
-        wanting = preheats.partners(state, swarm, swarm.wanting & receivers)
+        wanting = preheats.receivers(state, swarm, swarm.wanting & receivers)
         # Thousands of swarms may be open, of which hardly any has something for anybody: the cheap questions first.
         fresh = fresh_pieces(swarm) & swarm.needed_by_any if wanting and not swarm.inline else 0
         waiting = receivers_now(state, wanting) if fresh else 0

@@ -2,7 +2,8 @@
 
 A swarm is a preheat while nobody in it waits for a client. While somewhere a pull goes on, a node that pulls neither
 gets pieces of preheats nor sends any, everybody else serves pulls first, and no preheat is fetched from an origin
-beside a pull. Where nobody pulls, preheats are swarms like all others.
+beside a pull. Where nobody pulls, preheats are swarms like all others, but that a node is sent no more of them a second
+than the operator allows: after each piece it rests for as long as that takes at this rate.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING
 from supernode.scheduler import copies
 from supernode.scheduler.contract import SEED
 from supernode.scheduler.records import SEED_BIT
+from supernode.scheduler.timers import TimerKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from supernode.scheduler.records import Member, Node, Swarm
+    from supernode.scheduler.records import Lease, Member, Node, Swarm
     from supernode.scheduler.state import State
 
 
@@ -87,10 +89,12 @@ def in_order(state: State) -> Iterable[Swarm]:
 
 
 def wanting(state: State, node: Node) -> list[Member]:
-    """What is leased to the node: pulls; preheats where it has none."""
+    """What is leased to the node: pulls; preheats where it has none and does not rest."""
     if not state.preheats:
         return list(node.wanting.values())
     pulls = [member for member in node.wanting.values() if member.swarm.number not in state.preheats]
+    if state.preheats_rest & node.bit:
+        return pulls
     # What travels inline takes no link.
     return pulls if any(not member.swarm.inline for member in pulls) else list(node.wanting.values())
 
@@ -98,6 +102,44 @@ def wanting(state: State, node: Node) -> list[Member]:
 def partners(state: State, swarm: Swarm, nodes: int) -> int:
     """Those of the nodes that may send pieces of the swarm, or get them."""
     return nodes & ~pulling(state) if swarm.number in state.preheats else nodes
+
+
+def receivers(state: State, swarm: Swarm, nodes: int) -> int:
+    """Those of the nodes that may get pieces of the swarm now."""
+    return partners(state, swarm, nodes) & ~state.preheats_rest if swarm.number in state.preheats else nodes
+
+
+# --- the operator's rate -------------------------------------------------------------------------------------------
+
+
+def set_rate(state: State, rate: float) -> None:
+    """It counts from now on: who rests for the sake of another rate does so no longer."""
+    state.preheat_rate = rate
+    for node in state.nodes_of(state.preheats_rest):
+        node.preheats_from = state.now
+        node.down.wake()
+    state.preheats_rest = 0
+
+
+def granted(state: State, lease: Lease) -> None:
+    """There is a rate, and a piece is on its way: where it is a preheat's, its receiver rests."""
+    node = lease.receiver
+    if lease.member.swarm.number not in state.preheats or node is state.seed:
+        return
+    node.preheats_from = max(state.now, node.preheats_from) + lease.size_bytes / state.preheat_rate
+    state.preheats_rest |= node.bit
+    state.timers.set(node.preheats_from, TimerKind.NODE, node.peer)
+
+
+def rests(state: State, node: Node) -> bool:
+    """Whether all that it lacks is to come later."""
+    return bool(state.preheats_rest & node.bit) and node.wanting.keys() <= state.preheats.keys()
+
+
+def end_rest(state: State, node: Node) -> None:
+    """Its timer surfaced: it may be sent preheats again, if that was its time."""
+    if node.preheats_from <= state.now:
+        state.preheats_rest &= ~node.bit
 
 
 def pulls_are_fetched(state: State) -> bool:

@@ -198,6 +198,17 @@ async def test_a_reload_turns_sharing_off_and_on(tmp_path: Path, origin: FakeOri
 
 
 @pytest.mark.asyncio
+async def test_rates_are_those_of_the_hour_and_a_reload_changes_them(tmp_path: Path) -> None:
+    # Whatever the hour is.
+    day = ["--upload-rate", "1, 00:00-12:00 = 2MiB, 12:00-24:00 = 2MiB", "--origin-rate", "3MiB"]
+    async with running(config_of(tmp_path, *day)) as peer:
+        await asyncio.to_thread(wait_until, lambda: peer._rates == (2 << 20, 0, 3 << 20), "the rates")
+        await peer.reload(config_of(tmp_path, "--download-rate", "1MiB"))
+        assert peer._rates == (0, 1 << 20, 0)
+        assert (peer._upload._limiter.rate_bytes_s, peer._download_limiter.rate_bytes_s) == (0, 1 << 20)
+
+
+@pytest.mark.asyncio
 async def test_a_drained_node_serves_its_clients_and_no_other_node_until_that_is_undone(
     tmp_path: Path, origin: FakeOrigin
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.cluster.processes import WAIT_S
 from peer.downloader.contract import FetchUpstream, UpstreamEnded, UpstreamPiece
 from peer.node.origin_fetch import UpstreamFetcher
+from peer.registry.limits import OriginLimits
 from peer.registry.origins import Origins
 from peer.store.disk import DiskStore
 from proto.oci.upstreams import UpstreamTable
@@ -100,6 +101,14 @@ def test_a_whole_blob_is_one_plain_get(node: Node) -> None:
     assert node.received == len(CONTENT)
     assert run.handle.check_digest()
     run.handle.close()
+
+
+def test_what_this_node_fetches_counts_for_the_origins_rate(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[tuple[str, int]] = []
+    monkeypatch.setattr(OriginLimits, "received", lambda _, upstream, size_bytes: told.append((upstream, size_bytes)))
+    node.fetch(0b1111).handle.close()
+    assert {upstream for upstream, _ in told} == {node.origin.authority}
+    assert sum(size_bytes for _, size_bytes in told) == len(CONTENT)
 
 
 def test_only_missing_ranges_are_asked_for_from_the_reader_s_place_on(node: Node) -> None:

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.proxy.checked_body import WITHHELD_BYTES
 from peer.proxy.client_request import ProxyLimits
+from peer.registry.limits import OriginLimits
 from proto.ids import Digest
 from tests.support.fake_origin import Fault, fake_origin
 from tests.unit.peer.proxy.harness import Reply, Seen, running_mirror, scripted_origin
@@ -47,6 +48,19 @@ def test_a_private_blob_goes_through_with_the_clients_own_credential(pair: tuple
     # Counted after each write: the client may have the last one first.
     wait_until(lambda: mirror.counted("layercast_client_bytes_total", **{"from": "passthrough"}) == len(CONTENT))
     assert mirror.counted("layercast_bytes_total", source="passthrough") == len(CONTENT)
+
+
+def test_what_passes_through_counts_for_the_origins_rate(
+    pair: tuple[FakeOrigin, Mirror], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int]] = []
+    monkeypatch.setattr(OriginLimits, "received", lambda _, upstream, size_bytes: told.append((upstream, size_bytes)))
+    origin, mirror = pair
+    origin.token = "mine"
+    assert mirror.request(PATH, headers=[("Authorization", "Bearer mine")])[1] == CONTENT
+    # Told after each write: the client may have the last one first.
+    wait_until(lambda: sum(size_bytes for _, size_bytes in told) == len(CONTENT))
+    assert {upstream for upstream, _ in told} == {origin.authority}
 
 
 def test_a_refusal_is_the_origins_own_with_its_challenge(pair: tuple[FakeOrigin, Mirror]) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.registry.base import OtherSize
 from peer.registry.client import OriginHttp
+from peer.registry.limits import OriginLimits
 from peer.registry.origins import Origins
 from peer.registry.range_reader import ReadSettings
 from peer.registry.retry import RetrySettings
@@ -119,10 +120,12 @@ FAULTS = st.one_of(
 )
 
 
-def test_what_comes_is_told_by_its_upstream() -> None:
+def test_what_comes_is_told_by_its_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[tuple[str, int]] = []
     with fake_origin() as origin, origin_of(origin, windows=WINDOWS) as registry:
-        registry._on_received = lambda upstream, size_bytes: told.append((upstream, size_bytes))
+        monkeypatch.setattr(
+            OriginLimits, "received", lambda _, upstream, size_bytes: told.append((upstream, size_bytes))
+        )
         fetch(registry, origin.add(CONTENT), Received(), origin)
     assert {upstream for upstream, _ in told} == {origin.authority}
     assert sum(size_bytes for _, size_bytes in told) == len(CONTENT)

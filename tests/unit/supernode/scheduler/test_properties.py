@@ -122,6 +122,10 @@ class SchedulerUnderAnything(RuleBasedStateMachine):
         for swarm in (1, 2):
             self.tell(contract.PeerAnnounced(swarm, peer, 0, True, background=not ended or swarm == 2))
 
+    @rule(rate=st.sampled_from([0.0, 100.0, 1e6]))
+    def limit_preheats(self, rate: float) -> None:
+        self.tell(contract.PreheatRateSet(rate))
+
     @rule(swarm=swarms, peer=peers, asked=masks)
     def read_ranges(self, swarm: int, peer: int, asked: int) -> None:
         self.tell(contract.PiecesWanted(swarm, peer, asked))

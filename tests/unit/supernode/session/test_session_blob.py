@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.store.base import SignedHashes
+from proto.config.rates import Rate
 from proto.ids import Digest
 from proto.pieces import MIB, PieceLayout
 from proto.wire.messages import (
@@ -344,6 +345,14 @@ async def test_the_switch_refuses_and_a_reload_turns_it_on(tmp_path: Path, origi
         await supernode.reload(dataclasses.replace(supernode.config, p2p=True))
         await peer.announce(origin, digest)
         await peer.expect(SwarmOpened)
+
+
+async def test_a_preheats_rate_reaches_the_scheduler_and_a_reload_lifts_it(tmp_path: Path, origin: FakeOrigin) -> None:
+    async with running_supernode(tmp_path / "s", origin, "--preheat-rate", "00:00-12:00=1MiB,12:00-00:00=1MiB") as one:
+        scheduler = one._machine.inspect()
+        await asyncio.to_thread(wait_until, lambda: scheduler.preheat_rate == 1 << 20, "the rate")
+        await one.reload(dataclasses.replace(one.config, preheat_rate=Rate()))
+        await asyncio.to_thread(wait_until, lambda: scheduler.preheat_rate == 0, "no rate")
 
 
 async def test_a_pull_under_way_ends_well_when_sharing_is_switched_off(tmp_path: Path, origin: FakeOrigin) -> None:

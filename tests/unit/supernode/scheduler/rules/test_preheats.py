@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from supernode.scheduler import contract, copies
 from supernode.scheduler.contract import SEED, EndFetch, OriginEnded
-from tests.unit.supernode.scheduler.support import Playbook, fetched, mask, routes
+from tests.unit.supernode.scheduler.support import Playbook, fetched, grants, mask, only_grant, routes
 
 if TYPE_CHECKING:
     import pytest
@@ -152,3 +152,62 @@ def test_a_node_that_comes_to_a_preheat_has_not_all_others_looked_at(monkeypatch
     # By itself: whoever checks the machine looks at all.
     play.scheduler.handle(contract.PeerAnnounced(PREHEAT, 40, 0, True, background=True), play.now)
     assert len(looked) < len(others)
+
+
+# --- the operator's rate: pieces of 1,000 bytes, links of 1,000 bytes/s ---------------------------------------------
+
+
+def limited(rate: float, *peers: int) -> Playbook:
+    """A preheat that the seed holds, of which a node is sent so much a second."""
+    play = two_swarms("****", "****", *peers)
+    play.tell(contract.PreheatRateSet(rate))
+    return play
+
+
+def test_a_node_is_sent_one_piece_of_a_preheat_in_the_time_that_its_rate_gives() -> None:
+    play = limited(100.0, 1)
+    lease = only_grant(preheat(play, 1))
+    assert grants(play.stored(lease)) == []
+    play.wake_until(contract.GrantLease)
+    assert play.now == 10.0
+
+
+def test_a_rate_beyond_the_link_changes_nothing() -> None:
+    play = limited(1e6, 1)
+    lease = grants(preheat(play, 1))[0]
+    play.tell(contract.Wakeup(), after_s=0.1)
+    assert grants(play.stored(lease))
+
+
+def test_a_node_that_rests_is_sent_pulls() -> None:
+    play = limited(100.0, 1)
+    preheat(play, 1)
+    assert swarms_sent(play.want(1, swarm=PULL), to=1) == {PULL}
+
+
+def test_a_client_that_comes_ends_the_rest() -> None:
+    play = limited(100.0, 1)
+    play.stored(only_grant(preheat(play, 1)))
+    assert swarms_sent(play.want(1, "*", swarm=PREHEAT), to=1) == {PREHEAT}
+
+
+def test_each_node_has_its_own_share() -> None:
+    play = limited(100.0, 1, 2)
+    assert swarms_sent(preheat(play, 1), to=1) == {PREHEAT}
+    assert swarms_sent(preheat(play, 2), to=2) == {PREHEAT}
+
+
+def test_another_rate_counts_at_once() -> None:
+    play = limited(100.0, 1)
+    play.stored(only_grant(preheat(play, 1)))
+    assert swarms_sent(play.tell(contract.PreheatRateSet(0.0)), to=1) == {PREHEAT}
+
+
+def test_a_node_that_rests_does_not_give_up_its_rack_for_it() -> None:
+    play = Playbook()
+    play.join(1, 2, zone="r/z/1", rate=1000.0)
+    play.open("****", swarm=PREHEAT)
+    play.tell(contract.PreheatRateSet(10.0))
+    play.stored(only_grant(preheat(play, 1)))
+    play.tell(contract.Wakeup(), after_s=50.0)
+    assert play.scheduler.inspect().rack_exempt == 0

@@ -1,13 +1,18 @@
-"""How fast the supernode lets each origin send, for all its fetches together: the operator's limit (`origin_rate`).
+"""How fast this process lets each origin send, for all its reads together: the operator's limit (`origin_rate`).
 
-It knows bytes and names of upstreams alone. What nodes fetch with their clients' logins does not come by here.
+It knows bytes and names of upstreams alone. Manifests and questions are small, and do not come by here.
 """
 
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
 
 from peer.transport.rates import RateLimiter
+
+if TYPE_CHECKING:
+    from peer.registry.range_reader import Sink
+    from peer.store.base import Chunk
 
 
 class OriginLimits:
@@ -33,3 +38,12 @@ class OriginLimits:
             if limiter is None:
                 limiter = self._limiters[upstream] = RateLimiter(self._rate_bytes_s)
         limiter.take(size_bytes)
+
+    def paced(self, upstream: str, sink: Sink) -> Sink:
+        """The sink, which then waits after each chunk until more may come from there."""
+
+        def paced(offset: int, chunk: Chunk) -> None:
+            sink(offset, chunk)
+            self.received(upstream, len(chunk))
+
+        return paced

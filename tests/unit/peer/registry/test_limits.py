@@ -6,8 +6,8 @@ import threading
 from typing import TYPE_CHECKING
 
 from benchmarks.cluster.processes import WAIT_S
+from peer.registry.limits import OriginLimits
 from peer.transport.rates import RateLimiter
-from supernode.origin.limits import OriginLimits
 
 if TYPE_CHECKING:
     import pytest
