@@ -372,10 +372,9 @@ class DiskStore:
 
     def _reserve(self, digest: Digest, size_bytes: int, evicted: list[Digest]) -> None:
         """Evict until the blob fits; nothing is evicted when that would not be enough. Raises StoreFull."""
-        wanted = self._free_floor_bytes + size_bytes
         free = self._free_bytes() - self._promised_bytes()
-        if self._used_bytes + size_bytes <= self._size_limit_bytes and free >= wanted:
-            return  # as nearly always: a full store has thousands of blobs to look through
+        if self._fits(size_bytes, free):
+            return
         movable = self._movable()
         if self._lacks(movable, size_bytes, free):
             self._let_go_of_idle()
@@ -390,7 +389,7 @@ class DiskStore:
             )
             raise StoreFull(f"blob {digest.short} of {size_bytes} bytes does not fit {where}")
         for blob in movable:
-            if self._used_bytes + size_bytes <= self._size_limit_bytes and free >= wanted:
+            if self._fits(size_bytes, free):
                 return
             # Bytes held are freed, bytes still to come are promised no more.
             free += blob.layout.size_bytes
@@ -404,13 +403,18 @@ class DiskStore:
     def _room_is_to_come(self, size_bytes: int) -> bool:
         """Whether a blob of this size fits only once others are closed of which nothing more has to come."""
         free = self._free_bytes() - self._promised_bytes()
-        if not self._lacks(self._movable(), size_bytes, free):
+        if self._fits(size_bytes, free) or not self._lacks(self._movable(), size_bytes, free):
             return False
         self._let_go_of_idle()
         movable = self._movable()
         in_use = [blob for blob in self._blobs.values() if blob.pins and blob.digest not in self._kept]
         whole = [blob for blob in in_use if blob.held == blob.layout.full_mask]
         return bool(self._lacks(movable, size_bytes, free)) and not self._lacks(movable + whole, size_bytes, free)
+
+    def _fits(self, size_bytes: int, free_bytes: int) -> bool:
+        """Whether a new blob needs nobody's room, as nearly always: a full store has thousands to look through."""
+        within_limit = self._used_bytes + size_bytes <= self._size_limit_bytes
+        return within_limit and free_bytes >= self._free_floor_bytes + size_bytes
 
     def _lacks(self, movable: list[Blob], size_bytes: int, free_bytes: int) -> str:
         """Which bound a new blob of this size breaks even once these are evicted; empty if it fits."""

@@ -18,6 +18,7 @@ import fcntl
 import logging
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from peer.store.files import DIR_MODE, FILE_MODE, replace, sync
@@ -26,7 +27,6 @@ from proto.ids import HEX_LENGTHS, Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 SCHEMA: Final = 1
 _KINDS: Final = ("blobs", "partial", "meta")
@@ -98,14 +98,14 @@ class StoreRoot:
 
     def of(self, digest: Digest) -> BlobPaths:
         """The files of a blob, there or not."""
-        folder = f"{digest.algorithm}/{digest.hex[:2]}"
-        meta = self.root / "meta" / folder
+        # Each path is taken apart once: this is done for every small layer.
+        name = f"{digest.algorithm}/{digest.hex[:2]}/{digest.hex}"
         return BlobPaths(
-            complete=self.root / "blobs" / folder / digest.hex,
-            partial=self.root / "partial" / folder / digest.hex,
-            meta=meta / f"{digest.hex}.json",
-            hashes=meta / f"{digest.hex}.hashes",
-            held=meta / f"{digest.hex}.held",
+            complete=Path(f"{self.root}/blobs/{name}"),
+            partial=Path(f"{self.root}/partial/{name}"),
+            meta=Path(f"{self.root}/meta/{name}.json"),
+            hashes=Path(f"{self.root}/meta/{name}.hashes"),
+            held=Path(f"{self.root}/meta/{name}.held"),
         )
 
     def digests(self) -> Iterator[Digest]:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from peer.store.blob import Blob
+
 
 def open_store(root: Path, size_limit_bytes: int = 1 << 30, free_floor_bytes: int = 0) -> DiskStore:
     return DiskStore(root, size_limit_bytes=size_limit_bytes, free_floor_bytes=free_floor_bytes)
@@ -327,6 +329,17 @@ def test_a_blob_below_the_free_floor_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreFull, match="floor"):
         store.open(BLOB.digest, BLOB.layout)
     store.close()
+
+
+def test_a_blob_for_which_there_is_room_has_no_other_looked_at(
+    store: DiskStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def look(_: DiskStore) -> list[Blob]:
+        raise AssertionError
+
+    monkeypatch.setattr(DiskStore, "_movable", look)
+    small = some_blob(1_000)
+    store.open(small.digest, small.layout, waits_on=lambda: True).close()
 
 
 @pytest.mark.parametrize(("limit", "floor"), [(0, 0), (-1, 0), (1, -1)])
