@@ -12,7 +12,7 @@ import functools
 import types
 import typing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import msgpack
 
@@ -21,7 +21,7 @@ from proto.wire import messages
 from proto.wire.messages import Message, Source
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 # Large enough for the hashes and bitfield of 65,536 pieces; a frame beyond it is refused before decoding.
 FRAME_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -268,16 +268,17 @@ def frames(batch: list[Message]) -> Iterator[bytes]:
 
 def weight(message: Message) -> int:
     """About how many bytes the message takes on the wire and in memory; never less than on the wire."""
-    if isinstance(message, messages.Announce):
-        return 160 + 64 * len(message.sources) + len(message.held) + len(message.hashes)
-    if isinstance(message, messages.PieceHashes):
-        return 160 + len(message.hashes)
-    if isinstance(message, messages.InlineBlob):
-        return 64 + len(message.content)
-    if isinstance(message, messages.SwarmOpened):
-        return 512
-    if isinstance(message, messages.TorrentOpened):
-        return 64 + len(message.metainfo)
-    if isinstance(message, messages.Holders | messages.TorrentPeers):
-        return 64 + 9 * len(message.nodes)
-    return 128
+    own = _WEIGHTS.get(type(message))
+    return 128 if own is None else own(message)
+
+
+# Of messages that may be long.
+_WEIGHTS: Final[dict[type, Callable[[Any], int]]] = {
+    messages.Announce: lambda said: 160 + 64 * len(said.sources) + len(said.held) + len(said.hashes),
+    messages.PieceHashes: lambda said: 160 + len(said.hashes),
+    messages.InlineBlob: lambda said: 64 + len(said.content),
+    messages.SwarmOpened: lambda said: 512,
+    messages.TorrentOpened: lambda said: 64 + len(said.metainfo),
+    messages.Holders: lambda said: 64 + 9 * len(said.nodes),
+    messages.TorrentPeers: lambda said: 64 + 9 * len(said.nodes),
+}

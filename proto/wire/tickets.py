@@ -9,6 +9,7 @@ is ever logged. Each signed text starts with a label of its own, so that no sign
 from __future__ import annotations
 
 import base64
+import functools
 import os
 import struct
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ TICKET_LIFE_S: Final = 600.0
 TICKET_RENEW_S: Final = TICKET_LIFE_S / 2
 TICKET_BYTES_MAX: Final = 512
 
+# The supernode's key and those of nodes signed most of what is checked.
+_KEYS_KEPT: Final = 1024
 # What comes before the 32 bytes of an Ed25519 key in PKCS #8 (RFC 8410, section 7).
 _PKCS8_HEAD: Final = bytes.fromhex("302e020100300506032b657004220420")
 _TICKET = b"layercast ticket 1\0"
@@ -105,9 +108,15 @@ def _read_key(path: Path) -> bytes:
     return raw
 
 
+@functools.lru_cache(_KEYS_KEPT)
+def _public_key(raw: bytes) -> Ed25519PublicKey:
+    """Raises ValueError."""
+    return Ed25519PublicKey.from_public_bytes(raw)
+
+
 def _verify(public: bytes, signature: bytes, text: bytes, what: str) -> None:
     try:
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, text)
+        _public_key(public).verify(signature, text)
     except (InvalidSignature, ValueError):
         raise TicketInvalid(f"{what}: the signature does not match") from None
 
