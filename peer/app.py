@@ -76,7 +76,7 @@ if TYPE_CHECKING:
 
     from peer.config import PeerConfig
     from proto.ids import Digest
-    from proto.wire.messages import Challenge, Source
+    from proto.wire.messages import Challenge, Message, Source
 
 logger = logging.getLogger(__name__)
 
@@ -276,7 +276,7 @@ class Peer:
             ),
             workers,
             self.metrics,
-            send=lambda message: self._session.send(message) if self._session is not None else None,
+            send=self._say,
             hello=self._hello,
             on_fatal=self._fail,
             supernode_key=self._supernode_key,
@@ -289,6 +289,10 @@ class Peer:
         for close in (node.release, self._origins.close, workers.close):
             closing.callback(close)
         return node
+
+    def _say(self, message: Message, *, soon: bool = True) -> None:
+        if self._session is not None:
+            self._session.send(message, soon=soon)
 
     def _open_torrents(self) -> PieceDelivery:
         """From a thread, when a supernode has pieces carried that way. Raises ImportError, ConfigError."""

@@ -30,7 +30,7 @@ from peer.transport.delivery import DeliverySlot
 from proto.errors import TicketInvalid
 from proto.ids import PeerId, PeerName, peer_name
 from proto.runtime.driver import Driver
-from proto.wire.messages import Announce, Failed, Stored
+from proto.wire.messages import Announce, BlobChecked, Failed, Stored
 from proto.wire.tickets import check_hashes
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from peer.downloader import contract
     from peer.downloader.machine import Downloader
     from peer.metrics import Metrics
+    from peer.node.session import Send
     from peer.node.supernode_key import SupernodeKey
     from peer.node.workers import Workers
     from peer.store.base import SignedHashes
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+# So much later the downloader may hear that one of its limits is over, the least of which takes half a second.
+LOOK_S: Final = 0.02
 _LEASE_OUTCOMES: Final = {"cancelled": "cancelled", "timeout": "expired"}
 
 
@@ -64,7 +67,7 @@ class Node:
         workers: Workers,
         metrics: Metrics,
         *,
-        send: Callable[[Message], None],
+        send: Send,
         hello: Callable[[Challenge], Hello],
         on_fatal: Callable[[], None],
         supernode_key: SupernodeKey,
@@ -85,7 +88,7 @@ class Node:
         self._on_source = on_source
         self.private_bytes = private_bytes or PrivateBytes()
         self.machine = machine
-        self.driver: Driver[contract.Event, contract.Command] = Driver(machine, Wakeup(), self._failed)
+        self.driver: Driver[contract.Event, contract.Command] = Driver(machine, Wakeup(), self._failed, look_s=LOOK_S)
         self._blobs = OpenBlobs(workers, self.delivery, self.driver.post, self.driver.call_threadsafe)
         self.readers = Readers(self._blobs, workers, self.delivery, self.driver, machine, range_prefetch=range_prefetch)
         self._preheats = Preheats(self.readers, self.driver.post, self._send)
@@ -208,7 +211,8 @@ class Node:
         elif isinstance(message, Announce) and (span := self._workers.spans.parent(message.digest)) is not None:
             # What the supernode does for it is told below the request that waits.
             message = replace(message, trace=span.context)
-        self._send(message)
+        # That a blob is complete here ends what is repeated to us, and no more: it needs no frame of its own.
+        self._send(message, soon=not (isinstance(message, BlobChecked) and message.matches))
 
     # --- the store ---------------------------------------------------------------------------------------------
 

@@ -54,6 +54,8 @@ CLOSE_TIMEOUT_S: Final = 0.5
 OUTBOX_BYTES_MAX: Final = 64 * 1024 * 1024
 # Giving way to others after each frame would be a turn of the loop for each.
 MESSAGES_PER_TURN_MAX: Final = 64
+# What nobody waits for stays so long for a frame to leave with: a node that pulls sends some in that time.
+LINGER_S: Final = 0.1
 
 
 class SessionLost(Exception):
@@ -67,6 +69,12 @@ class SessionLost(Exception):
         self.pause_s = pause_s
         self.silent = silent
         self.crowded = crowded
+
+
+class Send(Protocol):
+    """How the rest of the node speaks to the supernode; see Session.send."""
+
+    def __call__(self, message: Message, *, soon: bool = True) -> None: ...
 
 
 class SessionOwner(Protocol):
@@ -123,6 +131,7 @@ class Session:
         self._jitter = jitter or (lambda: random.uniform(0.0, RECONNECT_JITTER_S))
         self._outbox = codec.Outbox()
         self._wake = asyncio.Event()
+        self._lingering: asyncio.TimerHandle | None = None
         # Whether messages can be sent now.
         self.is_open = self._was_open = False
         self._heard_s = 0.0
@@ -131,11 +140,18 @@ class Session:
         # Why there is no session; empty while there is one.
         self.problem = ""
 
-    def send(self, message: Message) -> None:
-        """Queue a message for the open session; without one it is dropped."""
+    def send(self, message: Message, *, soon: bool = True) -> None:
+        """Queue a message for the open session; without one it is dropped. Not `soon`: within LINGER_S."""
         if self.is_open:
             self._outbox.add(message)
-            self._wake.set()
+            if soon:
+                self._wake.set()
+            elif self._lingering is None:
+                self._lingering = asyncio.get_running_loop().call_later(LINGER_S, self._end_lingering)
+
+    def _end_lingering(self) -> None:
+        self._lingering = None
+        self._wake.set()
 
     async def run(self) -> None:
         """Connect, and again after each end, until cancelled."""

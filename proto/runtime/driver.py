@@ -36,16 +36,28 @@ class Driver(Generic[E, C]):
     read, and comes late for that reason alone.
 
     `on_fatal` is called once when the machine, or what carries out its commands, breaks: that is our own bug.
+
+    `look_s`: the machine is asked when it wants to be woken so long after an event, once for all that came by then. A
+    machine to which a moment more means nothing has the question for many turns at the price of one.
     """
 
-    def __init__(self, machine: Machine[E, C], wakeup: E, on_fatal: Callable[[BaseException | None], None]) -> None:
+    def __init__(
+        self,
+        machine: Machine[E, C],
+        wakeup: E,
+        on_fatal: Callable[[BaseException | None], None],
+        *,
+        look_s: float = 0.0,
+    ) -> None:
         self._machine = machine
         self._wakeup = wakeup
         self._on_fatal = on_fatal
+        self._look_s = look_s
         self._loop = asyncio.get_running_loop()
         self._inbox: deque[E] = deque()
         self._armed = False
         self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.TimerHandle | None = None
         # When the machine wants to be woken, in its time, and for how long that has stood still.
         self._due_s: float | None = None
         self._stood_s = 0.0
@@ -88,8 +100,9 @@ class Driver(Generic[E, C]):
     def close(self) -> None:
         """Nothing is handled any more."""
         self.closed = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._look):
+            if timer is not None:
+                timer.cancel()
 
     def fail(self, error: BaseException | None) -> None:
         """Something that cannot happen did: stop rather than go on with a broken picture."""
@@ -120,12 +133,29 @@ class Driver(Generic[E, C]):
                     continue
                 for command in self._machine.handle(event, now):
                     self._carry_out(command)
-            self._set_timer(now)
+            if self._look_s:
+                self._look_later(now)
+            else:
+                self._set_timer(now)
         except Exception as error:
             self.fail(error)
             return
         if self._inbox:
             self._arm()
+
+    def _look_later(self, now: float) -> None:
+        """The timer that is set stays meanwhile: one that is due too early does no harm."""
+        if self._look is None:
+            self._look = self._loop.call_later(self._look_s, self._look_now)
+            if self._due_s is None:
+                self._due_s = now + self._look_s
+
+    def _look_now(self) -> None:
+        self._look = None
+        try:
+            self._set_timer(self.now())
+        except Exception as error:
+            self.fail(error)
 
     def _set_timer(self, now: float) -> None:
         if self._timer is not None:

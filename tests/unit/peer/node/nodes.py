@@ -92,9 +92,9 @@ class RunningNode:
         proof = sign_hello(self.identity, challenge.nonce, challenge.supernode)
         return Hello(PROTOCOL_VERSION, self.identity.peer, "boot", proof, self.upload.address, "", 4, 4, 0, 0, "test")
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: Message, *, soon: bool = True) -> None:
         if self.session is not None:
-            self.session.send(message)
+            self.session.send(message, soon=soon)
 
     def _broke(self) -> None:
         self.fatal = True

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import wait_until
+from peer.downloader.contract import Send
 from peer.downloader.limits import Limits
 from peer.node.blobs import DigestMismatch
 from proto.ids import Digest
@@ -34,6 +35,20 @@ async def test_a_blob_comes_from_another_node_piece_by_piece(tmp_path: Path) -> 
         sample = node.metrics.registry.get_sample_value
         assert sample("layercast_bytes_total", {"source": "peer"}) == len(CONTENT)
         assert sample("layercast_leases_total", {"outcome": "stored"}) == 4
+
+
+@pytest.mark.asyncio
+async def test_that_a_blob_is_complete_needs_no_frame_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with scripted_supernode() as supernode, running_node(tmp_path / "a", supernode) as node:
+        assert node.session is not None
+        at_once = []
+        monkeypatch.setattr(node.session, "send", lambda message, *, soon: at_once.extend([message] if soon else []))
+        mismatch, stored = BlobChecked(SWARM, False), Stored(1, SWARM, 0, 0)
+        for message in (BlobChecked(SWARM, True), mismatch, stored):
+            node.shell.send(Send(message))
+        assert at_once == [mismatch, stored]
 
 
 @pytest.mark.asyncio

@@ -30,6 +30,7 @@ from proto.wire.messages import (
     Source,
     SwarmOpened,
     Voided,
+    Vouched,
 )
 
 if TYPE_CHECKING:
@@ -168,3 +169,7 @@ def test_what_is_to_be_here_before_a_client_comes_goes_to_the_keeper() -> None:
     preheat = Preheat(str(DIGEST), Source("registry.example", "app"), 1024)
     assert script.hears(preheat, Preheat("nonsense", preheat.source, 1)) == []
     assert script.given == [(DIGEST, preheat)]
+
+
+def test_that_the_supernode_compared_the_digest_is_nobody_s_news() -> None:
+    assert Script().hears(Vouched(SWARM)) == []

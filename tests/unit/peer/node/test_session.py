@@ -121,6 +121,32 @@ async def test_messages_of_one_turn_leave_in_one_frame_and_in_order() -> None:
 
 
 @pytest.mark.asyncio
+async def test_what_can_wait_leaves_with_the_next_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("peer.node.session.LINGER_S", 10 * WAIT_S)
+    owner = Owner()
+    async with scripted_supernode() as supernode, running(supernode, owner) as session:
+        supernode.ping_interval_s = 10 * WAIT_S
+        await owner.until(1)
+        before = supernode.frames
+        session.send(ReaderMoved(1, 0), soon=False)
+        for _ in range(20):
+            await asyncio.sleep(0)
+        session.send(ReaderMoved(1, 1))
+        await supernode.hears(ReaderMoved, 2)
+        assert supernode.frames - before == 1
+
+
+@pytest.mark.asyncio
+async def test_what_can_wait_leaves_by_itself_in_the_end() -> None:
+    owner = Owner()
+    async with scripted_supernode() as supernode, running(supernode, owner) as session:
+        supernode.ping_interval_s = 10 * WAIT_S
+        await owner.until(1)
+        session.send(ReaderMoved(1, 0), soon=False)
+        assert (await supernode.hears(ReaderMoved)).piece == 0
+
+
+@pytest.mark.asyncio
 async def test_what_the_supernode_says_arrives_in_order() -> None:
     owner = Owner()
     async with scripted_supernode() as supernode, running(supernode, owner):

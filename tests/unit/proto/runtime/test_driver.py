@@ -21,6 +21,7 @@ class Sleeper:
     def __init__(self) -> None:
         self.handled: dict[str, float] = {}
         self.told, self.woken = asyncio.Event(), asyncio.Event()
+        self.asked = 0
 
     def handle(self, event: str, now: float) -> list[str]:
         self.handled[event] = now
@@ -28,6 +29,7 @@ class Sleeper:
         return []
 
     def next_wakeup(self) -> float | None:
+        self.asked += 1
         return None if self.woken.is_set() else self.handled["first"] + FIRST_S
 
 
@@ -49,3 +51,28 @@ async def test_the_time_for_which_the_process_stood_still_does_not_pass_for_the_
     driving.close()
     assert machine.handled["said meanwhile"] - machine.handled["first"] == pytest.approx(FIRST_S)
     assert driving.now() < time.monotonic() - stood_s / 2
+
+
+@pytest.mark.asyncio
+async def test_a_machine_that_may_be_late_is_asked_once_for_many_turns_when_it_wants_to_be_woken() -> None:
+    machine = Sleeper()
+    driving: Driver[str, str] = Driver(machine, WAKEUP, lambda _: None, look_s=10 * WAIT_S)
+    driving.begin(lambda _: None)
+    for turn in range(20):
+        driving.post(f"event {turn}")
+        await asyncio.sleep(0)
+    driving.close()
+    assert len(machine.handled) > 1
+    assert machine.asked == 0
+
+
+@pytest.mark.asyncio
+async def test_a_machine_that_may_be_late_is_woken_all_the_same() -> None:
+    machine = Sleeper()
+    driving: Driver[str, str] = Driver(machine, WAKEUP, lambda _: None, look_s=FIRST_S)
+    driving.begin(lambda _: None)
+    driving.post("first")
+    async with asyncio.timeout(WAIT_S):
+        await machine.woken.wait()
+    driving.close()
+    assert machine.handled[WAKEUP] - machine.handled["first"] >= FIRST_S
