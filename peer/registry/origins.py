@@ -73,7 +73,8 @@ class Origins:
         gives the operator's for an upstream, another one where that is given which was just refused.
         """
         from peer.registry.client import OriginHttp
-        from peer.registry.registry_origin import RegistryClients
+        from peer.registry.registry_clients import RegistryClients
+        from peer.registry.registry_origin import RegistryOrigin
         from peer.registry.sockets import OriginTimeouts
 
         self.upstreams = upstreams
@@ -84,12 +85,13 @@ class Origins:
         timeouts = OriginTimeouts(first_byte_s=first_byte_s, rate_min_bytes_s=rate_min_bytes_s)
         http = http or OriginHttp(timeouts)
         self._registries = RegistryClients(upstreams, on_request, user_agent, self.queues, http, logins)
+        self._registry = functools.partial(RegistryOrigin, clients=self._registries)
 
     def of(self, upstream: UpstreamConfig) -> Origin:
         """The origin of a configured upstream."""
         if upstream.kind:
             return _kind(upstream.kind).open_origin(upstream, self._on_request)
-        return self._registries.origin(upstream)
+        return self._registry(upstream)
 
     def at(self, host: str) -> Origin:
         """The origin of that name. Raises UpstreamError (denied) where it is not on the allow-list."""
