@@ -14,6 +14,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
+from proto.bounded_dict import BoundedDict
 from proto.ids import Digest, PeerId, short_peer
 from proto.runtime.logs import LogLimit
 from proto.wire.messages import Keep, Preheat, Source
@@ -47,6 +48,8 @@ WISHES_MAX: Final = 2000
 TELLS_MAX: Final = 20_000
 # A node that has said nothing of any of its blobs by then does not know how.
 ANSWER_S: Final = 60.0
+# Blobs of nodes that went away with a wish, or never answered it.
+ADRIFT_MAX: Final = 10_000
 # What a registry told of may not be there yet: the pauses before it is asked again whether it is.
 YOUNG_S: Final = (0.1, 0.2, 0.4)
 _SILENT: Final = "it said nothing: its release does not know preheats, or its store is stuck"
@@ -85,6 +88,8 @@ class Execution:
         self._nodes_back_s = 0.0
         self._look_s = look_s
         self._look_due_s = 0.0
+        self._seen_unix_s = 0.0
+        self._is_broken = False
         self._on_ended = on_ended
         self._machine = Jobs(random.Random())
         self._inbox: asyncio.Queue[tuple[contract.Event, asyncio.Future[Job | None] | None]] = asyncio.Queue()
@@ -97,6 +102,8 @@ class Execution:
         self._wished: dict[tuple[PeerId, str], int] = {}
         # When a node was first told of something that it has not answered.
         self._told_s: dict[PeerId, float] = {}
+        # What nodes may still fetch that are not awaited: they are told once they are there, and no job wishes it.
+        self._adrift: BoundedDict[tuple[PeerId, str], JobBlob] = BoundedDict(ADRIFT_MAX)
         self._private: set[tuple[int, int]] = set()
         # One for each blob of each node, should all be gone at once.
         self._failures = LogLimit()
@@ -119,6 +126,10 @@ class Execution:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if not self._is_broken:
+            with contextlib.suppress(StateError):
+                for saved in self._machine.close():
+                    await self._state.save_job(saved)
 
     # --- whoever wishes, and asks ----------------------------------------------------------------------------------
 
@@ -210,8 +221,9 @@ class Execution:
                 self._look_due_s = loop.time() + self._look_s
             if not is_look_due and not self._inbox.empty():
                 return self._inbox.get_nowait()
-            due = self._machine.next_wakeup()
-            if due is not None and due <= self._clock():
+            due, now = self._machine.next_wakeup(), self._clock()
+            is_set_back, self._seen_unix_s = now < self._seen_unix_s, now
+            if due is not None and (due <= now or is_set_back):
                 return contract.Wakeup(), None
             wait_s = self._look_due_s - loop.time()
             wait_s = wait_s if due is None else min(wait_s, due - self._clock())
@@ -302,6 +314,7 @@ class Execution:
         """How far nodes are, as the control knows; and who is gone, or does not know what is wished."""
         self._send_wishes()
         self._tell_kept()
+        self._tell_adrift()
         if not self._looked:
             self._looked.extend(self._waiting)
         for _ in range(min(LOOKS_MAX, len(self._looked))):
@@ -333,10 +346,24 @@ class Execution:
             if session is not None and job.is_kept:
                 session.send(_preheat(blob, private=job.private))
 
+    def _tell_adrift(self) -> None:
+        """Nodes that are there again: what no job wishes any more of what they went away with."""
+        back = [key for key in self._adrift if self._nodes.session_of(key[0]) is not None]
+        if not back:
+            return
+        wished = {blob.digest for job in self.jobs if job.is_kept or not job.is_over for blob in job.blobs}
+        for peer, digest in back:
+            session = self._nodes.session_of(peer)
+            if (peer, digest) in self._waiting:
+                del self._adrift[peer, digest]
+            elif session is not None and digest not in wished:
+                session.send(_preheat(self._adrift.pop((peer, digest)), wanted=False))
+
     def _look_at(self, peer: PeerId, digest: str, waiting: dict[tuple[int, int], JobBlob]) -> None:
         session = self._nodes.session_of(peer)
         if session is None:
             self._told_s.pop(peer, None)
+            self._adrift[peer, digest] = next(iter(waiting.values()))
             self._blob_ended(peer, digest, _GONE)
             return
         if self._wished.get((peer, digest), session.node) != session.node:
@@ -346,6 +373,7 @@ class Execution:
         if Digest.parse(digest) in session.announced:
             self._told_s.pop(peer, None)
         elif self._clock() - self._told_s.get(peer, self._clock()) > ANSWER_S:
+            self._adrift[peer, digest] = next(iter(waiting.values()))
             self._blob_ended(peer, digest, _SILENT)
             return
         held_bytes = self._held_bytes(session.node, Digest.parse(digest))
@@ -380,7 +408,9 @@ class Execution:
             self._moved.pop((peer, digest), None)
             self._wished.pop((peer, digest), None)
             session = self._nodes.session_of(peer)
-            if session is not None and digest not in kept:
+            if session is None:
+                self._adrift[peer, digest] = blob
+            elif digest not in kept:
                 session.send(_preheat(blob, wanted=False))
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
@@ -391,6 +421,7 @@ class Execution:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
+            self._is_broken = True
             self._on_fatal(error)
 
 

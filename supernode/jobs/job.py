@@ -75,11 +75,12 @@ class JobBlob:
 @dataclass(slots=True)
 class NodePart:
     """How far one node is. `left`: held bytes by the digest of each blob that has not ended; `error` of the first that
-    failed.
+    failed. `news_bytes`: came since that last counted as progress of the job.
     """
 
     left: dict[str, int]
     done_bytes: int = 0
+    news_bytes: int = 0
     error: str = ""
 
     @property

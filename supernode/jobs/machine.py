@@ -1,7 +1,7 @@
 """What becomes of jobs: which is worked on, which is tried again and when, which has failed for good. Pure.
 
 `now` is in Unix seconds and may step back; randomness comes in from outside. What was under way when the process ended
-is begun again, and that attempt is not counted: what nodes hold by then need not come again.
+is begun again at once. That attempt counts, since the job may be what ended it, unless the end was in order.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from supernode.jobs.contract import Command, Event
     from supernode.jobs.job import Wish
+    from supernode.state.base import SavedJob
 
 # Worked on at a time: each may be an image for all nodes.
 ACTIVE_MAX: Final = 4
@@ -39,10 +40,15 @@ BACKOFF_MAX_S: Final = 600.0
 BACKOFF_JITTER: Final = 0.2
 # A registry that wants to be left alone for longer is not believed.
 RETRY_AFTER_MAX_S: Final = 3600.0
-# An attempt of which nothing came for so long has failed: pulls come first, and may take long.
+# An attempt of which nothing came for so long has failed: pulls come first, and may take long. What a node brings
+# counts once it is this part of the image: one that trickles keeps an attempt for two days at most.
 STALL_S: Final = 900.0
-# Blobs of one job, times nodes: each of them is looked after.
-PARTS_MAX: Final = 1_000_000
+STEP_PART: Final = 1 / 200
+# Blobs of one job, times nodes: each of them is looked after, and takes half a KiB. So many that have not ended of all
+# jobs that are worked on.
+PARTS_MAX: Final = 200_000
+# Before a job is looked at again for which there is no room among them.
+PARTS_PAUSE_S: Final = 60.0
 
 
 class Jobs:
@@ -55,6 +61,7 @@ class Jobs:
         self._open: dict[int, Job] = {}
         self.last_number = 0
         self._out: list[Command] = []
+        self._now = now
         for job in sorted(saved, key=lambda one: one.number):
             self.jobs[job.number] = job
             self.last_number = job.number
@@ -62,7 +69,8 @@ class Jobs:
                 self._open[job.number] = job
             if job.is_active:
                 job.state, job.retry_unix_s = JobState.WAITING, now
-                job.attempts = max(0, job.attempts - 1)
+            # The clock may have been set back since.
+            job.retry_unix_s = min(job.retry_unix_s, max(now + RETRY_AFTER_MAX_S, job.wish.after_unix_s or 0.0))
 
     def is_full(self, wish: Wish) -> bool:
         """No other job like it is taken."""
@@ -71,6 +79,7 @@ class Jobs:
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take one event; the commands are to be carried out in order."""
+        self._note_time(now)
         match event:
             case contract.Submitted():
                 self._submitted(event, now)
@@ -110,6 +119,14 @@ class Jobs:
                 times.append(max(job.retry_unix_s, room_unix_s))
         return min(times, default=None)
 
+    def close(self) -> list[SavedJob]:
+        """The process ends in order: what is to be saved, so that the attempts that this cuts off do not count."""
+        active = [job for job in self._open.values() if job.is_active]
+        for job in active:
+            job.attempts -= 1
+            job.state, job.retry_unix_s = JobState.WAITING, self._now
+        return [job.saved() for job in active]
+
     # --- from the first to the last ------------------------------------------------------------------------------
 
     def _submitted(self, event: contract.Submitted, now: float) -> None:
@@ -137,9 +154,13 @@ class Jobs:
         job = self._attempt(event.job, event.attempt, JobState.RESOLVING)
         if job is None:
             return
-        if len(event.nodes) * len(event.blobs) > PARTS_MAX:
-            message = f"{len(event.blobs)} blobs for {len(event.nodes)} nodes: more than {PARTS_MAX}; name a zone"
-            self._failed(job, message, now, lasting=True)
+        parts = len(event.nodes) * len(event.blobs)
+        if parts > PARTS_MAX:
+            what = f"{len(event.blobs)} blobs for {len(event.nodes)} nodes are more than the {PARTS_MAX} of a job"
+            self._failed(job, f"{what}: preheat zone by zone (--to), or fewer platforms", now, lasting=True)
+            return
+        if parts + self._parts_left() > PARTS_MAX:
+            self._put_off(job, "it waits until others have brought more: there are too many nodes and blobs", now)
             return
         if job.wish.keep and not self._keep(job, event, now):
             self._failed(job, f"more than {KEPT_BLOBS_MAX} blobs would be kept: drop some", now, lasting=True)
@@ -179,8 +200,9 @@ class Jobs:
         job = self._attempt(event.job, event.attempt, JobState.RUNNING)
         part = None if job is None else job.nodes.get(event.node)
         if job is not None and part is not None and event.digest in part.left:
-            if event.held_bytes > part.left[event.digest]:
-                job.moved_unix_s = now
+            part.news_bytes += event.held_bytes - part.left[event.digest]
+            if part.news_bytes > 0 and part.news_bytes >= STEP_PART * job.size_bytes:
+                job.moved_unix_s, part.news_bytes = now, 0
             part.left[event.digest] = event.held_bytes
 
     def _blob_ended(self, event: contract.BlobEnded, now: float) -> None:
@@ -219,6 +241,13 @@ class Jobs:
         delay_s *= 1.0 + BACKOFF_JITTER * (2.0 * self._rng.random() - 1.0)
         job.state, job.error = JobState.WAITING, message
         job.retry_unix_s = now + max(delay_s, min(at_least_s, RETRY_AFTER_MAX_S))
+        self._out.append(Save(job.saved()))
+
+    def _put_off(self, job: Job, message: str, now: float) -> None:
+        """It is looked at again later, and this was no attempt."""
+        self._stop(job)
+        job.attempts -= 1
+        job.state, job.error, job.retry_unix_s = JobState.WAITING, message, now + PARTS_PAUSE_S
         self._out.append(Save(job.saved()))
 
     def _cancel(self, event: contract.CancelWanted, now: float) -> None:
@@ -262,9 +291,16 @@ class Jobs:
                         part.error = part.error or "nothing came any more"
                 job.sum_up()
                 self._failed(job, f"nothing came for {STALL_S:g} s", now)
-            elif job.is_active and now < job.moved_unix_s:
-                # The clock was set back.
-                job.moved_unix_s = now
+            elif job.state is JobState.WAITING and job.attempts >= ATTEMPTS_MAX:
+                self._end(job, JobState.FAILED, f"the supernode ended during the last of {ATTEMPTS_MAX} attempts", now)
+
+    def _note_time(self, now: float) -> None:
+        """Where the clock was set back, what waits for a while waits no longer for that; an operator's time stays."""
+        back_s, self._now = self._now - now, now
+        if back_s > 0.0:
+            for job in self._open.values():
+                job.moved_unix_s = min(job.moved_unix_s, now)
+                job.retry_unix_s = max(job.retry_unix_s - back_s, job.wish.after_unix_s or 0.0)
 
     # --- look-ups ------------------------------------------------------------------------------------------------
 
@@ -272,6 +308,10 @@ class Jobs:
         """The job, if this is what it is at."""
         job = self.jobs.get(number)
         return job if job is not None and (job.attempts, job.state) == (attempt, state) else None
+
+    def _parts_left(self) -> int:
+        """Of all jobs."""
+        return sum(len(part.left) for job in self._open.values() for part in job.nodes.values())
 
     def _room_unix_s(self) -> float | None:
         """From when on another may be worked on, if nothing comes until then of those that are; None: once one ends."""

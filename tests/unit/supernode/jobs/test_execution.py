@@ -193,6 +193,23 @@ async def test_a_node_that_is_gone_has_failed(tmp_path: Path, origin: FakeOrigin
         await until(lambda: "not connected any more" in job.error)
 
 
+async def test_a_node_that_was_away_when_its_job_was_cancelled_is_told_on_its_return(
+    tmp_path: Path, origin: FakeOrigin
+) -> None:
+    image = image_at(origin, 100)
+    async with running_supernode(tmp_path, origin, *NOW) as supernode:
+        async with BarePeer.connected(supernode) as peer:
+            job = await supernode.jobs.submit(Wish(image.name))
+            for _ in image.content:
+                assert (await peer.expect(Preheat)).wanted
+        await until(lambda: "not connected any more" in job.error)
+        await supernode.jobs.cancel(job.number)
+        async with BarePeer.connected(supernode, peer.identity) as again:
+            told = [await again.expect(Preheat) for _ in image.content]
+    assert not any(each.wanted for each in told)
+    assert {each.digest for each in told} == set(map(str, image.content))
+
+
 async def test_a_node_that_comes_back_at_once_is_told_again(tmp_path: Path, origin: FakeOrigin) -> None:
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
@@ -283,8 +300,25 @@ async def test_a_job_goes_on_after_a_restart(tmp_path: Path, origin: FakeOrigin)
         await peer.expect(Preheat)
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
         (job,) = supernode.jobs.jobs
-        await until(lambda: job.state in (JobState.RUNNING, JobState.WAITING))
-        assert job.wish == Wish(image.name)
+        await peer.expect(Preheat)
+        assert (job.wish, job.attempts) == (Wish(image.name), 1)
+
+
+async def test_a_job_does_not_wait_for_a_clock_that_was_set_back(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("supernode.jobs.machine.BACKOFF_S", 0.5)
+    image, back_s = image_at(origin, 100), [0.0]
+    async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
+        monkeypatch.setattr(supernode.jobs, "_clock", lambda: time.time() - back_s[0])
+        job = await supernode.jobs.submit(Wish(image.name))
+        for _ in image.content:
+            await peer.send(PreheatEnded((await peer.expect(Preheat)).digest, "store", "it is full"))
+        await until(lambda: job.state is JobState.WAITING or job.attempts == 2)
+        back_s[0] = 10_000.0
+        for _ in image.content:
+            await peer.send(PreheatEnded((await peer.expect(Preheat)).digest))
+        assert (await ended(supernode, job)).state is JobState.DONE
 
 
 async def test_three_nodes_have_an_image_before_clients_come_and_the_origin_sends_it_once(

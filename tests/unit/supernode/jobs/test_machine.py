@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -32,15 +33,15 @@ from supernode.jobs.machine import (
     BACKOFF_S,
     HISTORY_MAX,
     PARTS_MAX,
+    PARTS_PAUSE_S,
     QUIET_MAX,
     QUIET_S,
+    RETRY_AFTER_MAX_S,
     STALL_S,
     Jobs,
 )
 
 if TYPE_CHECKING:
-    import pytest
-
     from supernode.jobs.contract import Command, Event
 
 WISH = Wish("registry.example/app:1", ("linux/amd64",))
@@ -112,8 +113,20 @@ def test_more_blobs_of_nodes_than_can_be_looked_after_fail_at_once() -> None:
     desk = Desk()
     job = desk.submit()
     commands = desk.resolve(job, tuple(map(str, range(PARTS_MAX // len(BLOBS) + 1))))
-    assert (job.state, "name a zone" in job.error) == (JobState.FAILED, True)
+    assert (job.state, "zone by zone" in job.error) == (JobState.FAILED, True)
     assert not any(isinstance(command, Fetch) for command in commands)
+
+
+def test_a_job_waits_while_others_are_to_bring_all_that_can_be_looked_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "PARTS_MAX", 5)
+    desk = Desk()
+    first, second = desk.submit(), desk.submit()
+    desk.resolve(first)
+    assert not any(isinstance(command, Fetch) for command in desk.resolve(second))
+    assert (second.state, second.attempts) == (JobState.WAITING, 0)
+    desk.end(first, "n1")
+    desk.tell(Wakeup(), after_s=PARTS_PAUSE_S)
+    assert Fetch(2, 1, ("n1",), BLOBS) in desk.resolve(second, ("n1",))
 
 
 def test_what_a_node_holds_is_told_blob_by_blob() -> None:
@@ -183,6 +196,40 @@ def test_an_attempt_of_which_nothing_comes_fails() -> None:
     desk.tell(BlobMoved(1, 1, "n1", "sha256:a", 40), after_s=STALL_S / 2)
     assert Stop(1, 1) not in desk.tell(Wakeup(), after_s=STALL_S / 2 + 1)
     assert Stop(1, 1) in desk.wake()
+    assert job.state is JobState.WAITING
+
+
+def test_a_node_that_trickles_keeps_no_attempt_without_end() -> None:
+    desk = Desk()
+    job = desk.submit()
+    blobs = (JobBlob("sha256:a", 1_000_000, "registry.example", "app"),)
+    desk.tell(Resolved(job.number, job.attempts, "sha256:top", blobs, NODES))
+    tellings = 0
+    while job.state is JobState.RUNNING:
+        tellings += 1
+        desk.tell(BlobMoved(1, 1, "n1", "sha256:a", tellings), after_s=STALL_S / 3)
+        desk.tell(Wakeup())
+    assert (job.state, tellings) == (JobState.WAITING, 3)
+
+
+def test_a_slow_node_that_gets_on_keeps_its_attempt() -> None:
+    desk = Desk()
+    job = desk.submit()
+    blobs = (JobBlob("sha256:a", 1_000_000, "registry.example", "app"),)
+    desk.tell(Resolved(job.number, job.attempts, "sha256:top", blobs, NODES))
+    for tellings in range(1, 1_000):
+        desk.tell(BlobMoved(1, 1, "n1", "sha256:a", 1_000 * tellings), after_s=STALL_S / 6)
+        desk.tell(Wakeup())
+    assert job.state is JobState.RUNNING
+
+
+def test_what_came_before_and_was_lost_counts_once() -> None:
+    desk = Desk()
+    job = desk.submit()
+    desk.resolve(job)
+    for held_bytes in (100, 0, 100, 0, 100):
+        desk.tell(BlobMoved(1, 1, "n1", "sha256:a", held_bytes), after_s=STALL_S / 4)
+        desk.tell(Wakeup())
     assert job.state is JobState.WAITING
 
 
@@ -261,11 +308,46 @@ def test_a_job_that_ends_at_an_earlier_time_than_those_before_is_not_forgotten_a
     assert desk.jobs.jobs[ended.number].is_over
 
 
-def test_after_a_restart_a_job_goes_on_and_the_attempt_that_was_cut_off_does_not_count() -> None:
+def test_after_an_end_in_order_a_job_goes_on_and_the_attempt_that_was_cut_off_does_not_count() -> None:
     desk = Desk()
     desk.resolve(desk.submit())
+    for saved in desk.jobs.close():
+        desk.saved[saved.number] = saved.text
     desk.restart()
     assert Resolve(1, 1, WISH) in desk.tell(Wakeup())
+
+
+def test_a_job_during_which_the_process_ends_each_time_has_failed() -> None:
+    desk = Desk()
+    desk.submit()
+    for attempt in range(2, ATTEMPTS_MAX + 1):
+        desk.restart()
+        assert Resolve(1, attempt, WISH) in desk.tell(Wakeup())
+    desk.restart()
+    desk.tell(Wakeup())
+    (job,) = desk.jobs.jobs.values()
+    assert (job.state, "the supernode ended" in job.error) == (JobState.FAILED, True)
+
+
+def test_a_clock_that_is_set_back_makes_no_job_wait_for_longer() -> None:
+    desk = Desk()
+    job, later = desk.submit(), desk.submit(Wish("registry.example/app:1", after_unix_s=5000.0))
+    desk.tell(ResolveFailed(1, 1, "down"))
+    wait_s = job.retry_unix_s - desk.now
+    desk.tell(Wakeup(), after_s=-900.0)
+    assert job.retry_unix_s - desk.now == pytest.approx(wait_s)
+    assert later.retry_unix_s == 5000.0
+
+
+def test_a_clock_that_was_set_back_meanwhile_makes_no_job_wait_for_days() -> None:
+    desk = Desk()
+    desk.submit()
+    desk.now += 1e6
+    desk.tell(ResolveFailed(1, 1, "down"))
+    desk.now -= 1e6
+    desk.restart()
+    (job,) = desk.jobs.jobs.values()
+    assert job.retry_unix_s <= desk.now + RETRY_AFTER_MAX_S
 
 
 def test_after_a_restart_what_was_over_is_over_and_no_number_is_given_twice() -> None:
