@@ -6,6 +6,7 @@ import asyncio
 import gc
 import importlib
 import logging
+import mimetypes
 import os
 import signal
 from typing import TYPE_CHECKING, Final, Protocol, TypeVar
@@ -55,16 +56,19 @@ def serve(make: Callable[[C], Service[C]], config: C, settings: Callable[[], C])
 
 
 def import_aiohttp() -> None:
-    """Import it before any thread runs, and without the machine's certificates.
+    """Import it before any thread runs, and without the machine's certificates and its table of file types.
 
     While it is imported it makes two TLS contexts, which reads every certificate twice: a sixth of a peer's start. Who
     connects with TLS here makes a context of its own (peer.node.session, peer.registry), so those two are never used.
+    Its server reads what the ends of files' names mean, a thousand lines where they are there. It serves no files here.
     """
     before = os.environ.get(_CERTIFICATES_VARIABLE)
     os.environ[_CERTIFICATES_VARIABLE] = os.devnull
+    tables, mimetypes.knownfiles = mimetypes.knownfiles, []
     try:
-        importlib.import_module("aiohttp")
+        importlib.import_module("aiohttp.web")
     finally:
+        mimetypes.knownfiles = tables
         if before is None:
             del os.environ[_CERTIFICATES_VARIABLE]
         else:

@@ -67,3 +67,14 @@ def test_aiohttp_is_imported_without_reading_certificates() -> None:
         "assert os.environ['SSL_CERT_FILE'] == 'as it was'"
     )
     assert "aiohttp" in imported_by(code)
+
+
+def test_aiohttp_is_imported_without_reading_tables_of_file_types() -> None:
+    code = (
+        "import mimetypes; seen = []; known = mimetypes.knownfiles = ['/dev/null']\n"
+        "mimetypes.MimeTypes.read = lambda self, file, strict=True: seen.append(file)\n"
+        "from proto.runtime.service import import_aiohttp; import_aiohttp()\n"
+        "assert mimetypes.inited and seen == [], seen\n"
+        "assert mimetypes.knownfiles is known"
+    )
+    assert "aiohttp.web" in imported_by(code)
