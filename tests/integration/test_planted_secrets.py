@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import secrets
 import tarfile
 from typing import TYPE_CHECKING
@@ -9,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.image import make_random_image
+from benchmarks.cluster.namespaces import batch, inside, remove_namespaces
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
 from peer.cli.main import main
@@ -60,6 +63,12 @@ class Secrets:
 
 @pytest.fixture
 def planted(tmp_path: Path, image: Image) -> Iterator[tuple[Secrets, list[str]]]:
+    with planting(tmp_path, image) as (secret, flags):
+        yield secret, flags
+
+
+@contextlib.contextmanager
+def planting(tmp_path: Path, image: Image) -> Iterator[tuple[Secrets, list[str]]]:
     """With the flags of the supernode, which has the operator's login."""
     passwords = {user: secrets.token_urlsafe(24) for user in (CLIENT, OPERATOR)}
     signer = Authority(tmp_path).issue(["token.test"])
@@ -121,12 +130,25 @@ def support_bundle(folder: Path, cluster: Cluster) -> bytes:
         return b"\n".join(part.read() for part in parts if part is not None)
 
 
-def test_no_credential_goes_to_the_supernode_or_another_node(
-    tmp_path: Path, planted: tuple[Secrets, list[str]]
-) -> None:
+@pytest.fixture
+def quiet_network() -> Iterator[str]:
+    """The name of a network namespace with nothing but a loopback, over which no other test's bytes go."""
+    name = f"layercast-planted-{os.getpid()}"
+    batch("ip", [f"netns add {name}"])
+    batch("ip", ["link set lo up"], name)
+    yield name
+    remove_namespaces([name])
+
+
+@pytest.mark.client("ip", "nsenter")
+def test_no_credential_goes_to_the_supernode_or_another_node(tmp_path: Path, image: Image, quiet_network: str) -> None:
+    inside(quiet_network, lambda: look_at_the_wire(tmp_path, image))
+
+
+def look_at_the_wire(tmp_path: Path, image: Image) -> None:
     """Without certificates, so that all that they tell each other can be read."""
-    secret, flags = planted
     with (
+        planting(tmp_path, image) as (secret, flags),
         Wire() as wire,
         Cluster(
             tmp_path, secret.registry.address, supernode_flags=[*flags, "--open"], peer_flags=[*flags[:4], "--open"]

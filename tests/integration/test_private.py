@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks.cluster.counting_proxy import CountingProxy
 from benchmarks.cluster.image import Image, make_random_image
+from benchmarks.cluster.processes import wait_until
 from benchmarks.cluster.registry import Registry
 from benchmarks.cluster.services import Cluster
 from tests.support.clients_table import BY_PASSWORD, MIRROR
@@ -112,6 +113,8 @@ def test_what_is_kept_is_as_private_after_a_restart(tmp_path: Path, locked: Regi
         peer = cluster.add_peer()
         target = blob_target(image.layers[-1].digest, PRIVATE)
         assert get(peer.proxy, target, headers=basic_authorization()).complete
+        # Its client has the last byte before the disk has it.
+        wait_until(lambda: peer.metrics().value("layercast_swarms_open") == 0, "the blob is complete")
         peer.kill()
         peer.start()
         assert_refused_as_by_the_origin(peer, locked, target)

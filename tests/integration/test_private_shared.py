@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,12 +17,14 @@ from benchmarks.cluster.services import Cluster
 from peer.cli.main import main
 from peer.registry.base import IDENTITY_TOKEN
 from tests.support.passwords import PASSWORD, USER, basic_authorization, password_auth
+from tests.support.planted import places
 from tests.support.pullers import Answer, blob_target, get
 from tests.support.tls import Authority
 from tests.support.tokens import TokenServer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from benchmarks.cluster.image import Image
     from benchmarks.cluster.services import Peer, Service
@@ -72,12 +73,10 @@ def assert_sent_once(origin: CountingProxy, image: Image) -> None:
 
 def assert_secret_nowhere(services: list[Service]) -> None:
     """In no file, log, argument or environment of theirs."""
-    for service in services:
-        process = Path("/proc") / str(service.process.pid)
-        told = ["\n".join(service.process.log()).encode()]
-        told += [(process / name).read_bytes() for name in ("cmdline", "environ")]
-        told += [path.read_bytes() for path in service.data_dir.rglob("*") if path.is_file()]
-        assert not [text for text in told for secret in (PASSWORD, ENCODED) if secret.encode() in text]
+    told = [(service.name, place, text) for service in services for place, text in places(service)]
+    assert [
+        (name, place) for name, place, text in told for secret in (PASSWORD, ENCODED) if secret.encode() in text
+    ] == []
 
 
 def assert_refused(peer: Peer, image: Image) -> None:

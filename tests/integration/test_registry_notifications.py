@@ -41,7 +41,7 @@ def test_a_push_is_read_by_its_tag_with_its_digest(tmp_path: Path, release: int)
     with HttpServer(handler) as server, Registry(tmp_path / "registry", executable=executable) as registry:
         registry.stop()
         url = f"http://127.0.0.1:{server.port}/"
-        registry.endpoints = [{"name": "us", "url": url, "timeout": "5s", "threshold": 5, "backoff": "200ms"}]
+        registry.endpoints = [{"name": "us", "url": url, "timeout": "60s", "threshold": 5, "backoff": "200ms"}]
         registry.start()
         (tmp_path / "image").mkdir()
         digest = registry.push(make_random_image(tmp_path / "image", (2000,), seed=1), "team/app", "v1")

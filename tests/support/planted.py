@@ -77,7 +77,10 @@ def _differences(content: bytes) -> bytes:
 
 
 class Wire:
-    """What goes over loopback while it is open, by the two ports of a connection's direction. Needs root."""
+    """What goes over loopback while it is open, by the two ports of a connection's direction. Needs root.
+
+    Of the caller's network namespace, which should be the test's own: the kernel drops what is not taken in time.
+    """
 
     def __init__(self) -> None:
         self._flows: defaultdict[tuple[int, int], bytearray] = defaultdict(bytearray)

@@ -33,7 +33,7 @@ WAYS: Final = (PLAIN, WHOLE, ENCODED, UNSATISFIED, LOGIN, PAGE)
 _SECRET: Final = "known to the registry and its CDN"
 # Of a private blob's repository, see RedirectingRegistry.
 PRIVATE: Final = "private/"
-_LIFE_S: Final = 600
+LIFE_S: Final = 600
 _BLOB: Final = re.compile(r"/v2/(?P<repository>.+)/blobs/(?P<digest>sha256:[0-9a-f]{64})")
 # Like object stores it takes no credential beside the signature.
 _SIGNED: Final = f"""
@@ -65,7 +65,7 @@ class SignedCdn(Closing):
 
     def __init__(self, folder: Path) -> None:
         self._root = folder / "files"
-        self.life_s = _LIFE_S
+        self.life_s = LIFE_S
         for way in WAYS:
             (self._root / way / "blobs").mkdir(parents=True)
         self._running = contextlib.ExitStack()
