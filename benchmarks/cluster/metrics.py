@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from benchmarks.cluster.processes import WAIT_S
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -49,7 +51,7 @@ def parse(text: str) -> Metrics:
     )
 
 
-def http_get(address: str, path: str, timeout_s: float = 10.0) -> tuple[int, bytes]:
+def http_get(address: str, path: str, timeout_s: float = WAIT_S) -> tuple[int, bytes]:
     """GET `path` at HOST:PORT; status and body."""
     connection = http.client.HTTPConnection(address, timeout=timeout_s)
     try:
@@ -60,7 +62,7 @@ def http_get(address: str, path: str, timeout_s: float = 10.0) -> tuple[int, byt
         connection.close()
 
 
-def scrape(address: str, timeout_s: float = 10.0) -> Metrics:
+def scrape(address: str, timeout_s: float = WAIT_S) -> Metrics:
     """The metrics of the service whose status address is HOST:PORT."""
     status, body = http_get(address, "/metrics", timeout_s)
     if status != 200:

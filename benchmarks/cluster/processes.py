@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 LOG_LINES_MAX: Final = 2000
-# For what must come: far beyond what a busy machine takes, since it costs nothing while things go well.
-WAIT_S: Final = 60.0
-STOP_TIMEOUT_S: Final = 30.0
+# For what must come: far beyond what a busy machine takes, since it costs nothing while things go well. At 30 runnable
+# programs a core the start of one of ours, 2 s of work, takes a minute.
+WAIT_S: Final = 120.0
+STOP_TIMEOUT_S: Final = WAIT_S
 _IF_STILL_OURS: Final = 'test "$PPID" = "$0" && exec "$@"'
 _KEY_VALUE: Final = re.compile(r"(\w+)=(\S+)")
 

@@ -13,19 +13,18 @@ import json
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from benchmarks.cluster.closing import Closing
 from benchmarks.cluster.counting_proxy import Address, CountingProxy
 from benchmarks.cluster.faults import Fault
 from benchmarks.cluster.helper import Helper
 from benchmarks.cluster.ledger import Exchange, Ledger
+from benchmarks.cluster.processes import WAIT_S
 from proto.errors import LocalError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_ANSWER_TIMEOUT_S: Final = 30.0
 
 
 class CountingProxyProcess(Closing):
@@ -87,9 +86,9 @@ class CountingProxyProcess(Closing):
             return self._answer()
 
     def _answer(self) -> object:
-        message = self._helper.receive(_ANSWER_TIMEOUT_S)
+        message = self._helper.receive(WAIT_S)
         if message is None:
-            raise LocalError(f"the counting proxy did not answer within {_ANSWER_TIMEOUT_S:g} s")
+            raise LocalError(f"the counting proxy did not answer within {WAIT_S:g} s")
         return message["answer"]
 
 

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Final
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from benchmarks.cluster.closing import Closing
+from benchmarks.cluster.processes import WAIT_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
     from benchmarks.cluster.image import Image
 
-_TIMEOUT_S: Final = 60.0
 _SEND_BYTES: Final = 1 << 18
 
 
@@ -41,9 +41,7 @@ class RegistryWriter(Closing):
     ) -> None:
         self._base_url = base_url
         self._headers = dict(headers or {})
-        self._connection = http.client.HTTPConnection(
-            urlsplit(base_url).netloc, timeout=_TIMEOUT_S, blocksize=_SEND_BYTES
-        )
+        self._connection = http.client.HTTPConnection(urlsplit(base_url).netloc, timeout=WAIT_S, blocksize=_SEND_BYTES)
 
     def close(self) -> None:
         self._connection.close()

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 # SIGTERM must end all within 5 s; what has not ended by then is killed.
 END_TIMEOUT_S: Final = 4.5
-READY_TIMEOUT_S: Final = 30.0
+# A full store is looked through first, and the machine may be busy; nobody waits for one that says why it ends.
+READY_TIMEOUT_S: Final = 120.0
 _BACKOFF_FIRST_S: Final = 0.5
 _BACKOFF_MAX_S: Final = 30.0
 # A program that ran this long was well: its next restart is quick again.

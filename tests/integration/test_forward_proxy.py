@@ -112,8 +112,8 @@ def test_curl_sees_the_registry_by_the_nodes_certificate_and_nothing_else_by_it(
     ca = node.peer.data_dir / "interception" / "ca.pem"
 
     def curl(*words: str) -> str:
-        argv = [program("curl"), "-sS", "--max-time", "20", "--proxy", node.peer.proxy_url, "--cacert", str(ca), *words]
-        return run(argv, netns=node.client.name, env=clean_environment(), timeout_s=60.0).stdout
+        argv = [program("curl"), "-sS", "--proxy", node.peer.proxy_url, "--cacert", str(ca), *words]
+        return run(argv, netns=node.client.name, env=clean_environment()).stdout
 
     digest = image.layers[0].digest
     head = curl("-o", "/dev/null", "-D", "-", f"https://{HOST}/v2/library/random/blobs/{digest}")
@@ -133,10 +133,10 @@ def test_nothing_on_the_node_or_beside_it_is_reached_through_its_proxy(secure: S
             "169.254.169.254:443",
             "example.com:22",
         ]
-        argv = [program("curl"), "-sS", "--max-time", "20", "--proxy", node.peer.proxy_url, "--insecure"]
+        argv = [program("curl"), "-sS", "--proxy", node.peer.proxy_url, "--insecure"]
         for target in targets:
             with pytest.raises(ProcessError, match="response 403"):
-                run([*argv, f"https://{target}/"], netns=node.client.name, env=clean_environment(), timeout_s=60.0)
+                run([*argv, f"https://{target}/"], netns=node.client.name, env=clean_environment())
         listener.settimeout(0)
         with pytest.raises(BlockingIOError):
             listener.accept()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 # How long what a test stopped may take to be gone: a thread that ends, a child to be reaped, a socket to close.
-GRACE_S: Final = 15.0
+GRACE_S: Final = 60.0
 _POLL_S: Final = 0.02
 
 # Threads and children that live as long as the interpreter once something has needed them.

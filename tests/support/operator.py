@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from typing import TYPE_CHECKING
 
+from benchmarks.cluster.processes import WAIT_S
 from benchmarks.cluster.services import script
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 def layercast(service: Service, *words: str) -> subprocess.CompletedProcess[str]:
     """The operator's command, on the node."""
     argv = [str(script("layercast")), *words, "--data-dir", str(service.data_dir)]
-    return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=60)
+    return subprocess.run(argv, check=False, capture_output=True, text=True, timeout=WAIT_S)
 
 
 def evicts(service: Service, digest: str) -> bool:

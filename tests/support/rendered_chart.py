@@ -17,7 +17,7 @@ _VALUES: Final = Path(__file__).parent / "chart_values"
 VARIANTS: Final = sorted(path.stem for path in _VALUES.glob("*.yaml"))
 # Of Kubernetes: the oldest that the chart takes, and what clusters run.
 RELEASES: Final = ("1.27", "1.33", "1.36")
-_TIMEOUT_S: Final = 60.0
+_TIMEOUT_S: Final = 300.0
 
 Manifest = dict[str, Any]
 
