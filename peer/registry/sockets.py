@@ -52,14 +52,16 @@ _PROBES_AT: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class OriginTimeouts:
-    """`connect_s` covers TCP and, once more, TLS. `read_s` is the longest silence within a body.
+    """`connect_s` covers TCP, `tls_s` its handshake. `read_s` is the longest silence within a body.
 
+    Who answers by TCP is there: the handshake has as long as Go gives it, by which clients reach registries directly.
     Slow is not dead: registries that scan an image before they send it take a minute for the first byte. So the head
     and the body's first byte have `first_byte_s` each. After that a body must come at `rate_min_bytes_s` over each
     FLOOR_S that are spent waiting for it.
     """
 
     connect_s: float = 5.0
+    tls_s: float = 10.0
     first_byte_s: float = 120.0
     read_s: float = 10.0
     rate_min_bytes_s: int = 1024
@@ -176,7 +178,7 @@ def _start_tls(
     cancel: Cancellation,
 ) -> socket.socket:
     with origin_errors(endpoint, cancel, "TLS"):
-        sock.settimeout(timeouts.connect_s)
+        sock.settimeout(timeouts.tls_s)
         secured = context.wrap_socket(sock, server_hostname=endpoint.host, do_handshake_on_connect=False)
         # wrap_socket moved the descriptor into a new object: the one to shut down from now on.
         cancel.detach(sock)

@@ -89,6 +89,8 @@ class Podman(_ContainersTool):
 
     def __init__(self, mirrors: Sequence[Mirror], *, netns: str | None = None, partial: bool = False) -> None:
         super().__init__(mirrors, netns=netns)
+        # What it told of each layer that it pulled, or could not pull, in part.
+        self.told_of_parts: list[str] = []
         self._driver = "overlay" if partial else "vfs"
         if partial:
             file = self.directory / "storage.conf"
@@ -105,8 +107,10 @@ class Podman(_ContainersTool):
     def pull(self, reference: str, timeout_s: float = 120.0) -> str:
         """Pull an image to the end; its id (hex digest of its config)."""
         policy = self.directory / "policy.json"
-        output = self.run("pull", "--quiet", "--signature-policy", policy, reference, timeout_s=timeout_s)
-        return output.split()[-1]
+        argv = self.command("--log-level", "debug", "pull", "--quiet", "--signature-policy", policy, reference)
+        done = run(argv, netns=self._netns, env=self.environment, timeout_s=timeout_s)
+        self.told_of_parts += [line for line in done.stderr.splitlines() if "partial blob" in line]
+        return done.stdout.split()[-1]
 
     def file_digests(self, reference: str) -> dict[str, str]:
         """Path to sha256 of each regular file of the image, as unpacked."""

@@ -60,7 +60,7 @@ class Reader:
 
 @contextlib.contextmanager
 def reading(*origins: FakeOrigin, read_s: float = WAIT_S) -> Iterator[Reader]:
-    http = OriginHttp(OriginTimeouts(connect_s=WAIT_S, read_s=read_s))
+    http = OriginHttp(OriginTimeouts(connect_s=WAIT_S, tls_s=WAIT_S, read_s=read_s))
     with contextlib.closing(Reader([origin.upstream for origin in origins], http)) as reader:
         yield reader
 

@@ -7,6 +7,7 @@ import dataclasses
 import socket
 import ssl
 import threading
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -70,7 +71,7 @@ def get(http: OriginHttp, endpoint: Endpoint) -> bytes:
 
 @pytest.fixture
 def http() -> Iterator[OriginHttp]:
-    opened = OriginHttp(OriginTimeouts(connect_s=WAIT_S, read_s=WAIT_S))
+    opened = OriginHttp(OriginTimeouts(connect_s=WAIT_S, tls_s=WAIT_S, read_s=WAIT_S))
     yield opened
     opened.close()
 
@@ -115,6 +116,24 @@ def test_an_https_origin_is_reached_through_a_tunnel_with_the_proxys_own_passwor
     assert heads[0].startswith(b"CONNECT registry.example:443 HTTP/1.1\r\n")
     assert b"Proxy-Authorization: Basic dXNlcjpwQHNz\r\n" in heads[0]
     assert b"Proxy-Authorization" not in heads[1]
+
+
+def test_a_handshake_may_take_longer_than_a_connection(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    context = authority.issue(["127.0.0.1"]).server_context()
+    http = OriginHttp(OriginTimeouts(connect_s=0.2, tls_s=WAIT_S))
+
+    def server(sock: socket.socket) -> None:
+        # Longer than a connection may take, which stands already.
+        time.sleep(0.3)
+        with context.wrap_socket(sock, server_side=True) as secured:
+            read_head(secured)
+            secured.sendall(ANSWER)
+
+    with serving(server) as port, contextlib.closing(http):
+        address = f"127.0.0.1:{port}"
+        upstream = UpstreamConfig(address, f"https://{address}", ca_file=authority.certificate_file)
+        assert get(http, upstream_endpoint(upstream, anonymous=True)) == b"ok"
 
 
 def test_a_tunnel_that_is_refused_is_unavailable(http: OriginHttp) -> None:

@@ -94,7 +94,7 @@ def origin_of(
     *origins: FakeOrigin, windows: WindowSettings = ONE_STREAM, retry: RetrySettings = PATIENT, read_s: float = WAIT_S
 ) -> Iterator[OriginFetcher]:
     table = UpstreamTable.build(sections=[origin.upstream for origin in origins])
-    http = OriginHttp(OriginTimeouts(connect_s=WAIT_S, read_s=read_s))
+    http = OriginHttp(OriginTimeouts(connect_s=WAIT_S, tls_s=WAIT_S, read_s=read_s))
     with contextlib.closing(Origins(lambda: table, http=http)) as known:
         yield OriginFetcher(known, ReadSettings(retry=retry), windows)
 
