@@ -9,24 +9,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from peer.registry.queues import Work
 from peer.transport.base import FetchOutcome, PieceFetch, PieceSource, Transport
-from peer.transport.cancellation import Cancellation, FetchCancelled
-from proto.errors import BlobInUse, LayercastError, LocalError, PieceCorrupt, UpstreamError
-from proto.pieces import PieceLayout, indices, mask_of, runs
+from proto.errors import BlobInUse, LayercastError, LocalError, UpstreamError
+from proto.pieces import PieceLayout, indices, runs
 from proto.runtime.traces import Span, Traces
 from proto.wire.messages import FetchReason
 from supernode.control.open_swarm import SeedBlob
-from supernode.gathered_blob import UNLEASED, GatheredBlob
+from supernode.gathered_blob import UNLEASED
 from supernode.origin.rate import OriginRate
 from supernode.origin.sources import is_refusal
+from supernode.seed_fetch import READ_BACK_BYTES_MAX, SeedFetch, SeedFetcher, read_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,31 +33,14 @@ if TYPE_CHECKING:
 
     from peer.registry.queues import UpstreamQueues
     from peer.store.base import BlobHandle, BlobStore
+    from peer.transport.cancellation import Cancellation
     from proto.ids import Digest, PeerId, PeerName
-    from proto.wire.messages import Source
     from supernode.control.claims import Offer
     from supernode.control.open_swarm import OpenSwarm
     from supernode.control.verification import Verification
     from supernode.scheduler.contract import GrantLease
+    from supernode.seed_fetch import BringPieces
     from supernode.signer import IdentitySigner
-
-    OnPiece = Callable[[int, bytes], None]
-
-    class OriginFetch(Protocol):
-        """Blocking: brings the pieces of a mask into the store (supernode.origin.sources.OriginFetcher.fetch)."""
-
-        def __call__(
-            self,
-            handle: BlobHandle,
-            sources: tuple[Source, ...],
-            pieces: int,
-            on_piece: OnPiece,
-            cancel: Cancellation,
-            on_bytes: Callable[[], None],
-            *,
-            private: bool = False,
-        ) -> None: ...
-
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +48,6 @@ logger = logging.getLogger(__name__)
 # fell silent, for longer: where the network is cut they all do, and what is on its way would be asked for again.
 UNWANTED_S: Final = 10.0
 UNWANTED_SILENT_S: Final = 60.0
-# How often it is told that bytes come from an origin.
-TELL_MOVED_S: Final = 0.1
 # So long a blob that is opened waits for what is left of an earlier swarm of it, and for room that others leave.
 LEAVING_S: Final = 2.0
 LOOK_S: Final = 0.05
@@ -77,44 +56,6 @@ STORE_THREADS: Final = 4
 CHECK_THREADS: Final = 2
 # A piece at a rate that is worth waiting for; a probe is in nobody's way.
 PROBE_DEADLINE_S: Final = 30.0
-# A blob up to this size is read back whole, for InlineBlob.
-READ_BACK_BYTES_MAX: Final = 64 * 1024
-
-
-@dataclass(slots=True)
-class _OriginFetch:
-    """A fetch that waits for its turn or runs."""
-
-    digest: Digest
-    sources: tuple[Source, ...]
-    pieces: int
-    read_back: bool
-    offers: dict[int, tuple[Offer, ...]]
-    private: bool
-    # Members that it has turns of.
-    askers: set[PeerName]
-    cancel: Cancellation = field(default_factory=Cancellation)
-    # It ends after the piece in hand.
-    ending: bool = False
-    begun: bool = False
-    turn: Future[None] | None = None
-    told_moved_s: float = float("-inf")
-
-    @property
-    def upstream(self) -> str:
-        """In whose queue it waits."""
-        return self.sources[0].upstream if self.sources else ""
-
-    def piece_came(self) -> None:
-        """A piece is in the store: it may have been waited for with that."""
-        if self.ending:
-            self.cancel.cancel()
-
-    def end(self) -> None:
-        """Now, wherever it is."""
-        self.cancel.cancel()
-        if self.turn is not None:
-            self.turn.cancel()
 
 
 class Seed:
@@ -124,7 +65,7 @@ class Seed:
         self,
         store: BlobStore,
         transport: Transport,
-        fetch: OriginFetch,
+        bring: BringPieces,
         queues: UpstreamQueues,
         signer: IdentitySigner,
         folder: Path,
@@ -132,9 +73,7 @@ class Seed:
     ) -> None:
         self._traces = traces or Traces()
         self._store = store
-        self._folder = folder
         self._transport = transport
-        self._fetch = fetch
         self._queues = queues
         self._signer = signer
         self._loop = asyncio.get_running_loop()
@@ -142,12 +81,13 @@ class Seed:
         self._lock = threading.Lock()
         self._closing = False
         self.origin_rate: Final = OriginRate()
+        self._fetcher = SeedFetcher(self._begin, bring, self._tell, self.origin_rate, transport, signer, folder)
         self._pins: dict[Digest, BlobHandle] = {}
         # What is to be pinned: threads may run in another order than their work was submitted.
         self._wanted: set[Digest] = set()
         # Whose fetches end soon, as nobody wants them; the loop's own.
         self._ending: dict[Digest, asyncio.TimerHandle] = {}
-        self._fetches: dict[int, _OriginFetch] = {}
+        self._fetches: dict[int, SeedFetch] = {}
         # What is under way to let go of a blob.
         self._leaving: dict[Digest, set[Future[None]]] = {}
         self._store_threads = ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store")
@@ -196,7 +136,7 @@ class Seed:
                 end = position + (last - first + 1) * 32
                 hashes.append((first, joined[position:end]))
                 position = end
-            content = _read_back(handle) if held == handle.layout.full_mask else None
+            content = read_back(handle) if held == handle.layout.full_mask else None
             return SeedBlob(handle.layout, held, handle.complete, tuple(hashes), content)
         finally:
             handle.close()
@@ -283,9 +223,7 @@ class Seed:
     ) -> None:
         """See SeedWork. It waits in the queue of its first source, where no other upstream's fetches are."""
         askers = swarm.all_wanting
-        fetch = _OriginFetch(
-            swarm.digest, swarm.fetch_sources, pieces, swarm.inline, offers, swarm.private, set(askers)
-        )
+        fetch = SeedFetch(swarm.digest, swarm.fetch_sources, pieces, swarm.inline, offers, swarm.private, set(askers))
         number, upstream = swarm.number, fetch.upstream
         span = Span()
         if self._traces.on and swarm.trace:
@@ -296,7 +234,7 @@ class Seed:
             self._tell(lambda events: events.origin_began(fetch_id, number))
             error: LayercastError | None
             try:
-                error = self._fetch_pieces(swarm, fetch)
+                error = self._fetcher.run(swarm, fetch)
             except Exception:
                 # Our own bug: logged loudly, but whoever waits for the end must hear of it.
                 logger.exception("origin_fetch_failed digest=%s", swarm.digest.short)
@@ -324,84 +262,6 @@ class Seed:
                 self._queues.also_ask(Work.FETCH, upstream, fetch.turn, other)
         # Given up before its turn came.
         fetch.turn.add_done_callback(lambda turn: ended(LocalError("cancelled")) if turn.cancelled() else None)
-
-    def _fetch_pieces(self, swarm: OpenSwarm, fetch: _OriginFetch) -> LayercastError | None:
-        started_s, digest = time.monotonic(), swarm.digest
-        try:
-            fetch.cancel.check()
-            handle = self._begin(swarm, fetch.cancel)
-        except FetchCancelled:
-            return LocalError("cancelled")
-        except LocalError as error:
-            logger.error("store_refused digest=%s error=%s", digest.short, error)
-            return error
-
-        def stored(piece: int, piece_hash: bytes) -> None:
-            content = _read_back(handle) if fetch.read_back else None
-            self._tell(lambda events: events.seed_stored(swarm.number, piece, piece_hash, content))
-            fetch.piece_came()
-
-        def came() -> None:
-            # Streams of one fetch may both tell it: no harm.
-            now = time.monotonic()
-            if now - fetch.told_moved_s >= TELL_MOVED_S:
-                fetch.told_moved_s = now
-                self._tell(lambda events: events.origin_moved(swarm.number))
-
-        try:
-            pieces = fetch.pieces & ~mask_of(fetch.offers)
-            if pieces:
-                self._ask_origin(handle, fetch, pieces, stored, came)
-            if fetch.offers:
-                self._take_offered(handle, fetch, stored, came)
-        except FetchCancelled:
-            return LocalError("cancelled")
-        except (UpstreamError, LocalError) as error:
-            logger.warning("origin_fetch_failed digest=%s error=%s", digest.short, error)
-            return error
-        finally:
-            handle.close()
-        logger.info("origin_fetch_done digest=%s elapsed_s=%.3f", digest.short, time.monotonic() - started_s)
-        return None
-
-    def _ask_origin(
-        self, handle: BlobHandle, fetch: _OriginFetch, pieces: int, stored: OnPiece, came: Callable[[], None]
-    ) -> None:
-        """Bring these pieces from the origin. Raises UpstreamError, LocalError, FetchCancelled."""
-        first_s = 0.0
-
-        def chunk_came() -> None:
-            nonlocal first_s
-            first_s = first_s or time.monotonic()
-            came()
-
-        self._fetch(handle, fetch.sources, pieces, stored, fetch.cancel, chunk_came, private=fetch.private)
-        layout = handle.layout
-        size_bytes = min(layout.size_bytes, pieces.bit_count() * layout.piece_size_bytes)
-        self.origin_rate.came(size_bytes, time.monotonic() - first_s)
-
-    def _take_offered(self, handle: BlobHandle, fetch: _OriginFetch, stored: OnPiece, came: Callable[[], None]) -> None:
-        """Bring what members offer, and from the origin what they do not give; store it if the whole is the blob.
-
-        If not, the origin is asked for all of it, and the bytes of each member are compared with its.
-        """
-        left = fetch.pieces & mask_of(fetch.offers)
-        try:
-            with contextlib.closing(GatheredBlob(handle, fetch.offers, self._folder)) as gathered:
-                gathered.bring(self._transport, self._signer.ticket(handle.digest, self._signer.peer), fetch.cancel)
-                given = mask_of(gathered.given)
-                if rest := left & ~given:
-                    self._ask_origin(handle, fetch, rest, stored, came)
-                whole = given | handle.held == handle.layout.full_mask
-                matches = gathered.matches(fetch.cancel) if given and whole else None
-                refused = frozenset(gathered.refused)
-                self._tell(lambda events: events.offers_tried(handle.digest, gathered.given, refused, matches))
-                for piece in indices(given & ~handle.held) if matches else ():
-                    _copy(gathered, handle, piece, stored)
-        except (LocalError, PieceCorrupt) as error:
-            logger.warning("offers_not_used digest=%s error=%s", handle.digest.short, error)
-        if left := left & ~handle.held:
-            self._ask_origin(handle, fetch, left, stored, came)
 
     def also_wanted(self, fetch_id: int, asker: PeerName) -> None:
         """See SeedWork."""
@@ -572,25 +432,3 @@ class Seed:
         for handle in self._pins.values():
             handle.close()
         self._pins.clear()
-
-
-def _copy(gathered: GatheredBlob, handle: BlobHandle, piece: int, stored: Callable[[int, bytes], None]) -> None:
-    """Into the store, hashed anew. Raises LocalError, PieceCorrupt."""
-    writer = handle.writer(piece, from_origin=True)
-    try:
-        writer.write(gathered.slice_of(piece))
-        stored(piece, writer.finish())
-    finally:
-        writer.abort()
-
-
-def _read_back(handle: BlobHandle) -> bytes | None:
-    """The whole blob, if it is tiny and readable."""
-    size_bytes = handle.layout.size_bytes
-    if size_bytes > READ_BACK_BYTES_MAX:
-        return None
-    try:
-        content = os.pread(handle.fileno(), size_bytes, 0)
-    except OSError:
-        return None  # the piece is served from the store like any other
-    return content if len(content) == size_bytes else None
