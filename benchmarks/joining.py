@@ -22,14 +22,15 @@ from benchmarks.flags import count
 from peer.membership.dialer import MemberDialer
 from peer.node.session import RECONNECT_JITTER_S, Session
 from proto.errors import LayercastError
-from proto.wire.messages import PROTOCOL_VERSION, Hello
+from proto.wire.handshake import PROTOCOL_VERSION, Hello
 from proto.wire.tickets import Identity, sign_hello
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from proto.wire.messages import Challenge, Message
+    from proto.wire.handshake import Challenge
+    from proto.wire.messages import Message
 
 HELP: Final = "nodes that join at once, and reconnect at once after the supernode was killed"
 _TIMEOUT_S: Final = 120.0

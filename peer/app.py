@@ -65,7 +65,8 @@ from proto.runtime.http_server import QuietRunner
 from proto.runtime.resources import numeric_address
 from proto.runtime.service import close_in_time
 from proto.runtime.trace_export import open_traces
-from proto.wire.messages import PROTOCOL_VERSION, TORRENT, Hello, StoreReport
+from proto.wire.handshake import PROTOCOL_VERSION, TORRENT, Hello
+from proto.wire.messages import StoreReport
 from proto.wire.tickets import Identity, sign_hello
 
 if TYPE_CHECKING:
@@ -76,7 +77,8 @@ if TYPE_CHECKING:
 
     from peer.config import PeerConfig
     from proto.ids import Digest
-    from proto.wire.messages import Challenge, Message, Source
+    from proto.wire.handshake import Challenge
+    from proto.wire.messages import Message, Source
 
 logger = logging.getLogger(__name__)
 

@@ -34,8 +34,8 @@ from proto.runtime.http_api import Health, add_routes
 from proto.runtime.http_server import QuietRunner
 from proto.runtime.service import close_in_time
 from proto.runtime.trace_export import open_traces
+from proto.wire.handshake import TORRENT
 from proto.wire.join import REQUEST_BYTES_MAX
-from proto.wire.messages import TORRENT
 from proto.wire.tickets import Identity
 from supernode.api.access import Access
 from supernode.api.jobs import job_row

@@ -26,7 +26,7 @@ from proto.config.values import (
     within,
 )
 from proto.errors import ConfigError, RemoteError
-from proto.wire.messages import SCHEDULED, TORRENT
+from proto.wire.handshake import SCHEDULED, TORRENT
 from supernode.registry_events.rules import rules_of
 from supernode.registry_events.senders import read_senders
 from supernode.scheduler import build as scheduler_build

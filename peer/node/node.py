@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from peer.store.base import SignedHashes
     from proto.ids import Digest
     from proto.pieces import PieceLayout
-    from proto.wire.messages import Challenge, Hello, Message, NodeKnown, PieceHashes, Preheat, Source, SwarmOpened
+    from proto.wire.handshake import Challenge, Hello
+    from proto.wire.messages import Message, NodeKnown, PieceHashes, Preheat, Source, SwarmOpened
 
 logger = logging.getLogger(__name__)
 

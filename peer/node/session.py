@@ -17,23 +17,13 @@ from peer.membership.refusals import NotAdmitted
 from proto.errors import FrameInvalid
 from proto.runtime.tasks import until_one_fails
 from proto.wire import codec
-from proto.wire.messages import (
-    PROTOCOL_VERSION,
-    CertificateDue,
-    Challenge,
-    Clock,
-    Hello,
-    Message,
-    Ping,
-    Pong,
-    Refused,
-    Welcome,
-)
+from proto.wire.handshake import PROTOCOL_VERSION, CertificateDue, Challenge, Clock, Hello, Ping, Pong, Refused, Welcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from peer.membership.dialer import Dial
+    from proto.wire.messages import Message
 
 logger = logging.getLogger(__name__)
 

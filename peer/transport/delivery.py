@@ -11,7 +11,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from proto.errors import ConfigError
-from proto.wire.messages import SCHEDULED
+from proto.wire.handshake import SCHEDULED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

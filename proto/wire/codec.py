@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 import msgpack
 
 from proto.errors import FrameInvalid
-from proto.wire import messages
+from proto.wire import handshake, messages
 from proto.wire.messages import Message, Source
 
 if TYPE_CHECKING:
@@ -43,14 +43,14 @@ MAP_WEIGHT: Final = 64
 
 # Wire tags. Append only: a tag is never reused.
 TAGS: Final[dict[type, int]] = {
-    messages.Challenge: 1,
-    messages.Hello: 2,
-    messages.Welcome: 3,
-    messages.Refused: 4,
-    messages.Ping: 5,
-    messages.Pong: 6,
-    messages.Clock: 7,
-    messages.CertificateDue: 8,
+    handshake.Challenge: 1,
+    handshake.Hello: 2,
+    handshake.Welcome: 3,
+    handshake.Refused: 4,
+    handshake.Ping: 5,
+    handshake.Pong: 6,
+    handshake.Clock: 7,
+    handshake.CertificateDue: 8,
     messages.Announce: 16,
     messages.Withdraw: 17,
     messages.Stored: 18,

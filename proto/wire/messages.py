@@ -1,21 +1,18 @@
-"""Every message of the control session between a peer and its supernode. Plain data, no behaviour.
+"""Every message of an open session between a peer and its supernode. Plain data, no behaviour.
 
-The session is a WebSocket at `/v1/session`. The supernode opens with Challenge, the peer answers Hello, the
-supernode Welcome (or Refused, then it closes). After that both send frames at any time; a frame is a batch of
+How a session is opened is in proto.wire.handshake. After that both sides send frames at any time; a frame is a batch of
 messages (proto.wire.codec). Digests are named once, in Announce and SwarmOpened; later messages use the supernode's
 small numbers: `swarm` for a blob, `node` for a peer, `lease`. Numbers are good for one session only.
 
 On the wire a message is an array: its tag, then its fields in this order. New fields are appended with a
-default, so that either side may be older; a receiver ignores what it does not know. One more field of Hello (a bool)
-and three more of Welcome were used once: peers of that release still send the former. They may be used again when the
-version rises.
+default, so that either side may be older; a receiver ignores what it does not know.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-PROTOCOL_VERSION = 4
+from proto.wire import handshake
 
 # The supernode's own number among the nodes: the seed, peer zero.
 SEED_NODE = 0
@@ -24,9 +21,6 @@ NO_READER = -1
 # By what a source allows a client of a node to read a blob (Announce.allowed).
 LISTED = 1
 PROVEN = 2
-# How pieces travel (Challenge.transport): one lease a piece, or BitTorrent swarms.
-SCHEDULED = "scheduled"
-TORRENT = "torrent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,95 +33,6 @@ class Source:
     upstream: str
     repository: str
     manifest: bool = False
-
-
-# --- opening -------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Challenge:
-    """Supernode -> peer, first. `supernode` is its Ed25519 public key, `epoch` grows with each of its starts.
-
-    `transport` is how pieces travel in this cluster: SCHEDULED or TORRENT.
-    """
-
-    version: int
-    nonce: bytes
-    supernode: bytes
-    epoch: int
-    transport: str = SCHEDULED
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """Peer -> supernode. `proof` signs the nonce and the supernode's key (proto.wire.tickets.sign_hello).
-
-    Rates are bytes a second, 0 when not known. `boot_id` changes when the machine restarted: bitfields
-    announced after that were verified again. `upload_address` is HOST:PORT; an empty host means "the address
-    you see me at". `delivery_port` is where it takes part in the cluster's transport, on the same host; 0 for none, or
-    where that has no port of its own.
-    """
-
-    version: int
-    peer: bytes
-    boot_id: str
-    proof: bytes
-    upload_address: str
-    zone: str
-    upload_slots: int
-    download_slots: int
-    upload_rate_bytes_s: int
-    download_rate_bytes_s: int
-    agent: str
-    delivery_port: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Welcome:
-    """Supernode -> peer: the session is open. Silence of three such intervals ends it.
-
-    Whoever heard or said nothing for more than one pings; other frames are as good as a ping and its answer.
-    """
-
-    version: int
-    ping_interval_s: float
-    agent: str
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """Supernode -> peer: no session, or no longer. `code` is version, identity, limit, frame, revoked or shutdown."""
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ping:
-    """Either way; answered by Pong with the same number."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pong:
-    """Answer to Ping."""
-
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """Supernode -> peer, with Welcome: its clock now, by which tickets end."""
-
-    unix_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class CertificateDue:
-    """Supernode -> peer: ask for a new certificate at some moment of the next `within_s` seconds."""
-
-    within_s: float
 
 
 # --- peer -> supernode ---------------------------------------------------------------------------------------
@@ -478,14 +383,14 @@ class FetchReason:
 HOLDERS_MAX = 20
 
 Message = (
-    Challenge
-    | Hello
-    | Welcome
-    | Refused
-    | Ping
-    | Pong
-    | Clock
-    | CertificateDue
+    handshake.Challenge
+    | handshake.Hello
+    | handshake.Welcome
+    | handshake.Refused
+    | handshake.Ping
+    | handshake.Pong
+    | handshake.Clock
+    | handshake.CertificateDue
     | Announce
     | Withdraw
     | Stored

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from proto import VERSION
 from proto.config.values import parse_host_port
-from proto.wire.messages import PROTOCOL_VERSION
+from proto.wire.handshake import PROTOCOL_VERSION
 from supernode.api.access import caller_of
 
 if TYPE_CHECKING:

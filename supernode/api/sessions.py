@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from aiohttp import web
 
-from proto.wire.messages import CertificateDue
+from proto.wire.handshake import CertificateDue
 from supernode.api.access import caller_of
 from supernode.session.hello import SessionEnd
 from supernode.session.session import WebSocketSession

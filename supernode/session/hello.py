@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from proto.config.values import HostPort, parse_host_port, parse_zone, plain_address
 from proto.errors import DigestInvalid, TicketInvalid
 from proto.ids import peer_id_from_bytes
-from proto.wire.messages import PROTOCOL_VERSION
+from proto.wire.handshake import PROTOCOL_VERSION
 from proto.wire.tickets import check_hello
 from supernode.control.peer_session import TEXT_MAX, PeerInfo
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from proto.config.values import Network
     from proto.ids import PeerId
-    from proto.wire.messages import Hello
+    from proto.wire.handshake import Hello
 
 SLOTS_MAX: Final = 64
 

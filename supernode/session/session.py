@@ -20,7 +20,7 @@ from proto.errors import FrameInvalid
 from proto.ids import short_peer
 from proto.runtime.tasks import until_one_fails
 from proto.wire import codec
-from proto.wire.messages import PROTOCOL_VERSION, Challenge, Clock, Hello, Message, Ping, Pong, Refused, Welcome
+from proto.wire.handshake import PROTOCOL_VERSION, Challenge, Clock, Hello, Ping, Pong, Refused, Welcome
 from proto.wire.tickets import NONCE_BYTES
 from supernode.control.notifier import REFRESH_INTERVALS
 from supernode.control.peer_session import TEXT_MAX, IdentityTaken
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from proto.config.values import Network
     from proto.ids import PeerId
+    from proto.wire.messages import Message
     from supernode.control.message_handler import MessageHandler
     from supernode.control.peer_session import PeerInfo, PeerSession
     from supernode.metrics import Metrics

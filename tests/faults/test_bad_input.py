@@ -21,18 +21,8 @@ from benchmarks.cluster.services import Cluster
 from peer.transport.wire import bitfield_path, format_request, nonce_path, parse_answer, pieces_path
 from proto.ids import Digest, peer_name
 from proto.wire import codec
-from proto.wire.messages import (
-    PROTOCOL_VERSION,
-    Announce,
-    Challenge,
-    Hello,
-    Pong,
-    Refused,
-    Source,
-    SwarmOpened,
-    Welcome,
-    Withdraw,
-)
+from proto.wire.handshake import PROTOCOL_VERSION, Challenge, Hello, Pong, Refused, Welcome
+from proto.wire.messages import Announce, Source, SwarmOpened, Withdraw
 from proto.wire.tickets import TICKET_LEEWAY_S, Identity, issue_ticket, prove_connection, sign_hello
 from tests.support.counts import assert_received
 from tests.support.descriptors import open_files

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.cluster.processes import memory_peak_bytes
 from benchmarks.cluster.services import Cluster
-from proto.wire.messages import Refused
+from proto.wire.handshake import Refused
 from proto.wire.tickets import Identity
 from supernode.api.sessions import CONNECTIONS_PER_MEMBER_MAX
 from tests.support.hostile import Attack

@@ -18,7 +18,7 @@ from benchmarks.cluster.programs import clean_environment
 from benchmarks.cluster.services import LOOPBACK, Cluster, Service, Supernode, script
 from peer.membership.dialer import MemberDialer
 from peer.membership.refusals import NotAdmitted
-from proto.wire.messages import Refused
+from proto.wire.handshake import Refused
 from proto.wire.tickets import Identity
 from supernode.membership.authorities import AuthorityFolder
 from supernode.membership.commands import create_token

@@ -22,24 +22,19 @@ from proto.config.values import HostPort
 from proto.ids import Digest, peer_name, peer_name_from_bytes
 from proto.pieces import PieceLayout, mask_to_bytes
 from proto.wire import codec
+from proto.wire.handshake import PROTOCOL_VERSION, Challenge, Hello, Ping, Pong, Welcome
 from proto.wire.messages import (
-    PROTOCOL_VERSION,
     Announce,
     BlobChecked,
-    Challenge,
     Failed,
     Grant,
-    Hello,
     InlineBlob,
     Message,
     NodeKnown,
     PieceHashes,
-    Ping,
-    Pong,
     Source,
     Stored,
     SwarmOpened,
-    Welcome,
 )
 from proto.wire.tickets import Identity, check_hashes, sign_hello
 from supernode import config

@@ -30,7 +30,8 @@ from proto.config.values import HostPort
 from proto.ids import peer_name
 from proto.oci.upstreams import UpstreamTable
 from proto.pieces import KIB, MIB, PieceLayout
-from proto.wire.messages import PROTOCOL_VERSION, Hello, NodeKnown, PieceHashes, Source, SwarmOpened
+from proto.wire.handshake import PROTOCOL_VERSION, Hello
+from proto.wire.messages import NodeKnown, PieceHashes, Source, SwarmOpened
 from proto.wire.tickets import Identity, issue_ticket, sign_hashes, sign_hello
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     from peer.node.blobs import OpenedBlob
     from peer.store.base import BlobHandle
     from proto.ids import Digest
-    from proto.wire.messages import Challenge, Message
+    from proto.wire.handshake import Challenge
+    from proto.wire.messages import Message
     from tests.support.fake_origin import FakeOrigin
     from tests.unit.peer.node.scripted_supernode import ScriptedSupernode
 

@@ -10,12 +10,14 @@ from aiohttp import WSMsgType, web
 
 from benchmarks.cluster.processes import WAIT_S
 from proto.wire import codec
-from proto.wire.messages import PROTOCOL_VERSION, Challenge, Hello, Message, Ping, Pong, Welcome
+from proto.wire.handshake import PROTOCOL_VERSION, Challenge, Hello, Ping, Pong, Welcome
 from proto.wire.tickets import Identity, check_hello
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator
+
+    from proto.wire.messages import Message
 
 MessageT = TypeVar("MessageT")
 

@@ -11,16 +11,8 @@ import pytest
 from benchmarks.cluster.processes import WAIT_S
 from peer.membership.dialer import OpenDialer
 from peer.node.session import LIMIT_DOUBLINGS_MAX, LIMIT_PAUSE_S, Session
-from proto.wire.messages import (
-    PROTOCOL_VERSION,
-    Challenge,
-    Hello,
-    Message,
-    ReaderMoved,
-    Refused,
-    Vouched,
-    Withdraw,
-)
+from proto.wire.handshake import PROTOCOL_VERSION, Challenge, Hello, Refused
+from proto.wire.messages import Message, ReaderMoved, Vouched, Withdraw
 from proto.wire.tickets import Identity, sign_hello
 from tests.support.tls import Authority
 from tests.unit.peer.node.scripted_supernode import ScriptedSupernode, scripted_supernode

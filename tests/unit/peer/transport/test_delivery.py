@@ -10,7 +10,7 @@ import pytest
 from peer.transport.delivery import DeliverySlot, PieceDelivery
 from proto.errors import ConfigError
 from proto.ids import Digest
-from proto.wire.messages import SCHEDULED
+from proto.wire.handshake import SCHEDULED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proto.errors import FrameInvalid
-from proto.wire import codec, messages
+from proto.wire import codec, handshake, messages
 
 _VALUES = {
     int: st.integers(-codec.INT_MAX, codec.INT_MAX),
@@ -60,13 +60,13 @@ def test_a_truncated_frame_is_refused(batch: list[messages.Message], data: st.Da
 
 
 def test_a_field_we_do_not_know_is_ignored() -> None:
-    frame = msgpack.packb([[codec.TAGS[messages.Ping], 7, "from a newer version", {"a": 1}]])
-    assert codec.decode(frame) == [messages.Ping(7)]
+    frame = msgpack.packb([[codec.TAGS[handshake.Ping], 7, "from a newer version", {"a": 1}]])
+    assert codec.decode(frame) == [handshake.Ping(7)]
 
 
 def test_a_message_we_do_not_know_is_skipped() -> None:
-    frame = msgpack.packb([[9999, 1, 2], [codec.TAGS[messages.Pong], 3]])
-    assert codec.decode(frame) == [messages.Pong(3)]
+    frame = msgpack.packb([[9999, 1, 2], [codec.TAGS[handshake.Pong], 3]])
+    assert codec.decode(frame) == [handshake.Pong(3)]
 
 
 def test_a_missing_trailing_field_takes_its_default() -> None:
@@ -89,9 +89,9 @@ def test_a_missing_required_field_is_named() -> None:
 @pytest.mark.parametrize(
     ("row", "complaint"),
     [
-        ([codec.TAGS[messages.Ping], "7"], r"Ping\.number has the wrong type str"),
-        ([codec.TAGS[messages.Ping], True], r"Ping\.number has the wrong type bool"),
-        ([codec.TAGS[messages.Ping], 1 << 63], r"Ping\.number has the wrong type int"),
+        ([codec.TAGS[handshake.Ping], "7"], r"Ping\.number has the wrong type str"),
+        ([codec.TAGS[handshake.Ping], True], r"Ping\.number has the wrong type bool"),
+        ([codec.TAGS[handshake.Ping], 1 << 63], r"Ping\.number has the wrong type int"),
         ([codec.TAGS[messages.Withdraw], b"x"], r"Withdraw\.digest has the wrong type bytes"),
         ([codec.TAGS[messages.Holders], 1, 5], r"Holders\.nodes has the wrong type int"),
         ([codec.TAGS[messages.Holders], 1, list(range(5000))], r"Holders\.nodes has 5000 entries: at most 4096"),

@@ -6,6 +6,7 @@ import pytest
 
 from proto.errors import FrameInvalid
 from proto.ids import Digest
+from proto.wire.handshake import Welcome
 from proto.wire.messages import (
     BlobChecked,
     Doubted,
@@ -15,7 +16,6 @@ from proto.wire.messages import (
     PieceHashes,
     PiecesWanted,
     Stored,
-    Welcome,
 )
 from supernode.control.node_registry import QUARANTINE_S
 from supernode.control.verification import PROBES_MAX

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from proto.wire.messages import PROTOCOL_VERSION, Hello
+from proto.wire.handshake import PROTOCOL_VERSION, Hello
 from proto.wire.tickets import Identity, sign_hello
 from supernode.session.hello import read_hello
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from proto.wire import codec
-from proto.wire.messages import Clock, Message, Ping, Pong, Refused, Welcome
+from proto.wire.handshake import Clock, Ping, Pong, Refused, Welcome
 from proto.wire.tickets import Identity
 from tests.unit.supernode.harness import BarePeer, running_supernode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from proto.wire.messages import Message
     from tests.support.fake_origin import FakeOrigin
 
 pytestmark = pytest.mark.asyncio

@@ -14,7 +14,8 @@ from aiohttp import WSMessage, WSMsgType, web
 from benchmarks.cluster.processes import WAIT_S, wait_until
 from proto.ids import Digest, peer_name
 from proto.wire import codec
-from proto.wire.messages import Announce, BlobRefused, Holders, InlineBlob, NodeKnown, Ping, Source, SwarmOpened
+from proto.wire.handshake import Ping
+from proto.wire.messages import Announce, BlobRefused, Holders, InlineBlob, NodeKnown, Source, SwarmOpened
 from proto.wire.tickets import Identity
 from supernode.control.admission import Admission
 from supernode.control.announcements import ANSWERING_PER_UPSTREAM_MAX

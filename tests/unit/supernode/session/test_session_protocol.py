@@ -15,22 +15,8 @@ import pytest
 from benchmarks.cluster.processes import wait_until
 from proto.ids import short_peer
 from proto.wire import codec
-from proto.wire.messages import (
-    Announce,
-    BlobRefused,
-    Challenge,
-    Hello,
-    Message,
-    Ping,
-    Pong,
-    ReaderMoved,
-    Refused,
-    Source,
-    Stored,
-    SwarmOpened,
-    Welcome,
-    Withdraw,
-)
+from proto.wire.handshake import Challenge, Hello, Ping, Pong, Refused, Welcome
+from proto.wire.messages import Announce, BlobRefused, Message, ReaderMoved, Source, Stored, SwarmOpened, Withdraw
 from proto.wire.tickets import Identity, sign_hello
 from supernode.session.session import Limits
 from tests.unit.supernode.harness import BarePeer, running_supernode

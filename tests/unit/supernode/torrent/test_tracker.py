@@ -12,12 +12,11 @@ import pytest
 from proto.errors import ConfigError
 from proto.ids import Digest
 from proto.pieces import KIB
+from proto.wire.handshake import TORRENT, Hello
 from proto.wire.messages import (
     SEED_NODE,
-    TORRENT,
     BlobRefused,
     Grant,
-    Hello,
     InlineBlob,
     NodeKnown,
     PieceHashes,
