@@ -318,7 +318,8 @@ class Supernode:
             console,
             self.events,
         )
-        decide = Access(members, console.logins).middleware(lambda request: listener.spoke(request))
+        access = Access(members, console.logins, local_operators=self.config.local_operators)
+        decide = access.middleware(lambda request: listener.spoke(request))
         app = web.Application(middlewares=[decide], client_max_size=REQUEST_BYTES_MAX)
         add_routes(app, ROUTES, parts, changes=CHANGES, removals=REMOVALS)
         self._runner = QuietRunner(

@@ -57,6 +57,12 @@ class SupernodeConfig(ServiceSettings):
         False,
         "admit whoever comes, without certificates or TLS: for trials; peers need the same",
     )
+    local_operators: bool = option(
+        parse_bool,
+        True,
+        "false: to connect from this machine makes nobody an operator, as a proxy or port forwarder on it may ask for "
+        "anybody; the token does",
+    )
     upload_listen: HostPort = address(HostPort("0.0.0.0", 65003), "where peers fetch pieces")
     transport: str = option(
         one_of(SCHEDULED, TORRENT),

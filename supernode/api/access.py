@@ -1,8 +1,8 @@
 """Who asks, and what of the HTTP API is theirs: members, operators, strangers. Decided before a handler is called.
 
-A member shows a certificate of this cluster that was not revoked. An operator connects from this machine, or shows the
-operator's token, or a cookie that the console gave for it, which is good for reading alone. With --open everybody is an
-operator. It knows no sessions.
+A member shows a certificate of this cluster that was not revoked. An operator connects from this machine, where
+`local_operators` lets that do, or shows the operator's token, or a cookie that the console gave for it, which is good
+for reading alone. With --open everybody is an operator. It knows no sessions.
 """
 
 from __future__ import annotations
@@ -86,10 +86,11 @@ _READ_BY_MEMBERS: Final = (
 
 
 class Access:
-    """`members` is None with --open."""
+    """`members` is None with --open. Not `local_operators`: to connect from this machine makes nobody one."""
 
-    def __init__(self, members: Members | None, logins: Logins) -> None:
+    def __init__(self, members: Members | None, logins: Logins, *, local_operators: bool = True) -> None:
         self._members = members
+        self._local_operators = local_operators
         self._logins = logins
 
     def middleware(self, spoke: Callable[[web.Request], None]) -> Middleware:
@@ -134,7 +135,7 @@ class Access:
             member = self._members.member(certificate)
             revoked = self._members.is_revoked(member.peer)
             return Caller(Rank.STRANGER if revoked else Rank.MEMBER, member, revoked)
-        if _is_local(request):
+        if self._local_operators and _is_local(request):
             return Caller(Rank.OPERATOR)
         if tls is not None and (self._shows_token(request) or self._is_logged_in(request)):
             return Caller(Rank.OPERATOR)

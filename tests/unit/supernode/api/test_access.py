@@ -122,6 +122,17 @@ async def test_whom_a_proxy_on_this_machine_asks_for_is_not_of_this_machine(
         assert (await ask(supernode, "/v1/nodes", by_tls=False, through=header))[0] == 403
 
 
+async def test_where_this_machine_asks_for_anybody_its_operators_show_the_token(
+    tmp_path: Path, origin: FakeOrigin
+) -> None:
+    options = ("--open", "false", "--local-operators", "false")
+    async with running_supernode(tmp_path, origin, *options) as supernode:
+        assert (await ask(supernode, "/v1/nodes", by_tls=False))[0] == 403
+        assert (await ask(supernode, "/v1/nodes"))[0] == 403
+        token = (tmp_path / "ca" / "operator.token").read_text().strip()
+        assert (await ask(supernode, "/v1/nodes", token=token))[0] == 200
+
+
 async def test_with_open_everybody_reads_everything_and_is_told_of_it(tmp_path: Path, origin: FakeOrigin) -> None:
     async with running_supernode(tmp_path, origin) as supernode:
         assert json.loads((await ask(supernode, "/v1/status", by_tls=False))[1])["membership"] == "open"
