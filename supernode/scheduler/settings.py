@@ -117,6 +117,10 @@ class SchedulerSettings:
     origin_backoff_s: float = 5.0
     origin_backoff_max_s: float = 60.0
 
+    # --- rule 11, preheats yield ---
+    # While an origin brings a pull, the seed sends preheats only where the pull's pieces come so many transfers apart.
+    preheat_gap_pieces: float = 4.0
+
     # --- the story ---
     # Happenings remembered per swarm for story().
     story_length: int = 1024

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 def from_seed(state: State, receivers: int) -> Choice | None:
     """The seed's next first copy; it has room. Swarms as they were opened."""
     for swarm in preheats.in_order(state):
+        if state.preheats and not preheats.seed_may_send(state, swarm):
+            continue
         wanting = preheats.receivers(state, swarm, swarm.wanting & receivers)
         # Thousands of swarms may be open, of which hardly any has something for anybody: the cheap questions first.
         fresh = fresh_pieces(swarm) & swarm.needed_by_any if wanting and not swarm.inline else 0
@@ -44,7 +46,7 @@ def for_receiver(state: State, node: Node) -> Choice | None:
     for member in preheats.wanting(state, node):
         swarm = member.swarm
         fresh = fresh_pieces(swarm) & member.need
-        if not fresh or swarm.inline:
+        if not fresh or swarm.inline or (state.preheats and not preheats.seed_may_send(state, swarm)):
             continue
         if receivers_now(state, swarm.wanting & state.down.room) & node.bit:
             return member, readers.in_order(member, fresh), state.seed

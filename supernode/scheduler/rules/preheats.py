@@ -2,7 +2,8 @@
 
 A swarm is a preheat while nobody in it waits for a client. While somewhere a pull goes on, a node that pulls neither
 gets pieces of preheats nor sends any, everybody else serves pulls first, and no preheat is fetched from an origin
-beside a pull. Where nobody pulls, preheats are swarms like all others, but that a node is sent no more of them a second
+beside a pull. Meanwhile the seed sends none either, or the pull's next piece would wait for one that may be much
+larger. Where nobody pulls, preheats are swarms like all others, but that a node is sent no more of them a second
 than the operator allows: after each piece it rests for as long as that takes at this rate.
 """
 
@@ -101,7 +102,23 @@ def wanting(state: State, node: Node) -> list[Member]:
 
 def partners(state: State, swarm: Swarm, nodes: int) -> int:
     """Those of the nodes that may send pieces of the swarm, or get them."""
-    return nodes & ~pulling(state) if swarm.number in state.preheats else nodes
+    busy = pulling(state) if swarm.number in state.preheats else 0
+    if busy and nodes & SEED_BIT and _seed_is_kept_free(state):
+        busy |= SEED_BIT
+    return nodes & ~busy
+
+
+def seed_may_send(state: State, swarm: Swarm) -> bool:
+    """Whether pieces of the swarm may leave the seed now."""
+    return partners(state, swarm, SEED_BIT) != 0
+
+
+def _seed_is_kept_free(state: State) -> bool:
+    """For a pull's next piece from the origin, but where those come much further apart than the seed sends one."""
+    if not pulls_are_fetched(state):
+        return False
+    speed, gap_s = state.seed.up.speed(), state.origin_pace.gap_s
+    return not speed or gap_s is None or gap_s * speed < state.settings.preheat_gap_pieces * state.largest_piece_bytes
 
 
 def receivers(state: State, swarm: Swarm, nodes: int) -> int:

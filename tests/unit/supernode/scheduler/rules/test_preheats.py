@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from supernode.scheduler import contract, copies
 from supernode.scheduler.contract import SEED, EndFetch, OriginEnded
-from tests.unit.supernode.scheduler.support import Playbook, fetched, grants, mask, only_grant, routes
+from supernode.scheduler.machine import Scheduler
+from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, fetched, grants, mask, only_grant, routes
 
 if TYPE_CHECKING:
     import pytest
@@ -88,6 +89,45 @@ def test_a_client_that_comes_makes_a_pull_of_a_preheat() -> None:
     assert play.scheduler.inspect().preheats
     play.want(1, swarm=PREHEAT)
     assert not play.scheduler.inspect().preheats
+
+
+def sent_beside_a_pull_from_the_origin(*, gap_s: float) -> tuple[Playbook, set[int]]:
+    """What was sent to the node that is preheated while two of a pull's pieces came so far apart; the seed sends one a
+    second."""
+    play = Playbook(Scheduler(seed=1, epoch=1, seed_upload_slots=8, seed_upload_rate_bytes_s=float(PIECE_BYTES)))
+    play.join(1, 2, rate=float(PIECE_BYTES))
+    play.open("****", swarm=PREHEAT)
+    play.open("....", swarm=PULL)
+    play.want(1, swarm=PULL)
+    commands = preheat(play, 2)
+    for piece in range(2):
+        came = play.seed_gets(piece, swarm=PULL, after_s=gap_s)
+        commands += came
+        for lease in grants(came):
+            if lease.swarm == PULL:
+                commands += play.stored(lease, elapsed_s=0.0)
+    return play, swarms_sent(commands, to=2)
+
+
+def test_the_seed_sends_no_preheat_while_a_pulls_pieces_come_as_fast_as_it_sends_them() -> None:
+    play, sent = sent_beside_a_pull_from_the_origin(gap_s=1.0)
+    assert sent == set()
+    (fetch,) = [plan.fetch_id for plan in play.scheduler.inspect().plans.values() if plan.fetch_id]
+    play.seed_gets(2, 3, swarm=PULL)
+    commands = play.tell(OriginEnded(fetch, PULL, True))
+    while not swarms_sent(commands, to=2):
+        commands = play.wake()
+    assert swarms_sent(commands, to=2) == {PREHEAT}
+
+
+def test_the_seed_sends_preheats_between_a_pulls_pieces_that_come_far_apart() -> None:
+    _, sent = sent_beside_a_pull_from_the_origin(gap_s=8.0)
+    assert sent == {PREHEAT}
+
+
+def test_the_seed_sends_preheats_again_when_nobody_waits_for_what_is_fetched() -> None:
+    play, _ = sent_beside_a_pull_from_the_origin(gap_s=1.0)
+    assert swarms_sent(play.tell(contract.PeerWithdrew(PULL, 1)), to=2) == {PREHEAT}
 
 
 def test_no_preheat_is_fetched_from_an_origin_beside_a_pull() -> None:
