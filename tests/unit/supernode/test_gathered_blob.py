@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 
@@ -176,9 +177,16 @@ class Sleeper(Members):
 def test_members_that_stand_still_are_left_however_much_they_offer(
     stored: BlobHandle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: int, rate_bytes_s: int
 ) -> None:
-    monkeypatch.setattr(gathered_blob, "PIECE_WAIT_S", 0.05)
-    monkeypatch.setattr(gathered_blob, "GATHER_MAX_S", 0.2)
     monkeypatch.setattr(gathered_blob, "RATE_MIN_BYTES_S", rate_bytes_s)
+    now_s = 0.0
+
+    def monotonic() -> float:
+        """Time passes once they stand still."""
+        nonlocal now_s
+        now_s += 10.0 if len(gathered.given) == pieces else 0.0
+        return now_s
+
+    monkeypatch.setattr(gathered_blob, "time", mock.Mock(monotonic=monotonic))
     with contextlib.closing(GatheredBlob(stored, dict.fromkeys(PIECES[1:], (ONE,)), tmp_path)) as gathered:
         bring(gathered, Sleeper(pieces))
         assert len(gathered.given) == pieces

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.cluster.processes import WAIT_S
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.downloader.contract import FetchUpstream, UpstreamEnded, UpstreamPiece
 from peer.node.origin_fetch import UpstreamFetcher
 from peer.registry.limits import OriginLimits
@@ -158,13 +158,14 @@ def test_a_passing_failure_is_tried_again(node: Node) -> None:
 
 
 def test_stopping_keeps_the_piece_in_hand(node: Node) -> None:
-    node.origin.bytes_per_s = MIB
+    node.origin.faults = [Fault(stall_after_bytes=PIECE // 2)]
     run = node.begin(0b1111)
+    wait_until(lambda: node.fetcher._running[1].begun)
     node.fetcher.stop(1)
+    node.origin.released.set()
     assert run.ended.wait(WAIT_S)
-    assert run.reason == "cancelled"
-    assert len(run.pieces) <= 1
-    assert run.handle.held.bit_count() == len(run.pieces)
+    assert (run.reason, run.pieces) == ("cancelled", [0])
+    assert run.handle.held == 0b0001
     run.handle.close()
 
 

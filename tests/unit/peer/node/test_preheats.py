@@ -38,7 +38,7 @@ async def test_a_blob_that_is_here_is_told_at_once(tmp_path: Path) -> None:
         await supernode.say(*grants(0, 1, 2, 3), to=node.identity.peer)
         await supernode.hears(PreheatEnded)
         await supernode.say(PREHEAT, to=node.identity.peer)
-        assert (await supernode.hears(PreheatEnded)).reason == ""
+        assert (await supernode.hears(PreheatEnded, 2)).reason == ""
 
 
 @pytest.mark.asyncio

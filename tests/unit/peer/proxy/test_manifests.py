@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import WAIT_S, wait_until
+from peer.permission import last_answers
 from peer.proxy import blob_opening, manifests
 from proto.ids import Digest
 from proto.wire.messages import Source
@@ -366,6 +367,7 @@ def test_an_origin_that_says_nothing_is_down(
     mirror.pass_time()
     for module in (manifests, blob_opening):
         monkeypatch.setattr(module, "DOWN_AFTER_S", 0.2)
+    monkeypatch.setattr(last_answers, "DOWN_S", WAIT_S)
     release = threading.Event()
 
     def silent(seen: Seen) -> Reply:
@@ -373,8 +375,11 @@ def test_an_origin_that_says_nothing_is_down(
         return rules(seen)
 
     origin.answer = silent
+    before = len(origin.seen)
     try:
         assert warnings(mirror, target, MINE)[:2] == up[:2]
+        # What was asked may come there when it is waited for no more.
+        wait_until(lambda: len(origin.seen) > before)
         asked = len(origin.seen)
         # For a while it is not asked again.
         assert "111 layercast" in warnings(mirror, target, MINE)[2]

@@ -229,7 +229,7 @@ def status_of(port: int, sent: bytes, patience_s: float = PATIENCE_S) -> int:
     """The status that came, 0 for none."""
     with socket.create_connection(("127.0.0.1", port), timeout=WAIT_S) as sock, contextlib.suppress(OSError):
         sock.sendall(sent)
-        sock.settimeout(PATIENCE_S)
+        sock.settimeout(patience_s)
         answer = sock.recv(64)
         if answer.startswith(b"HTTP/"):
             return int(answer.split()[1])

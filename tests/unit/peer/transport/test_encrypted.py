@@ -95,7 +95,7 @@ def test_a_plain_connection_gets_nothing_of_a_private_blob(server: UploadServer)
     with Client(server) as client:
         answer, body = client.ask(pieces_path(SMALL.digest, 0, 0), *client.ticket())
         assert (answer.status, b"by TLS between members" in body) == (403, True)
-    assert server.counters.refused["plain"] == 1
+    wait_until(lambda: server.counters.refused["plain"] == 1)
 
 
 class TlsClient(Client):

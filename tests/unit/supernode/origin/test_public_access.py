@@ -167,6 +167,8 @@ async def test_where_the_operator_lets_an_old_word_count_it_does_for_once(bench:
     assert await bench.reason() == ""
     await bench.publicity.close()
     bench.publicity = bench.new(slow_s=0.1)
+    # It is read from the state here, however long that takes.
+    assert await bench.publicity.recall(SOURCE, BLOB) is not None
     bench.origin.may_answer.clear()
     bench.now_s += 500
     verdict = await bench.publicity.check(SOURCE, BLOB)

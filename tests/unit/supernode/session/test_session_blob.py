@@ -416,8 +416,8 @@ async def test_a_blob_that_is_still_used_in_another_cut_is_fetched_when_that_is_
 async def test_who_wants_many_blobs_keeps_nobody_elses_waiting(tmp_path: Path, origin: FakeOrigin) -> None:
     many = [origin.add(content_of(MIB, seed)) for seed in range(60)]
     own = origin.add(content_of(MIB, 100))
-    # The first 16 are asked for at once, all others wait.
-    origin.always["GET"] = Fault(delay_s=3.0)
+    # The first 16 are asked for at once, all others wait until everybody has said what it wants.
+    origin.always["GET"] = Fault(delay_s=WAIT_S)
     async with (
         running_supernode(tmp_path / "s", origin) as supernode,
         BarePeer.connected(supernode) as greedy,
@@ -431,6 +431,7 @@ async def test_who_wants_many_blobs_keeps_nobody_elses_waiting(tmp_path: Path, o
         for digest in (own, many[-1]):
             await modest.announce(origin, digest)
             await modest.expect(SwarmOpened)
+        origin.released.set()
         await asyncio.to_thread(wait_until, lambda: asked_at(origin, own, many[-1]) is not None)
     assert (asked_at(origin, own, many[-1]) or 0) < 50
 

@@ -122,12 +122,15 @@ async def test_nodes_of_one_address_do_not_open_all_blobs_that_may_be_open(
 
 
 async def test_who_has_left_is_asked_about_no_more(tmp_path: Path, origin: FakeOrigin) -> None:
-    digest, origin.always = Digest.of(b"nowhere"), {"HEAD": Fault(delay_s=0.1)}
+    digest, origin.always = Digest.of(b"nowhere"), {"HEAD": Fault(delay_s=WAIT_S)}
     async with running_supernode(tmp_path / "s", origin) as supernode:
         async with BarePeer.connected(supernode) as peer:
             for number in range(20):
                 await peer.announce(origin, digest, repository=f"library/thing{number}")
             await peer.heard()
+            await asyncio.to_thread(wait_until, lambda: bool(origin.asked), "the first question")
+        await asyncio.to_thread(wait_until, lambda: len(supernode._control.nodes) == 0, "the end of the session")
+        origin.released.set()
         await asyncio.to_thread(wait_until, lambda: not supernode._announcements._tasks, "nothing to be answered")
         assert len({asked.target.split("/")[3] for asked in origin.asked}) < 20
 
