@@ -187,13 +187,15 @@ async def test_a_reload_turns_sharing_off_and_on(tmp_path: Path, origin: FakeOri
     async with scripted_supernode() as supernode:
         flags = ["--default-upstream", origin.url, "--supernode", supernode.url, "--open"]
         async with running(config_of(tmp_path, *flags)) as peer:
+            sample = peer.metrics.registry.get_sample_value
+            connected = partial(sample, "layercast_supernode_connected")
+            await asyncio.to_thread(wait_until, lambda: connected() == 1, "the first session")
             await peer.reload(config_of(tmp_path, *flags, "--p2p", "false"))
             assert (await get(peer.proxy_address, blob_path(origin)))[1] == CONTENT
             await counted(peer, "layercast_client_bytes_total", {"from": "passthrough"})
-            sample = peer.metrics.registry.get_sample_value
-            assert sample("layercast_supernode_connected") == 0
+            assert connected() == 0
             await peer.reload(config_of(tmp_path, *flags))
-            await asyncio.to_thread(wait_until, lambda: sample("layercast_supernode_connected") == 1, "the session")
+            await asyncio.to_thread(wait_until, lambda: connected() == 1, "the session")
             assert supernode.sessions == 2
 
 
@@ -241,7 +243,7 @@ async def test_a_stop_cuts_off_what_hangs(tmp_path: Path, origin: FakeOrigin) ->
     origin.faults = [Fault(), *[Fault(stall_after_bytes=100_000)] * 50]
     async with running(config_of(tmp_path, "--default-upstream", origin.url)) as peer:
         pull = asyncio.create_task(get(peer.proxy_address, blob_path(origin)))
-        await asyncio.to_thread(wait_until, lambda: origin.stalled == 1, "the stall")
+        await asyncio.to_thread(wait_until, lambda: origin.stalled > 0, "the stall")
     # Nothing of what it waited for has ended by itself.
     assert origin.stalled > 0
     with pytest.raises(aiohttp.ClientError):

@@ -332,7 +332,7 @@ def test_a_host_that_the_operator_named_gets_every_byte(tmp_path: Path, uv: bool
                     received += receive(sock)
                 assert received == BLOB
             wait_until(lambda: running.parts.tunnels.open == 0)
-            assert running.mirror.counted("layercast_connects_total", result="tunnelled") == 1
+            wait_until(lambda: running.mirror.counted("layercast_connects_total", result="tunnelled") == 1)
 
 
 def test_bytes_that_come_with_the_connect_are_not_lost(tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_a_connection_that_the_server_closed_while_idle_is_replaced(http: Origin
         assert [get(http, endpoint), get(http, endpoint)] == [b"ok", b"ok"]
 
 
-def test_a_request_that_met_silence_is_not_sent_again(http: OriginHttp) -> None:
+def test_a_request_that_met_silence_is_not_sent_again() -> None:
     requests: list[bytes] = []
 
     def twice(sock: socket.socket) -> None:
@@ -205,13 +205,14 @@ def test_a_request_that_met_silence_is_not_sent_again(http: OriginHttp) -> None:
         with contextlib.suppress(OSError):
             sock.recv(1)
 
-    quick = OriginHttp(OriginTimeouts(read_s=2.0, first_byte_s=2.0))
-    with serving(twice) as port:
+    timeouts = OriginTimeouts(connect_s=WAIT_S, read_s=WAIT_S)
+    with serving(twice) as port, contextlib.closing(OriginHttp(timeouts)) as http:
         endpoint = Endpoint("http", "127.0.0.1", port, trusted=True)
-        get(quick, endpoint)
+        get(http, endpoint)
+        # From now on.
+        object.__setattr__(timeouts, "first_byte_s", 0.5)
         with pytest.raises(UpstreamError, match="timed out"):
-            get(quick, endpoint)
-        quick.close()
+            get(http, endpoint)
     assert len(requests) == 2
 
 
@@ -318,14 +319,18 @@ def test_an_endpoint_is_its_whole_configuration() -> None:
 READ_S = 0.2
 
 
-def answer_in_two_parts(way_is_up: threading.Event) -> Callable[[socket.socket], None]:
-    """The second when the way is up again."""
+def answer_in_two_parts(
+    way_is_up: threading.Event, sent: threading.Event | None = None
+) -> Callable[[socket.socket], None]:
+    """The second when the way is up again; `sent` is set once it has left."""
 
     def handle(sock: socket.socket) -> None:
         read_head(sock)
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nhalf")
         way_is_up.wait(WAIT_S)
         sock.sendall(b"-two")
+        if sent is not None:
+            sent.set()
 
     return handle
 
@@ -357,9 +362,14 @@ def down_for(looks: int, monkeypatch: pytest.MonkeyPatch, then: Callable[[], Non
 def test_bytes_that_a_cut_network_holds_up_are_waited_for(
     monkeypatch: pytest.MonkeyPatch, impatient: OriginHttp
 ) -> None:
-    way_is_up = threading.Event()
-    down_for(3, monkeypatch, way_is_up.set)
-    with serving(answer_in_two_parts(way_is_up)) as port:
+    way_is_up, sent = threading.Event(), threading.Event()
+
+    def let_through() -> None:
+        way_is_up.set()
+        assert sent.wait(WAIT_S)
+
+    down_for(3, monkeypatch, let_through)
+    with serving(answer_in_two_parts(way_is_up, sent)) as port:
         assert get(impatient, upstream_at(port)) == b"half-two"
 
 
