@@ -92,6 +92,7 @@ class MadeUpCluster:
             "tokens",
             Price(0.09, "USD"),
             _jobs,
+            _events,
         )
 
     def _join(self, number: int) -> None:
@@ -164,6 +165,23 @@ def _jobs() -> list[dict[str, Any]]:
         {**ended, "error": "", "size_bytes": 8 << 20, "nodes_count": 200, "nodes_done": 200},
         {**running, "error": "quay.io answered 429", "size_bytes": 256 << 20, "nodes_count": 80, "nodes_done": 31},
     ]
+
+
+def _events() -> dict[str, Any]:
+    came = {"received": "2026-02-27T09:14:05+00:00"}
+    dead = {"number": 41, "image": "quay.io/org/app:0.9", "state": "dead", "job": 5, "error": "quay.io answered 401"}
+    working = {"number": 44, "image": "quay.io/org/app:1.0", "state": "working", "job": 7, "error": ""}
+    rule = {"name": "apps", "repositories": ["quay.io/org/*"], "tags": ["*"], "platforms": ["linux/amd64"]}
+    problems = {"quay.io/org/old": "quay.io answered 404"}
+    last = {"ended": "2026-02-27T09:10:00+00:00", "repositories": 3, "found": 1, "problems": problems}
+    return {
+        "waiting": 0,
+        "working": 1,
+        "dead": 1,
+        "events": [{**dead, **came}, {**working, **came}],
+        "scan": {"running": False, "last": last},
+        "rules": [{**rule, "to": "zone=eu/eu-1"}],
+    }
 
 
 class ConsoleServer:

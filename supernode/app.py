@@ -38,6 +38,7 @@ from proto.wire.handshake import TORRENT
 from proto.wire.join import REQUEST_BYTES_MAX
 from proto.wire.tickets import Identity
 from supernode.api.access import Access
+from supernode.api.events import events_summary, rule_rows
 from supernode.api.jobs import job_row
 from supernode.api.listener import HEAD_LINE_BYTES_MAX, KEEPALIVE_S, Listener
 from supernode.api.parts import ApiParts
@@ -92,6 +93,9 @@ UPLOAD_CONNECTIONS_MAX: Final = 4096
 UPLINK_ASSUMED_BYTES_S: Final = 125_000_000
 # At the console; all are at /api/v1/jobs.
 JOBS_SHOWN: Final = 50
+# Of each state; all that are listed anywhere are at /api/v1/events.
+EVENTS_SHOWN: Final = 30
+RULES_SHOWN: Final = 50
 SESSIONS_END_S: Final = 1.5
 # How late a rate's window may begin.
 RATES_LOOK_S: Final = 1.0
@@ -357,6 +361,7 @@ class Supernode:
             "open" if self.members is None else "tokens",
             self.config.origin_price,
             lambda: [job_row(each) for each in self.jobs.jobs[-JOBS_SHOWN:]],
+            lambda: {**events_summary(self.events, EVENTS_SHOWN), "rules": rule_rows(self.events)[:RULES_SHOWN]},
         )
 
     def _watch_ended(self, task: asyncio.Task[None]) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import argparse
 
 _DESCRIPTION: Final = "The nodes that are connected now: where they are, what they run, want and hold."
-_COLUMNS: Final = ("node", "peer", "address", "zone", "agent", "blobs_wanted", "blobs_announced", "quarantine")
+_COLUMNS: Final = ("node", "peer", "address", "zone", "agent", "blobs_wanted", "blobs_announced", "trouble")
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -36,6 +36,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     table = Table(*_COLUMNS, title=f"{len(nodes)} nodes at {reader.url}", title_justify="left")
     for node in nodes:
+        # A supernode of an earlier release tells of quarantine alone.
+        node.setdefault("trouble", node.get("quarantine"))
         table.add_row(*("" if node.get(column) is None else str(node[column]) for column in _COLUMNS))
     console().print(table)
     return 0

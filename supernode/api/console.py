@@ -53,7 +53,9 @@ async def snapshot(parts: ApiParts, _: web.Request) -> web.Response:
 
 
 async def events(parts: ApiParts, request: web.Request) -> web.StreamResponse:
-    """A snapshot an interval, for an EventSource."""
+    """A snapshot an interval, for an EventSource; none after the logout of who reads by a cookie."""
+    cookie = request.cookies.get(COOKIE, "")
+    logged_in = parts.console.logins.holds(cookie)
     following = parts.console.feed.follow()
     try:
         first = await anext(following)
@@ -70,6 +72,8 @@ async def events(parts: ApiParts, request: web.Request) -> web.StreamResponse:
             await response.prepare(request)
             await _send(request, response, _AGAIN + _event(first))
             async for each in following:
+                if logged_in and not parts.console.logins.holds(cookie):
+                    break
                 await _send(request, response, _event(each))
     return response
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from supernode.api.parts import ApiParts
     from supernode.registry_events.event import Event
+    from supernode.registry_events.service import RegistryEvents
     from supernode.registry_events.tag_scan import TagScan
 
 # Of each state, those that are listed.
@@ -24,11 +25,19 @@ NUMBERS_MAX: Final = 1000
 
 async def events(parts: ApiParts, _: web.Request) -> web.Response:
     """Counts of all, and the events whose turn is next, are worked on, or were the last to die."""
-    queue = parts.events.processing.queue
-    listed = [*queue.dead[: -LISTED_MAX - 1 : -1], *queue.working[:LISTED_MAX], *queue.waiting[:LISTED_MAX]]
-    return web.json_response(
-        {**queue.counts(), "events": [_event(each) for each in listed], "scan": _scan(parts.events.scan)}
-    )
+    return web.json_response(events_summary(parts.events, LISTED_MAX))
+
+
+def events_summary(found: RegistryEvents, listed_max: int) -> dict[str, Any]:
+    """For JSON: counts of all, so many events of each state, and the last look at tags."""
+    queue = found.processing.queue
+    listed = [*queue.dead[: -listed_max - 1 : -1], *queue.working[:listed_max], *queue.waiting[:listed_max]]
+    return {**queue.counts(), "events": [_event(each) for each in listed], "scan": _scan(found.scan, listed_max)}
+
+
+def rule_rows(found: RegistryEvents) -> list[dict[str, Any]]:
+    """For JSON: the `[preheat."NAME"]` sections in force, in their order."""
+    return [dataclasses.asdict(rule) for rule in found.rules()]
 
 
 async def again(parts: ApiParts, request: web.Request) -> web.Response:
@@ -48,7 +57,7 @@ async def scan(parts: ApiParts, request: web.Request) -> web.Response:
     except Refused as error:
         return answer_of(error)
     parts.events.scan.want()
-    return web.json_response(_scan(parts.events.scan), status=202)
+    return web.json_response(_scan(parts.events.scan, LISTED_MAX), status=202)
 
 
 async def _change(request: web.Request, change: Callable[[list[int] | None], Awaitable[int]]) -> web.Response:
@@ -87,10 +96,10 @@ def _event(event: Event) -> dict[str, Any]:
     }
 
 
-def _scan(scan: TagScan) -> dict[str, Any]:
+def _scan(scan: TagScan, problems_max: int) -> dict[str, Any]:
     last = None
     if scan.last is not None:
         last = dataclasses.asdict(scan.last)
         last["ended"] = time_text(last.pop("ended_unix_s"))
-        last["problems"] = dict(list(last["problems"].items())[:LISTED_MAX])
+        last["problems"] = dict(list(last["problems"].items())[:problems_max])
     return {"running": scan.running, "last": last}

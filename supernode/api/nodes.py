@@ -15,4 +15,5 @@ if TYPE_CHECKING:
 async def nodes(parts: ApiParts, _: web.Request) -> web.Response:
     """As JSON."""
     quarantined = parts.nodes.quarantined
-    return web.json_response({"nodes": [node_row(session, quarantined) for session in parts.nodes]})
+    rows = [node_row(session, quarantined, parts.seed_reach) for session in parts.nodes]
+    return web.json_response({"nodes": rows})

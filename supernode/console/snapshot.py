@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from supernode.console.bound import least_s
 from supernode.console.piece_map import piece_map
-from supernode.console.summary import node_row, quarantine_rows, swarm_row, unreached_rows
+from supernode.console.summary import node_row, quarantine_rows, swarm_row, trouble_of, unreached_rows
 from supernode.control.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from proto.config.values import Price
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.open_swarm import OpenSwarm
-    from supernode.control.peer_session import PeerSession
     from supernode.control.seed_reach import SeedReach
     from supernode.control.swarm_registry import SwarmRegistry
 
@@ -52,9 +51,11 @@ class View:
     epoch: int
     started_s: float
     membership: str
-    price: Price | None = None
+    price: Price | None
     # The newest last.
-    jobs: Callable[[], list[dict[str, Any]]] = list
+    jobs: Callable[[], list[dict[str, Any]]]
+    # How those of registries stand, and the rules by which they are taken: see api.events.
+    events: Callable[[], dict[str, Any]]
     clock: Callable[[], float] = time.monotonic
 
 
@@ -96,6 +97,7 @@ class Snapshots:
             "seed_unreachable": unreached_rows(view.seed_reach, now_s),
             "upstreams": [{"host": host, **row} for host, row in sorted(view.upstreams().items())],
             "jobs": view.jobs(),
+            "events": view.events(),
             "nodes": self._nodes(),
             "swarms": self._swarms(now_s, before, after),
         }
@@ -118,30 +120,8 @@ class Snapshots:
         quarantined = view.nodes.quarantined
         sessions = list(view.nodes)
         if len(sessions) > NODES_MAX:
-            sessions.sort(key=lambda session: not self._trouble(session))
-        rows = []
-        for session in sessions[:NODES_MAX]:
-            row = node_row(session, quarantined)
-            row["trouble"] = self._trouble(session)
-            rows.append(row)
-        return rows
-
-    def _trouble(self, session: PeerSession) -> str:
-        """What an operator should look after; empty for nothing."""
-        view = self._view
-        quarantine = view.nodes.quarantined.get(session.info.peer)
-        if quarantine is not None:
-            return f"in quarantine: {quarantine.reason}"
-        if session.info.address_refused:
-            return f"advertises {session.info.address_refused}, which is not allowed: nobody is sent there"
-        if view.seed_reach.is_out(session):
-            return f"does not reach the supernode's port for pieces at {session.seed_address}"
-        store = session.store
-        if store is not None and store.rotten > 0:
-            return f"{store.rotten} pieces of its store rotted: look after its disk"
-        if store is not None and store.refused > 0:
-            return "its store had no room: see store_size and store_free_floor, and its disk"
-        return ""
+            sessions.sort(key=lambda session: not trouble_of(session, quarantined, view.seed_reach))
+        return [node_row(session, quarantined, view.seed_reach) for session in sessions[:NODES_MAX]]
 
     # --- swarms --------------------------------------------------------------------------------------------------
 

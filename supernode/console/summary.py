@@ -30,7 +30,7 @@ def swarm_row(swarm: OpenSwarm) -> dict[str, Any]:
     }
 
 
-def node_row(session: PeerSession, quarantined: Mapping[PeerId, Quarantine]) -> dict[str, Any]:
+def node_row(session: PeerSession, quarantined: Mapping[PeerId, Quarantine], seed_reach: SeedReach) -> dict[str, Any]:
     """One connected node, for JSON; `node` is the number that the log, the event log and its stories use."""
     quarantine, store = quarantined.get(session.info.peer), session.store
     return {
@@ -44,7 +44,25 @@ def node_row(session: PeerSession, quarantined: Mapping[PeerId, Quarantine]) -> 
         "store_used_bytes": store.used_bytes if store is not None else None,
         "store_limit_bytes": store.limit_bytes if store is not None else None,
         "quarantine": quarantine.reason if quarantine is not None else None,
+        "trouble": trouble_of(session, quarantined, seed_reach),
     }
+
+
+def trouble_of(session: PeerSession, quarantined: Mapping[PeerId, Quarantine], seed_reach: SeedReach) -> str:
+    """What an operator should look after at a connected node; empty for nothing."""
+    quarantine = quarantined.get(session.info.peer)
+    if quarantine is not None:
+        return f"in quarantine: {quarantine.reason}"
+    if session.info.address_refused:
+        return f"advertises {session.info.address_refused}, which is not allowed: nobody is sent there"
+    if seed_reach.is_out(session):
+        return f"does not reach the supernode's port for pieces at {session.seed_address}"
+    store = session.store
+    if store is not None and store.rotten > 0:
+        return f"{store.rotten} pieces of its store rotted: look after its disk"
+    if store is not None and store.refused > 0:
+        return "its store had no room: see store_size and store_free_floor, and its disk"
+    return ""
 
 
 def quarantine_rows(nodes: NodeRegistry, now_s: float) -> list[dict[str, Any]]:

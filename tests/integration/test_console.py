@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.client("chromium")
 expect.set_options(timeout=1000 * WAIT_S)
-VIEWS = ("swarms", "nodes", "jobs", "upstreams", "quarantine", "story")
+VIEWS = ("swarms", "nodes", "jobs", "events", "upstreams", "quarantine", "story")
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +125,53 @@ def test_upstreams_tell_their_queue_errors_and_retry_after(browser: Browser, con
         shown(page)
         row = page.locator("#upstreams tbody tr", has_text="quay.io answered 429")
         assert row.locator("td").all_inner_texts()[:6] == ["quay.io", "4 fetch", "1", "2", "0", "17 s"]
+
+
+def test_registry_events_tell_their_state_rules_and_errors(browser: Browser, console: str) -> None:
+    with opened(browser, f"{console}#/events") as page:
+        shown(page)
+        assert page.locator("#events-said").inner_text().startswith("0 waiting, 1 worked on, 1 dead. Tags of 3")
+        dead = page.locator("#events tbody tr", has_text="quay.io answered 401")
+        assert dead.locator("td").all_inner_texts()[:3] == ["41", "quay.io/org/app:0.9", "dead"]
+        assert "quay.io/org/*" in page.locator("#rules tbody tr").inner_text()
+        assert "quay.io answered 404" in page.locator("#problems tbody tr").inner_text()
+
+
+def test_an_address_that_nobody_can_read_breaks_nothing(browser: Browser, console: str) -> None:
+    with opened(browser, f"{console}#/story/%zz") as page:
+        shown(page)
+        expect(page.locator("#story-said")).to_contain_text("no live swarm of that blob")
+        page.evaluate("location.hash = '#/constructor'")
+        expect(page.locator("#view-swarms")).to_be_visible()
+
+
+def test_the_same_story_is_told_anew_when_it_is_asked_for_again(browser: Browser, console: str) -> None:
+    with opened(browser, console) as page:
+        shown(page)
+        page.locator("#swarms a").first.press("Enter")
+        expect(page.locator("#story-said")).to_contain_text("Piece 0 of 256")
+        with page.expect_request("**/v1/story?*"):
+            page.get_by_role("button", name="Tell").click()
+
+
+def test_a_stream_that_waits_for_its_next_try_is_closed_for_good(browser: Browser, console: str) -> None:
+    with opened(browser, console) as page:
+        shown(page)
+        page.clock.install()
+        page.route("**/v1/console/events", lambda route: route.fulfill(status=503))
+        page.evaluate(
+            "import('./stream.js').then(({ follow }) => { window.told = [];"
+            " window.stream = follow({ show: () => {}, ask: () => {}, say: (text) => told.push(text) }); })"
+        )
+        wait_until(lambda: page.evaluate("told.at(-1)") == "many look: every few seconds", "it waits")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.evaluate("stream.close()")
+        page.clock.run_for(20_000)
+        # What it asked would be told before this.
+        with page.expect_response("**/v1/console?last"):
+            page.evaluate("fetch('/v1/console?last').then((answer) => answer.text())")
+        assert [url for url in asked if url.endswith("/events")] == []
 
 
 def test_who_comes_from_elsewhere_logs_in_by_the_operator_s_token(browser: Browser, tmp_path: Path) -> None:

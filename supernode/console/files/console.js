@@ -1,27 +1,36 @@
 // The page: what is shown of a snapshot, which view, who is logged in.
 
 import { byId, keep, make, put, rate, size, span } from "./dom.js";
-import { showStory } from "./story.js";
+import { askAgain, showStory } from "./story.js";
 import { follow, login, logout } from "./stream.js";
 import { showSwarms } from "./swarms.js";
-import { showJobs, showNodes, showQuarantine, showUpstreams } from "./tables.js";
+import { showEvents, showJobs, showNodes, showQuarantine, showUpstreams } from "./tables.js";
 
 const SHOW = {
   swarms: showSwarms,
   nodes: showNodes,
   jobs: showJobs,
+  events: showEvents,
   upstreams: showUpstreams,
   quarantine: showQuarantine,
   story: showStory,
 };
 // No script sees the cookie: that there is one is noted beside it.
 const LOGGED_IN = "layercast-logged-in";
+const noted = (what) => {
+  try {
+    return what(localStorage);
+  } catch {
+    // The browser keeps nothing for this page.
+    return null;
+  }
+};
 let latest = null;
 let stream = null;
 
 const view = () => {
   const name = location.hash.slice(2).split("/")[0];
-  return name in SHOW ? name : "swarms";
+  return Object.hasOwn(SHOW, name) ? name : "swarms";
 };
 
 function totals(snapshot) {
@@ -72,7 +81,7 @@ function draw() {
   SHOW[name](latest);
   for (const id of ["cluster", "views"]) byId(id).hidden = false;
   byId("login").hidden = true;
-  byId("logout").hidden = localStorage.getItem(LOGGED_IN) === null;
+  byId("logout").hidden = noted((kept) => kept.getItem(LOGGED_IN)) === null;
 }
 
 function show(snapshot) {
@@ -86,7 +95,7 @@ function show(snapshot) {
 
 function ask() {
   latest = null;
-  localStorage.removeItem(LOGGED_IN);
+  noted((kept) => kept.removeItem(LOGGED_IN));
   for (const id of ["cluster", "views", "logout"]) byId(id).hidden = true;
   byId("login").hidden = false;
   byId("token").focus();
@@ -111,13 +120,20 @@ byId("login").addEventListener("submit", async (event) => {
     return;
   }
   byId("token").value = "";
-  localStorage.setItem(LOGGED_IN, "yes");
+  noted((kept) => kept.setItem(LOGGED_IN, "yes"));
   begin();
 });
 
 byId("logout").addEventListener("click", async () => {
-  await logout();
+  try {
+    await logout();
+  } catch {
+    // The cookie is good until the supernode hears of it.
+    put(byId("state"), "not logged out: the supernode does not answer");
+    return;
+  }
   stream?.close();
+  put(byId("state"), "logged out");
   ask();
 });
 
@@ -125,6 +141,9 @@ byId("filter").addEventListener("input", draw);
 byId("story-of").addEventListener("submit", (event) => {
   event.preventDefault();
   location.hash = `#/story/${encodeURIComponent(byId("story-digest").value.trim())}/${byId("story-piece").value}`;
+  // It may be the one that is shown.
+  askAgain();
+  draw();
 });
 addEventListener("hashchange", () => {
   draw();

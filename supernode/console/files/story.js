@@ -5,26 +5,45 @@ import { byId, keep, make, put, span } from "./dom.js";
 let told = "";
 
 export function showStory() {
-  const [, , digest = "", piece = "0"] = location.hash.split("/");
-  if (digest === "" || told === location.hash) return;
+  const [, , written = "", piece = "0"] = location.hash.split("/");
+  if (written === "" || told === location.hash) return;
   told = location.hash;
-  byId("story-digest").value = decodeURIComponent(digest);
+  const digest = decoded(written);
+  byId("story-digest").value = digest;
   byId("story-piece").value = piece;
-  tell(decodeURIComponent(digest), piece);
+  tell(digest, piece);
+}
+
+// The next look asks, though it is of the same piece.
+export function askAgain() {
+  told = "";
+}
+
+// People write addresses, too.
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
 async function tell(digest, piece) {
+  const wanted = told;
   put(byId("story-said"), "asking");
-  let answer = null;
   let found = null;
+  let refusal = "The supernode does not answer.";
   try {
-    answer = await fetch(`/v1/story?digest=${encodeURIComponent(digest)}&piece=${encodeURIComponent(piece)}`);
-    found = answer.ok ? await answer.json() : null;
+    const answer = await fetch(`/v1/story?digest=${encodeURIComponent(digest)}&piece=${encodeURIComponent(piece)}`);
+    if (answer.ok) found = await answer.json();
+    else refusal = await answer.text();
   } catch {
     // The supernode is away.
   }
+  // Another one was asked for since.
+  if (told !== wanted) return;
   if (found === null) {
-    put(byId("story-said"), answer === null ? "The supernode does not answer." : await answer.text());
+    put(byId("story-said"), refusal);
     show({ happenings: [], nodes: {} });
     return;
   }

@@ -1,4 +1,4 @@
-// Nodes, upstreams and quarantine: tables that are brought up to date in place, sorted by the column that was chosen.
+// Nodes, jobs, registry events, upstreams and quarantine: tables that are brought up to date in place, sorted by the column that was chosen.
 
 import { attribute, byId, keep, make, put, size, span } from "./dom.js";
 
@@ -110,6 +110,28 @@ const JOBS = [
   ["Error", (row) => row.error || "–"],
 ];
 
+const EVENTS = [
+  ["Event", (row) => row.number, (row) => row.number],
+  ["Image", (row) => row.image],
+  ["State", (row) => row.state],
+  ["Received", (row) => row.received],
+  ["Job", (row) => row.job ?? "–", (row) => row.job ?? 0],
+  ["Error", (row) => row.error || "–"],
+];
+
+const RULES = [
+  ["Rule", (row) => row.name],
+  ["Repositories", (row) => row.repositories.join(", ")],
+  ["Tags", (row) => row.tags.join(", ")],
+  ["Platforms", (row) => row.platforms.join(", ") || "all"],
+  ["To", (row) => row.to],
+];
+
+const PROBLEMS = [
+  ["Repository", ([repository]) => repository],
+  ["Error", ([, problem]) => problem],
+];
+
 const tables = {};
 
 function table(id, caption, columns, keyOf) {
@@ -128,19 +150,31 @@ export function showNodes(snapshot) {
 }
 
 export function showJobs(snapshot) {
-  byId("no-jobs").hidden = snapshot.jobs.length > 0;
-  byId("jobs").hidden = snapshot.jobs.length === 0;
-  table("jobs", "Preheat jobs, the newest first", JOBS, (row) => row.number).show([...snapshot.jobs].reverse());
+  showOrSay("jobs", "Preheat jobs, the newest first", JOBS, (row) => row.number, [...snapshot.jobs].reverse());
+}
+
+export function showEvents(snapshot) {
+  const { events } = snapshot;
+  const { last } = events.scan;
+  const looked = last === null ? "" : ` Tags of ${last.repositories} repositories were looked at ${last.ended}: ${last.found} changed.`;
+  put(byId("events-said"), `${events.waiting} waiting, ${events.working} worked on, ${events.dead} dead.${looked}`);
+  showOrSay("events", "Registry events that are not done with", EVENTS, (row) => row.number, events.events);
+  showOrSay("rules", "Rules by which events are taken", RULES, (row) => row.name, events.rules);
+  const problems = last === null ? [] : Object.entries(last.problems);
+  showOrSay("problems", "Repositories whose tags were not told", PROBLEMS, ([repository]) => repository, problems);
+}
+
+// The table, or in its place the words that there is nothing in it.
+function showOrSay(id, caption, columns, keyOf, rows) {
+  byId(`no-${id}`).hidden = rows.length > 0;
+  byId(id).hidden = rows.length === 0;
+  table(id, caption, columns, keyOf).show(rows);
 }
 
 export function showUpstreams(snapshot) {
-  byId("no-upstreams").hidden = snapshot.upstreams.length > 0;
-  byId("upstreams").hidden = snapshot.upstreams.length === 0;
-  table("upstreams", "Origins that were asked", UPSTREAMS, (row) => row.host).show(snapshot.upstreams);
+  showOrSay("upstreams", "Origins that were asked", UPSTREAMS, (row) => row.host, snapshot.upstreams);
 }
 
 export function showQuarantine(snapshot) {
-  byId("no-quarantine").hidden = snapshot.quarantined.length > 0;
-  byId("quarantine").hidden = snapshot.quarantined.length === 0;
-  table("quarantine", "Nodes in quarantine", QUARANTINE, (row) => row.peer).show(snapshot.quarantined);
+  showOrSay("quarantine", "Nodes in quarantine", QUARANTINE, (row) => row.peer, snapshot.quarantined);
 }

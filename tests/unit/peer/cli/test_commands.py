@@ -127,6 +127,13 @@ def test_nodes_are_listed_for_people_and_for_programs(capsys: pytest.CaptureFixt
     assert json.loads(capsys.readouterr().out) == {"nodes": [NODE]}
 
 
+@pytest.mark.parametrize("said", [{"trouble": "its store had no room"}, {"quarantine": "its store had no room"}])
+def test_nodes_says_what_is_wrong_with_one(said: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with scripted_origin(lambda _: Reply(200, body=json.dumps({"nodes": [{**NODE, **said}]}).encode())) as origin:
+        assert main(["nodes", "--supernode", f"http://{origin.authority}"]) == 0
+    assert "its store had no room" in capsys.readouterr().out
+
+
 def test_what_is_no_terminal_has_room_for_a_row(capsys: pytest.CaptureFixture[str]) -> None:
     long = {**NODE, "address": "[2001:db8:1234:5678:9abc:def0:1234:5678]:65002", "zone": "europe/eu-west-1/rack-17"}
     with scripted_origin(lambda _: Reply(200, body=json.dumps({"nodes": [long]}).encode())) as origin:

@@ -110,6 +110,17 @@ async def test_who_shows_the_token_once_reads_by_a_cookie_and_changes_nothing(
         assert await asked.status(SNAPSHOT, Cookie=cookie) == 403
 
 
+@pytest.mark.usefixtures("stranger")
+async def test_a_stream_ends_with_the_login_that_it_was_begun_by(tmp_path: Path, origin: FakeOrigin) -> None:
+    async with running_supernode(tmp_path, origin, "--open", "false") as supernode, browser(supernode) as asked:
+        cookie = f"{COOKIE}={supernode._console.logins.begin()}"
+        async with asked.asks(EVENTS, Cookie=cookie) as answer:
+            assert (await event(answer))["ready"]
+            assert await asked.status("/ui/logout", "POST", Cookie=cookie) == 204
+            async with asyncio.timeout(WAIT_S):
+                await answer.content.read()
+
+
 async def test_a_file_is_sent_once_and_may_load_nothing_from_elsewhere(tmp_path: Path, origin: FakeOrigin) -> None:
     async with running_supernode(tmp_path, origin) as supernode, browser(supernode) as asked:
         async with asked.asks("/ui/console.css") as answer:

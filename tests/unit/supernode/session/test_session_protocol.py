@@ -322,3 +322,4 @@ async def test_the_connected_nodes_are_listed(tmp_path: Path, origin: FakeOrigin
     assert (node["node"], node["peer"]) == (1, short_peer(peer.identity.peer))
     assert (node["address"], node["zone"], node["agent"]) == ("127.0.0.1:7", "eu/a/r1", "test")
     assert (node["blobs_wanted"], node["blobs_announced"]) == (1, 1)
+    assert node["trouble"] == ""
