@@ -16,7 +16,7 @@ import pytest
 from benchmarks.cluster.counting_proxy import CountingProxy
 from benchmarks.cluster.faults import Fault
 from benchmarks.cluster.ports import ReservedPort
-from benchmarks.cluster.processes import wait_until
+from benchmarks.cluster.processes import WAIT_S, wait_until
 from benchmarks.cluster.services import Cluster, Peer
 from peer.cli.main import main
 from peer.doctor import examination, http_question
@@ -112,7 +112,9 @@ class Doctor:
 
 
 @pytest.fixture
-def doctor(capsys: pytest.CaptureFixture[str]) -> Doctor:
+def doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Doctor:
+    """A patient one: on a busy machine a good program may not answer within the operator's few seconds."""
+    monkeypatch.setattr(http_question, "TIMEOUT_S", WAIT_S)
     return Doctor(capsys)
 
 

@@ -121,8 +121,10 @@ def test_a_refused_node_serves_from_the_origin_says_why_and_joins_when_it_gets_a
     good = file.read_text()
     file.write_text(create_token(AuthorityFolder(cluster.supernode.data_dir), -HOUR_S, None).text)
     peer.start()
-    line = peer.process.wait_for_line("supernode_lost")
-    assert "is expired since 1 h: make a new one with `layercast-supernode token create`" in line.string
+    # On a busy machine the first attempts may fail for other reasons.
+    peer.process.wait_for_line(
+        "supernode_lost .*is expired since 1 h: make a new one with `layercast-supernode token create`"
+    )
     assert_served_without_the_swarm(peer, push(SIZE_BYTES))
     file.write_text(good)
     assert_becomes(lambda: connected(peer), 1.0)
@@ -135,7 +137,7 @@ def test_a_token_of_another_supernode_is_one_line(cluster: Cluster, tmp_path: Pa
     peer = cluster.prepare_peer()
     cluster.supernode.join_file().write_text(create_token(AuthorityFolder(tmp_path / "other"), HOUR_S, None).text)
     peer.start()
-    assert "is not the one that the join token names" in peer.process.wait_for_line("supernode_lost").string
+    peer.process.wait_for_line("supernode_lost .*is not the one that the join token names")
     assert_served_without_the_swarm(peer, push(SIZE_BYTES))
 
 
@@ -156,14 +158,15 @@ def test_a_revoked_node_is_out_within_a_moment_and_its_clients_are_served(
     peers = cluster.add_peers([None] * 2)
     cluster.wait_for_sessions(2)
     operator(cluster.supernode, "node", "revoke", member_id(peers[0])[:12])
-    line = peers[0].process.wait_for_line("supernode_lost")
-    assert "was revoked: to admit this machine again, stop its peer, delete identity.key" in line.string
+    peers[0].process.wait_for_line(
+        "supernode_lost .*was revoked: to admit this machine again, stop its peer, delete identity.key"
+    )
     assert_becomes(lambda: [connected(peer) for peer in peers], [0.0, 1.0])
     assert_served_without_the_swarm(peers[0], push(SIZE_BYTES))
     # Its certificate is good for nothing any more either.
     peers[0].stop()
     peers[0].start()
-    assert "refused (403)" in peers[0].process.wait_for_line("supernode_lost").string
+    peers[0].process.wait_for_line(r"supernode_lost .*refused \(403\)")
 
 
 def test_of_two_nodes_with_one_key_the_second_is_told_what_to_do(cluster: Cluster, push: Callable[[int], str]) -> None:
@@ -174,8 +177,9 @@ def test_of_two_nodes_with_one_key_the_second_is_told_what_to_do(cluster: Cluste
     for name in ("identity.key", "membership.json"):
         shutil.copy(first.data_dir / name, copy.data_dir / name)
     copy.start()
-    line = copy.process.wait_for_line("supernode_lost")
-    assert "is connected with this node's key: a copied disk? Stop this peer, delete identity.key" in line.string
+    copy.process.wait_for_line(
+        r"supernode_lost .*is connected with this node's key: a copied disk\? Stop this peer, delete identity.key"
+    )
     assert_served_without_the_swarm(copy, push(SIZE_BYTES))
     assert connected(first) == 1.0
 

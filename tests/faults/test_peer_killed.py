@@ -101,9 +101,11 @@ def test_a_peer_killed_twenty_times_fetches_no_verified_piece_again(
         assert answer.sha256 == digest
         missing = set(range(layout.count)) - verified
         assert set(pieces_asked(seed, asked_before)) == missing
-        # What is asked for ahead is taken back, and asked for again, where the transfer before it is overdue (rule 8):
-        # on a busy machine there are more requests than pieces, but each piece comes once.
-        assert sorted(pieces_asked(seed, asked_before, whole=True)) == sorted(missing)
+        # A transfer that is overdue is taken back, and its piece granted again (rules 8 and 9): on a busy machine some
+        # may come twice, but none that was not granted twice, and each is stored once.
+        whole = pieces_asked(seed, asked_before, whole=True)
+        assert set(whole) == missing
+        assert len(whole) <= peer.metrics().value("layercast_leases_total", outcome="granted")
         assert_received(peer, seed=layout.bytes_in(layout.full_mask) - sum(map(layout.length, verified)))
         peer.close()
     assert origin.ledger().gets(digest) == 1

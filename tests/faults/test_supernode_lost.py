@@ -15,6 +15,7 @@ import pytest
 from benchmarks.cluster.counting_proxy import CountingProxy
 from benchmarks.cluster.faults import Fault
 from benchmarks.cluster.ledger import union_bytes
+from benchmarks.cluster.processes import WAIT_S
 from benchmarks.cluster.services import Cluster
 from peer.downloader.limits import Limits
 from tests.support.counts import assert_received
@@ -42,6 +43,10 @@ GRACE_S = Limits().grace_s
 # Shorter than an operator would have it, and longer than three missed pings and the other grace take together.
 SILENT_GRACE_S = 15.0
 PATIENCE = ["--supernode-patience", f"{SILENT_GRACE_S:g}s"]
+# So long a busy machine may take to bring all nodes back: the supernode asks for nothing before. Nobody waits it out.
+RECOVERY = ["--recovery", f"{WAIT_S:g}s"]
+# Nor this: no node asks in the time that a cut of the network takes there.
+LONG_PATIENCE = ["--supernode-patience", f"{2 * WAIT_S:g}s"]
 # Where the pulls stand when the supernode goes, and what the origin has sent by then at most.
 MIDDLE_BYTES = 5 * MIB
 SENT_BYTES_MAX = 8 * MIB
@@ -104,17 +109,19 @@ class Scene:
 
 
 @pytest.fixture
-def make_scene(registry: Registry, push: Callable[[int], str], tmp_path: Path) -> Iterator[Callable[[], Scene]]:
-    """Makes a cluster in which every program has a namespace, and a blob for it."""
+def make_scene(registry: Registry, push: Callable[[int], str], tmp_path: Path) -> Iterator[Callable[..., Scene]]:
+    """Makes a cluster in which every program has a namespace, and a blob for it. Its flags are the peers'."""
     with contextlib.ExitStack() as stack:
         lab = stack.enter_context(Lab())
 
-        def make() -> Scene:
+        def make(*flags: str) -> Scene:
             origin = stack.enter_context(CountingProxy(registry.host_port, (lab.host_address, 0)))
             directory = tmp_path / origin.address
-            cluster = stack.enter_context(Cluster(directory, origin.address, supernode_node=lab.add_node()))
+            cluster = stack.enter_context(
+                Cluster(directory, origin.address, supernode_node=lab.add_node(), supernode_flags=RECOVERY)
+            )
             for node in [lab.add_node() for _ in range(NODES)]:
-                cluster.prepare_peer(node, proxy_host=node.address, extra=PATIENCE).spawn()
+                cluster.prepare_peer(node, proxy_host=node.address, extra=flags).spawn()
             for peer in cluster.peers:
                 peer.wait_ready()
             return stack.enter_context(contextlib.closing(Scene(cluster, origin, push(SIZE_BYTES))))
@@ -139,10 +146,10 @@ def silence(scene: Scene) -> None:
     node.silence()
 
 
-def test_a_pull_ends_well_without_the_supernode(make_scene: Callable[[], Scene]) -> None:
+def test_a_pull_ends_well_without_the_supernode(make_scene: Callable[..., Scene]) -> None:
     """Three clusters at once, since all of them wait out the same grace."""
     ways = (kill, stop, silence)
-    scenes = [make_scene() for _ in ways]
+    scenes = [make_scene(*PATIENCE) for _ in ways]
     held = []
     for scene, lose in zip(scenes, ways, strict=True):
         scene.begin()
@@ -167,7 +174,7 @@ def test_a_pull_ends_well_without_the_supernode(make_scene: Callable[[], Scene])
 
 
 def test_a_supernode_that_comes_back_in_mid_pull_asks_for_nothing_that_a_node_holds(
-    make_scene: Callable[[], Scene],
+    make_scene: Callable[..., Scene],
 ) -> None:
     scene = make_scene()
     scene.begin()
@@ -189,9 +196,9 @@ def test_a_supernode_that_comes_back_in_mid_pull_asks_for_nothing_that_a_node_ho
 
 
 def test_after_a_cut_of_the_network_each_byte_is_sent_once_and_nobody_else_asks_the_origin(
-    make_scene: Callable[[], Scene],
+    make_scene: Callable[..., Scene],
 ) -> None:
-    scene = make_scene()
+    scene = make_scene(*LONG_PATIENCE)
     scene.begin()
     silence(scene)
     scene.go_on()

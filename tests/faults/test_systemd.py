@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.cluster.image import make_random_image
 from benchmarks.cluster.processes import wait_until
+from tests.support.counts import assert_becomes
 from tests.support.systemd_machine import REPOSITORY, SystemdMachine, install_layercast, layercast_folders
 
 if TYPE_CHECKING:
@@ -50,13 +51,17 @@ def health(machine: SystemdMachine) -> int:
     return machine.run(HEALTH, check=False).returncode
 
 
+def sources_received_from(machine: SystemdMachine) -> set[str]:
+    metrics = machine.run("curl --silent --fail http://127.0.0.1:65001/metrics").stdout
+    received = re.findall(r'^layercast_bytes_total\{source="(\w+)"\} (\S+)$', metrics, re.MULTILINE)
+    return {source for source, count in received if float(count)}
+
+
 def test_a_node_that_was_set_up_as_the_page_says_shares_images(machine: SystemdMachine) -> None:
     wait_until(lambda: "supernode: connected" in machine.run(HEALTH).stdout, "a session with the supernode", PATIENCE_S)
     assert "http://127.0.0.1:65001" in machine.run("cat /etc/containerd/certs.d/_default/hosts.toml").stdout
     machine.run("/opt/layercast/bin/layercast pull registry.lab/app:1.0")
-    metrics = machine.run("curl --silent --fail http://127.0.0.1:65001/metrics").stdout
-    received = re.findall(r'^layercast_bytes_total\{source="(\w+)"\} (\S+)$', metrics, re.MULTILINE)
-    assert {source for source, count in received if float(count)} == {"seed"}
+    assert_becomes(lambda: sources_received_from(machine), {"seed"})
 
 
 def test_a_restart_ends_when_the_supernode_is_ready_and_both_run_as_their_own_user(machine: SystemdMachine) -> None:
