@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 # Small enough that bytes counted as sent are soon bytes received: the ledger's error where a client is killed.
 _SEND_BUFFER_BYTES: Final = 256 << 10
-_CONNECT_TIMEOUT_S: Final = 10.0
+_CONNECT_TIMEOUT_S: Final = 60.0
 _CLOSE_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.05
 # Of one turn at a TLS socket: one record, for which there is room where the kernel says that there is some.

@@ -50,6 +50,11 @@ class Told:
         jobs = self.ask("/api/v1/jobs")["jobs"]
         return Counter(job["image"].rpartition(":")[2] for job in jobs if job["state"] == "done")
 
+    def found_by_the_last_scan(self) -> int:
+        """How many tags; 0 while there was none."""
+        last = self.ask("/api/v1/events")["scan"]["last"]
+        return int(last["found"]) if last else 0
+
     def wait_for(self, *tags: str) -> None:
         """Each has a job that is done, and nothing is left to do."""
         wait_until(lambda: set(tags) <= set(self.done()), f"jobs of {', '.join(tags)}")
@@ -102,7 +107,7 @@ def test_pushes_while_the_supernode_is_dead_are_done_once_also_those_that_the_re
     told.cluster.supernode.start()
     told.wait_for("w1")
     assert told.done() == Counter(["v1", "v2", "v3", "w1"])
-    assert_becomes(lambda: (told.ask("/api/v1/events")["scan"]["last"] or {}).get("found"), 1)
+    assert_becomes(told.found_by_the_last_scan, 1)
 
 
 def test_the_benchmark_finds_none_of_300_events_lost_or_done_twice_by_a_kill() -> None:
