@@ -345,7 +345,7 @@ def _pull_chunked(there: AtOnce, login: str, folder: Path) -> None:
     asked = [each for each in ledger.exchanges if f"/{CHUNKED}/blobs/" in each.path]
     digests = {each.path.rpartition("/")[2] for each in asked}
     few_bytes, all_bytes = sorted(map(ledger.distinct_bytes, digests))[-2:]
-    # podman fetches the whole where a range was refused: so it tells why, and the registry which requests it got.
+    # podman fetches the whole where a part failed: so it tells why, and the registry which requests it got.
     requests = [
         f"{each.started_s:.3f}: {each.method} {each.path} {each.status} {each.interval} {each.ending}" for each in asked
     ]
