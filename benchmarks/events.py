@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import sys
 import tempfile
 import threading
 import time
@@ -36,6 +37,7 @@ _ANSWER_S: Final = 10.0
 _TWICE_EVERY: Final = 10
 # From the last event to the last job.
 _DRAIN_S: Final = 900.0
+_TELL_EVERY_S: Final = 10.0
 
 
 @dataclass(slots=True)
@@ -94,9 +96,11 @@ def measure(events: int, within_s: float, kills: int) -> Figures:
             sender.start()
             for number in range(kills):
                 sender.wait_for(events * (number + 1) // (kills + 1))
+                _tell(f"{events * (number + 1) // (kills + 1)} of {events} events are taken; the supernode is killed")
                 cluster.supernode.kill()
                 cluster.supernode.start()
             sender.join()
+            _tell(f"all {events} events are taken")
             figures.sent_s, figures.again = sender.took_s, sender.again
             _drain(cluster, figures)
         figures.lost = sum(not origin.asked[_tag(number)] for number in range(events))
@@ -105,12 +109,16 @@ def measure(events: int, within_s: float, kills: int) -> Figures:
 
 def _drain(cluster: Cluster, figures: Figures) -> None:
     """Until nothing waits and every job is over. Raises LayercastError."""
-    began_s = time.monotonic()
+    began_s = told_s = time.monotonic()
 
     def is_over() -> bool:
+        nonlocal told_s
         found = _json(cluster, "/api/v1/events")
         figures.waiting_most = max(figures.waiting_most, found["waiting"])
         figures.dead = found["dead"]
+        if time.monotonic() - told_s >= _TELL_EVERY_S:
+            told_s = time.monotonic()
+            _tell(f"{found['waiting']} wait, {found['working']} are worked on, {found['dead']} are dead")
         return not found["waiting"] and not found["working"]
 
     try:
@@ -120,6 +128,11 @@ def _drain(cluster: Cluster, figures: Figures) -> None:
     figures.drained_s = time.monotonic() - began_s
     # Numbers are given in turn, and the newest job is kept.
     figures.jobs = max((job["number"] for job in _json(cluster, "/api/v1/jobs")["jobs"]), default=0)
+
+
+def _tell(text: str) -> None:
+    """For who waits; figures go to standard output."""
+    print(text, file=sys.stderr, flush=True)
 
 
 def _json(cluster: Cluster, path: str) -> dict[str, Any]:

@@ -24,13 +24,17 @@ _NOT_SECRET: Final = r"(?![\w.-]*[-_](?:file|path|folder|dir|url|uri|type|ttl|ex
 _VALUE: Final = (
     r'"(?:[^"\\\n]|\\.)*"|'
     r"'(?:[^'\n]|'')*'|"
-    r"\[[^\]\n]*\]|"
+    # Up to a length: many that are never closed would take the square of the time. Items are masked by _LIST.
+    r"\[[^\]\n]{0,1000}\]|"
     # As YAML has it: up to the end of the line, or of what is in braces.
     r"(?<=[:=]\s)[^\s\[{|>\"'][^\n}]*|"
     r"[^\s\[{|>\"'][^\s,}]*"
 )
 # A name's beginning stays either way: to look for it from each character would take the square of a long word's time.
 _NAMED: Final = re.compile(rf"(?i)({_NAME}[\"']?\s*[:=]\s?[ \t]*)({_VALUE})")
+# A list over several lines: all up to the first bracket that stands in no quotes.
+_LIST: Final = re.compile(rf"(?i)({_NAME}[\"']?\s*[:=]\s*\[)((?:[^\[\]\"']|\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*')*)")
+_ITEM: Final = re.compile(r"\"(?:[^\"\\\n]|\\.)*\"|'[^'\n]*'|[^\s,\"'{}]+")
 # YAML: the value stands below its name.
 _BELOW: Final = re.compile(
     rf"(?im)^([ \t]*)((?:- )?[\"']?{_NOT_SECRET}[\w.-]*?{_NAME}[\"']?[ \t]*:[ \t]*[|>]?[-+\d]*[ \t]*\r?\n)"
@@ -55,6 +59,7 @@ def redacted(text: str, known: Iterable[str] = ()) -> str:
             for form in _forms(secret):
                 text = text.replace(form, MASK)
     text = _KEY.sub(lambda found: _lines_masked(found[0]), text)
+    text = _LIST.sub(lambda found: found[1] + _ITEM.sub(f'"{MASK}"', found[2]), text)
     text = _BELOW.sub(lambda found: found[1] + found[2] + _lines_masked(found[3], found[1] + "  "), text)
     text = _QUERY.sub(rf"\1{MASK}", text)
     text = _PATH_QUERY.sub(rf"\1{MASK}", text)

@@ -173,5 +173,8 @@ def test_a_node_s_runtime_is_set_up_once_and_taken_back(runtime: str, tmp_path: 
     run_client("undo", runtime, tmp_path)
     assert sorted(host.rglob("*")) == before
     assert run_client("undo", runtime, tmp_path) == ""
+    # Another client's record is none of this one's.
+    (host / "var/lib/layercast/setup/docker").mkdir(parents=True)
+    assert run_client("undo", runtime, tmp_path) == ""
     data = (tmp_path / "data").stat()
     assert (data.st_uid, data.st_gid, data.st_mode & 0o777) == (10001, 10001, 0o700)

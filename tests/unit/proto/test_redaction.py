@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import pytest
 from hypothesis import given
@@ -24,6 +25,10 @@ SECRET = "hunter2%Q"
         "a:\n  password: >-\n    hunter2%Q\n  b: 1\n",
         "  password:\n    hunter2%Q\n",
         "client_secrets: ['a', 'hunter2%Q']",
+        '{"tokens": [\n  "a",\n  "hunter2%Q"\n ],\n "b": 1}',
+        '{"tokens": [\n  "]",\n  {"a": "hunter2%Q"}\n ]}',
+        'tokens = [\n  "a",\n  "hunter2%Q",',
+        "secrets: [a,\n  hunter2%Q]",
         '{"auth": "hunter2%Q"}',
         '{"auths": {"r.example": {"auth": "hunter2%Q"}}}',
         '{"password": "a\\"hunter2%Q"}',
@@ -69,6 +74,11 @@ def test_what_is_no_secret_stays(text: str) -> None:
     assert redacted(text) == text
 
 
+def test_what_follows_a_list_of_secrets_stays_and_json_is_json() -> None:
+    text = '{\n "tokens": [\n  "one",\n  "two, [three]"\n ],\n "zones": [\n  "eu"\n ]\n}'
+    assert json.loads(redacted(text)) == {"tokens": ["***", "***"], "zones": ["eu"]}
+
+
 @pytest.mark.parametrize("form", [SECRET, "hunter2%25Q", base64.b64encode(SECRET.encode()).decode()])
 def test_a_secret_that_is_known_is_masked_wherever_it_stands(form: str) -> None:
     assert redacted(f"somewhere {form} else", [SECRET]) == "somewhere *** else"
@@ -79,6 +89,12 @@ def test_a_long_word_takes_no_longer_than_as_much_text(word: str) -> None:
     # What takes the square of its length does not end today.
     text = word * (200_000 // len(word))
     assert redacted(f"{text}\npassword: hunter2").endswith("password: ***")
+
+
+@pytest.mark.parametrize("word", ["token:[", 'token:["', "token:[a"])
+def test_many_lists_that_are_never_closed_take_no_longer_and_hide_what_follows(word: str) -> None:
+    text = word * (200_000 // len(word))
+    assert "hunter2" not in redacted(f"{text}\npassword: hunter2")
 
 
 @given(st.text(alphabet="pasword:='\"\\ \n[]{}|>-@/?&atoken", max_size=80))

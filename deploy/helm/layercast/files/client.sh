@@ -6,8 +6,13 @@ install -d -o 10001 -g 10001 -m 0700 "$DATA"
 [ "$RUNTIME" != none ] || exit 0
 
 if [ "$ACTION" = undo ]; then
-    # A node that was never set up has nothing to take back.
-    [ -d "$HOST/var/lib/layercast/setup" ] || exit 0
+    # A node that was never set up has nothing to take back, though another client of it may be. A run that was killed
+    # has left its record under one of the other names.
+    records="$HOST/var/lib/layercast/setup"
+    record="$RUNTIME"
+    # CRI-O shares its files with podman.
+    [ "$RUNTIME" != crio ] || record=containers
+    [ -d "$records/$record" ] || [ -d "$records/.$record.part" ] || [ -d "$records/.$record.old" ] || exit 0
     exec layercast setup "$RUNTIME" --root "$HOST" --undo
 fi
 set -- "$RUNTIME" --root "$HOST" --mirror "$MIRROR"
