@@ -56,8 +56,8 @@ from supernode.control.ports import ControlPorts
 from supernode.credentials import OperatorLogins
 from supernode.event_log.format import Header, SchedulerParameters
 from supernode.event_log.writer import EventLogWriter, RecordedScheduler
-from supernode.jobs.execution import Execution
 from supernode.jobs.resolution import Resolver
+from supernode.jobs.runner import JobRunner
 from supernode.membership.admission import revoked_text
 from supernode.membership.members import Members
 from supernode.metrics import Metrics
@@ -281,7 +281,7 @@ class Supernode:
 
     def _make_jobs(self, control: Control, origins: Origins) -> None:
         """Preheats, and the registry events that give rise to some."""
-        self.jobs = Execution(
+        self.jobs = JobRunner(
             self._state, Resolver(origins, self._has_login), control.nodes, control.swarms, self._fail,
             recovery_s=self.config.recovery_s, on_ended=lambda job: self.events.job_ended(job),
         )  # fmt: skip

@@ -85,9 +85,9 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         jobs = []
         for image in images:
-            wish = {"image": image, "platforms": platforms, "to": arguments.to, "keep": arguments.keep}
-            wish |= {"after": after, "by": by}
-            jobs.append(reader.change("POST", PATH, wish))
+            spec = {"image": image, "platforms": platforms, "to": arguments.to, "keep": arguments.keep}
+            spec |= {"after": after, "by": by}
+            jobs.append(reader.change("POST", PATH, spec))
             if not arguments.json:
                 print(f"job {jobs[-1]['number']}: {image} to {jobs[-1]['to']}", flush=True)
         if arguments.watch:

@@ -226,15 +226,15 @@ class MemberDialer:
     # --- renewal -----------------------------------------------------------------------------------------------
 
     def renew_within(self, within_s: float) -> None:
-        """The supernode wishes it."""
+        """The supernode asks for it."""
         self._renew_within_s = max(0.0, within_s)
         self._renew_soon.set()
 
     async def keep_renewed(self) -> None:
-        """Until cancelled: renew the certificate after two thirds of its life, or when the supernode wishes it."""
+        """Until cancelled: renew the certificate after two thirds of its life, or when the supernode asks for it."""
         while True:
-            wished = await self._renewal_due()
-            if wished:
+            is_asked_for = await self._renewal_due()
+            if is_asked_for:
                 await asyncio.sleep(random.uniform(0.0, self._renew_within_s))
             try:
                 await self._renew()
@@ -247,7 +247,7 @@ class MemberDialer:
             await asyncio.sleep(_RENEWAL_RETRY_S)
 
     async def _renewal_due(self) -> bool:
-        """Wait until it is. Returns whether it is the supernode's wish."""
+        """Wait until it is. Returns whether the supernode asked for it."""
         while True:
             left_s = self._record.renew_unix_s - time.time() if self._record is not None else _RENEWAL_RETRY_S
             if left_s <= 0:

@@ -192,7 +192,7 @@ class Node:
         self._metrics.lease("granted")
 
     def preheat(self, digest: Digest, preheat: Preheat) -> None:
-        self._preheats.wished(digest, preheat)
+        self._preheats.received(digest, preheat)
 
     def keep(self, digests: frozenset[Digest]) -> None:
         self._workers.keep(digests)

@@ -1,4 +1,4 @@
-"""Blobs that the supernode wishes to be here before clients come: asked for like a client's, and answered once.
+"""Blobs that the supernode wants here before clients come: asked for like a client's, and answered once.
 
 Lives on the event loop. Each is opened as for a client that hangs up at once: the download goes on. It decides nothing
 but when an answer is due.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 # Being opened, or awaited. Twice what a supernode lets a node announce would be of no use.
-WISHED_MAX: Final = 20_000
+PREHEATS_MAX: Final = 20_000
 GIVEN_UP: Final = "given_up"
 
 
@@ -40,14 +40,14 @@ class Preheats:
         self._opening: dict[Digest, asyncio.Task[None]] = {}
         self._awaited: dict[Digest, None] = {}
 
-    def wished(self, digest: Digest, preheat: Preheat) -> None:
+    def received(self, digest: Digest, preheat: Preheat) -> None:
         """Have it here, or no longer. What is awaited already is answered once."""
         if not preheat.wanted:
             self._dropped(digest)
         elif digest in self._opening or digest in self._awaited:
             return
-        elif len(self._opening) + len(self._awaited) >= WISHED_MAX:
-            self._send(PreheatEnded(str(digest), "limit", f"{WISHED_MAX} blobs are preheated here already"))
+        elif len(self._opening) + len(self._awaited) >= PREHEATS_MAX:
+            self._send(PreheatEnded(str(digest), "limit", f"{PREHEATS_MAX} blobs are preheated here already"))
         else:
             task = self._opening[digest] = asyncio.create_task(self._open(digest, preheat))
             task.add_done_callback(lambda task: self._opened(digest, task))

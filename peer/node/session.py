@@ -108,7 +108,7 @@ class Dialer(Protocol):
         ...
 
     def renew_within(self, within_s: float) -> None:
-        """The supernode wishes the certificate renewed."""
+        """The supernode asks for the certificate to be renewed."""
         ...
 
 

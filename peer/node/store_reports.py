@@ -17,17 +17,17 @@ class StoreReports:
     """What was told last, and when. One a node."""
 
     def __init__(self) -> None:
-        self._told: StoreReport | None = None
-        self._told_s = 0.0
+        self._sent: StoreReport | None = None
+        self._sent_s = 0.0
 
     def forget(self) -> None:
         """There is no session: the next one is told anew."""
-        self._told = None
+        self._sent = None
 
     def is_due(self, report: StoreReport, now_s: float) -> bool:
         """Whether this is to be told now; it counts as told then."""
-        waited_s = now_s - self._told_s
-        if self._told is not None and waited_s < (EVERY_MAX_S if report == self._told else EVERY_MIN_S):
+        waited_s = now_s - self._sent_s
+        if self._sent is not None and waited_s < (EVERY_MAX_S if report == self._sent else EVERY_MIN_S):
             return False
-        self._told, self._told_s = report, now_s
+        self._sent, self._sent_s = report, now_s
         return True

@@ -203,7 +203,7 @@ class ForwardProxy:
             "forward_refused client=%s method=%s host=%s status=%d reason=%s",
             inside or request.remote,
             request.method,
-            _told(target or request.headers.get("Host", "")),
+            _loggable(target or request.headers.get("Host", "")),
             status,
             error,
         )
@@ -234,7 +234,7 @@ def _close_late(opening: Future[socket.socket]) -> None:
         opening.result().close()
 
 
-def _told(authority: str) -> str:
+def _loggable(authority: str) -> str:
     """A client's word as the log may have it: one line, and no user and password."""
     return ascii(authority.rpartition("@")[2])[1:-1][:100]
 

@@ -22,8 +22,8 @@ def plan(files: Files, wanted: Wanted) -> Plan:
     if not isinstance(mirrors, dict):
         raise SetupRefused(f"{CONFIG}: mirrors: expected a mapping: mend it first")
     # What stands by itself hides what is said of all.
-    wished = [ALL, *(registry for registry in wanted.registries if registry in mirrors)]
-    for registry in wished:
+    named = [ALL, *(registry for registry in wanted.registries if registry in mirrors)]
+    for registry in named:
         if _has_rewrite(mirrors.get(registry)):
             raise SetupRefused(
                 f"{CONFIG}: {registry} has rewrite, which would change the names that the peer is asked for, too: "
@@ -34,7 +34,7 @@ def plan(files: Files, wanted: Wanted) -> Plan:
     notes = [
         f"{CONFIG} has {registry} by itself, which does not go through the peer; add --registry {registry}"
         for registry in mirrors
-        if registry not in wished and wanted.mirror not in _endpoints(mirrors[registry])
+        if registry not in named and wanted.mirror not in _endpoints(mirrors[registry])
     ]
     notes.append("k3s of January 2024 or newer: older ones know no entry for all registries")
     if "disable-default-registry-endpoint: true" in (files.read(SERVER) or ""):

@@ -1,4 +1,4 @@
-"""Which blobs a store is not to evict, in a file of its own: the operator's wish outlives a restart of the node.
+"""Which blobs a store is not to evict, in a file of its own: an operator's `keep` outlives a restart of the node.
 
 A line is a digest. What is no digest (a later release's) is left out.
 """

@@ -143,7 +143,7 @@ class OriginTried:
 
 @dataclass(frozen=True, slots=True)
 class PreheatEnded:
-    """All of a blob is here that the supernode wished to be (Preheat), or it does not come: `reason` says why not.
+    """All of a blob is here that the supernode asked for (Preheat), or it does not come: `reason` says why not.
 
     As in BlobRefused, or given_up (nothing came any more, or the store is in trouble); empty where all is here.
     """

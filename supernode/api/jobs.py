@@ -1,4 +1,4 @@
-"""/api/v1/jobs: preheats are wished, looked at and cancelled. Who changes something is an operator, and no web page.
+"""/api/v1/jobs: preheats are ordered, looked at and cancelled. Who changes something is an operator, and no web page.
 
 What jobs are is supernode.jobs'; what these answers look like is described in api.openapi, and a test compares them.
 """
@@ -15,9 +15,9 @@ from proto.errors import ImageInvalid
 from proto.oci.images import parse_platform
 from supernode.api.operator_request import Refused, answer_of, check_may_change, document_of, time_text
 from supernode.jobs import targets
-from supernode.jobs.execution import JobsFull
-from supernode.jobs.job import Job, Wish
+from supernode.jobs.job import Job, JobSpec
 from supernode.jobs.resolution import check_image
+from supernode.jobs.runner import JobsFull
 from supernode.state.base import StateError
 
 if TYPE_CHECKING:
@@ -47,8 +47,8 @@ async def submit(parts: ApiParts, request: web.Request) -> web.Response:
     """A new one; what is answered with 201 is not lost any more."""
     try:
         check_may_change(request)
-        wish = _wish(await document_of(request))
-        made = await parts.jobs.submit(wish)
+        spec = _spec(await document_of(request))
+        made = await parts.jobs.submit(spec)
     except Refused as error:
         return answer_of(error)
     except JobsFull:
@@ -80,7 +80,7 @@ def _found(parts: ApiParts, request: web.Request) -> Job:
     return found
 
 
-def _wish(document: dict[str, Any]) -> Wish:
+def _spec(document: dict[str, Any]) -> JobSpec:
     """Raises Refused that names the key."""
     unknown = sorted(set(document) - _KEYS)
     if unknown:
@@ -104,7 +104,7 @@ def _wish(document: dict[str, Any]) -> Wish:
         after, by = _time_to_come("after", document.get("after")), _time_to_come("by", document.get("by"))
         if after is not None and by is not None and by <= after:
             raise ValueError("by: a time after that of after expected")
-        return Wish(check_image(image), named, targets.check(to), by, keep=keep, after_unix_s=after)
+        return JobSpec(check_image(image), named, targets.check(to), by, keep=keep, after_unix_s=after)
     except (ValueError, ImageInvalid) as error:
         raise Refused(400, str(error)[:400]) from None
 
@@ -139,13 +139,13 @@ def job_row(job: Job) -> dict[str, Any]:
     running = job.nodes
     return {
         "number": job.number,
-        "image": job.wish.image,
-        "platforms": list(job.wish.platforms),
-        "to": job.wish.to,
-        "by": time_text(job.wish.by_unix_s),
-        "after": time_text(job.wish.after_unix_s),
-        "cause": job.wish.cause,
-        "keep": job.wish.keep,
+        "image": job.spec.image,
+        "platforms": list(job.spec.platforms),
+        "to": job.spec.to,
+        "by": time_text(job.spec.by_unix_s),
+        "after": time_text(job.spec.after_unix_s),
+        "cause": job.spec.cause,
+        "keep": job.spec.keep,
         "kept": job.is_kept,
         "state": job.state.value,
         "attempts": job.attempts,

@@ -31,22 +31,22 @@ _unreadable = LogLimit()
 
 async def notified(parts: ApiParts, request: web.Request) -> web.Response:
     """By distribution or Harbor, as the body's media type says; `?registry=` is what its images are called here."""
-    return await _notified(parts, request, wished=False)
+    return await _notified(parts, request, by_policy=False)
 
 
 async def kraken(parts: ApiParts, request: web.Request) -> web.Response:
-    """By one of Harbor's preheat policies: these images are wished, whatever the rules say."""
-    return await _notified(parts, request, wished=True)
+    """By one of Harbor's preheat policies: these images are preheated, whatever the rules say."""
+    return await _notified(parts, request, by_policy=True)
 
 
-async def _notified(parts: ApiParts, request: web.Request, *, wished: bool) -> web.Response:
+async def _notified(parts: ApiParts, request: web.Request, *, by_policy: bool) -> web.Response:
     refusal = refusal_of_sender(parts, request)
     if refusal is not None:
         return refusal
     try:
         registry = _registry(request)
         document = await document_of(parts, request)
-        notices = read(request.content_type, document, registry, wished=wished)
+        notices = read(request.content_type, document, registry, by_policy=by_policy)
     except EventUnreadable as error:
         # Which tags it was of is not known.
         parts.events.may_be_lost()
@@ -74,13 +74,13 @@ async def _notified(parts: ApiParts, request: web.Request, *, wished: bool) -> w
     )
 
 
-def read(media_type: str, document: object, registry: str, *, wished: bool = False) -> Notices:
+def read(media_type: str, document: object, registry: str, *, by_policy: bool = False) -> Notices:
     """By its media type; some senders say only that it is JSON. Raises EventUnreadable."""
     if media_type == harbor.CLOUD_EVENTS:
         return harbor.read_cloud_event(document, registry)
     is_notification = media_type in notifications.MEDIA_TYPES
-    if wished or is_notification or (isinstance(document, dict) and "events" in document):
-        return notifications.read_notifications(document, registry, wished=wished)
+    if by_policy or is_notification or (isinstance(document, dict) and "events" in document):
+        return notifications.read_notifications(document, registry, by_policy=by_policy)
     if isinstance(document, dict) and "specversion" in document:
         return harbor.read_cloud_event(document, registry)
     return harbor.read_webhook(document, registry)

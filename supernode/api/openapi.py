@@ -97,7 +97,7 @@ _NUMBERS: Final[dict[str, Any]] = {
         "description": "of dead events; none: all of them",
     }
 }
-_WISH: Final[dict[str, Any]] = {
+_JOB_SPEC: Final[dict[str, Any]] = {
     "image": {"type": "string", "maxLength": 512, "examples": ["quay.io/org/app:1.0"]},
     "platforms": {
         "type": "array",
@@ -171,7 +171,7 @@ DOCUMENT: Final[dict[str, Any]] = {
     "info": {
         "title": "Layercast jobs and registry events",
         "version": VERSION,
-        "description": "Preheat: have images at nodes before clients ask for them, when an operator wishes it or a "
+        "description": "Preheat: have images at nodes before clients ask for them, when an operator asks for it or a "
         "registry tells of a push. Jobs and events outlive restarts.",
         "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
     },
@@ -187,7 +187,7 @@ DOCUMENT: Final[dict[str, Any]] = {
             "post": {
                 "operationId": "submitJob",
                 "summary": "Have an image brought to nodes",
-                "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("Wish")}}},
+                "requestBody": {"required": True, "content": {"application/json": {"schema": _ref("JobSpec")}}},
                 "responses": _answers(201, _answer("saved: it is not lost any more", _ref("Job")), 400, 415, 429, 503),
             },
         },
@@ -270,7 +270,7 @@ DOCUMENT: Final[dict[str, Any]] = {
             },
         },
         "schemas": {
-            "Wish": _object(_WISH, ["image"]),
+            "JobSpec": _object(_JOB_SPEC, ["image"]),
             "Job": _object(_JOB),
             "JobWithNodes": _object({**_JOB, "nodes": {"type": "array", "items": _ref("Node")}}),
             "Node": _object(_NODE),

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.seed_reach import SeedReach
     from supernode.control.swarm_registry import SwarmRegistry
-    from supernode.jobs.execution import Execution
+    from supernode.jobs.runner import JobRunner
     from supernode.membership.members import Members
     from supernode.registry_events.service import RegistryEvents
 
@@ -44,7 +44,7 @@ class ApiParts(ServiceParts):
     login_problems: Callable[[], dict[str, str]]
     # For how many seconds upstreams want no questions.
     limited: Callable[[], Mapping[str, float]]
-    jobs: Execution
+    jobs: JobRunner
     console: Console
     events: RegistryEvents
     checks: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_CHECKS_AT_ONCE))

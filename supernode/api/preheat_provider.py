@@ -11,10 +11,10 @@ from aiohttp import web
 
 from proto.runtime.http_api import healthz
 from supernode.api.event_senders import document_of, refusal_of_sender
-from supernode.jobs.execution import JobsFull
+from supernode.jobs.runner import JobsFull
 from supernode.registry_events import provider
 from supernode.registry_events.notice import EventUnreadable
-from supernode.registry_events.processing import wish_of
+from supernode.registry_events.processing import spec_of
 from supernode.registry_events.rules import rule_of
 from supernode.state.base import StateError
 
@@ -64,13 +64,13 @@ async def _submit(
         return _error(400, str(error))
     if not parts.events.is_allowed(repository.partition("/")[0]):
         return _error(403, f"{repository.partition('/')[0]} is no allowed upstream: --allow-upstream at the supernode")
-    open_jobs = sum(job.wish.cause == provider.CAUSE and not job.is_over for job in parts.jobs.jobs)
+    open_jobs = sum(job.spec.cause == provider.CAUSE and not job.is_over for job in parts.jobs.jobs)
     if open_jobs >= provider.OPEN_MAX:
         return _error(429, f"{open_jobs} jobs of Harbor's are not over yet: look at layercast jobs at the supernode")
     rule = None if to else rule_of(parts.events.rules(), repository, reference)
-    wish = wish_of(provider.image_name(repository, reference), rule, provider.CAUSE, to or "all")
+    spec = spec_of(provider.image_name(repository, reference), rule, provider.CAUSE, to or "all")
     try:
-        return web.json_response(shown(await parts.jobs.submit(wish)))
+        return web.json_response(shown(await parts.jobs.submit(spec)))
     except JobsFull:
         return _error(429, "too many jobs are not over yet")
     except StateError:
@@ -83,7 +83,7 @@ def _show(parts: ApiParts, request: web.Request, shown: Callable[[Job], dict[str
         return refusal
     text = request.match_info["number"]
     job = parts.jobs.job(int(text)) if text.isascii() and text.isdigit() and len(text) < 16 else None
-    if job is None or job.wish.cause != provider.CAUSE:
+    if job is None or job.spec.cause != provider.CAUSE:
         return _error(404, "there is no such job, or not any more")
     return web.json_response(shown(job))
 

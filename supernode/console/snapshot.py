@@ -65,7 +65,7 @@ class _Before:
 
     at_s: float
     total: Traffic
-    came: dict[int, int] = field(default_factory=dict)
+    received: dict[int, int] = field(default_factory=dict)
 
 
 class Snapshots:
@@ -108,7 +108,7 @@ class Snapshots:
         return {
             **_bytes(total),
             "origin_bytes_s": _rate(total.origin, before.total.origin if before else None, before, now_s),
-            "came_bytes_s": _rate(total.came, before.total.came if before else None, before, now_s),
+            "came_bytes_s": _rate(total.received, before.total.received if before else None, before, now_s),
             "saved_bytes": total.saved,
             "saved_money": None if price is None else round(total.saved / _GB * price.per_gb, 2),
             "currency": "" if price is None else price.currency,
@@ -135,8 +135,8 @@ class Snapshots:
             row["number"] = swarm.number
             row["upstream"] = swarm.upstream
             row["bytes"] = _bytes(swarm.traffic)
-            came = after.came[swarm.number] = swarm.traffic.came
-            row["came_bytes_s"] = _rate(came, before.came.get(swarm.number) if before else None, before, now_s)
+            received = after.received[swarm.number] = swarm.traffic.received
+            row["came_bytes_s"] = _rate(received, before.received.get(swarm.number) if before else None, before, now_s)
             members_left -= len(swarm.members)
             if members_left >= 0:
                 row.update(self._details(swarm, zones, now_s))
@@ -166,12 +166,12 @@ class Snapshots:
 
     def _progress(self, swarm: OpenSwarm, missing_bytes: int, now_s: float) -> dict[str, Any]:
         """Since somebody waits for it: how much of what was wanted came, in how long, and the least it takes."""
-        rush = swarm.rush
-        if rush is None:
+        demand = swarm.demand
+        if demand is None:
             return {"progress": None, "elapsed_s": None, "bound_s": None}
-        came = swarm.traffic.came - rush.came_before
-        due = came + missing_bytes
-        end_s = now_s if swarm.wanted_by else max(rush.began_s, swarm.moved_s)
+        received = swarm.traffic.received - demand.received_before
+        due = received + missing_bytes
+        end_s = now_s if swarm.wanted_by else max(demand.began_s, swarm.moved_s)
         seed = self._view.uplink_rate()
         speeds = [self._view.link_speeds(node) for node in swarm.members]
         bound = least_s(
@@ -179,11 +179,11 @@ class Snapshots:
             swarm.layout.size_bytes,
             [seed, *(up for up, _ in speeds)],
             [down for _, down in speeds],
-            seed_alone=seed if rush.cold else 0.0,
+            seed_alone=seed if demand.cold else 0.0,
         )
         return {
-            "progress": round(came / due, 4) if due else None,
-            "elapsed_s": round(end_s - rush.began_s, 2),
+            "progress": round(received / due, 4) if due else None,
+            "elapsed_s": round(end_s - demand.began_s, 2),
             "bound_s": None if bound is None else round(bound, 3),
         }
 

@@ -257,7 +257,7 @@ class Announcements:
             verdict = await self._public_access.check(source, digest, asker)
             if private is None or verdict.reason not in _MAY_BE_PRIVATE:
                 return verdict, source
-        # What no client waits for we wished ourselves, by the word of a manifest that anybody may have pushed.
+        # What no client waits for we asked for ourselves, by the word of a manifest that anybody may have pushed.
         allowed = 0 if announce.background else announce.allowed
         return await private.check(source, digest, allowed, announce.size_bytes, asker), source
 

@@ -13,7 +13,7 @@ from proto.ids import PeerId, PeerName, peer_name
 from supernode.control.claims import Claims
 from supernode.control.named_holders import NamedHolders
 from supernode.control.swarm_member import SwarmMember
-from supernode.control.traffic import Rush, Traffic
+from supernode.control.traffic import Demand, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -109,7 +109,7 @@ class OpenSwarm:
     brought: int = 0
     traffic: Traffic = field(default_factory=Traffic)
     # None until somebody waits for it.
-    rush: Rush | None = None
+    demand: Demand | None = None
     # Those of the members that others are told of.
     holders: NamedHolders = field(init=False)
 
@@ -235,7 +235,9 @@ class OpenSwarm:
         """Whether somebody wants it now and nobody did before, or the other way round; `pinned` says which."""
         before, self.pinned = self.pinned, self.layout.count > 0 and self.wanted_by > 0
         if self.pinned and not before:
-            self.rush = Rush(now, self.traffic.came, cold=not any(member.held for member in self.members.values()))
+            self.demand = Demand(
+                now, self.traffic.received, cold=not any(member.held for member in self.members.values())
+            )
         return before is not self.pinned
 
     def begin_at(self, upstream: str, now: float) -> None:

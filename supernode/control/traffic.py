@@ -1,4 +1,4 @@
-"""How many payload bytes came from where, and since when somebody waits for a blob: for who looks on."""
+"""How many payload bytes nodes got from where, and since when somebody waits for a blob: for the console."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Traffic:
     own: int = 0
 
     @property
-    def came(self) -> int:
+    def received(self) -> int:
         """What nodes got."""
         return self.supernode + self.nodes + self.own
 
@@ -28,12 +28,12 @@ class Traffic:
 
 
 @dataclass(frozen=True, slots=True)
-class Rush:
+class Demand:
     """Since somebody waits for a blob whom nobody waited for before, by the control's clock.
 
-    `came_before`: what nodes had got by then. `cold`: none of them held any of it.
+    `received_before`: what nodes had got by then. `cold`: none of them held any of it.
     """
 
     began_s: float
-    came_before: int
+    received_before: int
     cold: bool

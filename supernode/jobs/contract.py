@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from supernode.jobs.job import JobBlob, Wish
+    from supernode.jobs.job import JobBlob, JobSpec
     from supernode.state.base import SavedJob
 
 # --- events --------------------------------------------------------------------------------------------------
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Submitted:
-    """Somebody wishes it; the first command saves the new job, whose number is the machine's `last_number` then."""
+    """Somebody orders it; the first command saves the new job, whose number is the machine's `last_number` then."""
 
-    wish: Wish
+    spec: JobSpec
 
 
 @dataclass(frozen=True, slots=True)
 class CancelWanted:
-    """Somebody wishes it no more. What is over is kept no more; of one that is unknown nothing happens."""
+    """Somebody cancels it. What is over is kept no more; of one that is unknown nothing happens."""
 
     job: int
 
@@ -106,7 +106,7 @@ class Resolve:
 
     job: int
     attempt: int
-    wish: Wish
+    spec: JobSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""One job: what was wished, how it stands, and its text in the state store. Plain data; the machine changes it.
+"""One job: what was ordered, how it stands, and its text in the state store. Plain data; the machine changes it.
 
     waiting -> resolving -> running -> done
        ^          |            |
@@ -40,7 +40,7 @@ ENDED: Final = (JobState.DONE, JobState.FAILED, JobState.CANCELLED)
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class JobSpec:
     """What was asked for: an image by its name, its platforms (none: all), the nodes (jobs.targets), and until when.
 
     `cause`: the registry event that it comes of, or who asks in an operator's place; empty for operators.
@@ -56,7 +56,7 @@ class Wish:
     keep: bool = False
     after_unix_s: float | None = None
 
-    def is_same_image(self, other: Wish) -> bool:
+    def is_same_image(self, other: JobSpec) -> bool:
         """By its name, for the same nodes."""
         return (self.image, self.platforms, self.to) == (other.image, other.platforms, other.to)
 
@@ -102,7 +102,7 @@ class Job:
     """
 
     number: int
-    wish: Wish
+    spec: JobSpec
     created_unix_s: float
     state: JobState = JobState.WAITING
     attempts: int = 0
@@ -135,7 +135,7 @@ class Job:
     @property
     def is_kept(self) -> bool:
         """Nodes are to keep what it brought."""
-        return self.wish.keep and bool(self.blobs)
+        return self.spec.keep and bool(self.blobs)
 
     def sum_up(self) -> None:
         """Remember of its nodes how many there are and have all, and some of those that failed."""
@@ -147,8 +147,9 @@ class Job:
     def saved(self) -> SavedJob:
         """For the state store: what is needed to go on, and to tell afterwards what came of it."""
         kept = {name: getattr(self, name) for name in _KEPT}
-        blobs = [dataclasses.astuple(blob) for blob in self.blobs] if self.wish.keep else []
-        return SavedJob(self.number, json.dumps({**kept, "wish": dataclasses.asdict(self.wish), "blobs": blobs}))
+        blobs = [dataclasses.astuple(blob) for blob in self.blobs] if self.spec.keep else []
+        # "wish": as earlier releases called it.
+        return SavedJob(self.number, json.dumps({**kept, "wish": dataclasses.asdict(self.spec), "blobs": blobs}))
 
 
 _KEPT: Final = (
@@ -163,11 +164,11 @@ def load(saved: SavedJob) -> Job:
     """As it was saved; fields that a later release added are left out. Raises ValueError for what is no job."""
     try:
         text: Mapping[str, Any] = json.loads(saved.text)
-        wish = dict(text["wish"])
-        wish["platforms"] = tuple(wish["platforms"])
-        known = {each.name for each in dataclasses.fields(Wish)}
+        spec = dict(text["wish"])
+        spec["platforms"] = tuple(spec["platforms"])
+        known = {each.name for each in dataclasses.fields(JobSpec)}
         job = Job(
-            saved.number, Wish(**{name: wish[name] for name in wish if name in known}), float(text["created_unix_s"])
+            saved.number, JobSpec(**{name: spec[name] for name in spec if name in known}), float(text["created_unix_s"])
         )
         for name in _KEPT:
             if name in text:

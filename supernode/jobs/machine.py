@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from supernode.jobs.contract import Command, Event
-    from supernode.jobs.job import Wish
+    from supernode.jobs.job import JobSpec
     from supernode.state.base import SavedJob
 
 # Worked on at a time: each may be an image for all nodes.
@@ -70,12 +70,12 @@ class Jobs:
             if job.is_active:
                 job.state, job.retry_unix_s = JobState.WAITING, now
             # The clock may have been set back since.
-            job.retry_unix_s = min(job.retry_unix_s, max(now + RETRY_AFTER_MAX_S, job.wish.after_unix_s or 0.0))
+            job.retry_unix_s = min(job.retry_unix_s, max(now + RETRY_AFTER_MAX_S, job.spec.after_unix_s or 0.0))
 
-    def is_full(self, wish: Wish) -> bool:
+    def is_full(self, spec: JobSpec) -> bool:
         """No other job like it is taken."""
-        keeps = sum(job.wish.keep and (job.is_kept or not job.is_over) for job in self.jobs.values())
-        return len(self._open) >= OPEN_MAX or (wish.keep and keeps >= KEEPS_MAX)
+        keeps = sum(job.spec.keep and (job.is_kept or not job.is_over) for job in self.jobs.values())
+        return len(self._open) >= OPEN_MAX or (spec.keep and keeps >= KEEPS_MAX)
 
     def handle(self, event: Event, now: float) -> list[Command]:
         """Take one event; the commands are to be carried out in order."""
@@ -111,8 +111,8 @@ class Jobs:
         times: list[float] = []
         room_unix_s = self._room_unix_s()
         for job in self._open.values():
-            if job.wish.by_unix_s is not None:
-                times.append(job.wish.by_unix_s)
+            if job.spec.by_unix_s is not None:
+                times.append(job.spec.by_unix_s)
             if job.is_active:
                 times.append(job.moved_unix_s + STALL_S)
             elif room_unix_s is not None:
@@ -130,10 +130,10 @@ class Jobs:
     # --- from the first to the last ------------------------------------------------------------------------------
 
     def _submitted(self, event: contract.Submitted, now: float) -> None:
-        if self.is_full(event.wish):
+        if self.is_full(event.spec):
             return
         self.last_number += 1
-        job = Job(self.last_number, event.wish, now, retry_unix_s=max(now, event.wish.after_unix_s or now))
+        job = Job(self.last_number, event.spec, now, retry_unix_s=max(now, event.spec.after_unix_s or now))
         self.jobs[job.number] = self._open[job.number] = job
         self._out.append(Save(job.saved()))
 
@@ -148,7 +148,7 @@ class Jobs:
             job.state, job.lacking = JobState.RESOLVING, 0
             job.attempts += 1
             job.moved_unix_s = now
-            self._out += [Save(job.saved()), Resolve(job.number, job.attempts, job.wish)]
+            self._out += [Save(job.saved()), Resolve(job.number, job.attempts, job.spec)]
 
     def _resolved(self, event: contract.Resolved, now: float) -> None:
         job = self._attempt(event.job, event.attempt, JobState.RESOLVING)
@@ -162,7 +162,7 @@ class Jobs:
         if parts + self._parts_left() > PARTS_MAX:
             self._put_off(job, "it waits until others have brought more: there are too many nodes and blobs", now)
             return
-        if job.wish.keep and not self._keep(job, event, now):
+        if job.spec.keep and not self._keep(job, event, now):
             self._failed(job, f"more than {KEPT_BLOBS_MAX} blobs would be kept: drop some", now, lasting=True)
             return
         job.digest, job.blobs, job.private = event.digest, event.blobs, event.private
@@ -171,14 +171,14 @@ class Jobs:
         job.lacking = len(job.nodes)
         job.sum_up()
         if not event.nodes:
-            self._failed(job, f"no connected node is meant by {job.wish.to!r}", now)
+            self._failed(job, f"no connected node is meant by {job.spec.to!r}", now)
             return
         job.state, job.moved_unix_s, job.error = JobState.RUNNING, now, ""
         self._out += [Save(job.saved()), Fetch(job.number, job.attempts, event.nodes, event.blobs)]
 
     def _keep(self, job: Job, event: contract.Resolved, now: float) -> bool:
         """In place of what its name stood for before. False where it is too much."""
-        before = [one for one in self.jobs.values() if one.is_kept and one.wish.is_same_image(job.wish)]
+        before = [one for one in self.jobs.values() if one.is_kept and one.spec.is_same_image(job.spec)]
         kept = {blob.digest for one in self.jobs.values() if one.is_kept and one not in before for blob in one.blobs}
         if len(kept | {blob.digest for blob in event.blobs}) > KEPT_BLOBS_MAX:
             return False
@@ -189,7 +189,7 @@ class Jobs:
         return True
 
     def _let_go(self, job: Job, now: float) -> None:
-        """Nobody wishes it any more; what is over is kept no more."""
+        """It was cancelled; what is over is kept no more."""
         if not job.is_over:
             self._end(job, JobState.CANCELLED, "", now)
         if job.is_kept:
@@ -261,7 +261,7 @@ class Jobs:
             job.sum_up()
         job.state, job.error, job.ended_unix_s = state, error, now
         job.nodes = {}
-        if not job.wish.keep:
+        if not job.spec.keep:
             job.blobs = ()
         self._open.pop(job.number, None)
         self._out.append(Save(job.saved()))
@@ -282,7 +282,7 @@ class Jobs:
 
     def _look_at_time(self, now: float) -> None:
         for job in list(self._open.values()):
-            if job.wish.by_unix_s is not None and now >= job.wish.by_unix_s:
+            if job.spec.by_unix_s is not None and now >= job.spec.by_unix_s:
                 self._end(job, JobState.FAILED, job.error or "it was not done by the time that was set", now)
             elif job.is_active and now >= job.moved_unix_s + STALL_S:
                 for part in job.nodes.values():
@@ -300,7 +300,7 @@ class Jobs:
         if back_s > 0.0:
             for job in self._open.values():
                 job.moved_unix_s = min(job.moved_unix_s, now)
-                job.retry_unix_s = max(job.retry_unix_s - back_s, job.wish.after_unix_s or 0.0)
+                job.retry_unix_s = max(job.retry_unix_s - back_s, job.spec.after_unix_s or 0.0)
 
     # --- look-ups ------------------------------------------------------------------------------------------------
 

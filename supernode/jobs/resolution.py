@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from peer.registry.base import Origin
     from peer.registry.origins import Origins
     from proto.oci.images import Descriptor, ImageName
-    from supernode.jobs.job import Wish
+    from supernode.jobs.job import JobSpec
 
 MANIFEST_BYTES_MAX: Final = 4 << 20
 PLATFORMS_MAX: Final = 64
@@ -70,13 +70,13 @@ class Resolver:
         self._origins = origins
         self._has_login = has_login
 
-    async def resolve(self, wish: Wish) -> Image:
+    async def resolve(self, spec: JobSpec) -> Image:
         """Raises Unresolved."""
         cancel = Cancellation()
         try:
-            name = parse_image(wish.image)
+            name = parse_image(spec.image)
             host = name.registry or self._origins.upstreams().default.host
-            question = self._origins.queues.submit(Work.CHECK, host, self._resolve, wish, name, host, cancel)
+            question = self._origins.queues.submit(Work.CHECK, host, self._resolve, spec, name, host, cancel)
             return await asyncio.wrap_future(question)
         except asyncio.CancelledError:
             cancel.cancel()
@@ -91,14 +91,14 @@ class Resolver:
         except LocalError as error:
             raise Unresolved(str(error), lasting=False) from error
 
-    def _resolve(self, wish: Wish, name: ImageName, host: str, cancel: Cancellation) -> Image:
+    def _resolve(self, spec: JobSpec, name: ImageName, host: str, cancel: Cancellation) -> Image:
         """In a thread. Raises UpstreamError, RemoteError, LocalError."""
         walk = _Walk(self._origins.at(host), host, name.repository, cancel, operator=self._has_login(host))
         content = walk.named(name.reference)
         digest = Digest.of(content) if isinstance(name.reference, str) else name.reference
         walk.add(digest, len(content), manifest=True)
         if "manifests" in json_of(content):
-            for child in _children(content, wish.platforms):
+            for child in _children(content, spec.platforms):
                 walk.manifest(walk.by_digest(child.digest), child.digest)
         else:
             walk.manifest(content, digest)

@@ -36,7 +36,7 @@ class Event:
     number: int
     repository: str
     tag: str
-    wished: bool
+    by_policy: bool
     received_unix_s: float
     state: EventState = EventState.WAITING
     job: int = 0
@@ -57,17 +57,18 @@ class Event:
         """For the state store."""
         kept = dataclasses.asdict(self)
         del kept["number"]
+        kept["wished"] = kept.pop("by_policy")  # as earlier releases called it
         return SavedEvent(self.number, json.dumps(kept))
 
 
 def event_of(number: int, notice: Notice, now_unix_s: float) -> Event:
     """A new one."""
-    return Event(number, notice.repository, notice.tag, notice.wished, now_unix_s)
+    return Event(number, notice.repository, notice.tag, notice.by_policy, now_unix_s)
 
 
 def new_event(notice: Notice, now_unix_s: float) -> NewEvent:
-    """For the state store, which gives the number. What is wished is told apart by its key alone."""
-    digest = "" if notice.wished else notice.digest
+    """For the state store, which gives the number. What a policy asks for is told apart by its key alone."""
+    digest = "" if notice.by_policy else notice.digest
     return NewEvent(notice.key, event_of(0, notice, now_unix_s).saved().text, notice.repository, notice.tag, digest)
 
 
@@ -75,9 +76,10 @@ def load_event(saved: SavedEvent) -> Event:
     """As it was saved; fields that a later release added are left out. Raises ValueError for what is no event."""
     try:
         text = json.loads(saved.text)
+        text["by_policy"] = text.pop("wished")
         known = {each.name for each in dataclasses.fields(Event)}
         event = Event(number=saved.number, **{name: value for name, value in text.items() if name in known})
         event.state = EventState(event.state)
-    except (TypeError, AttributeError) as error:
+    except (TypeError, AttributeError, KeyError) as error:
         raise ValueError(f"event {saved.number}: {error}") from None
     return event

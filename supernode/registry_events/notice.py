@@ -26,14 +26,15 @@ class EventUnreadable(LayercastError):
 class Notice:
     """The tag of this repository, `REGISTRY/NAME`, was pushed. `digest` is what the sender says that it names.
 
-    `key` tells the event apart from all others. `wished`: the sender wants it at nodes, whatever the rules say.
+    `key` tells the event apart from all others. `by_policy`: a preheat policy of Harbor asks for it, and
+    no rule is asked.
     """
 
     key: str
     repository: str
     tag: str
     digest: str = ""
-    wished: bool = False
+    by_policy: bool = False
 
     @property
     def image(self) -> str:
@@ -64,7 +65,7 @@ def read_each(events: Iterable[object], read: Callable[[Mapping[str, Any]], Noti
 
 
 def make_notice(
-    key: str, registry: object, name: object, tag: object, digest: object = "", *, wished: bool = False
+    key: str, registry: object, name: object, tag: object, digest: object = "", *, by_policy: bool = False
 ) -> Notice | None:
     """None where no tag was pushed, but a manifest by its digest. Raises EventUnreadable."""
     if not isinstance(tag, str) or not tag or ":" in tag:
@@ -76,7 +77,7 @@ def make_notice(
         known = str(Digest.parse(digest)) if isinstance(digest, str) and digest else ""
     except (NameInvalid, DigestInvalid) as error:
         raise EventUnreadable(str(error)) from None
-    return Notice(key, f"{host}/{repository}", tag, known, wished)
+    return Notice(key, f"{host}/{repository}", tag, known, by_policy)
 
 
 def text_of(value: object, name: str) -> str:

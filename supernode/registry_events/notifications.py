@@ -23,13 +23,13 @@ MEDIA_TYPES: Final = (
 _NESTED_MAX: Final = 4
 
 
-def read_notifications(document: object, registry: str = "", *, wished: bool = False) -> Notices:
+def read_notifications(document: object, registry: str = "", *, by_policy: bool = False) -> Notices:
     """The pushed tags. `registry`: whose they are; where it is empty each event says that itself.
 
     Keys are read without regard to case. Raises EventUnreadable.
     """
     events = list_of(object_of(_lower(document), "body").get("events"), "events")
-    return read_each(events, lambda event: _notice(event, registry, wished=wished))
+    return read_each(events, lambda event: _notice(event, registry, by_policy=by_policy))
 
 
 def instances_of(document: object) -> set[str]:
@@ -45,14 +45,19 @@ def instances_of(document: object) -> set[str]:
     return found
 
 
-def _notice(event: Mapping[str, Any], registry: str, *, wished: bool) -> Notice | None:
+def _notice(event: Mapping[str, Any], registry: str, *, by_policy: bool) -> Notice | None:
     if event.get("action") != "push":
         return None
     target = object_of(event.get("target"), "target")
     key = text_of(event.get("id"), "id")
     named = registry or _registry(event, target)
     return make_notice(
-        f"notification {key}", named, target.get("repository"), target.get("tag"), target.get("digest"), wished=wished
+        f"notification {key}",
+        named,
+        target.get("repository"),
+        target.get("tag"),
+        target.get("digest"),
+        by_policy=by_policy,
     )
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from proto.runtime.logs import LogLimit
-from supernode.jobs.execution import JobsFull
-from supernode.jobs.job import Wish
+from supernode.jobs.job import JobSpec
+from supernode.jobs.runner import JobsFull
 from supernode.registry_events.event import EventState, event_of, load_event, new_event
 from supernode.registry_events.queue import EventQueue, job_for
 from supernode.registry_events.rules import Rule, rule_of
@@ -23,8 +23,8 @@ from supernode.state.base import StateError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from supernode.jobs.execution import Execution
     from supernode.jobs.job import Job
+    from supernode.jobs.runner import JobRunner
     from supernode.registry_events.event import Event
     from supernode.registry_events.notice import Notice
     from supernode.state.base import SavedEvent
@@ -55,7 +55,7 @@ class EventProcessing:
     def __init__(
         self,
         state: StateThread,
-        jobs: Execution,
+        jobs: JobRunner,
         rules: Callable[[], Sequence[Rule]],
         is_allowed: Callable[[str], bool],
         on_fatal: Callable[[BaseException], None],
@@ -119,7 +119,7 @@ class EventProcessing:
     def _is_meant(self, notice: Notice) -> bool:
         if not self._is_allowed(notice.repository.partition("/")[0]):
             return False
-        return notice.wished or rule_of(self._rules(), notice.repository, notice.tag) is not None
+        return notice.by_policy or rule_of(self._rules(), notice.repository, notice.tag) is not None
 
     # --- who looks after it ------------------------------------------------------------------------------------------
 
@@ -194,13 +194,13 @@ class EventProcessing:
     async def _begin(self, event: Event) -> None:
         """Have a job made of it, once. Raises StateError and JobsFull."""
         rule = rule_of(self._rules(), event.repository, event.tag)
-        if rule is None and not event.wished:
+        if rule is None and not event.by_policy:
             await self._state.end_event(event.number)
             self.queue.ended(event.number)
             self._count("unmatched", 1)
             return
-        wish = wish_of(event.image, rule, event.cause)
-        job = job_for(event.cause, lambda job: _same(job.wish, wish), self._jobs.jobs) or await self._jobs.submit(wish)
+        spec = spec_of(event.image, rule, event.cause)
+        job = job_for(event.cause, lambda job: _same(job.spec, spec), self._jobs.jobs) or await self._jobs.submit(spec)
         # Should the process end here, the job is found again by its cause.
         self.queue.begun(event, job.number)
         await self._state.save_event(event.saved())
@@ -212,13 +212,13 @@ class EventProcessing:
             self._on_fatal(error)
 
 
-def wish_of(image: str, rule: Rule | None, cause: str, to: str = "all") -> Wish:
+def spec_of(image: str, rule: Rule | None, cause: str, to: str = "all") -> JobSpec:
     """What a job of this image is to do: as the rule says, or all platforms, to `to`."""
-    return Wish(image, to=to, cause=cause) if rule is None else Wish(image, rule.platforms, rule.to, cause=cause)
+    return JobSpec(image, to=to, cause=cause) if rule is None else JobSpec(image, rule.platforms, rule.to, cause=cause)
 
 
-def _same(one: Wish, other: Wish) -> bool:
-    """But for who wished it; one with a time of its own is another."""
+def _same(one: JobSpec, other: JobSpec) -> bool:
+    """But for who asked for it; one with a time of its own is another."""
     return one.is_same_image(other) and one.by_unix_s is one.after_unix_s is None
 
 

@@ -1,4 +1,4 @@
-"""Harbor's preheat policies: the two dialects in which it wishes a job and asks what became of it. Pure.
+"""Harbor's preheat policies: the two dialects in which it orders a job and asks what became of it. Pure.
 
 It speaks to this supernode as it would to dragonfly: https://goharbor.io/docs/main/administration/p2p-preheat/. The
 third, kraken's, is a notification (registry_events.notifications). The registry's token that it sends is not read: the
@@ -78,7 +78,7 @@ def image_name(repository: str, reference: str) -> str:
 def dragonfly_2(job: Job) -> dict[str, Any]:
     """What its GET and its POST are answered: state PENDING, SUCCESS or FAILURE."""
     failed = [
-        {"url": job.wish.image, "hostname": node, "ip": "", "description": error}
+        {"url": job.spec.image, "hostname": node, "ip": "", "description": error}
         for node, error in job.failed_nodes.items()
     ]
     results = [{"scheduler_cluster_id": 1, "success_tasks": [], "failure_tasks": failed}] if failed else []

@@ -125,13 +125,13 @@ class EventQueue:
 
 
 def job_for(cause: str, is_same: Callable[[Job], bool], jobs: Iterable[Job]) -> Job | None:
-    """The job that was made for this cause before the process ended; else one of the same wish that has not begun: it
+    """The job that was made for this cause before the process ended; else one of the same spec that has not begun: it
     will ask what the tag names when it does.
     """
     waiting = None
     for job in jobs:
         # One that was not saved is cancelled: nobody counts on it.
-        if job.wish.cause == cause and job.state is not JobState.CANCELLED:
+        if job.spec.cause == cause and job.state is not JobState.CANCELLED:
             return job
         if job.state is JobState.WAITING and job.attempts == 0 and is_same(job):
             waiting = job

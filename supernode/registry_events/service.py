@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from peer.registry.origins import Origins
-    from supernode.jobs.execution import Execution
     from supernode.jobs.job import Job
+    from supernode.jobs.runner import JobRunner
     from supernode.registry_events.rules import Rule
     from supernode.registry_events.senders import Senders
     from supernode.state.thread import StateThread
@@ -33,7 +33,7 @@ class RegistryEvents:
     def __init__(
         self,
         state: StateThread,
-        jobs: Execution,
+        jobs: JobRunner,
         origins: Origins,
         *,
         rules: Callable[[], Sequence[Rule]],

@@ -29,18 +29,18 @@ def job(number: int = 1, state: str = "running", done: int = 0, **more: object) 
 
 
 class Supernode:
-    """Answers a wish with job 1, and each look with the next of its `looks`."""
+    """Answers an order with job 1, and each look with the next of its `looks`."""
 
     def __init__(self, *looks: dict[str, Any]) -> None:
         self.looks = list(looks)
-        self.wishes: list[dict[str, Any]] = []
+        self.orders: list[dict[str, Any]] = []
         self.asked: list[tuple[str, str]] = []
 
     def __call__(self, seen: Seen) -> Reply:
         self.asked.append((seen.method, seen.target))
         if seen.method == "POST":
-            self.wishes.append(json.loads(seen.body))
-            return Reply(201, body=json.dumps(job(len(self.wishes), "resolving")).encode())
+            self.orders.append(json.loads(seen.body))
+            return Reply(201, body=json.dumps(job(len(self.orders), "resolving")).encode())
         if seen.target == "/api/v1/jobs":
             return Reply(200, body=json.dumps({"jobs": self.looks}).encode())
         return Reply(200, body=json.dumps(self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]).encode())
@@ -60,8 +60,8 @@ def test_images_are_submitted_by_their_whole_names() -> None:
     supernode = Supernode()
     words = ["preheat", "alpine", "quay.io/org/app:1", "--platform", "linux/amd64", "--to", "zone=eu"]
     assert run(supernode, *words) == 0
-    assert [wish["image"] for wish in supernode.wishes] == ["library/alpine:latest", "quay.io/org/app:1"]
-    assert supernode.wishes[0] | {"image": ""} == {
+    assert [order["image"] for order in supernode.orders] == ["library/alpine:latest", "quay.io/org/app:1"]
+    assert supernode.orders[0] | {"image": ""} == {
         "image": "", "platforms": ["linux/amd64"], "to": "zone=eu", "by": None, "after": None, "keep": False,
     }  # fmt: skip
 
@@ -69,7 +69,7 @@ def test_images_are_submitted_by_their_whole_names() -> None:
 def test_a_time_is_sent_with_its_zone() -> None:
     supernode = Supernode()
     assert run(supernode, "preheat", "alpine", "--by", "2h") == 0
-    by = datetime.fromisoformat(supernode.wishes[0]["by"])
+    by = datetime.fromisoformat(supernode.orders[0]["by"])
     assert 7000 < by.timestamp() - time.time() <= 7200
 
 
@@ -147,7 +147,7 @@ def test_a_job_is_cancelled() -> None:
 def test_a_job_that_failed_is_submitted_anew() -> None:
     supernode = Supernode(job(7, "failed", to="5", by="2026-01-01T00:00:00+00:00"))
     assert run(supernode, "jobs", "7", "--retry") == 0
-    assert supernode.wishes == [{"image": "quay.io/org/app:1", "platforms": [], "to": "5", "keep": False}]
+    assert supernode.orders == [{"image": "quay.io/org/app:1", "platforms": [], "to": "5", "keep": False}]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_what_is_kept_is_listed_and_dropped_by_its_number(capsys: pytest.Capture
     kept = job(3, "done", keep=True, kept=True)
     supernode = Supernode(kept, job(2, "done"))
     assert run(supernode, "preheat", "alpine", "--keep") == 0
-    assert supernode.wishes[0]["keep"] is True
+    assert supernode.orders[0]["keep"] is True
     capsys.readouterr()
     assert run(supernode, "keeps", "--json") == 0
     assert [one["number"] for one in json.loads(capsys.readouterr().out)["jobs"]] == [3]

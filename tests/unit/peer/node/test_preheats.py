@@ -1,4 +1,4 @@
-"""Blobs that the supernode wishes to be here: each is answered once, when all of it is here or it does not come."""
+"""Blobs that the supernode wants here: each is answered once, when all of it is here or it does not come."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PREHEAT = Preheat(str(DIGEST), SOURCE, len(CONTENT))
 @pytest.mark.asyncio
 async def test_a_blob_comes_without_a_client_and_its_end_is_told(tmp_path: Path) -> None:
     async with two_nodes(tmp_path) as (supernode, holder, node):
-        # Opened as for a client that hangs up; what is wished then is awaited.
+        # Opened as for a client that hangs up; what is asked for then is awaited.
         (await begin(supernode, node, holder)).close()
         await supernode.say(PREHEAT, to=node.identity.peer)
         await supernode.say(*grants(0, 1, 2, 3), to=node.identity.peer)

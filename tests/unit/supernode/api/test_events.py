@@ -27,7 +27,7 @@ from tests.support.registry_notifications import (
 )
 from tests.unit.supernode.api.test_jobs import ask, check
 from tests.unit.supernode.harness import BarePeer, running_supernode
-from tests.unit.supernode.jobs.test_execution import until
+from tests.unit.supernode.jobs.test_runner import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,7 +102,7 @@ async def test_a_pushed_tag_that_a_rule_means_comes_to_nodes(
         await served(peer, len(image.content))
         await until(lambda: supernode.events.processing.queue.counts() == {"waiting": 0, "working": 0, "dead": 0})
         (job,) = supernode.jobs.jobs
-        assert (job.wish.image, job.wish.cause, job.state) == (image.name, "event 1", "done")
+        assert (job.spec.image, job.spec.cause, job.state) == (image.name, "event 1", "done")
         assert supernode.metrics.events_received.labels("done")._value.get() == 1
 
 
@@ -142,7 +142,7 @@ async def test_one_job_that_has_not_begun_does_for_all_events_of_its_tag(
         events = [pushed(origin, number, digest=digest)["events"][0] for number, digest in enumerate(digests)]
         assert (await send(supernode, envelope(*events)))[1]["queued"] == 20
         await until(lambda: not supernode.events.processing.queue.waiting)
-        assert [job.wish.cause for job in supernode.jobs.jobs] == ["event 1"]
+        assert [job.spec.cause for job in supernode.jobs.jobs] == ["event 1"]
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"", b"5", b"x" * (event_senders.BODY_BYTES_MAX + 1)])
@@ -259,7 +259,7 @@ async def test_events_outlive_a_restart_and_are_done_once(tmp_path: Path, origin
         await until(lambda: bool(supernode.jobs.jobs))
         # Without a node the first attempt may have failed: the next is not awaited here.
         (job,) = supernode.jobs.jobs
-        assert job.wish == type(job.wish)(image.name, cause="event 1")
+        assert job.spec == type(job.spec)(image.name, cause="event 1")
         assert peer is not None
 
 
@@ -335,7 +335,7 @@ async def test_a_policy_in_krakens_dialect_needs_no_rule_and_no_secret_where_its
         status, answer = await send(supernode, body, "/registry/notifications", token="")
         assert (status, answer["queued"]) == (202, 1)
         await until(lambda: bool(supernode.jobs.jobs))
-        assert supernode.jobs.jobs[0].wish.image == f"{origin.authority}/team/app:v9"
+        assert supernode.jobs.jobs[0].spec.image == f"{origin.authority}/team/app:v9"
         # A web page that somebody there looks at can send this alone.
         page = {"media_type": "text/plain", "token": ""}
         assert (await send(supernode, body, "/registry/notifications", **page))[0] == 415

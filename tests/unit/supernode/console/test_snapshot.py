@@ -58,12 +58,12 @@ def test_a_rate_is_told_from_the_second_look_on() -> None:
     cluster, now_s = MadeUpCluster(10, 1), 0.0
     made = Snapshots(dataclasses.replace(cluster.view(), clock=lambda: now_s))
     assert json.loads(made.make())["traffic"]["came_bytes_s"] is None
-    came = cluster.swarms.traffic.came
+    received = cluster.swarms.traffic.received
     cluster.step()
     now_s = 2.0
     second = json.loads(made.make())
-    assert second["traffic"]["came_bytes_s"] == (cluster.swarms.traffic.came - came) / 2
-    assert second["swarms"][0]["came_bytes_s"] == (cluster.swarms.traffic.came - came) / 2
+    assert second["traffic"]["came_bytes_s"] == (cluster.swarms.traffic.received - received) / 2
+    assert second["swarms"][0]["came_bytes_s"] == (cluster.swarms.traffic.received - received) / 2
     now_s = 100.0
     assert json.loads(made.make())["traffic"]["came_bytes_s"] is None
 

@@ -26,7 +26,7 @@ from supernode.jobs.contract import (
     Submitted,
     Wakeup,
 )
-from supernode.jobs.job import Job, JobBlob, JobState, Wish, load
+from supernode.jobs.job import Job, JobBlob, JobSpec, JobState, load
 from supernode.jobs.machine import (
     ACTIVE_MAX,
     ATTEMPTS_MAX,
@@ -44,7 +44,7 @@ from supernode.jobs.machine import (
 if TYPE_CHECKING:
     from supernode.jobs.contract import Command, Event
 
-WISH = Wish("registry.example/app:1", ("linux/amd64",))
+SPEC = JobSpec("registry.example/app:1", ("linux/amd64",))
 BLOBS = (JobBlob("sha256:a", 100, "registry.example", "app"), JobBlob("sha256:b", 50, "registry.example", "app", True))
 NODES = ("n1", "n2")
 
@@ -67,8 +67,8 @@ class Desk:
                 del self.saved[command.job]
         return commands
 
-    def submit(self, wish: Wish = WISH) -> Job:
-        self.tell(Submitted(wish))
+    def submit(self, spec: JobSpec = SPEC) -> Job:
+        self.tell(Submitted(spec))
         return self.jobs.jobs[self.jobs.last_number]
 
     def resolve(self, job: Job, nodes: tuple[str, ...] = NODES) -> list[Command]:
@@ -94,9 +94,9 @@ class Desk:
 
 def test_a_job_is_saved_before_it_is_worked_on() -> None:
     desk = Desk()
-    first, *others = desk.tell(Submitted(WISH))
+    first, *others = desk.tell(Submitted(SPEC))
     assert isinstance(first, Save)
-    assert Resolve(1, 1, WISH) in others
+    assert Resolve(1, 1, SPEC) in others
 
 
 def test_a_job_is_done_once_every_node_has_every_blob() -> None:
@@ -235,7 +235,7 @@ def test_what_came_before_and_was_lost_counts_once() -> None:
 
 def test_a_job_whose_time_is_over_has_failed() -> None:
     desk = Desk()
-    job = desk.submit(Wish("registry.example/app:1", by_unix_s=desk.now + 30.0))
+    job = desk.submit(JobSpec("registry.example/app:1", by_unix_s=desk.now + 30.0))
     desk.resolve(job)
     desk.wake()
     assert (job.state, desk.now) == (JobState.FAILED, 1030.0)
@@ -287,8 +287,8 @@ def test_beyond_the_limit_no_job_is_taken(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(machine, "OPEN_MAX", 2)
     desk = Desk()
     for _ in range(3):
-        desk.tell(Submitted(WISH))
-    assert (len(desk.jobs.jobs), desk.jobs.is_full(WISH)) == (2, True)
+        desk.tell(Submitted(SPEC))
+    assert (len(desk.jobs.jobs), desk.jobs.is_full(SPEC)) == (2, True)
 
 
 def test_of_jobs_that_are_over_the_oldest_are_forgotten() -> None:
@@ -314,7 +314,7 @@ def test_after_an_end_in_order_a_job_goes_on_and_the_attempt_that_was_cut_off_do
     for saved in desk.jobs.close():
         desk.saved[saved.number] = saved.text
     desk.restart()
-    assert Resolve(1, 1, WISH) in desk.tell(Wakeup())
+    assert Resolve(1, 1, SPEC) in desk.tell(Wakeup())
 
 
 def test_a_job_during_which_the_process_ends_each_time_has_failed() -> None:
@@ -322,7 +322,7 @@ def test_a_job_during_which_the_process_ends_each_time_has_failed() -> None:
     desk.submit()
     for attempt in range(2, ATTEMPTS_MAX + 1):
         desk.restart()
-        assert Resolve(1, attempt, WISH) in desk.tell(Wakeup())
+        assert Resolve(1, attempt, SPEC) in desk.tell(Wakeup())
     desk.restart()
     desk.tell(Wakeup())
     (job,) = desk.jobs.jobs.values()
@@ -331,7 +331,7 @@ def test_a_job_during_which_the_process_ends_each_time_has_failed() -> None:
 
 def test_a_clock_that_is_set_back_makes_no_job_wait_for_longer() -> None:
     desk = Desk()
-    job, later = desk.submit(), desk.submit(Wish("registry.example/app:1", after_unix_s=5000.0))
+    job, later = desk.submit(), desk.submit(JobSpec("registry.example/app:1", after_unix_s=5000.0))
     desk.tell(ResolveFailed(1, 1, "down"))
     wait_s = job.retry_unix_s - desk.now
     desk.tell(Wakeup(), after_s=-900.0)
@@ -358,29 +358,29 @@ def test_after_a_restart_what_was_over_is_over_and_no_number_is_given_twice() ->
         desk.end(done, node)
     desk.restart()
     assert desk.jobs.jobs[1].state is JobState.DONE
-    assert (desk.jobs.jobs[1].nodes_done, desk.jobs.jobs[1].wish) == (2, WISH)
+    assert (desk.jobs.jobs[1].nodes_done, desk.jobs.jobs[1].spec) == (2, SPEC)
     assert desk.submit().number == 2
 
 
 def test_what_is_for_later_waits_for_its_time() -> None:
     desk = Desk()
-    job = desk.submit(Wish("registry.example/app:1", after_unix_s=desk.now + 3600.0))
+    job = desk.submit(JobSpec("registry.example/app:1", after_unix_s=desk.now + 3600.0))
     desk.restart()
     assert desk.jobs.jobs[job.number].state is JobState.WAITING
     assert desk.jobs.next_wakeup() == desk.now + 3600.0
-    assert Resolve(1, 1, job.wish) in desk.wake()
+    assert Resolve(1, 1, job.spec) in desk.wake()
 
 
-KEEP = Wish("registry.example/app:1", keep=True)
+KEEP = JobSpec("registry.example/app:1", keep=True)
 
 
 def kept(desk: Desk) -> list[int]:
     return [job.number for job in desk.jobs.jobs.values() if job.is_kept]
 
 
-def keep(desk: Desk, wish: Wish = KEEP) -> Job:
+def keep(desk: Desk, spec: JobSpec = KEEP) -> Job:
     """To the end."""
-    job = desk.submit(wish)
+    job = desk.submit(spec)
     assert KeepsChanged() in desk.resolve(job)
     for node in NODES:
         desk.end(job, node)
@@ -408,7 +408,7 @@ def test_what_is_cancelled_is_kept_no_more() -> None:
 
 def test_what_could_not_be_brought_to_every_node_is_kept_by_the_others() -> None:
     desk = Desk()
-    job = desk.submit(Wish("registry.example/app:1", by_unix_s=desk.now + 60.0, keep=True))
+    job = desk.submit(JobSpec("registry.example/app:1", by_unix_s=desk.now + 60.0, keep=True))
     desk.resolve(job)
     desk.tell(Wakeup(), after_s=61.0)
     assert (job.state, kept(desk)) == (JobState.FAILED, [job.number])
@@ -419,7 +419,7 @@ def test_what_a_name_stands_for_now_is_kept_in_place_of_what_it_stood_for() -> N
     under_way = desk.submit(KEEP)
     desk.resolve(under_way)
     again = keep(desk)
-    other = keep(desk, Wish("registry.example/other:1", keep=True))
+    other = keep(desk, JobSpec("registry.example/other:1", keep=True))
     assert (kept(desk), under_way.state) == ([again.number, other.number], JobState.CANCELLED)
 
 
@@ -435,12 +435,12 @@ def test_beyond_the_limit_nothing_more_is_kept(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(machine, "KEEPS_MAX", 1)
     desk = Desk()
     keep(desk)
-    assert (desk.jobs.is_full(KEEP), desk.jobs.is_full(WISH)) == (True, False)
+    assert (desk.jobs.is_full(KEEP), desk.jobs.is_full(SPEC)) == (True, False)
 
 
 def test_an_image_for_which_no_node_is_there_waits() -> None:
     desk = Desk()
-    job = desk.submit(Wish("registry.example/app:1", to="zone=eu"))
+    job = desk.submit(JobSpec("registry.example/app:1", to="zone=eu"))
     desk.resolve(job, ())
     assert (job.state, job.error) == (JobState.WAITING, "no connected node is meant by 'zone=eu'")
 
@@ -469,9 +469,9 @@ class JobsUnderAnything(RuleBasedStateMachine):
     @rule(by=st.one_of(st.none(), st.floats(-10.0, 1000.0)), keep=st.booleans())
     def submit(self, by: float | None, keep: bool) -> None:
         by_unix_s = None if by is None else self.desk.now + by
-        wish = Wish("registry.example/app:1", to="all" if keep else "2", by_unix_s=by_unix_s, keep=keep)
-        full = self.desk.jobs.is_full(wish)
-        self.tell(Submitted(wish))
+        spec = JobSpec("registry.example/app:1", to="all" if keep else "2", by_unix_s=by_unix_s, keep=keep)
+        full = self.desk.jobs.is_full(spec)
+        self.tell(Submitted(spec))
         if not full:
             self.accepted.add(self.desk.jobs.last_number)
 

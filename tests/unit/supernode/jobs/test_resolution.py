@@ -9,7 +9,7 @@ import pytest
 
 from peer.registry.origins import Origins
 from proto.oci.upstreams import UpstreamTable
-from supernode.jobs.job import Wish
+from supernode.jobs.job import JobSpec
 from supernode.jobs.resolution import Resolver, Unresolved
 from tests.support.image_of_fakes import REPOSITORY, TAG, image_at
 
@@ -33,7 +33,7 @@ async def test_an_image_of_one_manifest_is_that_its_config_and_its_layers(
     origin: FakeOrigin, resolver: Resolver
 ) -> None:
     image = image_at(origin, 100, 200)
-    found = await resolver.resolve(Wish(image.name))
+    found = await resolver.resolve(JobSpec(image.name))
     assert found.digest == str(image.manifests[0])
     assert {blob.digest: blob.size_bytes for blob in found.blobs} == {
         str(digest): len(content) for digest, content in image.content.items()
@@ -43,13 +43,13 @@ async def test_an_image_of_one_manifest_is_that_its_config_and_its_layers(
 
 async def test_of_an_index_every_platform_comes(origin: FakeOrigin, resolver: Resolver) -> None:
     image = image_at(origin, 100, architectures=("amd64", "arm64"))
-    found = await resolver.resolve(Wish(image.name))
+    found = await resolver.resolve(JobSpec(image.name))
     assert {blob.digest for blob in found.blobs} == set(map(str, image.content))
 
 
 async def test_of_an_index_the_platforms_that_are_named_come(origin: FakeOrigin, resolver: Resolver) -> None:
     image = image_at(origin, 100, architectures=("amd64", "arm64"))
-    found = await resolver.resolve(Wish(image.name, ("linux/arm64",)))
+    found = await resolver.resolve(JobSpec(image.name, ("linux/arm64",)))
     manifests = {blob.digest for blob in found.blobs if blob.manifest}
     assert manifests == {str(image.manifests[0]), str(image.manifests[2])}
 
@@ -57,14 +57,14 @@ async def test_of_an_index_the_platforms_that_are_named_come(origin: FakeOrigin,
 async def test_a_digest_is_taken_by_its_word(origin: FakeOrigin, resolver: Resolver) -> None:
     image = image_at(origin, 100)
     name = f"{origin.authority}/{REPOSITORY}@{image.manifests[0]}"
-    assert (await resolver.resolve(Wish(name))).digest == str(image.manifests[0])
+    assert (await resolver.resolve(JobSpec(name))).digest == str(image.manifests[0])
 
 
 async def test_a_registry_that_sends_another_manifest_is_not_believed(origin: FakeOrigin, resolver: Resolver) -> None:
     image = image_at(origin, 100)
     origin.blobs[str(image.manifests[0])] = b"{}"
     with pytest.raises(Unresolved, match="something else") as refused:
-        await resolver.resolve(Wish(f"{origin.authority}/{REPOSITORY}@{image.manifests[0]}"))
+        await resolver.resolve(JobSpec(f"{origin.authority}/{REPOSITORY}@{image.manifests[0]}"))
     assert not refused.value.lasting
 
 
@@ -81,7 +81,7 @@ async def test_what_is_not_there_will_not_be_later(
 ) -> None:
     image_at(origin, 100, architectures=("amd64",))
     with pytest.raises(Unresolved, match=said) as refused:
-        await resolver.resolve(Wish(name.format(origin.authority), platforms))
+        await resolver.resolve(JobSpec(name.format(origin.authority), platforms))
     assert refused.value.lasting
 
 
@@ -100,5 +100,5 @@ async def test_what_anybody_may_push_is_read_within_limits(
     child = {"digest": str(origin.add(manifest)), "size": len(manifest), "platform": {"os": "linux"}}
     origin.blobs[TAG] = json.dumps({"manifests": [child]}).encode()
     with pytest.raises(Unresolved) as refused:
-        await resolver.resolve(Wish(image.name))
+        await resolver.resolve(JobSpec(image.name))
     assert refused.value.lasting

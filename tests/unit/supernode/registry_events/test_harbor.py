@@ -12,7 +12,7 @@ from tests.support.registry_notifications import DIGEST, cloud_event, harbor_web
 @pytest.mark.parametrize(("read", "body"), [(read_webhook, harbor_webhook()), (read_cloud_event, cloud_event())])
 def test_a_pushed_tag_is_read(read: type, body: object) -> None:
     (notice,) = read(body).found
-    assert (notice.image, notice.digest, notice.wished) == ("registry.example.com/team/app:1.0", DIGEST, False)
+    assert (notice.image, notice.digest, notice.by_policy) == ("registry.example.com/team/app:1.0", DIGEST, False)
     assert read(body, "harbor.lab").found[0].repository == "harbor.lab/team/app"
 
 

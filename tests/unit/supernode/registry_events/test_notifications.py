@@ -36,8 +36,8 @@ def test_what_was_pushed_without_a_tag_is_a_part_of_something() -> None:
 
 
 def test_kraken_is_told_with_capitals_what_is_wished() -> None:
-    (notice,) = read_notifications(kraken_envelope(), wished=True).found
-    assert notice == Notice("notification 7", "registry.example.com/team/app", "1.0", DIGEST, wished=True)
+    (notice,) = read_notifications(kraken_envelope(), by_policy=True).found
+    assert notice == Notice("notification 7", "registry.example.com/team/app", "1.0", DIGEST, by_policy=True)
 
 
 def test_an_event_that_makes_no_sense_costs_none_of_the_others() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supernode.jobs.job import Job, JobState, Wish
+from supernode.jobs.job import Job, JobSpec, JobState
 from supernode.registry_events import provider
 from supernode.registry_events.notice import EventUnreadable
 from tests.support.registry_notifications import DIGEST, dragonfly_1_preheat, dragonfly_2_job
@@ -20,8 +20,8 @@ def test_a_job_names_image_and_scope(scope: str, to: str) -> None:
 
 
 def test_an_older_harbor_names_the_image_by_its_url_too() -> None:
-    wished = dragonfly_1_preheat(URL, "team/app", "1.0")
-    assert provider.read_dragonfly_1(wished) == ("harbor.example.com/team/app", "1.0")
+    body = dragonfly_1_preheat(URL, "team/app", "1.0")
+    assert provider.read_dragonfly_1(body) == ("harbor.example.com/team/app", "1.0")
 
 
 def test_a_manifest_may_be_named_by_its_digest() -> None:
@@ -68,12 +68,12 @@ def test_another_job_is_refused(body: object) -> None:
     ],
 )
 def test_every_state_has_a_word_in_both(state: JobState, newer: str, older: str) -> None:
-    job = Job(7, Wish("app:1"), 1767323045.0, state)
+    job = Job(7, JobSpec("app:1"), 1767323045.0, state)
     assert (provider.dragonfly_2(job)["state"], provider.dragonfly_1(job)["Status"]) == (newer, older)
 
 
 def test_a_failure_says_why_and_where() -> None:
-    job = Job(7, Wish("h.example/app:1"), 1767323045.0, JobState.FAILED, ended_unix_s=1767323049.0, error="1 of 2")
+    job = Job(7, JobSpec("h.example/app:1"), 1767323045.0, JobState.FAILED, ended_unix_s=1767323049.0, error="1 of 2")
     job.failed_nodes = {"ab" * 32: "store: it is full"}
     failed = {"url": "h.example/app:1", "hostname": "ab" * 32, "ip": "", "description": "store: it is full"}
     results = [{"scheduler_cluster_id": 1, "success_tasks": [], "failure_tasks": [failed]}]

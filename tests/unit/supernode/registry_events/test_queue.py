@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from supernode.jobs.job import Job, JobState, Wish
+from supernode.jobs.job import Job, JobSpec, JobState
 from supernode.registry_events.event import Event, EventState, event_of, load_event, new_event
 from supernode.registry_events.notice import Notice
 from supernode.registry_events.queue import DEAD_MAX, WAITING_MAX, WORKING_MAX, EventQueue, job_for
@@ -97,8 +97,8 @@ def test_an_event_comes_back_from_its_text_as_it_was() -> None:
     assert load_event(before.saved()) == before
     assert load_event(SavedEvent(4, new_event(NOTICE, 10.0).text)) == event(4)
     assert new_event(NOTICE, 0.0).digest == "sha256:d"
-    # An operator's policy that wishes it again means it.
-    assert new_event(Notice("k", "r/a", "1", "sha256:d", wished=True), 0.0).digest == ""
+    # An operator's policy that asks for it again means it.
+    assert new_event(Notice("k", "r/a", "1", "sha256:d", by_policy=True), 0.0).digest == ""
 
 
 @pytest.mark.parametrize("text", ["", "[]", "5", "{}", '{"state": "odd"}'])
@@ -108,15 +108,15 @@ def test_a_text_that_is_no_event_is_refused(text: str) -> None:
 
 
 def test_the_job_of_a_cause_is_found_though_it_is_over_and_one_that_has_not_begun_does_for_its_like() -> None:
-    mine = Job(1, Wish("app:1", cause="event 1"), 0.0, JobState.DONE)
-    same = Job(2, Wish("app:1", cause="event 2"), 0.0)
-    begun = Job(3, Wish("app:1", cause="event 3"), 0.0, JobState.WAITING, attempts=1)
+    mine = Job(1, JobSpec("app:1", cause="event 1"), 0.0, JobState.DONE)
+    same = Job(2, JobSpec("app:1", cause="event 2"), 0.0)
+    begun = Job(3, JobSpec("app:1", cause="event 3"), 0.0, JobState.WAITING, attempts=1)
 
     def is_same(job: Job) -> bool:
-        return job.wish.image == "app:1"
+        return job.spec.image == "app:1"
 
     assert job_for("event 1", is_same, [mine, same]) is mine
     assert job_for("event 9", is_same, [mine, begun, same]) is same
     assert job_for("event 9", is_same, [mine, begun]) is None
-    unsaved = Job(4, Wish("app:1", cause="event 1"), 0.0, JobState.CANCELLED)
+    unsaved = Job(4, JobSpec("app:1", cause="event 1"), 0.0, JobState.CANCELLED)
     assert job_for("event 1", is_same, [unsaved]) is None

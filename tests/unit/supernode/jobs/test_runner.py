@@ -14,8 +14,8 @@ import pytest
 from benchmarks.cluster.processes import wait_until
 from proto.wire.messages import Keep, Preheat, PreheatEnded, Source
 from supernode.jobs.contract import BlobMoved, Wakeup
-from supernode.jobs.execution import ANSWER_S
-from supernode.jobs.job import Job, JobState, Wish, load
+from supernode.jobs.job import Job, JobSpec, JobState, load
+from supernode.jobs.runner import ANSWER_S
 from supernode.state.base import StateError
 from supernode.state.sqlite import SqliteState
 from tests.support.image_of_fakes import REPOSITORY, image_at
@@ -52,7 +52,7 @@ async def test_a_node_is_told_of_every_blob_and_a_job_is_done_when_it_has_them(
 ) -> None:
     image = image_at(origin, 100, 200)
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
-        job = await supernode.jobs.submit(Wish(image.name))
+        job = await supernode.jobs.submit(JobSpec(image.name))
         for _ in image.content:
             told = await peer.expect(Preheat)
             assert told.source == Source(origin.authority, REPOSITORY, told.digest == str(image.manifests[0]))
@@ -68,7 +68,7 @@ async def test_what_is_to_be_kept_is_told_to_who_is_there_and_to_who_comes_later
     digests = set(map(str, image.content))
     async with running_supernode(tmp_path, origin, *NOW) as supernode:
         async with BarePeer.connected(supernode) as peer:
-            job = await supernode.jobs.submit(Wish(image.name, keep=True))
+            job = await supernode.jobs.submit(JobSpec(image.name, keep=True))
             while set((await peer.expect(Keep)).digests) != digests:
                 pass  # that there was nothing before
             for digest in digests:
@@ -84,11 +84,11 @@ async def test_what_is_to_be_kept_is_told_to_who_is_there_and_to_who_comes_later
 async def test_nodes_beyond_what_is_told_in_one_go_have_their_turn(
     tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supernode.jobs.execution.TELLS_MAX", 1)
-    monkeypatch.setattr("supernode.jobs.execution.WISHES_MAX", 2)
+    monkeypatch.setattr("supernode.jobs.runner.TELLS_MAX", 1)
+    monkeypatch.setattr("supernode.jobs.runner.PREHEATS_MAX", 2)
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode:
-        job = await supernode.jobs.submit(Wish(image.name, keep=True))
+        job = await supernode.jobs.submit(JobSpec(image.name, keep=True))
         await until(lambda: job.is_kept)
         async with BarePeer.connected(supernode) as one, BarePeer.connected(supernode) as other:
             for peer in (one, other):
@@ -99,7 +99,7 @@ async def test_nodes_beyond_what_is_told_in_one_go_have_their_turn(
 async def test_nodes_are_told_and_looked_at_however_many_answers_come(
     tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supernode.jobs.execution.WISHES_MAX", 1)
+    monkeypatch.setattr("supernode.jobs.runner.PREHEATS_MAX", 1)
     image = image_at(origin, 100, 200)
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
 
@@ -112,7 +112,7 @@ async def test_nodes_are_told_and_looked_at_however_many_answers_come(
                 await asyncio.sleep(0.01)
 
         answering = asyncio.create_task(answer_for_ever())
-        await supernode.jobs.submit(Wish(image.name))
+        await supernode.jobs.submit(JobSpec(image.name))
         try:
             assert len({(await peer.expect(Preheat)).digest for _ in image.content}) == len(image.content)
         finally:
@@ -132,7 +132,7 @@ async def test_others_have_the_loop_while_thousands_of_answers_wait(tmp_path: Pa
 async def test_what_a_node_says_of_its_failure_is_cut_short(tmp_path: Path, origin: FakeOrigin) -> None:
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
-        job = await supernode.jobs.submit(Wish(image.name))
+        job = await supernode.jobs.submit(JobSpec(image.name))
         for _ in image.content:
             await peer.send(PreheatEnded((await peer.expect(Preheat)).digest, "store", "x" * 4000))
         await until(lambda: job.state is JobState.WAITING and job.attempts == 1)
@@ -142,7 +142,7 @@ async def test_what_a_node_says_of_its_failure_is_cut_short(tmp_path: Path, orig
 async def test_who_is_not_meant_keeps_nothing(tmp_path: Path, origin: FakeOrigin) -> None:
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode:
-        job = await supernode.jobs.submit(Wish(image.name, to="zone=mars", keep=True))
+        job = await supernode.jobs.submit(JobSpec(image.name, to="zone=mars", keep=True))
         await until(lambda: job.is_kept)
         async with BarePeer.connected(supernode) as peer:
             assert (await peer.expect(Keep)).digests == ()
@@ -151,7 +151,7 @@ async def test_who_is_not_meant_keeps_nothing(tmp_path: Path, origin: FakeOrigin
 async def test_what_a_node_cannot_have_is_tried_again_later(tmp_path: Path, origin: FakeOrigin) -> None:
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
-        job = await supernode.jobs.submit(Wish(image.name))
+        job = await supernode.jobs.submit(JobSpec(image.name))
         for _ in image.content:
             await peer.send(PreheatEnded((await peer.expect(Preheat)).digest, "store", "it is full"))
         await until(lambda: job.state is JobState.WAITING and job.attempts == 1)
@@ -161,7 +161,7 @@ async def test_what_a_node_cannot_have_is_tried_again_later(tmp_path: Path, orig
 async def test_a_cancelled_job_is_wished_no_more(tmp_path: Path, origin: FakeOrigin) -> None:
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
-        job = await supernode.jobs.submit(Wish(image.name))
+        job = await supernode.jobs.submit(JobSpec(image.name))
         for _ in image.content:
             assert (await peer.expect(Preheat)).wanted
         await supernode.jobs.cancel(job.number)
@@ -174,11 +174,11 @@ async def test_what_is_to_be_kept_is_wished_although_another_job_of_it_is_cancel
 ) -> None:
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
-        kept = await supernode.jobs.submit(Wish(image.name, keep=True))
+        kept = await supernode.jobs.submit(JobSpec(image.name, keep=True))
         for _ in image.content:
             await peer.send(PreheatEnded((await peer.expect(Preheat)).digest))
         await ended(supernode, kept)
-        other = await supernode.jobs.submit(Wish(image.name))
+        other = await supernode.jobs.submit(JobSpec(image.name))
         await until(lambda: other.state is JobState.RUNNING)
         await supernode.jobs.cancel(other.number)
         await peer.heard()
@@ -189,7 +189,7 @@ async def test_a_node_that_is_gone_has_failed(tmp_path: Path, origin: FakeOrigin
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode:
         async with BarePeer.connected(supernode) as peer:
-            job = await supernode.jobs.submit(Wish(image.name))
+            job = await supernode.jobs.submit(JobSpec(image.name))
             await peer.expect(Preheat)
         await until(lambda: "not connected any more" in job.error)
 
@@ -200,7 +200,7 @@ async def test_a_node_that_was_away_when_its_job_was_cancelled_is_told_on_its_re
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode:
         async with BarePeer.connected(supernode) as peer:
-            job = await supernode.jobs.submit(Wish(image.name))
+            job = await supernode.jobs.submit(JobSpec(image.name))
             for _ in image.content:
                 assert (await peer.expect(Preheat)).wanted
         await until(lambda: "connected" in job.error)
@@ -214,7 +214,7 @@ async def test_a_node_that_was_away_when_its_job_was_cancelled_is_told_on_its_re
 async def test_a_node_that_comes_back_at_once_is_told_again(tmp_path: Path, origin: FakeOrigin) -> None:
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
-        job = await supernode.jobs.submit(Wish(image.name))
+        job = await supernode.jobs.submit(JobSpec(image.name))
         for _ in image.content:
             await peer.expect(Preheat)
         # The newer session of a node ends its older one.
@@ -227,10 +227,10 @@ async def test_a_node_that_comes_back_at_once_is_told_again(tmp_path: Path, orig
 async def test_a_node_that_says_nothing_has_failed(
     tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("supernode.jobs.execution.ANSWER_S", 0.0)
+    monkeypatch.setattr("supernode.jobs.runner.ANSWER_S", 0.0)
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode):
-        job = await supernode.jobs.submit(Wish(image.name))
+        job = await supernode.jobs.submit(JobSpec(image.name))
         await until(lambda: "its release does not know preheats" in job.error)
 
 
@@ -238,20 +238,20 @@ async def test_a_node_that_owed_an_answer_to_a_cancelled_job_has_its_time_for_th
     tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The others are told just before nodes are looked at.
-    monkeypatch.setattr("supernode.jobs.execution.WISHES_MAX", 1)
+    monkeypatch.setattr("supernode.jobs.runner.PREHEATS_MAX", 1)
     image, late_s = image_at(origin, 100, 200), [0.0]
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
         monkeypatch.setattr(supernode.jobs, "_clock", lambda: time.time() + late_s[0])
-        job = await supernode.jobs.submit(Wish(image.name))
+        job = await supernode.jobs.submit(JobSpec(image.name))
         assert (await peer.expect(Preheat)).wanted
         await supernode.jobs.cancel(job.number)
         late_s[0] = ANSWER_S + 1.0
-        again = await supernode.jobs.submit(Wish(image.name))
-        wished: set[str] = set()
-        while len(wished) < len(image.content):
+        again = await supernode.jobs.submit(JobSpec(image.name))
+        asked_for: set[str] = set()
+        while len(asked_for) < len(image.content):
             told = await peer.expect(Preheat)
-            wished |= {told.digest} if told.wanted and again.state is JobState.RUNNING else set()
-        for digest in wished:
+            asked_for |= {told.digest} if told.wanted and again.state is JobState.RUNNING else set()
+        for digest in asked_for:
             await peer.send(PreheatEnded(digest))
         assert (await ended(supernode, again)).attempts == 1
 
@@ -261,8 +261,8 @@ async def test_what_two_jobs_wish_is_awaited_by_the_other_when_one_is_cancelled(
 ) -> None:
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
-        first = await supernode.jobs.submit(Wish(image.name))
-        second = await supernode.jobs.submit(Wish(image.name))
+        first = await supernode.jobs.submit(JobSpec(image.name))
+        second = await supernode.jobs.submit(JobSpec(image.name))
         await until(lambda: first.state is second.state is JobState.RUNNING)
         await supernode.jobs.cancel(first.number)
         for digest in image.content:
@@ -282,7 +282,7 @@ async def test_a_job_that_cannot_be_saved_is_none(
         with monkeypatch.context() as broken:
             broken.setattr(SqliteState, "save_job", fail)
             with pytest.raises(StateError):
-                await supernode.jobs.submit(Wish(image.name))
+                await supernode.jobs.submit(JobSpec(image.name))
             await until(lambda: all(job.is_over for job in supernode.jobs.jobs))
 
 
@@ -297,18 +297,18 @@ async def test_an_answer_that_nobody_asked_for_means_nothing(tmp_path: Path, ori
 async def test_a_job_goes_on_after_a_restart(tmp_path: Path, origin: FakeOrigin) -> None:
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
-        await supernode.jobs.submit(Wish(image.name))
+        await supernode.jobs.submit(JobSpec(image.name))
         await peer.expect(Preheat)
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
         (job,) = supernode.jobs.jobs
         await until(lambda: job.state in (JobState.RUNNING, JobState.WAITING))
-        assert job.wish == Wish(image.name)
+        assert job.spec == JobSpec(image.name)
 
 
 async def test_an_attempt_that_an_end_in_order_cut_off_is_saved_as_none(tmp_path: Path, origin: FakeOrigin) -> None:
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
-        await supernode.jobs.submit(Wish(image.name))
+        await supernode.jobs.submit(JobSpec(image.name))
         await peer.expect(Preheat)
         # While the node is there: it did not fail.
         await supernode.jobs.close()
@@ -324,7 +324,7 @@ async def test_a_job_does_not_wait_for_a_clock_that_was_set_back(
     image, back_s = image_at(origin, 100), [0.0]
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
         monkeypatch.setattr(supernode.jobs, "_clock", lambda: time.time() - back_s[0])
-        job = await supernode.jobs.submit(Wish(image.name))
+        job = await supernode.jobs.submit(JobSpec(image.name))
         for _ in image.content:
             await peer.send(PreheatEnded((await peer.expect(Preheat)).digest, "store", "it is full"))
         await until(lambda: job.state is JobState.WAITING or job.attempts == 2)
@@ -344,7 +344,7 @@ async def test_three_nodes_have_an_image_before_clients_come_and_the_origin_send
             await stack.enter_async_context(running_node(tmp_path / f"n{number}", url, origin)) for number in range(3)
         ]
         await until(lambda: len(supernode.jobs.connected) == 3)
-        job = await supernode.jobs.submit(Wish(image.name))
+        job = await supernode.jobs.submit(JobSpec(image.name))
         assert (await ended(supernode, job)).state is JobState.DONE, job.error
         assert (job.nodes_done, job.size_bytes) == (3, sum(map(len, image.content.values())))
         came = [_received(node.metrics.text()) for node in nodes]

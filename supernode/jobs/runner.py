@@ -1,4 +1,4 @@
-"""Carries out what the jobs' machine decides: asks registries, wishes blobs of nodes, sees how far they are, saves.
+"""Carries out what the jobs' machine decides: asks registries and nodes, sees how far they are, saves.
 
 Lives on the event loop. What a node holds is what the control knows of it; that all of it is there, the node says.
 It decides nothing about jobs.
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from proto.wire.messages import PreheatEnded
     from supernode.control.node_registry import NodeRegistry
     from supernode.control.swarm_registry import SwarmRegistry
-    from supernode.jobs.job import JobBlob, Wish
+    from supernode.jobs.job import JobBlob, JobSpec
     from supernode.jobs.resolution import Image, Resolver
     from supernode.state.base import SavedJob
     from supernode.state.thread import StateThread
@@ -41,17 +41,17 @@ logger = logging.getLogger(__name__)
 
 # Between two looks at what nodes hold.
 LOOK_S: Final = 1.0
-# Blobs of nodes that are looked at, or wished, in one go: the loop is for others too.
+# Blobs of nodes that are looked at, or asked for, in one go: the loop is for others too.
 LOOKS_MAX: Final = 5000
-WISHES_MAX: Final = 2000
+PREHEATS_MAX: Final = 2000
 # Nodes that are told in one go what to keep, and blobs of these lists: after a restart all nodes are.
 TELLS_MAX: Final = 20_000
 # A node that has said nothing of any of its blobs by then does not know how.
 ANSWER_S: Final = 60.0
-# Blobs of nodes that went away with a wish, or never answered it.
-ADRIFT_MAX: Final = 10_000
-# What a registry told of may not be there yet: the pauses before it is asked again whether it is.
-YOUNG_S: Final = (0.1, 0.2, 0.4)
+# Blobs that nodes went away with, or never answered.
+ABANDONED_MAX: Final = 10_000
+# A registry tells of a push before it gives the manifest: the pauses before it is asked again.
+ABSENT_PAUSES_S: Final = (0.1, 0.2, 0.4)
 _SILENT: Final = "it said nothing: its release does not know preheats, or its store is stuck"
 _GONE: Final = "it is not connected any more"
 
@@ -60,7 +60,7 @@ class JobsFull(Exception):
     """No other job is taken before some are over."""
 
 
-class Execution:
+class JobRunner:
     """start(), then close(). `on_fatal` is called once if the machine breaks. For `recovery_s` after the start no nodes
     are chosen: they are coming back.
     """
@@ -97,19 +97,19 @@ class Execution:
         # By peer and digest: the job's attempts that wait for it. And blobs that nodes are yet to be told of.
         self._waiting: dict[tuple[PeerId, str], dict[tuple[int, int], JobBlob]] = {}
         self._unsent: deque[tuple[PeerId, JobBlob]] = deque()
-        # Of these, what the machine was told that is held; and the node's number when it was told of the wish.
+        # Of these, what the machine was told that is held; and the node's number when it was asked.
         self._moved: dict[tuple[PeerId, str], int] = {}
-        self._wished: dict[tuple[PeerId, str], int] = {}
+        self._sent_to: dict[tuple[PeerId, str], int] = {}
         # When a node was first told of something that it has not answered.
-        self._told_s: dict[PeerId, float] = {}
-        # What nodes may still fetch that are not awaited: they are told once they are there, and no job wishes it.
-        self._adrift: BoundedDict[tuple[PeerId, str], JobBlob] = BoundedDict(ADRIFT_MAX)
+        self._asked_s: dict[PeerId, float] = {}
+        # What nodes may still fetch that no job waits for: that is withdrawn once they are connected again.
+        self._abandoned: BoundedDict[tuple[PeerId, str], JobBlob] = BoundedDict(ABANDONED_MAX)
         self._private: set[tuple[int, int]] = set()
         # One for each blob of each node, should all be gone at once.
         self._failures = LogLimit()
         self._looked: deque[tuple[PeerId, str]] = deque()
         # The numbers of nodes that know what they are to keep; and kept blobs that nodes are yet to be told of.
-        self._knowing: set[int] = set()
+        self._kept_known_by: set[int] = set()
         self._unsent_kept: deque[tuple[int, Job, JobBlob]] = deque()
 
     async def start(self) -> None:
@@ -131,7 +131,7 @@ class Execution:
                 for saved in self._machine.close():
                     await self._state.save_job(saved)
 
-    # --- whoever wishes, and asks ----------------------------------------------------------------------------------
+    # --- operators and events ----------------------------------------------------------------------------------
 
     @property
     def jobs(self) -> list[Job]:
@@ -147,28 +147,28 @@ class Execution:
         """One of them."""
         return self._machine.jobs.get(number)
 
-    async def submit(self, wish: Wish) -> Job:
+    async def submit(self, spec: JobSpec) -> Job:
         """Return once it is saved. Raises JobsFull and StateError."""
-        if self._machine.is_full(wish):
+        if self._machine.is_full(spec):
             raise JobsFull
-        job = await self._told(contract.Submitted(wish))
+        job = await self._handled(contract.Submitted(spec))
         if job is None:
             raise JobsFull
         return job
 
     async def cancel(self, number: int) -> None:
         """Return once that is saved. Of one that is over nothing happens. Raises StateError."""
-        await self._told(contract.CancelWanted(number))
+        await self._handled(contract.CancelWanted(number))
 
     def preheat_ended(self, peer: PeerId, ended: PreheatEnded) -> None:
         """A node answered."""
-        self._told_s.pop(peer, None)
+        self._asked_s.pop(peer, None)
         error = f"{ended.reason}: {ended.message}"[:TEXT_MAX] if ended.reason else ""
         self._blob_ended(peer, ended.digest, error)
 
     # --- the machine ------------------------------------------------------------------------------------------------
 
-    async def _told(self, event: contract.Event) -> Job | None:
+    async def _handled(self, event: contract.Event) -> Job | None:
         answer: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
         self._inbox.put_nowait((event, answer))
         return await answer
@@ -244,16 +244,16 @@ class Execution:
             case contract.Stop():
                 self._stop((command.job, command.attempt))
             case contract.KeepsChanged():
-                self._knowing.clear()
+                self._kept_known_by.clear()
 
     # --- registries -------------------------------------------------------------------------------------------------
 
     async def _resolve(self, command: contract.Resolve) -> None:
         job, attempt = command.job, command.attempt
         try:
-            image = await self._resolved(command.wish)
+            image = await self._resolved(command.spec)
         except Unresolved as error:
-            logger.warning("job_unresolved job=%d image=%s %s", job, command.wish.image, error)
+            logger.warning("job_unresolved job=%d image=%s %s", job, command.spec.image, error)
             self._post(contract.ResolveFailed(job, attempt, str(error), error.lasting, error.retry_after_s))
             return
         # After a start: who was connected before it counts.
@@ -264,20 +264,20 @@ class Execution:
         if image.private:
             self._private.add((job, attempt))
         candidates = (Candidate(session.info.peer.hex(), session.info.zone) for session in self._nodes)
-        chosen = choose(command.wish.to, job, candidates)
+        chosen = choose(command.spec.to, job, candidates)
         logger.info("job_resolved job=%d digest=%s blobs=%d nodes=%d", job, image.digest, len(image.blobs), len(chosen))
         self._post(contract.Resolved(job, attempt, image.digest, image.blobs, chosen, image.private))
 
-    async def _resolved(self, wish: Wish) -> Image:
+    async def _resolved(self, spec: JobSpec) -> Image:
         """Raises Unresolved."""
-        for pause_s in YOUNG_S if wish.cause else ():
+        for pause_s in ABSENT_PAUSES_S if spec.cause else ():
             try:
-                return await self._resolver.resolve(wish)
+                return await self._resolver.resolve(spec)
             except Unresolved as error:
                 if not error.is_absent:
                     raise
             await asyncio.sleep(pause_s)
-        return await self._resolver.resolve(wish)
+        return await self._resolver.resolve(spec)
 
     # --- nodes ------------------------------------------------------------------------------------------------------
 
@@ -288,12 +288,12 @@ class Execution:
             for blob in command.blobs:
                 self._waiting.setdefault((peer, blob.digest), {})[attempt] = blob
                 self._unsent.append((peer, blob))
-        self._send_wishes()
+        self._send_preheats()
 
-    def _send_wishes(self) -> None:
+    def _send_preheats(self) -> None:
         """To whom is connected, some in one go."""
         now = self._clock()
-        for _ in range(min(WISHES_MAX, len(self._unsent))):
+        for _ in range(min(PREHEATS_MAX, len(self._unsent))):
             peer, blob = self._unsent.popleft()
             session = self._nodes.session_of(peer)
             waiting = self._waiting.get((peer, blob.digest))
@@ -302,19 +302,19 @@ class Execution:
             if session is None:
                 self._blob_ended(peer, blob.digest, _GONE)
                 continue
-            if not 0.0 <= now - self._told_s.get(peer, now) <= ANSWER_S:
+            if not 0.0 <= now - self._asked_s.get(peer, now) <= ANSWER_S:
                 # Of what was cancelled meanwhile, or by another clock.
-                del self._told_s[peer]
-            self._told_s.setdefault(peer, now)
-            self._wished[peer, blob.digest] = session.node
+                del self._asked_s[peer]
+            self._asked_s.setdefault(peer, now)
+            self._sent_to[peer, blob.digest] = session.node
             private = any(attempt in self._private for attempt in waiting)
             session.send(_preheat(blob, private=private))
 
     def _look(self) -> None:
-        """How far nodes are, as the control knows; and who is gone, or does not know what is wished."""
-        self._send_wishes()
+        """How far nodes are, as the control knows; and who is gone, or was not asked yet."""
+        self._send_preheats()
         self._tell_kept()
-        self._tell_adrift()
+        self._withdraw_abandoned()
         if not self._looked:
             self._looked.extend(self._waiting)
         for _ in range(min(LOOKS_MAX, len(self._looked))):
@@ -326,54 +326,54 @@ class Execution:
     def _tell_kept(self) -> None:
         """Nodes that do not know it: what they are to keep, and that they are to have it."""
         connected = {session.node: session for session in self._nodes}
-        self._knowing &= connected.keys()
+        self._kept_known_by &= connected.keys()
         left = 0 if self._unsent_kept else TELLS_MAX
         all_kept = [job for job in self.jobs if job.is_kept]
-        for node in connected.keys() - self._knowing:
+        for node in connected.keys() - self._kept_known_by:
             if left <= 0:
                 break
-            self._knowing.add(node)
+            self._kept_known_by.add(node)
             info = connected[node].info
             candidate = [Candidate(info.peer.hex(), info.zone)]
-            kept = [job for job in all_kept if choose(job.wish.to, job.number, candidate)]
+            kept = [job for job in all_kept if choose(job.spec.to, job.number, candidate)]
             digests = dict.fromkeys(blob.digest for job in kept for blob in job.blobs)
             connected[node].send(Keep(tuple(digests)))
             left -= 1 + len(digests)
             self._unsent_kept.extend((node, job, blob) for job in kept for blob in job.blobs)
-        for _ in range(min(WISHES_MAX, len(self._unsent_kept))):
+        for _ in range(min(PREHEATS_MAX, len(self._unsent_kept))):
             node, job, blob = self._unsent_kept.popleft()
             session = self._nodes.session(node)
             if session is not None and job.is_kept:
                 session.send(_preheat(blob, private=job.private))
 
-    def _tell_adrift(self) -> None:
-        """Nodes that are there again: what no job wishes any more of what they went away with."""
-        back = [key for key in self._adrift if self._nodes.session_of(key[0]) is not None]
+    def _withdraw_abandoned(self) -> None:
+        """Nodes that are there again need not fetch what no job waits for any more."""
+        back = [key for key in self._abandoned if self._nodes.session_of(key[0]) is not None]
         if not back:
             return
-        wished = {blob.digest for job in self.jobs if job.is_kept or not job.is_over for blob in job.blobs}
+        needed = {blob.digest for job in self.jobs if job.is_kept or not job.is_over for blob in job.blobs}
         for peer, digest in back:
             session = self._nodes.session_of(peer)
             if (peer, digest) in self._waiting:
-                del self._adrift[peer, digest]
-            elif session is not None and digest not in wished:
-                session.send(_preheat(self._adrift.pop((peer, digest)), wanted=False))
+                del self._abandoned[peer, digest]
+            elif session is not None and digest not in needed:
+                session.send(_preheat(self._abandoned.pop((peer, digest)), wanted=False))
 
     def _look_at(self, peer: PeerId, digest: str, waiting: dict[tuple[int, int], JobBlob]) -> None:
         session = self._nodes.session_of(peer)
         if session is None:
-            self._told_s.pop(peer, None)
-            self._adrift[peer, digest] = next(iter(waiting.values()))
+            self._asked_s.pop(peer, None)
+            self._abandoned[peer, digest] = next(iter(waiting.values()))
             self._blob_ended(peer, digest, _GONE)
             return
-        if self._wished.get((peer, digest), session.node) != session.node:
+        if self._sent_to.get((peer, digest), session.node) != session.node:
             # In another session: what it answered between the two was not heard.
-            self._wished[peer, digest] = session.node
+            self._sent_to[peer, digest] = session.node
             self._unsent.append((peer, next(iter(waiting.values()))))
         if Digest.parse(digest) in session.announced:
-            self._told_s.pop(peer, None)
-        elif self._clock() - self._told_s.get(peer, self._clock()) > ANSWER_S:
-            self._adrift[peer, digest] = next(iter(waiting.values()))
+            self._asked_s.pop(peer, None)
+        elif self._clock() - self._asked_s.get(peer, self._clock()) > ANSWER_S:
+            self._abandoned[peer, digest] = next(iter(waiting.values()))
             self._blob_ended(peer, digest, _SILENT)
             return
         held_bytes = self._held_bytes(session.node, Digest.parse(digest))
@@ -389,7 +389,7 @@ class Execution:
 
     def _blob_ended(self, peer: PeerId, digest: str, error: str) -> None:
         self._moved.pop((peer, digest), None)
-        self._wished.pop((peer, digest), None)
+        self._sent_to.pop((peer, digest), None)
         for job, attempt in self._waiting.pop((peer, digest), {}):
             if error:
                 text = "job_blob_failed job=%d peer=%s digest=%s %s"
@@ -397,7 +397,7 @@ class Execution:
             self._post(contract.BlobEnded(job, attempt, peer.hex(), digest, error))
 
     def _stop(self, attempt: tuple[int, int]) -> None:
-        """What nobody else waits for, and is not to be kept, is not wished any more."""
+        """Withdraw what nobody else waits for, and is not to be kept."""
         self._private.discard(attempt)
         kept = {blob.digest for job in self.jobs if job.is_kept for blob in job.blobs}
         for (peer, digest), waiting in list(self._waiting.items()):
@@ -406,10 +406,10 @@ class Execution:
                 continue
             del self._waiting[peer, digest]
             self._moved.pop((peer, digest), None)
-            self._wished.pop((peer, digest), None)
+            self._sent_to.pop((peer, digest), None)
             session = self._nodes.session_of(peer)
             if session is None:
-                self._adrift[peer, digest] = blob
+                self._abandoned[peer, digest] = blob
             elif digest not in kept:
                 session.send(_preheat(blob, wanted=False))
 
