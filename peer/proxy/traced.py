@@ -43,6 +43,9 @@ def middleware(spans: BlobSpans, quiet: frozenset[str] = frozenset()) -> Middlew
             response = await handler(request)
             status = response.status
             return response
+        except web.HTTPException as answer:
+            status = answer.status
+            raise
         finally:
             for digest in read:
                 spans.read(digest, span)
