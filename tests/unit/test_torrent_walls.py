@@ -15,6 +15,7 @@ NAMED_IN = {
     "supernode/app.py",
     "supernode/config.py",
     "proto/wire/codec.py",
+    "proto/wire/handshake.py",
     "proto/wire/messages.py",
 }
 
