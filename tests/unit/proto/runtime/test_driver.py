@@ -75,4 +75,5 @@ async def test_a_machine_that_may_be_late_is_woken_all_the_same() -> None:
     async with asyncio.timeout(WAIT_S):
         await machine.woken.wait()
     driving.close()
-    assert machine.handled[WAKEUP] - machine.handled["first"] >= FIRST_S
+    # Where the process stood still it is this very moment, but for what a float cannot tell.
+    assert machine.handled[WAKEUP] - machine.handled["first"] > FIRST_S - 1e-6
