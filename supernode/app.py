@@ -457,6 +457,9 @@ class Supernode:
         if self._watching is not None:
             self._watching.cancel()
             await asyncio.gather(self._watching, return_exceptions=True)
+        # Before the sessions: a node whose session ends with us has not left its job.
+        await self.events.close()
+        await self.jobs.close()
         for session in self._control.nodes:
             session.channel.end("shutdown", "the supernode is stopping")
         with contextlib.suppress(TimeoutError):
@@ -467,8 +470,6 @@ class Supernode:
                 task.cancel()
         self._heads.cancel()
         self._origin_limits.set_rate(0)
-        await self.events.close()
-        await self.jobs.close()
         await self._announcements.close()
         await self._public_access.close()
         self._private_access.close()

@@ -305,6 +305,20 @@ async def test_a_job_goes_on_after_a_restart(tmp_path: Path, origin: FakeOrigin)
         assert job.spec == JobSpec(image.name)
 
 
+async def test_no_node_has_failed_whose_session_ends_with_the_supernode(
+    tmp_path: Path, origin: FakeOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = image_at(origin, 100)
+    async with AsyncExitStack() as node, running_supernode(tmp_path, origin, *NOW) as supernode:
+        # All the time, also while sessions end.
+        monkeypatch.setattr(supernode.jobs, "_look_s", 0.001)
+        monkeypatch.setattr(supernode.jobs, "_look_due_s", 0.0)
+        peer = await node.enter_async_context(BarePeer.connected(supernode))
+        job = await supernode.jobs.submit(JobSpec(image.name))
+        await peer.expect(Preheat)
+    assert (job.state, job.attempts, job.error) == (JobState.WAITING, 0, "")
+
+
 async def test_an_attempt_that_an_end_in_order_cut_off_is_saved_as_none(tmp_path: Path, origin: FakeOrigin) -> None:
     image = image_at(origin, 100)
     async with running_supernode(tmp_path, origin, *NOW) as supernode, BarePeer.connected(supernode) as peer:
