@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import io
 import random
+import re
 import tarfile
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -66,6 +67,11 @@ BEGIN_S: Final = 4 * WAIT_S
 MARK: Final = uuid.uuid4().hex
 # Of layers that are read by ranges: their repositories, and (LAZY) who may.
 LAZY, CHUNKED = "lazy", "chunked"
+# How often podman may lose a file of its own before a test of what it pulls in part has failed; and how it tells.
+CHUNKED_ATTEMPTS: Final = 4
+_LOST_BY_PODMAN: Final = re.compile(
+    r"partial blob: .*(bad file descriptor|under the rootfs: no such file or directory)"
+)
 OPEN, LOCKED, TOKENED, HUB = "open.test", "locked.test", "token.test", "docker.io"
 
 
@@ -162,7 +168,8 @@ def at_once(request: pytest.FixtureRequest, lab: Lab, tmp_path_factory: pytest.T
     with contextlib.ExitStack() as running:
         authority = Authority(folder)
         users = {name: f"{MARK}-{name}" for name in (LAZY, *(case.name for case in cases))}
-        repositories = {f"team/{LAZY}", f"team/{CHUNKED}", *(case.repository for case in cases)}
+        chunked_repositories = {f"team/{CHUNKED}{attempt}" for attempt in range(CHUNKED_ATTEMPTS)}
+        repositories = {f"team/{LAZY}", *chunked_repositories, *(case.repository for case in cases)}
         signer = authority.issue(["token.test"])
         tokens = running.enter_context(
             TokenServer(signer, users, strict_repositories=repositories, host=tokens_address)
@@ -321,9 +328,25 @@ def _read_lazily(there: AtOnce, login: str, folder: Path) -> None:
 
 
 def _pull_chunked(there: AtOnce, login: str, folder: Path) -> None:
-    """Two images, of which the second has two files that the first has not."""
+    """Two images, of which the second has two files that the first has not.
+
+    Beside a load podman 4.3 loses files of its own while it puts a layer together, one pull in some hundreds, and
+    fetches the whole in place. Then other images show what it asks for.
+    """
+    for attempt in range(CHUNKED_ATTEMPTS):
+        few_bytes, all_bytes, told = _pull_two_chunked(there, login, folder, f"{CHUNKED}{attempt}")
+        if not any(_LOST_BY_PODMAN.search(line) for line in told):
+            break
+    assert 0 < few_bytes < all_bytes / 2, "\n".join(told)
+
+
+def _pull_two_chunked(there: AtOnce, login: str, folder: Path, repository: str) -> tuple[int, int, list[str]]:
+    """Bytes that the origin sent of the one and of the other layer, fewer first; what podman and the origin tell."""
     host, secret = _BY_LOGIN[login], _lazy_login(login)
-    layers = {"first": _files(f"chunked {login}", range(10)), "second": _files(f"chunked {login}", range(2, 12))}
+    layers = {
+        "first": _files(f"{repository} {login}", range(10)),
+        "second": _files(f"{repository} {login}", range(2, 12)),
+    }
     registry = there.registries[host].address
     with Podman([], partial=True) as podman:
         (podman.directory / "auth.json").write_text(secret.auth_file(registry))
@@ -332,24 +355,23 @@ def _pull_chunked(there: AtOnce, login: str, folder: Path) -> None:
         for name, files in layers.items():
             _write_tar(folder / f"{login}.{name}.tar", files)
             podman.run("import", folder / f"{login}.{name}.tar", f"localhost/{name}:latest")
-            podman.run("push", *options, f"localhost/{name}:latest", f"{registry}/team/{CHUNKED}:{name}")
+            podman.run("push", *options, f"localhost/{name}:latest", f"{registry}/team/{repository}:{name}")
     mirror = Mirror(host, f"{there.place.proxy}/{host}")
     with Podman([mirror], netns=there.place.netns, partial=True) as podman:
         (podman.directory / "auth.json").write_text(secret.auth_file(mirror.location))
         for name, files in layers.items():
-            podman.pull(f"{host}/team/{CHUNKED}:{name}")
+            podman.pull(f"{host}/team/{repository}:{name}")
             wanted = {file: hashlib.sha256(content).hexdigest() for file, content in files.items()}
-            assert podman.file_digests(f"{host}/team/{CHUNKED}:{name}") == wanted
+            assert podman.file_digests(f"{host}/team/{repository}:{name}") == wanted
         told = podman.told_of_parts
     ledger = there.origins[host].ledger()
-    asked = [each for each in ledger.exchanges if f"/{CHUNKED}/blobs/" in each.path]
+    asked = [each for each in ledger.exchanges if f"/{repository}/blobs/" in each.path]
     digests = {each.path.rpartition("/")[2] for each in asked}
     few_bytes, all_bytes = sorted(map(ledger.distinct_bytes, digests))[-2:]
-    # podman fetches the whole where a part failed: so it tells why, and the registry which requests it got.
     requests = [
         f"{each.started_s:.3f}: {each.method} {each.path} {each.status} {each.interval} {each.ending}" for each in asked
     ]
-    assert 0 < few_bytes < all_bytes / 2, "\n".join([*told, *requests])
+    return few_bytes, all_bytes, [*told, *requests]
 
 
 @pytest.mark.parametrize(

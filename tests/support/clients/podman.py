@@ -92,9 +92,6 @@ class Podman(_ContainersTool):
         # What it told of each layer that it pulled, or could not pull, in part.
         self.told_of_parts: list[str] = []
         self._driver = "overlay" if partial else "vfs"
-        # Of a layer that comes in part, podman 4.3 leaves files to Go's garbage collector before it has set their mode:
-        # where that runs just then ("chmod: bad file descriptor"), it fetches the whole in place.
-        self._pull_environment = {"GOGC": "off"} if partial else {}
         if partial:
             file = self.directory / "storage.conf"
             file.write_text(_PARTIAL.format(folder=self.directory))
@@ -111,8 +108,7 @@ class Podman(_ContainersTool):
         """Pull an image to the end; its id (hex digest of its config)."""
         policy = self.directory / "policy.json"
         argv = self.command("--log-level", "debug", "pull", "--quiet", "--signature-policy", policy, reference)
-        environment = self.environment | self._pull_environment
-        done = run(argv, netns=self._netns, env=environment, timeout_s=timeout_s)
+        done = run(argv, netns=self._netns, env=self.environment, timeout_s=timeout_s)
         self.told_of_parts += [line for line in done.stderr.splitlines() if "partial blob" in line]
         return done.stdout.split()[-1]
 
