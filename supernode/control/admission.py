@@ -70,6 +70,8 @@ class Admission:
     _offers: Offers
     # Blobs that made way for readers of this upstream, and until when they do not again.
     _made_way: BoundedDict[tuple[Digest, str], float] = field(default_factory=lambda: BoundedDict(MADE_WAY_MAX))
+    # Upstreams of which nothing came of this blob, and until when that is taken for their present state.
+    _stood_still: BoundedDict[tuple[Digest, str], float] = field(default_factory=lambda: BoundedDict(MADE_WAY_MAX))
 
     # --- opening a swarm -------------------------------------------------------------------------------------------
 
@@ -190,15 +192,22 @@ class Admission:
             (digest, upstream), 0.0
         )
         if swarm.wanted_by and not (swarm.empty and began_lately):
+            if self.stood_still(digest, upstream):
+                # Nor would they have it from their own: what took its place may need a moment to begin.
+                return False
             raise LayercastError(f"blob {digest.short} comes from {swarm.upstream}, of which nothing comes now")
         logger.info("swarm_made_way digest=%s upstream=%s for=%s", digest.short, swarm.upstream or "-", upstream)
         self._made_way[digest, upstream] = now + MADE_WAY_S
         if swarm.wanted_by:
             # Nor does the next one make way for that which stands still now.
-            self._made_way[digest, swarm.upstream] = now + MADE_WAY_S
+            self._made_way[digest, swarm.upstream] = self._stood_still[digest, swarm.upstream] = now + MADE_WAY_S
         self._participation.drop_all(swarm, f"blob {digest.short}: nothing came from {swarm.upstream}")
         self._ports.seed.void(digest)
         return True
+
+    def stood_still(self, digest: Digest, upstream: str) -> bool:
+        """Whether nothing of the blob came of this upstream lately, so that another took its place."""
+        return self._ports.clock() < self._stood_still.get((digest, upstream), 0.0)
 
     def contradict(self, session: PeerSession, swarm: OpenSwarm, size_bytes: int) -> None:
         """A member says that the origin has another size. Once more say so than are in the swarm, that is dropped.

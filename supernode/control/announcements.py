@@ -55,7 +55,8 @@ SWARMS_MAX: Final = 20_000
 SWARMS_PER_ADDRESS_MIN: Final = 500
 _MESSAGE_BYTES: Final = 500
 # A node that names another origin than that whose bytes come waits so long for the digest: most layers take less. It
-# waits on while all of it will be here in time: less than its client does (peer.downloader.limits).
+# waits on while all of it will be here in time, or nothing came of its own: less than its client does
+# (peer.downloader.limits).
 OTHER_ORIGIN_WAIT_S: Final = 5.0
 OTHER_ORIGIN_WAIT_MAX_S: Final = 15.0
 # What an origin says to who has no credential, of a blob that it may give to others.
@@ -299,7 +300,9 @@ class Announcements:
                 )
             waited_s = looks * _LOOK_S
             whole_at_s = waited_s + self._control.admission.whole_in_s(swarm)
-            if waited_s >= OTHER_ORIGIN_WAIT_S and not (same_size and whole_at_s <= OTHER_ORIGIN_WAIT_MAX_S):
+            in_time = same_size and whole_at_s <= OTHER_ORIGIN_WAIT_MAX_S
+            stood_still = self._control.admission.stood_still(digest, public[0].upstream)
+            if waited_s >= OTHER_ORIGIN_WAIT_S and not (in_time or stood_still):
                 break
             if self._control.admission.makes_way(swarm, public[0].upstream):
                 # For readers of this one, whoever else finds the swarm open first.

@@ -188,6 +188,17 @@ def test_a_registry_that_stands_still_makes_way_for_one_that_gives(
         assert_right(first, digest)
 
 
+def test_it_does_where_that_takes_a_moment_to_begin_too(peers: list[Peer], good: FakeOrigin, other: FakeOrigin) -> None:
+    digest = some(good, other)
+    other.always["GET"] = TRICKLES
+    good.always["GET"] = Fault(delay_s=2.0)
+    with start(peers[0], digest, other) as first:
+        wait_until(lambda: bool(other.blob_requests("GET")))
+        with start(peers[1], digest, good) as second:
+            assert_right(second, digest)
+        assert_right(first, digest)
+
+
 def test_in_one_peer_a_check_that_stands_still_keeps_no_reader_of_another_registry_waiting(
     peers: list[Peer], good: FakeOrigin, other: FakeOrigin
 ) -> None:

@@ -111,8 +111,11 @@ def test_what_took_the_place_of_one_that_stood_still_makes_no_way_for_it() -> No
     swarm = wanted(bench)
     swarm.upstream = OTHER
     bench.now_s += SILENT_S
-    with pytest.raises(LayercastError):
-        bench.control.admission.makes_way(swarm, stood_still)
+    # Its readers wait: they would have nothing from it either.
+    assert not bench.control.admission.makes_way(swarm, stood_still)
+    assert bench.control.swarms.of(swarm.digest) is swarm
+    bench.now_s += MADE_WAY_S
+    assert not bench.control.admission.stood_still(swarm.digest, stood_still)
 
 
 @pytest.mark.parametrize(("ranges", "piece_bytes"), [(False, 256 * KIB), (True, 64 * KIB)])
