@@ -132,6 +132,8 @@ class Supernode:
         self.api_address = ""
         self.upload_address = ""
         self._started_s = time.monotonic()
+        # Nodes of an earlier process ask for pieces as soon as the port is open.
+        self._is_begun = False
 
     def open(self) -> None:
         """Blocking: take the data folder, open store, state and both ports. Raises ConfigError."""
@@ -158,7 +160,7 @@ class Supernode:
         self._upload = UploadServer(
             config.upload_listen,
             self._store,
-            lambda: self._signer.peer,
+            self._upload_key,
             peer_name(self._signer.peer),
             slots=config.upload_slots,
             rate_limit_bytes_s=config.upload_rate.now(),
@@ -251,6 +253,7 @@ class Supernode:
         self._control = control = Control(self._ports())
         self._driver.begin(control.commands.carry_out)
         self._seed.report_to(control.verification)
+        self._is_begun = True
         self._announcements = Announcements(
             control,
             self._public_access,
@@ -381,6 +384,10 @@ class Supernode:
 
     def _uplink_rate(self) -> float:
         return float(self.config.upload_rate.now() or UPLINK_ASSUMED_BYTES_S)
+
+    def _upload_key(self) -> bytes | None:
+        """By which tickets are checked; from any thread. None until it is known which blobs are private: come back."""
+        return self._signer.peer if self._is_begun else None
 
     def _is_encrypted(self, digest: Digest) -> bool:
         """Whether a blob's pieces leave by TLS alone; from any thread."""

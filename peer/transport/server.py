@@ -166,17 +166,29 @@ class UploadServer:
         swept_s = time.monotonic()
         while not self._closed:
             for descriptor, _ in self._epoll.poll(_SWEEP_S):
-                if descriptor == self._listener.fileno():
-                    self._accept()
-                elif (connection := self._connections.get(descriptor)) is None:
-                    continue
-                elif connection.turn is None:
-                    self._read(connection)
-                else:
-                    self._hung_up(connection)
+                try:
+                    self._ready(descriptor)
+                except Exception:
+                    # Our own bug: told loudly, but all others keep this thread.
+                    log.exception("upload_failed")
+                    if (connection := self._connections.get(descriptor)) is not None:
+                        self._drop(connection)
             if time.monotonic() - swept_s >= _SWEEP_S:
                 swept_s = time.monotonic()
-                self._sweep(swept_s)
+                try:
+                    self._sweep(swept_s)
+                except Exception:
+                    log.exception("upload_failed")
+
+    def _ready(self, descriptor: int) -> None:
+        if descriptor == self._listener.fileno():
+            self._accept()
+        elif (connection := self._connections.get(descriptor)) is None:
+            pass
+        elif connection.turn is None:
+            self._read(connection)
+        else:
+            self._hung_up(connection)
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTS_MAX):

@@ -260,3 +260,18 @@ def test_a_store_in_trouble_costs_no_thread(
             wait_until(lambda: server.active == 0)
     with Client(server) as client:
         assert client.ask(pieces_path(SMALL.digest, 0, 0), *client.ticket())[0].status == 200
+
+
+def test_a_bug_with_one_request_costs_nobody_else_the_server(
+    serve: Callable[..., UploadServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(digest: Digest) -> bool:
+        raise RuntimeError("a bug")
+
+    server = serve()
+    with monkeypatch.context() as patch:
+        patch.setattr(server._answerer, "_encrypted_alone", broken)
+        with Client(server) as client, pytest.raises((EOFError, ConnectionError)):
+            client.ask(pieces_path(SMALL.digest, 0, 0), *client.ticket())
+    with Client(server) as client:
+        assert client.ask(pieces_path(SMALL.digest, 0, 0), *client.ticket())[0].status == 200
