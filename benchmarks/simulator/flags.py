@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the simulation itself")
     add = group.add_argument
     add("--round-trip", metavar="T", help="between any two nodes [1ms]")
+    add("--service", metavar="T", help="of the supernode's one core for each frame of a node [0.02ms]")
     add("--profile", type=Path, metavar="FILE", help="what machines add to it, as `layercast-bench fit` wrote it")
 
 
@@ -83,6 +84,8 @@ def settings(arguments: argparse.Namespace, given: SimulationSettings) -> Simula
     """`given`, with what flags change. Raises ConfigError."""
     if arguments.round_trip is not None:
         given = replace(given, round_trip_s=duration("--round-trip", arguments.round_trip))
+    if arguments.service is not None:
+        given = replace(given, service_s=duration("--service", arguments.service))
     if arguments.profile is not None:
         given = replace(given, profile=read_profile(arguments.profile))
     return given

@@ -41,13 +41,13 @@ def test_every_flag_of_a_scenario_does_what_it_says(tmp_path: Path) -> None:
     flags = (
         "--nodes 8 --pieces 12 --layers 3 --parallel 2 --class 3:1gbit --class 1:250mbit --declared --racks 2"
         " --uplink-rate 500mbit --arrival poisson:50 --joiners 1 --churn 0.25:0s:1s --round-trip 2ms"
-        " --origin-rate 2gbit"
+        " --origin-rate 2gbit --service 0.1ms"
     )
     assert main(["sim", *flags.split(), "--json", str(file)]) == 0
     kept = json.loads(file.read_text())
     assert len(kept["scenario"]["blobs"]) == 3
     assert kept["links"]["racks"] == 2
-    assert kept["links"]["round_trip_s"] == 0.002
+    assert (kept["links"]["round_trip_s"], kept["links"]["service_s"]) == (0.002, 0.0001)
     assert set(kept["bounds"]["classes"]) == {"1gbit", "250mbit"}
     assert kept["scenario"]["faults"]["churn_part"] == 0.25
     assert kept["modes"]["scheduled"]["errors"] == 0

@@ -143,6 +143,21 @@ def test_fast_links_and_slow_leases_want_larger_pieces(
     assert piece_size_at(size, rate_bytes_s, lease_s, nodes=8) == piece_size
 
 
+@pytest.mark.parametrize(
+    ("nodes", "rate_bytes_s", "size", "piece_size"),
+    [
+        (200, 125e6, 500 * MIB, 16 * MIB),
+        (200, 125e6, 64 * MIB, 4 * MIB),
+        (200, 125e3, 64 * MIB, 256 * KIB),
+        (20, 125e6, 64 * MIB, MIB),
+    ],
+)
+def test_where_a_supernode_could_not_lease_as_fast_as_links_carry_pieces_are_longer(
+    nodes: int, rate_bytes_s: float, size: int, piece_size: int
+) -> None:
+    assert piece_size_at(size, rate_bytes_s, 0.005, nodes) == piece_size
+
+
 @given(st.integers(0, 1 << 40), st.floats(1.0, 1e12), st.floats(0.0, 100.0), st.integers(0, 10_000))
 def test_no_rate_cuts_finer_than_usual_or_beyond_the_limit(
     size: int, rate_bytes_s: float, lease_s: float, nodes: int
