@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks.cluster.processes import wait_until
+from benchmarks.cluster.services import Cluster
 from proto.ids import Digest, short_peer
 from proto.pieces import PieceLayout, mask_to_bytes
 from proto.wire.messages import Announce, Source, SwarmOpened
@@ -18,16 +19,28 @@ from tests.support.pullers import REPOSITORY, pull
 from tests.unit.supernode.harness import At, BarePeer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from benchmarks.cluster.counting_proxy import CountingProxy
-    from benchmarks.cluster.services import Cluster, Peer
+    from benchmarks.cluster.services import Peer
 
 pytestmark = pytest.mark.client("docker-registry")
 
 MIB = 1 << 20
 SIZE_BYTES = 16 * MIB
 LAYOUT = PieceLayout.of(SIZE_BYTES)
+
+
+# So that no two of them bring a blob before the third was asked.
+SLOWLY = ["--upload-rate", "64mbit"]
+
+
+@pytest.fixture
+def cluster(origin: CountingProxy, tmp_path: Path) -> Iterator[Cluster]:
+    """Its honest nodes send slowly."""
+    with Cluster(tmp_path, origin.address, supernode_flags=SLOWLY, peer_flags=SLOWLY) as running:
+        yield running
 
 
 def claim(upstream: str, digest: str, layout: PieceLayout = LAYOUT) -> Announce:
