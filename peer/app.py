@@ -106,6 +106,8 @@ class Peer:
         # As settings say; an operator's drain is something else.
         self._configured_p2p = config.p2p
         self._upstreams = config.upstreams
+        # Others that know this node ask for pieces as soon as the port is open.
+        self._is_begun = False
         self._closing = contextlib.ExitStack()
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -160,7 +162,7 @@ class Peer:
         self._upload = UploadServer(
             config.upload_listen,
             self._store,
-            self._supernode_key.get,
+            self._upload_key,
             peer_name(self._identity.peer),
             slots=config.upload_slots,
             rate_limit_bytes_s=config.upload_rate.now(),
@@ -212,6 +214,10 @@ class Peer:
         self._sources.remember(digest, source)
         self._sources.write_waiting()
 
+    def _upload_key(self) -> bytes | None:
+        """By which tickets are checked; from any thread. None until it is known which blobs are private: come back."""
+        return self._supernode_key.get() if self._is_begun else None
+
     def _is_encrypted(self, digest: Digest) -> bool:
         """Whether a blob's pieces travel by TLS alone; from any thread."""
         return self._config.encrypt == "all" or digest in self._private_bytes
@@ -225,6 +231,7 @@ class Peer:
         node = self._make_node()
         found = await asyncio.to_thread(self._inventory)
         node.begin(found, sharing=config.p2p)
+        self._is_begun = True
         self._store.on_evicted(self._evicted)
         self._store.on_rotten(node.rotten)
         self.metrics.before_scrape(self._scrape)

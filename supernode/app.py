@@ -386,7 +386,7 @@ class Supernode:
         return float(self.config.upload_rate.now() or UPLINK_ASSUMED_BYTES_S)
 
     def _upload_key(self) -> bytes | None:
-        """By which tickets are checked; from any thread. None until it is known which blobs are private: come back."""
+        """By which tickets are checked; from any thread. None until somebody can say what is private: come back."""
         return self._signer.peer if self._is_begun else None
 
     def _is_encrypted(self, digest: Digest) -> bool:

@@ -19,7 +19,10 @@ from benchmarks.cluster.processes import WAIT_S, wait_until
 from peer.app import Peer
 from peer.cli.main import main
 from peer.config import load
+from peer.transport.wire import pieces_path
 from proto.errors import ConfigError
+from proto.ids import Digest
+from proto.wire.tickets import Identity
 from tests.support.fake_origin import FakeOrigin, Fault, fake_origin
 from tests.unit.peer.node.scripted_supernode import scripted_supernode
 
@@ -268,3 +271,18 @@ async def test_one_data_folder_is_one_process_s(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="in use by another process"):
             second.open()
         assert await second.stop()
+
+
+@pytest.mark.asyncio
+async def test_pieces_are_asked_for_later_until_it_is_known_which_are_private(tmp_path: Path) -> None:
+    (tmp_path / "supernode.key").write_bytes(Identity.generate().peer)
+    peer = Peer(config_of(tmp_path))
+    path = pieces_path(Digest.of(CONTENT), 0, 0)
+    try:
+        peer.open()
+        assert (await get(peer.upload_address, path))[0] == 503
+        await peer.start()
+        # Now for want of a ticket.
+        assert (await get(peer.upload_address, path))[0] == 403
+    finally:
+        assert await peer.stop()
