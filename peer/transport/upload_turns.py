@@ -64,10 +64,11 @@ class UploadTurns:
         return self._question_is_ready() or (bool(self._waiting) and self._slot_is_free())
 
     def waits(self, turn: Turn) -> bool:
-        """Whether the request, which has a place, cannot begin now."""
+        """Whether the request, which has a place, cannot begin now: those before it may not have begun yet."""
         if turn.question:
-            return not self._question_is_ready()
-        return turn in self._ahead or not self._slot_is_free()
+            return len(self._questions) > 1 or not self._question_is_ready()
+        free = self._slots - self._slots_taken()
+        return turn in self._ahead or len(self._waiting) > free or not self._slot_is_free()
 
     def ask(self, turn: Turn) -> Turn | None:
         """Give the request a place. Returns who has none then: one of whoever has the most, be it this one."""

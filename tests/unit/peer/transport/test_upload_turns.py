@@ -176,3 +176,12 @@ def test_places_are_bounded_and_each_request_is_somewhere_or_refused(steps: list
         assert len(turns) == len(alive)
         assert len(served) <= BESIDE_SLOW_FACTOR * slots
         assert len(alive) - len(served) <= (queue_max + 1 + slots) + (slots + queue_max)
+
+
+def test_a_second_one_waits_though_nobody_has_taken_the_first_yet() -> None:
+    turns = UploadTurns(slots=1, queue_max=1)
+    first, second = turn(), turn()
+    turns.ask(first)
+    assert not turns.waits(first)
+    turns.ask(second)
+    assert turns.waits(second)
