@@ -172,7 +172,7 @@ class UploadServer:
                     # Our own bug: told loudly, but all others keep this thread.
                     log.exception("upload_failed")
                     if (connection := self._connections.get(descriptor)) is not None:
-                        self._drop(connection)
+                        self._give_up(connection)
             if time.monotonic() - swept_s >= _SWEEP_S:
                 swept_s = time.monotonic()
                 try:
@@ -187,6 +187,13 @@ class UploadServer:
             pass
         elif connection.turn is None:
             self._read(connection)
+        else:
+            self._hung_up(connection)
+
+    def _give_up(self, connection: Connection) -> None:
+        """Drop it with its place, if it has one. One that is being served is its worker's."""
+        if connection.turn is None:
+            self._drop(connection)
         else:
             self._hung_up(connection)
 

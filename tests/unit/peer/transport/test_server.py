@@ -275,3 +275,21 @@ def test_a_bug_with_one_request_costs_nobody_else_the_server(
             client.ask(pieces_path(SMALL.digest, 0, 0), *client.ticket())
     with Client(server) as client:
         assert client.ask(pieces_path(SMALL.digest, 0, 0), *client.ticket())[0].status == 200
+
+
+def test_nor_does_a_bug_with_one_that_waits_for_its_turn_keep_its_place(
+    serve: Callable[..., UploadServer], large: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(turn: object) -> bool:
+        raise RuntimeError("a bug")
+
+    server = serve(slots=1, queue_max=1)
+    with Client(server) as first:
+        first.begin_large()
+        first.wait_for_bytes()
+        monkeypatch.setattr(server._turns, "waits", broken)
+        with Client(server) as second:
+            second.begin_large()
+            assert second.is_closed()
+        assert server.active == 1
+        assert first.answer()[0].status == 200
