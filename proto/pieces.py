@@ -29,9 +29,9 @@ LEASE_SHOWN_PART: Final = 1 / 4
 PIECE_CPU_S: Final = 0.004
 # The first byte for a client waits for a whole piece at each hop: beyond 1 MiB none takes longer.
 LONG_PIECE_S: Final = 0.01
-# A supernode of one process leases so many pieces a second and no more (12 nodes, 64 and 256 pieces: CPU of its event
-# loop). A piece that travels for less time than its leases to all nodes take leaves links idle; but a blob that few of
-# many nodes want is not cut into fewer pieces than these for that.
+# One supernode leases about so many pieces a second (0.48 ms of its event loop each: 12 nodes, 64 and 256 pieces).
+# Where a piece travels for less time than its leases to all nodes take, links stand idle. But few of many nodes may
+# want the blob: for that alone it is not cut into fewer pieces than these.
 LEASES_PER_S: Final = 2000
 FEW_PIECES: Final = 16
 # A blob cut finer than this is refused: bitfields and hash lists would outgrow their frames.
@@ -57,7 +57,7 @@ def piece_size_at(size_bytes: int, rate_bytes_s: float, lease_s: float, nodes: i
     count = max(1.0, sqrt(hops * size_bytes / (rate_bytes_s * cost_s)))
     longest = 1 << int(log2(max(MIB, rate_bytes_s * LONG_PIECE_S)))
     power = min(longest, 1 << round(log2(max(1.0, size_bytes / count))))
-    leased = 1 << round(log2(max(1.0, rate_bytes_s * nodes / LEASES_PER_S)))
+    leased = 1 << int(log2(max(1.0, rate_bytes_s * nodes / LEASES_PER_S)))
     few = 1 << int(log2(max(1.0, size_bytes / FEW_PIECES)))
     return max(piece_size_for(size_bytes), min(PIECE_SIZE_MAX_BYTES, max(power, min(leased, few))))
 

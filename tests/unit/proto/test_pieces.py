@@ -146,7 +146,7 @@ def test_fast_links_and_slow_leases_want_larger_pieces(
 @pytest.mark.parametrize(
     ("nodes", "rate_bytes_s", "size", "piece_size"),
     [
-        (200, 125e6, 500 * MIB, 16 * MIB),
+        (200, 125e6, 500 * MIB, 8 * MIB),
         (200, 125e6, 64 * MIB, 4 * MIB),
         (200, 125e3, 64 * MIB, 256 * KIB),
         (20, 125e6, 64 * MIB, MIB),
