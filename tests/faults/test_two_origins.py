@@ -188,7 +188,9 @@ def test_a_registry_that_stands_still_makes_way_for_one_that_gives(
         assert_right(first, digest)
 
 
-def test_it_does_where_that_takes_a_moment_to_begin_too(peers: list[Peer], good: FakeOrigin, other: FakeOrigin) -> None:
+def test_its_readers_wait_for_one_that_takes_a_moment_to_begin(
+    peers: list[Peer], good: FakeOrigin, other: FakeOrigin
+) -> None:
     digest = some(good, other)
     other.always["GET"] = TRICKLES
     good.always["GET"] = Fault(delay_s=2.0)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -90,6 +91,39 @@ class Checked:
 
     def next_wakeup(self) -> float | None:
         return self._machine.next_wakeup()
+
+
+class Timed:
+    """The production scheduler, which notes when it is asked."""
+
+    def __init__(self, scenario: Scenario, settings: SimulationSettings) -> None:
+        self._machine = production_scheduler(scenario, settings)
+        self.asked_s: list[float] = []
+
+    def handle(self, event: Event, now: float) -> list[Command]:
+        self.asked_s.append(now)
+        return self._machine.handle(event, now)
+
+    def next_wakeup(self) -> float | None:
+        return self._machine.next_wakeup()
+
+
+def test_the_supernode_serves_one_frame_after_the_other_and_answers_after_each() -> None:
+    service_s = 0.05
+    made: list[Timed] = []
+
+    def make(scenario: Scenario, settings: SimulationSettings) -> Timed:
+        made.append(Timed(scenario, settings))
+        return made[-1]
+
+    at_once = replace(SMALL, blobs=(PIECE_BYTES,))
+    outcome = Simulation(at_once, SimulationSettings(service_s=service_s), make_scheduler=make).run()
+    turns_s = sorted(set(made[0].asked_s))
+    assert all(later - earlier > 0.999 * service_s for earlier, later in pairwise(turns_s))
+    # Every node says at once that it wants the blob: the last is heard, and has its first answer, after all others.
+    firsts_s = sorted(client.first_byte_s or 0.0 for client in outcome.clients)
+    assert firsts_s[-1] > at_once.nodes * service_s
+    assert len(turns_s) >= at_once.nodes
 
 
 @pytest.mark.parametrize("scenario", [SMALL, MESS], ids=["plain", "mess"])
