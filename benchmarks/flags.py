@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import random
 from typing import TYPE_CHECKING, TypeVar
 
 from benchmarks.scenario import Arrivals, NodeClass, Scenario
-from proto.config.values import parse_duration, parse_rate
+from proto.config.values import parse_duration, parse_rate, parse_size
 from proto.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def add_scenario_arguments(parser: argparse._ActionsContainer) -> None:
     """Who pulls, over which links, and when. A flag that is not given is None: its help names what that means."""
     add = parser.add_argument
     add("--layers", metavar="N", help="equal layers that the image has [1]")
+    add("--sizes", metavar="A-B", help="layers from A to B bytes, each so many times the one before, in any order")
     add("--parallel", metavar="N", help="layers that a client pulls at a time [3]")
     add("--origin-rate", metavar="RATE", help="of the origin's link [as --rate]")
     add("--supernode-rate", metavar="RATE", help="of the supernode's link, each way [as --rate]")
@@ -51,6 +53,22 @@ def scenario(
         trunk_bytes_s=trunk_bytes_s,
         arrivals=Arrivals(_poisson_per_s(arguments.arrival), count("--joiners", arguments.joiners, 0, 0)),
     )
+
+
+def spread(text: str, layers: int, seed: int) -> tuple[int, ...]:
+    """What --sizes A-B describes, as real images have layers: many small, a few large, in an order of the seed's.
+
+    Raises ConfigError.
+    """
+    least_text, dash, most_text = text.partition("-")
+    if not dash:
+        raise ConfigError(f"--sizes {text}: expected A-B, as 1KB-4MB")
+    least = checked("--sizes", least_text, parse_size, 1, "at least one byte")
+    most = checked("--sizes", most_text, parse_size, least, "no more first than last")
+    factor = (most / least) ** (1 / max(1, layers - 1))
+    blobs = [round(least * factor**number) for number in range(layers)]
+    random.Random(seed).shuffle(blobs)
+    return tuple(blobs)
 
 
 def _racks(arguments: argparse.Namespace, least_bytes_s: int) -> tuple[int, float]:

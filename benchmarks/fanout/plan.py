@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
@@ -60,7 +59,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--rate", default="10mbit", metavar="RATE", help="of every node's link, each way [10mbit]")
     add("--mode", default="native,scheduled", metavar="M,M", help="native, torrent, scheduled [native,scheduled]")
     flags.add_scenario_arguments(parser)
-    add("--sizes", metavar="A-B", help="layers from A to B bytes, each so many times the one before, in any order")
     add("--control", default="own", metavar="C", help="control traffic on a link of its own, or shared [own]")
     add("--frames", metavar="BYTES", help="MTU of every link, 1500 to 9000 [what it sends in 4 ms]")
     add("--seed", default="1", metavar="S", help="of the random content and arrivals [1]")
@@ -112,10 +110,11 @@ def plan(arguments: argparse.Namespace) -> Plan:
 
 def _scenario(arguments: argparse.Namespace) -> Scenario:
     layers = count("--layers", arguments.layers, 1, 1)
-    blobs = _equal(arguments.size, layers) if arguments.sizes is None else _spread(arguments, layers)
+    seed = flags.seed(arguments.seed)
+    blobs = _equal(arguments.size, layers) if arguments.sizes is None else flags.spread(arguments.sizes, layers, seed)
     common = flags.scenario(arguments, blobs, arguments.rate, nodes_max=NODES_MAX, least_bytes_s=RATE_MIN_BYTES_S)
     declared = arguments.no_netns or os.geteuid() != 0
-    return replace(common, name="fanout", declared=declared, seed=flags.seed(arguments.seed))
+    return replace(common, name="fanout", declared=declared, seed=seed)
 
 
 def _equal(size_text: str, layers: int) -> tuple[int, ...]:
@@ -123,19 +122,6 @@ def _equal(size_text: str, layers: int) -> tuple[int, ...]:
     if layers > size:
         raise ConfigError(f"--layers {layers}: more than the bytes of --size {size_text}")
     return tuple(size // layers + (number < size % layers) for number in range(layers))
-
-
-def _spread(arguments: argparse.Namespace, layers: int) -> tuple[int, ...]:
-    """As real images have them: many small ones, a few large ones, no order."""
-    least_text, dash, most_text = arguments.sizes.partition("-")
-    if not dash:
-        raise ConfigError(f"--sizes {arguments.sizes}: expected A-B, as 1KB-4MB")
-    least = checked("--sizes", least_text, parse_size, 1, "at least one byte")
-    most = checked("--sizes", most_text, parse_size, least, "no more first than last")
-    factor = (most / least) ** (1 / max(1, layers - 1))
-    blobs = [round(least * factor**number) for number in range(layers)]
-    random.Random(flags.seed(arguments.seed)).shuffle(blobs)
-    return tuple(blobs)
 
 
 def _modes(text: str) -> tuple[Mode, ...]:

@@ -51,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 # What a named scenario says itself.
-_SHARED: Final = ("nodes", "pieces", "size", "layers", "parallel", "rate", "classes", "origin_rate", "supernode_rate",
-                  "declared", "racks", "uplink_rate", "arrival", "joiners", "churn", "slow",
+_SHARED: Final = ("nodes", "pieces", "size", "sizes", "layers", "parallel", "rate", "classes", "origin_rate",
+                  "supernode_rate", "declared", "racks", "uplink_rate", "arrival", "joiners", "churn", "slow",
                   "corrupt", "private")  # fmt: skip
 
 
@@ -66,7 +66,7 @@ def refuse_with_named(arguments: argparse.Namespace, name: str) -> None:
 
 def scenario(arguments: argparse.Namespace, seed: int) -> Scenario:
     """What the flags describe. Raises ConfigError, which names the flag and what would be right."""
-    blobs, piece_size_bytes = _cut(arguments.pieces, arguments.size, count("--layers", arguments.layers, 1, 1))
+    blobs, piece_size_bytes = _image(arguments, count("--layers", arguments.layers, 1, 1), seed)
     rate = arguments.rate or _RATE
     common = flags.scenario(arguments, blobs, rate, nodes_max=NODES_MAX, least_bytes_s=_RATE_MIN_BYTES_S)
     return replace(
@@ -89,6 +89,16 @@ def settings(arguments: argparse.Namespace, given: SimulationSettings) -> Simula
     if arguments.profile is not None:
         given = replace(given, profile=read_profile(arguments.profile))
     return given
+
+
+def _image(arguments: argparse.Namespace, layers: int, seed: int) -> tuple[tuple[int, ...], int | None]:
+    """Each layer's size, and the piece size, in bytes; None is the product's own cut."""
+    if arguments.sizes is None:
+        return _cut(arguments.pieces, arguments.size, layers)
+    for flag in ("size", "pieces"):
+        if getattr(arguments, flag) is not None:
+            raise ConfigError(f"--{flag}: --sizes says how large the layers are, and the product cuts them")
+    return flags.spread(arguments.sizes, layers, seed), None
 
 
 def _cut(pieces_text: str | None, size_text: str | None, layers: int) -> tuple[tuple[int, ...], int]:

@@ -53,6 +53,16 @@ def test_every_flag_of_a_scenario_does_what_it_says(tmp_path: Path) -> None:
     assert kept["modes"]["scheduled"]["errors"] == 0
 
 
+def test_layers_of_many_sizes_are_cut_as_the_product_cuts_them(tmp_path: Path) -> None:
+    file = tmp_path / "sim.json"
+    words = "--nodes 2 --layers 5 --sizes 512KiB-8MiB --rate 100mbit"
+    assert main(["sim", *words.split(), "--json", str(file)]) == 0
+    kept = json.loads(file.read_text())
+    assert sorted(kept["scenario"]["blobs"]) == [1 << 19, 1 << 20, 1 << 21, 1 << 22, 1 << 23]
+    assert kept["pieces"] == 2 + 4 + 8 + 16 + 32
+    assert kept["modes"]["scheduled"]["errors"] == 0
+
+
 def test_a_named_scenario_says_which_of_its_limits_are_met(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "sim.json"
     assert main(["sim", "tiny", "--small", "--gate", "--json", str(file)]) == 0
@@ -149,6 +159,8 @@ def test_the_list_tells_every_scenario_and_its_limits(capsys: pytest.CaptureFixt
         (["--nodes", "2", "--rate", "0"], "--rate 0: expected at least"),
         (["--nodes", "2", "--size", "10XB"], "--size 10XB: expected a size"),
         (["--nodes", "2", "--size", "10", "--pieces", "11"], "--pieces 11: 10 bytes cannot be cut"),
+        (["--nodes", "2", "--sizes", "1KB"], "--sizes 1KB: expected A-B"),
+        (["--nodes", "2", "--sizes", "1KB-1MB", "--pieces", "3"], "--pieces: --sizes says how large"),
         (["--nodes", "2", "--size", "1TiB"], "--size 1TiB: more than"),
         (["--nodes", "2", "--layers", "126"], "--layers 126: more than the 125 pieces"),
         (["--nodes", "2", "--racks", "2"], "--racks 2: needs --uplink-rate"),
