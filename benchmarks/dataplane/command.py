@@ -2,8 +2,10 @@
 
 One run on loopback: each round moves the same blob once by every way, interleaved, in two fresh processes. All
 files lie in one temporary folder, on one file system; the source is in the page cache, a target is new each time
-and deleted after. What counts is the CPU of both processes (user and system, from the moment both are ready) and
-the time until the receiver has hashed, written and checked the blob. Medians over the rounds.
+and deleted after. Ours goes in two cuts: that of a blob while nothing is measured, and the one that the supernode
+would choose by the rate of the first, as for all blobs of a cluster but the first few; the targets are for that one.
+What counts is the CPU of both processes (user and system, from the moment both are ready) and the time until the
+receiver has hashed, written and checked the blob. Medians over the rounds.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from benchmarks.report import Outputs, console, machine, print_table, write_json
 from benchmarks.report.terminal import size as size_text
 from proto.config.values import parse_size
 from proto.errors import ConfigError
-from proto.pieces import KIB, MIB
+from proto.pieces import KIB, MIB, PieceLayout, piece_size_at
 
 if TYPE_CHECKING:
     import argparse
@@ -38,6 +40,10 @@ _ROUNDS_MAX: Final = 100
 _SPARE_BYTES: Final = 64 * MIB
 _FLOOR_BUFFERS: Final = (64 * KIB, 256 * KIB, MIB)
 _TLS_BUFFER: Final = 256 * KIB
+# What the supernode knows when it cuts the next blob for these two processes: what leases take is not part of this run.
+_NODES: Final = 2
+_LEASE_S: Final = 0.0
+_RATE_RUNS: Final = 3
 # Ours over the floor at most, for blobs from this size on: what is paid once for a blob weighs more in a small one.
 _CPU_TARGETS_OF_FLOOR: Final = ((_GIB, 1.15), (64 * MIB, 1.4), (8 * MIB, 2.0))
 _CPU_TARGET_OF_TLS_FLOOR: Final = 1.25
@@ -52,6 +58,8 @@ class Row:
     way: str
     buffer_bytes: int = 0
     part: str = "all"
+    # Whether it goes in the cut of a blob while nothing is measured.
+    first_cut: bool = False
     runs: list[Measured] = field(default_factory=list)
 
     def cpu_s(self) -> float:
@@ -65,11 +73,12 @@ class Row:
 
 @dataclass
 class Figures:
-    """Every way's runs with one size of blob."""
+    """Every way's runs with one size of blob. `first` is ours in the cut of a blob while nothing is measured."""
 
     size_bytes: int
     floors: list[Row]
     ours: Row
+    first: Row
     aiohttp: Row
     torrent: Row
     private: Row
@@ -83,7 +92,7 @@ class Figures:
 
     @property
     def measured(self) -> list[Row]:
-        return [*self.floors, self.ours, self.aiohttp, self.torrent, self.private, self.tls_floor]
+        return [*self.floors, self.ours, self.first, self.aiohttp, self.torrent, self.private, self.tls_floor]
 
     @property
     def shown(self) -> list[Row]:
@@ -91,7 +100,8 @@ class Figures:
             Row("layercast, when the last piece is held", "layercast", part="pieces", runs=self.ours.runs),
             Row("libtorrent, without the blob's sha256", "torrent", part="pieces", runs=self.torrent.runs),
         ]
-        return [self.floor, self.ours, self.aiohttp, self.torrent, self.private, self.tls_floor, *parts, *self.floors]
+        ours = [self.ours, self.first]
+        return [self.floor, *ours, self.aiohttp, self.torrent, self.private, self.tls_floor, *parts, *self.floors]
 
     def ratios(self) -> list[tuple[str, float, float | None]]:
         """What is wanted: its name, the figure, and the most that it may be."""
@@ -99,6 +109,7 @@ class Figures:
         ours = self.ours.cpu_s()
         return [
             ("layercast / floor", ours / self.floor.cpu_s(), next(targets, None)),
+            ("layercast, first cut / floor", self.first.cpu_s() / self.floor.cpu_s(), None),
             ("layercast / aiohttp", ours / self.aiohttp.cpu_s(), 1.0),
             ("layercast / libtorrent", ours / self.torrent.cpu_s(), _CPU_TARGET_OF_TORRENT),
             (
@@ -135,8 +146,8 @@ def run(arguments: argparse.Namespace) -> int:
     try:
         for size_bytes in sizes:
             console.print(f"files in {folder}; making {size_text(size_bytes)} of random bytes")
-            blob.mkdir()
-            found.append(_measure(replace(make_source(blob, size_bytes, seed), parallel=parallel), rounds, hashes))
+            first, learnt = _sources(blob, size_bytes, seed, parallel)
+            found.append(_measure(first, learnt, rounds, hashes))
             shutil.rmtree(blob)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -157,28 +168,42 @@ def _make_folder(parent: Path | None, size_bytes: int) -> Path:
     except OSError as error:
         raise ConfigError(f"--dir {parent}: {error.strerror}; name a folder that can be written") from None
     free = shutil.disk_usage(folder).free
-    # The source and one target at a time.
-    if free < 2 * size_bytes + _SPARE_BYTES:
+    # The source in two cuts and one target at a time.
+    if free < 3 * size_bytes + _SPARE_BYTES:
         folder.rmdir()
-        raise ConfigError(f"{folder.parent} has {free} bytes free, too few for two blobs: use --dir or --size")
+        raise ConfigError(f"{folder.parent} has {free} bytes free, too few for three blobs: use --dir or --size")
     return folder
 
 
-def _measure(job: Job, count: int, hashes: list[dict[str, float]]) -> Figures:
+def _sources(folder: Path, size_bytes: int, seed: int, parallel: int) -> tuple[Job, Job]:
+    """The blob in its first cut, and in that for the rate at which pieces of the first came."""
+    jobs: list[Job] = []
+    layout = PieceLayout.of(size_bytes)
+    for name in ("first", "learnt"):
+        (folder / name).mkdir(parents=True)
+        jobs.append(replace(make_source(folder / name, layout, seed), parallel=parallel))
+        rates = [size_bytes / transfer("layercast", jobs[-1]).elapsed_s("pieces") for _ in range(_RATE_RUNS)]
+        layout = PieceLayout(size_bytes, piece_size_at(size_bytes, max(rates), _LEASE_S, _NODES))
+    return jobs[0], jobs[1]
+
+
+def _measure(first: Job, learnt: Job, count: int, hashes: list[dict[str, float]]) -> Figures:
     """Every way's runs; what hashing alone costs goes to `hashes`."""
     found = Figures(
-        job.size_bytes,
+        learnt.size_bytes,
         [Row(f"floor, {buffer // KIB} KiB buffer", "floor", buffer) for buffer in _FLOOR_BUFFERS],
-        ours=Row("layercast", "layercast"),
+        ours=Row(f"layercast, pieces of {size_text(learnt.piece_size_bytes)}", "layercast"),
+        first=Row(f"layercast, first cut: {size_text(first.piece_size_bytes)}", "layercast", first_cut=True),
         aiohttp=Row("aiohttp", "aiohttp_way"),
         torrent=Row("libtorrent", "torrent"),
         private=Row("layercast, private: by TLS", "layercast_tls"),
         tls_floor=Row(f"floor with TLS, {_TLS_BUFFER // KIB} KiB buffer", "floor_tls", _TLS_BUFFER),
     )
-    gib = job.size_bytes / _GIB
+    gib = learnt.size_bytes / _GIB
     for number in range(count):
         hashes.append(hash_costs())
         for row in found.measured:
+            job = first if row.first_cut else learnt
             measured = transfer(row.way, replace(job, buffer_bytes=row.buffer_bytes))
             row.runs.append(measured)
             cpu, elapsed = measured.cpu_s("all") / gib, measured.elapsed_s("all") / gib

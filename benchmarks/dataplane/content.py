@@ -13,20 +13,21 @@ from benchmarks.dataplane.contract import Job
 from benchmarks.dataplane.torrent import make_torrent
 from peer.store.disk import DiskStore
 from proto.ids import Digest
-from proto.pieces import MIB, PieceLayout
+from proto.pieces import MIB
 from proto.wire.tickets import Identity
 from supernode.membership.certificates import certify_node, new_authority, pem
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from proto.pieces import PieceLayout
+
 _HASHED_BYTES: Final = 128 * MIB
 _CHUNK_BYTES: Final = 256 * 1024
 
 
-def make_source(folder: Path, size_bytes: int, seed: int) -> Job:
+def make_source(folder: Path, layout: PieceLayout, seed: int) -> Job:
     """Put random, incompressible bytes into a store below `folder`, complete, and describe the transfer."""
-    layout = PieceLayout.of(size_bytes)
     digest = _digest(layout, seed)
     store = DiskStore(folder / "source", size_limit_bytes=1 << 50, free_floor_bytes=0)
     handle = store.open(digest, layout)
@@ -42,7 +43,7 @@ def make_source(folder: Path, size_bytes: int, seed: int) -> Job:
         source_store=str(folder / "source"),
         target=str(folder / "target"),
         digest=str(digest),
-        size_bytes=size_bytes,
+        size_bytes=layout.size_bytes,
         piece_size_bytes=layout.piece_size_bytes,
         supernode_seed=random.Random(seed).randbytes(32).hex(),
         torrent_file=str(folder / "blob.torrent"),
