@@ -139,7 +139,7 @@ class MirrorClient:
             response = self._pool.request("GET", f"{challenge.get('realm')}?{query}", preload_content=False)
             answer = json.loads(response.read(_TOKEN_BYTES_MAX))
             response.release_conn()
-        except (urllib3.exceptions.HTTPError, ValueError) as error:
+        except (urllib3.exceptions.HTTPError, ValueError, RecursionError) as error:
             raise CommandError(
                 f"{self._image} wants a token, and its token service gave none: {_reason(error)}"
             ) from error
@@ -158,6 +158,6 @@ def _errors(body: bytes) -> str:
     try:
         entries = json.loads(body)["errors"]
         words = "; ".join(f"{entry.get('code')}: {entry.get('message')}" for entry in entries)
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError):
         return ""
     return f" ({words})"

@@ -43,7 +43,7 @@ def read_dragonfly_2(document: object) -> tuple[str, str, str]:
     if request.get("type") != "preheat" or arguments.get("type") != "image":
         raise EventUnreadable("type: preheat of an image expected, no other job is done here")
     scope = arguments.get("scope") or ""
-    if scope and scope not in _TO:
+    if scope and (not isinstance(scope, str) or scope not in _TO):
         raise EventUnreadable(f"args.scope: expected {', '.join(_TO)} or none")
     return *_image(arguments.get("url"), "args.url"), _TO.get(scope, "")
 

@@ -87,7 +87,7 @@ def cloud_event(tag: str = "1.0", kind: str = "harbor.artifact.pushed") -> dict[
     }
 
 
-def dragonfly_2_job(url: str, scope: str = "") -> dict[str, Any]:
+def dragonfly_2_job(url: str, scope: object = "") -> dict[str, Any]:
     """What Harbor 2.12 and newer posts to /oapi/v1/jobs."""
     arguments = {
         "type": "image", "url": url, "tag": "", "filtered_query_params": "",

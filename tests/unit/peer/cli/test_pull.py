@@ -165,6 +165,21 @@ def test_the_registrys_own_words_are_the_one_line(capsys: pytest.CaptureFixture[
     assert capsys.readouterr().err.strip().endswith("mirror answered 404 (MANIFEST_UNKNOWN: no such tag)")
 
 
+@pytest.mark.parametrize("path", ["/token", "/v2/org/app/manifests/latest"])
+def test_an_answer_that_nests_too_deep_is_one_line(path: str, capsys: pytest.CaptureFixture[str]) -> None:
+    registry, deep = Registry(), b"[" * 100_000
+
+    def answer(seen: Seen) -> Reply:
+        asked = seen.target.partition("?")[0]
+        return Reply(200 if asked == "/token" else 404, body=deep) if asked == path else registry.answer(seen)
+
+    with scripted_origin(answer) as origin:
+        if path == "/token":
+            registry.challenge = f'Bearer realm="http://{origin.authority}/token"'
+        assert main(["pull", "org/app", "--via", f"http://{origin.authority}"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_a_mirror_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with scripted_origin(Registry().answer) as origin:
         address = origin.authority

@@ -47,8 +47,12 @@ def test_what_is_no_url_of_a_manifest_is_refused_without_its_secrets(url: str) -
 
 
 @pytest.mark.parametrize(
-    "body", [None, {}, {"type": "preheat"}, {"type": "sync", "args": {"type": "image"}}, dragonfly_2_job(URL, "moon")]
-)
+    "body",
+    [
+        None, {}, {"type": "preheat"}, {"type": "sync", "args": {"type": "image"}}, dragonfly_2_job(URL, "moon"),
+        dragonfly_2_job(URL, ["all_peers"]), dragonfly_2_job(URL, {"all_peers": 1}), dragonfly_2_job(URL, 7),
+    ],
+)  # fmt: skip
 def test_another_job_is_refused(body: object) -> None:
     with pytest.raises(EventUnreadable):
         provider.read_dragonfly_2(body)
