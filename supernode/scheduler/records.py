@@ -120,7 +120,7 @@ class Link:
     __slots__ = (
         "area", "area_at", "assumed", "band", "blocked_until", "bottleneck_samples", "carries", "chains",
         "declared", "direction", "ended_at", "ending", "has_room", "idle", "idle_part", "leases", "measured",
-        "node", "running", "slots", "stalled", "used", "way", "woken",
+        "node", "rated", "running", "slots", "stalled", "used", "way", "woken",
     )  # fmt: skip
 
     def __init__(self, direction: Direction, slots: int, declared: float | None) -> None:
@@ -132,8 +132,9 @@ class Link:
         self.declared = declared
         # Bytes/s that it was lately seen to carry; None until a transfer ended.
         self.carries: float | None = None
-        # Transfers that it was learned from.
+        # Transfers that it was learned from, and whether one of them was long enough to be believed.
         self.measured = 0
+        self.rated = False
         # Transfers at about that rate of which this link was the bottleneck, as the other end could have done more;
         # those whose other end could have done far more count as many as it takes.
         self.bottleneck_samples = 0

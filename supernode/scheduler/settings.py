@@ -167,6 +167,9 @@ RATE_FALL: Final = 1 / 16
 # A single faster transfer counts as no more than so many times what was believed: a receiver that looks late at what
 # has come reports a time too short, once by 1/34, and its source's link was then taken for 17 times as fast.
 RISE_MAX: Final = 2.0
+# What is shorter than a usual piece may have come from buffers and buckets on the way: it makes no link look faster
+# over which something longer was measured (links of 20 Mbit/s: 37 KB in 0.6 to 8 ms, rates up to 5 times too high).
+RATED_BYTES_MIN: Final = 256 * 1024
 # A transfer tells how much this link carries, not only how little it may be, if the other end could have done so many
 # times as much; and so many such transfers tell what may run beside one. One is enough where the other end could have
 # done far more.

@@ -20,6 +20,7 @@ from supernode.scheduler.settings import (
     PACED_BYTES_MIN,
     RATE_FALL,
     RATE_RISE,
+    RATED_BYTES_MIN,
     REACTION_FACTOR,
     RISE_MAX,
     SHARED_PART,
@@ -82,18 +83,21 @@ def note_idle_time(link: Link, granted_at: float, ready_at: float | None, elapse
     link.ended_at = now
 
 
-def learn(link: Link, rate: float, beside: float, beside_there: float, there: float) -> None:
+def learn(link: Link, rate: float, beside: float, beside_there: float, there: float, *, long: bool = True) -> None:
     """Take in a transfer that ended well: its rate, the mean numbers running here and at its other end, and that
     link's rate as known before.
 
+    A short one may have come from buffers on the way: what a long one told is never raised by it.
     Where the other end was shared or is slower, it may be what limited the transfer: no reason to think less of
     this one.
     """
     carried = rate * beside
+    if link.rated and not long and carried > link.speed():
+        return
     link.measured += 1
     if link.assumed:
         link.assumed = link.assumed * ASSUMED_LEFT if carried < link.assumed else 0.0
-    if link.carries is None:
+    if link.carries is None or long > link.rated:
         link.carries = carried
     elif carried > link.carries:
         if carried > MORE * link.carries:
@@ -101,6 +105,7 @@ def learn(link: Link, rate: float, beside: float, beside_there: float, there: fl
         link.carries += RATE_RISE * (min(carried, RISE_MAX * link.carries) - link.carries)
     elif beside_there <= 1.0 + SHARED_PART and not 0.0 < MORE * there < link.carries:
         link.carries += RATE_FALL * (carried - link.carries)
+    link.rated |= long
     if there > MORE * rate * beside_there and MORE * carried > link.carries:
         link.bottleneck_samples += SURE_SAMPLES if there > FAR_MORE * rate * beside_there else 1
 
@@ -119,8 +124,9 @@ def learn_from(state: State, lease: Lease, elapsed_s: float) -> None:
     up, down = lease.links
     beside_up, beside_down = _beside(up, lease, rate, state.now), _beside(down, lease, rate, state.now)
     up_speed, down_speed = up.speed(), down.speed()
-    learn(up, rate, beside_up, beside_down, down_speed)
-    learn(down, rate, beside_down, beside_up, up_speed)
+    long = lease.size_bytes >= RATED_BYTES_MIN
+    learn(up, rate, beside_up, beside_down, down_speed, long=long)
+    learn(down, rate, beside_down, beside_up, up_speed, long=long)
     competed = lease.member.swarm.wanting not in (0, lease.receiver.bit)
     for link in lease.links:
         if competed:
@@ -130,7 +136,10 @@ def learn_from(state: State, lease: Lease, elapsed_s: float) -> None:
             note_idle_time(link, lease.granted_at, lease.started_at, elapsed_s, state.now)
         link.direction.list_by_rate(link)
     typical = state.typical_rate
-    state.typical_rate = rate if typical is None else typical + TYPICAL_PART * (min(rate, RISE_MAX * typical) - typical)
+    if typical is None:
+        state.typical_rate = rate
+    elif long or rate < typical:
+        state.typical_rate = typical + TYPICAL_PART * (min(rate, RISE_MAX * typical) - typical)
     if lease.size_bytes >= PACED_BYTES_MIN:
         state.paced += 1
         if state.paced > 1:

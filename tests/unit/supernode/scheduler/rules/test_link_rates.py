@@ -13,7 +13,7 @@ from supernode.scheduler.contract import (
 )
 from supernode.scheduler.records import UP, Direction, Link
 from supernode.scheduler.rules import link_rates
-from supernode.scheduler.settings import PACED_BYTES_MIN, PACED_MIN
+from supernode.scheduler.settings import PACED_BYTES_MIN, PACED_MIN, RATED_BYTES_MIN
 from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants, mask, only_grant
 
 # A piece takes a second at this rate, and twenty at that of the slow node.
@@ -210,6 +210,38 @@ def test_what_is_slow_is_known_at_once() -> None:
     link = Playbook().scheduler.inspect().nodes[SEED].up
     link_rates.learn(link, SLOW_RATE, 1.0, 1.0, 0.0)
     assert link.trusted_speed(slow=RATE / 4) == SLOW_RATE
+
+
+def test_short_transfers_raise_no_rate_that_a_long_one_told() -> None:
+    """A last piece of 37 KB comes from the buckets of the way, at many times what the link carries."""
+    link = Link(Direction(UP), 8, None)
+    link_rates.learn(link, RATE, 1.0, 1.0, 0.0)
+    for _ in range(20):
+        link_rates.learn(link, 3 * RATE, 1.0, 1.0, 0.0, long=False)
+    assert link.speed() == RATE
+    link_rates.learn(link, RATE / 2, 1.0, 1.0, 0.0, long=False)
+    assert link.speed() < RATE
+
+
+def test_the_short_last_piece_of_a_blob_is_such_a_transfer() -> None:
+    play = Playbook()
+    play.join(1)
+    play.tell(contract.SwarmOpened(1, 2 * RATED_BYTES_MIN + 37_000, RATED_BYTES_MIN, 0b111))
+    granted, speeds = grants(play.want(1)), []
+    while granted:
+        lease = granted.pop(0)
+        granted += grants(play.stored(lease, elapsed_s=0.001 if lease.piece == 2 else 0.1))
+        speeds.append(play.scheduler.inspect().nodes[1].down.speed())
+    assert speeds == [pytest.approx(RATED_BYTES_MIN / 0.1)] * 3
+
+
+def test_the_first_long_transfer_counts_in_place_of_all_short_ones() -> None:
+    link = Link(Direction(UP), 8, None)
+    for rate in (8 * RATE, 20 * RATE):
+        link_rates.learn(link, rate, 1.0, 1.0, 0.0, long=False)
+    assert link.speed() > 8 * RATE
+    link_rates.learn(link, RATE, 1.0, 1.0, 0.0)
+    assert link.speed() == RATE
 
 
 def test_one_report_of_far_too_short_a_time_makes_no_link_look_twice_as_fast() -> None:
