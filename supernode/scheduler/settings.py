@@ -191,8 +191,7 @@ REACTION_FACTOR: Final = 4.0
 # Leases that wait one behind the other over a link, where a transfer is over before the next grant has become one.
 WAITING_MAX: Final = 6
 
-# What a piece takes is told by transfers of so many bytes at least, and by so many of them.
-PACED_BYTES_MIN: Final = 128 * 1024
+# What a piece takes is told by so many transfers of RATED_BYTES_MIN or more.
 PACED_MIN: Final = 16
 
 # --- timers ---------------------------------------------------------------------------------------------------------

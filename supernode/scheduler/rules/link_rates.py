@@ -17,7 +17,6 @@ from supernode.scheduler.settings import (
     IDLE_PART_FALL,
     IDLE_PART_RISE,
     MORE,
-    PACED_BYTES_MIN,
     RATE_FALL,
     RATE_RISE,
     RATED_BYTES_MIN,
@@ -140,7 +139,7 @@ def learn_from(state: State, lease: Lease, elapsed_s: float) -> None:
         state.typical_rate = rate
     elif long or rate < typical:
         state.typical_rate = typical + TYPICAL_PART * (min(rate, RISE_MAX * typical) - typical)
-    if lease.size_bytes >= PACED_BYTES_MIN:
+    if long:
         state.paced += 1
         if state.paced > 1:
             rate = min(rate, RISE_MAX * state.pace_rate)

@@ -13,7 +13,7 @@ from supernode.scheduler.contract import (
 )
 from supernode.scheduler.records import UP, Direction, Link
 from supernode.scheduler.rules import link_rates
-from supernode.scheduler.settings import PACED_BYTES_MIN, PACED_MIN, RATED_BYTES_MIN
+from supernode.scheduler.settings import PACED_MIN, RATED_BYTES_MIN
 from tests.unit.supernode.scheduler.support import PIECE_BYTES, Playbook, grants, mask, only_grant
 
 # A piece takes a second at this rate, and twenty at that of the slow node.
@@ -276,17 +276,17 @@ def pace_after(transfers: int, piece_bytes: int, last_s: float = 1.0) -> contrac
 
 
 def test_what_links_carry_is_told_once_enough_whole_pieces_came() -> None:
-    assert pace_after(PACED_MIN - 1, PACED_BYTES_MIN) is None
-    pace = pace_after(PACED_MIN, PACED_BYTES_MIN)
+    assert pace_after(PACED_MIN - 1, RATED_BYTES_MIN) is None
+    pace = pace_after(PACED_MIN, RATED_BYTES_MIN)
     assert pace is not None
-    assert pace.rate_bytes_s == pytest.approx(PACED_BYTES_MIN)
+    assert pace.rate_bytes_s == pytest.approx(RATED_BYTES_MIN)
 
 
 def test_one_report_of_far_too_short_a_time_tells_little_of_what_links_carry() -> None:
-    pace = pace_after(PACED_MIN, PACED_BYTES_MIN, last_s=1 / 34)
+    pace = pace_after(PACED_MIN, RATED_BYTES_MIN, last_s=1 / 34)
     assert pace is not None
-    assert pace.rate_bytes_s <= PACED_BYTES_MIN * (1 + 1.001 / PACED_MIN)
+    assert pace.rate_bytes_s <= RATED_BYTES_MIN * (1 + 1.001 / PACED_MIN)
 
 
 def test_small_pieces_tell_no_rate() -> None:
-    assert pace_after(PACED_MIN, PACED_BYTES_MIN - 1) is None
+    assert pace_after(PACED_MIN, RATED_BYTES_MIN - 1) is None
