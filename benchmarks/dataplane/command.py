@@ -177,14 +177,15 @@ def _make_folder(parent: Path | None, size_bytes: int) -> Path:
 
 def _sources(folder: Path, size_bytes: int, seed: int, parallel: int) -> tuple[Job, Job]:
     """The blob in its first cut, and in that for the rate at which pieces of the first came."""
-    jobs: list[Job] = []
-    layout = PieceLayout.of(size_bytes)
-    for name in ("first", "learnt"):
+
+    def source(name: str, layout: PieceLayout) -> Job:
         (folder / name).mkdir(parents=True)
-        jobs.append(replace(make_source(folder / name, layout, seed), parallel=parallel))
-        rates = [size_bytes / transfer("layercast", jobs[-1]).elapsed_s("pieces") for _ in range(_RATE_RUNS)]
-        layout = PieceLayout(size_bytes, piece_size_at(size_bytes, max(rates), _LEASE_S, _NODES))
-    return jobs[0], jobs[1]
+        return replace(make_source(folder / name, layout, seed), parallel=parallel)
+
+    first = source("first", PieceLayout.of(size_bytes))
+    fastest_s = min(transfer("layercast", first).elapsed_s("pieces") for _ in range(_RATE_RUNS))
+    piece_size_bytes = piece_size_at(size_bytes, size_bytes / fastest_s, _LEASE_S, _NODES)
+    return first, source("learnt", PieceLayout(size_bytes, piece_size_bytes))
 
 
 def _measure(first: Job, learnt: Job, count: int, hashes: list[dict[str, float]]) -> Figures:

@@ -86,9 +86,8 @@ def learn(link: Link, rate: float, beside: float, beside_there: float, there: fl
     """Take in a transfer that ended well: its rate, the mean numbers running here and at its other end, and that
     link's rate as known before.
 
-    A short one may have come from buffers on the way: what a long one told is never raised by it.
-    Where the other end was shared or is slower, it may be what limited the transfer: no reason to think less of
-    this one.
+    A short one may have come from buffers on the way: it never raises what a long one told. Where the other end was
+    shared or is slower, that may be what limited the transfer: no reason to think less of this link.
     """
     carried = rate * beside
     if link.rated and not long and carried > link.speed():
@@ -96,8 +95,9 @@ def learn(link: Link, rate: float, beside: float, beside_there: float, there: fl
     link.measured += 1
     if link.assumed:
         link.assumed = link.assumed * ASSUMED_LEFT if carried < link.assumed else 0.0
-    if link.carries is None or long > link.rated:
+    if link.carries is None or (long and not link.rated):
         link.carries = carried
+        link.bottleneck_samples = 0
     elif carried > link.carries:
         if carried > MORE * link.carries:
             link.bottleneck_samples = 0
