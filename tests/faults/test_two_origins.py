@@ -139,13 +139,16 @@ def test_a_registry_that_lies_spoils_no_pull_of_a_good_one(
         with start(other_node, digest, good) as right:
             assert_right(right, digest)
         assert_never_wrong(misled, digest)
-    # The liar alone is blamed, or made way while nothing of it had come yet: what the good one sends is shared.
+    # The liar is blamed, or made way while nothing of it had come yet: what the good one sends is shared.
     blamed, left = f"blob_voided .*source={other.authority}$", f"swarm_made_way .*upstream={other.authority} "
     cluster.supernode.process.wait_for_line(f"{blamed}|{left}")
     with start(later, digest, good) as shared:
         assert_right(shared, digest)
     assert_received_from_the_swarm(later, SIZE_BYTES)
     assert_received(later, passthrough=0, origin=0)
+    # Nobody but the liar.
+    voided = [line for line in cluster.supernode.process.log() if "blob_voided" in line]
+    assert all(line.endswith(f"source={other.authority}") for line in voided), voided
 
 
 def test_readers_of_two_registries_that_come_at_the_same_time_are_not_given_each_others_bytes(
