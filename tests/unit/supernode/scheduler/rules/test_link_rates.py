@@ -233,15 +233,16 @@ def test_the_short_last_piece_of_a_blob_is_such_a_transfer() -> None:
         granted += grants(play.stored(lease, elapsed_s=0.001 if lease.piece == 2 else 0.1))
         speeds.append(play.scheduler.inspect().nodes[1].down.speed())
     assert speeds == [pytest.approx(RATED_BYTES_MIN / 0.1)] * 3
+    assert play.scheduler.inspect().typical_rate == pytest.approx(RATED_BYTES_MIN / 0.1)
 
 
 def test_the_first_long_transfer_counts_in_place_of_all_short_ones() -> None:
     link = Link(Direction(UP), 8, None)
     for rate in (8 * RATE, 20 * RATE):
-        link_rates.learn(link, rate, 1.0, 1.0, 0.0, long=False)
-    assert link.speed() > 8 * RATE
+        link_rates.learn(link, rate, 1.0, 1.0, 100 * RATE, long=False)
+    assert link.own_speed() > 8 * RATE
     link_rates.learn(link, RATE, 1.0, 1.0, 0.0)
-    assert link.speed() == RATE
+    assert (link.speed(), link.own_speed()) == (RATE, 0.0)
 
 
 def test_one_report_of_far_too_short_a_time_makes_no_link_look_twice_as_fast() -> None:
