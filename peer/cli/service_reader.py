@@ -65,9 +65,10 @@ class SupernodeReader:
         """Raises CommandError."""
         try:
             found = json.loads(self.text(path))
-        except ValueError:
-            raise CommandError(f"supernode {self.url}: answers what no Layercast service would") from None
-        assert isinstance(found, dict)
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise CommandError(f"supernode {self.url}: answers what no Layercast service would")
         return found
 
     def text(self, path: str) -> str:
@@ -95,7 +96,7 @@ class SupernodeReader:
             raise CommandError(f"supernode {self.url}: does not answer ({type(error).__name__})") from None
         try:
             found = json.loads(answer.data)
-        except ValueError:
+        except (ValueError, RecursionError):
             found = None
         if answer.status in (200, 201, 202) and isinstance(found, dict):
             return found

@@ -78,7 +78,7 @@ def read(url: str, ca_file: str | None = None, token: str = "") -> Report:
             said = json.loads(details.data) if details.status == 200 else {}
         except urllib3.exceptions.HTTPError as error:
             return Report(url, error=f"does not answer ({type(error).__name__})")
-        except ValueError:
+        except (ValueError, RecursionError):
             return Report(url, error="answers what no Layercast service would")
     words = f"{health.data.decode(errors='replace')}\n{metrics.headers.get(REFUSAL_HEADER, '')}".strip()[:400]
     return Report(url, health.status == 200, words, samples, said if isinstance(said, dict) else {})

@@ -127,7 +127,7 @@ def _not_read(name: str, mirror: str) -> Iterator[str]:
 
 def _docker_knows(mirror: str) -> bool:
     """True also where docker does not answer."""
-    with contextlib.suppress(OSError, http.client.HTTPException, KeyError, TypeError, ValueError):
+    with contextlib.suppress(OSError, http.client.HTTPException, KeyError, TypeError, ValueError, RecursionError):
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(http_question.TIMEOUT_S)
             connection.connect(_DOCKER_SOCKET)

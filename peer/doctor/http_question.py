@@ -28,7 +28,7 @@ class Answer:
 
     def json(self) -> dict[str, Any]:
         """Empty where it is no object."""
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, RecursionError):
             found = json.loads(self.body)
             if isinstance(found, dict):
                 return found

@@ -65,7 +65,7 @@ def read_answer(identity: Identity, body: bytes) -> Record:
         certificate = x509.load_pem_x509_certificate(fields["certificate"].encode())
         key = certificate.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
         x509.load_pem_x509_certificates(fields["authorities"].encode())
-    except (*_UNREADABLE, KeyError, TypeError, AttributeError):
+    except (*_UNREADABLE, RecursionError, KeyError, TypeError, AttributeError):
         raise NotAdmitted("its answer is no certificate: install the same release on both") from None
     if key != identity.peer:
         raise NotAdmitted("it certified another key than ours: install the same release on both")

@@ -85,7 +85,7 @@ class OperatorSocket:
             try:
                 asked = json.loads(stream.readline(_LINE_BYTES_MAX))
                 command, argument = self._commands[asked["command"]], str(asked["argument"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, RecursionError, KeyError, TypeError):
                 say(ended="this service does not know the command: use the release that it has", code=1)
                 return
             try:

@@ -72,3 +72,15 @@ def test_what_is_changed_is_asked_for(words: list[str], change: tuple[str, Any])
 def test_numbers_of_no_dead_event_are_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(Supernode(DEAD), "--drop", "8") == 1
     assert "none of these is dead: 8" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["--retry"]])
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"[]", b"<html>"])
+def test_what_no_supernode_would_answer_is_one_line(
+    words: list[str], body: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scripted_origin(lambda _: Reply(200, body=body)) as running:
+        assert main(["events", *words, "--supernode", f"http://{running.authority}"]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "answers" in error

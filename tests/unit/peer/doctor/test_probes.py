@@ -6,7 +6,10 @@ import socket
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+import pytest
+
 from peer.doctor import peer_probe, registry_probe
+from peer.doctor.http_question import Answer
 from proto.oci.upstreams import UpstreamConfig
 
 if TYPE_CHECKING:
@@ -25,3 +28,8 @@ def test_a_registry_that_wants_the_peers_certificate_is_not_asked_without(tmp_pa
     upstream = UpstreamConfig(host, f"https://{host}", client_cert=tmp_path / "a.pem", client_key=tmp_path / "a.key")
     found = registry_probe.probe(upstream.facts(), 401)
     assert (found.step, found.asked) == ("", False)
+
+
+@pytest.mark.parametrize("body", [b"[" * 100_000, b"[]", b"<html>", b""])
+def test_an_answer_that_is_no_object_says_nothing(body: bytes) -> None:
+    assert Answer(200, {}, body).json() == {}
